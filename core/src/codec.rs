@@ -1,0 +1,220 @@
+//! Canonical bytes: a version byte, then the value in postcard's format.
+//!
+//! Every decoder of the system goes through here. A value has one encoding, and any other bytes that would decode to it
+//! are refused: decoding encodes again, byte by byte, against the input, without allocating. Decoding never panics,
+//! reads at most the limit it was given, and allocates no more than a small multiple of the input's length.
+//!
+//! Not here: framing (`runtime`), the log's batches (`wal`), compression.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use bytes::Bytes;
+use postcard::ser_flavors::Flavor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The version that this build writes. It reads this one alone: there is no older one.
+pub const VERSION: u8 = 1;
+
+/// Why bytes were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// No bytes at all.
+    Empty,
+    /// More bytes than the place where they came from may hold.
+    TooLong {
+        /// Bytes given.
+        length: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A version that this build does not read.
+    Version {
+        /// The version byte found.
+        found: u8,
+    },
+    /// Not the encoding of such a value.
+    Malformed,
+    /// Decodes, but is not the one encoding of the value that it decodes to, or has bytes left over.
+    NotCanonical,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("no bytes"),
+            Self::TooLong { length, limit } => {
+                write!(f, "{length} bytes, and at most {limit} are allowed")
+            }
+            Self::Version { found } => {
+                write!(f, "codec version {found}; this build reads version {VERSION}")
+            }
+            Self::Malformed => f.write_str("malformed bytes"),
+            Self::NotCanonical => f.write_str("not the canonical encoding of its value"),
+        }
+    }
+}
+
+impl core::error::Error for DecodeError {}
+
+/// Encodes a value.
+///
+/// # Panics
+///
+/// If the value cannot be serialized, which none of our types can bring about: a broken invariant.
+#[must_use]
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
+    let mut bytes = Vec::with_capacity(64);
+    encode_into(value, &mut bytes);
+    bytes.into()
+}
+
+/// Appends the encoding of a value to `bytes`.
+///
+/// # Panics
+///
+/// As [`encode`].
+pub fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) {
+    bytes.push(VERSION);
+    feed(value, |part| bytes.extend_from_slice(part));
+}
+
+/// How many bytes [`encode`] would make.
+///
+/// # Panics
+///
+/// As [`encode`].
+#[must_use]
+pub fn encoded_len<T: Serialize + ?Sized>(value: &T) -> usize {
+    let mut length = 1;
+    feed(value, |part| length += part.len());
+    length
+}
+
+/// Hands the encoding of a value, without the version byte, to `sink` piece by piece.
+///
+/// # Panics
+///
+/// As [`encode`].
+pub(crate) fn feed<T: Serialize + ?Sized>(value: &T, sink: impl FnMut(&[u8])) {
+    postcard::serialize_with_flavor(value, Feed { sink })
+        .expect("our own types serialize: every sequence knows its length");
+}
+
+/// Decodes the one value that `bytes` encode canonically; at most `limit` bytes are looked at.
+///
+/// # Errors
+///
+/// [`DecodeError`] when `bytes` are not the canonical encoding of a `T`.
+pub fn decode<T: Serialize + DeserializeOwned>(
+    bytes: &[u8],
+    limit: usize,
+) -> Result<T, DecodeError> {
+    if bytes.len() > limit {
+        return Err(DecodeError::TooLong { length: bytes.len(), limit });
+    }
+    let (&version, body) = bytes.split_first().ok_or(DecodeError::Empty)?;
+    if version != VERSION {
+        return Err(DecodeError::Version { found: version });
+    }
+    let value = postcard::from_bytes(body).map_err(|_| DecodeError::Malformed)?;
+    postcard::serialize_with_flavor(&value, Compare { expected: body })
+        .map_err(|_| DecodeError::NotCanonical)?;
+    Ok(value)
+}
+
+/// A flavor that hands every piece to a closure.
+struct Feed<F> {
+    sink: F,
+}
+
+impl<F: FnMut(&[u8])> Flavor for Feed<F> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        (self.sink)(&[byte]);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        (self.sink)(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// A flavor that compares what is written with what was read, and fails at the first difference.
+struct Compare<'a> {
+    expected: &'a [u8],
+}
+
+impl Flavor for Compare<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        let rest = self.expected.strip_prefix(bytes);
+        self.expected = rest.ok_or(postcard::Error::SerializeBufferFull)?;
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        if self.expected.is_empty() { Ok(()) } else { Err(postcard::Error::SerializeBufferFull) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+    use alloc::string::String;
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(value: (u64, String, Vec<u32>, Option<bool>)) {
+            let bytes = encode(&value);
+            prop_assert_eq!(bytes.len(), encoded_len(&value));
+            prop_assert_eq!(decode::<(u64, String, Vec<u32>, Option<bool>)>(&bytes, bytes.len()), Ok(value));
+        }
+
+        #[test]
+        fn what_decodes_is_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(value) = decode::<(u64, BTreeMap<u8, u16>)>(&bytes, 64) {
+                prop_assert_eq!(encode(&value), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn other_spellings_of_a_value_are_refused() {
+        // 0 as a two-byte varint, a map with its keys out of order, and a byte too many.
+        assert_eq!(decode::<u64>(&[VERSION, 0x80, 0x00], 9), Err(DecodeError::NotCanonical));
+        let unordered = [VERSION, 2, 5, 0, 4, 0];
+        assert_eq!(
+            decode::<BTreeMap<u8, u8>>(&unordered, 9).map(|_| ()),
+            Err(DecodeError::NotCanonical)
+        );
+        assert_eq!(decode::<u8>(&[VERSION, 3, 3], 9), Err(DecodeError::NotCanonical));
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        assert_eq!(decode::<u8>(&[], 9), Err(DecodeError::Empty));
+        assert_eq!(decode::<u8>(&[9, 1], 9), Err(DecodeError::Version { found: 9 }));
+        assert_eq!(decode::<u8>(&[1; 9], 2), Err(DecodeError::TooLong { length: 9, limit: 2 }));
+        assert_eq!(decode::<Vec<u8>>(&[VERSION, 200, 1, 1], 9), Err(DecodeError::Malformed));
+        assert_eq!(decode::<Vec<u64>>(&vec![0xff; 12], 99).is_err(), true);
+    }
+}

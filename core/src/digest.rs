@@ -1,0 +1,155 @@
+//! SHA-256: value checksums, state digests and fingerprints of sets.
+//!
+//! No keyed hashing and no signatures: authenticity is the transport's.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// A SHA-256 value.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest of one run of bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The first 8 bytes as a number: a check, not an identity.
+    #[must_use]
+    pub const fn short(&self) -> u64 {
+        let b = &self.0;
+        u64::from_be_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.short())
+    }
+}
+
+/// Collects the canonical form of a state. Variable-length parts are length-prefixed, so that two states with the same
+/// bytes in other places differ.
+#[derive(Clone, Debug, Default)]
+pub struct Hasher {
+    sha: Sha256,
+}
+
+impl Hasher {
+    /// A hasher that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one number.
+    pub fn number(&mut self, value: u64) {
+        self.sha.update(value.to_be_bytes());
+    }
+
+    /// Adds a run of bytes with its length.
+    pub fn bytes(&mut self, value: &[u8]) {
+        self.number(value.len() as u64);
+        self.sha.update(value);
+    }
+
+    /// Adds anything serializable, in its canonical encoding.
+    pub fn value<T: Serialize + ?Sized>(&mut self, value: &T) {
+        crate::codec::feed(value, |bytes| self.sha.update(bytes));
+    }
+
+    /// The digest of all that was added.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest(self.sha.finalize().into())
+    }
+}
+
+/// The fingerprint of a set: the sum of its members' digests modulo 2^256, so that a member is added or taken away in
+/// constant time, in any order. Equal sets have equal sums; a sum says nothing against a peer that picks its members to
+/// collide, so a sync session also compares counts and ends in the exchange of members where they differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SetSum {
+    limbs: [u64; 4],
+}
+
+impl SetSum {
+    /// Adds a member.
+    pub fn add(&mut self, member: &Digest) {
+        self.combine(&limbs(member), false);
+    }
+
+    /// Takes a member away.
+    pub fn remove(&mut self, member: &Digest) {
+        self.combine(&limbs(member), true);
+    }
+
+    /// Adds all members of a disjoint set.
+    pub fn merge(&mut self, other: &Self) {
+        self.combine(&other.limbs, false);
+    }
+
+    /// Whether the set is empty, as far as a sum can tell.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.limbs == [0; 4]
+    }
+
+    fn combine(&mut self, other: &[u64; 4], subtract: bool) {
+        let mut carry = false;
+        for (mine, theirs) in self.limbs.iter_mut().zip(other) {
+            let (partial, first) = if subtract {
+                mine.overflowing_sub(*theirs)
+            } else {
+                mine.overflowing_add(*theirs)
+            };
+            let (whole, second) = if subtract {
+                partial.overflowing_sub(u64::from(carry))
+            } else {
+                partial.overflowing_add(u64::from(carry))
+            };
+            *mine = whole;
+            carry = first || second;
+        }
+    }
+}
+
+fn limbs(digest: &Digest) -> [u64; 4] {
+    let mut limbs = [0; 4];
+    for (limb, chunk) in limbs.iter_mut().zip(digest.0.chunks_exact(8)) {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(chunk);
+        *limb = u64::from_le_bytes(bytes);
+    }
+    limbs
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_sum_forgets_order_and_takes_back(members in proptest::collection::vec(any::<[u8; 32]>(), 0..9)) {
+            let mut forth = SetSum::default();
+            let mut back = SetSum::default();
+            members.iter().for_each(|m| forth.add(&Digest(*m)));
+            members.iter().rev().for_each(|m| back.add(&Digest(*m)));
+            prop_assert_eq!(forth, back);
+            members.iter().for_each(|m| forth.remove(&Digest(*m)));
+            prop_assert!(forth.is_zero());
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Fixed-point integers: logarithms and roots without floating point.

@@ -1,0 +1,231 @@
+//! Identities. All are plain values: names and addresses are data and live elsewhere.
+//!
+//! | identity | minted when | survives |
+//! |---|---|---|
+//! | [`FederationId`] | the federation's CA is made | everything |
+//! | [`NodeId`] | a certificate is issued | restarts and new disks |
+//! | [`StoreId`] | a data directory is created | restarts, not a wiped disk |
+//! | [`Boot`] | a process starts | nothing |
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Declares a 128-bit identity that prints as 32 hexadecimal digits.
+macro_rules! wide_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; 16]);
+
+        impl $name {
+            /// Parses 32 hexadecimal digits; `None` for anything else.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                parse_hex(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+wide_id! {
+    /// A federation: the set of nodes that trust one CA. Part of every certificate, handshake and log header.
+    FederationId
+}
+wide_id! {
+    /// A node: the identity in its certificate, `spiffe://<federation>/node/<node>`.
+    NodeId
+}
+wide_id! {
+    /// A data directory. The same node with another store is a new member: a wiped disk can neither vote nor mint dots
+    /// as the old one.
+    StoreId
+}
+wide_id! {
+    /// A client session, chosen by the client; see `state::session`.
+    SessionId
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 16]> {
+    let digits = text.as_bytes();
+    if digits.len() != 32 {
+        return None;
+    }
+    let mut id = [0; 16];
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+    }
+    Some(id)
+}
+
+const fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// One start of a process on one store: durable before the first send. A peer that saw a later boot, or the same count
+/// with another nonce, refuses the link: clones and rolled-back disks are caught.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Boot {
+    /// Starts of this store so far, this one included.
+    pub count: u64,
+    /// Random, so that two processes that start from copies of one disk differ.
+    pub nonce: u64,
+}
+
+/// A voter or learner: a node with the disk that its promises are on.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Replica {
+    /// Who.
+    pub node: NodeId,
+    /// On which disk.
+    pub store: StoreId,
+}
+
+/// The author of CRDT writes: one boot of one store of one node, minted at the boot's first write.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Actor {
+    /// Who and on which disk.
+    pub replica: Replica,
+    /// In which life.
+    pub boot: Boot,
+}
+
+/// One write of one actor: its sequence numbers start at 1 and have no holes.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Dot {
+    /// The author.
+    pub actor: Actor,
+    /// The author's how-manieth write in this shard, from 1.
+    pub seq: u64,
+}
+
+/// Declares a number that means one thing.
+macro_rules! number_id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+number_id! {
+    /// A namespace, numbered by the registry at creation and never used again.
+    NamespaceId(u32)
+}
+number_id! {
+    /// A Raft group. Group 0 is the registry.
+    GroupId(u32)
+}
+number_id! {
+    /// A Raft term.
+    Term(u64)
+}
+number_id! {
+    /// A position in a Raft log; the first entry is 1, and 0 stands before it.
+    Index(u64)
+}
+number_id! {
+    /// A client request, unique on the node that took it for as long as the process lives.
+    RequestId(u64)
+}
+
+impl GroupId {
+    /// The group that agrees on members, namespaces and policies.
+    pub const REGISTRY: Self = Self(0);
+}
+
+impl Index {
+    /// The position after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The position before this one; 0 stays 0.
+    #[must_use]
+    pub const fn prev(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
+
+/// A shard: the unit of CRDT replication, one slot of an eventual namespace.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ShardId {
+    /// The namespace that it is a part of.
+    pub namespace: NamespaceId,
+    /// Which part, below the namespace's fixed number of slots.
+    pub slot: u16,
+}
+
+/// Who a durable record belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Owner {
+    /// The node itself: boots, contacts.
+    Node,
+    /// A Raft group.
+    Group(GroupId),
+    /// A CRDT shard.
+    Shard(ShardId),
+}
+
+/// A write handed to the disk: the lane's log is first-in, first-out, so a persisted token covers all before it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Token {
+    /// The lane, one log each.
+    pub lane: u16,
+    /// The write's number in the lane's log, from 1; it goes on over restarts.
+    pub seq: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn wide_ids_print_and_parse() {
+        let id = NodeId([0xa5; 16]);
+        assert_eq!(NodeId::parse(&id.to_string()), Some(id));
+        assert_eq!(NodeId::parse("a5"), None);
+        assert_eq!(NodeId::parse(&"zz".repeat(16)), None);
+        assert_eq!(NodeId::parse(&"é".repeat(16)), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! The pure half of Continuum: every protocol as a state machine that consumes events and emits actions.
+//!
+//! A driver owns one [`node::Node`], feeds it [`node::Event`]s and performs its [`node::Action`]s. The seeded simulator
+//! and the tokio runtime are two such drivers, and run the same code.
+//!
+//! # Code map
+//!
+//! | module | what it answers |
+//! |---|---|
+//! | [`machine`] | the one contract: `Machine`, `Outbox`, `Now` |
+//! | [`time`], [`id`], [`seed`], [`fixed`], [`codec`], [`digest`] | values: instants, identities, randomness, arithmetic, bytes, hashes |
+//! | [`limits`], [`config`] | every bound, every knob |
+//! | [`raft`] | what must be agreed |
+//! | [`replication`] | what must always be writable |
+//! | [`gossip`], [`discovery`], [`coordinator`] | who is there, where, and how well |
+//! | [`state`] | what Raft applies: registry, keys, sessions |
+//! | [`wal`] | log bytes to writes and back; a tear, a hole and rot told apart |
+//! | [`node`] | the composition, and the only surface that a driver sees |
+//!
+//! # What is deliberately absent
+//!
+//! No IO, no clock, no thread, no `async`, no floating point, no `unsafe`, no iteration in random order, no ambient
+//! randomness. Time enters as [`machine::Now`], chance as [`seed::Seed`], bytes as events.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod codec;
+pub mod config;
+pub mod coordinator;
+pub mod digest;
+pub mod discovery;
+pub mod fixed;
+pub mod gossip;
+pub mod id;
+pub mod limits;
+pub mod machine;
+pub mod mark;
+pub mod node;
+pub mod raft;
+pub mod replication;
+pub mod seed;
+pub mod state;
+pub mod time;
+pub mod wal;

@@ -1,0 +1,222 @@
+//! The composition of all machines, and the only surface that a driver sees.
+//!
+//! A node routes events down, hands one machine's actions to another as events, and withholds what promises something
+//! until the disk has it. It decides no protocol question itself.
+
+pub mod api;
+
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::discovery::{Address, Contact, Source};
+use crate::id::{Boot, GroupId, NodeId, RequestId, StoreId, Token};
+use crate::wal::Write;
+use crate::{gossip, raft, replication};
+
+use api::{Notice, Outcome, Request};
+
+/// What a driver tells a node.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Time passed; see [`crate::machine::Machine::deadline`].
+    Tick,
+    /// A link to a peer is up. The identity is what the handshake proved, never what a message claims.
+    Connected {
+        /// Who.
+        peer: NodeId,
+        /// On which disk.
+        store: StoreId,
+        /// In which life.
+        boot: Boot,
+        /// The protocol version that both ends speak.
+        version: u16,
+    },
+    /// A message from a connected peer, as the transport authenticated it.
+    Received {
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// The link to a peer is down, or could not be made.
+    Unreachable {
+        /// Who.
+        peer: NodeId,
+    },
+    /// All writes of the lane up to this token are durable. Repeats are harmless.
+    Persisted {
+        /// The newest of them.
+        token: Token,
+    },
+    /// A write failed. The node goes silent: a failed fsync is never retried.
+    StorageFailed {
+        /// The write.
+        token: Token,
+    },
+    /// The disk's reserve was reached, or is free again. A full disk is not a failure: writes are refused until it ends.
+    StorageFull {
+        /// Whether it is full now.
+        full: bool,
+    },
+    /// A client asks.
+    Requested {
+        /// The request's number on this node.
+        id: RequestId,
+        /// What it asks.
+        request: Request,
+    },
+    /// A source was resolved, to possibly nothing.
+    Resolved {
+        /// The source.
+        source: Source,
+        /// What it named.
+        peers: Vec<Contact>,
+    },
+    /// An address was dialled and its handshake ended.
+    Verified {
+        /// The address.
+        address: Address,
+        /// Who proved to be there, or why nobody did.
+        outcome: Result<Identity, Unverified>,
+    },
+    /// The process was asked to stop: hand over what can be handed over.
+    Stopping,
+}
+
+/// Who proved to be at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Who.
+    pub node: NodeId,
+    /// On which disk.
+    pub store: StoreId,
+    /// In which life.
+    pub boot: Boot,
+}
+
+/// Why nobody proved to be at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unverified {
+    /// Nobody answered.
+    Unreachable,
+    /// Somebody answered who is not of this federation, or not who was expected.
+    Refused,
+}
+
+/// What a node asks of its driver. The driver may perform the actions of a step in any order; its one duty is to keep a
+/// lane's log first-in, first-out.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Send a message, or drop it: a full queue drops.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// On which connection.
+        plane: Plane,
+        /// What.
+        message: Message,
+    },
+    /// Make a write durable, and say so with [`Event::Persisted`]. Never dropped.
+    Persist {
+        /// Its number in its lane.
+        token: Token,
+        /// What to write.
+        write: Write,
+    },
+    /// No write of this lane before the token is needed any more: log segments and side files that hold nothing newer
+    /// may be deleted.
+    Release {
+        /// The oldest write still needed.
+        before: Token,
+    },
+    /// Answer a client. Every request is answered exactly once.
+    Reply {
+        /// The request.
+        id: RequestId,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// Ask a source for candidates, and answer with [`Event::Resolved`].
+    Resolve {
+        /// The source.
+        source: Source,
+    },
+    /// Dial an address, make the handshake, and answer with [`Event::Verified`].
+    Verify {
+        /// The address.
+        address: Address,
+    },
+    /// Keep a link to this peer at this address; without an address, keep none.
+    Route {
+        /// The peer.
+        peer: NodeId,
+        /// Where it is.
+        address: Option<Address>,
+    },
+    /// Close the link to a peer, and tell it why.
+    Refuse {
+        /// The peer.
+        peer: NodeId,
+        /// Why, as the peer is told.
+        reason: Refusal,
+    },
+    /// Something that an operator, a metric or an oracle wants to know.
+    Notify(Notice),
+}
+
+/// Why a link is closed by this end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// A later boot of the same store was seen: the peer's process is an old one.
+    StaleBoot,
+    /// The same boot count with another nonce was seen, or an older boot that is still alive: one disk was copied.
+    Cloned,
+}
+
+/// The class of a message: each peer has one connection for each, so that bulk never delays control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Plane {
+    /// Votes, heartbeats, probes, small appends, requests.
+    Control,
+    /// Snapshots, large appends, anti-entropy.
+    Bulk,
+}
+
+/// What nodes say to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Consensus, of one group.
+    Raft {
+        /// The group.
+        group: GroupId,
+        /// What.
+        message: raft::Message,
+    },
+    /// CRDT replication.
+    Replication(replication::Message),
+    /// Membership.
+    Gossip(gossip::Message),
+    /// The founder of a federation tells a named first voter of it.
+    Found(api::Founding),
+    /// The voter has it, durably.
+    Founded,
+    /// Contacts that the sender verified.
+    Contacts(Vec<Contact>),
+    /// A client's request that the sender cannot serve. It is not forwarded again.
+    Forward {
+        /// The sender's number for it.
+        id: RequestId,
+        /// What is asked.
+        request: Request,
+    },
+    /// The answer to a forwarded request.
+    Answer {
+        /// The asker's number for it.
+        id: RequestId,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// The receiver's process is refused, see [`Refusal`]: it must fence itself if this persists.
+    Refused(Refusal),
+}
