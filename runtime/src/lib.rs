@@ -1,1 +1,8 @@
-//! placeholder
+//! The thin half of Continuum: sockets, TLS, disk, clock, HTTP and the command line around the pure core.
+//!
+//! Nothing here decides a protocol question. The driver feeds one [`continuum_core::node::Node`] with events and
+//! performs its actions; everything else in this crate makes those events or carries those actions out.
+
+pub mod api;
+pub mod cli;
+pub mod handle;
