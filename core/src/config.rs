@@ -111,7 +111,8 @@ pub struct GossipConfig {
     pub retransmit_multiplier: u32,
     /// Updates piggybacked on one message. Default 16.
     pub updates_max: usize,
-    /// Milliseconds for which a dead member is remembered, so that late gossip cannot bring it back. Default 86 400 000.
+    /// Milliseconds for which a dead member is remembered, so that late gossip cannot bring it back.
+    /// Default 86 400 000.
     pub dead_kept_ms: u64,
 }
 

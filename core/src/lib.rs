@@ -8,7 +8,7 @@
 //! | module | what it answers |
 //! |---|---|
 //! | [`machine`] | the one contract: `Machine`, `Outbox`, `Now` |
-//! | [`time`], [`id`], [`seed`], [`fixed`], [`codec`], [`digest`] | values: instants, identities, randomness, arithmetic, bytes, hashes |
+//! | [`time`], [`id`], [`seed`], [`fixed`], [`codec`], [`digest`] | values: time, identity, chance, arithmetic, bytes |
 //! | [`limits`], [`config`] | every bound, every knob |
 //! | [`raft`] | what must be agreed |
 //! | [`replication`] | what must always be writable |

@@ -54,7 +54,8 @@ pub enum Event {
         /// The write.
         token: Token,
     },
-    /// The disk's reserve was reached, or is free again. A full disk is not a failure: writes are refused until it ends.
+    /// The disk's reserve was reached, or is free again. A full disk is not a failure: writes are refused until it
+    /// ends.
     StorageFull {
         /// Whether it is full now.
         full: bool,

@@ -1,0 +1,247 @@
+//! The house rules as a test: sizes, headers, purity, words that may not stand in the tree.
+//!
+//! It reads text and knows no Rust beyond the shape that rustfmt gives it. What the compiler and clippy enforce (docs,
+//! unsafe code, clocks) is not repeated here.
+
+use std::fs;
+use std::path::Path;
+
+use continuum_tests::{files, root};
+
+const FUNCTION_LINES_MAX: usize = 70;
+const FILE_LINES_MAX: usize = 600;
+const COLUMNS_MAX: usize = 120;
+const FOLDERS: [&str; 5] = ["core", "runtime", "sim", "tests", "fuzz"];
+
+/// Every Rust file of the workspace with its path below the root.
+fn sources() -> Vec<(String, String)> {
+    let paths = FOLDERS.iter().flat_map(|folder| files(folder, "rs"));
+    paths
+        .map(|path| {
+            let name = path.strip_prefix(root()).expect("below the root").display().to_string();
+            (name, fs::read_to_string(path).expect("a readable source"))
+        })
+        .collect()
+}
+
+/// The lines before the first `#[cfg(test)]`.
+fn shipped(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().take_while(|line| line.trim() != "#[cfg(test)]")
+}
+
+/// Fails with all complaints at once: one run tells everything.
+fn none(rule: &str, complaints: &[String]) {
+    assert!(complaints.is_empty(), "{rule}:\n{}", complaints.join("\n"));
+}
+
+/// Length of every function, as (first line, lines), by the indentation that rustfmt gives to its closing brace.
+fn functions(text: &str) -> Vec<(usize, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let is_function = code.split('(').next().is_some_and(|head| {
+            head.split_whitespace().any(|word| word == "fn") && !code.starts_with("//")
+        });
+        if !is_function {
+            continue;
+        }
+        let indent = line.len() - code.len();
+        let close = format!("{}}}", " ".repeat(indent));
+        let end = lines[at..].iter().position(|later| {
+            *later == close
+                || later.ends_with(';') && { later.len() - later.trim_start().len() == indent }
+        });
+        found.push((at + 1, end.map_or(1, |end| end + 1)));
+    }
+    found
+}
+
+#[test]
+fn functions_are_small() {
+    let mut complaints = Vec::new();
+    for (name, text) in sources() {
+        for (line, length) in functions(&text) {
+            if length > FUNCTION_LINES_MAX {
+                complaints.push(format!("{name}:{line}: {length} lines"));
+            }
+        }
+    }
+    none("a function has at most 70 lines", &complaints);
+}
+
+#[test]
+fn files_are_small() {
+    let mut complaints = Vec::new();
+    for (name, text) in sources() {
+        let lines = shipped(&text).count();
+        if lines > FILE_LINES_MAX {
+            complaints.push(format!("{name}: {lines} lines"));
+        }
+    }
+    none("a file has at most 600 lines before its tests", &complaints);
+}
+
+#[test]
+fn lines_are_short() {
+    let mut complaints = Vec::new();
+    for (name, text) in sources() {
+        for (at, line) in text.lines().enumerate() {
+            if line.chars().count() > COLUMNS_MAX {
+                complaints.push(format!("{name}:{}", at + 1));
+            }
+        }
+    }
+    none("a line has at most 120 columns", &complaints);
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    let headless = |(name, text): (String, String)| (!text.starts_with("//!")).then_some(name);
+    let complaints: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("#!["))
+        .filter_map(headless)
+        .collect();
+    none("a module begins with //!", &complaints);
+}
+
+#[test]
+fn core_is_pure() {
+    let banned = [
+        "HashMap", "HashSet", "std::", "async fn", ".await", "f32", "f64", "unsafe", "tokio",
+        "println!",
+    ];
+    let mut complaints = Vec::new();
+    for (name, text) in sources().into_iter().filter(|(name, _)| name.starts_with("core/src")) {
+        for (at, line) in shipped(&text).enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let word = banned.iter().find(|word| holds_word(code, word));
+            complaints.extend(word.map(|word| format!("{name}:{}: {word}", at + 1)));
+        }
+    }
+    none("core has no IO, clock, thread, async, float, unsafe or random order", &complaints);
+}
+
+/// Whether `code` holds `word` with no letter or digit right before or after it.
+fn holds_word(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        let part = |c: char| c.is_alphanumeric() || c == '_';
+        let before = code[..at].chars().next_back().is_some_and(part);
+        let after = code[at + word.len()..].chars().next().is_some_and(part);
+        !before && !after
+    })
+}
+
+#[test]
+fn core_has_few_dependencies() {
+    let manifest = fs::read_to_string(root().join("core/Cargo.toml")).expect("core/Cargo.toml");
+    let after = manifest.split("\n[dependencies]\n").nth(1).expect("a dependency table");
+    let count =
+        after.lines().take_while(|line| !line.starts_with('[')).filter(|l| l.contains('=')).count();
+    assert!((1..=8).contains(&count), "core has {count} direct dependencies");
+}
+
+#[test]
+fn every_select_is_biased() {
+    let mut complaints = Vec::new();
+    for (name, text) in sources().into_iter().filter(|(name, _)| !name.ends_with("tidy.rs")) {
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let opens = code.contains("select! {");
+            if opens && !lines.get(at + 1).is_some_and(|next| next.trim() == "biased;") {
+                complaints.push(format!("{name}:{}", at + 1));
+            }
+        }
+    }
+    none("a select! begins with biased;: an unbiased one draws from ambient chance", &complaints);
+}
+
+#[test]
+fn nothing_is_unfinished() {
+    // Spelled in halves, so that this file does not find itself.
+    let banned = [
+        ["TO", "DO"].concat(),
+        ["FIX", "ME"].concat(),
+        ["todo", "!("].concat(),
+        ["unimplemented", "!("].concat(),
+        ["#[ign", "ore"].concat(),
+        ["cfg(mad", "sim)"].concat(),
+    ];
+    let mut complaints = Vec::new();
+    for (name, text) in sources() {
+        for (at, line) in text.lines().enumerate() {
+            let word = banned.iter().find(|word| line.contains(word.as_str()));
+            // The scenarios that run under madsim are the one place that may ask for it.
+            let scenario = name == "runtime/tests/madsim.rs" && line.starts_with("#![cfg(");
+            if let Some(word) = word.filter(|_| !scenario) {
+                complaints.push(format!("{name}:{}: {word}", at + 1));
+            }
+        }
+    }
+    none("nothing is left for later", &complaints);
+}
+
+#[test]
+fn the_top_level_is_as_designed() {
+    let allowed = [
+        "core",
+        "runtime",
+        "sim",
+        "tests",
+        "fuzz",
+        "target",
+        "Cargo.toml",
+        "Cargo.lock",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "rustfmt.toml",
+        "clippy.toml",
+        "deny.toml",
+        "rust-toolchain.toml",
+    ];
+    let entries = fs::read_dir(root()).expect("a readable root");
+    let names = entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned());
+    let extra: Vec<String> =
+        names.filter(|n| !n.starts_with('.') && !allowed.contains(&n.as_str())).collect();
+    none("the top level holds what the house holds", &extra);
+}
+
+#[test]
+fn every_mark_and_mutant_is_used() {
+    use continuum_core::mark::instrument::{MARKS, MUTANTS};
+    let text: String = sources()
+        .into_iter()
+        .filter(|(name, _)| {
+            name.starts_with("core/src") && Path::new(name) != Path::new("core/src/mark.rs")
+        })
+        .map(|(_, text)| text)
+        .collect();
+    // Macro calls may be broken over lines by rustfmt: compare without white space.
+    let dense: String = text.split_whitespace().collect();
+    let marks = MARKS.iter().filter(|name| !dense.contains(&format!("reach!(\"{name}\"")));
+    let mutants =
+        MUTANTS.iter().filter(|(name, _)| !dense.contains(&format!("mutant!(\"{name}\"")));
+    let unused: Vec<String> =
+        marks.map(ToString::to_string).chain(mutants.map(|(name, _)| name.to_string())).collect();
+    none("a name in the tables has a site in the code", &unused);
+}
+
+#[cfg(test)]
+mod the_rules_themselves {
+    use super::*;
+
+    #[test]
+    fn find_a_long_function() {
+        let text = format!("fn a() {{\n{}}}\nfn b() {{\n}}\n", "    x();\n".repeat(70));
+        assert_eq!(functions(&text), [(1, 72), (73, 2)]);
+    }
+
+    #[test]
+    fn find_words_and_not_parts_of_words() {
+        assert!(holds_word("let x: f64 = 1", "f64"));
+        assert!(!holds_word("let leaf64 = 1", "f64"));
+    }
+}
