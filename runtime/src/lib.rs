@@ -6,6 +6,7 @@
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod disk;
 pub mod entropy;
 pub mod frame;
 pub mod handle;
