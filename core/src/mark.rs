@@ -44,6 +44,36 @@ pub mod instrument {
         // raft
         // replication
         // gossip
+        "gossip.claim.unknown",
+        "gossip.connected.asked",
+        "gossip.load.old",
+        "gossip.member.back_from_death",
+        "gossip.member.exhumed",
+        "gossip.member.new_store",
+        "gossip.member.restarted",
+        "gossip.member.table_full",
+        "gossip.message.rejected",
+        "gossip.pause.forgiven",
+        "gossip.probe.begun",
+        "gossip.probe.dead_pinged",
+        "gossip.probe.failed",
+        "gossip.probe.helper_asked",
+        "gossip.probe.nack_missing",
+        "gossip.probe.saved_by_helper",
+        "gossip.relay.ack",
+        "gossip.relay.nack",
+        "gossip.relay.refused",
+        "gossip.self.left",
+        "gossip.self.other_life",
+        "gossip.self.refuted",
+        "gossip.spread.told_enough",
+        "gossip.suspicion.begun",
+        "gossip.suspicion.confirmed",
+        "gossip.suspicion.ran_out",
+        "gossip.sync.begun",
+        "gossip.sync.death_softened",
+        "gossip.sync.paged",
+        "gossip.sync.stray_answer",
         // discovery
         // coordinator
         // state
@@ -57,6 +87,12 @@ pub mod instrument {
         // raft
         // replication
         // gossip
+        ("gossip.refute.dropped", "a node that is wrongly suspected does not refute it"),
+        ("gossip.dead.overrides_newer_alive", "a death of an old incarnation beats a newer life"),
+        ("gossip.incarnation.ignored", "any claim beats what is held, whatever its incarnation"),
+        ("gossip.suspect.at_once", "a failed probe is a death, without suspicion"),
+        // discovery
+        // coordinator
         // state
         // wal
         // node
