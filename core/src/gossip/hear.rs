@@ -100,7 +100,8 @@ impl Gossip {
     }
 
     /// A death told in a full sync may be one side's view of a partition that healed: the member gets its chance to
-    /// refute before it is dead here too.
+    /// refute before it is dead here too. It stands as its own accuser, which confirms nothing: nobody probed it now, so
+    /// it gets the longest time, however many tell the same old story.
     fn hear_softened(
         &mut self,
         now: Instant,
@@ -111,7 +112,8 @@ impl Gossip {
         let lives = |r: &member::Record| r.member.state <= State::Suspect && r.is_heard();
         let softer = if self.table.get(claim.replica.node).is_some_and(lives) {
             reach!("gossip.sync.death_softened");
-            Claim { state: State::Suspect, accusers: alloc::vec![from], ..claim.clone() }
+            let accusers = alloc::vec![claim.replica.node];
+            Claim { state: State::Suspect, accusers, ..claim.clone() }
         } else {
             claim.clone()
         };
