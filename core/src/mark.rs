@@ -75,6 +75,22 @@ pub mod instrument {
         "gossip.sync.paged",
         "gossip.sync.stray_answer",
         // discovery
+        "discovery.alone",
+        "discovery.candidate.evicted",
+        "discovery.candidate.refused",
+        "discovery.candidate.table_full",
+        "discovery.contacts.remembered",
+        "discovery.dial",
+        "discovery.dial.needless",
+        "discovery.dial.too_many",
+        "discovery.dial.unanswered",
+        "discovery.tell",
+        "discovery.told.too_often",
+        "discovery.verify.new",
+        "discovery.verify.ourselves",
+        "discovery.verify.refused",
+        "discovery.verify.returned",
+        "discovery.verify.second_address",
         // coordinator
         // state
         // wal
@@ -92,7 +108,9 @@ pub mod instrument {
         ("gossip.incarnation.ignored", "any claim beats what is held, whatever its incarnation"),
         ("gossip.suspect.at_once", "a failed probe is a death, without suspicion"),
         // discovery
+        ("discovery.tell.unverified", "contacts that nobody verified are told on"),
         // coordinator
+        ("coordinator.health.no_hysteresis", "one observation turns a member, in no time"),
         // state
         // wal
         // node
