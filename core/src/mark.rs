@@ -90,7 +90,53 @@ pub mod instrument {
         "raft.vote.granted",
         // replication
         // gossip
+        "gossip.claim.unknown",
+        "gossip.connected.asked",
+        "gossip.load.old",
+        "gossip.member.back_from_death",
+        "gossip.member.exhumed",
+        "gossip.member.new_store",
+        "gossip.member.restarted",
+        "gossip.member.table_full",
+        "gossip.message.rejected",
+        "gossip.pause.forgiven",
+        "gossip.probe.begun",
+        "gossip.probe.dead_pinged",
+        "gossip.probe.failed",
+        "gossip.probe.helper_asked",
+        "gossip.probe.nack_missing",
+        "gossip.probe.saved_by_helper",
+        "gossip.relay.ack",
+        "gossip.relay.nack",
+        "gossip.relay.refused",
+        "gossip.self.left",
+        "gossip.self.other_life",
+        "gossip.self.refuted",
+        "gossip.spread.told_enough",
+        "gossip.suspicion.begun",
+        "gossip.suspicion.confirmed",
+        "gossip.suspicion.ran_out",
+        "gossip.sync.begun",
+        "gossip.sync.death_softened",
+        "gossip.sync.paged",
+        "gossip.sync.stray_answer",
         // discovery
+        "discovery.alone",
+        "discovery.candidate.evicted",
+        "discovery.candidate.refused",
+        "discovery.candidate.table_full",
+        "discovery.contacts.remembered",
+        "discovery.dial",
+        "discovery.dial.needless",
+        "discovery.dial.too_many",
+        "discovery.dial.unanswered",
+        "discovery.tell",
+        "discovery.told.too_often",
+        "discovery.verify.new",
+        "discovery.verify.ourselves",
+        "discovery.verify.refused",
+        "discovery.verify.returned",
+        "discovery.verify.second_address",
         // coordinator
         // state
         // wal
@@ -151,6 +197,14 @@ pub mod instrument {
         ("raft.vote.twice", "a replica votes for everyone who asks in a term"),
         // replication
         // gossip
+        ("gossip.refute.dropped", "a node that is wrongly suspected does not refute it"),
+        ("gossip.dead.overrides_newer_alive", "a death of an old incarnation beats a newer life"),
+        ("gossip.incarnation.ignored", "any claim beats what is held, whatever its incarnation"),
+        ("gossip.suspect.at_once", "a failed probe is a death, without suspicion"),
+        // discovery
+        ("discovery.tell.unverified", "contacts that nobody verified are told on"),
+        // coordinator
+        ("coordinator.health.no_hysteresis", "one observation turns a member, in no time"),
         // state
         // wal
         ("wal.middle.accepted", "damage in the middle of the log is cut like a tear"),
