@@ -47,6 +47,33 @@ pub mod instrument {
         // discovery
         // coordinator
         // state
+        "state.command.too_long",
+        "state.halted",
+        "state.capture.waits",
+        "state.session.older",
+        "state.session.repeated",
+        "state.session.unknown",
+        "state.session.full",
+        "state.session.evicted",
+        "state.registry.not_founded",
+        "state.registry.founded_twice",
+        "state.registry.founded",
+        "state.registry.rejoined",
+        "state.registry.members_full",
+        "state.registry.store_replaced",
+        "state.registry.bad_name",
+        "state.registry.namespace_exists",
+        "state.registry.namespaces_full",
+        "state.registry.created",
+        "state.registry.deleted",
+        "state.registry.repeated_founder",
+        "state.kv.refused",
+        "state.kv.conflict",
+        "state.kv.page_full",
+        "state.capture.chunk",
+        "state.capture.restored",
+        "state.frozen.overlaid",
+        "state.frozen.merged",
         // wal
         "wal.segment.opened",
         "wal.recover.clean",
@@ -72,6 +99,16 @@ pub mod instrument {
         // replication
         // gossip
         // state
+        (
+            "state.session.forgotten",
+            "the answer of a session's write is not kept: a retry happens again",
+        ),
+        ("state.session.lost_in_snapshot", "a snapshot holds no sessions"),
+        ("state.cas.ignored", "a compare-and-set happens whatever it finds"),
+        (
+            "state.apply.twice_after_restore",
+            "a restored state takes its last entry for not applied",
+        ),
         // wal
         ("wal.middle.accepted", "damage in the middle of the log is cut like a tear"),
         ("wal.checksum.skipped", "a batch's digest is not compared"),
