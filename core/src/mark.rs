@@ -92,6 +92,18 @@ pub mod instrument {
         "discovery.verify.returned",
         "discovery.verify.second_address",
         // coordinator
+        "coordinator.balance.panic",
+        "coordinator.balance.passed_over",
+        "coordinator.balance.suspect",
+        "coordinator.health.dwells",
+        "coordinator.health.slow_start",
+        "coordinator.leaders.full",
+        "coordinator.link.bad",
+        "coordinator.link.flapped",
+        "coordinator.registry.full",
+        "coordinator.registry.unknown",
+        "coordinator.requests.ejected",
+        "coordinator.requests.half_open",
         // state
         // wal
         // node
