@@ -209,6 +209,8 @@ pub mod instrument {
         ("raft.vote.twice", "a replica votes for everyone who asks in a term"),
         // replication
         // gossip
+        ("gossip.ack.of_anybody", "an ack counts from whoever sends it"),
+        ("gossip.buddy.silent", "a suspect is not told of its suspicion"),
         ("gossip.refute.dropped", "a node that is wrongly suspected does not refute it"),
         ("gossip.dead.overrides_newer_alive", "a death of an old incarnation beats a newer life"),
         ("gossip.incarnation.ignored", "any claim beats what is held, whatever its incarnation"),
@@ -216,6 +218,7 @@ pub mod instrument {
         // discovery
         ("discovery.tell.unverified", "contacts that nobody verified are told on"),
         // coordinator
+        ("coordinator.choice.herds", "requests under way from here count for nothing"),
         ("coordinator.health.no_hysteresis", "one observation turns a member, in no time"),
         // state
         // wal

@@ -30,9 +30,9 @@ use crate::digest::Hasher;
 use crate::discovery::Address;
 use crate::id::{Boot, NodeId, Replica};
 use crate::machine::{Machine, Now, Outbox};
-use crate::reach;
 use crate::seed::Seed;
 use crate::time::{Instant, earlier};
+use crate::{mutant, reach};
 
 use member::Table;
 use probe::Prober;
@@ -283,7 +283,9 @@ impl Gossip {
     fn send(&mut self, to: NodeId, body: Body, out: &mut Outbox<Action>) {
         let members = self.living();
         // The buddy system (Lifeguard IV-C): whoever is suspected hears of it from everybody who talks to it.
-        let accusation = self.table.get(to).filter(|r| r.member.state != State::Alive);
+        let silent = mutant!("gossip.buddy.silent");
+        let accused = |r: &&member::Record| r.member.state != State::Alive && !silent;
+        let accusation = self.table.get(to).filter(accused);
         let mut claims: Vec<Claim> = accusation.map(member::Record::claim).into_iter().collect();
         let room = self.config.updates_max.min(CLAIMS_MAX).saturating_sub(claims.len());
         let limit = spread::limit(self.config.retransmit_multiplier, members);
