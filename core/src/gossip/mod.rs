@@ -290,7 +290,7 @@ impl Gossip {
         let room = self.config.updates_max.min(CLAIMS_MAX).saturating_sub(claims.len());
         let limit = spread::limit(self.config.retransmit_multiplier, members);
         for node in self.news.take(room, limit, to) {
-            claims.extend(self.claim_of(node));
+            claims.extend(self.table.get(node).map(member::Record::claim));
         }
         // A load is stale after a second: telling it as often as a death would be waste.
         let load_limit = spread::limit(1, members);
@@ -299,14 +299,6 @@ impl Gossip {
             loads.extend(self.table.get(node).map(member::Record::load));
         }
         out.push(Action::Send { to, message: Message { body, me: self.card(), claims, loads } });
-    }
-
-    /// What is told of a node: nothing of this node, whose card is on every message.
-    fn claim_of(&self, node: NodeId) -> Option<Claim> {
-        if node == self.me.replica.node {
-            return Some(self.card());
-        }
-        self.table.get(node).map(member::Record::claim)
     }
 
     /// Does everything that is due by `now`.
