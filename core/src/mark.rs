@@ -138,6 +138,18 @@ pub mod instrument {
         "discovery.verify.returned",
         "discovery.verify.second_address",
         // coordinator
+        "coordinator.balance.panic",
+        "coordinator.balance.passed_over",
+        "coordinator.balance.suspect",
+        "coordinator.health.dwells",
+        "coordinator.health.slow_start",
+        "coordinator.leaders.full",
+        "coordinator.link.bad",
+        "coordinator.link.flapped",
+        "coordinator.registry.full",
+        "coordinator.registry.unknown",
+        "coordinator.requests.ejected",
+        "coordinator.requests.half_open",
         // state
         "state.command.too_long",
         "state.halted",
@@ -224,6 +236,8 @@ pub mod instrument {
         ("raft.vote.twice", "a replica votes for everyone who asks in a term"),
         // replication
         // gossip
+        ("gossip.ack.of_anybody", "an ack counts from whoever sends it"),
+        ("gossip.buddy.silent", "a suspect is not told of its suspicion"),
         ("gossip.refute.dropped", "a node that is wrongly suspected does not refute it"),
         ("gossip.dead.overrides_newer_alive", "a death of an old incarnation beats a newer life"),
         ("gossip.incarnation.ignored", "any claim beats what is held, whatever its incarnation"),
@@ -231,6 +245,7 @@ pub mod instrument {
         // discovery
         ("discovery.tell.unverified", "contacts that nobody verified are told on"),
         // coordinator
+        ("coordinator.choice.herds", "requests under way from here count for nothing"),
         ("coordinator.health.no_hysteresis", "one observation turns a member, in no time"),
         // state
         (
