@@ -43,6 +43,47 @@ pub mod instrument {
     pub const MARKS: &[&str] = &[
         // raft
         // replication
+        "replication.ack.enough",
+        "replication.ahead.admitted",
+        "replication.ahead.full",
+        "replication.ahead.waits",
+        "replication.checkpoint.done",
+        "replication.checkpoint.sliced",
+        "replication.discard.pruned",
+        "replication.doom.full",
+        "replication.doom.met",
+        "replication.doom.set",
+        "replication.forged.context",
+        "replication.forged.write",
+        "replication.message.rejected",
+        "replication.message.unknown_shard",
+        "replication.mint.refused",
+        "replication.mint.too_many_siblings",
+        "replication.mint.unseen_context",
+        "replication.push.withheld",
+        "replication.restore.snapshot",
+        "replication.restore.tail",
+        "replication.roots.differ",
+        "replication.roots.equal",
+        "replication.session.begun",
+        "replication.session.done",
+        "replication.session.learnt",
+        "replication.session.refused",
+        "replication.session.stale_answer",
+        "replication.session.stalled",
+        "replication.session.timeout",
+        "replication.session.waits_for_stamp",
+        "replication.shard.closed",
+        "replication.shard.opened",
+        "replication.sync.context_too_large",
+        "replication.sync.death",
+        "replication.sync.equivocation",
+        "replication.sync.page",
+        "replication.sync.partial_death",
+        "replication.write.again",
+        "replication.write.equivocation",
+        "replication.write.merged",
+        "replication.write.partly_dead",
         // gossip
         // discovery
         // coordinator
@@ -56,6 +97,34 @@ pub mod instrument {
     pub const MUTANTS: &[(&str, &str)] = &[
         // raft
         // replication
+        ("replication.ack.before_fsync", "a delta is acknowledged before it is durable"),
+        (
+            "replication.context.without_gaps",
+            "a context takes the greatest number for all below it: what was lost is never asked for",
+        ),
+        ("replication.counter.sums_twice", "a count does not supersede its earlier totals"),
+        ("replication.delete.resurrects", "a dead write that arrives again lives again"),
+        ("replication.hash.skipped", "bytes are taken as they come, whatever hash they carry"),
+        (
+            "replication.lww.wall_clock",
+            "the last writer is whoever has the greatest millisecond; ties fall to the order of arrival",
+        ),
+        (
+            "replication.mint.observes_all",
+            "a write with a context supersedes what its client never read",
+        ),
+        (
+            "replication.restore.skips_tail",
+            "what happened while a checkpoint was captured is not restored",
+        ),
+        (
+            "replication.set.removes_unseen",
+            "a remove takes concurrent adds with it that its author never saw",
+        ),
+        (
+            "replication.sync.covers_early",
+            "a view covers the whole context though not all its writes fit into it",
+        ),
         // gossip
         // state
         // wal
