@@ -254,6 +254,10 @@ pub mod instrument {
             "a write with a context supersedes what its client never read",
         ),
         (
+            "replication.push.before_fsync",
+            "a write is pushed before it is durable, and what it superseded with it",
+        ),
+        (
             "replication.restore.skips_tail",
             "what happened while a checkpoint was captured is not restored",
         ),

@@ -12,7 +12,7 @@ use continuum_core::replication::{Event, Message};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use world::history::{History, Move};
+use world::history::{History, Move, busy_checkpoint};
 use world::{SHARD, Setup, World, put, replica};
 
 fn moves(count: usize) -> impl Strategy<Value = Vec<Move>> {
@@ -89,6 +89,15 @@ proptest! {
             world.mutate(at, put("k", "", "w"));
             prop_assert!(world.get(at, "k", "").value.is_some());
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(16))]
+
+    #[test]
+    fn a_busy_shard_restores_from_its_checkpoint(number: u64) {
+        busy_checkpoint(number).map_err(TestCaseError::fail)?;
     }
 }
 
