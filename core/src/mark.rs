@@ -42,6 +42,52 @@ pub mod instrument {
     /// Every mark, as `<machine>.<what>.<case>`.
     pub const MARKS: &[&str] = &[
         // raft
+        "raft.append.already_committed",
+        "raft.append.conflict",
+        "raft.append.hole_probed",
+        "raft.append.overtaken",
+        "raft.append.truncated",
+        "raft.commit.old_term_waits",
+        "raft.commit.unblocks",
+        "raft.conflict.backtracked",
+        "raft.conflict.late",
+        "raft.election.campaign",
+        "raft.election.conceded",
+        "raft.election.lost",
+        "raft.election.pre_vote",
+        "raft.election.pre_vote_denied",
+        "raft.election.pre_vote_granted",
+        "raft.election.quorum_lost",
+        "raft.election.stepped_down",
+        "raft.election.won",
+        "raft.handover.begun",
+        "raft.handover.expired",
+        "raft.handover.taken",
+        "raft.handover.told",
+        "raft.log.compacted",
+        "raft.membership.changed",
+        "raft.membership.refused",
+        "raft.message.rejected",
+        "raft.propose.refused",
+        "raft.read.confirmed",
+        "raft.read.during_handover",
+        "raft.read.forwarded",
+        "raft.read.leadership_lost",
+        "raft.read.round",
+        "raft.read.timed_out",
+        "raft.snapshot.corrupt",
+        "raft.snapshot.installed",
+        "raft.snapshot.needed",
+        "raft.snapshot.not_needed",
+        "raft.snapshot.receiver_forgot",
+        "raft.snapshot.resumed",
+        "raft.snapshot.superseded",
+        "raft.snapshot.unknown_offer",
+        "raft.term.later_answer",
+        "raft.term.stale_leader",
+        "raft.vote.denied",
+        "raft.vote.disruption_ignored",
+        "raft.vote.granted",
         // replication
         // gossip
         // discovery
@@ -69,6 +115,40 @@ pub mod instrument {
     /// Every mutant, with what it breaks, in a sentence.
     pub const MUTANTS: &[(&str, &str)] = &[
         // raft
+        ("raft.ack.before_fsync", "a follower acknowledges entries before its disk has them"),
+        (
+            "raft.append.aba",
+            "a cut of the log leaves the durable marks of what was cut: an entry counts as durable by the bytes of another",
+        ),
+        ("raft.commit.old_term", "a leader commits an entry of an older term by counting replicas"),
+        (
+            "raft.commit.own_disk_ignored",
+            "a leader counts itself for commit before its own disk has the entries",
+        ),
+        (
+            "raft.commit.unverified",
+            "a follower commits up to the leader's commit index over entries that the leader never confirmed",
+        ),
+        ("raft.match.skipped", "a follower appends without the match check"),
+        ("raft.quorum.off_by_one", "half of the voters count as a majority"),
+        ("raft.read.stale_round", "a read is confirmed by a round that began before it arrived"),
+        (
+            "raft.read.without_noop",
+            "a new leader answers reads before it knows what its predecessors committed",
+        ),
+        (
+            "raft.snapshot.stale_installed",
+            "a snapshot older than the commit index replaces the log",
+        ),
+        (
+            "raft.term.bumped_by_heartbeat",
+            "a leader takes a later term from another leader's message and goes on leading",
+        ),
+        ("raft.truncate.stale", "an append that was overtaken cuts off what came after it"),
+        ("raft.vote.forgotten", "the record of the term leaves out the vote"),
+        ("raft.vote.index_only", "votes compare the lengths of logs and not their last terms"),
+        ("raft.vote.not_persisted", "votes are asked for and given before the disk has them"),
+        ("raft.vote.twice", "a replica votes for everyone who asks in a term"),
         // replication
         // gossip
         // state
