@@ -297,7 +297,7 @@ impl Node {
     fn begin_group_checkpoint(&mut self, id: GroupId) {
         let covered = self.covered(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        if group.applied.0 > covered && !group.state.is_halted() {
+        if group.applied.0 > covered && group.state.halted().is_none() {
             group.wanted_by_disk = true;
             self.capturing.insert(id);
         } else {

@@ -234,7 +234,7 @@ impl Node {
     }
 
     pub(super) fn registry_is_empty(&self) -> bool {
-        self.registry().is_none_or(|registry| registry.members().next().is_none())
+        self.registry().is_none_or(|registry| !registry.is_founded())
     }
 
     /// Tells the other voters, once the founding is durable here.
@@ -266,8 +266,8 @@ impl Node {
             return self.own_entry();
         }
         let contacts = self.discovery.machine.contacts();
-        let contact = contacts.iter().find(|contact| contact.node == Some(replica.node));
-        let address = contact.map_or_else(Address::default, |contact| contact.address.clone());
+        let contact = contacts.iter().find(|contact| contact.node == Some(replica.node)).cloned();
+        let address = contact.map_or_else(Address::default, |contact| contact.address);
         Founder { replica, address, name: alloc::format!("{}", replica.node) }
     }
 
@@ -278,7 +278,7 @@ impl Node {
         }
         if self.is_formed() {
             let same = self.groups.get(&GroupId::REGISTRY).is_some_and(|group| {
-                let ours = &group.raft.configuration_at(crate::id::Index(0)).voters;
+                let ours = &group.genesis.voters;
                 let theirs = &founding.members;
                 ours.len() == theirs.len() && theirs.iter().all(|m| ours.contains(&m.replica))
             });
@@ -291,10 +291,8 @@ impl Node {
             return;
         }
         reach!("node.founding.accepted");
-        if let Some(init) = self.forming.init.take() {
-            // Two founders at once: this node takes the other's founding, and its own never began.
-            self.finish(init.key, Outcome::Rejected(Reason::AlreadyFormed));
-        }
+        // Two founders at once: this node takes the other's founding, and its own never began.
+        self.cancel_init();
         self.form(founding);
         self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::Founded);
         self.arm_founding();
@@ -339,6 +337,13 @@ impl Node {
         let missing = init.candidates.into_iter().find(|candidate| candidate.founder.is_none());
         let address = missing.map_or_else(Address::default, |candidate| candidate.address);
         Outcome::Rejected(Reason::VoterUnavailable { address })
+    }
+
+    /// Gives up a founding that is not decided: the node is in a federation now.
+    pub(super) fn cancel_init(&mut self) {
+        if let Some(init) = self.forming.init.take() {
+            self.finish(init.key, Outcome::Rejected(Reason::AlreadyFormed));
+        }
     }
 
     /// Makes contacts durable.

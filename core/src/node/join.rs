@@ -4,13 +4,12 @@
 //! a configuration and waits to be told by its leader, by entries or by a snapshot. A member that has a new name or
 //! address tells the registry in the same way.
 
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::id::{GroupId, NodeId, Replica, RequestId};
 use crate::limits::MEMBERS_MAX;
 
-use super::api::{Founder, Founding, Outcome, Request, Value};
+use super::api::{Founder, Founding, Outcome, Reason, Request, Value};
 use super::founding::is_bounded;
 use super::machine::{Node, Timer};
 use super::Message;
@@ -108,9 +107,7 @@ impl Node {
 
     fn join(&mut self, founding: Founding) {
         reach!("node.join.in");
-        if let Some(key) = self.cancel_init() {
-            self.finish(key, Outcome::Rejected(super::api::Reason::AlreadyFormed));
-        }
+        self.cancel_init();
         self.form(founding);
     }
 
@@ -124,16 +121,27 @@ impl Node {
 
     /// Whether the registry, once it names this node, has its name and address.
     fn own_entry_is_right(&self) -> bool {
-        let own = self.own_entry();
         let entry = self.registry().and_then(|registry| registry.member(self.me.node));
-        entry.is_none_or(|entry| *entry == own || entry.replica != own.replica)
+        entry.is_none_or(|(replica, record)| {
+            *replica != self.me || (record.name == self.name && record.address == self.address)
+        })
+    }
+
+    /// Why this replica may not be let in: its node votes with another disk, whose vote would count twice.
+    pub(super) fn check_join(&self, replica: Replica) -> Result<(), Reason> {
+        let group = self.groups.get(&GroupId::REGISTRY);
+        let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
+        let votes = voters.iter().any(|voter| voter.node == replica.node && *voter != replica);
+        if votes {
+            reach!("node.join.wiped_voter");
+        }
+        if votes { Err(Reason::StoreReplaced) } else { Ok(()) }
     }
 
     /// The members as a joiner is told.
     pub(super) fn welcome_list(&self) -> Founding {
-        let members: Vec<Founder> =
-            self.registry().map(|registry| registry.members().cloned().collect()).unwrap_or_default();
-        Founding { members, voters: 0 }
+        let members = self.registry().map(|registry| registry.founding().members);
+        Founding { members: members.unwrap_or_default(), voters: 0 }
     }
 }
 

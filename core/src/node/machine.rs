@@ -19,6 +19,7 @@ use crate::wal::Write;
 use crate::{coordinator, discovery, gossip, raft, replication, state};
 
 use super::api::Notice;
+use super::apply::Capture;
 use super::boots::Peers;
 use super::checkpoint::Checkpoints;
 use super::founding::Forming;
@@ -38,6 +39,8 @@ pub(super) enum Work {
     Coordinator(coordinator::Event),
     /// Apply what is committed.
     Apply(GroupId),
+    /// The state was replaced by a snapshot.
+    Installed(GroupId),
     /// The group's leader may be known now: requests that wait for it go on.
     Wake(GroupId),
     /// A request goes on.
@@ -77,12 +80,23 @@ pub(super) struct Group {
     pub(super) reads: BTreeSet<(Index, u64)>,
     /// Requests that wait for a leader.
     pub(super) waiting: BTreeSet<u64>,
-    /// Names of side files that a leader's snapshot is written to: as Raft calls them, and as the store does.
-    pub(super) file: Option<crate::wal::SnapshotId>,
+    /// What the group began with.
+    pub(super) genesis: raft::Configuration,
+    /// Group time at `applied`.
+    pub(super) time_ms: u64,
+    pub(super) capture: Option<Capture>,
+    /// Who waits for the capture.
+    pub(super) wanted_by_raft: bool,
+    pub(super) wanted_by_disk: bool,
 }
 
 impl Group {
-    pub(super) fn new(raft: raft::Raft, state: state::Machine) -> Self {
+    pub(super) fn new(
+        raft: raft::Raft,
+        state: state::Machine,
+        genesis: raft::Configuration,
+        time_ms: u64,
+    ) -> Self {
         let applied = raft.base().index;
         Self {
             // Its first step arms its timers.
@@ -93,7 +107,11 @@ impl Group {
             proposals: BTreeMap::new(),
             reads: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            file: None,
+            genesis,
+            time_ms,
+            capture: None,
+            wanted_by_raft: false,
+            wanted_by_disk: false,
         }
     }
 
@@ -171,6 +189,8 @@ pub struct Node {
     work: VecDeque<Work>,
     /// Groups that have more to apply than one step does.
     pub(super) unapplied: BTreeSet<GroupId>,
+    /// Groups whose state is being captured.
+    pub(super) capturing: BTreeSet<GroupId>,
     /// The actions of the step under way.
     out: Outbox<Action>,
     durable: Vec<Durable>,
@@ -221,6 +241,7 @@ impl Node {
             timers: BTreeSet::new(),
             work: VecDeque::new(),
             unapplied: BTreeSet::new(),
+            capturing: BTreeSet::new(),
             out: Outbox::new(),
             durable: Vec::new(),
             released: Vec::new(),
@@ -266,8 +287,15 @@ impl Node {
     pub(super) fn persist(&mut self, keeper: Keeper, counted: bool, write: Write) -> u64 {
         let bytes = hold::cost(&write);
         let token = self.hold.issue(keeper, counted, bytes);
-        self.checkpoints.issued(token.seq, bytes, &write);
+        self.checkpoints.issued(token.seq, &write);
+        let is_chunk = matches!(write, Write::Chunk { .. });
         self.act(Action::Persist { token, write });
+        if is_chunk {
+            // The log numbers its records without holes, and chunks are in files beside it: the boot, once more, takes
+            // the chunk's place there. Whoever knows that it is durable knows that the chunk is.
+            let write = self.boot_record();
+            self.act(Action::Persist { token, write });
+        }
         token.seq
     }
 
@@ -296,13 +324,10 @@ impl Node {
     fn begin(&mut self) {
         self.phase.started = true;
         reach!("node.start");
-        let Replica { node, store } = self.me;
-        let boot =
-            Write::Boot { federation: self.federation, node, store, boot: self.boot };
         if mutant!("node.boot.not_persisted") {
             self.hold.skip_boot();
         } else {
-            self.persist_own(Keeper::Node, boot);
+            self.persist_own(Keeper::Node, self.boot_record());
         }
         self.remember_contacts();
         self.arm_report();
@@ -334,13 +359,17 @@ impl Node {
         if is_due(self.coordinator.deadline) {
             self.step_coordinator(coordinator::Event::Tick);
         }
-        while let Some((_, timer)) = self.timers.pop_first_if_due(now) {
+        while let Some(&(at, timer)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
             self.on_timer(timer);
         }
         for group in mem::take(&mut self.unapplied) {
             self.then(Work::Apply(group));
         }
         self.continue_checkpoint();
+        self.continue_captures();
     }
 
     fn on_timer(&mut self, timer: Timer) {
@@ -363,12 +392,21 @@ impl Node {
                 Work::Discovery(event) => self.step_discovery(event),
                 Work::Coordinator(event) => self.step_coordinator(event),
                 Work::Apply(group) => self.apply(group),
+                Work::Installed(group) => self.installed(group),
                 Work::Wake(group) => self.wake(group),
                 Work::Submit(key) => self.submit(key),
                 Work::Registry => self.on_registry_changed(),
                 Work::Align(group) => self.align(group),
             }
         }
+    }
+
+    /// Drops the messages of this step and all that would follow from it.
+    pub(super) fn drop_messages(&mut self) {
+        let kept = |action: &Action| !matches!(action, Action::Send { .. });
+        let actions: Vec<Action> = self.out.drain().filter(kept).collect();
+        actions.into_iter().for_each(|action| self.out.push(action));
+        self.work.clear();
     }
 
     pub(super) fn step_raft(&mut self, id: GroupId, event: raft::Event) {
@@ -451,7 +489,6 @@ impl Node {
         }
         self.durable = durable;
         self.checkpoints_durable(token.seq, bytes);
-        self.founding_durable();
     }
 }
 
@@ -481,7 +518,8 @@ impl Machine for Node {
         if self.phase.fenced.is_some() {
             return None;
         }
-        if !self.unapplied.is_empty() || self.checkpoints.is_running() || !self.phase.started {
+        let busy = !self.unapplied.is_empty() || !self.capturing.is_empty();
+        if busy || self.checkpoints.is_running() || !self.phase.started {
             return Some(self.now.mono);
         }
         let groups = self.group_deadlines.first().map(|(at, _)| *at);
@@ -497,7 +535,7 @@ impl Machine for Node {
         for (id, group) in &self.groups {
             hash.value(&(id, group.applied));
             group.raft.digest(hash);
-            group.state.digest(hash);
+            group.state.feed(hash);
         }
         self.replication.machine.digest(hash);
         self.gossip.machine.digest(hash);

@@ -16,6 +16,7 @@ use crate::wal::Write;
 use crate::{coordinator, gossip, raft, replication, state};
 
 use super::api::{Founder, Namespace, Notice, Policy};
+use crate::state::registry::NamespaceRecord;
 use super::hold::Keeper;
 use super::machine::{Group, Node, Timer, Work};
 
@@ -85,7 +86,7 @@ impl Node {
 
     /// The registry as applied here.
     pub(super) fn registry(&self) -> Option<&state::Registry> {
-        self.groups.get(&GroupId::REGISTRY).and_then(|group| group.state.registry())
+        self.groups.get(&GroupId::REGISTRY).map(|group| group.state.registry())
     }
 
     /// Whether the registry names this replica.
@@ -110,8 +111,8 @@ impl Node {
     /// The registry changed: tells everybody what is new.
     pub(super) fn on_registry_changed(&mut self) {
         let Some(registry) = self.registry() else { return };
-        let members: Vec<Founder> = registry.members().cloned().collect();
-        let namespaces: Vec<Namespace> = registry.namespaces().cloned().collect();
+        let members: Vec<Founder> = registry.founding().members;
+        let namespaces: Vec<NamespaceRecord> = registry.namespaces().cloned().collect();
         self.tell_members(members);
         self.tell_namespaces(namespaces);
         let led = self.groups.iter().filter(|(_, group)| group.leads()).map(|(id, _)| *id);
@@ -181,13 +182,14 @@ impl Node {
         }
     }
 
-    fn tell_namespaces(&mut self, namespaces: Vec<Namespace>) {
+    fn tell_namespaces(&mut self, namespaces: Vec<NamespaceRecord>) {
         let mut before = core::mem::take(&mut self.known.namespaces);
         self.known.names.clear();
-        for Namespace { id, name, policy, group } in namespaces {
+        for NamespaceRecord { namespace, configuration, .. } in namespaces {
+            let Namespace { id, name, policy, group } = namespace;
             let target = Target { id, group, policy };
             if before.remove(&id) != Some(target) {
-                self.open(target);
+                self.open(target, configuration);
             }
             self.known.namespaces.insert(id, target);
             self.known.names.insert(name, target);
@@ -198,42 +200,29 @@ impl Node {
     }
 
     /// A namespace is new here.
-    fn open(&mut self, target: Target) {
+    fn open(&mut self, target: Target, genesis: Configuration) {
         match (target.policy, target.group) {
             (Policy::Eventual { strategy, slots, discard }, _) => {
                 let namespace = target.id;
                 let event = replication::Event::Open { namespace, slots, strategy, discard };
                 self.then(Work::Replication(event));
             }
-            (Policy::Strong, Some(group)) => self.open_group(group),
-            (Policy::Strong, None) => {}
+            (Policy::Strong, Some(group)) if !self.groups.contains_key(&group) => {
+                reach!("node.group.opened");
+                self.create_group(group, genesis);
+            }
+            (Policy::Strong, _) => {}
         }
-    }
-
-    /// Creates a strong namespace's group. Its voters are group 0's; learners begin empty and are told by the leader.
-    fn open_group(&mut self, group: GroupId) {
-        if self.groups.contains_key(&group) {
-            return;
-        }
-        let Some(registry) = self.groups.get(&GroupId::REGISTRY) else { return };
-        let at = registry.applied;
-        let voters = registry.raft.configuration_at(at).voters.clone();
-        let genesis = if voters.contains(&self.me) {
-            Configuration { voters, learners: Vec::new() }
-        } else {
-            Configuration::default()
-        };
-        reach!("node.group.opened");
-        self.create_group(group, genesis);
     }
 
     /// Makes a group's beginning durable and its machine. What the machine promises waits for that record.
     pub(super) fn create_group(&mut self, group: GroupId, genesis: Configuration) {
         let write = Write::Genesis { group, configuration: genesis.clone() };
         self.persist_own(Keeper::Group(group), write);
-        let restored = raft::Restored { genesis, ..raft::Restored::default() };
+        let restored = raft::Restored { genesis: genesis.clone(), ..raft::Restored::default() };
         let raft = raft::Raft::new(group, self.me, self.config.raft.clone(), &self.seed, restored);
-        self.add_group(group, Group::new(raft, state::Machine::new(kind(group))));
+        let state = state::Machine::new(kind(group));
+        self.add_group(group, Group::new(raft, state, genesis, 0));
     }
 
     /// A namespace is gone, and all in it.

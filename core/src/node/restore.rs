@@ -100,6 +100,7 @@ pub(super) struct Group {
     term: Term,
     vote: Option<Replica>,
     base: Position,
+    base_time_ms: u64,
     base_configuration: Option<Configuration>,
     entries: Vec<Entry>,
     /// The newest side file, and what the log says of it.
@@ -164,8 +165,16 @@ impl Replayed {
             Write::Genesis { group, configuration } => self.genesis(token, group, configuration),
             Write::Hard { group, term, vote } => self.hard(token, group, term, vote),
             Write::Append { group, prev, entries } => self.append(token, group, prev, entries)?,
-            Write::Snapshot { owner, snapshot, length, position, configuration, digest } => {
-                let record = Record { snapshot, length, position, configuration, digest };
+            Write::Snapshot {
+                owner,
+                snapshot,
+                length,
+                position,
+                time_ms,
+                configuration,
+                digest,
+            } => {
+                let record = Record { snapshot, length, position, time_ms, configuration, digest };
                 self.snapshot(token, owner, record);
             }
             Write::Dots { shard, records } => {
@@ -177,6 +186,15 @@ impl Replayed {
             Write::Chunk { .. } => {}
         }
         Ok(())
+    }
+
+    /// The side file that an owner's newest record names.
+    pub(super) fn record(&self, owner: Owner) -> Option<Record> {
+        match owner {
+            Owner::Node => None,
+            Owner::Group(group) => self.groups.get(&group)?.snapshot.clone(),
+            Owner::Shard(shard) => self.shards.get(&shard)?.snapshot.clone(),
+        }
     }
 
     /// Notes that the owner needs this record, unless it needs an older one.
@@ -312,19 +330,19 @@ impl Group {
         } else {
             self.entries.clear();
         }
-        self.base = position;
+        (self.base, self.base_time_ms) = (position, record.time_ms);
         self.base_configuration = Some(record.configuration.clone());
         self.snapshot = Some(record);
     }
 
-    /// What Raft starts from. `base_time_ms` is group time at the base, as the state says.
-    pub(super) fn into_raft(self, base_time_ms: u64) -> raft::Restored {
+    /// What Raft starts from.
+    pub(super) fn into_raft(self) -> raft::Restored {
         raft::Restored {
             genesis: self.genesis,
             term: self.term,
             vote: self.vote,
             base: self.base,
-            base_time_ms,
+            base_time_ms: self.base_time_ms,
             base_configuration: self.base_configuration,
             entries: self.entries,
         }

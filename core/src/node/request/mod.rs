@@ -107,8 +107,9 @@ impl Requests {
         self.pending.len()
     }
 
-    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut Pending> {
-        self.pending.get_mut(&key)
+    /// A number that no request has: for questions of the node's own.
+    pub(super) fn number(&mut self) -> u64 {
+        self.key(1)
     }
 
     fn key(&mut self, span: u64) -> u64 {
