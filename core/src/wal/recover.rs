@@ -374,8 +374,8 @@ impl Walk {
         Ok(Next::Segment)
     }
 
-    /// The batch that is due cannot be read, and no header continues the chain: looks at all blocks from here on for what
-    /// tells a tear from rot. `is_entered`: the next segment's header is sound.
+    /// The batch that is due cannot be read, and no header continues the chain: looks at all blocks from here on for
+    /// what tells a tear from rot. `is_entered`: the next segment's header is sound.
     fn end(&mut self, is_entered: bool) -> Result<Next, RecoverError> {
         let mut tear: Option<Tear> = None;
         let mut torn_here = false;
@@ -418,8 +418,8 @@ impl Walk {
         if place.seq > self.seq { Evidence::Later } else { Evidence::Tear }
     }
 
-    /// Rot, proved by a block of a later batch. When that is in a later segment and this one ends in nothing, the damage
-    /// is in the header of the next.
+    /// Rot, proved by a block of a later batch. When that is in a later segment and this one ends in nothing, the
+    /// damage is in the header of the next.
     fn rot_at(&self, is_in_header: bool) -> Result<Next, RecoverError> {
         if is_in_header {
             reach!("wal.recover.rot_in_header");
