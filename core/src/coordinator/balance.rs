@@ -1,9 +1,9 @@
 //! The choice of one of several members.
 //!
 //! Cost is reported load, plus what this node itself has under way there (reports are a second old, and all nodes see
-//! the same minimum: without the own part all would run to it), plus a charge for failures. Equals take turns. Health is
-//! a weight, not a wall: when most are unwell, the fault is likelier here or everywhere, and load on the few that look
-//! well would fell them too.
+//! the same minimum: without the own part all would run to it), plus a charge for failures. Equals take turns. Health
+//! is a weight, not a wall: when most are unwell, the fault is likelier here or everywhere, and load on the few that
+//! look well would fell them too.
 
 use alloc::vec::Vec;
 
@@ -28,8 +28,8 @@ impl Rotation {
 }
 
 impl Coordinator {
-    /// Chooses one of `candidates` for a request; `None` when none may serve. Unless it is this node, the request counts
-    /// as under way there until [`super::Event::Served`] tells how it ended.
+    /// Chooses one of `candidates` for a request; `None` when none may serve. Unless it is this node, the request
+    /// counts as under way there until [`super::Event::Served`] tells how it ended.
     pub fn choose(
         &mut self,
         how: Choice,

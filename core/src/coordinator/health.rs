@@ -13,7 +13,8 @@ use crate::node::api::Health;
 use crate::time::{Instant, earlier};
 use crate::{mutant, reach};
 
-/// An ejection for failed requests lasts so many dwells; then the member is a suspect, and is tried with half the weight.
+/// An ejection for failed requests lasts so many dwells; then the member is a suspect, and is tried with half the
+/// weight.
 const EJECTION_DWELLS: u32 = 10;
 
 /// What a member's accounts say now, and when they may say something else without a further observation.

@@ -3,8 +3,8 @@
 //! What is observed of a member stays in separate accounts (`registry`), health is a function of all of them with
 //! hysteresis (`health`), and a choice weighs health and load (`balance`). Also the table of leaders, for the status.
 //!
-//! Deliberately not here: acting on health (fail-over is a change of the registry, by its leader), probing (gossip), the
-//! requests themselves (the node).
+//! Deliberately not here: acting on health (fail-over is a change of the registry, by its leader), probing (gossip),
+//! the requests themselves (the node).
 
 mod balance;
 mod health;

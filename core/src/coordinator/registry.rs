@@ -170,10 +170,11 @@ impl Registry {
 
     /// Changes a member's accounts; who is not registered has none.
     pub(super) fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Entry)) {
-        match self.entries.get_mut(&node) {
-            Some(entry) => change(entry),
-            None => reach!("coordinator.registry.unknown"),
-        }
+        let Some(entry) = self.entries.get_mut(&node) else {
+            reach!("coordinator.registry.unknown");
+            return;
+        };
+        change(entry);
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {

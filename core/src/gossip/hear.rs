@@ -100,8 +100,8 @@ impl Gossip {
     }
 
     /// A death told in a full sync may be one side's view of a partition that healed: the member gets its chance to
-    /// refute before it is dead here too. It stands as its own accuser, which confirms nothing: nobody probed it now, so
-    /// it gets the longest time, however many tell the same old story.
+    /// refute before it is dead here too. It stands as its own accuser, which confirms nothing: nobody probed it now,
+    /// so it gets the longest time, however many tell the same old story.
     fn hear_softened(
         &mut self,
         now: Instant,

@@ -234,7 +234,8 @@ impl Gossip {
         self.counters
     }
 
-    /// Lifeguard's local health: 0 when this node trusts itself, up to 8. Its probes are that many times slower, plus one.
+    /// Lifeguard's local health: 0 when this node trusts itself, up to 8. Its probes are that many times slower, plus
+    /// one.
     #[must_use]
     pub const fn distrust(&self) -> u32 {
         self.prober.distrust()
