@@ -105,7 +105,7 @@ impl Disk {
         self.flight = None;
     }
 
-    pub(super) fn recover(&mut self) -> Found {
+    pub(in crate::node) fn recover(&mut self) -> Found {
         let padded = |bytes: &Vec<u8>| {
             let mut bytes = bytes.clone();
             bytes.resize(bytes.len() + 8192, 0);
