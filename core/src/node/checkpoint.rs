@@ -120,7 +120,9 @@ impl Checkpoints {
             }
             Write::Dots { shard, .. } => {
                 self.need(Owner::Shard(*shard), seq);
-                self.account(Owner::Shard(*shard)).map(|account| account.changed = true);
+                if let Some(account) = self.account(Owner::Shard(*shard)) {
+                    account.changed = true;
+                }
             }
             Write::Snapshot {
                 owner,

@@ -28,6 +28,7 @@ use super::hold::{Durable, Hold, Keeper};
 use super::join::Joining;
 use super::registry::Known;
 use super::request::Requests;
+use super::storage::step_fenced;
 use super::{Action, Event, hold};
 
 /// What remains to be done in this step.
@@ -468,7 +469,7 @@ impl Node {
     pub(super) fn step_coordinator(&mut self, event: coordinator::Event) {
         let mut out = self.coordinator.step(self.now, event);
         for action in out.drain() {
-            self.on_coordinator(action);
+            self.on_coordinator(&action);
         }
         self.coordinator.done(out);
     }
@@ -501,7 +502,7 @@ impl Machine for Node {
 
     fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
         if self.phase.fenced.is_some() {
-            return self.step_fenced(event, out);
+            return step_fenced(&event, out);
         }
         self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
         mem::swap(&mut self.out, out);
