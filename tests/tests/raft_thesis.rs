@@ -351,6 +351,28 @@ fn a_lost_configuration_is_undone() {
     assert_eq!(net.terms(1), net.terms(2));
 }
 
+/// Group time: a leader counts on from its predecessor's last entry by its own clock, whatever that clock shows.
+#[test]
+fn group_time_goes_on_under_the_next_leader() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    let time =
+        |net: &Net, n: u8| net.raft(n).entry(net.raft(n).last().index).map(|entry| entry.time_ms);
+    assert_eq!(time(&net, 1), Some(0), "the clock counts from the first election");
+    net.advance_one(1, 90);
+    net.propose(1, 1, "x");
+    net.settle();
+    assert_eq!(time(&net, 1), Some(90));
+    net.advance_one(2, 1_000_000);
+    net.step(1, Event::HandOver);
+    net.settle();
+    let heir = net.leaders()[0];
+    assert_eq!(time(&net, heir), Some(90), "no time passed between the two");
+    net.advance_one(heir, 60);
+    net.propose(heir, 2, "y");
+    assert_eq!(time(&net, heir), Some(150));
+}
+
 /// A leader whose uncommitted entries exceed their budget says so; what is committed frees it.
 #[test]
 fn a_leader_that_cannot_commit_refuses_more() {
@@ -576,7 +598,7 @@ static MACHINES: std::sync::LazyLock<[Raft; 2]> = std::sync::LazyLock::new(|| {
 });
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
     /// Whatever anybody says, a machine neither panics nor takes back what is committed.
     #[test]

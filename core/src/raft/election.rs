@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use super::replicate::Leader;
 use super::{Action, Message, NUMBER_MAX, Position, Raft, Replica, quorum};
+use crate::digest::Hasher;
 use crate::id::{Index, Term};
 use crate::machine::Outbox;
 use crate::{mutant, reach};
@@ -41,6 +42,10 @@ pub(super) struct Campaign {
 impl Campaign {
     const fn new(pre: bool, handed_over: bool) -> Self {
         Self { pre, votes: Vec::new(), after: None, handed_over }
+    }
+
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(self.pre, &self.votes, self.after, self.handed_over));
     }
 
     fn count(&self, granted: bool) -> usize {

@@ -552,8 +552,15 @@ impl Machine for Raft {
         hash.value(&(self.log.offset(), self.deadline()));
         self.log.iter().for_each(|entry| hash.value(entry));
         hash.value(self.configuration());
-        if let State::Leader(leader) = &self.state {
-            leader.digest(hash);
+        self.marks.iter().for_each(|mark| hash.value(&(mark.writes, mark.index)));
+        self.forwarded.digest(hash);
+        if let Some(incoming) = &self.incoming {
+            incoming.digest(hash);
+        }
+        match &self.state {
+            State::Follower => {}
+            State::Campaign(campaign) => campaign.digest(hash),
+            State::Leader(leader) => leader.digest(hash),
         }
     }
 }

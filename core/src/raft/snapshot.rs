@@ -82,6 +82,15 @@ impl Incoming {
         Self { header, id, chunks: Vec::new(), held: 0, sha: Sha256::new() }
     }
 
+    /// Whether it covers nothing after `index`.
+    pub(super) fn ends_by(&self, index: Index) -> bool {
+        self.header.position.index <= index
+    }
+
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(&self.header, self.held));
+    }
+
     const fn is_complete(&self) -> bool {
         self.held == self.header.length
     }
