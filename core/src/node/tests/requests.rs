@@ -6,8 +6,8 @@ use proptest::prelude::{
 
 use super::*;
 use crate::id::{GroupId, SessionId};
-use crate::node::machine::Group;
 use crate::node::api::{Bound, Expected, Reason};
+use crate::node::machine::Group;
 
 fn session(number: u8, seq: u64) -> Option<Session> {
     Some(Session { id: SessionId([number; 16]), seq })
