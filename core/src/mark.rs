@@ -247,6 +247,7 @@ pub mod instrument {
         "node.checkpoint.group",
         "node.checkpoint.named_again",
         "node.checkpoint.node",
+        "node.checkpoint.registry",
         "node.checkpoint.released",
         "node.checkpoint.shard",
         "node.fenced",

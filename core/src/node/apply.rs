@@ -199,6 +199,7 @@ impl Node {
         let (applied, at) = (known.applied, known.raft.base().index);
         if id == GroupId::REGISTRY {
             self.on_registry_changed();
+            self.close_unnamed();
         }
         self.skip(id, at);
         self.notify(Notice::Applied { group: id, index: applied });

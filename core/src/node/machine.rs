@@ -66,6 +66,8 @@ pub(super) enum Timer {
     Align(GroupId),
     /// Tell the others this node's load.
     Report,
+    /// Checkpoint the registry after a change.
+    Registry,
 }
 
 /// A Raft group on this node.
@@ -80,6 +82,8 @@ pub(super) struct Group {
     pub(super) proposals: BTreeMap<(Index, crate::id::Term), u64>,
     /// Reads that wait until their index is applied.
     pub(super) reads: BTreeSet<(Index, u64)>,
+    /// A timer to bring its learners in line is armed.
+    pub(super) aligning: bool,
     /// Requests that wait for a leader.
     pub(super) waiting: BTreeSet<u64>,
     /// What the group began with.
@@ -108,6 +112,7 @@ impl Group {
             applied,
             proposals: BTreeMap::new(),
             reads: BTreeSet::new(),
+            aligning: false,
             waiting: BTreeSet::new(),
             genesis,
             time_ms,
@@ -381,8 +386,9 @@ impl Node {
             Timer::Request(key) => self.on_request_due(key),
             Timer::Founding => self.on_founding_due(),
             Timer::Join => self.on_join_due(),
-            Timer::Align(group) => self.then(Work::Align(group)),
+            Timer::Align(group) => self.on_align_due(group),
             Timer::Report => self.on_report_due(),
+            Timer::Registry => self.on_registry_due(),
         }
     }
 

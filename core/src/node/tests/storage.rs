@@ -38,6 +38,17 @@ fn all_nodes_lose_power_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn a_node_that_restarts_alone_takes_eventual_writes() {
+    let mut world = federation(3, 41);
+    world.run(3000);
+    assert!(is_committed(&world.ask(1, put("notes", "k", "old"))));
+    (0..3).for_each(|at| world.crash(at));
+    world.start(1);
+    assert_eq!(value(world.ask(1, get("notes", "k"))), Some(b"old".to_vec()));
+    assert!(is_committed(&world.ask(1, put("notes", "k", "new"))));
+}
+
+#[test]
 fn a_durable_answer_waits_for_the_disk_and_an_applied_one_does_not() {
     let mut world = federation(1, 32);
     world.hosts[0].disk.sync_ns = 500_000_000;
