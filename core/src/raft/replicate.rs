@@ -13,7 +13,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::election::State;
-use super::log::entry_bytes;
+use super::log::{ENTRY_OVERHEAD_BYTES, entry_bytes};
 use super::progress::{Flow, Progress};
 use super::read::Waiting;
 use super::{
@@ -182,8 +182,8 @@ impl Raft {
     fn is_congested(&self, command: &Bytes) -> Option<Refused> {
         let State::Leader(leader) = &self.state else { return None };
         let waiting = leader.uncommitted_bytes;
-        let congested = waiting > 0
-            && waiting.saturating_add(command.len()) > self.config.uncommitted_bytes_max;
+        let with_it = waiting.saturating_add(ENTRY_OVERHEAD_BYTES + command.len());
+        let congested = waiting > 0 && with_it > self.config.uncommitted_bytes_max;
         congested.then_some(Refused::Busy)
     }
 
@@ -309,7 +309,9 @@ impl Raft {
         }
         // Of the follower's terms that could be shared, the last that this log has as well: a term at a time, not an
         // entry at a time.
-        let shared = self.log.last_within(hint);
+        // What ends before this log begins shares nothing that is still here, and gets a snapshot.
+        let shared =
+            if hint.index < self.log.offset().index { hint } else { self.log.last_within(hint) };
         reach!("raft.conflict.backtracked");
         peer.probe(shared.index.next());
         self.after_progress(from, out);
