@@ -220,7 +220,7 @@ impl Run {
 fn run(seed: u64, voters: u8, ops: &[Op]) {
     let mut run = Run::new(seed, voters);
     // Time spent without a leader tests little: most runs begin with one.
-    if seed % 4 != 0 {
+    if !seed.is_multiple_of(4) {
         run.net.elect(1);
     }
     ops.iter().for_each(|op| run.apply(op));
@@ -228,7 +228,11 @@ fn run(seed: u64, voters: u8, ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 400, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        ..ProptestConfig::with_cases(200)
+    })]
 
     #[test]
     fn three_replicas_are_safe_and_recover(seed in 0_u64..1000, ops in proptest::collection::vec(op(), 50..600)) {

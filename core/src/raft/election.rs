@@ -183,13 +183,14 @@ impl Raft {
             return self.reject(from, "asks for pre-votes, and is no voter", out);
         }
         let granted = term > self.term && !self.leader_is_fresh() && self.is_up_to_date(last);
-        if granted {
+        // Nothing changes here, so nothing is promised: a pre-vote may be given to many.
+        let term = if granted {
             reach!("raft.election.pre_vote_granted");
+            term
         } else {
             reach!("raft.election.pre_vote_denied");
-        }
-        // Nothing changes here, so nothing is promised: a pre-vote may be given to many.
-        let term = if granted { term } else { self.term };
+            self.term
+        };
         self.send(from, Message::PreVoted { term, granted }, out);
     }
 

@@ -1,8 +1,9 @@
 //! State instead of entries, for a follower whose entries are gone (§7), in chunks.
 //!
 //! The leader offers; the receiver answers with how many bytes it holds durably, and gets what follows. So a transfer
-//! resumes wherever it broke off, and a receiver that forgot it in a restart says so and is offered again. The bytes are
-//! the state machine's; nothing here looks inside. When a snapshot is captured for the log's sake is the node's decision.
+//! resumes wherever it broke off, and a receiver that forgot it in a restart says so and is offered again. The bytes
+//! are the state machine's; nothing here looks inside. When a snapshot is captured for the log's sake is the node's
+//! decision.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -36,9 +37,9 @@ pub(super) struct Incoming {
     sha: Sha256,
 }
 
-/// The name of the side file of a received snapshot: the same for the same snapshot, so that a transfer that starts over
-/// writes the same bytes to the same file. Its highest bit is set; names that a node gives to its own snapshots have it
-/// clear.
+/// The name of the side file of a received snapshot: the same for the same snapshot, so that a transfer that starts
+/// over writes the same bytes to the same file. Its highest bit is set; names that a node gives to its own snapshots
+/// have it clear.
 #[must_use]
 pub fn snapshot_id(group: GroupId, position: Position, digest: Digest) -> SnapshotId {
     let mut hash = Hasher::new();
