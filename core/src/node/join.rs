@@ -8,8 +8,8 @@ use core::time::Duration;
 
 use crate::id::{GroupId, NodeId, Replica, RequestId};
 use crate::limits::MEMBERS_MAX;
-use crate::time::Instant;
 use crate::reach;
+use crate::time::Instant;
 
 use super::Message;
 use super::api::{Founder, Founding, Outcome, Reason, Request, Value};

@@ -1,7 +1,6 @@
 //! How federations begin, and how nodes come in.
 
 use super::*;
-extern crate std;
 use crate::node::api::Reason;
 
 #[test]
@@ -102,14 +101,7 @@ fn a_wiped_learner_comes_back_and_a_wiped_voter_does_not() {
     let mut world = World::new(4, 6);
     world.bootstrap = vec![0];
     found(&mut world, 3);
-    world.run(6000);
-    std::eprintln!(
-        "{:?} {:?} {:?}",
-        world.now,
-        world.node(3).discovery().contacts(),
-        world.node(3).joining
-    );
-    std::eprintln!("{:?}", world.hosts[0].notices);
+    world.run(8000);
     let outcome = world.ask(3, put("notes", "k", "kept"));
     assert!(is_committed(&outcome), "{outcome:?}");
     world.run(3000);
