@@ -232,20 +232,23 @@ fn a_leader_that_nobody_reaches_serves_no_stale_read() {
 
 #[test]
 fn what_another_leader_logged_in_its_place_is_not_the_proposal() {
-    for seed in 0..6 {
+    for seed in 0..4 {
         let mut world = federation(3, 50 + seed);
         world.run(3000);
         let old = leader(&world, GroupId(1));
         world.isolate(old);
-        let write = world.request(old, put("locks", "k", "mine"));
+        // Several, so that one of them stands where the next leader logs a command.
+        let keys = ["a", "b", "c", "d"];
+        let writes = keys.map(|key| (key, world.request(old, put("locks", key, "mine"))));
         let other = put_with("locks", "k", "theirs", Level::Durable, session(4, 0));
         assert!(is_committed(&world.ask((old + 1) % 3, other)));
         world.isolated.clear();
         world.run(8000);
-        let outcome = world.reply(old, write).expect("answered").clone();
-        let found = value(world.ask(old, get("locks", "k")));
-        let expected = if is_committed(&outcome) { "mine" } else { "theirs" };
-        assert_eq!(found, Some(expected.as_bytes().to_vec()), "{outcome:?}");
+        for (key, write) in writes {
+            let outcome = world.reply(old, write).expect("answered").clone();
+            let happened = value(world.ask(old, get("locks", key))).is_some();
+            assert_eq!(happened, is_committed(&outcome), "{key}: {outcome:?}");
+        }
     }
 }
 
