@@ -1,5 +1,7 @@
 //! What several test files share: the workspace's root, its source files, golden text.
 
+pub mod process;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -175,7 +175,6 @@ impl Flavor for Compare<'_> {
 mod tests {
     use alloc::collections::BTreeMap;
     use alloc::string::String;
-    use alloc::vec;
 
     use proptest::prelude::*;
 
@@ -215,6 +214,6 @@ mod tests {
         assert_eq!(decode::<u8>(&[9, 1], 9), Err(DecodeError::Version { found: 9 }));
         assert_eq!(decode::<u8>(&[1; 9], 2), Err(DecodeError::TooLong { length: 9, limit: 2 }));
         assert_eq!(decode::<Vec<u8>>(&[VERSION, 200, 1, 1], 9), Err(DecodeError::Malformed));
-        assert_eq!(decode::<Vec<u64>>(&vec![0xff; 12], 99).is_err(), true);
+        assert!(decode::<Vec<u64>>(&[0xff; 12], 99).is_err());
     }
 }

@@ -48,6 +48,20 @@ pub mod instrument {
         // coordinator
         // state
         // wal
+        "wal.segment.opened",
+        "wal.recover.clean",
+        "wal.recover.torn",
+        "wal.recover.stale",
+        "wal.recover.rot",
+        "wal.recover.rot_at_beginning",
+        "wal.recover.rot_before_segment",
+        "wal.recover.rot_in_header",
+        "wal.recover.misdirected",
+        "wal.recover.forked",
+        "wal.recover.foreign",
+        "wal.recover.hole",
+        "wal.recover.empty",
+        "wal.recover.empty_segment",
         // node
         "node.start",
     ];
@@ -59,6 +73,9 @@ pub mod instrument {
         // gossip
         // state
         // wal
+        ("wal.middle.accepted", "damage in the middle of the log is cut like a tear"),
+        ("wal.checksum.skipped", "a batch's digest is not compared"),
+        ("wal.torn.accepted", "what can be read of an unfinished batch is taken for written"),
         // node
         ("node.canary", "panics at the first tick: proves that the pipeline reports"),
     ];

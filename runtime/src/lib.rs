@@ -5,4 +5,11 @@
 
 pub mod api;
 pub mod cli;
+pub mod clock;
+pub mod entropy;
 pub mod handle;
+pub mod pki;
+pub mod principal;
+pub mod secret;
+pub mod settings;
+pub mod tls;

@@ -150,7 +150,7 @@ fn every_select_is_biased() {
         for (at, line) in lines.iter().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             let opens = code.contains("select! {");
-            if opens && !lines.get(at + 1).is_some_and(|next| next.trim() == "biased;") {
+            if opens && lines.get(at + 1).is_none_or(|next| next.trim() != "biased;") {
                 complaints.push(format!("{name}:{}", at + 1));
             }
         }

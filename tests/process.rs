@@ -1,0 +1,292 @@
+//! Real processes: the shipped binary, a `dev` federation on loopback, commands run against it.
+//!
+//! Everything here runs the binary that `cargo build` makes at the root, not one of the test build: features that only
+//! tests enable must not be in it. Children are ended by the guards that started them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// The shipped binary, built once for all tests of this process.
+///
+/// # Panics
+///
+/// When it does not build.
+#[must_use]
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().expect("the test's own path");
+        let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--bin", "continuum"]).current_dir(crate::root());
+        build.env("CARGO_TARGET_DIR", profile.parent().expect("the target directory"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "the binary builds");
+        profile.join("continuum")
+    })
+}
+
+/// A loopback port that was free a moment ago, the first of `count` in a row.
+///
+/// # Panics
+///
+/// When no such run of ports is found.
+#[must_use]
+pub fn free_ports(count: u16) -> u16 {
+    for _ in 0..100 {
+        let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let base = first.local_addr().expect("bound").port();
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if base.checked_add(count).is_some() && (base + 1..base + count).all(free) {
+            return base;
+        }
+    }
+    panic!("no {count} free ports in a row");
+}
+
+/// A child process that is killed when its guard goes.
+#[derive(Debug)]
+pub struct Guard(pub Child);
+
+impl Guard {
+    /// Starts a command with its standard output piped.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    #[must_use]
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts"))
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be waited for.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.0.wait().expect("a child to wait for")
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Sends a signal to a process by its number, with the system's `kill`.
+///
+/// # Panics
+///
+/// When there is no such process.
+pub fn signal(pid: u64, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    assert!(sent.expect("kill runs").success(), "process {pid} takes {name}");
+}
+
+/// A federation that `continuum dev` runs.
+#[derive(Debug)]
+pub struct Dev {
+    /// The parent process.
+    pub process: Guard,
+    /// What it printed when it was ready.
+    pub ready: Value,
+    restarted: Vec<Guard>,
+}
+
+impl Dev {
+    /// Starts `nodes` nodes with their data below `data`, and waits until they commit writes.
+    ///
+    /// # Panics
+    ///
+    /// When the federation does not become ready.
+    #[must_use]
+    pub fn start(nodes: u16, data: &Path) -> Self {
+        let port = free_ports(nodes).to_string();
+        let mut command = Command::new(binary());
+        command.args(["dev", "--nodes", &nodes.to_string(), "--api-port", &port, "--data"]);
+        let log = std::fs::File::create(data.with_extension("log")).expect("a log file");
+        let mut process = Guard::start(command.arg(data).stderr(log));
+        let mut line = String::new();
+        let output = process.0.stdout.take().expect("a piped output");
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| {
+            let log = std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
+            panic!("dev printed {line:?} ({error}); its log:\n{log}")
+        });
+        assert_eq!(ready["ready"], true);
+        Self { process, ready, restarted: Vec::new() }
+    }
+
+    /// The API of node `number`, counted from 1.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such node.
+    #[must_use]
+    pub fn api(&self, number: usize) -> &str {
+        self.ready["api"][number - 1].as_str().expect("an API address")
+    }
+
+    /// The process number of node `number`, as first started.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such node.
+    #[must_use]
+    pub fn pid(&self, number: usize) -> u64 {
+        self.ready["nodes"][number - 1]["pid"].as_u64().expect("a process number")
+    }
+
+    /// The data directory of node `number`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such node.
+    #[must_use]
+    pub fn data(&self, number: usize) -> PathBuf {
+        self.ready["nodes"][number - 1]["data"].as_str().expect("a directory").into()
+    }
+
+    /// A command with the arguments that start node `number` again.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such node.
+    #[must_use]
+    pub fn restart_command(&self, number: usize) -> Command {
+        let argv = self.ready["nodes"][number - 1]["restart"].as_array().expect("arguments");
+        let mut words = argv.iter().map(|word| word.as_str().expect("a word"));
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words);
+        command
+    }
+
+    /// Kills node `number` as a power cut would.
+    pub fn kill(&self, number: usize) {
+        signal(self.pid(number), "KILL");
+        // Gone only when its port is: the kernel closes it before a new process could take the data directory.
+        while TcpStream::connect(authority(self.api(number))).is_ok() {}
+    }
+
+    /// Starts node `number` again after it was killed.
+    pub fn restart(&mut self, number: usize) {
+        let log = self.data(number).with_extension("restarted.log");
+        let log = std::fs::File::create(log).expect("a log file");
+        let started = Guard::start(self.restart_command(number).stderr(log));
+        self.restarted.push(started);
+        wait_until(&format!("node {number} is ready"), || {
+            get(self.api(number), "/readyz").is_some_and(|response| response.status == 200)
+        });
+    }
+
+    /// Runs a command against node `number`.
+    ///
+    /// # Panics
+    ///
+    /// When the binary does not run.
+    #[must_use]
+    pub fn run(&self, number: usize, arguments: &[&str]) -> Output {
+        run(&[&["--node", self.api(number)], arguments].concat())
+    }
+
+    /// Runs a command against node `number` that must succeed, and returns what it printed.
+    ///
+    /// # Panics
+    ///
+    /// When it does not succeed.
+    pub fn ok(&self, number: usize, arguments: &[&str]) -> String {
+        let output = self.run(number, arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?} on node {number}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("text")
+    }
+}
+
+/// Runs the binary to its end.
+///
+/// # Panics
+///
+/// When it does not run.
+#[must_use]
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
+}
+
+/// Asks another process again and again until `holds`, at most for about a minute.
+///
+/// # Panics
+///
+/// When it never holds.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1200 {
+        if holds() {
+            return;
+        }
+        // Another process cannot wake this thread; the pause only keeps the asking from starving it.
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
+    panic!("never: {what}");
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The header lines.
+    pub headers: String,
+    /// The body as text.
+    pub body: String,
+}
+
+/// The `host:port` of an API address.
+///
+/// # Panics
+///
+/// When it is not `http://127.0.0.1:PORT`.
+#[must_use]
+pub fn authority(api: &str) -> SocketAddr {
+    api.trim_start_matches("http://").trim_end_matches('/').parse().expect("a socket address")
+}
+
+/// `GET` over a new connection; `None` when nobody answers.
+#[must_use]
+pub fn get(api: &str, path: &str) -> Option<Response> {
+    exchange(api, &format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"))
+}
+
+/// Sends `request` as it is and reads the answer to its end; `None` when nobody answers.
+#[must_use]
+pub fn exchange(api: &str, request: &str) -> Option<Response> {
+    let mut stream = TcpStream::connect(authority(api)).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (headers, body) = answer.split_once("\r\n\r\n")?;
+    let status = headers.split_whitespace().nth(1)?.parse().ok()?;
+    Some(Response { status, headers: headers.into(), body: body.into() })
+}
+
+/// The value of a metric line that begins with `series`, summed over its lines; 0 when there is none.
+#[must_use]
+pub fn metric(api: &str, series: &str) -> f64 {
+    let Some(response) = get(api, "/metrics") else { return 0.0 };
+    let values = response.body.lines().filter(|line| line.starts_with(series));
+    values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
