@@ -21,12 +21,13 @@ use tower::Service as _;
 
 use super::guard::{self, Guarded, Progress};
 use super::{Api, router};
+use crate::tls::HANDSHAKE_TIMEOUT;
 
 /// Connections at once. Each may hold a head and one request; bodies have a budget of their own.
 pub const CONNECTIONS_MAX: usize = 2048;
 
-/// A TLS handshake is done within this.
-const HANDSHAKE_S: u64 = 5;
+/// Requests under way when the node stops are answered within this.
+const LAST_ANSWERS_S: u64 = 2;
 
 /// A request's head, also hyper's buffer of one connection: keys of a kibibyte are at most thrice as long encoded.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -77,12 +78,13 @@ async fn connection(
     // Small answers must not wait for Nagle; a socket that cannot is slower, not wrong.
     drop(stream.set_nodelay(true));
     let Some(tls) = tls else { return http(stream, router, stop).await };
-    let handshake = tokio::time::timeout(Duration::from_secs(HANDSHAKE_S), tls.accept(stream));
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
     match handshake.await {
         Ok(Ok(stream)) => http(stream, router, stop).await,
         Ok(Err(error)) => {
-            tracing::warn!(%error, "an API connection was refused: its TLS handshake failed");
-            Some("tls")
+            let why = crate::tls::reason(&error);
+            tracing::warn!(why, %error, "an API connection was refused: its TLS handshake failed");
+            Some(why)
         }
         Err(_) => Some("slow_handshake"),
     }
@@ -120,6 +122,6 @@ where
         why = guard::watch(looked_at) => return Some(why),
     }
     served.as_mut().graceful_shutdown();
-    drop(served.await);
+    drop(tokio::time::timeout(Duration::from_secs(LAST_ANSWERS_S), served).await);
     None
 }
