@@ -50,7 +50,10 @@ impl Call {
 
     /// The namespace in the path. A name is ASCII; what is not becomes a name that no namespace has.
     pub(super) fn namespace(&self) -> String {
-        self.segments.get(2).map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default()
+        self.segments
+            .get(2)
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .unwrap_or_default()
     }
 
     /// The key in the path.
@@ -75,16 +78,23 @@ impl Call {
 
     /// Whether the body is JSON rather than a raw value.
     pub(super) fn is_json(&self) -> bool {
-        self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| {
-            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-        })
+        self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(
+            |kind| {
+                kind.split(';')
+                    .next()
+                    .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+            },
+        )
     }
 
     /// What `If-Match` says was read.
     pub(super) fn if_match(&self) -> Result<Option<Tag>, Problem> {
         let Some(text) = self.text(&header::IF_MATCH)? else { return Ok(None) };
         token::parse_tag(text).map(Some).ok_or_else(|| {
-            Problem::invalid("If-Match is not an entity tag of this API", "use the ETag of a read, unchanged")
+            Problem::invalid(
+                "If-Match is not an entity tag of this API",
+                "use the ETag of a read, unchanged",
+            )
         })
     }
 
@@ -93,7 +103,10 @@ impl Call {
         match self.text(&header::IF_NONE_MATCH)?.map(str::trim) {
             None => Ok(false),
             Some("*") => Ok(true),
-            Some(_) => Err(Problem::invalid("If-None-Match has another text than `*`", "use `*`, or If-Match")),
+            Some(_) => Err(Problem::invalid(
+                "If-None-Match has another text than `*`",
+                "use `*`, or If-Match",
+            )),
         }
     }
 
@@ -101,8 +114,13 @@ impl Call {
     pub(super) fn session(&self) -> Result<Option<Session>, Problem> {
         let Some(key) = self.headers.get("idempotency-key") else { return Ok(None) };
         if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-            let mend = format!("use 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, chosen at random for each write");
-            return Err(Problem::invalid("the Idempotency-Key has a length that it may not have", mend));
+            let mend = format!(
+                "use 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, chosen at random for each write"
+            );
+            return Err(Problem::invalid(
+                "the Idempotency-Key has a length that it may not have",
+                mend,
+            ));
         }
         Ok(Some(token::session(key.as_bytes())))
     }
@@ -120,7 +138,8 @@ fn segments(parts: &Parts) -> Result<Vec<Bytes>, Problem> {
 /// Takes the body's share of the budget; `None` when there is no body.
 fn share(api: &Api, headers: &HeaderMap) -> Result<Option<OwnedSemaphorePermit>, Problem> {
     let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let bytes: usize = if is_chunked { BODY_BYTES_MAX } else { length.unwrap_or(0) };
     if bytes == 0 {
         return Ok(None);
@@ -130,13 +149,18 @@ fn share(api: &Api, headers: &HeaderMap) -> Result<Option<OwnedSemaphorePermit>,
     }
     let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
     Arc::clone(&api.bodies).try_acquire_many_owned(kib).map(Some).map_err(|_| {
-        Problem::new(&BUSY, "the node holds as many bodies as it takes", "wait a moment and repeat the request")
+        Problem::new(
+            &BUSY,
+            "the node holds as many bodies as it takes",
+            "wait a moment and repeat the request",
+        )
     })
 }
 
 async fn collect(body: Body) -> Result<Bytes, Problem> {
     let limited = Limited::new(body, BODY_BYTES_MAX);
-    let collected = tokio::time::timeout(Duration::from_secs(BODY_TIMEOUT_S), limited.collect()).await;
+    let collected =
+        tokio::time::timeout(Duration::from_secs(BODY_TIMEOUT_S), limited.collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
@@ -145,12 +169,17 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
         }
         Err(_) => {
             let detail = format!("the body was not whole after {BODY_TIMEOUT_S} s");
-            Err(Problem::new(&BODY_TIMEOUT, detail, "send it in smaller parts, or over a faster link"))
+            Err(Problem::new(
+                &BODY_TIMEOUT,
+                detail,
+                "send it in smaller parts, or over a faster link",
+            ))
         }
     }
 }
 
 fn too_large() -> Problem {
     let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
-    Problem::new(&BODY_TOO_LARGE, detail, "split it into several requests").with("limit", BODY_BYTES_MAX.into())
+    Problem::new(&BODY_TOO_LARGE, detail, "split it into several requests")
+        .with("limit", BODY_BYTES_MAX.into())
 }

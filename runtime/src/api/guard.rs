@@ -61,7 +61,8 @@ impl Progress {
     }
 
     fn received(&self) {
-        if !self.is_serving.load(Ordering::Relaxed) && self.head_since.load(Ordering::Relaxed) == 0 {
+        if !self.is_serving.load(Ordering::Relaxed) && self.head_since.load(Ordering::Relaxed) == 0
+        {
             self.head_since.store(self.now_ms(), Ordering::Relaxed);
         }
     }

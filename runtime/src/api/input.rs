@@ -231,7 +231,10 @@ impl EditShape {
         changes.extend(self.add.into_iter().map(|member| Change::Add(member.0)));
         changes.extend(self.count.map(Change::Count));
         if changes.is_empty() {
-            return Err(misfit(place, "changes nothing: it needs put, delete, cas, add, remove or count"));
+            return Err(misfit(
+                place,
+                "changes nothing: it needs put, delete, cas, add, remove or count",
+            ));
         }
         let field = self.field.0;
         Ok(changes.into_iter().map(|change| Edit { field: field.clone(), change }).collect())
@@ -250,7 +253,12 @@ impl CasShape {
             (true, None, None) => Expected::Absent,
             (false, Some(revision), None) => Expected::Revision(revision),
             (false, None, Some(value)) => Expected::Value(value.0),
-            _ => return Err(misfit(place, "expected needs exactly one of absent, revision and value")),
+            _ => {
+                return Err(misfit(
+                    place,
+                    "expected needs exactly one of absent, revision and value",
+                ));
+            }
         };
         Ok(Change::Cas { expected, value: self.value.map(|value| value.0) })
     }
@@ -296,9 +304,10 @@ impl NamespaceShape {
     pub fn policy(&self) -> Result<Policy, Problem> {
         let eventual_only = self.strategy.is_some() || self.slots.is_some() || self.discard;
         match self.consistency {
-            ConsistencyShape::Strong if eventual_only => {
-                Err(misfit("consistency", "strategy, slots and discard are for eventual namespaces"))
-            }
+            ConsistencyShape::Strong if eventual_only => Err(misfit(
+                "consistency",
+                "strategy, slots and discard are for eventual namespaces",
+            )),
             ConsistencyShape::Strong => Ok(Policy::Strong),
             ConsistencyShape::Eventual => Ok(Policy::Eventual {
                 strategy: match self.strategy {
@@ -427,9 +436,11 @@ mod tests {
 
     #[test]
     fn an_edit_keeps_its_order() {
-        let text = br#"{"key":"k","edits":[{"field":"f","add":["x","y"],"remove":["z"],"count":-2}]}"#;
+        let text =
+            br#"{"key":"k","edits":[{"field":"f","add":["x","y"],"remove":["z"],"count":-2}]}"#;
         let mutation = json::<WriteShape>(text).and_then(|write| mutation("", write));
-        let changes = mutation.map(|mutation| mutation.edits.into_iter().map(|edit| edit.change).collect::<Vec<_>>());
+        let changes = mutation
+            .map(|mutation| mutation.edits.into_iter().map(|edit| edit.change).collect::<Vec<_>>());
         let bytes = Bytes::from_static;
         let expected = [
             Change::Remove(bytes(b"z")),

@@ -200,7 +200,8 @@ struct RefusedLabels {
 }
 
 /// From a read in memory to a write that waits for its timeout.
-const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+const SECONDS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 impl Default for Measures {
     fn default() -> Self {
@@ -247,7 +248,6 @@ impl Measures {
 }
 
 /// The router over all of [`ROUTES`].
-#[must_use]
 pub fn router(api: Arc<Api>) -> Router {
     let mut router = Router::new();
     for (at, first) in ROUTES.iter().enumerate() {
@@ -263,7 +263,8 @@ pub fn router(api: Arc<Api>) -> Router {
 fn methods(path: &'static str) -> MethodRouter<Arc<Api>> {
     let mut methods = MethodRouter::new();
     for route in ROUTES.iter().filter(|route| route.path == path) {
-        let answer = move |State(api): State<Arc<Api>>, request: Request| answer(api, route, request);
+        let answer =
+            move |State(api): State<Arc<Api>>, request: Request| answer(api, route, request);
         methods = methods.merge(on(filter(route.method), answer));
     }
     let refuse = move |State(api): State<Arc<Api>>| async move { wrong_method(&api, path) };
@@ -300,7 +301,9 @@ fn wrong_method(api: &Api, path: &'static str) -> Response {
         format!("{path} has the methods {allowed}"),
         format!("use one of {allowed}"),
     );
-    problem.headers.extend(HeaderValue::from_str(&allowed).ok().map(|value| (header::ALLOW, value)));
+    problem
+        .headers
+        .extend(HeaderValue::from_str(&allowed).ok().map(|value| (header::ALLOW, value)));
     let response = problem.into_response();
     api.measures.count_problem(&response);
     response

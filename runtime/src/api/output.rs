@@ -102,14 +102,17 @@ pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, P
     let Some(value) = register.value else {
         let mend = "write it, or see what is there with `continuum kv list`";
         let seen = token::context(&register.context);
-        return Err(Problem::new(&ABSENT, "the key has no value", mend).with("context", seen.into()));
+        return Err(
+            Problem::new(&ABSENT, "the key has no value", mend).with("context", seen.into())
+        );
     };
     if raw {
         let bytes = HeaderValue::from_static("application/octet-stream");
         let response = ([(header::CONTENT_TYPE, bytes)], Body::from(value)).into_response();
         return Ok(with_tag(response, Some(&tag)));
     }
-    let mut body = json!({ "key": Text(key), "value": Text(value), "siblings": texts(&register.siblings) });
+    let mut body =
+        json!({ "key": Text(key), "value": Text(value), "siblings": texts(&register.siblings) });
     match &tag {
         Tag::Revision(revision) => body["revision"] = (*revision).into(),
         Tag::Context(context) => body["context"] = token::context(context).into(),
@@ -133,7 +136,9 @@ pub fn json(value: &Value) -> Json {
             json!({ "keys": texts(keys), "more": more, "next": next })
         }
         Value::Status(status) => self::status(status),
-        Value::Members(members) => json!({ "members": members.iter().map(member).collect::<Vec<_>>() }),
+        Value::Members(members) => {
+            json!({ "members": members.iter().map(member).collect::<Vec<_>>() })
+        }
         Value::Namespaces(found) => {
             json!({ "namespaces": found.iter().map(namespace).collect::<Vec<_>>() })
         }
@@ -174,7 +179,8 @@ pub fn namespace(namespace: &Namespace) -> Json {
     match namespace.policy {
         Policy::Strong => {
             shape.insert("consistency".into(), "strong".into());
-            shape.insert("group".into(), namespace.group.map_or(Json::Null, |group| group.0.into()));
+            shape
+                .insert("group".into(), namespace.group.map_or(Json::Null, |group| group.0.into()));
         }
         Policy::Eventual { strategy, slots, discard } => {
             shape.insert("consistency".into(), "eventual".into());

@@ -3,10 +3,10 @@
 //! One table maps every reason of the core, and every error of HTTP itself, to a status and a code. The codes are a
 //! contract: scripts match on them, so one is never renamed. Nothing here formats a table or writes to a terminal.
 
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use continuum_core::limits::{NAMESPACE_NAME_BYTES_MAX, SIBLINGS_MAX};
 use continuum_core::node::api::{Bound, Level, Reason, Resource};
-use axum::http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::handle::HandleError;
@@ -126,7 +126,9 @@ impl Problem {
     pub fn unknown(reached: Option<Level>) -> Self {
         let detail = match reached {
             None => "no answer came in time: the write may have happened, or may still happen",
-            Some(_) => "the write happened, but the level that was asked for was not reached in time",
+            Some(_) => {
+                "the write happened, but the level that was asked for was not reached in time"
+            }
         };
         let mend = "repeat it with the same Idempotency-Key, or read before you write again";
         Self::new(&UNKNOWN_OUTCOME, detail, mend)
@@ -136,7 +138,8 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = self.body().to_string();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
@@ -151,7 +154,9 @@ impl IntoResponse for Problem {
 impl From<HandleError> for Problem {
     fn from(error: HandleError) -> Self {
         match error {
-            HandleError::Busy => Self::new(&BUSY, error.to_string(), "wait a moment and repeat the request"),
+            HandleError::Busy => {
+                Self::new(&BUSY, error.to_string(), "wait a moment and repeat the request")
+            }
             HandleError::Stopped => Self::new(&STOPPING, error.to_string(), "ask another node"),
             HandleError::Lost => Self::unknown(None),
         }
@@ -187,7 +192,9 @@ impl From<Reason> for Problem {
                 "wait a moment and repeat the request",
             ),
             Reason::Full { what } => full(what),
-            Reason::Stopping => Self::new(&STOPPING, "the node is stopping, or fenced", "ask another node"),
+            Reason::Stopping => {
+                Self::new(&STOPPING, "the node is stopping, or fenced", "ask another node")
+            }
             refused => refused_write(refused),
         }
     }
@@ -209,7 +216,9 @@ fn refused_write(reason: Reason) -> Problem {
         Reason::InvalidName => Problem::new(
             &INVALID_NAME,
             "the name has a character or a length that names do not have",
-            format!("use 1 to {NAMESPACE_NAME_BYTES_MAX} of a-z, 0-9, `-`, `_`, `.`, beginning with a letter"),
+            format!(
+                "use 1 to {NAMESPACE_NAME_BYTES_MAX} of a-z, 0-9, `-`, `_`, `.`, beginning with a letter"
+            ),
         ),
         Reason::WrongConsistency => Problem::new(
             &WRONG_CONSISTENCY,
@@ -236,7 +245,11 @@ fn refused_write(reason: Reason) -> Problem {
             "read before you write again, then use a new Idempotency-Key",
         ),
         Reason::OutOfBounds { what, limit } => out_of_bounds(what, limit),
-        node => Problem::new(&UNEXPECTED_ANSWER, format!("{node:?}"), "ask another node, and report this"),
+        node => Problem::new(
+            &UNEXPECTED_ANSWER,
+            format!("{node:?}"),
+            "ask another node, and report this",
+        ),
     }
 }
 
@@ -260,8 +273,13 @@ fn out_of_bounds(what: Bound, limit: u64) -> Problem {
 fn full(what: Resource) -> Problem {
     let (name, mend) = match what {
         Resource::Disk => ("disk", "free space on the node's disk: it resumes by itself"),
-        Resource::Memory => ("memory for keys and values", "delete what is not needed, or raise node.memory_bytes_max"),
-        Resource::Sessions => ("table of sessions", "wait a moment, or write without an Idempotency-Key"),
+        Resource::Memory => (
+            "memory for keys and values",
+            "delete what is not needed, or raise node.memory_bytes_max",
+        ),
+        Resource::Sessions => {
+            ("table of sessions", "wait a moment, or write without an Idempotency-Key")
+        }
         Resource::Namespaces => ("table of namespaces", "delete one that is not needed"),
         Resource::Members => ("table of members", "remove one that is gone"),
     };
@@ -325,7 +343,9 @@ mod tests {
         let codes: BTreeSet<&str> = problems.iter().map(|problem| problem.kind.code).collect();
         assert_eq!(codes.len(), problems.len(), "{codes:?}");
         assert!(!codes.contains(UNEXPECTED_ANSWER.code));
-        assert!(problems.iter().all(|problem| !problem.mend.is_empty() && !problem.detail.is_empty()));
+        assert!(
+            problems.iter().all(|problem| !problem.mend.is_empty() && !problem.detail.is_empty())
+        );
     }
 
     #[test]

@@ -4,9 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use continuum_core::node::api::{
-    Change, Edit, Expected, Mutation, Query, Request, Unready, Value,
-};
+use continuum_core::node::api::{Change, Edit, Expected, Mutation, Query, Request, Unready, Value};
 use serde_json::json;
 
 use super::call::Call;
@@ -54,7 +52,11 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
 async fn live(api: &Api) -> Answer {
     let status = api.handle.status().await?;
     if status.unready.contains(&Unready::Fenced) {
-        return Err(Problem::new(&STOPPING, "the node is fenced", "read its log, then start it again"));
+        return Err(Problem::new(
+            &STOPPING,
+            "the node is fenced",
+            "read its log, then start it again",
+        ));
     }
     Ok(output::json_response(StatusCode::OK, &json!({ "live": true })))
 }
@@ -72,10 +74,14 @@ async fn ready(api: &Api) -> Answer {
 /// The mend of the first reason: the others mostly follow from it.
 fn mend(unready: &[Unready]) -> &'static str {
     match unready.first() {
-        Some(Unready::NotFormed) => "run `continuum cluster init` on one node, or let a member's address be known to it",
+        Some(Unready::NotFormed) => {
+            "run `continuum cluster init` on one node, or let a member's address be known to it"
+        }
         Some(Unready::NoLeader) => "more than half of the voters must run and reach each other",
         Some(Unready::DiskFull) => "free space on the node's disk: it resumes by itself",
-        Some(Unready::Fenced) => "read its log: its storage failed, or another process has its identity",
+        Some(Unready::Fenced) => {
+            "read its log: its storage failed, or another process has its identity"
+        }
         Some(Unready::CatchingUp | Unready::Stopping) | None => "wait a moment and ask again",
     }
 }
@@ -222,7 +228,11 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
 }
 
 /// A write of one register under the conditions of the headers.
-fn conditional(call: &mut Call, value: Option<Bytes>, context: Option<&str>) -> Result<Mutation, Problem> {
+fn conditional(
+    call: &mut Call,
+    value: Option<Bytes>,
+    context: Option<&str>,
+) -> Result<Mutation, Problem> {
     let (key, field) = (call.key(), call.params.take("field").unwrap_or_default());
     let mut context = input::context("context", context)?;
     let expected = match (call.if_match()?, call.if_none_match()?) {
@@ -234,7 +244,10 @@ fn conditional(call: &mut Call, value: Option<Bytes>, context: Option<&str>) -> 
             None
         }
         (Some(_), true) => {
-            return Err(Problem::invalid("If-Match and If-None-Match contradict each other", "send one of them"));
+            return Err(Problem::invalid(
+                "If-Match and If-None-Match contradict each other",
+                "send one of them",
+            ));
         }
     };
     let change = match (expected, value) {

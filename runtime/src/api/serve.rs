@@ -58,7 +58,8 @@ pub async fn serve(
             api.measures.refused("too_many");
             continue;
         };
-        let (tls, router, api, stop) = (tls.clone(), router.clone(), Arc::clone(&api), stop.clone());
+        let (tls, router, api, stop) =
+            (tls.clone(), router.clone(), Arc::clone(&api), stop.clone());
         tokio::spawn(async move {
             if let Some(why) = connection(stream, tls, router, stop).await {
                 api.measures.refused(why);
@@ -106,13 +107,18 @@ where
         let (mut router, progress) = (router.clone(), Arc::clone(&progress));
         progress.serving();
         async move {
-            let response: Result<Response<Body>, Infallible> = router.call(request.map(Body::new)).await;
+            let response: Result<Response<Body>, Infallible> =
+                router.call(request.map(Body::new)).await;
             progress.served();
             response
         }
     });
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_BYTES_MAX).keep_alive(true).half_close(false).header_read_timeout(None);
+    builder
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(true)
+        .half_close(false)
+        .header_read_timeout(None);
     let served = builder.serve_connection(io, service);
     tokio::pin!(served);
     tokio::select! {

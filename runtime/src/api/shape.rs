@@ -145,7 +145,10 @@ pub struct FieldShape {
 
 impl From<&Row> for RowShape {
     fn from(row: &Row) -> Self {
-        Self { key: Text(row.key.clone()), fields: row.fields.iter().map(FieldShape::from).collect() }
+        Self {
+            key: Text(row.key.clone()),
+            fields: row.fields.iter().map(FieldShape::from).collect(),
+        }
     }
 }
 
@@ -232,7 +235,9 @@ mod tests {
 
     #[test]
     fn text_refuses_other_shapes() {
-        for broken in ["{}", r#"{"hex":"00"}"#, r#"{"base64":"!"}"#, r#"{"base64":"AA==","x":1}"#, "7"] {
+        for broken in
+            ["{}", r#"{"hex":"00"}"#, r#"{"base64":"!"}"#, r#"{"base64":"AA==","x":1}"#, "7"]
+        {
             assert!(serde_json::from_str::<Text>(broken).is_err(), "{broken}");
         }
     }

@@ -70,7 +70,8 @@ impl World {
     }
 
     async fn send(&self, request: HttpRequest<Body>) -> Answer {
-        let response = router(Arc::clone(&self.api)).call(request).await.expect("a router never fails");
+        let response =
+            router(Arc::clone(&self.api)).call(request).await.expect("a router never fails");
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a body in memory").to_bytes();
         Answer { status: parts.status, headers: parts.headers, body }
@@ -164,8 +165,11 @@ async fn conditions_become_compare_and_set_or_a_context() {
     let world = World::new(committed());
     let seen = Context { dots: Vec::new(), stamp: 5 };
     let context_tag = format!("\"c{}\"", token::context(&seen));
-    for (name, value) in [("if-match", "\"r3\""), ("if-none-match", "*"), ("if-match", &context_tag)] {
-        let request = HttpRequest::put("/v1/namespaces/ns/kv/k?level=replicated:1").header(name, value);
+    for (name, value) in
+        [("if-match", "\"r3\""), ("if-none-match", "*"), ("if-match", &context_tag)]
+    {
+        let request =
+            HttpRequest::put("/v1/namespaces/ns/kv/k?level=replicated:1").header(name, value);
         let request = request.header("idempotency-key", "once").body(Body::empty());
         assert_eq!(world.send(request.expect("a request")).await.status, StatusCode::OK);
     }
@@ -173,7 +177,12 @@ async fn conditions_become_compare_and_set_or_a_context() {
     let changes: Vec<_> = asked
         .iter()
         .map(|request| match request {
-            Request::Write { mutations, level: Level::Replicated(1), session: Some(session), .. } => {
+            Request::Write {
+                mutations,
+                level: Level::Replicated(1),
+                session: Some(session),
+                ..
+            } => {
                 assert_eq!(*session, token::session(b"once"));
                 (mutations[0].edits[0].change.clone(), mutations[0].context.clone())
             }
@@ -181,21 +190,29 @@ async fn conditions_become_compare_and_set_or_a_context() {
         })
         .collect();
     let cas = |expected| (Change::Cas { expected, value: Some(Bytes::new()) }, None);
-    let expected =
-        [cas(Expected::Revision(3)), cas(Expected::Absent), (Change::Put(Bytes::new()), Some(seen))];
+    let expected = [
+        cas(Expected::Revision(3)),
+        cas(Expected::Absent),
+        (Change::Put(Bytes::new()), Some(seen)),
+    ];
     assert_eq!(changes, expected);
 }
 
 #[tokio::test]
 async fn a_read_is_json_or_raw_and_absent_is_a_problem_with_its_context() {
     let value = Some(Bytes::from_static(b"blue"));
-    let register = Register { value: value.clone(), siblings: value.into_iter().collect(), ..Register::default() };
+    let register = Register {
+        value: value.clone(),
+        siblings: value.into_iter().collect(),
+        ..Register::default()
+    };
     let world = World::new(Outcome::Value(Value::Register(register)));
     let answer = world.ask("GET", "/v1/namespaces/ns/kv/sky", Body::empty()).await;
     assert_eq!(answer.json()["value"], "blue");
     let tag = answer.headers[header::ETAG].to_str().expect("ASCII").to_owned();
     assert!(token::parse_tag(&tag).is_some(), "{tag}");
-    let raw = HttpRequest::get("/v1/namespaces/ns/kv/sky").header("accept", "application/octet-stream");
+    let raw =
+        HttpRequest::get("/v1/namespaces/ns/kv/sky").header("accept", "application/octet-stream");
     assert_eq!(world.send(raw.body(Body::empty()).expect("a request")).await.body, "blue");
 
     let world = World::new(Outcome::Value(Value::Register(Register::default())));
@@ -207,7 +224,8 @@ async fn a_read_is_json_or_raw_and_absent_is_a_problem_with_its_context() {
 #[tokio::test]
 async fn rows_are_lines_with_a_cursor() {
     let row = |key| Row { key: Bytes::from_static(key), fields: Vec::new() };
-    let world = World::new(Outcome::Value(Value::Rows { rows: vec![row(b"a"), row(b"b")], more: true }));
+    let world =
+        World::new(Outcome::Value(Value::Rows { rows: vec![row(b"a"), row(b"b")], more: true }));
     let answer = world.ask("GET", "/v1/namespaces/ns/rows?limit=2", Body::empty()).await;
     assert_eq!(answer.body, "{\"key\":\"a\",\"fields\":[]}\n{\"key\":\"b\",\"fields\":[]}\n");
     assert_eq!(answer.headers["continuum-more"], "true");
@@ -224,12 +242,20 @@ async fn malformed_json_names_the_place_and_nothing_is_asked() {
     let world = World::new(committed());
     for (path, body, place) in [
         ("/v1/namespaces", "{\"name\":\"a\",\n\"consistency\":\"weak\"}", "line 2"),
-        ("/v1/namespaces/ns/batch", "{\"writes\":[{\"key\":\"a\",\"edits\":[{}]}]}", "writes[0].edits[0]"),
+        (
+            "/v1/namespaces/ns/batch",
+            "{\"writes\":[{\"key\":\"a\",\"edits\":[{}]}]}",
+            "writes[0].edits[0]",
+        ),
         ("/v1/namespaces/ns/sets/tags", "{\"add\":\"wet\"}", "line 1 column 12"),
         ("/v1/namespaces/ns/counters/visits", "", "empty"),
     ] {
         let answer = world.ask("POST", path, body).await;
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "malformed_json"), "{path}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (400, "malformed_json"),
+            "{path}"
+        );
         let detail = answer.json()["detail"].to_string();
         assert!(detail.contains(place), "{detail}");
     }
@@ -287,7 +313,10 @@ async fn readiness_names_its_reasons() {
     assert_eq!(answer.json()["reasons"], serde_json::json!(["no_leader", "disk_full"]));
     assert_eq!(world.ask("GET", "/livez", Body::empty()).await.status, StatusCode::OK);
     let world = World::unready(committed(), vec![Unready::Fenced]);
-    assert_eq!(world.ask("GET", "/livez", Body::empty()).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        world.ask("GET", "/livez", Body::empty()).await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
     let world = World::new(committed());
     assert_eq!(world.ask("GET", "/readyz", Body::empty()).await.status, StatusCode::OK);
     assert_eq!(world.ask("GET", "/metrics", Body::empty()).await.body, "# EOF\n");

@@ -30,14 +30,14 @@ pub(super) struct Global {
     #[arg(long, global = true, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(super) timeout: u64,
     /// For https: the authority's certificate
-    #[arg(long, global = true, env = "CONTINUUM_CA", value_name = "FILE", requires_all = ["cert", "key"])]
-    pub(super) ca: Option<PathBuf>,
+    #[arg(long, global = true, env = "CONTINUUM_TLS_CA", value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
+    pub(super) tls_ca: Option<PathBuf>,
     /// For https: this client's certificate
-    #[arg(long, global = true, env = "CONTINUUM_CERT", value_name = "FILE")]
-    pub(super) cert: Option<PathBuf>,
+    #[arg(long, global = true, env = "CONTINUUM_TLS_CERT", value_name = "FILE")]
+    pub(super) tls_cert: Option<PathBuf>,
     /// For https: its key
-    #[arg(long, global = true, env = "CONTINUUM_KEY", value_name = "FILE")]
-    pub(super) key: Option<PathBuf>,
+    #[arg(long, global = true, env = "CONTINUUM_TLS_KEY", value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
 }
 
 /// How results are printed.
@@ -53,7 +53,9 @@ pub(super) enum Format {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Run a throw-away federation: real processes, real TLS
-    #[command(after_help = "Examples:\n  continuum dev\n  continuum dev --nodes 1 --data ./memory --api-port 8000")]
+    #[command(
+        after_help = "Examples:\n  continuum dev\n  continuum dev --nodes 1 --data ./memory --api-port 8000"
+    )]
     Dev(Dev),
     /// Make the federation's authority and issue certificates
     #[command(subcommand)]
@@ -83,20 +85,28 @@ pub(super) enum Verb {
     #[command(subcommand)]
     Cluster(Cluster),
     /// Import rows from a file, or WordNet's data files
-    #[command(after_help = "Examples:\n  continuum import --ns notes notes.jsonl\n  continuum import --ns wordnet --format wordnet /usr/share/wordnet")]
+    #[command(
+        after_help = "Examples:\n  continuum import --ns notes notes.jsonl\n  continuum import --ns wordnet --format wordnet /usr/share/wordnet"
+    )]
     Import(Import),
     /// Export all rows of a namespace, one line of canonical JSON each
-    #[command(after_help = "Examples:\n  continuum export --ns notes > notes.jsonl\n  continuum export --ns notes | sha256sum")]
+    #[command(
+        after_help = "Examples:\n  continuum export --ns notes > notes.jsonl\n  continuum export --ns notes | sha256sum"
+    )]
     Export {
         /// The namespace
         #[arg(long, value_name = "NAME")]
         ns: String,
     },
     /// Measure writes per second and their latency
-    #[command(after_help = "Examples:\n  continuum bench\n  continuum --node http://127.0.0.1:7171,http://127.0.0.1:7172 bench --clients 64 --seconds 10")]
+    #[command(
+        after_help = "Examples:\n  continuum bench\n  continuum --node http://127.0.0.1:7171,http://127.0.0.1:7172 bench --clients 64 --seconds 10"
+    )]
     Bench(Bench),
     /// Print completions for a shell
-    #[command(after_help = "Examples:\n  continuum completions bash > /etc/bash_completion.d/continuum")]
+    #[command(
+        after_help = "Examples:\n  continuum completions bash > /etc/bash_completion.d/continuum"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -135,7 +145,9 @@ pub(super) enum Pki {
         days: u64,
     },
     /// Issue a certificate: for a node, or with --client for a client of the API
-    #[command(after_help = "Examples:\n  continuum pki issue --ca pki --out pki/n1 --dns localhost --ip 127.0.0.1\n  continuum pki issue --ca pki --out pki/ann --client ann")]
+    #[command(
+        after_help = "Examples:\n  continuum pki issue --ca pki --out pki/n1 --dns localhost --ip 127.0.0.1\n  continuum pki issue --ca pki --out pki/ann --client ann"
+    )]
     Issue(Issue),
 }
 
@@ -143,7 +155,7 @@ pub(super) enum Pki {
 #[derive(Debug, Args)]
 pub(super) struct Issue {
     /// The directory that `pki init` made
-    #[arg(long = "ca", id = "authority", value_name = "DIR")]
+    #[arg(long = "ca", value_name = "DIR")]
     pub(super) authority: PathBuf,
     /// Where node.pem and node.key, or client.pem and client.key, go
     #[arg(long, value_name = "DIR")]
@@ -169,7 +181,9 @@ pub(super) struct Issue {
 #[derive(Debug, Subcommand)]
 pub(super) enum Node {
     /// Run a node until SIGINT or SIGTERM
-    #[command(after_help = "Examples:\n  continuum node start --config n1.toml\n  CONTINUUM_LOG__FORMAT=json continuum node start --config n1.toml --set peer.listen=127.0.0.1:7201")]
+    #[command(
+        after_help = "Examples:\n  continuum node start --config n1.toml\n  CONTINUUM_LOG__FORMAT=json continuum node start --config n1.toml --set peer.listen=127.0.0.1:7201"
+    )]
     Start(Start),
 }
 
@@ -210,7 +224,9 @@ pub(super) enum Config {
     #[command(after_help = "Examples:\n  continuum config check --config n1.toml")]
     Check(Layers),
     /// Show the settings as they will be, and where each came from
-    #[command(after_help = "Examples:\n  continuum config show\n  continuum config show --config n1.toml -o json")]
+    #[command(
+        after_help = "Examples:\n  continuum config show\n  continuum config show --config n1.toml -o json"
+    )]
     Show(Layers),
 }
 
@@ -218,7 +234,9 @@ pub(super) enum Config {
 #[derive(Debug, Subcommand)]
 pub(super) enum Ns {
     /// Make a namespace
-    #[command(after_help = "Examples:\n  continuum ns create facts --consistency strong\n  continuum ns create notes --consistency eventual --slots 4")]
+    #[command(
+        after_help = "Examples:\n  continuum ns create facts --consistency strong\n  continuum ns create notes --consistency eventual --slots 4"
+    )]
     Create {
         /// Its name: a-z, 0-9, `-`, `_`, `.`, beginning with a letter
         name: String,
@@ -270,7 +288,9 @@ pub(super) struct Promise {
 #[derive(Debug, Subcommand)]
 pub(super) enum Kv {
     /// Set a value
-    #[command(after_help = "Examples:\n  continuum kv put facts sky blue\n  continuum kv put facts photo - < photo.jpg")]
+    #[command(
+        after_help = "Examples:\n  continuum kv put facts sky blue\n  continuum kv put facts photo - < photo.jpg"
+    )]
     Put {
         #[command(flatten)]
         place: Place,
@@ -284,7 +304,9 @@ pub(super) enum Kv {
         context: Option<String>,
     },
     /// Print a value and a newline; exit code 1 when there is none
-    #[command(after_help = "Examples:\n  continuum kv get facts sky\n  continuum kv get facts sky -o json")]
+    #[command(
+        after_help = "Examples:\n  continuum kv get facts sky\n  continuum kv get facts sky -o json"
+    )]
     Get {
         #[command(flatten)]
         place: Place,
@@ -310,7 +332,9 @@ pub(super) enum Kv {
         limit: Option<u64>,
     },
     /// Set or remove a value if it is as expected; strong namespaces only
-    #[command(after_help = "Examples:\n  continuum kv cas facts sky grey --expect blue\n  continuum kv cas facts lock me --expect-absent\n  continuum kv cas facts lock --delete --expect-revision 17")]
+    #[command(
+        after_help = "Examples:\n  continuum kv cas facts sky grey --expect blue\n  continuum kv cas facts lock me --expect-absent\n  continuum kv cas facts lock --delete --expect-revision 17"
+    )]
     Cas(Cas),
 }
 
@@ -374,7 +398,9 @@ pub(super) enum Set {
 #[derive(Debug, Subcommand)]
 pub(super) enum Counter {
     /// Add to a counter; negative takes away
-    #[command(after_help = "Examples:\n  continuum counter add notes visits 5\n  continuum counter add notes visits -2")]
+    #[command(
+        after_help = "Examples:\n  continuum counter add notes visits 5\n  continuum counter add notes visits -2"
+    )]
     Add {
         #[command(flatten)]
         place: Place,
@@ -404,7 +430,9 @@ pub(super) enum Record {
         key: String,
     },
     /// Change fields of a key in one atomic write
-    #[command(after_help = "Examples:\n  continuum record put notes rain --put mood=calm --add tag=wet --count seen=1")]
+    #[command(
+        after_help = "Examples:\n  continuum record put notes rain --put mood=calm --add tag=wet --count seen=1"
+    )]
     Put {
         /// The namespace
         ns: String,
@@ -434,14 +462,18 @@ pub(super) enum Record {
 #[derive(Debug, Subcommand)]
 pub(super) enum Cluster {
     /// Found the federation, once, on one node
-    #[command(after_help = "Examples:\n  continuum --node http://127.0.0.1:7181 cluster init --voter 127.0.0.1:7102 --voter 127.0.0.1:7103")]
+    #[command(
+        after_help = "Examples:\n  continuum --node http://127.0.0.1:7181 cluster init --voter 127.0.0.1:7102 --voter 127.0.0.1:7103"
+    )]
     Init {
         /// Peer address of another first voter; may be repeated
         #[arg(long, value_name = "HOST:PORT")]
         voter: Vec<String>,
     },
     /// What the asked node knows of itself
-    #[command(after_help = "Examples:\n  continuum cluster status\n  continuum cluster status -o json")]
+    #[command(
+        after_help = "Examples:\n  continuum cluster status\n  continuum cluster status -o json"
+    )]
     Status,
     /// The members and their health, as the asked node sees them
     #[command(after_help = "Examples:\n  continuum cluster members")]
@@ -567,8 +599,14 @@ mod tests {
 
     #[test]
     fn the_node_stands_before_or_after_the_verb() {
-        for line in ["continuum --node http://a:1 kv get n k", "continuum kv get n k --node http://a:1 -o json"] {
-            assert_eq!(parse(line).map(|cli| cli.global.node).ok(), Some(vec!["http://a:1".into()]));
+        for line in [
+            "continuum --node http://a:1 kv get n k",
+            "continuum kv get n k --node http://a:1 -o json",
+        ] {
+            assert_eq!(
+                parse(line).map(|cli| cli.global.node).ok(),
+                Some(vec!["http://a:1".into()])
+            );
         }
     }
 

@@ -33,15 +33,23 @@ struct Samples {
 }
 
 /// Measures all loads at all numbers of clients.
-pub(super) async fn run(bench: &Bench, mut nodes: Vec<Client>, screen: &mut Screen) -> Result<(), Failure> {
+pub(super) async fn run(
+    bench: &Bench,
+    mut nodes: Vec<Client>,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
     let mut results = Vec::new();
     for load in &bench.load {
-        let ns = format!("bench-{:016x}", u64::from_le_bytes(entropy::identity()[..8].try_into().unwrap_or_default()));
+        let ns = format!(
+            "bench-{:016x}",
+            u64::from_le_bytes(entropy::identity()[..8].try_into().unwrap_or_default())
+        );
         create(&ns, *load, &mut nodes).await?;
         for clients in &bench.clients {
             say(format!("{}, {clients} clients, {} s", name(*load), bench.seconds));
             let measured = measure(bench, *load, *clients, &ns, &nodes).await;
-            results.push(measured.inspect_err(|_| say(format!("the namespace {ns} is left behind")))?);
+            results
+                .push(measured.inspect_err(|_| say(format!("the namespace {ns} is left behind")))?);
         }
         nodes[0].send(&Call::delete(format!("/v1/namespaces/{ns}")).once()).await?;
     }
@@ -60,7 +68,13 @@ const fn name(load: Load) -> &'static str {
 async fn create(ns: &str, load: Load, nodes: &mut [Client]) -> Result<(), Failure> {
     let consistency =
         if load == Load::Strong { ConsistencyShape::Strong } else { ConsistencyShape::Eventual };
-    let shape = NamespaceShape { name: ns.into(), consistency, strategy: None, slots: None, discard: false };
+    let shape = NamespaceShape {
+        name: ns.into(),
+        consistency,
+        strategy: None,
+        slots: None,
+        discard: false,
+    };
     nodes[0].send(&Call::post("/v1/namespaces", &shape).once()).await?;
     let warm = Call::put(format!("/v1/namespaces/{ns}/kv/warm"), Bytes::from_static(b"up"));
     for node in nodes {
@@ -86,14 +100,15 @@ async fn measure(
 ) -> Result<Value, Failure> {
     let mut tasks = JoinSet::new();
     let (go, ready) = tokio::sync::watch::channel(None);
-    let (warmed, mut warm) = tokio::sync::mpsc::channel(usize::from(clients));
+    let (warmed, mut warm) = tokio::sync::mpsc::channel::<()>(1);
     for number in 0..clients {
         let mut client = nodes[usize::from(number) % nodes.len()].twin();
-        let (load, mut ready, warmed) = (Writer::new(bench, load, number, ns), ready.clone(), warmed.clone());
+        let (load, mut ready, warmed) =
+            (Writer::new(bench, load, number, ns), ready.clone(), warmed.clone());
         tasks.spawn(async move {
             // The connection is made before the clock starts.
             let opened = client.send(&Call::get("/livez")).await;
-            drop(warmed.send(()).await);
+            // Dropping it says that this client is ready.
             drop(warmed);
             opened?;
             let until = ready.wait_for(Option::is_some).await.ok().and_then(|until| *until);
@@ -101,13 +116,20 @@ async fn measure(
         });
     }
     drop(warmed);
-    while warm.recv().await.is_some() {}
+    // Ends when every client has dropped its end.
+    warm.recv().await;
     let begun = Instant::now();
     go.send_replace(Some(begun + Duration::from_secs(bench.seconds)));
     let mut all = Samples::default();
     while let Some(ended) = tasks.join_next().await {
         let samples = ended.map_err(|error| {
-            Failure::new(exit::LOCAL, "internal", "a client broke", error.to_string(), "report this")
+            Failure::new(
+                exit::LOCAL,
+                "internal",
+                "a client broke",
+                error.to_string(),
+                "report this",
+            )
         })??;
         all.latencies_us.extend(samples.latencies_us);
         all.failed += samples.failed;
@@ -201,7 +223,8 @@ fn result(load: Load, clients: u16, writes: u64, seconds: f64, mut samples: Samp
 fn report(bench: &Bench, results: &[Value], screen: &mut Screen) -> Result<(), Failure> {
     if screen.is_json() {
         let (seconds, bytes) = (bench.seconds, bench.value_bytes);
-        return screen.json(&json!({ "seconds": seconds, "value_bytes": bytes, "results": results }));
+        return screen
+            .json(&json!({ "seconds": seconds, "value_bytes": bytes, "results": results }));
     }
     let row = |result: &Value| {
         let number = |name: &str| format!("{:.2}", result[name].as_f64().unwrap_or(0.0));
@@ -233,7 +256,10 @@ mod tests {
     fn a_batch_counts_its_writes() {
         let samples = Samples { latencies_us: vec![3000, 1000], failed: 1 };
         let result = result(Load::Batch, 2, 100, 2.0, samples);
-        assert_eq!((result["writes"].as_u64(), result["writes_per_s"].as_f64()), (Some(200), Some(100.0)));
+        assert_eq!(
+            (result["writes"].as_u64(), result["writes_per_s"].as_f64()),
+            (Some(200), Some(100.0))
+        );
         assert_eq!((result["p50_ms"].as_f64(), result["max_ms"].as_f64()), (Some(1.0), Some(3.0)));
     }
 }

@@ -126,7 +126,13 @@ impl Answer {
     pub(super) fn json(&self) -> Result<Value, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| {
             let mend = "check that --node is the API of a node, of this version";
-            Failure::new(exit::MISMATCH, "not_json", "the answer is not JSON", error.to_string(), mend)
+            Failure::new(
+                exit::MISMATCH,
+                "not_json",
+                "the answer is not JSON",
+                error.to_string(),
+                mend,
+            )
         })
     }
 
@@ -182,7 +188,7 @@ impl Client {
             return Err(Failure::usage(
                 format!("{} needs a client certificate", target.url()),
                 "an API off loopback speaks TLS with certificates on both sides",
-                "give --ca, --cert and --key; issue them with `continuum pki issue --client NAME`",
+                "give --tls-ca, --tls-cert and --tls-key; issue them with `continuum pki issue --client NAME`",
             ));
         }
         let timeout = Duration::from_secs(global.timeout);
@@ -233,7 +239,11 @@ impl Client {
             request = request.header(*name, value);
         }
         request.body(Full::new(call.body.clone())).map_err(|error| {
-            Failure::usage("the request cannot be made", error.to_string(), "shorten the key or the name")
+            Failure::usage(
+                "the request cannot be made",
+                error.to_string(),
+                "shorten the key or the name",
+            )
         })
     }
 
@@ -280,7 +290,8 @@ impl Client {
             let mend = "use the certificates of the node's own federation: `continuum pki issue --client NAME`";
             Failure::new(exit::REFUSED, "tls", what, why, mend)
         };
-        let name = ServerName::try_from(self.target().host.clone()).map_err(|e| refused(e.to_string()))?;
+        let name =
+            ServerName::try_from(self.target().host.clone()).map_err(|e| refused(e.to_string()))?;
         let connector = TlsConnector::from(Arc::clone(tls));
         let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream));
         match shaken.await {
@@ -310,7 +321,8 @@ impl Client {
     }
 
     fn no_answer(&self, call: &Call) -> Failure {
-        let what = format!("{} gave no answer in {} s", self.target().url(), self.timeout.as_secs());
+        let what =
+            format!("{} gave no answer in {} s", self.target().url(), self.timeout.as_secs());
         self.uncertain(call, "timeout", what, "the node or the network is slow".into())
     }
 
@@ -326,7 +338,8 @@ impl Client {
 
 /// The TLS configuration that the options name.
 fn tls_of(global: &Global) -> Result<Option<Arc<ClientConfig>>, Failure> {
-    let (Some(ca), Some(cert), Some(key)) = (&global.ca, &global.cert, &global.key) else {
+    let (Some(ca), Some(cert), Some(key)) = (&global.tls_ca, &global.tls_cert, &global.tls_key)
+    else {
         return Ok(None);
     };
     let credentials = Credentials::load(ca, cert, key);
@@ -341,7 +354,13 @@ fn problem(status: u16, answer: &Answer) -> Failure {
     let Some(code) = body["code"].as_str() else {
         let what = format!("the answer has the HTTP status {status}");
         let mend = "check that --node is the API of a node";
-        return Failure::new(exit::of_problem("", status), "http", what, "it is not a problem of ours", mend);
+        return Failure::new(
+            exit::of_problem("", status),
+            "http",
+            what,
+            "it is not a problem of ours",
+            mend,
+        );
     };
     Failure::new(exit::of_problem(code, status), code, text("title"), text("detail"), text("mend"))
 }
@@ -352,7 +371,8 @@ mod tests {
 
     #[test]
     fn urls_are_read() {
-        let read = |url| Target::parse(url).map(|target| (target.host, target.port, target.is_tls)).ok();
+        let read =
+            |url| Target::parse(url).map(|target| (target.host, target.port, target.is_tls)).ok();
         assert_eq!(read("http://127.0.0.1:7171"), Some(("127.0.0.1".into(), 7171, false)));
         assert_eq!(read("https://[::1]:7171/"), Some(("::1".into(), 7171, true)));
         for broken in ["127.0.0.1:7171", "ftp://a:1", "http://", "http:// a"] {

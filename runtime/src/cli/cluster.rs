@@ -10,7 +10,11 @@ use crate::api::input::{InitShape, NamespaceShape};
 use crate::api::uri;
 
 /// `ns ...`.
-pub(super) async fn namespaces(verb: Ns, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+pub(super) async fn namespaces(
+    verb: Ns,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
     match verb {
         Ns::Create { name, consistency, strategy, slots, discard } => {
             let shape = NamespaceShape { name, consistency, strategy, slots, discard };
@@ -27,14 +31,19 @@ pub(super) async fn namespaces(verb: Ns, client: &mut Client, screen: &mut Scree
             if screen.is_json() {
                 return screen.json(&body);
             }
-            let rows = rows(&body["namespaces"], &["name", "consistency", "strategy", "slots", "discard"]);
+            let rows =
+                rows(&body["namespaces"], &["name", "consistency", "strategy", "slots", "discard"]);
             screen.table(&["name", "consistency", "strategy", "slots", "discard"], rows)
         }
     }
 }
 
 /// `cluster ...`.
-pub(super) async fn cluster(verb: Cluster, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+pub(super) async fn cluster(
+    verb: Cluster,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
     match verb {
         Cluster::Init { voter } => {
             let call = Call::post("/v1/init", &InitShape { voters: voter });
@@ -59,7 +68,8 @@ pub(super) async fn cluster(verb: Cluster, client: &mut Client, screen: &mut Scr
 /// A node's status for people: itself, its groups, its shards.
 fn status(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
     let reasons = cell(&body["unready"]);
-    let ready = if body["ready"] == true { "ready".to_owned() } else { format!("not ready: {reasons}") };
+    let ready =
+        if body["ready"] == true { "ready".to_owned() } else { format!("not ready: {reasons}") };
     screen.line(format!("node {}  {ready}", cell(&body["node"])))?;
     let memory = indicatif::HumanBytes(body["memory_bytes"].as_u64().unwrap_or(0));
     let (boot, requests) = (cell(&body["boot"]["count"]), cell(&body["requests"]));

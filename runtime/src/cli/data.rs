@@ -70,7 +70,9 @@ fn value_of(argument: &str) -> Result<Bytes, Failure> {
     let mut value = Vec::new();
     // One byte more than may be: the node then says by how much it is too large.
     let read = std::io::stdin().take(VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value);
-    read.map_err(|error| Failure::local("standard input cannot be read", &error, "pipe the value in"))?;
+    read.map_err(|error| {
+        Failure::local("standard input cannot be read", &error, "pipe the value in")
+    })?;
     Ok(value.into())
 }
 
@@ -97,7 +99,8 @@ async fn list(
     let mut all = Vec::new();
     while left > 0 {
         let page = left.min(PAGE_ROWS_MAX as u64);
-        let call = Call::get(format!("/v1/namespaces/{ns}/keys?prefix={prefix}&limit={page}{after}"));
+        let call =
+            Call::get(format!("/v1/namespaces/{ns}/keys?prefix={prefix}&limit={page}{after}"));
         let body = client.send(&call).await?.json()?;
         let keys: Vec<Text> = serde_json::from_value(body["keys"].clone()).unwrap_or_default();
         left -= page;
@@ -114,7 +117,11 @@ async fn list(
 }
 
 /// `set ...`.
-pub(super) async fn set(verb: Set, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+pub(super) async fn set(
+    verb: Set,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
     let texts = |members: Vec<String>| members.into_iter().map(|one| Text(one.into())).collect();
     let (place, promise, shape, words) = match verb {
         Set::Add { place, members, promise } => {
@@ -139,7 +146,11 @@ async fn members(place: &Place, client: &mut Client, screen: &mut Screen) -> Res
 }
 
 /// `counter ...`.
-pub(super) async fn counter(verb: Counter, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+pub(super) async fn counter(
+    verb: Counter,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
     match verb {
         Counter::Add { place, amount, promise } => {
             let path = path("counters", &place, Some(&promise));
@@ -151,14 +162,19 @@ pub(super) async fn counter(verb: Counter, client: &mut Client, screen: &mut Scr
             if screen.is_json() {
                 return screen.json(&body);
             }
-            let text = body["value"].as_str().map_or_else(|| body["value"].to_string(), ToOwned::to_owned);
+            let text =
+                body["value"].as_str().map_or_else(|| body["value"].to_string(), ToOwned::to_owned);
             screen.line(text)
         }
     }
 }
 
 /// `record ...`.
-pub(super) async fn record(verb: Record, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+pub(super) async fn record(
+    verb: Record,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
     match verb {
         Record::Get { ns, key } => {
             let place = Place { ns, key, field: String::new() };
@@ -167,12 +183,15 @@ pub(super) async fn record(verb: Record, client: &mut Client, screen: &mut Scree
         }
         Record::Put { ns, key, put, add, remove, count, delete, promise } => {
             let place = Place { ns, key, field: String::new() };
-            let edit = |field: String| EditShape { field: Text(field.into()), ..EditShape::default() };
+            let edit =
+                |field: String| EditShape { field: Text(field.into()), ..EditShape::default() };
             let text = |text: String| Text(text.into());
             let mut edits = Vec::new();
             edits.extend(delete.into_iter().map(|f| EditShape { delete: true, ..edit(f) }));
             edits.extend(put.into_iter().map(|(f, v)| EditShape { put: Some(text(v)), ..edit(f) }));
-            edits.extend(remove.into_iter().map(|(f, v)| EditShape { remove: vec![text(v)], ..edit(f) }));
+            edits.extend(
+                remove.into_iter().map(|(f, v)| EditShape { remove: vec![text(v)], ..edit(f) }),
+            );
             edits.extend(add.into_iter().map(|(f, v)| EditShape { add: vec![text(v)], ..edit(f) }));
             edits.extend(count.into_iter().map(|(f, n)| EditShape { count: Some(n), ..edit(f) }));
             let shape = RecordShape { edits, context: None };
@@ -201,7 +220,11 @@ fn show_record(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
 }
 
 /// All rows, page by page, as the node's canonical lines.
-pub(super) async fn export(ns: &str, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+pub(super) async fn export(
+    ns: &str,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
     let ns = uri::encode(ns.as_bytes());
     let mut after = String::new();
     let bar = super::import::spinner("rows exported");

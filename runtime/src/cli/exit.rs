@@ -79,12 +79,20 @@ impl Failure {
     }
 
     /// A local file or stream failed.
-    pub(super) fn local(what: impl Into<String>, error: &std::io::Error, mend: impl Into<String>) -> Self {
+    pub(super) fn local(
+        what: impl Into<String>,
+        error: &std::io::Error,
+        mend: impl Into<String>,
+    ) -> Self {
         Self::new(LOCAL, "local_io", what, error.to_string(), mend)
     }
 
     /// The arguments do not fit together.
-    pub(super) fn usage(what: impl Into<String>, why: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(super) fn usage(
+        what: impl Into<String>,
+        why: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
         Self::new(USAGE, "usage", what, why, mend)
     }
 
@@ -146,13 +154,20 @@ mod tests {
     #[test]
     fn the_help_names_every_code_once() {
         let codes = [
-            0, NEGATIVE, USAGE, UNREACHABLE, UNKNOWN, REFUSED, CONFLICT, LIMIT, LOCAL, MISMATCH,
+            0,
+            NEGATIVE,
+            USAGE,
+            UNREACHABLE,
+            UNKNOWN,
+            REFUSED,
+            CONFLICT,
+            LIMIT,
+            LOCAL,
+            MISMATCH,
             INTERRUPTED,
         ];
-        let listed: Vec<u8> = HELP
-            .lines()
-            .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-            .collect();
+        let listed: Vec<u8> =
+            HELP.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
         assert_eq!(listed, codes);
     }
 
@@ -170,6 +185,9 @@ mod tests {
     #[test]
     fn a_failure_says_what_why_and_mend() {
         let failure = Failure::new(3, "unreachable", "nobody answers", "refused", "start it");
-        assert_eq!(failure.to_string(), "error[unreachable]: nobody answers\n  why: refused\n  mend: start it");
+        assert_eq!(
+            failure.to_string(),
+            "error[unreachable]: nobody answers\n  why: refused\n  mend: start it"
+        );
     }
 }

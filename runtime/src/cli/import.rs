@@ -42,7 +42,11 @@ struct Done {
 }
 
 /// Imports.
-pub(super) async fn run(import: &Import, mut client: Client, screen: &mut Screen) -> Result<(), Failure> {
+pub(super) async fn run(
+    import: &Import,
+    mut client: Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
     let is_stream = import.path.as_os_str() == "-";
     let total = if is_stream { None } else { Some(check(import)?) };
     let ns = uri::encode(import.ns.as_bytes());
@@ -64,7 +68,10 @@ pub(super) async fn run(import: &Import, mut client: Client, screen: &mut Screen
 fn report(done: &Done, elapsed: Duration, screen: &mut Screen) -> Result<(), Failure> {
     let seconds = elapsed.as_secs_f64();
     let rate = (done.rows as f64 / seconds.max(f64::EPSILON)).round();
-    say(format!("{} rows in {seconds:.2} s, {rate} rows/s, {} batches sent again", done.rows, done.retries));
+    say(format!(
+        "{} rows in {seconds:.2} s, {rate} rows/s, {} batches sent again",
+        done.rows, done.retries
+    ));
     if !screen.is_json() {
         return Ok(());
     }
@@ -126,7 +133,13 @@ async fn settle(
 ) -> Result<Option<Client>, Failure> {
     let Some(sent) = sending.join_next().await else { return Ok(None) };
     let sent = sent.unwrap_or_else(|error| {
-        Err(Failure::new(exit::LOCAL, "internal", "a batch was not sent", error.to_string(), "report this"))
+        Err(Failure::new(
+            exit::LOCAL,
+            "internal",
+            "a batch was not sent",
+            error.to_string(),
+            "report this",
+        ))
     });
     let (client, rows, retries) = sent?;
     done.rows += rows;
@@ -222,7 +235,11 @@ fn rows(import: &Import) -> Result<Rows, Failure> {
 fn synsets(path: &Path, letter: char) -> Result<Rows, Failure> {
     let concept = move |text: &[u8]| {
         let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
-        if wordnet::is_licence(text) { Ok(Vec::new()) } else { Ok(vec![wordnet::concept(letter, text)?]) }
+        if wordnet::is_licence(text) {
+            Ok(Vec::new())
+        } else {
+            Ok(vec![wordnet::concept(letter, text)?])
+        }
     };
     let rows = lines(path)?.map(move |line| line.and_then(|line| line.read(concept)));
     Ok(Box::new(rows.filter(|row| !matches!(row, Ok(writes) if writes.is_empty()))))
@@ -247,7 +264,9 @@ impl Line {
 }
 
 /// The lines of a file or, for `-`, of standard input.
-fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Line, Failure>> + Send + 'static, Failure> {
+fn lines(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<Line, Failure>> + Send + 'static, Failure> {
     let name = path.display().to_string();
     let mut reader: Box<dyn BufRead + Send> = if path.as_os_str() == "-" {
         Box::new(BufReader::new(io::stdin()))
@@ -286,7 +305,8 @@ fn open(path: &Path) -> Result<File, Failure> {
 fn bar(total: Option<u64>) -> ProgressBar {
     let Some(total) = total else { return spinner("rows imported") };
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} rows {per_sec} {eta}");
+    let style =
+        ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} rows {per_sec} {eta}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
@@ -342,7 +362,11 @@ mod tests {
     fn a_broken_line_is_named_before_anything_is_sent() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("rows.jsonl");
-        fs::write(&path, "{\"key\":\"a\",\"fields\":[{\"field\":\"\",\"register\":[\"1\"]}]}\nnonsense\n").expect("written");
+        fs::write(
+            &path,
+            "{\"key\":\"a\",\"fields\":[{\"field\":\"\",\"register\":[\"1\"]}]}\nnonsense\n",
+        )
+        .expect("written");
         let failure = check(&import(path.clone(), Source::Jsonl)).expect_err("a broken line");
         assert_eq!(failure.exit, exit::LOCAL);
         assert_eq!(failure.what, format!("{}:2 cannot be imported", path.display()));

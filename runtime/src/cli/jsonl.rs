@@ -119,7 +119,10 @@ mod tests {
             ("{\"key\":\"a\",\"fields\":[]}", "no fields"),
             ("{\"key\":\"a\",\"fields\":[{\"field\":\"f\"}]}", "fields[0]: exactly one"),
             ("{\"key\":\"a\",\"fields\":[{\"field\":\"f\",\"set\":[]}]}", "needs a member"),
-            ("{\"key\":\"a\",\"fields\":[{\"field\":\"f\",\"counter\":\"9223372036854775808\"}]}", "64 bits"),
+            (
+                "{\"key\":\"a\",\"fields\":[{\"field\":\"f\",\"counter\":\"9223372036854775808\"}]}",
+                "64 bits",
+            ),
             ("{\"key\":{\"base64\":\"!\"},\"fields\":[]}", "base64"),
         ] {
             let error = writes(line.as_bytes()).expect_err(line);

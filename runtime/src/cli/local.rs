@@ -75,7 +75,11 @@ fn issue_certificate(issue: &Issue, screen: &mut Screen) -> Result<(), Failure> 
 fn node_id(text: Option<&str>) -> Result<NodeId, Failure> {
     let Some(text) = text else { return Ok(NodeId(entropy::identity())) };
     NodeId::parse(text).ok_or_else(|| {
-        Failure::usage(format!("{text:?} is not the id of a node"), "", "give 32 hexadecimal digits, or none")
+        Failure::usage(
+            format!("{text:?} is not the id of a node"),
+            "",
+            "give 32 hexadecimal digits, or none",
+        )
     })
 }
 
@@ -186,7 +190,9 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
 fn end_with(parent: u32) -> Result<(), Failure> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     let set = set_parent_process_death_signal(Some(Signal::TERM));
-    set.map_err(|error| Failure::local("the parent cannot be watched", &error.into(), "leave --parent out"))?;
+    set.map_err(|error| {
+        Failure::local("the parent cannot be watched", &error.into(), "leave --parent out")
+    })?;
     let found = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     if found != Some(parent) {
         let mend = "leave --parent out: it is for `continuum dev` alone";
@@ -202,7 +208,10 @@ mod tests {
     #[test]
     fn errors_are_split_at_their_mend() {
         let failure = failure(exit::LOCAL, "x", &"cannot use it; mend: use another");
-        assert_eq!((failure.what.as_str(), failure.mend.as_str()), ("cannot use it", "use another"));
+        assert_eq!(
+            (failure.what.as_str(), failure.mend.as_str()),
+            ("cannot use it", "use another")
+        );
     }
 
     #[test]
@@ -225,8 +234,10 @@ mod tests {
         let file = folder.path().join("n.toml");
         fs::write(&file, "name = \"of the file\"\n[log]\nfilter = \"warn\"\n").expect("written");
         let set = vec![("peer.listen".to_owned(), "127.0.0.1:7999".to_owned())];
-        let layers = Layers { config: Some(file), data: None, name: Some("flag".into()), log: None, set };
-        let settings = gather(&layers).and_then(|layers| layers.settings().map_err(|e| settings_failure(&e)));
+        let layers =
+            Layers { config: Some(file), data: None, name: Some("flag".into()), log: None, set };
+        let settings =
+            gather(&layers).and_then(|layers| layers.settings().map_err(|e| settings_failure(&e)));
         let settings = settings.expect("settings");
         assert_eq!((settings.name.as_str(), settings.log.filter.as_str()), ("flag", "warn"));
         assert_eq!(settings.peer.listen.port(), 7999);

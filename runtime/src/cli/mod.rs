@@ -14,6 +14,7 @@ mod import;
 mod jsonl;
 mod local;
 mod output;
+mod stop;
 mod wordnet;
 
 use std::future::Future;
@@ -36,7 +37,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Nobody may be listening; the exit code still says how it ended.
             drop(error.print());
-            let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let is_help =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if is_help { ExitCode::SUCCESS } else { exit::USAGE.into() };
         }
     };
@@ -64,7 +66,7 @@ fn run(cli: Cli, screen: &mut Screen) -> Result<u8, Failure> {
         Verb::Completions { shell } => local::completions(shell, screen)?,
         Verb::Version => version(screen)?,
         Verb::Dev(dev) => return dev::run(&dev, screen),
-        other => return wait(ask(other, &global, screen)),
+        other => return wait(interruptible(ask(other, &global, screen))),
     }
     Ok(0)
 }
@@ -91,10 +93,22 @@ async fn ask(verb: Verb, global: &Global, screen: &mut Screen) -> Result<u8, Fai
     Ok(0)
 }
 
-/// Runs a future to its end on a small runtime; SIGINT ends the process as usual.
+/// Ends a command at SIGINT or SIGTERM.
+async fn interruptible<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut stop = stop::signals()?;
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => Err(stop::interrupted()),
+        ended = command => ended,
+    }
+}
+
+/// Runs a future to its end on a small runtime.
 fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::local("no threads can be started", &error, "see `ulimit -u`"))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime
+        .map_err(|error| Failure::local("no threads can be started", &error, "see `ulimit -u`"))?;
     runtime.block_on(future)
 }
 

@@ -63,11 +63,12 @@ impl Screen {
     /// As [`Screen::bytes`].
     pub(super) fn table(&mut self, names: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(names.iter().map(|name| name.to_uppercase()));
         table.add_rows(rows);
         let text = table.to_string();
-        text.lines().try_for_each(|line| self.line(line.trim()))
+        text.lines()
+            .try_for_each(|line| self.line(line.strip_prefix(' ').unwrap_or(line).trim_end()))
     }
 
     /// Hands everything to the reader.

@@ -105,7 +105,8 @@ fn lemmas<'a>(
     for _ in 0..count {
         let mut word = words.next("word")?;
         if letter == 'a'
-            && let Some((bare, marker)) = word.strip_suffix(')').and_then(|word| word.rsplit_once('('))
+            && let Some((bare, marker)) =
+                word.strip_suffix(')').and_then(|word| word.rsplit_once('('))
         {
             if !["p", "a", "ip"].contains(&marker) {
                 return Err(format!("{word:?} has an unknown marker"));
@@ -128,7 +129,8 @@ fn pointers<'a>(
     for _ in 0..words.number("number of pointers", 10, 3)? {
         let symbol = words.next("pointer symbol")?;
         let relation = RELATIONS.iter().find(|(found, _)| *found == symbol);
-        let (_, field) = relation.ok_or_else(|| format!("the pointer symbol {symbol:?} is not known"))?;
+        let (_, field) =
+            relation.ok_or_else(|| format!("the pointer symbol {symbol:?} is not known"))?;
         let offset = words.offset()?;
         let letter = match words.next("pointer's part of speech")? {
             "s" => "a",
@@ -156,7 +158,8 @@ fn frames<'a>(
         match words.number("frame's word", 16, 2)? {
             0 => fields.add("frame", frame.to_string()),
             word => {
-                let lemma = lemmas.get(word - 1).ok_or_else(|| format!("a frame names word {word}"))?;
+                let lemma =
+                    lemmas.get(word - 1).ok_or_else(|| format!("a frame names word {word}"))?;
                 fields.add("frame", format!("{frame} {lemma}"));
             }
         }
@@ -195,7 +198,9 @@ impl<'a, I: Iterator<Item = &'a str>> Words<'a, I> {
         let text = self.next(what)?;
         let is_sound = text.len() == digits && text.bytes().all(|b| b.is_ascii_alphanumeric());
         let number = is_sound.then(|| usize::from_str_radix(text, radix).ok()).flatten();
-        number.ok_or_else(|| format!("the {what} is {text:?} and not {digits} digits of base {radix}"))
+        number.ok_or_else(|| {
+            format!("the {what} is {text:?} and not {digits} digits of base {radix}")
+        })
     }
 
     fn offset(&mut self) -> Result<&'a str, String> {
@@ -254,7 +259,10 @@ mod tests {
     fn adjectives_keep_their_letter_and_lose_their_markers() {
         let line = "00000002 00 s 03 able(p) 0 galore(ip) f plain 0 001 & 00000001 s 0000 | x";
         let fields = read('a', line).expect("a synset");
-        assert_eq!((&fields["key"], &fields["pos"]), (&vec!["a00000002".into()], &vec!["satellite".into()]));
+        assert_eq!(
+            (&fields["key"], &fields["pos"]),
+            (&vec!["a00000002".into()], &vec!["satellite".into()])
+        );
         assert_eq!(fields["words"], ["able", "galore", "plain"]);
         assert_eq!(fields["position"], ["able p", "galore ip"]);
         assert_eq!(fields["similar_to"], ["a00000001"]);
@@ -262,7 +270,8 @@ mod tests {
 
     #[test]
     fn an_adverb_may_point_nowhere() {
-        let fields = read('r', "00001740 02 r 01 a_cappella 0 000 | without music").expect("a synset");
+        let fields =
+            read('r', "00001740 02 r 01 a_cappella 0 000 | without music").expect("a synset");
         assert_eq!(fields["words"], ["a cappella"]);
         assert_eq!(fields.len(), 4);
     }

@@ -156,7 +156,8 @@ impl Layout {
             all.insert("data".into(), text(&node.data)?);
             all.insert("peer".into(), peer.into());
             all.insert("api".into(), api.into());
-            fs::write(&node.config, all.to_string()).map_err(|error| cannot("written", &node.config, &error))?;
+            fs::write(&node.config, all.to_string())
+                .map_err(|error| cannot("written", &node.config, &error))?;
         }
         Ok(())
     }
@@ -184,9 +185,16 @@ fn plan(root: &Path, nodes: Option<u16>) -> Result<Plan, Failure> {
     }
     let mut entries = fs::read_dir(root).map_err(|error| cannot("read", root, &error))?;
     if entries.next().is_some() {
-        let what = format!("{} is not empty, and not a directory of `continuum dev`", root.display());
+        let what =
+            format!("{} is not empty, and not a directory of `continuum dev`", root.display());
         let mend = "give an empty directory, or one that does not exist";
-        return Err(Failure::new(exit::LOCAL, "foreign_directory", what, "it has no dev.json", mend));
+        return Err(Failure::new(
+            exit::LOCAL,
+            "foreign_directory",
+            what,
+            "it has no dev.json",
+            mend,
+        ));
     }
     let nodes = nodes.unwrap_or(NODES);
     let first = free_ports(nodes)?;
@@ -236,7 +244,13 @@ fn free_ports(count: u16) -> Result<u16, Failure> {
             return Ok(first);
         }
     }
-    Err(Failure::new(exit::LOCAL, "no_ports", "no free ports were found", "", "end what listens on 10000 to 30000"))
+    Err(Failure::new(
+        exit::LOCAL,
+        "no_ports",
+        "no free ports were found",
+        "",
+        "end what listens on 10000 to 30000",
+    ))
 }
 
 /// The nodes of a plan as they are started.
@@ -248,7 +262,13 @@ fn nodes(root: &Path, plan: &Plan, api_port: u16) -> Result<Vec<DevNode>, Failur
             let home = root.join(&name);
             fs::create_dir_all(&home).map_err(|error| cannot("made", &home, &error))?;
             let id = NodeId::parse(&node.id).ok_or_else(|| {
-                Failure::new(exit::LOCAL, "foreign_directory", "dev.json names no node id", "", "give an empty directory")
+                Failure::new(
+                    exit::LOCAL,
+                    "foreign_directory",
+                    "dev.json names no node id",
+                    "",
+                    "give an empty directory",
+                )
             })?;
             Ok(DevNode {
                 id,
@@ -295,7 +315,9 @@ mod tests {
         fs::remove_file(folder.path().join("node-2/node.pem")).expect("removed");
         let again = Layout::prepare(&dev(folder.path(), None)).expect("a layout");
         assert_eq!(again.nodes.len(), 2);
-        assert!(first.nodes.iter().zip(&again.nodes).all(|(a, b)| (a.id, &a.peer) == (b.id, &b.peer)));
+        assert!(
+            first.nodes.iter().zip(&again.nodes).all(|(a, b)| (a.id, &a.peer) == (b.id, &b.peer))
+        );
         assert_eq!(fs::read(folder.path().join("pki/ca.pem")).expect("an authority"), ca);
         assert!(folder.path().join("node-2/node.pem").exists());
     }
@@ -319,7 +341,8 @@ mod tests {
 
     #[test]
     fn a_temporary_directory_goes_with_its_layout() {
-        let layout = Layout::prepare(&Dev { nodes: Some(1), data: None, api_port: 7171 }).expect("a layout");
+        let layout =
+            Layout::prepare(&Dev { nodes: Some(1), data: None, api_port: 7171 }).expect("a layout");
         let root = layout.root.clone();
         assert!(root.exists());
         drop(layout);

@@ -10,12 +10,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use std::{env, io, thread};
+use std::{env, io};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -25,6 +23,7 @@ use super::cluster::one;
 use super::exit::{self, Failure};
 use super::local::{DevState, state_file};
 use super::output::{Screen, say};
+use super::stop;
 use crate::api::input::InitShape;
 use crate::secret;
 use continuum_core::limits::VOTERS_MAX;
@@ -39,24 +38,15 @@ const STOP_WITHIN: Duration = Duration::from_secs(4);
 
 /// Runs a federation until SIGINT or SIGTERM.
 pub(super) fn run(dev: &Dev, screen: &mut Screen) -> Result<u8, Failure> {
-    let stop = signals()?;
+    let stop = stop::signals()?;
     let layout = Layout::prepare(dev)?;
     // This thread starts the children and lives as long as the process: they end with it.
-    super::wait(async {
+    super::wait(async move {
         let mut children = Children::default();
         let ended = children.run(&layout, screen, stop).await;
         children.stop().await;
         ended.map(|()| 0)
     })
-}
-
-/// Becomes true at the first SIGINT or SIGTERM, also when SIGINT was inherited ignored.
-fn signals() -> Result<watch::Receiver<bool>, Failure> {
-    let (tell, told) = watch::channel(false);
-    let mut signals = Signals::new([SIGINT, SIGTERM])
-        .map_err(|error| Failure::local("signals cannot be handled", &error, "report this"))?;
-    thread::spawn(move || signals.forever().for_each(|_| drop(tell.send_replace(true))));
-    Ok(told)
 }
 
 /// The processes of the nodes.
@@ -92,7 +82,10 @@ impl Children {
         screen.json(&self.line(layout)?)?;
         screen.finish()?;
         let first = &layout.nodes[0].api;
-        say(format!("{} nodes are ready; in another shell: continuum --node {first} cluster members", self.all.len()));
+        say(format!(
+            "{} nodes are ready; in another shell: continuum --node {first} cluster members",
+            self.all.len()
+        ));
         loop {
             let look = tokio::time::timeout(LOOK_AFTER, stop.wait_for(|stop| *stop)).await;
             if look.is_ok() {
@@ -118,7 +111,13 @@ impl Children {
         }
         let why = last.map(|failure| failure.to_string()).unwrap_or_default();
         let mend = format!("read the logs, such as {}", self.all[0].node.log.display());
-        Err(Failure::new(exit::UNREACHABLE, "not_ready", "the federation did not become ready", why, mend))
+        Err(Failure::new(
+            exit::UNREACHABLE,
+            "not_ready",
+            "the federation did not become ready",
+            why,
+            mend,
+        ))
     }
 
     /// Whether writes commit: every node knows the leader, and reads the registry through a quorum.
@@ -188,7 +187,10 @@ impl Children {
         for child in &mut self.all {
             if !child.is_gone && child.ended().is_some() {
                 child.is_gone = true;
-                say(format!("{} ended; it is not started again: use its `restart`", child.node.name));
+                say(format!(
+                    "{} ended; it is not started again: use its `restart`",
+                    child.node.name
+                ));
             }
         }
     }
@@ -202,7 +204,7 @@ impl Children {
             let pid = i32::try_from(child.process.id()).ok().and_then(Pid::from_raw);
             // A child that was waited for has no number any more.
             if let Some(pid) = pid.filter(|_| child.ended().is_none()) {
-                drop(kill_process(pid, Signal::TERM));
+                kill_process(pid, Signal::TERM).unwrap_or_default();
             }
         }
         let begun = Instant::now();
@@ -228,13 +230,15 @@ impl Node {
 
 fn failed_start(node: &DevNode) -> Failure {
     let what = format!("{} ended while it started", node.name);
-    let mend = format!("see {}; is another `dev` running on this port or directory?", node.log.display());
+    let mend =
+        format!("see {}; is another `dev` running on this port or directory?", node.log.display());
     Failure::new(exit::LOCAL, "node_failed", what, format!("\n{}", tail(&node.log)), mend)
 }
 
 /// Removes what [`Children::publish`] left, unless another `dev` has put its own there.
 fn withdraw(path: &Path) {
-    let state = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<DevState>(&bytes).ok());
+    let state =
+        fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<DevState>(&bytes).ok());
     if state.is_some_and(|state| u32::try_from(state.pid) == Ok(std::process::id())) {
         drop(fs::remove_file(path));
     }
@@ -242,8 +246,9 @@ fn withdraw(path: &Path) {
 
 /// The words that start a node.
 fn words(node: &DevNode) -> Result<Vec<String>, Failure> {
-    let program = env::current_exe()
-        .map_err(|error| Failure::local("this program's path is not known", &error, "report this"))?;
+    let program = env::current_exe().map_err(|error| {
+        Failure::local("this program's path is not known", &error, "report this")
+    })?;
     let paths = [program.display().to_string(), node.config.display().to_string()];
     let [program, config] = paths;
     Ok(vec![program, "node".into(), "start".into(), "--config".into(), config])
@@ -251,13 +256,16 @@ fn words(node: &DevNode) -> Result<Vec<String>, Failure> {
 
 /// Starts the process of a node.
 fn start(node: &DevNode) -> Result<Child, Failure> {
-    let failed = |error: io::Error| Failure::local(format!("{} cannot be started", node.name), &error, "");
+    let failed =
+        |error: io::Error| Failure::local(format!("{} cannot be started", node.name), &error, "");
     let log = File::options().create(true).append(true).open(&node.log).map_err(failed)?;
     let words = words(node)?;
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).arg("--parent").arg(std::process::id().to_string());
     // Settings of the shell are for nodes that are started by hand.
-    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CONTINUUM_")) {
+    for (name, _) in
+        env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CONTINUUM_"))
+    {
         command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
