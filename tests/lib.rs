@@ -1,5 +1,6 @@
 //! What several test files share: the workspace's root, its source files, golden text.
 
+pub mod fuzzing;
 pub mod process;
 
 use std::fs;

@@ -6,10 +6,16 @@
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod disk;
 pub mod entropy;
+pub mod frame;
 pub mod handle;
+pub mod link;
+pub mod metrics;
+pub mod observe;
 pub mod pki;
 pub mod principal;
+pub mod resolve;
 pub mod secret;
 pub mod settings;
 pub mod tls;

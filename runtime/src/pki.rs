@@ -47,7 +47,9 @@ pub enum PkiError {
     #[error(transparent)]
     Secret(#[from] secret::SecretError),
     /// The authority's files are not what `pki init` writes.
-    #[error("{path} is not this program's authority: {why}; mend: use the directory that `pki init` made")]
+    #[error(
+        "{path} is not this program's authority: {why}; mend: use the directory that `pki init` made"
+    )]
     NotAnAuthority {
         /// Which file.
         path: PathBuf,
@@ -71,7 +73,9 @@ pub enum PkiError {
 
 fn mend_file(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AlreadyExists => "; mend: choose another directory or name, nothing is overwritten",
+        io::ErrorKind::AlreadyExists => {
+            "; mend: choose another directory or name, nothing is overwritten"
+        }
         io::ErrorKind::NotFound => "; mend: make the authority first with `continuum pki init`",
         _ => "",
     }
@@ -159,8 +163,10 @@ impl Authority {
         })?;
         let path = directory.join(CA_KEY);
         let key = String::from_utf8_lossy(&secret::read(&path)?).into_owned();
-        let not_ours =
-            |error: rcgen::Error| PkiError::NotAnAuthority { path: path.clone(), why: error.to_string() };
+        let not_ours = |error: rcgen::Error| PkiError::NotAnAuthority {
+            path: path.clone(),
+            why: error.to_string(),
+        };
         let pair = KeyPair::from_pem(&key).map_err(not_ours)?;
         let issuer = Issuer::from_ca_cert_pem(&certificate, pair).map_err(not_ours)?;
         Ok(Self { federation, certificate, issuer, key })
@@ -225,7 +231,12 @@ impl Authority {
         self.issue(Role::Client(name.to_owned()), Vec::new(), validity)
     }
 
-    fn issue(&self, role: Role, hosts: Vec<SanType>, validity: Validity) -> Result<Issued, PkiError> {
+    fn issue(
+        &self,
+        role: Role,
+        hosts: Vec<SanType>,
+        validity: Validity,
+    ) -> Result<Issued, PkiError> {
         let principal = Principal { federation: self.federation, role };
         let (common_name, usages) = match &principal.role {
             Role::Node(node) => (

@@ -74,7 +74,7 @@ impl Prefix {
         Self { version: VERSION, kind: kind as u8, place }
     }
 
-    fn encode(&self) -> [u8; PREFIX_BYTES] {
+    pub(super) fn encode(&self) -> [u8; PREFIX_BYTES] {
         let mut bytes = [0; PREFIX_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4..6].copy_from_slice(&self.version.to_le_bytes());

@@ -6,8 +6,8 @@
 //! the last. When the batch that is due (number `e`) cannot be read, recovery looks at the prefix of every block from
 //! there to the end of the newest segment:
 //!
-//! * A prefix of this log with a number above `e`: a later batch was begun, so batch `e` was durable and is damaged now.
-//!   That is rot, a typed error; nothing is cut. One sector of the later batch is enough, it need not be whole.
+//! * A prefix of this log with a number above `e`: a later batch was begun, so batch `e` was durable and is damaged
+//!   now. That is rot, a typed error; nothing is cut. One sector of the later batch is enough, it need not be whole.
 //! * A prefix of this log, numbered `e` or later, that names another place: a write went astray. Also an error.
 //! * Only prefixes of `e` itself, or bytes that are no block: batch `e` is a tear and is cut.
 //! * Only prefixes of earlier batches or of other logs: what an earlier life of the file left. The log ends here.
@@ -347,7 +347,7 @@ impl Walk {
             Some((segment, Opening::Header(found))) if found.place.segment == segment => {
                 self.enter(&found)
             }
-            _ => self.end(),
+            _ => self.end(false),
         }
     }
 
@@ -361,6 +361,8 @@ impl Walk {
         }
         if (found.place.seq, found.chain) != (self.seq, self.chain) {
             reach!("wal.recover.rot_before_segment");
+            // A block that went astray says more than the broken chain.
+            self.end(true)?;
             return self.rot(self.segment(), self.offset());
         }
         if found.first != self.next {
@@ -372,10 +374,11 @@ impl Walk {
         Ok(Next::Segment)
     }
 
-    /// The batch that is due cannot be read, and no sound header follows: looks at all blocks from here on for what
-    /// tells a tear from rot.
-    fn end(&mut self) -> Result<Next, RecoverError> {
+    /// The batch that is due cannot be read, and no header continues the chain: looks at all blocks from here on for what
+    /// tells a tear from rot. `is_entered`: the next segment's header is sound.
+    fn end(&mut self, is_entered: bool) -> Result<Next, RecoverError> {
         let mut tear: Option<Tear> = None;
+        let mut torn_here = false;
         for at in self.at..self.segments.len() {
             let (segment, bytes) = &self.segments[at];
             let skip = if at == self.at { self.block } else { 0 };
@@ -384,12 +387,17 @@ impl Walk {
                 match self.judge(*segment, block as u64, bytes) {
                     Evidence::Nothing => {}
                     Evidence::Stale => tear = tear.or(Some(Tear::Stale)),
-                    Evidence::Tear => tear = Some(Tear::Batch),
+                    Evidence::Tear => {
+                        torn_here |= at == self.at;
+                        tear = Some(Tear::Batch);
+                    }
                     Evidence::Astray(place) => {
                         reach!("wal.recover.misdirected");
                         return self.void(misdirected(*segment, block as u64, &place));
                     }
-                    Evidence::Later => return self.rot_at(at, tear),
+                    Evidence::Later => {
+                        return self.rot_at(at > self.at && !torn_here && !is_entered);
+                    }
                 }
             }
         }
@@ -410,10 +418,10 @@ impl Walk {
         if place.seq > self.seq { Evidence::Later } else { Evidence::Tear }
     }
 
-    /// Rot, proved by a block of a later segment or of this one. When this segment ends in nothing, the damage is in
-    /// the header of the next.
-    fn rot_at(&self, at: usize, tear: Option<Tear>) -> Result<Next, RecoverError> {
-        if at > self.at && tear != Some(Tear::Batch) {
+    /// Rot, proved by a block of a later batch. When that is in a later segment and this one ends in nothing, the damage
+    /// is in the header of the next.
+    fn rot_at(&self, is_in_header: bool) -> Result<Next, RecoverError> {
+        if is_in_header {
             reach!("wal.recover.rot_in_header");
             return self.rot(self.segment() + 1, 0);
         }

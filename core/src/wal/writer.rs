@@ -40,7 +40,7 @@ pub struct LogWriter {
     pub(super) header: Header,
     /// The current segment; 0 before the first.
     pub(super) segment: u64,
-    /// Where the next batch goes in it, in bytes.
+    /// Where the next batch goes in it, in bytes; past every segment while there is none.
     pub(super) offset: u64,
     /// The next batch's number.
     pub(super) seq: u64,
@@ -54,6 +54,8 @@ pub struct LogWriter {
     pub(super) opening: bool,
     /// Each segment not yet given up, with the number of its first token.
     pub(super) firsts: VecDeque<(u64, u64)>,
+    /// [`SEGMENT_BYTES`]; less in tests, which damage every byte.
+    pub(super) segment_bytes: u64,
     /// Room for a batch's content, kept between batches.
     pub(super) scratch: Vec<u8>,
 }
@@ -65,13 +67,14 @@ impl LogWriter {
         Self {
             header,
             segment: FIRST_SEGMENT - 1,
-            offset: SEGMENT_BYTES,
+            offset: u64::MAX,
             seq: FIRST_BATCH,
             chain: Digest::default(),
             next: 1,
             sealed: true,
             opening: false,
             firsts: VecDeque::new(),
+            segment_bytes: SEGMENT_BYTES,
             scratch: Vec::new(),
         }
     }
@@ -140,7 +143,7 @@ impl LogWriter {
         let mut bytes = Vec::with_capacity(length as usize + BLOCK_BYTES);
         // An empty segment takes a batch of any size: the next one would have no more room.
         let is_empty = self.offset == BLOCK_BYTES as u64;
-        self.opening = !is_empty && self.offset.saturating_add(length) > SEGMENT_BYTES;
+        self.opening = !is_empty && self.offset.saturating_add(length) > self.segment_bytes;
         if self.opening {
             self.open(&mut bytes);
         }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize as _;
 use toml::{Table, Value};
 
 use super::{Settings, SettingsError};
@@ -119,7 +118,11 @@ impl Layered {
 fn read(path: &Path) -> Result<Table, SettingsError> {
     let key = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
-        SettingsError::new(&key, format!("cannot be read: {error}"), "give another file with --config")
+        SettingsError::new(
+            &key,
+            format!("cannot be read: {error}"),
+            "give another file with --config",
+        )
     })?;
     text.parse::<Table>().map_err(|error| {
         SettingsError::new(&key, format!("is not TOML: {error}"), "correct the line that it names")
@@ -218,6 +221,3 @@ fn note_leaves(table: &Table, prefix: &str, origins: &mut BTreeMap<String, Origi
         }
     }
 }
-
-// Keeps the trait in scope that `understand` needs through `serde_path_to_error`.
-const _: fn(Value) -> Result<Settings, toml::de::Error> = Settings::deserialize;

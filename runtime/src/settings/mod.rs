@@ -134,7 +134,7 @@ pub struct DiskSettings {
 
 impl Default for DiskSettings {
     fn default() -> Self {
-        Self { reserve_bytes: 2 * continuum_core::wal::SEGMENT_BYTES as u64 }
+        Self { reserve_bytes: 2 * continuum_core::wal::SEGMENT_BYTES }
     }
 }
 
@@ -190,7 +190,7 @@ impl Settings {
         }
         self.peer.validate()?;
         self.api.validate()?;
-        if self.disk.reserve_bytes < continuum_core::wal::SEGMENT_BYTES as u64 {
+        if self.disk.reserve_bytes < continuum_core::wal::SEGMENT_BYTES {
             return Err(SettingsError::new(
                 "disk.reserve_bytes",
                 "below one segment of the log",
@@ -264,7 +264,8 @@ impl ApiSettings {
 
 fn need_file(key: &str, path: &Path) -> Result<(), SettingsError> {
     if path.as_os_str().is_empty() {
-        let mend = "the path of a PEM file; make them with `continuum pki init` and `continuum pki issue`";
+        let mend =
+            "the path of a PEM file; make them with `continuum pki init` and `continuum pki issue`";
         return Err(SettingsError::new(key, "no file is set", mend));
     }
     Ok(())

@@ -40,8 +40,7 @@ fn an_open_api_is_taken_with_tls() {
     settings.api.listen = "0.0.0.0:7401".parse().unwrap();
     let message = settings.validate().unwrap_err().to_string();
     assert!(message.contains("loopback") && message.contains("[api.tls]"), "{message}");
-    settings.api.tls =
-        Some(TlsFiles { ca: "/a".into(), cert: "/b".into(), key: "/c".into() });
+    settings.api.tls = Some(TlsFiles { ca: "/a".into(), cert: "/b".into(), key: "/c".into() });
     assert_eq!(settings.validate(), Ok(()));
 }
 

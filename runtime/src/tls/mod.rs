@@ -22,8 +22,8 @@ use crate::clock::{Clock, TlsTime};
 use crate::principal::{Principal, Role};
 use crate::secret;
 
-pub use verify::{Refused, reason};
 use verify::{Audience, Verifier};
+pub use verify::{Refused, reason};
 
 /// What peers agree on in the handshake before a byte of ours is read.
 pub const PEER_PROTOCOL: &[u8] = b"continuum/1";
@@ -55,22 +55,30 @@ pub enum CredentialsError {
         why: String,
     },
     /// The certificate says for nobody, or for several.
-    #[error("the certificate names no identity of a federation; mend: issue one with `continuum pki issue`")]
+    #[error(
+        "the certificate names no identity of a federation; mend: issue one with `continuum pki issue`"
+    )]
     Nobody,
     /// A node needs a node's certificate.
-    #[error("the certificate is {principal}, and a node needs a node's; mend: `continuum pki issue node`")]
+    #[error(
+        "the certificate is {principal}, and a node needs a node's; mend: `continuum pki issue node`"
+    )]
     NotANode {
         /// Whose it is.
         principal: String,
     },
     /// The certificate is not good under the authority now.
-    #[error("the certificate is not good under the given authority: {why}; mend: issue a new one with `continuum pki issue`")]
+    #[error(
+        "the certificate is not good under the given authority: {why}; mend: issue a new one with `continuum pki issue`"
+    )]
     NotGood {
         /// What is wrong.
         why: String,
     },
     /// The certificate and the key do not belong together, or rustls refused them.
-    #[error("the certificate and key cannot be used: {0}; mend: give the key that was issued with the certificate")]
+    #[error(
+        "the certificate and key cannot be used: {0}; mend: give the key that was issued with the certificate"
+    )]
     Unusable(#[from] rustls::Error),
 }
 
@@ -156,7 +164,10 @@ impl Credentials {
     /// # Errors
     ///
     /// [`CredentialsError::Unusable`].
-    pub fn peer_server(&self, clock: Arc<dyn Clock>) -> Result<Arc<ServerConfig>, CredentialsError> {
+    pub fn peer_server(
+        &self,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<ServerConfig>, CredentialsError> {
         self.server(clock, Audience::Nodes, PEER_PROTOCOL)
     }
 
@@ -165,7 +176,10 @@ impl Credentials {
     /// # Errors
     ///
     /// [`CredentialsError::Unusable`].
-    pub fn peer_client(&self, clock: Arc<dyn Clock>) -> Result<Arc<ClientConfig>, CredentialsError> {
+    pub fn peer_client(
+        &self,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<ClientConfig>, CredentialsError> {
         self.client(clock, PEER_PROTOCOL)
     }
 

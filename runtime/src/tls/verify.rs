@@ -57,12 +57,10 @@ impl Verifier {
         federation: FederationId,
         audience: Audience,
     ) -> Result<Self, String> {
-        let clients = WebPkiClientVerifier::builder_with_provider(
-            Arc::clone(&roots),
-            Arc::clone(&provider),
-        )
-        .build()
-        .map_err(|error| error.to_string())?;
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| error.to_string())?;
         Ok(Self { provider, roots, clients, federation, audience })
     }
 

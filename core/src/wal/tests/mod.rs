@@ -1,5 +1,8 @@
 //! Laws of the log: what is written is read, and every damage gets its one verdict.
 
+mod crash;
+mod damage;
+
 use alloc::vec;
 use alloc::vec::Vec;
 
