@@ -22,6 +22,9 @@ pub(super) const STALLED_MS: u64 = 30_000;
 /// How often a connection is looked at.
 const LOOK_MS: u64 = 1_000;
 
+/// Why a connection without a request is closed.
+pub(super) const IDLE: &str = "idle";
+
 /// What one connection is doing. Times are milliseconds since it was made, 0 for "not now".
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -91,7 +94,7 @@ impl Progress {
         if self.head_since.load(Ordering::Relaxed) != 0 {
             return passed(&self.head_since, HEAD_MS).then_some("slow_head");
         }
-        passed(&self.idle_since, IDLE_MS).then_some("idle")
+        passed(&self.idle_since, IDLE_MS).then_some(IDLE)
     }
 }
 
@@ -99,7 +102,7 @@ impl Progress {
 pub(super) async fn watch(progress: Weak<Progress>) -> &'static str {
     loop {
         tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
-        let Some(progress) = progress.upgrade() else { return "gone" };
+        let Some(progress) = progress.upgrade() else { return IDLE };
         if let Some(why) = progress.overdue() {
             return why;
         }
@@ -169,7 +172,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_closed() {
         assert_eq!(aged(IDLE_MS - 1000).overdue(), None);
-        assert_eq!(aged(IDLE_MS + 1000).overdue(), Some("idle"));
+        assert_eq!(aged(IDLE_MS + 1000).overdue(), Some(IDLE));
     }
 
     #[test]

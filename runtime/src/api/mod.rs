@@ -32,6 +32,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
 use crate::handle::Handle;
+use crate::metrics::Metrics;
 use call::Call;
 use problem::{Kind, METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE};
 
@@ -142,39 +143,27 @@ routes! {
 }
 
 /// What the routes work with.
+#[derive(Debug)]
 pub struct Api {
     handle: Handle,
-    metrics: Box<dyn Fn() -> String + Send + Sync>,
-    measures: Measures,
+    metrics: Arc<Metrics>,
     bodies: Arc<Semaphore>,
 }
 
-impl std::fmt::Debug for Api {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("handle", &self.handle).finish_non_exhaustive()
-    }
-}
-
 impl Api {
-    /// An API on a handle. `metrics` gives the text of `/metrics`.
-    pub fn new(
-        handle: Handle,
-        measures: Measures,
-        metrics: impl Fn() -> String + Send + Sync + 'static,
-    ) -> Self {
-        let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        Self { handle, metrics: Box::new(metrics), measures, bodies }
+    /// An API on a handle; it counts into `metrics` and renders them.
+    #[must_use]
+    pub fn new(handle: Handle, metrics: Arc<Metrics>) -> Self {
+        Self { handle, metrics, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)) }
     }
 }
 
 /// What is counted about HTTP. Clones count into the same families.
 #[derive(Clone, Debug)]
-pub struct Measures {
+pub(crate) struct Measures {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
     problems: Family<ProblemLabels, Counter>,
-    /// Connections that were closed unserved, by why.
-    connections_refused: Family<RefusedLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -194,11 +183,6 @@ struct ProblemLabels {
     code: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusedLabels {
-    reason: &'static str,
-}
-
 /// From a read in memory to a write that waits for its timeout.
 const SECONDS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
@@ -209,19 +193,16 @@ impl Default for Measures {
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             problems: Family::default(),
-            connections_refused: Family::default(),
         }
     }
 }
 
 impl Measures {
     /// Names the families in a registry, below its prefix.
-    pub fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register("http_requests", "HTTP requests answered", self.requests.clone());
         registry.register("http_request_seconds", "Time to answer", self.seconds.clone());
         registry.register("http_problems", "HTTP problems, by code", self.problems.clone());
-        let refused = self.connections_refused.clone();
-        registry.register("http_connections_refused", "HTTP connections closed unserved", refused);
     }
 
     fn count(&self, route: &Route, response: &Response, seconds: f64) {
@@ -239,11 +220,6 @@ impl Measures {
         if let Some(kind) = response.extensions().get::<&'static Kind>() {
             self.problems.get_or_create(&ProblemLabels { code: kind.code }).inc();
         }
-    }
-
-    /// Counts a connection that was closed unserved.
-    fn refused(&self, reason: &'static str) {
-        self.connections_refused.get_or_create(&RefusedLabels { reason }).inc();
     }
 }
 
@@ -289,7 +265,7 @@ async fn answer(api: Arc<Api>, route: &'static Route, request: Request) -> Respo
         Err(problem) => Err(problem),
     };
     let response = result.unwrap_or_else(IntoResponse::into_response);
-    api.measures.count(route, &response, begun.elapsed().as_secs_f64());
+    api.metrics.http().count(route, &response, begun.elapsed().as_secs_f64());
     response
 }
 
@@ -305,7 +281,7 @@ fn wrong_method(api: &Api, path: &'static str) -> Response {
         .headers
         .extend(HeaderValue::from_str(&allowed).ok().map(|value| (header::ALLOW, value)));
     let response = problem.into_response();
-    api.measures.count_problem(&response);
+    api.metrics.http().count_problem(&response);
     response
 }
 
@@ -315,6 +291,6 @@ async fn unknown_route(State(api): State<Arc<Api>>, request: Request) -> Respons
     let mend = "see the table of routes in the README; a key's `/` is encoded as %2F";
     let problem = Problem::new(&UNKNOWN_ROUTE, format!("no route is at {path}"), mend);
     let response = problem.into_response();
-    api.measures.count_problem(&response);
+    api.metrics.http().count_problem(&response);
     response
 }

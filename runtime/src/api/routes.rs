@@ -4,7 +4,9 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use continuum_core::node::api::{Change, Edit, Expected, Mutation, Query, Request, Unready, Value};
+use continuum_core::node::api::{
+    Change, Edit, Expected, Mutation, Outcome, Query, Reason, Request, Unready, Value,
+};
 use serde_json::json;
 
 use super::call::Call;
@@ -25,7 +27,7 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
     match operation {
         Operation::Live => live(api).await,
         Operation::Ready => ready(api).await,
-        Operation::Metrics => Ok(metrics(api)),
+        Operation::Metrics => Ok(metrics(api).await),
         Operation::Status => status(api).await,
         Operation::Init => init(api, call).await,
         Operation::CreateNamespace => create_namespace(api, call).await,
@@ -86,9 +88,17 @@ fn mend(unready: &[Unready]) -> &'static str {
     }
 }
 
-fn metrics(api: &Api) -> Response {
+/// All figures, with the gauges as they are now. A node that does not answer still shows what was counted.
+async fn metrics(api: &Api) -> Response {
+    if let Ok(status) = api.handle.status().await {
+        api.metrics.observe(&status);
+    }
+    if let Ok(Outcome::Value(Value::Members(members))) = api.handle.request(Request::Members).await
+    {
+        api.metrics.observe_members(&members);
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let body = Body::from((api.metrics)());
+    let body = Body::from(api.metrics.render());
     ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], body).into_response()
 }
 
@@ -137,7 +147,7 @@ async fn namespace(api: &Api, call: Call) -> Answer {
     match output::value(api.handle.request(Request::Namespaces).await?)? {
         Value::Namespaces(all) => match all.iter().find(|found| found.name == name) {
             Some(found) => Ok(output::json_response(StatusCode::OK, &output::namespace(found))),
-            None => Err(named(continuum_core::node::api::Reason::UnknownNamespace.into(), &name)),
+            None => Err(named(Reason::UnknownNamespace.into(), &name)),
         },
         other => Err(output::unexpected(&other)),
     }

@@ -4,6 +4,9 @@
 //! are open keep their share. Plain HTTP or TLS is the caller's choice: here a stream is a stream.
 
 use std::convert::Infallible;
+use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +20,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::Service as _;
 
 use super::guard::{self, Guarded, Progress};
 use super::{Api, router};
-use crate::tls::HANDSHAKE_TIMEOUT;
+use crate::observe;
+use crate::tls::{self, HANDSHAKE_TIMEOUT};
 
 /// Connections at once. Each may hold a head and one request; bodies have a budget of their own.
 pub const CONNECTIONS_MAX: usize = 2048;
@@ -47,51 +52,67 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, from)) = accepted else {
             tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            api.measures.refused("too_many");
+            refused(&api, from, "too_many_connections", &"as many are open as may be");
             continue;
         };
         let (tls, router, api, stop) =
             (tls.clone(), router.clone(), Arc::clone(&api), stop.clone());
         tokio::spawn(async move {
-            if let Some(why) = connection(stream, tls, router, stop).await {
-                api.measures.refused(why);
+            match open(stream, tls).await {
+                Ok(Opened::Plain(stream)) => note(&api, from, http(stream, router, stop).await),
+                Ok(Opened::Secure(stream)) => note(&api, from, http(*stream, router, stop).await),
+                Err(error) => {
+                    let why = tls::reason(&error);
+                    api.metrics.handshake_failed(why);
+                    refused(&api, from, why, &error);
+                }
             }
             drop(place);
         });
     }
+    // All places are free when the last answer is out.
+    let last = Duration::from_secs(LAST_ANSWERS_S);
+    drop(tokio::time::timeout(last, places.acquire_many(CONNECTIONS_MAX as u32)).await);
 }
 
-/// Serves one connection; says why it was closed, if it was not the peer who did.
-async fn connection(
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    router: Router,
-    stop: watch::Receiver<bool>,
-) -> Option<&'static str> {
-    // Small answers must not wait for Nagle; a socket that cannot is slower, not wrong.
-    drop(stream.set_nodelay(true));
-    let Some(tls) = tls else { return http(stream, router, stop).await };
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
-    match handshake.await {
-        Ok(Ok(stream)) => http(stream, router, stop).await,
-        Ok(Err(error)) => {
-            let why = crate::tls::reason(&error);
-            tracing::warn!(why, %error, "an API connection was refused: its TLS handshake failed");
-            Some(why)
-        }
-        Err(_) => Some("slow_handshake"),
+/// A connection that was closed for being slow is a refusal; one that was idle was only tidied up.
+fn note(api: &Api, from: SocketAddr, why: Option<&'static str>) {
+    if let Some(why) = why.filter(|why| *why != guard::IDLE) {
+        refused(api, from, why, &"it took too long");
     }
 }
 
-/// Serves HTTP on any stream.
+/// Counts and tells that somebody was refused.
+fn refused(api: &Api, from: SocketAddr, why: &str, detail: &dyn Display) {
+    api.metrics.rejected(why);
+    observe::refused(&format_args!("API connection from {from}"), why, detail);
+}
+
+/// A stream that HTTP can be spoken on.
+enum Opened {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+}
+
+/// Makes the handshake, where there is one to make.
+async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Opened> {
+    // Small answers must not wait for Nagle; a socket that cannot is slower, not wrong.
+    drop(stream.set_nodelay(true));
+    let Some(tls) = tls else { return Ok(Opened::Plain(stream)) };
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+    let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok(Opened::Secure(Box::new(stream)))
+}
+
+/// Serves HTTP on any stream; says why it was closed, if it was overdue.
 pub(super) async fn http<S>(
     stream: S,
     router: Router,

@@ -221,7 +221,9 @@ mod tests {
                 },
             ],
         };
-        let expected = r#"{"key":"n1","fields":[{"field":"hits","counter":-3},{"field":"raw","register":[{"base64":"/wA="}]}]}"#;
+        let fields =
+            r#"[{"field":"hits","counter":-3},{"field":"raw","register":[{"base64":"/wA="}]}]"#;
+        let expected = format!(r#"{{"key":"n1","fields":{fields}}}"#);
         assert_eq!(String::from_utf8_lossy(&line(&row)), expected);
     }
 

@@ -19,8 +19,9 @@ use tower::Service as _;
 
 use super::input::BODY_BYTES_MAX;
 use super::problem::KINDS;
-use super::{Api, Measures, ROUTES, Route, router, serve, token};
+use super::{Api, ROUTES, Route, router, serve, token};
 use crate::handle::{ASKS_MAX, Ask, Asks, channel};
+use crate::metrics::Metrics;
 
 /// What the driver was asked.
 type Seen = Arc<Mutex<Vec<Request>>>;
@@ -65,7 +66,7 @@ impl World {
         let (handle, asks) = channel();
         let seen = Seen::default();
         tokio::spawn(drive(asks, outcome, unready, Arc::clone(&seen)));
-        let api = Api::new(handle, Measures::default(), || "# EOF\n".into());
+        let api = Api::new(handle, Arc::new(Metrics::new()));
         Self { api: Arc::new(api), seen }
     }
 
@@ -288,10 +289,14 @@ async fn a_full_queue_is_429_and_an_unknown_outcome_504() {
     for _ in 0..ASKS_MAX {
         let mut question = Box::pin(handle.request(Request::Members));
         // One poll puts it into the queue.
-        tokio::select! { biased; _ = &mut question => {}, () = std::future::ready(()) => {} }
+        tokio::select! {
+            biased;
+            _ = &mut question => {}
+            () = std::future::ready(()) => {}
+        }
         waiting.push(question);
     }
-    let api = Arc::new(Api::new(handle.clone(), Measures::default(), String::new));
+    let api = Arc::new(Api::new(handle.clone(), Arc::new(Metrics::new())));
     let world = World { api, seen: Seen::default() };
     let answer = world.ask("GET", "/v1/members", Body::empty()).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "busy"));
@@ -319,7 +324,11 @@ async fn readiness_names_its_reasons() {
     );
     let world = World::new(committed());
     assert_eq!(world.ask("GET", "/readyz", Body::empty()).await.status, StatusCode::OK);
-    assert_eq!(world.ask("GET", "/metrics", Body::empty()).await.body, "# EOF\n");
+    let page = world.ask("GET", "/metrics", Body::empty()).await;
+    let page = String::from_utf8_lossy(&page.body).into_owned();
+    assert!(page.contains("continuum_http_requests_total"), "{page}");
+    assert!(page.contains("continuum_ready 1"), "{page}");
+    assert!(page.ends_with("# EOF\n"));
 }
 
 #[tokio::test]

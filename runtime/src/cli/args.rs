@@ -27,7 +27,8 @@ pub(super) struct Global {
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
     /// Seconds to wait for an answer
-    #[arg(long, global = true, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, global = true, default_value_t = 15, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(super) timeout: u64,
     /// For https: the authority's certificate
     #[arg(long, global = true, env = "CONTINUUM_TLS_CA", value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
@@ -85,23 +86,23 @@ pub(super) enum Verb {
     #[command(subcommand)]
     Cluster(Cluster),
     /// Import rows from a file, or WordNet's data files
-    #[command(
-        after_help = "Examples:\n  continuum import --ns notes notes.jsonl\n  continuum import --ns wordnet --format wordnet /usr/share/wordnet"
-    )]
+    #[command(after_help = "Examples:\n\
+            \x20 continuum import --ns notes notes.jsonl\n\
+            \x20 continuum import --ns wordnet --format wordnet /usr/share/wordnet")]
     Import(Import),
     /// Export all rows of a namespace, one line of canonical JSON each
-    #[command(
-        after_help = "Examples:\n  continuum export --ns notes > notes.jsonl\n  continuum export --ns notes | sha256sum"
-    )]
+    #[command(after_help = "Examples:\n\
+            \x20 continuum export --ns notes > notes.jsonl\n\
+            \x20 continuum export --ns notes | sha256sum")]
     Export {
         /// The namespace
         #[arg(long, value_name = "NAME")]
         ns: String,
     },
     /// Measure writes per second and their latency
-    #[command(
-        after_help = "Examples:\n  continuum bench\n  continuum --node http://127.0.0.1:7171,http://127.0.0.1:7172 bench --clients 64 --seconds 10"
-    )]
+    #[command(after_help = "Examples:\n\
+            \x20 continuum bench\n\
+            \x20 continuum --node http://127.0.0.1:7171,http://127.0.0.1:7172 bench --clients 64 --seconds 10")]
     Bench(Bench),
     /// Print completions for a shell
     #[command(
@@ -145,9 +146,9 @@ pub(super) enum Pki {
         days: u64,
     },
     /// Issue a certificate: for a node, or with --client for a client of the API
-    #[command(
-        after_help = "Examples:\n  continuum pki issue --ca pki --out pki/n1 --dns localhost --ip 127.0.0.1\n  continuum pki issue --ca pki --out pki/ann --client ann"
-    )]
+    #[command(after_help = "Examples:\n\
+            \x20 continuum pki issue --ca pki --out pki/n1 --dns localhost --ip 127.0.0.1\n\
+            \x20 continuum pki issue --ca pki --out pki/ann --client ann")]
     Issue(Issue),
 }
 
@@ -181,9 +182,9 @@ pub(super) struct Issue {
 #[derive(Debug, Subcommand)]
 pub(super) enum Node {
     /// Run a node until SIGINT or SIGTERM
-    #[command(
-        after_help = "Examples:\n  continuum node start --config n1.toml\n  CONTINUUM_LOG__FORMAT=json continuum node start --config n1.toml --set peer.listen=127.0.0.1:7201"
-    )]
+    #[command(after_help = "Examples:\n\
+            \x20 continuum node start --config n1.toml\n\
+            \x20 CONTINUUM_LOG__FORMAT=json continuum node start --config n1.toml --set peer.listen=127.0.0.1:7201")]
     Start(Start),
 }
 
@@ -234,9 +235,9 @@ pub(super) enum Config {
 #[derive(Debug, Subcommand)]
 pub(super) enum Ns {
     /// Make a namespace
-    #[command(
-        after_help = "Examples:\n  continuum ns create facts --consistency strong\n  continuum ns create notes --consistency eventual --slots 4"
-    )]
+    #[command(after_help = "Examples:\n\
+            \x20 continuum ns create facts --consistency strong\n\
+            \x20 continuum ns create notes --consistency eventual --slots 4")]
     Create {
         /// Its name: a-z, 0-9, `-`, `_`, `.`, beginning with a letter
         name: String,
@@ -332,9 +333,10 @@ pub(super) enum Kv {
         limit: Option<u64>,
     },
     /// Set or remove a value if it is as expected; strong namespaces only
-    #[command(
-        after_help = "Examples:\n  continuum kv cas facts sky grey --expect blue\n  continuum kv cas facts lock me --expect-absent\n  continuum kv cas facts lock --delete --expect-revision 17"
-    )]
+    #[command(after_help = "Examples:\n\
+            \x20 continuum kv cas facts sky grey --expect blue\n\
+            \x20 continuum kv cas facts lock me --expect-absent\n\
+            \x20 continuum kv cas facts lock --delete --expect-revision 17")]
     Cas(Cas),
 }
 
@@ -462,9 +464,8 @@ pub(super) enum Record {
 #[derive(Debug, Subcommand)]
 pub(super) enum Cluster {
     /// Found the federation, once, on one node
-    #[command(
-        after_help = "Examples:\n  continuum --node http://127.0.0.1:7181 cluster init --voter 127.0.0.1:7102 --voter 127.0.0.1:7103"
-    )]
+    #[command(after_help = "Examples:\n\
+            \x20 continuum --node http://127.0.0.1:7181 cluster init --voter 127.0.0.1:7102 --voter 127.0.0.1:7103")]
     Init {
         /// Peer address of another first voter; may be repeated
         #[arg(long, value_name = "HOST:PORT")]
@@ -515,7 +516,8 @@ pub(super) enum Source {
 #[derive(Debug, Args)]
 pub(super) struct Bench {
     /// Numbers of clients, each with a connection of its own
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256], value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) clients: Vec<u16>,
     /// Seconds for each number of clients
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]

@@ -105,7 +105,8 @@ mod tests {
             expected.extend(members.into_iter().map(Change::Add));
             expected.push(Change::Count(count));
             prop_assert_eq!(changes, expected);
-            let siblings: Vec<_> = mutations[1..].iter().map(|m| (m.edits[0].change.clone(), m.context.clone())).collect();
+            let seen = |m: &Mutation| (m.edits[0].change.clone(), m.context.clone());
+            let siblings: Vec<_> = mutations[1..].iter().map(seen).collect();
             let further = values[1..].iter().map(|v| (Change::Put(v.clone()), Some(Context::default())));
             prop_assert_eq!(siblings, further.collect::<Vec<_>>());
         }

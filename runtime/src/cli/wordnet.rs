@@ -2,8 +2,8 @@
 //!
 //! The format is wndb(5WN): licence lines that begin with spaces, then one line for each synset. A key is the letter of
 //! the file's part of speech and the synset's offset, as pointers name it: `n00001740`; a satellite adjective keeps the
-//! `a` of its file and says `satellite` in its register `pos`. `words` and one set for each relation are OR-sets, `gloss`
-//! is a register. Word numbers of lexical pointers and lexicographer files are not kept.
+//! `a` of its file and says `satellite` in its register `pos`. `words` and one set for each relation are OR-sets,
+//! `gloss` is a register. Word numbers of lexical pointers and lexicographer files are not kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
