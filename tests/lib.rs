@@ -2,6 +2,7 @@
 
 pub mod fuzzing;
 pub mod process;
+pub mod raft;
 
 use std::fs;
 use std::path::{Path, PathBuf};

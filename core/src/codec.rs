@@ -11,8 +11,8 @@ use core::fmt;
 
 use bytes::Bytes;
 use postcard::ser_flavors::Flavor;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// The version that this build writes. It reads this one alone: there is no older one.
 pub const VERSION: u8 = 1;
@@ -110,6 +110,18 @@ pub(crate) fn feed<T: Serialize + ?Sized>(value: &T, sink: impl FnMut(&[u8])) {
 /// [`DecodeError`] when `bytes` are not the canonical encoding of a `T`.
 pub fn decode<T: Serialize + DeserializeOwned>(
     bytes: &[u8],
+    limit: usize,
+) -> Result<T, DecodeError> {
+    decode_borrowed(bytes, limit)
+}
+
+/// As [`decode`], for values that borrow their byte strings from `bytes`: reading a large value copies nothing.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_borrowed<'a, T: Serialize + Deserialize<'a>>(
+    bytes: &'a [u8],
     limit: usize,
 ) -> Result<T, DecodeError> {
     if bytes.len() > limit {

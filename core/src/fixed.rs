@@ -1,8 +1,8 @@
 //! Fixed-point integers: logarithms, roots and powers of two without floating point.
 //!
 //! Protocol rules name logarithms ("log10 of the number of members"). Floats differ between targets in the last bit,
-//! and one bit is enough to make two runs of one seed differ; integers do not. Floats appear in the tests of this module
-//! alone, as the yardstick.
+//! and one bit is enough to make two runs of one seed differ; integers do not. Floats appear in the tests of this
+//! module alone, as the yardstick.
 //!
 //! Not here: signed numbers, and functions that no protocol asks for.
 

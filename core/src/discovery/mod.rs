@@ -1,8 +1,8 @@
 //! Discovery: where nodes may be found. A candidate becomes a peer only after a verified handshake.
 //!
-//! Sources and peers name addresses; each is dialled, and what the handshake proves is all that counts: a name server or
-//! a peer can never create, rename or move a node. Candidates wait in `candidate`, proven nodes in `peer`; this file is
-//! the machine.
+//! Sources and peers name addresses; each is dialled, and what the handshake proves is all that counts: a name server
+//! or a peer can never create, rename or move a node. Candidates wait in `candidate`, proven nodes in `peer`; this file
+//! is the machine.
 //!
 //! Deliberately not here: membership (the registry), links (the driver keeps those that it was told of), name
 //! resolution (the driver).

@@ -285,7 +285,9 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn any_events_leave_it_bounded_and_honest(events in proptest::collection::vec((any_event(), 0..9_000_u64), 0..120)) {
+    fn any_events_leave_it_bounded_and_honest(
+        events in proptest::collection::vec((any_event(), 0..9_000_u64), 0..120),
+    ) {
         let mut d = Driven::new(DiscoveryConfig { candidates_max: 12, ..Default::default() }, vec![]);
         let mut proven = alloc::collections::BTreeSet::new();
         for (event, pause) in events {

@@ -100,8 +100,8 @@ impl Gossip {
     }
 
     /// A death told in a full sync may be one side's view of a partition that healed: the member gets its chance to
-    /// refute before it is dead here too. It stands as its own accuser, which confirms nothing: nobody probed it now, so
-    /// it gets the longest time, however many tell the same old story.
+    /// refute before it is dead here too. It stands as its own accuser, which confirms nothing: nobody probed it now,
+    /// so it gets the longest time, however many tell the same old story.
     fn hear_softened(
         &mut self,
         now: Instant,
@@ -242,8 +242,7 @@ impl Gossip {
         let raised = mine.refutations.max(theirs.refutations).saturating_add(1);
         self.me.incarnation.refutations = raised.min(REFUTATIONS_MAX);
         self.prober.worsen();
-        self.news.add(self.me.replica.node);
-        // Whoever accuses counts the seconds: it hears first, and not by chance.
+        // The card on every message tells it to all in time. Whoever accuses counts the seconds: it hears first.
         for accuser in claim.accusers.iter().filter(|accuser| **accuser != from).chain(Some(&from))
         {
             if self.table.get(*accuser).is_some() {

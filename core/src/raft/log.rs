@@ -93,7 +93,8 @@ impl Log {
     /// The last entry whose index and term are both at most those of `bound`; `offset` when there is none.
     pub(super) fn last_within(&self, bound: Position) -> Position {
         let by_term = self.runs.partition_point(|run| run.term <= bound.term);
-        let end = self.runs.get(by_term).map_or_else(|| self.last_index(), |next| next.index.prev());
+        let end =
+            self.runs.get(by_term).map_or_else(|| self.last_index(), |next| next.index.prev());
         let index = end.min(bound.index);
         match self.get(index) {
             None => self.offset,

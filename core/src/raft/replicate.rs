@@ -309,7 +309,9 @@ impl Raft {
         }
         // Of the follower's terms that could be shared, the last that this log has as well: a term at a time, not an
         // entry at a time.
-        let shared = self.log.last_within(hint);
+        // What ends before this log begins shares nothing that is still here, and gets a snapshot.
+        let shared =
+            if hint.index < self.log.offset().index { hint } else { self.log.last_within(hint) };
         reach!("raft.conflict.backtracked");
         peer.probe(shared.index.next());
         self.after_progress(from, out);

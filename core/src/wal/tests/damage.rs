@@ -1,5 +1,5 @@
-//! Every damage of a small log, and the verdict that each must get. The verdict is computed from the log's plan, block by
-//! block, and not from its bytes.
+//! Every damage of a small log, and the verdict that each must get. The verdict is computed from the log's plan, block
+//! by block, and not from its bytes.
 
 use alloc::vec;
 use alloc::vec::Vec;
