@@ -320,7 +320,15 @@ impl Raft {
         let owner = Owner::Group(self.group);
         let (snapshot, record) = (id, configuration.clone());
         self.persist(
-            Write::Snapshot { owner, snapshot, length, position, configuration: record, digest },
+            Write::Snapshot {
+                owner,
+                snapshot,
+                length,
+                position,
+                time_ms,
+                configuration: record,
+                digest,
+            },
             out,
         );
         self.log.reset(position, time_ms);

@@ -112,6 +112,8 @@ pub enum Write {
         length: u64,
         /// The last entry that it contains; zero for a shard.
         position: Position,
+        /// Group time at that entry in milliseconds, which no later entry goes behind; zero for a shard.
+        time_ms: u64,
         /// The group's configuration as of `position`; empty for a shard.
         configuration: Configuration,
         /// SHA-256 of the file.
