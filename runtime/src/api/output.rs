@@ -228,6 +228,8 @@ pub fn status(status: &Status) -> Json {
     json!({
         "node": status.replica.node.to_string(),
         "store": status.replica.store.to_string(),
+        "name": status.name,
+        "address": status.address.0,
         "boot": { "count": status.boot.count, "nonce": format!("{:016x}", status.boot.nonce) },
         "formed": status.formed,
         "ready": status.unready.is_empty(),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, StatusCode, header};
 use bytes::Bytes;
+use continuum_core::discovery::Address;
 use continuum_core::id::{Boot, Index, Replica};
 use continuum_core::limits::VALUE_BYTES_MAX;
 use continuum_core::node::api::{
@@ -30,6 +31,8 @@ fn status(unready: Vec<Unready>) -> Status {
     Status {
         replica: Replica::default(),
         boot: Boot::default(),
+        name: "n1".into(),
+        address: Address("127.0.0.1:7400".into()),
         formed: true,
         unready,
         groups: Vec::new(),

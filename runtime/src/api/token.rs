@@ -9,11 +9,8 @@ use bytes::Bytes;
 use continuum_core::codec;
 use continuum_core::digest::Digest;
 use continuum_core::id::SessionId;
-use continuum_core::limits::KEY_BYTES_MAX;
+use continuum_core::limits::{CONTEXT_BYTES_MAX, KEY_BYTES_MAX};
 use continuum_core::node::api::{Context, Level, Session};
-
-/// Bytes of one context. A read sees at most a record's worth of dots; a header holds no more.
-pub const CONTEXT_BYTES_MAX: usize = 64 << 10;
 
 /// What a tag says of the value that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::args::{Bench, Load};
@@ -98,14 +97,14 @@ async fn measure(
     ns: &str,
     nodes: &[Client],
 ) -> Result<Value, Failure> {
-    let mut tasks = JoinSet::new();
+    let mut tasks = Vec::with_capacity(usize::from(clients));
     let (go, ready) = tokio::sync::watch::channel(None);
     let (warmed, mut warm) = tokio::sync::mpsc::channel::<()>(1);
     for number in 0..clients {
         let mut client = nodes[usize::from(number) % nodes.len()].twin();
         let (load, mut ready, warmed) =
             (Writer::new(bench, load, number, ns), ready.clone(), warmed.clone());
-        tasks.spawn(async move {
+        tasks.push(tokio::spawn(async move {
             // The connection is made before the clock starts.
             let opened = client.send(&Call::get("/livez")).await;
             // Dropping it says that this client is ready.
@@ -113,7 +112,7 @@ async fn measure(
             opened?;
             let until = ready.wait_for(Option::is_some).await.ok().and_then(|until| *until);
             Ok::<_, Failure>(drive(client, load, until.unwrap_or_else(Instant::now)).await)
-        });
+        }));
     }
     drop(warmed);
     // Ends when every client has dropped its end.
@@ -121,8 +120,8 @@ async fn measure(
     let begun = Instant::now();
     go.send_replace(Some(begun + Duration::from_secs(bench.seconds)));
     let mut all = Samples::default();
-    while let Some(ended) = tasks.join_next().await {
-        let samples = ended.map_err(|error| {
+    for task in tasks {
+        let samples = task.await.map_err(|error| {
             Failure::new(
                 exit::LOCAL,
                 "internal",

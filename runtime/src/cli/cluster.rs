@@ -70,7 +70,8 @@ fn status(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
     let reasons = cell(&body["unready"]);
     let ready =
         if body["ready"] == true { "ready".to_owned() } else { format!("not ready: {reasons}") };
-    screen.line(format!("node {}  {ready}", cell(&body["node"])))?;
+    let (name, address) = (cell(&body["name"]), cell(&body["address"]));
+    screen.line(format!("node {} ({name}, {address})  {ready}", cell(&body["node"])))?;
     let memory = indicatif::HumanBytes(body["memory_bytes"].as_u64().unwrap_or(0));
     let (boot, requests) = (cell(&body["boot"]["count"]), cell(&body["requests"]));
     screen.line(format!("boot {boot}  {memory} in memory  {requests} requests under way"))?;

@@ -3,6 +3,7 @@
 //! A file is read twice: first to check every line, so that a broken one is found before anything is written. Each
 //! batch has its own idempotency key and is sent again to the same node while that node is away or busy.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal as _};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::args::{Import, Source};
@@ -100,7 +101,7 @@ async fn write_all(
     let path = format!("/v1/namespaces/{}/batch", uri::encode(import.ns.as_bytes()));
     let patience = Duration::from_secs(import.patience);
     let mut idle: Vec<Client> = (0..import.concurrency).map(|_| client.twin()).collect();
-    let mut sending = JoinSet::new();
+    let mut sending = VecDeque::new();
     let mut broken = None;
     for batch in Batches::new(rows, usize::from(import.batch)) {
         let (rows, batch) = match batch {
@@ -114,7 +115,8 @@ async fn write_all(
             idle.extend(settle(&mut sending, bar, done).await?);
         }
         let Some(client) = idle.pop() else { break };
-        sending.spawn(send(client, Call::post(&path, &batch).once(), rows, patience));
+        let call = Call::post(&path, &batch).once();
+        sending.push_back(tokio::spawn(send(client, call, rows, patience)));
     }
     while !sending.is_empty() {
         settle(&mut sending, bar, done).await?;
@@ -125,14 +127,14 @@ async fn write_all(
 /// What a sent batch gives back: its client, its rows, how often it was sent again.
 type Sent = Result<(Client, u64, u64), Failure>;
 
-/// Waits for one batch.
+/// Waits for the oldest batch.
 async fn settle(
-    sending: &mut JoinSet<Sent>,
+    sending: &mut VecDeque<JoinHandle<Sent>>,
     bar: &ProgressBar,
     done: &mut Done,
 ) -> Result<Option<Client>, Failure> {
-    let Some(sent) = sending.join_next().await else { return Ok(None) };
-    let sent = sent.unwrap_or_else(|error| {
+    let Some(oldest) = sending.pop_front() else { return Ok(None) };
+    let sent = oldest.await.unwrap_or_else(|error| {
         Err(Failure::new(
             exit::LOCAL,
             "internal",
