@@ -323,6 +323,7 @@ const fn rejection(reason: &Reason) -> &'static str {
         Reason::Busy => "busy",
         Reason::Full { .. } => "full",
         Reason::Stopping => "stopping",
+        Reason::StoreReplaced => "store_replaced",
     }
 }
 
