@@ -9,7 +9,7 @@ use continuum_core::id::NodeId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::args::{Cli, Config, Issue, Layers, Pki, Start};
+use super::args::{Cli, Config, Issue, Layers, Pki};
 use super::exit::{self, Failure};
 use super::output::Screen;
 use crate::clock::{Clock as _, SystemClock};
@@ -29,7 +29,8 @@ fn pki_failure(error: &PkiError) -> Failure {
     failure(exit, "pki", error)
 }
 
-fn settings_failure(error: &SettingsError) -> Failure {
+/// What was set wrongly.
+pub(super) fn settings_failure(error: &SettingsError) -> Failure {
     Failure::new(exit::USAGE, "settings", error.key.clone(), error.why.clone(), error.mend.clone())
 }
 
@@ -93,7 +94,8 @@ fn gather(layers: &Layers) -> Result<Layered, Failure> {
         .map_err(|error| settings_failure(&error))
 }
 
-fn settings(layers: &Layers) -> Result<Settings, Failure> {
+/// The settings that arguments name, validated.
+pub(super) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let settings = gather(layers)?.settings().map_err(|error| settings_failure(&error))?;
     settings.validate().map_err(|error| settings_failure(&error))?;
     Ok(settings)
@@ -174,31 +176,6 @@ fn read_state(path: &Path) -> Option<DevState> {
     let pid = rustix::process::Pid::from_raw(state.pid)?;
     let is_alive = rustix::process::test_kill_process(pid).is_ok();
     (is_ours && is_alive && !state.api.is_empty()).then_some(state)
-}
-
-/// `node start`.
-pub(super) fn start(start: &Start) -> Result<u8, Failure> {
-    if let Some(parent) = start.parent {
-        end_with(parent)?;
-    }
-    let settings = settings(&start.layers)?;
-    drop(settings);
-    Ok(0)
-}
-
-/// Ends this process when its parent ends; at once when it already has.
-fn end_with(parent: u32) -> Result<(), Failure> {
-    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-    let set = set_parent_process_death_signal(Some(Signal::TERM));
-    set.map_err(|error| {
-        Failure::local("the parent cannot be watched", &error.into(), "leave --parent out")
-    })?;
-    let found = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
-    if found != Some(parent) {
-        let mend = "leave --parent out: it is for `continuum dev` alone";
-        return Err(Failure::usage("the parent process is gone", "", mend));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

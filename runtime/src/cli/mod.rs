@@ -14,6 +14,7 @@ mod import;
 mod jsonl;
 mod local;
 mod output;
+mod start;
 mod stop;
 mod wordnet;
 
@@ -62,7 +63,7 @@ fn run(cli: Cli, screen: &mut Screen) -> Result<u8, Failure> {
     match verb {
         Verb::Pki(verb) => local::pki(verb, screen)?,
         Verb::Config(verb) => local::config(verb, screen)?,
-        Verb::Node(Node::Start(start)) => return local::start(&start),
+        Verb::Node(Node::Start(start)) => return start::start(&start),
         Verb::Completions { shell } => local::completions(shell, screen)?,
         Verb::Version => version(screen)?,
         Verb::Dev(dev) => return dev::run(&dev, screen),

@@ -61,7 +61,7 @@ async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(),
     };
     let stopping = async move {
         // An error means that nobody can ask any more, which is as good as being asked.
-        stop.wait_for(|stop| *stop).await.map_or((), |_| ());
+        drop(stop.wait_for(|stop| *stop).await);
     };
     let ran = run(inputs, stopping).await;
     // The last answers go out before the process does.
