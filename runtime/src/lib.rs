@@ -7,6 +7,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod disk;
+mod driver;
 pub mod entropy;
 pub mod frame;
 pub mod handle;
@@ -16,6 +17,9 @@ pub mod observe;
 pub mod pki;
 pub mod principal;
 pub mod resolve;
+mod run;
 pub mod secret;
 pub mod settings;
 pub mod tls;
+
+pub use run::{Inputs, RunError, Started, Stopped, run};

@@ -66,6 +66,11 @@ impl Disk for MemDisk {
         } else {
             let path = PathBuf::from("memory");
             let found = recover(segments).map_err(|e| OpenError::Log { path, error: e.into() })?;
+            if let Some(torn) = &found.torn {
+                shelf.segments.retain(|segment, _| *segment <= torn.segment);
+                let cut = shelf.segments.get_mut(&torn.segment);
+                cut.into_iter().for_each(|bytes| bytes.truncate(torn.offset as usize));
+            }
             (found.writes, found.writer, found.torn)
         };
         let snapshots =

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use continuum_core::wal::{
-    Batch, Header, LogWriter, RecoverError, Recovered, SEGMENT_BYTES, recover,
+    Batch, Header, LogWriter, RecoverError, Recovered, SEGMENT_BYTES, Torn, recover,
 };
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -52,6 +52,9 @@ impl Segments {
             }
             Err(error) => return Err(OpenError::Log { path, error: error.into() }),
         };
+        if let Some(torn) = &recovered.torn {
+            cut(&path, torn).map_err(failed)?;
+        }
         let current = newest(&path).map_err(failed)?;
         Ok((Self { path, current, has_spare: false }, recovered))
     }
@@ -182,6 +185,26 @@ fn read(path: &Path) -> io::Result<Vec<(u64, Bytes)>> {
 fn newest(path: &Path) -> io::Result<Option<File>> {
     let open = |segment: &u64| OpenOptions::new().write(true).open(path.join(name(*segment)));
     numbers(path)?.last().map(open).transpose()
+}
+
+/// Makes a cut durable before the log goes on: what was cut could otherwise come back whole, from its own sectors and
+/// equal ones that a later life wrote over the missing ones.
+fn cut(path: &Path, torn: &Torn) -> io::Result<()> {
+    let mut later = numbers(path)?;
+    later.retain(|segment| *segment > torn.segment);
+    for segment in later.iter().rev() {
+        remove(&path.join(name(*segment)))?;
+    }
+    File::open(path)?.sync_all()?;
+    let file = OpenOptions::new().write(true).open(path.join(name(torn.segment)))?;
+    let length = file.metadata()?.len();
+    let mut at = torn.offset;
+    while at < length {
+        let part = (length - at).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..part as usize], at)?;
+        at += part;
+    }
+    file.sync_all()
 }
 
 /// Removes what an unfinished first batch left.

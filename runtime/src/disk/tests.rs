@@ -226,6 +226,7 @@ fn named(snapshot: u64) -> Write {
         snapshot: SnapshotId(snapshot),
         length: 10,
         position: Position::default(),
+        time_ms: 0,
         configuration: Configuration::default(),
         digest: Digest::default(),
     }

@@ -29,6 +29,10 @@ const GATHER_BYTES: usize = 128 << 10;
 
 /// What goes out.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are messages: a box each would cost more"
+)]
 pub(super) enum Outgoing {
     /// A message.
     Message(Message),

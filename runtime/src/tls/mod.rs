@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::clock::{Clock, TlsTime};
 use crate::principal::{Principal, Role};
@@ -144,6 +145,15 @@ impl Credentials {
                 Err(CredentialsError::NotANode { principal: self.principal.to_string() })
             }
         }
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    #[must_use]
+    pub fn ends_s(&self) -> u64 {
+        let parsed = X509Certificate::from_der(&self.chain[0]);
+        let ends =
+            parsed.map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp());
+        u64::try_from(ends).unwrap_or(0)
     }
 
     /// Checks that the certificate is good under its own authority now, so that a node with an expired certificate says
