@@ -111,8 +111,10 @@ pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, P
         let response = ([(header::CONTENT_TYPE, bytes)], Body::from(value)).into_response();
         return Ok(with_tag(response, Some(&tag)));
     }
-    let mut body =
-        json!({ "key": Text(key), "value": Text(value), "siblings": texts(&register.siblings) });
+    let mut body = json!({ "key": Text(key), "value": Text(value) });
+    if register.siblings.len() > 1 {
+        body["siblings"] = json!(texts(&register.siblings));
+    }
     match &tag {
         Tag::Revision(revision) => body["revision"] = (*revision).into(),
         Tag::Context(context) => body["context"] = token::context(context).into(),

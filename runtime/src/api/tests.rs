@@ -213,6 +213,7 @@ async fn a_read_is_json_or_raw_and_absent_is_a_problem_with_its_context() {
     let world = World::new(Outcome::Value(Value::Register(register)));
     let answer = world.ask("GET", "/v1/namespaces/ns/kv/sky", Body::empty()).await;
     assert_eq!(answer.json()["value"], "blue");
+    assert!(answer.json()["siblings"].is_null());
     let tag = answer.headers[header::ETAG].to_str().expect("ASCII").to_owned();
     assert!(token::parse_tag(&tag).is_some(), "{tag}");
     let raw =

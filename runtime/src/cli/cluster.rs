@@ -1,6 +1,6 @@
 //! Verbs about the federation and its namespaces.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Cluster, Ns};
 use super::client::{Call, Client};
@@ -113,13 +113,10 @@ pub(super) fn said(body: &Value, words: &str, screen: &mut Screen) -> Result<(),
     }
 }
 
-/// A JSON object of one member.
-pub(super) fn one(name: &str, value: impl Into<Value>) -> Value {
-    json!({ name: value.into() })
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -38,7 +38,8 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
 async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let peer = &settings.peer;
-    let credentials = Credentials::load(&peer.ca, &peer.cert, &peer.key).map_err(|e| refused(&e))?;
+    let credentials =
+        Credentials::load(&peer.ca, &peer.cert, &peer.key).map_err(|e| refused(&e))?;
     let acceptor = acceptor(&settings.api, &clock)?;
     let listener = listen(&settings.api).await?;
     let metrics = Arc::new(Metrics::new());

@@ -13,13 +13,12 @@ use std::time::Duration;
 use std::{env, io};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::args::Dev;
 use super::client::{Call, Client};
-use super::cluster::one;
 use super::exit::{self, Failure};
 use super::local::{DevState, state_file};
 use super::output::{Screen, say};
@@ -47,6 +46,26 @@ pub(super) fn run(dev: &Dev, screen: &mut Screen) -> Result<u8, Failure> {
         children.stop().await;
         ended.map(|()| 0)
     })
+}
+
+/// What is told on stdout, once, when writes commit.
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    api: Vec<String>,
+    data: PathBuf,
+    nodes: Vec<ReadyNode>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReadyNode {
+    id: String,
+    pid: u32,
+    api: String,
+    peer: String,
+    data: PathBuf,
+    /// The words that start it again after it ended.
+    restart: Vec<String>,
 }
 
 /// The processes of the nodes.
@@ -79,7 +98,7 @@ impl Children {
             ready = self.ready() => ready?,
         }
         self.publish()?;
-        screen.json(&self.line(layout)?)?;
+        screen.line(serde_json::to_vec(&self.line(layout)?).unwrap_or_default())?;
         screen.finish()?;
         let first = &layout.nodes[0].api;
         say(format!(
@@ -142,24 +161,20 @@ impl Children {
     }
 
     /// The one line of stdout.
-    fn line(&self, layout: &Layout) -> Result<Value, Failure> {
-        let mut nodes = Vec::new();
-        for Node { node, process, .. } in &self.all {
-            nodes.push(json!({
-                "id": node.id.to_string(),
-                "pid": process.id(),
-                "api": node.api,
-                "peer": node.peer,
-                "data": node.data,
-                "restart": words(node)?,
-            }));
-        }
-        let api: Vec<&str> = self.all.iter().map(|node| node.node.api.as_str()).collect();
-        let mut line = one("ready", true);
-        line["api"] = api.into();
-        line["data"] = json!(layout.root);
-        line["nodes"] = nodes.into();
-        Ok(line)
+    fn line(&self, layout: &Layout) -> Result<Ready, Failure> {
+        let nodes = self.all.iter().map(|Node { node, process, .. }| {
+            Ok(ReadyNode {
+                id: node.id.to_string(),
+                pid: process.id(),
+                api: node.api.clone(),
+                peer: node.peer.clone(),
+                data: node.data.clone(),
+                restart: words(node)?,
+            })
+        });
+        let api = self.all.iter().map(|node| node.node.api.clone()).collect();
+        let nodes = nodes.collect::<Result<_, Failure>>()?;
+        Ok(Ready { ready: true, api, data: layout.root.clone(), nodes })
     }
 
     /// Leaves the URLs for other commands of this user.
