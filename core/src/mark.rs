@@ -244,6 +244,7 @@ pub mod instrument {
         "node.boots.restarted",
         "node.boots.stale",
         "node.boots.wrong_store",
+        "node.checkpoint.file_kept",
         "node.checkpoint.group",
         "node.checkpoint.named_again",
         "node.checkpoint.node",

@@ -15,6 +15,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::api::Measures;
+
 /// One label that says why or how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Why {
@@ -64,6 +66,7 @@ pub struct Metrics {
     peers: Gauge,
     connections: Gauge,
     certificate_expiry: Gauge<f64, AtomicU64>,
+    http: Measures,
     state: StateGauges,
 }
 
@@ -110,9 +113,11 @@ impl Metrics {
             peers: Gauge::default(),
             connections: Gauge::default(),
             certificate_expiry: Gauge::default(),
+            http: Measures::default(),
             state: StateGauges::default(),
         };
         metrics.register_io();
+        metrics.http.register(&mut metrics.registry);
         metrics.register_state();
         metrics
     }
@@ -175,6 +180,11 @@ impl Metrics {
     #[must_use]
     pub fn rejections(&self, reason: &str) -> u64 {
         self.rejected.get_or_create(&Why { reason: reason.to_owned() }).get()
+    }
+
+    /// What is counted about HTTP.
+    pub(crate) const fn http(&self) -> &Measures {
+        &self.http
     }
 
     /// A handshake failed.

@@ -3,6 +3,7 @@
 //! Lines go to stderr. Keys, values and seeds never do.
 
 use std::fmt::Display;
+use std::io::IsTerminal as _;
 
 use continuum_core::machine::Now;
 use continuum_core::node::api::Notice;
@@ -26,6 +27,7 @@ pub fn begin(settings: &LogSettings) -> Result<(), SettingsError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);
     // An earlier call in the same process has its way.
     let _ = match settings.format {

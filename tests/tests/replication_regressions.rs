@@ -36,8 +36,8 @@ fn give(world: &mut World, from: usize, to: usize, message: Message) {
 
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
-/// Writes a at 0, b at 1 and c at 0, where c has seen a alone, with stamps a > b > c by the wall; gives them to replica 2
-/// in every order; and returns what it then reads.
+/// Writes a at 0, b at 1 and c at 0, where c has seen a alone, with stamps a > b > c by the wall; gives them to
+/// replica 2 in every order; and returns what it then reads.
 fn finals(strategy: Strategy) -> Vec<(Option<Bytes>, Vec<Bytes>)> {
     let run = |order: &[usize; 3]| {
         let mut world = quiet(Setup { strategy, ..Setup::default() });

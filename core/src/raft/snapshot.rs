@@ -314,6 +314,12 @@ impl Raft {
         self.send(from, Message::Appended { term: self.term, matched: position }, out);
     }
 
+    /// The side file that a snapshot on its way in is written to: needed until it is complete or given up.
+    #[must_use]
+    pub fn incoming_file(&self) -> Option<SnapshotId> {
+        self.incoming.as_ref().map(|incoming| incoming.id)
+    }
+
     /// Replaces the log by a complete snapshot.
     fn install(&mut self, incoming: Incoming, out: &mut Outbox<Action>) {
         reach!("raft.snapshot.installed");

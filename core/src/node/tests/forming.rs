@@ -101,7 +101,7 @@ fn a_wiped_learner_comes_back_and_a_wiped_voter_does_not() {
     let mut world = World::new(4, 6);
     world.bootstrap = vec![0];
     found(&mut world, 3);
-    world.run(6000);
+    world.run(8000);
     let outcome = world.ask(3, put("notes", "k", "kept"));
     assert!(is_committed(&outcome), "{outcome:?}");
     world.run(3000);

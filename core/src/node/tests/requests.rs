@@ -230,6 +230,43 @@ fn a_leader_that_nobody_reaches_serves_no_stale_read() {
     assert_eq!(value(world.ask(old, get("locks", "k"))), Some(b"new".to_vec()));
 }
 
+#[test]
+fn what_another_leader_logged_in_its_place_is_not_the_proposal() {
+    for seed in 0..4 {
+        let mut world = federation(3, 50 + seed);
+        world.run(3000);
+        let old = leader(&world, GroupId(1));
+        world.isolate(old);
+        // Several, so that one of them stands where the next leader logs a command.
+        let keys = ["a", "b", "c", "d"];
+        let writes = keys.map(|key| (key, world.request(old, put("locks", key, "mine"))));
+        let other = put_with("locks", "k", "theirs", Level::Durable, session(4, 0));
+        assert!(is_committed(&world.ask((old + 1) % 3, other)));
+        world.isolated.clear();
+        world.run(8000);
+        for (key, write) in writes {
+            let outcome = world.reply(old, write).expect("answered").clone();
+            let happened = value(world.ask(old, get("locks", key))).is_some();
+            assert_eq!(happened, is_committed(&outcome), "{key}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_answer_is_unknown_without_a_session_and_found_again_with_one() {
+    let mut world = federation(3, 22);
+    world.run(3000);
+    let old = leader(&world, GroupId(1));
+    let other = (old + 1) % 3;
+    let without = world.request(other, put("locks", "k", "v"));
+    let with = put_with("locks", "l", "v", Level::Durable, session(5, 0));
+    let with = world.request(other, with);
+    world.cut(other);
+    world.run(4000);
+    assert_eq!(world.reply(other, without), Some(&Outcome::Unknown { reached: None }));
+    assert!(world.reply(other, with).is_some_and(is_committed));
+}
+
 /// Something that happens to the small world.
 #[derive(Clone, Debug)]
 enum Deed {
