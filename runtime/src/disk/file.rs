@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use continuum_core::codec;
 use continuum_core::id::{StoreId, Token};
 use continuum_core::limits::LOG_BATCH_BYTES_MAX;
-use continuum_core::wal::{Batch, Header, LogWriter, SnapshotId, Write};
+use continuum_core::wal::{Batch, Header, LogWriter, Recovered, SnapshotId, Write};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::directory::{Directory, unusable};
@@ -47,35 +47,11 @@ impl FileDisk {
 
 impl Disk for FileDisk {
     fn open(&mut self, holder: Holder, fresh: StoreId) -> Result<Opened, OpenError> {
-        let directory = Directory::open(&self.path, holder, fresh)?;
-        let store = directory.store;
-        let Holder { federation, node } = holder;
-        let header = Header { federation, node, store, lane: 0 };
-        let (segments, recovered) = Segments::open(&directory, header)?;
-        let side = directory.side();
-        let (side, snapshots) =
-            SideFiles::open(side.clone(), &recovered.writes).map_err(|e| unusable(&side, e))?;
-        let mut reserve = Reserve::new(directory.reserve(), self.reserve_bytes);
-        let has_reserve = reserve.keep().map_err(|e| unusable(&directory.reserve(), e))?;
-        let (told, done) = unbounded_channel();
-        let (jobs, queue) = channel();
-        let worker = Worker {
-            has_begun: directory.has_begun(),
-            directory,
-            segments,
-            side,
-            reserve,
-            writer: recovered.writer,
-            is_full: !has_reserve,
-            is_idle: false,
-            told,
-            queue,
-            backlog: VecDeque::new(),
-        };
+        let (worker, opened, jobs) = Worker::open(&self.path, self.reserve_bytes, holder, fresh)?;
         let thread = std::thread::Builder::new().name("continuum-disk".to_owned());
         let thread = thread.spawn(|| worker.run()).map_err(|e| unusable(&self.path, e))?;
         (self.jobs, self.thread) = (Some(jobs), Some(thread));
-        Ok(Opened { store, writes: recovered.writes, snapshots, torn: recovered.torn, done })
+        Ok(opened)
     }
 
     fn submit(&mut self, job: Job) {
@@ -128,6 +104,41 @@ struct Worker {
 }
 
 impl Worker {
+    fn open(
+        path: &Path,
+        reserve_bytes: u64,
+        holder: Holder,
+        fresh: StoreId,
+    ) -> Result<(Self, Opened, Sender<Job>), OpenError> {
+        let directory = Directory::open(path, holder, fresh)?;
+        let store = directory.store;
+        let Holder { federation, node } = holder;
+        let header = Header { federation, node, store, lane: 0 };
+        let (segments, recovered) = Segments::open(&directory, header)?;
+        let Recovered { writes, writer, torn, .. } = recovered;
+        let side = directory.side();
+        let (side, snapshots) =
+            SideFiles::open(side.clone(), &writes).map_err(|e| unusable(&side, e))?;
+        let mut reserve = Reserve::new(directory.reserve(), reserve_bytes);
+        let has_reserve = reserve.keep().map_err(|e| unusable(&directory.reserve(), e))?;
+        let (told, done) = unbounded_channel();
+        let (jobs, queue) = channel();
+        let worker = Self {
+            has_begun: directory.has_begun(),
+            directory,
+            segments,
+            side,
+            reserve,
+            writer,
+            is_full: !has_reserve,
+            is_idle: false,
+            told,
+            queue,
+            backlog: VecDeque::new(),
+        };
+        Ok((worker, Opened { store, writes, snapshots, torn, done }, jobs))
+    }
+
     fn run(mut self) {
         if self.is_full {
             self.tell(Done::Full(true));
@@ -329,4 +340,92 @@ impl Worker {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use continuum_core::id::{FederationId, GroupId, NodeId, Term};
+
+    use super::*;
+
+    const HOLDER: Holder = Holder { federation: FederationId([1; 16]), node: NodeId([2; 16]) };
+    const RESERVE: u64 = 64 << 10;
+
+    fn worker(path: &Path, reserve: u64) -> (Worker, Opened, Sender<Job>) {
+        Worker::open(path, reserve, HOLDER, StoreId([3; 16])).unwrap()
+    }
+
+    fn told(opened: &mut Opened) -> Vec<Done> {
+        let all = std::iter::from_fn(|| opened.done.try_recv().ok());
+        all.filter(|done| !matches!(done, Done::Space { .. })).collect()
+    }
+
+    fn write(seq: u64) -> Job {
+        let write = Write::Hard { group: GroupId(0), term: Term(seq), vote: None };
+        Job::Persist(Token { lane: 0, seq }, write)
+    }
+
+    #[test]
+    fn a_full_disk_gives_up_the_reserve_waits_and_takes_it_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut worker, mut opened, jobs) = worker(&dir.path().join("data"), RESERVE);
+        let reserve = worker.directory.reserve();
+        assert!(reserve.exists());
+        jobs.send(write(1)).unwrap();
+        let tries = Cell::new(0);
+        // Full three times: the first gives up the reserve, the others wait for jobs or a moment.
+        let done = worker.attempt(|_| {
+            tries.set(tries.get() + 1);
+            if tries.get() <= 3 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        assert!(done.is_ok() && tries.get() == 4 && !reserve.exists());
+        assert_eq!(told(&mut opened), [Done::Full(true)], "told once");
+        // What came meanwhile is not lost, and the end of the shortage is noticed.
+        let mut newest = Token::default();
+        assert!(worker.turn(&mut newest).is_ok() && worker.turn(&mut newest).is_ok());
+        let told = told(&mut opened);
+        assert!(
+            matches!(told[..], [Done::Persisted { writes: 1, .. }, Done::Full(false)]),
+            "{told:?}"
+        );
+        assert!(reserve.exists());
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_full_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut worker, _opened, jobs) = worker(&dir.path().join("data"), RESERVE);
+        jobs.send(Job::Stop).unwrap();
+        let done = worker.attempt(|_| Err(io::ErrorKind::StorageFull.into()));
+        assert!(matches!(done, Err(End::Stopped)));
+    }
+
+    #[test]
+    fn without_room_for_the_reserve_the_store_is_full_and_yet_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = Reserve::new(dir.path().join("any"), 0).free();
+        let mut disk = FileDisk::new(dir.path().join("data"), free + (1 << 30));
+        let mut opened = disk.open(HOLDER, StoreId([3; 16])).unwrap();
+        disk.submit(write(1));
+        disk.submit(Job::Stop);
+        let all: Vec<Done> = std::iter::from_fn(|| opened.done.blocking_recv()).collect();
+        assert_eq!(all[0], Done::Full(true));
+        assert!(all.iter().any(|done| matches!(done, Done::Persisted { .. })), "{all:?}");
+    }
+
+    #[test]
+    fn a_disk_that_fails_says_so_and_tries_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let mut disk = FileDisk::new(path.clone(), RESERVE);
+        let mut opened = disk.open(HOLDER, StoreId([3; 16])).unwrap();
+        std::fs::remove_dir_all(path.join("lane-0")).unwrap();
+        disk.submit(write(1));
+        disk.submit(write(2));
+        let all: Vec<Done> = std::iter::from_fn(|| opened.done.blocking_recv()).collect();
+        assert!(matches!(all.last(), Some(Done::Failed { token: Token { seq: 1.., .. }, .. })));
+        assert!(!all.iter().any(|done| matches!(done, Done::Persisted { .. })), "{all:?}");
+    }
 }

@@ -62,6 +62,7 @@ pub struct Report(News);
 enum News {
     Up(Box<Up>),
     Down { peer: NodeId, id: u64, plane: Plane },
+    Due { peer: NodeId, plane: Plane },
     Undialled { peer: NodeId, plane: Plane },
     Verified { address: Address, outcome: Result<Identity, Unverified> },
 }
@@ -183,6 +184,7 @@ impl Links {
         match report.0 {
             News::Up(up) => self.up(*up),
             News::Down { peer, id, plane } => self.down(peer, id, plane),
+            News::Due { peer, plane } => self.due(peer, plane),
             News::Undialled { peer, plane } => self.undialled(peer, plane),
             News::Verified { address, outcome } => {
                 self.verifying -= 1;
@@ -305,18 +307,33 @@ impl Links {
         self.count();
     }
 
-    /// Dials whatever plane of a peer needs it.
+    /// Dials whatever plane of a peer needs it, after a pause.
     fn dial(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.is_idle() {
             self.peers.remove(&id);
             return;
         }
-        let Some(address) = peer.route.clone() else { return };
-        for plane in PLANES.into_iter().filter(|plane| peer.needs(*plane)).collect::<Vec<_>>() {
-            let yields = u64::from(id < self.context.me.node) * YIELD_MS;
-            let pause = Duration::from_millis(yields + backoff(peer.failures, &mut self.jitter));
-            let task = dial(Arc::clone(&self.context), id, address.clone(), plane, pause);
+        let yields = u64::from(id < self.context.me.node) * YIELD_MS;
+        for plane in PLANES {
+            if peer.needs(plane) {
+                let pause = yields + backoff(peer.failures, &mut self.jitter);
+                let context = Arc::clone(&self.context);
+                let task = async move {
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                    context.report(News::Due { peer: id, plane }).await;
+                };
+                peer.dials[at(plane)] = Some(tokio::spawn(task).abort_handle());
+            }
+        }
+    }
+
+    /// A pause is over: the plane is dialled unless the peer has dialled meanwhile.
+    fn due(&mut self, id: NodeId, plane: Plane) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.dials[at(plane)] = None;
+        if let Some(address) = peer.route.clone().filter(|_| peer.needs(plane)) {
+            let task = dial(Arc::clone(&self.context), id, address, plane);
             peer.dials[at(plane)] = Some(tokio::spawn(task).abort_handle());
         }
     }
@@ -388,15 +405,8 @@ async fn listen(context: Arc<Context>, listener: TcpListener) {
     }
 }
 
-/// Dials one plane of a peer once, after a pause.
-async fn dial(
-    context: Arc<Context>,
-    peer: NodeId,
-    address: Address,
-    plane: Plane,
-    pause: Duration,
-) {
-    tokio::time::sleep(pause).await;
+/// Dials one plane of a peer once.
+async fn dial(context: Arc<Context>, peer: NodeId, address: Address, plane: Plane) {
     let purpose = Purpose::Carry(plane);
     match context.dial(&address.0, purpose, Some(peer)).await {
         Ok(greeted) => {

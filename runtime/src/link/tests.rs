@@ -203,11 +203,11 @@ async fn a_process_that_the_core_refuses_is_told_and_the_link_before_stays() {
             ann.links.handle(report);
         }
     };
-    let event = timeout(PATIENCE, event).await.unwrap();
+    let (event, _) = tokio::join!(timeout(PATIENCE, event), second.connected());
+    let event = event.unwrap();
     assert!(matches!(event, Event::Connected { peer: BEN, boot, .. } if boot == clone));
     ann.links.refuse(BEN, Refusal::Cloned);
     ann.links.settle();
-    second.connected().await;
     let told = timeout(PATIENCE, second.links.control.recv()).await.unwrap().unwrap();
     assert_eq!(told.message, Message::Refused(Refusal::Cloned));
     // The first process still has its link.
