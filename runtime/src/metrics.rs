@@ -1,7 +1,7 @@
 //! Figures for Prometheus: an explicit registry, so that several nodes can live in one process.
 //!
-//! Counters are raised where things happen; gauges of the node's state are set from its status when somebody asks. Every
-//! refusal is a count by its reason.
+//! Counters are raised where things happen; gauges of the node's state are set from its status when somebody asks.
+//! Every refusal is a count by its reason.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Who a certificate is for: the SAN URIs `spiffe://<federation>/node/<node>` and `spiffe://<federation>/client/<name>`.
+//! Who holds a certificate: the SAN URIs `spiffe://<federation>/node/<node>` and `spiffe://<federation>/client/<name>`.
 //!
 //! A certificate with no such URI, or with more than one, is for nobody. Names and addresses in it are not looked at:
 //! who answers is proved by the identity alone, wherever it answers.

@@ -1,4 +1,4 @@
-//! Three nodes in one process, as in production: files, TLS, loopback. They form a federation, agree, and survive a stop.
+//! Three nodes in one process, as in production: files, TLS, loopback. They form a federation, agree, survive a stop.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! Links to peers: a listener, dials, and of each peer one connection for each class of messages.
 //!
 //! The driver owns [`Links`]; tasks own the connections and report to it through bounded queues. Who may be linked is
-//! the core's decision, asked by an event for each process of a peer; what is here is which connections make a link, and
-//! that a link is tried again.
+//! the core's decision, asked by an event for each process of a peer; here is which connections make a link, and that a
+//! link is tried again.
 
 mod carry;
 mod gate;

@@ -1,7 +1,7 @@
 //! TLS for peers and for the API: 1.3 alone, certificates of one authority at both ends, no resumption, no 0-RTT.
 //!
 //! Who a peer is comes from its certificate's SAN URI (`principal`), checked inside the handshake, so that a wrong
-//! certificate is answered with a TLS alert. Names and addresses prove nothing here: an identity may move between hosts.
+//! certificate is answered with a TLS alert. Names and addresses prove nothing here: identities may move between hosts.
 
 mod verify;
 
