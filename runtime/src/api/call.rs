@@ -1,0 +1,185 @@
+//! One HTTP request, read whole and within bounds, before anything is asked of the core.
+//!
+//! Memory for bodies is taken from one budget for all connections, so that many large or slow bodies are refused with
+//! 429 instead of growing the process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, header};
+use bytes::Bytes;
+use continuum_core::node::api::Session;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::input::{BODY_BYTES_MAX, Params};
+use super::problem::{BODY_TIMEOUT, BODY_TOO_LARGE, BUSY, Problem};
+use super::token::{self, Tag};
+use super::{Api, uri};
+
+/// A body arrives within this, or its connection is not worth its memory.
+const BODY_TIMEOUT_S: u64 = 30;
+
+/// The longest idempotency key: a UUID is 36.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct Call {
+    segments: Vec<Bytes>,
+    pub(super) params: Params,
+    headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// The body's share of the budget, held as long as the request.
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+impl Call {
+    /// Reads a request to its end.
+    pub(super) async fn read(api: &Api, request: Request) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let segments = segments(&parts)?;
+        let params = Params::new(parts.uri.query())?;
+        let share = share(api, &parts.headers)?;
+        let body = if share.is_some() { collect(body).await? } else { Bytes::new() };
+        Ok(Self { segments, params, headers: parts.headers, body, _share: share })
+    }
+
+    /// The namespace in the path. A name is ASCII; what is not becomes a name that no namespace has.
+    pub(super) fn namespace(&self) -> String {
+        self.segments
+            .get(2)
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// The key in the path.
+    pub(super) fn key(&self) -> Bytes {
+        self.segments.get(4).cloned().unwrap_or_default()
+    }
+
+    /// A header as text.
+    fn text(&self, name: &HeaderName) -> Result<Option<&str>, Problem> {
+        let Some(value) = self.headers.get(name) else { return Ok(None) };
+        value.to_str().map(Some).map_err(|_| {
+            Problem::invalid(format!("the header {name} is not ASCII"), "send visible ASCII only")
+        })
+    }
+
+    /// Whether the client asked for bytes.
+    pub(super) fn wants_raw(&self) -> bool {
+        self.headers.get_all(header::ACCEPT).iter().any(|value| {
+            value.to_str().is_ok_and(|value| value.contains("application/octet-stream"))
+        })
+    }
+
+    /// Whether the body is JSON rather than a raw value.
+    pub(super) fn is_json(&self) -> bool {
+        self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(
+            |kind| {
+                kind.split(';')
+                    .next()
+                    .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+            },
+        )
+    }
+
+    /// What `If-Match` says was read.
+    pub(super) fn if_match(&self) -> Result<Option<Tag>, Problem> {
+        let Some(text) = self.text(&header::IF_MATCH)? else { return Ok(None) };
+        token::parse_tag(text).map(Some).ok_or_else(|| {
+            Problem::invalid(
+                "If-Match is not an entity tag of this API",
+                "use the ETag of a read, unchanged",
+            )
+        })
+    }
+
+    /// Whether the write is for an absent value only.
+    pub(super) fn if_none_match(&self) -> Result<bool, Problem> {
+        match self.text(&header::IF_NONE_MATCH)?.map(str::trim) {
+            None => Ok(false),
+            Some("*") => Ok(true),
+            Some(_) => Err(Problem::invalid(
+                "If-None-Match has another text than `*`",
+                "use `*`, or If-Match",
+            )),
+        }
+    }
+
+    /// The session that makes a retry of this write harmless.
+    pub(super) fn session(&self) -> Result<Option<Session>, Problem> {
+        let Some(key) = self.headers.get("idempotency-key") else { return Ok(None) };
+        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+            let mend = format!(
+                "use 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, chosen at random for each write"
+            );
+            return Err(Problem::invalid(
+                "the Idempotency-Key has a length that it may not have",
+                mend,
+            ));
+        }
+        Ok(Some(token::session(key.as_bytes())))
+    }
+}
+
+/// The decoded segments of the path.
+fn segments(parts: &Parts) -> Result<Vec<Bytes>, Problem> {
+    let path = parts.uri.path();
+    let segments = path.split('/').skip(1).map(|segment| uri::decode(segment, false));
+    segments.collect::<Option<_>>().ok_or_else(|| {
+        Problem::invalid("the path has a broken %-escape", "encode `%` itself as %25")
+    })
+}
+
+/// Takes the body's share of the budget; `None` when there is no body.
+fn share(api: &Api, headers: &HeaderMap) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let bytes: usize = if is_chunked { BODY_BYTES_MAX } else { length.unwrap_or(0) };
+    if bytes == 0 {
+        return Ok(None);
+    }
+    if bytes > BODY_BYTES_MAX {
+        return Err(too_large());
+    }
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    Arc::clone(&api.bodies).try_acquire_many_owned(kib).map(Some).map_err(|_| {
+        Problem::new(
+            &BUSY,
+            "the node holds as many bodies as it takes",
+            "wait a moment and repeat the request",
+        )
+    })
+}
+
+async fn collect(body: Body) -> Result<Bytes, Problem> {
+    let limited = Limited::new(body, BODY_BYTES_MAX);
+    let collected =
+        tokio::time::timeout(Duration::from_secs(BODY_TIMEOUT_S), limited.collect()).await;
+    match collected {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => {
+            Err(Problem::invalid(format!("the body could not be read: {error}"), "send it whole"))
+        }
+        Err(_) => {
+            let detail = format!("the body was not whole after {BODY_TIMEOUT_S} s");
+            Err(Problem::new(
+                &BODY_TIMEOUT,
+                detail,
+                "send it in smaller parts, or over a faster link",
+            ))
+        }
+    }
+}
+
+fn too_large() -> Problem {
+    let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
+    Problem::new(&BODY_TOO_LARGE, detail, "split it into several requests")
+        .with("limit", BODY_BYTES_MAX.into())
+}

@@ -1,0 +1,475 @@
+//! What clients send: JSON bodies and queries, made into the core's requests.
+//!
+//! A body that cannot be read names the place: line and column when it is not JSON or has another shape, and the
+//! member (`writes[3].edits[0]`) when its parts do not fit together. Bounds of keys and values are the core's.
+
+use bytes::Bytes;
+use continuum_core::limits::{BATCH_WRITES_MAX, PAGE_ROWS_MAX};
+use continuum_core::node::api::{
+    Change, Context, Edit, Expected, Level, Mutation, Policy, Request, Strategy,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::problem::{MALFORMED_JSON, Problem};
+use super::shape::Text;
+use super::{token, uri};
+
+/// Bytes of one body. A request of the core's size fits in also where every byte of it is escaped or in base64.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// The body of a batch.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchShape {
+    /// The writes, in order.
+    pub writes: Vec<WriteShape>,
+}
+
+/// One atomic write of one key.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteShape {
+    /// The key.
+    pub key: Text,
+    /// What is changed.
+    pub edits: Vec<EditShape>,
+    /// The token of what was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+/// Changes of one field, done in the order of the members here.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditShape {
+    /// The field; empty for the key's own value.
+    #[serde(default)]
+    pub field: Text,
+    /// Remove what was observed: the register, or with an empty field the whole record.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delete: bool,
+    /// Set the register.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put: Option<Text>,
+    /// Set the register if it is as expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cas: Option<CasShape>,
+    /// Remove members from the set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<Text>,
+    /// Add members to the set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<Text>,
+    /// Add to the counter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<i64>,
+}
+
+/// A compare-and-set.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CasShape {
+    /// What the register must be.
+    pub expected: ExpectedShape,
+    /// What it becomes; none removes it.
+    #[serde(default)]
+    pub value: Option<Text>,
+}
+
+/// What a register must be: exactly one of these.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectedShape {
+    /// Without a value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
+    /// At this revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// With this value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Text>,
+}
+
+/// The body of a put that is not raw.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutShape {
+    /// The value.
+    pub value: Text,
+    /// The token of what was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+/// The body of a change of a set.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetShape {
+    /// Members to add.
+    #[serde(default)]
+    pub add: Vec<Text>,
+    /// Members to remove.
+    #[serde(default)]
+    pub remove: Vec<Text>,
+    /// The token of what was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+/// The body of a change of a counter.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountShape {
+    /// How much to add; negative to take away.
+    pub add: i64,
+}
+
+/// The body of a change of a record.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordShape {
+    /// What is changed.
+    pub edits: Vec<EditShape>,
+    /// The token of what was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+/// The body that makes a namespace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamespaceShape {
+    /// What it is called.
+    pub name: String,
+    /// How it is replicated.
+    pub consistency: ConsistencyShape,
+    /// How a register with siblings is read; eventual only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<StrategyShape>,
+    /// Shards; eventual only. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u16>,
+    /// Whether losers of the LWW order are dropped for good; eventual only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discard: bool,
+}
+
+/// How a namespace is replicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ConsistencyShape {
+    /// Linearizable, by Raft.
+    Strong,
+    /// Always writable, as CRDTs.
+    Eventual,
+}
+
+/// How a register with siblings is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum StrategyShape {
+    /// The latest write by hybrid logical clock wins.
+    LastWriterWins,
+    /// The write of the highest node wins.
+    HighestNodeWins,
+}
+
+/// The body of `init`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitShape {
+    /// Addresses of the other first voters.
+    #[serde(default)]
+    pub voters: Vec<String>,
+}
+
+/// Reads a body as JSON.
+///
+/// # Errors
+///
+/// A problem that names line and column.
+pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        let place = if body.is_empty() { "the body is empty: ".to_owned() } else { String::new() };
+        Problem::new(&MALFORMED_JSON, format!("{place}{error}"), "mend the body at that place")
+            .with("line", error.line().into())
+            .with("column", error.column().into())
+    })
+}
+
+/// A member that does not fit, by its place.
+fn misfit(place: &str, why: &str) -> Problem {
+    Problem::new(&MALFORMED_JSON, format!("{place}: {why}"), "mend the body at that place")
+        .with("place", place.into())
+}
+
+/// Reads the token of a context.
+///
+/// # Errors
+///
+/// A problem that names the place.
+pub fn context(place: &str, token: Option<&str>) -> Result<Option<Context>, Problem> {
+    let read = |token| {
+        token::parse_context(token)
+            .ok_or_else(|| misfit(place, "not a context token: use the one of a read, unchanged"))
+    };
+    token.map(read).transpose()
+}
+
+impl EditShape {
+    /// The edits that this one stands for.
+    fn edits(self, place: &str) -> Result<Vec<Edit>, Problem> {
+        let mut changes = Vec::with_capacity(1);
+        changes.extend(self.delete.then_some(Change::Delete));
+        changes.extend(self.put.map(|value| Change::Put(value.0)));
+        if let Some(cas) = self.cas {
+            changes.push(cas.change(place)?);
+        }
+        changes.extend(self.remove.into_iter().map(|member| Change::Remove(member.0)));
+        changes.extend(self.add.into_iter().map(|member| Change::Add(member.0)));
+        changes.extend(self.count.map(Change::Count));
+        if changes.is_empty() {
+            return Err(misfit(
+                place,
+                "changes nothing: it needs put, delete, cas, add, remove or count",
+            ));
+        }
+        let field = self.field.0;
+        Ok(changes.into_iter().map(|change| Edit { field: field.clone(), change }).collect())
+    }
+}
+
+impl CasShape {
+    /// The change that this stands for.
+    ///
+    /// # Errors
+    ///
+    /// A problem that names the place, when not exactly one expectation is there.
+    pub fn change(self, place: &str) -> Result<Change, Problem> {
+        let ExpectedShape { absent, revision, value } = self.expected;
+        let expected = match (absent, revision, value) {
+            (true, None, None) => Expected::Absent,
+            (false, Some(revision), None) => Expected::Revision(revision),
+            (false, None, Some(value)) => Expected::Value(value.0),
+            _ => {
+                return Err(misfit(
+                    place,
+                    "expected needs exactly one of absent, revision and value",
+                ));
+            }
+        };
+        Ok(Change::Cas { expected, value: self.value.map(|value| value.0) })
+    }
+}
+
+/// The mutation of one key.
+///
+/// # Errors
+///
+/// A problem that names the place.
+pub fn mutation(place: &str, write: WriteShape) -> Result<Mutation, Problem> {
+    let dot = if place.is_empty() { "" } else { "." };
+    let context = context(&format!("{place}{dot}context"), write.context.as_deref())?;
+    let mut edits = Vec::with_capacity(write.edits.len());
+    for (at, edit) in write.edits.into_iter().enumerate() {
+        edits.extend(edit.edits(&format!("{place}{dot}edits[{at}]"))?);
+    }
+    if edits.is_empty() {
+        return Err(misfit(place, "has no edits"));
+    }
+    Ok(Mutation { key: write.key.0, edits, context })
+}
+
+/// The mutations of a batch.
+///
+/// # Errors
+///
+/// A problem that names the place.
+pub fn mutations(batch: BatchShape) -> Result<Vec<Mutation>, Problem> {
+    if batch.writes.is_empty() || batch.writes.len() > BATCH_WRITES_MAX {
+        return Err(misfit("writes", &format!("there must be 1 to {BATCH_WRITES_MAX} of them")));
+    }
+    let writes = batch.writes.into_iter().enumerate();
+    writes.map(|(at, write)| mutation(&format!("writes[{at}]"), write)).collect()
+}
+
+impl NamespaceShape {
+    /// The request that makes it.
+    ///
+    /// # Errors
+    ///
+    /// A problem, when a strong namespace is given what only eventual ones have.
+    pub fn policy(&self) -> Result<Policy, Problem> {
+        let eventual_only = self.strategy.is_some() || self.slots.is_some() || self.discard;
+        match self.consistency {
+            ConsistencyShape::Strong if eventual_only => Err(misfit(
+                "consistency",
+                "strategy, slots and discard are for eventual namespaces",
+            )),
+            ConsistencyShape::Strong => Ok(Policy::Strong),
+            ConsistencyShape::Eventual => Ok(Policy::Eventual {
+                strategy: match self.strategy {
+                    None | Some(StrategyShape::LastWriterWins) => Strategy::LastWriterWins,
+                    Some(StrategyShape::HighestNodeWins) => Strategy::HighestNodeWins,
+                },
+                slots: self.slots.unwrap_or(1),
+                discard: self.discard,
+            }),
+        }
+    }
+}
+
+/// The parameters of a query, taken out one by one, so that an unknown one is refused.
+#[derive(Debug)]
+pub struct Params(Vec<(Bytes, Bytes)>);
+
+impl Params {
+    /// Reads a query.
+    ///
+    /// # Errors
+    ///
+    /// A problem for a broken escape.
+    pub fn new(query: Option<&str>) -> Result<Self, Problem> {
+        uri::query(query.unwrap_or_default()).map(Self).ok_or_else(|| {
+            Problem::invalid("the query has a broken %-escape", "encode `%` itself as %25")
+        })
+    }
+
+    /// Takes a parameter.
+    pub fn take(&mut self, name: &str) -> Option<Bytes> {
+        let at = self.0.iter().position(|(found, _)| found == name.as_bytes())?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    /// Takes the level that a write asks for.
+    ///
+    /// # Errors
+    ///
+    /// A problem for another text.
+    pub fn level(&mut self) -> Result<Level, Problem> {
+        let Some(text) = self.take("level") else { return Ok(Level::default()) };
+        std::str::from_utf8(&text).ok().and_then(token::parse_level).ok_or_else(|| {
+            Problem::invalid("level is not a level", "use applied, durable or replicated:N")
+        })
+    }
+
+    /// Takes the greatest number of rows of a page.
+    ///
+    /// # Errors
+    ///
+    /// A problem for another text.
+    pub fn limit(&mut self) -> Result<u32, Problem> {
+        let most = u32::try_from(PAGE_ROWS_MAX).unwrap_or(u32::MAX);
+        let Some(text) = self.take("limit") else { return Ok(most) };
+        let number = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+        number.filter(|limit| (1..=most).contains(limit)).ok_or_else(|| {
+            Problem::invalid("limit is out of range", format!("use a number from 1 to {most}"))
+        })
+    }
+
+    /// Takes the cursor after which a page begins.
+    ///
+    /// # Errors
+    ///
+    /// A problem for another text.
+    pub fn after(&mut self) -> Result<Option<Bytes>, Problem> {
+        let Some(text) = self.take("after") else { return Ok(None) };
+        token::parse_cursor(&text).map(Some).ok_or_else(|| {
+            Problem::invalid("after is not a cursor", "use `next` of the page before, unchanged")
+        })
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    ///
+    /// A problem that names a parameter that nothing took.
+    pub fn finish(self) -> Result<(), Problem> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(Problem::invalid(
+                format!("the route has no parameter `{}`", String::from_utf8_lossy(name)),
+                "leave it out",
+            )),
+        }
+    }
+}
+
+/// The request of `init`.
+#[must_use]
+pub fn init(shape: InitShape) -> Request {
+    let voters = shape.voters.into_iter().map(continuum_core::discovery::Address).collect();
+    Request::Init { voters }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detail<T: std::fmt::Debug>(result: Result<T, Problem>) -> String {
+        result.map_or_else(|problem| problem.detail, |found| format!("no problem: {found:?}"))
+    }
+
+    #[test]
+    fn malformed_json_names_line_and_column() {
+        let problem = json::<BatchShape>(b"{\n \"writes\": [}").err().map(|problem| problem.body());
+        let body = problem.unwrap_or_default();
+        assert_eq!((body["line"].as_u64(), body["column"].as_u64()), (Some(2), Some(13)), "{body}");
+        assert_eq!(body["code"], "malformed_json");
+    }
+
+    #[test]
+    fn another_shape_names_the_member() {
+        assert!(detail(json::<SetShape>(br#"{"ad":["x"]}"#)).contains("unknown field `ad`"));
+        assert!(detail(json::<CountShape>(br#"{"add":1.5}"#)).contains("line 1 column"));
+        assert!(detail(json::<CountShape>(b"")).contains("the body is empty"));
+    }
+
+    #[test]
+    fn an_edit_that_changes_nothing_is_named_by_its_place() {
+        let text = br#"{"writes":[{"key":"a","edits":[{"put":"1"}]},{"key":"b","edits":[{"field":"f"}]}]}"#;
+        let batch = json::<BatchShape>(text).and_then(mutations);
+        assert!(detail(batch).starts_with("writes[1].edits[0]: changes nothing"));
+    }
+
+    #[test]
+    fn an_edit_keeps_its_order() {
+        let text =
+            br#"{"key":"k","edits":[{"field":"f","add":["x","y"],"remove":["z"],"count":-2}]}"#;
+        let mutation = json::<WriteShape>(text).and_then(|write| mutation("", write));
+        let changes = mutation
+            .map(|mutation| mutation.edits.into_iter().map(|edit| edit.change).collect::<Vec<_>>());
+        let bytes = Bytes::from_static;
+        let expected = [
+            Change::Remove(bytes(b"z")),
+            Change::Add(bytes(b"x")),
+            Change::Add(bytes(b"y")),
+            Change::Count(-2),
+        ];
+        assert_eq!(changes.ok().as_deref(), Some(&expected[..]));
+    }
+
+    #[test]
+    fn a_cas_expects_exactly_one_thing() {
+        let none = CasShape::default().change("cas");
+        assert!(detail(none).contains("exactly one"));
+        let two = json::<CasShape>(br#"{"expected":{"absent":true,"revision":3}}"#);
+        assert!(detail(two.and_then(|cas| cas.change("cas"))).contains("exactly one"));
+    }
+
+    #[test]
+    fn strong_namespaces_have_no_slots() {
+        let shape = json::<NamespaceShape>(br#"{"name":"a","consistency":"strong","slots":2}"#);
+        assert!(detail(shape.and_then(|shape| shape.policy())).contains("eventual"));
+    }
+
+    #[test]
+    fn unknown_parameters_are_refused() {
+        let params = Params::new(Some("levle=durable"));
+        assert!(detail(params.and_then(Params::finish)).contains("levle"));
+        let mut params = Params(vec![(Bytes::from_static(b"limit"), Bytes::from_static(b"1001"))]);
+        assert!(detail(params.limit()).contains("out of range"));
+    }
+}

@@ -1,0 +1,296 @@
+//! The HTTP API: JSON under `/v1`, metrics and probes, on top of the [`Handle`] into the driver.
+//!
+//! One table, [`ROUTES`], drives the router and the documentation test. A route turns one HTTP request into one
+//! request of the core and its outcome into one answer; it decides no protocol question, keeps no state and retries
+//! nothing. Every error is problem+json, those of unknown routes and wrong methods included.
+
+mod call;
+mod guard;
+pub mod input;
+pub mod output;
+pub mod problem;
+mod routes;
+pub mod serve;
+pub mod shape;
+#[cfg(test)]
+mod tests;
+pub mod token;
+pub mod uri;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
+
+use crate::handle::Handle;
+use crate::metrics::Metrics;
+use call::Call;
+use problem::{Kind, METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE};
+
+/// Kibibytes of bodies held at once, all connections together: past it new bodies are answered with 429.
+const BODIES_KIB_MAX: usize = 256 << 10;
+
+/// What a route does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Whether the process lives.
+    Live,
+    /// Whether it is ready to serve.
+    Ready,
+    /// Metrics, for Prometheus.
+    Metrics,
+    /// What the node knows of itself.
+    Status,
+    /// The members of the federation.
+    Members,
+    /// Found a federation.
+    Init,
+    /// All namespaces.
+    Namespaces,
+    /// Make a namespace.
+    CreateNamespace,
+    /// One namespace.
+    Namespace,
+    /// Delete a namespace.
+    DeleteNamespace,
+    /// A page of keys.
+    Keys,
+    /// Read a register.
+    Get,
+    /// Set a register.
+    Put,
+    /// Remove what was observed of a key or field.
+    Delete,
+    /// Compare and set.
+    Cas,
+    /// The members of a set.
+    SetMembers,
+    /// Add to and remove from a set.
+    SetChange,
+    /// The value of a counter.
+    Count,
+    /// Add to a counter.
+    CountAdd,
+    /// All fields of a key.
+    Record,
+    /// Change fields of a key, atomically.
+    RecordChange,
+    /// Many writes in one request.
+    Batch,
+    /// A page of whole rows.
+    Rows,
+}
+
+/// One route.
+#[derive(Debug)]
+pub struct Route {
+    /// Its method.
+    pub method: &'static str,
+    /// Its path; a part in braces is one percent-encoded segment.
+    pub path: &'static str,
+    /// What it does.
+    pub operation: Operation,
+    /// What it is for, in one line.
+    pub summary: &'static str,
+}
+
+/// Declares the table of routes.
+macro_rules! routes {
+    ($($method:ident $path:literal $operation:ident $summary:literal;)*) => {
+        /// Every route of the API.
+        pub static ROUTES: &[Route] = &[$(Route {
+            method: stringify!($method),
+            path: $path,
+            operation: Operation::$operation,
+            summary: $summary,
+        }),*];
+    };
+}
+
+routes! {
+    GET "/livez" Live "200 while the process lives and is not fenced";
+    GET "/readyz" Ready "200 when ready to serve, else 503 with the reasons";
+    GET "/metrics" Metrics "metrics in the text format of OpenMetrics";
+    GET "/v1/status" Status "what the node knows of itself: groups, shards, memory";
+    GET "/v1/members" Members "the members of the federation and their health, as this node sees them";
+    POST "/v1/init" Init "found a federation, once, on one node";
+    GET "/v1/namespaces" Namespaces "all namespaces";
+    POST "/v1/namespaces" CreateNamespace "make a namespace";
+    GET "/v1/namespaces/{namespace}" Namespace "one namespace";
+    DELETE "/v1/namespaces/{namespace}" DeleteNamespace "delete a namespace and all in it";
+    GET "/v1/namespaces/{namespace}/keys" Keys "keys in order, a page at a time";
+    GET "/v1/namespaces/{namespace}/kv/{key}" Get "read a value; raw with Accept: application/octet-stream";
+    PUT "/v1/namespaces/{namespace}/kv/{key}" Put "set a value: the raw body, or JSON with value and context";
+    DELETE "/v1/namespaces/{namespace}/kv/{key}" Delete "remove a value, or with an empty field the whole record";
+    POST "/v1/namespaces/{namespace}/cas/{key}" Cas "set or remove a value if it is as expected (strong)";
+    GET "/v1/namespaces/{namespace}/sets/{key}" SetMembers "the members of a set (eventual)";
+    POST "/v1/namespaces/{namespace}/sets/{key}" SetChange "add members to and remove them from a set (eventual)";
+    GET "/v1/namespaces/{namespace}/counters/{key}" Count "the value of a counter (eventual)";
+    POST "/v1/namespaces/{namespace}/counters/{key}" CountAdd "add to a counter (eventual)";
+    GET "/v1/namespaces/{namespace}/records/{key}" Record "all fields of a key";
+    POST "/v1/namespaces/{namespace}/records/{key}" RecordChange "change fields of a key in one atomic write";
+    POST "/v1/namespaces/{namespace}/batch" Batch "many writes in one request; all or none in a strong namespace";
+    GET "/v1/namespaces/{namespace}/rows" Rows "whole rows as lines of canonical JSON, a page at a time";
+}
+
+/// What the routes work with.
+#[derive(Debug)]
+pub struct Api {
+    handle: Handle,
+    metrics: Arc<Metrics>,
+    bodies: Arc<Semaphore>,
+}
+
+impl Api {
+    /// An API on a handle; it counts into `metrics` and renders them.
+    #[must_use]
+    pub fn new(handle: Handle, metrics: Arc<Metrics>) -> Self {
+        Self { handle, metrics, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)) }
+    }
+}
+
+/// What is counted about HTTP. Clones count into the same families.
+#[derive(Clone, Debug)]
+pub(crate) struct Measures {
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    problems: Family<ProblemLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProblemLabels {
+    code: &'static str,
+}
+
+/// From a read in memory to a write that waits for its timeout.
+const SECONDS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+impl Default for Measures {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            problems: Family::default(),
+        }
+    }
+}
+
+impl Measures {
+    /// Names the families in a registry, below its prefix.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register("http_requests", "HTTP requests answered", self.requests.clone());
+        registry.register("http_request_seconds", "Time to answer", self.seconds.clone());
+        registry.register("http_problems", "HTTP problems, by code", self.problems.clone());
+    }
+
+    fn count(&self, route: &Route, response: &Response, seconds: f64) {
+        let labels = RequestLabels {
+            method: route.method,
+            route: route.path,
+            status: response.status().as_u16(),
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.seconds.get_or_create(&RouteLabels { route: route.path }).observe(seconds);
+        self.count_problem(response);
+    }
+
+    fn count_problem(&self, response: &Response) {
+        if let Some(kind) = response.extensions().get::<&'static Kind>() {
+            self.problems.get_or_create(&ProblemLabels { code: kind.code }).inc();
+        }
+    }
+}
+
+/// The router over all of [`ROUTES`].
+pub fn router(api: Arc<Api>) -> Router {
+    let mut router = Router::new();
+    for (at, first) in ROUTES.iter().enumerate() {
+        let is_seen = ROUTES[..at].iter().any(|route| route.path == first.path);
+        if !is_seen {
+            router = router.route(first.path, methods(first.path));
+        }
+    }
+    router.fallback(unknown_route).with_state(api)
+}
+
+/// All methods of a path, and the problem for the others.
+fn methods(path: &'static str) -> MethodRouter<Arc<Api>> {
+    let mut methods = MethodRouter::new();
+    for route in ROUTES.iter().filter(|route| route.path == path) {
+        let answer =
+            move |State(api): State<Arc<Api>>, request: Request| answer(api, route, request);
+        methods = methods.merge(on(filter(route.method), answer));
+    }
+    let refuse = move |State(api): State<Arc<Api>>| async move { wrong_method(&api, path) };
+    methods.fallback(refuse)
+}
+
+fn filter(method: &str) -> MethodFilter {
+    match method {
+        "GET" => MethodFilter::GET,
+        "PUT" => MethodFilter::PUT,
+        "POST" => MethodFilter::POST,
+        "DELETE" => MethodFilter::DELETE,
+        other => unreachable!("the table of routes has no method {other}"),
+    }
+}
+
+/// Serves one request on one route.
+async fn answer(api: Arc<Api>, route: &'static Route, request: Request) -> Response {
+    let begun = tokio::time::Instant::now();
+    let result = match Call::read(&api, request).await {
+        Ok(call) => routes::perform(&api, route.operation, call).await,
+        Err(problem) => Err(problem),
+    };
+    let response = result.unwrap_or_else(IntoResponse::into_response);
+    api.metrics.http().count(route, &response, begun.elapsed().as_secs_f64());
+    response
+}
+
+fn wrong_method(api: &Api, path: &'static str) -> Response {
+    let allowed = ROUTES.iter().filter(|route| route.path == path).map(|route| route.method);
+    let allowed = allowed.collect::<Vec<_>>().join(", ");
+    let mut problem = Problem::new(
+        &METHOD_NOT_ALLOWED,
+        format!("{path} has the methods {allowed}"),
+        format!("use one of {allowed}"),
+    );
+    problem
+        .headers
+        .extend(HeaderValue::from_str(&allowed).ok().map(|value| (header::ALLOW, value)));
+    let response = problem.into_response();
+    api.metrics.http().count_problem(&response);
+    response
+}
+
+async fn unknown_route(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let mut path = request.uri().path().to_owned();
+    path.truncate(path.floor_char_boundary(200));
+    let mend = "see the table of routes in the README; a key's `/` is encoded as %2F";
+    let problem = Problem::new(&UNKNOWN_ROUTE, format!("no route is at {path}"), mend);
+    let response = problem.into_response();
+    api.metrics.http().count_problem(&response);
+    response
+}

@@ -1,0 +1,290 @@
+//! What clients get: the core's outcomes as JSON, raw bytes or pages of lines.
+//!
+//! Numbers above 53 bits that are identities (nonces, roots) are hexadecimal text, since JSON readers round them.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use continuum_core::node::api::{
+    Field, GroupStatus, Health, Level, Member, Namespace, Outcome, Policy, Receipt, Register, Row,
+    ShardStatus, Status, Strategy, Unready, Value,
+};
+use continuum_core::raft::Role;
+use serde_json::{Map, Value as Json, json};
+
+use super::problem::{ABSENT, Problem, UNEXPECTED_ANSWER};
+use super::shape::{Count, FieldShape, Text, line, texts};
+use super::token::{self, Tag};
+
+/// Says whether a page of lines is followed by more.
+pub static MORE: HeaderName = HeaderName::from_static("continuum-more");
+/// The cursor after the last line of a page.
+pub static NEXT: HeaderName = HeaderName::from_static("continuum-next");
+
+/// The value of a read, or the problem of an outcome that is none.
+///
+/// # Errors
+///
+/// The problem that the outcome stands for.
+pub fn value(outcome: Outcome) -> Result<Value, Problem> {
+    match outcome {
+        Outcome::Value(value) => Ok(value),
+        Outcome::Rejected(reason) => Err(reason.into()),
+        Outcome::Unknown { reached } => Err(Problem::unknown(reached)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The answer to a write.
+///
+/// # Errors
+///
+/// The problem that the outcome stands for.
+pub fn committed(outcome: Outcome) -> Result<Response, Problem> {
+    match outcome {
+        Outcome::Committed { level, receipt } => Ok(receipt_response(level, receipt)),
+        Outcome::Rejected(reason) => Err(reason.into()),
+        Outcome::Unknown { reached } => Err(Problem::unknown(reached)),
+        other @ Outcome::Value(_) => Err(unexpected(&other)),
+    }
+}
+
+/// The node answered with something that does not fit the question.
+pub fn unexpected(found: &impl std::fmt::Debug) -> Problem {
+    let mut text = format!("{found:?}");
+    text.truncate(text.floor_char_boundary(200));
+    Problem::new(&UNEXPECTED_ANSWER, text, "report this, with the versions of all nodes")
+}
+
+fn receipt_response(level: Level, receipt: Receipt) -> Response {
+    let mut body = json!({ "committed": true, "level": token::level(level) });
+    let mut tag = None;
+    if let Some(revision) = receipt.revision {
+        body["revision"] = revision.0.into();
+        tag = Some(Tag::Revision(revision.0));
+    }
+    if let Some(context) = receipt.context {
+        body["context"] = token::context(&context).into();
+        tag = Some(Tag::Context(context));
+    }
+    with_tag(json_response(StatusCode::OK, &body), tag.as_ref())
+}
+
+/// A JSON answer.
+#[must_use]
+pub fn json_response(status: StatusCode, body: &Json) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, json)], body.to_string()).into_response()
+}
+
+/// Adds the entity tag of what was read.
+fn with_tag(mut response: Response, tag: Option<&Tag>) -> Response {
+    // A tag is base64 and quotes; a context too long for a header is left to the body.
+    let text = tag.map(token::tag).filter(|text| text.len() <= 8 << 10);
+    if let Some(value) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    response
+}
+
+/// A register: raw when the client asked for bytes, else JSON. Without a value it is a problem that carries the
+/// context, since a later write may have to supersede the delete that was seen.
+///
+/// # Errors
+///
+/// [`ABSENT`].
+pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, Problem> {
+    let tag = match register.revision {
+        Some(revision) => Tag::Revision(revision.0),
+        None => Tag::Context(register.context.clone()),
+    };
+    let Some(value) = register.value else {
+        let mend = "write it, or see what is there with `continuum kv list`";
+        let seen = token::context(&register.context);
+        return Err(
+            Problem::new(&ABSENT, "the key has no value", mend).with("context", seen.into())
+        );
+    };
+    if raw {
+        let bytes = HeaderValue::from_static("application/octet-stream");
+        let response = ([(header::CONTENT_TYPE, bytes)], Body::from(value)).into_response();
+        return Ok(with_tag(response, Some(&tag)));
+    }
+    let mut body = json!({ "key": Text(key), "value": Text(value) });
+    if register.siblings.len() > 1 {
+        body["siblings"] = json!(texts(&register.siblings));
+    }
+    match &tag {
+        Tag::Revision(revision) => body["revision"] = (*revision).into(),
+        Tag::Context(context) => body["context"] = token::context(context).into(),
+    }
+    Ok(with_tag(json_response(StatusCode::OK, &body), Some(&tag)))
+}
+
+/// The JSON of all other values.
+#[must_use]
+pub fn json(value: &Value) -> Json {
+    match value {
+        Value::Set { members, context } => {
+            json!({ "members": texts(members), "context": token::context(context) })
+        }
+        Value::Counter(count) => json!({ "value": Count(*count) }),
+        Value::Record { fields, context } => {
+            json!({ "fields": self::fields(fields), "context": token::context(context) })
+        }
+        Value::Keys { keys, more } => {
+            let next = keys.last().filter(|_| *more).map(|key| token::cursor(key));
+            json!({ "keys": texts(keys), "more": more, "next": next })
+        }
+        Value::Status(status) => self::status(status),
+        Value::Members(members) => {
+            json!({ "members": members.iter().map(member).collect::<Vec<_>>() })
+        }
+        Value::Namespaces(found) => {
+            json!({ "namespaces": found.iter().map(namespace).collect::<Vec<_>>() })
+        }
+        Value::Initialized => json!({ "initialized": true }),
+        Value::Register(_) | Value::Rows { .. } | Value::Joined(_) => Json::Null,
+    }
+}
+
+fn fields(fields: &[Field]) -> Vec<FieldShape> {
+    fields.iter().map(FieldShape::from).collect()
+}
+
+/// A page of rows: one canonical line each.
+#[must_use]
+pub fn rows(rows: &[Row], more: bool) -> Response {
+    let mut body = Vec::with_capacity(rows.len() * 64);
+    for row in rows {
+        body.extend_from_slice(&line(row));
+        body.push(b'\n');
+    }
+    let kind = HeaderValue::from_static("application/x-ndjson");
+    let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(MORE.clone(), HeaderValue::from_static(if more { "true" } else { "false" }));
+    let next = rows.last().and_then(|row| HeaderValue::from_str(&token::cursor(&row.key)).ok());
+    if let Some(next) = next {
+        headers.insert(NEXT.clone(), next);
+    }
+    response
+}
+
+/// A namespace in JSON.
+#[must_use]
+pub fn namespace(namespace: &Namespace) -> Json {
+    let mut shape = Map::new();
+    shape.insert("name".into(), namespace.name.clone().into());
+    shape.insert("id".into(), namespace.id.0.into());
+    match namespace.policy {
+        Policy::Strong => {
+            shape.insert("consistency".into(), "strong".into());
+            shape
+                .insert("group".into(), namespace.group.map_or(Json::Null, |group| group.0.into()));
+        }
+        Policy::Eventual { strategy, slots, discard } => {
+            shape.insert("consistency".into(), "eventual".into());
+            shape.insert("strategy".into(), strategy_name(strategy).into());
+            shape.insert("slots".into(), slots.into());
+            shape.insert("discard".into(), discard.into());
+        }
+    }
+    shape.into()
+}
+
+const fn strategy_name(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::LastWriterWins => "last-writer-wins",
+        Strategy::HighestNodeWins => "highest-node-wins",
+    }
+}
+
+fn member(member: &Member) -> Json {
+    json!({
+        "node": member.replica.node.to_string(),
+        "store": member.replica.store.to_string(),
+        "name": member.name,
+        "address": member.address.0,
+        "voter": member.voter,
+        "health": health(member.health),
+        "boot": member.boot,
+        "load": member.load,
+    })
+}
+
+const fn health(health: Health) -> &'static str {
+    match health {
+        Health::Unknown => "unknown",
+        Health::Healthy => "healthy",
+        Health::Suspect => "suspect",
+        Health::Unhealthy => "unhealthy",
+        Health::Left => "left",
+    }
+}
+
+/// What a node knows, in JSON.
+#[must_use]
+pub fn status(status: &Status) -> Json {
+    json!({
+        "node": status.replica.node.to_string(),
+        "store": status.replica.store.to_string(),
+        "name": status.name,
+        "address": status.address.0,
+        "boot": { "count": status.boot.count, "nonce": format!("{:016x}", status.boot.nonce) },
+        "formed": status.formed,
+        "ready": status.unready.is_empty(),
+        "unready": status.unready.iter().copied().map(unready).collect::<Vec<_>>(),
+        "groups": status.groups.iter().map(group).collect::<Vec<_>>(),
+        "shards": status.shards.iter().map(shard).collect::<Vec<_>>(),
+        "memory_bytes": status.memory_bytes,
+        "requests": status.requests,
+    })
+}
+
+/// Why a node is not ready, as `/readyz` says it.
+#[must_use]
+pub const fn unready(reason: Unready) -> &'static str {
+    match reason {
+        Unready::NotFormed => "not_formed",
+        Unready::NoLeader => "no_leader",
+        Unready::CatchingUp => "catching_up",
+        Unready::DiskFull => "disk_full",
+        Unready::Stopping => "stopping",
+        Unready::Fenced => "fenced",
+    }
+}
+
+fn group(group: &GroupStatus) -> Json {
+    json!({
+        "group": group.group.0,
+        "term": group.term.0,
+        "leader": group.leader.map(|node| node.to_string()),
+        "role": role(group.role),
+        "commit": group.commit.0,
+        "applied": group.applied.0,
+        "last": group.last.0,
+    })
+}
+
+const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Learner => "learner",
+        Role::Follower => "follower",
+        Role::PreCandidate => "pre-candidate",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+    }
+}
+
+fn shard(shard: &ShardStatus) -> Json {
+    json!({
+        "namespace": shard.namespace.0,
+        "slot": shard.slot,
+        "root": format!("{:016x}", shard.root),
+        "writes": shard.writes,
+        "in_sync": shard.in_sync,
+        "peers": shard.peers,
+    })
+}

@@ -1,0 +1,375 @@
+//! Errors as problem+json (RFC 9457): what, why and the mend; and the exit code that the command line gives for each.
+//!
+//! One table maps every reason of the core, and every error of HTTP itself, to a status and a code. The codes are a
+//! contract: scripts match on them, so one is never renamed. Nothing here formats a table or writes to a terminal.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use continuum_core::limits::{NAMESPACE_NAME_BYTES_MAX, SIBLINGS_MAX};
+use continuum_core::node::api::{Bound, Level, Reason, Resource};
+use serde_json::{Value, json};
+
+use crate::handle::HandleError;
+
+/// One kind of problem.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// What programs match on.
+    pub code: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// The exit code of the command line; the table of all is in `--help`.
+    pub exit: u8,
+    /// What it is, in a few words.
+    pub title: &'static str,
+}
+
+/// Declares the kinds and the table of all of them.
+macro_rules! kinds {
+    ($($name:ident = ($code:literal, $status:literal, $exit:literal, $title:literal);)*) => {
+        $(
+            #[doc = $title]
+            pub static $name: Kind = Kind { code: $code, status: $status, exit: $exit, title: $title };
+        )*
+        /// Every kind of problem.
+        pub static KINDS: &[&Kind] = &[$(&$name),*];
+    };
+}
+
+kinds! {
+    ABSENT = ("absent", 404, 1, "There is no such value");
+    ALREADY_FORMED = ("already_formed", 409, 6, "The node is in a federation already");
+    BODY_TIMEOUT = ("body_timeout", 408, 4, "The request's body did not arrive in time");
+    BODY_TOO_LARGE = ("body_too_large", 413, 7, "The request's body is too large");
+    BUSY = ("busy", 429, 7, "The node has too much to do");
+    CONFLICT = ("conflict", 412, 6, "The value is not as expected");
+    FULL = ("full", 507, 7, "The node is full");
+    INVALID_NAME = ("invalid_name", 400, 2, "That is not a name");
+    INVALID_REQUEST = ("invalid_request", 400, 2, "The request is not valid");
+    MALFORMED_JSON = ("malformed_json", 400, 2, "The body is not the JSON that is expected");
+    METHOD_NOT_ALLOWED = ("method_not_allowed", 405, 2, "The route has no such method");
+    NAMESPACE_EXISTS = ("namespace_exists", 409, 6, "A namespace of that name exists");
+    NO_LEADER = ("no_leader", 503, 3, "No leader is known");
+    NOT_FORMED = ("not_formed", 503, 3, "The node is in no federation");
+    NOT_READY = ("not_ready", 503, 3, "The node is not ready to serve");
+    OUT_OF_BOUNDS = ("out_of_bounds", 422, 7, "Something is outside its bound");
+    SESSION_EXPIRED = ("session_expired", 409, 6, "The idempotency key is too old");
+    STOPPING = ("stopping", 503, 3, "The node is stopping");
+    STORE_REPLACED = ("store_replaced", 409, 9, "The node has another disk than its vote");
+    TOO_MANY_SIBLINGS = ("too_many_siblings", 409, 6, "The value has too many siblings");
+    UNEXPECTED_ANSWER = ("unexpected_answer", 500, 8, "The node answered something else than was asked");
+    UNKNOWN_NAMESPACE = ("unknown_namespace", 404, 1, "The federation has no such namespace");
+    UNKNOWN_OUTCOME = ("unknown_outcome", 504, 4, "The write may have happened, or may still happen");
+    UNKNOWN_ROUTE = ("unknown_route", 404, 2, "There is no such route");
+    VALUE_TOO_LARGE = ("value_too_large", 413, 7, "Something is larger than it may be");
+    VOTER_UNAVAILABLE = ("voter_unavailable", 503, 3, "A named first voter is not available");
+    WRONG_CONSISTENCY = ("wrong_consistency", 409, 2, "The namespace has the other consistency");
+}
+
+/// A problem to answer with.
+#[derive(Debug)]
+pub struct Problem {
+    /// Its kind.
+    pub kind: &'static Kind,
+    /// What happened here, and why.
+    pub detail: String,
+    /// What to do about it.
+    pub mend: String,
+    /// Further members of the body.
+    pub more: Vec<(&'static str, Value)>,
+    /// Further headers.
+    pub headers: Vec<(header::HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem of a kind.
+    pub fn new(kind: &'static Kind, detail: impl Into<String>, mend: impl Into<String>) -> Self {
+        let (more, headers) = (Vec::new(), Vec::new());
+        let mut problem = Self { kind, detail: detail.into(), mend: mend.into(), more, headers };
+        if matches!(kind.status, 429 | 503) {
+            problem.headers.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
+        }
+        problem
+    }
+
+    /// The request is not valid.
+    pub fn invalid(detail: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self::new(&INVALID_REQUEST, detail, mend)
+    }
+
+    /// Adds a member to the body.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.more.push((name, value));
+        self
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        let kind = self.kind;
+        let mut body = json!({
+            "type": format!("urn:continuum:problem:{}", kind.code),
+            "title": kind.title,
+            "status": kind.status,
+            "code": kind.code,
+            "detail": self.detail,
+            "mend": self.mend,
+        });
+        for (name, value) in &self.more {
+            body[*name] = value.clone();
+        }
+        body
+    }
+
+    /// A write of which less is certain than was asked for.
+    #[must_use]
+    pub fn unknown(reached: Option<Level>) -> Self {
+        let detail = match reached {
+            None => "no answer came in time: the write may have happened, or may still happen",
+            Some(_) => {
+                "the write happened, but the level that was asked for was not reached in time"
+            }
+        };
+        let mend = "repeat it with the same Idempotency-Key, or read before you write again";
+        Self::new(&UNKNOWN_OUTCOME, detail, mend)
+            .with("reached", reached.map_or(Value::Null, |level| super::token::level(level).into()))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = self.body().to_string();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        self.headers.into_iter().for_each(|(name, value)| drop(headers.insert(name, value)));
+        // The metrics count by code without a second look at the body.
+        response.extensions_mut().insert(self.kind);
+        response
+    }
+}
+
+impl From<HandleError> for Problem {
+    fn from(error: HandleError) -> Self {
+        match error {
+            HandleError::Busy => {
+                Self::new(&BUSY, error.to_string(), "wait a moment and repeat the request")
+            }
+            HandleError::Stopped => Self::new(&STOPPING, error.to_string(), "ask another node"),
+            HandleError::Lost => Self::unknown(None),
+        }
+    }
+}
+
+impl From<Reason> for Problem {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::NotFormed => Self::new(
+                &NOT_FORMED,
+                "the node belongs to no federation yet",
+                "run `continuum cluster init` on one node, once; or give this node a peer that lets it join",
+            ),
+            Reason::AlreadyFormed => Self::new(
+                &ALREADY_FORMED,
+                "a federation is founded once, on one node",
+                "nothing is needed: `continuum cluster status` shows it",
+            ),
+            Reason::VoterUnavailable { address } => Self::new(
+                &VOTER_UNAVAILABLE,
+                format!("no node without a federation proved to be at {}", address.0),
+                "start that node, or leave it out and let it join later",
+            ),
+            Reason::NoLeader => Self::new(
+                &NO_LEADER,
+                "no leader was found in time, and nothing was logged",
+                "see `continuum cluster members`: more than half of the voters must run and reach each other",
+            ),
+            Reason::Busy => Self::new(
+                &BUSY,
+                "the node has as much under way as it takes",
+                "wait a moment and repeat the request",
+            ),
+            Reason::StoreReplaced => Self::new(
+                &STORE_REPLACED,
+                "a node with a new, empty disk cannot vote as the one with the old disk",
+                "bring the old data directory back, or let the members remove the old vote first",
+            ),
+            Reason::Full { what } => full(what),
+            Reason::Stopping => {
+                Self::new(&STOPPING, "the node is stopping, or fenced", "ask another node")
+            }
+            refused @ (Reason::UnknownNamespace
+            | Reason::NamespaceExists
+            | Reason::InvalidName
+            | Reason::WrongConsistency
+            | Reason::OutOfBounds { .. }
+            | Reason::Conflict { .. }
+            | Reason::TooManySiblings
+            | Reason::SessionExpired) => refused_write(refused),
+        }
+    }
+}
+
+/// The reasons that speak of the request rather than of the node.
+fn refused_write(reason: Reason) -> Problem {
+    match reason {
+        Reason::UnknownNamespace => Problem::new(
+            &UNKNOWN_NAMESPACE,
+            "the federation's registry does not name it",
+            "see `continuum ns list`, or make it with `continuum ns create NAME --consistency strong|eventual`",
+        ),
+        Reason::NamespaceExists => Problem::new(
+            &NAMESPACE_EXISTS,
+            "names of namespaces are unique in a federation",
+            "use it, choose another name, or delete it first with `continuum ns delete`",
+        ),
+        Reason::InvalidName => Problem::new(
+            &INVALID_NAME,
+            "the name has a character or a length that names do not have",
+            format!(
+                "use 1 to {NAMESPACE_NAME_BYTES_MAX} of a-z, 0-9, `-`, `_`, `.`, beginning with a letter"
+            ),
+        ),
+        Reason::WrongConsistency => Problem::new(
+            &WRONG_CONSISTENCY,
+            "compare-and-set needs a strong namespace; sets, counters and records need an eventual one",
+            "see `continuum ns list` for its consistency, and use a namespace of the other kind",
+        ),
+        Reason::Conflict { revision } => Problem::new(
+            &CONFLICT,
+            revision.map_or_else(
+                || "the key has no value".into(),
+                |revision| format!("the key is at revision {revision}"),
+            ),
+            "read it again, and repeat the write with what you read",
+        )
+        .with("revision", revision.map_or(Value::Null, |revision| revision.0.into())),
+        Reason::TooManySiblings => Problem::new(
+            &TOO_MANY_SIBLINGS,
+            format!("the register has {SIBLINGS_MAX} concurrent values, as many as it may have"),
+            "read it, choose or merge, and write with the context of that read",
+        ),
+        Reason::SessionExpired => Problem::new(
+            &SESSION_EXPIRED,
+            "the node no longer knows what became of the first try with this key",
+            "read before you write again, then use a new Idempotency-Key",
+        ),
+        Reason::OutOfBounds { what, limit } => out_of_bounds(what, limit),
+        node => Problem::new(
+            &UNEXPECTED_ANSWER,
+            format!("{node:?}"),
+            "ask another node, and report this",
+        ),
+    }
+}
+
+fn out_of_bounds(what: Bound, limit: u64) -> Problem {
+    let (kind, name, unit) = match what {
+        Bound::Key => (&VALUE_TOO_LARGE, "the key", "bytes"),
+        Bound::Field => (&VALUE_TOO_LARGE, "the field's name", "bytes"),
+        Bound::Value => (&VALUE_TOO_LARGE, "the value", "bytes"),
+        Bound::Request => (&VALUE_TOO_LARGE, "the request", "bytes"),
+        Bound::Edits => (&VALUE_TOO_LARGE, "the number of edits of one key", "edits"),
+        Bound::Mutations => (&VALUE_TOO_LARGE, "the number of writes of one request", "writes"),
+        Bound::Slots => (&OUT_OF_BOUNDS, "the number of slots", "slots"),
+        Bound::Address => (&OUT_OF_BOUNDS, "the address", "bytes"),
+        Bound::Counter => (&OUT_OF_BOUNDS, "the counter", "in size"),
+        Bound::Voters => (&OUT_OF_BOUNDS, "the number of first voters", "voters"),
+    };
+    let detail = format!("{name} is outside its bound of {limit} {unit}");
+    Problem::new(kind, detail, "make it smaller, or split it").with("limit", limit.into())
+}
+
+fn full(what: Resource) -> Problem {
+    let (name, mend) = match what {
+        Resource::Disk => ("disk", "free space on the node's disk: it resumes by itself"),
+        Resource::Memory => (
+            "memory for keys and values",
+            "delete what is not needed, or raise node.memory_bytes_max",
+        ),
+        Resource::Sessions => {
+            ("table of sessions", "wait a moment, or write without an Idempotency-Key")
+        }
+        Resource::Namespaces => ("table of namespaces", "delete one that is not needed"),
+        Resource::Members => ("table of members", "remove one that is gone"),
+    };
+    Problem::new(&FULL, format!("the {name} is full"), mend)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use continuum_core::discovery::Address;
+    use continuum_core::id::Index;
+
+    use super::*;
+
+    /// Every reason once; that each has an arm of its own is checked by the compiler.
+    fn reasons() -> Vec<Reason> {
+        vec![
+            Reason::NotFormed,
+            Reason::AlreadyFormed,
+            Reason::VoterUnavailable { address: Address("a:1".into()) },
+            Reason::StoreReplaced,
+            Reason::UnknownNamespace,
+            Reason::NamespaceExists,
+            Reason::InvalidName,
+            Reason::WrongConsistency,
+            Reason::OutOfBounds { what: Bound::Value, limit: 7 },
+            Reason::OutOfBounds { what: Bound::Slots, limit: 7 },
+            Reason::Conflict { revision: Some(Index(3)) },
+            Reason::TooManySiblings,
+            Reason::SessionExpired,
+            Reason::NoLeader,
+            Reason::Busy,
+            Reason::Full { what: Resource::Disk },
+            Reason::Stopping,
+        ]
+    }
+
+    #[test]
+    fn every_reason_has_its_own_problem() {
+        let problems: Vec<Problem> = reasons().into_iter().map(Problem::from).collect();
+        let codes: BTreeSet<&str> = problems.iter().map(|problem| problem.kind.code).collect();
+        assert_eq!(codes.len(), problems.len(), "{codes:?}");
+        assert!(!codes.contains(UNEXPECTED_ANSWER.code));
+        assert!(
+            problems.iter().all(|problem| !problem.mend.is_empty() && !problem.detail.is_empty())
+        );
+    }
+
+    #[test]
+    fn codes_are_unique_and_lower_case() {
+        let codes: BTreeSet<&str> = KINDS.iter().map(|kind| kind.code).collect();
+        assert_eq!(codes.len(), KINDS.len());
+        assert!(codes.iter().all(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+    }
+
+    #[test]
+    fn statuses_are_errors_and_exits_are_documented() {
+        for kind in KINDS {
+            assert!((400..600).contains(&kind.status), "{}", kind.code);
+            assert!((1..=9).contains(&kind.exit), "{}", kind.code);
+        }
+    }
+
+    #[test]
+    fn overload_says_when_to_come_back() {
+        let response = Problem::from(HandleError::Busy).into_response();
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    }
+
+    #[test]
+    fn a_lost_write_is_unknown_and_not_failed() {
+        assert_eq!(Problem::from(HandleError::Lost).kind, &UNKNOWN_OUTCOME);
+        let body = Problem::unknown(Some(Level::Durable)).body();
+        assert_eq!(body["status"], 504);
+        assert_eq!(body["reached"], "durable");
+    }
+}

@@ -1,0 +1,307 @@
+//! What each route does: one request of the core, and its outcome as an answer.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use continuum_core::node::api::{
+    Change, Edit, Expected, Mutation, Outcome, Query, Reason, Request, Unready, Value,
+};
+use serde_json::json;
+
+use super::call::Call;
+use super::input::{
+    self, BatchShape, CasShape, CountShape, EditShape, InitShape, NamespaceShape, PutShape,
+    RecordShape, SetShape, WriteShape,
+};
+use super::output;
+use super::problem::{NOT_READY, Problem, STOPPING, UNKNOWN_NAMESPACE};
+use super::shape::Text;
+use super::token::Tag;
+use super::{Api, Operation};
+
+type Answer = Result<Response, Problem>;
+
+/// Performs a route.
+pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answer {
+    match operation {
+        Operation::Live => live(api).await,
+        Operation::Ready => ready(api).await,
+        Operation::Metrics => Ok(metrics(api).await),
+        Operation::Status => status(api).await,
+        Operation::Init => init(api, call).await,
+        Operation::CreateNamespace => create_namespace(api, call).await,
+        Operation::DeleteNamespace => delete_namespace(api, call).await,
+        Operation::Namespace => namespace(api, call).await,
+        Operation::Members => plain(api, Request::Members, call).await,
+        Operation::Namespaces => plain(api, Request::Namespaces, call).await,
+        Operation::Get => get(api, call).await,
+        Operation::Rows => rows(api, call).await,
+        Operation::Keys | Operation::SetMembers | Operation::Count | Operation::Record => {
+            read(api, operation, call).await
+        }
+        Operation::Put
+        | Operation::Delete
+        | Operation::Cas
+        | Operation::SetChange
+        | Operation::CountAdd
+        | Operation::RecordChange
+        | Operation::Batch => write(api, operation, call).await,
+    }
+}
+
+/// Alive means: the driver answers, and is not fenced. What a restart cannot mend is not asked here.
+async fn live(api: &Api) -> Answer {
+    let status = api.handle.status().await?;
+    if status.unready.contains(&Unready::Fenced) {
+        return Err(Problem::new(
+            &STOPPING,
+            "the node is fenced",
+            "read its log, then start it again",
+        ));
+    }
+    Ok(output::json_response(StatusCode::OK, &json!({ "live": true })))
+}
+
+async fn ready(api: &Api) -> Answer {
+    let status = api.handle.status().await?;
+    if status.unready.is_empty() {
+        return Ok(output::json_response(StatusCode::OK, &json!({ "ready": true })));
+    }
+    let reasons: Vec<&str> = status.unready.iter().copied().map(output::unready).collect();
+    let problem = Problem::new(&NOT_READY, reasons.join(", "), mend(&status.unready));
+    Err(problem.with("ready", false.into()).with("reasons", reasons.into()))
+}
+
+/// The mend of the first reason: the others mostly follow from it.
+fn mend(unready: &[Unready]) -> &'static str {
+    match unready.first() {
+        Some(Unready::NotFormed) => {
+            "run `continuum cluster init` on one node, or let a member's address be known to it"
+        }
+        Some(Unready::NoLeader) => "more than half of the voters must run and reach each other",
+        Some(Unready::DiskFull) => "free space on the node's disk: it resumes by itself",
+        Some(Unready::Fenced) => {
+            "read its log: its storage failed, or another process has its identity"
+        }
+        Some(Unready::CatchingUp | Unready::Stopping) | None => "wait a moment and ask again",
+    }
+}
+
+/// All figures, with the gauges as they are now. A node that does not answer still shows what was counted.
+async fn metrics(api: &Api) -> Response {
+    if let Ok(status) = api.handle.status().await {
+        api.metrics.observe(&status);
+    }
+    if let Ok(Outcome::Value(Value::Members(members))) = api.handle.request(Request::Members).await
+    {
+        api.metrics.observe_members(&members);
+    }
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let body = Body::from(api.metrics.render());
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], body).into_response()
+}
+
+async fn status(api: &Api) -> Answer {
+    let status = api.handle.status().await?;
+    Ok(output::json_response(StatusCode::OK, &output::status(&status)))
+}
+
+/// A read without parameters.
+async fn plain(api: &Api, request: Request, call: Call) -> Answer {
+    call.params.finish()?;
+    let value = output::value(api.handle.request(request).await?)?;
+    Ok(output::json_response(StatusCode::OK, &output::json(&value)))
+}
+
+async fn init(api: &Api, call: Call) -> Answer {
+    let shape = if call.body.is_empty() { InitShape::default() } else { input::json(&call.body)? };
+    call.params.finish()?;
+    let value = output::value(api.handle.request(input::init(shape)).await?)?;
+    Ok(output::json_response(StatusCode::OK, &output::json(&value)))
+}
+
+async fn create_namespace(api: &Api, call: Call) -> Answer {
+    let session = call.session()?;
+    let shape: NamespaceShape = input::json(&call.body)?;
+    call.params.finish()?;
+    let policy = shape.policy()?;
+    let request = Request::CreateNamespace { name: shape.name, policy, session };
+    let mut response = output::committed(api.handle.request(request).await?)?;
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+async fn delete_namespace(api: &Api, call: Call) -> Answer {
+    let name = call.namespace();
+    let session = call.session()?;
+    call.params.finish()?;
+    let request = Request::DeleteNamespace { name: name.clone(), session };
+    let outcome = api.handle.request(request).await?;
+    output::committed(outcome).map_err(|problem| named(problem, &name))
+}
+
+async fn namespace(api: &Api, call: Call) -> Answer {
+    let name = call.namespace();
+    call.params.finish()?;
+    match output::value(api.handle.request(Request::Namespaces).await?)? {
+        Value::Namespaces(all) => match all.iter().find(|found| found.name == name) {
+            Some(found) => Ok(output::json_response(StatusCode::OK, &output::namespace(found))),
+            None => Err(named(Reason::UnknownNamespace.into(), &name)),
+        },
+        other => Err(output::unexpected(&other)),
+    }
+}
+
+/// Names the namespace that is not known.
+fn named(mut problem: Problem, name: &str) -> Problem {
+    if problem.kind == &UNKNOWN_NAMESPACE {
+        let mut name = name.to_owned();
+        name.truncate(name.floor_char_boundary(100));
+        problem.detail = format!("the federation has no namespace `{name}`");
+    }
+    problem
+}
+
+/// The value of a query.
+async fn ask(api: &Api, namespace: String, query: Query) -> Result<Value, Problem> {
+    let name = namespace.clone();
+    let outcome = api.handle.request(Request::Read { namespace, query }).await?;
+    output::value(outcome).map_err(|problem| named(problem, &name))
+}
+
+async fn get(api: &Api, mut call: Call) -> Answer {
+    let (namespace, key, raw) = (call.namespace(), call.key(), call.wants_raw());
+    let field = call.params.take("field").unwrap_or_default();
+    call.params.finish()?;
+    match ask(api, namespace, Query::Get { key: key.clone(), field }).await? {
+        Value::Register(register) => output::register(key, register, raw),
+        other => Err(output::unexpected(&other)),
+    }
+}
+
+async fn rows(api: &Api, mut call: Call) -> Answer {
+    let namespace = call.namespace();
+    let (after, limit) = (call.params.after()?, call.params.limit()?);
+    call.params.finish()?;
+    match ask(api, namespace, Query::Rows { after, limit }).await? {
+        Value::Rows { rows, more } => Ok(output::rows(&rows, more)),
+        other => Err(output::unexpected(&other)),
+    }
+}
+
+/// Reads whose value is JSON.
+async fn read(api: &Api, operation: Operation, mut call: Call) -> Answer {
+    let (namespace, key) = (call.namespace(), call.key());
+    let mut field = || call.params.take("field").unwrap_or_default();
+    let query = match operation {
+        Operation::SetMembers => Query::Members { key: key.clone(), field: field() },
+        Operation::Count => Query::Count { key: key.clone(), field: field() },
+        Operation::Record => Query::Record { key: key.clone() },
+        _ => Query::Keys {
+            prefix: call.params.take("prefix").unwrap_or_default(),
+            after: call.params.after()?,
+            limit: call.params.limit()?,
+        },
+    };
+    call.params.finish()?;
+    let value = ask(api, namespace, query).await?;
+    let mut body = output::json(&value);
+    if body.is_null() {
+        return Err(output::unexpected(&value));
+    }
+    if operation != Operation::Keys {
+        body["key"] = json!(Text(key));
+    }
+    Ok(output::json_response(StatusCode::OK, &body))
+}
+
+/// Every write of keys.
+async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
+    let namespace = call.namespace();
+    let mutations = match operation {
+        Operation::Put => vec![put(&mut call)?],
+        Operation::Delete => vec![delete(&mut call)?],
+        Operation::Cas => vec![cas(&mut call)?],
+        Operation::SetChange => vec![set_change(&mut call)?],
+        Operation::CountAdd => vec![count_add(&mut call)?],
+        Operation::RecordChange => vec![record_change(&call)?],
+        _ => input::mutations(input::json::<BatchShape>(&call.body)?)?,
+    };
+    let level = call.params.level()?;
+    let session = call.session()?;
+    let name = namespace.clone();
+    call.params.finish()?;
+    let request = Request::Write { namespace, mutations, level, session };
+    let outcome = api.handle.request(request).await?;
+    output::committed(outcome).map_err(|problem| named(problem, &name))
+}
+
+/// A write of one register under the conditions of the headers.
+fn conditional(
+    call: &mut Call,
+    value: Option<Bytes>,
+    context: Option<&str>,
+) -> Result<Mutation, Problem> {
+    let (key, field) = (call.key(), call.params.take("field").unwrap_or_default());
+    let mut context = input::context("context", context)?;
+    let expected = match (call.if_match()?, call.if_none_match()?) {
+        (None, false) => None,
+        (None, true) => Some(Expected::Absent),
+        (Some(Tag::Revision(revision)), false) => Some(Expected::Revision(revision)),
+        (Some(Tag::Context(seen)), false) => {
+            context = Some(seen);
+            None
+        }
+        (Some(_), true) => {
+            return Err(Problem::invalid(
+                "If-Match and If-None-Match contradict each other",
+                "send one of them",
+            ));
+        }
+    };
+    let change = match (expected, value) {
+        (Some(expected), value) => Change::Cas { expected, value },
+        (None, Some(value)) => Change::Put(value),
+        (None, None) => Change::Delete,
+    };
+    Ok(Mutation { key, edits: vec![Edit { field, change }], context })
+}
+
+fn put(call: &mut Call) -> Result<Mutation, Problem> {
+    if call.is_json() {
+        let shape: PutShape = input::json(&call.body)?;
+        return conditional(call, Some(shape.value.0), shape.context.as_deref());
+    }
+    let value = call.body.clone();
+    conditional(call, Some(value), None)
+}
+
+fn delete(call: &mut Call) -> Result<Mutation, Problem> {
+    conditional(call, None, None)
+}
+
+fn cas(call: &mut Call) -> Result<Mutation, Problem> {
+    let change = input::json::<CasShape>(&call.body)?.change("expected")?;
+    let field = call.params.take("field").unwrap_or_default();
+    Ok(Mutation { key: call.key(), edits: vec![Edit { field, change }], context: None })
+}
+
+fn set_change(call: &mut Call) -> Result<Mutation, Problem> {
+    let SetShape { add, remove, context } = input::json(&call.body)?;
+    let field = Text(call.params.take("field").unwrap_or_default());
+    let edit = EditShape { field, add, remove, ..EditShape::default() };
+    input::mutation("", WriteShape { key: Text(call.key()), edits: vec![edit], context })
+}
+
+fn count_add(call: &mut Call) -> Result<Mutation, Problem> {
+    let CountShape { add } = input::json(&call.body)?;
+    let field = call.params.take("field").unwrap_or_default();
+    let edits = vec![Edit { field, change: Change::Count(add) }];
+    Ok(Mutation { key: call.key(), edits, context: None })
+}
+
+fn record_change(call: &Call) -> Result<Mutation, Problem> {
+    let RecordShape { edits, context } = input::json(&call.body)?;
+    input::mutation("", WriteShape { key: Text(call.key()), edits, context })
+}

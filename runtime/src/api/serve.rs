@@ -1,0 +1,154 @@
+//! The accept loop: hyper's http1 over our own streams, with a bounded number of connections.
+//!
+//! Nothing of hyper's runs or times anything itself. Past the bound a connection is closed at once, so that those that
+//! are open keep their share. Plain HTTP or TLS is the caller's choice: here a stream is a stream.
+
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tower::Service as _;
+
+use super::guard::{self, Guarded, Progress};
+use super::{Api, router};
+use crate::observe;
+use crate::tls::{self, HANDSHAKE_TIMEOUT};
+
+/// Connections at once. Each may hold a head and one request; bodies have a budget of their own.
+pub const CONNECTIONS_MAX: usize = 2048;
+
+/// Requests under way when the node stops are answered within this.
+const LAST_ANSWERS_S: u64 = 2;
+
+/// A request's head, also hyper's buffer of one connection: keys of a kibibyte are at most thrice as long encoded.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// After a failed accept (no file descriptor is free, mostly) the loop pauses instead of spinning.
+const ACCEPT_PAUSE_MS: u64 = 50;
+
+/// Serves until `stop` turns true; requests under way are then answered, and their connections closed.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    api: Arc<Api>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let router = router(Arc::clone(&api));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, from)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            refused(&api, from, "too_many_connections", &"as many are open as may be");
+            continue;
+        };
+        let (tls, router, api, stop) =
+            (tls.clone(), router.clone(), Arc::clone(&api), stop.clone());
+        tokio::spawn(async move {
+            match open(stream, tls).await {
+                Ok(Opened::Plain(stream)) => note(&api, from, http(stream, router, stop).await),
+                Ok(Opened::Secure(stream)) => note(&api, from, http(*stream, router, stop).await),
+                Err(error) => {
+                    let why = tls::reason(&error);
+                    api.metrics.handshake_failed(why);
+                    refused(&api, from, why, &error);
+                }
+            }
+            drop(place);
+        });
+    }
+    // All places are free when the last answer is out.
+    let last = Duration::from_secs(LAST_ANSWERS_S);
+    drop(tokio::time::timeout(last, places.acquire_many(CONNECTIONS_MAX as u32)).await);
+}
+
+/// A connection that was closed for being slow is a refusal; one that was idle was only tidied up.
+fn note(api: &Api, from: SocketAddr, why: Option<&'static str>) {
+    if let Some(why) = why.filter(|why| *why != guard::IDLE) {
+        refused(api, from, why, &"it took too long");
+    }
+}
+
+/// Counts and tells that somebody was refused.
+fn refused(api: &Api, from: SocketAddr, why: &str, detail: &dyn Display) {
+    api.metrics.rejected(why);
+    observe::refused(&format_args!("API connection from {from}"), why, detail);
+}
+
+/// A stream that HTTP can be spoken on.
+enum Opened {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+}
+
+/// Makes the handshake, where there is one to make.
+async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Opened> {
+    // Small answers must not wait for Nagle; a socket that cannot is slower, not wrong.
+    drop(stream.set_nodelay(true));
+    let Some(tls) = tls else { return Ok(Opened::Plain(stream)) };
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+    let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok(Opened::Secure(Box::new(stream)))
+}
+
+/// Serves HTTP on any stream; says why it was closed, if it was overdue.
+pub(super) async fn http<S>(
+    stream: S,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) -> Option<&'static str>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let progress = Progress::new();
+    let looked_at = Arc::downgrade(&progress);
+    let io = TokioIo::new(Guarded::new(stream, Arc::clone(&progress)));
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (mut router, progress) = (router.clone(), Arc::clone(&progress));
+        progress.serving();
+        async move {
+            let response: Result<Response<Body>, Infallible> =
+                router.call(request.map(Body::new)).await;
+            progress.served();
+            response
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(true)
+        .half_close(false)
+        .header_read_timeout(None);
+    let served = builder.serve_connection(io, service);
+    tokio::pin!(served);
+    tokio::select! {
+        biased;
+        _ = &mut served => return None,
+        _ = stop.wait_for(|stop| *stop) => {}
+        why = guard::watch(looked_at) => return Some(why),
+    }
+    served.as_mut().graceful_shutdown();
+    drop(tokio::time::timeout(Duration::from_secs(LAST_ANSWERS_S), served).await);
+    None
+}

@@ -1,0 +1,388 @@
+//! The router against a driver that answers from a table, and whole connections over a pipe in memory.
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::http::{Request as HttpRequest, StatusCode, header};
+use bytes::Bytes;
+use continuum_core::discovery::Address;
+use continuum_core::id::{Boot, Index, Replica};
+use continuum_core::limits::VALUE_BYTES_MAX;
+use continuum_core::node::api::{
+    Change, Context, Expected, Level, Namespace, Outcome, Policy, Query, Reason, Receipt, Register,
+    Request, Row, Status, Unready, Value,
+};
+use http_body_util::BodyExt as _;
+use serde_json::Value as Json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+use tokio::sync::watch;
+use tower::Service as _;
+
+use super::input::BODY_BYTES_MAX;
+use super::problem::KINDS;
+use super::{Api, ROUTES, Route, router, serve, token};
+use crate::handle::{ASKS_MAX, Ask, Asks, channel};
+use crate::metrics::Metrics;
+
+/// What the driver was asked.
+type Seen = Arc<Mutex<Vec<Request>>>;
+
+fn status(unready: Vec<Unready>) -> Status {
+    Status {
+        replica: Replica::default(),
+        boot: Boot::default(),
+        name: "n1".into(),
+        address: Address("127.0.0.1:7400".into()),
+        formed: true,
+        unready,
+        groups: Vec::new(),
+        shards: Vec::new(),
+        memory_bytes: 7,
+        requests: 0,
+    }
+}
+
+/// Answers everything with `outcome`, and remembers what was asked.
+async fn drive(mut asks: Asks, outcome: Outcome, unready: Vec<Unready>, seen: Seen) {
+    while let Some(ask) = asks.recv().await {
+        match ask {
+            Ask::Request { request, reply } => {
+                seen.lock().expect("no panic holds it").push(request);
+                drop(reply.send(outcome.clone()));
+            }
+            Ask::Status { reply } => drop(reply.send(status(unready.clone()))),
+        }
+    }
+}
+
+struct World {
+    api: Arc<Api>,
+    seen: Seen,
+}
+
+impl World {
+    fn new(outcome: Outcome) -> Self {
+        Self::unready(outcome, Vec::new())
+    }
+
+    fn unready(outcome: Outcome, unready: Vec<Unready>) -> Self {
+        let (handle, asks) = channel();
+        let seen = Seen::default();
+        tokio::spawn(drive(asks, outcome, unready, Arc::clone(&seen)));
+        let api = Api::new(handle, Arc::new(Metrics::new()));
+        Self { api: Arc::new(api), seen }
+    }
+
+    async fn send(&self, request: HttpRequest<Body>) -> Answer {
+        let response =
+            router(Arc::clone(&self.api)).call(request).await.expect("a router never fails");
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.expect("a body in memory").to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+        let body = body.into();
+        let length = hyper::body::Body::size_hint(&body).exact().unwrap_or(0);
+        let builder = HttpRequest::builder().method(method).uri(path);
+        let request = builder.header(header::CONTENT_LENGTH, length).body(body);
+        self.send(request.expect("a request")).await
+    }
+
+    fn asked(&self) -> Vec<Request> {
+        std::mem::take(&mut self.seen.lock().expect("no panic holds it"))
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: axum::http::HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> Json {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The code, after the body's form was checked.
+    fn code(&self) -> String {
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
+        let body = self.json();
+        for member in ["type", "title", "code", "detail", "mend"] {
+            assert!(body[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {body}");
+        }
+        assert_eq!(body["status"], self.status.as_u16());
+        body["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+fn committed() -> Outcome {
+    let receipt = Receipt { revision: Some(Index(17)), context: None };
+    Outcome::Committed { level: Level::Durable, receipt }
+}
+
+#[tokio::test]
+async fn every_route_answers_with_json_or_a_problem() {
+    let world = World::new(Outcome::Rejected(Reason::NoLeader));
+    for Route { method, path, .. } in ROUTES {
+        let path = path.replace("{namespace}", "ns").replace("{key}", "a%2Fb");
+        let answer = world.ask(method, &path, "{").await;
+        assert_ne!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+        if !answer.status.is_success() {
+            let code = answer.code();
+            assert!(KINDS.iter().any(|kind| kind.code == code), "{code}");
+            assert_ne!(code, "unknown_route", "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_routes_and_wrong_methods_are_problems() {
+    let world = World::new(committed());
+    let answer = world.ask("GET", "/v2/status", Body::empty()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "unknown_route"));
+    let answer = world.ask("PATCH", "/v1/namespaces/ns/kv/key", Body::empty()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (405, "method_not_allowed"));
+    assert_eq!(answer.headers[header::ALLOW], "GET, PUT, DELETE");
+    assert!(world.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_raw_put_keeps_every_byte() {
+    let world = World::new(committed());
+    let answer = world.ask("PUT", "/v1/namespaces/ns/kv/%FF%2F", &b"\xfe\x00"[..]).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.headers[header::ETAG], "\"r17\"");
+    assert_eq!(answer.json()["revision"], 17);
+    let asked = world.asked();
+    let [Request::Write { namespace, mutations, level, session }] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert_eq!((namespace.as_str(), *level, session), ("ns", Level::Durable, &None));
+    assert_eq!(mutations[0].key, Bytes::from_static(b"\xff/"));
+    assert_eq!(mutations[0].edits[0].change, Change::Put(Bytes::from_static(b"\xfe\x00")));
+}
+
+#[tokio::test]
+async fn conditions_become_compare_and_set_or_a_context() {
+    let world = World::new(committed());
+    let seen = Context { dots: Vec::new(), stamp: 5 };
+    let context_tag = format!("\"c{}\"", token::context(&seen));
+    for (name, value) in
+        [("if-match", "\"r3\""), ("if-none-match", "*"), ("if-match", &context_tag)]
+    {
+        let request =
+            HttpRequest::put("/v1/namespaces/ns/kv/k?level=replicated:1").header(name, value);
+        let request = request.header("idempotency-key", "once").body(Body::empty());
+        assert_eq!(world.send(request.expect("a request")).await.status, StatusCode::OK);
+    }
+    let asked = world.asked();
+    let changes: Vec<_> = asked
+        .iter()
+        .map(|request| match request {
+            Request::Write {
+                mutations,
+                level: Level::Replicated(1),
+                session: Some(session),
+                ..
+            } => {
+                assert_eq!(*session, token::session(b"once"));
+                (mutations[0].edits[0].change.clone(), mutations[0].context.clone())
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let cas = |expected| (Change::Cas { expected, value: Some(Bytes::new()) }, None);
+    let expected = [
+        cas(Expected::Revision(3)),
+        cas(Expected::Absent),
+        (Change::Put(Bytes::new()), Some(seen)),
+    ];
+    assert_eq!(changes, expected);
+}
+
+#[tokio::test]
+async fn a_read_is_json_or_raw_and_absent_is_a_problem_with_its_context() {
+    let value = Some(Bytes::from_static(b"blue"));
+    let register = Register {
+        value: value.clone(),
+        siblings: value.into_iter().collect(),
+        ..Register::default()
+    };
+    let world = World::new(Outcome::Value(Value::Register(register)));
+    let answer = world.ask("GET", "/v1/namespaces/ns/kv/sky", Body::empty()).await;
+    assert_eq!(answer.json()["value"], "blue");
+    assert!(answer.json()["siblings"].is_null());
+    let tag = answer.headers[header::ETAG].to_str().expect("ASCII").to_owned();
+    assert!(token::parse_tag(&tag).is_some(), "{tag}");
+    let raw =
+        HttpRequest::get("/v1/namespaces/ns/kv/sky").header("accept", "application/octet-stream");
+    assert_eq!(world.send(raw.body(Body::empty()).expect("a request")).await.body, "blue");
+
+    let world = World::new(Outcome::Value(Value::Register(Register::default())));
+    let answer = world.ask("GET", "/v1/namespaces/ns/kv/sky", Body::empty()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "absent"));
+    assert!(answer.json()["context"].is_string());
+}
+
+#[tokio::test]
+async fn rows_are_lines_with_a_cursor() {
+    let row = |key| Row { key: Bytes::from_static(key), fields: Vec::new() };
+    let world =
+        World::new(Outcome::Value(Value::Rows { rows: vec![row(b"a"), row(b"b")], more: true }));
+    let answer = world.ask("GET", "/v1/namespaces/ns/rows?limit=2", Body::empty()).await;
+    assert_eq!(answer.body, "{\"key\":\"a\",\"fields\":[]}\n{\"key\":\"b\",\"fields\":[]}\n");
+    assert_eq!(answer.headers["continuum-more"], "true");
+    let next = answer.headers["continuum-next"].to_str().expect("ASCII");
+    world.asked();
+    world.ask("GET", &format!("/v1/namespaces/ns/rows?after={next}"), Body::empty()).await;
+    let asked = world.asked();
+    let query = Query::Rows { after: Some(Bytes::from_static(b"b")), limit: 1000 };
+    assert_eq!(asked, [Request::Read { namespace: "ns".into(), query }]);
+}
+
+#[tokio::test]
+async fn malformed_json_names_the_place_and_nothing_is_asked() {
+    let world = World::new(committed());
+    for (path, body, place) in [
+        ("/v1/namespaces", "{\"name\":\"a\",\n\"consistency\":\"weak\"}", "line 2"),
+        (
+            "/v1/namespaces/ns/batch",
+            "{\"writes\":[{\"key\":\"a\",\"edits\":[{}]}]}",
+            "writes[0].edits[0]",
+        ),
+        ("/v1/namespaces/ns/sets/tags", "{\"add\":\"wet\"}", "line 1 column 12"),
+        ("/v1/namespaces/ns/counters/visits", "", "empty"),
+    ] {
+        let answer = world.ask("POST", path, body).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (400, "malformed_json"),
+            "{path}"
+        );
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains(place), "{detail}");
+    }
+    assert!(world.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_declared_or_not() {
+    let world = World::new(committed());
+    let path = "/v1/namespaces/ns/kv/key";
+    let answer = world.ask("PUT", path, vec![0; BODY_BYTES_MAX + 1]).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (413, "body_too_large"));
+    let chunked = HttpRequest::put(path).header(header::TRANSFER_ENCODING, "chunked");
+    let request = chunked.body(Body::from(vec![0; BODY_BYTES_MAX + 1])).expect("a request");
+    assert_eq!(world.send(request).await.code(), "body_too_large");
+    assert!(world.asked().is_empty());
+    // A value over the core's limit reaches the core, whose refusal is the answer.
+    let limit = VALUE_BYTES_MAX as u64;
+    let what = continuum_core::node::api::Bound::Value;
+    let world = World::new(Outcome::Rejected(Reason::OutOfBounds { what, limit }));
+    let answer = world.ask("PUT", path, vec![0; VALUE_BYTES_MAX + 1]).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (413, "value_too_large"));
+    assert_eq!(answer.json()["limit"], limit);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_429_and_an_unknown_outcome_504() {
+    let (handle, asks) = channel();
+    let mut waiting = Vec::new();
+    for _ in 0..ASKS_MAX {
+        let mut question = Box::pin(handle.request(Request::Members));
+        // One poll puts it into the queue.
+        tokio::select! {
+            biased;
+            _ = &mut question => {}
+            () = std::future::ready(()) => {}
+        }
+        waiting.push(question);
+    }
+    let api = Arc::new(Api::new(handle.clone(), Arc::new(Metrics::new())));
+    let world = World { api, seen: Seen::default() };
+    let answer = world.ask("GET", "/v1/members", Body::empty()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "busy"));
+    assert_eq!(answer.headers[header::RETRY_AFTER], "1");
+    drop(asks);
+    let answer = world.ask("GET", "/v1/members", Body::empty()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "stopping"));
+
+    let world = World::new(Outcome::Unknown { reached: None });
+    let answer = world.ask("PUT", "/v1/namespaces/ns/kv/key", "v").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (504, "unknown_outcome"));
+}
+
+#[tokio::test]
+async fn readiness_names_its_reasons() {
+    let world = World::unready(committed(), vec![Unready::NoLeader, Unready::DiskFull]);
+    let answer = world.ask("GET", "/readyz", Body::empty()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "not_ready"));
+    assert_eq!(answer.json()["reasons"], serde_json::json!(["no_leader", "disk_full"]));
+    assert_eq!(world.ask("GET", "/livez", Body::empty()).await.status, StatusCode::OK);
+    let world = World::unready(committed(), vec![Unready::Fenced]);
+    assert_eq!(
+        world.ask("GET", "/livez", Body::empty()).await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    let world = World::new(committed());
+    assert_eq!(world.ask("GET", "/readyz", Body::empty()).await.status, StatusCode::OK);
+    let page = world.ask("GET", "/metrics", Body::empty()).await;
+    let page = String::from_utf8_lossy(&page.body).into_owned();
+    assert!(page.contains("continuum_http_requests_total"), "{page}");
+    assert!(page.contains("continuum_ready 1"), "{page}");
+    assert!(page.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn a_namespace_is_found_by_name_or_named_in_the_problem() {
+    let facts = Namespace {
+        id: continuum_core::id::NamespaceId(1),
+        name: "facts".into(),
+        policy: Policy::Strong,
+        group: None,
+    };
+    let world = World::new(Outcome::Value(Value::Namespaces(vec![facts])));
+    let answer = world.ask("GET", "/v1/namespaces/facts", Body::empty()).await;
+    assert_eq!(answer.json()["consistency"], "strong");
+    let answer = world.ask("GET", "/v1/namespaces/fiction", Body::empty()).await;
+    assert_eq!(answer.code(), "unknown_namespace");
+    assert!(answer.json()["detail"].to_string().contains("`fiction`"));
+}
+
+/// Runs a connection over a pipe, and gives the client's end.
+fn connect(world: &World) -> (tokio::io::DuplexStream, watch::Sender<bool>) {
+    let (client, server) = duplex(1 << 16);
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(serve::http(server, router(Arc::clone(&world.api)), stopped));
+    (client, stop)
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_and_ends_when_the_node_stops() {
+    let world = World::new(committed());
+    let (mut client, stop) = connect(&world);
+    for _ in 0..2 {
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost: n\r\n\r\n").await.expect("written");
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut rest = vec![0; 1024];
+        let read = client.read(&mut rest).await.expect("its rest");
+        assert!(rest[..read].ends_with(b"{\"live\":true}"));
+    }
+    stop.send_replace(true);
+    assert_eq!(client.read(&mut [0; 1]).await.expect("an end"), 0);
+}
+
+#[tokio::test]
+async fn garbage_is_answered_with_400_and_closed() {
+    let world = World::new(committed());
+    let (mut client, _stop) = connect(&world);
+    client.write_all(b"\x16\x03\x01\x02\x00garbage\r\n\r\n").await.expect("written");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.expect("an end");
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+    assert!(world.asked().is_empty());
+}

@@ -1,0 +1,135 @@
+//! Small texts of the API: levels, entity tags, context tokens, cursors, sessions.
+//!
+//! An entity tag is `"r17"` for revision 17 of a strong key, or `"c..."` for the causal context of an eventual read.
+//! Contexts and cursors are opaque to clients: base64url of the core's canonical bytes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use continuum_core::codec;
+use continuum_core::digest::Digest;
+use continuum_core::id::SessionId;
+use continuum_core::limits::{CONTEXT_BYTES_MAX, KEY_BYTES_MAX};
+use continuum_core::node::api::{Context, Level, Session};
+
+/// What a tag says of the value that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// Its revision in a strong namespace.
+    Revision(u64),
+    /// What was seen of it in an eventual one.
+    Context(Context),
+}
+
+/// The text of a level.
+#[must_use]
+pub fn level(level: Level) -> String {
+    match level {
+        Level::Applied => "applied".into(),
+        Level::Durable => "durable".into(),
+        Level::Replicated(replicas) => format!("replicated:{replicas}"),
+    }
+}
+
+/// Reads the text of a level.
+#[must_use]
+pub fn parse_level(text: &str) -> Option<Level> {
+    match text {
+        "applied" => Some(Level::Applied),
+        "durable" => Some(Level::Durable),
+        other => other.strip_prefix("replicated:")?.parse().ok().map(Level::Replicated),
+    }
+}
+
+/// The token of a context.
+#[must_use]
+pub fn context(context: &Context) -> String {
+    URL_SAFE_NO_PAD.encode(codec::encode(context))
+}
+
+/// Reads the token of a context.
+#[must_use]
+pub fn parse_context(token: &str) -> Option<Context> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+    codec::decode(&bytes, CONTEXT_BYTES_MAX).ok()
+}
+
+/// The entity tag of what was read.
+#[must_use]
+pub fn tag(tag: &Tag) -> String {
+    match tag {
+        Tag::Revision(revision) => format!("\"r{revision}\""),
+        Tag::Context(seen) => format!("\"c{}\"", context(seen)),
+    }
+}
+
+/// Reads an entity tag as clients send it back in `If-Match`.
+#[must_use]
+pub fn parse_tag(text: &str) -> Option<Tag> {
+    let inner = text.trim().strip_prefix('"')?.strip_suffix('"')?;
+    match inner.split_at_checked(1)? {
+        ("r", revision) => revision.parse().ok().map(Tag::Revision),
+        ("c", token) => parse_context(token).map(Tag::Context),
+        _ => None,
+    }
+}
+
+/// The cursor after a key.
+#[must_use]
+pub fn cursor(key: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(key)
+}
+
+/// Reads a cursor.
+#[must_use]
+pub fn parse_cursor(text: &[u8]) -> Option<Bytes> {
+    let key = URL_SAFE_NO_PAD.decode(text).ok()?;
+    (key.len() <= KEY_BYTES_MAX).then(|| key.into())
+}
+
+/// The session that an idempotency key stands for: one write, so its number is 0.
+#[must_use]
+pub fn session(idempotency_key: &[u8]) -> Session {
+    let mut id = [0; 16];
+    id.copy_from_slice(&Digest::of(idempotency_key).0[..16]);
+    Session { id: SessionId(id), seq: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::id::Dot;
+
+    use super::*;
+
+    #[test]
+    fn levels_read_back() {
+        for one in [Level::Applied, Level::Durable, Level::Replicated(2)] {
+            assert_eq!(parse_level(&level(one)), Some(one));
+        }
+        assert_eq!(parse_level("replicated:many"), None);
+        assert_eq!(parse_level("eventually"), None);
+    }
+
+    #[test]
+    fn tags_read_back() {
+        let seen = Context { dots: vec![Dot { seq: 7, ..Dot::default() }], stamp: 99 };
+        for one in [Tag::Revision(17), Tag::Context(seen)] {
+            assert_eq!(parse_tag(&tag(&one)), Some(one));
+        }
+        for broken in ["r17", "\"\"", "\"x1\"", "\"c!\"", "\"r-1\"", "*"] {
+            assert_eq!(parse_tag(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn cursors_are_bounded() {
+        assert_eq!(parse_cursor(cursor(b"\xff/a").as_bytes()), Some(Bytes::from_static(b"\xff/a")));
+        assert_eq!(parse_cursor(cursor(&[0; KEY_BYTES_MAX + 1]).as_bytes()), None);
+    }
+
+    #[test]
+    fn one_idempotency_key_is_one_session() {
+        assert_eq!(session(b"a"), session(b"a"));
+        assert_ne!(session(b"a"), session(b"b"));
+    }
+}

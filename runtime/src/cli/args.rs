@@ -1,0 +1,635 @@
+//! The words of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::exit;
+use crate::api::input::{ConsistencyShape, StrategyShape};
+
+/// Nodes that hold memory form a federation and share it.
+#[derive(Debug, Parser)]
+#[command(name = "continuum", version, after_long_help = exit::HELP, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// What stands before any verb.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Global {
+    /// API of a node, such as http://127.0.0.1:7171; several at commas. Without it the running `dev` is asked
+    #[arg(long, global = true, env = "CONTINUUM_NODE", value_name = "URL", value_delimiter = ',')]
+    pub(super) node: Vec<String>,
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(super) output: Format,
+    /// Seconds to wait for an answer
+    #[arg(long, global = true, default_value_t = 15, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(super) timeout: u64,
+    /// For https: the authority's certificate
+    #[arg(long, global = true, env = "CONTINUUM_TLS_CA", value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
+    pub(super) tls_ca: Option<PathBuf>,
+    /// For https: this client's certificate
+    #[arg(long, global = true, env = "CONTINUUM_TLS_CERT", value_name = "FILE")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// For https: its key
+    #[arg(long, global = true, env = "CONTINUUM_TLS_KEY", value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people: columns, or the bare value.
+    Table,
+    /// For programs: JSON.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run a throw-away federation: real processes, real TLS
+    #[command(
+        after_help = "Examples:\n  continuum dev\n  continuum dev --nodes 1 --data ./memory --api-port 8000"
+    )]
+    Dev(Dev),
+    /// Make the federation's authority and issue certificates
+    #[command(subcommand)]
+    Pki(Pki),
+    /// Run a node
+    #[command(subcommand)]
+    Node(Node),
+    /// Check and show a node's settings
+    #[command(subcommand)]
+    Config(Config),
+    /// Namespaces
+    #[command(subcommand)]
+    Ns(Ns),
+    /// Keys and values
+    #[command(subcommand)]
+    Kv(Kv),
+    /// Sets, in eventual namespaces
+    #[command(subcommand)]
+    Set(Set),
+    /// Counters, in eventual namespaces
+    #[command(subcommand)]
+    Counter(Counter),
+    /// Records: keys with named fields, in eventual namespaces
+    #[command(subcommand)]
+    Record(Record),
+    /// The federation and its members
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Import rows from a file, or WordNet's data files
+    #[command(after_help = "Examples:\n\
+            \x20 continuum import --ns notes notes.jsonl\n\
+            \x20 continuum import --ns wordnet --format wordnet /usr/share/wordnet")]
+    Import(Import),
+    /// Export all rows of a namespace, one line of canonical JSON each
+    #[command(after_help = "Examples:\n\
+            \x20 continuum export --ns notes > notes.jsonl\n\
+            \x20 continuum export --ns notes | sha256sum")]
+    Export {
+        /// The namespace
+        #[arg(long, value_name = "NAME")]
+        ns: String,
+    },
+    /// Measure writes per second and their latency
+    #[command(after_help = "Examples:\n\
+            \x20 continuum bench\n\
+            \x20 continuum --node http://127.0.0.1:7171,http://127.0.0.1:7172 bench --clients 64 --seconds 10")]
+    Bench(Bench),
+    /// Print completions for a shell
+    #[command(
+        after_help = "Examples:\n  continuum completions bash > /etc/bash_completion.d/continuum"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    #[command(after_help = "Examples:\n  continuum version -o json")]
+    Version,
+}
+
+/// A throw-away federation.
+#[derive(Debug, Args)]
+pub(super) struct Dev {
+    /// How many nodes; without it 3, or as many as the directory has
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub(super) nodes: Option<u16>,
+    /// Where their data goes: an empty directory, or one of an earlier `dev`, which resumes. Without it a temporary
+    /// one, removed at the end
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// Node i serves its API on this port + i - 1
+    #[arg(long, default_value_t = 7171, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    pub(super) api_port: u16,
+}
+
+/// The federation's authority.
+#[derive(Debug, Subcommand)]
+pub(super) enum Pki {
+    /// Make an authority; mints the federation's id
+    #[command(after_help = "Examples:\n  continuum pki init --out pki")]
+    Init {
+        /// Where ca.pem and ca.key go
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// For how many days the authority is good
+        #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+        days: u64,
+    },
+    /// Issue a certificate: for a node, or with --client for a client of the API
+    #[command(after_help = "Examples:\n\
+            \x20 continuum pki issue --ca pki --out pki/n1 --dns localhost --ip 127.0.0.1\n\
+            \x20 continuum pki issue --ca pki --out pki/ann --client ann")]
+    Issue(Issue),
+}
+
+/// A certificate to issue.
+#[derive(Debug, Args)]
+pub(super) struct Issue {
+    /// The directory that `pki init` made
+    #[arg(long = "ca", value_name = "DIR")]
+    pub(super) authority: PathBuf,
+    /// Where node.pem and node.key, or client.pem and client.key, go
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// A DNS name of the node, for clients that look at names; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(super) dns: Vec<String>,
+    /// An IP address of the node, for clients that look at names; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) ip: Vec<std::net::IpAddr>,
+    /// For a client of this name instead of a node
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["dns", "ip", "id"])]
+    pub(super) client: Option<String>,
+    /// For this node, as 32 hexadecimal digits, instead of a new one
+    #[arg(long, value_name = "ID")]
+    pub(super) id: Option<String>,
+    /// For how many days it is good
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=3650))]
+    pub(super) days: u64,
+}
+
+/// A node.
+#[derive(Debug, Subcommand)]
+pub(super) enum Node {
+    /// Run a node until SIGINT or SIGTERM
+    #[command(after_help = "Examples:\n\
+            \x20 continuum node start --config n1.toml\n\
+            \x20 CONTINUUM_LOG__FORMAT=json continuum node start --config n1.toml --set peer.listen=127.0.0.1:7201")]
+    Start(Start),
+}
+
+/// Where settings come from: flags over environment over file.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Layers {
+    /// The settings, as TOML
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The data directory
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// What people call the node
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// What is logged, such as info or continuum=debug,warn
+    #[arg(long, value_name = "FILTER")]
+    pub(super) log: Option<String>,
+    /// Any setting by its path in the file; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub(super) set: Vec<(String, String)>,
+}
+
+/// A node to run.
+#[derive(Debug, Args)]
+pub(super) struct Start {
+    #[command(flatten)]
+    pub(super) layers: Layers,
+    /// End with this process, the one that started the node
+    #[arg(long, hide = true, value_name = "PID")]
+    pub(super) parent: Option<u32>,
+}
+
+/// A node's settings.
+#[derive(Debug, Subcommand)]
+pub(super) enum Config {
+    /// Check the settings; changes nothing
+    #[command(after_help = "Examples:\n  continuum config check --config n1.toml")]
+    Check(Layers),
+    /// Show the settings as they will be, and where each came from
+    #[command(
+        after_help = "Examples:\n  continuum config show\n  continuum config show --config n1.toml -o json"
+    )]
+    Show(Layers),
+}
+
+/// Namespaces.
+#[derive(Debug, Subcommand)]
+pub(super) enum Ns {
+    /// Make a namespace
+    #[command(after_help = "Examples:\n\
+            \x20 continuum ns create facts --consistency strong\n\
+            \x20 continuum ns create notes --consistency eventual --slots 4")]
+    Create {
+        /// Its name: a-z, 0-9, `-`, `_`, `.`, beginning with a letter
+        name: String,
+        /// How it is replicated
+        #[arg(long, value_enum)]
+        consistency: ConsistencyShape,
+        /// How a register with siblings is read; eventual only
+        #[arg(long, value_enum)]
+        strategy: Option<StrategyShape>,
+        /// Shards, fixed for ever; eventual only
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+        slots: Option<u16>,
+        /// Drop losers of the last-writer-wins order for good; eventual only
+        #[arg(long)]
+        discard: bool,
+    },
+    /// List all namespaces
+    #[command(after_help = "Examples:\n  continuum ns list")]
+    List,
+    /// Delete a namespace and all in it
+    #[command(after_help = "Examples:\n  continuum ns delete notes")]
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// A key of a namespace.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Place {
+    /// The namespace
+    pub(super) ns: String,
+    /// The key
+    pub(super) key: String,
+    /// A field of the key instead of its own value
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(super) field: String,
+}
+
+/// How a write is answered.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Promise {
+    /// Answer when the write is applied, durable, or replicated:N
+    #[arg(long, default_value = "durable", value_name = "LEVEL")]
+    pub(super) level: String,
+}
+
+/// Keys and values.
+#[derive(Debug, Subcommand)]
+pub(super) enum Kv {
+    /// Set a value
+    #[command(
+        after_help = "Examples:\n  continuum kv put facts sky blue\n  continuum kv put facts photo - < photo.jpg"
+    )]
+    Put {
+        #[command(flatten)]
+        place: Place,
+        /// The value; `-` reads standard input
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        #[command(flatten)]
+        promise: Promise,
+        /// Supersede just what this token's read saw; eventual only
+        #[arg(long, value_name = "TOKEN")]
+        context: Option<String>,
+    },
+    /// Print a value and a newline; exit code 1 when there is none
+    #[command(
+        after_help = "Examples:\n  continuum kv get facts sky\n  continuum kv get facts sky -o json"
+    )]
+    Get {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove a value; with no --field the whole record
+    #[command(after_help = "Examples:\n  continuum kv del facts sky")]
+    Del {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        promise: Promise,
+    },
+    /// List keys in order
+    #[command(after_help = "Examples:\n  continuum kv list facts --prefix s --limit 10")]
+    List {
+        /// The namespace
+        ns: String,
+        /// Only keys that begin with this
+        #[arg(long, default_value = "", hide_default_value = true)]
+        prefix: String,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<u64>,
+    },
+    /// Set or remove a value if it is as expected; strong namespaces only
+    #[command(after_help = "Examples:\n\
+            \x20 continuum kv cas facts sky grey --expect blue\n\
+            \x20 continuum kv cas facts lock me --expect-absent\n\
+            \x20 continuum kv cas facts lock --delete --expect-revision 17")]
+    Cas(Cas),
+}
+
+/// A compare-and-set.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("expectation").required(true))]
+pub(super) struct Cas {
+    #[command(flatten)]
+    pub(super) place: Place,
+    /// What it becomes
+    #[arg(required_unless_present = "delete", allow_hyphen_values = true)]
+    pub(super) value: Option<String>,
+    /// Remove it instead
+    #[arg(long, conflicts_with = "value")]
+    pub(super) delete: bool,
+    /// If it has this value
+    #[arg(long, group = "expectation", value_name = "VALUE", allow_hyphen_values = true)]
+    pub(super) expect: Option<String>,
+    /// If it is at this revision
+    #[arg(long, group = "expectation", value_name = "REVISION")]
+    pub(super) expect_revision: Option<u64>,
+    /// If there is none
+    #[arg(long, group = "expectation")]
+    pub(super) expect_absent: bool,
+}
+
+/// Sets.
+#[derive(Debug, Subcommand)]
+pub(super) enum Set {
+    /// Add members
+    #[command(after_help = "Examples:\n  continuum set add notes tags wet cold")]
+    Add {
+        #[command(flatten)]
+        place: Place,
+        /// The members
+        #[arg(required = true)]
+        members: Vec<String>,
+        #[command(flatten)]
+        promise: Promise,
+    },
+    /// Remove members, as far as this node has seen them added
+    #[command(after_help = "Examples:\n  continuum set rm notes tags cold")]
+    Rm {
+        #[command(flatten)]
+        place: Place,
+        /// The members
+        #[arg(required = true)]
+        members: Vec<String>,
+        #[command(flatten)]
+        promise: Promise,
+    },
+    /// Print the members, one a line
+    #[command(after_help = "Examples:\n  continuum set members notes tags")]
+    Members {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Counters.
+#[derive(Debug, Subcommand)]
+pub(super) enum Counter {
+    /// Add to a counter; negative takes away
+    #[command(
+        after_help = "Examples:\n  continuum counter add notes visits 5\n  continuum counter add notes visits -2"
+    )]
+    Add {
+        #[command(flatten)]
+        place: Place,
+        /// How much
+        #[arg(allow_negative_numbers = true)]
+        amount: i64,
+        #[command(flatten)]
+        promise: Promise,
+    },
+    /// Print the value
+    #[command(after_help = "Examples:\n  continuum counter get notes visits")]
+    Get {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Records.
+#[derive(Debug, Subcommand)]
+pub(super) enum Record {
+    /// Print all fields of a key
+    #[command(after_help = "Examples:\n  continuum record get wordnet n00001740")]
+    Get {
+        /// The namespace
+        ns: String,
+        /// The key
+        key: String,
+    },
+    /// Change fields of a key in one atomic write
+    #[command(
+        after_help = "Examples:\n  continuum record put notes rain --put mood=calm --add tag=wet --count seen=1"
+    )]
+    Put {
+        /// The namespace
+        ns: String,
+        /// The key
+        key: String,
+        /// Set a register; may be repeated, as may all below
+        #[arg(long, value_name = "FIELD=VALUE", value_parser = pair)]
+        put: Vec<(String, String)>,
+        /// Add a member to a set
+        #[arg(long, value_name = "FIELD=MEMBER", value_parser = pair)]
+        add: Vec<(String, String)>,
+        /// Remove a member from a set
+        #[arg(long, value_name = "FIELD=MEMBER", value_parser = pair)]
+        remove: Vec<(String, String)>,
+        /// Add to a counter
+        #[arg(long, value_name = "FIELD=N", value_parser = count)]
+        count: Vec<(String, i64)>,
+        /// Remove what was observed of a field
+        #[arg(long, value_name = "FIELD")]
+        delete: Vec<String>,
+        #[command(flatten)]
+        promise: Promise,
+    },
+}
+
+/// The federation.
+#[derive(Debug, Subcommand)]
+pub(super) enum Cluster {
+    /// Found the federation, once, on one node
+    #[command(after_help = "Examples:\n\
+            \x20 continuum --node http://127.0.0.1:7181 cluster init --voter 127.0.0.1:7102 --voter 127.0.0.1:7103")]
+    Init {
+        /// Peer address of another first voter; may be repeated
+        #[arg(long, value_name = "HOST:PORT")]
+        voter: Vec<String>,
+    },
+    /// What the asked node knows of itself
+    #[command(
+        after_help = "Examples:\n  continuum cluster status\n  continuum cluster status -o json"
+    )]
+    Status,
+    /// The members and their health, as the asked node sees them
+    #[command(after_help = "Examples:\n  continuum cluster members")]
+    Members,
+}
+
+/// An import.
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The namespace
+    #[arg(long, value_name = "NAME")]
+    pub(super) ns: String,
+    /// What the source is
+    #[arg(long, value_enum, default_value_t = Source::Jsonl)]
+    pub(super) format: Source,
+    /// The file (`-` for standard input), or for WordNet the directory of its data files
+    pub(super) path: PathBuf,
+    /// Batches under way at once
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) concurrency: u16,
+    /// Rows in one batch at most
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(super) batch: u16,
+    /// Seconds for which a batch is retried while the node does not take it
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(super) patience: u64,
+}
+
+/// What is imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Source {
+    /// Lines as `export` writes them.
+    Jsonl,
+    /// The data files of `WordNet` 3.
+    Wordnet,
+}
+
+/// A measurement.
+#[derive(Debug, Args)]
+pub(super) struct Bench {
+    /// Numbers of clients, each with a connection of its own
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) clients: Vec<u16>,
+    /// Seconds for each number of clients
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(super) seconds: u64,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=262_144))]
+    pub(super) value_bytes: u32,
+    /// What to measure
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Load::Strong, Load::Eventual, Load::Batch])]
+    pub(super) load: Vec<Load>,
+    /// Writes in one batch
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(super) batch: u16,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Load {
+    /// Puts in a strong namespace.
+    Strong,
+    /// Puts in an eventual namespace.
+    Eventual,
+    /// Batches of puts in an eventual namespace.
+    Batch,
+}
+
+/// `NAME=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} has no `=`"))?;
+    Ok((name.into(), value.into()))
+}
+
+/// `NAME=NUMBER`.
+fn count(text: &str) -> Result<(String, i64), String> {
+    let (name, value) = pair(text)?;
+    value.parse().map(|value| (name, value)).map_err(|_| format!("{value:?} is not a whole number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// All commands without subcommands of their own.
+    fn leaves(command: &clap::Command) -> Vec<clap::Command> {
+        let mut found = Vec::new();
+        for inner in command.get_subcommands() {
+            if inner.has_subcommands() {
+                found.extend(leaves(inner));
+            } else {
+                found.push(inner.clone());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_verb_has_examples_that_parse() {
+        for verb in leaves(&Cli::command()) {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> =
+                help.lines().filter_map(|line| line.trim().split("continuum ").nth(1)).collect();
+            assert!(!examples.is_empty(), "{} has no example", verb.get_name());
+            for example in examples {
+                let words = example.split(['<', '>', '|']).next().unwrap_or_default();
+                let parsed = parse(&format!("continuum {words}"));
+                assert!(parsed.is_ok(), "{example}: {:?}", parsed.err());
+            }
+        }
+    }
+
+    #[test]
+    fn the_node_stands_before_or_after_the_verb() {
+        for line in [
+            "continuum --node http://a:1 kv get n k",
+            "continuum kv get n k --node http://a:1 -o json",
+        ] {
+            assert_eq!(
+                parse(line).map(|cli| cli.global.node).ok(),
+                Some(vec!["http://a:1".into()])
+            );
+        }
+    }
+
+    #[test]
+    fn values_may_begin_with_a_hyphen() {
+        assert!(parse("continuum kv put n k -").is_ok());
+        assert!(parse("continuum counter add n k -5").is_ok());
+    }
+
+    #[test]
+    fn a_cas_expects_exactly_one_thing() {
+        assert!(parse("continuum kv cas n k v").is_err());
+        assert!(parse("continuum kv cas n k v --expect a --expect-absent").is_err());
+        assert!(parse("continuum kv cas n k v --delete --expect a").is_err());
+        assert!(parse("continuum kv cas n k --expect a").is_err());
+        assert!(parse("continuum kv cas n k --delete --expect a").is_ok());
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        let error = parse("continuum kv get").err();
+        assert_eq!(error.map(|error| error.exit_code()), Some(i32::from(exit::USAGE)));
+    }
+}

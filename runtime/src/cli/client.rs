@@ -1,0 +1,398 @@
+//! The HTTP client of the commands: one kept connection, JSON and bytes, plain on loopback or TLS.
+//!
+//! It never repeats a request by itself: whether a retry is harmless is known where the request is made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, Method, Request, Uri, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::args::Global;
+use super::exit::{self, Failure};
+use super::local;
+use super::output::say;
+use crate::clock::SystemClock;
+use crate::tls::{self, Credentials, HANDSHAKE_TIMEOUT};
+
+/// Bytes of one answer: a page of rows is at most a frame, whose bytes JSON makes a few times longer.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Where a node serves its API.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    uri: Uri,
+    host: String,
+    port: u16,
+    is_tls: bool,
+}
+
+impl Target {
+    /// Reads a URL.
+    pub(super) fn parse(url: &str) -> Result<Self, Failure> {
+        let wrong = |why: &str| {
+            let mend = "use http://HOST:PORT or https://HOST:PORT, as `continuum dev` prints them";
+            Failure::usage(format!("{url:?} is not the URL of a node"), why, mend)
+        };
+        let uri: Uri = url.trim_end_matches('/').parse().map_err(|_| wrong("it cannot be read"))?;
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong("it begins with neither http:// nor https://")),
+        };
+        let host = uri.host().ok_or_else(|| wrong("it names no host"))?;
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        Ok(Self { host, port, is_tls, uri })
+    }
+
+    /// The URL.
+    pub(super) fn url(&self) -> String {
+        self.uri.to_string().trim_end_matches('/').to_owned()
+    }
+}
+
+/// What to ask.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    method: Method,
+    path: String,
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+}
+
+impl Call {
+    /// A read.
+    pub(super) fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// A deletion.
+    pub(super) fn delete(path: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, ..Self::get(path) }
+    }
+
+    /// Raw bytes to store.
+    pub(super) fn put(path: impl Into<String>, body: Bytes) -> Self {
+        let call = Self { method: Method::PUT, body, ..Self::get(path) };
+        call.header("content-type", "application/octet-stream")
+    }
+
+    /// JSON to put.
+    pub(super) fn put_json(path: impl Into<String>, body: &impl serde::Serialize) -> Self {
+        Self { method: Method::PUT, ..Self::post(path, body) }
+    }
+
+    /// JSON to post.
+    pub(super) fn post(path: impl Into<String>, body: &impl serde::Serialize) -> Self {
+        let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
+        let call = Self { method: Method::POST, body, ..Self::get(path) };
+        call.header("content-type", "application/json")
+    }
+
+    /// Adds a header.
+    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Makes a retry of this write harmless.
+    pub(super) fn once(self) -> Self {
+        let key = continuum_core::id::SessionId(crate::entropy::identity());
+        self.header("idempotency-key", key.to_string())
+    }
+}
+
+/// What a node answered.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    /// The headers.
+    pub(super) headers: HeaderMap,
+    /// The body.
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub(super) fn json(&self) -> Result<Value, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let mend = "check that --node is the API of a node, of this version";
+            Failure::new(
+                exit::MISMATCH,
+                "not_json",
+                "the answer is not JSON",
+                error.to_string(),
+                mend,
+            )
+        })
+    }
+
+    /// A header as text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// A client of one node; with several targets, of the first that can be reached.
+pub(super) struct Client {
+    targets: Vec<Target>,
+    tls: Option<Arc<ClientConfig>>,
+    timeout: Duration,
+    link: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Client {
+    /// A client of targets, at least one.
+    const fn new(targets: Vec<Target>, tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Self {
+        Self { targets, tls, timeout, link: None }
+    }
+
+    /// A client of the nodes that the options name, or of the running `dev`.
+    pub(super) fn of(global: &Global) -> Result<Self, Failure> {
+        let mut all = Self::all(global)?.into_iter();
+        let mut first = all.next().ok_or_else(local::no_node)?;
+        first.targets.extend(all.flat_map(|other| other.targets));
+        Ok(first)
+    }
+
+    /// A client of one URL, on loopback.
+    pub(super) fn of_url(url: &str, timeout: Duration) -> Result<Self, Failure> {
+        Ok(Self::new(vec![Target::parse(url)?], None, timeout))
+    }
+
+    /// From now on only the node that is asked now: a retry must not reach another.
+    pub(super) fn stay(&mut self) {
+        self.targets.truncate(1);
+    }
+
+    /// The node that is asked now.
+    fn target(&self) -> &Target {
+        &self.targets[0]
+    }
+
+    /// A client of each node that the options name; at least one.
+    pub(super) fn all(global: &Global) -> Result<Vec<Self>, Failure> {
+        let urls = if global.node.is_empty() { local::dev_nodes()? } else { global.node.clone() };
+        let targets = urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let tls = tls_of(global)?;
+        if let Some(target) = targets.iter().find(|target| target.is_tls && tls.is_none()) {
+            return Err(Failure::usage(
+                format!("{} needs a client certificate", target.url()),
+                "an API off loopback speaks TLS with certificates on both sides",
+                "give --tls-ca, --tls-cert and --tls-key; issue them with `continuum pki issue --client NAME`",
+            ));
+        }
+        let timeout = Duration::from_secs(global.timeout);
+        Ok(targets.into_iter().map(|one| Self::new(vec![one], tls.clone(), timeout)).collect())
+    }
+
+    /// Another client of the same nodes, with a connection of its own.
+    pub(super) fn twin(&self) -> Self {
+        Self::new(self.targets.clone(), self.tls.clone(), self.timeout)
+    }
+
+    /// Sends a request and reads its answer; a problem is a failure.
+    pub(super) async fn send(&mut self, call: &Call) -> Result<Answer, Failure> {
+        let sent = tokio::time::timeout(self.timeout, self.exchange(call)).await;
+        let (status, answer) = sent.unwrap_or_else(|_| {
+            self.link = None;
+            Err(self.no_answer(call))
+        })?;
+        if status < 400 { Ok(answer) } else { Err(problem(status, &answer)) }
+    }
+
+    async fn exchange(&mut self, call: &Call) -> Result<(u16, Answer), Failure> {
+        let mut link = match self.link.take() {
+            // A connection that the node closed while idle is no failure: nothing was sent on it yet.
+            Some(link) if !link.is_closed() => link,
+            _ => self.reach().await?,
+        };
+        let lost = |error: hyper::Error| self.lost(call, &error);
+        link.ready().await.map_err(lost)?;
+        let response = link.send_request(self.request(call)?).await.map_err(lost)?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
+            let what = format!("the answer of {} broke off", self.target().url());
+            Failure::new(exit::UNKNOWN, "connection_lost", what, error.to_string(), "ask again")
+        })?;
+        let answer = Answer { headers: parts.headers, body: body.to_bytes() };
+        self.link = Some(link);
+        Ok((parts.status.as_u16(), answer))
+    }
+
+    fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, Failure> {
+        let authority = self.target().uri.authority().map_or("", |authority| authority.as_str());
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(&call.path)
+            .header(header::HOST, authority);
+        for (name, value) in &call.headers {
+            request = request.header(*name, value);
+        }
+        request.body(Full::new(call.body.clone())).map_err(|error| {
+            Failure::usage(
+                "the request cannot be made",
+                error.to_string(),
+                "shorten the key or the name",
+            )
+        })
+    }
+
+    /// Connects to the first node that can be reached; nothing was asked of the others.
+    async fn reach(&mut self) -> Result<SendRequest<Full<Bytes>>, Failure> {
+        for _ in 1..self.targets.len() {
+            match self.connect().await {
+                Err(failure) if failure.exit == exit::UNREACHABLE => {
+                    self.targets.rotate_left(1);
+                    say(format!("{}: asking {} instead", failure.what, self.target().url()));
+                }
+                other => return other,
+            }
+        }
+        self.connect().await
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
+        let (host, port) = (self.target().host.as_str(), self.target().port);
+        let stream = TcpStream::connect((host, port)).await.map_err(|error| {
+            Failure::new(
+                exit::UNREACHABLE,
+                "unreachable",
+                format!("nobody answers at {}", self.target().url()),
+                error.to_string(),
+                "start the node, or name another with --node",
+            )
+        })?;
+        // Without it small requests wait for Nagle; a socket that cannot is slower, not wrong.
+        drop(stream.set_nodelay(true));
+        match (&self.tls, self.target().is_tls) {
+            (Some(tls), true) => self.open(self.secure(stream, tls).await?).await,
+            _ => self.open(stream).await,
+        }
+    }
+
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+        let refused = |why: String| {
+            let what = format!("{} was refused, or refused us", self.target().url());
+            let mend = "use the certificates of the node's own federation: `continuum pki issue --client NAME`";
+            Failure::new(exit::REFUSED, "tls", what, why, mend)
+        };
+        let name =
+            ServerName::try_from(self.target().host.clone()).map_err(|e| refused(e.to_string()))?;
+        let connector = TlsConnector::from(Arc::clone(tls));
+        let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream));
+        match shaken.await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(refused(format!("{}: {error}", tls::reason(&error)))),
+            Err(_) => Err(refused("the handshake took too long".into())),
+        }
+    }
+
+    async fn open<S>(&self, stream: S) -> Result<SendRequest<Full<Bytes>>, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let opened = handshake(TokioIo::new(stream)).await;
+        let (link, connection) = opened.map_err(|error| {
+            let what = format!("{} does not speak HTTP", self.target().url());
+            Failure::new(exit::UNREACHABLE, "unreachable", what, error.to_string(), "check --node")
+        })?;
+        // It ends when the link is dropped; its errors come out of the requests.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(link)
+    }
+
+    fn lost(&self, call: &Call, error: &hyper::Error) -> Failure {
+        let what = format!("{} closed the connection before it answered", self.target().url());
+        self.uncertain(call, "connection_lost", what, error.to_string())
+    }
+
+    fn no_answer(&self, call: &Call) -> Failure {
+        let what =
+            format!("{} gave no answer in {} s", self.target().url(), self.timeout.as_secs());
+        self.uncertain(call, "timeout", what, "the node or the network is slow".into())
+    }
+
+    /// A request without an answer: a read may simply be repeated, a write may have happened.
+    fn uncertain(&self, call: &Call, code: &str, what: String, why: String) -> Failure {
+        if call.method == Method::GET {
+            return Failure::new(exit::UNREACHABLE, code, what, why, "ask again, or another node");
+        }
+        let why = format!("{why}; the write may have happened, or may still happen");
+        Failure::new(exit::UNKNOWN, code, what, why, "read before you write again")
+    }
+}
+
+/// The TLS configuration that the options name.
+fn tls_of(global: &Global) -> Result<Option<Arc<ClientConfig>>, Failure> {
+    let (Some(ca), Some(cert), Some(key)) = (&global.tls_ca, &global.tls_cert, &global.tls_key)
+    else {
+        return Ok(None);
+    };
+    let credentials = Credentials::load(ca, cert, key);
+    let config = credentials.and_then(|credentials| credentials.api_client(Arc::new(SystemClock)));
+    config.map(Some).map_err(|error| local::failure(exit::REFUSED, "credentials", &error))
+}
+
+/// The failure that a problem stands for.
+fn problem(status: u16, answer: &Answer) -> Failure {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    let Some(code) = body["code"].as_str() else {
+        let what = format!("the answer has the HTTP status {status}");
+        let mend = "check that --node is the API of a node";
+        return Failure::new(
+            exit::of_problem("", status),
+            "http",
+            what,
+            "it is not a problem of ours",
+            mend,
+        );
+    };
+    Failure::new(exit::of_problem(code, status), code, text("title"), text("detail"), text("mend"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read() {
+        let read =
+            |url| Target::parse(url).map(|target| (target.host, target.port, target.is_tls)).ok();
+        assert_eq!(read("http://127.0.0.1:7171"), Some(("127.0.0.1".into(), 7171, false)));
+        assert_eq!(read("https://[::1]:7171/"), Some(("::1".into(), 7171, true)));
+        for broken in ["127.0.0.1:7171", "ftp://a:1", "http://", "http:// a"] {
+            assert_eq!(read(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_problem_keeps_its_code_and_gets_its_exit() {
+        let body = Bytes::from(crate::api::problem::Problem::unknown(None).body().to_string());
+        let failure = problem(504, &Answer { headers: HeaderMap::new(), body });
+        assert_eq!((failure.exit, failure.code.as_str()), (exit::UNKNOWN, "unknown_outcome"));
+        let html = Answer { headers: HeaderMap::new(), body: Bytes::from_static(b"<html>") };
+        assert_eq!(problem(502, &html).exit, exit::UNREACHABLE);
+    }
+
+    #[test]
+    fn a_write_without_an_answer_is_unknown_and_a_read_is_not() {
+        let client = Client::of_url("http://127.0.0.1:1", Duration::from_secs(1)).expect("a URL");
+        assert_eq!(client.no_answer(&Call::get("/")).exit, exit::UNREACHABLE);
+        assert_eq!(client.no_answer(&Call::delete("/")).exit, exit::UNKNOWN);
+    }
+}

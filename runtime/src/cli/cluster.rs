@@ -1,0 +1,128 @@
+//! Verbs about the federation and its namespaces.
+
+use serde_json::Value;
+
+use super::args::{Cluster, Ns};
+use super::client::{Call, Client};
+use super::exit::Failure;
+use super::output::Screen;
+use crate::api::input::{InitShape, NamespaceShape};
+use crate::api::uri;
+
+/// `ns ...`.
+pub(super) async fn namespaces(
+    verb: Ns,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    match verb {
+        Ns::Create { name, consistency, strategy, slots, discard } => {
+            let shape = NamespaceShape { name, consistency, strategy, slots, discard };
+            let answer = client.send(&Call::post("/v1/namespaces", &shape).once()).await?;
+            said(&answer.json()?, &format!("created {}", shape.name), screen)
+        }
+        Ns::Delete { name } => {
+            let path = format!("/v1/namespaces/{}", uri::encode(name.as_bytes()));
+            let answer = client.send(&Call::delete(path).once()).await?;
+            said(&answer.json()?, &format!("deleted {name}"), screen)
+        }
+        Ns::List => {
+            let body = client.send(&Call::get("/v1/namespaces")).await?.json()?;
+            if screen.is_json() {
+                return screen.json(&body);
+            }
+            let rows =
+                rows(&body["namespaces"], &["name", "consistency", "strategy", "slots", "discard"]);
+            screen.table(&["name", "consistency", "strategy", "slots", "discard"], rows)
+        }
+    }
+}
+
+/// `cluster ...`.
+pub(super) async fn cluster(
+    verb: Cluster,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    match verb {
+        Cluster::Init { voter } => {
+            let call = Call::post("/v1/init", &InitShape { voters: voter });
+            let body = client.send(&call).await?.json()?;
+            said(&body, "the federation is founded", screen)
+        }
+        Cluster::Status => {
+            let body = client.send(&Call::get("/v1/status")).await?.json()?;
+            if screen.is_json() { screen.json(&body) } else { status(&body, screen) }
+        }
+        Cluster::Members => {
+            let body = client.send(&Call::get("/v1/members")).await?.json()?;
+            if screen.is_json() {
+                return screen.json(&body);
+            }
+            let names = ["name", "node", "address", "voter", "health", "boot", "load"];
+            screen.table(&names, rows(&body["members"], &names))
+        }
+    }
+}
+
+/// A node's status for people: itself, its groups, its shards.
+fn status(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
+    let reasons = cell(&body["unready"]);
+    let ready =
+        if body["ready"] == true { "ready".to_owned() } else { format!("not ready: {reasons}") };
+    let (name, address) = (cell(&body["name"]), cell(&body["address"]));
+    screen.line(format!("node {} ({name}, {address})  {ready}", cell(&body["node"])))?;
+    let memory = indicatif::HumanBytes(body["memory_bytes"].as_u64().unwrap_or(0));
+    let (boot, requests) = (cell(&body["boot"]["count"]), cell(&body["requests"]));
+    screen.line(format!("boot {boot}  {memory} in memory  {requests} requests under way"))?;
+    let groups = ["group", "role", "term", "leader", "commit", "applied", "last"];
+    screen.line("")?;
+    screen.table(&groups, rows(&body["groups"], &groups))?;
+    if body["shards"].as_array().is_some_and(|shards| !shards.is_empty()) {
+        let shards = ["namespace", "slot", "root", "writes", "in_sync", "peers"];
+        screen.line("")?;
+        screen.table(&shards, rows(&body["shards"], &shards))?;
+    }
+    Ok(())
+}
+
+/// Members of objects as cells, in the order of `names`.
+fn rows(list: &Value, names: &[&str]) -> Vec<Vec<String>> {
+    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().map(|row| names.iter().map(|name| cell(&row[*name])).collect()).collect()
+}
+
+/// JSON as a cell: text without quotes, nothing as a dash, lists with commas.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// Tells that something was done: in words, or with all that the node said.
+pub(super) fn said(body: &Value, words: &str, screen: &mut Screen) -> Result<(), Failure> {
+    if screen.is_json() {
+        return screen.json(body);
+    }
+    match body.get("revision") {
+        Some(revision) => screen.line(format!("{words} at revision {revision}")),
+        None => screen.line(words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn cells_are_plain() {
+        assert_eq!(cell(&Value::Null), "-");
+        assert_eq!(cell(&json!(["a", 1])), "a, 1");
+        assert_eq!(rows(&json!([{ "a": true }]), &["a", "b"]), [["true", "-"]]);
+    }
+}

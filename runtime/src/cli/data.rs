@@ -1,0 +1,258 @@
+//! Verbs about keys, sets, counters, records and whole rows.
+
+use std::io::Read as _;
+
+use bytes::Bytes;
+use continuum_core::limits::{PAGE_ROWS_MAX, VALUE_BYTES_MAX};
+use serde_json::{Value, json};
+
+use super::args::{Cas, Counter, Kv, Place, Promise, Record, Set};
+use super::client::{Call, Client};
+use super::cluster::said;
+use super::exit::Failure;
+use super::output::Screen;
+use crate::api::input::{
+    CasShape, CountShape, EditShape, ExpectedShape, PutShape, RecordShape, SetShape,
+};
+use crate::api::shape::Text;
+use crate::api::uri;
+
+/// The path of a key in one of the API's collections.
+fn path(collection: &str, place: &Place, promise: Option<&Promise>) -> String {
+    let (ns, key) = (uri::encode(place.ns.as_bytes()), uri::encode(place.key.as_bytes()));
+    let mut path = format!("/v1/namespaces/{ns}/{collection}/{key}");
+    let mut separator = '?';
+    let field = Some(&place.field).filter(|field| !field.is_empty());
+    let level = promise.map(|promise| &promise.level);
+    for (name, value) in [("field", field), ("level", level)] {
+        if let Some(value) = value {
+            path.extend([&String::from(separator), name, "=", &uri::encode(value.as_bytes())]);
+            separator = '&';
+        }
+    }
+    path
+}
+
+/// `kv ...`.
+pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+    let (call, words) = match verb {
+        Kv::Get { place } => return get(&place, client, screen).await,
+        Kv::List { ns, prefix, limit } => return list(&ns, &prefix, limit, client, screen).await,
+        Kv::Put { place, value, promise, context } => {
+            let path = path("kv", &place, Some(&promise));
+            let value = value_of(&value)?;
+            let call = match context {
+                None => Call::put(path, value),
+                Some(_) => Call::put_json(path, &PutShape { value: Text(value), context }),
+            };
+            (call, "put")
+        }
+        Kv::Del { place, promise } => (Call::delete(path("kv", &place, Some(&promise))), "deleted"),
+        Kv::Cas(cas) => (cas_call(cas), "set"),
+    };
+    let answer = client.send(&call.once()).await?;
+    said(&answer.json()?, words, screen)
+}
+
+fn cas_call(cas: Cas) -> Call {
+    let Cas { place, value, expect, expect_revision, expect_absent, delete: _ } = cas;
+    let text = |text: String| Text(text.into());
+    let expected =
+        ExpectedShape { absent: expect_absent, revision: expect_revision, value: expect.map(text) };
+    Call::post(path("cas", &place, None), &CasShape { expected, value: value.map(text) })
+}
+
+/// A value from the command line, or from standard input.
+fn value_of(argument: &str) -> Result<Bytes, Failure> {
+    if argument != "-" {
+        return Ok(Bytes::copy_from_slice(argument.as_bytes()));
+    }
+    let mut value = Vec::new();
+    // One byte more than may be: the node then says by how much it is too large.
+    let read = std::io::stdin().take(VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value);
+    read.map_err(|error| {
+        Failure::local("standard input cannot be read", &error, "pipe the value in")
+    })?;
+    Ok(value.into())
+}
+
+async fn get(place: &Place, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+    let call = Call::get(path("kv", place, None));
+    if screen.is_json() {
+        return screen.json(&client.send(&call).await?.json()?);
+    }
+    let raw = client.send(&call.header("accept", "application/octet-stream")).await?;
+    screen.line(&raw.body)
+}
+
+/// Keys, page by page.
+async fn list(
+    ns: &str,
+    prefix: &str,
+    limit: Option<u64>,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let (ns, prefix) = (uri::encode(ns.as_bytes()), uri::encode(prefix.as_bytes()));
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut after = String::new();
+    let mut all = Vec::new();
+    while left > 0 {
+        let page = left.min(PAGE_ROWS_MAX as u64);
+        let call =
+            Call::get(format!("/v1/namespaces/{ns}/keys?prefix={prefix}&limit={page}{after}"));
+        let body = client.send(&call).await?.json()?;
+        let keys: Vec<Text> = serde_json::from_value(body["keys"].clone()).unwrap_or_default();
+        left -= page;
+        if screen.is_json() {
+            all.extend(keys);
+        } else {
+            keys.iter().try_for_each(|key| screen.line(&key.0))?;
+            screen.finish()?;
+        }
+        let Some(next) = body["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    if screen.is_json() { screen.json(&json!({ "keys": all })) } else { Ok(()) }
+}
+
+/// `set ...`.
+pub(super) async fn set(
+    verb: Set,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let texts = |members: Vec<String>| members.into_iter().map(|one| Text(one.into())).collect();
+    let (place, promise, shape, words) = match verb {
+        Set::Add { place, members, promise } => {
+            (place, promise, SetShape { add: texts(members), ..SetShape::default() }, "added")
+        }
+        Set::Rm { place, members, promise } => {
+            (place, promise, SetShape { remove: texts(members), ..SetShape::default() }, "removed")
+        }
+        Set::Members { place } => return members(&place, client, screen).await,
+    };
+    let call = Call::post(path("sets", &place, Some(&promise)), &shape).once();
+    said(&client.send(&call).await?.json()?, words, screen)
+}
+
+async fn members(place: &Place, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+    let body = client.send(&Call::get(path("sets", place, None))).await?.json()?;
+    if screen.is_json() {
+        return screen.json(&body);
+    }
+    let members: Vec<Text> = serde_json::from_value(body["members"].clone()).unwrap_or_default();
+    members.iter().try_for_each(|member| screen.line(&member.0))
+}
+
+/// `counter ...`.
+pub(super) async fn counter(
+    verb: Counter,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    match verb {
+        Counter::Add { place, amount, promise } => {
+            let path = path("counters", &place, Some(&promise));
+            let call = Call::post(path, &CountShape { add: amount }).once();
+            said(&client.send(&call).await?.json()?, "counted", screen)
+        }
+        Counter::Get { place } => {
+            let body = client.send(&Call::get(path("counters", &place, None))).await?.json()?;
+            if screen.is_json() {
+                return screen.json(&body);
+            }
+            let text =
+                body["value"].as_str().map_or_else(|| body["value"].to_string(), ToOwned::to_owned);
+            screen.line(text)
+        }
+    }
+}
+
+/// `record ...`.
+pub(super) async fn record(
+    verb: Record,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    match verb {
+        Record::Get { ns, key } => {
+            let place = Place { ns, key, field: String::new() };
+            let body = client.send(&Call::get(path("records", &place, None))).await?.json()?;
+            if screen.is_json() { screen.json(&body) } else { show_record(&body, screen) }
+        }
+        Record::Put { ns, key, put, add, remove, count, delete, promise } => {
+            let place = Place { ns, key, field: String::new() };
+            let edit =
+                |field: String| EditShape { field: Text(field.into()), ..EditShape::default() };
+            let text = |text: String| Text(text.into());
+            let mut edits = Vec::new();
+            edits.extend(delete.into_iter().map(|f| EditShape { delete: true, ..edit(f) }));
+            edits.extend(put.into_iter().map(|(f, v)| EditShape { put: Some(text(v)), ..edit(f) }));
+            edits.extend(
+                remove.into_iter().map(|(f, v)| EditShape { remove: vec![text(v)], ..edit(f) }),
+            );
+            edits.extend(add.into_iter().map(|(f, v)| EditShape { add: vec![text(v)], ..edit(f) }));
+            edits.extend(count.into_iter().map(|(f, n)| EditShape { count: Some(n), ..edit(f) }));
+            let shape = RecordShape { edits, context: None };
+            let call = Call::post(path("records", &place, Some(&promise)), &shape).once();
+            said(&client.send(&call).await?.json()?, "put", screen)
+        }
+    }
+}
+
+/// Fields as lines of name, kind and values.
+fn show_record(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
+    let fields = body["fields"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let mut rows = Vec::new();
+    for field in fields {
+        for kind in ["register", "set", "counter"] {
+            let values = match &field[kind] {
+                Value::Null => continue,
+                Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(", "),
+                one => plain(one),
+            };
+            rows.push(vec![plain(&field["field"]), kind.to_owned(), values]);
+        }
+    }
+    screen.table(&["field", "kind", "value"], rows)
+}
+
+/// All rows, page by page, as the node's canonical lines.
+pub(super) async fn export(
+    ns: &str,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let ns = uri::encode(ns.as_bytes());
+    let mut after = String::new();
+    let bar = super::import::spinner("rows exported");
+    loop {
+        let answer = client.send(&Call::get(format!("/v1/namespaces/{ns}/rows{after}"))).await?;
+        screen.bytes(&answer.body)?;
+        screen.finish()?;
+        bar.inc(answer.body.iter().filter(|byte| **byte == b'\n').count() as u64);
+        match (answer.header("continuum-more"), answer.header("continuum-next")) {
+            (Some("true"), Some(next)) => after = format!("?after={next}"),
+            _ => break,
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_levels_are_encoded() {
+        let place = Place { ns: "notes".into(), key: "a/b c".into(), field: "é".into() };
+        let promise = Promise { level: "replicated:2".into() };
+        let expected = "/v1/namespaces/notes/kv/a%2Fb%20c?field=%C3%A9&level=replicated%3A2";
+        assert_eq!(path("kv", &place, Some(&promise)), expected);
+        let place = Place { field: String::new(), ..place };
+        assert_eq!(path("kv", &place, None), "/v1/namespaces/notes/kv/a%2Fb%20c");
+    }
+}

@@ -1,0 +1,288 @@
+//! `dev`: a federation of real processes on loopback, with real TLS from a throw-away authority.
+//!
+//! Children run this same binary. One that dies is not started again, so that it can be killed on purpose; all of them
+//! end with their parent, also when that is killed. Stdout carries one line of JSON; all else is said on stderr.
+
+mod layout;
+
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, io};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::args::Dev;
+use super::client::{Call, Client};
+use super::exit::{self, Failure};
+use super::local::{DevState, state_file};
+use super::output::{Screen, say};
+use super::stop;
+use crate::api::input::InitShape;
+use crate::secret;
+use continuum_core::limits::VOTERS_MAX;
+use layout::{DevNode, Layout, READY_WITHIN, tail};
+
+/// How often something is asked while a start or an end is waited for.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often children are looked at while all is well.
+const LOOK_AFTER: Duration = Duration::from_millis(250);
+/// Children have this long to end by themselves; the whole stop takes less than 5 s.
+const STOP_WITHIN: Duration = Duration::from_secs(4);
+
+/// Runs a federation until SIGINT or SIGTERM.
+pub(super) fn run(dev: &Dev, screen: &mut Screen) -> Result<u8, Failure> {
+    let stop = stop::signals()?;
+    let layout = Layout::prepare(dev)?;
+    // This thread starts the children and lives as long as the process: they end with it.
+    super::wait(async move {
+        let mut children = Children::default();
+        let ended = children.run(&layout, screen, stop).await;
+        children.stop().await;
+        ended.map(|()| 0)
+    })
+}
+
+/// What is told on stdout, once, when writes commit.
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    api: Vec<String>,
+    data: PathBuf,
+    nodes: Vec<ReadyNode>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReadyNode {
+    id: String,
+    pid: u32,
+    api: String,
+    peer: String,
+    data: PathBuf,
+    /// The words that start it again after it ended.
+    restart: Vec<String>,
+}
+
+/// The processes of the nodes.
+#[derive(Debug, Default)]
+struct Children {
+    all: Vec<Node>,
+    state: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Node {
+    node: DevNode,
+    process: Child,
+    is_gone: bool,
+}
+
+impl Children {
+    async fn run(
+        &mut self,
+        layout: &Layout,
+        screen: &mut Screen,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        for node in &layout.nodes {
+            self.all.push(Node { process: start(node)?, node: node.clone(), is_gone: false });
+        }
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            ready = self.ready() => ready?,
+        }
+        self.publish()?;
+        screen.line(serde_json::to_vec(&self.line(layout)?).unwrap_or_default())?;
+        screen.finish()?;
+        let first = &layout.nodes[0].api;
+        say(format!(
+            "{} nodes are ready; in another shell: continuum --node {first} cluster members",
+            self.all.len()
+        ));
+        loop {
+            let look = tokio::time::timeout(LOOK_AFTER, stop.wait_for(|stop| *stop)).await;
+            if look.is_ok() {
+                return Ok(());
+            }
+            self.notice_ends();
+        }
+    }
+
+    /// Waits until every node serves and commits; founds the federation when there is none yet.
+    async fn ready(&mut self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let mut last = None;
+        while begun.elapsed() < READY_WITHIN {
+            if let Some(node) = self.all.iter_mut().find_map(Node::ended) {
+                return Err(failed_start(node));
+            }
+            match self.serves().await {
+                Ok(()) => return Ok(()),
+                Err(failure) => last = Some(failure),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let why = last.map(|failure| failure.to_string()).unwrap_or_default();
+        let mend = format!("read the logs, such as {}", self.all[0].node.log.display());
+        Err(Failure::new(
+            exit::UNREACHABLE,
+            "not_ready",
+            "the federation did not become ready",
+            why,
+            mend,
+        ))
+    }
+
+    /// Whether writes commit: every node knows the leader, and reads the registry through a quorum.
+    async fn serves(&self) -> Result<(), Failure> {
+        let mut clients = Vec::new();
+        for node in &self.all {
+            let mut client = Client::of_url(&node.node.api, Duration::from_secs(5))?;
+            client.send(&Call::get("/livez")).await?;
+            clients.push(client);
+        }
+        let status = clients[0].send(&Call::get("/v1/status")).await?.json()?;
+        if status["formed"] == false {
+            let others = self.all.iter().skip(1).take(VOTERS_MAX - 1);
+            let voters = others.map(|node| node.node.peer.clone()).collect();
+            clients[0].send(&Call::post("/v1/init", &InitShape { voters })).await?;
+        }
+        for client in &mut clients {
+            client.send(&Call::get("/readyz")).await?;
+            client.send(&Call::get("/v1/namespaces")).await?;
+        }
+        Ok(())
+    }
+
+    /// The one line of stdout.
+    fn line(&self, layout: &Layout) -> Result<Ready, Failure> {
+        let nodes = self.all.iter().map(|Node { node, process, .. }| {
+            Ok(ReadyNode {
+                id: node.id.to_string(),
+                pid: process.id(),
+                api: node.api.clone(),
+                peer: node.peer.clone(),
+                data: node.data.clone(),
+                restart: words(node)?,
+            })
+        });
+        let api = self.all.iter().map(|node| node.node.api.clone()).collect();
+        let nodes = nodes.collect::<Result<_, Failure>>()?;
+        Ok(Ready { ready: true, api, data: layout.root.clone(), nodes })
+    }
+
+    /// Leaves the URLs for other commands of this user.
+    fn publish(&mut self) -> Result<(), Failure> {
+        let path = state_file();
+        let failed = |error: io::Error| {
+            let what = format!("{} cannot be written", path.display());
+            Failure::local(what, &error, "set XDG_RUNTIME_DIR to a directory of your own")
+        };
+        if let Some(parent) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
+        }
+        // An earlier one's: this one is the running one now.
+        drop(fs::remove_file(&path));
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let api = self.all.iter().map(|node| node.node.api.clone()).collect();
+        let bytes = serde_json::to_vec(&DevState { pid, api }).unwrap_or_default();
+        secret::create(&path, &bytes, true).map_err(failed)?;
+        self.state = Some(path);
+        Ok(())
+    }
+
+    /// Says once that a child ended.
+    fn notice_ends(&mut self) {
+        for child in &mut self.all {
+            if !child.is_gone && child.ended().is_some() {
+                child.is_gone = true;
+                say(format!(
+                    "{} ended; it is not started again: use its `restart`",
+                    child.node.name
+                ));
+            }
+        }
+    }
+
+    /// Ends all children, first kindly.
+    async fn stop(&mut self) {
+        if let Some(path) = self.state.take() {
+            withdraw(&path);
+        }
+        for child in &mut self.all {
+            let pid = i32::try_from(child.process.id()).ok().and_then(Pid::from_raw);
+            // A child that was waited for has no number any more.
+            if let Some(pid) = pid.filter(|_| child.ended().is_none()) {
+                kill_process(pid, Signal::TERM).unwrap_or_default();
+            }
+        }
+        let begun = Instant::now();
+        while self.all.iter_mut().any(|child| child.ended().is_none()) {
+            if begun.elapsed() > STOP_WITHIN {
+                say("nodes did not end by themselves, and are killed");
+                self.all.iter_mut().for_each(|child| drop(child.process.kill()));
+                self.all.iter_mut().for_each(|child| drop(child.process.wait()));
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Node {
+    /// The node, when its process has ended.
+    fn ended(&mut self) -> Option<&DevNode> {
+        let is_ended = !matches!(self.process.try_wait(), Ok(None));
+        is_ended.then_some(&self.node)
+    }
+}
+
+fn failed_start(node: &DevNode) -> Failure {
+    let what = format!("{} ended while it started", node.name);
+    let mend =
+        format!("see {}; is another `dev` running on this port or directory?", node.log.display());
+    Failure::new(exit::LOCAL, "node_failed", what, format!("\n{}", tail(&node.log)), mend)
+}
+
+/// Removes what [`Children::publish`] left, unless another `dev` has put its own there.
+fn withdraw(path: &Path) {
+    let state =
+        fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<DevState>(&bytes).ok());
+    if state.is_some_and(|state| u32::try_from(state.pid) == Ok(std::process::id())) {
+        drop(fs::remove_file(path));
+    }
+}
+
+/// The words that start a node.
+fn words(node: &DevNode) -> Result<Vec<String>, Failure> {
+    let program = env::current_exe().map_err(|error| {
+        Failure::local("this program's path is not known", &error, "report this")
+    })?;
+    let paths = [program.display().to_string(), node.config.display().to_string()];
+    let [program, config] = paths;
+    Ok(vec![program, "node".into(), "start".into(), "--config".into(), config])
+}
+
+/// Starts the process of a node.
+fn start(node: &DevNode) -> Result<Child, Failure> {
+    let failed =
+        |error: io::Error| Failure::local(format!("{} cannot be started", node.name), &error, "");
+    let log = File::options().create(true).append(true).open(&node.log).map_err(failed)?;
+    let words = words(node)?;
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).arg("--parent").arg(std::process::id().to_string());
+    // Settings of the shell are for nodes that are started by hand.
+    for (name, _) in
+        env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CONTINUUM_"))
+    {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
+    command.spawn().map_err(failed)
+}

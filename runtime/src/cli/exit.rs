@@ -1,0 +1,193 @@
+//! How a command ends: exit codes, and failures that say what, why and the mend.
+//!
+//! The codes are documented in `--help` and never change meaning. A write whose outcome is not known has a code of its
+//! own, since it is not a failure: it may have happened.
+
+use std::fmt;
+
+use crate::api::problem::{KINDS, Kind};
+
+/// A negative answer: absent, unknown, not ready.
+pub(super) const NEGATIVE: u8 = 1;
+/// The command line or its arguments are wrong.
+pub(super) const USAGE: u8 = 2;
+/// Nobody answers, or there is no leader.
+pub(super) const UNREACHABLE: u8 = 3;
+/// No answer in time: a write may have happened.
+pub(super) const UNKNOWN: u8 = 4;
+/// TLS or the authority refused.
+pub(super) const REFUSED: u8 = 5;
+/// A compare-and-set found something else, or it exists already.
+pub(super) const CONFLICT: u8 = 6;
+/// Over a limit or a quota.
+pub(super) const LIMIT: u8 = 7;
+/// A local file, pipe or directory failed, or its content is broken.
+pub(super) const LOCAL: u8 = 8;
+/// Versions or federations do not fit.
+pub(super) const MISMATCH: u8 = 9;
+/// Interrupted.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// The table for `--help`.
+pub(super) const HELP: &str = "Exit codes:
+    0  done
+    1  a negative answer: absent, unknown namespace
+    2  wrong usage: arguments, names, settings
+    3  nobody answers, no leader, not ready
+    4  no answer in time: the outcome is unknown, a write may have happened
+    5  refused by TLS or by the authority
+    6  conflict: compare-and-set, or it exists already
+    7  over a limit: size, quota, too much under way
+    8  a local file or directory failed, or its content is broken
+    9  versions or federations do not fit
+  130  interrupted
+
+Environment:
+  CONTINUUM_NODE     as --node; without both, the running `continuum dev` is asked
+  NO_COLOR           no colours";
+
+/// Why a command did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// The exit code.
+    pub(super) exit: u8,
+    /// What programs match on.
+    pub(super) code: String,
+    /// What happened.
+    pub(super) what: String,
+    /// Why.
+    pub(super) why: String,
+    /// What to do about it.
+    pub(super) mend: String,
+}
+
+impl Failure {
+    /// A failure.
+    pub(super) fn new(
+        exit: u8,
+        code: &str,
+        what: impl Into<String>,
+        why: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self { exit, code: code.into(), what: what.into(), why: why.into(), mend: mend.into() }
+    }
+
+    /// The reader of a pipe went away. It is no failure, and nothing is said.
+    pub(super) fn pipe_closed() -> Self {
+        Self::new(0, "", "", "", "")
+    }
+
+    /// A local file or stream failed.
+    pub(super) fn local(
+        what: impl Into<String>,
+        error: &std::io::Error,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self::new(LOCAL, "local_io", what, error.to_string(), mend)
+    }
+
+    /// The arguments do not fit together.
+    pub(super) fn usage(
+        what: impl Into<String>,
+        why: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self::new(USAGE, "usage", what, why, mend)
+    }
+
+    /// Whether there is something to say.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.code.is_empty()
+    }
+
+    /// Whether the same request may succeed in a moment: nothing is wrong with it.
+    pub(super) fn is_passing(&self) -> bool {
+        const PASSING: [&str; 8] = [
+            "busy",
+            "no_leader",
+            "not_ready",
+            "stopping",
+            "unknown_outcome",
+            "unreachable",
+            "connection_lost",
+            "timeout",
+        ];
+        PASSING.contains(&self.code.as_str())
+    }
+}
+
+/// One line for each part; parts that say nothing are left out.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error[{}]: {}", self.code, self.what)?;
+        for (name, part) in [("why", &self.why), ("mend", &self.mend)] {
+            if !part.is_empty() {
+                write!(f, "\n  {name}: {part}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The exit code of a problem that a node answered with; by its status when the code is of a later version.
+pub(super) fn of_problem(code: &str, status: u16) -> u8 {
+    let kind = KINDS.iter().find(|kind: &&&Kind| kind.code == code);
+    kind.map_or(
+        match status {
+            404 => NEGATIVE,
+            401 | 403 => REFUSED,
+            409 | 412 => CONFLICT,
+            413 | 429 | 507 => LIMIT,
+            408 | 504 => UNKNOWN,
+            500..=599 => UNREACHABLE,
+            _ => USAGE,
+        },
+        |kind| kind.exit,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_code_once() {
+        let codes = [
+            0,
+            NEGATIVE,
+            USAGE,
+            UNREACHABLE,
+            UNKNOWN,
+            REFUSED,
+            CONFLICT,
+            LIMIT,
+            LOCAL,
+            MISMATCH,
+            INTERRUPTED,
+        ];
+        let listed: Vec<u8> =
+            HELP.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+        assert_eq!(listed, codes);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_not_a_failure_of_another_kind() {
+        assert_eq!(of_problem("unknown_outcome", 504), UNKNOWN);
+        assert_eq!(of_problem("conflict", 412), CONFLICT);
+        assert_eq!(of_problem("absent", 404), NEGATIVE);
+        assert_eq!(of_problem("unknown_namespace", 404), NEGATIVE);
+        assert_eq!(of_problem("no_leader", 503), UNREACHABLE);
+        assert_eq!(of_problem("busy", 429), LIMIT);
+        assert_eq!(of_problem("of_a_later_version", 504), UNKNOWN);
+    }
+
+    #[test]
+    fn a_failure_says_what_why_and_mend() {
+        let failure = Failure::new(3, "unreachable", "nobody answers", "refused", "start it");
+        assert_eq!(
+            failure.to_string(),
+            "error[unreachable]: nobody answers\n  why: refused\n  mend: start it"
+        );
+    }
+}

@@ -1,0 +1,391 @@
+//! `import`: rows of a file, or of WordNet, written in batches.
+//!
+//! A file is read twice: first to check every line, so that a broken one is found before anything is written. Each
+//! batch has its own idempotency key and is sent again to the same node while that node is away or busy.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal as _};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::args::{Import, Source};
+use super::client::{Call, Client};
+use super::exit::{self, Failure};
+use super::output::{Screen, say};
+use super::{jsonl, wordnet};
+use crate::api::input::{BatchShape, WriteShape};
+use crate::api::uri;
+
+/// Bytes of keys and values in one batch, about: half a request of the core, so that framing always fits.
+const BATCH_BYTES: usize = 512 << 10;
+/// The first pause before a batch is sent again; it doubles.
+const PAUSE_MS: u64 = 50;
+/// The longest pause before a batch is sent again.
+const PAUSE_MS_MAX: u64 = 2_000;
+/// The longest line: a row is at most a request, whose bytes JSON makes a few times longer.
+const LINE_BYTES_MAX: u64 = 16 << 20;
+
+/// The writes of one row of the source.
+type Rows = Box<dyn Iterator<Item = Result<Vec<WriteShape>, Failure>> + Send>;
+
+/// What was done.
+#[derive(Debug, Default)]
+struct Done {
+    rows: u64,
+    batches: u64,
+    retries: u64,
+}
+
+/// Imports.
+pub(super) async fn run(
+    import: &Import,
+    mut client: Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let is_stream = import.path.as_os_str() == "-";
+    let total = if is_stream { None } else { Some(check(import)?) };
+    let ns = uri::encode(import.ns.as_bytes());
+    // An unknown namespace is found before the first batch; from here on all goes to the node that answered.
+    client.send(&Call::get(format!("/v1/namespaces/{ns}"))).await?;
+    client.stay();
+    let begun = Instant::now();
+    let bar = bar(total);
+    let mut done = Done::default();
+    let ended = write_all(import, &client, rows(import)?, &bar, &mut done).await;
+    bar.finish_and_clear();
+    if let Err(failure) = ended {
+        say(format!("{} rows were imported before this", done.rows));
+        return Err(failure);
+    }
+    report(&done, begun.elapsed(), screen)
+}
+
+fn report(done: &Done, elapsed: Duration, screen: &mut Screen) -> Result<(), Failure> {
+    let seconds = elapsed.as_secs_f64();
+    let rate = (done.rows as f64 / seconds.max(f64::EPSILON)).round();
+    say(format!(
+        "{} rows in {seconds:.2} s, {rate} rows/s, {} batches sent again",
+        done.rows, done.retries
+    ));
+    if !screen.is_json() {
+        return Ok(());
+    }
+    screen.json(&json!({
+        "rows": done.rows,
+        "batches": done.batches,
+        "retries": done.retries,
+        "seconds": seconds,
+        "rows_per_s": rate,
+    }))
+}
+
+/// Reads all of the source without writing; gives the number of rows.
+fn check(import: &Import) -> Result<u64, Failure> {
+    rows(import)?.try_fold(0, |count, row| row.map(|_| count + 1))
+}
+
+/// Sends all rows, so many batches at once.
+async fn write_all(
+    import: &Import,
+    client: &Client,
+    rows: Rows,
+    bar: &ProgressBar,
+    done: &mut Done,
+) -> Result<(), Failure> {
+    let path = format!("/v1/namespaces/{}/batch", uri::encode(import.ns.as_bytes()));
+    let patience = Duration::from_secs(import.patience);
+    let mut idle: Vec<Client> = (0..import.concurrency).map(|_| client.twin()).collect();
+    let mut sending = VecDeque::new();
+    let mut broken = None;
+    for batch in Batches::new(rows, usize::from(import.batch)) {
+        let (rows, batch) = match batch {
+            Ok(batch) => batch,
+            Err(failure) => {
+                broken = Some(failure);
+                break;
+            }
+        };
+        if idle.is_empty() {
+            idle.extend(settle(&mut sending, bar, done).await?);
+        }
+        let Some(client) = idle.pop() else { break };
+        let call = Call::post(&path, &batch).once();
+        sending.push_back(tokio::spawn(send(client, call, rows, patience)));
+    }
+    while !sending.is_empty() {
+        settle(&mut sending, bar, done).await?;
+    }
+    broken.map_or(Ok(()), Err)
+}
+
+/// What a sent batch gives back: its client, its rows, how often it was sent again.
+type Sent = Result<(Client, u64, u64), Failure>;
+
+/// Waits for the oldest batch.
+async fn settle(
+    sending: &mut VecDeque<JoinHandle<Sent>>,
+    bar: &ProgressBar,
+    done: &mut Done,
+) -> Result<Option<Client>, Failure> {
+    let Some(oldest) = sending.pop_front() else { return Ok(None) };
+    let sent = oldest.await.unwrap_or_else(|error| {
+        Err(Failure::new(
+            exit::LOCAL,
+            "internal",
+            "a batch was not sent",
+            error.to_string(),
+            "report this",
+        ))
+    });
+    let (client, rows, retries) = sent?;
+    done.rows += rows;
+    done.batches += 1;
+    done.retries += retries;
+    bar.inc(rows);
+    Ok(Some(client))
+}
+
+/// Sends a batch, again and again while only the moment is wrong.
+async fn send(mut client: Client, call: Call, rows: u64, patience: Duration) -> Sent {
+    let begun = Instant::now();
+    let mut pause_ms = PAUSE_MS;
+    let mut retries = 0;
+    loop {
+        match client.send(&call).await {
+            Ok(_) => return Ok((client, rows, retries)),
+            Err(failure) if failure.is_passing() && begun.elapsed() < patience => {}
+            Err(failure) => return Err(failure),
+        }
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+        retries += 1;
+    }
+}
+
+/// Groups rows into batches.
+struct Batches {
+    rows: std::iter::Peekable<Rows>,
+    rows_max: usize,
+}
+
+impl Batches {
+    fn new(rows: Rows, rows_max: usize) -> Self {
+        Self { rows: rows.peekable(), rows_max }
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<(u64, BatchShape), Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (mut rows, mut bytes) = (0, 0);
+        let mut writes: Vec<WriteShape> = Vec::new();
+        loop {
+            // What was read before a broken row goes out first; the next call meets the broken one.
+            let row = match self.rows.peek() {
+                Some(Ok(row)) => row,
+                Some(Err(_)) if !writes.is_empty() => break,
+                Some(Err(_)) => return self.rows.next()?.err().map(Err),
+                None => break,
+            };
+            let size: usize = row.iter().map(weight).sum();
+            let is_full = writes.len() + row.len() > self.rows_max || bytes + size > BATCH_BYTES;
+            if is_full && !writes.is_empty() {
+                break;
+            }
+            let Some(Ok(row)) = self.rows.next() else { break };
+            writes.extend(row);
+            bytes += size;
+            rows += 1;
+        }
+        (!writes.is_empty()).then_some(Ok((rows, BatchShape { writes })))
+    }
+}
+
+/// About how many bytes a write has in the core's encoding.
+fn weight(write: &WriteShape) -> usize {
+    let edits = write.edits.iter().map(|edit| {
+        let parts = edit.put.iter().chain(&edit.add).chain(&edit.remove);
+        parts.map(|part| part.0.len() + edit.field.0.len() + 16).sum::<usize>() + 32
+    });
+    write.key.0.len() + 64 + edits.sum::<usize>()
+}
+
+/// The rows of the source, in order.
+fn rows(import: &Import) -> Result<Rows, Failure> {
+    match import.format {
+        Source::Jsonl => {
+            let lines = lines(&import.path)?;
+            Ok(Box::new(lines.map(|line| line.and_then(|line| line.read(jsonl::writes)))))
+        }
+        Source::Wordnet => {
+            let mut all: Vec<Rows> = Vec::new();
+            for (name, letter) in wordnet::FILES {
+                all.push(synsets(&import.path.join(name), letter)?);
+            }
+            Ok(Box::new(all.into_iter().flatten()))
+        }
+    }
+}
+
+fn synsets(path: &Path, letter: char) -> Result<Rows, Failure> {
+    let concept = move |text: &[u8]| {
+        let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
+        if wordnet::is_licence(text) {
+            Ok(Vec::new())
+        } else {
+            Ok(vec![wordnet::concept(letter, text)?])
+        }
+    };
+    let rows = lines(path)?.map(move |line| line.and_then(|line| line.read(concept)));
+    Ok(Box::new(rows.filter(|row| !matches!(row, Ok(writes) if writes.is_empty()))))
+}
+
+/// One line and where it stands.
+struct Line {
+    name: String,
+    number: u64,
+    text: Vec<u8>,
+}
+
+impl Line {
+    /// Reads the line; what is wrong is named with its place.
+    fn read<T>(self, read: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, Failure> {
+        read(&self.text).map_err(|why| {
+            let what = format!("{}:{} cannot be imported", self.name, self.number);
+            let mend = "mend or remove the line, and check --format";
+            Failure::new(exit::LOCAL, "broken_line", what, why, mend)
+        })
+    }
+}
+
+/// The lines of a file or, for `-`, of standard input.
+fn lines(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<Line, Failure>> + Send + 'static, Failure> {
+    let name = path.display().to_string();
+    let mut reader: Box<dyn BufRead + Send> = if path.as_os_str() == "-" {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        Box::new(BufReader::new(open(path)?))
+    };
+    let mut number = 0;
+    Ok(std::iter::from_fn(move || {
+        let mut text = Vec::new();
+        number += 1;
+        let mut part = io::Read::take(&mut reader, LINE_BYTES_MAX);
+        match part.read_until(b'\n', &mut text) {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) => {
+                let what = format!("{name}:{number} cannot be read");
+                return Some(Err(Failure::local(what, &error, "look at the file and its disk")));
+            }
+        }
+        if text.last() == Some(&b'\n') {
+            text.pop();
+        }
+        Some(Ok(Line { name: name.clone(), number, text }))
+    }))
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|error| {
+        let mend = "give the file, or for --format wordnet the directory with data.noun, data.verb, data.adj and \
+                    data.adv (Debian: apt-get install wordnet-base, /usr/share/wordnet)";
+        Failure::local(format!("{} cannot be opened", path.display()), &error, mend)
+    })
+}
+
+/// A bar on a terminal, nothing on a pipe.
+fn bar(total: Option<u64>) -> ProgressBar {
+    let Some(total) = total else { return spinner("rows imported") };
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let style =
+        ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} rows {per_sec} {eta}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// A counter on a terminal that shows nothing else; nothing on a pipe.
+pub(super) fn spinner(what: &'static str) -> ProgressBar {
+    if io::stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{spinner} {human_pos} {msg} {per_sec}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())).with_message(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::api::input::EditShape;
+    use crate::api::shape::Text;
+
+    fn import(path: PathBuf, format: Source) -> Import {
+        Import { ns: "n".into(), format, path, concurrency: 1, batch: 2, patience: 1 }
+    }
+
+    fn write(bytes: usize) -> WriteShape {
+        let edit = EditShape { put: Some(Text(vec![0; bytes].into())), ..EditShape::default() };
+        WriteShape { key: Text::from("k"), edits: vec![edit], context: None }
+    }
+
+    fn sizes(rows: Vec<Result<Vec<WriteShape>, Failure>>) -> Vec<Option<usize>> {
+        let batches = Batches::new(Box::new(rows.into_iter()), 2);
+        batches.map(|batch| batch.map(|(_, batch)| batch.writes.len()).ok()).collect()
+    }
+
+    #[test]
+    fn batches_are_bounded_in_rows_and_bytes() {
+        let row = |bytes| Ok(vec![write(bytes)]);
+        assert_eq!(sizes(vec![row(1), row(1), row(1)]), [Some(2), Some(1)]);
+        assert_eq!(sizes(vec![row(BATCH_BYTES), row(1), row(1)]), [Some(1), Some(2)]);
+        // A row is never divided, also when it is larger than a batch.
+        assert_eq!(sizes(vec![Ok(vec![write(1), write(1), write(1)]), row(1)]), [Some(3), Some(1)]);
+    }
+
+    #[test]
+    fn rows_before_a_broken_one_are_not_lost() {
+        let broken = Err(Failure::usage("broken", "", ""));
+        assert_eq!(sizes(vec![Ok(vec![write(1)]), broken]), [Some(1), None]);
+    }
+
+    #[test]
+    fn a_broken_line_is_named_before_anything_is_sent() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rows.jsonl");
+        fs::write(
+            &path,
+            "{\"key\":\"a\",\"fields\":[{\"field\":\"\",\"register\":[\"1\"]}]}\nnonsense\n",
+        )
+        .expect("written");
+        let failure = check(&import(path.clone(), Source::Jsonl)).expect_err("a broken line");
+        assert_eq!(failure.exit, exit::LOCAL);
+        assert_eq!(failure.what, format!("{}:2 cannot be imported", path.display()));
+    }
+
+    #[test]
+    fn all_four_files_are_read_without_their_licence() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let licence = "  1 This is licensed.  \n  2 So is this.  \n";
+        for (name, letter) in wordnet::FILES {
+            let tail = if letter == 'v' { " 00" } else { "" };
+            let line = format!("00000001 03 {letter} 01 word 0 000{tail} | gloss  \n");
+            fs::write(folder.path().join(name), format!("{licence}{line}")).expect("written");
+        }
+        let import = import(folder.path().to_owned(), Source::Wordnet);
+        assert_eq!(check(&import).expect("sound files"), 4);
+        fs::remove_file(folder.path().join("data.adv")).expect("removed");
+        assert_eq!(check(&import).expect_err("a missing file").exit, exit::LOCAL);
+    }
+}

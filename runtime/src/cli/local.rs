@@ -1,0 +1,222 @@
+//! Verbs that need no node: the authority, settings, running a node, completions; and where the running `dev` is.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, fs};
+
+use clap::CommandFactory as _;
+use continuum_core::id::NodeId;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::args::{Cli, Config, Issue, Layers, Pki};
+use super::exit::{self, Failure};
+use super::output::Screen;
+use crate::clock::{Clock as _, SystemClock};
+use crate::entropy;
+use crate::pki::{Authority, PkiError, Validity};
+use crate::settings::{Layered, Settings, SettingsError};
+
+/// A failure from an error whose text ends in `; mend: ...`.
+pub(super) fn failure(exit: u8, code: &str, error: &impl std::fmt::Display) -> Failure {
+    let text = error.to_string();
+    let (what, mend) = text.split_once("; mend: ").unwrap_or((&text, ""));
+    Failure::new(exit, code, what, "", mend)
+}
+
+fn pki_failure(error: &PkiError) -> Failure {
+    let exit = if matches!(error, PkiError::Name { .. }) { exit::USAGE } else { exit::LOCAL };
+    failure(exit, "pki", error)
+}
+
+/// What was set wrongly.
+pub(super) fn settings_failure(error: &SettingsError) -> Failure {
+    Failure::new(exit::USAGE, "settings", error.key.clone(), error.why.clone(), error.mend.clone())
+}
+
+fn days(days: u64) -> Validity {
+    Validity::starting(SystemClock.now().wall, Duration::from_secs(days * 24 * 3600))
+}
+
+/// `pki ...`.
+pub(super) fn pki(verb: Pki, screen: &mut Screen) -> Result<(), Failure> {
+    match verb {
+        Pki::Init { out, days: span } => {
+            let authority = Authority::mint(days(span)).map_err(|error| pki_failure(&error))?;
+            authority.save(&out).map_err(|error| pki_failure(&error))?;
+            let federation = authority.federation().to_string();
+            if screen.is_json() {
+                return screen.json(&json!({ "federation": federation, "directory": out }));
+            }
+            screen.line(format!("federation {federation}, its authority is in {}", out.display()))
+        }
+        Pki::Issue(issue) => issue_certificate(&issue, screen),
+    }
+}
+
+fn issue_certificate(issue: &Issue, screen: &mut Screen) -> Result<(), Failure> {
+    let authority = Authority::load(&issue.authority).map_err(|error| pki_failure(&error))?;
+    let (issued, stem) = match &issue.client {
+        Some(name) => (authority.issue_client(name, days(issue.days)), "client"),
+        None => {
+            let hosts: Vec<String> =
+                issue.dns.iter().cloned().chain(issue.ip.iter().map(ToString::to_string)).collect();
+            (authority.issue_node(node_id(issue.id.as_deref())?, &hosts, days(issue.days)), "node")
+        }
+    };
+    let issued = issued.map_err(|error| pki_failure(&error))?;
+    let (cert, key) = issued.save(&issue.out, stem).map_err(|error| pki_failure(&error))?;
+    let principal = issued.principal.to_string();
+    if screen.is_json() {
+        return screen.json(&json!({ "principal": principal, "cert": cert, "key": key }));
+    }
+    screen.line(format!("{principal}: {} and {}", cert.display(), key.display()))
+}
+
+fn node_id(text: Option<&str>) -> Result<NodeId, Failure> {
+    let Some(text) = text else { return Ok(NodeId(entropy::identity())) };
+    NodeId::parse(text).ok_or_else(|| {
+        Failure::usage(
+            format!("{text:?} is not the id of a node"),
+            "",
+            "give 32 hexadecimal digits, or none",
+        )
+    })
+}
+
+/// The layers that arguments name: flags over environment over file.
+fn gather(layers: &Layers) -> Result<Layered, Failure> {
+    let mut flags = layers.set.clone();
+    let path = layers.data.as_ref().map(|path| path.display().to_string());
+    let named = [("data", path), ("name", layers.name.clone()), ("log.filter", layers.log.clone())];
+    flags.extend(named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    Layered::gather(layers.config.as_deref(), env::vars(), &flags)
+        .map_err(|error| settings_failure(&error))
+}
+
+/// The settings that arguments name, validated.
+pub(super) fn settings(layers: &Layers) -> Result<Settings, Failure> {
+    let settings = gather(layers)?.settings().map_err(|error| settings_failure(&error))?;
+    settings.validate().map_err(|error| settings_failure(&error))?;
+    Ok(settings)
+}
+
+/// `config ...`.
+pub(super) fn config(verb: Config, screen: &mut Screen) -> Result<(), Failure> {
+    match verb {
+        Config::Check(layers) => {
+            let settings = settings(&layers)?;
+            let data = settings.data.display();
+            if screen.is_json() {
+                return screen.json(&json!({ "valid": true }));
+            }
+            screen.line(format!("valid: a node with its data in {data}"))
+        }
+        Config::Show(layers) => {
+            let layers = gather(&layers)?;
+            let settings = layers.settings().map_err(|error| settings_failure(&error))?;
+            let origins = layers.origins().iter();
+            if screen.is_json() {
+                let origins: serde_json::Map<_, _> =
+                    origins.map(|(key, origin)| (key.clone(), origin.to_string().into())).collect();
+                return screen.json(&json!({ "settings": settings, "origins": origins }));
+            }
+            for (key, origin) in origins {
+                screen.line(format!("# {key} is from the {origin}"))?;
+            }
+            screen.bytes(toml::to_string(&settings).unwrap_or_default().as_bytes())
+        }
+    }
+}
+
+/// `completions SHELL`.
+pub(super) fn completions(shell: clap_complete::Shell, screen: &mut Screen) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "continuum", &mut script);
+    screen.bytes(&script)
+}
+
+/// What a running `dev` leaves for the commands of its user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DevState {
+    /// Its process.
+    pub(super) pid: i32,
+    /// URLs of its nodes.
+    pub(super) api: Vec<String>,
+}
+
+/// The user's runtime directory, else one of the user's own below the temporary one.
+pub(super) fn state_file() -> PathBuf {
+    let own = || env::temp_dir().join(format!("continuum-{}", rustix::process::getuid().as_raw()));
+    let base = env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
+    base.map_or_else(own, |base| PathBuf::from(base).join("continuum")).join("dev.json")
+}
+
+/// Nodes of the running `dev`.
+pub(super) fn dev_nodes() -> Result<Vec<String>, Failure> {
+    read_state(&state_file()).map(|state| state.api).ok_or_else(no_node)
+}
+
+/// No node was named.
+pub(super) fn no_node() -> Failure {
+    Failure::new(
+        exit::UNREACHABLE,
+        "no_node",
+        "no node was named, and no `continuum dev` of yours runs",
+        "a command asks a node's API",
+        "give --node URL or CONTINUUM_NODE, or start `continuum dev`",
+    )
+}
+
+/// What a `dev` that still runs left there. A file of another user is not believed.
+fn read_state(path: &Path) -> Option<DevState> {
+    use std::os::unix::fs::MetadataExt as _;
+    let is_ours = fs::metadata(path).ok()?.uid() == rustix::process::getuid().as_raw();
+    let state: DevState = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let pid = rustix::process::Pid::from_raw(state.pid)?;
+    let is_alive = rustix::process::test_kill_process(pid).is_ok();
+    (is_ours && is_alive && !state.api.is_empty()).then_some(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_split_at_their_mend() {
+        let failure = failure(exit::LOCAL, "x", &"cannot use it; mend: use another");
+        assert_eq!(
+            (failure.what.as_str(), failure.mend.as_str()),
+            ("cannot use it", "use another")
+        );
+    }
+
+    #[test]
+    fn only_a_running_dev_is_believed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("dev.json");
+        assert_eq!(read_state(&path), None);
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let running = DevState { pid, api: vec!["http://127.0.0.1:7171".into()] };
+        let write = |state: &DevState| fs::write(&path, serde_json::to_vec(state).expect("JSON"));
+        write(&running).expect("written");
+        assert_eq!(read_state(&path), Some(running.clone()));
+        write(&DevState { pid: i32::MAX, ..running }).expect("written");
+        assert_eq!(read_state(&path), None);
+    }
+
+    #[test]
+    fn flags_stand_over_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("n.toml");
+        fs::write(&file, "name = \"of the file\"\n[log]\nfilter = \"warn\"\n").expect("written");
+        let set = vec![("peer.listen".to_owned(), "127.0.0.1:7999".to_owned())];
+        let layers =
+            Layers { config: Some(file), data: None, name: Some("flag".into()), log: None, set };
+        let settings =
+            gather(&layers).and_then(|layers| layers.settings().map_err(|e| settings_failure(&e)));
+        let settings = settings.expect("settings");
+        assert_eq!((settings.name.as_str(), settings.log.filter.as_str()), ("flag", "warn"));
+        assert_eq!(settings.peer.listen.port(), 7999);
+    }
+}

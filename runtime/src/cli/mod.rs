@@ -1,0 +1,122 @@
+//! The command line: one binary for nodes and for those who use them.
+//!
+//! A verb parses, asks and prints. Data goes to stdout through one checked writer, talk to stderr, and how it ended to
+//! the exit code. What a node decides is not decided again here.
+
+mod args;
+mod bench;
+mod client;
+mod cluster;
+mod data;
+mod dev;
+mod exit;
+mod import;
+mod jsonl;
+mod local;
+mod output;
+mod start;
+mod stop;
+mod wordnet;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use serde_json::json;
+
+use args::{Cli, Global, Node, Verb};
+use client::Client;
+use exit::Failure;
+use output::Screen;
+
+/// Runs the program with the arguments of the process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody may be listening; the exit code still says how it ended.
+            drop(error.print());
+            let is_help =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if is_help { ExitCode::SUCCESS } else { exit::USAGE.into() };
+        }
+    };
+    let mut screen = Screen::new(cli.global.output);
+    let ended = run(cli, &mut screen);
+    // What was printed before a failure is data too.
+    let ended = ended.and_then(|code| screen.finish().map(|()| code));
+    match ended {
+        Ok(code) => code.into(),
+        Err(failure) => {
+            drop(screen.finish());
+            output::say_failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// Performs the verb; gives the exit code.
+fn run(cli: Cli, screen: &mut Screen) -> Result<u8, Failure> {
+    let Cli { global, verb } = cli;
+    match verb {
+        Verb::Pki(verb) => local::pki(verb, screen)?,
+        Verb::Config(verb) => local::config(verb, screen)?,
+        Verb::Node(Node::Start(start)) => return start::start(&start),
+        Verb::Completions { shell } => local::completions(shell, screen)?,
+        Verb::Version => version(screen)?,
+        Verb::Dev(dev) => return dev::run(&dev, screen),
+        other => return wait(interruptible(ask(other, &global, screen))),
+    }
+    Ok(0)
+}
+
+/// Performs a verb that asks nodes.
+async fn ask(verb: Verb, global: &Global, screen: &mut Screen) -> Result<u8, Failure> {
+    match verb {
+        Verb::Bench(bench) => bench::run(&bench, Client::all(global)?, screen).await?,
+        Verb::Import(import) => import::run(&import, Client::of(global)?, screen).await?,
+        Verb::Export { ns } => data::export(&ns, &mut Client::of(global)?, screen).await?,
+        Verb::Ns(verb) => cluster::namespaces(verb, &mut Client::of(global)?, screen).await?,
+        Verb::Cluster(verb) => cluster::cluster(verb, &mut Client::of(global)?, screen).await?,
+        Verb::Kv(verb) => data::kv(verb, &mut Client::of(global)?, screen).await?,
+        Verb::Set(verb) => data::set(verb, &mut Client::of(global)?, screen).await?,
+        Verb::Counter(verb) => data::counter(verb, &mut Client::of(global)?, screen).await?,
+        Verb::Record(verb) => data::record(verb, &mut Client::of(global)?, screen).await?,
+        Verb::Dev(_)
+        | Verb::Pki(_)
+        | Verb::Node(_)
+        | Verb::Config(_)
+        | Verb::Completions { .. }
+        | Verb::Version => {}
+    }
+    Ok(0)
+}
+
+/// Ends a command at SIGINT or SIGTERM.
+async fn interruptible<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut stop = stop::signals()?;
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => Err(stop::interrupted()),
+        ended = command => ended,
+    }
+}
+
+/// Runs a future to its end on a small runtime.
+fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime
+        .map_err(|error| Failure::local("no threads can be started", &error, "see `ulimit -u`"))?;
+    runtime.block_on(future)
+}
+
+fn version(screen: &mut Screen) -> Result<(), Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    if screen.is_json() {
+        return screen.json(&json!({ "version": version }));
+    }
+    screen.line(format!("continuum {version}"))
+}

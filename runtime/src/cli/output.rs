@@ -1,0 +1,119 @@
+//! What a command prints: data on stdout, talk on stderr, and never a panic when a reader goes away.
+//!
+//! Every byte of stdout goes through [`Screen`], whose writes are checked. A closed pipe ends the command quietly.
+
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+use super::args::Format;
+use super::exit::Failure;
+
+/// The standard output, written with checks.
+#[derive(Debug)]
+pub(super) struct Screen {
+    format: Format,
+    out: BufWriter<Stdout>,
+}
+
+impl Screen {
+    /// Standard output in a format.
+    pub(super) fn new(format: Format) -> Self {
+        Self { format, out: BufWriter::new(io::stdout()) }
+    }
+
+    /// Whether programs read this.
+    pub(super) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Writes bytes as they are.
+    ///
+    /// # Errors
+    ///
+    /// A silent failure when the reader went away, or what the system says.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.out.write_all(bytes).map_err(|error| failed(&error))
+    }
+
+    /// Writes a line.
+    ///
+    /// # Errors
+    ///
+    /// As [`Screen::bytes`].
+    pub(super) fn line(&mut self, line: impl AsRef<[u8]>) -> Result<(), Failure> {
+        self.bytes(line.as_ref())?;
+        self.bytes(b"\n")
+    }
+
+    /// Writes JSON on one line.
+    ///
+    /// # Errors
+    ///
+    /// As [`Screen::bytes`].
+    pub(super) fn json(&mut self, value: &Value) -> Result<(), Failure> {
+        self.line(value.to_string())
+    }
+
+    /// Writes columns under their names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Screen::bytes`].
+    pub(super) fn table(&mut self, names: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(names.iter().map(|name| name.to_uppercase()));
+        table.add_rows(rows);
+        let text = table.to_string();
+        text.lines()
+            .try_for_each(|line| self.line(line.strip_prefix(' ').unwrap_or(line).trim_end()))
+    }
+
+    /// Hands everything to the reader.
+    ///
+    /// # Errors
+    ///
+    /// As [`Screen::bytes`].
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+        self.out.flush().map_err(|error| failed(&error))
+    }
+}
+
+fn failed(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure::pipe_closed();
+    }
+    Failure::local("standard output cannot be written", error, "look at where it is redirected to")
+}
+
+/// Says something on stderr. When nobody listens there is nobody to tell.
+pub(super) fn say(text: impl AsRef<str>) {
+    drop(writeln!(io::stderr(), "{}", text.as_ref()));
+}
+
+/// Says why a command failed.
+pub(super) fn say_failure(failure: &Failure) {
+    if failure.is_silent() {
+        return;
+    }
+    let text = failure.to_string();
+    let is_plain = std::env::var_os("NO_COLOR").is_some() || !io::stderr().is_terminal();
+    match text.split_once(": ") {
+        Some((head, rest)) if !is_plain => say(format!("\x1b[1;31m{head}\x1b[0m: {rest}")),
+        _ => say(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_silent_and_a_full_disk_is_not() {
+        assert!(failed(&io::Error::from(io::ErrorKind::BrokenPipe)).is_silent());
+        let full = failed(&io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!((full.exit, full.is_silent()), (super::super::exit::LOCAL, false));
+    }
+}

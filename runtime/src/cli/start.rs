@@ -1,0 +1,126 @@
+//! `node start`: from settings to a running node with its API, until SIGINT or SIGTERM.
+//!
+//! What the node does is the driver's; here it gets its files, its listeners and its seams. Both listeners are taken
+//! before the store is opened, so that a busy port is told without touching it.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::args::Start;
+use super::exit::{self, Failure};
+use super::{local, stop};
+use crate::api::Api;
+use crate::api::serve::serve;
+use crate::clock::{Clock, SystemClock};
+use crate::disk::{FileDisk, OpenError};
+use crate::link::Limits;
+use crate::metrics::Metrics;
+use crate::resolve::SystemResolver;
+use crate::run::{Inputs, RunError, run};
+use crate::settings::{ApiSettings, Settings};
+use crate::tls::{Credentials, CredentialsError};
+use crate::{entropy, handle, observe};
+
+/// Runs a node.
+pub(super) fn start(start: &Start) -> Result<u8, Failure> {
+    if let Some(parent) = start.parent {
+        end_with(parent)?;
+    }
+    let settings = local::settings(&start.layers)?;
+    observe::begin(&settings.log).map_err(|error| local::settings_failure(&error))?;
+    let stop = stop::signals()?;
+    super::wait(node(settings, stop)).map(|()| 0)
+}
+
+async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let peer = &settings.peer;
+    let credentials =
+        Credentials::load(&peer.ca, &peer.cert, &peer.key).map_err(|e| refused(&e))?;
+    let acceptor = acceptor(&settings.api, &clock)?;
+    let listener = listen(&settings.api).await?;
+    let metrics = Arc::new(Metrics::new());
+    let (handle, asks) = handle::channel();
+    let api = Arc::new(Api::new(handle, Arc::clone(&metrics)));
+    let (end, ended) = watch::channel(false);
+    let serving = tokio::spawn(serve(listener, acceptor, api, ended));
+    let inputs = Inputs {
+        disk: FileDisk::new(settings.data.clone(), settings.disk.reserve_bytes),
+        settings,
+        credentials,
+        seed: entropy::seed(),
+        clock,
+        resolver: SystemResolver,
+        asks,
+        metrics,
+        limits: Limits::default(),
+        started: None,
+        observer: None,
+    };
+    let stopping = async move {
+        // An error means that nobody can ask any more, which is as good as being asked.
+        drop(stop.wait_for(|stop| *stop).await);
+    };
+    let ran = run(inputs, stopping).await;
+    // The last answers go out before the process does.
+    end.send_replace(true);
+    drop(serving.await);
+    ran.map(|_| ()).map_err(|error| failed(&error))
+}
+
+/// What makes the API's connections TLS, when it is set.
+fn acceptor(api: &ApiSettings, clock: &Arc<dyn Clock>) -> Result<Option<TlsAcceptor>, Failure> {
+    let Some(files) = &api.tls else { return Ok(None) };
+    let credentials = Credentials::load(&files.ca, &files.cert, &files.key);
+    let config = credentials.and_then(|credentials| credentials.api_server(Arc::clone(clock)));
+    config.map(|config| Some(TlsAcceptor::from(config))).map_err(|error| refused(&error))
+}
+
+async fn listen(api: &ApiSettings) -> Result<TcpListener, Failure> {
+    TcpListener::bind(api.listen).await.map_err(|error| {
+        let mend = "stop what uses it, or set api.listen";
+        Failure::local(format!("cannot listen for clients on {}", api.listen), &error, mend)
+    })
+}
+
+fn refused(error: &CredentialsError) -> Failure {
+    let exit = match error {
+        CredentialsError::File { .. } => exit::LOCAL,
+        _ => exit::REFUSED,
+    };
+    local::failure(exit, "credentials", error)
+}
+
+fn failed(error: &RunError) -> Failure {
+    let (exit, code) = match error {
+        RunError::Settings(_) => (exit::USAGE, "settings"),
+        RunError::Credentials(_) => (exit::REFUSED, "credentials"),
+        RunError::Listen { .. } => (exit::LOCAL, "listen"),
+        RunError::Open(OpenError::Foreign { .. }) => (exit::MISMATCH, "foreign_store"),
+        RunError::Open(_) => (exit::LOCAL, "store"),
+        RunError::Restore(_) => (exit::LOCAL, "restore"),
+        RunError::StorageFailed { .. } => (exit::LOCAL, "storage_failed"),
+        RunError::Fenced { .. } => (exit::LOCAL, "fenced"),
+    };
+    let failure = local::failure(exit, code, error);
+    observe::fatal(code, error);
+    failure
+}
+
+/// Ends this process when its parent ends; at once when it already has.
+fn end_with(parent: u32) -> Result<(), Failure> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let set = set_parent_process_death_signal(Some(Signal::TERM));
+    set.map_err(|error| {
+        Failure::local("the parent cannot be watched", &error.into(), "leave --parent out")
+    })?;
+    let found = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if found != Some(parent) {
+        let mend = "leave --parent out: it is for `continuum dev` alone";
+        return Err(Failure::usage("the parent process is gone", "", mend));
+    }
+    Ok(())
+}

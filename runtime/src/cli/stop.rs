@@ -1,0 +1,34 @@
+//! SIGINT and SIGTERM as a value that is waited for.
+
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tokio::sync::watch;
+
+use super::exit::{self, Failure};
+
+/// Becomes true at the first SIGINT or SIGTERM, also when SIGINT was inherited ignored.
+pub(super) fn signals() -> Result<watch::Receiver<bool>, Failure> {
+    let (tell, told) = watch::channel(false);
+    let mut signals = Signals::new([SIGINT, SIGTERM])
+        .map_err(|error| Failure::local("signals cannot be handled", &error, "report this"))?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            tell.send_replace(true);
+        }
+    });
+    Ok(told)
+}
+
+/// What a command that was interrupted ends with. What it had asked for may have happened.
+pub(super) fn interrupted() -> Failure {
+    let mend = "read before you write again";
+    Failure::new(
+        exit::INTERRUPTED,
+        "interrupted",
+        "interrupted",
+        "a write that was under way may have happened",
+        mend,
+    )
+}

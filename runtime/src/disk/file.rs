@@ -1,0 +1,339 @@
+//! The real disk: one thread that writes, syncs and tells how far the log is durable.
+//!
+//! Group commit: whatever came while the last sync ran becomes one batch of the next one. A batch is written only after
+//! the sync of the one before returned. A full disk is waited for, with the reserve given up; a failed sync is final.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use continuum_core::codec;
+use continuum_core::id::{StoreId, Token};
+use continuum_core::limits::LOG_BATCH_BYTES_MAX;
+use continuum_core::wal::{Batch, Header, LogWriter, SnapshotId, Write};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::directory::{Directory, unusable};
+use super::reserve::Reserve;
+use super::segment::Segments;
+use super::side::SideFiles;
+use super::tokens::Tokens;
+use super::{Disk, Done, Holder, Job, OpenError, Opened};
+use crate::clock::Stopwatch;
+
+/// A log that gets no write for this long is sealed, and the next segment is made.
+const IDLE: Duration = Duration::from_millis(50);
+/// How often a full disk is looked at again.
+const FULL_RETRY: Duration = Duration::from_millis(200);
+
+/// A store in a directory of the file system.
+#[derive(Debug)]
+pub struct FileDisk {
+    path: PathBuf,
+    reserve_bytes: u64,
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FileDisk {
+    /// A store in this directory, with so many bytes kept back for a full disk. Nothing is touched before it is opened.
+    #[must_use]
+    pub const fn new(path: PathBuf, reserve_bytes: u64) -> Self {
+        Self { path, reserve_bytes, jobs: None, thread: None }
+    }
+}
+
+impl Disk for FileDisk {
+    fn open(&mut self, holder: Holder, fresh: StoreId) -> Result<Opened, OpenError> {
+        let directory = Directory::open(&self.path, holder, fresh)?;
+        let store = directory.store;
+        let Holder { federation, node } = holder;
+        let header = Header { federation, node, store, lane: 0 };
+        let (segments, recovered) = Segments::open(&directory, header)?;
+        let side = directory.side();
+        let (side, snapshots) =
+            SideFiles::open(side.clone(), &recovered.writes).map_err(|e| unusable(&side, e))?;
+        let mut reserve = Reserve::new(directory.reserve(), self.reserve_bytes);
+        let has_reserve = reserve.keep().map_err(|e| unusable(&directory.reserve(), e))?;
+        let (told, done) = unbounded_channel();
+        let (jobs, queue) = channel();
+        let worker = Worker {
+            has_begun: directory.has_begun(),
+            directory,
+            segments,
+            side,
+            reserve,
+            writer: recovered.writer,
+            tokens: Tokens::default(),
+            is_full: !has_reserve,
+            is_idle: false,
+            told,
+            queue,
+            backlog: VecDeque::new(),
+        };
+        let thread = std::thread::Builder::new().name("continuum-disk".to_owned());
+        let thread = thread.spawn(|| worker.run()).map_err(|e| unusable(&self.path, e))?;
+        (self.jobs, self.thread) = (Some(jobs), Some(thread));
+        Ok(Opened { store, writes: recovered.writes, snapshots, torn: recovered.torn, done })
+    }
+
+    fn submit(&mut self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // A worker that is gone has said why through its own channel.
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for FileDisk {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // The lock is free once the thread has ended, not earlier.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Why the worker ends.
+enum End {
+    /// It was asked to, or its owner is gone.
+    Stopped,
+    /// The disk failed.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The thread's state.
+struct Worker {
+    directory: Directory,
+    segments: Segments,
+    side: SideFiles,
+    reserve: Reserve,
+    writer: LogWriter,
+    tokens: Tokens,
+    has_begun: bool,
+    is_full: bool,
+    /// Whether nothing is left to do until the next job.
+    is_idle: bool,
+    told: UnboundedSender<Done>,
+    queue: Receiver<Job>,
+    /// Jobs taken from the queue and not yet begun, oldest first.
+    backlog: VecDeque<Job>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        if self.is_full {
+            self.tell(Done::Full(true));
+        }
+        self.tell_space();
+        let mut newest = self.writer.next_token();
+        loop {
+            match self.turn(&mut newest) {
+                Ok(()) => {}
+                Err(End::Stopped) => break,
+                Err(End::Failed(error)) => {
+                    self.tell(Done::Failed { token: newest, why: error.to_string() });
+                    return;
+                }
+            }
+        }
+        self.tell(Done::Stopped);
+    }
+
+    /// One job, or what idleness is for.
+    fn turn(&mut self, newest: &mut Token) -> Result<(), End> {
+        match self.next_job() {
+            Some(Job::Persist(token, write)) => {
+                let batch = self.gather(token, write);
+                *newest = batch.last().map_or(token, |(token, _)| *token);
+                self.commit(batch)
+            }
+            Some(Job::Release(before)) => self.release(before),
+            Some(Job::Stop) => {
+                self.seal()?;
+                Err(End::Stopped)
+            }
+            None => self.idle(),
+        }
+    }
+
+    /// The next job; `None` when there was none for a while and there is idle work.
+    fn next_job(&mut self) -> Option<Job> {
+        if let Some(job) = self.backlog.pop_front() {
+            return Some(job);
+        }
+        let pause = match (self.is_idle, self.is_full) {
+            (true, false) => return Some(self.queue.recv().unwrap_or(Job::Stop)),
+            (true, true) => FULL_RETRY,
+            (false, _) => IDLE,
+        };
+        match self.queue.recv_timeout(pause) {
+            Ok(job) => Some(job),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Job::Stop),
+        }
+    }
+
+    /// Everything that waits to be written, up to what a batch may hold.
+    fn gather(&mut self, token: Token, write: Write) -> Vec<(Token, Write)> {
+        let mut bytes = codec::encoded_len(&write);
+        let mut batch = vec![(token, write)];
+        while let Some(job) = self.backlog.pop_front().or_else(|| self.queue.try_recv().ok()) {
+            match job {
+                Job::Persist(token, write)
+                    if bytes + codec::encoded_len(&write) <= LOG_BATCH_BYTES_MAX =>
+                {
+                    bytes += codec::encoded_len(&write);
+                    batch.push((token, write));
+                }
+                other => {
+                    self.backlog.push_front(other);
+                    break;
+                }
+            }
+        }
+        batch
+    }
+
+    /// Makes a batch durable: side files first, since the log may name them.
+    fn commit(&mut self, batch: Vec<(Token, Write)>) -> Result<(), End> {
+        let Some((token, _)) = batch.last() else { return Ok(()) };
+        let (token, writes) = (*token, batch.len());
+        let (log, named) = self.part(batch)?;
+        let watch = Stopwatch::start();
+        self.side.sync()?;
+        for (token, snapshot) in named {
+            self.attempt(|worker| worker.side.name(token, snapshot))?;
+        }
+        if !log.is_empty() {
+            let batch = self.writer.encode(&log);
+            self.put(&batch)?;
+        }
+        self.is_idle = false;
+        self.tell(Done::Persisted { token, writes, took: watch.elapsed() });
+        Ok(())
+    }
+
+    /// Parts a batch into pieces, which are written to their side files, and what goes into the log, with the names of
+    /// the side files in it.
+    #[expect(clippy::type_complexity, reason = "two lists that are used at once by the one caller")]
+    fn part(
+        &mut self,
+        batch: Vec<(Token, Write)>,
+    ) -> Result<(Vec<(Token, Write)>, Vec<(Token, SnapshotId)>), End> {
+        let mut log = Vec::with_capacity(batch.len());
+        let mut named = Vec::new();
+        for (token, write) in batch {
+            let in_log = self.tokens.to_log(token);
+            match write {
+                Write::Chunk { snapshot, offset, data } => {
+                    self.attempt(|worker| worker.side.write(in_log, snapshot, offset, &data))?;
+                    self.tokens.piece(token);
+                }
+                other => {
+                    if let Write::Snapshot { snapshot, .. } = &other {
+                        named.push((in_log, *snapshot));
+                    }
+                    log.push((in_log, other));
+                }
+            }
+        }
+        Ok((log, named))
+    }
+
+    fn put(&mut self, batch: &Batch) -> Result<(), End> {
+        self.attempt(|worker| worker.segments.write(batch))?;
+        self.segments.sync(batch)?;
+        if !self.has_begun {
+            self.attempt(|worker| worker.directory.begin())?;
+            self.has_begun = true;
+        }
+        if batch.opens_segment {
+            self.tell_space();
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), End> {
+        match self.writer.seal() {
+            Some(batch) => self.put(&batch),
+            None => Ok(()),
+        }
+    }
+
+    fn release(&mut self, before: Token) -> Result<(), End> {
+        let in_log = self.tokens.to_log(before);
+        let segments = self.writer.releasable(in_log);
+        self.segments.delete(&segments)?;
+        self.side.release(in_log)?;
+        self.tokens.forget(before);
+        self.tell_space();
+        Ok(())
+    }
+
+    /// What is better done while nobody waits.
+    fn idle(&mut self) -> Result<(), End> {
+        self.seal()?;
+        self.attempt(|worker| worker.segments.prepare())?;
+        if self.is_full && self.reserve.keep_when_free()? {
+            self.is_full = false;
+            self.tell(Done::Full(false));
+            self.tell_space();
+        }
+        self.is_idle = true;
+        Ok(())
+    }
+
+    /// Does something that a full disk only delays.
+    fn attempt(&mut self, act: impl Fn(&mut Self) -> io::Result<()>) -> Result<(), End> {
+        loop {
+            match act(self) {
+                Err(error) if is_full(&error) => self.make_room()?,
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// Gives up the reserve; when it is gone already, waits for a moment.
+    fn make_room(&mut self) -> Result<(), End> {
+        if !self.is_full {
+            self.is_full = true;
+            self.reserve.give_up()?;
+            self.tell(Done::Full(true));
+            return Ok(());
+        }
+        match self.queue.recv_timeout(FULL_RETRY) {
+            // Whoever stops now was told nothing about the writes that wait.
+            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => Err(End::Stopped),
+            Ok(job) => {
+                self.backlog.push_back(job);
+                Ok(())
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+        }
+    }
+
+    fn tell_space(&self) {
+        let used = self.segments.bytes() + self.side.bytes();
+        self.tell(Done::Space { used, free: self.reserve.free() });
+    }
+
+    fn tell(&self, done: Done) {
+        // A driver that is gone needs to be told nothing.
+        let _ = self.told.send(done);
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,221 @@
+//! The log's segments as files: zero-filled before they are used, so that a sync of a batch writes no metadata.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use continuum_core::wal::{
+    Batch, Header, LogWriter, RecoverError, Recovered, SEGMENT_BYTES, Torn, recover,
+};
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::OpenError;
+use super::directory::{Directory, unusable};
+use crate::secret;
+
+/// The name of a segment that is made ahead of its use.
+const SPARE: &str = "spare";
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// The segment files of one lane.
+#[derive(Debug)]
+pub(super) struct Segments {
+    path: PathBuf,
+    current: Option<File>,
+    has_spare: bool,
+}
+
+impl Segments {
+    /// Reads the log of this lane. A log that never held anything durable starts anew.
+    pub(super) fn open(
+        directory: &Directory,
+        header: Header,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let path = directory.lane();
+        let failed = |error| unusable(&path, error);
+        let files = read(&path).map_err(failed)?;
+        let recovered = match recover(files) {
+            Ok(recovered) if recovered.header != header => {
+                let error = foreign(&path, header, recovered.header).into();
+                return Err(OpenError::Log { path, error });
+            }
+            Ok(recovered) => recovered,
+            Err(RecoverError::Empty) if directory.has_begun() => {
+                return Err(OpenError::LogMissing { path });
+            }
+            Err(RecoverError::Empty) => {
+                clear(&path).map_err(failed)?;
+                let writer = LogWriter::new(header);
+                Recovered { header, writes: Vec::new(), writer, torn: None }
+            }
+            Err(error) => return Err(OpenError::Log { path, error: error.into() }),
+        };
+        if let Some(torn) = &recovered.torn {
+            cut(&path, torn).map_err(failed)?;
+        }
+        let current = newest(&path).map_err(failed)?;
+        Ok((Self { path, current, has_spare: false }, recovered))
+    }
+
+    /// Puts a batch in its place. Not durable before [`Segments::sync`]; harmless to repeat.
+    pub(super) fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.opens_segment {
+            self.prepare()?;
+            let name = self.path.join(name(batch.segment));
+            fs::rename(self.path.join(SPARE), &name)?;
+            self.has_spare = false;
+            self.current = Some(OpenOptions::new().write(true).open(&name)?);
+        }
+        let file = self.current.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        file.write_all_at(&batch.bytes, batch.offset)
+    }
+
+    /// Makes the batch just written durable, and with it the name of a segment that it opened.
+    pub(super) fn sync(&self, batch: &Batch) -> io::Result<()> {
+        let file = self.current.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        file.sync_data()?;
+        if batch.opens_segment {
+            File::open(&self.path)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the next segment ahead of its use: takes milliseconds that no batch should wait for.
+    pub(super) fn prepare(&mut self) -> io::Result<()> {
+        if self.has_spare {
+            return Ok(());
+        }
+        let path = self.path.join(SPARE);
+        let made = zero_filled(&path, SEGMENT_BYTES);
+        if made.is_err() {
+            // Half a spare would hold the room that others may need now.
+            let _ = fs::remove_file(&path);
+        }
+        made?;
+        self.has_spare = true;
+        Ok(())
+    }
+
+    /// Deletes segments, oldest first.
+    pub(super) fn delete(&self, segments: &[u64]) -> io::Result<()> {
+        for segment in segments {
+            remove(&self.path.join(name(*segment)))?;
+        }
+        if !segments.is_empty() {
+            File::open(&self.path)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that the segments take.
+    pub(super) fn bytes(&self) -> u64 {
+        directory_bytes(&self.path)
+    }
+}
+
+/// Makes a file of zeros that needs no further space or metadata when it is overwritten.
+pub(super) fn zero_filled(path: &Path, length: u64) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    reserve(&file, length)?;
+    let mut left = length;
+    while left > 0 {
+        let part = left.min(ZEROS.len() as u64);
+        file.write_all(&ZEROS[..part as usize])?;
+        left -= part;
+    }
+    file.sync_all()
+}
+
+/// Asks for room at once where the file system knows how; elsewhere the zeros take it.
+pub(super) fn reserve(file: &File, length: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, length) {
+        Err(error) if error != rustix::io::Errno::OPNOTSUPP => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes a file; one that is not there is deleted.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of the files in a directory.
+pub(super) fn directory_bytes(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
+}
+
+fn name(segment: u64) -> String {
+    format!("{segment:016x}.log")
+}
+
+fn number(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log")?;
+    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+/// The numbers of all segments, in order.
+fn numbers(path: &Path) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path)? {
+        found.extend(entry?.file_name().to_str().and_then(number));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn read(path: &Path) -> io::Result<Vec<(u64, Bytes)>> {
+    remove(&path.join(SPARE))?;
+    let mut segments = Vec::new();
+    for segment in numbers(path)? {
+        let name = path.join(name(segment));
+        // What a process that died alone left in memory must be on the disk before anything is built on it.
+        File::open(&name)?.sync_all()?;
+        segments.push((segment, Bytes::from(fs::read(&name)?)));
+    }
+    Ok(segments)
+}
+
+fn newest(path: &Path) -> io::Result<Option<File>> {
+    let open = |segment: &u64| OpenOptions::new().write(true).open(path.join(name(*segment)));
+    numbers(path)?.last().map(open).transpose()
+}
+
+/// Makes a cut durable before the log goes on: what was cut could otherwise come back whole, from its own sectors and
+/// equal ones that a later life wrote over the missing ones.
+fn cut(path: &Path, torn: &Torn) -> io::Result<()> {
+    let mut later = numbers(path)?;
+    later.retain(|segment| *segment > torn.segment);
+    for segment in later.iter().rev() {
+        remove(&path.join(name(*segment)))?;
+    }
+    File::open(path)?.sync_all()?;
+    let file = OpenOptions::new().write(true).open(path.join(name(torn.segment)))?;
+    let length = file.metadata()?.len();
+    let mut at = torn.offset;
+    while at < length {
+        let part = (length - at).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..part as usize], at)?;
+        at += part;
+    }
+    file.sync_all()
+}
+
+/// Removes what an unfinished first batch left.
+fn clear(path: &Path) -> io::Result<()> {
+    for segment in numbers(path)? {
+        remove(&path.join(name(segment)))?;
+    }
+    secret::sync_directory(&path.join(SPARE))
+}
+
+fn foreign(path: &Path, expected: Header, found: Header) -> RecoverError {
+    let segment = numbers(path).ok().and_then(|all| all.first().copied()).unwrap_or(0);
+    RecoverError::Foreign { segment, expected, found }
+}

@@ -1,0 +1,298 @@
+//! Frames of a link: four bytes of length, then that many bytes of one value in canonical encoding.
+//!
+//! The length is checked before a byte is allocated. A frame of length zero is a keepalive. The first frame each way is
+//! a [`Hello`], the second a [`Verdict`], all others are [`Message`]s. [`decode`] is pure and total: garbage is an
+//! error value.
+
+use std::io;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use continuum_core::codec::{self, DecodeError};
+use continuum_core::id::{Boot, FederationId, NodeId, StoreId};
+use continuum_core::limits::FRAME_BYTES_MAX;
+use continuum_core::node::{Message, Plane};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// Bytes of the length before each frame.
+pub const HEADER_BYTES: usize = 4;
+/// A greeting is short; a longer one is garbage.
+pub const GREETING_BYTES_MAX: usize = 1024;
+/// The protocol versions that this build speaks, lowest and highest.
+pub const VERSIONS: (u16, u16) = (1, 1);
+
+/// The first frame of a link, each way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The federation: also in the certificate.
+    pub federation: FederationId,
+    /// The sender: also in the certificate.
+    pub node: NodeId,
+    /// Its data directory.
+    pub store: StoreId,
+    /// Its process.
+    pub boot: Boot,
+    /// What the connection is for.
+    pub purpose: Purpose,
+    /// The lowest and the highest protocol version that it speaks.
+    pub versions: (u16, u16),
+}
+
+/// What a connection is for: the dialling end says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// To learn who is there; closed after the verdict.
+    Verify,
+    /// To carry messages of one class.
+    Carry(Plane),
+}
+
+/// The second frame of a link, each way: what the sender makes of the other's hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Messages may follow.
+    Welcome,
+    /// The connection is closed.
+    Refused(HelloRefusal),
+}
+
+/// Why a hello was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum HelloRefusal {
+    /// It claims another federation than the certificate.
+    #[error("it claims another federation than its certificate")]
+    Federation,
+    /// It claims another node than the certificate.
+    #[error("it claims another node than its certificate")]
+    Identity,
+    /// Both ends are one node.
+    #[error("it is this node itself")]
+    Myself,
+    /// No common protocol version.
+    #[error("it speaks no protocol version of ours")]
+    Version,
+    /// The accepting end has as many connections as it takes.
+    #[error("it has as many connections as it takes")]
+    TooMany,
+}
+
+impl HelloRefusal {
+    /// The label of its counter.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Federation => "hello_federation",
+            Self::Identity => "hello_identity",
+            Self::Myself => "hello_myself",
+            Self::Version => "hello_version",
+            Self::TooMany => "hello_too_many",
+        }
+    }
+}
+
+/// The version that two ends speak: the highest common one.
+#[must_use]
+pub fn common_version(ours: (u16, u16), theirs: (u16, u16)) -> Option<u16> {
+    let highest = ours.1.min(theirs.1);
+    (highest >= ours.0.max(theirs.0)).then_some(highest)
+}
+
+/// Why a frame was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The connection ended between two frames.
+    #[error("the connection was closed")]
+    Closed,
+    /// The length is past its limit; nothing was allocated for it.
+    #[error("a frame of {length} bytes, and at most {limit} are allowed")]
+    TooLong {
+        /// Bytes claimed.
+        length: u32,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The bytes are not the encoding of what is due.
+    #[error("garbage in a frame: {0}")]
+    Garbage(#[from] DecodeError),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl FrameError {
+    /// The label of its counter; `None` for the ordinary end of a connection.
+    #[must_use]
+    pub const fn label(&self) -> Option<&'static str> {
+        match self {
+            Self::TooLong { .. } => Some("frame_too_long"),
+            Self::Garbage(_) => Some("frame_garbage"),
+            Self::Closed | Self::Io(_) => None,
+        }
+    }
+}
+
+/// What the first bytes of a stream hold.
+#[derive(Debug)]
+pub enum Decoded {
+    /// A keepalive, and how many bytes it took.
+    Keepalive(usize),
+    /// A message, and how many bytes it took.
+    Message(Box<Message>, usize),
+    /// Not yet a whole frame.
+    Incomplete,
+}
+
+/// Decodes the first frame of `bytes`. Pure and total.
+///
+/// # Errors
+///
+/// [`FrameError::TooLong`] or [`FrameError::Garbage`].
+pub fn decode(bytes: &[u8]) -> Result<Decoded, FrameError> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Ok(Decoded::Incomplete);
+    };
+    let length = check_length(*header, FRAME_BYTES_MAX)?;
+    if length == 0 {
+        return Ok(Decoded::Keepalive(HEADER_BYTES));
+    }
+    match rest.get(..length) {
+        None => Ok(Decoded::Incomplete),
+        Some(body) => {
+            let message = codec::decode::<Message>(body, FRAME_BYTES_MAX)?;
+            Ok(Decoded::Message(Box::new(message), HEADER_BYTES + length))
+        }
+    }
+}
+
+/// Encodes one value as a frame; `None` when it would be longer than a frame may be.
+#[must_use]
+pub fn encode<T: Serialize>(value: &T) -> Option<Bytes> {
+    let mut body = Vec::with_capacity(256);
+    body.put_u32(0);
+    codec::encode_into(value, &mut body);
+    let length = body.len() - HEADER_BYTES;
+    if length > FRAME_BYTES_MAX {
+        return None;
+    }
+    body[..HEADER_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
+    Some(body.into())
+}
+
+/// Reads one frame into `body`, and returns its length: zero for a keepalive.
+///
+/// # Errors
+///
+/// [`FrameError`].
+pub async fn read<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    body: &mut BytesMut,
+    limit: usize,
+) -> Result<usize, FrameError> {
+    let mut header = [0; HEADER_BYTES];
+    if reader.read(&mut header[..1]).await? == 0 {
+        return Err(FrameError::Closed);
+    }
+    reader.read_exact(&mut header[1..]).await?;
+    let length = check_length(header, limit)?;
+    body.clear();
+    body.resize(length, 0);
+    reader.read_exact(body).await?;
+    Ok(length)
+}
+
+/// Reads one value that is due, past keepalives.
+///
+/// # Errors
+///
+/// [`FrameError`].
+pub async fn read_value<T, R>(reader: &mut R, limit: usize) -> Result<T, FrameError>
+where
+    T: Serialize + DeserializeOwned,
+    R: AsyncRead + Unpin,
+{
+    let mut body = BytesMut::new();
+    while read(reader, &mut body, limit).await? == 0 {}
+    Ok(codec::decode(&body, limit)?)
+}
+
+/// Writes one value as a frame and flushes it.
+///
+/// # Errors
+///
+/// The connection's; a value too long for a frame is `InvalidInput`.
+pub async fn write_value<T: Serialize, W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    value: &T,
+) -> io::Result<()> {
+    let frame = encode(value).ok_or(io::ErrorKind::InvalidInput)?;
+    writer.write_all(&frame).await?;
+    writer.flush().await
+}
+
+fn check_length(header: [u8; HEADER_BYTES], limit: usize) -> Result<usize, FrameError> {
+    let length = u32::from_be_bytes(header);
+    match usize::try_from(length) {
+        Ok(within) if within <= limit => Ok(within),
+        _ => Err(FrameError::TooLong { length, limit }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::node::Refusal;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_message_comes_back_whole_and_not_before() {
+        let frame = encode(&Message::Refused(Refusal::Cloned)).unwrap();
+        for cut in 0..frame.len() {
+            assert!(matches!(decode(&frame[..cut]), Ok(Decoded::Incomplete)), "cut at {cut}");
+        }
+        let Ok(Decoded::Message(message, taken)) = decode(&frame) else { panic!("a message") };
+        assert_eq!((*message, taken), (Message::Refused(Refusal::Cloned), frame.len()));
+        assert!(matches!(decode(&[0; 4]), Ok(Decoded::Keepalive(4))));
+    }
+
+    #[test]
+    fn four_gigabytes_are_refused_by_their_length_alone() {
+        let error = decode(&[0xff; 4]).unwrap_err();
+        assert!(matches!(error, FrameError::TooLong { length: u32::MAX, .. }), "{error}");
+        assert_eq!(error.label(), Some("frame_too_long"));
+    }
+
+    #[test]
+    fn versions_meet_at_the_highest_common_one() {
+        assert_eq!(common_version((1, 3), (2, 5)), Some(3));
+        assert_eq!(common_version((1, 1), (1, 1)), Some(1));
+        assert_eq!(common_version((1, 2), (3, 4)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(Decoded::Message(message, taken)) = decode(&bytes) {
+                let again = encode(&*message).unwrap();
+                prop_assert_eq!(&again[..], &bytes[..taken]);
+            }
+        }
+
+        #[test]
+        fn a_framed_body_of_any_bytes_is_refused_or_canonical(
+            body in proptest::collection::vec(any::<u8>(), 1..200),
+        ) {
+            let mut bytes = (body.len() as u32).to_be_bytes().to_vec();
+            bytes.extend(&body);
+            match decode(&bytes) {
+                Ok(Decoded::Message(message, taken)) => {
+                    prop_assert_eq!(taken, bytes.len());
+                    prop_assert_eq!(&encode(&*message).unwrap()[..], &bytes[..]);
+                }
+                Ok(other) => prop_assert!(false, "{:?}", other),
+                Err(error) => prop_assert_eq!(error.label(), Some("frame_garbage")),
+            }
+        }
+    }
+}

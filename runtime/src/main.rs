@@ -1,0 +1,5 @@
+//! The binary `continuum`.
+
+fn main() -> std::process::ExitCode {
+    continuum_runtime::cli::main()
+}

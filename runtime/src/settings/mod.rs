@@ -1,0 +1,289 @@
+//! What an operator sets: one TOML file, overlaid by `CONTINUUM_*` variables, overlaid by flags.
+//!
+//! A key is its path in the file: `peer.listen` is `listen` under `[peer]`, and the variable
+//! `CONTINUUM_PEER__LISTEN` (two underscores between levels). Unknown keys are errors: a misspelt bound is no bound.
+//! Relative paths in the file are relative to the file. Knobs of the protocols stand under `[core]`.
+
+mod layer;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use continuum_core::config::Config;
+use continuum_core::limits::ADDRESS_BYTES_MAX;
+use serde::{Deserialize, Serialize};
+
+pub use layer::{Layered, Origin};
+
+/// Everything that one node is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The data directory. Made when absent; belongs to one node for ever.
+    pub data: PathBuf,
+    /// What people call the node; empty for the first digits of its id.
+    pub name: String,
+    /// Links to other nodes.
+    pub peer: PeerSettings,
+    /// The HTTP API.
+    pub api: ApiSettings,
+    /// Logs on stderr.
+    pub log: LogSettings,
+    /// The log on disk.
+    pub disk: DiskSettings,
+    /// Knobs of the protocols.
+    pub core: Config,
+}
+
+/// Links to other nodes: always TLS 1.3 with certificates at both ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PeerSettings {
+    /// Where peers are accepted, `ip:port`. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where others reach this node, `host:port`. Needed when `listen` names no certain address; otherwise it is that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Where others may be found at first, `host:port` each; a name that stands for several addresses is tried at all.
+    pub bootstrap: Vec<String>,
+    /// The authority's certificate.
+    pub ca: PathBuf,
+    /// This node's certificate.
+    pub cert: PathBuf,
+    /// Its key, readable by its owner alone.
+    pub key: PathBuf,
+}
+
+impl Default for PeerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            advertise: None,
+            bootstrap: Vec::new(),
+            ca: PathBuf::new(),
+            cert: PathBuf::new(),
+            key: PathBuf::new(),
+        }
+    }
+}
+
+/// The HTTP API: plain on loopback, TLS with client certificates anywhere else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSettings {
+    /// Where clients are accepted, `ip:port`. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Certificates of the API. Without them it is plain HTTP, on loopback alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7401)), tls: None }
+    }
+}
+
+/// PEM files of one TLS listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The authority that client certificates are judged by.
+    pub ca: PathBuf,
+    /// The listener's certificate.
+    pub cert: PathBuf,
+    /// Its key, readable by its owner alone.
+    pub key: PathBuf,
+}
+
+/// Logs on stderr.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// What is logged, in the syntax of `tracing-subscriber`'s filter: `info`, `continuum=debug,warn`.
+    pub filter: String,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Pretty, filter: "info".to_owned() }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The log on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskSettings {
+    /// Bytes kept back in a reserve file, which is given up when the disk is full, so that what was taken can still be
+    /// made durable. At least one segment of the log.
+    pub reserve_bytes: u64,
+}
+
+impl Default for DiskSettings {
+    fn default() -> Self {
+        Self { reserve_bytes: 2 * continuum_core::wal::SEGMENT_BYTES }
+    }
+}
+
+/// Something that was set wrongly: what, why, and what to set instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {why}; mend: {mend}")]
+pub struct SettingsError {
+    /// The key, as its path in the file.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// What to set instead.
+    pub mend: String,
+}
+
+impl SettingsError {
+    fn new(key: &str, why: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { key: key.to_owned(), why: why.into(), mend: mend.into() }
+    }
+}
+
+impl Settings {
+    /// Reads `file` (when given), the variables and the flags, and validates what they make together.
+    ///
+    /// # Errors
+    ///
+    /// The first [`SettingsError`].
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+        flags: &[(String, String)],
+    ) -> Result<Self, SettingsError> {
+        let settings = Layered::gather(file, variables, flags)?.settings()?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// Checks every key against its bound and its siblings.
+    ///
+    /// # Errors
+    ///
+    /// The first [`SettingsError`] in the order of the file.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        if self.data.as_os_str().is_empty() {
+            return Err(SettingsError::new(
+                "data",
+                "no data directory is set",
+                "data = \"/var/lib/continuum\", or --data",
+            ));
+        }
+        if self.name.len() > ADDRESS_BYTES_MAX {
+            return Err(SettingsError::new("name", "longer than 300 bytes", "a shorter name"));
+        }
+        self.peer.validate()?;
+        self.api.validate()?;
+        if self.disk.reserve_bytes < continuum_core::wal::SEGMENT_BYTES {
+            return Err(SettingsError::new(
+                "disk.reserve_bytes",
+                "below one segment of the log",
+                format!("at least {}", continuum_core::wal::SEGMENT_BYTES),
+            ));
+        }
+        self.core.validate().map_err(|error| {
+            let key = format!("core.{}", error.knob);
+            SettingsError::new(&key, "out of bounds", format!("it must be {}", error.bound))
+        })
+    }
+
+    /// Makes relative paths relative to `base`, the directory of the file that they stand in.
+    fn rebase(&mut self, base: &Path) {
+        let mut paths =
+            vec![&mut self.data, &mut self.peer.ca, &mut self.peer.cert, &mut self.peer.key];
+        if let Some(tls) = &mut self.api.tls {
+            paths.extend([&mut tls.ca, &mut tls.cert, &mut tls.key]);
+        }
+        for path in paths.into_iter().filter(|path| !path.as_os_str().is_empty()) {
+            *path = base.join(&*path);
+        }
+    }
+}
+
+impl PeerSettings {
+    fn validate(&self) -> Result<(), SettingsError> {
+        match &self.advertise {
+            Some(address) => check_address("peer.advertise", address)?,
+            None if self.listen.ip().is_unspecified() => {
+                return Err(SettingsError::new(
+                    "peer.advertise",
+                    format!("peers cannot reach {}", self.listen),
+                    "the host and port under which other nodes reach this one",
+                ));
+            }
+            None => {}
+        }
+        for address in &self.bootstrap {
+            check_address("peer.bootstrap", address)?;
+        }
+        for (key, path) in
+            [("peer.ca", &self.ca), ("peer.cert", &self.cert), ("peer.key", &self.key)]
+        {
+            need_file(key, path)?;
+        }
+        Ok(())
+    }
+}
+
+impl ApiSettings {
+    fn validate(&self) -> Result<(), SettingsError> {
+        let Some(tls) = &self.tls else {
+            if self.listen.ip().is_loopback() {
+                return Ok(());
+            }
+            return Err(SettingsError::new(
+                "api.listen",
+                format!("{} is not loopback, and the API has no TLS", self.listen),
+                "a loopback address such as 127.0.0.1:7401, or ca, cert and key under [api.tls]",
+            ));
+        };
+        for (key, path) in
+            [("api.tls.ca", &tls.ca), ("api.tls.cert", &tls.cert), ("api.tls.key", &tls.key)]
+        {
+            need_file(key, path)?;
+        }
+        Ok(())
+    }
+}
+
+fn need_file(key: &str, path: &Path) -> Result<(), SettingsError> {
+    if path.as_os_str().is_empty() {
+        let mend =
+            "the path of a PEM file; make them with `continuum pki init` and `continuum pki issue`";
+        return Err(SettingsError::new(key, "no file is set", mend));
+    }
+    Ok(())
+}
+
+/// `host:port`, with a host and a port that can be dialled.
+fn check_address(key: &str, address: &str) -> Result<(), SettingsError> {
+    let parts = address.rsplit_once(':');
+    let sound = address.len() <= ADDRESS_BYTES_MAX
+        && parts.is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+        });
+    if sound {
+        return Ok(());
+    }
+    let why = format!("{address:?} is no address of a node");
+    Err(SettingsError::new(key, why, "host:port, such as n1.example:7400"))
+}
+
+#[cfg(test)]
+mod tests;

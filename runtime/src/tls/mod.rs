@@ -1,0 +1,274 @@
+//! TLS for peers and for the API: 1.3 alone, certificates of one authority at both ends, no resumption, no 0-RTT.
+//!
+//! Who a peer is comes from its certificate's SAN URI (`principal`), checked inside the handshake, so that a wrong
+//! certificate is answered with a TLS alert. Names and addresses prove nothing here: an identity may move between hosts.
+
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use continuum_core::id::{FederationId, NodeId};
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::NoServerSessionStorage;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::clock::{Clock, TlsTime};
+use crate::principal::{Principal, Role};
+use crate::secret;
+
+use verify::{Audience, Verifier};
+pub use verify::{Refused, reason};
+
+/// What peers agree on in the handshake before a byte of ours is read.
+pub const PEER_PROTOCOL: &[u8] = b"continuum/1";
+/// The protocol of the API's listener.
+pub const API_PROTOCOL: &[u8] = b"http/1.1";
+/// A handshake that takes longer is closed: silent connections hold a place no longer than this.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why credentials were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// A file could not be read.
+    #[error("cannot read {path}: {error}; mend: issue one with `continuum pki issue`")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The key was not taken.
+    #[error(transparent)]
+    Secret(#[from] secret::SecretError),
+    /// Not PEM of what it should be.
+    #[error("the {what} is not PEM: {why}; mend: use the files that `continuum pki issue` wrote")]
+    Pem {
+        /// Which one.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// The certificate says for nobody, or for several.
+    #[error(
+        "the certificate names no identity of a federation; mend: issue one with `continuum pki issue`"
+    )]
+    Nobody,
+    /// A node needs a node's certificate.
+    #[error(
+        "the certificate is {principal}, and a node needs a node's; mend: `continuum pki issue node`"
+    )]
+    NotANode {
+        /// Whose it is.
+        principal: String,
+    },
+    /// The certificate is not good under the authority now.
+    #[error(
+        "the certificate is not good under the given authority: {why}; mend: issue a new one with `continuum pki issue`"
+    )]
+    NotGood {
+        /// What is wrong.
+        why: String,
+    },
+    /// The certificate and the key do not belong together, or rustls refused them.
+    #[error(
+        "the certificate and key cannot be used: {0}; mend: give the key that was issued with the certificate"
+    )]
+    Unusable(#[from] rustls::Error),
+}
+
+/// A certificate with its key, and the authority that it is judged by.
+#[derive(Debug)]
+pub struct Credentials {
+    principal: Principal,
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Credentials {
+    /// Reads PEM files; the key must be its owner's alone.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`].
+    pub fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, CredentialsError> {
+        let read = |path: &Path| {
+            fs::read(path).map_err(|error| CredentialsError::File { path: path.to_owned(), error })
+        };
+        Self::from_pem(&read(ca)?, &read(certificate)?, &secret::read(key)?)
+    }
+
+    /// Takes PEM bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError`].
+    pub fn from_pem(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
+        let mut roots = RootCertStore::empty();
+        for root in certificates("authority's certificate", ca)? {
+            roots.add(root).map_err(|error| pem_error("authority's certificate", error))?;
+        }
+        let chain = certificates("certificate", certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| pem_error("key", error))?;
+        let principal = Principal::of_certificate(&chain[0]).ok_or(CredentialsError::Nobody)?;
+        Ok(Self { principal, roots: Arc::new(roots), chain, key })
+    }
+
+    /// Whose they are.
+    #[must_use]
+    pub const fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// The federation that issued them.
+    #[must_use]
+    pub const fn federation(&self) -> FederationId {
+        self.principal.federation
+    }
+
+    /// The node that they are for.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError::NotANode`] for a client's.
+    pub fn node(&self) -> Result<NodeId, CredentialsError> {
+        match self.principal.role {
+            Role::Node(node) => Ok(node),
+            Role::Client(_) => {
+                Err(CredentialsError::NotANode { principal: self.principal.to_string() })
+            }
+        }
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    #[must_use]
+    pub fn ends_s(&self) -> u64 {
+        let parsed = X509Certificate::from_der(&self.chain[0]);
+        let ends =
+            parsed.map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp());
+        u64::try_from(ends).unwrap_or(0)
+    }
+
+    /// Checks that the certificate is good under its own authority now, so that a node with an expired certificate says
+    /// so at its start rather than being refused by everybody.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError::NotGood`].
+    pub fn check(&self, clock: &dyn Clock) -> Result<(), CredentialsError> {
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(clock.now().wall.0));
+        self.verifier(Audience::Federation)?
+            .judge(&self.chain[0], &self.chain[1..], now)
+            .map_err(|error| CredentialsError::NotGood { why: error.to_string() })
+    }
+
+    /// The accepting end of a peer link: only nodes of the federation get in.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError::Unusable`].
+    pub fn peer_server(
+        &self,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<ServerConfig>, CredentialsError> {
+        self.server(clock, Audience::Nodes, PEER_PROTOCOL)
+    }
+
+    /// The dialling end of a peer link.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError::Unusable`].
+    pub fn peer_client(
+        &self,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<ClientConfig>, CredentialsError> {
+        self.client(clock, PEER_PROTOCOL)
+    }
+
+    /// The API's listener: nodes and clients of the federation get in.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError::Unusable`].
+    pub fn api_server(&self, clock: Arc<dyn Clock>) -> Result<Arc<ServerConfig>, CredentialsError> {
+        self.server(clock, Audience::Federation, API_PROTOCOL)
+    }
+
+    /// A client of the API: it talks to nodes of its federation alone.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError::Unusable`].
+    pub fn api_client(&self, clock: Arc<dyn Clock>) -> Result<Arc<ClientConfig>, CredentialsError> {
+        self.client(clock, API_PROTOCOL)
+    }
+
+    fn server(
+        &self,
+        clock: Arc<dyn Clock>,
+        audience: Audience,
+        protocol: &[u8],
+    ) -> Result<Arc<ServerConfig>, CredentialsError> {
+        let mut config = ServerConfig::builder_with_details(provider(), Arc::new(TlsTime(clock)))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(self.verifier(audience)?)
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        // A resumed session would skip the certificate checks.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(Arc::new(config))
+    }
+
+    fn client(
+        &self,
+        clock: Arc<dyn Clock>,
+        protocol: &[u8],
+    ) -> Result<Arc<ClientConfig>, CredentialsError> {
+        let mut config = ClientConfig::builder_with_details(provider(), Arc::new(TlsTime(clock)))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(self.verifier(Audience::Nodes)?)
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config.resumption = Resumption::disabled();
+        config.enable_early_data = false;
+        Ok(Arc::new(config))
+    }
+
+    fn verifier(&self, audience: Audience) -> Result<Arc<Verifier>, CredentialsError> {
+        Verifier::new(provider(), Arc::clone(&self.roots), self.federation(), audience)
+            .map(Arc::new)
+            .map_err(|why| CredentialsError::NotGood { why })
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn certificates(
+    what: &'static str,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+    let found = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| pem_error(what, error))?;
+    if found.is_empty() {
+        return Err(pem_error(what, "no certificate in it"));
+    }
+    Ok(found)
+}
+
+fn pem_error(what: &'static str, why: impl std::fmt::Display) -> CredentialsError {
+    CredentialsError::Pem { what, why: why.to_string() }
+}

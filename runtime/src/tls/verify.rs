@@ -1,0 +1,212 @@
+//! The judgement of a certificate inside the handshake: chain and dates by webpki, then identity and role.
+
+use std::io;
+use std::sync::Arc;
+
+use continuum_core::id::FederationId;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
+
+use crate::principal::{Principal, Role};
+
+/// Who may be at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// Nodes of the federation.
+    Nodes,
+    /// Nodes and clients of the federation.
+    Federation,
+}
+
+/// Why a certificate with a good chain was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It names no identity, or several.
+    #[error("the certificate names no identity")]
+    Nobody,
+    /// It is of another federation.
+    #[error("the certificate is of another federation")]
+    OtherFederation,
+    /// It is a client's, where only nodes may be.
+    #[error("the certificate is a client's, not a node's")]
+    NotANode,
+}
+
+/// Judges both ends' certificates alike.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    provider: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    clients: Arc<dyn ClientCertVerifier>,
+    federation: FederationId,
+    audience: Audience,
+}
+
+impl Verifier {
+    pub(super) fn new(
+        provider: Arc<CryptoProvider>,
+        roots: Arc<RootCertStore>,
+        federation: FederationId,
+        audience: Audience,
+    ) -> Result<Self, String> {
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| error.to_string())?;
+        Ok(Self { provider, roots, clients, federation, audience })
+    }
+
+    /// Judges a certificate by its chain, dates and identity.
+    pub(super) fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        self.clients.verify_client_cert(leaf, intermediates, now)?;
+        self.admit(leaf)
+    }
+
+    fn admit(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+        let refused = match Principal::of_certificate(leaf) {
+            None => Refused::Nobody,
+            Some(found) if found.federation != self.federation => Refused::OtherFederation,
+            Some(Principal { role: Role::Client(_), .. }) if self.audience == Audience::Nodes => {
+                Refused::NotANode
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(CertificateError::Other(OtherError(Arc::new(refused))).into())
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let parsed = rustls::server::ParsedCertificate::try_from(leaf)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            algorithms,
+        )?;
+        self.admit(leaf)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, leaf, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, leaf, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.clients.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.judge(leaf, intermediates, now)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.clients.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.clients.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.clients.supported_verify_schemes()
+    }
+}
+
+/// One word for why a handshake failed: the label of its counter.
+#[must_use]
+pub fn reason(error: &io::Error) -> &'static str {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        Some(Error::InvalidCertificate(error)) => certificate_reason(error),
+        Some(Error::NoCertificatesPresented) => "no_certificate",
+        Some(Error::NoApplicationProtocol) => "protocol",
+        Some(Error::PeerIncompatible(_)) => "version",
+        Some(Error::AlertReceived(_)) => "refused_by_peer",
+        Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. }) => "garbage",
+        Some(_) => "tls",
+        None if error.kind() == io::ErrorKind::TimedOut => "timeout",
+        None => "closed",
+    }
+}
+
+fn certificate_reason(error: &CertificateError) -> &'static str {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "not_yet_valid"
+        }
+        // Two authorities of one name differ in their keys alone, which shows as a bad signature.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => "other_authority",
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "purpose"
+        }
+        CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<Refused>() {
+            Some(Refused::Nobody) => "no_identity",
+            Some(Refused::OtherFederation) => "other_federation",
+            Some(Refused::NotANode) => "not_a_node",
+            None => "certificate",
+        },
+        _ => "certificate",
+    }
+}
