@@ -241,6 +241,7 @@ impl Worker {
                     self.tokens.piece(token);
                 }
                 other => {
+                    self.tokens.record(token);
                     if let Write::Snapshot { snapshot, .. } = &other {
                         named.push((in_log, *snapshot));
                     }

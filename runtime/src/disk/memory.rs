@@ -163,7 +163,10 @@ impl Worker {
                 write_at(file, offset, &data);
                 self.tokens.piece(token);
             }
-            other => log.push((self.tokens.to_log(token), other)),
+            other => {
+                self.tokens.record(token);
+                log.push((self.tokens.to_log(token), other));
+            }
         }
     }
 

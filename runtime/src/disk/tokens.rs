@@ -22,6 +22,12 @@ impl Tokens {
         self.pieces.push_back(token.seq);
     }
 
+    /// Notes that this token went to the log. When it is that of the last piece as well, the record stands in for the
+    /// piece there, and the counts do not part.
+    pub(super) fn record(&mut self, token: Token) {
+        self.pieces.pop_back_if(|piece| *piece == token.seq);
+    }
+
     /// The log's token of a write; for a piece, that of the log's next write.
     pub(super) fn to_log(&self, token: Token) -> Token {
         let before = self.pieces.partition_point(|piece| *piece < token.seq) as u64;
@@ -40,6 +46,17 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_that_stands_in_for_a_piece_keeps_the_counts_together() {
+        let token = |seq| Token { lane: 0, seq };
+        let mut tokens = Tokens::default();
+        tokens.piece(token(10));
+        assert_eq!(tokens.to_log(token(10)).seq, 10);
+        tokens.record(token(10));
+        tokens.record(token(11));
+        assert_eq!(tokens.to_log(token(11)).seq, 11);
+    }
 
     #[test]
     fn pieces_leave_no_gap_in_the_log() {
