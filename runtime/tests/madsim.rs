@@ -1,9 +1,9 @@
-#![cfg(madsim)]
 //! The production driver, unchanged, on a simulated network: three nodes with TLS on, a partition and a kill.
 //!
 //! What the pure simulator cannot see is here: handshakes, half-written frames at a kill, reconnects, bounded queues. A
 //! scenario runs in a process of its own, twice for each seed, and both runs must see the same events and actions.
 //! Keys and the bytes on the wire differ between the two; nothing that the core is told may depend on them.
+#![cfg(madsim)]
 
 use std::env;
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +17,7 @@ use continuum_core::discovery::Address;
 use continuum_core::id::{FederationId, NodeId};
 use continuum_core::machine::Now;
 use continuum_core::node::api::{
-    Change, Edit, Level, Mutation, Outcome, Policy, Query, Reason, Request, Strategy,
-    Value,
+    Change, Edit, Level, Mutation, Outcome, Policy, Query, Reason, Request, Strategy, Value,
 };
 use continuum_core::node::{Action, Event};
 use continuum_core::seed::Seed;
