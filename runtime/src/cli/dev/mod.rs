@@ -142,13 +142,22 @@ impl Children {
     /// Whether writes commit: every node knows the leader, and reads the registry through a quorum.
     async fn serves(&self) -> Result<(), Failure> {
         let mut clients = Vec::new();
+        let mut is_formed = false;
         for node in &self.all {
             let mut client = Client::of_url(&node.node.api, Duration::from_secs(5))?;
-            client.send(&Call::get("/livez")).await?;
+            let status = client.send(&Call::get("/v1/status")).await?.json()?;
+            if clients.is_empty() {
+                is_formed = status["formed"] == true;
+            }
+            // Another program may have the port; then the child is about to end.
+            if status["node"].as_str() != Some(&node.node.id.to_string()) {
+                let what = format!("{} is not {}", node.node.api, node.node.name);
+                let mend = "give another --api-port";
+                return Err(Failure::new(exit::UNREACHABLE, "port_taken", what, "", mend));
+            }
             clients.push(client);
         }
-        let status = clients[0].send(&Call::get("/v1/status")).await?.json()?;
-        if status["formed"] == false {
+        if !is_formed {
             let others = self.all.iter().skip(1).take(VOTERS_MAX - 1);
             let voters = others.map(|node| node.node.peer.clone()).collect();
             clients[0].send(&Call::post("/v1/init", &InitShape { voters })).await?;
