@@ -310,6 +310,7 @@ impl Net {
                 snapshot: id,
                 length,
                 position,
+                time_ms: snapshot.time_ms,
                 configuration: snapshot.configuration,
                 digest: snapshot.digest,
             },

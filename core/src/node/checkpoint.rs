@@ -8,6 +8,9 @@
 //! Not here: files, and which of them a driver deletes.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use core::time::Duration;
+
+use bytes::Bytes;
 
 use crate::digest::{Digest, Hasher};
 use crate::id::{GroupId, Owner, ShardId, Token};
@@ -20,10 +23,13 @@ use crate::{mutant, reach};
 use super::Action;
 use super::api::Notice;
 use super::hold::Keeper;
-use super::machine::{Node, Work};
+use super::machine::{Node, Timer, Work};
 
 /// Entries of one record of a copied log.
 const COPIED_ENTRIES: usize = 256;
+
+/// Milliseconds after which a changed registry is checkpointed: many changes share one.
+const REGISTRY_MS: u64 = 1000;
 
 /// A side file as the log names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +66,16 @@ struct Move {
     position: Option<Position>,
 }
 
+/// A side file that no record names yet: a driver keeps it for its newest piece.
+#[derive(Clone, Copy, Debug)]
+struct Unfinished {
+    /// Who writes it.
+    keeper: Keeper,
+    newest: u64,
+    at: u64,
+    length: u64,
+}
+
 /// The accounts of all owners.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
@@ -69,10 +85,13 @@ pub(super) struct Checkpoints {
     accounts: BTreeMap<Owner, Account>,
     by_age: BTreeSet<(u64, Owner)>,
     moves: VecDeque<Move>,
+    unfinished: BTreeMap<SnapshotId, Unfinished>,
     last_snapshot: u64,
     released: u64,
     /// An owner is due.
     due: bool,
+    /// The registry's timer is armed.
+    registry_armed: bool,
 }
 
 impl Checkpoints {
@@ -84,9 +103,11 @@ impl Checkpoints {
             accounts: BTreeMap::new(),
             by_age: BTreeSet::new(),
             moves: VecDeque::new(),
+            unfinished: BTreeMap::new(),
             last_snapshot: last_snapshot.0,
             released: 0,
             due: false,
+            registry_armed: false,
         }
     }
 
@@ -109,7 +130,7 @@ impl Checkpoints {
     }
 
     /// Notes a write that was handed to the disk.
-    pub(super) fn issued(&mut self, seq: u64, write: &Write) {
+    pub(super) fn issued(&mut self, keeper: Keeper, seq: u64, write: &Write) {
         match write {
             Write::Boot { .. } => self.restart(seq),
             Write::Contacts { .. } => self.need(Owner::Node, seq),
@@ -120,7 +141,9 @@ impl Checkpoints {
             }
             Write::Dots { shard, .. } => {
                 self.need(Owner::Shard(*shard), seq);
-                self.account(Owner::Shard(*shard)).map(|account| account.changed = true);
+                if let Some(account) = self.account(Owner::Shard(*shard)) {
+                    account.changed = true;
+                }
             }
             Write::Snapshot {
                 owner,
@@ -142,7 +165,11 @@ impl Checkpoints {
                 self.named(seq, *owner, record);
             }
             Write::Forget { owner } => self.forget(*owner),
-            Write::Chunk { .. } => {}
+            Write::Chunk { snapshot, offset, data } => {
+                let length = offset + data.len() as u64;
+                let file = Unfinished { keeper, newest: seq, at: self.log_bytes, length };
+                self.unfinished.insert(*snapshot, file);
+            }
         }
     }
 
@@ -166,6 +193,8 @@ impl Checkpoints {
     /// A side file is complete. A shard needs nothing older; a group's older records go with its whole checkpoint.
     fn named(&mut self, seq: u64, owner: Owner, record: Record) {
         self.need(owner, seq);
+        // From now on the record that names it keeps the file.
+        self.unfinished.remove(&record.snapshot);
         let at = self.log_bytes;
         let Some(account) = self.accounts.get_mut(&owner) else { return };
         account.record = Some(record);
@@ -186,7 +215,7 @@ impl Checkpoints {
     /// The oldest owner that is due and not under way, which is under way from now on.
     fn next_due(&mut self) -> Option<Owner> {
         let owner = self.oldest_idle().filter(|owner| self.is_overdue(*owner));
-        self.due = owner.is_some();
+        self.due = owner.is_some() || self.stale_file().is_some();
         let owner = owner?;
         self.account(owner)?.under_way = true;
         Some(owner)
@@ -202,10 +231,18 @@ impl Checkpoints {
         self.log_bytes.saturating_sub(at) > self.bytes_max
     }
 
+    /// An unfinished side file whose last piece is so old that it holds the log back.
+    fn stale_file(&self) -> Option<(SnapshotId, Unfinished)> {
+        let stale = |file: &Unfinished| self.log_bytes.saturating_sub(file.at) > self.bytes_max;
+        let found = self.unfinished.iter().find(|(_, file)| stale(file));
+        found.map(|(snapshot, file)| (*snapshot, *file))
+    }
+
     /// So many bytes became durable, in one batch.
     fn grew(&mut self, bytes: usize) {
         self.log_bytes += bytes.next_multiple_of(BLOCK_BYTES) as u64;
-        self.due = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
+        let overdue = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
+        self.due = overdue || self.stale_file().is_some();
     }
 
     /// The next checkpoint that is complete with `seq` durable: its owner's older records are not needed any more.
@@ -223,7 +260,9 @@ impl Checkpoints {
 
     /// The oldest record that anybody needs, when that moved.
     fn releasable(&mut self) -> Option<u64> {
-        let oldest = self.by_age.first().map(|(oldest, _)| *oldest)?;
+        let records = self.by_age.first().map(|(oldest, _)| *oldest)?;
+        let files = self.unfinished.values().map(|file| file.newest).min();
+        let oldest = files.map_or(records, |newest| newest.min(records));
         let moved = oldest > self.released;
         self.released = self.released.max(oldest);
         moved.then_some(oldest)
@@ -257,11 +296,31 @@ impl Node {
         if !self.checkpoints.is_running() {
             return;
         }
+        if let Some((snapshot, file)) = self.checkpoints.stale_file() {
+            self.keep_or_drop(snapshot, file);
+        }
         match self.checkpoints.next_due() {
             None => {}
             Some(Owner::Node) => self.checkpoint_node(),
             Some(Owner::Group(group)) => self.begin_group_checkpoint(group),
             Some(Owner::Shard(shard)) => self.checkpoint_shard(shard),
+        }
+    }
+
+    /// A transfer that rests must not hold the log back: an empty piece makes its file young. A file that Raft gave up
+    /// is left to the driver.
+    fn keep_or_drop(&mut self, snapshot: SnapshotId, file: Unfinished) {
+        let wanted = match file.keeper {
+            Keeper::Group(id) => {
+                self.raft(id).is_some_and(|raft| raft.incoming_file() == Some(snapshot))
+            }
+            Keeper::Shards | Keeper::Node => true,
+        };
+        self.checkpoints.unfinished.remove(&snapshot);
+        if wanted {
+            reach!("node.checkpoint.file_kept");
+            let (offset, data) = (file.length, Bytes::new());
+            self.persist_own(file.keeper, Write::Chunk { snapshot, offset, data });
         }
     }
 
@@ -296,6 +355,29 @@ impl Node {
             account.under_way = true;
         }
         self.checkpoints.moves.push_back(Move { last, owner, oldest: first, at, position });
+    }
+
+    /// The registry is checkpointed soon after each change: a node that restarts alone then knows the eventual
+    /// namespaces at once, and goes on taking their writes.
+    pub(super) fn arm_registry_checkpoint(&mut self) {
+        let applied = self.groups.get(&GroupId::REGISTRY).map_or(0, |group| group.applied.0);
+        let behind = applied > self.covered(GroupId::REGISTRY);
+        if behind && !core::mem::replace(&mut self.checkpoints.registry_armed, true) {
+            self.arm(Duration::from_millis(REGISTRY_MS), Timer::Registry);
+        }
+    }
+
+    pub(super) fn on_registry_due(&mut self) {
+        self.checkpoints.registry_armed = false;
+        let idle = |account: &&mut Account| !account.under_way;
+        match self.checkpoints.account(Owner::Group(GroupId::REGISTRY)).filter(idle) {
+            Some(account) => {
+                reach!("node.checkpoint.registry");
+                account.under_way = true;
+                self.begin_group_checkpoint(GroupId::REGISTRY);
+            }
+            None => self.arm_registry_checkpoint(),
+        }
     }
 
     /// A state that moved on since its last side file is captured first.

@@ -9,6 +9,7 @@ use core::time::Duration;
 use crate::id::{GroupId, NodeId, Replica, RequestId};
 use crate::limits::MEMBERS_MAX;
 use crate::reach;
+use crate::time::Instant;
 
 use super::Message;
 use super::api::{Founder, Founding, Outcome, Reason, Request, Value};
@@ -17,7 +18,7 @@ use super::machine::{Node, Timer};
 
 /// Milliseconds until the first question, between questions while peers are there, and at most.
 const JOIN_MS: u64 = 250;
-const JOIN_MS_MAX: u64 = 4000;
+const JOIN_MS_MAX: u64 = 2000;
 
 /// How far the way in is.
 #[derive(Debug, Default)]
@@ -25,7 +26,8 @@ pub(super) struct Joining {
     /// Who was asked last; the next one is after it.
     last: NodeId,
     backoff_ms: u64,
-    armed: bool,
+    /// When the next question is due.
+    armed: Option<Instant>,
 }
 
 impl Node {
@@ -40,21 +42,27 @@ impl Node {
     }
 
     fn arm_join(&mut self, after_ms: u64) {
-        if !core::mem::replace(&mut self.joining.armed, true) {
-            self.arm(Duration::from_millis(after_ms), Timer::Join);
+        let at = self.now.mono + Duration::from_millis(after_ms);
+        if self.joining.armed.is_some_and(|armed| armed <= at) {
+            return;
         }
+        if let Some(later) = self.joining.armed.replace(at) {
+            self.disarm(later, Timer::Join);
+        }
+        self.arm_at(at, Timer::Join);
     }
 
     /// A new peer may be the one that lets this node in.
     pub(super) fn on_forming_connected(&mut self) {
         if !self.is_formed() {
             self.joining.backoff_ms = 0;
+            self.arm_join(JOIN_MS);
         }
     }
 
     /// Asks the next peer.
     pub(super) fn on_join_due(&mut self) {
-        self.joining.armed = false;
+        self.joining.armed = None;
         if self.is_formed() && self.own_entry_is_right() {
             return;
         }

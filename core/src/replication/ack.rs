@@ -1,7 +1,7 @@
 //! Who has what durably: the clients that wait for other replicas.
 //!
-//! A replica's word counts when it is in a promise, whatever message that came in: an acknowledgement, or the context of
-//! a question. How long a client waits is not decided here.
+//! A replica's word counts when it is in a promise, whatever message that came in: an acknowledgement, or the context
+//! of a question. How long a client waits is not decided here.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;

@@ -185,6 +185,7 @@ impl Author<'_> {
         let edits = self.edits.len();
         (1..=SEQ_MAX).contains(&self.dot.seq)
             && self.key.0.len() <= KEY_BYTES_MAX
+            && !self.actors.contains(&self.dot.actor)
             && (1..=EDITS_MAX).contains(&edits)
             && self.edits.iter().enumerate().all(|(at, deed)| self.is_deed_valid(at, deed))
     }
@@ -266,8 +267,10 @@ mod tests {
     use alloc::vec;
 
     use super::*;
+    use crate::id::Boot;
 
     fn sample() -> Bytes {
+        let other = Actor { boot: Boot { count: 1, nonce: 0 }, ..Actor::default() };
         let deed = Deed {
             field: Raw(b"f"),
             act: Act::Put(Raw(b"value")),
@@ -280,7 +283,7 @@ mod tests {
             dot: Dot { actor: Actor::default(), seq: 3 },
             key: Raw(b"key"),
             stamp: 77,
-            actors: vec![Actor::default()],
+            actors: vec![other],
             edits: vec![deed],
         })
     }
@@ -317,6 +320,7 @@ mod tests {
         spoil(|author| author.dot.seq = SEQ_MAX + 1);
         spoil(|author| author.edits.clear());
         spoil(|author| author.actors.clear());
+        spoil(|author| author.actors[0] = author.dot.actor);
         spoil(|author| author.edits[0].victims[0].seq = 3);
         spoil(|author| author.edits[0].victims[0].actor = 2);
         spoil(|author| author.edits[0].unseen[0].actor = 0);

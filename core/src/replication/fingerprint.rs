@@ -1,4 +1,5 @@
-//! Fingerprints of a shard's live writes: of all, of each actor, of each run of 256 dots; kept up to date write by write.
+//! Fingerprints of a shard's live writes: of all, of each actor, of each run of 256 dots; kept up to date write by
+//! write.
 //!
 //! The whole is a 256-bit sum and decides whether two replicas are equal. The parts are 64-bit sums: they only steer a
 //! session to the runs that differ, so a collision there costs a round, never an answer.

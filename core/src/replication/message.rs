@@ -104,7 +104,8 @@ pub enum Fault {
     Malformed,
 }
 
-/// One instant of a replica, as far as it was asked about: all live writes that the asker had not seen, and the context.
+/// One instant of a replica, as far as it was asked about: all live writes that the asker had not seen, and the
+/// context.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// All dots seen.

@@ -1,8 +1,8 @@
 //! The moves of anti-entropy: comparing roots, asking, answering, and taking answers in; see `sync` for why they are
 //! lawful.
 //!
-//! A session ends when nothing of the peer's view differs, when an answer brings nothing, when the peer refuses, or when
-//! nothing is heard. The next comparison says whether roots are equal, and begins another session if not.
+//! A session ends when nothing of the peer's view differs, when an answer brings nothing, when the peer refuses, or
+//! when nothing is heard. The next comparison says whether roots are equal, and begins another session if not.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -1,9 +1,9 @@
 //! The state of one shard: live elements, and the context of all dots ever seen.
 //!
 //! An element is one edit of one write; its identity is (dot, edit). There are no tombstones: a dot that is in the
-//! context and not live is dead, and stays dead. A removal is a write whose dot enters the context and whose victims are
-//! dropped. Seen as a set of (element, seen) pairs this is a join semilattice: of two replicas that both saw an element
-//! it is live only if live in both, and an element that one has not seen is taken as the other has it.
+//! context and not live is dead, and stays dead. A removal is a write whose dot enters the context and whose victims
+//! are dropped. Seen as a set of (element, seen) pairs this is a join semilattice: of two replicas that both saw an
+//! element it is live only if live in both, and an element that one has not seen is taken as the other has it.
 //!
 //! A victim that has not arrived is *doomed*: its dot does not enter the context, since its write may have other
 //! elements; when it arrives, what is doomed of it is dead at once. So a lost write leaves a gap for anti-entropy to
@@ -316,10 +316,17 @@ impl Shard {
         let births = Mask::of(author.edits.iter().map(Deed::is_element));
         let mut mask = births.clone();
         self.meet_doom(at, author, &mut mask);
-        self.supersede(author, &mut mask);
+        let own = author.edits.iter().flat_map(|deed| &deed.victims);
+        let own = own.filter(|victim| victim.actor == 0 && victim.seq == at.1);
+        for victim in own {
+            mask.remove(victim.edit);
+        }
         self.context[at.0 as usize].insert(at.1);
         let whole = mask == births;
-        self.hold(at, sealed, author, mask, whole);
+        // Held before its victims go: the place of an overwritten register stays in the index.
+        let places = self.hold(at, sealed, author, mask, whole);
+        self.supersede(author);
+        places.iter().for_each(|place| self.prune(place));
         let left = self.live.get(&at).map(|live| (live.whole, &live.mask));
         match left {
             Some((true, _)) => Applied::New(None),
@@ -346,7 +353,8 @@ impl Shard {
         }
         self.stamp = self.stamp.max(author.stamp);
         let whole = mask == births;
-        self.hold(at, sealed, author, mask, whole);
+        let places = self.hold(at, sealed, author, mask, whole);
+        places.iter().for_each(|place| self.prune(place));
         true
     }
 
@@ -363,14 +371,10 @@ impl Shard {
     }
 
     /// Drops the victims of a write; those that are not here yet are doomed.
-    fn supersede(&mut self, author: &Author<'_>, mask: &mut Mask) {
+    fn supersede(&mut self, author: &Author<'_>) {
         for deed in &author.edits {
             let scope = deed.scope(author.key.0);
             for victim in &deed.victims {
-                if victim.actor == 0 && victim.seq == author.dot.seq {
-                    mask.remove(victim.edit);
-                    continue;
-                }
                 let actor = self.intern(&author.actor(victim.actor));
                 let element = Element { actor, edit: victim.edit, seq: victim.seq };
                 if self.context[actor as usize].contains(victim.seq) {
@@ -423,12 +427,19 @@ impl Shard {
         }
     }
 
-    /// Takes a write's live elements into the table and the index.
-    fn hold(&mut self, at: At, sealed: &Bytes, author: &Author<'_>, mask: Mask, whole: bool) {
-        if mask.is_empty() {
-            return;
-        }
+    /// Takes a write's live elements into the table and the index. Returns the places to prune.
+    fn hold(
+        &mut self,
+        at: At,
+        sealed: &Bytes,
+        author: &Author<'_>,
+        mask: Mask,
+        whole: bool,
+    ) -> Vec<Vec<u8>> {
         let mut places = Vec::new();
+        if mask.is_empty() {
+            return places;
+        }
         for (edit, deed) in author.edits.iter().enumerate() {
             if let Some(place) = deed.place(author.key.0).filter(|_| mask.contains(edit as u16)) {
                 let element = Element { actor: at.0, edit: edit as u16, seq: at.1 };
@@ -442,7 +453,7 @@ impl Shard {
         let live = Live { sealed: sealed.clone(), mask, stamp: author.stamp, whole };
         self.prints.add(at, &live.leaf());
         self.live.insert(at, live);
-        places.iter().for_each(|place| self.prune(place));
+        places
     }
 
     fn insert(&mut self, place: Vec<u8>, element: Element) {
@@ -493,9 +504,10 @@ impl Shard {
         let Some(at) = held.as_slice().iter().position(|e| e == element) else { return false };
         if let Held::Many(elements) = held {
             elements.remove(at);
-            if !elements.is_empty() {
-                return true;
+            if let [last] = elements[..] {
+                *held = Held::One(last);
             }
+            return true;
         }
         self.index.remove(place);
         self.bytes -= place.len() as u64 + PLACE_BYTES;

@@ -20,7 +20,6 @@ use super::directory::{Directory, unusable};
 use super::reserve::Reserve;
 use super::segment::Segments;
 use super::side::SideFiles;
-use super::tokens::Tokens;
 use super::{Disk, Done, Holder, Job, OpenError, Opened};
 use crate::clock::Stopwatch;
 
@@ -67,7 +66,6 @@ impl Disk for FileDisk {
             side,
             reserve,
             writer: recovered.writer,
-            tokens: Tokens::default(),
             is_full: !has_reserve,
             is_idle: false,
             told,
@@ -119,7 +117,6 @@ struct Worker {
     side: SideFiles,
     reserve: Reserve,
     writer: LogWriter,
-    tokens: Tokens,
     has_begun: bool,
     is_full: bool,
     /// Whether nothing is left to do until the next job.
@@ -234,17 +231,15 @@ impl Worker {
         let mut log = Vec::with_capacity(batch.len());
         let mut named = Vec::new();
         for (token, write) in batch {
-            let in_log = self.tokens.to_log(token);
             match write {
                 Write::Chunk { snapshot, offset, data } => {
-                    self.attempt(|worker| worker.side.write(in_log, snapshot, offset, &data))?;
-                    self.tokens.piece(token);
+                    self.attempt(|worker| worker.side.write(token, snapshot, offset, &data))?;
                 }
                 other => {
                     if let Write::Snapshot { snapshot, .. } = &other {
-                        named.push((in_log, *snapshot));
+                        named.push((token, *snapshot));
                     }
-                    log.push((in_log, other));
+                    log.push((token, other));
                 }
             }
         }
@@ -272,11 +267,9 @@ impl Worker {
     }
 
     fn release(&mut self, before: Token) -> Result<(), End> {
-        let in_log = self.tokens.to_log(before);
-        let segments = self.writer.releasable(in_log);
+        let segments = self.writer.releasable(before);
         self.segments.delete(&segments)?;
-        self.side.release(in_log)?;
-        self.tokens.forget(before);
+        self.side.release(before)?;
         self.tell_space();
         Ok(())
     }

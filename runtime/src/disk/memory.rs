@@ -14,7 +14,6 @@ use continuum_core::id::{StoreId, Token};
 use continuum_core::wal::{Batch, Header, LogWriter, SnapshotId, Write, recover};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel as queue};
 
-use super::tokens::Tokens;
 use super::{Disk, Done, Holder, Job, OpenError, Opened};
 
 /// How long a sync takes.
@@ -79,7 +78,7 @@ impl Disk for MemDisk {
         let (jobs, taken) = queue();
         let (told, done) = queue();
         let shelf = Arc::clone(&self.shelf);
-        let mut worker = Worker { shelf, life, writer, tokens: Tokens::default(), told };
+        let mut worker = Worker { shelf, life, writer, told };
         tokio::spawn(async move { worker.run(taken).await });
         self.jobs = Some(jobs);
         Ok(Opened { store: header.store, writes, snapshots, torn, done })
@@ -96,7 +95,6 @@ struct Worker {
     shelf: Arc<Mutex<Shelf>>,
     life: u64,
     writer: LogWriter,
-    tokens: Tokens,
     told: UnboundedSender<Done>,
 }
 
@@ -129,11 +127,16 @@ impl Worker {
             match job {
                 Job::Persist(token, write) => {
                     newest = Some(token);
-                    self.place(&mut shelf, &mut log, token, write);
+                    match write {
+                        Write::Chunk { snapshot, offset, data } => {
+                            write_at(shelf.side.entry(snapshot).or_default(), offset, &data);
+                        }
+                        other => log.push((token, other)),
+                    }
                 }
                 Job::Release(before) => {
                     self.append(&mut shelf, &mut log);
-                    for segment in self.writer.releasable(self.tokens.to_log(before)) {
+                    for segment in self.writer.releasable(before) {
                         shelf.segments.remove(&segment);
                     }
                 }
@@ -147,23 +150,6 @@ impl Worker {
         }
         if stops {
             let _ = self.told.send(Done::Stopped);
-        }
-    }
-
-    fn place(
-        &mut self,
-        shelf: &mut Shelf,
-        log: &mut Vec<(Token, Write)>,
-        token: Token,
-        write: Write,
-    ) {
-        match write {
-            Write::Chunk { snapshot, offset, data } => {
-                let file = shelf.side.entry(snapshot).or_default();
-                write_at(file, offset, &data);
-                self.tokens.piece(token);
-            }
-            other => log.push((self.tokens.to_log(token), other)),
         }
     }
 

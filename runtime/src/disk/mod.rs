@@ -9,7 +9,6 @@ mod memory;
 mod reserve;
 mod segment;
 mod side;
-mod tokens;
 
 #[cfg(test)]
 mod tests;
@@ -54,7 +53,7 @@ pub struct Opened {
 /// What the driver asks of a disk.
 #[derive(Clone, Debug)]
 pub enum Job {
-    /// Make a write durable.
+    /// Make a write durable. A piece of a side file shares its token with the log record that follows it.
     Persist(Token, Write),
     /// No write before this token is needed any more.
     Release(Token),

@@ -238,30 +238,32 @@ fn side_files_survive_once_they_are_named_and_go_when_released() {
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
     let writes = [
-        hard(1),
-        chunk(1, 0, b"hello"),
-        chunk(2, 0, b"never named"),
-        chunk(1, 5, b"world"),
-        named(1),
-        hard(2),
+        (1, hard(1)),
+        (2, chunk(1, 0, b"hello")),
+        (2, hard(2)),
+        (3, chunk(2, 0, b"never named")),
+        (3, hard(3)),
+        (4, chunk(1, 5, b"world")),
+        (4, hard(4)),
+        (5, named(1)),
     ];
-    for (at, write) in writes.into_iter().enumerate() {
-        disk.submit(Job::Persist(token(1 + at as u64), write));
+    for (seq, write) in writes {
+        disk.submit(Job::Persist(token(seq), write));
     }
-    durable(&mut opened, token(6));
+    durable(&mut opened, token(5));
     drop(disk);
     let (mut disk, mut opened) = open(&path).unwrap();
-    // Three of the six are in the log, counted without a gap.
     let tokens: Vec<u64> = opened.writes.iter().map(|(token, _)| token.seq).collect();
-    assert_eq!(tokens, [1, 2, 3]);
+    assert_eq!(tokens, [1, 2, 3, 4, 5], "pieces are not in the log");
     let files: Vec<_> = opened.snapshots.iter().map(|(id, data)| (id.0, &data[..])).collect();
     assert_eq!(files, [(1, &b"helloworld"[..])]);
     // The next checkpoint names another file; then the first may go.
-    disk.submit(Job::Persist(token(4), chunk(3, 0, b"0123456789")));
-    disk.submit(Job::Persist(token(5), named(3)));
-    disk.submit(Job::Release(token(4)));
-    disk.submit(Job::Persist(token(6), hard(3)));
-    durable(&mut opened, token(6));
+    disk.submit(Job::Persist(token(6), chunk(3, 0, b"0123456789")));
+    disk.submit(Job::Persist(token(6), hard(5)));
+    disk.submit(Job::Persist(token(7), named(3)));
+    disk.submit(Job::Release(token(7)));
+    disk.submit(Job::Persist(token(8), hard(6)));
+    durable(&mut opened, token(8));
     drop(disk);
     let (_disk, opened) = open(&path).unwrap();
     let files: Vec<_> = opened.snapshots.keys().map(|id| id.0).collect();

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use crate::codec;
 use crate::config::Config;
-use crate::discovery::Address;
+use crate::discovery::{Address, Contact};
 use crate::id::{Boot, FederationId, NodeId, Replica, RequestId, StoreId};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::machine::{Machine, Now, Outbox};
@@ -66,6 +66,10 @@ pub(super) struct World {
     /// Messages lost and repeated, in percent.
     pub(super) loss: u64,
     pub(super) repeats: u64,
+    /// A host that calls itself by another address.
+    pub(super) moved: Option<(usize, Address)>,
+    /// Hosts that the operator's list names.
+    pub(super) bootstrap: Vec<usize>,
     /// Hosts that nobody reaches.
     pub(super) isolated: BTreeSet<usize>,
     later: BTreeMap<(u64, u64), Later>,
@@ -97,6 +101,8 @@ impl World {
             config,
             loss: 0,
             repeats: 0,
+            moved: None,
+            bootstrap: Vec::new(),
             isolated: BTreeSet::new(),
             later: BTreeMap::new(),
             links: BTreeSet::new(),
@@ -112,7 +118,8 @@ impl World {
         world
     }
 
-    fn add_host(&mut self, number: u8) {
+    /// Adds a fresh host, and starts it.
+    pub(super) fn add_host(&mut self, number: u8) {
         let replica = Replica { node: NodeId([number; 16]), store: StoreId([number; 16]) };
         let disk = Disk::new(FEDERATION, replica);
         self.hosts.push(Host {
@@ -149,7 +156,10 @@ impl World {
             boot,
             seed: Seed::from_number(boot.nonce),
             name: format!("n{at}"),
-            address: address(at),
+            address: match &self.moved {
+                Some((moved, address)) if *moved == at => address.clone(),
+                _ => address(at),
+            },
         }
     }
 
@@ -160,6 +170,12 @@ impl World {
         host.life += 1;
         host.unanswered.clear();
         host.disk.crash();
+        self.cut(at);
+    }
+
+    /// Nobody reaches the host any more.
+    pub(super) fn isolate(&mut self, at: usize) {
+        self.isolated.insert(at);
         self.cut(at);
     }
 
@@ -188,8 +204,9 @@ impl World {
     }
 
     fn tell(&mut self, host: usize, event: Event) {
-        let (after, life) = (self.draws.between(ms(1) / 2, ms(3)), self.hosts[host].life);
-        self.at(after, Later::Tell { host, life, event });
+        // All after the same while: what is told of one peer comes in order.
+        let life = self.hosts[host].life;
+        self.at(ms(1), Later::Tell { host, life, event });
     }
 
     /// One step of one node.
@@ -220,7 +237,9 @@ impl World {
                 self.replies.insert((at, id), outcome);
             }
             Action::Resolve { source } => {
-                let peers = Vec::new();
+                let contact = |at: &usize| Contact { node: None, address: address(*at) };
+                let peers =
+                    self.bootstrap.iter().filter(|there| **there != at).map(contact).collect();
                 self.tell(at, Event::Resolved { source, peers });
             }
             Action::Verify { address: dialled } => {

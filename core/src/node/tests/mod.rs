@@ -1,6 +1,8 @@
 //! Tests of whole nodes in the small world.
 
 mod forming;
+mod requests;
+mod storage;
 
 use alloc::string::ToString;
 use alloc::vec;

@@ -1,0 +1,259 @@
+//! Three nodes in one process, as in production: files, TLS, loopback. They form a federation, agree, and survive a stop.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use continuum_core::discovery::Address;
+use continuum_core::id::NodeId;
+use continuum_core::node::api::{
+    Change, Edit, Level, Mutation, Outcome, Policy, Query, Reason, Request, Strategy, Value,
+};
+use continuum_core::wal::RecoverError;
+use continuum_runtime::clock::{Clock, SystemClock};
+use continuum_runtime::disk::{FileDisk, OpenError};
+use continuum_runtime::handle::{self, Handle};
+use continuum_runtime::link::Limits;
+use continuum_runtime::metrics::Metrics;
+use continuum_runtime::pki::{Authority, ISSUED_VALID, Validity};
+use continuum_runtime::resolve::SystemResolver;
+use continuum_runtime::settings::Settings;
+use continuum_runtime::tls::Credentials;
+use continuum_runtime::{Inputs, RunError, Started, Stopped, entropy, run};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Generous: nothing waits for it unless the test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Running {
+    handle: Handle,
+    started: Started,
+    metrics: Arc<Metrics>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<Stopped, RunError>>,
+}
+
+/// A free port of loopback, as far as one can know.
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn authority() -> Authority {
+    Authority::mint(Validity::starting(SystemClock.now().wall, ISSUED_VALID)).unwrap()
+}
+
+fn settings(data: &Path, listen: SocketAddr, bootstrap: &[SocketAddr]) -> Settings {
+    let mut settings = Settings { data: data.to_owned(), ..Settings::default() };
+    settings.peer.listen = listen;
+    settings.peer.bootstrap = bootstrap.iter().map(ToString::to_string).collect();
+    // The credentials are handed over as such.
+    for path in [&mut settings.peer.ca, &mut settings.peer.cert, &mut settings.peer.key] {
+        *path = "given".into();
+    }
+    settings
+}
+
+fn inputs(
+    authority: &Authority,
+    node: u8,
+    settings: Settings,
+) -> (Inputs<FileDisk, SystemResolver>, Handle, oneshot::Receiver<Started>) {
+    let validity = Validity::starting(SystemClock.now().wall, ISSUED_VALID);
+    let issued = authority.issue_node(NodeId([node; 16]), &[], validity).unwrap();
+    let credentials = Credentials::from_pem(
+        authority.certificate().as_bytes(),
+        issued.certificate.as_bytes(),
+        issued.key.as_bytes(),
+    );
+    let (handle, asks) = handle::channel();
+    let (tell, told) = oneshot::channel();
+    let inputs = Inputs {
+        credentials: credentials.unwrap(),
+        seed: entropy::seed(),
+        disk: FileDisk::new(settings.data.clone(), 1 << 20),
+        clock: Arc::new(SystemClock),
+        resolver: SystemResolver,
+        asks,
+        metrics: Arc::new(Metrics::new()),
+        limits: Limits::default(),
+        started: Some(tell),
+        observer: None,
+        settings,
+    };
+    (inputs, handle, told)
+}
+
+async fn start(authority: &Authority, node: u8, settings: Settings) -> Running {
+    let (inputs, handle, told) = inputs(authority, node, settings);
+    let metrics = Arc::clone(&inputs.metrics);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(run(inputs, async {
+        let _ = stopped.await;
+    }));
+    let started = timeout(PATIENCE, told).await.unwrap().expect("the node starts");
+    Running { handle, started, metrics, stop, task }
+}
+
+/// Why a node does not start.
+async fn refused(authority: &Authority, node: u8, settings: Settings) -> RunError {
+    let (inputs, _handle, _told) = inputs(authority, node, settings);
+    let ended = timeout(PATIENCE, run(inputs, std::future::pending())).await.unwrap();
+    ended.expect_err("the node must not start")
+}
+
+/// Whether time mends this refusal, so that a patient client asks again.
+const fn passes(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NoLeader
+            | Reason::NotFormed
+            | Reason::Busy
+            | Reason::UnknownNamespace
+            | Reason::VoterUnavailable { .. }
+    )
+}
+
+impl Running {
+    async fn stop(self) -> Stopped {
+        self.stop.send(()).unwrap();
+        timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap()
+    }
+
+    /// Asks until the answer is none that time mends.
+    async fn ask(&self, request: Request) -> Outcome {
+        let answered = async {
+            loop {
+                match self.handle.request(request.clone()).await.unwrap() {
+                    Outcome::Rejected(reason) if passes(&reason) => tokio::task::yield_now().await,
+                    Outcome::Unknown { .. } => {}
+                    outcome => return outcome,
+                }
+            }
+        };
+        timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("no answer to {request:?}"))
+    }
+
+    async fn create(&self, name: &str, policy: Policy) {
+        let name = name.to_owned();
+        let outcome = self.ask(Request::CreateNamespace { name, policy, session: None }).await;
+        // An earlier attempt whose outcome was unknown may have made it.
+        let exists = Outcome::Rejected(Reason::NamespaceExists);
+        assert!(outcome == exists || matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    }
+
+    async fn put(&self, namespace: &str, key: &str, value: &str) {
+        let change = Change::Put(Bytes::copy_from_slice(value.as_bytes()));
+        let edits = vec![Edit { field: Bytes::new(), change }];
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let mutations = vec![Mutation { key, edits, context: None }];
+        let namespace = namespace.to_owned();
+        let level = Level::Durable;
+        let outcome = self.ask(Request::Write { namespace, mutations, level, session: None }).await;
+        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    }
+
+    async fn get(&self, namespace: &str, key: &str) -> Option<Bytes> {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let query = Query::Get { key, field: Bytes::new() };
+        match self.ask(Request::Read { namespace: namespace.to_owned(), query }).await {
+            Outcome::Value(Value::Register(register)) => register.value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads until the value is there: an eventual namespace promises it for later.
+    async fn sees(&self, namespace: &str, key: &str, value: &str) {
+        let seen = async {
+            while self.get(namespace, key).await.as_deref() != Some(value.as_bytes()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{key} never came"));
+    }
+}
+
+const EVENTUAL: Policy =
+    Policy::Eventual { strategy: Strategy::LastWriterWins, slots: 1, discard: false };
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_form_a_federation_and_one_that_stops_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority();
+    let addresses = [free(), free(), free()];
+    let mut nodes = Vec::new();
+    for (at, address) in addresses.iter().enumerate() {
+        let settings = settings(&dir.path().join(at.to_string()), *address, &addresses);
+        nodes.push(start(&authority, 1 + at as u8, settings).await);
+    }
+    let voters = addresses[1..].iter().map(|address| Address(address.to_string())).collect();
+    let outcome = nodes[0].ask(Request::Init { voters }).await;
+    let formed = Outcome::Rejected(Reason::AlreadyFormed);
+    assert!(
+        outcome == formed || matches!(outcome, Outcome::Value(Value::Initialized)),
+        "{outcome:?}"
+    );
+    nodes[1].create("locks", Policy::Strong).await;
+    nodes[2].create("notes", EVENTUAL).await;
+    nodes[0].put("locks", "a", "1").await;
+    assert_eq!(nodes[1].get("locks", "a").await.as_deref(), Some(&b"1"[..]));
+    assert_eq!(nodes[2].get("locks", "a").await.as_deref(), Some(&b"1"[..]));
+    nodes[1].put("notes", "b", "2").await;
+    for node in &nodes {
+        node.sees("notes", "b", "2").await;
+    }
+    assert!(nodes[0].metrics.render().contains("continuum_peer_connected 2"));
+
+    // One stops; the others go on, and it catches up when it is back.
+    let third = nodes.pop().unwrap();
+    let before = third.stop().await.boot;
+    nodes[0].put("locks", "a", "3").await;
+    nodes[0].put("notes", "c", "4").await;
+    let settings = settings(&dir.path().join("2"), addresses[2], &addresses);
+    let third = start(&authority, 3, settings).await;
+    assert_eq!(third.started.boot.count, before.count + 1);
+    assert_eq!(third.get("locks", "a").await.as_deref(), Some(&b"3"[..]));
+    third.sees("notes", "c", "4").await;
+    nodes.push(third);
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_bad_start_has_its_own_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority();
+    let data = dir.path().join("data");
+    let at = |listen| settings(&data, listen, &[]);
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = refused(&authority, 1, at(taken.local_addr().unwrap())).await;
+    assert!(matches!(busy, RunError::Listen { .. }), "{busy}");
+    assert!(!data.exists(), "a busy port is found before anything is written");
+
+    let node = start(&authority, 1, at(free())).await;
+    let locked = refused(&authority, 1, at(free())).await;
+    assert!(matches!(locked, RunError::Open(OpenError::Locked { .. })), "{locked}");
+    node.stop().await;
+
+    let foreign = refused(&authority, 2, at(free())).await;
+    assert!(matches!(foreign, RunError::Open(OpenError::Foreign { .. })), "{foreign}");
+    let foreign = refused(&self::authority(), 1, at(free())).await;
+    assert!(matches!(foreign, RunError::Open(OpenError::Foreign { .. })), "{foreign}");
+
+    let segment = data.join("lane-0/0000000000000001.log");
+    let sound = std::fs::read(&segment).unwrap();
+    let mut rotten = sound.clone();
+    rotten[4096 + 40] ^= 0x10;
+    std::fs::write(&segment, &rotten).unwrap();
+    let rot = refused(&authority, 1, at(free())).await;
+    let RunError::Open(OpenError::Log { error, .. }) = rot else { panic!("{rot}") };
+    assert!(matches!(*error, RecoverError::Rot { segment: 1, offset: 4096 }), "{error}");
+
+    std::fs::write(&segment, &sound).unwrap();
+    start(&authority, 1, at(free())).await.stop().await;
+}
