@@ -254,9 +254,9 @@ impl Node {
 
 fn failed_start(node: &DevNode) -> Failure {
     let what = format!("{} ended while it started", node.name);
-    let mend =
-        format!("see {}; is another `dev` running on this port or directory?", node.log.display());
-    Failure::new(exit::LOCAL, "node_failed", what, format!("\n{}", tail(&node.log)), mend)
+    let why = format!("its log ends so:\n{}", tail(&node.log));
+    let mend = "if another `dev` runs, give another --api-port and --data";
+    Failure::new(exit::LOCAL, "node_failed", what, why, mend)
 }
 
 /// Removes what [`Children::publish`] left, unless another `dev` has put its own there.
