@@ -1,7 +1,7 @@
 //! One step of a node: what is due, the event, and all that follows from it.
 //!
-//! Machines never call each other. What one asks of another goes through the queue of [`Work`], so that a step is a flat
-//! loop and no machine is stepped while another one's actions are being read.
+//! Machines never call each other. What one asks of another goes through the queue of [`Work`], so that a step is a
+//! flat loop and no machine is stepped while another one's actions are being read.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -309,10 +309,9 @@ impl Node {
     fn take(&mut self, event: Event) {
         match event {
             Event::Tick => {
-                assert!(
-                    !mutant!("node.canary"),
-                    "the planted bug that proves the pipeline reports"
-                );
+                if mutant!("node.canary") {
+                    panic!("the planted bug that proves that the pipeline reports");
+                }
             }
             Event::Connected { peer, store, boot, .. } => self.on_connected(peer, store, boot),
             Event::Received { from, message } => self.on_received(from, message),

@@ -1,5 +1,5 @@
-//! What an applied registry means for everybody else: members for gossip, the coordinator and the replicator; namespaces
-//! as shards and groups; learners for the groups that this node leads.
+//! What an applied registry means for everybody else: members for gossip, the coordinator and the replicator;
+//! namespaces as shards and groups; learners for the groups that this node leads.
 //!
 //! The registry itself is in group 0's state. [`Known`] is what the others were last told of it, so that a change costs
 //! a comparison and not a restart.

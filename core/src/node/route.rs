@@ -1,7 +1,7 @@
 //! Whose action is whose event: the one place where the machines meet.
 //!
-//! Nothing is decided here. What a machine tells of the world goes to all who care; what it asks of the driver goes out,
-//! or waits in `hold`.
+//! Nothing is decided here. What a machine tells of the world goes to all who care; what it asks of the driver goes
+//! out, or waits in `hold`.
 
 use crate::discovery::Address;
 use crate::id::{Boot, GroupId, NodeId, Owner, Replica, StoreId};
