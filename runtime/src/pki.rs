@@ -1,7 +1,7 @@
 //! The federation's own certificate authority: it mints the federation id and issues node and client certificates.
 //!
-//! Keys are Ed25519: small, quick, and with signatures of one length. Revocation and renewal are not here: a
-//! certificate ends by its date.
+//! Keys are ECDSA over P-256: every TLS tool reads them, so that a client's certificate also works in curl. Revocation and
+//! renewal are not here: a certificate ends by its date.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use continuum_core::id::{FederationId, NodeId};
 use continuum_core::time::WallTime;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, SanType, SerialNumber,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -142,7 +142,7 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(ca_uri(federation).try_into()?)];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let pair = KeyPair::generate_for(&PKCS_ED25519)?;
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.self_signed(&pair)?.pem();
         let key = pair.serialize_pem();
         Ok(Self { federation, certificate, issuer: Issuer::new(params, pair), key })
@@ -253,7 +253,7 @@ impl Authority {
         params.extended_key_usages = usages;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let pair = KeyPair::generate_for(&PKCS_ED25519)?;
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.signed_by(&pair, &self.issuer)?.pem();
         Ok(Issued { principal, certificate, key: pair.serialize_pem() })
     }

@@ -16,6 +16,8 @@ mod local;
 mod output;
 mod start;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod wordnet;
 
 use std::future::Future;

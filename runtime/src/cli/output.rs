@@ -2,7 +2,7 @@
 //!
 //! Every byte of stdout goes through [`Screen`], whose writes are checked. A closed pipe ends the command quietly.
 
-use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
@@ -11,16 +11,20 @@ use super::args::Format;
 use super::exit::Failure;
 
 /// The standard output, written with checks.
-#[derive(Debug)]
 pub(super) struct Screen {
     format: Format,
-    out: BufWriter<Stdout>,
+    out: BufWriter<Box<dyn Write + Send>>,
 }
 
 impl Screen {
     /// Standard output in a format.
     pub(super) fn new(format: Format) -> Self {
-        Self { format, out: BufWriter::new(io::stdout()) }
+        Self::over(format, io::stdout())
+    }
+
+    /// Any writer in a format.
+    pub(super) fn over(format: Format, out: impl Write + Send + 'static) -> Self {
+        Self { format, out: BufWriter::new(Box::new(out)) }
     }
 
     /// Whether programs read this.

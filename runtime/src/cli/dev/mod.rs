@@ -142,13 +142,22 @@ impl Children {
     /// Whether writes commit: every node knows the leader, and reads the registry through a quorum.
     async fn serves(&self) -> Result<(), Failure> {
         let mut clients = Vec::new();
+        let mut is_formed = false;
         for node in &self.all {
             let mut client = Client::of_url(&node.node.api, Duration::from_secs(5))?;
-            client.send(&Call::get("/livez")).await?;
+            let status = client.send(&Call::get("/v1/status")).await?.json()?;
+            if clients.is_empty() {
+                is_formed = status["formed"] == true;
+            }
+            // Another program may have the port; then the child is about to end.
+            if status["node"].as_str() != Some(&node.node.id.to_string()) {
+                let what = format!("{} is not {}", node.node.api, node.node.name);
+                let mend = "give another --api-port";
+                return Err(Failure::new(exit::UNREACHABLE, "port_taken", what, "", mend));
+            }
             clients.push(client);
         }
-        let status = clients[0].send(&Call::get("/v1/status")).await?.json()?;
-        if status["formed"] == false {
+        if !is_formed {
             let others = self.all.iter().skip(1).take(VOTERS_MAX - 1);
             let voters = others.map(|node| node.node.peer.clone()).collect();
             clients[0].send(&Call::post("/v1/init", &InitShape { voters })).await?;
@@ -245,9 +254,9 @@ impl Node {
 
 fn failed_start(node: &DevNode) -> Failure {
     let what = format!("{} ended while it started", node.name);
-    let mend =
-        format!("see {}; is another `dev` running on this port or directory?", node.log.display());
-    Failure::new(exit::LOCAL, "node_failed", what, format!("\n{}", tail(&node.log)), mend)
+    let why = format!("its log ends so:\n{}", tail(&node.log));
+    let mend = "if another `dev` runs, give another --api-port and --data";
+    Failure::new(exit::LOCAL, "node_failed", what, why, mend)
 }
 
 /// Removes what [`Children::publish`] left, unless another `dev` has put its own there.
