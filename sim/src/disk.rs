@@ -1,0 +1,298 @@
+//! A node's disk: real log bytes, synced in batches, torn at a crash.
+//!
+//! The log's bytes are made and read by `core::wal`; here they are kept, synced after a while and damaged. A batch forms
+//! while the previous sync is under way. What a crash does to the batch under way is drawn sector by sector. Side files
+//! are synced before the batch that may name them is written. Reading while the node runs is not here: a node never
+//! reads its disk.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use continuum_core::id::Token;
+use continuum_core::wal::{self, Batch, Header, LogWriter, RecoverError, SnapshotId, Write};
+
+use crate::draw::{Draws, stream};
+use crate::durable::Durable;
+
+/// What a disk writes as a whole or not at all.
+const SECTOR_BYTES: usize = 512;
+/// Zeros that recovery finds behind the last byte ever written to a segment: it reads no further into a file that is
+/// preallocated in full.
+const TAIL_BYTES: usize = 8192;
+
+/// What a crash does to bytes that were written and not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The operating system survived and wrote them.
+    Kept,
+    /// All of them are gone, or none.
+    Lost,
+    /// Each sector is gone, or not.
+    Torn,
+}
+
+/// A side file: its bytes, and what tells when it is no longer needed.
+#[derive(Debug, Default)]
+struct SideFile {
+    bytes: Vec<u8>,
+    /// The newest token that wrote or named it.
+    newest: Token,
+}
+
+/// Writes under way.
+#[derive(Debug)]
+struct Flight {
+    /// Everything that becomes durable, in order.
+    writes: Vec<(Token, Write)>,
+    /// The log's part of it.
+    batch: Option<Batch>,
+    /// When the side files are synced and the batch is begun.
+    batch_at: u64,
+    /// When all of it is durable.
+    done_at: u64,
+}
+
+/// One node's disk.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    node: u64,
+    draws: Draws,
+    header: Header,
+    writer: LogWriter,
+    segments: BTreeMap<u64, Vec<u8>>,
+    files: BTreeMap<SnapshotId, SideFile>,
+    queue: Vec<(Token, Write)>,
+    flight: Option<Flight>,
+    /// The newest token that was reported durable, or found to be so after a restart.
+    persisted: Token,
+    synced: Token,
+    crashes: u64,
+    /// What the synced writes amount to.
+    pub(crate) durable: Durable,
+}
+
+/// What a restart finds.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) writes: Vec<(Token, Write)>,
+    pub(crate) snapshots: BTreeMap<SnapshotId, Bytes>,
+}
+
+impl Disk {
+    pub(crate) fn new(node: usize, draws: Draws, header: Header) -> Self {
+        Self {
+            node: node as u64,
+            draws,
+            header,
+            writer: LogWriter::new(header),
+            segments: BTreeMap::new(),
+            files: BTreeMap::new(),
+            queue: Vec::new(),
+            flight: None,
+            persisted: Token::default(),
+            synced: Token::default(),
+            crashes: 0,
+            durable: Durable::default(),
+        }
+    }
+
+    /// Queues a write for the next batch.
+    pub(crate) fn persist(&mut self, token: Token, write: Write) {
+        self.queue.push((token, write));
+    }
+
+    /// Writes that are not durable yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.len() + self.flight.as_ref().map_or(0, |flight| flight.writes.len())
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.flight.is_none()
+    }
+
+    /// The newest durable token.
+    pub(crate) const fn persisted(&self) -> Token {
+        self.persisted
+    }
+
+    /// Begins the next batch, if there is one and no other is under way. Returns when it will be durable.
+    pub(crate) fn begin(&mut self, now: u64, sync_ns: u64) -> Option<u64> {
+        if self.flight.is_some() || self.queue.is_empty() {
+            return None;
+        }
+        let writes = std::mem::take(&mut self.queue);
+        let is_chunk = |(_, write): &(Token, Write)| matches!(write, Write::Chunk { .. });
+        let chunks = writes.iter().filter(|write| is_chunk(write)).count();
+        let batch = if chunks == 0 {
+            Some(self.writer.encode(&writes))
+        } else {
+            let log: Vec<_> = writes.iter().filter(|write| !is_chunk(write)).cloned().collect();
+            (!log.is_empty()).then(|| self.writer.encode(&log))
+        };
+        let batch_at = if chunks > 0 { now + sync_ns } else { now };
+        let done_at = if batch.is_some() { batch_at + sync_ns } else { batch_at };
+        self.flight = Some(Flight { writes, batch, batch_at, done_at });
+        Some(done_at)
+    }
+
+    /// Begins an empty batch behind the last one of an idle log. Returns when it will be durable.
+    pub(crate) fn seal(&mut self, now: u64, sync_ns: u64) -> Option<u64> {
+        if !self.is_idle() {
+            return None;
+        }
+        let batch = self.writer.seal()?;
+        let done_at = now + sync_ns;
+        self.flight = Some(Flight { writes: Vec::new(), batch: Some(batch), batch_at: now, done_at });
+        Some(done_at)
+    }
+
+    /// The batch under way is durable. Returns its newest token; none for a seal.
+    pub(crate) fn finish(&mut self) -> Option<Token> {
+        let flight = self.flight.take()?;
+        for (token, write) in &flight.writes {
+            self.durable.apply(write);
+            match write {
+                Write::Chunk { snapshot, offset, data } => {
+                    let file = self.files.entry(*snapshot).or_default();
+                    file.newest = *token;
+                    if *offset == 0 {
+                        file.bytes.clear();
+                    }
+                    write_at(&mut file.bytes, *offset as usize, data);
+                }
+                Write::Snapshot { snapshot, .. } => {
+                    if let Some(file) = self.files.get_mut(snapshot) {
+                        file.newest = *token;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(batch) = &flight.batch {
+            let segment = self.open(batch);
+            write_at(segment, batch.offset as usize, &batch.bytes);
+        }
+        let last = flight.writes.last().map(|(token, _)| *token)?;
+        self.persisted = last;
+        Some(last)
+    }
+
+    /// Deletes what holds no write from `before` on.
+    pub(crate) fn release(&mut self, before: Token) {
+        for segment in self.writer.releasable(before) {
+            self.segments.remove(&segment);
+        }
+        let durable = &mut self.durable;
+        self.files.retain(|snapshot, file| {
+            let needed = file.newest.seq >= before.seq;
+            if !needed {
+                durable.forget_file(*snapshot);
+            }
+            needed
+        });
+    }
+
+    /// The machine stops at `now`. Returns how many sectors were lost.
+    pub(crate) fn crash(&mut self, now: u64, fate: Fate) -> u64 {
+        self.crashes += 1;
+        self.queue.clear();
+        let Some(flight) = self.flight.take() else { return 0 };
+        let mut lost = 0;
+        for (at, (token, write)) in flight.writes.iter().enumerate() {
+            let Write::Chunk { snapshot, offset, data } = write else { continue };
+            let fate = if now >= flight.batch_at { Fate::Kept } else { fate };
+            let survivors = self.survivors(fate, at as u64, data.len());
+            let file = self.files.entry(*snapshot).or_default();
+            file.newest = *token;
+            lost += write_some(&mut file.bytes, *offset as usize, data, &survivors);
+        }
+        if let Some(batch) = flight.batch.filter(|_| now >= flight.batch_at) {
+            let survivors = self.survivors(fate, u64::MAX, batch.bytes.len());
+            if batch.opens_segment && !survivors.contains(&true) {
+                // The directory entry of a new segment is as unsynced as its bytes.
+                return lost + survivors.len() as u64;
+            }
+            let segment = self.open(&batch);
+            lost += write_some(segment, batch.offset as usize, &batch.bytes, &survivors);
+        }
+        lost
+    }
+
+    /// Reads everything back after a crash. `None` when nothing was ever durable.
+    pub(crate) fn recover(&mut self) -> Result<Option<Found>, RecoverError> {
+        let padded = |bytes: &Vec<u8>| {
+            let mut padded = Vec::with_capacity(bytes.len() + TAIL_BYTES);
+            padded.extend_from_slice(bytes);
+            padded.resize(bytes.len() + TAIL_BYTES, 0);
+            Bytes::from(padded)
+        };
+        let segments = self.segments.iter().map(|(id, bytes)| (*id, padded(bytes))).collect();
+        let recovered = match wal::recover(segments) {
+            Ok(recovered) => recovered,
+            Err(RecoverError::Empty) if self.persisted == Token::default() => {
+                self.segments.clear();
+                self.files.clear();
+                self.writer = LogWriter::new(self.header);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        self.writer = recovered.writer;
+        for (token, write) in recovered.writes.iter().filter(|(token, _)| *token > self.persisted) {
+            // The crash spared them: they were never synced, and are durable all the same.
+            self.durable.apply(write);
+            self.synced = *token;
+        }
+        self.persisted = self.persisted.max(self.synced);
+        let file = |(id, file): (&SnapshotId, &SideFile)| (*id, Bytes::from(file.bytes.clone()));
+        Ok(Some(Found {
+            writes: recovered.writes,
+            snapshots: self.files.iter().map(file).collect(),
+        }))
+    }
+
+    /// The segment of a batch, made anew when the batch opens it.
+    fn open(&mut self, batch: &Batch) -> &mut Vec<u8> {
+        let segment = self.segments.entry(batch.segment).or_default();
+        if batch.opens_segment {
+            segment.clear();
+        }
+        segment
+    }
+
+    /// Which sectors of one write survive.
+    fn survivors(&self, fate: Fate, write: u64, length: usize) -> Vec<bool> {
+        let sectors = length.div_ceil(SECTOR_BYTES);
+        let name = stream("disk.sector", self.node << 32 | self.crashes) ^ write;
+        match fate {
+            Fate::Kept => vec![true; sectors],
+            Fate::Lost => vec![self.draws.chance(name, 0, 500_000); sectors],
+            Fate::Torn => {
+                // Half of all tears keep nearly all or nearly nothing: those are the ones that look whole or absent.
+                let share = [20_000, 500_000, 500_000, 980_000][self.draws.below(name, 1, 4) as usize];
+                (0..sectors as u64).map(|k| self.draws.chance(name, 2 + k, share)).collect()
+            }
+        }
+    }
+}
+
+fn write_at(file: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    if file.len() < offset + data.len() {
+        file.resize(offset + data.len(), 0);
+    }
+    file[offset..offset + data.len()].copy_from_slice(data);
+}
+
+/// Writes the sectors that survive; returns how many did not.
+fn write_some(file: &mut Vec<u8>, offset: usize, data: &[u8], survivors: &[bool]) -> u64 {
+    let mut lost = 0;
+    for (at, (sector, survives)) in data.chunks(SECTOR_BYTES).zip(survivors).enumerate() {
+        if *survives {
+            write_at(file, offset + at * SECTOR_BYTES, sector);
+        } else {
+            lost += 1;
+        }
+    }
+    lost
+}
