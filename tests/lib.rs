@@ -1,6 +1,8 @@
 //! What several test files share: the workspace's root, its source files, golden text.
 
+pub mod fuzzing;
 pub mod process;
+pub mod raft;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -54,6 +54,18 @@ pub const SLOTS_MAX: u16 = 256;
 /// Siblings of one register: past it a write is refused, never a sibling dropped.
 pub const SIBLINGS_MAX: usize = 64;
 
+/// Authors that one shard knows: each boot of a store that wrote is one, and a context names them all in one message.
+pub const SHARD_ACTORS_MAX: usize = 4096;
+
+/// Encoded bytes of one causal context: with the writes and answers beside it, it fits into a frame.
+pub const CONTEXT_BYTES_MAX: usize = 400 << 10;
+
+/// Dots of one shard that are known to be superseded, wholly or in part, before they arrived.
+pub const DOOMED_MAX: usize = 65_536;
+
+/// The greatest sequence number of a dot: far beyond reach, and arithmetic on it cannot overflow.
+pub const SEQ_MAX: u64 = 1 << 48;
+
 /// Client sessions that one group remembers.
 pub const SESSIONS_MAX: usize = 65_536;
 

@@ -1,12 +1,35 @@
 //! Discovery: where nodes may be found. A candidate becomes a peer only after a verified handshake.
+//!
+//! Sources and peers name addresses; each is dialled, and what the handshake proves is all that counts: a name server
+//! or a peer can never create, rename or move a node. Candidates wait in `candidate`, proven nodes in `peer`; this file
+//! is the machine.
+//!
+//! Deliberately not here: membership (the registry), links (the driver keeps those that it was told of), name
+//! resolution (the driver).
+
+mod candidate;
+mod peer;
+#[cfg(test)]
+mod tests;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::DiscoveryConfig;
+use crate::digest::Hasher;
 use crate::id::NodeId;
+use crate::limits::ADDRESS_BYTES_MAX;
+use crate::machine::{Machine, Now, Outbox};
 use crate::node::{Identity, Unverified};
+use crate::seed::{Seed, Stream};
+use crate::time::{Instant, earlier};
+use crate::{mutant, reach};
+
+use candidate::{Candidates, Trust};
+use peer::Peers;
 
 /// Where a node may be reached: `host:port`, at most [`crate::limits::ADDRESS_BYTES_MAX`] bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,4 +130,292 @@ pub enum Action {
         /// All of them.
         contacts: Vec<Contact>,
     },
+}
+
+/// Contacts in one message between peers, and those that are read of one answer of a source.
+pub const CONTACTS_MAX: usize = 64;
+
+/// How long a dial may take before it counts as unanswered, should the driver never say.
+const DIAL: Duration = Duration::from_secs(30);
+
+/// A handshake that ended with somebody else is not tried again for so many of the longest pauses.
+const QUARANTINE: u32 = 8;
+
+/// The verified contacts are written once they were at rest for so long, so that a start writes once.
+const REST: Duration = Duration::from_secs(1);
+
+/// Peers told when the verified contacts change. Each tells on what it verified, so that few are enough.
+const TELL_FANOUT: usize = 3;
+
+/// A peer is neither told nor listened to more often than this.
+const TELL_GAP: Duration = Duration::from_secs(1);
+
+/// Dials under way. The rest waits: a name with a thousand addresses must not open a thousand sockets.
+const DIALS_MAX: usize = 16;
+
+/// The machine of one node.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    me: NodeId,
+    config: DiscoveryConfig,
+    candidates: Candidates,
+    peers: Peers,
+    /// `None` before the first step.
+    resolve_at: Option<Instant>,
+    /// When the verified contacts are written and told, if they changed.
+    rest_at: Option<Instant>,
+    random: Stream,
+}
+
+impl Discovery {
+    /// A node that remembers `contacts` from an earlier life. They are dialled like any other candidate, but stay
+    /// remembered until something better is known.
+    #[must_use]
+    pub fn new(me: NodeId, config: DiscoveryConfig, seed: &Seed, contacts: Vec<Contact>) -> Self {
+        let mut candidates = Candidates::new(config.candidates_max);
+        for contact in contacts.into_iter().filter(|contact| contact.node != Some(me)) {
+            let _ = candidates.offer(contact, Trust::Remembered, Instant::ZERO);
+        }
+        Self {
+            me,
+            config,
+            candidates,
+            peers: Peers::default(),
+            resolve_at: None,
+            rest_at: None,
+            random: seed.derive("discovery", 0),
+        }
+    }
+
+    /// The verified contacts and those remembered from an earlier life.
+    #[must_use]
+    pub fn contacts(&self) -> Vec<Contact> {
+        self.candidates.contacts(Trust::Remembered).collect()
+    }
+
+    /// Those verified in this life.
+    pub fn verified(&self) -> impl Iterator<Item = Contact> {
+        self.candidates.contacts(Trust::Verified)
+    }
+
+    /// How many addresses are known, of whatever trust.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// Does what is due by `now`.
+    fn catch_up(&mut self, now: Instant, out: &mut Outbox<Action>) {
+        if self.resolve_at.is_none_or(|at| at <= now) {
+            out.push(Action::Resolve { source: Source::Bootstrap });
+            self.resolve_at = Some(now + self.jittered(self.resolve_pause()));
+        }
+        while let Some(address) = self.candidates.overdue(now) {
+            reach!("discovery.dial.unanswered");
+            self.failed(now, &address, Unverified::Unreachable);
+        }
+        self.dial(now, out);
+        if self.rest_at.is_some_and(|at| at <= now) {
+            self.rest_at = None;
+            reach!("discovery.contacts.remembered");
+            out.push(Action::Remember { contacts: self.contacts() });
+            self.tell_some(now, out);
+        }
+    }
+
+    /// While nobody is connected the sources are the only hope: they are asked four times as often.
+    fn resolve_pause(&self) -> Duration {
+        let pause = Duration::from_millis(self.config.resolve_ms);
+        if self.peers.is_any_connected() { pause } else { pause / 4 }
+    }
+
+    /// Three quarters to all of a span, from this machine's own stream, so that nodes do not act in step.
+    fn jittered(&mut self, span: Duration) -> Duration {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(self.random.between(nanos - nanos / 4, nanos))
+    }
+
+    /// The pause after so many failures in a row: doubling, bounded, jittered.
+    fn backoff(&mut self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(32);
+        let pause = self.config.backoff_ms.saturating_mul(1 << doublings);
+        self.jittered(Duration::from_millis(pause.min(self.config.backoff_ms_max)))
+    }
+
+    /// Dials the candidates whose time has come, as many as may be under way.
+    fn dial(&mut self, now: Instant, out: &mut Outbox<Action>) {
+        while self.candidates.dialling() < DIALS_MAX
+            && let Some((address, node)) = self.candidates.due(now)
+        {
+            if node.is_some_and(|node| self.peers.is_connected(node)) {
+                // Its link will say when it breaks; until then there is nothing to learn here.
+                reach!("discovery.dial.needless");
+                self.candidates.rest(&address);
+                continue;
+            }
+            reach!("discovery.dial");
+            self.candidates.dialled(&address, now + DIAL);
+            out.push(Action::Verify { address });
+        }
+        if self.candidates.due(now).is_some() {
+            reach!("discovery.dial.too_many");
+        }
+    }
+
+    fn offer(&mut self, now: Instant, contact: Contact, trust: Trust) {
+        let length = contact.address.0.len();
+        if length == 0 || length > ADDRESS_BYTES_MAX || contact.node == Some(self.me) {
+            reach!("discovery.candidate.refused");
+            return;
+        }
+        if self.candidates.offer(contact, trust, now) {
+            self.contacts_changed(now);
+        }
+    }
+
+    fn contacts_changed(&mut self, now: Instant) {
+        self.rest_at = Some(now + REST);
+    }
+
+    fn verified_as(
+        &mut self,
+        now: Instant,
+        address: Address,
+        identity: Identity,
+        out: &mut Outbox<Action>,
+    ) {
+        if identity.node == self.me {
+            // Our own address, from a list that is the same on all nodes.
+            reach!("discovery.verify.ourselves");
+            if self.candidates.is_ourselves(&address) {
+                self.contacts_changed(now);
+            }
+            return;
+        }
+        if !self.candidates.contains(&address) {
+            // It was pushed out while it was dialled; what is proven is worth its place.
+            reach!("discovery.verify.returned");
+            let node = Some(identity.node);
+            self.offer(now, Contact { node, address: address.clone() }, Trust::Verified);
+        }
+        // Should its link neither come up nor fail, it is dialled again after the longest pause.
+        let again = now + self.jittered(Duration::from_millis(self.config.backoff_ms_max));
+        if self.candidates.verified(&address, identity.node, again) {
+            reach!("discovery.verify.new");
+            self.contacts_changed(now);
+        }
+        if self.peers.is_connected(identity.node) {
+            reach!("discovery.verify.second_address");
+            self.candidates.rest(&address);
+        } else {
+            out.push(Action::Found { identity, address });
+        }
+    }
+
+    /// Nobody, or somebody else, was at an address. Who is wrong there is wrong for longer than who is away.
+    fn failed(&mut self, now: Instant, address: &Address, why: Unverified) {
+        let failures = self.candidates.failures(address).saturating_add(1);
+        let pause = match why {
+            Unverified::Unreachable => self.backoff(failures),
+            Unverified::Refused => {
+                reach!("discovery.verify.refused");
+                let longest = Duration::from_millis(self.config.backoff_ms_max);
+                self.jittered(longest * QUARANTINE)
+            }
+        };
+        let distrusted = why == Unverified::Refused;
+        if self.candidates.failed(address, now + pause, distrusted) {
+            self.contacts_changed(now);
+        }
+    }
+
+    fn told(&mut self, now: Instant, from: NodeId, contacts: Vec<Contact>) {
+        if !self.peers.may_tell_us(from, now, TELL_GAP) {
+            reach!("discovery.told.too_often");
+            return;
+        }
+        for contact in contacts.into_iter().take(CONTACTS_MAX) {
+            self.offer(now, contact, Trust::Told);
+        }
+    }
+
+    fn connected(&mut self, now: Instant, peer: NodeId, out: &mut Outbox<Action>) {
+        if self.peers.connect(peer) {
+            self.candidates.of(peer).iter().for_each(|address| self.candidates.rest(address));
+            self.tell(now, peer, out);
+        }
+    }
+
+    fn unreachable(&mut self, now: Instant, peer: NodeId) {
+        let was_connected = self.peers.disconnect(peer);
+        for address in self.candidates.of(peer) {
+            let pause = self.backoff(1);
+            self.candidates.retry(&address, now + pause);
+        }
+        if was_connected && !self.peers.is_any_connected() {
+            reach!("discovery.alone");
+            let soon = now + self.jittered(self.resolve_pause());
+            self.resolve_at = earlier(self.resolve_at, Some(soon));
+        }
+    }
+
+    /// Tells a few connected peers, chosen by chance, of the verified contacts.
+    fn tell_some(&mut self, now: Instant, out: &mut Outbox<Action>) {
+        let mut peers: Vec<NodeId> = self.peers.connected().collect();
+        self.random.shuffle(&mut peers);
+        for peer in peers.into_iter().take(TELL_FANOUT) {
+            self.tell(now, peer, out);
+        }
+    }
+
+    /// Only what this node verified itself is told: hearsay would travel for ever.
+    fn tell(&mut self, now: Instant, to: NodeId, out: &mut Outbox<Action>) {
+        let least =
+            if mutant!("discovery.tell.unverified") { Trust::Told } else { Trust::Verified };
+        let others = self.candidates.contacts(least).filter(|contact| contact.node != Some(to));
+        let contacts: Vec<Contact> = others.take(CONTACTS_MAX).collect();
+        if !contacts.is_empty() && self.peers.may_be_told(to, now, TELL_GAP) {
+            reach!("discovery.tell");
+            out.push(Action::Tell { to, contacts });
+        }
+    }
+}
+
+impl Machine for Discovery {
+    type Event = Event;
+    type Action = Action;
+
+    fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
+        let mono = now.mono;
+        match event {
+            Event::Tick => {}
+            Event::Resolved { source: _, peers } => {
+                for contact in peers.into_iter().take(self.config.candidates_max) {
+                    self.offer(mono, contact, Trust::Listed);
+                }
+            }
+            Event::Told { from, contacts } => self.told(mono, from, contacts),
+            Event::Verified { address, outcome } => match outcome {
+                Ok(identity) => self.verified_as(mono, address, identity, out),
+                Err(why) => self.failed(mono, &address, why),
+            },
+            Event::Connected { peer } => self.connected(mono, peer, out),
+            Event::Unreachable { peer } => self.unreachable(mono, peer),
+            Event::Located { node, address } => {
+                self.offer(mono, Contact { node: Some(node), address }, Trust::Located);
+            }
+        }
+        self.catch_up(mono, out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let dial = self.candidates.deadline(self.candidates.dialling() < DIALS_MAX);
+        earlier(earlier(Some(self.resolve_at.unwrap_or(Instant::ZERO)), self.rest_at), dial)
+    }
+
+    fn digest(&self, hash: &mut Hasher) {
+        self.candidates.digest(hash);
+        self.peers.digest(hash);
+        hash.value(&(self.resolve_at, self.rest_at, self.random.clone().draw()));
+    }
 }

@@ -2,8 +2,46 @@
 //!
 //! A node routes events down, hands one machine's actions to another as events, and withholds what promises something
 //! until the disk has it. It decides no protocol question itself.
+//!
+//! | module | what it answers |
+//! |---|---|
+//! | [`api`] | what clients ask and are told |
+//! | `machine` | one step: due timers, the event, what follows from it |
+//! | `start` | from a recovered log to a node |
+//! | `restore` | from writes to what each machine starts from |
+//! | `hold` | what waits for which token |
+//! | `storage` | the disk's answers: durable, failed, full; fencing |
+//! | `route` | whose action is whose event |
+//! | `registry` | what an applied registry means for all others |
+//! | `boots` | which process is behind a link |
+//! | `wire` | messages in and out, their plane, who may say what |
+//! | `request` | the life of a client request |
+//! | `founding`, `join` | how a node comes into a federation |
+//! | `apply` | committed entries into states, states into snapshots |
+//! | `checkpoint` | which log records are still needed |
+//! | `status` | what the node says of itself |
 
 pub mod api;
+
+mod apply;
+mod boots;
+mod checkpoint;
+mod founding;
+mod hold;
+mod join;
+mod machine;
+mod registry;
+mod request;
+mod restore;
+mod route;
+mod start;
+mod status;
+mod storage;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use alloc::vec::Vec;
 
@@ -15,6 +53,10 @@ use crate::wal::Write;
 use crate::{gossip, raft, replication};
 
 use api::{Notice, Outcome, Request};
+
+pub use machine::Node;
+pub use restore::{RestoreError, last_boot};
+pub use start::Start;
 
 /// What a driver tells a node.
 #[derive(Clone, Debug)]

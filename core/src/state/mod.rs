@@ -1,1 +1,289 @@
 //! What Raft applies: the registry of group 0, the keys of strong namespaces, client sessions.
+//!
+//! One [`Machine`] per group. It is deterministic: the same entries give the same state and the same answers on every
+//! replica, whatever the captures taken beside it. It knows nothing of terms, votes or who leads, reads no clock, and
+//! does not count memory against a limit: what must be refused for that is refused before it is proposed.
+
+pub mod capture;
+pub mod command;
+pub mod frozen;
+pub mod kv;
+pub mod registry;
+pub mod session;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::DecodeError;
+use crate::digest::{Digest, Hasher};
+use crate::id::Index;
+use crate::node::api::{Query, Reason, Value};
+use crate::reach;
+
+pub use capture::{RestoreError, Slice};
+pub use command::{Command, Operation, Reply};
+pub use registry::Registry;
+
+use capture::Capture;
+use kv::Keys;
+use session::{Admission, Sessions};
+
+/// What a group agrees on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// Members and namespaces: group 0.
+    Registry,
+    /// The keys of a strong namespace.
+    Keys,
+}
+
+/// What an entry came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It was applied, or refused; either way all replicas agree.
+    Reply(Reply),
+    /// It was not understood. This replica's group stands still: to skip the entry would fork the state.
+    Halted(Halt),
+}
+
+/// Why a group stands still on this replica until it runs a build that knows the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halt {
+    /// The entry.
+    pub index: Index,
+    /// What is wrong with it.
+    pub why: DecodeError,
+}
+
+/// The applied state of one group.
+#[derive(Debug)]
+pub struct Machine {
+    kind: Kind,
+    applied: Index,
+    registry: Registry,
+    keys: Keys,
+    sessions: Sessions,
+    halted: Option<Halt>,
+    capture: Option<Capture>,
+}
+
+/// A copy of the state, all of it, and without the capture under way.
+impl Clone for Machine {
+    fn clone(&self) -> Self {
+        Self {
+            kind: self.kind,
+            applied: self.applied,
+            registry: self.registry.clone(),
+            keys: self.keys.clone(),
+            sessions: self.sessions.clone(),
+            halted: self.halted,
+            capture: None,
+        }
+    }
+}
+
+impl Machine {
+    /// The state before the first entry.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            applied: Index(0),
+            registry: Registry::default(),
+            keys: Keys::default(),
+            sessions: Sessions::default(),
+            halted: None,
+            capture: None,
+        }
+    }
+
+    /// The state of a capture, from its chunks in order, however they are cut. The caller has checked their SHA-256.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] when the chunks are not what a capture of this kind writes.
+    pub fn restore(kind: Kind, chunks: &[Bytes]) -> Result<Self, RestoreError> {
+        capture::restore(kind, chunks)
+    }
+
+    /// Applies the command of an entry, at the entry's group time in milliseconds.
+    ///
+    /// # Panics
+    ///
+    /// If `index` does not follow [`Self::applied`]: a broken invariant of the caller.
+    pub fn apply(&mut self, index: Index, time_ms: u64, command: &Bytes) -> Applied {
+        if let Some(halt) = self.halted {
+            return Applied::Halted(halt);
+        }
+        assert_eq!(index, self.applied.next(), "entries are applied in order, each once");
+        match Command::decode(command) {
+            Err(why) => {
+                reach!("state.halted");
+                let halt = Halt { index, why };
+                self.halted = Some(halt);
+                Applied::Halted(halt)
+            }
+            Ok(command) => {
+                self.applied = index;
+                Applied::Reply(self.execute(index, time_ms, command))
+            }
+        }
+    }
+
+    /// Passes over an entry that carries no command.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::apply`].
+    pub fn pass(&mut self, index: Index) {
+        if self.halted.is_none() {
+            assert_eq!(index, self.applied.next(), "entries are applied in order, each once");
+            self.applied = index;
+        }
+    }
+
+    fn execute(&mut self, index: Index, time_ms: u64, command: Command) -> Reply {
+        let Some(session) = command.session else { return self.operate(index, command.operation) };
+        match self.sessions.admit(&session, time_ms) {
+            Admission::Repeated(reply) => reply,
+            Admission::Refused(reason) => Reply::Rejected(reason),
+            Admission::New => {
+                let reply = self.operate(index, command.operation);
+                self.sessions.record(&session, time_ms, &reply);
+                reply
+            }
+        }
+    }
+
+    fn operate(&mut self, index: Index, operation: Operation) -> Reply {
+        match (self.kind, operation) {
+            (Kind::Registry, operation) => self.registry.execute(index, operation),
+            (Kind::Keys, Operation::Write { mutations }) => self.keys.write(index, mutations),
+            (Kind::Keys, _) => Reply::Rejected(Reason::WrongConsistency),
+        }
+    }
+
+    /// Answers a read of keys.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::WrongConsistency`] for what only eventual namespaces hold, and for any read of a registry.
+    pub fn query(&self, query: &Query) -> Result<Value, Reason> {
+        match self.kind {
+            Kind::Keys => self.keys.query(query),
+            Kind::Registry => Err(Reason::WrongConsistency),
+        }
+    }
+
+    /// The last entry applied.
+    #[must_use]
+    pub const fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The entry that this group stands still before, if it does.
+    #[must_use]
+    pub const fn halted(&self) -> Option<Halt> {
+        self.halted
+    }
+
+    /// What the group agrees on.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Members and namespaces; empty in a group of keys.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The keys; none in the registry.
+    #[must_use]
+    pub const fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Client sessions.
+    #[must_use]
+    pub const fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Bytes of keys and values held.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.keys.bytes()
+    }
+
+    /// Begins a capture of the state as it is now; its position is [`Self::applied`]. False while another is under way
+    /// or what changed beside the last one is not merged: see [`Self::settle`].
+    pub fn capture_begin(&mut self) -> bool {
+        if self.capture.is_some() {
+            return false;
+        }
+        self.capture = Capture::begin(self);
+        if self.capture.is_none() {
+            reach!("state.capture.waits");
+        }
+        self.capture.is_some()
+    }
+
+    /// Goes on with the capture: encodes about so many bytes. After [`Slice::Done`], or with no capture, there is none.
+    pub fn capture_slice(&mut self, budget_bytes: usize) -> Slice {
+        let Some(capture) = &mut self.capture else { return Slice::Done };
+        let slice = capture.slice(budget_bytes);
+        if slice == Slice::Done {
+            self.capture = None;
+        }
+        slice
+    }
+
+    /// Gives the capture up, if there is one.
+    pub fn capture_drop(&mut self) {
+        self.capture = None;
+    }
+
+    /// Whether a capture is under way.
+    #[must_use]
+    pub const fn is_capturing(&self) -> bool {
+        self.capture.is_some()
+    }
+
+    /// Merges at most so many changes of each table that were made beside the last capture. True when none are left,
+    /// and a capture can begin. Every change merges a few as well, so a busy group gets there by itself.
+    pub fn settle(&mut self, entries_max: usize) -> bool {
+        // Not a short-circuit: each table gets its turn.
+        self.sessions.table.settle(entries_max)
+            & self.registry.members.settle(entries_max)
+            & self.registry.namespaces.settle(entries_max)
+            & self.keys.map.settle(entries_max)
+    }
+
+    /// Feeds the whole state to `hash`, in order: replicas that applied the same entries feed the same. Costs O(n), so
+    /// it is for checks, not for every step.
+    pub fn feed(&self, hash: &mut Hasher) {
+        hash.value(&(self.kind, self.applied, self.halted.map(|halt| halt.index)));
+        hash.value(&(self.registry.next_namespace, self.registry.next_group));
+        hash.number(self.sessions.len() as u64);
+        self.sessions.table.iter().for_each(|record| hash.value(&record));
+        hash.number(self.registry.members.len() as u64);
+        self.registry.members.iter().for_each(|record| hash.value(&record));
+        hash.number(self.registry.namespaces.len() as u64);
+        self.registry.namespaces.iter().for_each(|record| hash.value(&record));
+        hash.number(self.keys.len() as u64);
+        self.keys.map.iter().for_each(|record| hash.value(&record));
+    }
+
+    /// The digest of the whole state; see [`Self::feed`].
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut hash = Hasher::new();
+        self.feed(&mut hash);
+        hash.finish()
+    }
+}

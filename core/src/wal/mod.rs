@@ -3,6 +3,15 @@
 //! This module is pure: it encodes batches and recovers writes from bytes. Where the bytes are kept, when they are
 //! synced and which segments are deleted is the driver's business. It deliberately knows no protocol: it does not look
 //! inside a write.
+//!
+//! `frame` is the layout of the bytes, `writer` makes batches, `recover` reads a log back.
+
+mod frame;
+mod recover;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use alloc::vec::Vec;
 
@@ -15,6 +24,29 @@ use crate::id::{
     Boot, FederationId, GroupId, Index, NodeId, Owner, Replica, ShardId, StoreId, Term,
 };
 use crate::raft::{Configuration, Entry, Position};
+
+pub use frame::VERSION;
+pub use recover::{RecoverError, Recovered, Tear, Torn, recover};
+pub use writer::{Batch, LogWriter};
+
+/// The length of a segment in bytes, but for one with a larger batch, which is as long as that needs. Long enough that
+/// opening one is rare, short enough that little is kept for one old record.
+pub const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Whose log it is: in the first block of every segment.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Header {
+    /// The federation.
+    pub federation: FederationId,
+    /// The node.
+    pub node: NodeId,
+    /// The data directory.
+    pub store: StoreId,
+    /// The lane that the log is of.
+    pub lane: u16,
+}
 
 /// The name of a side file that holds a snapshot: unique in its store.
 #[derive(
@@ -80,6 +112,8 @@ pub enum Write {
         length: u64,
         /// The last entry that it contains; zero for a shard.
         position: Position,
+        /// Group time at that entry in milliseconds, which no later entry goes behind; zero for a shard.
+        time_ms: u64,
         /// The group's configuration as of `position`; empty for a shard.
         configuration: Configuration,
         /// SHA-256 of the file.

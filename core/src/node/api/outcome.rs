@@ -73,6 +73,8 @@ pub enum Reason {
     },
     /// The register has as many siblings as it may have: read it and write with its context.
     TooManySiblings,
+    /// The node votes with another disk, so its new one cannot be let in: remove the old vote first.
+    StoreReplaced,
     /// The session is not known: it is too old, or began elsewhere.
     SessionExpired,
     /// No leader is known, and none was found in time. Nothing was logged.

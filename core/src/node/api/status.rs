@@ -1,9 +1,11 @@
 //! What a node says of itself.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::discovery::Address;
 use crate::id::{Boot, GroupId, Index, NamespaceId, NodeId, Replica, Term};
 
 /// What a node knows of itself and the federation.
@@ -13,6 +15,10 @@ pub struct Status {
     pub replica: Replica,
     /// This process.
     pub boot: Boot,
+    /// The operator's name for this node.
+    pub name: String,
+    /// Where it says that others reach it.
+    pub address: Address,
     /// Whether it is in a federation.
     pub formed: bool,
     /// Why it is not ready to serve, if it is not; empty when ready.

@@ -1,0 +1,98 @@
+//! The choice of one of several members.
+//!
+//! Cost is reported load, plus what this node itself has under way there (reports are a second old, and all nodes see
+//! the same minimum: without the own part all would run to it), plus a charge for failures. Equals take turns. Health
+//! is a weight, not a wall: when most are unwell, the fault is likelier here or everywhere, and load on the few that
+//! look well would fell them too.
+
+use alloc::vec::Vec;
+
+use super::{Choice, Coordinator};
+use crate::digest::Hasher;
+use crate::id::NodeId;
+use crate::node::api::Health;
+use crate::reach;
+
+/// Whose turn it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rotation {
+    last: NodeId,
+    /// The candidates of a choice, kept for its memory.
+    room: Vec<(NodeId, Health)>,
+}
+
+impl Rotation {
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&self.last);
+    }
+}
+
+impl Coordinator {
+    /// Chooses one of `candidates` for a request; `None` when none may serve. Unless it is this node, the request
+    /// counts as under way there until [`super::Event::Served`] tells how it ended.
+    pub fn choose(
+        &mut self,
+        how: Choice,
+        candidates: impl Iterator<Item = NodeId>,
+    ) -> Option<NodeId> {
+        let mut room = core::mem::take(&mut self.rotation.room);
+        room.clear();
+        // Who left, left; panic or not.
+        let present = candidates.map(|node| (node, self.health(node)));
+        room.extend(present.filter(|(_, health)| *health != Health::Left));
+        let healthy = room.iter().filter(|(_, health)| *health == Health::Healthy).count();
+        if healthy * 2 < room.len() {
+            reach!("coordinator.balance.panic");
+            room.iter_mut().for_each(|(_, health)| *health = Health::Healthy);
+        }
+        room.retain(|(_, health)| matches!(health, Health::Healthy | Health::Suspect));
+        let chosen = match how {
+            Choice::LeastLoaded => self.least_loaded(&room),
+            Choice::RoundRobin => self.next_in_turn(&mut room),
+        };
+        self.rotation.room = room;
+        if let Some(node) = chosen {
+            self.rotation.last = node;
+            self.registry.count(node);
+        }
+        chosen
+    }
+
+    /// The cheapest; among equals the one behind the last chosen, in a circle.
+    fn least_loaded(&self, room: &[(NodeId, Health)]) -> Option<NodeId> {
+        let last = self.rotation.last;
+        let cheapest = room
+            .iter()
+            .min_by_key(|(node, health)| (self.cost(*node, *health), *node <= last, *node));
+        cheapest.map(|(node, _)| *node)
+    }
+
+    fn cost(&self, node: NodeId, health: Health) -> u64 {
+        let Some(entry) = self.registry.get(node) else { return 1 };
+        let charge = entry.charge(self.now, &self.config);
+        let requests = u64::from(entry.load) + u64::from(entry.under_way) + u64::from(charge) + 1;
+        if health == Health::Suspect {
+            reach!("coordinator.balance.suspect");
+            return requests * 2;
+        }
+        requests
+    }
+
+    /// The one behind the last chosen, in a circle; a suspect is passed over every second time.
+    fn next_in_turn(&mut self, room: &mut [(NodeId, Health)]) -> Option<NodeId> {
+        let last = self.rotation.last;
+        room.sort_unstable_by_key(|(node, _)| (*node <= last, *node));
+        for (node, health) in room.iter() {
+            let suspect = *health == Health::Suspect;
+            let Some(entry) = self.registry.get_mut(*node).filter(|_| suspect) else {
+                return Some(*node);
+            };
+            entry.passed_over = !entry.passed_over;
+            if !entry.passed_over {
+                return Some(*node);
+            }
+            reach!("coordinator.balance.passed_over");
+        }
+        room.first().map(|(node, _)| *node)
+    }
+}

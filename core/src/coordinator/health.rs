@@ -1,0 +1,107 @@
+//! From observations to one word of health, with hysteresis.
+//!
+//! Worse is believed once it was seen often enough, better only step by step, a dwell each. A local observation alone
+//! never calls a member dead: a node whose own links fail would otherwise write off everybody. It can call it unhealthy
+//! for itself, for a while, and then lets some requests through again to see.
+
+use core::time::Duration;
+
+use super::registry::Entry;
+use crate::config::CoordinatorConfig;
+use crate::gossip::State;
+use crate::node::api::Health;
+use crate::time::{Instant, earlier};
+use crate::{mutant, reach};
+
+/// An ejection for failed requests lasts so many dwells; then the member is a suspect, and is tried with half the
+/// weight.
+const EJECTION_DWELLS: u32 = 10;
+
+/// What a member's accounts say now, and when they may say something else without a further observation.
+struct Evidence {
+    health: Health,
+    changes: Option<Instant>,
+}
+
+/// A member's health by now, and when to look again.
+pub(super) fn review(
+    entry: &Entry,
+    now: Instant,
+    config: &CoordinatorConfig,
+) -> (Health, Option<Instant>) {
+    let dwell = Duration::from_millis(config.dwell_ms);
+    let evidence = weigh(entry, now, config);
+    let (from, to) = (entry.health, evidence.health);
+    if from == to || mutant!("coordinator.health.no_hysteresis") {
+        return (to, evidence.changes);
+    }
+    // Gossip's last words were long in coming, and a first word ends nothing: neither waits.
+    let rested = entry.since.map_or(now, |since| since + dwell);
+    let at_once = from == Health::Unknown || is_final(entry);
+    if !at_once && now < rested {
+        reach!("coordinator.health.dwells");
+        return (from, earlier(Some(rested), evidence.changes));
+    }
+    let next = if to < from { step_up(from, to) } else { to };
+    (next, evidence.changes)
+}
+
+fn is_final(entry: &Entry) -> bool {
+    matches!(entry.verdict, Some(State::Dead | State::Left))
+}
+
+/// Better, but by one step: who was unhealthy serves as a suspect first (slow start).
+fn step_up(from: Health, to: Health) -> Health {
+    match from {
+        Health::Unhealthy | Health::Left if to == Health::Healthy => {
+            reach!("coordinator.health.slow_start");
+            Health::Suspect
+        }
+        _ => to,
+    }
+}
+
+fn weigh(entry: &Entry, now: Instant, config: &CoordinatorConfig) -> Evidence {
+    let steady = |health| Evidence { health, changes: None };
+    match entry.verdict {
+        Some(State::Left) => return steady(Health::Left),
+        Some(State::Dead) => return steady(Health::Unhealthy),
+        None if !entry.is_heard() => return steady(Health::Unknown),
+        _ => {}
+    }
+    let link = judge_link(entry, now, config);
+    let requests = judge_requests(entry, now, config);
+    let mut health = link.health.max(requests.health);
+    if entry.verdict == Some(State::Suspect) {
+        health = health.max(Health::Suspect);
+    }
+    Evidence { health, changes: earlier(link.changes, requests.changes) }
+}
+
+/// Down for too often or too long makes a suspect: others may well reach it.
+fn judge_link(entry: &Entry, now: Instant, config: &CoordinatorConfig) -> Evidence {
+    if entry.link.up != Some(false) {
+        return Evidence { health: Health::Healthy, changes: None };
+    }
+    let patience = Duration::from_millis(config.dwell_ms) * config.fall;
+    let until = entry.link.since + patience;
+    if entry.link.downs >= config.fall || now >= until {
+        reach!("coordinator.link.bad");
+        return Evidence { health: Health::Suspect, changes: None };
+    }
+    Evidence { health: Health::Healthy, changes: Some(until) }
+}
+
+/// Failing makes unhealthy for a while, then suspect until it answered often enough.
+fn judge_requests(entry: &Entry, now: Instant, config: &CoordinatorConfig) -> Evidence {
+    let Some(since) = entry.requests.failing_since else {
+        return Evidence { health: Health::Healthy, changes: None };
+    };
+    let until = since + Duration::from_millis(config.dwell_ms) * EJECTION_DWELLS;
+    if now < until {
+        reach!("coordinator.requests.ejected");
+        return Evidence { health: Health::Unhealthy, changes: Some(until) };
+    }
+    reach!("coordinator.requests.half_open");
+    Evidence { health: Health::Suspect, changes: None }
+}

@@ -1,0 +1,391 @@
+//! The table of members: what is held of each, and which claim beats which.
+//!
+//! A claim is (incarnation, state), ordered as written: a later boot beats everything, then more refutations, and at
+//! equal incarnations alive < suspect < dead < left. That is a total order, so all who heard the same claims hold the
+//! same, in whatever order they came. Which claims to believe at all is decided in `mod`; nothing is sent from here.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use super::message::{Claim, Load};
+use super::suspicion::Suspicion;
+use super::{Incarnation, Member, State};
+use crate::digest::Hasher;
+use crate::discovery::Address;
+use crate::id::{Boot, NodeId, Replica};
+use crate::limits::MEMBERS_MAX;
+use crate::time::Instant;
+use crate::{mutant, reach};
+
+/// What is held of one member.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) member: Member,
+    pub(super) load_version: u64,
+    pub(super) suspicion: Option<Suspicion>,
+    /// Whether the probe ring names it, so that it is never named twice.
+    pub(super) in_ring: bool,
+}
+
+/// A member that the registry removed: late gossip must not bring it back with an old incarnation if it is named again.
+#[derive(Clone, Debug)]
+struct Tombstone {
+    until: Instant,
+    record: Record,
+}
+
+/// All members but this node, with the indices that keep a step from scanning them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    records: BTreeMap<NodeId, Record>,
+    /// When each suspicion ends.
+    endings: BTreeSet<(Instant, NodeId)>,
+    dead: BTreeSet<NodeId>,
+    /// How many are alive or suspected.
+    living: usize,
+    removed: BTreeMap<NodeId, Tombstone>,
+    forgets: BTreeSet<(Instant, NodeId)>,
+}
+
+/// Whether `claim` beats what is held.
+pub(super) fn beats(claim: (Incarnation, State), held: (Incarnation, State)) -> bool {
+    if mutant!("gossip.incarnation.ignored") {
+        return claim.1 != held.1;
+    }
+    if mutant!("gossip.dead.overrides_newer_alive") && claim.1 == State::Dead {
+        return held.1 < State::Dead;
+    }
+    claim > held
+}
+
+impl Record {
+    fn new(replica: Replica, name: alloc::string::String, address: Address) -> Self {
+        let member = Member {
+            replica,
+            name,
+            address,
+            incarnation: Incarnation::default(),
+            state: State::Alive,
+            load: 0,
+        };
+        Self { member, load_version: 0, suspicion: None, in_ring: false }
+    }
+
+    /// What is compared between claims.
+    pub(super) fn held(&self) -> (Incarnation, State) {
+        (self.member.incarnation, self.member.state)
+    }
+
+    /// Whether the member was ever heard of, other than by the registry.
+    pub(super) fn is_heard(&self) -> bool {
+        self.member.incarnation.boot != Boot::default()
+    }
+
+    /// What is held, as told to others.
+    pub(super) fn claim(&self) -> Claim {
+        Claim {
+            replica: self.member.replica,
+            incarnation: self.member.incarnation,
+            state: self.member.state,
+            address: self.member.address.clone(),
+            accusers: self.suspicion.as_ref().map_or_else(Vec::new, |s| s.accusers.clone()),
+        }
+    }
+
+    /// The load, as told to others.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            node: self.member.replica.node,
+            boot: self.member.incarnation.boot,
+            version: self.load_version,
+            requests: self.member.load,
+        }
+    }
+
+    /// Takes over a claim's incarnation and, with a new one, its address: only the member itself raises either. Says
+    /// whether it moved.
+    pub(super) fn adopt(&mut self, claim: &Claim) -> bool {
+        let member = &mut self.member;
+        let moves = claim.incarnation != member.incarnation
+            && !claim.address.0.is_empty()
+            && claim.address != member.address;
+        if moves {
+            member.address.clone_from(&claim.address);
+        }
+        if claim.incarnation.boot != member.incarnation.boot {
+            self.load_version = 0;
+        }
+        member.incarnation = claim.incarnation;
+        moves
+    }
+}
+
+impl Table {
+    pub(super) fn get(&self, node: NodeId) -> Option<&Record> {
+        self.records.get(&node)
+    }
+
+    /// A record to change anything of but its state and suspicion, which only [`Self::transition`] and
+    /// [`Self::reschedule`] may.
+    pub(super) fn get_mut(&mut self, node: NodeId) -> Option<&mut Record> {
+        self.records.get_mut(&node)
+    }
+
+    /// All records, by node.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// Records behind `after`, by node.
+    pub(super) fn behind(&self, after: Option<NodeId>) -> impl Iterator<Item = &Record> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records.range((from, Bound::Unbounded)).map(|(_, record)| record)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// How many are alive or suspected, this node not counted.
+    pub(super) const fn living(&self) -> usize {
+        self.living
+    }
+
+    /// The registry names a member. False when it was named already, or there are as many as there may be.
+    #[must_use]
+    pub(super) fn join(
+        &mut self,
+        replica: Replica,
+        name: alloc::string::String,
+        address: Address,
+    ) -> bool {
+        let node = replica.node;
+        if let Some(record) = self.records.get_mut(&node) {
+            if record.member.replica == replica {
+                record.member.name = name;
+                if !record.is_heard() {
+                    record.member.address = address;
+                }
+                return false;
+            }
+            // Another disk is another member: nothing that was held of the old one says anything of the new one.
+            reach!("gossip.member.new_store");
+            self.drop_record(node);
+        }
+        if self.records.len() >= MEMBERS_MAX {
+            reach!("gossip.member.table_full");
+            return false;
+        }
+        let record = match self.exhume(node) {
+            Some(mut old) if old.member.replica == replica => {
+                reach!("gossip.member.exhumed");
+                old.member.name = name;
+                old
+            }
+            _ => Record::new(replica, name, address),
+        };
+        self.count(record.member.state, node);
+        self.records.insert(node, record);
+        true
+    }
+
+    /// The registry no longer names a member; it is remembered until then.
+    pub(super) fn remove(&mut self, node: NodeId, until: Instant) {
+        let Some(mut record) = self.drop_record(node) else { return };
+        record.suspicion = None;
+        record.in_ring = false;
+        if self.removed.len() >= MEMBERS_MAX
+            && let Some((_, oldest)) = self.forgets.first().copied()
+        {
+            self.exhume(oldest);
+        }
+        self.forgets.insert((until, node));
+        self.removed.insert(node, Tombstone { until, record });
+    }
+
+    fn drop_record(&mut self, node: NodeId) -> Option<Record> {
+        let record = self.records.remove(&node)?;
+        if let Some(suspicion) = &record.suspicion {
+            self.endings.remove(&(suspicion.ends(), node));
+        }
+        self.uncount(record.member.state, node);
+        Some(record)
+    }
+
+    fn exhume(&mut self, node: NodeId) -> Option<Record> {
+        let tombstone = self.removed.remove(&node)?;
+        self.forgets.remove(&(tombstone.until, node));
+        Some(tombstone.record)
+    }
+
+    /// Forgets the removed members whose time is over.
+    pub(super) fn forget(&mut self, now: Instant) {
+        while let Some((until, node)) = self.forgets.first().copied()
+            && until <= now
+        {
+            self.exhume(node);
+        }
+    }
+
+    /// Gives a member its new state and, when suspected, its suspicion.
+    pub(super) fn transition(&mut self, node: NodeId, to: State, suspicion: Option<Suspicion>) {
+        assert_eq!(to == State::Suspect, suspicion.is_some(), "who is suspected has a suspicion");
+        let Some(record) = self.records.get_mut(&node) else { return };
+        let from = core::mem::replace(&mut record.member.state, to);
+        let ended = core::mem::replace(&mut record.suspicion, suspicion);
+        let begun = record.suspicion.as_ref().map(Suspicion::ends);
+        if let Some(ended) = ended {
+            self.endings.remove(&(ended.ends(), node));
+        }
+        self.endings.extend(begun.map(|ends| (ends, node)));
+        self.uncount(from, node);
+        self.count(to, node);
+    }
+
+    /// Changes a suspicion, and with it when it ends.
+    pub(super) fn reschedule<T>(
+        &mut self,
+        node: NodeId,
+        change: impl FnOnce(&mut Suspicion) -> T,
+    ) -> Option<T> {
+        let suspicion = self.records.get_mut(&node)?.suspicion.as_mut()?;
+        self.endings.remove(&(suspicion.ends(), node));
+        let result = change(suspicion);
+        self.endings.insert((suspicion.ends(), node));
+        Some(result)
+    }
+
+    /// The suspicion that ends first.
+    pub(super) fn ending(&self) -> Option<(Instant, NodeId)> {
+        self.endings.first().copied()
+    }
+
+    /// When the next removed member is forgotten.
+    pub(super) fn forgetting(&self) -> Option<Instant> {
+        self.forgets.first().map(|(until, _)| *until)
+    }
+
+    /// The dead member behind `after`, in a circle.
+    pub(super) fn next_dead(&self, after: NodeId) -> Option<NodeId> {
+        let behind = self.dead.range((Bound::Excluded(after), Bound::Unbounded)).next();
+        behind.or_else(|| self.dead.first()).copied()
+    }
+
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.number(self.records.len() as u64);
+        for record in self.records.values() {
+            hash.value(&record.member);
+            hash.number(record.load_version);
+            hash.number(u64::from(record.in_ring));
+            let suspicion = record.suspicion.as_ref();
+            hash.value(&suspicion.map(|s| (s.ends(), &s.accusers)));
+        }
+        for (node, tombstone) in &self.removed {
+            hash.value(&(node, tombstone.until, tombstone.record.held()));
+        }
+    }
+
+    fn count(&mut self, state: State, node: NodeId) {
+        match state {
+            State::Alive | State::Suspect => self.living += 1,
+            State::Dead => {
+                self.dead.insert(node);
+            }
+            State::Left => {}
+        }
+    }
+
+    fn uncount(&mut self, state: State, node: NodeId) {
+        match state {
+            State::Alive | State::Suspect => self.living -= 1,
+            State::Dead => {
+                self.dead.remove(&node);
+            }
+            State::Left => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn replica(node: u8, store: u8) -> Replica {
+        Replica { node: NodeId([node; 16]), store: crate::id::StoreId([store; 16]) }
+    }
+
+    fn join(table: &mut Table, replica: Replica) -> bool {
+        table.join(replica, String::new(), Address::default())
+    }
+
+    proptest! {
+        #[test]
+        fn claims_are_totally_ordered(a: (u64, u64, u64, u8), b: (u64, u64, u64, u8)) {
+            let claim = |(count, nonce, refutations, state): (u64, u64, u64, u8)| {
+                let boot = Boot { count: count % 3, nonce: nonce % 2 };
+                let states = [State::Alive, State::Suspect, State::Dead, State::Left];
+                (Incarnation { boot, refutations: refutations % 3 }, states[usize::from(state % 4)])
+            };
+            let (a, b) = (claim(a), claim(b));
+            prop_assert_eq!(u8::from(beats(a, b)) + u8::from(beats(b, a)), u8::from(a != b));
+        }
+    }
+
+    #[test]
+    fn a_later_boot_beats_any_state_of_an_earlier_one() {
+        let at = |count, refutations| Incarnation { boot: Boot { count, nonce: 0 }, refutations };
+        for state in [State::Alive, State::Suspect, State::Dead, State::Left] {
+            assert!(beats((at(2, 0), State::Alive), (at(1, 9), state)));
+            assert!(!beats((at(1, 9), state), (at(2, 0), State::Alive)));
+        }
+        assert!(beats((at(1, 1), State::Alive), (at(1, 0), State::Dead)));
+        assert!(!beats((at(1, 0), State::Alive), (at(1, 0), State::Suspect)));
+    }
+
+    #[test]
+    fn the_removed_keep_their_incarnation_until_forgotten() {
+        let mut table = Table::default();
+        assert!(join(&mut table, replica(1, 1)));
+        assert!(!join(&mut table, replica(1, 1)));
+        let boot = Boot { count: 7, nonce: 7 };
+        table.get_mut(NodeId([1; 16])).unwrap().member.incarnation.boot = boot;
+        table.remove(NodeId([1; 16]), Instant(50));
+        table.forget(Instant(49));
+        assert!(join(&mut table, replica(1, 1)));
+        assert_eq!(table.get(NodeId([1; 16])).unwrap().member.incarnation.boot, boot);
+        table.remove(NodeId([1; 16]), Instant(50));
+        table.forget(Instant(50));
+        assert!(join(&mut table, replica(1, 1)));
+        assert!(!table.get(NodeId([1; 16])).unwrap().is_heard());
+        assert_eq!((table.living(), table.forgetting()), (1, None));
+    }
+
+    #[test]
+    fn another_store_starts_from_nothing() {
+        let mut table = Table::default();
+        assert!(join(&mut table, replica(1, 1)));
+        table.transition(NodeId([1; 16]), State::Dead, None);
+        assert_eq!((table.living(), table.next_dead(NodeId([1; 16]))), (0, Some(NodeId([1; 16]))));
+        assert!(join(&mut table, replica(1, 2)));
+        assert_eq!((table.living(), table.next_dead(NodeId([1; 16]))), (1, None));
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut table = Table::default();
+        let wide = |n: u32| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            Replica { node: NodeId(id), ..Replica::default() }
+        };
+        let joined = (0..MEMBERS_MAX as u32 + 9).filter(|n| join(&mut table, wide(*n))).count();
+        assert_eq!((joined, table.len(), table.living()), (MEMBERS_MAX, MEMBERS_MAX, MEMBERS_MAX));
+        (0..MEMBERS_MAX as u32).for_each(|n| table.remove(wide(n).node, Instant(n.into())));
+        assert_eq!((table.len(), table.living(), table.removed.len()), (0, 0, MEMBERS_MAX));
+    }
+}

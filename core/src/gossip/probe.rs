@@ -1,0 +1,386 @@
+//! Probing: is that member there? (SWIM 3.1 and 4.3; Lifeguard IV-A, LHA-Probe.)
+//!
+//! One member a period, in a shuffled circle, so that each is probed once within 2N - 1 periods. A silent target gets
+//! further direct pings before helpers are asked: that one ping was lost is far likelier than that the target died. A
+//! node that has reason to distrust itself (missing nacks, refuted suspicions) probes slower.
+//!
+//! Not here: what a failed probe means for the target (`mod`, `suspicion`).
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::message::Body;
+use super::{Action, Gossip, State};
+use crate::config::GossipConfig;
+use crate::digest::Hasher;
+use crate::id::NodeId;
+use crate::machine::Outbox;
+use crate::reach;
+use crate::seed::{Seed, Stream};
+use crate::time::{Instant, earlier};
+
+/// Lifeguard's S: how far a node may distrust itself. Its period is at most nine times the configured one.
+const DISTRUST_MAX: u32 = 8;
+
+/// Places of the ring that are looked at for helpers: enough to find them unless most members are dead.
+const WALK_MAX: usize = 64;
+
+/// Pings under way in others' stead. Each member probes one target at a time, so more than a federation's worth is
+/// abuse.
+const RELAYS_MAX: usize = 1024;
+
+/// A dead member is pinged once in so many periods, so that a healed partition is noticed without an operator.
+const DEAD_PERIODS: u32 = 5;
+
+/// The probe under way.
+#[derive(Clone, Debug)]
+struct Probe {
+    target: NodeId,
+    number: u64,
+    started: Instant,
+    /// From the first ping until helpers are asked.
+    patience: Duration,
+    ends: Instant,
+    pings: u32,
+    /// Who is asked for help; `None` before that.
+    helpers: Option<Vec<NodeId>>,
+    nacked: BTreeSet<NodeId>,
+    acked: bool,
+}
+
+/// A ping in another's stead.
+#[derive(Clone, Debug)]
+struct Relay {
+    asker: NodeId,
+    asked_number: u64,
+    target: NodeId,
+    until: Instant,
+}
+
+/// Whom to probe, and what is under way.
+#[derive(Clone, Debug)]
+pub(super) struct Prober {
+    /// All living members in the order of this round; who died meanwhile is dropped when its turn comes.
+    ring: Vec<NodeId>,
+    turn: usize,
+    probe: Option<Probe>,
+    /// When the next round's probe begins, while none is under way.
+    idle_until: Option<Instant>,
+    relays: BTreeMap<u64, Relay>,
+    relay_ends: BTreeSet<(Instant, u64)>,
+    number: u64,
+    /// Lifeguard's local health multiplier, 0 when well.
+    distrust: u32,
+    /// The dead member that was pinged last, and periods since.
+    dead: NodeId,
+    dead_periods: u32,
+    random: Stream,
+}
+
+impl Prober {
+    pub(super) fn new(seed: &Seed) -> Self {
+        Self {
+            ring: Vec::new(),
+            turn: 0,
+            probe: None,
+            idle_until: None,
+            relays: BTreeMap::new(),
+            relay_ends: BTreeSet::new(),
+            number: 0,
+            distrust: 0,
+            dead: NodeId::default(),
+            dead_periods: 0,
+            random: seed.derive("gossip.probe", 0),
+        }
+    }
+
+    /// Puts a member at a random place of what is left of this round (SWIM 4.3).
+    pub(super) fn insert(&mut self, node: NodeId) {
+        self.ring.push(node);
+        let last = self.ring.len() - 1;
+        let place = self.random.between(self.turn.min(last) as u64, last as u64);
+        self.ring.swap(last, place as usize);
+    }
+
+    /// Begins to probe, if it has not: at a random moment of the first period, so that nodes that started together do
+    /// not probe in step.
+    pub(super) fn start(&mut self, now: Instant, period: Duration) {
+        if self.probe.is_none() && self.idle_until.is_none() {
+            let nanos = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+            self.idle_until = Some(now + Duration::from_nanos(self.random.below(nanos)));
+        }
+    }
+
+    /// Never probes again, but still answers.
+    pub(super) fn stop(&mut self) {
+        self.probe = None;
+        self.idle_until = None;
+    }
+
+    pub(super) fn deadline(&self, config: &GossipConfig) -> Option<Instant> {
+        let probe = self.probe.as_ref().map(|probe| probe.due(config)).or(self.idle_until);
+        earlier(probe, self.relay_ends.first().map(|(until, _)| *until))
+    }
+
+    /// How much this node distrusts itself, 0 to 8.
+    pub(super) const fn distrust(&self) -> u32 {
+        self.distrust
+    }
+
+    pub(super) fn worsen(&mut self) {
+        self.distrust = (self.distrust + 1).min(DISTRUST_MAX);
+    }
+
+    fn improve(&mut self) {
+        self.distrust = self.distrust.saturating_sub(1);
+    }
+
+    /// Gives up the probe under way without a verdict.
+    pub(super) fn abandon(&mut self, now: Instant) {
+        if self.probe.take().is_some() {
+            self.idle_until = Some(now);
+        }
+    }
+
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&self.ring);
+        hash.value(&(self.turn as u64, self.idle_until, self.number, self.distrust));
+        hash.value(&(self.dead, self.dead_periods, self.random.clone().draw()));
+        let probe = self.probe.as_ref();
+        hash.value(&probe.map(|p| (p.target, p.number, p.started, p.ends, p.pings)));
+        hash.value(&probe.map(|p| (&p.helpers, &p.nacked, p.acked)));
+        for (number, relay) in &self.relays {
+            hash.value(&(number, relay.asker, relay.asked_number, relay.target, relay.until));
+        }
+    }
+
+    /// A number that no probe and no relay used before.
+    pub(super) fn fresh_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// Up to `count` members from a random place of the ring on for which `fits` holds.
+    pub(super) fn pick(&mut self, count: usize, fits: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let start = self.random.below(self.ring.len() as u64) as usize;
+        let walk = self.ring.iter().cycle().skip(start).take(self.ring.len().min(WALK_MAX));
+        walk.filter(|node| fits(**node)).take(count).copied().collect()
+    }
+}
+
+impl Probe {
+    /// When something is to be done about it.
+    fn due(&self, config: &GossipConfig) -> Instant {
+        if self.acked || self.helpers.is_some() {
+            self.ends
+        } else if self.pings < config.pings {
+            self.started + self.patience / config.pings * self.pings
+        } else {
+            self.started + self.patience
+        }
+    }
+}
+
+impl Gossip {
+    /// Does what is due by `now` for probes and relays.
+    pub(super) fn advance_probes(&mut self, now: Instant, out: &mut Outbox<Action>) {
+        while let Some((until, number)) = self.prober.relay_ends.first().copied()
+            && until <= now
+        {
+            self.give_up_relay(number, out);
+        }
+        if self.prober.idle_until.is_some_and(|at| at <= now) {
+            self.begin_probe(now, out);
+        }
+        while self.prober.probe.as_ref().is_some_and(|probe| probe.due(&self.config) <= now) {
+            self.advance_probe(now, out);
+        }
+    }
+
+    fn advance_probe(&mut self, now: Instant, out: &mut Outbox<Action>) {
+        let pings = self.config.pings;
+        let Some(probe) = self.prober.probe.as_mut() else { return };
+        if probe.acked || probe.helpers.is_some() {
+            self.conclude_probe(now, out);
+            self.begin_probe(now, out);
+        } else if probe.pings < pings {
+            probe.pings += 1;
+            let (target, number) = (probe.target, probe.number);
+            self.send(target, Body::Ping { number }, out);
+        } else {
+            self.ask_helpers(out);
+        }
+    }
+
+    fn begin_probe(&mut self, now: Instant, out: &mut Outbox<Action>) {
+        let slower = self.prober.distrust + 1;
+        let period = self.period() * slower;
+        self.ping_the_dead(out);
+        let Some(target) = self.next_target() else {
+            self.prober.idle_until = (self.table.len() > 0).then_some(now + period);
+            return;
+        };
+        reach!("gossip.probe.begun");
+        self.counters.probes += 1;
+        self.prober.idle_until = None;
+        let number = self.prober.fresh_number();
+        let patience = Duration::from_millis(self.config.ping_timeout_ms.max(1)) * slower;
+        self.prober.probe = Some(Probe {
+            target,
+            number,
+            started: now,
+            patience,
+            ends: now + period,
+            pings: 0,
+            helpers: None,
+            nacked: BTreeSet::new(),
+            acked: false,
+        });
+    }
+
+    /// The next living member of the circle, which is shuffled anew after each round.
+    fn next_target(&mut self) -> Option<NodeId> {
+        let prober = &mut self.prober;
+        while !prober.ring.is_empty() {
+            if prober.turn >= prober.ring.len() {
+                prober.turn = 0;
+                prober.random.shuffle(&mut prober.ring);
+            }
+            let node = prober.ring[prober.turn];
+            let record = self.table.get_mut(node);
+            if let Some(record) = record {
+                if record.member.state <= State::Suspect {
+                    prober.turn += 1;
+                    return Some(node);
+                }
+                record.in_ring = false;
+            }
+            // The last of the ring, not yet probed in this round, takes the place.
+            prober.ring.swap_remove(prober.turn);
+        }
+        None
+    }
+
+    /// Helpers are alive and not the target; a suspect would be a poor witness.
+    fn ask_helpers(&mut self, out: &mut Outbox<Action>) {
+        let Some(probe) = self.prober.probe.as_ref() else { return };
+        let (target, number) = (probe.target, probe.number);
+        let table = &self.table;
+        let is_well = |node: NodeId| {
+            node != target && table.get(node).is_some_and(|r| r.member.state == State::Alive)
+        };
+        let helpers = self.prober.pick(self.config.helpers, is_well);
+        for helper in &helpers {
+            reach!("gossip.probe.helper_asked");
+            self.send(*helper, Body::PingRequest { number, target }, out);
+        }
+        if let Some(probe) = self.prober.probe.as_mut() {
+            probe.helpers = Some(helpers);
+        }
+    }
+
+    fn conclude_probe(&mut self, now: Instant, out: &mut Outbox<Action>) {
+        let Some(probe) = self.prober.probe.take() else { return };
+        if probe.acked {
+            self.prober.improve();
+            return;
+        }
+        reach!("gossip.probe.failed");
+        self.counters.failed_probes += 1;
+        // All helpers said that they could not reach it either: this node hears well, so the target is the sick one.
+        let helpers = probe.helpers.map_or(0, |helpers| helpers.len());
+        if helpers == 0 || probe.nacked.len() < helpers {
+            reach!("gossip.probe.nack_missing");
+            self.prober.worsen();
+        }
+        self.accuse(now, probe.target, out);
+    }
+
+    /// Now and then one dead member is pinged. The ping tells it that it is held dead, and it refutes if it is not.
+    fn ping_the_dead(&mut self, out: &mut Outbox<Action>) {
+        self.prober.dead_periods += 1;
+        if self.prober.dead_periods < DEAD_PERIODS {
+            return;
+        }
+        self.prober.dead_periods = 0;
+        if let Some(node) = self.table.next_dead(self.prober.dead) {
+            reach!("gossip.probe.dead_pinged");
+            self.prober.dead = node;
+            self.ping_once(node, out);
+        }
+    }
+
+    /// A ping outside of any probe: its answer brings the member's own card.
+    pub(super) fn ping_once(&mut self, node: NodeId, out: &mut Outbox<Action>) {
+        let number = self.prober.fresh_number();
+        self.send(node, Body::Ping { number }, out);
+    }
+
+    /// Pings `target` for `asker`, who gets the ack, or a nack in time to still count.
+    pub(super) fn relay_ping(
+        &mut self,
+        now: Instant,
+        asker: NodeId,
+        asked_number: u64,
+        target: NodeId,
+        out: &mut Outbox<Action>,
+    ) {
+        if target == self.me.replica.node {
+            return self.send(asker, Body::Ack { number: asked_number }, out);
+        }
+        if self.table.get(target).is_none() || self.prober.relays.len() >= RELAYS_MAX {
+            reach!("gossip.relay.refused");
+            return;
+        }
+        // The asker judges at the end of its period: four fifths of what is left after its pings leave room for the
+        // way.
+        let left = self.config.period_ms.saturating_sub(self.config.ping_timeout_ms);
+        let wait_ms = self.config.ping_timeout_ms.min(left) * 4 / 5;
+        let until = now + Duration::from_millis(wait_ms.max(1));
+        let number = self.prober.fresh_number();
+        self.prober.relays.insert(number, Relay { asker, asked_number, target, until });
+        self.prober.relay_ends.insert((until, number));
+        self.send(target, Body::Ping { number }, out);
+    }
+
+    fn give_up_relay(&mut self, number: u64, out: &mut Outbox<Action>) {
+        if let Some(relay) = self.end_relay(number) {
+            reach!("gossip.relay.nack");
+            self.send(relay.asker, Body::Nack { number: relay.asked_number }, out);
+        }
+    }
+
+    fn end_relay(&mut self, number: u64) -> Option<Relay> {
+        let relay = self.prober.relays.remove(&number)?;
+        self.prober.relay_ends.remove(&(relay.until, number));
+        Some(relay)
+    }
+
+    /// An answer counts only from whom it was asked of, so that no other member can vouch for the target.
+    pub(super) fn on_ack(&mut self, from: NodeId, number: u64, out: &mut Outbox<Action>) {
+        if self.prober.relays.get(&number).is_some_and(|relay| relay.target == from) {
+            if let Some(relay) = self.end_relay(number) {
+                reach!("gossip.relay.ack");
+                self.send(relay.asker, Body::Ack { number: relay.asked_number }, out);
+            }
+            return;
+        }
+        let Some(probe) = self.prober.probe.as_mut() else { return };
+        let helped = probe.helpers.as_ref().is_some_and(|helpers| helpers.contains(&from));
+        if probe.number == number && (probe.target == from || helped) {
+            if probe.target != from {
+                reach!("gossip.probe.saved_by_helper");
+            }
+            probe.acked = true;
+        }
+    }
+
+    pub(super) fn on_nack(&mut self, from: NodeId, number: u64) {
+        let Some(probe) = self.prober.probe.as_mut() else { return };
+        let asked = probe.helpers.as_ref().is_some_and(|helpers| helpers.contains(&from));
+        if probe.number == number && asked {
+            probe.nacked.insert(from);
+        }
+    }
+}

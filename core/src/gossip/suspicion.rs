@@ -1,0 +1,143 @@
+//! How long a member may stay suspected before it is declared dead (Lifeguard IV-B, LHA-Suspicion).
+//!
+//! One accuser may itself be the sick one, so it waits long; each further, independent accuser shortens the wait, down
+//! to the least. Pure arithmetic and the list of accusers; the table keeps the deadlines.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::message::ACCUSERS_MAX;
+use crate::fixed::Fixed;
+use crate::id::NodeId;
+use crate::time::Instant;
+
+/// The longest suspicion is this many times the shortest (Lifeguard's beta).
+const LONGEST: u64 = 6;
+
+/// The rules of all suspicions in a federation of some size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// With all confirmations that are waited for.
+    pub(super) shortest: Duration,
+    /// Without any.
+    pub(super) longest: Duration,
+    /// Confirmations, beyond the first accuser, that bring it down to the shortest (Lifeguard's K).
+    pub(super) confirmations: u32,
+}
+
+impl Rule {
+    /// The rule for `members` members that live, this node included.
+    pub(super) fn new(period: Duration, multiplier: u32, members: usize) -> Self {
+        // Below ten members the logarithm would shorten the suspicion below the multiplier itself.
+        let log = Fixed::log10(members as u64).max(Fixed::ONE);
+        let base = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+        let shortest = log.of(base.saturating_mul(u64::from(multiplier)));
+        // The suspect and this node accuse nobody. Who waits for more accusers than there are waits in vain.
+        let others = u32::try_from(members.saturating_sub(2)).unwrap_or(u32::MAX);
+        let wanted = multiplier.saturating_sub(2).min(ACCUSERS_MAX as u32 - 1);
+        let confirmations = if others < wanted { 0 } else { wanted };
+        Self {
+            shortest: Duration::from_nanos(shortest),
+            longest: Duration::from_nanos(shortest.saturating_mul(LONGEST)),
+            confirmations,
+        }
+    }
+
+    /// The wait after `confirmed` confirmations:
+    /// `max(shortest, longest - (longest - shortest) * log(confirmed + 1) / log(confirmations + 1))`.
+    pub(super) fn timeout(&self, confirmed: u32) -> Duration {
+        if confirmed >= self.confirmations {
+            return self.shortest;
+        }
+        let log = |n: u32| Fixed::log2(u64::from(n) + 1);
+        let share = log(confirmed).over(log(self.confirmations));
+        let span = self.longest.saturating_sub(self.shortest);
+        let cut = share.of(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
+        self.longest.saturating_sub(Duration::from_nanos(cut)).max(self.shortest)
+    }
+}
+
+/// One suspicion under way.
+#[derive(Clone, Debug)]
+pub(super) struct Suspicion {
+    pub(super) rule: Rule,
+    /// Who accuses: at least one, each once.
+    pub(super) accusers: Vec<NodeId>,
+    since: Instant,
+}
+
+impl Suspicion {
+    /// A suspicion that begins now, with its first accuser.
+    pub(super) fn new(rule: Rule, since: Instant, accuser: NodeId) -> Self {
+        Self { rule, accusers: alloc::vec![accuser], since }
+    }
+
+    /// Adds an accuser; whether that was news that counts.
+    #[must_use]
+    pub(super) fn confirm(&mut self, accuser: NodeId) -> bool {
+        let full = self.accusers.len() > self.rule.confirmations as usize;
+        let fresh = !full && !self.accusers.contains(&accuser);
+        if fresh {
+            self.accusers.push(accuser);
+        }
+        fresh
+    }
+
+    /// When the suspect is declared dead.
+    pub(super) fn ends(&self) -> Instant {
+        self.since + self.rule.timeout(self.accusers.len() as u32 - 1)
+    }
+
+    /// Starts the wait over: this node was asleep, and could not have heard a refutation.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.since = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    proptest! {
+        #[test]
+        fn the_formula_agrees_with_floats(multiplier in 3..9_u32, members in 9..1024_usize, confirmed in 0..9_u32) {
+            let rule = Rule::new(SECOND, multiplier, members);
+            let k = f64::from(multiplier - 2);
+            let shortest = f64::from(multiplier) * (members as f64).log10().max(1.0);
+            let longest = 6.0 * shortest;
+            let cut = (longest - shortest) * f64::from(confirmed + 1).ln() / (k + 1.0).ln();
+            let expected = (longest - cut).max(shortest);
+            prop_assert!((rule.timeout(confirmed).as_secs_f64() - expected).abs() < 1e-6);
+        }
+
+        #[test]
+        fn confirmations_only_shorten(multiplier in 1..200_u32, members in 0..2000_usize, confirmed in 0..9_u32) {
+            let rule = Rule::new(SECOND, multiplier, members);
+            prop_assert!(rule.timeout(confirmed + 1) <= rule.timeout(confirmed));
+            prop_assert!(rule.timeout(confirmed) >= rule.shortest && rule.timeout(confirmed) <= rule.longest);
+        }
+    }
+
+    #[test]
+    fn an_accuser_counts_once_and_only_as_many_as_are_waited_for() {
+        let rule = Rule::new(SECOND, 4, 20);
+        assert_eq!(rule.confirmations, 2);
+        let mut suspicion = Suspicion::new(rule, Instant::ZERO, NodeId([1; 16]));
+        assert_eq!(suspicion.ends(), Instant::ZERO + rule.longest);
+        assert!(!suspicion.confirm(NodeId([1; 16])));
+        assert!(suspicion.confirm(NodeId([2; 16])));
+        assert!(suspicion.confirm(NodeId([3; 16])));
+        assert!(!suspicion.confirm(NodeId([4; 16])));
+        assert_eq!(suspicion.ends(), Instant::ZERO + rule.shortest);
+    }
+
+    #[test]
+    fn too_few_members_to_confirm_means_the_shortest_wait() {
+        let rule = Rule::new(SECOND, 4, 3);
+        assert_eq!((rule.confirmations, rule.timeout(0)), (0, Duration::from_secs(4)));
+    }
+}

@@ -1,0 +1,259 @@
+//! Committed entries into states, in order and a bounded number a step; states into snapshots, a slice a step.
+//!
+//! What a command means is `state`'s business, and when a state is captured for the log's sake is `checkpoint`'s.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::Digest;
+use crate::id::{GroupId, Index, Owner};
+use crate::raft::{self, Configuration, Payload, Position, Snapshot};
+use crate::state::{self, Applied, Reply, Slice};
+
+use super::api::{Level, Notice, Outcome, Query, Receipt, Request, Value};
+use super::machine::{Group, Node, Work};
+
+/// Entries applied in one step of one group. The rest follows in the next step, which is due at once.
+const APPLY_MAX: usize = 256;
+
+/// Bytes of a state captured in one step.
+const CAPTURE_BYTES: usize = 128 << 10;
+
+/// Changes merged back in one step before a capture may begin.
+const SETTLE_MAX: usize = 1024;
+
+/// A state on its way into a snapshot.
+#[derive(Debug)]
+pub(super) struct Capture {
+    position: Position,
+    time_ms: u64,
+    configuration: Configuration,
+    chunks: Vec<Bytes>,
+    sha: Sha256,
+}
+
+/// What an entry came to.
+enum Entry {
+    Nothing,
+    Command(Applied),
+    Configuration,
+}
+
+impl Group {
+    /// Applies the next committed entry, if there is one.
+    fn apply_next(&mut self) -> Option<(Position, Entry)> {
+        let index = self.applied.next();
+        if index > self.raft.commit() || self.state.halted().is_some() {
+            return None;
+        }
+        let entry = self.raft.entry(index)?;
+        let applied = match &entry.payload {
+            Payload::Command(command) => {
+                Entry::Command(self.state.apply(index, entry.time_ms, command))
+            }
+            Payload::Noop => Entry::Nothing,
+            Payload::Configuration(_) => Entry::Configuration,
+        };
+        if matches!(applied, Entry::Nothing | Entry::Configuration) {
+            self.state.pass(index);
+        }
+        if matches!(applied, Entry::Command(Applied::Halted(_))) {
+            reach!("node.apply.halted");
+            return None;
+        }
+        self.applied = index;
+        self.time_ms = entry.time_ms;
+        Some((Position { term: entry.term, index }, applied))
+    }
+
+    /// Answers a read of keys.
+    pub(super) fn read(&self, query: &Query) -> Outcome {
+        match self.state.query(query) {
+            Ok(value) => Outcome::Value(value),
+            Err(reason) => Outcome::Rejected(reason),
+        }
+    }
+
+    /// Goes on with a capture; the snapshot when it is complete.
+    fn capture_slice(&mut self) -> Option<Arc<Snapshot>> {
+        let Some(capture) = &mut self.capture else {
+            self.begin_capture();
+            return None;
+        };
+        match self.state.capture_slice(CAPTURE_BYTES) {
+            Slice::More => None,
+            Slice::Chunk(chunk) => {
+                capture.sha.update(&chunk);
+                capture.chunks.push(chunk);
+                None
+            }
+            Slice::Done => {
+                let Capture { position, time_ms, configuration, chunks, sha } = self.capture.take()?;
+                let digest = Digest(sha.finalize().into());
+                Some(Arc::new(Snapshot { position, time_ms, configuration, digest, chunks }))
+            }
+        }
+    }
+
+    /// Freezes the state, once what changed beside the last capture is merged.
+    fn begin_capture(&mut self) {
+        let Some(term) = self.raft.term_at(self.applied) else { return };
+        if !self.state.settle(SETTLE_MAX) || !self.state.capture_begin() {
+            return;
+        }
+        self.capture = Some(Capture {
+            position: Position { term, index: self.applied },
+            time_ms: self.time_ms,
+            configuration: self.raft.configuration_at(self.applied).clone(),
+            chunks: Vec::new(),
+            sha: Sha256::new(),
+        });
+    }
+}
+
+impl Node {
+    /// Applies what is committed.
+    pub(super) fn apply(&mut self, id: GroupId) {
+        let Some(known) = self.groups.get(&id) else { return };
+        let before = known.applied;
+        for _ in 0..APPLY_MAX {
+            let Some(known) = self.groups.get_mut(&id) else { return };
+            let Some((at, entry)) = known.apply_next() else { break };
+            let waits = !known.proposals.is_empty();
+            self.on_applied(id, at, entry, waits);
+        }
+        let Some(known) = self.groups.get(&id) else { return };
+        let (applied, commit) = (known.applied, known.raft.commit());
+        if applied < commit && known.state.halted().is_none() && applied > before {
+            reach!("node.apply.continued");
+            self.unapplied.insert(id);
+        }
+        if applied > before {
+            self.notify(Notice::Applied { group: id, index: applied });
+            self.serve_reads(id);
+        }
+    }
+
+    fn on_applied(&mut self, id: GroupId, at: Position, entry: Entry, waits: bool) {
+        let outcome = match entry {
+            Entry::Command(Applied::Reply(reply)) => {
+                if id == GroupId::REGISTRY {
+                    // Before any reply: whoever hears of a namespace may use it here at once.
+                    self.on_registry_changed();
+                }
+                if !waits {
+                    return;
+                }
+                self.outcome(at.index, reply)
+            }
+            Entry::Configuration => {
+                self.then(Work::Align(id));
+                Outcome::Unknown { reached: None }
+            }
+            Entry::Nothing | Entry::Command(Applied::Halted(_)) => {
+                Outcome::Unknown { reached: None }
+            }
+        };
+        if waits {
+            self.decide(id, at, outcome);
+        }
+    }
+
+    /// What a client is told of an applied command.
+    fn outcome(&self, index: Index, reply: Reply) -> Outcome {
+        let revision = match reply {
+            Reply::Rejected(reason) => return Outcome::Rejected(reason),
+            Reply::Joined { .. } => return Outcome::Value(Value::Joined(self.welcome_list())),
+            // A session's repeat has the revision of the first time.
+            Reply::Written { revision } => revision,
+            Reply::Founded | Reply::Created { .. } | Reply::Deleted { .. } => index,
+        };
+        let receipt = Receipt { revision: Some(revision), context: None };
+        Outcome::Committed { level: Level::Durable, receipt }
+    }
+
+    /// A snapshot of the leader replaces the state.
+    pub(super) fn install(&mut self, id: GroupId, snapshot: &Snapshot) {
+        let Some(known) = self.groups.get_mut(&id) else { return };
+        let Ok(state) = state::Machine::restore(super::registry::kind(id), &snapshot.chunks) else {
+            // Its digest is right: whoever made it does not write what this build reads.
+            return self.fence("a leader's snapshot does not restore");
+        };
+        reach!("node.apply.installed");
+        known.state = state;
+        known.capture = None;
+        known.applied = snapshot.position.index;
+        known.time_ms = snapshot.time_ms;
+        self.notify(Notice::Installed { owner: Owner::Group(id) });
+        self.then(Work::Installed(id));
+    }
+
+    /// What follows from an installed snapshot, once the step of Raft that installed it is over.
+    pub(super) fn installed(&mut self, id: GroupId) {
+        let Some(known) = self.groups.get(&id) else { return };
+        let (applied, at) = (known.applied, known.raft.base().index);
+        if id == GroupId::REGISTRY {
+            self.on_registry_changed();
+        }
+        self.skip(id, at);
+        self.notify(Notice::Applied { group: id, index: applied });
+        self.serve_reads(id);
+        self.then(Work::Apply(id));
+    }
+
+    /// A leader wants the state for a follower whose entries are gone.
+    pub(super) fn on_capture(&mut self, id: GroupId) {
+        if let Some(known) = self.groups.get_mut(&id) {
+            known.wanted_by_raft = true;
+            self.capturing.insert(id);
+        }
+    }
+
+    /// Goes on with the captures under way.
+    pub(super) fn continue_captures(&mut self) {
+        for id in self.capturing.clone() {
+            let Some(known) = self.groups.get_mut(&id) else {
+                self.capturing.remove(&id);
+                continue;
+            };
+            let Some(snapshot) = known.capture_slice() else { continue };
+            let to_raft = core::mem::take(&mut known.wanted_by_raft);
+            let to_disk = core::mem::take(&mut known.wanted_by_disk);
+            self.capturing.remove(&id);
+            if to_disk {
+                self.checkpoint_group(id, Some(&snapshot));
+            }
+            if to_raft {
+                reach!("node.apply.captured");
+                self.then(Work::Raft(id, raft::Event::Captured { snapshot }));
+            }
+        }
+    }
+
+    /// The command of a request, or why it is refused without one.
+    pub(super) fn command(&self, request: &Request) -> Result<Bytes, Outcome> {
+        use crate::state::{Command, Operation};
+        let (session, operation) = match request {
+            Request::CreateNamespace { name, policy, session } => {
+                (*session, Operation::CreateNamespace { name: name.clone(), policy: *policy })
+            }
+            Request::DeleteNamespace { name, session } => {
+                (*session, Operation::DeleteNamespace { name: name.clone() })
+            }
+            Request::Write { mutations, session, .. } => {
+                (*session, Operation::Write { mutations: mutations.clone() })
+            }
+            Request::Join { replica, address, name } => {
+                self.check_join(*replica).map_err(Outcome::Rejected)?;
+                let (address, name) = (address.clone(), name.clone());
+                let founder = super::api::Founder { replica: *replica, address, name };
+                (None, Operation::Join(founder))
+            }
+            _ => return Err(Outcome::Unknown { reached: None }),
+        };
+        Ok(Command { session, operation }.encode())
+    }
+}

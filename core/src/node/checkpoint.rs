@@ -1,0 +1,395 @@
+//! Which log records are still needed, so that old ones can go: the disk and the time to restart stay bounded.
+//!
+//! Each owner of records needs its oldest one. When more than `checkpoint_bytes` of log lie behind the oldest of all, its
+//! owner is checkpointed: all that it needs is written again, a state as a side file. Once that is durable its older
+//! records are not needed, and the log before the oldest needed record is released. An owner whose state did not change
+//! since its last side file repeats the record that names the file, not the file.
+//!
+//! Not here: files, and which of them a driver deletes.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::digest::{Digest, Hasher};
+use crate::id::{GroupId, Owner, ShardId, Token};
+use crate::limits::BLOCK_BYTES;
+use crate::raft::{self, Configuration, Position, Snapshot};
+use crate::replication;
+use crate::wal::{SnapshotId, Write};
+
+use super::Action;
+use super::api::Notice;
+use super::hold::Keeper;
+use super::machine::{Node, Work};
+
+/// Entries of one record of a copied log.
+const COPIED_ENTRIES: usize = 256;
+
+/// A side file as the log names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) snapshot: SnapshotId,
+    pub(super) length: u64,
+    pub(super) position: Position,
+    pub(super) time_ms: u64,
+    pub(super) configuration: Configuration,
+    pub(super) digest: Digest,
+}
+
+/// What is known of one owner's records.
+#[derive(Debug)]
+struct Account {
+    /// The token of the oldest record that it needs, and where in the log that is, in estimated bytes.
+    oldest: u64,
+    at: u64,
+    record: Option<Record>,
+    /// Whether a shard was written to since `record`.
+    changed: bool,
+    /// A checkpoint is under way.
+    under_way: bool,
+}
+
+/// A checkpoint that becomes one when its last record is durable.
+#[derive(Debug)]
+struct Move {
+    last: u64,
+    owner: Owner,
+    oldest: u64,
+    at: u64,
+    /// A group's log is compacted up to here then.
+    position: Option<Position>,
+}
+
+/// The accounts of all owners.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    bytes_max: u64,
+    /// Estimated bytes of the log so far. What was durable is counted in whole blocks, as the disk has it.
+    log_bytes: u64,
+    accounts: BTreeMap<Owner, Account>,
+    by_age: BTreeSet<(u64, Owner)>,
+    moves: VecDeque<Move>,
+    last_snapshot: u64,
+    released: u64,
+    /// An owner is due.
+    due: bool,
+}
+
+impl Checkpoints {
+    /// The accounts as a log was found: `log_bytes` long, its files numbered up to `last_snapshot`.
+    pub(super) fn new(bytes_max: u64, log_bytes: u64, last_snapshot: SnapshotId) -> Self {
+        Self {
+            bytes_max,
+            log_bytes,
+            accounts: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+            moves: VecDeque::new(),
+            last_snapshot: last_snapshot.0,
+            released: 0,
+            due: false,
+        }
+    }
+
+    /// An owner as it was found in the log.
+    pub(super) fn found(&mut self, owner: Owner, oldest: u64, at: u64, record: Option<Record>) {
+        let account = Account { oldest, at, record, changed: true, under_way: false };
+        self.accounts.insert(owner, account);
+        self.by_age.insert((oldest, owner));
+    }
+
+    /// Whether the next step has work here.
+    pub(super) const fn is_running(&self) -> bool {
+        self.due
+    }
+
+    /// A name that no file of this store has. Names with the highest bit are Raft's, see [`raft::snapshot_id`].
+    fn next_snapshot(&mut self) -> SnapshotId {
+        self.last_snapshot += 1;
+        SnapshotId(self.last_snapshot)
+    }
+
+    /// Notes a write that was handed to the disk.
+    pub(super) fn issued(&mut self, seq: u64, write: &Write) {
+        match write {
+            Write::Boot { .. } => self.restart(seq),
+            Write::Contacts { .. } => self.need(Owner::Node, seq),
+            Write::Genesis { group, .. } | Write::Hard { group, .. } | Write::Append { group, .. } => {
+                self.need(Owner::Group(*group), seq);
+            }
+            Write::Dots { shard, .. } => {
+                self.need(Owner::Shard(*shard), seq);
+                self.account(Owner::Shard(*shard)).map(|account| account.changed = true);
+            }
+            Write::Snapshot {
+                owner,
+                snapshot,
+                length,
+                position,
+                time_ms,
+                configuration,
+                digest,
+            } => {
+                let record = Record {
+                    snapshot: *snapshot,
+                    length: *length,
+                    position: *position,
+                    time_ms: *time_ms,
+                    configuration: configuration.clone(),
+                    digest: *digest,
+                };
+                self.named(seq, *owner, record);
+            }
+            Write::Forget { owner } => self.forget(*owner),
+            Write::Chunk { .. } => {}
+        }
+    }
+
+    fn account(&mut self, owner: Owner) -> Option<&mut Account> {
+        self.accounts.get_mut(&owner)
+    }
+
+    /// The owner needs this record, unless it needs an older one.
+    fn need(&mut self, owner: Owner, seq: u64) {
+        if !self.accounts.contains_key(&owner) {
+            self.found(owner, seq, self.log_bytes, None);
+        }
+    }
+
+    /// A boot replaces the one before, and the node repeats its contacts with it.
+    fn restart(&mut self, seq: u64) {
+        self.forget(Owner::Node);
+        self.found(Owner::Node, seq, self.log_bytes, None);
+    }
+
+    /// A side file is complete. A shard needs nothing older; a group's older records go with its whole checkpoint.
+    fn named(&mut self, seq: u64, owner: Owner, record: Record) {
+        self.need(owner, seq);
+        let at = self.log_bytes;
+        let Some(account) = self.accounts.get_mut(&owner) else { return };
+        account.record = Some(record);
+        account.changed = false;
+        if matches!(owner, Owner::Shard(_)) {
+            account.under_way = true;
+            self.moves.push_back(Move { last: seq, owner, oldest: seq, at, position: None });
+        }
+    }
+
+    fn forget(&mut self, owner: Owner) {
+        if let Some(gone) = self.accounts.remove(&owner) {
+            self.by_age.remove(&(gone.oldest, owner));
+        }
+        self.moves.retain(|known| known.owner != owner);
+    }
+
+    /// The oldest owner that is due and not under way, which is under way from now on.
+    fn next_due(&mut self) -> Option<Owner> {
+        let owner = self.oldest_idle().filter(|owner| self.is_overdue(*owner));
+        self.due = owner.is_some();
+        let owner = owner?;
+        self.account(owner)?.under_way = true;
+        Some(owner)
+    }
+
+    fn oldest_idle(&self) -> Option<Owner> {
+        let idle = |owner: &Owner| self.accounts.get(owner).is_some_and(|known| !known.under_way);
+        self.by_age.iter().map(|(_, owner)| *owner).find(idle)
+    }
+
+    fn is_overdue(&self, owner: Owner) -> bool {
+        let at = self.accounts.get(&owner).map_or(u64::MAX, |account| account.at);
+        self.log_bytes.saturating_sub(at) > self.bytes_max
+    }
+
+    /// So many bytes became durable, in one batch.
+    fn grew(&mut self, bytes: usize) {
+        self.log_bytes += bytes.next_multiple_of(BLOCK_BYTES) as u64;
+        self.due = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
+    }
+
+    /// The next checkpoint that is complete with `seq` durable: its owner's older records are not needed any more.
+    fn complete(&mut self, seq: u64) -> Option<Move> {
+        let done = self.moves.pop_front_if(|known| known.last <= seq)?;
+        if let Some(account) = self.accounts.get_mut(&done.owner) {
+            self.by_age.remove(&(account.oldest, done.owner));
+            self.by_age.insert((done.oldest, done.owner));
+            (account.oldest, account.at, account.under_way) = (done.oldest, done.at, false);
+        }
+        Some(done)
+    }
+
+    /// The oldest record that anybody needs, when that moved.
+    fn releasable(&mut self) -> Option<u64> {
+        let oldest = self.by_age.first().map(|(oldest, _)| *oldest)?;
+        let moved = oldest > self.released;
+        self.released = self.released.max(oldest);
+        moved.then_some(oldest)
+    }
+
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(self.log_bytes, self.last_snapshot, self.released, self.due));
+        self.by_age.iter().for_each(|entry| hash.value(entry));
+    }
+}
+
+impl Node {
+    /// The log is durable up to `seq`, by so many bytes more.
+    pub(super) fn checkpoints_durable(&mut self, seq: u64, bytes: usize) {
+        self.checkpoints.grew(bytes);
+        let mut moved = false;
+        while let Some(done) = self.checkpoints.complete(seq) {
+            moved = true;
+            if let (Owner::Group(group), Some(position)) = (done.owner, done.position) {
+                self.then(Work::Raft(group, raft::Event::Compact { position }));
+            }
+        }
+        if moved && let Some(seq) = self.checkpoints.releasable() {
+            reach!("node.checkpoint.released");
+            self.act(Action::Release { before: Token { lane: 0, seq } });
+        }
+    }
+
+    /// Checkpoints the next owner that is due.
+    pub(super) fn continue_checkpoint(&mut self) {
+        if !self.checkpoints.is_running() {
+            return;
+        }
+        match self.checkpoints.next_due() {
+            None => {}
+            Some(Owner::Node) => self.checkpoint_node(),
+            Some(Owner::Group(group)) => self.begin_group_checkpoint(group),
+            Some(Owner::Shard(shard)) => self.checkpoint_shard(shard),
+        }
+    }
+
+    /// The node's own records, again: `issued` takes the boot for a new beginning.
+    fn checkpoint_node(&mut self) {
+        reach!("node.checkpoint.node");
+        let first = self.hold.next();
+        self.persist_own(Keeper::Node, self.boot_record());
+        self.remember_contacts();
+        self.moving(Owner::Node, first, None);
+    }
+
+    /// This process's boot.
+    pub(super) fn boot_record(&self) -> Write {
+        let (federation, boot) = (self.federation, self.boot);
+        Write::Boot { federation, node: self.me.node, store: self.me.store, boot }
+    }
+
+    /// Makes the contacts durable once more.
+    pub(super) fn remember_contacts(&mut self) {
+        let contacts = self.discovery.machine.contacts();
+        if !contacts.is_empty() {
+            self.remember(contacts);
+        }
+    }
+
+    /// Everything from `first` on replaces what the owner wrote before, once the last of it is durable.
+    fn moving(&mut self, owner: Owner, first: u64, position: Option<Position>) {
+        let at = self.checkpoints.log_bytes;
+        let last = self.hold.next() - 1;
+        if let Some(account) = self.checkpoints.account(owner) {
+            account.under_way = true;
+        }
+        self.checkpoints.moves.push_back(Move { last, owner, oldest: first, at, position });
+    }
+
+    /// A state that moved on since its last side file is captured first.
+    fn begin_group_checkpoint(&mut self, id: GroupId) {
+        let covered = self.covered(id);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if group.applied.0 > covered && group.state.halted().is_none() {
+            group.wanted_by_disk = true;
+            self.capturing.insert(id);
+        } else {
+            self.checkpoint_group(id, None);
+        }
+    }
+
+    /// The last entry that the group's newest side file contains.
+    fn covered(&self, id: GroupId) -> u64 {
+        let account = self.checkpoints.accounts.get(&Owner::Group(id));
+        let record = account.and_then(|account| account.record.as_ref());
+        record.map_or(0, |record| record.position.index.0)
+    }
+
+    /// Writes all that a group needs: its beginning, its state, its term and vote, the entries after the state.
+    pub(super) fn checkpoint_group(&mut self, id: GroupId, snapshot: Option<&Snapshot>) {
+        let keeper = Keeper::Group(id);
+        let covered = self.covered(id);
+        let Some(group) = self.groups.get(&id) else { return };
+        let (term, vote) = (group.raft.term(), group.raft.vote());
+        let configuration = group.genesis.clone();
+        let first = self.hold.next();
+        self.persist_own(keeper, Write::Genesis { group: id, configuration });
+        // A leader's snapshot may have overtaken the captured one.
+        let record = match snapshot.filter(|snapshot| snapshot.position.index.0 > covered) {
+            Some(snapshot) => Some(self.write_side_file(id, snapshot)),
+            None => self.checkpoints.account(Owner::Group(id)).and_then(|a| a.record.clone()),
+        };
+        let position = record.as_ref().map(|record| record.position);
+        if let Some(record) = record {
+            self.persist_own(keeper, record.into_write(Owner::Group(id)));
+        }
+        self.persist_own(keeper, Write::Hard { group: id, term, vote });
+        self.copy_entries(id, position.unwrap_or_default());
+        self.moving(Owner::Group(id), first, position);
+    }
+
+    fn write_side_file(&mut self, id: GroupId, taken: &Snapshot) -> Record {
+        reach!("node.checkpoint.group");
+        let snapshot = self.checkpoints.next_snapshot();
+        let mut length = 0;
+        for chunk in &taken.chunks {
+            let write = Write::Chunk { snapshot, offset: length, data: chunk.clone() };
+            self.persist_own(Keeper::Group(id), write);
+            length += chunk.len() as u64;
+        }
+        self.notify(Notice::Checkpointed { owner: Owner::Group(id), bytes: length });
+        Record {
+            snapshot,
+            length,
+            position: taken.position,
+            time_ms: taken.time_ms,
+            configuration: taken.configuration.clone(),
+            digest: taken.digest,
+        }
+    }
+
+    /// Writes the entries after `from` again.
+    fn copy_entries(&mut self, id: GroupId, from: Position) {
+        let mut prev = from.index;
+        while let Some(group) = self.groups.get(&id) {
+            let at = |ahead: usize| crate::id::Index(prev.0 + 1 + ahead as u64);
+            let entries: alloc::vec::Vec<_> =
+                (0..COPIED_ENTRIES).map_while(|ahead| group.raft.entry(at(ahead)).cloned()).collect();
+            if entries.is_empty() {
+                return;
+            }
+            let next = crate::id::Index(prev.0 + entries.len() as u64);
+            self.persist_own(Keeper::Group(id), Write::Append { group: id, prev, entries });
+            prev = next;
+        }
+    }
+
+    /// The replicator writes the shard's side file; an unchanged one is only named again.
+    fn checkpoint_shard(&mut self, shard: ShardId) {
+        let owner = Owner::Shard(shard);
+        let Some(account) = self.checkpoints.account(owner) else { return };
+        if let Some(record) = account.record.clone().filter(|_| !account.changed) {
+            reach!("node.checkpoint.named_again");
+            self.persist_own(Keeper::Shards, record.into_write(owner));
+            return;
+        }
+        reach!("node.checkpoint.shard");
+        let snapshot = self.checkpoints.next_snapshot();
+        let event = replication::Event::Checkpoint { shard, snapshot };
+        self.then(Work::Replication(event));
+    }
+}
+
+impl Record {
+    fn into_write(self, owner: Owner) -> Write {
+        let Self { snapshot, length, position, time_ms, configuration, digest } = self;
+        Write::Snapshot { owner, snapshot, length, position, time_ms, configuration, digest }
+    }
+}

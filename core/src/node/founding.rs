@@ -1,0 +1,389 @@
+//! How a federation begins: one node is told to, and names the first voters.
+//!
+//! The founder verifies the named addresses, asks who is there and whether they are free, and only then makes group 0
+//! durable here. From that record on the founding is irrevocable: every voter that has it tells the others until the
+//! registry is founded, whatever restarts in between. A voter accepts one founding only; a repeat of the same one is
+//! acknowledged again. The first command of group 0 is the founding itself.
+//!
+//! An empty store never forms a group by itself.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::discovery::{Address, Contact};
+use crate::id::{GroupId, Replica, RequestId};
+use crate::limits::{ADDRESS_BYTES_MAX, NAMESPACE_NAME_BYTES_MAX, VOTERS_MAX};
+use crate::raft::{self, Configuration};
+use crate::state::{Command, Operation};
+use crate::wal::Write;
+
+use super::api::{Bound, Founder, Founding, Outcome, Reason, Request, Status, Value};
+use super::hold::Keeper;
+use super::machine::{Node, Timer, Work};
+use super::request::{Origin, Stage};
+use super::{Action, Identity, Message, Unverified};
+
+/// Milliseconds between two tries of all that a founding repeats.
+const FOUNDING_MS: u64 = 200;
+
+/// A named first voter, as far as it is known.
+#[derive(Debug)]
+struct Candidate {
+    address: Address,
+    replica: Option<Replica>,
+    /// What it says of itself, when it is free.
+    founder: Option<Founder>,
+    /// The number of the question that it was asked.
+    asked: u64,
+    /// It is in a federation already, or cannot be a voter.
+    unfit: bool,
+}
+
+/// A founding under way on this node.
+#[derive(Debug)]
+struct Init {
+    /// The client's request.
+    key: u64,
+    candidates: Vec<Candidate>,
+}
+
+/// How far the founding is.
+#[derive(Debug, Default)]
+pub(super) struct Forming {
+    init: Option<Init>,
+    /// The client's request that waits until the founding is applied.
+    waiting: Option<u64>,
+    /// Voters that said that they have the founding.
+    acknowledged: BTreeSet<Replica>,
+    armed: bool,
+}
+
+impl Node {
+    /// A client asks this node to found a federation.
+    pub(super) fn on_init(&mut self, id: RequestId, voters: Vec<Address>) {
+        let origin = Origin::Client(id);
+        if let Err(reason) = self.check_init(&voters) {
+            return self.answer(origin, Outcome::Rejected(reason));
+        }
+        let candidate = |address: &Address| Candidate {
+            address: address.clone(),
+            replica: None,
+            founder: None,
+            asked: 0,
+            unfit: false,
+        };
+        let candidates = voters.iter().map(candidate).collect();
+        let key = self.add(origin, Request::Init { voters }, Stage::Founding);
+        self.forming.init = Some(Init { key, candidates });
+        self.on_founding_due();
+    }
+
+    fn check_init(&self, voters: &[Address]) -> Result<(), Reason> {
+        if self.phase.stopping {
+            return Err(Reason::Stopping);
+        }
+        if self.is_formed() {
+            return Err(Reason::AlreadyFormed);
+        }
+        if self.forming.init.is_some() {
+            return Err(Reason::Busy);
+        }
+        let limit = VOTERS_MAX as u64;
+        if voters.len() >= VOTERS_MAX {
+            return Err(Reason::OutOfBounds { what: Bound::Voters, limit });
+        }
+        let fits = |address: &Address| (1..=ADDRESS_BYTES_MAX).contains(&address.0.len());
+        let limit = ADDRESS_BYTES_MAX as u64;
+        let bound = Reason::OutOfBounds { what: Bound::Address, limit };
+        voters.iter().all(fits).then_some(()).ok_or(bound)
+    }
+
+    /// Time to ask or to tell again.
+    pub(super) fn on_founding_due(&mut self) {
+        self.forming.armed = false;
+        if self.forming.init.is_some() {
+            self.ask_candidates();
+            self.try_founding();
+        }
+        self.tell_voters();
+        if self.forming.init.is_some() || self.untold().next().is_some() {
+            self.arm_founding();
+        }
+    }
+
+    fn arm_founding(&mut self) {
+        if !core::mem::replace(&mut self.forming.armed, true) {
+            self.arm(Duration::from_millis(FOUNDING_MS), Timer::Founding);
+        }
+    }
+
+    /// Dials the named addresses, and asks who is there whether it is free.
+    fn ask_candidates(&mut self) {
+        let Some(mut init) = self.forming.init.take() else { return };
+        for candidate in &mut init.candidates {
+            match candidate.replica {
+                None => self.act(Action::Verify { address: candidate.address.clone() }),
+                Some(replica) if candidate.founder.is_none() => {
+                    candidate.asked = self.requests.number();
+                    let id = RequestId(candidate.asked);
+                    self.send(replica, Message::Forward { id, request: Request::Status });
+                }
+                Some(_) => {}
+            }
+        }
+        self.forming.init = Some(init);
+    }
+
+    /// An address was dialled: a named voter may be there.
+    pub(super) fn on_founding_verified(
+        &mut self,
+        address: &Address,
+        outcome: Result<Identity, Unverified>,
+    ) {
+        let (Some(init), Ok(identity)) = (&mut self.forming.init, outcome) else { return };
+        let named = init.candidates.iter_mut().find(|candidate| candidate.address == *address);
+        let Some(candidate) = named else { return };
+        let replica = Replica { node: identity.node, store: identity.store };
+        candidate.replica = Some(replica);
+        // Founding with oneself under another address is a mistake of the operator.
+        candidate.unfit = replica.node == self.me.node;
+        if !candidate.unfit && self.known.routed(replica.node, address) {
+            self.act(Action::Route { peer: replica.node, address: Some(address.clone()) });
+        }
+    }
+
+    /// A candidate says what it is. True when the answer belongs to a founding.
+    pub(super) fn on_founding_answer(
+        &mut self,
+        from: Replica,
+        id: RequestId,
+        outcome: &Outcome,
+    ) -> bool {
+        let Some(init) = &mut self.forming.init else { return false };
+        let asked = |c: &&mut Candidate| c.replica == Some(from) && c.asked == id.0;
+        let Some(candidate) = init.candidates.iter_mut().find(asked) else { return false };
+        if let Outcome::Value(Value::Status(status)) = outcome {
+            candidate.unfit = status.formed || status.replica != from;
+            candidate.founder = Some(founder(status, &candidate.address));
+        }
+        self.try_founding();
+        true
+    }
+
+    /// Founds when all named voters are known and free; gives up when one cannot be one.
+    fn try_founding(&mut self) {
+        let Some(init) = &self.forming.init else { return };
+        if let Some(unfit) = init.candidates.iter().find(|candidate| candidate.unfit) {
+            reach!("node.founding.unfit");
+            let (key, address) = (init.key, unfit.address.clone());
+            self.forming.init = None;
+            let reason = Reason::VoterUnavailable { address };
+            return self.finish(key, Outcome::Rejected(reason));
+        }
+        let known: Option<Vec<Founder>> =
+            init.candidates.iter().map(|candidate| candidate.founder.clone()).collect();
+        let Some(mut members) = known else { return };
+        let key = init.key;
+        members.push(self.own_entry());
+        members.sort_by_key(|member| member.replica);
+        members.dedup_by_key(|member| member.replica.node);
+        let voters = members.len() as u8;
+        reach!("node.founding.decided");
+        self.forming.init = None;
+        self.forming.waiting = Some(key);
+        self.form(Founding { members, voters });
+        self.arm_founding();
+    }
+
+    /// This node as a member.
+    pub(super) fn own_entry(&self) -> Founder {
+        Founder { replica: self.me, address: self.address.clone(), name: self.name.clone() }
+    }
+
+    /// Makes a founding durable here: contacts first, so that whoever has the group can reach its members.
+    pub(super) fn form(&mut self, founding: Founding) {
+        let replicas = |founders: &[Founder]| {
+            let mut replicas: Vec<Replica> = founders.iter().map(|f| f.replica).collect();
+            replicas.sort_unstable();
+            replicas
+        };
+        let voters = replicas(&founding.members[..usize::from(founding.voters)]);
+        let contact = |f: &Founder| Contact { node: Some(f.replica.node), address: f.address.clone() };
+        let others = founding.members.iter().filter(|member| member.replica != self.me);
+        let contacts: Vec<Contact> = others.map(contact).collect();
+        self.remember(contacts);
+        for member in &founding.members {
+            if member.replica != self.me {
+                self.located(member.replica.node, member.address.clone());
+            }
+        }
+        self.known.founders = founding.members;
+        // A learner begins without a configuration: a leader tells it.
+        let genesis = Configuration { voters, learners: Vec::new() };
+        self.create_group(GroupId::REGISTRY, genesis);
+    }
+
+    /// Voters of group 0 that did not say yet that they have the founding; none once the registry is founded.
+    fn untold(&self) -> impl Iterator<Item = Replica> + '_ {
+        let group = self.groups.get(&GroupId::REGISTRY).filter(|_| self.registry_is_empty());
+        let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
+        let voters = if voters.contains(&self.me) { voters } else { &[] };
+        let told = |voter: &&Replica| **voter != self.me && !self.forming.acknowledged.contains(*voter);
+        voters.iter().filter(told).copied()
+    }
+
+    pub(super) fn registry_is_empty(&self) -> bool {
+        self.registry().is_none_or(|registry| !registry.is_founded())
+    }
+
+    /// Tells the other voters, once the founding is durable here.
+    fn tell_voters(&mut self) {
+        let untold: Vec<Replica> = self.untold().collect();
+        if untold.is_empty() {
+            return;
+        }
+        let founding = self.founding();
+        for voter in untold {
+            let message = Message::Found(founding.clone());
+            self.promise(Keeper::Group(GroupId::REGISTRY), voter, message);
+        }
+    }
+
+    /// The founding as this node knows it. After a restart names are gone, and each member tells its own again.
+    fn founding(&self) -> Founding {
+        let group = self.groups.get(&GroupId::REGISTRY);
+        let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
+        let member = |voter: &Replica| {
+            let known = self.known.founders.iter().find(|founder| founder.replica == *voter);
+            known.cloned().unwrap_or_else(|| self.guess(*voter))
+        };
+        Founding { members: voters.iter().map(member).collect(), voters: voters.len() as u8 }
+    }
+
+    fn guess(&self, replica: Replica) -> Founder {
+        if replica == self.me {
+            return self.own_entry();
+        }
+        let contacts = self.discovery.machine.contacts();
+        let contact = contacts.iter().find(|contact| contact.node == Some(replica.node)).cloned();
+        let address = contact.map_or_else(Address::default, |contact| contact.address);
+        Founder { replica, address, name: alloc::format!("{}", replica.node) }
+    }
+
+    /// A peer tells of a founding that names this node.
+    pub(super) fn on_found(&mut self, from: Replica, founding: Founding) {
+        if let Err(why) = check_founding(&founding, from, self.me) {
+            return self.rejected(from.node, why);
+        }
+        if self.is_formed() {
+            let same = self.groups.get(&GroupId::REGISTRY).is_some_and(|group| {
+                let ours = &group.genesis.voters;
+                let theirs = &founding.members;
+                ours.len() == theirs.len() && theirs.iter().all(|m| ours.contains(&m.replica))
+            });
+            if same {
+                reach!("node.founding.repeated");
+                self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::Founded);
+            } else {
+                self.rejected(from.node, "a founding after another one");
+            }
+            return;
+        }
+        reach!("node.founding.accepted");
+        // Two founders at once: this node takes the other's founding, and its own never began.
+        self.cancel_init();
+        self.form(founding);
+        self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::Founded);
+        self.arm_founding();
+    }
+
+    /// A voter has the founding, durably.
+    pub(super) fn on_founded(&mut self, from: Replica) {
+        if self.untold().any(|voter| voter == from) {
+            self.forming.acknowledged.insert(from);
+        }
+    }
+
+    /// The leader of an empty group 0 proposes its first command.
+    pub(super) fn propose_founding(&mut self) {
+        if !self.registry_is_empty() {
+            return;
+        }
+        let operation = Operation::Found(self.founding());
+        let command = Command { session: None, operation }.encode();
+        let event = raft::Event::Propose { ticket: 0, command };
+        self.then(Work::Raft(GroupId::REGISTRY, event));
+        // A proposal may be lost with its term; a second one that is applied is refused by the registry.
+        self.arm(Duration::from_millis(2000), Timer::Align(GroupId::REGISTRY));
+    }
+
+    /// The founding is applied here.
+    pub(super) fn founded(&mut self) {
+        self.known.founders.clear();
+        self.forming.acknowledged.clear();
+        if let Some(key) = self.forming.waiting.take() {
+            self.finish(key, Outcome::Value(Value::Initialized));
+        }
+    }
+
+    /// The client's time is over: before the founding is decided nothing happened, afterwards it goes on.
+    pub(super) fn founding_expired(&mut self) -> Outcome {
+        let Some(init) = self.forming.init.take() else {
+            self.forming.waiting = None;
+            return Outcome::Unknown { reached: None };
+        };
+        reach!("node.founding.expired");
+        let missing = init.candidates.into_iter().find(|candidate| candidate.founder.is_none());
+        let address = missing.map_or_else(Address::default, |candidate| candidate.address);
+        Outcome::Rejected(Reason::VoterUnavailable { address })
+    }
+
+    /// Gives up a founding that is not decided: the node is in a federation now.
+    pub(super) fn cancel_init(&mut self) {
+        if let Some(init) = self.forming.init.take() {
+            self.finish(init.key, Outcome::Rejected(Reason::AlreadyFormed));
+        }
+    }
+
+    /// Makes contacts durable.
+    pub(super) fn remember(&mut self, contacts: Vec<Contact>) {
+        self.persist_own(Keeper::Node, Write::Contacts { contacts });
+    }
+}
+
+/// A candidate as it describes itself; without an address of its own, the one that it was named by.
+fn founder(status: &Status, named: &Address) -> Founder {
+    let own = !status.address.0.is_empty() && status.address.0.len() <= ADDRESS_BYTES_MAX;
+    let address = if own { status.address.clone() } else { named.clone() };
+    let mut name = status.name.clone();
+    if name.len() > NAMESPACE_NAME_BYTES_MAX {
+        name = alloc::format!("{}", status.replica.node);
+    }
+    Founder { replica: status.replica, address, name }
+}
+
+/// A founding must be one that its sender and this node are voters of, within all bounds.
+fn check_founding(founding: &Founding, from: Replica, me: Replica) -> Result<(), &'static str> {
+    let members = &founding.members;
+    if members.len() != usize::from(founding.voters) || members.len() > VOTERS_MAX {
+        return Err("a founding with an impossible number of voters");
+    }
+    let nodes: BTreeSet<_> = members.iter().map(|member| member.replica.node).collect();
+    if nodes.len() != members.len() {
+        return Err("a founding that names a node twice");
+    }
+    let names = |replica: Replica| members.iter().any(|member| member.replica == replica);
+    if !names(from) || !names(me) {
+        return Err("a founding that does not name both ends");
+    }
+    if !members.iter().all(is_bounded) {
+        return Err("a founding with an oversized name or address");
+    }
+    Ok(())
+}
+
+/// Whether a member's name and address are within their bounds.
+pub(super) fn is_bounded(member: &Founder) -> bool {
+    member.address.0.len() <= ADDRESS_BYTES_MAX && member.name.len() <= NAMESPACE_NAME_BYTES_MAX
+}

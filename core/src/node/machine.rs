@@ -1,0 +1,550 @@
+//! One step of a node: what is due, the event, and all that follows from it.
+//!
+//! Machines never call each other. What one asks of another goes through the queue of [`Work`], so that a step is a flat
+//! loop and no machine is stepped while another one's actions are being read.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::mem;
+use core::time::Duration;
+
+use crate::config::Config;
+use crate::digest::Hasher;
+use crate::discovery::Address;
+use crate::id::{Boot, FederationId, GroupId, Index, Replica};
+use crate::machine::{Machine, Now, Outbox};
+use crate::time::{Instant, earlier};
+use crate::wal::Write;
+use crate::{coordinator, discovery, gossip, raft, replication, state};
+
+use super::api::Notice;
+use super::apply::Capture;
+use super::boots::Peers;
+use super::checkpoint::Checkpoints;
+use super::founding::Forming;
+use super::hold::{Durable, Hold, Keeper};
+use super::join::Joining;
+use super::registry::Known;
+use super::request::Requests;
+use super::{Action, Event, hold};
+
+/// What remains to be done in this step.
+#[derive(Debug)]
+pub(super) enum Work {
+    Raft(GroupId, raft::Event),
+    Replication(replication::Event),
+    Gossip(gossip::Event),
+    Discovery(discovery::Event),
+    Coordinator(coordinator::Event),
+    /// Apply what is committed.
+    Apply(GroupId),
+    /// The state was replaced by a snapshot.
+    Installed(GroupId),
+    /// The group's leader may be known now: requests that wait for it go on.
+    Wake(GroupId),
+    /// A request goes on.
+    Submit(u64),
+    /// The registry changed.
+    Registry,
+    /// The leader of the group brings its learners in line with the registry.
+    Align(GroupId),
+}
+
+/// The node's own timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A request's timeout, or its next try.
+    Request(u64),
+    /// Tell the other first voters of the founding, or ask whether they are ready.
+    Founding,
+    /// Ask to be let in.
+    Join,
+    /// Bring a group's learners in line.
+    Align(GroupId),
+    /// Tell the others this node's load.
+    Report,
+}
+
+/// A Raft group on this node.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) raft: raft::Raft,
+    pub(super) state: state::Machine,
+    /// The last entry that `state` contains.
+    pub(super) applied: Index,
+    deadline: Option<Instant>,
+    /// Proposals in the log, by place: the entry applied there decides them.
+    pub(super) proposals: BTreeMap<(Index, crate::id::Term), u64>,
+    /// Reads that wait until their index is applied.
+    pub(super) reads: BTreeSet<(Index, u64)>,
+    /// Requests that wait for a leader.
+    pub(super) waiting: BTreeSet<u64>,
+    /// What the group began with.
+    pub(super) genesis: raft::Configuration,
+    /// Group time at `applied`.
+    pub(super) time_ms: u64,
+    pub(super) capture: Option<Capture>,
+    /// Who waits for the capture.
+    pub(super) wanted_by_raft: bool,
+    pub(super) wanted_by_disk: bool,
+}
+
+impl Group {
+    pub(super) fn new(
+        raft: raft::Raft,
+        state: state::Machine,
+        genesis: raft::Configuration,
+        time_ms: u64,
+    ) -> Self {
+        let applied = raft.base().index;
+        Self {
+            // Its first step arms its timers.
+            deadline: Some(Instant::ZERO),
+            raft,
+            state,
+            applied,
+            proposals: BTreeMap::new(),
+            reads: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            genesis,
+            time_ms,
+            capture: None,
+            wanted_by_raft: false,
+            wanted_by_disk: false,
+        }
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.raft.role() == raft::Role::Leader
+    }
+}
+
+/// A machine with its outbox and its cached deadline.
+#[derive(Debug)]
+pub(super) struct Driven<M: Machine> {
+    pub(super) machine: M,
+    out: Outbox<M::Action>,
+    deadline: Option<Instant>,
+}
+
+impl<M: Machine> Driven<M> {
+    /// Due at once: the first step arms the machine's timers.
+    pub(super) const fn new(machine: M) -> Self {
+        Self { machine, out: Outbox::new(), deadline: Some(Instant::ZERO) }
+    }
+
+    /// Steps the machine and lends its actions; [`Driven::done`] takes the room back.
+    fn step(&mut self, now: Now, event: M::Event) -> Outbox<M::Action> {
+        let mut out = mem::take(&mut self.out);
+        self.machine.step(now, event, &mut out);
+        self.deadline = self.machine.deadline();
+        out
+    }
+
+    fn done(&mut self, out: Outbox<M::Action>) {
+        self.out = out;
+    }
+}
+
+/// What a process is up to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Phase {
+    /// The first step was made.
+    started: bool,
+    pub(super) stopping: bool,
+    pub(super) disk_full: bool,
+    /// Why the node went silent for good.
+    pub(super) fenced: Option<&'static str>,
+}
+
+/// The composition of all machines. See [`super`] for what it is made of.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) config: Config,
+    pub(super) federation: FederationId,
+    pub(super) me: Replica,
+    pub(super) boot: Boot,
+    pub(super) seed: crate::seed::Seed,
+    pub(super) name: String,
+    pub(super) address: Address,
+    pub(super) now: Now,
+    pub(super) phase: Phase,
+    pub(super) groups: BTreeMap<GroupId, Group>,
+    /// Deadlines of all groups that have one, so that a step looks at no group that is not due.
+    group_deadlines: BTreeSet<(Instant, GroupId)>,
+    raft_out: Outbox<raft::Action>,
+    pub(super) replication: Driven<replication::Replicator>,
+    pub(super) gossip: Driven<gossip::Gossip>,
+    pub(super) discovery: Driven<discovery::Discovery>,
+    pub(super) coordinator: Driven<coordinator::Coordinator>,
+    pub(super) hold: Hold,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) peers: Peers,
+    pub(super) known: Known,
+    pub(super) forming: Forming,
+    pub(super) joining: Joining,
+    pub(super) requests: Requests,
+    timers: BTreeSet<(Instant, Timer)>,
+    work: VecDeque<Work>,
+    /// Groups that have more to apply than one step does.
+    pub(super) unapplied: BTreeSet<GroupId>,
+    /// Groups whose state is being captured.
+    pub(super) capturing: BTreeSet<GroupId>,
+    /// The actions of the step under way.
+    out: Outbox<Action>,
+    durable: Vec<Durable>,
+    pub(super) released: Vec<Action>,
+}
+
+/// What a node is made of.
+pub(super) struct Parts {
+    pub(super) start: super::Start,
+    pub(super) groups: BTreeMap<GroupId, Group>,
+    pub(super) replication: replication::Replicator,
+    pub(super) gossip: gossip::Gossip,
+    pub(super) discovery: discovery::Discovery,
+    pub(super) hold: Hold,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) known: Known,
+}
+
+impl Node {
+    pub(super) fn assemble(parts: Parts) -> Self {
+        let super::Start { config, federation, replica, boot, seed, name, address } = parts.start;
+        let coordinator =
+            coordinator::Coordinator::new(replica.node, config.coordinator.clone());
+        let due = |group: &GroupId| (Instant::ZERO, *group);
+        Self {
+            federation,
+            me: replica,
+            boot,
+            seed,
+            name,
+            address,
+            now: Now { mono: Instant::ZERO, wall: crate::time::WallTime::default() },
+            phase: Phase::default(),
+            group_deadlines: parts.groups.keys().map(due).collect(),
+            groups: parts.groups,
+            raft_out: Outbox::new(),
+            replication: Driven::new(parts.replication),
+            gossip: Driven::new(parts.gossip),
+            discovery: Driven::new(parts.discovery),
+            coordinator: Driven::new(coordinator),
+            hold: parts.hold,
+            checkpoints: parts.checkpoints,
+            peers: Peers::default(),
+            known: parts.known,
+            forming: Forming::default(),
+            joining: Joining::default(),
+            requests: Requests::new(super::boots::first_request_of(boot)),
+            timers: BTreeSet::new(),
+            work: VecDeque::new(),
+            unapplied: BTreeSet::new(),
+            capturing: BTreeSet::new(),
+            out: Outbox::new(),
+            durable: Vec::new(),
+            released: Vec::new(),
+            config,
+        }
+    }
+
+    /// Appends an action of this step.
+    pub(super) fn act(&mut self, action: Action) {
+        self.out.push(action);
+    }
+
+    pub(super) fn notify(&mut self, notice: Notice) {
+        self.out.push(Action::Notify(notice));
+    }
+
+    /// Queues what another machine has to be told in this step.
+    pub(super) fn then(&mut self, work: Work) {
+        self.work.push_back(work);
+    }
+
+    /// Wakes the node `after` from now for this.
+    pub(super) fn arm(&mut self, after: Duration, timer: Timer) -> Instant {
+        let at = self.now.mono + after;
+        self.timers.insert((at, timer));
+        at
+    }
+
+    pub(super) fn arm_at(&mut self, at: Instant, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    pub(super) fn disarm(&mut self, at: Instant, timer: Timer) {
+        self.timers.remove(&(at, timer));
+    }
+
+    /// Issues a write of the node's own, on behalf of `keeper`.
+    pub(super) fn persist_own(&mut self, keeper: Keeper, write: Write) -> u64 {
+        self.persist(keeper, false, write)
+    }
+
+    /// Issues a write; its number in the lane.
+    pub(super) fn persist(&mut self, keeper: Keeper, counted: bool, write: Write) -> u64 {
+        let bytes = hold::cost(&write);
+        let token = self.hold.issue(keeper, counted, bytes);
+        self.checkpoints.issued(token.seq, &write);
+        let is_chunk = matches!(write, Write::Chunk { .. });
+        self.act(Action::Persist { token, write });
+        if is_chunk {
+            // The log numbers its records without holes, and chunks are in files beside it: the boot, once more, takes
+            // the chunk's place there. Whoever knows that it is durable knows that the chunk is.
+            let write = self.boot_record();
+            self.act(Action::Persist { token, write });
+        }
+        token.seq
+    }
+
+    /// The node's part of a step; fenced nodes and storage events are sorted out before.
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Tick => {
+                assert!(!mutant!("node.canary"), "the planted bug that proves the pipeline reports");
+            }
+            Event::Connected { peer, store, boot, .. } => self.on_connected(peer, store, boot),
+            Event::Received { from, message } => self.on_received(from, message),
+            Event::Unreachable { peer } => self.on_unreachable(peer),
+            Event::Persisted { token } => self.on_persisted(token),
+            Event::StorageFailed { .. } => self.fence("the storage failed"),
+            Event::StorageFull { full } => self.on_storage_full(full),
+            Event::Requested { id, request } => self.on_requested(id, request),
+            Event::Resolved { source, peers } => {
+                self.then(Work::Discovery(discovery::Event::Resolved { source, peers }));
+            }
+            Event::Verified { address, outcome } => self.on_verified(address, outcome),
+            Event::Stopping => self.on_stopping(),
+        }
+    }
+
+    /// The first step of a process: the boot must be durable before anything leaves.
+    fn begin(&mut self) {
+        self.phase.started = true;
+        reach!("node.start");
+        if mutant!("node.boot.not_persisted") {
+            self.hold.skip_boot();
+        } else {
+            self.persist_own(Keeper::Node, self.boot_record());
+        }
+        self.remember_contacts();
+        self.arm_report();
+        self.begin_routes();
+        self.begin_forming();
+    }
+
+    /// Steps all that is due by now.
+    fn due(&mut self) {
+        let now = self.now.mono;
+        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        while let Some(&(at, group)) = self.group_deadlines.first()
+            && at <= now
+        {
+            self.step_raft(group, raft::Event::Tick);
+            // A machine that does not move its deadline would be stepped for ever.
+            let next = self.groups.get(&group).and_then(|group| group.deadline);
+            assert!(next.is_none_or(|next| next > at), "a tick did what was due at {at}");
+        }
+        if is_due(self.replication.deadline) {
+            self.step_replication(replication::Event::Tick);
+        }
+        if is_due(self.gossip.deadline) {
+            self.step_gossip(gossip::Event::Tick);
+        }
+        if is_due(self.discovery.deadline) {
+            self.step_discovery(discovery::Event::Tick);
+        }
+        if is_due(self.coordinator.deadline) {
+            self.step_coordinator(coordinator::Event::Tick);
+        }
+        while let Some(&(at, timer)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            self.on_timer(timer);
+        }
+        for group in mem::take(&mut self.unapplied) {
+            self.then(Work::Apply(group));
+        }
+        self.continue_checkpoint();
+        self.continue_captures();
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Request(key) => self.on_request_due(key),
+            Timer::Founding => self.on_founding_due(),
+            Timer::Join => self.on_join_due(),
+            Timer::Align(group) => self.then(Work::Align(group)),
+            Timer::Report => self.on_report_due(),
+        }
+    }
+
+    /// Works until nothing follows any more.
+    fn run(&mut self) {
+        while let Some(work) = self.work.pop_front() {
+            match work {
+                Work::Raft(group, event) => self.step_raft(group, event),
+                Work::Replication(event) => self.step_replication(event),
+                Work::Gossip(event) => self.step_gossip(event),
+                Work::Discovery(event) => self.step_discovery(event),
+                Work::Coordinator(event) => self.step_coordinator(event),
+                Work::Apply(group) => self.apply(group),
+                Work::Installed(group) => self.installed(group),
+                Work::Wake(group) => self.wake(group),
+                Work::Submit(key) => self.submit(key),
+                Work::Registry => self.on_registry_changed(),
+                Work::Align(group) => self.align(group),
+            }
+        }
+    }
+
+    /// Drops the messages of this step and all that would follow from it.
+    pub(super) fn drop_messages(&mut self) {
+        let kept = |action: &Action| !matches!(action, Action::Send { .. });
+        let actions: Vec<Action> = self.out.drain().filter(kept).collect();
+        actions.into_iter().for_each(|action| self.out.push(action));
+        self.work.clear();
+    }
+
+    pub(super) fn step_raft(&mut self, id: GroupId, event: raft::Event) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let mut out = mem::take(&mut self.raft_out);
+        group.raft.step(self.now, event, &mut out);
+        let before = mem::replace(&mut group.deadline, group.raft.deadline());
+        if before != group.deadline {
+            before.map(|at| self.group_deadlines.remove(&(at, id)));
+            group.deadline.map(|at| self.group_deadlines.insert((at, id)));
+        }
+        for action in out.drain() {
+            self.on_raft(id, action);
+        }
+        self.raft_out = out;
+    }
+
+    /// Adds a group; its first tick is due at once.
+    pub(super) fn add_group(&mut self, id: GroupId, group: Group) {
+        self.group_deadlines.insert((Instant::ZERO, id));
+        self.groups.insert(id, group);
+    }
+
+    /// Takes a group out.
+    pub(super) fn remove_group(&mut self, id: GroupId) -> Option<Group> {
+        let group = self.groups.remove(&id)?;
+        group.deadline.map(|at| self.group_deadlines.remove(&(at, id)));
+        self.unapplied.remove(&id);
+        Some(group)
+    }
+
+    pub(super) fn step_replication(&mut self, event: replication::Event) {
+        let mut out = self.replication.step(self.now, event);
+        for action in out.drain() {
+            self.on_replication(action);
+        }
+        self.replication.done(out);
+    }
+
+    pub(super) fn step_gossip(&mut self, event: gossip::Event) {
+        let mut out = self.gossip.step(self.now, event);
+        for action in out.drain() {
+            self.on_gossip(action);
+        }
+        self.gossip.done(out);
+    }
+
+    pub(super) fn step_discovery(&mut self, event: discovery::Event) {
+        let mut out = self.discovery.step(self.now, event);
+        for action in out.drain() {
+            self.on_discovery(action);
+        }
+        self.discovery.done(out);
+    }
+
+    pub(super) fn step_coordinator(&mut self, event: coordinator::Event) {
+        let mut out = self.coordinator.step(self.now, event);
+        for action in out.drain() {
+            self.on_coordinator(action);
+        }
+        self.coordinator.done(out);
+    }
+
+    fn on_persisted(&mut self, token: crate::id::Token) {
+        let mut durable = mem::take(&mut self.durable);
+        let mut released = mem::take(&mut self.released);
+        let bytes = self.hold.persisted(token, &mut durable, &mut released);
+        released.drain(..).for_each(|action| self.out.push(action));
+        self.released = released;
+        for news in durable.drain(..) {
+            match news.keeper {
+                Keeper::Node => {}
+                Keeper::Group(group) => {
+                    self.step_raft(group, raft::Event::Persisted { writes: news.writes });
+                }
+                Keeper::Shards => {
+                    self.step_replication(replication::Event::Persisted { writes: news.writes });
+                }
+            }
+        }
+        self.durable = durable;
+        self.checkpoints_durable(token.seq, bytes);
+    }
+}
+
+impl Machine for Node {
+    type Event = Event;
+    type Action = Action;
+
+    fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
+        if self.phase.fenced.is_some() {
+            return self.step_fenced(event, out);
+        }
+        self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
+        mem::swap(&mut self.out, out);
+        if !self.phase.started {
+            self.begin();
+        }
+        if self.deadline().is_some_and(|at| at <= now.mono) {
+            self.due();
+            self.run();
+        }
+        self.take(event);
+        self.run();
+        mem::swap(&mut self.out, out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if self.phase.fenced.is_some() {
+            return None;
+        }
+        let busy = !self.unapplied.is_empty() || !self.capturing.is_empty();
+        if busy || self.checkpoints.is_running() || !self.phase.started {
+            return Some(self.now.mono);
+        }
+        let groups = self.group_deadlines.first().map(|(at, _)| *at);
+        let timers = self.timers.first().map(|(at, _)| *at);
+        let peers = earlier(self.gossip.deadline, self.discovery.deadline);
+        let data = earlier(self.replication.deadline, self.coordinator.deadline);
+        earlier(earlier(groups, timers), earlier(peers, data))
+    }
+
+    fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(self.federation, self.me, self.boot));
+        hash.value(&(self.phase.stopping, self.phase.disk_full, self.phase.fenced.is_some()));
+        for (id, group) in &self.groups {
+            hash.value(&(id, group.applied));
+            group.raft.digest(hash);
+            group.state.feed(hash);
+        }
+        self.replication.machine.digest(hash);
+        self.gossip.machine.digest(hash);
+        self.discovery.machine.digest(hash);
+        self.coordinator.machine.digest(hash);
+        self.hold.digest(hash);
+        self.checkpoints.digest(hash);
+        self.peers.digest(hash);
+        self.requests.digest(hash);
+        self.timers.iter().for_each(|(at, _)| hash.value(at));
+    }
+}

@@ -1,0 +1,282 @@
+//! What an applied registry means for everybody else: members for gossip, the coordinator and the replicator; namespaces
+//! as shards and groups; learners for the groups that this node leads.
+//!
+//! The registry itself is in group 0's state. [`Known`] is what the others were last told of it, so that a change costs
+//! a comparison and not a restart.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::discovery::Address;
+use crate::id::{GroupId, NamespaceId, NodeId, Owner, Replica};
+use crate::raft::{Configuration, Reconfiguration};
+use crate::wal::Write;
+use crate::{coordinator, gossip, raft, replication, state};
+
+use super::api::{Founder, Namespace, Notice, Policy};
+use crate::state::registry::NamespaceRecord;
+use super::hold::Keeper;
+use super::machine::{Group, Node, Timer, Work};
+
+/// Milliseconds between two tries to bring a group's learners in line.
+const ALIGN_MS: u64 = 200;
+
+/// What a namespace's name resolves to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) id: NamespaceId,
+    /// The group of a strong one.
+    pub(super) group: Option<GroupId>,
+    pub(super) policy: Policy,
+}
+
+/// A member as the others were told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    replica: Replica,
+    address: Address,
+}
+
+/// What the other machines were last told of the registry.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    members: BTreeMap<NodeId, Told>,
+    namespaces: BTreeMap<NamespaceId, Target>,
+    names: BTreeMap<String, Target>,
+    /// Where links were last asked for.
+    routes: BTreeMap<NodeId, Address>,
+    /// First voters as a founding or a join named them, until the registry is there.
+    pub(super) founders: Vec<Founder>,
+    /// The registry names this node.
+    formed: bool,
+}
+
+impl Known {
+    /// Whether the registry names this very replica.
+    pub(super) fn is_member(&self, replica: Replica) -> bool {
+        self.members.get(&replica.node).is_some_and(|told| told.replica == replica)
+    }
+
+    /// Whether the registry names this node with another store.
+    pub(super) fn is_impostor(&self, replica: Replica) -> bool {
+        self.members.get(&replica.node).is_some_and(|told| told.replica != replica)
+    }
+
+    /// Notes a route; false when it is the one already asked for.
+    pub(super) fn routed(&mut self, node: NodeId, address: &Address) -> bool {
+        if self.routes.get(&node) == Some(address) {
+            return false;
+        }
+        self.routes.insert(node, address.clone());
+        true
+    }
+
+    fn replicas(&self) -> impl Iterator<Item = Replica> + '_ {
+        self.members.values().map(|told| told.replica)
+    }
+}
+
+impl Node {
+    /// Whether this node is in a federation: it holds group 0.
+    pub(super) fn is_formed(&self) -> bool {
+        self.groups.contains_key(&GroupId::REGISTRY)
+    }
+
+    /// The registry as applied here.
+    pub(super) fn registry(&self) -> Option<&state::Registry> {
+        self.groups.get(&GroupId::REGISTRY).map(|group| group.state.registry())
+    }
+
+    /// Whether the registry names this replica.
+    pub(super) fn is_member(&self, replica: Replica) -> bool {
+        self.known.is_member(replica)
+    }
+
+    /// Whether a peer may take part in the protocols. Before the registry is here, everybody of the federation may who
+    /// was named at the founding; a learner was told no names that last over a restart, so it hears every peer.
+    pub(super) fn may_speak(&self, peer: Replica) -> bool {
+        if !self.is_formed() {
+            return false;
+        }
+        self.known.members.is_empty() || self.known.is_member(peer)
+    }
+
+    /// What a name resolves to here.
+    pub(super) fn namespace(&self, name: &str) -> Option<Target> {
+        self.known.names.get(name).copied()
+    }
+
+    /// The registry changed: tells everybody what is new.
+    pub(super) fn on_registry_changed(&mut self) {
+        let Some(registry) = self.registry() else { return };
+        let members: Vec<Founder> = registry.founding().members;
+        let namespaces: Vec<NamespaceRecord> = registry.namespaces().cloned().collect();
+        self.tell_members(members);
+        self.tell_namespaces(namespaces);
+        let led = self.groups.iter().filter(|(_, group)| group.leads()).map(|(id, _)| *id);
+        for group in led.collect::<Vec<GroupId>>() {
+            self.then(Work::Align(group));
+        }
+        if !self.known.formed && self.known.is_member(self.me) {
+            self.known.formed = true;
+            reach!("node.formed");
+            self.notify(Notice::Formed);
+            self.founded();
+        }
+        self.check_own_entry();
+    }
+
+    fn tell_members(&mut self, members: Vec<Founder>) {
+        let mut before = core::mem::take(&mut self.known.members);
+        let mut changed = false;
+        for member in members {
+            let node = member.replica.node;
+            let told = Told { replica: member.replica, address: member.address.clone() };
+            if before.remove(&node).as_ref() != Some(&told) {
+                changed = true;
+                self.tell_member(member);
+            }
+            self.known.members.insert(node, told);
+        }
+        for node in before.into_keys() {
+            changed = true;
+            self.tell_gone(node);
+        }
+        if changed {
+            let me = self.me;
+            let replicas = self.known.replicas().filter(|replica| *replica != me).collect();
+            self.then(Work::Replication(replication::Event::Peers { replicas }));
+            self.tell_links();
+        }
+    }
+
+    fn tell_member(&mut self, member: Founder) {
+        let Founder { replica, address, name } = member;
+        self.then(Work::Coordinator(coordinator::Event::Registered { node: replica.node }));
+        if replica.node == self.me.node {
+            return;
+        }
+        self.located(replica.node, address.clone());
+        self.then(Work::Gossip(gossip::Event::Join { replica, name, address }));
+    }
+
+    fn tell_gone(&mut self, node: NodeId) {
+        self.then(Work::Gossip(gossip::Event::Remove { node }));
+        self.then(Work::Coordinator(coordinator::Event::Deregistered { node }));
+        if self.known.routes.remove(&node).is_some() {
+            self.act(super::Action::Route { peer: node, address: None });
+        }
+    }
+
+    /// Members whose link came up before the registry named them.
+    fn tell_links(&mut self) {
+        let linked: Vec<Replica> =
+            self.peers.linked().filter(|peer| self.known.is_member(*peer)).collect();
+        for peer in linked {
+            let Some(boot) = self.peers.get(peer.node).map(|known| known.boot) else { continue };
+            self.then(Work::Gossip(gossip::Event::Connected { peer: peer.node, boot }));
+            self.then(Work::Coordinator(coordinator::Event::Linked { node: peer.node, up: true }));
+            self.then(Work::Replication(replication::Event::Connected { peer }));
+        }
+    }
+
+    fn tell_namespaces(&mut self, namespaces: Vec<NamespaceRecord>) {
+        let mut before = core::mem::take(&mut self.known.namespaces);
+        self.known.names.clear();
+        for NamespaceRecord { namespace, configuration, .. } in namespaces {
+            let Namespace { id, name, policy, group } = namespace;
+            let target = Target { id, group, policy };
+            if before.remove(&id) != Some(target) {
+                self.open(target, configuration);
+            }
+            self.known.namespaces.insert(id, target);
+            self.known.names.insert(name, target);
+        }
+        for target in before.into_values() {
+            self.close(target);
+        }
+    }
+
+    /// A namespace is new here.
+    fn open(&mut self, target: Target, genesis: Configuration) {
+        match (target.policy, target.group) {
+            (Policy::Eventual { strategy, slots, discard }, _) => {
+                let namespace = target.id;
+                let event = replication::Event::Open { namespace, slots, strategy, discard };
+                self.then(Work::Replication(event));
+            }
+            (Policy::Strong, Some(group)) if !self.groups.contains_key(&group) => {
+                reach!("node.group.opened");
+                self.create_group(group, genesis);
+            }
+            (Policy::Strong, _) => {}
+        }
+    }
+
+    /// Makes a group's beginning durable and its machine. What the machine promises waits for that record.
+    pub(super) fn create_group(&mut self, group: GroupId, genesis: Configuration) {
+        let write = Write::Genesis { group, configuration: genesis.clone() };
+        self.persist_own(Keeper::Group(group), write);
+        let restored = raft::Restored { genesis: genesis.clone(), ..raft::Restored::default() };
+        let raft = raft::Raft::new(group, self.me, self.config.raft.clone(), &self.seed, restored);
+        let state = state::Machine::new(kind(group));
+        self.add_group(group, Group::new(raft, state, genesis, 0));
+    }
+
+    /// A namespace is gone, and all in it.
+    fn close(&mut self, target: Target) {
+        let Some(group) = target.group else {
+            let namespace = target.id;
+            return self.then(Work::Replication(replication::Event::Close { namespace }));
+        };
+        reach!("node.group.closed");
+        if let Some(gone) = self.remove_group(group) {
+            self.abandon_group(gone);
+            self.persist_own(Keeper::Group(group), Write::Forget { owner: Owner::Group(group) });
+            self.then(Work::Coordinator(coordinator::Event::Led { group, leader: None }));
+        }
+    }
+
+    /// What waits for a group that is gone: a logged write is unknown, the rest finds no namespace any more.
+    fn abandon_group(&mut self, gone: Group) {
+        for key in gone.proposals.into_values() {
+            self.lost(key);
+        }
+        let reads = gone.reads.into_iter().map(|(_, key)| key);
+        for key in reads.chain(gone.waiting) {
+            self.then(Work::Submit(key));
+        }
+    }
+
+    /// The leader of a group adds the members that its configuration lacks as learners, and removes learners that are
+    /// members no more; one change at a time, each after the one before is committed.
+    pub(super) fn align(&mut self, group: GroupId) {
+        let Some(known) = self.groups.get(&group).filter(|known| known.leads()) else { return };
+        if group == GroupId::REGISTRY && self.known.members.is_empty() {
+            return self.propose_founding();
+        }
+        let configuration = known.raft.configuration();
+        let is_in = |replica: &Replica| {
+            configuration.voters.contains(replica) || configuration.learners.contains(replica)
+        };
+        let votes = |node: NodeId| configuration.voters.iter().any(|voter| voter.node == node);
+        let missing = self.known.replicas().find(|member| !is_in(member) && !votes(member.node));
+        let gone = || configuration.learners.iter().find(|learner| !self.known.is_member(**learner));
+        let change = missing
+            .map(Reconfiguration::AddLearner)
+            .or_else(|| gone().copied().map(Reconfiguration::RemoveLearner));
+        if let Some(change) = change {
+            reach!("node.group.aligned");
+            self.then(Work::Raft(group, raft::Event::Reconfigure { ticket: 0, change }));
+            // The next one follows when this one is applied, or refused for now.
+            self.arm(Duration::from_millis(ALIGN_MS), Timer::Align(group));
+        }
+    }
+}
+
+/// What a group's entries mean.
+pub(super) const fn kind(group: GroupId) -> state::Kind {
+    if group.0 == GroupId::REGISTRY.0 { state::Kind::Registry } else { state::Kind::Keys }
+}

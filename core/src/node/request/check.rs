@@ -1,0 +1,171 @@
+//! Bounds of a request, checked before anything is done for it.
+//!
+//! What depends on state (a counter's range, siblings, revisions) is refused by the machine that holds the state.
+
+use crate::limits::{
+    ADDRESS_BYTES_MAX, BATCH_WRITES_MAX, EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX,
+    NAMESPACE_NAME_BYTES_MAX, REQUEST_BYTES_MAX, SLOTS_MAX, VALUE_BYTES_MAX,
+};
+use crate::node::api::{
+    Bound, Change, Edit, Expected, Mutation, Policy, Query, Reason, Request,
+};
+
+/// Refuses what is out of bounds.
+pub(super) fn check(request: &Request) -> Result<(), Reason> {
+    match request {
+        Request::CreateNamespace { name, policy, .. } => {
+            check_name(name)?;
+            match policy {
+                Policy::Eventual { slots, .. } => {
+                    within(Bound::Slots, usize::from(*slots), 1, usize::from(SLOTS_MAX))
+                }
+                Policy::Strong => Ok(()),
+            }
+        }
+        Request::DeleteNamespace { name, .. } => check_name(name),
+        Request::Read { namespace, query } => {
+            check_name(namespace)?;
+            check_query(query)
+        }
+        Request::Write { namespace, mutations, .. } => {
+            check_name(namespace)?;
+            check_mutations(mutations)
+        }
+        Request::Join { address, name, .. } => {
+            within(Bound::Address, address.0.len(), 1, ADDRESS_BYTES_MAX)?;
+            if name.len() > NAMESPACE_NAME_BYTES_MAX { Err(Reason::InvalidName) } else { Ok(()) }
+        }
+        Request::Init { .. } | Request::Status | Request::Members | Request::Namespaces => Ok(()),
+    }
+}
+
+fn within(what: Bound, value: usize, low: usize, high: usize) -> Result<(), Reason> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    reach!("node.request.out_of_bounds");
+    Err(Reason::OutOfBounds { what, limit: high as u64 })
+}
+
+/// A namespace's name: 1 to 64 bytes of a-z, 0-9, `-`, `_`, `.`, beginning with a letter.
+fn check_name(name: &str) -> Result<(), Reason> {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    let starts = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
+    let fits = name.len() <= NAMESPACE_NAME_BYTES_MAX;
+    if starts && fits && name.bytes().all(is_plain) { Ok(()) } else { Err(Reason::InvalidName) }
+}
+
+fn check_key(key: &[u8]) -> Result<(), Reason> {
+    within(Bound::Key, key.len(), 1, KEY_BYTES_MAX)
+}
+
+fn check_field(field: &[u8]) -> Result<(), Reason> {
+    within(Bound::Field, field.len(), 0, FIELD_BYTES_MAX)
+}
+
+fn check_query(query: &Query) -> Result<(), Reason> {
+    match query {
+        Query::Get { key, field } | Query::Members { key, field } | Query::Count { key, field } => {
+            check_key(key)?;
+            check_field(field)
+        }
+        Query::Record { key } => check_key(key),
+        Query::Keys { prefix, after, .. } => {
+            within(Bound::Key, prefix.len(), 0, KEY_BYTES_MAX)?;
+            within(Bound::Key, after.as_ref().map_or(0, bytes::Bytes::len), 0, KEY_BYTES_MAX)
+        }
+        Query::Rows { after, .. } => {
+            within(Bound::Key, after.as_ref().map_or(0, bytes::Bytes::len), 0, KEY_BYTES_MAX)
+        }
+    }
+}
+
+fn check_mutations(mutations: &[Mutation]) -> Result<(), Reason> {
+    within(Bound::Mutations, mutations.len(), 1, BATCH_WRITES_MAX)?;
+    let mut bytes = 0;
+    for mutation in mutations {
+        check_key(&mutation.key)?;
+        within(Bound::Edits, mutation.edits.len(), 1, EDITS_MAX)?;
+        bytes += mutation.key.len() + 16;
+        bytes += mutation.context.as_ref().map_or(0, |context| context.dots.len() * 64);
+        for edit in &mutation.edits {
+            bytes += check_edit(edit)?;
+        }
+    }
+    within(Bound::Request, bytes, 0, REQUEST_BYTES_MAX)
+}
+
+/// The edit's bytes, when they are within bounds.
+fn check_edit(edit: &Edit) -> Result<usize, Reason> {
+    check_field(&edit.field)?;
+    let bytes = match &edit.change {
+        Change::Put(value) | Change::Add(value) | Change::Remove(value) => value.len(),
+        Change::Cas { expected, value } => {
+            let expected = if let Expected::Value(value) = expected { value.len() } else { 0 };
+            within(Bound::Value, expected, 0, VALUE_BYTES_MAX)?;
+            expected + value.as_ref().map_or(0, bytes::Bytes::len)
+        }
+        Change::Delete | Change::Count(_) => 0,
+    };
+    // An expectation and a value may both be large; each is bounded on its own.
+    let single = if matches!(edit.change, Change::Cas { .. }) { bytes / 2 } else { bytes };
+    within(Bound::Value, single, 0, VALUE_BYTES_MAX)?;
+    Ok(bytes + edit.field.len() + 8)
+}
+
+/// Whether a change is one of strong namespaces (`Some(true)`), of eventual ones, or of both (`None`).
+const fn is_strong(change: &Change) -> Option<bool> {
+    match change {
+        Change::Put(_) | Change::Delete => None,
+        Change::Cas { .. } => Some(true),
+        Change::Add(_) | Change::Remove(_) | Change::Count(_) => Some(false),
+    }
+}
+
+/// Refuses changes that the namespace's consistency does not have.
+pub(super) fn check_consistency(mutations: &[Mutation], strong: bool) -> Result<(), Reason> {
+    let mut edits = mutations.iter().flat_map(|mutation| &mutation.edits);
+    let fits = |edit: &Edit| is_strong(&edit.change).is_none_or(|needs| needs == strong);
+    if edits.all(fits) { Ok(()) } else { Err(Reason::WrongConsistency) }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    use super::*;
+
+    #[test]
+    fn names_are_plain() {
+        for name in ["a", "word-net_3.1"] {
+            assert_eq!(check_name(name), Ok(()));
+        }
+        for name in ["", "A", "3a", "a b", "ä", &"a".repeat(65)] {
+            assert_eq!(check_name(name), Err(Reason::InvalidName), "{name}");
+        }
+    }
+
+    #[test]
+    fn bounds_name_what_is_outside() {
+        let write = |key: &[u8], edits: Vec<Edit>| Request::Write {
+            namespace: "a".to_string(),
+            mutations: vec![Mutation { key: key.to_vec().into(), edits, context: None }],
+            level: crate::node::api::Level::Durable,
+            session: None,
+        };
+        let put = |length: usize| {
+            vec![Edit { field: b"".as_slice().into(), change: Change::Put(vec![0; length].into()) }]
+        };
+        let what = |request: &Request| match check(request) {
+            Err(Reason::OutOfBounds { what, .. }) => Some(what),
+            _ => None,
+        };
+        assert_eq!(what(&write(b"k", put(VALUE_BYTES_MAX))), None);
+        assert_eq!(what(&write(b"k", put(VALUE_BYTES_MAX + 1))), Some(Bound::Value));
+        assert_eq!(what(&write(b"", put(1))), Some(Bound::Key));
+        assert_eq!(what(&write(b"k", vec![])), Some(Bound::Edits));
+    }
+
+    use alloc::vec::Vec;
+}

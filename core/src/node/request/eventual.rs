@@ -1,0 +1,283 @@
+//! Requests of eventual namespaces: read and written on this node at once.
+//!
+//! A write is answered when its level is reached: in memory, on this node's disk, or on the disks of so many others as
+//! well. Each mutation is an atomic write of its own, with a ticket of its own.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use bytes::Bytes;
+
+use crate::id::{NamespaceId, ShardId};
+use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
+use crate::node::api::{
+    Context, Level, Mutation, Outcome, Policy, Query, Reason, Receipt, Request, Row, Value,
+};
+use crate::replication::{self, Ticket};
+
+use super::super::machine::{Node, Work};
+use super::super::registry::Target;
+use super::session::Turn;
+use super::{Pending, Requests, Stage, check};
+
+/// What became of an eventual write so far.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Mutations applied here.
+    accepted: u64,
+    /// Those of them that have as many replicas as were asked for.
+    replicated: u64,
+    /// Why a mutation did not happen.
+    refused: Option<Reason>,
+    /// What a write of a single mutation is answered with.
+    receipt: Receipt,
+    /// Where its session is remembered.
+    session: Option<super::session::Named>,
+}
+
+impl Requests {
+    /// The request that holds a ticket.
+    fn of_ticket(&mut self, ticket: Ticket) -> Option<&mut Pending> {
+        let (key, pending) = self.pending.range_mut(..=ticket).next_back()?;
+        (ticket - *key < pending.span).then_some(pending)
+    }
+}
+
+impl Node {
+    /// Writes each mutation into its shard, and answers when the level is reached.
+    pub(super) fn write_eventual(&mut self, key: u64, target: Target) {
+        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
+        let session = pending.session();
+        let Request::Write { mutations, level, .. } = &mut pending.request else { return };
+        if let Err(reason) = check::check_consistency(mutations, false) {
+            return self.finish(key, Outcome::Rejected(reason));
+        }
+        let (mutations, level) = (mem::take(mutations), *level);
+        if let Some(session) = session {
+            let named = (target.id, session);
+            match self.requests.sessions.begin(named, key) {
+                Turn::First => self.remember(key, named),
+                Turn::Again(outcome) => {
+                    reach!("node.session.again");
+                    return self.finish_after(key, outcome, self.shards_token());
+                }
+                Turn::Wait => return self.stage(key, Stage::Twin),
+            }
+        }
+        self.mutate(key, target, mutations, level);
+        self.written(key, level);
+    }
+
+    fn remember(&mut self, key: u64, session: super::session::Named) {
+        if let Some(pending) = self.requests.pending.get_mut(&key) {
+            pending.progress.session = Some(session);
+        }
+    }
+
+    fn mutate(&mut self, key: u64, target: Target, mutations: Vec<Mutation>, level: Level) {
+        let replicas = if let Level::Replicated(others) = level { others } else { 0 };
+        for (ticket, mutation) in (key..).zip(mutations) {
+            let shard = replication::shard_for(target.id, target.slots(), &mutation.key);
+            let event = replication::Event::Mutate { ticket, shard, mutation, replicas };
+            self.step_replication(event);
+            let refused = |p: &Pending| p.progress.refused.is_some();
+            if self.requests.pending.get(&key).is_none_or(refused) {
+                break;
+            }
+        }
+    }
+
+    /// All mutations were handed over: answers, or waits for replicas.
+    fn written(&mut self, key: u64, level: Level) {
+        let token = self.shards_token();
+        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
+        if let Some(reason) = pending.progress.refused.take() {
+            // A part of the batch that happened cannot be called rejected.
+            let outcome = match pending.progress.accepted {
+                0 => Outcome::Rejected(reason),
+                _ => Outcome::Unknown { reached: None },
+            };
+            return self.finish(key, outcome);
+        }
+        match level {
+            Level::Applied => {
+                let receipt = mem::take(&mut pending.progress.receipt);
+                self.finish(key, Outcome::Committed { level, receipt });
+            }
+            Level::Durable => {
+                let receipt = mem::take(&mut pending.progress.receipt);
+                self.finish_after(key, Outcome::Committed { level, receipt }, token);
+            }
+            Level::Replicated(_) => {
+                pending.stage = Stage::Replicating(token);
+                self.check_replicated(key);
+            }
+        }
+    }
+
+    /// A mutation is applied here and its record was issued.
+    pub(in crate::node) fn on_accepted(&mut self, ticket: Ticket, context: Context) {
+        let Some(pending) = self.requests.of_ticket(ticket) else { return };
+        pending.progress.accepted += 1;
+        if pending.span == 1 {
+            pending.progress.receipt.context = Some(context);
+        }
+    }
+
+    /// A mutation did not happen.
+    pub(in crate::node) fn on_mutation_refused(&mut self, ticket: Ticket, reason: Reason) {
+        if let Some(pending) = self.requests.of_ticket(ticket) {
+            pending.progress.refused = Some(reason);
+        }
+    }
+
+    /// A mutation has the replicas that were asked for.
+    pub(in crate::node) fn on_replicated(&mut self, ticket: Ticket) {
+        let Some((key, pending)) = self.requests.pending.range_mut(..=ticket).next_back() else {
+            return;
+        };
+        if ticket - *key < pending.span {
+            pending.progress.replicated += 1;
+            let key = *key;
+            self.check_replicated(key);
+        }
+    }
+
+    fn check_replicated(&mut self, key: u64) {
+        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
+        let Stage::Replicating(token) = pending.stage else { return };
+        let Request::Write { level, .. } = pending.request else { return };
+        if pending.progress.replicated >= pending.span {
+            reach!("node.request.replicated");
+            let receipt = mem::take(&mut pending.progress.receipt);
+            self.finish_after(key, Outcome::Committed { level, receipt }, token);
+        }
+    }
+
+    /// What ends with an eventual write: replicas are not counted any more, twins have their answer.
+    pub(super) fn settle_eventual(&mut self, key: u64, pending: &Pending, outcome: &Outcome) {
+        if matches!(pending.stage, Stage::Replicating(_)) && pending.progress.replicated < pending.span {
+            for ticket in key..key + pending.span {
+                self.then(Work::Replication(replication::Event::Abandon { ticket }));
+            }
+        }
+        if let Some(session) = pending.progress.session {
+            self.settle_session(session, outcome);
+        }
+    }
+
+    /// The answer to a read of an eventual namespace that this node knows.
+    pub(super) fn read_at_once(&self, request: &Request) -> Option<Outcome> {
+        let Request::Read { namespace, query } = request else { return None };
+        let target = self.namespace(namespace)?;
+        target.group.is_none().then(|| self.read_shards(target, query))
+    }
+
+    /// Serves a read whose namespace was just learnt.
+    pub(super) fn read_eventual(&mut self, key: u64, target: Target) {
+        let Some(pending) = self.requests.pending.get(&key) else { return };
+        let Request::Read { query, .. } = &pending.request else { return };
+        let outcome = self.read_shards(target, query);
+        self.finish(key, outcome);
+    }
+
+    fn read_shards(&self, target: Target, query: &Query) -> Outcome {
+        let replicator = &self.replication.machine;
+        let slots = target.slots();
+        let read = match query {
+            Query::Get { key, .. }
+            | Query::Members { key, .. }
+            | Query::Count { key, .. }
+            | Query::Record { key } => {
+                replicator.read(replication::shard_for(target.id, slots, key), query)
+            }
+            Query::Keys { .. } | Query::Rows { .. } => {
+                Pages::collect(target.id, slots, query, |shard, query| replicator.read(shard, query))
+            }
+        };
+        match read {
+            Ok(value) => Outcome::Value(value),
+            Err(reason) => Outcome::Rejected(reason),
+        }
+    }
+}
+
+impl Target {
+    /// The shards of an eventual namespace; at least one.
+    fn slots(&self) -> u16 {
+        match self.policy {
+            Policy::Eventual { slots, .. } => slots.max(1),
+            Policy::Strong => 1,
+        }
+    }
+}
+
+/// One page over all shards of a namespace, merged from a page of each.
+#[derive(Default)]
+struct Pages {
+    rows: Vec<(Bytes, Option<Row>)>,
+    /// The least of the last keys of shards that have more: beyond it, a shard may hold keys that were not read.
+    end: Option<Bytes>,
+    more: bool,
+}
+
+impl Pages {
+    fn collect(
+        namespace: NamespaceId,
+        slots: u16,
+        query: &Query,
+        mut read: impl FnMut(ShardId, &Query) -> Result<Value, Reason>,
+    ) -> Result<Value, Reason> {
+        if slots == 1 {
+            return read(ShardId { namespace, slot: 0 }, query);
+        }
+        let mut pages = Self::default();
+        for slot in 0..slots {
+            pages.add(read(ShardId { namespace, slot }, query)?);
+        }
+        Ok(pages.finish(query))
+    }
+
+    fn add(&mut self, value: Value) {
+        let (rows, more): (Vec<_>, bool) = match value {
+            Value::Keys { keys, more } => (keys.into_iter().map(|key| (key, None)).collect(), more),
+            Value::Rows { rows, more } => {
+                (rows.into_iter().map(|row| (row.key.clone(), Some(row))).collect(), more)
+            }
+            _ => return,
+        };
+        if more && let Some((last, _)) = rows.last() {
+            self.more = true;
+            self.end = Some(self.end.take().map_or_else(|| last.clone(), |end| end.min(last.clone())));
+        }
+        self.rows.extend(rows);
+    }
+
+    fn finish(mut self, query: &Query) -> Value {
+        self.rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+        if let Some(end) = &self.end {
+            self.rows.retain(|(key, _)| key <= end);
+        }
+        let (Query::Keys { limit, .. } | Query::Rows { limit, .. }) = query else {
+            return Value::Keys { keys: Vec::new(), more: false };
+        };
+        let fits = self.fitting((*limit as usize).clamp(1, PAGE_ROWS_MAX));
+        let more = self.more || fits < self.rows.len();
+        self.rows.truncate(fits);
+        if matches!(query, Query::Keys { .. }) {
+            Value::Keys { keys: self.rows.into_iter().map(|(key, _)| key).collect(), more }
+        } else {
+            Value::Rows { rows: self.rows.into_iter().filter_map(|(_, row)| row).collect(), more }
+        }
+    }
+
+    /// How many rows fit into the limit and into a frame; at least one, or a page would never end.
+    fn fitting(&self, limit: usize) -> usize {
+        let mut bytes = 0;
+        let fits = self.rows.iter().take(limit).take_while(|(key, row)| {
+            bytes += row.as_ref().map_or(key.len(), crate::codec::encoded_len);
+            bytes <= REQUEST_BYTES_MAX
+        });
+        fits.count().max(1).min(self.rows.len())
+    }
+}

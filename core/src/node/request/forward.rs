@@ -1,0 +1,144 @@
+//! One hop: a request that this node cannot serve is asked of another one, and the answer is matched with the peer that
+//! was asked.
+//!
+//! A forwarded request is not forwarded again; the one exception is a join, whose asker is not a member and so cannot
+//! know the leader.
+
+use crate::coordinator::{self, Choice};
+use crate::id::{GroupId, NodeId, Replica, RequestId};
+use crate::node::api::{Outcome, Reason, Request};
+
+use super::super::Message;
+use super::super::machine::{Node, Work};
+use super::{Origin, Pending, Stage};
+
+impl Node {
+    /// Asks `to`, once a link to it is up.
+    pub(super) fn forward(&mut self, key: u64, group: GroupId, to: Replica) {
+        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
+        if matches!(pending.origin, Origin::Peer(..)) && !pending.may_relay() {
+            return self.refuse(key, Reason::NoLeader);
+        }
+        if !self.peers.is_linked(to) {
+            reach!("node.forward.no_link");
+            return self.wait_for_leader(key, group);
+        }
+        reach!("node.forward.sent");
+        pending.stage = Stage::Forwarded(to);
+        let request = pending.request.clone();
+        self.requests.forwarded.insert((to.node, key));
+        self.send(to, Message::Forward { id: RequestId(key), request });
+        self.rouse(key);
+    }
+
+    /// Asks a voter of group 0: those hold every group.
+    pub(super) fn forward_to_voter(&mut self, key: u64, group: GroupId) {
+        let Some(registry) = self.groups.get(&GroupId::REGISTRY) else {
+            return self.refuse(key, Reason::NotFormed);
+        };
+        let (me, peers) = (self.me, &self.peers);
+        let voters = registry.raft.configuration().voters.iter();
+        let linked = voters.filter(|voter| **voter != me && peers.is_linked(**voter));
+        let nodes = linked.clone().map(|voter| voter.node);
+        let chosen = self.coordinator.machine.choose(Choice::LeastLoaded, nodes);
+        let to = linked.copied().find(|voter| Some(voter.node) == chosen);
+        match to {
+            Some(to) => self.forward(key, group, to),
+            None => self.wait_for_leader(key, group),
+        }
+    }
+
+    /// A peer forwards a request to this node.
+    pub(in crate::node) fn on_forward(&mut self, from: Replica, id: RequestId, request: Request) {
+        if !self.peers.is_new_forward(from.node, id.0) {
+            return;
+        }
+        let origin = Origin::Peer(from, id);
+        match &request {
+            Request::Init { .. } => self.answer(origin, Outcome::Rejected(Reason::AlreadyFormed)),
+            // A stranger is let in as who its link proved it to be; a member may speak for one.
+            Request::Join { replica, .. } if !self.is_member(from) && *replica != from => {
+                self.rejected(from.node, "a join in another's name");
+            }
+            _ => self.accept(origin, request),
+        }
+    }
+
+    /// A peer answers a forwarded request.
+    pub(in crate::node) fn on_answer(&mut self, from: Replica, id: RequestId, outcome: Outcome) {
+        if self.on_founding_answer(from, id, &outcome) || self.on_join_answer(from, id, &outcome) {
+            return;
+        }
+        let asked = self.requests.pending.get(&id.0).map(|pending| pending.stage);
+        if asked != Some(Stage::Forwarded(from)) {
+            // Late: the request was answered, or is tried elsewhere.
+            reach!("node.forward.late_answer");
+            return;
+        }
+        let served = coordinator::Event::Served { node: from.node, answered: true };
+        self.then(Work::Coordinator(served));
+        match outcome {
+            Outcome::Rejected(reason) if is_nodes_own(&reason) => self.on_turned_away(id.0, reason),
+            outcome => self.finish(id.0, outcome),
+        }
+    }
+
+    /// The asked node could not do it; nothing was logged by this try.
+    fn on_turned_away(&mut self, key: u64, reason: Reason) {
+        let Some(pending) = self.requests.pending.get(&key) else { return };
+        reach!("node.forward.turned_away");
+        match reason {
+            Reason::NoLeader | Reason::NotFormed | Reason::Stopping => {
+                let group = self.group_of(&pending.request);
+                if let Some(key) = self.renew(key) {
+                    self.wait_for_leader(key, group);
+                }
+            }
+            reason => self.refuse(key, reason),
+        }
+    }
+
+    /// The group that a request is about; group 0 when its namespace is not known.
+    fn group_of(&self, request: &Request) -> GroupId {
+        let (Request::Read { namespace, .. } | Request::Write { namespace, .. }) = request else {
+            return GroupId::REGISTRY;
+        };
+        let found = self.namespace(namespace).and_then(|target| target.group);
+        found.unwrap_or(GroupId::REGISTRY)
+    }
+
+    /// The link to a peer is down: what it was asked is asked elsewhere, or its outcome is unknown.
+    pub(in crate::node) fn fail_forwards(&mut self, peer: NodeId) {
+        let to_peer = (peer, 0)..=(peer, u64::MAX);
+        while let Some(&(_, key)) = self.requests.forwarded.range(to_peer.clone()).next() {
+            reach!("node.forward.link_lost");
+            let served = coordinator::Event::Served { node: peer, answered: false };
+            self.then(Work::Coordinator(served));
+            self.requests.forwarded.remove(&(peer, key));
+            self.lost(key);
+        }
+    }
+}
+
+impl Pending {
+    /// Whether a forwarded request may be forwarded once more: a join that came straight from the one who wants in.
+    pub(super) fn may_relay(&self) -> bool {
+        match (&self.request, self.origin) {
+            (Request::Join { replica, .. }, Origin::Peer(from, _)) => *replica == from,
+            (_, origin) => matches!(origin, Origin::Client(_)),
+        }
+    }
+}
+
+/// Whether a refusal says something of the node that was asked, and nothing of the request.
+fn is_nodes_own(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NoLeader
+            | Reason::NotFormed
+            | Reason::Stopping
+            | Reason::Busy
+            | Reason::Full { .. }
+            | Reason::SessionExpired
+    )
+}

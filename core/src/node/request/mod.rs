@@ -1,0 +1,475 @@
+//! The life of a client request: from its arrival to its one answer.
+//!
+//! A request that cannot be answered at once is *pending*, under a key. A request that is tried again gets a new key,
+//! so that a late word about an earlier try finds nothing. Its key is also its Raft ticket, its first replication
+//! ticket and its number when forwarded.
+//!
+//! `check` refuses what is out of bounds, `strong` proposes and reads, `forward` asks another node, `eventual` serves
+//! from the replicator, `session` remembers eventual writes. Not here: what a command does (`state`, `replication`).
+
+mod check;
+mod eventual;
+mod forward;
+mod session;
+mod strong;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::time::Duration;
+
+use crate::digest::Hasher;
+use crate::id::{GroupId, NodeId, Replica, RequestId};
+use crate::limits::{REQUESTS_PENDING_MAX, UNPERSISTED_BYTES_MAX};
+use crate::raft::Position;
+use crate::time::Instant;
+
+use super::api::{Level, Outcome, Reason, Request, Resource, Session};
+use super::hold::Keeper;
+use super::machine::{Node, Timer, Work};
+use super::{Action, Message};
+
+/// Who is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client of this node.
+    Client(RequestId),
+    /// A node that forwarded it; its number there.
+    Peer(Replica, RequestId),
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// To be tried.
+    New,
+    /// A linearizable read of the registry, since this node knows no namespace of that name.
+    Naming,
+    /// A leader of the group.
+    Waiting(GroupId),
+    /// The group's Raft: to propose, or to find an index to read at.
+    Asked(GroupId),
+    /// The entry applied at this position's index.
+    Logged(GroupId, Position),
+    /// This node's state of the group to reach an index.
+    Reading(GroupId),
+    /// The answer of another node.
+    Forwarded(Replica),
+    /// Other replicas of an eventual write, whose records are durable here with this token of the lane.
+    Replicating(u64),
+    /// Another request of the same session and number.
+    Twin,
+    /// The founding.
+    Founding,
+}
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) origin: Origin,
+    pub(super) request: Request,
+    pub(super) stage: Stage,
+    /// When it is answered at the latest.
+    timeout: Instant,
+    /// When its timer is armed.
+    wake: Instant,
+    /// Whether an earlier try may have been logged somewhere.
+    logged: bool,
+    /// Whether the registry was asked for its namespace.
+    named: bool,
+    /// How many tickets it holds, from its key on.
+    span: u64,
+    /// What became of an eventual write so far.
+    progress: eventual::Progress,
+}
+
+/// All requests that are not answered yet.
+#[derive(Debug)]
+pub(super) struct Requests {
+    next: u64,
+    pending: BTreeMap<u64, Pending>,
+    /// Requests forwarded to each peer.
+    forwarded: BTreeSet<(NodeId, u64)>,
+    sessions: session::Sessions,
+}
+
+impl Requests {
+    /// Keys start at `first`: greater than any of an earlier boot.
+    pub(super) fn new(first: u64) -> Self {
+        Self {
+            next: first.max(1),
+            pending: BTreeMap::new(),
+            forwarded: BTreeSet::new(),
+            sessions: session::Sessions::default(),
+        }
+    }
+
+    /// How many requests wait.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// A number that no request has: for questions of the node's own.
+    pub(super) fn number(&mut self) -> u64 {
+        self.key(1)
+    }
+
+    fn key(&mut self, span: u64) -> u64 {
+        let key = self.next;
+        self.next += span;
+        key
+    }
+
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.number(self.next);
+        for (key, pending) in &self.pending {
+            hash.value(&(key, pending.timeout, pending.logged, pending.span));
+        }
+        self.sessions.digest(hash);
+    }
+}
+
+impl Node {
+    /// A client asks.
+    pub(super) fn on_requested(&mut self, id: RequestId, request: Request) {
+        let origin = Origin::Client(id);
+        match request {
+            Request::Init { voters } => self.on_init(id, voters),
+            // Only a node may ask to be let in, and proves who it is by its link.
+            Request::Join { .. } => {
+                let formed = self.is_formed();
+                let reason = if formed { Reason::AlreadyFormed } else { Reason::NotFormed };
+                self.answer(origin, Outcome::Rejected(reason));
+            }
+            request => self.accept(origin, request),
+        }
+    }
+
+    /// Takes a request from a client or a peer: answers it, or makes it pending.
+    pub(super) fn accept(&mut self, origin: Origin, request: Request) {
+        if let Some(outcome) = self.at_once(&request) {
+            return self.answer(origin, outcome);
+        }
+        if let Err(reason) = self.admit(&request) {
+            return self.answer(origin, Outcome::Rejected(reason));
+        }
+        if let Some(outcome) = self.read_at_once(&request) {
+            return self.answer(origin, outcome);
+        }
+        let key = self.add(origin, request, Stage::New);
+        self.submit(key);
+    }
+
+    /// What needs no other machine.
+    fn at_once(&self, request: &Request) -> Option<Outcome> {
+        use super::api::Value;
+        match request {
+            Request::Status => Some(Outcome::Value(Value::Status(self.status()))),
+            Request::Members => Some(Outcome::Value(Value::Members(self.members()))),
+            _ => None,
+        }
+    }
+
+    /// Whether the node takes this request now.
+    fn admit(&self, request: &Request) -> Result<(), Reason> {
+        if self.phase.stopping {
+            return Err(Reason::Stopping);
+        }
+        if !self.is_formed() {
+            return Err(Reason::NotFormed);
+        }
+        check::check(request)?;
+        if self.requests.len() >= REQUESTS_PENDING_MAX {
+            reach!("node.request.busy");
+            return Err(Reason::Busy);
+        }
+        if !is_write(request) {
+            return Ok(());
+        }
+        if self.phase.disk_full {
+            reach!("node.request.disk_full");
+            return Err(Reason::Full { what: Resource::Disk });
+        }
+        if self.hold.unpersisted_bytes() >= UNPERSISTED_BYTES_MAX {
+            reach!("node.request.disk_slow");
+            return Err(Reason::Busy);
+        }
+        let grows = matches!(request, Request::Write { .. });
+        if grows && self.memory_bytes() >= self.config.node.memory_bytes_max {
+            reach!("node.request.memory_full");
+            return Err(Reason::Full { what: Resource::Memory });
+        }
+        Ok(())
+    }
+
+    /// Makes a request pending, with its timeout.
+    pub(super) fn add(&mut self, origin: Origin, request: Request, stage: Stage) -> u64 {
+        let span = match &request {
+            Request::Write { mutations, .. } => mutations.len() as u64,
+            _ => 1,
+        };
+        let key = self.requests.key(span.max(1));
+        let timeout = Duration::from_millis(self.config.node.request_timeout_ms);
+        let timeout = self.arm(timeout, Timer::Request(key));
+        let pending = Pending {
+            origin,
+            request,
+            stage,
+            timeout,
+            wake: timeout,
+            logged: false,
+            named: false,
+            span: span.max(1),
+            progress: eventual::Progress::default(),
+        };
+        self.requests.pending.insert(key, pending);
+        key
+    }
+
+    /// Takes a request out, and all that refers to it by its key.
+    fn take_out(&mut self, key: u64) -> Option<Pending> {
+        let pending = self.requests.pending.remove(&key)?;
+        self.disarm(pending.wake, Timer::Request(key));
+        match pending.stage {
+            Stage::Waiting(group) => {
+                self.groups.get_mut(&group).map(|group| group.waiting.remove(&key));
+            }
+            Stage::Forwarded(to) => {
+                self.requests.forwarded.remove(&(to.node, key));
+            }
+            _ => {}
+        }
+        Some(pending)
+    }
+
+    /// Gives a request a new key for its next try.
+    fn renew(&mut self, key: u64) -> Option<u64> {
+        let mut pending = self.take_out(key)?;
+        let renewed = self.requests.key(pending.span);
+        pending.stage = Stage::New;
+        pending.wake = pending.timeout;
+        self.arm_at(pending.timeout, Timer::Request(renewed));
+        self.requests.pending.insert(renewed, pending);
+        Some(renewed)
+    }
+
+    /// Tries a request again in this step.
+    fn again(&mut self, key: u64) {
+        if let Some(key) = self.renew(key) {
+            self.then(Work::Submit(key));
+        }
+    }
+
+    /// Wakes a request before its timeout, unless something else moves it.
+    fn rouse(&mut self, key: u64) {
+        let after = Duration::from_millis(self.config.raft.election_timeout_ms);
+        let at = self.now.mono + after;
+        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
+        if at >= pending.wake {
+            return;
+        }
+        let before = core::mem::replace(&mut pending.wake, at);
+        self.disarm(before, Timer::Request(key));
+        self.arm_at(at, Timer::Request(key));
+    }
+
+    /// Moves a request to a stage.
+    fn stage(&mut self, key: u64, stage: Stage) {
+        if let Some(pending) = self.requests.pending.get_mut(&key) {
+            pending.stage = stage;
+        }
+    }
+
+    /// Tries a request: serves it, proposes it, forwards it, or lets it wait.
+    pub(super) fn submit(&mut self, key: u64) {
+        let Some(pending) = self.requests.pending.get(&key) else { return };
+        match &pending.request {
+            Request::CreateNamespace { .. }
+            | Request::DeleteNamespace { .. }
+            | Request::Join { .. } => self.write_strong(key, GroupId::REGISTRY),
+            Request::Namespaces => self.read_strong(key, GroupId::REGISTRY),
+            Request::Read { .. } | Request::Write { .. } => self.submit_named(key),
+            Request::Init { .. } | Request::Status | Request::Members => {}
+        }
+    }
+
+    /// Resolves the namespace. A node that lacks it asks group 0 before it says unknown: a learner may lag.
+    fn submit_named(&mut self, key: u64) {
+        let Some(pending) = self.requests.pending.get(&key) else { return };
+        let (Request::Read { namespace, .. } | Request::Write { namespace, .. }) = &pending.request
+        else {
+            return;
+        };
+        let found = self.namespace(namespace);
+        let is_write = is_write(&pending.request);
+        match found {
+            Some(target) => match (target.group, is_write) {
+                (Some(group), true) => self.write_strong(key, group),
+                (Some(group), false) => self.read_strong(key, group),
+                (None, true) => self.write_eventual(key, target),
+                (None, false) => self.read_eventual(key, target),
+            },
+            None if pending.named => self.finish(key, Outcome::Rejected(Reason::UnknownNamespace)),
+            None => {
+                reach!("node.request.naming");
+                self.stage(key, Stage::Naming);
+                self.read_index(key, GroupId::REGISTRY);
+            }
+        }
+    }
+
+    /// Answers a request and forgets it.
+    pub(super) fn finish(&mut self, key: u64, outcome: Outcome) {
+        let boot = self.hold.boot();
+        self.finish_after(key, outcome, boot);
+    }
+
+    /// Answers a request once the lane is durable up to `token`, and forgets it.
+    fn finish_after(&mut self, key: u64, outcome: Outcome, token: u64) {
+        if let Some(pending) = self.take_out(key) {
+            self.settle_eventual(key, &pending, &outcome);
+            self.answer_after(pending.origin, outcome, token);
+        }
+    }
+
+    /// A node could not do it, which says nothing of earlier tries: those may have been logged.
+    fn refuse(&mut self, key: u64, reason: Reason) {
+        let Some(pending) = self.requests.pending.get(&key) else { return };
+        let outcome = if pending.logged {
+            Outcome::Unknown { reached: None }
+        } else {
+            Outcome::Rejected(reason)
+        };
+        self.finish(key, outcome);
+    }
+
+    /// Answers whoever asked. What says that a write happened never leaves before this process's boot is durable; the
+    /// writes of the shards wait for their own token, see `eventual`.
+    pub(super) fn answer(&mut self, origin: Origin, outcome: Outcome) {
+        let boot = self.hold.boot();
+        self.answer_after(origin, outcome, boot);
+    }
+
+    /// Answers once the lane is durable up to `token`.
+    fn answer_after(&mut self, origin: Origin, outcome: Outcome, token: u64) {
+        match origin {
+            Origin::Client(id) => {
+                let promises = matches!(outcome, Outcome::Committed { .. });
+                let reply = Action::Reply { id, outcome };
+                let reply =
+                    if promises { self.hold.withhold(token, reply) } else { Some(reply) };
+                if let Some(reply) = reply {
+                    self.act(reply);
+                }
+            }
+            Origin::Peer(peer, id) => {
+                self.send_after(peer, Message::Answer { id, outcome }, token);
+            }
+        }
+    }
+
+    /// A request's timer: it is over, or it is tried again.
+    pub(super) fn on_request_due(&mut self, key: u64) {
+        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
+        if self.now.mono >= pending.timeout {
+            return self.expire(key);
+        }
+        reach!("node.request.retried");
+        self.retry(key);
+    }
+
+    /// Tries again what may be tried again, and lets the rest wait for its timeout.
+    fn retry(&mut self, key: u64) {
+        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
+        let timeout = pending.timeout;
+        match pending.stage {
+            Stage::Waiting(_) | Stage::Asked(_) | Stage::Naming => self.again(key),
+            Stage::Forwarded(_) if pending.may_repeat() => {
+                pending.logged |= is_write(&pending.request);
+                self.again(key);
+            }
+            _ => {
+                pending.wake = timeout;
+                self.arm_at(timeout, Timer::Request(key));
+            }
+        }
+    }
+
+    /// The request's time is over.
+    fn expire(&mut self, key: u64) {
+        let Some(pending) = self.requests.pending.get(&key) else { return };
+        reach!("node.request.expired");
+        let outcome = match pending.stage {
+            Stage::Replicating(token) => {
+                let reached =
+                    if self.hold.is_durable(token) { Level::Durable } else { Level::Applied };
+                Outcome::Unknown { reached: Some(reached) }
+            }
+            Stage::Founding => self.founding_expired(),
+            Stage::Logged(..) | Stage::Twin => Outcome::Unknown { reached: None },
+            Stage::Forwarded(_) if is_write(&pending.request) => Outcome::Unknown { reached: None },
+            Stage::Asked(_) if is_write(&pending.request) => Outcome::Unknown { reached: None },
+            _ if pending.logged => Outcome::Unknown { reached: None },
+            _ => Outcome::Rejected(Reason::NoLeader),
+        };
+        if let Stage::Forwarded(to) = pending.stage {
+            self.then(Work::Coordinator(crate::coordinator::Event::Served {
+                node: to.node,
+                answered: false,
+            }));
+        }
+        self.finish(key, outcome);
+    }
+
+    /// Answers all that waits: the node is stopping, or is fenced. What may have been logged is unknown.
+    pub(super) fn answer_all(&mut self) {
+        while let Some((&key, pending)) = self.requests.pending.first_key_value() {
+            let unsure = match pending.stage {
+                Stage::Logged(..) | Stage::Replicating(_) | Stage::Twin => true,
+                Stage::Forwarded(_) | Stage::Asked(_) => is_write(&pending.request),
+                Stage::Founding => self.is_formed(),
+                _ => pending.logged,
+            };
+            let outcome = if unsure {
+                Outcome::Unknown { reached: None }
+            } else {
+                Outcome::Rejected(Reason::Stopping)
+            };
+            self.finish(key, outcome);
+        }
+    }
+
+    /// The newest token that a promise of the shards waits for.
+    fn shards_token(&self) -> u64 {
+        self.hold.newest(Keeper::Shards)
+    }
+}
+
+impl Pending {
+    /// The session that makes a repeat harmless, if there is one.
+    fn session(&self) -> Option<Session> {
+        match &self.request {
+            Request::CreateNamespace { session, .. }
+            | Request::DeleteNamespace { session, .. }
+            | Request::Write { session, .. } => *session,
+            _ => None,
+        }
+    }
+
+    /// Whether a second try is harmless although the first may have been logged.
+    fn may_repeat(&self) -> bool {
+        // Letting the same replica in twice is the same as once.
+        let harmless = matches!(self.request, Request::Join { .. }) || !is_write(&self.request);
+        harmless || self.session().is_some() || mutant!("node.session.retry_without")
+    }
+}
+
+/// Whether a request changes anything.
+fn is_write(request: &Request) -> bool {
+    match request {
+        Request::CreateNamespace { .. }
+        | Request::DeleteNamespace { .. }
+        | Request::Join { .. }
+        | Request::Init { .. }
+        | Request::Write { .. } => true,
+        Request::Status | Request::Members | Request::Namespaces | Request::Read { .. } => false,
+    }
+}

@@ -1,0 +1,227 @@
+//! Whose action is whose event: the one place where the machines meet.
+//!
+//! Nothing is decided here. What a machine tells of the world goes to all who care; what it asks of the driver goes out,
+//! or waits in `hold`.
+
+use crate::discovery::Address;
+use crate::id::{Boot, GroupId, NodeId, Owner, Replica, StoreId};
+use crate::{coordinator, discovery, gossip, raft, replication};
+use core::time::Duration;
+
+use super::api::Notice;
+use super::boots::Verdict;
+use super::hold::Keeper;
+use super::machine::{Node, Timer, Work};
+use super::{Action, Message, Refusal};
+
+impl Node {
+    /// What a group's Raft asks for.
+    pub(super) fn on_raft(&mut self, group: GroupId, action: raft::Action) {
+        match action {
+            raft::Action::Send { to, message, promise } => {
+                let message = Message::Raft { group, message };
+                if promise {
+                    self.promise(Keeper::Group(group), to, message);
+                } else {
+                    self.send(to, message);
+                }
+            }
+            raft::Action::Persist { write } => {
+                self.persist(Keeper::Group(group), true, write);
+            }
+            raft::Action::Committed { .. } => self.then(Work::Apply(group)),
+            raft::Action::Proposed { ticket, position } => {
+                self.on_proposed(group, ticket, position);
+            }
+            raft::Action::Refused { ticket, why } => self.on_refused(group, ticket, why),
+            raft::Action::Readable { ticket, index } => self.on_readable(group, ticket, index),
+            raft::Action::Capture => self.on_capture(group),
+            raft::Action::Install { snapshot } => self.install(group, &snapshot),
+            raft::Action::Role { role, term, leader } => self.on_role(group, role, term, leader),
+            raft::Action::Rejected { from, why } => self.rejected(from.node, why),
+        }
+    }
+
+    fn on_role(
+        &mut self,
+        group: GroupId,
+        role: raft::Role,
+        term: crate::id::Term,
+        leader: Option<Replica>,
+    ) {
+        let leader = leader.map(|leader| leader.node);
+        self.then(Work::Coordinator(coordinator::Event::Led { group, leader }));
+        self.notify(Notice::Role { group, term, role, leader });
+        if leader.is_some() {
+            self.then(Work::Wake(group));
+        }
+        if role == raft::Role::Leader {
+            self.then(Work::Align(group));
+            if self.phase.disk_full || self.phase.stopping {
+                self.then(Work::Raft(group, raft::Event::HandOver));
+            }
+        }
+    }
+
+    /// What the replicator asks for.
+    pub(super) fn on_replication(&mut self, action: replication::Action) {
+        use replication::Action as Asked;
+        match action {
+            Asked::Send { to, message, promise: true } => {
+                self.promise(Keeper::Shards, to, Message::Replication(message));
+            }
+            Asked::Send { to, message, promise: false } => {
+                self.send(to, Message::Replication(message));
+            }
+            Asked::Persist { write } => {
+                self.persist(Keeper::Shards, true, write);
+            }
+            Asked::Accepted { ticket, context, .. } => self.on_accepted(ticket, context),
+            Asked::Refused { ticket, reason } => self.on_mutation_refused(ticket, reason),
+            Asked::Replicated { ticket } => self.on_replicated(ticket),
+            Asked::Checkpointed { owner, bytes } => self.on_checkpointed(owner, bytes),
+            Asked::Equivocation { dot } => self.notify(Notice::Equivocation { dot }),
+            Asked::Ahead { node, by_ms } => self.notify(Notice::Ahead { node, by_ms }),
+            Asked::Rejected { from, why } => self.rejected(from.node, why),
+        }
+    }
+
+    fn on_checkpointed(&mut self, owner: Owner, bytes: u64) {
+        self.notify(Notice::Checkpointed { owner, bytes });
+    }
+
+    /// What gossip asks for.
+    pub(super) fn on_gossip(&mut self, action: gossip::Action) {
+        match action {
+            gossip::Action::Send { to, message } => {
+                self.send_to_node(to, Message::Gossip(message));
+            }
+            gossip::Action::Changed { member } => {
+                let node = member.replica.node;
+                let (state, load) = (member.state, member.load);
+                self.then(Work::Coordinator(coordinator::Event::Gossiped { node, state, load }));
+                if node != self.me.node && self.known.is_member(member.replica) {
+                    self.located(node, member.address);
+                }
+            }
+            gossip::Action::Rejected { from, why } => self.rejected(from, why),
+        }
+    }
+
+    /// A member is at this address, as the registry or gossip says.
+    pub(super) fn located(&mut self, node: NodeId, address: Address) {
+        if self.known.routed(node, &address) {
+            let event = discovery::Event::Located { node, address: address.clone() };
+            self.then(Work::Discovery(event));
+            self.act(Action::Route { peer: node, address: Some(address) });
+        }
+    }
+
+    /// What discovery asks for.
+    pub(super) fn on_discovery(&mut self, action: discovery::Action) {
+        match action {
+            discovery::Action::Resolve { source } => self.act(Action::Resolve { source }),
+            discovery::Action::Verify { address } => self.act(Action::Verify { address }),
+            discovery::Action::Found { identity, address } => {
+                if identity.node != self.me.node && self.known.routed(identity.node, &address) {
+                    self.act(Action::Route { peer: identity.node, address: Some(address) });
+                }
+            }
+            discovery::Action::Tell { to, contacts } => {
+                self.send_to_node(to, Message::Contacts(contacts));
+            }
+            discovery::Action::Remember { contacts } => self.remember(contacts),
+        }
+    }
+
+    /// What the coordinator asks for.
+    pub(super) fn on_coordinator(&mut self, action: coordinator::Action) {
+        let coordinator::Action::Health { node, from, to } = action;
+        self.notify(Notice::Health { node, from, to });
+    }
+
+    /// A link is up, if the process behind it is the one that should be there.
+    pub(super) fn on_connected(&mut self, peer: NodeId, store: StoreId, boot: Boot) {
+        let who = Replica { node: peer, store };
+        let window = Duration::from_millis(self.config.node.clone_window_ms);
+        match self.peers.connected(self.now.mono, who, boot, window) {
+            Verdict::Welcome => self.welcome(who, boot),
+            Verdict::Refuse(reason) => self.refuse_link(peer, reason),
+            Verdict::Full => self.rejected(peer, "one peer too many"),
+        }
+    }
+
+    fn welcome(&mut self, who: Replica, boot: Boot) {
+        let peer = who.node;
+        if self.known.is_impostor(who) {
+            reach!("node.boots.wrong_store");
+            self.notify(Notice::WrongStore { peer, store: who.store });
+        }
+        self.then(Work::Discovery(discovery::Event::Connected { peer }));
+        if self.may_speak(who) {
+            self.then(Work::Gossip(gossip::Event::Connected { peer, boot }));
+            self.then(Work::Coordinator(coordinator::Event::Linked { node: peer, up: true }));
+            self.then(Work::Replication(replication::Event::Connected { peer: who }));
+        }
+        self.on_forming_connected();
+    }
+
+    /// Both ends are told: the driver closes the link, and the refused process counts.
+    fn refuse_link(&mut self, peer: NodeId, reason: Refusal) {
+        let boot = self.hold.boot();
+        let message = Message::Refused(reason);
+        let send = Action::Send { to: peer, plane: super::Plane::Control, message };
+        if let Some(send) = self.hold.withhold(boot, send) {
+            self.act(send);
+        }
+        self.act(Action::Refuse { peer, reason });
+        self.notify(Notice::Refused { peer, reason });
+    }
+
+    /// A peer refuses this process.
+    pub(super) fn on_refused_by(&mut self, _: NodeId, refusal: Refusal) {
+        reach!("node.boots.refused_by_peer");
+        if self.peers.refused(self.now.mono) {
+            self.fence(match refusal {
+                Refusal::StaleBoot => "peers know a later process of this store",
+                Refusal::Cloned => "peers know another process with this node's identity",
+            });
+        }
+    }
+
+    /// A link is down.
+    pub(super) fn on_unreachable(&mut self, peer: NodeId) {
+        self.then(Work::Discovery(discovery::Event::Unreachable { peer }));
+        if !self.peers.unreachable(peer) {
+            return;
+        }
+        self.fail_forwards(peer);
+        self.then(Work::Coordinator(coordinator::Event::Linked { node: peer, up: false }));
+        self.then(Work::Replication(replication::Event::Unreachable { peer }));
+        let groups: alloc::vec::Vec<GroupId> = self.groups.keys().copied().collect();
+        for group in groups {
+            self.then(Work::Raft(group, raft::Event::Unreachable { peer }));
+        }
+    }
+
+    /// An address was dialled.
+    pub(super) fn on_verified(
+        &mut self,
+        address: Address,
+        outcome: Result<super::Identity, super::Unverified>,
+    ) {
+        self.on_founding_verified(&address, outcome);
+        self.then(Work::Discovery(discovery::Event::Verified { address, outcome }));
+    }
+
+    pub(super) fn arm_report(&mut self) {
+        self.arm(Duration::from_millis(self.config.coordinator.report_ms), Timer::Report);
+    }
+
+    /// Tells the others how much is under way here.
+    pub(super) fn on_report_due(&mut self) {
+        let requests = u32::try_from(self.requests.len()).unwrap_or(u32::MAX);
+        self.then(Work::Gossip(gossip::Event::Load { requests }));
+        self.arm_report();
+    }
+}

@@ -1,0 +1,150 @@
+//! From a recovered log to a node: each machine starts from what the disk proves, and from nothing else.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::config::Config;
+use crate::discovery::Address;
+use crate::id::{Boot, FederationId, GroupId, Owner, Replica, Token};
+use crate::raft::Raft;
+use crate::replication::{self, Replicator};
+use crate::seed::Seed;
+use crate::state;
+use crate::wal::{SnapshotId, Write};
+use crate::{discovery, gossip};
+
+use super::checkpoint::Checkpoints;
+use super::hold::Hold;
+use super::machine::{Group, Node, Parts, Work};
+use super::registry::{Known, kind};
+use super::restore::{self, Replayed, RestoreError, side_file};
+
+/// What a process starts with, beside its disk.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// All knobs, validated.
+    pub config: Config,
+    /// The federation that this node's certificate is of.
+    pub federation: FederationId,
+    /// Who this is and on which disk.
+    pub replica: Replica,
+    /// This start: the count of [`super::last_boot`] plus one, and a fresh nonce.
+    pub boot: Boot,
+    /// Fresh from the operating system, or a simulator's.
+    pub seed: Seed,
+    /// The operator's name for this node.
+    pub name: String,
+    /// Where others reach it.
+    pub address: Address,
+}
+
+impl Node {
+    /// A node as its disk proves it: `writes` as recovered from the log, in order, and every side file found, whole. A
+    /// fresh store has neither.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] when the log is not this node's, a side file is missing or damaged, or a record cannot be.
+    pub fn restore(
+        start: Start,
+        writes: Vec<(Token, Write)>,
+        snapshots: BTreeMap<SnapshotId, Bytes>,
+    ) -> Result<Self, RestoreError> {
+        let mut replayed = restore::replay(&start, writes)?;
+        let bytes_max = start.config.node.checkpoint_bytes;
+        // Unfinished files count as well: a name is never used for other bytes.
+        let own = snapshots.keys().filter(|snapshot| snapshot.0 >> 63 == 0).copied().max();
+        let last = own.unwrap_or_default().max(replayed.last_snapshot);
+        let mut checkpoints = Checkpoints::new(bytes_max, replayed.log_bytes, last);
+        let hold = Hold::new(replayed.last);
+        for (owner, (oldest, at)) in core::mem::take(&mut replayed.oldest) {
+            checkpoints.found(owner, oldest, at, replayed.record(owner));
+        }
+        let replication = replicator(&start, &mut replayed, &snapshots)?;
+        let groups = groups(&start, &mut replayed, &snapshots)?;
+        let (config, seed) = (&start.config, &start.seed);
+        let gossip = gossip::Gossip::new(own_member(&start), config.gossip.clone(), seed);
+        let (me, contacts) = (start.replica.node, replayed.contacts);
+        let discovery =
+            discovery::Discovery::new(me, config.discovery.clone(), seed, contacts);
+        let known = Known::default();
+        Ok(Self::assemble(Parts {
+            start,
+            groups,
+            replication,
+            gossip,
+            discovery,
+            hold,
+            checkpoints,
+            known,
+        }))
+    }
+
+    /// The first step tells everybody what the restored registry says, and asks for links to known peers.
+    pub(super) fn begin_routes(&mut self) {
+        for contact in self.discovery.machine.contacts() {
+            if let Some(node) = contact.node.filter(|node| *node != self.me.node) {
+                self.located(node, contact.address);
+            }
+        }
+        self.then(Work::Registry);
+    }
+}
+
+fn own_member(start: &Start) -> gossip::Member {
+    gossip::Member {
+        replica: start.replica,
+        name: start.name.clone(),
+        address: start.address.clone(),
+        incarnation: gossip::Incarnation { boot: start.boot, refutations: 0 },
+        state: gossip::State::Alive,
+        load: 0,
+    }
+}
+
+fn replicator(
+    start: &Start,
+    replayed: &mut Replayed,
+    snapshots: &BTreeMap<SnapshotId, Bytes>,
+) -> Result<Replicator, RestoreError> {
+    let mut shards = BTreeMap::new();
+    for (id, shard) in core::mem::take(&mut replayed.shards) {
+        shards.insert(id, shard.into_restored(snapshots)?);
+    }
+    let (config, seed) = (start.config.replication.clone(), &start.seed);
+    let restored = replication::Restored { shards };
+    Replicator::new(start.replica, start.boot, config, seed, restored)
+        .map_err(RestoreError::Replication)
+}
+
+fn groups(
+    start: &Start,
+    replayed: &mut Replayed,
+    snapshots: &BTreeMap<SnapshotId, Bytes>,
+) -> Result<BTreeMap<GroupId, Group>, RestoreError> {
+    let mut groups = BTreeMap::new();
+    for (id, group) in core::mem::take(&mut replayed.groups) {
+        let kind = kind(id);
+        let state = match &group.snapshot {
+            None => state::Machine::new(kind),
+            Some(record) => {
+                let file = side_file(snapshots, record)?;
+                state::Machine::restore(kind, &[file])
+                    .map_err(|_| RestoreError::Undecodable { owner: Owner::Group(id) })?
+            }
+        };
+        let genesis = group.genesis.clone();
+        let restored = group.into_raft();
+        if state.applied() != restored.base.index {
+            return Err(RestoreError::Undecodable { owner: Owner::Group(id) });
+        }
+        let time_ms = restored.base_time_ms;
+        let raft =
+            Raft::new(id, start.replica, start.config.raft.clone(), &start.seed, restored);
+        groups.insert(id, Group::new(raft, state, genesis, time_ms));
+    }
+    Ok(groups)
+}

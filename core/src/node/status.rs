@@ -1,0 +1,187 @@
+//! What a node says of itself: status for operators, accessors for drivers, metrics and oracles.
+
+use alloc::vec::Vec;
+
+use crate::id::{Boot, FederationId, GroupId, NodeId, Replica};
+use crate::{coordinator, discovery, gossip, raft, replication, state};
+
+use super::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value};
+use super::machine::{Group, Node};
+
+impl Node {
+    /// This node's Raft of a group.
+    #[must_use]
+    pub fn raft(&self, group: GroupId) -> Option<&raft::Raft> {
+        self.groups.get(&group).map(|group| &group.raft)
+    }
+
+    /// The groups on this node, in order.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.keys().copied()
+    }
+
+    /// This node's applied state of a group.
+    #[must_use]
+    pub fn state(&self, group: GroupId) -> Option<&state::Machine> {
+        self.groups.get(&group).map(|group| &group.state)
+    }
+
+    /// The shards.
+    #[must_use]
+    pub const fn replicator(&self) -> &replication::Replicator {
+        &self.replication.machine
+    }
+
+    /// Membership as gossiped.
+    #[must_use]
+    pub const fn gossip(&self) -> &gossip::Gossip {
+        &self.gossip.machine
+    }
+
+    /// Where nodes may be found.
+    #[must_use]
+    pub const fn discovery(&self) -> &discovery::Discovery {
+        &self.discovery.machine
+    }
+
+    /// How well members are.
+    #[must_use]
+    pub const fn coordinator(&self) -> &coordinator::Coordinator {
+        &self.coordinator.machine
+    }
+
+    /// Why the node went silent for good, if it did.
+    #[must_use]
+    pub const fn fenced(&self) -> Option<&'static str> {
+        self.phase.fenced
+    }
+
+    /// Whether the node went silent for good.
+    #[must_use]
+    pub const fn is_fenced(&self) -> bool {
+        self.phase.fenced.is_some()
+    }
+
+    /// Who this is and on which disk.
+    #[must_use]
+    pub const fn replica(&self) -> Replica {
+        self.me
+    }
+
+    /// In which life.
+    #[must_use]
+    pub const fn boot(&self) -> Boot {
+        self.boot
+    }
+
+    /// Of which federation.
+    #[must_use]
+    pub const fn federation(&self) -> FederationId {
+        self.federation
+    }
+
+    /// Requests that are not answered yet.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Bytes handed to the disk and not yet durable.
+    #[must_use]
+    pub const fn unpersisted_bytes(&self) -> usize {
+        self.hold.unpersisted_bytes()
+    }
+
+    /// Bytes of keys and values held.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let strong: u64 = self.groups.values().map(|group| group.state.bytes()).sum();
+        strong + self.replication.machine.bytes()
+    }
+
+    /// What this node knows of itself and the federation.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            replica: self.me,
+            boot: self.boot,
+            name: self.name.clone(),
+            address: self.address.clone(),
+            formed: self.is_formed(),
+            unready: self.unready(),
+            groups: self.groups.iter().map(|(id, group)| group.status(*id)).collect(),
+            shards: self.replication.machine.status().collect(),
+            memory_bytes: self.memory_bytes(),
+            requests: u32::try_from(self.requests.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Why this node is not ready to serve; empty when it is.
+    #[must_use]
+    pub fn unready(&self) -> Vec<Unready> {
+        let registry = self.groups.get(&GroupId::REGISTRY);
+        let leaderless = |group: &Group| group.raft.leader().is_none();
+        let behind = |group: &Group| {
+            group.applied < group.raft.commit() || !group.state.registry().is_founded()
+        };
+        let reasons = [
+            (registry.is_none(), Unready::NotFormed),
+            (registry.is_some_and(leaderless), Unready::NoLeader),
+            (registry.is_some_and(behind), Unready::CatchingUp),
+            (self.phase.disk_full, Unready::DiskFull),
+            (self.phase.stopping, Unready::Stopping),
+            (self.is_fenced(), Unready::Fenced),
+        ];
+        reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason)).collect()
+    }
+
+    /// The members as this node sees them.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let Some(registry) = self.registry() else { return Vec::new() };
+        registry.members().map(|(replica, record)| self.seen(replica, record)).collect()
+    }
+
+    fn seen(&self, replica: &Replica, record: &state::registry::MemberRecord) -> Member {
+        let node: NodeId = replica.node;
+        let gossiped = self.gossip.machine.member(node).filter(|m| m.replica == *replica);
+        let mine = node == self.me.node;
+        let boot = gossiped.map_or(0, |member| member.incarnation.boot.count);
+        Member {
+            replica: *replica,
+            name: record.name.clone(),
+            address: gossiped.map_or_else(|| record.address.clone(), |m| m.address.clone()),
+            voter: record.voter,
+            health: if mine {
+                super::api::Health::Healthy
+            } else {
+                self.coordinator.machine.health(node)
+            },
+            boot: if mine { self.boot.count } else { boot },
+            load: gossiped.map_or(0, |member| member.load),
+        }
+    }
+
+    /// All namespaces, by name.
+    pub(super) fn namespaces(&self) -> Outcome {
+        let registry = self.registry();
+        let all: Vec<Namespace> = registry
+            .map(|registry| registry.namespaces().map(|record| record.namespace.clone()).collect())
+            .unwrap_or_default();
+        Outcome::Value(Value::Namespaces(all))
+    }
+}
+
+impl Group {
+    fn status(&self, group: GroupId) -> GroupStatus {
+        GroupStatus {
+            group,
+            term: self.raft.term(),
+            leader: self.raft.leader().map(|leader| leader.node),
+            role: self.raft.role(),
+            commit: self.raft.commit(),
+            applied: self.applied,
+            last: self.raft.last().index,
+        }
+    }
+}

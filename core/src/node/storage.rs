@@ -1,0 +1,67 @@
+//! The disk's answers other than "durable", and the end of a node: fencing and stopping.
+
+use alloc::vec::Vec;
+
+use crate::id::GroupId;
+use crate::machine::Outbox;
+use crate::{gossip, raft};
+
+use super::api::{Notice, Outcome, Reason};
+use super::machine::{Node, Work};
+use super::{Action, Event};
+
+impl Node {
+    /// The disk's reserve was reached, or is free again. Writes are refused in between, and others lead.
+    pub(super) fn on_storage_full(&mut self, full: bool) {
+        if self.phase.disk_full == full {
+            return;
+        }
+        reach!("node.storage.full_changed");
+        self.phase.disk_full = full;
+        if full {
+            self.hand_over();
+        }
+    }
+
+    /// Gives away all leadership.
+    fn hand_over(&mut self) {
+        let led = self.groups.iter().filter(|(_, group)| group.leads()).map(|(id, _)| *id);
+        for group in led.collect::<Vec<GroupId>>() {
+            self.then(Work::Raft(group, raft::Event::HandOver));
+        }
+    }
+
+    /// The process was asked to stop.
+    pub(super) fn on_stopping(&mut self) {
+        if core::mem::replace(&mut self.phase.stopping, true) {
+            return;
+        }
+        reach!("node.stopping");
+        self.hand_over();
+        self.then(Work::Gossip(gossip::Event::Leave));
+        self.answer_all();
+    }
+
+    /// Goes silent for good: nothing is sent any more, nothing waits any more, every request is answered.
+    pub(super) fn fence(&mut self, why: &'static str) {
+        reach!("node.fenced");
+        let replies: Vec<Action> = self.hold.abandon().collect();
+        for reply in replies {
+            // What waited for the disk may be on it, or not.
+            if let Action::Reply { id, .. } = reply {
+                self.act(Action::Reply { id, outcome: Outcome::Unknown { reached: None } });
+            }
+        }
+        self.answer_all();
+        self.drop_messages();
+        self.phase.fenced = Some(why);
+        self.notify(Notice::Fenced { why });
+    }
+
+    /// A fenced node answers clients, and nobody else.
+    pub(super) fn step_fenced(&mut self, event: Event, out: &mut Outbox<Action>) {
+        if let Event::Requested { id, .. } = event {
+            out.push(Action::Reply { id, outcome: Outcome::Rejected(Reason::Stopping) });
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Messages in and out: who may say what, on which plane, and what waits for the disk first.
+//!
+//! A link proves who is at its other end. Members may say everything; a node that is no member may only ask to be let
+//! in, tell contacts, and take part in a founding.
+
+use alloc::vec::Vec;
+
+use crate::discovery::Contact;
+use crate::id::{NodeId, Replica};
+use crate::{discovery, gossip, raft};
+
+use super::api::{Change, Mutation, Notice, Outcome, Request, Value};
+use super::hold::Keeper;
+use super::machine::{Node, Work};
+use super::{Action, Message, Plane};
+
+/// Messages with more payload than this go on the bulk plane.
+const CONTROL_BYTES_MAX: usize = 16 << 10;
+
+impl Node {
+    /// Sends what promises nothing: it waits for this process's boot alone.
+    pub(super) fn send(&mut self, to: Replica, message: Message) {
+        let boot = self.hold.boot();
+        self.send_after(to, message, boot);
+    }
+
+    /// Sends what promises something of `keeper`: it waits for all that `keeper` has written.
+    pub(super) fn promise(&mut self, keeper: Keeper, to: Replica, message: Message) {
+        let token = self.hold.newest(keeper);
+        self.send_after(to, message, token);
+    }
+
+    /// Sends once the lane is durable up to `token`. Without a link to this very replica the message is dropped, as a
+    /// full queue would drop it.
+    pub(super) fn send_after(&mut self, to: Replica, message: Message, token: u64) {
+        if !self.peers.is_linked(to) {
+            return;
+        }
+        let plane = plane(&message);
+        let send = Action::Send { to: to.node, plane, message };
+        if let Some(send) = self.hold.withhold(token, send) {
+            self.act(send);
+        }
+    }
+
+    /// Sends to whoever is linked as this node, whatever its disk.
+    pub(super) fn send_to_node(&mut self, to: NodeId, message: Message) {
+        if let Some(peer) = self.peers.get(to) {
+            self.send(Replica { node: to, store: peer.store }, message);
+        }
+    }
+
+    /// Drops what a peer must not send, and says so.
+    pub(super) fn rejected(&mut self, from: NodeId, why: &'static str) {
+        self.notify(Notice::Rejected { from, why });
+    }
+
+    /// A message from a peer.
+    pub(super) fn on_received(&mut self, from: NodeId, message: Message) {
+        let Some(replica) = self.peers.heard(self.now.mono, from) else {
+            reach!("node.wire.no_link");
+            return self.rejected(from, "a message without a link");
+        };
+        match message {
+            Message::Raft { .. } | Message::Replication(_) | Message::Gossip(_) => {
+                if self.may_speak(replica) {
+                    self.on_protocol(replica, message);
+                } else {
+                    reach!("node.wire.stranger");
+                    self.rejected(from, "a protocol message of no member");
+                }
+            }
+            Message::Found(founding) => self.on_found(replica, founding),
+            Message::Founded => self.on_founded(replica),
+            Message::Contacts(contacts) => self.on_contacts(from, contacts),
+            Message::Forward { id, request } => {
+                let stranger = matches!(request, Request::Join { .. } | Request::Status);
+                if stranger || self.may_speak(replica) {
+                    self.on_forward(replica, id, request);
+                } else {
+                    self.rejected(from, "a request of no member");
+                }
+            }
+            Message::Answer { id, outcome } => self.on_answer(replica, id, outcome),
+            Message::Refused(refusal) => self.on_refused_by(from, refusal),
+        }
+    }
+
+    fn on_protocol(&mut self, from: Replica, message: Message) {
+        match message {
+            Message::Raft { group, message } => {
+                self.step_raft(group, raft::Event::Received { from, message });
+            }
+            Message::Replication(message) => {
+                let event = crate::replication::Event::Received { from, message };
+                self.step_replication(event);
+            }
+            Message::Gossip(message) => {
+                self.step_gossip(gossip::Event::Received { from: from.node, message });
+            }
+            _ => {}
+        }
+    }
+
+    fn on_contacts(&mut self, from: NodeId, contacts: Vec<Contact>) {
+        self.then(Work::Discovery(discovery::Event::Told { from, contacts }));
+    }
+}
+
+/// The connection that a message belongs on: votes, probes and small things are never behind large ones.
+fn plane(message: &Message) -> Plane {
+    let bytes = match message {
+        Message::Raft { message: raft::Message::Append { entries, .. }, .. } => {
+            entries.iter().map(|entry| payload(&entry.payload)).sum()
+        }
+        Message::Raft { message: raft::Message::Chunk { .. }, .. } | Message::Replication(_) => {
+            return Plane::Bulk;
+        }
+        Message::Forward { request: Request::Write { mutations, .. }, .. } => {
+            mutations.iter().map(mutation).sum()
+        }
+        Message::Answer { outcome: Outcome::Value(value), .. } => return answer_plane(value),
+        _ => 0,
+    };
+    if bytes > CONTROL_BYTES_MAX { Plane::Bulk } else { Plane::Control }
+}
+
+const fn answer_plane(value: &Value) -> Plane {
+    match value {
+        // Pages and values may be as large as a frame.
+        Value::Register(_)
+        | Value::Set { .. }
+        | Value::Record { .. }
+        | Value::Keys { .. }
+        | Value::Rows { .. } => Plane::Bulk,
+        _ => Plane::Control,
+    }
+}
+
+fn payload(payload: &raft::Payload) -> usize {
+    match payload {
+        raft::Payload::Command(command) => command.len(),
+        raft::Payload::Noop | raft::Payload::Configuration(_) => 0,
+    }
+}
+
+fn mutation(mutation: &Mutation) -> usize {
+    let edits = mutation.edits.iter().map(|edit| match &edit.change {
+        Change::Put(value) | Change::Add(value) | Change::Remove(value) => value.len(),
+        Change::Cas { value, .. } => value.as_ref().map_or(0, bytes::Bytes::len),
+        Change::Delete | Change::Count(_) => 0,
+    });
+    mutation.key.len() + edits.sum::<usize>()
+}

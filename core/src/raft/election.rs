@@ -1,0 +1,327 @@
+//! Who leads: pre-vote (9.6), votes (5.2, 5.4.1), check-quorum, hand-over (3.10).
+//!
+//! Pre-vote keeps a replica that was away from disturbing those who have a leader; check-quorum makes a leader that
+//! cannot reach a majority step down, so that the others' memory of it fades and their pre-votes succeed. Each needs
+//! the other. What a leader does besides is in `replicate`.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::replicate::Leader;
+use super::{Action, Message, NUMBER_MAX, Position, Raft, Replica, quorum};
+use crate::id::{Index, Term};
+use crate::machine::Outbox;
+use crate::{mutant, reach};
+
+/// What a replica does about leadership.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    /// Follows, or learns.
+    Follower,
+    /// Asks for votes, or whether it would get them.
+    Campaign(Campaign),
+    /// Leads.
+    Leader(Box<Leader>),
+}
+
+/// A campaign.
+#[derive(Clone, Debug)]
+pub(super) struct Campaign {
+    /// Only asks, without a new term.
+    pub(super) pre: bool,
+    /// The answers so far, one a voter.
+    votes: Vec<(Replica, bool)>,
+    /// Votes are asked for once this replica's own is durable, that is once so many writes are. `None` when they were.
+    after: Option<u64>,
+    /// A leader asked for this campaign.
+    handed_over: bool,
+}
+
+impl Campaign {
+    const fn new(pre: bool, handed_over: bool) -> Self {
+        Self { pre, votes: Vec::new(), after: None, handed_over }
+    }
+
+    fn count(&self, granted: bool) -> usize {
+        self.votes.iter().filter(|(_, answer)| *answer == granted).count()
+    }
+}
+
+impl Raft {
+    /// Draws the next election timeout: between the configured one and twice it, in nanoseconds, so that two replicas
+    /// hardly ever draw the same (9.3).
+    pub(super) fn arm_election(&mut self) {
+        let least = self.config.election_timeout_ms.saturating_mul(1_000_000);
+        let timeout = self.elections.between(least, least.saturating_mul(2));
+        self.election_at = self.now + Duration::from_nanos(timeout);
+    }
+
+    pub(super) const fn election_timeout(&self) -> Duration {
+        Duration::from_millis(self.config.election_timeout_ms)
+    }
+
+    /// Follows in a term, which may be the current one; a new term comes with no vote.
+    pub(super) fn enter_term(
+        &mut self,
+        term: Term,
+        leader: Option<Replica>,
+        out: &mut Outbox<Action>,
+    ) {
+        assert!(term >= self.term, "terms never go back");
+        if term > self.term {
+            (self.term, self.vote, self.hard_changed) = (term, None, true);
+        }
+        if matches!(self.state, State::Leader(_)) {
+            self.arm_election();
+            self.resign(out);
+        }
+        self.state = State::Follower;
+        self.set_leader(leader, out);
+    }
+
+    pub(super) fn set_leader(&mut self, leader: Option<Replica>, out: &mut Outbox<Action>) {
+        if self.leader != leader {
+            self.leader = leader;
+            // What the old leader was asked, it may never answer.
+            self.refuse_forwarded(out);
+        }
+    }
+
+    /// Whether a leader was heard of so lately that no election is due. A leader counts itself: check-quorum makes it
+    /// step down when it no longer should.
+    pub(super) fn leader_is_fresh(&self) -> bool {
+        match &self.state {
+            State::Leader(_) => true,
+            _ => self.leader.is_some() && self.now.since(self.heard) < self.election_timeout(),
+        }
+    }
+
+    /// Whether a replica may ask for votes here. A voter that this replica does not know yet may be one by entries that
+    /// this replica lacks, and then its log is longer; anybody else is an outsider or was removed.
+    pub(super) fn may_campaign(&self, candidate: Replica, last: Position) -> bool {
+        self.configuration().is_voter(candidate)
+            || (last.index > self.configurations.active_since() && self.is_up_to_date(last))
+    }
+
+    /// Whether a log that ends there has all that this one may have helped to commit (§5.4.1).
+    fn is_up_to_date(&self, last: Position) -> bool {
+        if mutant!("raft.vote.index_only") {
+            return last.index >= self.log.last_index();
+        }
+        last >= self.log.last()
+    }
+
+    /// Starts over: would a majority vote for this replica in the next term?
+    pub(super) fn ask_pre_votes(&mut self, out: &mut Outbox<Action>) {
+        self.arm_election();
+        if self.term.0 >= NUMBER_MAX {
+            return;
+        }
+        reach!("raft.election.pre_vote");
+        self.set_leader(None, out);
+        self.state = State::Campaign(Campaign::new(true, false));
+        let term = Term(self.term.0 + 1);
+        self.ask(&Message::PreVote { term, last: self.log.last() }, out);
+        self.on_ballot(self.me, true, out);
+    }
+
+    /// Enters the next term and votes for itself. Nobody is asked before that vote is durable: a replica that asked,
+    /// crashed and forgot could vote for another in the same term.
+    fn campaign(&mut self, handed_over: bool, out: &mut Outbox<Action>) {
+        self.arm_election();
+        if self.term.0 >= NUMBER_MAX {
+            return;
+        }
+        reach!("raft.election.campaign");
+        self.enter_term(Term(self.term.0 + 1), None, out);
+        self.vote = Some(self.me);
+        self.save_hard(out);
+        let mut campaign = Campaign::new(false, handed_over);
+        campaign.after = Some(self.writes);
+        self.state = State::Campaign(campaign);
+        self.ask_votes(out);
+    }
+
+    /// Asks for votes once this replica's own is durable.
+    pub(super) fn ask_votes(&mut self, out: &mut Outbox<Action>) {
+        let (term, last, persisted) = (self.term, self.log.last(), self.persisted);
+        let State::Campaign(campaign) = &mut self.state else { return };
+        let due = |after| after <= persisted || mutant!("raft.vote.not_persisted");
+        if !campaign.after.is_some_and(due) {
+            return;
+        }
+        campaign.after = None;
+        let handed_over = campaign.handed_over;
+        self.ask(&Message::Vote { term, last, handed_over }, out);
+        self.on_ballot(self.me, true, out);
+    }
+
+    /// Sends a question to all other voters.
+    fn ask(&mut self, question: &Message, out: &mut Outbox<Action>) {
+        for at in 0..self.configuration().voters.len() {
+            let voter = self.configuration().voters[at];
+            if voter != self.me {
+                self.send(voter, question.clone(), out);
+            }
+        }
+    }
+
+    pub(super) fn on_pre_vote(
+        &mut self,
+        from: Replica,
+        term: Term,
+        last: Position,
+        out: &mut Outbox<Action>,
+    ) {
+        if !self.may_campaign(from, last) {
+            return self.reject(from, "asks for pre-votes, and is no voter", out);
+        }
+        let granted = term > self.term && !self.leader_is_fresh() && self.is_up_to_date(last);
+        if granted {
+            reach!("raft.election.pre_vote_granted");
+        } else {
+            reach!("raft.election.pre_vote_denied");
+        }
+        // Nothing changes here, so nothing is promised: a pre-vote may be given to many.
+        let term = if granted { term } else { self.term };
+        self.send(from, Message::PreVoted { term, granted }, out);
+    }
+
+    pub(super) fn on_vote(&mut self, from: Replica, last: Position, out: &mut Outbox<Action>) {
+        if !self.may_campaign(from, last) {
+            return self.reject(from, "asks for votes, and is no voter", out);
+        }
+        let free = match self.vote {
+            Some(voted) => voted == from || mutant!("raft.vote.twice"),
+            None => self.leader.is_none(),
+        };
+        let granted = free && self.is_up_to_date(last) && !matches!(self.state, State::Leader(_));
+        if granted {
+            reach!("raft.vote.granted");
+            if self.vote != Some(from) {
+                (self.vote, self.hard_changed) = (Some(from), true);
+            }
+            self.arm_election();
+        } else {
+            reach!("raft.vote.denied");
+        }
+        self.send(from, Message::Voted { term: self.term, granted }, out);
+    }
+
+    pub(super) fn on_pre_voted(
+        &mut self,
+        from: Replica,
+        term: Term,
+        granted: bool,
+        out: &mut Outbox<Action>,
+    ) {
+        let asked = matches!(&self.state, State::Campaign(campaign) if campaign.pre);
+        let current = !granted || term.0 == self.term.0 + 1;
+        if asked && current {
+            self.on_ballot(from, granted, out);
+        }
+    }
+
+    pub(super) fn on_voted(&mut self, from: Replica, granted: bool, out: &mut Outbox<Action>) {
+        // An answer before the question was asked is of an earlier life of this replica, and counts for nothing.
+        let asked = matches!(&self.state, State::Campaign(c) if !c.pre && c.after.is_none());
+        if asked {
+            self.on_ballot(from, granted, out);
+        }
+    }
+
+    /// Counts an answer. Only voters count, each once.
+    fn on_ballot(&mut self, from: Replica, granted: bool, out: &mut Outbox<Action>) {
+        let majority = quorum::majority(self.configuration().voters.len());
+        if !self.configuration().is_voter(from) {
+            return;
+        }
+        let State::Campaign(campaign) = &mut self.state else { return };
+        if campaign.votes.iter().any(|(voter, _)| *voter == from) {
+            return;
+        }
+        campaign.votes.push((from, granted));
+        let pre = campaign.pre;
+        if campaign.count(true) >= majority {
+            if pre { self.campaign(false, out) } else { self.lead(out) }
+        } else if campaign.count(false) >= majority {
+            reach!("raft.election.lost");
+            self.state = State::Follower;
+        }
+    }
+
+    /// Steps down when no majority was heard of for an election timeout: whoever else can reach one may lead.
+    pub(super) fn check_quorum(&mut self, out: &mut Outbox<Action>) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        let heard = self
+            .configuration()
+            .voters
+            .iter()
+            .map(|voter| if *voter == self.me { self.now } else { leader.heard(*voter) });
+        let heard = quorum::reached(heard);
+        if self.now.since(heard) < self.election_timeout() {
+            return true;
+        }
+        reach!("raft.election.quorum_lost");
+        self.enter_term(self.term, None, out);
+        false
+    }
+
+    /// Hands leadership to the most advanced follower that answers. Until it campaigns, or for an election timeout,
+    /// this leader takes neither proposals nor reads: its successor may already commit what it has not seen.
+    pub(super) fn hand_over(&mut self, out: &mut Outbox<Action>) {
+        let (now, me, timeout) = (self.now, self.me, self.election_timeout());
+        let until = now + timeout;
+        let State::Leader(leader) = &mut self.state else { return };
+        let voters = &self.configurations.active().voters;
+        let Some(heir) = leader.heir(voters, now, timeout) else { return };
+        assert!(heir != me, "a leader has no progress of its own");
+        reach!("raft.handover.begun");
+        leader.begin_hand_over(heir, until);
+        self.refuse_reads(out);
+        self.try_hand_over(out);
+    }
+
+    /// Tells the heir to campaign once it has the whole log, durably.
+    pub(super) fn try_hand_over(&mut self, out: &mut Outbox<Action>) {
+        let last = self.log.last_index();
+        let State::Leader(leader) = &self.state else { return };
+        let Some(heir) = leader.heir_at(last) else { return };
+        reach!("raft.handover.told");
+        self.send(heir, Message::TimeoutNow { term: self.term }, out);
+    }
+
+    pub(super) fn on_timeout_now(&mut self, from: Replica, out: &mut Outbox<Action>) {
+        if !self.accept_leader(from, out) {
+            return;
+        }
+        if !self.configurations.counts_me() {
+            return self.reject(from, "hands over to a learner", out);
+        }
+        reach!("raft.handover.taken");
+        self.campaign(true, out);
+    }
+
+    /// Takes the sender as the leader of the current term. False, and rejected, when that cannot be.
+    pub(super) fn accept_leader(&mut self, from: Replica, out: &mut Outbox<Action>) -> bool {
+        if matches!(self.state, State::Leader(_)) || self.leader.is_some_and(|known| known != from)
+        {
+            self.reject(from, "leads a term that has another leader", out);
+            return false;
+        }
+        if matches!(self.state, State::Campaign(_)) {
+            reach!("raft.election.conceded");
+            self.state = State::Follower;
+        }
+        self.set_leader(Some(from), out);
+        self.heard = self.now;
+        self.arm_election();
+        true
+    }
+
+    /// The last entry that this leader's own disk has, as one voter among others.
+    pub(super) fn own_durable(&self) -> Index {
+        if mutant!("raft.commit.own_disk_ignored") { self.log.last_index() } else { self.durable }
+    }
+}

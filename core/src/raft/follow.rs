@@ -1,0 +1,224 @@
+//! The follower: the match check, conflicts, commit, and what of the log is durable (§5.3).
+//!
+//! Nothing here depends on who the leader is, only on what `settle_term` and `accept_leader` let through.
+
+use alloc::vec::Vec;
+
+use super::{Action, Entry, Mark, Message, NUMBER_MAX, Payload, Position, Raft, Replica};
+use crate::id::{Index, Term};
+use crate::machine::Outbox;
+use crate::wal::Write;
+use crate::{mutant, reach};
+
+/// Why a message cannot come from an honest leader, whatever this replica's log holds.
+fn malformed(prev: Position, entries: &[Entry], term: Term) -> Option<&'static str> {
+    if prev.index.0 > NUMBER_MAX || entries.len() as u64 > NUMBER_MAX {
+        return Some("an index that no log can reach");
+    }
+    if (prev.index.0 == 0) != (prev.term.0 == 0) {
+        return Some("no entry can be there with that term");
+    }
+    let terms = || [prev.term].into_iter().chain(entries.iter().map(|entry| entry.term));
+    if !terms().is_sorted() || terms().next_back().is_some_and(|last| last > term) {
+        return Some("terms that fall, or exceed the leader's");
+    }
+    let valid = |entry: &Entry| match &entry.payload {
+        Payload::Configuration(configuration) => configuration.is_valid(),
+        Payload::Noop | Payload::Command(_) => true,
+    };
+    (!entries.iter().all(valid)).then_some("an entry with an impossible configuration")
+}
+
+impl Raft {
+    pub(super) fn on_append(
+        &mut self,
+        from: Replica,
+        prev: Position,
+        commit: Index,
+        entries: Vec<Entry>,
+        out: &mut Outbox<Action>,
+    ) {
+        if let Some(why) = malformed(prev, &entries, self.term) {
+            return self.reject(from, why, out);
+        }
+        if !self.accept_leader(from, out) {
+            return;
+        }
+        let tail = Position {
+            index: Index(prev.index.0 + entries.len() as u64),
+            term: entries.last().map_or(prev.term, |entry| entry.term),
+        };
+        let Some((prev, entries)) = self.beyond_commit(from, prev, tail, entries, out) else {
+            return;
+        };
+        if !self.matches(prev) {
+            return self.refuse_append(from, prev, out);
+        }
+        self.take(prev, tail, entries, out);
+        let last =
+            if mutant!("raft.commit.unverified") { self.log.last_index() } else { tail.index };
+        self.advance_commit(commit.min(last), out);
+        self.send(from, Message::Appended { term: self.term, matched: tail }, out);
+    }
+
+    /// Leaves out what is committed here: those entries are the leader's as well, or somebody lies. `None` when nothing
+    /// remains to be done.
+    fn beyond_commit(
+        &mut self,
+        from: Replica,
+        prev: Position,
+        tail: Position,
+        mut entries: Vec<Entry>,
+        out: &mut Outbox<Action>,
+    ) -> Option<(Position, Vec<Entry>)> {
+        if prev.index >= self.commit {
+            return Some((prev, entries));
+        }
+        if tail.index <= self.commit {
+            reach!("raft.append.already_committed");
+            if self.log.term_at(tail.index).is_some_and(|term| term != tail.term) {
+                self.reject(from, "contradicts a committed entry", out);
+            } else {
+                self.send(from, Message::Appended { term: self.term, matched: tail }, out);
+            }
+            return None;
+        }
+        let known = (self.commit.0 - prev.index.0) as usize;
+        let prev = Position { term: entries[known - 1].term, index: self.commit };
+        if !self.log.holds(prev) {
+            self.reject(from, "contradicts a committed entry", out);
+            return None;
+        }
+        entries.drain(..known);
+        Some((prev, entries))
+    }
+
+    /// The match check: with it, two logs that share an entry share all before it.
+    fn matches(&self, prev: Position) -> bool {
+        self.log.holds(prev)
+            || (mutant!("raft.match.skipped") && prev.index <= self.log.last_index())
+    }
+
+    fn refuse_append(&mut self, from: Replica, prev: Position, out: &mut Outbox<Action>) {
+        if prev.index == self.commit {
+            return self.reject(from, "contradicts a committed entry", out);
+        }
+        reach!("raft.append.conflict");
+        let bound = Position { term: prev.term, index: prev.index.prev() };
+        let hint = self.log.last_within(bound);
+        let refused = prev.index;
+        self.send(from, Message::Conflict { term: self.term, refused, hint }, out);
+    }
+
+    /// Appends what is new. Entries are cut off only at a real conflict: an append that was overtaken by a longer one
+    /// must not shorten the log that the longer one made, which was acknowledged.
+    fn take(
+        &mut self,
+        prev: Position,
+        tail: Position,
+        mut entries: Vec<Entry>,
+        out: &mut Outbox<Action>,
+    ) {
+        let new = |place: usize, entry: &Entry| {
+            self.log.term_at(Index(prev.index.0 + 1 + place as u64)) != Some(entry.term)
+        };
+        let fresh = entries.iter().enumerate().position(|(place, entry)| new(place, entry));
+        if let Some(known) = fresh {
+            entries.drain(..known);
+            let after = Index(prev.index.0 + known as u64);
+            if after < self.log.last_index() {
+                reach!("raft.append.truncated");
+                self.truncate(after);
+            }
+            self.append(entries, out);
+        } else if tail.index < self.log.last_index() {
+            reach!("raft.append.overtaken");
+            if mutant!("raft.truncate.stale") && tail.index >= self.commit {
+                self.truncate(tail.index);
+                self.append(Vec::new(), out);
+            }
+        }
+    }
+
+    /// Cuts the log, and with it all claims about what follows.
+    pub(super) fn truncate(&mut self, last: Index) {
+        assert!(last >= self.commit, "what is committed is never cut off");
+        self.log.truncate(last);
+        self.configurations.truncate(last);
+        if mutant!("raft.append.aba") {
+            return;
+        }
+        self.durable = self.durable.min(last);
+        self.marks.iter_mut().for_each(|mark| mark.index = mark.index.min(last));
+    }
+
+    /// Puts entries at the end of the log and issues their write. Without entries it makes a cut durable.
+    pub(super) fn append(&mut self, entries: Vec<Entry>, out: &mut Outbox<Action>) {
+        self.save_hard(out);
+        let prev = self.log.last_index();
+        entries.iter().for_each(|entry| self.log.push(entry.clone()));
+        self.learn_configurations(prev.next(), &entries);
+        self.persist(Write::Append { group: self.group, prev, entries }, out);
+        self.mark(self.log.last_index());
+    }
+
+    /// Notes that the log is durable up to `index` once all writes so far are.
+    pub(super) fn mark(&mut self, index: Index) {
+        self.marks.push_back(Mark { writes: self.writes, index });
+    }
+
+    pub(super) fn on_persisted(&mut self, writes: u64, out: &mut Outbox<Action>) {
+        self.persisted = self.persisted.max(writes.min(self.writes));
+        while let Some(mark) = self.marks.front().filter(|mark| mark.writes <= self.persisted) {
+            self.durable = self.durable.max(mark.index);
+            self.marks.pop_front();
+        }
+        self.ask_votes(out);
+        self.try_commit(out);
+    }
+
+    pub(super) fn on_heartbeat(
+        &mut self,
+        from: Replica,
+        commit: Index,
+        round: u64,
+        out: &mut Outbox<Action>,
+    ) {
+        if !self.accept_leader(from, out) {
+            return;
+        }
+        self.send(from, Message::HeartbeatSeen { term: self.term, round }, out);
+        if commit > self.log.last_index() {
+            return self.reject(from, "commits what was never acknowledged", out);
+        }
+        self.advance_commit(commit, out);
+    }
+
+    pub(super) fn advance_commit(&mut self, to: Index, out: &mut Outbox<Action>) {
+        if to <= self.commit {
+            return;
+        }
+        assert!(to <= self.log.last_index(), "only what is in the log is committed");
+        self.uncount(self.commit, to);
+        self.commit = to;
+        out.push(Action::Committed { index: to });
+    }
+
+    /// A durable snapshot covers the log up to `position`. What may go, goes; what a slow follower may still want stays
+    /// within its budget, for without it that follower needs the whole snapshot.
+    pub(super) fn compact(&mut self, position: Position) {
+        if position.index <= self.base.index {
+            return;
+        }
+        assert!(position.index <= self.commit, "a snapshot covers committed entries alone");
+        assert!(self.log.holds(position), "a snapshot is of this log");
+        self.base = position;
+        let floor = self.wanted_after().max(self.log.offset().index);
+        let cut = self.log.retain(position.index, floor, self.config.retained_bytes_max);
+        if let Some(term) = self.log.term_at(cut).filter(|_| cut > self.log.offset().index) {
+            reach!("raft.log.compacted");
+            self.log.compact(Position { term, index: cut });
+            self.configurations.compact(cut);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Linearizable reads without log entries: ReadIndex (6.4), by rounds.
+//!
+//! A read is safe at the commit index of its arrival once a majority confirms that its leader still led afterwards. The
+//! leader numbers its broadcasts of heartbeats; a read waits for a round that began after it arrived, so one round
+//! confirms all reads that wait, and an answer that is late or repeated confirms no round but its own. Every read ends
+//! in `Readable` or `Refused`. No clock is trusted: there are no leases here.
+
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+
+use super::election::State;
+use super::{Action, Message, NUMBER_MAX, Raft, Refused, Replica, Ticket, quorum};
+use crate::id::{GroupId, Index};
+use crate::limits::REQUESTS_PENDING_MAX;
+use crate::machine::Outbox;
+use crate::seed::Seed;
+use crate::time::Instant;
+use crate::{mutant, reach};
+
+/// A read at its leader.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    asker: Asker,
+    /// What must be applied before it is served.
+    index: Index,
+    /// The round that confirms it.
+    round: u64,
+}
+
+/// Who asked.
+#[derive(Clone, Copy, Debug)]
+enum Asker {
+    Here(Ticket),
+    There { replica: Replica, id: u64 },
+}
+
+/// Reads that were sent to the leader.
+#[derive(Clone, Debug)]
+pub(super) struct Forwarded {
+    /// The next read's number. It starts at random in each life: an answer to a read of an earlier life names an older
+    /// index, and must not be taken for the answer to a new one.
+    next: u64,
+    /// In order of their numbers, and so of their deadlines.
+    pending: BTreeMap<u64, (Ticket, Instant)>,
+}
+
+impl Forwarded {
+    pub(super) fn new(seed: &Seed, group: GroupId) -> Self {
+        let first = seed.derive("raft.read", u64::from(group.0)).draw() >> 1;
+        Self { next: first, pending: BTreeMap::new() }
+    }
+
+    /// When the oldest is given up.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.pending.first_key_value().map(|(_, (_, until))| *until)
+    }
+}
+
+impl Raft {
+    /// A client of this node reads.
+    pub(super) fn read(&mut self, ticket: Ticket, out: &mut Outbox<Action>) {
+        match (&self.state, self.leader) {
+            (State::Leader(_), _) => self.await_round(Asker::Here(ticket), out),
+            (_, None) => {
+                out.push(Action::Refused { ticket, why: Refused::NotLeader(None) });
+            }
+            _ if self.forwarded.pending.len() >= REQUESTS_PENDING_MAX => {
+                out.push(Action::Refused { ticket, why: Refused::Busy });
+            }
+            (_, Some(leader)) => {
+                reach!("raft.read.forwarded");
+                let id = self.forwarded.next;
+                self.forwarded.next += 1;
+                let until = self.now + Duration::from_millis(self.config.election_timeout_ms * 2);
+                self.forwarded.pending.insert(id, (ticket, until));
+                self.send(leader, Message::Read { id }, out);
+            }
+        }
+    }
+
+    /// A follower or learner asks on behalf of a client of its own.
+    pub(super) fn on_read(&mut self, replica: Replica, id: u64, out: &mut Outbox<Action>) {
+        if !self.configuration().is_member(replica) {
+            return self.reject(replica, "reads, and is no member", out);
+        }
+        match &self.state {
+            State::Leader(_) => self.await_round(Asker::There { replica, id }, out),
+            _ => self.send(replica, Message::ReadAnswer { id, index: None }, out),
+        }
+    }
+
+    pub(super) fn on_read_answer(
+        &mut self,
+        from: Replica,
+        id: u64,
+        index: Option<Index>,
+        out: &mut Outbox<Action>,
+    ) {
+        if self.leader != Some(from) || index.is_some_and(|index| index.0 > NUMBER_MAX) {
+            return self.reject(from, "answers a read, and does not lead", out);
+        }
+        // A read that was given up, or was answered before.
+        let Some((ticket, _)) = self.forwarded.pending.remove(&id) else { return };
+        out.push(match index {
+            Some(index) => Action::Readable { ticket, index },
+            None => Action::Refused { ticket, why: Refused::LostLeadership },
+        });
+    }
+
+    /// Notes a read, and begins a round if none is under way; else the read waits for the next one.
+    fn await_round(&mut self, asker: Asker, out: &mut Outbox<Action>) {
+        let commit = self.commit;
+        let State::Leader(leader) = &mut self.state else { return };
+        if leader.hands_over() {
+            reach!("raft.read.during_handover");
+            return self.refuse_read(asker, Refused::LostLeadership, out);
+        }
+        if leader.reads.len() >= REQUESTS_PENDING_MAX {
+            return self.refuse_read(asker, Refused::Busy, out);
+        }
+        // What earlier leaders committed ends before this leader's first entry, whether or not it knows how far.
+        let index =
+            if mutant!("raft.read.without_noop") { commit } else { commit.max(leader.noop) };
+        let idle = leader.confirmed == leader.round;
+        let round =
+            if mutant!("raft.read.stale_round") { leader.confirmed } else { leader.round + 1 };
+        leader.reads.push_back(Waiting { asker, index, round });
+        if idle {
+            self.begin_round_for_reads(out);
+        }
+        self.answer_reads(out);
+    }
+
+    /// Begins a round with all members: a heartbeat to each.
+    pub(super) fn begin_round(&mut self, out: &mut Outbox<Action>) {
+        if let State::Leader(leader) = &mut self.state {
+            leader.round += 1;
+        }
+        (0..self.peer_count()).for_each(|at| self.send_heartbeat(at, out));
+        self.confirm_round(out);
+    }
+
+    /// Begins a round with those who count.
+    fn begin_round_for_reads(&mut self, out: &mut Outbox<Action>) {
+        reach!("raft.read.round");
+        if let State::Leader(leader) = &mut self.state {
+            leader.round += 1;
+        }
+        for at in 0..self.peer_count() {
+            let State::Leader(leader) = &self.state else { return };
+            if self.configuration().is_voter(leader.peers[at].replica) {
+                self.send_heartbeat(at, out);
+            }
+        }
+        self.confirm_round(out);
+    }
+
+    /// Looks whether a majority has confirmed another round.
+    pub(super) fn confirm_round(&mut self, out: &mut Outbox<Action>) {
+        let State::Leader(leader) = &self.state else { return };
+        let voters = self.configuration().voters.iter();
+        let confirmed =
+            quorum::reached(voters.map(|voter| {
+                if *voter == self.me { leader.round } else { leader.round_of(*voter) }
+            }));
+        let State::Leader(leader) = &mut self.state else { return };
+        if confirmed <= leader.confirmed {
+            return;
+        }
+        leader.confirmed = confirmed;
+        self.answer_reads(out);
+        let State::Leader(leader) = &self.state else { return };
+        if leader.confirmed == leader.round
+            && leader.reads.back().is_some_and(|read| read.round > leader.round)
+        {
+            self.begin_round_for_reads(out);
+        }
+    }
+
+    /// Answers the reads whose round is confirmed; none before the leader's first entry is committed, for until then
+    /// it does not know all that is.
+    pub(super) fn answer_reads(&mut self, out: &mut Outbox<Action>) {
+        let knows = self.commits_own_term() || mutant!("raft.read.without_noop");
+        if !knows {
+            return;
+        }
+        loop {
+            let State::Leader(leader) = &mut self.state else { return };
+            let confirmed = leader.confirmed;
+            if leader.reads.front().is_none_or(|read| read.round > confirmed) {
+                return;
+            }
+            if let Some(Waiting { asker, index, .. }) = leader.reads.pop_front() {
+                self.answer_read(asker, index, out);
+            }
+        }
+    }
+
+    fn answer_read(&mut self, asker: Asker, index: Index, out: &mut Outbox<Action>) {
+        reach!("raft.read.confirmed");
+        match asker {
+            Asker::Here(ticket) => out.push(Action::Readable { ticket, index }),
+            Asker::There { replica, id } => {
+                self.send(replica, Message::ReadAnswer { id, index: Some(index) }, out);
+                let State::Leader(leader) = &mut self.state else { return };
+                let at = leader.peers.binary_search_by_key(&replica, |peer| peer.replica);
+                if let Ok(at) = at {
+                    leader.peers[at].wanted = leader.peers[at].wanted.max(index);
+                    self.unblock(at, out);
+                }
+            }
+        }
+    }
+
+    fn refuse_read(&mut self, asker: Asker, why: Refused, out: &mut Outbox<Action>) {
+        match asker {
+            Asker::Here(ticket) => out.push(Action::Refused { ticket, why }),
+            Asker::There { replica, id } => {
+                self.send(replica, Message::ReadAnswer { id, index: None }, out);
+            }
+        }
+    }
+
+    /// Refuses all reads that wait here: this leader leads no longer, or is about to.
+    pub(super) fn refuse_reads(&mut self, out: &mut Outbox<Action>) {
+        let State::Leader(leader) = &mut self.state else { return };
+        for read in core::mem::take(&mut leader.reads) {
+            reach!("raft.read.leadership_lost");
+            self.refuse_read(read.asker, Refused::LostLeadership, out);
+        }
+    }
+
+    /// Refuses all reads that were sent to a leader.
+    pub(super) fn refuse_forwarded(&mut self, out: &mut Outbox<Action>) {
+        for (_, (ticket, _)) in core::mem::take(&mut self.forwarded.pending) {
+            out.push(Action::Refused { ticket, why: Refused::LostLeadership });
+        }
+    }
+
+    /// Refuses the reads that were sent to a leader and not answered in time.
+    pub(super) fn expire_forwarded(&mut self, out: &mut Outbox<Action>) {
+        while self.forwarded.deadline().is_some_and(|until| until <= self.now) {
+            reach!("raft.read.timed_out");
+            if let Some((_, (ticket, _))) = self.forwarded.pending.pop_first() {
+                out.push(Action::Refused { ticket, why: Refused::NotLeader(self.leader) });
+            }
+        }
+    }
+}

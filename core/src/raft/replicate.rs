@@ -1,0 +1,457 @@
+//! The leader: entries out, acknowledgements in, and the commit rule (5.3, 5.4.2).
+//!
+//! Appends leave before the leader's own disk has them; that disk is one voter among the others. A batch forms by
+//! itself: what is proposed while a follower's window is full leaves in one append when it opens.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::election::State;
+use super::log::entry_bytes;
+use super::progress::{Flow, Progress};
+use super::read::Waiting;
+use super::{
+    Action, Entry, Message, Payload, Position, Raft, Refused, Replica, Snapshot, Ticket, quorum,
+};
+use crate::digest::Hasher;
+use crate::id::{Index, NodeId};
+use crate::machine::Outbox;
+use crate::time::Instant;
+use crate::{mutant, reach};
+
+/// What only a leader has.
+#[derive(Clone, Debug)]
+pub(super) struct Leader {
+    /// All members but this replica, in their order.
+    pub(super) peers: Vec<Progress>,
+    /// The first entry of this leader's term: nothing before it is committed by counting, and no read is answered
+    /// before it is committed.
+    pub(super) noop: Index,
+    pub(super) heartbeat_at: Instant,
+    /// Group time is this much more than the clock has counted since `since`.
+    time_ms: u64,
+    since: Instant,
+    uncommitted_bytes: usize,
+    /// The last round of heartbeats that was sent, and the last that a majority confirmed.
+    pub(super) round: u64,
+    pub(super) confirmed: u64,
+    /// Reads that wait for a round, oldest first.
+    pub(super) reads: VecDeque<Waiting>,
+    heir: Option<(Replica, Instant)>,
+    /// The snapshot for those who need one, and whether one was asked for.
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(super) capturing: bool,
+}
+
+impl Leader {
+    pub(super) fn peer(&mut self, replica: Replica) -> Option<&mut Progress> {
+        let at = self.peers.binary_search_by_key(&replica, |peer| peer.replica).ok()?;
+        self.peers.get_mut(at)
+    }
+
+    /// A voter's progress; that of a voter who is none of the peers is nothing.
+    fn of<T: Default>(&self, voter: Replica, part: impl Fn(&Progress) -> T) -> T {
+        let at = self.peers.binary_search_by_key(&voter, |peer| peer.replica);
+        at.map_or_else(|_| T::default(), |at| part(&self.peers[at]))
+    }
+
+    pub(super) fn heard(&self, voter: Replica) -> Instant {
+        self.of(voter, |peer| peer.heard)
+    }
+
+    pub(super) fn round_of(&self, voter: Replica) -> u64 {
+        self.of(voter, |peer| peer.round)
+    }
+
+    /// A leader without followers has nothing to tell in time.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.peers.is_empty()).then_some(self.heartbeat_at)
+    }
+
+    /// The voter with the longest log among those who answered lately.
+    pub(super) fn heir(
+        &self,
+        voters: &[Replica],
+        now: Instant,
+        timeout: Duration,
+    ) -> Option<Replica> {
+        let alive =
+            |peer: &&Progress| voters.contains(&peer.replica) && now.since(peer.heard) < timeout;
+        self.peers.iter().filter(alive).max_by_key(|peer| peer.matched).map(|peer| peer.replica)
+    }
+
+    pub(super) fn begin_hand_over(&mut self, heir: Replica, until: Instant) {
+        self.heir = Some((heir, until));
+    }
+
+    pub(super) const fn hands_over(&self) -> bool {
+        self.heir.is_some()
+    }
+
+    /// The heir, if there is one and it has the log up to `last`.
+    pub(super) fn heir_at(&self, last: Index) -> Option<Replica> {
+        let (heir, _) = self.heir?;
+        (self.of(heir, |peer| peer.matched) == last).then_some(heir)
+    }
+
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(self.noop, self.round, self.confirmed, self.uncommitted_bytes as u64));
+        hash.value(&(self.reads.len() as u64, self.heir, self.capturing, self.time_ms));
+        for peer in &self.peers {
+            hash.value(&(peer.replica, peer.matched, peer.next, peer.round, peer.heard));
+        }
+    }
+}
+
+impl Raft {
+    /// Takes office: a first entry of the own term, so that all before it can be committed (§5.4.2, §8).
+    pub(super) fn lead(&mut self, out: &mut Outbox<Action>) {
+        reach!("raft.election.won");
+        let noop = self.log.last_index().next();
+        let fresh = |replica| Progress::new(replica, noop, self.now);
+        let after_commit =
+            self.log.iter().rev().take((self.log.last_index().0 - self.commit.0) as usize);
+        let leader = Leader {
+            peers: self.others().into_iter().map(fresh).collect(),
+            noop,
+            heartbeat_at: self.now + Duration::from_millis(self.config.heartbeat_ms),
+            time_ms: self.log.last_time_ms(),
+            since: self.now,
+            uncommitted_bytes: after_commit.map(entry_bytes).sum(),
+            round: 0,
+            confirmed: 0,
+            reads: VecDeque::new(),
+            heir: None,
+            snapshot: None,
+            capturing: false,
+        };
+        self.state = State::Leader(Box::new(leader));
+        self.set_leader(Some(self.me), out);
+        self.append_own(Payload::Noop, out);
+        self.replicate(out);
+        self.try_commit(out);
+    }
+
+    /// Leaves office: whoever waits for this leader is told.
+    pub(super) fn resign(&mut self, out: &mut Outbox<Action>) {
+        reach!("raft.election.stepped_down");
+        self.refuse_reads(out);
+    }
+
+    /// Appends an entry of this leader's own.
+    pub(super) fn append_own(&mut self, payload: Payload, out: &mut Outbox<Action>) -> Position {
+        let (now, term) = (self.now, self.term);
+        let State::Leader(leader) = &mut self.state else { unreachable!("only a leader appends") };
+        let counted = u64::try_from(now.since(leader.since).as_millis()).unwrap_or(u64::MAX);
+        let time_ms = leader.time_ms.saturating_add(counted);
+        let entry = Entry { term, time_ms, payload };
+        leader.uncommitted_bytes += entry_bytes(&entry);
+        self.append(vec![entry], out);
+        self.log.last()
+    }
+
+    /// Why nothing may be proposed here now.
+    pub(super) fn may_propose(&self) -> Result<(), Refused> {
+        match &self.state {
+            State::Leader(leader) if leader.hands_over() => Err(Refused::NotLeader(None)),
+            State::Leader(_) => Ok(()),
+            _ => Err(Refused::NotLeader(self.leader)),
+        }
+    }
+
+    pub(super) fn propose(&mut self, ticket: Ticket, command: Bytes, out: &mut Outbox<Action>) {
+        let refused = self.may_propose().err().or_else(|| self.is_congested(&command));
+        if let Some(why) = refused {
+            reach!("raft.propose.refused");
+            out.push(Action::Refused { ticket, why });
+            return;
+        }
+        let position = self.append_own(Payload::Command(command), out);
+        out.push(Action::Proposed { ticket, position });
+        self.replicate(out);
+        self.try_commit(out);
+    }
+
+    /// A command larger than the whole budget still passes when nothing else waits.
+    fn is_congested(&self, command: &Bytes) -> Option<Refused> {
+        let State::Leader(leader) = &self.state else { return None };
+        let waiting = leader.uncommitted_bytes;
+        let congested = waiting > 0
+            && waiting.saturating_add(command.len()) > self.config.uncommitted_bytes_max;
+        congested.then_some(Refused::Busy)
+    }
+
+    /// Takes committed entries off the count of uncommitted bytes.
+    pub(super) fn uncount(&mut self, from: Index, to: Index) {
+        let State::Leader(leader) = &mut self.state else { return };
+        for index in from.0 + 1..=to.0 {
+            let bytes = self.log.get(Index(index)).map_or(0, entry_bytes);
+            leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// Follows the active configuration: a new member starts as a probe, a removed one is forgotten.
+    pub(super) fn align_peers(&mut self) {
+        let (others, next, now) = (self.others(), self.log.last_index(), self.now);
+        let State::Leader(leader) = &mut self.state else { return };
+        leader.peers.retain(|peer| others.binary_search(&peer.replica).is_ok());
+        for replica in others {
+            if let Err(at) = leader.peers.binary_search_by_key(&replica, |peer| peer.replica) {
+                leader.peers.insert(at, Progress::new(replica, next, now));
+            }
+        }
+    }
+
+    /// Sends to all followers what their windows let through.
+    pub(super) fn replicate(&mut self, out: &mut Outbox<Action>) {
+        for at in 0..self.peer_count() {
+            self.replicate_to(at, out);
+        }
+    }
+
+    pub(super) fn peer_count(&self) -> usize {
+        match &self.state {
+            State::Leader(leader) => leader.peers.len(),
+            _ => 0,
+        }
+    }
+
+    fn replicate_to(&mut self, at: usize, out: &mut Outbox<Action>) {
+        loop {
+            let State::Leader(leader) = &self.state else { return };
+            let peer = &leader.peers[at];
+            let probing = matches!(peer.flow, Flow::Probe { .. });
+            let worth = probing || peer.next <= self.log.last_index();
+            if !worth || !peer.open(self.config.inflight_max) {
+                return;
+            }
+            let (next, bytes) = (peer.next, self.config.append_bytes_max);
+            self.send_append(at, next, bytes, out);
+        }
+    }
+
+    /// Sends entries from `next` on, or the snapshot that replaces them.
+    fn send_append(&mut self, at: usize, next: Index, bytes: usize, out: &mut Outbox<Action>) {
+        let (term, commit) = (self.term, self.commit);
+        let State::Leader(leader) = &mut self.state else { return };
+        let index = next.prev();
+        let Some(prev_term) = self.log.term_at(index) else {
+            return self.begin_transfer(at, out);
+        };
+        let entries = if bytes == 0 { Vec::new() } else { self.log.slice(next, bytes) };
+        let peer = &mut leader.peers[at];
+        if bytes > 0 {
+            peer.sent(Index(index.0 + entries.len() as u64));
+        }
+        peer.commit_sent = peer.commit_sent.max(commit);
+        let (to, prev) = (peer.replica, Position { term: prev_term, index });
+        self.send(to, Message::Append { term, prev, commit, entries }, out);
+    }
+
+    pub(super) fn on_appended(
+        &mut self,
+        from: Replica,
+        matched: Position,
+        out: &mut Outbox<Action>,
+    ) {
+        let State::Leader(leader) = &mut self.state else { return };
+        // What is gone from the log is committed, so any member's word for it is good.
+        let ours = matched.index <= self.log.last_index()
+            && self.log.term_at(matched.index).is_none_or(|term| term == matched.term);
+        let Some(peer) = leader.peer(from).filter(|_| ours) else {
+            return self.reject(from, "acknowledges what it was never sent", out);
+        };
+        peer.heard = self.now;
+        peer.acknowledge(matched.index);
+        self.try_commit(out);
+        self.after_progress(from, out);
+    }
+
+    /// Sends what an answer made room for.
+    fn after_progress(&mut self, from: Replica, out: &mut Outbox<Action>) {
+        let State::Leader(leader) = &mut self.state else { return };
+        let Ok(at) = leader.peers.binary_search_by_key(&from, |peer| peer.replica) else { return };
+        self.replicate_to(at, out);
+        self.unblock(at, out);
+        self.try_hand_over(out);
+        self.forget_snapshot();
+    }
+
+    pub(super) fn on_conflict(
+        &mut self,
+        from: Replica,
+        refused: Index,
+        hint: Position,
+        out: &mut Outbox<Action>,
+    ) {
+        let State::Leader(leader) = &mut self.state else { return };
+        if refused > self.log.last_index() || hint.index >= refused {
+            return self.reject(from, "refuses what it was never sent", out);
+        }
+        let Some(peer) = leader.peer(from) else {
+            return self.reject(from, "answers, and is no member", out);
+        };
+        peer.heard = self.now;
+        let current = match &peer.flow {
+            Flow::Probe { .. } => refused == peer.next.prev(),
+            Flow::Replicate { .. } => refused > peer.matched,
+            Flow::Snapshot(_) => false,
+        };
+        if !current {
+            reach!("raft.conflict.late");
+            return;
+        }
+        // Of the follower's terms that could be shared, the last that this log has as well: a term at a time, not an
+        // entry at a time.
+        // What ends before this log begins shares nothing that is still here, and gets a snapshot.
+        let shared =
+            if hint.index < self.log.offset().index { hint } else { self.log.last_within(hint) };
+        reach!("raft.conflict.backtracked");
+        peer.probe(shared.index.next());
+        self.after_progress(from, out);
+    }
+
+    pub(super) fn commits_own_term(&self) -> bool {
+        matches!(&self.state, State::Leader(leader) if self.commit >= leader.noop)
+    }
+
+    /// Commits what a majority has durably, if it is of this leader's term; what precedes it is committed with it. An
+    /// entry of an older term on a majority of disks may still be replaced (figure 8).
+    pub(super) fn try_commit(&mut self, out: &mut Outbox<Action>) {
+        let State::Leader(leader) = &self.state else { return };
+        let own = self.own_durable();
+        let voters = self.configuration().voters.iter();
+        let matched = voters.map(|voter| {
+            if *voter == self.me { own } else { leader.of(*voter, |peer| peer.matched) }
+        });
+        let reached = quorum::reached(matched);
+        if reached <= self.commit {
+            return;
+        }
+        if self.log.term_at(reached) != Some(self.term) && !mutant!("raft.commit.old_term") {
+            reach!("raft.commit.old_term_waits");
+            return;
+        }
+        self.advance_commit(reached, out);
+        self.answer_reads(out);
+        for at in 0..self.peer_count() {
+            self.unblock(at, out);
+        }
+    }
+
+    /// Tells a follower of a commit at once if one of its reads waits for it; others learn it with what comes next.
+    pub(super) fn unblock(&mut self, at: usize, out: &mut Outbox<Action>) {
+        let State::Leader(leader) = &self.state else { return };
+        let peer = &leader.peers[at];
+        let known = self.commit.min(peer.matched);
+        if peer.wanted > peer.commit_sent && known >= peer.wanted {
+            reach!("raft.commit.unblocks");
+            self.send_heartbeat(at, out);
+        }
+    }
+
+    pub(super) fn send_heartbeat(&mut self, at: usize, out: &mut Outbox<Action>) {
+        let (term, committed) = (self.term, self.commit);
+        let State::Leader(leader) = &mut self.state else { return };
+        let round = leader.round;
+        let peer = &mut leader.peers[at];
+        let commit = committed.min(peer.matched);
+        peer.commit_sent = peer.commit_sent.max(commit);
+        let to = peer.replica;
+        self.send(to, Message::Heartbeat { term, commit, round }, out);
+    }
+
+    pub(super) fn on_heartbeat_due(&mut self, out: &mut Outbox<Action>) {
+        if !self.check_quorum(out) {
+            return;
+        }
+        let (now, every) = (self.now, Duration::from_millis(self.config.heartbeat_ms));
+        if let State::Leader(leader) = &mut self.state {
+            leader.heartbeat_at = now + every;
+            if leader.heir.is_some_and(|(_, until)| until <= now) {
+                reach!("raft.handover.expired");
+                leader.heir = None;
+            }
+        }
+        self.begin_round(out);
+        self.try_hand_over(out);
+    }
+
+    pub(super) fn on_heartbeat_seen(
+        &mut self,
+        from: Replica,
+        round: u64,
+        out: &mut Outbox<Action>,
+    ) {
+        let (now, every) = (self.now, Duration::from_millis(self.config.heartbeat_ms));
+        let State::Leader(leader) = &mut self.state else { return };
+        if round > leader.round {
+            return self.reject(from, "confirms a round that never was", out);
+        }
+        let Some(peer) = leader.peer(from) else {
+            return self.reject(from, "answers, and is no member", out);
+        };
+        peer.heard = now;
+        peer.round = peer.round.max(round);
+        // Reads make rounds of their own: the follower's progress is looked at once in a heartbeat only.
+        let due = peer.check_at <= now;
+        let stuck = due && !peer.advanced;
+        if due {
+            (peer.check_at, peer.advanced) = (now + every, false);
+        }
+        self.confirm_round(out);
+        if stuck {
+            self.nudge(from, out);
+        }
+    }
+
+    /// A follower that answers and makes no progress: something to it, or from it, was lost.
+    fn nudge(&mut self, from: Replica, out: &mut Outbox<Action>) {
+        let last = self.log.last_index();
+        let State::Leader(leader) = &mut self.state else { return };
+        let Ok(at) = leader.peers.binary_search_by_key(&from, |peer| peer.replica) else { return };
+        let peer = &mut leader.peers[at];
+        let (matched, next) = (peer.matched, peer.next);
+        match &mut peer.flow {
+            Flow::Probe { paused } => {
+                *paused = false;
+                self.replicate_to(at, out);
+            }
+            Flow::Replicate { .. } if matched < last => {
+                // Asks for the entry before the next one: a hole shows as a conflict, a slow disk as nothing.
+                reach!("raft.append.hole_probed");
+                self.send_append(at, next, 0, out);
+            }
+            Flow::Replicate { .. } => {}
+            Flow::Snapshot(_) => self.resume_transfer(at, out),
+        }
+    }
+
+    pub(super) fn on_unreachable(&mut self, node: NodeId, out: &mut Outbox<Action>) {
+        if self.leader.is_some_and(|leader| leader.node == node) {
+            self.refuse_forwarded(out);
+        }
+        let State::Leader(leader) = &mut self.state else { return };
+        for peer in leader.peers.iter_mut().filter(|peer| peer.replica.node == node) {
+            if matches!(peer.flow, Flow::Replicate { .. }) {
+                peer.probe(peer.matched.next());
+            }
+        }
+    }
+
+    /// Entries after this index are still wanted by a follower of this leader; any might be by one of the next leader.
+    pub(super) fn wanted_after(&self) -> Index {
+        match &self.state {
+            State::Leader(leader) => {
+                leader.peers.iter().map(Progress::floor).min().unwrap_or(self.base.index)
+            }
+            _ => Index(0),
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! State instead of entries, for a follower whose entries are gone (§7), in chunks.
+//!
+//! The leader offers; the receiver answers with how many bytes it holds durably, and gets what follows. So a transfer
+//! resumes wherever it broke off, and a receiver that forgot it in a restart says so and is offered again. The bytes are
+//! the state machine's; nothing here looks inside. When a snapshot is captured for the log's sake is the node's decision.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::election::State;
+use super::progress::{Flow, Transfer};
+use super::{Action, Header, Message, NUMBER_MAX, Position, Raft, Replica, Snapshot};
+use crate::digest::{Digest, Hasher};
+use crate::id::{GroupId, Index, Owner};
+use crate::limits::CHUNK_BYTES_MAX;
+use crate::machine::Outbox;
+use crate::wal::{SnapshotId, Write};
+use crate::{mutant, reach};
+
+/// Bytes sent ahead of what the receiver holds: enough to keep its disk busy, little enough to give up.
+const WINDOW_BYTES: u64 = 4 * CHUNK_BYTES_MAX as u64;
+
+/// Pieces of one snapshot, so that a sender of tiny ones cannot make the receiver's lists outgrow its bytes.
+const PIECES_MAX: usize = 65_536;
+
+/// A snapshot on its way in.
+#[derive(Clone, Debug)]
+pub(super) struct Incoming {
+    header: Header,
+    id: SnapshotId,
+    chunks: Vec<Bytes>,
+    held: u64,
+    sha: Sha256,
+}
+
+/// The name of the side file of a received snapshot: the same for the same snapshot, so that a transfer that starts over
+/// writes the same bytes to the same file. Its highest bit is set; names that a node gives to its own snapshots have it
+/// clear.
+#[must_use]
+pub fn snapshot_id(group: GroupId, position: Position, digest: Digest) -> SnapshotId {
+    let mut hash = Hasher::new();
+    hash.value(&(group, position, digest));
+    SnapshotId(1 << 63 | hash.finish().short())
+}
+
+impl Snapshot {
+    /// The snapshot's length in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+
+    /// The bytes from `offset` to the end of their chunk; `None` at the end.
+    fn piece(&self, offset: u64) -> Option<Bytes> {
+        let mut skip = offset;
+        for chunk in &self.chunks {
+            if skip < chunk.len() as u64 {
+                return Some(chunk.slice(skip as usize..));
+            }
+            skip -= chunk.len() as u64;
+        }
+        None
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            position: self.position,
+            time_ms: self.time_ms,
+            configuration: self.configuration.clone(),
+            digest: self.digest,
+            length: self.length(),
+        }
+    }
+}
+
+impl Incoming {
+    fn new(group: GroupId, header: Header) -> Self {
+        let id = snapshot_id(group, header.position, header.digest);
+        Self { header, id, chunks: Vec::new(), held: 0, sha: Sha256::new() }
+    }
+
+    const fn is_complete(&self) -> bool {
+        self.held == self.header.length
+    }
+}
+
+/// Why an offer cannot come from an honest leader.
+fn malformed(header: &Header, term: crate::id::Term) -> Option<&'static str> {
+    let Header { position, configuration, length, .. } = header;
+    let impossible = position.index == Index(0)
+        || position.index.0 > NUMBER_MAX
+        || position.term > term
+        || *length > NUMBER_MAX
+        || !configuration.is_valid();
+    impossible.then_some("offers an impossible snapshot")
+}
+
+/// The leader's half.
+impl Raft {
+    /// A follower's next entry is gone: it needs a snapshot.
+    pub(super) fn begin_transfer(&mut self, at: usize, out: &mut Outbox<Action>) {
+        let oldest = self.log.offset().index;
+        let State::Leader(leader) = &mut self.state else { return };
+        reach!("raft.snapshot.needed");
+        // A snapshot that the log no longer continues would only be followed by another.
+        let usable = leader.snapshot.clone().filter(|known| known.position.index >= oldest);
+        leader.snapshot = usable.clone();
+        leader.peers[at].flow = Flow::Snapshot(Transfer { snapshot: usable, held: None, sent: 0 });
+        let wanted = leader.snapshot.is_none() && !leader.capturing;
+        leader.capturing |= wanted;
+        if wanted {
+            out.push(Action::Capture);
+        }
+        self.resume_transfer(at, out);
+    }
+
+    /// The node captured the state.
+    pub(super) fn on_captured(&mut self, snapshot: Arc<Snapshot>, out: &mut Outbox<Action>) {
+        let position = snapshot.position;
+        let usable = position.index <= self.commit && self.log.holds(position);
+        let State::Leader(leader) = &mut self.state else { return };
+        leader.capturing = false;
+        if usable {
+            leader.snapshot = Some(snapshot);
+        }
+        for at in 0..self.peer_count() {
+            let State::Leader(leader) = &self.state else { return };
+            if let Flow::Snapshot(Transfer { snapshot: None, .. }) = leader.peers[at].flow {
+                self.begin_transfer(at, out);
+            }
+        }
+    }
+
+    /// Offers the snapshot, once more or for the first time.
+    pub(super) fn resume_transfer(&mut self, at: usize, out: &mut Outbox<Action>) {
+        let term = self.term;
+        let State::Leader(leader) = &mut self.state else { return };
+        let peer = &mut leader.peers[at];
+        let Flow::Snapshot(transfer) = &mut peer.flow else { return };
+        let Some(snapshot) = &transfer.snapshot else { return };
+        (transfer.held, transfer.sent) = (None, 0);
+        let (to, header) = (peer.replica, snapshot.header());
+        self.send(to, Message::Offer { term, header }, out);
+    }
+
+    /// The receiver says how much it holds.
+    pub(super) fn on_held(
+        &mut self,
+        from: Replica,
+        position: Position,
+        bytes: Option<u64>,
+        out: &mut Outbox<Action>,
+    ) {
+        let now = self.now;
+        let State::Leader(leader) = &mut self.state else { return };
+        let Ok(at) = leader.peers.binary_search_by_key(&from, |peer| peer.replica) else {
+            return self.reject(from, "answers, and is no member", out);
+        };
+        let peer = &mut leader.peers[at];
+        peer.heard = now;
+        let Flow::Snapshot(transfer) = &mut peer.flow else { return };
+        let Some(snapshot) = transfer.snapshot.as_ref().filter(|s| s.position == position) else {
+            return;
+        };
+        let Some(bytes) = bytes else {
+            if transfer.held.is_some() {
+                reach!("raft.snapshot.receiver_forgot");
+                self.resume_transfer(at, out);
+            }
+            return;
+        };
+        if bytes > snapshot.length() {
+            return self.reject(from, "holds more than it was sent", out);
+        }
+        peer.advanced |= transfer.held.is_none_or(|held| bytes > held);
+        transfer.held = transfer.held.max(Some(bytes));
+        transfer.sent = transfer.sent.max(bytes);
+        self.send_chunks(at, out);
+    }
+
+    /// Sends chunks until the window is full.
+    fn send_chunks(&mut self, at: usize, out: &mut Outbox<Action>) {
+        loop {
+            let term = self.term;
+            let State::Leader(leader) = &mut self.state else { return };
+            let peer = &mut leader.peers[at];
+            let Flow::Snapshot(transfer) = &mut peer.flow else { return };
+            let Some((snapshot, held)) = transfer.snapshot.as_ref().zip(transfer.held) else {
+                return;
+            };
+            let (position, offset) = (snapshot.position, transfer.sent);
+            let Some(data) = snapshot.piece(offset).filter(|_| offset < held + WINDOW_BYTES) else {
+                return;
+            };
+            transfer.sent += data.len() as u64;
+            let to = peer.replica;
+            self.send(to, Message::Chunk { term, position, offset, data }, out);
+        }
+    }
+
+    /// Frees the snapshot when nobody needs it.
+    pub(super) fn forget_snapshot(&mut self) {
+        let State::Leader(leader) = &mut self.state else { return };
+        if leader.snapshot.is_some()
+            && !leader.peers.iter().any(|peer| matches!(peer.flow, Flow::Snapshot(_)))
+        {
+            leader.snapshot = None;
+        }
+    }
+}
+
+/// The receiver's half.
+impl Raft {
+    pub(super) fn on_offer(&mut self, from: Replica, header: Header, out: &mut Outbox<Action>) {
+        if let Some(why) = malformed(&header, self.term) {
+            return self.reject(from, why, out);
+        }
+        if !self.accept_leader(from, out) || self.has(from, header.position, out) {
+            return;
+        }
+        if self.incoming.as_ref().is_none_or(|known| known.header != header) {
+            if self.incoming.is_some() {
+                reach!("raft.snapshot.superseded");
+            }
+            self.incoming = Some(Incoming::new(self.group, header));
+        } else {
+            reach!("raft.snapshot.resumed");
+        }
+        self.acknowledge_chunks(from, out);
+    }
+
+    pub(super) fn on_chunk(
+        &mut self,
+        from: Replica,
+        position: Position,
+        offset: u64,
+        data: Bytes,
+        out: &mut Outbox<Action>,
+    ) {
+        if data.is_empty() || data.len() > CHUNK_BYTES_MAX {
+            return self.reject(from, "a chunk of impossible length", out);
+        }
+        if !self.accept_leader(from, out) || self.has(from, position, out) {
+            return;
+        }
+        let incoming = self.incoming.as_mut().filter(|known| known.header.position == position);
+        let Some(incoming) = incoming else {
+            reach!("raft.snapshot.unknown_offer");
+            let answer = Message::Held { term: self.term, position, bytes: None };
+            return self.send(from, answer, out);
+        };
+        if offset == incoming.held {
+            let room = incoming.header.length - incoming.held;
+            if data.len() as u64 > room || incoming.chunks.len() >= PIECES_MAX {
+                return self.reject(from, "more bytes than were offered", out);
+            }
+            incoming.held += data.len() as u64;
+            incoming.sha.update(&data);
+            incoming.chunks.push(data.clone());
+            let write = Write::Chunk { snapshot: incoming.id, offset, data };
+            self.persist(write, out);
+        }
+        self.acknowledge_chunks(from, out);
+    }
+
+    /// Whether the log reaches the snapshot without it; then the leader is told so.
+    fn has(&mut self, from: Replica, position: Position, out: &mut Outbox<Action>) -> bool {
+        if mutant!("raft.snapshot.stale_installed") {
+            return false;
+        }
+        let committed = position.index <= self.commit;
+        if !committed && !self.log.holds(position) {
+            return false;
+        }
+        if self.log.term_at(position.index).is_some_and(|term| term != position.term) {
+            self.reject(from, "a snapshot that contradicts a committed entry", out);
+            return true;
+        }
+        reach!("raft.snapshot.not_needed");
+        self.incoming = None;
+        // A snapshot covers committed entries alone, and this is the entry that it ends with.
+        self.advance_commit(position.index, out);
+        self.send(from, Message::Appended { term: self.term, matched: position }, out);
+        true
+    }
+
+    fn acknowledge_chunks(&mut self, from: Replica, out: &mut Outbox<Action>) {
+        let Some(incoming) = self.incoming.take() else { return };
+        if !incoming.is_complete() {
+            let (position, bytes) = (incoming.header.position, Some(incoming.held));
+            self.incoming = Some(incoming);
+            return self.send(from, Message::Held { term: self.term, position, bytes }, out);
+        }
+        let digest = Digest(incoming.sha.clone().finalize().into());
+        if digest != incoming.header.digest {
+            reach!("raft.snapshot.corrupt");
+            return self.reject(from, "a snapshot whose digest is another", out);
+        }
+        let position = incoming.header.position;
+        self.install(incoming, out);
+        self.send(from, Message::Appended { term: self.term, matched: position }, out);
+    }
+
+    /// Replaces the log by a complete snapshot.
+    fn install(&mut self, incoming: Incoming, out: &mut Outbox<Action>) {
+        reach!("raft.snapshot.installed");
+        let Incoming { header, id, chunks, .. } = incoming;
+        let Header { position, time_ms, configuration, digest, length } = header;
+        if self.log.last_index() >= position.index && position.index > self.commit {
+            // Entries from the snapshot's last one on are of an abandoned leader. They go before the snapshot's record
+            // is written: a crash between the two must not leave them after it. Those before it stay until then, for
+            // some of them may be committed and counted on.
+            self.truncate(position.index.prev());
+            self.append(Vec::new(), out);
+        }
+        self.save_hard(out);
+        let owner = Owner::Group(self.group);
+        let (snapshot, record) = (id, configuration.clone());
+        self.persist(
+            Write::Snapshot {
+                owner,
+                snapshot,
+                length,
+                position,
+                time_ms,
+                configuration: record,
+                digest,
+            },
+            out,
+        );
+        self.log.reset(position, time_ms);
+        let counted = self.configurations.counts_me();
+        self.configurations.install(position.index, configuration.clone());
+        if self.configurations.counts_me() && !counted {
+            self.arm_election();
+        }
+        self.mark(position.index);
+        (self.commit, self.base) = (position.index, position);
+        let snapshot = Snapshot { position, time_ms, configuration, digest, chunks };
+        out.push(Action::Install { snapshot: Arc::new(snapshot) });
+    }
+}

@@ -1,0 +1,192 @@
+//! Which handler takes an event, and what a message's term does to this replica before (§5.1).
+//!
+//! This is where an outsider is told from a member and a hostile number from an honest one. No protocol is decided here.
+
+use super::election::State;
+use super::{Action, Event, Message, NUMBER_MAX, Raft, Replica};
+use crate::id::Term;
+use crate::machine::Outbox;
+use crate::time::{Instant, earlier};
+use crate::{mutant, reach};
+
+impl Raft {
+    /// Arms the timers at the first step.
+    pub(super) fn start(&mut self) {
+        if self.started {
+            return;
+        }
+        self.started = true;
+        self.arm_election();
+        if self.configuration().voters == [self.me] {
+            // Nobody else could lead: there is nothing to wait for.
+            self.election_at = self.now;
+        }
+    }
+
+    /// Does what is due by now.
+    pub(super) fn on_time(&mut self, out: &mut Outbox<Action>) {
+        self.expire_forwarded(out);
+        match &self.state {
+            State::Leader(leader) if leader.heartbeat_at <= self.now => self.on_heartbeat_due(out),
+            State::Leader(_) => {}
+            _ if self.configurations.counts_me() && self.election_at <= self.now => {
+                self.ask_pre_votes(out);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let own = match &self.state {
+            State::Leader(leader) => leader.deadline(),
+            _ => self.configurations.counts_me().then_some(self.election_at),
+        };
+        earlier(own, self.forwarded.deadline())
+    }
+
+    pub(super) fn on_event(&mut self, event: Event, out: &mut Outbox<Action>) {
+        match event {
+            Event::Tick => {}
+            Event::Received { from, message } => self.receive(from, message, out),
+            Event::Unreachable { peer } => self.on_unreachable(peer, out),
+            Event::Persisted { writes } => self.on_persisted(writes, out),
+            Event::Propose { ticket, command } => self.propose(ticket, command, out),
+            Event::Read { ticket } => self.read(ticket, out),
+            Event::Reconfigure { ticket, change } => self.reconfigure(ticket, change, out),
+            Event::Captured { snapshot } => self.on_captured(snapshot, out),
+            Event::Compact { position } => self.compact(position),
+            Event::HandOver => self.hand_over(out),
+        }
+    }
+
+    /// Says once at the end of a step what changed for others.
+    pub(super) fn announce(&mut self, out: &mut Outbox<Action>) {
+        let (role, term, leader) = (self.role(), self.term, self.leader);
+        if self.announced != (role, term, leader) {
+            self.announced = (role, term, leader);
+            out.push(Action::Role { role, term, leader });
+        }
+    }
+
+    fn receive(&mut self, from: Replica, message: Message, out: &mut Outbox<Action>) {
+        if from == self.me {
+            return self.reject(from, "claims to be this very replica", out);
+        }
+        if let Some(term) = message.term() {
+            if term.0 > NUMBER_MAX {
+                return self.reject(from, "a term that no group can reach", out);
+            }
+            if !self.settle_term(from, term, &message, out) {
+                return;
+            }
+        }
+        self.dispatch(from, message, out);
+    }
+
+    fn dispatch(&mut self, from: Replica, message: Message, out: &mut Outbox<Action>) {
+        match message {
+            Message::PreVote { term, last } => self.on_pre_vote(from, term, last, out),
+            Message::PreVoted { term, granted } => self.on_pre_voted(from, term, granted, out),
+            Message::Vote { last, .. } => self.on_vote(from, last, out),
+            Message::Voted { granted, .. } => self.on_voted(from, granted, out),
+            Message::Append { prev, commit, entries, .. } => {
+                self.on_append(from, prev, commit, entries, out);
+            }
+            Message::Appended { matched, .. } => self.on_appended(from, matched, out),
+            Message::Conflict { refused, hint, .. } => self.on_conflict(from, refused, hint, out),
+            Message::Heartbeat { commit, round, .. } => self.on_heartbeat(from, commit, round, out),
+            Message::HeartbeatSeen { round, .. } => self.on_heartbeat_seen(from, round, out),
+            // Only its term matters, and that is settled.
+            Message::Stale { .. } => {}
+            Message::Offer { header, .. } => self.on_offer(from, header, out),
+            Message::Chunk { position, offset, data, .. } => {
+                self.on_chunk(from, position, offset, data, out);
+            }
+            Message::Held { position, bytes, .. } => self.on_held(from, position, bytes, out),
+            Message::TimeoutNow { .. } => self.on_timeout_now(from, out),
+            Message::Read { id } => self.on_read(from, id, out),
+            Message::ReadAnswer { id, index } => self.on_read_answer(from, id, index, out),
+        }
+    }
+
+    /// Compares a message's term with ours. False when that is all there is to do.
+    fn settle_term(
+        &mut self,
+        from: Replica,
+        term: Term,
+        message: &Message,
+        out: &mut Outbox<Action>,
+    ) -> bool {
+        if term == self.term {
+            return true;
+        }
+        if term < self.term {
+            self.answer_the_past(from, message, out);
+            return false;
+        }
+        match message {
+            // A pre-vote speaks of a term that nobody has entered.
+            Message::PreVote { .. } | Message::PreVoted { granted: true, .. } => true,
+            Message::Vote { last, handed_over, .. } => {
+                if self.leader_is_fresh() && !handed_over {
+                    reach!("raft.vote.disruption_ignored");
+                    return false;
+                }
+                if !self.may_campaign(from, *last) {
+                    self.reject(from, "asks for votes, and is no voter", out);
+                    return false;
+                }
+                self.enter_term(term, None, out);
+                true
+            }
+            Message::Append { .. }
+            | Message::Heartbeat { .. }
+            | Message::Offer { .. }
+            | Message::Chunk { .. }
+            | Message::TimeoutNow { .. } => {
+                if mutant!("raft.term.bumped_by_heartbeat")
+                    && matches!(self.state, State::Leader(_))
+                {
+                    self.term = term;
+                    return false;
+                }
+                self.enter_term(term, Some(from), out);
+                true
+            }
+            // An answer from a later term deposes a leader, so it must come from a member.
+            _ if self.configuration().is_member(from) => {
+                reach!("raft.term.later_answer");
+                self.enter_term(term, None, out);
+                false
+            }
+            _ => {
+                self.reject(from, "answers, and is no member", out);
+                false
+            }
+        }
+    }
+
+    /// Tells a leader or candidate of the past which term it is. Answers of the past are late, and dropped.
+    fn answer_the_past(&mut self, from: Replica, message: &Message, out: &mut Outbox<Action>) {
+        let term = self.term;
+        let answer = match message {
+            Message::PreVote { .. } => Message::PreVoted { term, granted: false },
+            Message::Vote { .. } => Message::Voted { term, granted: false },
+            Message::Append { .. }
+            | Message::Heartbeat { .. }
+            | Message::Offer { .. }
+            | Message::Chunk { .. }
+            | Message::TimeoutNow { .. } => {
+                reach!("raft.term.stale_leader");
+                Message::Stale { term }
+            }
+            _ => return,
+        };
+        self.send(from, answer, out);
+    }
+
+    pub(super) fn reject(&self, from: Replica, why: &'static str, out: &mut Outbox<Action>) {
+        reach!("raft.message.rejected");
+        out.push(Action::Rejected { from, why });
+    }
+}

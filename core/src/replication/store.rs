@@ -1,0 +1,574 @@
+//! The state of one shard: live elements, and the context of all dots ever seen.
+//!
+//! An element is one edit of one write; its identity is (dot, edit). There are no tombstones: a dot that is in the
+//! context and not live is dead, and stays dead. A removal is a write whose dot enters the context and whose victims are
+//! dropped. Seen as a set of (element, seen) pairs this is a join semilattice: of two replicas that both saw an element
+//! it is live only if live in both, and an element that one has not seen is taken as the other has it.
+//!
+//! A victim that has not arrived is *doomed*: its dot does not enter the context, since its write may have other
+//! elements; when it arrives, what is doomed of it is dead at once. So a lost write leaves a gap for anti-entropy to
+//! fill, and never a claim.
+//!
+//! In a discarding shard the losers of the LWW order at one place are dropped as soon as they meet. That order extends
+//! happens-before, so whatever order writes arrive in, the same one survives.
+//!
+//! No messages, no clocks and no records here: this is what they all act upon.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, Hasher};
+use crate::id::{Actor, Dot, ShardId};
+use crate::limits::{DOOMED_MAX, SHARD_ACTORS_MAX};
+use crate::{mutant, reach};
+
+use super::context::{Dots, Ranges};
+use super::delta::{self, Act, Author, Deed, Scope};
+use super::fingerprint::Fingerprints;
+use super::mask::Mask;
+use super::path;
+use super::register;
+
+/// What a live write costs in memory beside its bytes: its entry in the table, its fingerprints.
+const WRITE_BYTES: u64 = 160;
+/// What a place costs in memory beside its bytes.
+const PLACE_BYTES: u64 = 72;
+
+/// A dot inside a shard: the actor's number there, and the sequence number.
+pub(super) type At = (u32, u64);
+
+/// One live edit of one write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Element {
+    /// Its author's number in this shard.
+    pub(super) actor: u32,
+    /// Which edit of the write.
+    pub(super) edit: u16,
+    /// Which write.
+    pub(super) seq: u64,
+}
+
+impl Element {
+    /// The write that it is a part of.
+    pub(super) const fn at(&self) -> At {
+        (self.actor, self.seq)
+    }
+}
+
+/// A write with at least one live element.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    /// As its author made it.
+    pub(super) sealed: Bytes,
+    /// Which of its elements are live.
+    pub(super) mask: Mask,
+    /// Its stamp.
+    pub(super) stamp: u64,
+    /// Whether no element of it has died.
+    pub(super) whole: bool,
+}
+
+impl Live {
+    /// What stands for it in fingerprints: its hash, or its hash with the mask once an element died.
+    pub(super) fn leaf(&self) -> Digest {
+        let hash = delta::hash_of(&self.sealed);
+        if self.whole {
+            return hash;
+        }
+        let mut hasher = Hasher::new();
+        hasher.bytes(&hash.0);
+        self.mask.words().for_each(|word| hasher.number(word));
+        hasher.finish()
+    }
+}
+
+/// What was superseded of a write that has not arrived.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Doom {
+    /// One element.
+    Edit(u16),
+    /// All elements in a place or range.
+    Scope {
+        /// The place, or what all places begin with.
+        place: Vec<u8>,
+        /// Whether it is a beginning.
+        all: bool,
+    },
+}
+
+impl Doom {
+    fn takes(&self, edit: u16, place: &[u8]) -> bool {
+        match self {
+            Self::Edit(doomed) => *doomed == edit,
+            Self::Scope { place: scope, all } => {
+                if *all {
+                    place.starts_with(scope)
+                } else {
+                    place == scope
+                }
+            }
+        }
+    }
+}
+
+/// What one instant of a peer teaches beyond the writes that it sent: to be applied when all of those are held.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Join {
+    /// Dots to cover.
+    pub(super) context: Dots,
+    /// Dots not covered of which parts are dead.
+    pub(super) doomed: Vec<(Dot, Doom)>,
+    /// Live writes here of which no more than this is live.
+    pub(super) deaths: Vec<(Dot, Mask)>,
+}
+
+impl Join {
+    /// Whether it teaches nothing.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.context.is_empty() && self.doomed.is_empty() && self.deaths.is_empty()
+    }
+}
+
+/// What became of a write.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// It is new, and its dot is in the context now. The mask is there when less than all of it lives.
+    New(Option<Mask>),
+    /// Its dot was in the context.
+    Known,
+    /// Its dot was in the context, with other bytes.
+    Equivocation,
+    /// The shard knows as many actors as it may.
+    Full,
+}
+
+/// The elements at one place; mostly one.
+#[derive(Clone, Debug)]
+enum Held {
+    One(Element),
+    Many(Vec<Element>),
+}
+
+impl Held {
+    fn as_slice(&self) -> &[Element] {
+        match self {
+            Self::One(element) => core::slice::from_ref(element),
+            Self::Many(elements) => elements,
+        }
+    }
+}
+
+/// One shard.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shard {
+    /// Which.
+    pub(super) id: ShardId,
+    /// Whether LWW losers are dropped.
+    pub(super) discard: bool,
+    /// The live writes.
+    pub(super) live: BTreeMap<At, Live>,
+    /// Writes stamped too far ahead, by stamp: held durably, not seen.
+    pub(super) waiting: BTreeMap<(u64, Dot), Bytes>,
+    /// The greatest stamp seen.
+    pub(super) stamp: u64,
+    /// The sums over the live writes.
+    pub(super) prints: Fingerprints,
+    actors: Vec<Actor>,
+    numbers: BTreeMap<Actor, u32>,
+    context: Vec<Ranges>,
+    index: BTreeMap<Box<[u8]>, Held>,
+    doomed: BTreeMap<At, BTreeSet<Doom>>,
+    bytes: u64,
+}
+
+impl Shard {
+    /// An empty shard.
+    pub(super) fn new(id: ShardId) -> Self {
+        Self { id, ..Self::default() }
+    }
+
+    /// Bytes of memory that grow with what it holds.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The actor's number here, if it is known.
+    pub(super) fn number(&self, actor: &Actor) -> Option<u32> {
+        self.numbers.get(actor).copied()
+    }
+
+    /// The actor with a number of this shard.
+    pub(super) fn actor(&self, number: u32) -> Actor {
+        self.actors[number as usize]
+    }
+
+    /// Whether so many actors more may be known.
+    pub(super) fn has_room(&self, actors: usize) -> bool {
+        self.actors.len() + actors <= SHARD_ACTORS_MAX
+    }
+
+    /// The dot of a place in the table.
+    pub(super) fn dot(&self, at: At) -> Dot {
+        Dot { actor: self.actor(at.0), seq: at.1 }
+    }
+
+    /// The seen dots of an actor.
+    pub(super) fn seen(&self, actor: u32) -> &Ranges {
+        &self.context[actor as usize]
+    }
+
+    /// Whether the dot is in the context.
+    pub(super) fn contains(&self, dot: &Dot) -> bool {
+        self.number(&dot.actor).is_some_and(|actor| self.seen(actor).contains(dot.seq))
+    }
+
+    /// The context in its canonical form.
+    pub(super) fn dots(&self) -> Dots {
+        let actors = self.numbers.iter();
+        Dots::new(actors.map(|(actor, number)| (*actor, self.seen(*number).clone())).collect())
+    }
+
+    /// The actors with their numbers, in canonical order.
+    pub(super) fn actors(&self) -> impl Iterator<Item = (&Actor, u32)> {
+        self.numbers.iter().map(|(actor, number)| (actor, *number))
+    }
+
+    /// What is doomed, in canonical order within each dot.
+    pub(super) fn doomed(&self) -> impl Iterator<Item = (Dot, &Doom)> {
+        let each = |(at, dooms): (&At, _)| (self.dot(*at), dooms);
+        self.doomed.iter().map(each).flat_map(|(dot, dooms): (Dot, &BTreeSet<Doom>)| {
+            dooms.iter().map(move |doom| (dot, doom))
+        })
+    }
+
+    /// The root: equal if and only if two replicas hold the same and have seen the same.
+    pub(super) fn root(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        hasher.value(self.prints.whole());
+        hasher.number(self.live.len() as u64);
+        for (actor, number) in self.actors().filter(|(_, number)| !self.seen(*number).is_empty()) {
+            hasher.value(actor);
+            hasher.value(self.seen(number));
+        }
+        hasher.finish()
+    }
+
+    /// The elements at one place.
+    pub(super) fn at(&self, place: &[u8]) -> &[Element] {
+        self.index.get(place).map_or(&[], Held::as_slice)
+    }
+
+    /// The places that begin with `prefix`, with their elements; see [`path::end_of`].
+    pub(super) fn within(&self, prefix: &[u8]) -> impl Iterator<Item = (&[u8], &[Element])> {
+        let end = path::end_of(prefix);
+        let bounds = (Bound::Included(prefix), Bound::Excluded(&end[..]));
+        self.index.range::<[u8], _>(bounds).map(|(place, held)| (&place[..], held.as_slice()))
+    }
+
+    /// The first place from `bound` on.
+    pub(super) fn first_from(&self, bound: &[u8]) -> Option<&[u8]> {
+        let bounds = (Bound::Included(bound), Bound::Unbounded);
+        self.index.range::<[u8], _>(bounds).next().map(|(place, _)| &place[..])
+    }
+
+    /// The live write of an element.
+    pub(super) fn write(&self, element: &Element) -> &Live {
+        self.live.get(&element.at()).expect("every element in the index belongs to a live write")
+    }
+
+    /// The number of an actor, which is known from now on.
+    pub(super) fn intern(&mut self, actor: &Actor) -> u32 {
+        if let Some(number) = self.number(actor) {
+            return number;
+        }
+        let number = self.actors.len() as u32;
+        self.actors.push(*actor);
+        self.numbers.insert(*actor, number);
+        self.context.push(Ranges::default());
+        number
+    }
+
+    /// Applies a write, wherever it came from. Applying it again is a no-op.
+    pub(super) fn apply(&mut self, sealed: &Bytes, author: &Author<'_>) -> Applied {
+        let strangers = author.actors.iter().chain([&author.dot.actor]);
+        let strangers = strangers.filter(|actor| self.number(actor).is_none()).count();
+        if !self.has_room(strangers) {
+            return Applied::Full;
+        }
+        let at = (self.intern(&author.dot.actor), author.dot.seq);
+        if self.context[at.0 as usize].contains(at.1) {
+            let held = self.live.get(&at);
+            if let Some(live) = held {
+                let same = delta::hash_of(&live.sealed) == delta::hash_of(sealed);
+                return if same { Applied::Known } else { Applied::Equivocation };
+            }
+            if !mutant!("replication.delete.resurrects") {
+                return Applied::Known;
+            }
+        }
+        self.waiting.remove(&(author.stamp, author.dot));
+        self.stamp = self.stamp.max(author.stamp);
+        let births = Mask::of(author.edits.iter().map(Deed::is_element));
+        let mut mask = births.clone();
+        self.meet_doom(at, author, &mut mask);
+        self.supersede(author, &mut mask);
+        self.context[at.0 as usize].insert(at.1);
+        let whole = mask == births;
+        self.hold(at, sealed, author, mask, whole);
+        let left = self.live.get(&at).map(|live| (live.whole, &live.mask));
+        match left {
+            Some((true, _)) => Applied::New(None),
+            Some((false, mask)) => Applied::New(Some(mask.clone())),
+            None if births.is_empty() => Applied::New(None),
+            None => Applied::New(Some(Mask::default())),
+        }
+    }
+
+    /// Takes a live write whose dot is in the context already. False when the dot has a live write, or the mask names
+    /// what the write has not.
+    pub(super) fn reinstate(
+        &mut self,
+        sealed: &Bytes,
+        author: &Author<'_>,
+        mask: Option<Mask>,
+    ) -> bool {
+        let at = (self.intern(&author.dot.actor), author.dot.seq);
+        let births = Mask::of(author.edits.iter().map(Deed::is_element));
+        let mask = mask.unwrap_or_else(|| births.clone());
+        let sound = mask.minus(&births).is_empty() && !mask.is_empty();
+        if !sound || self.live.contains_key(&at) {
+            return false;
+        }
+        self.stamp = self.stamp.max(author.stamp);
+        let whole = mask == births;
+        self.hold(at, sealed, author, mask, whole);
+        true
+    }
+
+    /// What was superseded of the write before it came is dead at once.
+    fn meet_doom(&mut self, at: At, author: &Author<'_>, mask: &mut Mask) {
+        let Some(dooms) = self.doomed.remove(&at) else { return };
+        reach!("replication.doom.met");
+        for (edit, deed) in author.edits.iter().enumerate() {
+            let place = deed.place(author.key.0).unwrap_or_default();
+            if dooms.iter().any(|doom| doom.takes(edit as u16, &place)) {
+                mask.remove(edit as u16);
+            }
+        }
+    }
+
+    /// Drops the victims of a write; those that are not here yet are doomed.
+    fn supersede(&mut self, author: &Author<'_>, mask: &mut Mask) {
+        for deed in &author.edits {
+            let scope = deed.scope(author.key.0);
+            for victim in &deed.victims {
+                if victim.actor == 0 && victim.seq == author.dot.seq {
+                    mask.remove(victim.edit);
+                    continue;
+                }
+                let actor = self.intern(&author.actor(victim.actor));
+                let element = Element { actor, edit: victim.edit, seq: victim.seq };
+                if self.context[actor as usize].contains(victim.seq) {
+                    self.kill(element, Some(&scope.place));
+                } else {
+                    self.doom(element.at(), Doom::Edit(victim.edit));
+                }
+            }
+            for unseen in &deed.unseen {
+                let at = (self.intern(&author.actor(unseen.actor)), unseen.seq);
+                let doom = Doom::Scope { place: scope.place.clone(), all: scope.all };
+                self.kill_or_doom(at, doom);
+            }
+            if mutant!("replication.set.removes_unseen") && matches!(deed.act, Act::Remove(_)) {
+                let all = self.at(&scope.place).to_vec();
+                all.into_iter().for_each(|element| self.kill(element, Some(&scope.place)));
+            }
+        }
+    }
+
+    fn kill_or_doom(&mut self, at: At, doom: Doom) {
+        if !self.context[at.0 as usize].contains(at.1) {
+            return self.doom(at, doom);
+        }
+        let Some(left) = self.left_by(at, &doom) else { return };
+        self.keep_only(at, &left);
+    }
+
+    /// What a doom would leave of a live write, if it takes something.
+    fn left_by(&self, at: At, doom: &Doom) -> Option<Mask> {
+        let live = self.live.get(&at)?;
+        let author = delta::reopen(&live.sealed);
+        let mut left = live.mask.clone();
+        for edit in live.mask.edits() {
+            let place = author.edits[usize::from(edit)].place(author.key.0).unwrap_or_default();
+            if doom.takes(edit, &place) {
+                left.remove(edit);
+            }
+        }
+        (left != live.mask).then_some(left)
+    }
+
+    fn doom(&mut self, at: At, doom: Doom) {
+        reach!("replication.doom.set");
+        // Past the bound the victim will come back as a sibling until a session drops it; nothing is lost.
+        if self.doomed.len() < DOOMED_MAX || self.doomed.contains_key(&at) {
+            self.doomed.entry(at).or_default().insert(doom);
+        } else {
+            reach!("replication.doom.full");
+        }
+    }
+
+    /// Takes a write's live elements into the table and the index.
+    fn hold(&mut self, at: At, sealed: &Bytes, author: &Author<'_>, mask: Mask, whole: bool) {
+        if mask.is_empty() {
+            return;
+        }
+        let mut places = Vec::new();
+        for (edit, deed) in author.edits.iter().enumerate() {
+            if let Some(place) = deed.place(author.key.0).filter(|_| mask.contains(edit as u16)) {
+                let element = Element { actor: at.0, edit: edit as u16, seq: at.1 };
+                if self.discard && matches!(deed.act, Act::Put(_)) {
+                    places.push(place.clone());
+                }
+                self.insert(place, element);
+            }
+        }
+        self.bytes += sealed.len() as u64 + WRITE_BYTES;
+        let live = Live { sealed: sealed.clone(), mask, stamp: author.stamp, whole };
+        self.prints.add(at, &live.leaf());
+        self.live.insert(at, live);
+        places.iter().for_each(|place| self.prune(place));
+    }
+
+    fn insert(&mut self, place: Vec<u8>, element: Element) {
+        match self.index.get_mut(&place[..]) {
+            Some(Held::Many(elements)) => elements.push(element),
+            Some(held) => {
+                let both = [held.as_slice()[0], element];
+                *held = Held::Many(both.to_vec());
+            }
+            None => {
+                self.bytes += place.len() as u64 + PLACE_BYTES;
+                self.index.insert(place.into_boxed_slice(), Held::One(element));
+            }
+        }
+    }
+
+    /// Drops all at one place but the winner of the LWW order.
+    fn prune(&mut self, place: &[u8]) {
+        let elements = self.at(place);
+        if elements.len() < 2 {
+            return;
+        }
+        reach!("replication.discard.pruned");
+        let winner = elements.iter().max_by_key(|element| register::rank(self, element)).copied();
+        let losers: Vec<_> = elements.iter().copied().filter(|e| Some(*e) != winner).collect();
+        losers.into_iter().for_each(|loser| self.kill(loser, Some(place)));
+    }
+
+    /// Drops one element, if it is live. `hint` is where it probably is.
+    fn kill(&mut self, element: Element, hint: Option<&[u8]>) {
+        let Some(live) = self.live.get(&element.at()) else { return };
+        if !live.mask.contains(element.edit) {
+            return;
+        }
+        if !hint.is_some_and(|place| self.unindex(place, &element)) {
+            let sealed = self.write(&element).sealed.clone();
+            let author = delta::reopen(&sealed);
+            let place = author.edits[usize::from(element.edit)].place(author.key.0);
+            let found = self.unindex(&place.unwrap_or_default(), &element);
+            assert!(found, "a live element is in the index");
+        }
+        self.unmask(&element);
+    }
+
+    /// Takes an element out of the index. False when it is not at this place.
+    fn unindex(&mut self, place: &[u8], element: &Element) -> bool {
+        let Some(held) = self.index.get_mut(place) else { return false };
+        let Some(at) = held.as_slice().iter().position(|e| e == element) else { return false };
+        if let Held::Many(elements) = held {
+            elements.remove(at);
+            if !elements.is_empty() {
+                return true;
+            }
+        }
+        self.index.remove(place);
+        self.bytes -= place.len() as u64 + PLACE_BYTES;
+        true
+    }
+
+    /// Takes an element out of its write's mask, and the write out of the table with its last one.
+    fn unmask(&mut self, element: &Element) {
+        let at = element.at();
+        let live = self.live.get_mut(&at).expect("the element was live");
+        self.prints.remove(at, &live.leaf());
+        live.mask.remove(element.edit);
+        live.whole = false;
+        if live.mask.is_empty() {
+            self.bytes -= live.sealed.len() as u64 + WRITE_BYTES;
+            self.live.remove(&at);
+        } else {
+            reach!("replication.write.partly_dead");
+            self.prints.add(at, &live.leaf());
+        }
+    }
+
+    /// Drops all of a write that is not in `mask`.
+    pub(super) fn keep_only(&mut self, at: At, mask: &Mask) {
+        let Some(live) = self.live.get(&at) else { return };
+        for edit in live.mask.minus(mask) {
+            self.kill(Element { actor: at.0, edit, seq: at.1 }, None);
+        }
+    }
+
+    /// Applies what one instant of a peer teaches.
+    pub(super) fn join(&mut self, join: &Join) {
+        for (actor, ranges) in join.context.iter() {
+            let number = self.intern(actor);
+            self.context[number as usize].union(ranges);
+            for (low, high) in ranges.iter() {
+                let met: Vec<At> =
+                    self.doomed.range((number, low)..=(number, high)).map(|(at, _)| *at).collect();
+                met.iter().for_each(|at| drop(self.doomed.remove(at)));
+            }
+        }
+        for (dot, mask) in &join.deaths {
+            let at = (self.intern(&dot.actor), dot.seq);
+            self.keep_only(at, mask);
+        }
+        for (dot, doom) in &join.doomed {
+            let at = (self.intern(&dot.actor), dot.seq);
+            self.kill_or_doom(at, doom.clone());
+        }
+    }
+
+    /// Keeps a write outside the context until its stamp is within reach.
+    pub(super) fn wait(&mut self, sealed: Bytes, stamp: u64, dot: Dot) {
+        self.waiting.insert((stamp, dot), sealed);
+    }
+
+    /// What a doom of a dot in the context would leave; `None` when it changes nothing.
+    pub(super) fn death_by(&self, dot: &Dot, doom: &Doom) -> Option<Mask> {
+        self.left_by((self.number(&dot.actor)?, dot.seq), doom)
+    }
+
+    /// Whether this doom is known.
+    pub(super) fn is_doomed(&self, dot: &Dot, doom: &Doom) -> bool {
+        let Some(actor) = self.number(&dot.actor) else { return false };
+        self.doomed.get(&(actor, dot.seq)).is_some_and(|dooms| dooms.contains(doom))
+    }
+
+    /// The elements in a scope, with their places' kinds left aside.
+    pub(super) fn in_scope(&self, scope: &Scope) -> Vec<Element> {
+        if scope.all {
+            self.within(&scope.place).flat_map(|(_, elements)| elements).copied().collect()
+        } else {
+            self.at(&scope.place).to_vec()
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! An ordered map that can be read in slices as it was at one moment, while it goes on changing.
+//!
+//! At rest the map is one tree. A view shares that tree; as long as it lives, changes go to an overlay beside it. When
+//! it is gone the overlay is merged back, a few entries with each change and more when asked. So neither taking a view,
+//! nor writing beside it, nor ending it costs more than what is touched: no step stalls, whatever the map's size.
+//!
+//! It deliberately has one level of overlay: a new view waits until the last one is merged.
+
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map;
+use alloc::sync::Arc;
+use core::iter::Peekable;
+use core::ops::Bound;
+
+use crate::reach;
+
+/// Overlay entries merged back with each change: more than one, so that the overlay ends.
+const MERGE_PER_CHANGE: usize = 8;
+
+/// The tree as it was when a view was taken.
+pub type View<K, V> = Arc<BTreeMap<K, V>>;
+
+/// An ordered map with views.
+#[derive(Debug)]
+pub struct FrozenMap<K, V> {
+    base: Arc<BTreeMap<K, V>>,
+    /// What changed since the base was shared; `None` where a key was removed.
+    overlay: BTreeMap<K, Option<V>>,
+    length: usize,
+}
+
+impl<K, V> Default for FrozenMap<K, V> {
+    fn default() -> Self {
+        Self { base: Arc::default(), overlay: BTreeMap::new(), length: 0 }
+    }
+}
+
+/// A copy is a map of its own: a shared tree would keep both from merging. It costs O(n).
+impl<K: Ord + Clone, V: Clone> Clone for FrozenMap<K, V> {
+    fn clone(&self) -> Self {
+        Self::from_tree(self.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> FrozenMap<K, V> {
+    /// A map of these entries.
+    #[must_use]
+    pub fn from_tree(tree: BTreeMap<K, V>) -> Self {
+        Self { length: tree.len(), base: Arc::new(tree), overlay: BTreeMap::new() }
+    }
+
+    /// How many keys have a value.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether no key has a value.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The value of a key.
+    #[must_use]
+    pub fn get(&self, key: &K) -> Option<&V> {
+        // At rest, the usual case, one tree is searched.
+        if self.overlay.is_empty() {
+            return self.base.get(key);
+        }
+        match self.overlay.get(key) {
+            Some(changed) => changed.as_ref(),
+            None => self.base.get(key),
+        }
+    }
+
+    /// Sets the value of a key, and returns the one before.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let before = self.put(key, Some(value));
+        self.length += usize::from(before.is_none());
+        before
+    }
+
+    /// Removes the value of a key, and returns it.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        // Without this the overlay would collect keys that were never there.
+        self.get(key)?;
+        let before = self.put(key.clone(), None);
+        self.length -= usize::from(before.is_some());
+        before
+    }
+
+    fn put(&mut self, key: K, value: Option<V>) -> Option<V> {
+        self.settle(MERGE_PER_CHANGE);
+        let Some(base) = Arc::get_mut(&mut self.base) else {
+            reach!("state.frozen.overlaid");
+            let held = self.base.get(&key);
+            return match self.overlay.entry(key) {
+                btree_map::Entry::Occupied(mut changed) => changed.insert(value),
+                btree_map::Entry::Vacant(unchanged) => {
+                    unchanged.insert(value);
+                    held.cloned()
+                }
+            };
+        };
+        let changed = if self.overlay.is_empty() { None } else { self.overlay.remove(&key) };
+        let held = match value {
+            Some(value) => base.insert(key, value),
+            None => base.remove(&key),
+        };
+        changed.unwrap_or(held)
+    }
+
+    /// Merges at most so many overlay entries back, once no view is left. True when none remain: a view can be taken.
+    pub fn settle(&mut self, entries_max: usize) -> bool {
+        if self.overlay.is_empty() {
+            return true;
+        }
+        let Some(base) = Arc::get_mut(&mut self.base) else { return false };
+        for _ in 0..entries_max {
+            match self.overlay.pop_first() {
+                None => break,
+                Some((key, Some(value))) => drop(base.insert(key, value)),
+                Some((key, None)) => drop(base.remove(&key)),
+            }
+        }
+        reach!("state.frozen.merged");
+        self.overlay.is_empty()
+    }
+
+    /// The map as it is now, for as long as the view is kept; `None` while changes beside the last view are not merged.
+    #[must_use]
+    pub fn view(&self) -> Option<View<K, V>> {
+        self.overlay.is_empty().then(|| Arc::clone(&self.base))
+    }
+
+    /// All entries in order.
+    pub fn iter(&self) -> Iter<'_, K, V> {
+        self.iter_from(Bound::Unbounded)
+    }
+
+    /// The entries from a key on, in order.
+    pub fn iter_from(&self, from: Bound<&K>) -> Iter<'_, K, V> {
+        let range = (from, Bound::Unbounded);
+        Iter {
+            base: self.base.range::<K, _>(range).peekable(),
+            overlay: self.overlay.range::<K, _>(range).peekable(),
+        }
+    }
+}
+
+/// Entries in order, of base and overlay together.
+#[derive(Debug)]
+pub struct Iter<'a, K, V> {
+    base: Peekable<btree_map::Range<'a, K, V>>,
+    overlay: Peekable<btree_map::Range<'a, K, Option<V>>>,
+}
+
+impl<'a, K: Ord, V> Iterator for Iter<'a, K, V> {
+    type Item = (&'a K, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some((changed, _)) = self.overlay.peek() else { return self.base.next() };
+            if self.base.peek().is_some_and(|(held, _)| held < changed) {
+                return self.base.next();
+            }
+            // The overlay's word on a key stands over the base's.
+            self.base.next_if(|(held, _)| held == changed);
+            if let Some((key, Some(value))) = self.overlay.next() {
+                return Some((key, value));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u8, u16),
+        Remove(u8),
+        View,
+        Drop,
+        Settle(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (any::<u8>(), any::<u16>()).prop_map(|(key, value)| Step::Insert(key % 40, value)),
+            4 => any::<u8>().prop_map(|key| Step::Remove(key % 40)),
+            1 => Just(Step::View),
+            1 => Just(Step::Drop),
+            1 => (0..9_usize).prop_map(Step::Settle),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map_and_a_view_stays_as_it_was(steps in proptest::collection::vec(step(), 0..200)) {
+            let (mut map, mut model) = (FrozenMap::default(), BTreeMap::new());
+            let mut view = None;
+            for step in steps {
+                match step {
+                    Step::Insert(key, value) => prop_assert_eq!(map.insert(key, value), model.insert(key, value)),
+                    Step::Remove(key) => prop_assert_eq!(map.remove(&key), model.remove(&key)),
+                    Step::View if view.is_none() => {
+                        prop_assert_eq!(map.view().is_some(), map.overlay.is_empty());
+                        view = map.view().map(|view| (view, model.clone()));
+                    }
+                    Step::View => {}
+                    Step::Drop => view = None,
+                    Step::Settle(count) => prop_assert_eq!(map.settle(count), map.view().is_some()),
+                }
+                if let Some((view, then)) = &view {
+                    prop_assert_eq!(&**view, then);
+                }
+                prop_assert_eq!((map.len(), map.is_empty()), (model.len(), model.is_empty()));
+                prop_assert!(map.iter().eq(model.iter()));
+                for from in [0, 7, 39] {
+                    prop_assert_eq!(map.get(&from), model.get(&from));
+                    let ours: Vec<_> = map.iter_from(Bound::Excluded(&from)).collect();
+                    let theirs: Vec<_> = model.range((Bound::Excluded(from), Bound::Unbounded)).collect();
+                    prop_assert_eq!(ours, theirs);
+                }
+            }
+            drop(view);
+            prop_assert!(map.settle(usize::MAX) && map.view().is_some());
+        }
+    }
+
+    #[test]
+    fn changes_alone_end_the_overlay() {
+        let mut map = FrozenMap::default();
+        let view = map.view();
+        for key in 0..800 {
+            map.insert(key, key);
+        }
+        drop(view);
+        for key in 800..900 {
+            assert!(map.view().is_none());
+            map.insert(key, key);
+        }
+        assert!(map.view().is_some_and(|view| view.len() == 900));
+    }
+}

@@ -1,0 +1,286 @@
+//! The registry: what group 0 agrees on. Members, namespaces, and which group a strong namespace has.
+//!
+//! Numbers of namespaces and groups only go up, so that a late message about a deleted namespace can never reach a new
+//! one. Health and load are not here: they differ from node to node. Nor is group 0's own configuration, which is
+//! Raft's; the voter flags follow it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Operation, Reply};
+use super::frozen::FrozenMap;
+use crate::discovery::Address;
+use crate::id::{GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
+use crate::limits::{
+    ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACE_NAME_BYTES_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX,
+};
+use crate::node::api::{Bound, Founder, Founding, Namespace, Policy, Reason, Resource};
+use crate::raft::Configuration;
+use crate::reach;
+
+/// A member, without what only the asked node can say of it. Its key is its [`Replica`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// The operator's name for it; may be empty.
+    pub name: String,
+    /// Where others reach it.
+    pub address: Address,
+    /// Whether it votes in group 0.
+    pub voter: bool,
+    /// The index of the command that let it in.
+    pub joined: Index,
+}
+
+/// A namespace with what its group begins from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRecord {
+    /// What clients see of it.
+    pub namespace: Namespace,
+    /// The first configuration of a strong namespace's group: group 0's voters at creation, everyone else a learner.
+    /// Recorded, so that replicas that apply the command at different times begin from the same. Empty for eventual.
+    pub configuration: Configuration,
+    /// The index of the command that created it.
+    pub created: Index,
+}
+
+/// Members and namespaces.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    pub(super) members: FrozenMap<Replica, MemberRecord>,
+    pub(super) namespaces: FrozenMap<String, NamespaceRecord>,
+    /// The number of the next namespace, from 1.
+    pub(super) next_namespace: u32,
+    /// The number of the next group, from 1: 0 is the registry's own.
+    pub(super) next_group: u32,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            members: FrozenMap::default(),
+            namespaces: FrozenMap::default(),
+            next_namespace: 1,
+            next_group: 1,
+        }
+    }
+}
+
+impl Registry {
+    /// Whether the federation is founded.
+    #[must_use]
+    pub const fn is_founded(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// All members, by node and store. A node whose disk was replaced may have two until its old vote is removed.
+    pub fn members(&self) -> impl Iterator<Item = (&Replica, &MemberRecord)> {
+        self.members.iter()
+    }
+
+    /// A node's newest store and its record.
+    #[must_use]
+    pub fn member(&self, node: NodeId) -> Option<(&Replica, &MemberRecord)> {
+        self.stores(node).max_by_key(|(_, record)| record.joined)
+    }
+
+    /// Whether this node is a member with this disk.
+    #[must_use]
+    pub fn is_member(&self, replica: &Replica) -> bool {
+        self.members.get(replica).is_some()
+    }
+
+    /// All namespaces, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &NamespaceRecord> {
+        self.namespaces.iter().map(|(_, record)| record)
+    }
+
+    /// A namespace by name.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&NamespaceRecord> {
+        self.namespaces.get(&String::from(name))
+    }
+
+    /// Voters and learners of group 0 as the registry knows them: what a strong namespace's group begins with.
+    #[must_use]
+    pub fn configuration(&self) -> Configuration {
+        let of = |votes: bool| -> Vec<Replica> {
+            let members = self.members.iter().filter(|(_, record)| record.voter == votes);
+            members.map(|(replica, _)| *replica).collect()
+        };
+        Configuration { voters: of(true), learners: of(false) }
+    }
+
+    /// What a node that is let in is told: all members, voters first, and that it does not vote.
+    #[must_use]
+    pub fn founding(&self) -> Founding {
+        let of = |votes: bool| {
+            let members = self.members.iter().filter(move |(_, record)| record.voter == votes);
+            members.map(|(replica, record)| Founder {
+                replica: *replica,
+                address: record.address.clone(),
+                name: record.name.clone(),
+            })
+        };
+        Founding { members: of(true).chain(of(false)).collect(), voters: 0 }
+    }
+
+    /// Does what a command says, or refuses. Never panics: a command may come from any client.
+    pub(super) fn execute(&mut self, index: Index, operation: Operation) -> Reply {
+        if !self.is_founded() && !matches!(operation, Operation::Found(_)) {
+            reach!("state.registry.not_founded");
+            return Reply::Rejected(Reason::NotFormed);
+        }
+        let done = match operation {
+            Operation::Found(founding) => self.found(index, founding),
+            Operation::Join(founder) => self.join(index, founder),
+            Operation::CreateNamespace { name, policy } => self.create(index, name, policy),
+            Operation::DeleteNamespace { name } => self.delete(&name),
+            Operation::Write { .. } => Err(Reason::WrongConsistency),
+        };
+        done.unwrap_or_else(Reply::Rejected)
+    }
+
+    fn found(&mut self, index: Index, founding: Founding) -> Result<Reply, Reason> {
+        if self.is_founded() {
+            reach!("state.registry.founded_twice");
+            return Err(Reason::AlreadyFormed);
+        }
+        check_founding(&founding)?;
+        let voters = usize::from(founding.voters);
+        for (at, founder) in founding.members.into_iter().enumerate() {
+            self.admit(index, founder, at < voters);
+        }
+        reach!("state.registry.founded");
+        Ok(Reply::Founded)
+    }
+
+    fn join(&mut self, index: Index, founder: Founder) -> Result<Reply, Reason> {
+        check_founder(&founder)?;
+        let replica = founder.replica;
+        if let Some(known) = self.members.get(&replica).cloned() {
+            reach!("state.registry.rejoined");
+            let (name, address) = (founder.name, founder.address);
+            self.members.insert(replica, MemberRecord { name, address, ..known });
+            return Ok(Reply::Joined { node: replica.node });
+        }
+        // A wiped disk: the old store can never come back, but its vote counts until Raft removes it.
+        let old: Vec<Replica> = self
+            .stores(replica.node)
+            .filter(|(_, record)| !record.voter)
+            .map(|(replica, _)| *replica)
+            .collect();
+        if self.members.len() - old.len() >= MEMBERS_MAX {
+            reach!("state.registry.members_full");
+            return Err(Reason::Full { what: Resource::Members });
+        }
+        for replica in &old {
+            reach!("state.registry.store_replaced");
+            self.members.remove(replica);
+        }
+        self.admit(index, founder, false);
+        Ok(Reply::Joined { node: replica.node })
+    }
+
+    fn admit(&mut self, joined: Index, founder: Founder, voter: bool) {
+        let Founder { replica, address, name } = founder;
+        self.members.insert(replica, MemberRecord { name, address, voter, joined });
+    }
+
+    fn stores(&self, node: NodeId) -> impl Iterator<Item = (&Replica, &MemberRecord)> {
+        let from = Replica { node, store: StoreId([0; 16]) };
+        let members = self.members.iter_from(core::ops::Bound::Included(&from));
+        members.take_while(move |(replica, _)| replica.node == node)
+    }
+
+    fn create(&mut self, index: Index, name: String, policy: Policy) -> Result<Reply, Reason> {
+        if !is_name(&name) {
+            reach!("state.registry.bad_name");
+            return Err(Reason::InvalidName);
+        }
+        if let Policy::Eventual { slots, .. } = policy
+            && !(1..=SLOTS_MAX).contains(&slots)
+        {
+            let limit = u64::from(SLOTS_MAX);
+            return Err(Reason::OutOfBounds { what: Bound::Slots, limit });
+        }
+        if self.namespaces.get(&name).is_some() {
+            reach!("state.registry.namespace_exists");
+            return Err(Reason::NamespaceExists);
+        }
+        // Numbers are never reused, so they may run out as the table may.
+        if self.namespaces.len() >= NAMESPACES_MAX || self.next_namespace == u32::MAX {
+            reach!("state.registry.namespaces_full");
+            return Err(Reason::Full { what: Resource::Namespaces });
+        }
+        let record = self.number(index, name.clone(), policy);
+        let namespace = record.namespace.clone();
+        self.namespaces.insert(name, record);
+        reach!("state.registry.created");
+        Ok(Reply::Created { namespace })
+    }
+
+    /// The record of a new namespace, under numbers that nothing had before.
+    fn number(&mut self, created: Index, name: String, policy: Policy) -> NamespaceRecord {
+        let id = NamespaceId(self.next_namespace);
+        self.next_namespace += 1;
+        let (group, configuration) = match policy {
+            Policy::Eventual { .. } => (None, Configuration::default()),
+            Policy::Strong => (Some(GroupId(self.next_group)), self.configuration()),
+        };
+        // There are at most as many groups as namespaces, so this cannot overflow first.
+        self.next_group += u32::from(group.is_some());
+        let namespace = Namespace { id, name, policy, group };
+        NamespaceRecord { namespace, configuration, created }
+    }
+
+    fn delete(&mut self, name: &str) -> Result<Reply, Reason> {
+        let removed = self.namespaces.remove(&String::from(name));
+        let record = removed.ok_or(Reason::UnknownNamespace)?;
+        reach!("state.registry.deleted");
+        Ok(Reply::Deleted { namespace: record.namespace.id })
+    }
+}
+
+/// Whether this may name a namespace: 1 to 64 bytes of a-z, 0-9, `-`, `_`, `.`, beginning with a letter.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let is_letter = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.')
+    };
+    is_letter && name.len() <= NAMESPACE_NAME_BYTES_MAX && name.bytes().all(allowed)
+}
+
+fn check_founding(founding: &Founding) -> Result<(), Reason> {
+    let voters = usize::from(founding.voters);
+    if !(1..=VOTERS_MAX).contains(&voters) || voters > founding.members.len() {
+        let limit = VOTERS_MAX as u64;
+        return Err(Reason::OutOfBounds { what: Bound::Voters, limit });
+    }
+    if founding.members.len() > MEMBERS_MAX {
+        return Err(Reason::Full { what: Resource::Members });
+    }
+    let mut nodes: Vec<NodeId> = founding.members.iter().map(|m| m.replica.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    // A node that votes twice would break every quorum.
+    if nodes.len() != founding.members.len() {
+        reach!("state.registry.repeated_founder");
+        let limit = nodes.len() as u64;
+        return Err(Reason::OutOfBounds { what: Bound::Voters, limit });
+    }
+    founding.members.iter().try_for_each(check_founder)
+}
+
+fn check_founder(founder: &Founder) -> Result<(), Reason> {
+    if founder.address.0.len() > ADDRESS_BYTES_MAX {
+        let limit = ADDRESS_BYTES_MAX as u64;
+        return Err(Reason::OutOfBounds { what: Bound::Address, limit });
+    }
+    if founder.name.len() > NAMESPACE_NAME_BYTES_MAX {
+        return Err(Reason::InvalidName);
+    }
+    Ok(())
+}

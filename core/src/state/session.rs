@@ -1,0 +1,156 @@
+//! Exactly-once: the last answer of every client session, as part of the replicated state (Raft thesis §6.3).
+//!
+//! A retry that reaches the log again gets the stored answer. A session opens with its number 0 and lives until the
+//! table is full and it was idle for long; time is the group's own, carried in entries, so every replica forgets the
+//! same sessions at the same entry. Only the last answer is kept: a client has one write under way per session, and a
+//! later number says that it heard the answer.
+//!
+//! The limit of the promise: a first write that is retried after its session was forgotten happens again. Clients give
+//! up long before [`IDLE_MS_MIN`].
+
+use alloc::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::Reply;
+use super::frozen::FrozenMap;
+use crate::id::SessionId;
+use crate::limits::SESSIONS_MAX;
+use crate::node::api::{Reason, Resource, Session};
+use crate::{mutant, reach};
+
+/// Group time in milliseconds for which an idle session is kept at least. Longer than any client retries one write.
+pub const IDLE_MS_MIN: u64 = 10 * 60 * 1000;
+
+/// What is remembered of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The number of its last write.
+    pub seq: u64,
+    /// What that write came to.
+    pub reply: Reply,
+    /// Group time of its last use.
+    pub used_ms: u64,
+}
+
+/// What to do with a command of a session.
+pub(super) enum Admission {
+    /// It is new: do it, and remember the answer.
+    New,
+    /// It was done: this is the answer.
+    Repeated(Reply),
+    /// It cannot be done.
+    Refused(Reason),
+}
+
+/// All sessions of a group.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    pub(super) table: FrozenMap<SessionId, Remembered>,
+    /// By time of last use: who is idle longest is found without a scan.
+    by_use: BTreeSet<(u64, SessionId)>,
+    /// [`SESSIONS_MAX`]; less in tests.
+    sessions_max: usize,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new(FrozenMap::default())
+    }
+}
+
+impl Sessions {
+    /// The sessions of a table, as restored.
+    pub(super) fn new(table: FrozenMap<SessionId, Remembered>) -> Self {
+        let by_use = table.iter().map(|(id, known)| (known.used_ms, *id)).collect();
+        Self { table, by_use, sessions_max: SESSIONS_MAX }
+    }
+
+    /// As [`Self::default`], with another bound.
+    #[cfg(test)]
+    pub(super) fn with_max(sessions_max: usize) -> Self {
+        Self { sessions_max, ..Self::default() }
+    }
+
+    /// Another bound, after a restore.
+    #[cfg(test)]
+    pub(super) fn limit(&mut self, sessions_max: usize) {
+        self.sessions_max = sessions_max;
+    }
+
+    /// How many sessions are remembered.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether no session is remembered.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Whether a command of a session is new. Costs O(log n).
+    pub(super) fn admit(&mut self, session: &Session, time_ms: u64) -> Admission {
+        let Some(known) = self.table.get(&session.id) else {
+            return self.open(session, time_ms);
+        };
+        let (seq, used_ms) = (known.seq, known.used_ms);
+        if session.seq > seq {
+            return Admission::New;
+        }
+        if session.seq < seq {
+            reach!("state.session.older");
+            return Admission::Refused(Reason::SessionExpired);
+        }
+        reach!("state.session.repeated");
+        let known = known.clone();
+        // A client that retries is not idle.
+        self.remember(session.id, Some(used_ms), Remembered { used_ms: time_ms, ..known.clone() });
+        Admission::Repeated(known.reply)
+    }
+
+    fn open(&mut self, session: &Session, time_ms: u64) -> Admission {
+        if session.seq > 0 {
+            reach!("state.session.unknown");
+            return Admission::Refused(Reason::SessionExpired);
+        }
+        if self.table.len() >= self.sessions_max && !self.forget_idle(time_ms) {
+            reach!("state.session.full");
+            return Admission::Refused(Reason::Full { what: Resource::Sessions });
+        }
+        Admission::New
+    }
+
+    /// Forgets the session that is idle longest, if that is long enough. Equal times are settled by the id.
+    fn forget_idle(&mut self, time_ms: u64) -> bool {
+        let Some((used_ms, id)) = self.by_use.first().copied() else { return false };
+        if time_ms.saturating_sub(used_ms) < IDLE_MS_MIN {
+            return false;
+        }
+        reach!("state.session.evicted");
+        self.by_use.pop_first();
+        self.table.remove(&id);
+        true
+    }
+
+    /// Remembers what an admitted command came to.
+    pub(super) fn record(&mut self, session: &Session, time_ms: u64, reply: &Reply) {
+        if mutant!("state.session.forgotten") {
+            return;
+        }
+        let before = self.table.get(&session.id).map(|known| known.used_ms);
+        let reply = reply.clone();
+        let remembered = Remembered { seq: session.seq, reply, used_ms: time_ms };
+        self.remember(session.id, before, remembered);
+    }
+
+    fn remember(&mut self, id: SessionId, before_ms: Option<u64>, remembered: Remembered) {
+        if let Some(used_ms) = before_ms {
+            self.by_use.remove(&(used_ms, id));
+        }
+        self.by_use.insert((remembered.used_ms, id));
+        self.table.insert(id, remembered);
+        debug_assert_eq!(self.by_use.len(), self.table.len());
+    }
+}

@@ -1,0 +1,222 @@
+//! Captures: the state at their beginning, in the same bytes for the same state, and total to read.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{apply, capture, drain, keys, put, session, write};
+use crate::id::{Index, NodeId, Replica};
+use crate::limits::CHUNK_BYTES_MAX;
+use crate::node::api::{Founder, Founding, Policy};
+use crate::state::{Command, Kind, Machine, Operation, RestoreError, Slice};
+
+fn registry_command() -> impl Strategy<Value = Bytes> {
+    let founder = (0..6_u8, 0..3_u8).prop_map(|(node, store)| {
+        let replica = Replica { node: NodeId([node; 16]), store: crate::id::StoreId([store; 16]) };
+        Founder { replica, ..founder(node) }
+    });
+    let policy = prop_oneof![
+        Just(Policy::Strong),
+        Just(Policy::Eventual { strategy: Default::default(), slots: 2, discard: false }),
+    ];
+    let name = (0..5_u8).prop_map(|n| alloc::format!("n{n}"));
+    let operation = prop_oneof![
+        founder.prop_map(Operation::Join),
+        (name.clone(), policy)
+            .prop_map(|(name, policy)| Operation::CreateNamespace { name, policy }),
+        name.prop_map(|name| Operation::DeleteNamespace { name }),
+    ];
+    (operation, proptest::option::of((0..3_u8, 0..4_u64))).prop_map(|(operation, of)| {
+        Command { session: of.map(|(id, seq)| session(id, seq)), operation }.encode().unwrap()
+    })
+}
+
+pub(super) fn founder(node: u8) -> Founder {
+    let replica = Replica { node: NodeId([node; 16]), ..Replica::default() };
+    Founder { replica, address: Default::default(), name: alloc::format!("node-{node}") }
+}
+
+pub(super) fn found(members: u8, voters: u8) -> Bytes {
+    let members = (0..members).map(founder).collect();
+    Command { session: None, operation: Operation::Found(Founding { members, voters }) }
+        .encode()
+        .unwrap()
+}
+
+fn command(kind: Kind) -> BoxedStrategy<Bytes> {
+    match kind {
+        Kind::Registry => registry_command().boxed(),
+        Kind::Keys => (keys::mutations(), proptest::option::of((0..3_u8, 0..4_u64)))
+            .prop_map(|(mutations, of)| write(of.map(|(id, seq)| session(id, seq)), mutations))
+            .boxed(),
+    }
+}
+
+fn run() -> impl Strategy<Value = (Kind, Vec<(Bytes, bool, usize)>)> {
+    prop_oneof![Just(Kind::Registry), Just(Kind::Keys)].prop_flat_map(|kind| {
+        let step = (command(kind), prop::bool::weighted(0.3), 1..300_usize);
+        (Just(kind), proptest::collection::vec(step, 1..80))
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_capture_is_the_state_at_its_beginning((kind, steps) in run()) {
+        let mut machine = Machine::new(kind);
+        if kind == Kind::Registry {
+            apply(&mut machine, 0, &found(3, 3));
+        }
+        // The same state without any capture beside it.
+        let mut plain = machine.clone();
+        let (mut expected, mut chunks) = (None, Vec::new());
+        for (place, (command, begins, budget)) in steps.into_iter().enumerate() {
+            if begins && machine.capture_begin() {
+                expected = Some((capture(&plain), plain.digest(), plain.applied()));
+            }
+            match machine.capture_slice(budget) {
+                Slice::Chunk(chunk) => chunks.push(chunk),
+                Slice::More => prop_assert!(expected.is_some()),
+                Slice::Done => {
+                    if let Some((bytes, digest, applied)) = expected.take() {
+                        prop_assert_eq!(&chunks, &bytes);
+                        let restored = Machine::restore(kind, &chunks).unwrap();
+                        prop_assert_eq!((restored.digest(), restored.applied()), (digest, applied));
+                        prop_assert_eq!(capture(&restored), bytes);
+                        chunks.clear();
+                    }
+                }
+            }
+            let time_ms = place as u64;
+            prop_assert_eq!(apply(&mut machine, time_ms, &command), apply(&mut plain, time_ms, &command));
+            prop_assert_eq!(machine.digest(), plain.digest());
+        }
+        let last = drain(&mut machine, 1000);
+        if let Some((bytes, ..)) = expected {
+            chunks.extend(last);
+            prop_assert_eq!(chunks, bytes);
+        }
+        // With the capture gone everything merges, and the next one is of the newest state.
+        prop_assert!(machine.settle(usize::MAX));
+        prop_assert_eq!(capture(&machine), capture(&plain));
+    }
+
+    #[test]
+    fn what_restores_is_canonical(
+        (kind, steps) in run(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8_u8,
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut machine = Machine::new(kind);
+        if kind == Kind::Registry {
+            apply(&mut machine, 0, &found(2, 1));
+        }
+        for (command, ..) in steps {
+            apply(&mut machine, 0, &command);
+        }
+        let mut bytes = capture(&machine).concat();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let bytes = Bytes::from(bytes);
+        let (head, tail) = (bytes.slice(..7.min(bytes.len())), bytes.slice(7.min(bytes.len())..));
+        if let Ok(restored) = Machine::restore(kind, &[head, tail]) {
+            prop_assert_eq!(capture(&restored).concat(), bytes);
+        }
+    }
+
+    #[test]
+    fn restoring_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut tagged = b"CSTATE\x01\x00".to_vec();
+        tagged.extend_from_slice(&bytes);
+        let noise = Machine::restore(Kind::Keys, &[bytes.into()]).map(|_| ());
+        prop_assert!(matches!(noise, Err(RestoreError::Format | RestoreError::Short)));
+        prop_assert!(Machine::restore(Kind::Registry, &[tagged.into()]).is_err());
+    }
+}
+
+#[test]
+fn chunks_are_full_but_for_the_last_and_cut_through_records() {
+    let mut machine = Machine::new(Kind::Keys);
+    for key in 0..9 {
+        apply(&mut machine, 0, &write(None, vec![put(&[key], &vec![key; 300 << 10])]));
+    }
+    let whole = capture(&machine);
+    let lengths: Vec<_> = whole.iter().map(Bytes::len).collect();
+    let (last, full) = lengths.split_last().unwrap();
+    assert!(full.iter().all(|length| *length == CHUNK_BYTES_MAX) && *last <= CHUNK_BYTES_MAX);
+    assert!(full.len() > 9);
+    assert!(machine.capture_begin());
+    assert_eq!(drain(&mut machine, 1), whole);
+    assert_eq!(Machine::restore(Kind::Keys, &whole).unwrap().digest(), machine.digest());
+    // As one file, and in other pieces.
+    let file = Bytes::from(whole.concat());
+    let pieces = [file.slice(..5), Bytes::new(), file.slice(5..99_999), file.slice(99_999..)];
+    assert_eq!(Machine::restore(Kind::Keys, &pieces).unwrap().digest(), machine.digest());
+}
+
+#[test]
+fn each_damage_of_a_capture_has_its_error() {
+    let mut machine = Machine::new(Kind::Keys);
+    apply(&mut machine, 0, &write(Some(session(1, 0)), vec![put(b"a", b"1"), put(b"b", b"2")]));
+    let restore = |kind, bytes: &[u8]| {
+        Machine::restore(kind, &[Bytes::copy_from_slice(bytes)]).map(|machine| machine.applied())
+    };
+    let whole = capture(&machine).concat();
+    assert_eq!(restore(Kind::Keys, &whole), Ok(Index(1)));
+    let other = RestoreError::Kind { found: Kind::Keys };
+    assert_eq!(restore(Kind::Registry, &whole), Err(other));
+    for length in 0..whole.len() {
+        assert_eq!(restore(Kind::Keys, &whole[..length]), Err(RestoreError::Short));
+    }
+    let longer = [&whole[..], &[0]].concat();
+    assert_eq!(restore(Kind::Keys, &longer), Err(RestoreError::Long));
+    // The last two records, the other way round; then one of them twice.
+    let record = |key: u8| {
+        let at = whole.windows(2).rposition(|pair| pair == [1, key]).unwrap() - 5;
+        let length = 4 + usize::from(whole[at]);
+        whole[at..at + length].to_vec()
+    };
+    let (a, b) = (record(b'a'), record(b'b'));
+    let head = &whole[..whole.len() - a.len() - b.len()];
+    assert_eq!(restore(Kind::Keys, &[head, &a, &b].concat()), Ok(Index(1)));
+    for wrong in [[head, &b, &a].concat(), [head, &a, &a].concat()] {
+        assert_eq!(restore(Kind::Keys, &wrong), Err(RestoreError::Order));
+    }
+    let mut later = whole.clone();
+    *later.last_mut().unwrap() = 2;
+    assert_eq!(restore(Kind::Keys, &later), Err(RestoreError::Invalid("record")));
+    // A claim of 2^60 records reserves nothing, and a registry's tables have bounds.
+    let count = head.len() - 8;
+    let mut many = whole.clone();
+    many[count + 7] = 16;
+    assert_eq!(restore(Kind::Keys, &many), Err(RestoreError::Short));
+    let members = head.len() - 24;
+    many[members] = 1;
+    let claim = RestoreError::Count { found: 1, limit: 0 };
+    assert_eq!(restore(Kind::Keys, &many), Err(claim));
+}
+
+#[test]
+fn a_capture_can_be_dropped_and_begun_again() {
+    let mut machine = Machine::new(Kind::Keys);
+    apply(&mut machine, 0, &write(None, vec![put(b"a", b"1")]));
+    assert!(machine.capture_begin() && !machine.capture_begin());
+    let many: Vec<_> = (0..40_u8).map(|key| put(&[key], b"2")).collect();
+    apply(&mut machine, 0, &write(None, many));
+    machine.capture_drop();
+    assert!(!machine.is_capturing() && !machine.capture_begin());
+    assert!(!machine.settle(7) && machine.settle(100));
+    assert!(machine.capture_begin());
+    assert_eq!(machine.capture_slice(9), Slice::More);
+    let restored = Machine::restore(Kind::Keys, &capture_again(machine)).unwrap();
+    assert_eq!(restored.keys().len(), 41);
+}
+
+fn capture_again(mut machine: Machine) -> Vec<Bytes> {
+    drain(&mut machine, 50)
+}

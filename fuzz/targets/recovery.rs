@@ -1,0 +1,5 @@
+//! Hostile bytes against `continuum_tests::fuzzing::recovery`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| continuum_tests::fuzzing::recovery(input));

@@ -1,0 +1,73 @@
+//! What the fuzz targets call: each decoder with hostile bytes, and what must hold of its answer.
+//!
+//! The targets under `fuzz/` are a line each; the committed corpora run through the same functions as a test.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use continuum_core::id::{FederationId, GroupId, Index, NodeId, StoreId, Term, Token};
+use continuum_core::limits::BLOCK_BYTES;
+use continuum_core::raft::{Entry, Payload};
+use continuum_core::wal::{Header, LogWriter, Write, recover};
+
+const BATCHES: u64 = 8;
+
+/// A sound log of some batches in one segment: its bytes, and where each batch begins.
+fn log() -> &'static (Vec<u8>, Vec<u64>) {
+    static LOG: OnceLock<(Vec<u8>, Vec<u64>)> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let header = Header {
+            federation: FederationId([1; 16]),
+            node: NodeId([2; 16]),
+            store: StoreId([3; 16]),
+            lane: 0,
+        };
+        let mut writer = LogWriter::new(header);
+        let mut bytes = Vec::new();
+        let mut starts = Vec::new();
+        for seq in 1..=BATCHES {
+            let batch = writer.encode(&[(Token { lane: 0, seq }, write(seq))]);
+            // The batch that opens the segment begins after the segment's own header.
+            let header = if batch.opens_segment { BLOCK_BYTES as u64 } else { 0 };
+            starts.push(batch.offset + header);
+            bytes.extend_from_slice(&batch.bytes);
+        }
+        bytes.extend_from_slice(&[0; 4 * BLOCK_BYTES]);
+        (bytes, starts)
+    })
+}
+
+/// The write of one batch; every third takes several blocks.
+fn write(seq: u64) -> Write {
+    let length = if seq.is_multiple_of(3) { 9000 } else { 40 };
+    let payload = Payload::Command(Bytes::from(vec![seq as u8; length]));
+    let entry = Entry { term: Term(1), time_ms: seq, payload };
+    Write::Append { group: GroupId(1), prev: Index(seq - 1), entries: vec![entry] }
+}
+
+/// Recovers a log from arbitrary bytes, and from a sound log after arbitrary edits.
+///
+/// # Panics
+///
+/// When recovery panics; when it returns writes that were never written, or out of order; when it drops a batch
+/// although a later one is untouched, which proves that the batch was durable.
+pub fn recovery(input: &[u8]) {
+    // Whatever it answers: it answers.
+    let _ = recover(vec![(1, Bytes::copy_from_slice(input))]);
+    let (sound, starts) = log();
+    let mut bytes = sound.clone();
+    for edit in input.chunks_exact(4).take(64) {
+        let block = usize::from(edit[0]) % (bytes.len() / BLOCK_BYTES);
+        let offset = usize::from(u16::from_le_bytes([edit[1], edit[2]])) % BLOCK_BYTES;
+        bytes[block * BLOCK_BYTES + offset] ^= edit[3];
+    }
+    let Ok(recovered) = recover(vec![(1, Bytes::from(bytes.clone()))]) else { return };
+    for (at, (token, found)) in recovered.writes.iter().enumerate() {
+        let seq = at as u64 + 1;
+        assert_eq!((token.seq, found), (seq, &write(seq)), "a write that was never written");
+    }
+    for start in starts.iter().skip(recovered.writes.len() + 1) {
+        let head = *start as usize..*start as usize + BLOCK_BYTES;
+        assert_ne!(bytes[head.clone()], sound[head], "a durable batch was cut as a tear");
+    }
+}

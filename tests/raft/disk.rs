@@ -1,0 +1,155 @@
+//! A disk that keeps writes in order and loses those that were not synced.
+//!
+//! It folds writes into what a restart would recover, and keeps no bytes: the log's encoding is tested elsewhere.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use continuum_core::codec;
+use continuum_core::id::Index;
+use continuum_core::raft::{Configuration, Position, Restored};
+use continuum_core::wal::{SnapshotId, Write};
+
+use super::State;
+
+/// A disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// What a restart would recover now.
+    durable: Restored,
+    /// The state of the newest durable snapshot.
+    state: Vec<Bytes>,
+    /// Side files.
+    files: BTreeMap<SnapshotId, Vec<u8>>,
+    outstanding: VecDeque<Write>,
+    synced: u64,
+}
+
+impl Disk {
+    /// A disk that holds nothing but a group's genesis.
+    #[must_use]
+    pub fn new(genesis: Configuration) -> Self {
+        Self {
+            durable: Restored { genesis, ..Restored::default() },
+            state: Vec::new(),
+            files: BTreeMap::new(),
+            outstanding: VecDeque::new(),
+            synced: 0,
+        }
+    }
+
+    /// Writes issued in this life.
+    #[must_use]
+    pub fn issued(&self) -> u64 {
+        self.synced + self.outstanding.len() as u64
+    }
+
+    /// Writes of this life that are durable.
+    #[must_use]
+    pub const fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Writes that are not.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// What a restart would recover now.
+    #[must_use]
+    pub const fn durable(&self) -> &Restored {
+        &self.durable
+    }
+
+    /// Whether a restart would recover this entry, or a snapshot that covers it.
+    #[must_use]
+    pub fn holds(&self, position: Position) -> bool {
+        let Restored { base, entries, .. } = &self.durable;
+        match position.index.0.checked_sub(base.index.0 + 1) {
+            None => true,
+            Some(place) => entries.get(place as usize).is_some_and(|e| e.term == position.term),
+        }
+    }
+
+    /// The length of the longest side file.
+    #[must_use]
+    pub fn longest_file(&self) -> u64 {
+        self.files.values().map(|file| file.len() as u64).max().unwrap_or(0)
+    }
+
+    pub(super) fn write(&mut self, write: Write) {
+        self.outstanding.push_back(write);
+    }
+
+    pub(super) fn sync(&mut self, writes: usize) {
+        for _ in 0..writes.min(self.outstanding.len()) {
+            let write = self.outstanding.pop_front().expect("counted");
+            self.keep(write);
+            self.synced += 1;
+        }
+    }
+
+    pub(super) fn crash(&mut self, kept: usize) {
+        self.sync(kept);
+        self.outstanding.clear();
+        self.synced = 0;
+    }
+
+    /// Writes a snapshot of the replica's own, as the node does: durable before the log is cut.
+    pub(super) fn checkpoint(&mut self, record: Write, bytes: &[u8]) {
+        if let Write::Snapshot { snapshot, .. } = &record {
+            self.files.insert(*snapshot, bytes.to_vec());
+        }
+        self.keep(record);
+    }
+
+    pub(super) fn restore(&self) -> (Restored, Vec<Bytes>) {
+        (self.durable.clone(), self.state.clone())
+    }
+
+    fn keep(&mut self, write: Write) {
+        let durable = &mut self.durable;
+        match write {
+            Write::Hard { term, vote, .. } => {
+                assert!(term >= durable.term, "a durable term never goes back");
+                (durable.term, durable.vote) = (term, vote);
+            }
+            Write::Append { prev, entries, .. } => {
+                assert!(prev >= durable.base.index, "what a snapshot covers is not written again");
+                let kept = (prev.0 - durable.base.index.0) as usize;
+                assert!(kept <= durable.entries.len(), "a log on disk has no hole");
+                assert!(
+                    entries.iter().all(|entry| entry.term <= durable.term),
+                    "a term precedes its entries"
+                );
+                durable.entries.truncate(kept);
+                durable.entries.extend(entries);
+            }
+            Write::Chunk { snapshot, offset, data } => {
+                let file = self.files.entry(snapshot).or_default();
+                assert!(offset as usize <= file.len(), "a side file has no hole");
+                file.truncate(offset as usize);
+                file.extend_from_slice(&data);
+            }
+            Write::Snapshot { snapshot, position, configuration, length, .. } => {
+                let file = &self.files[&snapshot];
+                assert_eq!(file.len() as u64, length, "a snapshot is named once it is whole");
+                let State { time_ms, commands } =
+                    codec::decode(file, usize::MAX).expect("our own encoding");
+                let covered = position.index.0.saturating_sub(durable.base.index.0) as usize;
+                durable.entries.drain(..covered.min(durable.entries.len()));
+                durable.base = position;
+                (durable.base_time_ms, self.state) = (time_ms, commands);
+                durable.base_configuration = Some(configuration);
+            }
+            other => panic!("no write of Raft: {other:?}"),
+        }
+    }
+
+    /// The last index that a restart would recover.
+    #[must_use]
+    pub fn last(&self) -> Index {
+        Index(self.durable.base.index.0 + self.durable.entries.len() as u64)
+    }
+}

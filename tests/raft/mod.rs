@@ -1,0 +1,455 @@
+//! A network of Raft machines: their disks, their clocks, and the oracles that look after every step.
+//!
+//! It stands in for the node: it withholds promises until the disk has what precedes them, and applies what is
+//! committed. Messages move only when a test says so. The full simulator, with whole nodes on real log bytes, is
+//! another crate's.
+
+mod disk;
+mod oracle;
+pub mod script;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use continuum_core::codec;
+use continuum_core::config::RaftConfig;
+use continuum_core::digest::Digest;
+use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, StoreId};
+use continuum_core::machine::{Machine, Now, Outbox};
+use continuum_core::raft::{
+    Action, Configuration, Event, Message, Payload, Position, Raft, Refused, Role, Snapshot, Ticket,
+};
+use continuum_core::seed::Seed;
+use continuum_core::time::{Instant, WallTime};
+use continuum_core::wal::{SnapshotId, Write};
+
+pub use disk::Disk;
+pub use oracle::Oracle;
+
+/// The group that all these tests speak of.
+pub const GROUP: GroupId = GroupId(7);
+
+/// The replica numbered `n`, from 1.
+#[must_use]
+pub fn replica(n: u8) -> Replica {
+    let mut id = [0; 16];
+    id[15] = n;
+    Replica { node: NodeId(id), store: StoreId(id) }
+}
+
+/// The number of a replica.
+#[must_use]
+pub const fn number(replica: Replica) -> u8 {
+    replica.node.0[15]
+}
+
+/// A configuration of numbered replicas.
+#[must_use]
+pub fn configuration(voters: &[u8], learners: &[u8]) -> Configuration {
+    let list = |numbers: &[u8]| numbers.iter().copied().map(replica).collect();
+    Configuration { voters: list(voters), learners: list(learners) }
+}
+
+/// A message on its way.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// Who sent it.
+    pub from: u8,
+    /// To whom.
+    pub to: u8,
+    /// What.
+    pub message: Message,
+}
+
+/// What a snapshot holds: the state machine of these tests remembers all commands, and the group's time.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct State {
+    /// Group time at the last entry.
+    pub time_ms: u64,
+    /// All commands so far.
+    pub commands: Vec<Bytes>,
+}
+
+/// How a read ended.
+pub type ReadEnd = Result<Index, Refused>;
+
+/// One replica: its process, if it runs, and its disk.
+#[derive(Debug)]
+pub struct Process {
+    /// The machine; `None` while crashed.
+    pub machine: Option<Raft>,
+    /// What it wrote.
+    pub disk: Disk,
+    /// Its clock.
+    pub now: Instant,
+    /// Commands applied so far: the state of its state machine.
+    pub state: Vec<Bytes>,
+    /// The last entry applied.
+    pub applied: Position,
+    /// Proposals that entered the log, and those refused.
+    pub proposed: Vec<(Ticket, Result<Position, Refused>)>,
+    /// Reads that ended.
+    pub reads: Vec<(Ticket, ReadEnd)>,
+    /// Messages that were dropped as impossible.
+    pub rejected: Vec<(u8, &'static str)>,
+    /// Roles that the machine announced, newest last.
+    pub roles: Vec<Role>,
+    /// Promises that wait for the disk: how many writes must be durable.
+    withheld: VecDeque<(u64, Envelope)>,
+    capture: bool,
+    lives: u64,
+}
+
+/// Replicas, and the messages between them.
+#[derive(Debug)]
+pub struct Net {
+    /// All replicas, by number.
+    pub nodes: BTreeMap<u8, Process>,
+    /// Messages under way, oldest first.
+    pub wire: Vec<Envelope>,
+    /// What happened, one line each, since it was last taken.
+    pub lines: Vec<String>,
+    /// What must hold after every step.
+    pub oracle: Oracle,
+    config: RaftConfig,
+    genesis: Configuration,
+    seed: u64,
+    out: Outbox<Action>,
+}
+
+impl Net {
+    /// Replicas numbered as in `genesis`, voters and learners, none of them started anything yet.
+    #[must_use]
+    pub fn new(seed: u64, genesis: &Configuration, config: RaftConfig) -> Self {
+        let mut net = Self {
+            nodes: BTreeMap::new(),
+            wire: Vec::new(),
+            lines: Vec::new(),
+            oracle: Oracle::default(),
+            config,
+            genesis: genesis.clone(),
+            seed,
+            out: Outbox::new(),
+        };
+        for member in genesis.voters.iter().chain(&genesis.learners) {
+            net.add(number(*member));
+        }
+        net
+    }
+
+    /// Three voters with the default configuration.
+    #[must_use]
+    pub fn three(seed: u64) -> Self {
+        Self::new(seed, &configuration(&[1, 2, 3], &[]), RaftConfig::default())
+    }
+
+    /// Adds a replica that knows nothing of the group unless the genesis names it.
+    pub fn add(&mut self, n: u8) {
+        let member = self.genesis.is_member(replica(n));
+        let genesis = if member { self.genesis.clone() } else { Configuration::default() };
+        let process = Process {
+            machine: None,
+            disk: Disk::new(genesis),
+            now: Instant::ZERO,
+            state: Vec::new(),
+            applied: Position::default(),
+            proposed: Vec::new(),
+            reads: Vec::new(),
+            rejected: Vec::new(),
+            roles: Vec::new(),
+            withheld: VecDeque::new(),
+            capture: false,
+            lives: 0,
+        };
+        self.nodes.insert(n, process);
+        self.restart(n);
+    }
+
+    /// The machine of a running replica.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    #[must_use]
+    pub fn raft(&self, n: u8) -> &Raft {
+        self.nodes[&n].machine.as_ref().expect("the replica runs")
+    }
+
+    /// The numbers of all leaders.
+    #[must_use]
+    pub fn leaders(&self) -> Vec<u8> {
+        let leads = |process: &Process| {
+            process.machine.as_ref().is_some_and(|machine| machine.role() == Role::Leader)
+        };
+        self.nodes.iter().filter(|(_, process)| leads(process)).map(|(n, _)| *n).collect()
+    }
+
+    /// Hands one event to a replica and performs what it asks for.
+    pub fn step(&mut self, n: u8, event: Event) {
+        let Some(process) = self.nodes.get_mut(&n) else { return };
+        let Some(machine) = process.machine.as_mut() else { return };
+        let now = Now { mono: process.now, wall: WallTime(0) };
+        machine.step(now, event, &mut self.out);
+        let actions: Vec<Action> = self.out.drain().collect();
+        for action in actions {
+            self.perform(n, action);
+        }
+        self.oracle.look(&self.nodes);
+    }
+
+    fn perform(&mut self, n: u8, action: Action) {
+        if let Some(line) = script::line(n, &action) {
+            self.lines.push(line);
+        }
+        let process = self.nodes.get_mut(&n).expect("it just acted");
+        match action {
+            Action::Send { to, message, promise } => {
+                let envelope = Envelope { from: n, to: number(to), message };
+                let needed = process.disk.issued();
+                if promise && process.disk.synced() < needed {
+                    process.withheld.push_back((needed, envelope));
+                } else {
+                    self.transmit(envelope);
+                }
+            }
+            Action::Persist { write } => process.disk.write(write),
+            Action::Committed { index } => self.apply(n, index),
+            Action::Proposed { ticket, position } => process.proposed.push((ticket, Ok(position))),
+            Action::Refused { ticket, why } => {
+                // Tests number reads from 1000 on.
+                if ticket >= 1000 {
+                    process.reads.push((ticket, Err(why)));
+                } else {
+                    process.proposed.push((ticket, Err(why)));
+                }
+            }
+            Action::Readable { ticket, index } => process.reads.push((ticket, Ok(index))),
+            Action::Capture => process.capture = true,
+            Action::Install { snapshot } => self.install(n, &snapshot),
+            Action::Role { role, .. } => process.roles.push(role),
+            Action::Rejected { from, why } => process.rejected.push((number(from), why)),
+        }
+    }
+
+    fn transmit(&mut self, envelope: Envelope) {
+        self.oracle.sent(&self.nodes[&envelope.from].disk, &envelope);
+        self.wire.push(envelope);
+    }
+
+    fn apply(&mut self, n: u8, index: Index) {
+        let process = self.nodes.get_mut(&n).expect("it just acted");
+        let machine = process.machine.as_ref().expect("it just acted");
+        while process.applied.index < index {
+            let next = process.applied.index.next();
+            let entry =
+                machine.entry(next).expect("what is committed and not applied is in the log");
+            self.oracle.applied(n, next, entry);
+            process.applied = Position { term: entry.term, index: next };
+            if let Payload::Command(command) = &entry.payload {
+                process.state.push(command.clone());
+            }
+        }
+    }
+
+    fn install(&mut self, n: u8, snapshot: &Snapshot) {
+        let bytes = snapshot.chunks.concat();
+        assert_eq!(
+            Digest::of(&bytes),
+            snapshot.digest,
+            "a snapshot is verified before it is installed"
+        );
+        let state: State = codec::decode(&bytes, usize::MAX).expect("our own encoding");
+        assert_eq!(state.time_ms, snapshot.time_ms);
+        let state = state.commands;
+        self.oracle.installed(n, snapshot.position, &state);
+        let process = self.nodes.get_mut(&n).expect("it just acted");
+        (process.state, process.applied) = (state, snapshot.position);
+    }
+
+    /// The state of a replica, as a snapshot in chunks of `chunk_bytes`.
+    #[must_use]
+    pub fn capture(&self, n: u8, chunk_bytes: usize) -> Snapshot {
+        let process = &self.nodes[&n];
+        let entry = self.raft(n).entry(process.applied.index);
+        let time_ms =
+            entry.map_or_else(|| process.disk.durable().base_time_ms, |entry| entry.time_ms);
+        let bytes = codec::encode(&State { time_ms, commands: process.state.clone() });
+        let chunks = bytes.chunks(chunk_bytes).map(Bytes::copy_from_slice).collect();
+        Snapshot {
+            position: process.applied,
+            time_ms,
+            configuration: self.raft(n).configuration_at(process.applied.index).clone(),
+            digest: Digest::of(&bytes),
+            chunks,
+        }
+    }
+
+    /// Answers a leader that asked for a snapshot.
+    pub fn answer_capture(&mut self, n: u8, chunk_bytes: usize) {
+        if std::mem::take(&mut self.nodes.get_mut(&n).expect("a known replica").capture) {
+            let snapshot = Arc::new(self.capture(n, chunk_bytes));
+            self.step(n, Event::Captured { snapshot });
+        }
+    }
+
+    /// Writes a checkpoint of a replica's own, makes it durable, and lets the log before it go.
+    pub fn compact(&mut self, n: u8) {
+        // The log is first-in, first-out: what precedes the checkpoint's record is durable with it.
+        self.sync(n, usize::MAX);
+        let snapshot = self.capture(n, 1 << 16);
+        if snapshot.position.index <= self.raft(n).base().index {
+            return;
+        }
+        let position = snapshot.position;
+        let (id, length) = (SnapshotId(position.index.0), snapshot.length());
+        let process = self.nodes.get_mut(&n).expect("a known replica");
+        process.disk.checkpoint(
+            Write::Snapshot {
+                owner: Owner::Group(GROUP),
+                snapshot: id,
+                length,
+                position,
+                configuration: snapshot.configuration,
+                digest: snapshot.digest,
+            },
+            &snapshot.chunks.concat(),
+        );
+        self.step(n, Event::Compact { position });
+    }
+
+    /// The disk of a replica finishes its first `writes` outstanding writes, and what waited for them leaves.
+    pub fn sync(&mut self, n: u8, writes: usize) {
+        let process = self.nodes.get_mut(&n).expect("a known replica");
+        if process.machine.is_none() || process.disk.outstanding() == 0 || writes == 0 {
+            return;
+        }
+        process.disk.sync(writes);
+        let synced = process.disk.synced();
+        while let Some((_, envelope)) = self.withheld_until(n, synced) {
+            self.lines.push(format!("{n} disk has it: {}", script::sending(&envelope)));
+            self.transmit(envelope);
+        }
+        self.step(n, Event::Persisted { writes: synced });
+    }
+
+    fn withheld_until(&mut self, n: u8, synced: u64) -> Option<(u64, Envelope)> {
+        let withheld = &mut self.nodes.get_mut(&n).expect("a known replica").withheld;
+        withheld.pop_front_if(|(needed, _)| *needed <= synced)
+    }
+
+    /// Delivers the message at a place on the wire.
+    pub fn deliver(&mut self, at: usize) {
+        let Envelope { from, to, message } = self.wire.remove(at);
+        self.step(to, Event::Received { from: replica(from), message });
+    }
+
+    /// Advances all clocks, stepping whoever's deadline passes.
+    pub fn advance(&mut self, ms: u64) {
+        let numbers: Vec<u8> = self.nodes.keys().copied().collect();
+        for n in numbers {
+            self.advance_one(n, ms);
+        }
+    }
+
+    /// Advances one clock.
+    pub fn advance_one(&mut self, n: u8, ms: u64) {
+        let process = self.nodes.get_mut(&n).expect("a known replica");
+        process.now = process.now + std::time::Duration::from_millis(ms);
+        let due = process.machine.as_ref().and_then(Machine::deadline);
+        if due.is_some_and(|due| due <= self.nodes[&n].now) {
+            self.step(n, Event::Tick);
+        }
+    }
+
+    /// Advances one clock to its machine's deadline.
+    pub fn timeout(&mut self, n: u8) {
+        if let Some(due) = self.raft(n).deadline() {
+            let process = self.nodes.get_mut(&n).expect("a known replica");
+            process.now = process.now.max(due);
+            self.step(n, Event::Tick);
+        }
+    }
+
+    /// Kills a replica: its process and all writes that are not durable are gone; `kept` of them made it.
+    pub fn crash(&mut self, n: u8, kept: usize) {
+        let process = self.nodes.get_mut(&n).expect("a known replica");
+        process.machine = None;
+        process.withheld.clear();
+        process.capture = false;
+        process.disk.crash(kept);
+    }
+
+    /// Starts a replica from its disk.
+    pub fn restart(&mut self, n: u8) {
+        let process = self.nodes.get_mut(&n).expect("a known replica");
+        if process.machine.is_some() {
+            return;
+        }
+        process.lives += 1;
+        // Another seed in each life, as in production.
+        let seed = Seed::from_number(self.seed * 1_000_000 + u64::from(n) * 1000 + process.lives);
+        let (restored, state) = process.disk.restore();
+        (process.applied, process.state) = (restored.base, state);
+        let machine = Raft::new(GROUP, replica(n), self.config.clone(), &seed, restored);
+        process.machine = Some(machine);
+        self.oracle.restarted(n);
+        self.step(n, Event::Tick);
+    }
+
+    /// Proposes a command.
+    pub fn propose(&mut self, n: u8, ticket: Ticket, command: &str) {
+        let command = Bytes::copy_from_slice(command.as_bytes());
+        self.step(n, Event::Propose { ticket, command });
+    }
+
+    /// Lets all disks finish and all messages arrive, but those that `passes` stops, until nothing is left. Messages
+    /// that are stopped are lost.
+    pub fn settle_if(&mut self, passes: impl Fn(&Envelope) -> bool) {
+        for _ in 0..10_000 {
+            let numbers: Vec<u8> = self.nodes.keys().copied().collect();
+            for n in &numbers {
+                self.sync(*n, usize::MAX);
+                self.answer_capture_if_running(*n);
+            }
+            self.wire.retain(&passes);
+            if self.wire.is_empty() {
+                if numbers.iter().all(|n| self.nodes[n].disk.outstanding() == 0) {
+                    return;
+                }
+            } else {
+                self.deliver(0);
+            }
+        }
+        let tail = &self.lines[self.lines.len().saturating_sub(30)..];
+        panic!("the replicas never fall silent:\n{}", tail.join("\n"));
+    }
+
+    fn answer_capture_if_running(&mut self, n: u8) {
+        if self.nodes[&n].machine.is_some() {
+            self.answer_capture(n, 64);
+        }
+    }
+
+    /// Lets all disks finish and all messages arrive until nothing is left.
+    pub fn settle(&mut self) {
+        self.settle_if(|_| true);
+    }
+
+    /// Makes a replica the leader: its timeout passes and everybody answers.
+    ///
+    /// # Panics
+    ///
+    /// When it does not win.
+    pub fn elect(&mut self, n: u8) {
+        // The others forget a leader that is silent for longer than any election timeout.
+        let others: Vec<u8> = self.nodes.keys().copied().filter(|other| *other != n).collect();
+        for other in others {
+            let process = self.nodes.get_mut(&other).expect("a known replica");
+            process.now = process.now + std::time::Duration::from_millis(500);
+        }
+        self.timeout(n);
+        self.settle();
+        assert_eq!(self.raft(n).role(), Role::Leader);
+    }
+}

@@ -1,0 +1,4 @@
+//! One test a sentence of the Raft paper.
+
+#[test]
+fn placeholder() {}
