@@ -48,8 +48,6 @@ struct Flight {
     batch: Option<Batch>,
     /// When the side files are synced and the batch is begun.
     batch_at: u64,
-    /// When all of it is durable.
-    done_at: u64,
 }
 
 /// One node's disk.
@@ -111,11 +109,6 @@ impl Disk {
         self.queue.is_empty() && self.flight.is_none()
     }
 
-    /// The newest durable token.
-    pub(crate) const fn persisted(&self) -> Token {
-        self.persisted
-    }
-
     /// Begins the next batch, if there is one and no other is under way. Returns when it will be durable.
     pub(crate) fn begin(&mut self, now: u64, sync_ns: u64) -> Option<u64> {
         if self.flight.is_some() || self.queue.is_empty() {
@@ -132,7 +125,7 @@ impl Disk {
         };
         let batch_at = if chunks > 0 { now + sync_ns } else { now };
         let done_at = if batch.is_some() { batch_at + sync_ns } else { batch_at };
-        self.flight = Some(Flight { writes, batch, batch_at, done_at });
+        self.flight = Some(Flight { writes, batch, batch_at });
         Some(done_at)
     }
 
@@ -143,7 +136,7 @@ impl Disk {
         }
         let batch = self.writer.seal()?;
         let done_at = now + sync_ns;
-        self.flight = Some(Flight { writes: Vec::new(), batch: Some(batch), batch_at: now, done_at });
+        self.flight = Some(Flight { writes: Vec::new(), batch: Some(batch), batch_at: now });
         Some(done_at)
     }
 

@@ -124,11 +124,6 @@ impl Durable {
         self.groups.get(&group)
     }
 
-    /// All groups.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = (GroupId, &LogView)> {
-        self.groups.iter().map(|(group, view)| (*group, view))
-    }
-
     /// One group, made when it is new.
     pub(crate) fn group_mut(&mut self, group: GroupId) -> &mut LogView {
         self.groups.entry(group).or_default()

@@ -36,11 +36,11 @@ use ledger::Ledger;
 
 /// A law that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
+pub(crate) struct Broken {
     /// The law.
-    pub oracle: &'static str,
+    pub(crate) oracle: &'static str,
     /// By what.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 impl Broken {
@@ -141,7 +141,7 @@ impl Oracles {
             Write::Append { group, prev, entries } => {
                 let watched = self.watched[step.me].entry(*group).or_default();
                 let ledger = self.ledger.group_mut(*group);
-                append_only::check(watched, *prev)?;
+                append_only::check(watched, *prev, entries)?;
                 commit::check_replaced(watched, ledger, *prev, entries)?;
                 log_matching::check(&watched.view, ledger, *prev, entries)?;
                 watched.view.append(*prev, entries);
