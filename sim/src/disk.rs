@@ -109,6 +109,11 @@ impl Disk {
         self.queue.is_empty() && self.flight.is_none()
     }
 
+    /// Whether there is a batch to begin.
+    pub(crate) const fn may_begin(&self) -> bool {
+        self.flight.is_none() && !self.queue.is_empty()
+    }
+
     /// Begins the next batch, if there is one and no other is under way. Returns when it will be durable.
     pub(crate) fn begin(&mut self, now: u64, sync_ns: u64) -> Option<u64> {
         if self.flight.is_some() || self.queue.is_empty() {

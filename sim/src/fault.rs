@@ -26,7 +26,7 @@ pub enum Kind {
     OneWay,
     /// The links of `nodes` are cut once, and may be made again.
     Reset,
-    /// The process ends; it starts again when the window ends.
+    /// The process ends; it starts again when the window ends. With an `amount` it ends in the middle of its next sync.
     Crash,
     /// At a crash the batch under way is lost as a whole, or not.
     UnsyncedLoss,

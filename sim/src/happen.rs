@@ -81,6 +81,12 @@ impl World {
             }
             Happening::Begin { fault } => self.begin_fault(fault),
             Happening::End { fault } => self.end_fault(fault),
+            Happening::Crash { node, life } => {
+                if self.processes[node].life == life {
+                    self.crash(node);
+                }
+                Ok(())
+            }
             Happening::Start { node } => self.start(node),
             Happening::Operate => {
                 self.operate();
@@ -247,13 +253,8 @@ impl World {
             return Ok(());
         }
         let token = self.processes[node].disk.finish();
-        let sync_ns = self.sync_ns(node);
-        let process = &mut self.processes[node];
-        if let Some(done_at) = process.disk.begin(self.now, sync_ns) {
-            process.syncs += 1;
-            self.plan_at(done_at, Happening::Synced { node, life });
-        } else if token.is_some() {
-            let syncs = process.syncs;
+        if !self.sync(node) && token.is_some() {
+            let syncs = self.processes[node].syncs;
             self.plan_in(SEAL_NS, Happening::Seal { node, life, syncs });
         }
         match token {
@@ -358,6 +359,9 @@ impl World {
         let fault = self.plan.faults[fault].clone();
         let struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
         match fault.kind {
+            Kind::Crash if fault.amount > 0 => {
+                struck.for_each(|node| self.processes[node].is_aimed_at = true);
+            }
             Kind::Crash => struck.for_each(|node| self.crash(node)),
             Kind::Reset => {
                 for node in struck {
@@ -400,6 +404,7 @@ impl World {
         let fault = self.plan.faults[fault].clone();
         if fault.kind == Kind::Crash {
             for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
+                self.processes[node].is_aimed_at = false;
                 // A node that has not started for the first time is not started by the end of a crash.
                 if self.processes[node].life > 0 && !self.is_active(Kind::Crash, node) {
                     self.start(node)?;

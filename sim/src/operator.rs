@@ -15,7 +15,7 @@ use crate::history::Space;
 use crate::oracle::liveness::{self, Liveness};
 use crate::oracle::{Verdict, replies};
 use crate::plan::Plan;
-use crate::process::{Asker, address_of};
+use crate::process::{Asker, Process, address_of};
 use crate::world::{Happening, World};
 
 /// How often the operator looks.
@@ -60,6 +60,8 @@ pub(crate) struct Operator {
     probes: u64,
     /// The namespaces as the registry numbers them.
     pub(crate) namespaces: Vec<(Space, NamespaceId)>,
+    /// What is not equal at the end.
+    unequal: Option<String>,
     /// When what was reached.
     pub(crate) liveness: Liveness,
 }
@@ -77,6 +79,7 @@ impl Operator {
             served: vec![false; plan.cluster.nodes],
             probes: 0,
             namespaces: Vec::new(),
+            unequal: None,
             liveness: Liveness::default(),
         }
     }
@@ -230,7 +233,10 @@ impl World {
                 liveness::check("every group has a leader", led, healed, bound)?;
                 liveness::check(name, false, waited, liveness::SERVE_MS)
             }
-            Stage::Settle => liveness::check(name, false, waited, liveness::EQUAL_MS),
+            Stage::Settle => {
+                let what = format!("{name}: {}", operator.unequal.as_deref().unwrap_or_default());
+                liveness::check(&what, false, waited, liveness::EQUAL_MS)
+            }
             Stage::Serve | Stage::Done => Ok(()),
         }
     }
@@ -290,29 +296,35 @@ impl World {
         }
     }
 
-    /// Whether all replicas of all shards and of all groups are equal, and nothing is under way.
+    /// Looks whether all replicas of all shards and of all groups are equal, and nothing is under way.
     fn look_for_equality(&mut self) {
-        let quiet = self.processes.iter().all(|process| replies::check_end(process).is_ok());
-        if quiet && !self.clients.is_waiting() && self.is_equal() {
+        self.operator.unequal = self.find_difference();
+        if self.operator.unequal.is_none() {
             self.operator.liveness.equal_ns = Some(self.now - self.operator.since);
             self.operator.stage = Stage::Done;
         }
     }
 
-    fn is_equal(&self) -> bool {
-        let mut views = self.processes.iter().map(|process| {
-            let node = process.node.as_ref()?;
-            let status = node.status();
-            let shards: Vec<_> = status
-                .shards
-                .iter()
-                .map(|shard| (shard.namespace, shard.slot, shard.root, shard.writes))
-                .collect();
-            let groups: Vec<_> =
-                status.groups.iter().map(|group| (group.group, group.applied)).collect();
-            Some((status.formed, shards, groups))
-        });
-        let Some(Some(first)) = views.next() else { return false };
-        first.0 && views.all(|view| view.as_ref() == Some(&first))
+    /// What is not equal yet, or under way.
+    fn find_difference(&self) -> Option<String> {
+        if let Some(broken) = self.processes.iter().find_map(|p| replies::check_end(p).err()) {
+            return Some(broken.what);
+        }
+        let view = |process: &Process| {
+            let status = process.node.as_ref()?.status();
+            let shards = status.shards.iter();
+            let shards: Vec<_> =
+                shards.map(|shard| (shard.namespace, shard.slot, shard.root, shard.writes)).collect();
+            let groups = status.groups.iter();
+            let groups: Vec<_> = groups.map(|group| (group.group, group.applied)).collect();
+            status.formed.then_some((shards, groups))
+        };
+        let first = view(&self.processes[0]);
+        let mut others = self.processes.iter().enumerate().skip(1);
+        let (node, other) = others.find(|(_, process)| {
+            let view = view(process);
+            view.is_none() || view != first
+        })?;
+        Some(format!("node 0 has {first:?}, node {node} has {:?}", view(other)))
     }
 }

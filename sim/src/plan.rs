@@ -204,6 +204,7 @@ impl Plan {
             Kind::Reset => fault.nodes = some_of(nodes, dice),
             Kind::Crash => {
                 fault.for_ms = span(dice, 20, 8_000);
+                fault.amount = dice.below(2) as i64;
                 fault.nodes = if dice.chance(150_000) {
                     some_of(nodes, dice)
                 } else {
@@ -221,7 +222,8 @@ impl Plan {
             Kind::Skew | Kind::JumpAhead | Kind::JumpBack => {
                 fault.for_ms = span(dice, 1_000, 40_000);
                 fault.nodes = some_of(nodes, dice);
-                fault.amount = dice.between(10, 40_000) as i64;
+                // All jumps and skews together stay within `ahead_ms_max`: beyond it replicas wait for each other.
+                fault.amount = dice.between(10, 5_000) as i64;
             }
             Kind::Drift => {
                 fault.for_ms = span(dice, 5_000, 60_000);

@@ -51,8 +51,8 @@ pub(crate) struct Process {
     next_request: u64,
     /// When its next tick is due, in virtual time.
     pub(crate) due: u64,
-    /// Whether it should be running.
-    pub(crate) is_wanted: bool,
+    /// Whether it ends in the middle of its next sync.
+    pub(crate) is_aimed_at: bool,
     /// Writes handed to the disk in this life, for the sync times.
     pub(crate) syncs: u64,
 }
@@ -90,7 +90,7 @@ impl Process {
             requests: BTreeMap::new(),
             next_request: 0,
             due: u64::MAX,
-            is_wanted: false,
+            is_aimed_at: false,
             syncs: 0,
         }
     }
@@ -126,13 +126,13 @@ impl Process {
         })?;
         self.node = Some(node);
         self.due = now;
-        self.is_wanted = true;
         Ok(())
     }
 
     /// Ends the process.
     pub(crate) fn stop(&mut self) {
         self.node = None;
+        self.is_aimed_at = false;
         self.due = u64::MAX;
         self.requests.clear();
     }

@@ -62,6 +62,8 @@ pub(crate) enum Happening {
     Begin { fault: usize },
     /// A fault ends.
     End { fault: usize },
+    /// A process ends, in the middle of a sync.
+    Crash { node: usize, life: u64 },
     /// A process starts.
     Start { node: usize },
     /// The operator looks at the federation.
@@ -272,14 +274,27 @@ impl World {
             self.perform(me, action)?;
         }
         self.out = out;
-        let sync_ns = self.sync_ns(me);
-        let process = &mut self.processes[me];
-        if let Some(done_at) = process.disk.begin(self.now, sync_ns) {
-            process.syncs += 1;
-            let life = process.life;
-            self.plan_at(done_at, Happening::Synced { node: me, life });
-        }
+        self.sync(me);
         Ok(())
+    }
+
+    /// Begins the next batch of a node's disk, if there is one. Returns whether there was.
+    pub(crate) fn sync(&mut self, node: usize) -> bool {
+        if !self.processes[node].disk.may_begin() {
+            return false;
+        }
+        let sync_ns = self.sync_ns(node);
+        let process = &mut self.processes[node];
+        let Some(done_at) = process.disk.begin(self.now, sync_ns) else { return false };
+        process.syncs += 1;
+        let life = process.life;
+        if process.is_aimed_at {
+            let name = stream("crash.aim", node as u64);
+            let after = self.draws.below(name, life, done_at - self.now);
+            self.plan_in(after, Happening::Crash { node, life });
+        }
+        self.plan_at(done_at, Happening::Synced { node, life });
+        true
     }
 
     fn perform(&mut self, me: usize, action: Action) -> Verdict {

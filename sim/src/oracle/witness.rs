@@ -74,7 +74,8 @@ impl Versions {
 pub(crate) struct Witness {
     pub(crate) keys: BTreeMap<Bytes, Versions>,
     sessions: BTreeMap<SessionId, u64>,
-    by_session: BTreeMap<Session, Effect>,
+    /// A number whose write did not happen may be used again: the effect is that of these mutations.
+    by_session: BTreeMap<Session, (Effect, Vec<Mutation>)>,
     by_value: BTreeMap<Bytes, Effect>,
 }
 
@@ -95,7 +96,10 @@ impl Witness {
     /// What became of an operation: by its session, or by its first value.
     pub(crate) fn effect(&self, session: Option<Session>, mutations: &[Mutation]) -> Option<Effect> {
         match session {
-            Some(session) => self.by_session.get(&session).copied(),
+            Some(session) => {
+                let (effect, known) = self.by_session.get(&session)?;
+                (known == mutations).then_some(*effect)
+            }
             None => self.by_value.get(value_of(mutations.first()?)?).copied(),
         }
     }
@@ -107,7 +111,7 @@ impl Witness {
         }
         let effect = self.write(index, mutations);
         if let Some(session) = command.session {
-            self.by_session.insert(session, effect);
+            self.by_session.insert(session, (effect, mutations.clone()));
         } else if let Some(value) = mutations.first().and_then(value_of) {
             // Without a session nobody may ask twice: a value that is in the log twice was retried by a node.
             if let Some(first) = self.by_value.insert(value.clone(), effect) {
