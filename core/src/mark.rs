@@ -293,6 +293,10 @@ pub mod instrument {
             "a write with a context supersedes what its client never read",
         ),
         (
+            "replication.push.before_fsync",
+            "a write is pushed before it is durable, and what it superseded with it",
+        ),
+        (
             "replication.restore.skips_tail",
             "what happened while a checkpoint was captured is not restored",
         ),
@@ -305,6 +309,8 @@ pub mod instrument {
             "a view covers the whole context though not all its writes fit into it",
         ),
         // gossip
+        ("gossip.ack.of_anybody", "an ack counts from whoever sends it"),
+        ("gossip.buddy.silent", "a suspect is not told of its suspicion"),
         ("gossip.refute.dropped", "a node that is wrongly suspected does not refute it"),
         ("gossip.dead.overrides_newer_alive", "a death of an old incarnation beats a newer life"),
         ("gossip.incarnation.ignored", "any claim beats what is held, whatever its incarnation"),
@@ -312,6 +318,7 @@ pub mod instrument {
         // discovery
         ("discovery.tell.unverified", "contacts that nobody verified are told on"),
         // coordinator
+        ("coordinator.choice.herds", "requests under way from here count for nothing"),
         ("coordinator.health.no_hysteresis", "one observation turns a member, in no time"),
         // state
         (

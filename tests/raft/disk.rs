@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use continuum_core::codec;
-use continuum_core::id::Index;
-use continuum_core::raft::{Configuration, Position, Restored};
+use continuum_core::id::{Index, Term};
+use continuum_core::raft::{Configuration, Entry, Payload, Position, Restored};
 use continuum_core::wal::{SnapshotId, Write};
 
 use super::State;
@@ -76,6 +76,13 @@ impl Disk {
     #[must_use]
     pub fn longest_file(&self) -> u64 {
         self.files.values().map(|file| file.len() as u64).max().unwrap_or(0)
+    }
+
+    /// Puts a term and a log of empty entries on the disk, as tables in the paper give them.
+    pub fn preset(&mut self, term: u64, terms: &[u64]) {
+        let entry = |term: &u64| Entry { term: Term(*term), time_ms: 0, payload: Payload::Noop };
+        self.durable.term = Term(term);
+        self.durable.entries = terms.iter().map(entry).collect();
     }
 
     pub(super) fn write(&mut self, write: Write) {

@@ -397,6 +397,30 @@ impl Net {
         self.step(n, Event::Tick);
     }
 
+    /// Starts a replica over with this term and a log of these terms on its disk.
+    pub fn preset(&mut self, n: u8, term: u64, terms: &[u64]) {
+        self.crash(n, 0);
+        self.nodes.get_mut(&n).expect("a known replica").disk.preset(term, terms);
+        self.restart(n);
+    }
+
+    /// Hands a message to a replica; what it answers to the sender at once or once its disk is done.
+    pub fn ask(&mut self, from: u8, to: u8, message: Message) -> Vec<Message> {
+        self.wire.clear();
+        self.step(to, Event::Received { from: replica(from), message });
+        self.sync(to, usize::MAX);
+        let answers = self.wire.iter().filter(|e| (e.from, e.to) == (to, from));
+        answers.map(|envelope| envelope.message.clone()).collect()
+    }
+
+    /// The terms of a replica's log, from the first entry in memory.
+    #[must_use]
+    pub fn terms(&self, n: u8) -> Vec<u64> {
+        let raft = self.raft(n);
+        let indices = raft.first().0..=raft.last().index.0;
+        indices.filter_map(|index| raft.term_at(Index(index))).map(|term| term.0).collect()
+    }
+
     /// Proposes a command.
     pub fn propose(&mut self, n: u8, ticket: Ticket, command: &str) {
         let command = Bytes::copy_from_slice(command.as_bytes());

@@ -11,7 +11,7 @@ use super::{Choice, Coordinator};
 use crate::digest::Hasher;
 use crate::id::NodeId;
 use crate::node::api::Health;
-use crate::reach;
+use crate::{mutant, reach};
 
 /// Whose turn it is.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,8 @@ impl Coordinator {
     fn cost(&self, node: NodeId, health: Health) -> u64 {
         let Some(entry) = self.registry.get(node) else { return 1 };
         let charge = entry.charge(self.now, &self.config);
-        let requests = u64::from(entry.load) + u64::from(entry.under_way) + u64::from(charge) + 1;
+        let own = if mutant!("coordinator.choice.herds") { 0 } else { u64::from(entry.under_way) };
+        let requests = u64::from(entry.load) + own + u64::from(charge) + 1;
         if health == Health::Suspect {
             reach!("coordinator.balance.suspect");
             return requests * 2;

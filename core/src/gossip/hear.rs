@@ -242,8 +242,7 @@ impl Gossip {
         let raised = mine.refutations.max(theirs.refutations).saturating_add(1);
         self.me.incarnation.refutations = raised.min(REFUTATIONS_MAX);
         self.prober.worsen();
-        self.news.add(self.me.replica.node);
-        // Whoever accuses counts the seconds: it hears first, and not by chance.
+        // The card on every message tells it to all in time. Whoever accuses counts the seconds: it hears first.
         for accuser in claim.accusers.iter().filter(|accuser| **accuser != from).chain(Some(&from))
         {
             if self.table.get(*accuser).is_some() {

@@ -30,9 +30,9 @@ use crate::digest::Hasher;
 use crate::discovery::Address;
 use crate::id::{Boot, NodeId, Replica};
 use crate::machine::{Machine, Now, Outbox};
-use crate::reach;
 use crate::seed::Seed;
 use crate::time::{Instant, earlier};
+use crate::{mutant, reach};
 
 use member::Table;
 use probe::Prober;
@@ -283,12 +283,14 @@ impl Gossip {
     fn send(&mut self, to: NodeId, body: Body, out: &mut Outbox<Action>) {
         let members = self.living();
         // The buddy system (Lifeguard IV-C): whoever is suspected hears of it from everybody who talks to it.
-        let accusation = self.table.get(to).filter(|r| r.member.state != State::Alive);
+        let silent = mutant!("gossip.buddy.silent");
+        let accused = |r: &&member::Record| r.member.state != State::Alive && !silent;
+        let accusation = self.table.get(to).filter(accused);
         let mut claims: Vec<Claim> = accusation.map(member::Record::claim).into_iter().collect();
         let room = self.config.updates_max.min(CLAIMS_MAX).saturating_sub(claims.len());
         let limit = spread::limit(self.config.retransmit_multiplier, members);
         for node in self.news.take(room, limit, to) {
-            claims.extend(self.claim_of(node));
+            claims.extend(self.table.get(node).map(member::Record::claim));
         }
         // A load is stale after a second: telling it as often as a death would be waste.
         let load_limit = spread::limit(1, members);
@@ -297,14 +299,6 @@ impl Gossip {
             loads.extend(self.table.get(node).map(member::Record::load));
         }
         out.push(Action::Send { to, message: Message { body, me: self.card(), claims, loads } });
-    }
-
-    /// What is told of a node: nothing of this node, whose card is on every message.
-    fn claim_of(&self, node: NodeId) -> Option<Claim> {
-        if node == self.me.replica.node {
-            return Some(self.card());
-        }
-        self.table.get(node).map(member::Record::claim)
     }
 
     /// Does everything that is due by `now`.

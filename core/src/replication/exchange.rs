@@ -93,7 +93,8 @@ impl Replicator {
         }
     }
 
-    /// Pushes one write to every connected peer that keeps up.
+    /// Pushes one write to every connected peer that keeps up. A push waits for this disk: if it survived a crash that
+    /// took what it superseded, nobody would know what *that* had superseded, and it would live beside the push.
     pub(super) fn push(&mut self, shard: ShardId, sealed: &Bytes, out: &mut Outbox<Action>) {
         let length = sealed.len() as u64;
         let limit = self.config.unacknowledged_bytes_max as u64;
@@ -104,7 +105,8 @@ impl Replicator {
             }
             peer.unacknowledged += length;
             let message = Message::Delta { shard, writes: [sealed.clone()].into() };
-            out.push(Action::Send { to: peer.replica, message, promise: false });
+            let promise = !mutant!("replication.push.before_fsync");
+            out.push(Action::Send { to: peer.replica, message, promise });
         }
     }
 

@@ -5,12 +5,14 @@
 //! lost, pulled by anti-entropy (`sync`). Every change is a record in the log before anybody is promised it (`restore`),
 //! and side files keep the log short (`checkpoint`).
 //!
-//! Three choices are worth their reasons:
+//! Four choices are worth their reasons:
 //!
 //! * **The answerer of a session has no state.** Every question carries all that the asker holds, so loss, repetition,
 //!   reordering and restarts of either side need no case of their own, and a session resumes by starting again.
 //! * **A push covers its own dot alone.** Victims that have not arrived are remembered as doomed instead of covered,
 //!   since a write may have elements that its victim's superseder did not mean.
+//! * **Every message that carries writes is a promise.** Writes name what they supersede, not all that is behind it; so a
+//!   write leaves only when everything that it stands on is durable here.
 //! * **Nothing is counted back.** `Persisted` has nothing to do here: the node withholds promises, and what is promised
 //!   is what was issued before.
 //!

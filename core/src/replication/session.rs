@@ -107,7 +107,7 @@ impl Replicator {
         }
         let reply = sync::answer(&resident.shard, context, asks, self.config.delta_bytes_max);
         let (message, promise) = match reply {
-            Reply::Page(writes) => (Message::Page { shard, round, writes }, false),
+            Reply::Page(writes) => (Message::Page { shard, round, writes }, true),
             Reply::Whole(view) => (Message::Whole { shard, round, view: Box::new(view) }, true),
             Reply::Refused(why) => (Message::Refused { shard, round, why }, false),
         };

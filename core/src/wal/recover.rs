@@ -25,9 +25,11 @@
 //!
 //! # What the driver does
 //!
-//! It syncs every segment before it reads it for recovery: after a crash of the process alone, bytes may be read from
-//! memory that no disk holds. Batches do not name the boot: nothing of a boot is visible outside before its first batch
-//! is durable, and from then on the chain through that batch names it.
+//! Before it reads a segment for recovery it syncs it: after a crash of the process alone, bytes may be read from
+//! memory that no disk holds. After a cut it makes the cut durable before it writes the first batch: see [`Torn`].
+//! When nothing was ever durable it deletes what is there before it begins a new log. With that, batches need not name
+//! the boot: nothing of a boot is visible outside before its first batch is durable, and from then on the chain names
+//! it.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -57,6 +59,10 @@ pub struct Recovered {
 }
 
 /// The end of a log that was not zeros.
+///
+/// Before the first batch after a recovery, the driver deletes the segments after this one, newest first, fills this
+/// one with zeros from the offset to its end, and syncs both. Otherwise a batch that was cut could come back whole:
+/// from its own sectors, and equal ones that a later life wrote over the missing ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Torn {
     /// The segment where the next batch is due.

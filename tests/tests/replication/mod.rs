@@ -1,0 +1,360 @@
+//! A small world of replicators: disks that forget what was not synced, a network that loses, repeats and reorders, and
+//! clocks that disagree; with the model that says what every replica may answer.
+//!
+//! It drives the machine alone. Whole nodes on real log bytes are the simulator's business.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(unreachable_pub, reason = "a module of test binaries")]
+
+pub mod history;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{Bytes, BytesMut};
+use continuum_core::config::ReplicationConfig;
+use continuum_core::digest::Digest;
+use continuum_core::id::{Boot, Dot, NamespaceId, NodeId, Owner, Replica, ShardId, StoreId};
+use continuum_core::machine::{Machine, Now, Outbox};
+use continuum_core::node::api::{
+    Change, Context, Edit, Mutation, Query, Reason, Register, Row, Strategy, Value,
+};
+use continuum_core::replication::{
+    Action, Event, Message, Replicator, Restored, RestoredShard, Ticket,
+};
+use continuum_core::seed::Seed;
+use continuum_core::time::{Instant, WallTime};
+use continuum_core::wal::{SnapshotId, Write};
+
+pub const SHARD: ShardId = ShardId { namespace: NamespaceId(7), slot: 0 };
+
+/// How the world is set up.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub replicas: u8,
+    pub discard: bool,
+    pub strategy: Strategy,
+    pub config: ReplicationConfig,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let config = ReplicationConfig { delta_bytes_max: 600, ..ReplicationConfig::default() };
+        Self { replicas: 3, discard: false, strategy: Strategy::LastWriterWins, config }
+    }
+}
+
+/// One process on its disk.
+pub struct Process {
+    pub me: Replica,
+    pub boot: Boot,
+    pub machine: Replicator,
+    /// All writes issued; the first `durable` survive a crash.
+    pub disk: Vec<Write>,
+    pub durable: usize,
+    /// The root after each step, by the number of writes issued so far.
+    roots: BTreeMap<usize, Digest>,
+    withheld: Vec<(usize, Replica, Message)>,
+    /// Milliseconds that its wall clock is off.
+    pub skew_ms: i64,
+    snapshots: u64,
+}
+
+/// What a client was told.
+#[derive(Debug, Default)]
+pub struct Told {
+    pub accepted: BTreeMap<Ticket, (Dot, Context)>,
+    pub refused: BTreeMap<Ticket, Reason>,
+    pub replicated: BTreeSet<Ticket>,
+}
+
+pub struct World {
+    pub setup: Setup,
+    pub processes: Vec<Process>,
+    /// Messages under way: from, to, what.
+    pub network: Vec<(usize, usize, Message)>,
+    pub ms: u64,
+    pub told: Told,
+    pub equivocations: Vec<Dot>,
+    pub rejected: Vec<&'static str>,
+    pub ahead: usize,
+    next: Ticket,
+}
+
+pub fn replica(at: usize) -> Replica {
+    Replica { node: NodeId([at as u8 + 1; 16]), store: StoreId([at as u8 + 101; 16]) }
+}
+
+pub fn put(key: &str, field: &str, value: &str) -> Mutation {
+    one(key, field, Change::Put(Bytes::copy_from_slice(value.as_bytes())))
+}
+
+pub fn one(key: &str, field: &str, change: Change) -> Mutation {
+    let field = Bytes::copy_from_slice(field.as_bytes());
+    Mutation {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        edits: vec![Edit { field, change }],
+        context: None,
+    }
+}
+
+pub fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+impl World {
+    pub fn new(setup: Setup) -> Self {
+        let mut world = Self {
+            processes: Vec::new(),
+            network: Vec::new(),
+            ms: 1_000_000,
+            told: Told::default(),
+            equivocations: Vec::new(),
+            rejected: Vec::new(),
+            ahead: 0,
+            next: 0,
+            setup,
+        };
+        for at in 0..usize::from(world.setup.replicas) {
+            let boot = Boot { count: 1, nonce: at as u64 };
+            let machine = world.machine(at, boot, Restored::default());
+            world.processes.push(Process {
+                me: replica(at),
+                boot,
+                machine,
+                disk: Vec::new(),
+                durable: 0,
+                roots: BTreeMap::new(),
+                withheld: Vec::new(),
+                skew_ms: 0,
+                snapshots: 0,
+            });
+        }
+        (0..world.processes.len()).for_each(|at| world.introduce(at));
+        world
+    }
+
+    fn machine(&self, at: usize, boot: Boot, restored: Restored) -> Replicator {
+        let seed = Seed::from_number(at as u64 ^ boot.count << 8);
+        Replicator::new(replica(at), boot, self.setup.config.clone(), &seed, restored)
+            .expect("its own records restore")
+    }
+
+    fn introduce(&mut self, at: usize) {
+        let others: Vec<usize> = (0..self.processes.len()).filter(|other| *other != at).collect();
+        let replicas = others.iter().map(|other| replica(*other)).collect();
+        let Setup { strategy, discard, .. } = self.setup;
+        self.step(at, Event::Open { namespace: SHARD.namespace, slots: 1, strategy, discard });
+        self.step(at, Event::Peers { replicas });
+        others.iter().for_each(|peer| self.step(at, Event::Connected { peer: replica(*peer) }));
+    }
+
+    pub fn now(&self, at: usize) -> Now {
+        let wall = self.ms.saturating_add_signed(self.processes[at].skew_ms);
+        Now { mono: Instant::from_millis(self.ms), wall: WallTime(wall) }
+    }
+
+    pub fn step(&mut self, at: usize, event: Event) {
+        let (now, mut out) = (self.now(at), Outbox::new());
+        self.processes[at].machine.step(now, event, &mut out);
+        out.drain().collect::<Vec<_>>().into_iter().for_each(|action| self.perform(at, action));
+        let process = &mut self.processes[at];
+        if let Some(root) = process.machine.root(SHARD) {
+            process.roots.insert(process.disk.len(), root);
+        }
+    }
+
+    fn perform(&mut self, at: usize, action: Action) {
+        let process = &mut self.processes[at];
+        match action {
+            Action::Persist { write } => process.disk.push(write),
+            Action::Send { to, message, promise } => {
+                if promise && process.durable < process.disk.len() {
+                    process.withheld.push((process.disk.len(), to, message));
+                } else {
+                    self.send(at, to, message);
+                }
+            }
+            Action::Accepted { ticket, dot, context } => {
+                assert!(self.told.accepted.insert(ticket, (dot, context)).is_none());
+            }
+            Action::Refused { ticket, reason } => drop(self.told.refused.insert(ticket, reason)),
+            Action::Replicated { ticket } => drop(self.told.replicated.insert(ticket)),
+            Action::Checkpointed { .. } => {}
+            Action::Equivocation { dot } => self.equivocations.push(dot),
+            Action::Ahead { .. } => self.ahead += 1,
+            Action::Rejected { why, .. } => self.rejected.push(why),
+        }
+    }
+
+    /// Messages go through their bytes, as on a real link, and what they promise is compared with the disk.
+    fn send(&mut self, at: usize, to: Replica, message: Message) {
+        let encoded = continuum_core::codec::encode(&message);
+        assert!(encoded.len() <= continuum_core::limits::FRAME_BYTES_MAX);
+        let decoded: Message = continuum_core::codec::decode(&encoded, encoded.len()).expect("own");
+        assert_eq!(decoded, message);
+        let to = (0..self.processes.len()).find(|other| replica(*other) == to);
+        self.network.extend(to.map(|to| (at, to, decoded)));
+    }
+
+    /// Whether the disk of a process would recover to what its messages under way promise.
+    pub fn promises_hold(&self) -> Result<(), String> {
+        for (from, _, message) in &self.network {
+            let Some(promise) = message.promise() else { continue };
+            let process = &self.processes[*from];
+            let recovered =
+                self.machine(*from, process.boot, recover(&process.disk[..process.durable]));
+            if !recovered.holds(promise.shard, promise.held) {
+                return Err(format!("{from} promised what its disk does not have"));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn sync_disk(&mut self, at: usize) {
+        let process = &mut self.processes[at];
+        process.durable = process.disk.len();
+        let durable = process.durable;
+        self.step(at, Event::Persisted { writes: durable as u64 });
+        let process = &mut self.processes[at];
+        let ready = process.withheld.extract_if(.., |(needs, _, _)| *needs <= durable);
+        let ready: Vec<_> = ready.collect();
+        ready.into_iter().for_each(|(_, to, message)| self.send(at, to, message));
+    }
+
+    /// Kills a process and starts it again on what its disk kept.
+    pub fn crash(&mut self, at: usize) -> Result<(), String> {
+        let process = &mut self.processes[at];
+        process.disk.truncate(process.durable);
+        process.withheld.clear();
+        process.boot = Boot { count: process.boot.count + 1, nonce: process.boot.nonce };
+        let before = process.roots.get(&process.durable).copied();
+        process.roots.clear();
+        let (boot, restored) = (process.boot, recover(&process.disk));
+        self.processes[at].machine = self.machine(at, boot, restored);
+        let after = self.processes[at].machine.root(SHARD);
+        if before.is_some() && after.is_some() && before != after {
+            return Err(format!("L19: {at} restored another state than it had"));
+        }
+        self.introduce(at);
+        Ok(())
+    }
+
+    pub fn deliver(&mut self, index: usize) {
+        let (from, to, message) = self.network.remove(index);
+        self.step(to, Event::Received { from: replica(from), message });
+    }
+
+    pub fn mutate(&mut self, at: usize, mutation: Mutation) -> Ticket {
+        self.write(at, mutation, 0)
+    }
+
+    pub fn write(&mut self, at: usize, mutation: Mutation, replicas: u8) -> Ticket {
+        self.next += 1;
+        let ticket = self.next;
+        self.step(at, Event::Mutate { ticket, shard: SHARD, mutation, replicas });
+        ticket
+    }
+
+    pub fn checkpoint(&mut self, at: usize) {
+        self.processes[at].snapshots += 1;
+        let process = &self.processes[at];
+        let snapshot = SnapshotId(process.boot.count << 32 | process.snapshots);
+        self.step(at, Event::Checkpoint { shard: SHARD, snapshot });
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        self.ms += ms;
+        (0..self.processes.len()).for_each(|at| self.step(at, Event::Tick));
+    }
+
+    /// Heals everything, and lets time pass until all roots are equal.
+    pub fn converge(&mut self) -> Result<(), String> {
+        self.processes.iter_mut().for_each(|process| process.skew_ms = 0);
+        for _ in 0..100 {
+            self.pass(1_000);
+            for _ in 0..60 {
+                (0..self.processes.len()).for_each(|at| self.sync_disk(at));
+                let count = self.network.len();
+                (0..count).for_each(|_| self.deliver(0));
+            }
+            if self.roots().len() == 1 && self.processes.iter().all(|p| p.machine.waiting() == 0) {
+                return Ok(());
+            }
+        }
+        Err("the replicas do not converge".into())
+    }
+
+    pub fn roots(&self) -> BTreeSet<Digest> {
+        self.processes.iter().filter_map(|process| process.machine.root(SHARD)).collect()
+    }
+
+    pub fn read(&self, at: usize, query: &Query) -> Value {
+        self.processes[at].machine.read(SHARD, query).expect("the shard is open")
+    }
+
+    pub fn get(&self, at: usize, key: &str, field: &str) -> Register {
+        match self.read(at, &Query::Get { key: bytes(key), field: bytes(field) }) {
+            Value::Register(register) => register,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn members(&self, at: usize, key: &str) -> Vec<Bytes> {
+        match self.read(at, &Query::Members { key: bytes(key), field: Bytes::new() }) {
+            Value::Set { members, .. } => members,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn count(&self, at: usize, key: &str) -> i128 {
+        match self.read(at, &Query::Count { key: bytes(key), field: Bytes::new() }) {
+            Value::Counter(value) => value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// All rows, in small pages.
+    pub fn rows(&self, at: usize) -> Vec<Row> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            match self.read(at, &Query::Rows { after: after.clone(), limit: 3 }) {
+                Value::Rows { rows, more } => {
+                    after = rows.last().map(|row| row.key.clone());
+                    all.extend(rows);
+                    if !more {
+                        return all;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// What a log says of shards, as a node's restore reads it.
+pub fn recover(disk: &[Write]) -> Restored {
+    let mut restored = Restored::default();
+    let mut files: BTreeMap<SnapshotId, BytesMut> = BTreeMap::new();
+    for write in disk {
+        match write {
+            Write::Dots { shard, records } => {
+                let entry = restored.shards.entry(*shard).or_default();
+                entry.records.extend(records.iter().cloned());
+            }
+            Write::Chunk { snapshot, offset, data } => {
+                let file = files.entry(*snapshot).or_default();
+                assert_eq!(file.len() as u64, *offset);
+                file.extend_from_slice(data);
+            }
+            Write::Snapshot { owner: Owner::Shard(shard), snapshot, length, digest, .. } => {
+                let file = files.remove(snapshot).expect("its chunks came before").freeze();
+                assert_eq!((file.len() as u64, Digest::of(&file)), (*length, *digest));
+                let entry = RestoredShard { snapshot: Some(file), records: Vec::new() };
+                restored.shards.insert(*shard, entry);
+            }
+            Write::Forget { owner: Owner::Shard(shard) } => drop(restored.shards.remove(shard)),
+            _ => panic!("a replicator issues no {write:?}"),
+        }
+    }
+    restored
+}

@@ -1,0 +1,80 @@
+//! Planted bugs of replication, each of which the same random histories must find.
+//!
+//! The active mutant is of the whole process, so this file has one test and goes through them one by one.
+
+#[path = "replication/mod.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use continuum_core::mark::instrument;
+use continuum_core::replication::{Event, Message};
+use continuum_core::seed::{Seed, Stream};
+
+use world::history::{History, Move, busy_checkpoint};
+use world::{Setup, World, put, replica};
+
+/// Histories until a mutant counts as not found.
+const HISTORIES: u64 = 300;
+
+fn moves(stream: &mut Stream) -> Vec<Move> {
+    let byte = |stream: &mut Stream| stream.below(256) as u8;
+    (0..200).map(|_| (byte(stream), byte(stream), byte(stream), byte(stream))).collect()
+}
+
+/// Whether one history, or a corrupted message beside it, is as it should be.
+fn run(number: u64) -> Result<(), String> {
+    let mut stream = Seed::from_number(number).derive("mutants", 0);
+    let setup = Setup { discard: number % 4 == 3, ..Setup::default() };
+    History::run(setup, &moves(&mut stream))?;
+    corrupt(&mut stream)?;
+    // Larger than the others: a tenth of the runs is enough.
+    if number.is_multiple_of(10) { busy_checkpoint(number) } else { Ok(()) }
+}
+
+/// A byte of a value flips on the way: all replicas end with what was written.
+fn corrupt(stream: &mut Stream) -> Result<(), String> {
+    let mut world = World::new(Setup::default());
+    world.network.clear();
+    world.mutate(0, put("key", "", "the value as it was written"));
+    world.sync_disk(0);
+    for (from, to, message) in core::mem::take(&mut world.network) {
+        let Message::Delta { shard, writes } = message else { continue };
+        let mut write = writes[0].to_vec();
+        let at = write.len() - 2 - stream.below(20) as usize;
+        write[at] ^= 1;
+        let message = Message::Delta { shard, writes: vec![Bytes::from(write)] };
+        world.step(to, Event::Received { from: replica(from), message });
+    }
+    world.converge()?;
+    let read = |at| world.get(at, "key", "").value;
+    let sound = (0..3).all(|at| read(at).as_deref() == Some(b"the value as it was written"));
+    if sound { Ok(()) } else { Err("a corrupted value was taken".into()) }
+}
+
+/// The first history that finds something, with what it finds.
+fn found(histories: u64) -> Option<(u64, String)> {
+    (0..histories).find_map(|number| match catch_unwind(AssertUnwindSafe(|| run(number))) {
+        Ok(Ok(())) => None,
+        Ok(Err(why)) => Some((number, why)),
+        Err(_) => Some((number, "an assertion failed".into())),
+    })
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    assert_eq!(found(HISTORIES / 3), None, "the sound code passes");
+    std::panic::set_hook(Box::new(|_| {}));
+    let mine = instrument::MUTANTS.iter().filter(|(name, _)| name.starts_with("replication."));
+    let missed: Vec<_> = mine
+        .filter(|(name, _)| {
+            assert!(instrument::activate(Some(name)));
+            let found = found(HISTORIES);
+            eprintln!("{name}: {found:?}");
+            found.is_none()
+        })
+        .collect();
+    instrument::activate(None);
+    assert_eq!(missed, Vec::<&(&str, &str)>::new());
+}

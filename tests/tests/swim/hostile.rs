@@ -1,0 +1,74 @@
+//! Whatever a member says: no message breaks the machine or grows it.
+
+use continuum_core::config::GossipConfig;
+use continuum_core::gossip::{Action, Body, Claim, Event, Message, State};
+use continuum_core::machine::{Machine, Now};
+use continuum_core::time::{Instant, WallTime};
+use proptest::prelude::*;
+
+use super::driven::{Driven, ME, claim, node};
+
+fn any_claim() -> impl Strategy<Value = Claim> {
+    let states = [State::Alive, State::Suspect, State::Dead, State::Left];
+    let accusers = proptest::collection::vec((0..12_u8).prop_map(node), 0..11);
+    (0..12_u8, 4..7_u64, any::<u64>(), 0..40_u32, 0..4_usize, accusers).prop_map(
+        move |(n, boot, refutations, shift, state, accusers)| {
+            let mut claim = claim(n, refutations >> (shift + 24), states[state]);
+            claim.incarnation.boot.count = boot;
+            claim.accusers = accusers;
+            claim
+        },
+    )
+}
+
+fn any_message() -> impl Strategy<Value = (u8, Message)> {
+    let body = prop_oneof![
+        (0..20_u64).prop_map(|number| Body::Ping { number }),
+        (0..20_u64, 0..12_u8).prop_map(|(number, n)| Body::PingRequest { number, target: node(n) }),
+        (0..20_u64).prop_map(|number| Body::Ack { number }),
+        (0..20_u64).prop_map(|number| Body::Nack { number }),
+        Just(Body::News),
+        (0..12_u8).prop_map(|n| Body::Push { after: Some(node(n)), upto: None }),
+        (0..12_u8).prop_map(|n| Body::Push { after: None, upto: Some(node(n)) }),
+        (0..12_u8).prop_map(|n| Body::Pull { after: None, upto: Some(node(n)) }),
+    ];
+    let claims = proptest::collection::vec(any_claim(), 0..70);
+    (0..12_u8, body, any_claim(), claims, any::<bool>()).prop_map(
+        |(n, body, card, claims, honest)| {
+            let me = if honest { claim(n, 0, State::Alive) } else { card };
+            (n, Message { body, me, claims, loads: Vec::new() })
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_message_breaks_it_and_every_answer_is_within_bounds(
+        messages in proptest::collection::vec((any_message(), 0..2_000_u64), 0..60),
+    ) {
+        let mut d = Driven::new(9, GossipConfig::default());
+        let mut sent = 0;
+        for ((from, message), pause) in messages {
+            let event = Event::Received { from: node(from), message };
+            let end = Instant(d.now.0 + pause * 1_000_000);
+            let mut next = Some(event);
+            while let Some(event) = next {
+                let now = Now { mono: d.now, wall: WallTime(0) };
+                d.machine.step(now, event, &mut d.out);
+                for action in d.out.drain() {
+                    if let Action::Send { to, message } = action {
+                        prop_assert!(to != node(ME));
+                        prop_assert_eq!(message.check(node(ME)), Ok(()));
+                        sent += 1;
+                    }
+                }
+                let due = d.machine.deadline().filter(|due| *due <= end);
+                d.now = due.unwrap_or(end).max(d.now);
+                next = due.map(|_| Event::Tick);
+            }
+        }
+        prop_assert_eq!(d.machine.members().count(), 10);
+        prop_assert!(sent < 60 * 200);
+        prop_assert_eq!(d.state(ME), State::Alive);
+    }
+}

@@ -1,0 +1,128 @@
+//! Lifeguard (section IV), rule by rule.
+
+use continuum_core::gossip::{Body, State};
+
+use super::driven::{Driven, ME, Sent, claim, node, ping, requests};
+
+// Lifeguard IV-A: the local health multiplier, and nacks.
+
+#[test]
+fn a_helper_says_so_when_it_could_not_reach_the_target() {
+    let mut d = Driven::met(7);
+    let asked = d.now.as_millis();
+    d.hear(1, Body::PingRequest { number: 77, target: node(2) }, vec![]);
+    let sent = d.live(900, &[2]);
+    let nacks: Vec<&Sent> = sent.iter().filter(|s| s.2.body == Body::Nack { number: 77 }).collect();
+    assert_eq!(nacks.len(), 1);
+    // Four fifths of the time that the asker has left.
+    assert_eq!((nacks[0].1, nacks[0].0 - asked), (node(1), 400));
+}
+
+/// Runs one probe that fails, with so many of the three helpers nacking.
+fn fail_probe(d: &mut Driven, nacks: usize) {
+    let (_, number) = d.next_probe();
+    let asked = requests(&d.run(500 * u64::from(d.machine.distrust() + 1)));
+    assert_eq!(asked.len(), 3);
+    for (helper, _, _) in asked.iter().take(nacks) {
+        d.hear(helper.0[0], Body::Nack { number }, vec![]);
+    }
+    let ends = 500 * u64::from(d.machine.distrust() + 1);
+    d.run(ends);
+}
+
+#[test]
+fn a_missing_nack_is_a_reason_to_distrust_oneself_and_a_full_set_is_none() {
+    let mut d = Driven::met(30);
+    fail_probe(&mut d, 3);
+    assert_eq!(d.machine.distrust(), 0);
+    fail_probe(&mut d, 2);
+    assert_eq!(d.machine.distrust(), 1);
+}
+
+#[test]
+fn a_successful_probe_restores_trust_and_a_refutation_takes_it() {
+    let mut d = Driven::met(30);
+    d.hear(1, Body::News, vec![claim(ME, 0, State::Suspect)]);
+    assert_eq!(d.machine.distrust(), 1);
+    d.live(5_000, &[]);
+    assert_eq!(d.machine.distrust(), 0);
+}
+
+#[test]
+fn distrust_slows_the_period_and_the_timeout_and_saturates() {
+    let mut d = Driven::met(30);
+    for refutations in 0..40 {
+        d.hear(1, Body::News, vec![claim(ME, refutations, State::Suspect)]);
+    }
+    assert_eq!(d.machine.distrust(), 8);
+    let (target, _) = d.next_probe();
+    let begun = d.now.as_millis();
+    assert!(requests(&d.run(4_499)).is_empty(), "0.5 s, nine times as long");
+    assert_eq!(requests(&d.run(1)).len(), 3);
+    let (next, _) = d.next_probe();
+    assert_ne!(next, target);
+    assert_eq!(d.now.as_millis() - begun, 9_000);
+}
+
+// Lifeguard IV-B: the suspicion timeout.
+
+/// How long node 2 of a federation of ten is suspected when so many others accuse it.
+fn suspected_for(accusers: &[u8]) -> u64 {
+    let mut d = Driven::met(9);
+    let begun = d.now.as_millis();
+    for accuser in accusers {
+        let mut news = claim(2, 0, State::Suspect);
+        news.accusers = vec![node(*accuser)];
+        d.hear(1, Body::News, vec![news]);
+    }
+    while d.state(2) != State::Dead {
+        d.live(10, &[]);
+    }
+    d.now.as_millis() - begun
+}
+
+#[test]
+fn independent_accusers_shorten_the_suspicion_and_repeats_do_not() {
+    // Ten members: shortest 4 s, longest 24 s, K = 2; one confirmation cuts 20 s * log 2 / log 3.
+    let near = |expected: u64, found: u64| found.abs_diff(expected) <= 20;
+    assert!(near(24_000, suspected_for(&[4])));
+    assert!(near(24_000, suspected_for(&[4, 4, 4, 4])));
+    assert!(near(11_381, suspected_for(&[4, 5])), "{}", suspected_for(&[4, 5]));
+    assert!(near(4_000, suspected_for(&[4, 5, 6])));
+    assert!(near(4_000, suspected_for(&[4, 5, 6, 7, 8])));
+}
+
+#[test]
+fn who_accuses_itself_or_is_no_member_confirms_nothing() {
+    let near = |expected: u64, found: u64| found.abs_diff(expected) <= 20;
+    assert!(near(24_000, suspected_for(&[4, 2, 200, 201])));
+}
+
+#[test]
+fn a_new_accuser_is_told_on() {
+    let mut d = Driven::met(9);
+    d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    d.drain_news();
+    let mut news = claim(2, 0, State::Suspect);
+    news.accusers = vec![node(5)];
+    d.hear(1, Body::News, vec![news]);
+    let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
+    let told = sent[0].2.claims.iter().find(|c| c.replica.node == node(2)).expect("told");
+    assert_eq!(told.accusers, vec![node(9), node(5)]);
+}
+
+// Lifeguard IV-C: the buddy system.
+
+#[test]
+fn a_suspect_learns_of_it_with_every_ping() {
+    let mut d = Driven::met(3);
+    d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    d.drain_news();
+    let sent = d.live(3_500, &[2]);
+    let to_suspect: Vec<&Sent> =
+        sent.iter().filter(|s| ping(s).is_some() && s.1 == node(2)).collect();
+    assert!(!to_suspect.is_empty());
+    assert!(to_suspect.iter().all(|(_, _, m)| {
+        m.claims.first().is_some_and(|c| c.replica.node == node(2) && c.state == State::Suspect)
+    }));
+}

@@ -1,0 +1,121 @@
+//! Golden transcripts: all messages of a small scene, as text in `tests/data/swim/`.
+//!
+//! A transcript holds what the papers describe in prose: who says what to whom, when, and what it carries. A change of
+//! any message shows as a difference that a person can read. `CONTINUUM_BLESS=1` writes them anew.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use continuum_core::gossip::{Body, Claim, Event, State};
+use continuum_tests::root;
+
+use super::driven::{Driven, ME, Sent, claim, node};
+
+fn name(node: continuum_core::id::NodeId) -> String {
+    format!("n{}", node.0[0])
+}
+
+fn body(body: Body) -> String {
+    match body {
+        Body::Ping { number } => format!("ping {number}"),
+        Body::PingRequest { number, target } => format!("ping-req {number} of {}", name(target)),
+        Body::Ack { number } => format!("ack {number}"),
+        Body::Nack { number } => format!("nack {number}"),
+        Body::News => "news".into(),
+        Body::Push { after, upto } => format!("push {:?}..{:?}", after.map(name), upto.map(name)),
+        Body::Pull { after, upto } => format!("pull {:?}..{:?}", after.map(name), upto.map(name)),
+    }
+}
+
+fn told(claim: &Claim) -> String {
+    let accusers: Vec<String> = claim.accusers.iter().map(|n| name(*n)).collect();
+    let by =
+        if accusers.is_empty() { String::new() } else { format!(" by {}", accusers.join("+")) };
+    let Claim { replica, incarnation, state, .. } = claim;
+    format!("{} {state:?}/{}{by}", name(replica.node), incarnation.refutations)
+}
+
+struct Scene {
+    driven: Driven,
+    text: String,
+}
+
+impl Scene {
+    fn new(others: u8) -> Self {
+        Self { driven: Driven::met(others), text: String::new() }
+    }
+
+    fn note(&mut self, sent: &[Sent]) {
+        for (at, to, message) in sent {
+            let claims: Vec<String> = message.claims.iter().map(told).collect();
+            let line = format!("{at:>6} ms  me -> {}  {}", name(*to), body(message.body));
+            let me = format!("me {:?}/{}", message.me.state, message.me.incarnation.refutations);
+            writeln!(self.text, "{line}  [{me}]  {}", claims.join(", ")).expect("to a string");
+        }
+        for member in self.driven.changed.drain(..) {
+            let (who, state) = (name(member.replica.node), member.state);
+            writeln!(self.text, "           now {who} is {state:?}").expect("to a string");
+        }
+    }
+
+    fn hear(&mut self, from: u8, what: Body, claims: Vec<Claim>) {
+        let at = self.driven.now.as_millis();
+        let news: Vec<String> = claims.iter().map(told).collect();
+        let line = format!("{at:>6} ms  n{from} -> me  {}  {}", body(what), news.join(", "));
+        writeln!(self.text, "{line}").expect("to a string");
+        let sent = self.driven.hear(from, what, claims);
+        self.note(&sent);
+    }
+
+    fn step(&mut self, event: Event) {
+        let sent = self.driven.step(event);
+        self.note(&sent);
+    }
+
+    fn run(&mut self, ms: u64) {
+        let sent = self.driven.run(ms);
+        self.note(&sent);
+    }
+
+    /// Compares with the file, or writes it.
+    fn is(self, file: &str) {
+        let path = root().join("tests/data/swim").join(file);
+        let text: String = self.text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        if std::env::var_os("CONTINUUM_BLESS").is_some() {
+            fs::write(&path, &text).expect("a writable tests/data/swim");
+        }
+        let golden = fs::read_to_string(&path).expect("a golden file; CONTINUUM_BLESS=1 writes it");
+        assert_eq!(text, golden, "{file} differs; read the difference, then CONTINUUM_BLESS=1");
+    }
+}
+
+#[test]
+fn a_probe_that_fails_and_ends_in_a_death() {
+    let mut scene = Scene::new(4);
+    // Nobody answers anything: the first target is suspected after its period and, unconfirmed, dies late.
+    scene.driven.changed.clear();
+    scene.run(3_000);
+    scene.is("silence.txt");
+}
+
+#[test]
+fn a_suspicion_that_is_refuted() {
+    let mut scene = Scene::new(4);
+    scene.driven.changed.clear();
+    scene.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    scene.hear(2, Body::Ping { number: 7 }, vec![]);
+    scene.hear(3, Body::Ping { number: 8 }, vec![claim(2, 1, State::Alive)]);
+    scene.hear(4, Body::Ping { number: 9 }, vec![claim(2, 0, State::Dead)]);
+    scene.is("refuted.txt");
+}
+
+#[test]
+fn this_node_is_suspected_and_helps_and_leaves() {
+    let mut scene = Scene::new(4);
+    scene.driven.changed.clear();
+    scene.hear(1, Body::Ping { number: 3 }, vec![claim(ME, 0, State::Suspect)]);
+    scene.hear(3, Body::PingRequest { number: 4, target: node(2) }, vec![]);
+    scene.run(400);
+    scene.step(Event::Leave);
+    scene.is("helped_and_left.txt");
+}

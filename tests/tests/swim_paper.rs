@@ -1,0 +1,361 @@
+//! SWIM (Das, Gupta, Motivala, DSN 2002, sections 3 and 4) and Lifeguard (Dadgar, Phillips, Currey, DSN 2018, section
+//! IV), message by message: one test for each rule that the machine follows. What many machines do together is tested
+//! beside the code.
+
+#[path = "swim/driven.rs"]
+mod driven;
+#[path = "swim/hostile.rs"]
+mod hostile;
+#[path = "swim/lifeguard.rs"]
+mod lifeguard;
+#[path = "swim/transcript.rs"]
+mod transcript;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use continuum_core::config::GossipConfig;
+use continuum_core::discovery::Address;
+use continuum_core::gossip::{Body, Event, State};
+use continuum_core::id::NodeId;
+
+use driven::{Driven, ME, Sent, claim, incarnation, node, ping, replica, requests, says};
+
+// SWIM 3.1: the failure detector.
+
+#[test]
+fn one_member_is_probed_in_each_period() {
+    let mut d = Driven::met(7);
+    let sent = d.live(20_000, &[]);
+    let numbers: BTreeSet<u64> = sent.iter().filter_map(ping).map(|(_, number)| number).collect();
+    assert!((19..=20).contains(&numbers.len()), "{numbers:?}");
+}
+
+#[test]
+fn who_answers_is_not_pinged_again_in_the_period() {
+    let mut d = Driven::met(7);
+    let sent = d.live(20_000, &[]);
+    let pings = sent.iter().filter_map(ping).count();
+    assert!((19..=20).contains(&pings), "{pings}");
+    assert!(requests(&sent).is_empty());
+}
+
+#[test]
+fn a_silent_target_is_pinged_again_within_the_timeout() {
+    // Ours, not the paper's: three direct pings, at 0, 1/3 and 2/3 of the ping timeout.
+    let mut d = Driven::met(7);
+    let (target, number) = d.next_probe();
+    let begun = d.now.as_millis();
+    let sent = d.run(499);
+    let again: Vec<u64> =
+        sent.iter().filter(|s| ping(s) == Some((target, number))).map(|s| s.0 - begun).collect();
+    assert!(matches!(again[..], [166..=167, 333..=334]), "{again:?}");
+}
+
+#[test]
+fn after_the_timeout_k_members_are_asked_to_ping() {
+    let mut d = Driven::met(7);
+    let (target, number) = d.next_probe();
+    assert!(requests(&d.run(499)).is_empty());
+    let asked = requests(&d.run(1));
+    let helpers: BTreeSet<NodeId> = asked.iter().map(|(helper, _, _)| *helper).collect();
+    assert_eq!((asked.len(), helpers.len()), (3, 3));
+    assert!(
+        asked.iter().all(|(helper, n, whom)| *helper != target && *n == number && *whom == target)
+    );
+}
+
+#[test]
+fn a_member_asked_pings_the_target_and_forwards_its_ack() {
+    let mut d = Driven::met(7);
+    let sent = d.hear(1, Body::PingRequest { number: 77, target: node(2) }, vec![]);
+    let (to, number) = sent.iter().find_map(ping).expect("a ping");
+    assert_eq!(to, node(2));
+    let sent = d.hear(2, Body::Ack { number }, vec![]);
+    assert!(says(&sent, 1, Body::Ack { number: 77 }));
+    assert!(d.hear(2, Body::Ack { number }, vec![]).is_empty(), "once");
+}
+
+#[test]
+fn a_ping_is_answered_with_its_number() {
+    let mut d = Driven::met(2);
+    let sent = d.hear(2, Body::Ping { number: 31 }, vec![]);
+    assert!(says(&sent, 2, Body::Ack { number: 31 }));
+}
+
+#[test]
+fn an_indirect_ack_within_the_period_saves_the_target() {
+    let mut d = Driven::met(7);
+    let (target, number) = d.next_probe();
+    let (helper, _, _) = requests(&d.run(500))[0];
+    d.hear(helper.0[0], Body::Ack { number }, vec![]);
+    d.run(600);
+    assert_eq!(d.state(target.0[0]), State::Alive);
+}
+
+#[test]
+fn without_any_ack_by_the_end_of_the_period_the_target_fails() {
+    let mut d = Driven::met(7);
+    let (target, _) = d.next_probe();
+    d.run(999);
+    assert_eq!(d.state(target.0[0]), State::Alive);
+    d.run(1);
+    assert_eq!(d.state(target.0[0]), State::Suspect);
+}
+
+#[test]
+fn an_ack_of_another_probe_or_from_nobody_asked_counts_for_nothing() {
+    let mut d = Driven::met(7);
+    let (target, number) = d.next_probe();
+    let asked = requests(&d.run(500));
+    d.hear(target.0[0], Body::Ack { number: number - 1 }, vec![]);
+    d.hear(target.0[0], Body::Ack { number: number + 1 }, vec![]);
+    let helpers: Vec<NodeId> = asked.iter().map(|(helper, _, _)| *helper).collect();
+    let bystander = (1..=7).find(|n| node(*n) != target && !helpers.contains(&node(*n)));
+    d.hear(bystander.expect("of seven"), Body::Ack { number }, vec![]);
+    d.run(600);
+    assert_eq!(d.state(target.0[0]), State::Suspect);
+}
+
+// SWIM 4.1: dissemination.
+
+#[test]
+fn news_rides_on_pings_acks_and_requests() {
+    let mut d = Driven::met(7);
+    d.hear(1, Body::News, vec![claim(2, 1, State::Alive)]);
+    let told = |sent: &[Sent]| {
+        sent.iter().any(|(_, _, m)| m.claims.iter().any(|c| c.replica.node == node(2)))
+    };
+    assert!(told(&d.hear(3, Body::Ping { number: 1 }, vec![])), "an ack");
+    d.hear(1, Body::News, vec![claim(2, 2, State::Alive)]);
+    assert!(told(&d.hear(3, Body::PingRequest { number: 1, target: node(4) }, vec![])), "a ping");
+    d.hear(1, Body::News, vec![claim(2, 3, State::Alive)]);
+    let silent = d.run(1600);
+    assert!(told(&silent));
+}
+
+#[test]
+fn each_piece_of_news_is_told_lambda_log_n_times() {
+    let mut d = Driven::met(9);
+    d.hear(1, Body::News, vec![claim(2, 1, State::Alive)]);
+    let mut times = 0;
+    for number in 0..40 {
+        let sent = d.hear(3, Body::Ping { number }, vec![]);
+        times += sent
+            .iter()
+            .flat_map(|(_, _, m)| &m.claims)
+            .filter(|c| c.replica.node == node(2))
+            .count();
+    }
+    // 4 * log10(10 + 1), rounded up.
+    assert_eq!(times, 5);
+}
+
+#[test]
+fn news_told_less_often_goes_first() {
+    let config = GossipConfig { updates_max: 1, ..GossipConfig::default() };
+    let mut d = Driven::new(9, config);
+    (1..=9).for_each(|n| drop(d.hear(n, Body::News, vec![])));
+    (0..200).for_each(|_| {
+        d.hear(1, Body::Ping { number: 0 }, vec![]);
+        d.hear(2, Body::Ping { number: 0 }, vec![]);
+    });
+    let tell = |d: &mut Driven| {
+        let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
+        sent.iter().flat_map(|(_, _, m)| &m.claims).map(|c| c.replica.node.0[0]).collect::<Vec<_>>()
+    };
+    d.hear(1, Body::News, vec![claim(4, 1, State::Alive)]);
+    assert_eq!((tell(&mut d), tell(&mut d)), (vec![4], vec![4]));
+    d.hear(1, Body::News, vec![claim(5, 1, State::Alive)]);
+    assert_eq!((tell(&mut d), tell(&mut d)), (vec![5], vec![5]));
+}
+
+#[test]
+fn old_news_is_not_told_on() {
+    let mut d = Driven::met(7);
+    d.hear(1, Body::News, vec![claim(2, 4, State::Alive)]);
+    d.drain_news();
+    let before = d.changed.len();
+    for (refutations, state) in [(3, State::Dead), (3, State::Suspect), (4, State::Alive)] {
+        d.hear(1, Body::News, vec![claim(2, refutations, state)]);
+    }
+    let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
+    assert!(sent[0].2.claims.is_empty());
+    assert_eq!(d.changed.len(), before);
+}
+
+// SWIM 4.2: suspicion.
+
+#[test]
+fn the_failed_target_is_suspected_and_that_is_spread() {
+    let mut d = Driven::met(7);
+    let (target, _) = d.next_probe();
+    d.run(1000);
+    let other = (1..=7).find(|n| node(*n) != target).expect("of seven");
+    let sent = d.hear(other, Body::Ping { number: 1 }, vec![]);
+    let told = sent[0].2.claims.iter().find(|c| c.replica.node == target).expect("told");
+    assert_eq!((told.state, &told.accusers), (State::Suspect, &vec![node(ME)]));
+}
+
+#[test]
+fn a_suspect_is_still_a_member_and_is_probed() {
+    let mut d = Driven::met(3);
+    d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    let sent = d.live(3_500, &[]);
+    assert!(sent.iter().filter_map(ping).any(|(to, _)| to == node(2)));
+}
+
+#[test]
+fn a_suspicion_that_runs_out_is_a_death_and_that_is_spread() {
+    let mut d = Driven::met(3);
+    d.step(Event::Remove { node: node(1) });
+    d.hear(3, Body::News, vec![claim(2, 0, State::Suspect)]);
+    // Three members: nobody is there to confirm, so the shortest time holds: 4 * max(1, log10 3) periods.
+    d.live(3_990, &[2]);
+    assert_eq!(d.state(2), State::Suspect);
+    d.live(20, &[2]);
+    assert_eq!(d.state(2), State::Dead);
+    let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
+    assert!(sent[0].2.claims.iter().any(|c| c.replica.node == node(2) && c.state == State::Dead));
+}
+
+#[test]
+fn a_suspect_that_refutes_in_time_is_alive() {
+    let mut d = Driven::met(3);
+    d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    d.live(2_000, &[]);
+    assert_eq!(d.state(2), State::Suspect, "an ack is no refutation");
+    d.hear(3, Body::News, vec![claim(2, 1, State::Alive)]);
+    assert_eq!((d.state(2), d.refutations(2)), (State::Alive, 1));
+    d.live(60_000, &[]);
+    assert_eq!(d.state(2), State::Alive);
+}
+
+#[test]
+fn a_member_that_hears_that_it_is_suspected_raises_its_incarnation() {
+    let mut d = Driven::met(3);
+    let sent = d.hear(1, Body::Ping { number: 1 }, vec![claim(ME, 0, State::Suspect)]);
+    assert_eq!(d.refutations(ME), 1);
+    assert!(sent.iter().all(|(_, _, m)| m.me.incarnation == incarnation(1)));
+    // An old accusation is answered by nothing.
+    d.hear(2, Body::News, vec![claim(ME, 0, State::Dead)]);
+    assert_eq!(d.refutations(ME), 1);
+    d.hear(2, Body::News, vec![claim(ME, 1, State::Dead)]);
+    assert_eq!(d.refutations(ME), 2);
+}
+
+#[test]
+fn nobody_raises_anothers_incarnation() {
+    let mut d = Driven::met(4);
+    let mut sent = Vec::new();
+    for round in 0..20 {
+        let accused = claim(2, 0, if round % 2 == 0 { State::Suspect } else { State::Dead });
+        sent.extend(d.hear(1, Body::Ping { number: round }, vec![accused]));
+        sent.extend(d.live(700, &[3]));
+    }
+    let claims = sent.iter().flat_map(|(_, _, m)| &m.claims);
+    assert!(claims.filter(|c| c.replica.node != node(ME)).all(|c| c.incarnation.refutations == 0));
+}
+
+/// The order of all claims: the paper's table of overrides, with a later boot above everything.
+fn order() -> Vec<(u64, u64, State)> {
+    let states = [State::Alive, State::Suspect, State::Dead, State::Left];
+    let mut all = Vec::new();
+    for boot in [5, 6] {
+        for refutations in [0, 1] {
+            all.extend(states.map(|state| (boot, refutations, state)));
+        }
+    }
+    all
+}
+
+#[test]
+fn claims_override_each_other_as_in_the_table() {
+    let order = order();
+    for (first_at, first) in order.iter().enumerate() {
+        for (second_at, second) in order.iter().enumerate() {
+            let mut d = Driven::met(4);
+            for (boot, refutations, state) in [first, second] {
+                let mut news = claim(2, *refutations, *state);
+                news.incarnation.boot.count = *boot;
+                d.hear(1, Body::News, vec![news]);
+            }
+            let member = d.machine.member(node(2)).expect("a member");
+            let held =
+                (member.incarnation.boot.count, member.incarnation.refutations, member.state);
+            assert_eq!(held, order[first_at.max(second_at)], "{first:?} then {second:?}");
+        }
+    }
+}
+
+// SWIM 4.3: round-robin probing.
+
+#[test]
+fn each_round_probes_each_member_once_in_a_new_order() {
+    let mut d = Driven::met(20);
+    let mut orders = BTreeSet::new();
+    for _ in 0..5 {
+        let round: Vec<NodeId> = (0..20)
+            .map(|_| {
+                let (target, number) = d.next_probe();
+                d.hear(target.0[0], Body::Ack { number }, vec![]);
+                target
+            })
+            .collect();
+        assert_eq!(round.iter().collect::<BTreeSet<_>>().len(), 20);
+        orders.insert(round);
+    }
+    assert_eq!(orders.len(), 5);
+}
+
+#[test]
+fn every_member_is_probed_within_two_rounds_whoever_joins() {
+    let mut d = Driven::met(8);
+    let mut last: BTreeMap<NodeId, usize> = (1..=8).map(|n| (node(n), 0)).collect();
+    for period in 1..200 {
+        if period % 9 == 0 && period < 100 {
+            let n = 8 + (period / 9) as u8;
+            let (replica, address) = (replica(n), Address(format!("host{n}:1")));
+            d.step(Event::Join { replica, name: format!("n{n}"), address });
+            last.insert(node(n), period);
+        }
+        let (target, number) = d.next_probe();
+        d.hear(target.0[0], Body::Ack { number }, vec![]);
+        let waited = period - last.insert(target, period).expect("a member");
+        assert!(waited < 2 * last.len(), "{target} waited {waited} periods among {}", last.len());
+    }
+}
+
+// Ours, where the papers are silent.
+
+#[test]
+fn the_dead_are_pinged_now_and_then_and_told_of_it() {
+    let mut d = Driven::met(3);
+    d.hear(1, Body::News, vec![claim(2, 0, State::Dead)]);
+    d.drain_news();
+    let sent = d.live(60_000, &[2]);
+    let to_dead: Vec<&Sent> = sent.iter().filter(|s| ping(s).is_some() && s.1 == node(2)).collect();
+    assert!((10..=13).contains(&to_dead.len()), "{}", to_dead.len());
+    assert!(to_dead.iter().all(|(_, _, m)| m.claims[0].state == State::Dead));
+}
+
+#[test]
+fn who_leaves_says_so_and_probes_no_more() {
+    let mut d = Driven::met(7);
+    let sent = d.step(Event::Leave);
+    assert_eq!(sent.len(), 7);
+    assert!(sent.iter().all(|(_, _, m)| m.me.state == State::Left));
+    assert!(d.run(60_000).is_empty());
+    // It still answers, so that nobody takes it for dead before it is gone.
+    let sent = d.hear(3, Body::Ping { number: 5 }, vec![]);
+    assert!(says(&sent, 3, Body::Ack { number: 5 }));
+}
+
+#[test]
+fn a_refutation_goes_straight_to_the_accusers() {
+    let mut d = Driven::met(9);
+    let mut news = claim(ME, 0, State::Suspect);
+    news.accusers = vec![node(4), node(5)];
+    let sent = d.hear(1, Body::News, vec![news]);
+    let told: BTreeSet<NodeId> = sent.iter().map(|(_, to, _)| *to).collect();
+    assert_eq!(told, BTreeSet::from([node(1), node(4), node(5)]));
+}
