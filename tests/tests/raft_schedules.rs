@@ -219,34 +219,3 @@ proptest! {
         run(seed, 5, &ops);
     }
 }
-
-/// The oracles above see planted bugs: each mutant violates one of them within some schedules.
-#[test]
-fn adhoc() {
-    use continuum_core::mark::instrument;
-    if let Ok(name) = std::env::var("RAFT_MUTANT") {
-        assert!(instrument::activate(Some(&name)));
-    }
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        failure_persistence: None,
-        max_shrink_iters: 0,
-        ..ProptestConfig::with_cases(1500)
-    });
-    let strategy =
-        (0_u64..1000, prop_oneof![Just(3_u8), Just(5)], proptest::collection::vec(op(), 50..600));
-    let result = runner.run(&strategy, |(seed, voters, ops)| {
-        run(seed, voters, &ops);
-        Ok(())
-    });
-    for (name, hits) in instrument::hits() {
-        if name.starts_with("raft.") && std::env::var("RAFT_MUTANT").is_err() {
-            println!("{hits:>8} {name}");
-        }
-    }
-    if let Err(e) = &result {
-        let e = format!("{e}");
-        let s = e.find("successes").map(|i| e[i..].lines().next().unwrap_or("").to_string());
-        println!("KILLED {} {:?}", e.lines().next().unwrap_or(""), s);
-    }
-    assert!(result.is_ok());
-}

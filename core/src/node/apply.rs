@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::Digest;
 use crate::id::{GroupId, Index, Owner};
 use crate::raft::{self, Configuration, Payload, Position, Snapshot};
+use crate::reach;
 use crate::state::{self, Applied, Reply, Slice};
 
 use super::api::{Level, Notice, Outcome, Query, Receipt, Request, Value};
@@ -91,7 +92,8 @@ impl Group {
                 None
             }
             Slice::Done => {
-                let Capture { position, time_ms, configuration, chunks, sha } = self.capture.take()?;
+                let Capture { position, time_ms, configuration, chunks, sha } =
+                    self.capture.take()?;
                 let digest = Digest(sha.finalize().into());
                 Some(Arc::new(Snapshot { position, time_ms, configuration, digest, chunks }))
             }
@@ -254,6 +256,6 @@ impl Node {
             }
             _ => return Err(Outcome::Unknown { reached: None }),
         };
-        Ok(Command { session, operation }.encode())
+        Command { session, operation }.encode().map_err(Outcome::Rejected)
     }
 }

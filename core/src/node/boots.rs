@@ -13,6 +13,7 @@ use crate::digest::Hasher;
 use crate::id::{Boot, NodeId, Replica, StoreId};
 use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
+use crate::{mutant, reach};
 
 use super::Refusal;
 
@@ -82,6 +83,7 @@ impl Peers {
         boot: Boot,
         clone_window: Duration,
     ) -> Verdict {
+        let full = self.peers.len() >= PEERS_MAX;
         match self.peers.get_mut(&who.node) {
             Some(known) if known.store == who.store => {
                 if let Some(refusal) = known.refusal(now, boot, clone_window) {
@@ -89,7 +91,7 @@ impl Peers {
                 }
                 known.welcome(now, boot);
             }
-            None if self.peers.len() >= PEERS_MAX => return Verdict::Full,
+            None if full => return Verdict::Full,
             _ => {
                 self.peers.insert(who.node, Peer::new(now, who.store, boot));
             }
@@ -184,6 +186,9 @@ impl Peer {
     }
 
     fn take_forward(&mut self, id: u64) -> bool {
+        if mutant!("node.forward.duplicated") {
+            return true;
+        }
         if id < self.floor || !self.forwards.insert(id) {
             reach!("node.forward.repeated");
             return false;
@@ -251,7 +256,10 @@ mod tests {
         for id in 0..=FORWARDS_KEPT as u64 {
             peers.is_new_forward(WHO.node, base + 10 + id);
         }
-        assert!(!peers.is_new_forward(WHO.node, base + 1), "below the window everything counts as seen");
+        assert!(
+            !peers.is_new_forward(WHO.node, base + 1),
+            "below the window everything counts as seen"
+        );
         peers.unreachable(WHO.node);
         peers.connected(at(9), WHO, boot(2, 1), WINDOW);
         assert!(!peers.is_new_forward(WHO.node, base + 5000));

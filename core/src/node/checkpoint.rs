@@ -15,6 +15,7 @@ use crate::limits::BLOCK_BYTES;
 use crate::raft::{self, Configuration, Position, Snapshot};
 use crate::replication;
 use crate::wal::{SnapshotId, Write};
+use crate::{mutant, reach};
 
 use super::Action;
 use super::api::Notice;
@@ -112,7 +113,9 @@ impl Checkpoints {
         match write {
             Write::Boot { .. } => self.restart(seq),
             Write::Contacts { .. } => self.need(Owner::Node, seq),
-            Write::Genesis { group, .. } | Write::Hard { group, .. } | Write::Append { group, .. } => {
+            Write::Genesis { group, .. }
+            | Write::Hard { group, .. }
+            | Write::Append { group, .. } => {
                 self.need(Owner::Group(*group), seq);
             }
             Write::Dots { shard, .. } => {
@@ -207,7 +210,9 @@ impl Checkpoints {
 
     /// The next checkpoint that is complete with `seq` durable: its owner's older records are not needed any more.
     fn complete(&mut self, seq: u64) -> Option<Move> {
-        let done = self.moves.pop_front_if(|known| known.last <= seq)?;
+        let done = self
+            .moves
+            .pop_front_if(|known| known.last <= seq || mutant!("node.checkpoint.released_early"))?;
         if let Some(account) = self.accounts.get_mut(&done.owner) {
             self.by_age.remove(&(account.oldest, done.owner));
             self.by_age.insert((done.oldest, done.owner));
@@ -360,8 +365,9 @@ impl Node {
         let mut prev = from.index;
         while let Some(group) = self.groups.get(&id) {
             let at = |ahead: usize| crate::id::Index(prev.0 + 1 + ahead as u64);
-            let entries: alloc::vec::Vec<_> =
-                (0..COPIED_ENTRIES).map_while(|ahead| group.raft.entry(at(ahead)).cloned()).collect();
+            let entries: alloc::vec::Vec<_> = (0..COPIED_ENTRIES)
+                .map_while(|ahead| group.raft.entry(at(ahead)).cloned())
+                .collect();
             if entries.is_empty() {
                 return;
             }

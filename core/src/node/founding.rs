@@ -15,6 +15,7 @@ use crate::discovery::{Address, Contact};
 use crate::id::{GroupId, Replica, RequestId};
 use crate::limits::{ADDRESS_BYTES_MAX, NAMESPACE_NAME_BYTES_MAX, VOTERS_MAX};
 use crate::raft::{self, Configuration};
+use crate::reach;
 use crate::state::{Command, Operation};
 use crate::wal::Write;
 
@@ -34,8 +35,6 @@ struct Candidate {
     replica: Option<Replica>,
     /// What it says of itself, when it is free.
     founder: Option<Founder>,
-    /// The number of the question that it was asked.
-    asked: u64,
     /// It is in a federation already, or cannot be a voter.
     unfit: bool,
 }
@@ -70,7 +69,6 @@ impl Node {
             address: address.clone(),
             replica: None,
             founder: None,
-            asked: 0,
             unfit: false,
         };
         let candidates = voters.iter().map(candidate).collect();
@@ -125,8 +123,7 @@ impl Node {
             match candidate.replica {
                 None => self.act(Action::Verify { address: candidate.address.clone() }),
                 Some(replica) if candidate.founder.is_none() => {
-                    candidate.asked = self.requests.number();
-                    let id = RequestId(candidate.asked);
+                    let id = RequestId(self.requests.number());
                     self.send(replica, Message::Forward { id, request: Request::Status });
                 }
                 Some(_) => {}
@@ -154,19 +151,15 @@ impl Node {
     }
 
     /// A candidate says what it is. True when the answer belongs to a founding.
-    pub(super) fn on_founding_answer(
-        &mut self,
-        from: Replica,
-        id: RequestId,
-        outcome: &Outcome,
-    ) -> bool {
-        let Some(init) = &mut self.forming.init else { return false };
-        let asked = |c: &&mut Candidate| c.replica == Some(from) && c.asked == id.0;
-        let Some(candidate) = init.candidates.iter_mut().find(asked) else { return false };
-        if let Outcome::Value(Value::Status(status)) = outcome {
-            candidate.unfit = status.formed || status.replica != from;
-            candidate.founder = Some(founder(status, &candidate.address));
-        }
+    pub(super) fn on_founding_answer(&mut self, from: Replica, outcome: &Outcome) -> bool {
+        let (Some(init), Outcome::Value(Value::Status(status))) = (&mut self.forming.init, outcome)
+        else {
+            return false;
+        };
+        let named = init.candidates.iter_mut().find(|c| c.replica == Some(from));
+        let Some(candidate) = named else { return false };
+        candidate.unfit = status.formed || status.replica != from;
+        candidate.founder = Some(founder(status, &candidate.address));
         self.try_founding();
         true
     }
@@ -209,7 +202,8 @@ impl Node {
             replicas
         };
         let voters = replicas(&founding.members[..usize::from(founding.voters)]);
-        let contact = |f: &Founder| Contact { node: Some(f.replica.node), address: f.address.clone() };
+        let contact =
+            |f: &Founder| Contact { node: Some(f.replica.node), address: f.address.clone() };
         let others = founding.members.iter().filter(|member| member.replica != self.me);
         let contacts: Vec<Contact> = others.map(contact).collect();
         self.remember(contacts);
@@ -229,7 +223,8 @@ impl Node {
         let group = self.groups.get(&GroupId::REGISTRY).filter(|_| self.registry_is_empty());
         let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
         let voters = if voters.contains(&self.me) { voters } else { &[] };
-        let told = |voter: &&Replica| **voter != self.me && !self.forming.acknowledged.contains(*voter);
+        let told =
+            |voter: &&Replica| **voter != self.me && !self.forming.acknowledged.contains(*voter);
         voters.iter().filter(told).copied()
     }
 
@@ -311,7 +306,8 @@ impl Node {
             return;
         }
         let operation = Operation::Found(self.founding());
-        let command = Command { session: None, operation }.encode();
+        // Seven members of bounded names and addresses fit into a command.
+        let Ok(command) = (Command { session: None, operation }).encode() else { return };
         let event = raft::Event::Propose { ticket: 0, command };
         self.then(Work::Raft(GroupId::REGISTRY, event));
         // A proposal may be lost with its term; a second one that is applied is refused by the registry.

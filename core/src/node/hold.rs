@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use crate::digest::Hasher;
 use crate::id::{GroupId, Token};
 use crate::wal::Write;
+use crate::{mutant, reach};
 
 use super::Action;
 

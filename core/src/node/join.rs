@@ -8,11 +8,12 @@ use core::time::Duration;
 
 use crate::id::{GroupId, NodeId, Replica, RequestId};
 use crate::limits::MEMBERS_MAX;
+use crate::reach;
 
+use super::Message;
 use super::api::{Founder, Founding, Outcome, Reason, Request, Value};
 use super::founding::is_bounded;
 use super::machine::{Node, Timer};
-use super::Message;
 
 /// Milliseconds until the first question, between questions while peers are there, and at most.
 const JOIN_MS: u64 = 250;
@@ -21,8 +22,6 @@ const JOIN_MS_MAX: u64 = 4000;
 /// How far the way in is.
 #[derive(Debug, Default)]
 pub(super) struct Joining {
-    /// The question under way: whom, and its number.
-    asked: Option<(Replica, u64)>,
     /// Who was asked last; the next one is after it.
     last: NodeId,
     backoff_ms: u64,
@@ -63,12 +62,11 @@ impl Node {
         self.joining.backoff_ms = next;
         if let Some(peer) = self.next_to_ask() {
             reach!("node.join.asked");
-            let number = self.requests.number();
-            self.joining.asked = Some((peer, number));
+            let id = RequestId(self.requests.number());
             self.joining.last = peer.node;
             let Founder { replica, address, name } = self.own_entry();
             let request = Request::Join { replica, address, name };
-            self.send(peer, Message::Forward { id: RequestId(number), request });
+            self.send(peer, Message::Forward { id, request });
         }
         self.arm_join(next);
     }
@@ -82,25 +80,15 @@ impl Node {
         leader.or_else(after).or_else(|| self.peers.linked().next())
     }
 
-    /// A peer answers. True when the answer belongs to a join.
-    pub(super) fn on_join_answer(
-        &mut self,
-        from: Replica,
-        id: RequestId,
-        outcome: &Outcome,
-    ) -> bool {
-        if self.joining.asked != Some((from, id.0)) {
+    /// A peer answers. True when the answer lets this node in.
+    pub(super) fn on_join_answer(&mut self, from: Replica, outcome: &Outcome) -> bool {
+        let Outcome::Value(Value::Joined(founding)) = outcome else { return false };
+        if self.is_formed() {
             return false;
         }
-        self.joining.asked = None;
-        match outcome {
-            Outcome::Value(Value::Joined(founding)) if !self.is_formed() => {
-                match check_joined(founding, self.me) {
-                    Ok(()) => self.join(founding.clone()),
-                    Err(why) => self.rejected(from.node, why),
-                }
-            }
-            _ => reach!("node.join.not_yet"),
+        match check_joined(founding, self.me) {
+            Ok(()) => self.join(founding.clone()),
+            Err(why) => self.rejected(from.node, why),
         }
         true
     }

@@ -17,6 +17,7 @@ use crate::machine::{Machine, Now, Outbox};
 use crate::time::{Instant, earlier};
 use crate::wal::Write;
 use crate::{coordinator, discovery, gossip, raft, replication, state};
+use crate::{mutant, reach};
 
 use super::api::Notice;
 use super::apply::Capture;
@@ -212,8 +213,7 @@ pub(super) struct Parts {
 impl Node {
     pub(super) fn assemble(parts: Parts) -> Self {
         let super::Start { config, federation, replica, boot, seed, name, address } = parts.start;
-        let coordinator =
-            coordinator::Coordinator::new(replica.node, config.coordinator.clone());
+        let coordinator = coordinator::Coordinator::new(replica.node, config.coordinator.clone());
         let due = |group: &GroupId| (Instant::ZERO, *group);
         Self {
             federation,
@@ -303,7 +303,10 @@ impl Node {
     fn take(&mut self, event: Event) {
         match event {
             Event::Tick => {
-                assert!(!mutant!("node.canary"), "the planted bug that proves the pipeline reports");
+                assert!(
+                    !mutant!("node.canary"),
+                    "the planted bug that proves the pipeline reports"
+                );
             }
             Event::Connected { peer, store, boot, .. } => self.on_connected(peer, store, boot),
             Event::Received { from, message } => self.on_received(from, message),

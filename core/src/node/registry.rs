@@ -16,9 +16,10 @@ use crate::wal::Write;
 use crate::{coordinator, gossip, raft, replication, state};
 
 use super::api::{Founder, Namespace, Notice, Policy};
-use crate::state::registry::NamespaceRecord;
 use super::hold::Keeper;
 use super::machine::{Group, Node, Timer, Work};
+use crate::reach;
+use crate::state::registry::NamespaceRecord;
 
 /// Milliseconds between two tries to bring a group's learners in line.
 const ALIGN_MS: u64 = 200;
@@ -235,6 +236,7 @@ impl Node {
         if let Some(gone) = self.remove_group(group) {
             self.abandon_group(gone);
             self.persist_own(Keeper::Group(group), Write::Forget { owner: Owner::Group(group) });
+            self.hold.forget(Keeper::Group(group));
             self.then(Work::Coordinator(coordinator::Event::Led { group, leader: None }));
         }
     }
@@ -263,7 +265,8 @@ impl Node {
         };
         let votes = |node: NodeId| configuration.voters.iter().any(|voter| voter.node == node);
         let missing = self.known.replicas().find(|member| !is_in(member) && !votes(member.node));
-        let gone = || configuration.learners.iter().find(|learner| !self.known.is_member(**learner));
+        let gone =
+            || configuration.learners.iter().find(|learner| !self.known.is_member(**learner));
         let change = missing
             .map(Reconfiguration::AddLearner)
             .or_else(|| gone().copied().map(Reconfiguration::RemoveLearner));

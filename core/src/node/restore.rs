@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::discovery::Contact;
 use crate::id::{Boot, GroupId, Index, Owner, Replica, ShardId, Term, Token};
 use crate::raft::{self, Configuration, Entry, Position};
+use crate::reach;
 use crate::replication::{self, RestoredShard};
 use crate::wal::{SnapshotId, Write};
 
@@ -132,10 +133,7 @@ pub(super) struct Shard {
 }
 
 /// Replays a recovered log.
-pub(super) fn replay(
-    start: &Start,
-    writes: Vec<(Token, Write)>,
-) -> Result<Replayed, RestoreError> {
+pub(super) fn replay(start: &Start, writes: Vec<(Token, Write)>) -> Result<Replayed, RestoreError> {
     let mut replayed = Replayed::default();
     for (token, write) in writes {
         replayed.last = replayed.last.max(token.seq);

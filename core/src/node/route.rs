@@ -5,6 +5,7 @@
 
 use crate::discovery::Address;
 use crate::id::{Boot, GroupId, NodeId, Owner, Replica, StoreId};
+use crate::reach;
 use crate::{coordinator, discovery, gossip, raft, replication};
 use core::time::Duration;
 
@@ -143,9 +144,16 @@ impl Node {
     /// A link is up, if the process behind it is the one that should be there.
     pub(super) fn on_connected(&mut self, peer: NodeId, store: StoreId, boot: Boot) {
         let who = Replica { node: peer, store };
+        let before = self.peers.get(peer).map(|known| known.boot);
         let window = Duration::from_millis(self.config.node.clone_window_ms);
         match self.peers.connected(self.now.mono, who, boot, window) {
-            Verdict::Welcome => self.welcome(who, boot),
+            Verdict::Welcome => {
+                if before.is_some_and(|before| before != boot) {
+                    // What the process before was asked, this one does not know of.
+                    self.fail_forwards(peer);
+                }
+                self.welcome(who, boot);
+            }
             Verdict::Refuse(reason) => self.refuse_link(peer, reason),
             Verdict::Full => self.rejected(peer, "one peer too many"),
         }

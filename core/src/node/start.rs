@@ -68,8 +68,7 @@ impl Node {
         let (config, seed) = (&start.config, &start.seed);
         let gossip = gossip::Gossip::new(own_member(&start), config.gossip.clone(), seed);
         let (me, contacts) = (start.replica.node, replayed.contacts);
-        let discovery =
-            discovery::Discovery::new(me, config.discovery.clone(), seed, contacts);
+        let discovery = discovery::Discovery::new(me, config.discovery.clone(), seed, contacts);
         let known = Known::default();
         Ok(Self::assemble(Parts {
             start,
@@ -142,8 +141,7 @@ fn groups(
             return Err(RestoreError::Undecodable { owner: Owner::Group(id) });
         }
         let time_ms = restored.base_time_ms;
-        let raft =
-            Raft::new(id, start.replica, start.config.raft.clone(), &start.seed, restored);
+        let raft = Raft::new(id, start.replica, start.config.raft.clone(), &start.seed, restored);
         groups.insert(id, Group::new(raft, state, genesis, time_ms));
     }
     Ok(groups)

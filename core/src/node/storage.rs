@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use crate::id::GroupId;
 use crate::machine::Outbox;
+use crate::reach;
 use crate::{gossip, raft};
 
 use super::api::{Notice, Outcome, Reason};

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use crate::discovery::Contact;
 use crate::id::{NodeId, Replica};
+use crate::reach;
 use crate::{discovery, gossip, raft};
 
 use super::api::{Change, Mutation, Notice, Outcome, Request, Value};

@@ -10,7 +10,7 @@ use super::{Entry, Payload, Position};
 use crate::id::{Index, Replica, Term};
 
 /// What an entry costs besides its payload, in bytes: its share of a message and of memory.
-const ENTRY_OVERHEAD_BYTES: usize = 32;
+pub(super) const ENTRY_OVERHEAD_BYTES: usize = 32;
 
 /// A log.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::election::State;
-use super::log::entry_bytes;
+use super::log::{ENTRY_OVERHEAD_BYTES, entry_bytes};
 use super::progress::{Flow, Progress};
 use super::read::Waiting;
 use super::{
@@ -182,8 +182,8 @@ impl Raft {
     fn is_congested(&self, command: &Bytes) -> Option<Refused> {
         let State::Leader(leader) = &self.state else { return None };
         let waiting = leader.uncommitted_bytes;
-        let congested = waiting > 0
-            && waiting.saturating_add(command.len()) > self.config.uncommitted_bytes_max;
+        let with_it = waiting.saturating_add(ENTRY_OVERHEAD_BYTES + command.len());
+        let congested = waiting > 0 && with_it > self.config.uncommitted_bytes_max;
         congested.then_some(Refused::Busy)
     }
 

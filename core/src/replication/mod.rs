@@ -518,7 +518,9 @@ impl Replicator {
         }
         let owner = Owner::Shard(id);
         let (position, configuration) = (Position::default(), Configuration::default());
-        let write = Write::Snapshot { owner, snapshot, length, position, configuration, digest };
+        let time_ms = 0;
+        let write =
+            Write::Snapshot { owner, snapshot, length, position, time_ms, configuration, digest };
         self.persist(write, out);
         out.push(Action::Checkpointed { owner, bytes: length });
     }

@@ -6,9 +6,8 @@ use crate::limits::{
     ADDRESS_BYTES_MAX, BATCH_WRITES_MAX, EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX,
     NAMESPACE_NAME_BYTES_MAX, REQUEST_BYTES_MAX, SLOTS_MAX, VALUE_BYTES_MAX,
 };
-use crate::node::api::{
-    Bound, Change, Edit, Expected, Mutation, Policy, Query, Reason, Request,
-};
+use crate::node::api::{Bound, Change, Edit, Expected, Mutation, Policy, Query, Reason, Request};
+use crate::reach;
 
 /// Refuses what is out of bounds.
 pub(super) fn check(request: &Request) -> Result<(), Reason> {

@@ -13,7 +13,8 @@ use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
 use crate::node::api::{
     Context, Level, Mutation, Outcome, Policy, Query, Reason, Receipt, Request, Row, Value,
 };
-use crate::replication::{self, Ticket};
+use crate::reach;
+use crate::replication::{self, Replicator, Ticket};
 
 use super::super::machine::{Node, Work};
 use super::super::registry::Target;
@@ -56,7 +57,7 @@ impl Node {
         if let Some(session) = session {
             let named = (target.id, session);
             match self.requests.sessions.begin(named, key) {
-                Turn::First => self.remember(key, named),
+                Turn::First => self.remember_session(key, named),
                 Turn::Again(outcome) => {
                     reach!("node.session.again");
                     return self.finish_after(key, outcome, self.shards_token());
@@ -68,7 +69,7 @@ impl Node {
         self.written(key, level);
     }
 
-    fn remember(&mut self, key: u64, session: super::session::Named) {
+    fn remember_session(&mut self, key: u64, session: super::session::Named) {
         if let Some(pending) = self.requests.pending.get_mut(&key) {
             pending.progress.session = Some(session);
         }
@@ -77,7 +78,7 @@ impl Node {
     fn mutate(&mut self, key: u64, target: Target, mutations: Vec<Mutation>, level: Level) {
         let replicas = if let Level::Replicated(others) = level { others } else { 0 };
         for (ticket, mutation) in (key..).zip(mutations) {
-            let shard = replication::shard_for(target.id, target.slots(), &mutation.key);
+            let shard = Replicator::shard_for(target.id, target.slots(), &mutation.key);
             let event = replication::Event::Mutate { ticket, shard, mutation, replicas };
             self.step_replication(event);
             let refused = |p: &Pending| p.progress.refused.is_some();
@@ -156,7 +157,9 @@ impl Node {
 
     /// What ends with an eventual write: replicas are not counted any more, twins have their answer.
     pub(super) fn settle_eventual(&mut self, key: u64, pending: &Pending, outcome: &Outcome) {
-        if matches!(pending.stage, Stage::Replicating(_)) && pending.progress.replicated < pending.span {
+        if matches!(pending.stage, Stage::Replicating(_))
+            && pending.progress.replicated < pending.span
+        {
             for ticket in key..key + pending.span {
                 self.then(Work::Replication(replication::Event::Abandon { ticket }));
             }
@@ -189,10 +192,12 @@ impl Node {
             | Query::Members { key, .. }
             | Query::Count { key, .. }
             | Query::Record { key } => {
-                replicator.read(replication::shard_for(target.id, slots, key), query)
+                replicator.read(Replicator::shard_for(target.id, slots, key), query)
             }
             Query::Keys { .. } | Query::Rows { .. } => {
-                Pages::collect(target.id, slots, query, |shard, query| replicator.read(shard, query))
+                Pages::collect(target.id, slots, query, |shard, query| {
+                    replicator.read(shard, query)
+                })
             }
         };
         match read {
@@ -248,7 +253,8 @@ impl Pages {
         };
         if more && let Some((last, _)) = rows.last() {
             self.more = true;
-            self.end = Some(self.end.take().map_or_else(|| last.clone(), |end| end.min(last.clone())));
+            self.end =
+                Some(self.end.take().map_or_else(|| last.clone(), |end| end.min(last.clone())));
         }
         self.rows.extend(rows);
     }

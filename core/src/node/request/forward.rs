@@ -7,6 +7,7 @@
 use crate::coordinator::{self, Choice};
 use crate::id::{GroupId, NodeId, Replica, RequestId};
 use crate::node::api::{Outcome, Reason, Request};
+use crate::reach;
 
 use super::super::Message;
 use super::super::machine::{Node, Work};
@@ -66,7 +67,7 @@ impl Node {
 
     /// A peer answers a forwarded request.
     pub(in crate::node) fn on_answer(&mut self, from: Replica, id: RequestId, outcome: Outcome) {
-        if self.on_founding_answer(from, id, &outcome) || self.on_join_answer(from, id, &outcome) {
+        if self.on_founding_answer(from, &outcome) || self.on_join_answer(from, &outcome) {
             return;
         }
         let asked = self.requests.pending.get(&id.0).map(|pending| pending.stage);

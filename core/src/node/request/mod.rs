@@ -21,6 +21,7 @@ use crate::id::{GroupId, NodeId, Replica, RequestId};
 use crate::limits::{REQUESTS_PENDING_MAX, UNPERSISTED_BYTES_MAX};
 use crate::raft::Position;
 use crate::time::Instant;
+use crate::{mutant, reach};
 
 use super::api::{Level, Outcome, Reason, Request, Resource, Session};
 use super::hold::Keeper;
@@ -354,8 +355,7 @@ impl Node {
             Origin::Client(id) => {
                 let promises = matches!(outcome, Outcome::Committed { .. });
                 let reply = Action::Reply { id, outcome };
-                let reply =
-                    if promises { self.hold.withhold(token, reply) } else { Some(reply) };
+                let reply = if promises { self.hold.withhold(token, reply) } else { Some(reply) };
                 if let Some(reply) = reply {
                     self.act(reply);
                 }
@@ -397,7 +397,8 @@ impl Node {
     fn expire(&mut self, key: u64) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
         reach!("node.request.expired");
-        let outcome = match pending.stage {
+        let stage = pending.stage;
+        let outcome = match stage {
             Stage::Replicating(token) => {
                 let reached =
                     if self.hold.is_durable(token) { Level::Durable } else { Level::Applied };
@@ -410,7 +411,7 @@ impl Node {
             _ if pending.logged => Outcome::Unknown { reached: None },
             _ => Outcome::Rejected(Reason::NoLeader),
         };
-        if let Stage::Forwarded(to) = pending.stage {
+        if let Stage::Forwarded(to) = stage {
             self.then(Work::Coordinator(crate::coordinator::Event::Served {
                 node: to.node,
                 answered: false,

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use crate::digest::Hasher;
 use crate::id::NamespaceId;
 use crate::node::api::{Outcome, Session};
+use crate::reach;
 
 use super::super::machine::Node;
 

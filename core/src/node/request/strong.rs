@@ -9,6 +9,7 @@ use alloc::collections::BTreeSet;
 use crate::id::{GroupId, Index, Term};
 use crate::node::api::{Level, Outcome, Reason, Request};
 use crate::raft::{self, Position, Refused, Role, Ticket};
+use crate::{mutant, reach};
 
 use super::super::machine::{Node, Work};
 use super::{Origin, Stage, check, is_write};
@@ -173,7 +174,7 @@ impl Node {
     pub(in crate::node) fn decide(&mut self, group: GroupId, at: Position, outcome: Outcome) {
         let mut outcome = Some(outcome);
         while let Some((logged, key)) = self.next_decided(group, at.index) {
-            match outcome.take_if(|_| logged == at) {
+            match outcome.take_if(|_| logged == at || mutant!("node.request.other_term_counts")) {
                 Some(outcome) => self.committed(key, outcome),
                 None => {
                     // Another leader's entry stands there: this proposal is in no log that can win.
@@ -197,7 +198,7 @@ impl Node {
     }
 
     /// Nobody will tell what became of this try: it is repeated if that is harmless, else it is unknown.
-    pub(super) fn lost(&mut self, key: u64) {
+    pub(in crate::node) fn lost(&mut self, key: u64) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         let write = is_write(&pending.request);
         if write && !pending.may_repeat() {

@@ -1,0 +1,135 @@
+//! A disk of the small world: real log bytes in segments, side files, and nothing that was not synced after a crash.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::mem;
+
+use bytes::Bytes;
+
+use crate::id::{FederationId, Replica, Token};
+use crate::wal::{self, Batch, Header, LogWriter, RecoverError, SnapshotId, Write};
+
+/// What a restart finds: the log's writes, and the side files.
+pub(in crate::node) type Found = (Vec<(Token, Write)>, BTreeMap<SnapshotId, Bytes>);
+
+pub(in crate::node) struct Disk {
+    header: Header,
+    writer: LogWriter,
+    segments: BTreeMap<u64, Vec<u8>>,
+    /// Bytes, and the newest token that wrote or named the file.
+    files: BTreeMap<SnapshotId, (Vec<u8>, u64)>,
+    queue: Vec<(Token, Write)>,
+    flight: Option<(Vec<(Token, Write)>, Option<Batch>)>,
+    pub(in crate::node) sync_ns: u64,
+}
+
+impl Disk {
+    pub(super) fn new(federation: FederationId, replica: Replica) -> Self {
+        let header = Header { federation, node: replica.node, store: replica.store, lane: 0 };
+        Self {
+            header,
+            writer: LogWriter::new(header),
+            segments: BTreeMap::new(),
+            files: BTreeMap::new(),
+            queue: Vec::new(),
+            flight: None,
+            sync_ns: 1_000_000,
+        }
+    }
+
+    pub(super) fn persist(&mut self, token: Token, write: Write) {
+        self.queue.push((token, write));
+    }
+
+    /// Begins a batch unless one is under way; whether one was begun.
+    pub(super) fn begin(&mut self) -> bool {
+        if self.flight.is_some() || self.queue.is_empty() {
+            return false;
+        }
+        let writes = mem::take(&mut self.queue);
+        let is_record = |(_, write): &&(Token, Write)| !matches!(write, Write::Chunk { .. });
+        let records: Vec<_> = writes.iter().filter(is_record).cloned().collect();
+        let batch = (!records.is_empty()).then(|| self.writer.encode(&records));
+        self.flight = Some((writes, batch));
+        true
+    }
+
+    /// The batch is synced: its newest token.
+    pub(super) fn finish(&mut self) -> Token {
+        let (writes, batch) = self.flight.take().expect("a batch is under way");
+        for (token, write) in &writes {
+            match write {
+                Write::Chunk { snapshot, offset, data } => {
+                    let (bytes, newest) = self.files.entry(*snapshot).or_default();
+                    bytes.truncate(*offset as usize);
+                    assert_eq!(
+                        bytes.len() as u64,
+                        *offset,
+                        "a side file is written from its start"
+                    );
+                    bytes.extend_from_slice(data);
+                    *newest = token.seq;
+                }
+                Write::Snapshot { snapshot, .. } => {
+                    let file = self.files.get_mut(snapshot);
+                    file.expect("a named file exists").1 = token.seq;
+                }
+                _ => {}
+            }
+        }
+        if let Some(batch) = batch {
+            self.write(&batch);
+        }
+        writes.last().expect("a batch is not empty").0
+    }
+
+    fn write(&mut self, batch: &Batch) {
+        let segment = self.segments.entry(batch.segment).or_default();
+        if batch.opens_segment {
+            segment.clear();
+        }
+        let end = batch.offset as usize + batch.bytes.len();
+        segment.resize(segment.len().max(end), 0);
+        segment[batch.offset as usize..end].copy_from_slice(&batch.bytes);
+    }
+
+    pub(super) fn release(&mut self, before: Token) {
+        for segment in self.writer.releasable(before) {
+            self.segments.remove(&segment);
+        }
+        self.files.retain(|_, (_, newest)| *newest >= before.seq);
+    }
+
+    pub(super) fn crash(&mut self) {
+        self.queue.clear();
+        self.flight = None;
+    }
+
+    pub(in crate::node) fn recover(&mut self) -> Found {
+        let padded = |bytes: &Vec<u8>| {
+            let mut bytes = bytes.clone();
+            bytes.resize(bytes.len() + 8192, 0);
+            Bytes::from(bytes)
+        };
+        let segments = self.segments.iter().map(|(id, bytes)| (*id, padded(bytes))).collect();
+        let files = self.files.iter();
+        let files = files.map(|(id, (bytes, _))| (*id, Bytes::from(bytes.clone()))).collect();
+        match wal::recover(segments) {
+            Ok(recovered) => {
+                self.writer = recovered.writer;
+                (recovered.writes, files)
+            }
+            Err(RecoverError::Empty) => {
+                self.writer = LogWriter::new(self.header);
+                (Vec::new(), files)
+            }
+            Err(error) => panic!("the log recovers: {error:?}"),
+        }
+    }
+
+    /// Bytes of the log, and of side files.
+    pub(in crate::node) fn bytes(&self) -> (usize, usize) {
+        let files = self.files.values().map(|(bytes, _)| bytes.len()).sum();
+        (self.segments.values().map(Vec::len).sum(), files)
+    }
+}

@@ -1,0 +1,134 @@
+//! How federations begin, and how nodes come in.
+
+use super::*;
+use crate::node::api::Reason;
+
+#[test]
+fn one_node_founds_and_serves() {
+    let mut world = federation(1, 1);
+    assert!(is_committed(&world.ask(0, put("locks", "a", "1"))));
+    assert_eq!(value(world.ask(0, get("locks", "a"))), Some(b"1".to_vec()));
+    assert!(is_committed(&world.ask(0, put("notes", "b", "2"))));
+    assert_eq!(value(world.ask(0, get("notes", "b"))), Some(b"2".to_vec()));
+}
+
+#[test]
+fn three_nodes_found_and_every_node_serves() {
+    let mut world = federation(3, 2);
+    for at in 0..3 {
+        let key = address(at).0;
+        assert!(is_committed(&world.ask(at, put("locks", &key, "x"))));
+        assert!(is_committed(&world.ask(at, put("notes", &key, "y"))));
+    }
+    world.run(3000);
+    for at in 0..3 {
+        for of in 0..3 {
+            let key = address(of).0;
+            assert_eq!(value(world.ask(at, get("locks", &key))), Some(b"x".to_vec()));
+            assert_eq!(value(world.ask(at, get("notes", &key))), Some(b"y".to_vec()));
+        }
+    }
+}
+
+#[test]
+fn an_empty_store_never_forms_by_itself() {
+    let mut world = World::new(3, 3);
+    world.bootstrap = vec![0, 1, 2];
+    world.run(20_000);
+    for at in 0..3 {
+        assert!(!world.node(at).is_formed());
+        assert_eq!(world.ask(at, get("a", "b")), Outcome::Rejected(Reason::NotFormed));
+    }
+}
+
+#[test]
+fn a_founding_needs_every_named_voter() {
+    let mut world = World::new(2, 4);
+    let init = |voters| Request::Init { voters };
+    let unavailable = |at| Outcome::Rejected(Reason::VoterUnavailable { address: address(at) });
+    assert_eq!(world.ask(0, init(vec![address(1), address(9)])), unavailable(9));
+    assert_eq!(world.ask(0, init(vec![address(0)])), unavailable(0), "itself is not another voter");
+    assert_eq!(world.ask(1, init(vec![])), Outcome::Value(Value::Initialized));
+    assert_eq!(world.ask(1, init(vec![])), Outcome::Rejected(Reason::AlreadyFormed));
+    assert_eq!(world.ask(0, init(vec![address(1)])), unavailable(1), "it is in a federation");
+    assert!(!world.node(0).is_formed());
+}
+
+#[test]
+fn a_founding_survives_a_crash_at_any_moment() {
+    let mut outcomes = [0, 0];
+    for after in 0..24 {
+        let mut world = World::new(3, 100 + after);
+        world.request(0, Request::Init { voters: vec![address(1), address(2)] });
+        world.run(after * 10);
+        world.crash(0);
+        world.start(0);
+        world.run(12_000);
+        let formed = (0..3).filter(|at| world.node(*at).is_formed()).count();
+        // Once one has it, all get it; before, nobody does.
+        assert!(formed == 0 || formed == 3, "{formed} of 3 formed after a crash at {after}");
+        outcomes[formed / 3] += 1;
+        if formed == 3 {
+            assert!(world.node(0).unready().is_empty(), "{:?}", world.node(0).unready());
+        }
+    }
+    assert!(outcomes[0] > 0 && outcomes[1] > 0, "both ends are reached: {outcomes:?}");
+}
+
+#[test]
+fn joiners_are_learners_and_serve_everything() {
+    let mut world = World::new(5, 5);
+    world.bootstrap = vec![0];
+    found(&mut world, 3);
+    world.run(8000);
+    for at in 3..5 {
+        assert!(world.node(at).is_formed(), "{at} is in");
+        assert!(world.node(at).unready().is_empty());
+        assert!(is_committed(&world.ask(at, put("locks", "k", &address(at).0))));
+        assert_eq!(value(world.ask(at, get("locks", "k"))), Some(address(at).0.into_bytes()));
+        assert!(is_committed(&world.ask(at, put("notes", "k", "n"))));
+    }
+    let Outcome::Value(Value::Members(members)) = world.ask(4, Request::Members) else {
+        panic!("no members")
+    };
+    assert_eq!(members.iter().filter(|member| member.voter).count(), 3);
+    assert_eq!(members.len(), 5);
+    assert!(members.iter().all(|member| member.name.starts_with('n')));
+}
+
+#[test]
+fn a_wiped_learner_comes_back_and_a_wiped_voter_does_not() {
+    let mut world = World::new(4, 6);
+    world.bootstrap = vec![0];
+    found(&mut world, 3);
+    world.run(6000);
+    assert!(is_committed(&world.ask(3, put("notes", "k", "kept"))));
+    world.run(3000);
+    for at in [3, 2] {
+        world.crash(at);
+        world.wipe(at);
+        world.start(at);
+    }
+    world.run(15_000);
+    assert!(world.node(3).is_formed());
+    assert_eq!(value(world.ask(3, get("notes", "k"))), Some(b"kept".to_vec()));
+    assert!(!world.node(2).is_formed(), "its old disk still votes");
+    let Outcome::Value(Value::Members(members)) = world.ask(0, Request::Members) else {
+        panic!("no members")
+    };
+    assert!(members.iter().any(|member| member.replica == world.hosts[3].replica));
+    assert_eq!(members.len(), 4, "the old entry is replaced");
+}
+
+#[test]
+fn a_new_address_reaches_the_registry() {
+    let mut world = federation(3, 7);
+    let moved = crate::discovery::Address("elsewhere:9".to_string());
+    world.crash(2);
+    world.moved = Some((2, moved.clone()));
+    world.start(2);
+    world.run(8000);
+    let registry = world.node(0).registry().expect("formed");
+    let entry = registry.member(world.hosts[2].replica.node).expect("a member").1;
+    assert_eq!(entry.address, moved);
+}

@@ -1,0 +1,83 @@
+//! Tests of whole nodes in the small world.
+
+mod forming;
+mod requests;
+mod storage;
+
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::api::{
+    Change, Edit, Level, Mutation, Outcome, Policy, Query, Register, Request, Session, Strategy,
+    Value,
+};
+use super::testing::{World, address};
+
+/// A formed federation of so many voters, with a strong and an eventual namespace.
+fn federation(voters: usize, seed: u64) -> World {
+    let mut world = World::new(voters, seed);
+    found(&mut world, voters);
+    world
+}
+
+fn found(world: &mut World, voters: usize) {
+    let others = (1..voters).map(address).collect();
+    let outcome = world.ask(0, Request::Init { voters: others });
+    assert_eq!(outcome, Outcome::Value(Value::Initialized));
+    create(world, "locks", Policy::Strong);
+    create(world, "notes", eventual(4));
+}
+
+fn eventual(slots: u16) -> Policy {
+    Policy::Eventual { strategy: Strategy::LastWriterWins, slots, discard: false }
+}
+
+fn create(world: &mut World, name: &str, policy: Policy) {
+    let name = name.to_string();
+    let outcome = world.ask(0, Request::CreateNamespace { name, policy, session: None });
+    assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+}
+
+fn mutation(key: &str, change: Change) -> Mutation {
+    let edits = vec![Edit { field: Bytes::new(), change }];
+    Mutation { key: Bytes::copy_from_slice(key.as_bytes()), edits, context: None }
+}
+
+fn put_with(
+    namespace: &str,
+    key: &str,
+    value: &str,
+    level: Level,
+    session: Option<Session>,
+) -> Request {
+    let change = Change::Put(Bytes::copy_from_slice(value.as_bytes()));
+    let mutations = vec![mutation(key, change)];
+    Request::Write { namespace: namespace.to_string(), mutations, level, session }
+}
+
+fn put(namespace: &str, key: &str, value: &str) -> Request {
+    put_with(namespace, key, value, Level::Durable, None)
+}
+
+fn get(namespace: &str, key: &str) -> Request {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    Request::Read {
+        namespace: namespace.to_string(),
+        query: Query::Get { key, field: Bytes::new() },
+    }
+}
+
+fn is_committed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Committed { .. })
+}
+
+/// The register of an answer.
+fn value(outcome: Outcome) -> Option<Vec<u8>> {
+    match outcome {
+        Outcome::Value(Value::Register(Register { value, .. })) => value.map(|v| v.to_vec()),
+        other => panic!("not a register: {other:?}"),
+    }
+}

@@ -1,0 +1,274 @@
+//! The life of requests: on every node, across crashes, and with one answer each.
+
+use proptest::prelude::{
+    ProptestConfig, Strategy as Draws, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
+
+use super::*;
+use crate::id::{GroupId, SessionId};
+use crate::node::api::{Bound, Expected, Reason};
+
+fn session(number: u8, seq: u64) -> Option<Session> {
+    Some(Session { id: SessionId([number; 16]), seq })
+}
+
+fn leader(world: &World, group: GroupId) -> usize {
+    let leads = |at: &usize| world.node(*at).groups.get(&group).is_some_and(|g| g.leads());
+    let up = |at: &usize| world.hosts[*at].node.is_some();
+    (0..world.hosts.len()).filter(up).find(leads).expect("a leader")
+}
+
+#[test]
+fn a_namespace_is_known_everywhere_once_it_is_created() {
+    let mut world = federation(3, 11);
+    for round in 0..6 {
+        let name = alloc::format!("space{round}");
+        let policy = if round % 2 == 0 { Policy::Strong } else { eventual(1) };
+        create(&mut world, &name, policy);
+        // At once, on a node that may not have heard of it.
+        let at = 1 + round % 2;
+        assert!(is_committed(&world.ask(at, put(&name, "k", "v"))), "{name}");
+        assert_eq!(value(world.ask(at, get(&name, "k"))), Some(b"v".to_vec()));
+    }
+    let unknown = Outcome::Rejected(Reason::UnknownNamespace);
+    assert_eq!(world.ask(2, get("nowhere", "k")), unknown);
+    assert_eq!(world.ask(1, put("nowhere", "k", "v")), unknown);
+    let delete = Request::DeleteNamespace { name: "space0".to_string(), session: None };
+    assert!(is_committed(&world.ask(2, delete)));
+    world.run(1000);
+    assert_eq!(world.ask(0, get("space0", "k")), unknown);
+}
+
+#[test]
+fn what_is_out_of_bounds_is_refused_by_name() {
+    let mut world = federation(1, 12);
+    let long = "k".repeat(2000);
+    let outcome = world.ask(0, put("locks", &long, "v"));
+    assert_eq!(outcome, Outcome::Rejected(Reason::OutOfBounds { what: Bound::Key, limit: 1024 }));
+    let wrong = |namespace: &str, change| Request::Write {
+        namespace: namespace.to_string(),
+        mutations: vec![mutation("k", change)],
+        level: Level::Durable,
+        session: None,
+    };
+    let cas = Change::Cas { expected: Expected::Absent, value: None };
+    let refused = Outcome::Rejected(Reason::WrongConsistency);
+    assert_eq!(world.ask(0, wrong("notes", cas)), refused);
+    assert_eq!(world.ask(0, wrong("locks", Change::Count(1))), refused);
+}
+
+#[test]
+fn a_write_is_read_by_every_other_node_at_once() {
+    let mut world = federation(3, 13);
+    for round in 0..30 {
+        let text = round.to_string();
+        let (writer, reader) = (round % 3, (round + 1) % 3);
+        assert!(is_committed(&world.ask(writer, put("locks", "k", &text))));
+        assert_eq!(value(world.ask(reader, get("locks", "k"))), Some(text.into_bytes()));
+    }
+}
+
+#[test]
+fn compare_and_set_finds_what_it_expects_or_nothing_happens() {
+    let mut world = federation(3, 14);
+    let cas = |expected, value: &str| Request::Write {
+        namespace: "locks".to_string(),
+        mutations: vec![mutation(
+            "k",
+            Change::Cas { expected, value: Some(Bytes::copy_from_slice(value.as_bytes())) },
+        )],
+        level: Level::Durable,
+        session: None,
+    };
+    assert!(is_committed(&world.ask(1, cas(Expected::Absent, "1"))));
+    let outcome = world.ask(2, cas(Expected::Absent, "2"));
+    assert!(matches!(outcome, Outcome::Rejected(Reason::Conflict { revision: Some(_) })));
+    assert!(is_committed(&world.ask(0, cas(Expected::Value(b"1".as_slice().into()), "2"))));
+}
+
+#[test]
+fn a_killed_leader_costs_an_election_and_nothing_else() {
+    let mut world = federation(3, 15);
+    for round in 0..5 {
+        let old = leader(&world, GroupId(1));
+        let other = (old + 1) % 3;
+        let before = put_with("locks", "k", "before", Level::Durable, session(9, round * 2));
+        assert!(is_committed(&world.ask(old, before)));
+        world.crash(old);
+        let after = put_with("locks", "k", "after", Level::Durable, session(9, round * 2 + 1));
+        assert!(is_committed(&world.ask(other, after)));
+        assert_eq!(value(world.ask(other, get("locks", "k"))), Some(b"after".to_vec()));
+        world.start(old);
+        world.run(3000);
+        assert_eq!(value(world.ask(old, get("locks", "k"))), Some(b"after".to_vec()));
+    }
+}
+
+#[test]
+fn without_a_quorum_nothing_is_promised() {
+    let mut world = federation(3, 16);
+    world.crash(1);
+    world.crash(2);
+    world.run(3000);
+    assert_eq!(world.ask(0, get("locks", "k")), Outcome::Rejected(Reason::NoLeader));
+    assert_eq!(world.ask(0, put("locks", "k", "v")), Outcome::Rejected(Reason::NoLeader));
+    // Eventual namespaces go on.
+    assert!(is_committed(&world.ask(0, put("notes", "k", "v"))));
+    assert_eq!(value(world.ask(0, get("notes", "k"))), Some(b"v".to_vec()));
+}
+
+#[test]
+fn levels_are_reached_or_said_to_be_missed() {
+    let mut world = federation(3, 17);
+    world.run(2000);
+    let write = |key: &str, level| put_with("notes", key, "v", level, None);
+    let committed = |outcome: Outcome| match outcome {
+        Outcome::Committed { level, .. } => Some(level),
+        _ => None,
+    };
+    for level in [Level::Applied, Level::Durable, Level::Replicated(1), Level::Replicated(2)] {
+        assert_eq!(committed(world.ask(1, write("k", level))), Some(level));
+    }
+    world.crash(2);
+    let missed = world.ask(1, write("m", Level::Replicated(2)));
+    assert_eq!(missed, Outcome::Unknown { reached: Some(Level::Durable) });
+    assert_eq!(value(world.ask(1, get("notes", "m"))), Some(b"v".to_vec()), "it is not undone");
+    let strong = put_with("locks", "k", "v", Level::Replicated(1), None);
+    assert_eq!(committed(world.ask(1, strong)), Some(Level::Replicated(1)));
+}
+
+#[test]
+fn a_session_writes_once_however_often_it_asks() {
+    let mut world = federation(3, 18);
+    let strong = || put_with("locks", "k", "v", Level::Durable, session(1, 0));
+    let first = world.ask(0, strong());
+    assert_eq!(world.ask(1, strong()), first, "the same answer, by another node");
+    let count = || Request::Write {
+        namespace: "notes".to_string(),
+        mutations: vec![mutation("c", Change::Count(1))],
+        level: Level::Durable,
+        session: session(2, 0),
+    };
+    // Two at once, and one later.
+    let ids = [world.request(0, count()), world.request(0, count())];
+    world.run(100);
+    let answers: Vec<_> = ids.iter().map(|id| world.reply(0, *id).cloned()).collect();
+    assert!(answers[0].is_some() && answers[0] == answers[1]);
+    assert_eq!(Some(world.ask(0, count())), answers[0]);
+    let query = Query::Count { key: b"c".as_slice().into(), field: Bytes::new() };
+    let read = Request::Read { namespace: "notes".to_string(), query };
+    assert_eq!(world.ask(0, read), Outcome::Value(Value::Counter(1)));
+}
+
+#[test]
+fn a_network_that_repeats_everything_repeats_no_write() {
+    let mut world = federation(3, 19);
+    world.repeats = 60;
+    for round in 0..40_u64 {
+        let at = (round % 3) as usize;
+        let value = Bytes::copy_from_slice(&round.to_be_bytes());
+        let expected = match round {
+            0 => Expected::Absent,
+            _ => Expected::Value(Bytes::copy_from_slice(&(round - 1).to_be_bytes())),
+        };
+        let write = Request::Write {
+            namespace: "locks".to_string(),
+            mutations: vec![mutation("n", Change::Cas { expected, value: Some(value) })],
+            level: Level::Durable,
+            session: None,
+        };
+        let outcome = world.ask(at, write);
+        assert!(is_committed(&outcome), "round {round}: {outcome:?}");
+    }
+}
+
+#[test]
+fn pages_over_many_shards_are_in_order_and_whole() {
+    let mut world = federation(1, 20);
+    create(&mut world, "wide", eventual(16));
+    for key in 0..50 {
+        world.ask(0, put("wide", &alloc::format!("k{key:02}"), "v"));
+    }
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let query = Query::Keys { prefix: Bytes::new(), after: after.clone(), limit: 7 };
+        let read = Request::Read { namespace: "wide".to_string(), query };
+        let Outcome::Value(Value::Keys { keys, more }) = world.ask(0, read) else {
+            panic!("no keys")
+        };
+        assert!(keys.len() <= 7);
+        found.extend(keys.iter().map(|key| key.to_vec()));
+        after = keys.last().cloned();
+        if !more {
+            break;
+        }
+    }
+    let all: Vec<_> = (0..50).map(|key| alloc::format!("k{key:02}").into_bytes()).collect();
+    assert_eq!(found, all);
+}
+
+/// Something that happens to the small world.
+#[derive(Clone, Debug)]
+enum Deed {
+    Ask(usize, u8, bool),
+    Crash(usize),
+    Start(usize),
+    Cut(usize),
+    Run(u64),
+}
+
+fn deed() -> impl Draws<Value = Deed> {
+    prop_oneof![
+        8 => (0..3_usize, 0..6_u8, any::<bool>()).prop_map(|(at, kind, s)| Deed::Ask(at, kind, s)),
+        1 => (0..3_usize).prop_map(Deed::Crash),
+        2 => (0..3_usize).prop_map(Deed::Start),
+        1 => (0..3_usize).prop_map(Deed::Cut),
+        6 => (0..400_u64).prop_map(Deed::Run),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// The world itself asserts that no request is answered twice.
+    #[test]
+    fn every_request_is_answered_once(deeds in proptest::collection::vec(deed(), 1..60), seed in 0..1000_u64) {
+        let mut world = federation(3, seed);
+        (world.loss, world.repeats) = (seed % 20, seed % 7 * 10);
+        let mut number = 0;
+        for deed in deeds {
+            match deed {
+                Deed::Ask(at, kind, with_session) if world.hosts[at].node.is_some() => {
+                    number += 1;
+                    let session = with_session.then_some(Session { id: SessionId([number as u8; 16]), seq: 0 });
+                    let level = [Level::Applied, Level::Durable, Level::Replicated(2)][kind as usize % 3];
+                    let request = match kind {
+                        0 | 1 => put_with("locks", "k", "v", level, session),
+                        2 => get("locks", "k"),
+                        3 | 4 => put_with("notes", "k", "v", level, session),
+                        _ => get("elsewhere", "k"),
+                    };
+                    world.request(at, request);
+                }
+                Deed::Crash(at) => world.crash(at),
+                Deed::Start(at) if world.hosts[at].node.is_none() => world.start(at),
+                Deed::Cut(at) => world.cut(at),
+                Deed::Run(for_ms) => world.run(for_ms),
+                _ => {}
+            }
+        }
+        world.run(12_000);
+        prop_assert_eq!(world.unanswered(), 0, "every request ends");
+        // And the federation still works.
+        (world.loss, world.repeats) = (0, 0);
+        for at in 0..3 {
+            if world.hosts[at].node.is_none() {
+                world.start(at);
+            }
+        }
+        world.run(5000);
+        prop_assert!(is_committed(&world.ask(2, put("locks", "end", "v"))));
+        prop_assert_eq!(value(world.ask(1, get("locks", "end"))), Some(b"v".to_vec()));
+    }
+}

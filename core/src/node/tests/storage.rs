@@ -1,0 +1,309 @@
+//! Disks: promises that wait, restarts, checkpoints, full and failing disks.
+
+use super::*;
+use crate::config::Config;
+use crate::id::{Boot, GroupId, NodeId, Replica, StoreId, Token};
+use crate::machine::{Machine, Now, Outbox};
+use crate::node::api::{Notice, Reason, Resource, Unready};
+use crate::node::{Action, Event, Message, Node, Refusal, RestoreError};
+use crate::time::{Instant, WallTime};
+use crate::wal::Write;
+
+fn small() -> Config {
+    let mut config = Config::default();
+    config.node.checkpoint_bytes = 1 << 20;
+    config.raft.retained_bytes_max = 1 << 20;
+    config
+}
+
+#[test]
+fn all_nodes_lose_power_and_nothing_acknowledged_is_lost() {
+    let mut world = federation(3, 31);
+    for round in 0..4 {
+        let text = round.to_string();
+        assert!(is_committed(&world.ask(round % 3, put("locks", &text, &text))));
+        assert!(is_committed(&world.ask(round % 3, put("notes", &text, &text))));
+        (0..3).for_each(|at| world.crash(at));
+        (0..3).for_each(|at| world.start(at));
+        world.run(4000);
+    }
+    for round in 0..4 {
+        let text = round.to_string();
+        for at in 0..3 {
+            let expected = Some(text.clone().into_bytes());
+            assert_eq!(value(world.ask(at, get("locks", &text))), expected);
+            assert_eq!(value(world.ask(at, get("notes", &text))), expected);
+        }
+    }
+}
+
+#[test]
+fn a_durable_answer_waits_for_the_disk_and_an_applied_one_does_not() {
+    let mut world = federation(1, 32);
+    world.hosts[0].disk.sync_ns = 500_000_000;
+    let durable = world.request(0, put("notes", "k", "v"));
+    let applied = world.request(0, put_with("notes", "l", "v", Level::Applied, None));
+    world.run(400);
+    assert!(world.reply(0, applied).is_some());
+    assert_eq!(world.reply(0, durable), None);
+    world.run(200);
+    assert!(world.reply(0, durable).is_some_and(is_committed));
+}
+
+#[test]
+fn the_disk_and_the_restart_stay_bounded() {
+    let mut world = World::with(3, 33, small());
+    found(&mut world, 3);
+    let value_of = |round: usize| alloc::format!("{round:03}").repeat(100_000);
+    let mut most = 0;
+    for round in 0..90 {
+        let namespace = if round % 3 == 0 { "notes" } else { "locks" };
+        let key = (round % 4).to_string();
+        assert!(is_committed(&world.ask(0, put(namespace, &key, &value_of(round)))));
+        world.run(20);
+        most = most.max(world.hosts[1].disk.bytes().0);
+    }
+    // 27 MB were written, most of them twice: as log and as state.
+    assert!(most < 40 << 20, "{most} bytes of log");
+    let took = |notice: &Notice| matches!(notice, Notice::Checkpointed { .. });
+    assert!(world.hosts[1].notices.iter().filter(|n| took(n)).count() > 4);
+    let files = world.hosts[1].disk.bytes().1;
+    assert!(files < 16 << 20, "{files} bytes of side files");
+    (0..3).for_each(|at| world.crash(at));
+    (0..3).for_each(|at| world.start(at));
+    world.run(4000);
+    for round in 78..90 {
+        let namespace = if round % 3 == 0 { "notes" } else { "locks" };
+        let latest = (round..90)
+            .rev()
+            .find(|later| later % 4 == round % 4 && (later % 3 == 0) == (round % 3 == 0));
+        let expected = value_of(latest.expect("itself at least")).into_bytes();
+        let key = (round % 4).to_string();
+        assert_eq!(value(world.ask(2, get(namespace, &key))), Some(expected), "{namespace} {key}");
+    }
+}
+
+#[test]
+fn a_checkpoint_may_break_off_anywhere() {
+    let mut world = World::with(1, 34, small());
+    found(&mut world, 1);
+    let mut expected = Vec::new();
+    for round in 0..25 {
+        let text = alloc::format!("{round:02}").repeat(60_000);
+        let key = (round % 5).to_string();
+        assert!(is_committed(&world.ask(0, put("locks", &key, &text))));
+        assert!(is_committed(&world.ask(0, put("notes", &key, &text))));
+        expected.retain(|(known, _)| *known != key);
+        expected.push((key, text.into_bytes()));
+        world.run(round % 7);
+        world.crash(0);
+        world.start(0);
+        world.run(3000);
+        for (key, text) in &expected {
+            assert_eq!(value(world.ask(0, get("locks", key))).as_ref(), Some(text));
+            assert_eq!(value(world.ask(0, get("notes", key))).as_ref(), Some(text));
+        }
+    }
+}
+
+#[test]
+fn a_follower_that_slept_for_long_gets_a_snapshot() {
+    let mut world = World::with(3, 35, small());
+    found(&mut world, 3);
+    world.crash(2);
+    for round in 0..30 {
+        let text = alloc::format!("{round:02}").repeat(100_000);
+        let key = (round % 6).to_string();
+        assert!(is_committed(&world.ask(0, put("locks", &key, &text))));
+    }
+    world.run(1000);
+    world.start(2);
+    world.run(15_000);
+    let installed = |notice: &Notice| matches!(notice, Notice::Installed { .. });
+    assert!(world.hosts[2].notices.iter().any(installed));
+    let at = |world: &World, at: usize| world.node(at).raft(GroupId(1)).map(|raft| raft.commit());
+    assert_eq!(at(&world, 2), at(&world, 0));
+    let digest = |at: usize| world.node(at).state(GroupId(1)).map(|state| state.digest());
+    assert_eq!(digest(2), digest(0));
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_gives_leadership_away() {
+    let mut world = federation(3, 36);
+    let leads = |world: &World, at: usize| {
+        world.node(at).raft(GroupId(1)).is_some_and(|raft| raft.role() == crate::raft::Role::Leader)
+    };
+    let old = (0..3).find(|at| leads(&world, *at)).expect("a leader");
+    world.step(old, Event::StorageFull { full: true });
+    let full = Outcome::Rejected(Reason::Full { what: Resource::Disk });
+    assert_eq!(world.ask(old, put("locks", "k", "v")), full);
+    assert_eq!(world.ask(old, put("notes", "k", "v")), full);
+    assert!(world.node(old).unready().contains(&Unready::DiskFull));
+    world.run(3000);
+    assert!(!leads(&world, old));
+    assert!(is_committed(&world.ask((old + 1) % 3, put("locks", "k", "v"))));
+    world.step(old, Event::StorageFull { full: false });
+    assert!(is_committed(&world.ask(old, put("locks", "k", "v"))));
+}
+
+#[test]
+fn a_failed_disk_silences_the_node_and_answers_everybody() {
+    let mut world = federation(3, 37);
+    world.hosts[0].disk.sync_ns = 1_000_000_000;
+    let waiting = world.request(0, put("notes", "k", "v"));
+    world.run(10);
+    world.step(0, Event::StorageFailed { token: Token { lane: 0, seq: 1 } });
+    assert_eq!(world.reply(0, waiting), Some(&Outcome::Unknown { reached: None }));
+    assert!(world.node(0).is_fenced());
+    assert_eq!(world.ask(0, get("notes", "k")), Outcome::Rejected(Reason::Stopping));
+    let mut out = Outbox::new();
+    let node = world.hosts[0].node.as_mut().expect("up");
+    let now = Now { mono: Instant(u64::MAX / 2), wall: WallTime(0) };
+    node.step(now, Event::Tick, &mut out);
+    assert!(out.is_empty() && node.deadline().is_none(), "silent for good");
+}
+
+#[test]
+fn a_stopping_node_hands_over_and_refuses() {
+    let mut world = federation(3, 38);
+    for at in 0..3 {
+        world.step(at, Event::Stopping);
+        assert_eq!(world.ask(at, put("locks", "k", "v")), Outcome::Rejected(Reason::Stopping));
+        if at < 2 {
+            world.run(4000);
+        }
+    }
+}
+
+/// A node of its own, with every write durable at once.
+struct Solo {
+    node: Node,
+    now: u64,
+}
+
+impl Solo {
+    fn new(boot: u64) -> Self {
+        let world = World::new(1, 1);
+        let start = world.start_of(0, Boot { count: boot, nonce: 1 });
+        let node = Node::restore(start, Vec::new(), Default::default()).expect("a fresh store");
+        Self { node, now: 1 }
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        let mut out = Outbox::new();
+        let now = Now { mono: Instant(self.now), wall: WallTime(1) };
+        self.node.step(now, event, &mut out);
+        out.drain().collect()
+    }
+
+    fn newest(actions: &[Action]) -> Option<Token> {
+        let token = |action: &Action| match action {
+            Action::Persist { token, .. } => Some(*token),
+            _ => None,
+        };
+        actions.iter().filter_map(token).next_back()
+    }
+}
+
+const PEER: NodeId = NodeId([9; 16]);
+
+fn connected(count: u64, nonce: u64) -> Event {
+    let boot = Boot { count, nonce };
+    Event::Connected { peer: PEER, store: StoreId([9; 16]), boot, version: 1 }
+}
+
+fn sends(actions: &[Action]) -> usize {
+    actions.iter().filter(|action| matches!(action, Action::Send { .. })).count()
+}
+
+#[test]
+fn nothing_is_sent_before_the_boot_is_durable() {
+    let mut solo = Solo::new(1);
+    let first = solo.step(Event::Tick);
+    assert!(matches!(first[0], Action::Persist { write: Write::Boot { .. }, .. }));
+    let token = Solo::newest(&first).expect("the boot");
+    let mut silent = solo.step(connected(1, 1));
+    for _ in 0..40 {
+        solo.now += 100_000_000;
+        silent.extend(solo.step(Event::Tick));
+    }
+    assert_eq!(sends(&silent), 0);
+    assert!(sends(&solo.step(Event::Persisted { token })) > 0, "it asks to be let in");
+}
+
+#[test]
+fn a_clone_is_refused_and_one_that_is_refused_for_long_fences_itself() {
+    let mut solo = Solo::new(1);
+    let first = solo.step(Event::Tick);
+    solo.step(Event::Persisted { token: Solo::newest(&first).expect("the boot") });
+    solo.step(connected(3, 7));
+    let refused = |actions: &[Action]| {
+        let reason = |action: &Action| match action {
+            Action::Refuse { reason, .. } => Some(*reason),
+            _ => None,
+        };
+        actions.iter().find_map(reason)
+    };
+    assert_eq!(refused(&solo.step(connected(2, 7))), Some(Refusal::StaleBoot));
+    assert_eq!(refused(&solo.step(connected(3, 8))), Some(Refusal::Cloned));
+    assert_eq!(refused(&solo.step(connected(4, 9))), Some(Refusal::Cloned), "the older is alive");
+    solo.step(Event::Unreachable { peer: PEER });
+    assert_eq!(refused(&solo.step(connected(4, 9))), None);
+    for _ in 0..5 {
+        assert!(!solo.node.is_fenced());
+        let message = Message::Refused(Refusal::Cloned);
+        solo.step(Event::Received { from: PEER, message });
+        solo.now += 1_500_000_000;
+    }
+    assert!(solo.node.is_fenced());
+}
+
+#[test]
+fn a_log_that_is_not_this_nodes_is_refused() {
+    let mut world = federation(1, 39);
+    world.crash(0);
+    let (writes, files) = world.hosts[0].disk.recover();
+    let start = |change: fn(&mut crate::node::Start)| {
+        let mut start = world.start_of(0, Boot { count: 2, nonce: 5 });
+        change(&mut start);
+        Node::restore(start, writes.clone(), files.clone()).err()
+    };
+    assert_eq!(start(|_| ()), None);
+    let foreign = |what| Some(RestoreError::Foreign { what });
+    assert_eq!(start(|start| start.federation.0[0] ^= 1), foreign("federation"));
+    assert_eq!(start(|start| start.replica.node.0[0] ^= 1), foreign("node"));
+    assert_eq!(start(|start| start.replica.store.0[0] ^= 1), foreign("store"));
+    let stale = start(|start| start.boot.count = 1);
+    assert!(matches!(stale, Some(RestoreError::StaleBoot { .. })));
+}
+
+#[test]
+fn records_out_of_order_and_missing_files_are_refused() {
+    let world = World::new(1, 40);
+    let restore = |writes: Vec<Write>| {
+        let start = world.start_of(0, Boot { count: 9, nonce: 5 });
+        let token = |at: usize| Token { lane: 0, seq: at as u64 + 1 };
+        let writes = writes.into_iter().enumerate().map(|(at, w)| (token(at), w)).collect();
+        Node::restore(start, writes, Default::default()).err()
+    };
+    let group = GroupId(1);
+    let replica: Replica = world.hosts[0].replica;
+    let configuration = crate::raft::Configuration { voters: vec![replica], learners: vec![] };
+    let genesis = Write::Genesis { group, configuration: configuration.clone() };
+    let hard = Write::Hard { group, term: crate::id::Term(1), vote: None };
+    let gap = Write::Append { group, prev: crate::id::Index(5), entries: Vec::new() };
+    assert!(matches!(restore(vec![hard.clone()]), Some(RestoreError::Order { .. })));
+    assert!(matches!(restore(vec![genesis.clone(), gap]), Some(RestoreError::Order { .. })));
+    assert_eq!(restore(vec![hard, genesis.clone()]), None, "a leftover before the beginning");
+    let snapshot = Write::Snapshot {
+        owner: crate::id::Owner::Group(group),
+        snapshot: crate::wal::SnapshotId(3),
+        length: 1,
+        position: crate::raft::Position { term: crate::id::Term(1), index: crate::id::Index(1) },
+        time_ms: 0,
+        configuration,
+        digest: crate::digest::Digest::default(),
+    };
+    let missing = restore(vec![genesis, snapshot]);
+    assert!(matches!(missing, Some(RestoreError::SnapshotMissing { .. })));
+}

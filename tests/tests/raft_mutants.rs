@@ -1,0 +1,220 @@
+//! Every planted bug of Raft, with the shortest story that it spoils: each story ends well without its mutant, and in a
+//! broken assertion, here or in an oracle, with it. So each test of the same kind elsewhere can fail.
+//!
+//! The active mutant is of the whole process, so this is one test in a file of its own.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use continuum_core::id::{Index, Term};
+use continuum_core::mark::instrument;
+use continuum_core::raft::{Entry, Event, Header, Message, Payload, Position};
+use continuum_tests::raft::{Envelope, Net, replica};
+
+fn at(term: u64, index: u64) -> Position {
+    Position { term: Term(term), index: Index(index) }
+}
+
+fn append(term: u64, prev: Position, commit: u64, terms: &[u64]) -> Message {
+    let entry = |term: &u64| Entry { term: Term(*term), time_ms: 0, payload: Payload::Noop };
+    let entries = terms.iter().map(entry).collect();
+    Message::Append { term: Term(term), prev, commit: Index(commit), entries }
+}
+
+fn vote(term: u64, last: Position) -> Message {
+    Message::Vote { term: Term(term), last, handed_over: false }
+}
+
+fn received(from: u8, message: Message) -> Event {
+    Event::Received { from: replica(from), message }
+}
+
+fn granted(answers: &[Message]) -> bool {
+    matches!(answers, [Message::Voted { granted: true, .. }])
+}
+
+fn without(n: u8) -> impl Fn(&Envelope) -> bool {
+    move |envelope| envelope.from != n && envelope.to != n
+}
+
+fn a_vote_waits_for_the_disk() {
+    let mut net = Net::three(1);
+    net.step(1, received(2, vote(1, at(0, 0))));
+}
+
+fn an_acknowledgement_waits_for_the_disk() {
+    let mut net = Net::three(1);
+    net.step(1, received(2, append(1, at(0, 0), 0, &[1])));
+}
+
+fn a_vote_is_in_the_record_of_its_term() {
+    let mut net = Net::three(1);
+    assert!(granted(&net.ask(2, 1, vote(1, at(0, 0)))));
+}
+
+fn a_vote_is_given_once() {
+    let mut net = Net::three(1);
+    assert!(granted(&net.ask(2, 1, vote(1, at(0, 0)))));
+    assert!(!granted(&net.ask(3, 1, vote(1, at(0, 0)))));
+}
+
+fn a_longer_log_of_an_older_term_gets_no_vote() {
+    let mut net = Net::three(1);
+    net.preset(1, 5, &[1, 2]);
+    assert!(!granted(&net.ask(2, 1, vote(6, at(1, 9)))));
+}
+
+fn two_lonely_candidates_do_not_win() {
+    let mut net = Net::three(1);
+    for n in [1, 2] {
+        net.timeout(n);
+        net.sync(n, 9);
+    }
+    assert!(net.leaders().is_empty());
+}
+
+fn an_old_entry_on_all_disks_is_not_committed() {
+    let mut net = Net::three(1);
+    net.preset(1, 2, &[1, 2]);
+    net.timeout(1);
+    net.settle_if(|envelope| !matches!(envelope.message, Message::Append { .. }));
+    for n in [2, 3] {
+        net.preset(n, 3, &[1, 2]);
+        net.step(1, received(n, Message::Appended { term: Term(3), matched: at(2, 2) }));
+    }
+    assert_eq!(net.raft(1).commit(), Index(0));
+}
+
+fn a_leader_counts_its_own_disk_only_when_it_has_the_entry() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.propose(1, 1, "x");
+    net.deliver(0);
+    net.sync(2, 9);
+    let answer = net.wire.iter().position(|envelope| envelope.to == 1).expect("2 answers");
+    net.deliver(answer);
+    assert_eq!(net.raft(1).commit(), Index(1));
+}
+
+fn commit_stops_at_the_last_new_entry() {
+    let mut net = Net::three(1);
+    net.preset(1, 1, &[1, 1, 1]);
+    net.ask(2, 1, append(2, at(1, 1), 9, &[1]));
+    assert_eq!(net.raft(1).commit(), Index(2));
+}
+
+fn entries_need_the_one_before_them() {
+    let mut net = Net::three(1);
+    net.preset(1, 3, &[1, 2]);
+    let answers = net.ask(2, 1, append(3, at(1, 2), 0, &[3]));
+    assert!(matches!(answers[..], [Message::Conflict { .. }]));
+}
+
+fn an_overtaken_append_cuts_nothing() {
+    let mut net = Net::three(1);
+    net.ask(2, 1, append(1, at(0, 0), 0, &[1, 1, 1]));
+    net.ask(2, 1, append(1, at(0, 0), 0, &[1]));
+    assert_eq!(net.terms(1), [1, 1, 1]);
+}
+
+fn bytes_prove_nothing_about_what_replaced_them() {
+    let mut net = Net::three(1);
+    net.step(1, received(2, append(1, at(0, 0), 0, &[1, 1])));
+    net.step(1, received(3, append(2, at(1, 1), 0, &[2])));
+    net.sync(1, 2);
+    assert_eq!(net.raft(1).durable(), Index(1));
+}
+
+fn a_lonely_leader_confirms_no_read() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.step(1, Event::Read { ticket: 1000 });
+    net.settle_if(without(1));
+    assert_eq!(net.nodes[&1].reads, []);
+}
+
+fn a_new_leader_answers_no_read_before_its_first_entry() {
+    let mut net = Net::three(1);
+    net.timeout(1);
+    let passes = |envelope: &Envelope| !matches!(envelope.message, Message::Append { .. });
+    net.settle_if(passes);
+    net.step(1, Event::Read { ticket: 1000 });
+    net.settle_if(passes);
+    assert_eq!(net.nodes[&1].reads, []);
+}
+
+fn a_later_term_deposes_a_leader() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.advance_one(3, 1000);
+    net.timeout(2);
+    net.settle_if(without(1));
+    net.timeout(2);
+    net.settle();
+    assert_eq!(net.leaders(), [2]);
+}
+
+fn an_old_snapshot_is_not_installed() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.propose(1, 1, "x");
+    net.settle();
+    let snapshot = net.capture(1, 1 << 10);
+    for _ in 0..2 {
+        net.propose(1, 2, "y");
+        net.settle();
+    }
+    let header = Header {
+        position: snapshot.position,
+        time_ms: snapshot.time_ms,
+        configuration: snapshot.configuration.clone(),
+        digest: snapshot.digest,
+        length: snapshot.length(),
+    };
+    net.ask(1, 3, Message::Offer { term: Term(1), header });
+    let (position, data) = (snapshot.position, snapshot.chunks[0].clone());
+    net.ask(1, 3, Message::Chunk { term: Term(1), position, offset: 0, data });
+    assert_eq!(net.raft(3).last(), at(1, 4));
+}
+
+const STORIES: &[(&str, fn())] = &[
+    ("raft.ack.before_fsync", an_acknowledgement_waits_for_the_disk),
+    ("raft.append.aba", bytes_prove_nothing_about_what_replaced_them),
+    ("raft.commit.old_term", an_old_entry_on_all_disks_is_not_committed),
+    ("raft.commit.own_disk_ignored", a_leader_counts_its_own_disk_only_when_it_has_the_entry),
+    ("raft.commit.unverified", commit_stops_at_the_last_new_entry),
+    ("raft.match.skipped", entries_need_the_one_before_them),
+    ("raft.quorum.off_by_one", two_lonely_candidates_do_not_win),
+    ("raft.read.stale_round", a_lonely_leader_confirms_no_read),
+    ("raft.read.without_noop", a_new_leader_answers_no_read_before_its_first_entry),
+    ("raft.snapshot.stale_installed", an_old_snapshot_is_not_installed),
+    ("raft.term.bumped_by_heartbeat", a_later_term_deposes_a_leader),
+    ("raft.truncate.stale", an_overtaken_append_cuts_nothing),
+    ("raft.vote.forgotten", a_vote_is_in_the_record_of_its_term),
+    ("raft.vote.index_only", a_longer_log_of_an_older_term_gets_no_vote),
+    ("raft.vote.not_persisted", a_vote_waits_for_the_disk),
+    ("raft.vote.twice", a_vote_is_given_once),
+];
+
+#[test]
+fn each_mutant_spoils_its_story_and_nothing_else_does() {
+    let known =
+        instrument::MUTANTS.iter().map(|(name, _)| *name).filter(|n| n.starts_with("raft."));
+    assert!(
+        known.eq(STORIES.iter().map(|(name, _)| *name)),
+        "every mutant has its story, in order"
+    );
+    for (_, story) in STORIES {
+        story();
+    }
+    std::panic::set_hook(Box::new(|_| ()));
+    let survivors: Vec<&str> = STORIES
+        .iter()
+        .filter(|(name, story)| {
+            assert!(instrument::activate(Some(name)));
+            catch_unwind(AssertUnwindSafe(story)).is_ok()
+        })
+        .map(|(name, _)| *name)
+        .collect();
+    let _ = std::panic::take_hook();
+    assert!(survivors.is_empty(), "nothing noticed {survivors:?}");
+}
