@@ -269,7 +269,7 @@ impl Clients {
         let unknown = current.tainted || current.open > 0;
         let ended = if unknown { Ended::Unknown } else { Ended::Nothing };
         if self.history.operations[current.operation].session.is_some() {
-            client.go_on(unknown);
+            client.go_on();
         }
         self.history.end(current.operation, now, ended, None);
         self.rest(number, errands);
@@ -313,12 +313,10 @@ impl Client {
     }
 
     /// A write of the session ended without an answer that counts.
-    const fn go_on(&mut self, unknown: bool) {
-        if !unknown {
-            // Nothing happened under this number: it is free, and the session may not even be open.
-            self.seq = self.seq.saturating_sub(1);
-        } else if self.seq == 1 || self.dice.chance(500_000) {
-            // The next number says that the last answer arrived, which it did not: both ways must be safe.
+    const fn go_on(&mut self) {
+        // The next number says that the last answer arrived, which it did not: both ways must be safe. But a session
+        // opens with its number 0, which may not have happened.
+        if self.seq == 1 || self.dice.chance(500_000) {
             self.sessions += 1;
             self.seq = 0;
         }

@@ -3,6 +3,7 @@
 //! A run that breaks a law is run again from the start, to tell its last steps in words: words cost nothing in the runs
 //! that break none.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -105,9 +106,22 @@ pub fn hush_panics() {
     }));
 }
 
+/// Runs a plan, and tells all steps within a stretch of virtual milliseconds in words.
+#[must_use]
+pub fn tell(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
+    let mut world = World::new(plan.clone());
+    world.tell_within = stretch_ms.start * MS..stretch_ms.end * MS;
+    let (world, _) = finish(world);
+    world.told.iter().map(crate::report::tell).collect()
+}
+
 fn attempt(plan: &Plan, tell_from: u64) -> (World, Option<Broken>) {
     let mut world = World::new(plan.clone());
     world.tell_from = tell_from;
+    finish(world)
+}
+
+fn finish(mut world: World) -> (World, Option<Broken>) {
     let verdict = catch_unwind(AssertUnwindSafe(|| world.live()));
     let broken = match verdict {
         Ok(Ok(())) => None,

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
@@ -126,6 +127,8 @@ pub(crate) struct World {
     pub(crate) stepping: usize,
     /// Steps from this one on are told in words.
     pub(crate) tell_from: u64,
+    /// Steps within this stretch of virtual time are told as well.
+    pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
     stuck: u32,
     memory_bytes_max: u64,
@@ -174,6 +177,7 @@ impl World {
             steps: 0,
             stepping: 0,
             tell_from: u64::MAX,
+            tell_within: 0..0,
             told: Vec::new(),
             stuck: 0,
             memory_bytes_max: config.node.memory_bytes_max,
@@ -241,7 +245,7 @@ impl World {
 
     /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
     pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
-        let tells = self.trace.events >= self.tell_from;
+        let tells = self.trace.events >= self.tell_from || self.tell_within.contains(&self.now);
         let process = &mut self.processes[me];
         let Some(node) = process.node.as_mut() else { return Ok(()) };
         let now = process.clock.now(self.now);

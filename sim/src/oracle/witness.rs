@@ -74,8 +74,7 @@ impl Versions {
 pub(crate) struct Witness {
     pub(crate) keys: BTreeMap<Bytes, Versions>,
     sessions: BTreeMap<SessionId, u64>,
-    /// A number whose write did not happen may be used again: the effect is that of these mutations.
-    by_session: BTreeMap<Session, (Effect, Vec<Mutation>)>,
+    by_session: BTreeMap<Session, Effect>,
     by_value: BTreeMap<Bytes, Effect>,
 }
 
@@ -96,10 +95,7 @@ impl Witness {
     /// What became of an operation: by its session, or by its first value.
     pub(crate) fn effect(&self, session: Option<Session>, mutations: &[Mutation]) -> Option<Effect> {
         match session {
-            Some(session) => {
-                let (effect, known) = self.by_session.get(&session)?;
-                (known == mutations).then_some(*effect)
-            }
+            Some(session) => self.by_session.get(&session).copied(),
             None => self.by_value.get(value_of(mutations.first()?)?).copied(),
         }
     }
@@ -111,7 +107,7 @@ impl Witness {
         }
         let effect = self.write(index, mutations);
         if let Some(session) = command.session {
-            self.by_session.insert(session, (effect, mutations.clone()));
+            self.by_session.insert(session, effect);
         } else if let Some(value) = mutations.first().and_then(value_of) {
             // Without a session nobody may ask twice: a value that is in the log twice was retried by a node.
             if let Some(first) = self.by_value.insert(value.clone(), effect) {
