@@ -247,6 +247,7 @@ pub mod instrument {
         "node.checkpoint.group",
         "node.checkpoint.named_again",
         "node.checkpoint.node",
+        "node.checkpoint.registry",
         "node.checkpoint.released",
         "node.checkpoint.shard",
         "node.fenced",
@@ -304,7 +305,7 @@ pub mod instrument {
         ("raft.ack.before_fsync", "a follower acknowledges entries before its disk has them"),
         (
             "raft.append.aba",
-            "a cut of the log leaves the durable marks of what was cut: an entry counts as durable by the bytes of another",
+            "a cut of the log leaves the durable marks of what was cut: an entry is durable by another's bytes",
         ),
         ("raft.commit.old_term", "a leader commits an entry of an older term by counting replicas"),
         (

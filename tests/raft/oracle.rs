@@ -121,8 +121,8 @@ impl Oracle {
         assert!(count * 2 > voters.len(), "{position:?} is committed and on {count} disks");
     }
 
-    /// Each entry is the only one at its position, and always follows an entry of the same term: by induction, logs that
-    /// share an entry share all before it.
+    /// Each entry is the only one at its position, and always follows an entry of the same term: by induction, logs
+    /// that share an entry share all before it.
     fn log_matching(&mut self, machine: &Raft) {
         for index in machine.first().0..=machine.last().index.0 {
             let entry = machine.entry(Index(index)).expect("from first to last");

@@ -1,5 +1,5 @@
-//! One test a sentence of the Raft paper: figure 2 and sections 5.1 to 5.4.3. The sentence stands above the test, in our
-//! words. What the thesis adds is in `raft_thesis.rs`.
+//! One test a sentence of the Raft paper: figure 2 and sections 5.1 to 5.4.3. The sentence stands above the test, in
+//! our words. What the thesis adds is in `raft_thesis.rs`.
 
 use bytes::Bytes;
 use continuum_core::id::{Index, Term};
@@ -401,8 +401,8 @@ fn who_lacks_a_committed_entry_cannot_win() {
     }
 }
 
-/// 5.4.1 with asynchronous disks: bytes that were durable prove nothing about the entries that replaced theirs. An entry
-/// of term 1 is written, replaced at the same index by one of term 2, and the first write alone becomes durable.
+/// 5.4.1 with asynchronous disks: bytes that were durable prove nothing about the entries that replaced theirs. An
+/// entry of term 1 is written, replaced at the same index by one of term 2, and the first write alone becomes durable.
 #[test]
 fn a_durable_write_proves_nothing_about_what_replaced_it() {
     let mut net = Net::three(1);

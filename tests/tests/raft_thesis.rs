@@ -1,15 +1,13 @@
 //! One test a sentence of what Ongaro's thesis and the field add to the Raft paper: pre-vote (9.6), check-quorum, reads
-//! (6.4), hand-over (3.10), learners (4.2.1), snapshots (chapter 5). Numbers with # are threads of etcd where the bug was.
+//! (6.4), hand-over (3.10), learners (4.2.1), snapshots (chapter 5). Numbers with # are threads of etcd where the bug
+//! was.
 
 use bytes::Bytes;
 use continuum_core::config::RaftConfig;
 use continuum_core::digest::Digest;
 use continuum_core::id::{Index, Term};
-use continuum_core::raft::{
-    Event, Header, Message, Position, Raft, Reconfiguration, Refused, Role,
-};
+use continuum_core::raft::{Event, Header, Message, Position, Reconfiguration, Refused, Role};
 use continuum_tests::raft::{Envelope, Net, configuration, replica};
-use proptest::prelude::*;
 
 fn at(term: u64, index: u64) -> Position {
     Position { term: Term(term), index: Index(index) }
@@ -67,7 +65,8 @@ fn a_pre_vote_is_granted_as_a_vote_would_be() {
     }
 }
 
-/// 9.6 with 4.2.3: who heard of a leader within an election timeout grants no pre-vote, and ignores votes of later terms.
+/// 9.6 with 4.2.3: who heard of a leader within an election timeout grants no pre-vote, and ignores votes of later
+/// terms.
 #[test]
 fn a_fresh_leader_is_protected() {
     let mut net = Net::three(1);
@@ -134,7 +133,8 @@ fn strangers_disturb_nobody() {
     assert_eq!(net.nodes[&1].rejected.len(), 4);
 }
 
-/// #10998: who does not know that it is a voter, or who the candidate is, still votes when the candidate's log is longer.
+/// #10998: who does not know that it is a voter, or who the candidate is, still votes when the candidate's log is
+/// longer.
 #[test]
 fn who_does_not_know_the_candidate_votes_by_its_log() {
     let mut net = Net::three(1);
@@ -351,6 +351,28 @@ fn a_lost_configuration_is_undone() {
     assert_eq!(net.terms(1), net.terms(2));
 }
 
+/// Group time: a leader counts on from its predecessor's last entry by its own clock, whatever that clock shows.
+#[test]
+fn group_time_goes_on_under_the_next_leader() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    let time =
+        |net: &Net, n: u8| net.raft(n).entry(net.raft(n).last().index).map(|entry| entry.time_ms);
+    assert_eq!(time(&net, 1), Some(0), "the clock counts from the first election");
+    net.advance_one(1, 90);
+    net.propose(1, 1, "x");
+    net.settle();
+    assert_eq!(time(&net, 1), Some(90));
+    net.advance_one(2, 1_000_000);
+    net.step(1, Event::HandOver);
+    net.settle();
+    let heir = net.leaders()[0];
+    assert_eq!(time(&net, heir), Some(90), "no time passed between the two");
+    net.advance_one(heir, 60);
+    net.propose(heir, 2, "y");
+    assert_eq!(time(&net, heir), Some(150));
+}
+
 /// A leader whose uncommitted entries exceed their budget says so; what is committed frees it.
 #[test]
 fn a_leader_that_cannot_commit_refuses_more() {
@@ -494,108 +516,4 @@ fn a_corrupt_snapshot_is_not_installed() {
     let data = Bytes::from_static(b"wrong");
     assert_eq!(net.ask(2, 1, Message::Chunk { term: Term(1), position, offset: 0, data }), []);
     assert_eq!((net.raft(1).commit(), net.nodes[&1].rejected.len()), (Index(0), 1));
-}
-
-/// Numbers as an enemy would choose them.
-fn number() -> impl Strategy<Value = u64> {
-    prop_oneof![0_u64..6, Just(u64::MAX), Just(u64::MAX - 1), Just(1 << 62), any::<u64>()]
-}
-
-fn position() -> impl Strategy<Value = Position> {
-    (number(), number()).prop_map(|(term, index)| at(term, index))
-}
-
-fn message() -> impl Strategy<Value = Message> {
-    use continuum_core::raft::{Entry, Payload};
-    let entry = (number(), any::<bool>()).prop_map(|(term, members)| Entry {
-        term: Term(term),
-        time_ms: 0,
-        payload: if members {
-            Payload::Configuration(configuration(&[], &[3, 1]))
-        } else {
-            Payload::Noop
-        },
-    });
-    let term = || number().prop_map(Term);
-    let index = || number().prop_map(Index);
-    let bytes = || proptest::collection::vec(any::<u8>(), 0..4).prop_map(Bytes::from);
-    let configurations = prop_oneof![
-        Just(configuration(&[1, 2, 3], &[])),
-        Just(configuration(&[], &[])),
-        Just(configuration(&[9], &[1]))
-    ];
-    let header =
-        (position(), number(), configurations).prop_map(|(position, length, configuration)| {
-            Header { position, time_ms: length, configuration, digest: Digest::default(), length }
-        });
-    prop_oneof![
-        (term(), position()).prop_map(|(term, last)| Message::PreVote { term, last }),
-        (term(), any::<bool>()).prop_map(|(term, granted)| Message::PreVoted { term, granted }),
-        (term(), position(), any::<bool>()).prop_map(|(term, last, handed_over)| Message::Vote {
-            term,
-            last,
-            handed_over
-        }),
-        (term(), any::<bool>()).prop_map(|(term, granted)| Message::Voted { term, granted }),
-        (term(), position(), index(), proptest::collection::vec(entry, 0..4)).prop_map(
-            |(term, prev, commit, entries)| Message::Append { term, prev, commit, entries }
-        ),
-        (term(), position()).prop_map(|(term, matched)| Message::Appended { term, matched }),
-        (term(), index(), position()).prop_map(|(term, refused, hint)| Message::Conflict {
-            term,
-            refused,
-            hint
-        }),
-        (term(), index(), number()).prop_map(|(term, commit, round)| Message::Heartbeat {
-            term,
-            commit,
-            round
-        }),
-        (term(), number()).prop_map(|(term, round)| Message::HeartbeatSeen { term, round }),
-        term().prop_map(|term| Message::Stale { term }),
-        (term(), header).prop_map(|(term, header)| Message::Offer { term, header }),
-        (term(), position(), number(), bytes()).prop_map(|(term, position, offset, data)| {
-            Message::Chunk { term, position, offset, data }
-        }),
-        (term(), position(), proptest::option::of(number()))
-            .prop_map(|(term, position, bytes)| Message::Held { term, position, bytes }),
-        term().prop_map(|term| Message::TimeoutNow { term }),
-        number().prop_map(|id| Message::Read { id }),
-        (number(), proptest::option::of(index()))
-            .prop_map(|(id, index)| Message::ReadAnswer { id, index }),
-    ]
-}
-
-/// A follower and a leader.
-static MACHINES: std::sync::LazyLock<[Raft; 2]> = std::sync::LazyLock::new(|| {
-    [2, 1].map(|leader| {
-        let mut net = Net::new(1, &configuration(&[1, 2, 3], &[4]), RaftConfig::default());
-        net.elect(leader);
-        net.raft(1).clone()
-    })
-});
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
-
-    /// Whatever anybody says, a machine neither panics nor takes back what is committed.
-    #[test]
-    fn no_message_makes_a_machine_panic(
-        leads: bool, messages in proptest::collection::vec((1_u8..6, message()), 1..30),
-    ) {
-        use continuum_core::machine::{Machine as _, Now, Outbox};
-        let mut raft = MACHINES[usize::from(leads)].clone();
-        let mut out = Outbox::new();
-        for (ms, (from, message)) in (10_000..).step_by(90).zip(messages) {
-            let commit = raft.commit();
-            let now = Now {
-                mono: continuum_core::time::Instant::from_millis(ms),
-                wall: continuum_core::time::WallTime(0),
-            };
-            raft.step(now, received(from, message), &mut out);
-            raft.step(now, Event::Persisted { writes: u64::MAX }, &mut out);
-            out.drain().for_each(drop);
-            prop_assert!(raft.commit() >= commit && raft.last().index >= raft.commit());
-        }
-    }
 }

@@ -8,6 +8,8 @@ mod driven;
 mod hostile;
 #[path = "swim/lifeguard.rs"]
 mod lifeguard;
+#[path = "swim/members.rs"]
+mod members;
 #[path = "swim/transcript.rs"]
 mod transcript;
 

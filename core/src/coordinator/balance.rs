@@ -69,6 +69,7 @@ impl Coordinator {
 
     fn cost(&self, node: NodeId, health: Health) -> u64 {
         let Some(entry) = self.registry.get(node) else { return 1 };
+        // One more for the request itself: doubling nothing would make an idle suspect as cheap as an idle healthy one.
         let charge = entry.charge(self.now, &self.config);
         let own = if mutant!("coordinator.choice.herds") { 0 } else { u64::from(entry.under_way) };
         let requests = u64::from(entry.load) + own + u64::from(charge) + 1;

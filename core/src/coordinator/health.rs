@@ -83,7 +83,7 @@ fn judge_link(entry: &Entry, now: Instant, config: &CoordinatorConfig) -> Eviden
     if entry.link.up != Some(false) {
         return Evidence { health: Health::Healthy, changes: None };
     }
-    let patience = Duration::from_millis(config.dwell_ms) * config.fall;
+    let patience = Duration::from_millis(config.dwell_ms).saturating_mul(config.fall);
     let until = entry.link.since + patience;
     if entry.link.downs >= config.fall || now >= until {
         reach!("coordinator.link.bad");
@@ -97,7 +97,8 @@ fn judge_requests(entry: &Entry, now: Instant, config: &CoordinatorConfig) -> Ev
     let Some(since) = entry.requests.failing_since else {
         return Evidence { health: Health::Healthy, changes: None };
     };
-    let until = since + Duration::from_millis(config.dwell_ms) * EJECTION_DWELLS;
+    let ejection = Duration::from_millis(config.dwell_ms).saturating_mul(EJECTION_DWELLS);
+    let until = since + ejection;
     if now < until {
         reach!("coordinator.requests.ejected");
         return Evidence { health: Health::Unhealthy, changes: Some(until) };

@@ -119,6 +119,7 @@ impl Candidates {
     fn offer_again(&mut self, address: &Address, node: Option<NodeId>, trust: Trust, now: Instant) {
         let Some(mut known) = self.take(address) else { return };
         let proven = known.trust == Trust::Distrusted || known.trust == Trust::Verified;
+        // What a handshake said of an address, for or against, no list and no hearsay unsays.
         if !proven {
             // Who is trusted more also says better who is there, even that it does not know.
             if trust > known.trust {

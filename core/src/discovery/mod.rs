@@ -320,7 +320,7 @@ impl Discovery {
             Unverified::Refused => {
                 reach!("discovery.verify.refused");
                 let longest = Duration::from_millis(self.config.backoff_ms_max);
-                self.jittered(longest * QUARANTINE)
+                self.jittered(longest.saturating_mul(QUARANTINE))
             }
         };
         let distrusted = why == Unverified::Refused;

@@ -131,6 +131,7 @@ impl Gossip {
         let node = claim.replica.node;
         let Some(record) = self.table.get_mut(node) else { return Applied::Nothing };
         let (held, fresh) = (record.held(), !record.is_heard());
+        // An equal suspicion changes no state, but who else accuses may cut its time.
         let new = (claim.incarnation, claim.state);
         if new == held && claim.state == State::Suspect {
             self.confirm(node, &claim.accusers);

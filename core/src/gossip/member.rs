@@ -114,6 +114,7 @@ impl Record {
             member.address.clone_from(&claim.address);
         }
         if claim.incarnation.boot != member.incarnation.boot {
+            // A process that starts anew counts its reports anew.
             self.load_version = 0;
         }
         member.incarnation = claim.incarnation;
@@ -164,6 +165,7 @@ impl Table {
         if let Some(record) = self.records.get_mut(&node) {
             if record.member.replica == replica {
                 record.member.name = name;
+                // Once heard of, a member knows better than the registry where it is.
                 if !record.is_heard() {
                     record.member.address = address;
                 }
@@ -228,7 +230,8 @@ impl Table {
         }
     }
 
-    /// Gives a member its new state and, when suspected, its suspicion.
+    /// Gives a member its new state and, when suspected, its suspicion. The one place where a state changes, so that the
+    /// indices cannot drift from the records.
     pub(super) fn transition(&mut self, node: NodeId, to: State, suspicion: Option<Suspicion>) {
         assert_eq!(to == State::Suspect, suspicion.is_some(), "who is suspected has a suspicion");
         let Some(record) = self.records.get_mut(&node) else { return };

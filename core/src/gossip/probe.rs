@@ -215,7 +215,7 @@ impl Gossip {
 
     fn begin_probe(&mut self, now: Instant, out: &mut Outbox<Action>) {
         let slower = self.prober.distrust + 1;
-        let period = self.period() * slower;
+        let period = self.period().saturating_mul(slower);
         self.ping_the_dead(out);
         let Some(target) = self.next_target() else {
             self.prober.idle_until = (self.table.len() > 0).then_some(now + period);
@@ -225,7 +225,8 @@ impl Gossip {
         self.counters.probes += 1;
         self.prober.idle_until = None;
         let number = self.prober.fresh_number();
-        let patience = Duration::from_millis(self.config.ping_timeout_ms.max(1)) * slower;
+        let patience = Duration::from_millis(self.config.ping_timeout_ms.max(1));
+        let patience = patience.saturating_mul(slower);
         self.prober.probe = Some(Probe {
             target,
             number,

@@ -52,7 +52,7 @@ impl Syncer {
     /// Schedules the first session soon: a node that starts knows nothing.
     pub(super) fn start(&mut self, now: Instant, period: Duration) {
         if self.next.is_none() {
-            self.next = Some(now + self.jittered(period * 2));
+            self.next = Some(now + self.jittered(period.saturating_mul(2)));
         }
     }
 
@@ -79,7 +79,7 @@ impl Gossip {
         if self.syncer.next.is_none_or(|next| next > now) {
             return;
         }
-        let wait = self.period() * PERIODS;
+        let wait = self.period().saturating_mul(PERIODS);
         self.syncer.next = Some(now + self.syncer.jittered(wait));
         let table = &self.table;
         let is_well = |n: NodeId| table.get(n).is_some_and(|r| r.member.state == State::Alive);
@@ -111,6 +111,7 @@ impl Gossip {
         }
         session.pages_left -= 1;
         let (peer, after) = (session.peer, self.syncer.cursor);
+        // Of those never heard of there is nothing to say; the peer answers with what it knows of them.
         let mut page = self.table.behind(after).filter(|record| record.is_heard());
         let records: Vec<_> = page.by_ref().take(CLAIMS_MAX).collect();
         let upto = if page.next().is_some() {

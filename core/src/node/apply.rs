@@ -14,7 +14,7 @@ use crate::raft::{self, Configuration, Payload, Position, Snapshot};
 use crate::reach;
 use crate::state::{self, Applied, Reply, Slice};
 
-use super::api::{Level, Notice, Outcome, Query, Receipt, Request, Value};
+use super::api::{Level, Notice, Outcome, Query, Reason, Receipt, Request, Value};
 use super::machine::{Group, Node, Work};
 
 /// Entries applied in one step of one group. The rest follows in the next step, which is due at once.
@@ -199,6 +199,7 @@ impl Node {
         let (applied, at) = (known.applied, known.raft.base().index);
         if id == GroupId::REGISTRY {
             self.on_registry_changed();
+            self.close_unnamed();
         }
         self.skip(id, at);
         self.notify(Notice::Applied { group: id, index: applied });
@@ -236,7 +237,7 @@ impl Node {
     }
 
     /// The command of a request, or why it is refused without one.
-    pub(super) fn command(&self, request: &Request) -> Result<Bytes, Outcome> {
+    pub(super) fn command(&self, request: &Request) -> Result<Bytes, Reason> {
         use crate::state::{Command, Operation};
         let (session, operation) = match request {
             Request::CreateNamespace { name, policy, session } => {
@@ -249,13 +250,13 @@ impl Node {
                 (*session, Operation::Write { mutations: mutations.clone() })
             }
             Request::Join { replica, address, name } => {
-                self.check_join(*replica).map_err(Outcome::Rejected)?;
+                self.check_join(*replica)?;
                 let (address, name) = (address.clone(), name.clone());
                 let founder = super::api::Founder { replica: *replica, address, name };
                 (None, Operation::Join(founder))
             }
-            _ => return Err(Outcome::Unknown { reached: None }),
+            _ => return Err(Reason::WrongConsistency),
         };
-        Command { session, operation }.encode().map_err(Outcome::Rejected)
+        Command { session, operation }.encode()
     }
 }

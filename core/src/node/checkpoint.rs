@@ -8,6 +8,7 @@
 //! Not here: files, and which of them a driver deletes.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use core::time::Duration;
 
 use crate::digest::{Digest, Hasher};
 use crate::id::{GroupId, Owner, ShardId, Token};
@@ -20,10 +21,13 @@ use crate::{mutant, reach};
 use super::Action;
 use super::api::Notice;
 use super::hold::Keeper;
-use super::machine::{Node, Work};
+use super::machine::{Node, Timer, Work};
 
 /// Entries of one record of a copied log.
 const COPIED_ENTRIES: usize = 256;
+
+/// Milliseconds after which a changed registry is checkpointed: many changes share one.
+const REGISTRY_MS: u64 = 1000;
 
 /// A side file as the log names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub(super) struct Checkpoints {
     released: u64,
     /// An owner is due.
     due: bool,
+    /// The registry's timer is armed.
+    registry_armed: bool,
 }
 
 impl Checkpoints {
@@ -87,6 +93,7 @@ impl Checkpoints {
             last_snapshot: last_snapshot.0,
             released: 0,
             due: false,
+            registry_armed: false,
         }
     }
 
@@ -120,7 +127,9 @@ impl Checkpoints {
             }
             Write::Dots { shard, .. } => {
                 self.need(Owner::Shard(*shard), seq);
-                self.account(Owner::Shard(*shard)).map(|account| account.changed = true);
+                if let Some(account) = self.account(Owner::Shard(*shard)) {
+                    account.changed = true;
+                }
             }
             Write::Snapshot {
                 owner,
@@ -296,6 +305,29 @@ impl Node {
             account.under_way = true;
         }
         self.checkpoints.moves.push_back(Move { last, owner, oldest: first, at, position });
+    }
+
+    /// The registry is checkpointed soon after each change: a node that restarts alone then knows the eventual
+    /// namespaces at once, and goes on taking their writes.
+    pub(super) fn arm_registry_checkpoint(&mut self) {
+        let applied = self.groups.get(&GroupId::REGISTRY).map_or(0, |group| group.applied.0);
+        let behind = applied > self.covered(GroupId::REGISTRY);
+        if behind && !core::mem::replace(&mut self.checkpoints.registry_armed, true) {
+            self.arm(Duration::from_millis(REGISTRY_MS), Timer::Registry);
+        }
+    }
+
+    pub(super) fn on_registry_due(&mut self) {
+        self.checkpoints.registry_armed = false;
+        let idle = |account: &&mut Account| !account.under_way;
+        match self.checkpoints.account(Owner::Group(GroupId::REGISTRY)).filter(idle) {
+            Some(account) => {
+                reach!("node.checkpoint.registry");
+                account.under_way = true;
+                self.begin_group_checkpoint(GroupId::REGISTRY);
+            }
+            None => self.arm_registry_checkpoint(),
+        }
     }
 
     /// A state that moved on since its last side file is captured first.

@@ -311,7 +311,7 @@ impl Node {
         let event = raft::Event::Propose { ticket: 0, command };
         self.then(Work::Raft(GroupId::REGISTRY, event));
         // A proposal may be lost with its term; a second one that is applied is refused by the registry.
-        self.arm(Duration::from_millis(2000), Timer::Align(GroupId::REGISTRY));
+        self.arm_align(GroupId::REGISTRY, 2000);
     }
 
     /// The founding is applied here.

@@ -17,7 +17,7 @@ use super::machine::{Node, Timer};
 
 /// Milliseconds until the first question, between questions while peers are there, and at most.
 const JOIN_MS: u64 = 250;
-const JOIN_MS_MAX: u64 = 4000;
+const JOIN_MS_MAX: u64 = 2000;
 
 /// How far the way in is.
 #[derive(Debug, Default)]

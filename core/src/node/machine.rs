@@ -28,6 +28,7 @@ use super::hold::{Durable, Hold, Keeper};
 use super::join::Joining;
 use super::registry::Known;
 use super::request::Requests;
+use super::storage::step_fenced;
 use super::{Action, Event, hold};
 
 /// What remains to be done in this step.
@@ -65,6 +66,8 @@ pub(super) enum Timer {
     Align(GroupId),
     /// Tell the others this node's load.
     Report,
+    /// Checkpoint the registry after a change.
+    Registry,
 }
 
 /// A Raft group on this node.
@@ -79,6 +82,8 @@ pub(super) struct Group {
     pub(super) proposals: BTreeMap<(Index, crate::id::Term), u64>,
     /// Reads that wait until their index is applied.
     pub(super) reads: BTreeSet<(Index, u64)>,
+    /// A timer to bring its learners in line is armed.
+    pub(super) aligning: bool,
     /// Requests that wait for a leader.
     pub(super) waiting: BTreeSet<u64>,
     /// What the group began with.
@@ -107,6 +112,7 @@ impl Group {
             applied,
             proposals: BTreeMap::new(),
             reads: BTreeSet::new(),
+            aligning: false,
             waiting: BTreeSet::new(),
             genesis,
             time_ms,
@@ -380,8 +386,9 @@ impl Node {
             Timer::Request(key) => self.on_request_due(key),
             Timer::Founding => self.on_founding_due(),
             Timer::Join => self.on_join_due(),
-            Timer::Align(group) => self.then(Work::Align(group)),
+            Timer::Align(group) => self.on_align_due(group),
             Timer::Report => self.on_report_due(),
+            Timer::Registry => self.on_registry_due(),
         }
     }
 
@@ -468,7 +475,7 @@ impl Node {
     pub(super) fn step_coordinator(&mut self, event: coordinator::Event) {
         let mut out = self.coordinator.step(self.now, event);
         for action in out.drain() {
-            self.on_coordinator(action);
+            self.on_coordinator(&action);
         }
         self.coordinator.done(out);
     }
@@ -501,7 +508,7 @@ impl Machine for Node {
 
     fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
         if self.phase.fenced.is_some() {
-            return self.step_fenced(event, out);
+            return step_fenced(&event, out);
         }
         self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
         mem::swap(&mut self.out, out);

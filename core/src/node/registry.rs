@@ -127,6 +127,7 @@ impl Node {
             self.founded();
         }
         self.check_own_entry();
+        self.arm_registry_checkpoint();
     }
 
     fn tell_members(&mut self, members: Vec<Founder>) {
@@ -232,6 +233,10 @@ impl Node {
             let namespace = target.id;
             return self.then(Work::Replication(replication::Event::Close { namespace }));
         };
+        self.close_group(group);
+    }
+
+    fn close_group(&mut self, group: GroupId) {
         reach!("node.group.closed");
         if let Some(gone) = self.remove_group(group) {
             self.abandon_group(gone);
@@ -274,8 +279,33 @@ impl Node {
             reach!("node.group.aligned");
             self.then(Work::Raft(group, raft::Event::Reconfigure { ticket: 0, change }));
             // The next one follows when this one is applied, or refused for now.
-            self.arm(Duration::from_millis(ALIGN_MS), Timer::Align(group));
+            self.arm_align(group, ALIGN_MS);
         }
+    }
+
+    pub(super) fn arm_align(&mut self, group: GroupId, after_ms: u64) {
+        let Some(known) = self.groups.get_mut(&group) else { return };
+        if !core::mem::replace(&mut known.aligning, true) {
+            self.arm(Duration::from_millis(after_ms), Timer::Align(group));
+        }
+    }
+
+    pub(super) fn on_align_due(&mut self, group: GroupId) {
+        if let Some(known) = self.groups.get_mut(&group) {
+            known.aligning = false;
+            self.then(Work::Align(group));
+        }
+    }
+
+    /// The registry was replaced by a later one: groups that it does not name were deleted in between.
+    pub(super) fn close_unnamed(&mut self) {
+        let named = |group: &GroupId| {
+            *group == GroupId::REGISTRY
+                || self.known.namespaces.values().any(|target| target.group == Some(*group))
+        };
+        let gone: Vec<GroupId> =
+            self.groups.keys().filter(|group| !named(group)).copied().collect();
+        gone.into_iter().for_each(|group| self.close_group(group));
     }
 }
 

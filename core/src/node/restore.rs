@@ -351,22 +351,22 @@ impl Shard {
     /// What the replicator starts from.
     pub(super) fn into_restored(
         self,
-        snapshots: &BTreeMap<SnapshotId, Bytes>,
+        snapshots: &mut BTreeMap<SnapshotId, Bytes>,
     ) -> Result<RestoredShard, RestoreError> {
         let snapshot = self.snapshot.as_ref().map(|record| side_file(snapshots, record));
         Ok(RestoredShard { snapshot: snapshot.transpose()?, records: self.records })
     }
 }
 
-/// A side file as its record describes it.
+/// Takes out a side file, which must be as its record describes it.
 pub(super) fn side_file(
-    snapshots: &BTreeMap<SnapshotId, Bytes>,
+    snapshots: &mut BTreeMap<SnapshotId, Bytes>,
     record: &Record,
 ) -> Result<Bytes, RestoreError> {
     let snapshot = record.snapshot;
-    let file = snapshots.get(&snapshot).ok_or(RestoreError::SnapshotMissing { snapshot })?;
-    if file.len() as u64 != record.length || Digest::of(file) != record.digest {
+    let file = snapshots.remove(&snapshot).ok_or(RestoreError::SnapshotMissing { snapshot })?;
+    if file.len() as u64 != record.length || Digest::of(&file) != record.digest {
         return Err(RestoreError::SnapshotDamaged { snapshot });
     }
-    Ok(file.clone())
+    Ok(file)
 }

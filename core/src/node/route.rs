@@ -136,8 +136,8 @@ impl Node {
     }
 
     /// What the coordinator asks for.
-    pub(super) fn on_coordinator(&mut self, action: coordinator::Action) {
-        let coordinator::Action::Health { node, from, to } = action;
+    pub(super) fn on_coordinator(&mut self, action: &coordinator::Action) {
+        let coordinator::Action::Health { node, from, to } = *action;
         self.notify(Notice::Health { node, from, to });
     }
 

@@ -51,7 +51,7 @@ impl Node {
     pub fn restore(
         start: Start,
         writes: Vec<(Token, Write)>,
-        snapshots: BTreeMap<SnapshotId, Bytes>,
+        mut snapshots: BTreeMap<SnapshotId, Bytes>,
     ) -> Result<Self, RestoreError> {
         let mut replayed = restore::replay(&start, writes)?;
         let bytes_max = start.config.node.checkpoint_bytes;
@@ -63,8 +63,8 @@ impl Node {
         for (owner, (oldest, at)) in core::mem::take(&mut replayed.oldest) {
             checkpoints.found(owner, oldest, at, replayed.record(owner));
         }
-        let replication = replicator(&start, &mut replayed, &snapshots)?;
-        let groups = groups(&start, &mut replayed, &snapshots)?;
+        let replication = replicator(&start, &mut replayed, &mut snapshots)?;
+        let groups = groups(&start, &mut replayed, &mut snapshots)?;
         let (config, seed) = (&start.config, &start.seed);
         let gossip = gossip::Gossip::new(own_member(&start), config.gossip.clone(), seed);
         let (me, contacts) = (start.replica.node, replayed.contacts);
@@ -107,7 +107,7 @@ fn own_member(start: &Start) -> gossip::Member {
 fn replicator(
     start: &Start,
     replayed: &mut Replayed,
-    snapshots: &BTreeMap<SnapshotId, Bytes>,
+    snapshots: &mut BTreeMap<SnapshotId, Bytes>,
 ) -> Result<Replicator, RestoreError> {
     let mut shards = BTreeMap::new();
     for (id, shard) in core::mem::take(&mut replayed.shards) {
@@ -122,7 +122,7 @@ fn replicator(
 fn groups(
     start: &Start,
     replayed: &mut Replayed,
-    snapshots: &BTreeMap<SnapshotId, Bytes>,
+    snapshots: &mut BTreeMap<SnapshotId, Bytes>,
 ) -> Result<BTreeMap<GroupId, Group>, RestoreError> {
     let mut groups = BTreeMap::new();
     for (id, group) in core::mem::take(&mut replayed.groups) {

@@ -58,11 +58,11 @@ impl Node {
         self.phase.fenced = Some(why);
         self.notify(Notice::Fenced { why });
     }
+}
 
-    /// A fenced node answers clients, and nobody else.
-    pub(super) fn step_fenced(&mut self, event: Event, out: &mut Outbox<Action>) {
-        if let Event::Requested { id, .. } = event {
-            out.push(Action::Reply { id, outcome: Outcome::Rejected(Reason::Stopping) });
-        }
+/// A fenced node answers clients, and nobody else.
+pub(super) fn step_fenced(event: &Event, out: &mut Outbox<Action>) {
+    if let Event::Requested { id, .. } = event {
+        out.push(Action::Reply { id: *id, outcome: Outcome::Rejected(Reason::Stopping) });
     }
 }

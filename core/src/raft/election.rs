@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use super::replicate::Leader;
 use super::{Action, Message, NUMBER_MAX, Position, Raft, Replica, quorum};
+use crate::digest::Hasher;
 use crate::id::{Index, Term};
 use crate::machine::Outbox;
 use crate::{mutant, reach};
@@ -41,6 +42,10 @@ pub(super) struct Campaign {
 impl Campaign {
     const fn new(pre: bool, handed_over: bool) -> Self {
         Self { pre, votes: Vec::new(), after: None, handed_over }
+    }
+
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(self.pre, &self.votes, self.after, self.handed_over));
     }
 
     fn count(&self, granted: bool) -> usize {
@@ -178,13 +183,14 @@ impl Raft {
             return self.reject(from, "asks for pre-votes, and is no voter", out);
         }
         let granted = term > self.term && !self.leader_is_fresh() && self.is_up_to_date(last);
-        if granted {
+        // Nothing changes here, so nothing is promised: a pre-vote may be given to many.
+        let term = if granted {
             reach!("raft.election.pre_vote_granted");
+            term
         } else {
             reach!("raft.election.pre_vote_denied");
-        }
-        // Nothing changes here, so nothing is promised: a pre-vote may be given to many.
-        let term = if granted { term } else { self.term };
+            self.term
+        };
         self.send(from, Message::PreVoted { term, granted }, out);
     }
 

@@ -202,6 +202,10 @@ impl Raft {
         self.uncount(self.commit, to);
         self.commit = to;
         out.push(Action::Committed { index: to });
+        // Appends may overtake a snapshot that is under way; then its bytes are of no use.
+        if self.incoming.as_ref().is_some_and(|incoming| incoming.ends_by(to)) {
+            self.incoming = None;
+        }
     }
 
     /// A durable snapshot covers the log up to `position`. What may go, goes; what a slow follower may still want stays

@@ -17,8 +17,8 @@
 //! # Durability
 //!
 //! Term and vote are one record. A promise, see [`Message::promise`], waits in the node until all that the group wrote
-//! before it is durable. A candidate asks for votes once its own is durable, so whatever a leader sends comes later; its
-//! appends wait for nothing, and its own disk is one voter for commit.
+//! before it is durable. A candidate asks for votes once its own is durable, so whatever a leader sends comes later;
+//! its appends wait for nothing, and its own disk is one voter for commit.
 //!
 //! # Not here
 //!
@@ -348,9 +348,9 @@ pub struct Raft {
     incoming: Option<Incoming>,
 }
 
-/// Once so many writes are durable, the log is durable up to this index. A token proves bytes, not indices: when the log
-/// is cut, the marks of what was cut are lowered with it, so that bytes that were durable once prove nothing about the
-/// entries that replaced them.
+/// Once so many writes are durable, the log is durable up to this index. A token proves bytes, not indices: when the
+/// log is cut, the marks of what was cut are lowered with it, so that bytes that were durable once prove nothing about
+/// the entries that replaced them.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     writes: u64,
@@ -552,8 +552,15 @@ impl Machine for Raft {
         hash.value(&(self.log.offset(), self.deadline()));
         self.log.iter().for_each(|entry| hash.value(entry));
         hash.value(self.configuration());
-        if let State::Leader(leader) = &self.state {
-            leader.digest(hash);
+        self.marks.iter().for_each(|mark| hash.value(&(mark.writes, mark.index)));
+        self.forwarded.digest(hash);
+        if let Some(incoming) = &self.incoming {
+            incoming.digest(hash);
+        }
+        match &self.state {
+            State::Follower => {}
+            State::Campaign(campaign) => campaign.digest(hash),
+            State::Leader(leader) => leader.digest(hash),
         }
     }
 }

@@ -6,10 +6,10 @@
 //! in `Readable` or `Refused`. No clock is trusted: there are no leases here.
 
 use alloc::collections::BTreeMap;
-use core::time::Duration;
 
 use super::election::State;
 use super::{Action, Message, NUMBER_MAX, Raft, Refused, Replica, Ticket, quorum};
+use crate::digest::Hasher;
 use crate::id::{GroupId, Index};
 use crate::limits::REQUESTS_PENDING_MAX;
 use crate::machine::Outbox;
@@ -50,6 +50,10 @@ impl Forwarded {
         Self { next: first, pending: BTreeMap::new() }
     }
 
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(self.next, &self.pending));
+    }
+
     /// When the oldest is given up.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.pending.first_key_value().map(|(_, (_, until))| *until)
@@ -71,7 +75,7 @@ impl Raft {
                 reach!("raft.read.forwarded");
                 let id = self.forwarded.next;
                 self.forwarded.next += 1;
-                let until = self.now + Duration::from_millis(self.config.election_timeout_ms * 2);
+                let until = self.now + self.election_timeout().saturating_mul(2);
                 self.forwarded.pending.insert(id, (ticket, until));
                 self.send(leader, Message::Read { id }, out);
             }

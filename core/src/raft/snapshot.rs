@@ -1,8 +1,9 @@
 //! State instead of entries, for a follower whose entries are gone (§7), in chunks.
 //!
 //! The leader offers; the receiver answers with how many bytes it holds durably, and gets what follows. So a transfer
-//! resumes wherever it broke off, and a receiver that forgot it in a restart says so and is offered again. The bytes are
-//! the state machine's; nothing here looks inside. When a snapshot is captured for the log's sake is the node's decision.
+//! resumes wherever it broke off, and a receiver that forgot it in a restart says so and is offered again. The bytes
+//! are the state machine's; nothing here looks inside. When a snapshot is captured for the log's sake is the node's
+//! decision.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -36,9 +37,9 @@ pub(super) struct Incoming {
     sha: Sha256,
 }
 
-/// The name of the side file of a received snapshot: the same for the same snapshot, so that a transfer that starts over
-/// writes the same bytes to the same file. Its highest bit is set; names that a node gives to its own snapshots have it
-/// clear.
+/// The name of the side file of a received snapshot: the same for the same snapshot, so that a transfer that starts
+/// over writes the same bytes to the same file. Its highest bit is set; names that a node gives to its own snapshots
+/// have it clear.
 #[must_use]
 pub fn snapshot_id(group: GroupId, position: Position, digest: Digest) -> SnapshotId {
     let mut hash = Hasher::new();
@@ -80,6 +81,15 @@ impl Incoming {
     fn new(group: GroupId, header: Header) -> Self {
         let id = snapshot_id(group, header.position, header.digest);
         Self { header, id, chunks: Vec::new(), held: 0, sha: Sha256::new() }
+    }
+
+    /// Whether it covers nothing after `index`.
+    pub(super) fn ends_by(&self, index: Index) -> bool {
+        self.header.position.index <= index
+    }
+
+    pub(super) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(&self.header, self.held));
     }
 
     const fn is_complete(&self) -> bool {

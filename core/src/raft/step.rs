@@ -1,6 +1,7 @@
 //! Which handler takes an event, and what a message's term does to this replica before (§5.1).
 //!
-//! This is where an outsider is told from a member and a hostile number from an honest one. No protocol is decided here.
+//! This is where an outsider is told from a member and a hostile number from an honest one. No protocol is decided
+//! here.
 
 use super::election::State;
 use super::{Action, Event, Message, NUMBER_MAX, Raft, Replica};

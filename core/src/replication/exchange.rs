@@ -3,13 +3,12 @@
 //! A message is checked before anything of it is believed: its bounds, its hashes, and that it claims no write of this
 //! very process that this process did not make. Writes that are refused do not spoil those beside them.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::id::{Actor, Dot, Replica, ShardId};
+use crate::id::{Actor, Dot, NodeId, Replica, ShardId};
 use crate::machine::{Now, Outbox};
 use crate::{mutant, reach};
 
@@ -17,12 +16,13 @@ use super::context::Dots;
 use super::delta::{self, Author};
 use super::hlc;
 use super::message::Message;
+use super::replicator::Peer;
 use super::restore::{self, Record};
 use super::store::{Applied, Shard};
-use super::{Action, Peer, Replicator};
+use super::{Action, Replicator};
 
 /// A session that has heard nothing for so many comparison periods has ended.
-const SESSION_PERIODS: u64 = 4;
+const SESSION_PERIODS: u64 = 3;
 
 /// What became of the writes of one message.
 #[derive(Default)]
@@ -62,30 +62,46 @@ pub(super) fn apply(
 
 impl Replicator {
     /// The replicas are these.
-    pub(super) fn align(&mut self, replicas: Vec<Replica>) {
+    pub(super) fn align(&mut self, replicas: Vec<Replica>, out: &mut Outbox<Action>) {
         let mut old = core::mem::take(&mut self.peers);
-        let me = self.me;
-        let fresh = |replica| Peer { replica, connected: false, unacknowledged: 0 };
-        let known = |replica: Replica| {
-            let peer = old.remove(&replica.node).filter(|peer| peer.replica == replica);
-            (replica.node, peer.unwrap_or_else(|| fresh(replica)))
-        };
-        let others = replicas.into_iter().filter(|replica| replica.node != me.node);
-        self.peers = others.map(known).collect::<BTreeMap<_, _>>();
+        let mut met = Vec::new();
+        for replica in replicas.into_iter().filter(|replica| replica.node != self.me.node) {
+            let known = old.remove(&replica.node).filter(|peer| peer.replica == replica);
+            if known.is_none() {
+                met.push(replica);
+            }
+            let peer = known.unwrap_or(Peer { replica, unacknowledged: 0 });
+            self.peers.insert(replica.node, peer);
+        }
         let peers = &self.peers;
         let stays = |replica: &Replica| {
             peers.get(&replica.node).is_some_and(|peer| peer.replica == *replica)
         };
         self.residents.values_mut().for_each(|resident| resident.in_sync.retain(stays));
+        met.into_iter().for_each(|replica| self.meet(replica, out));
     }
 
-    /// A link is up: compare all shards with the peer.
+    /// A link is up.
     pub(super) fn connected(&mut self, replica: Replica, out: &mut Outbox<Action>) {
+        self.links.insert(replica.node, replica);
+        self.meet(replica, out);
+    }
+
+    /// The link to a peer is down: nothing that it was asked will be answered.
+    pub(super) fn disconnected(&mut self, node: NodeId) {
+        self.links.remove(&node);
+        for resident in self.residents.values_mut() {
+            resident.session.take_if(|session| session.peer.node == node);
+        }
+    }
+
+    /// Compares all shards with a replica, if it is one and is connected.
+    fn meet(&mut self, replica: Replica, out: &mut Outbox<Action>) {
+        let linked = self.links.get(&replica.node) == Some(&replica);
         let Some(peer) = self.peers.get_mut(&replica.node) else { return };
-        if peer.replica != replica {
+        if !linked || peer.replica != replica {
             return;
         }
-        peer.connected = true;
         peer.unacknowledged = 0;
         for (id, resident) in self.residents.iter().filter(|(_, r)| r.open.is_some()) {
             let message = Message::Compare { shard: *id, root: resident.shard.root() };
@@ -98,7 +114,9 @@ impl Replicator {
     pub(super) fn push(&mut self, shard: ShardId, sealed: &Bytes, out: &mut Outbox<Action>) {
         let length = sealed.len() as u64;
         let limit = self.config.unacknowledged_bytes_max as u64;
-        for peer in self.peers.values_mut().filter(|peer| peer.connected) {
+        let links = &self.links;
+        let linked = |peer: &&mut Peer| links.get(&peer.replica.node) == Some(&peer.replica);
+        for peer in self.peers.values_mut().filter(linked) {
             if peer.unacknowledged + length > limit {
                 reach!("replication.push.withheld");
                 continue;
@@ -149,7 +167,8 @@ impl Replicator {
 
     /// Compares roots with the peer whose turn it is.
     fn compare_next(&mut self, id: ShardId, out: &mut Outbox<Action>) {
-        let connected = self.peers.values().filter(|peer| peer.connected);
+        let linked = |peer: &&Peer| self.links.get(&peer.replica.node) == Some(&peer.replica);
+        let connected = self.peers.values().filter(linked);
         let count = connected.clone().count();
         let Some(resident) = self.residents.get_mut(&id).filter(|_| count > 0) else { return };
         resident.turn = resident.turn.wrapping_add(1);

@@ -126,6 +126,7 @@ impl Keys {
         let before = match value {
             Some(value) => {
                 let slot = Slot { value, revision };
+                // Added before the old weight is taken away: the sum never passes below zero.
                 self.bytes += weight(key, &slot);
                 self.map.insert(key.clone(), slot)
             }
@@ -153,6 +154,7 @@ impl Keys {
     }
 
     fn page(&self, prefix: &Bytes, after: Option<&Bytes>, limit: u32) -> Value {
+        // A place before the prefix would be walked through key by key.
         let from = after.filter(|after| *after >= prefix);
         let entries = self.from(from, prefix).take_while(|(key, _)| key.starts_with(prefix));
         let mut page = Page::new(limit);
@@ -201,6 +203,7 @@ impl Page {
     /// Whether one more row of so many bytes goes in.
     fn takes(&mut self, bytes: usize) -> bool {
         let bytes = bytes + ROW_BYTES;
+        // The first row goes in whatever its size: a page that holds nothing would never end.
         if self.rows_left == 0 || bytes > self.bytes_left && !self.is_empty {
             reach!("state.kv.page_full");
             return false;

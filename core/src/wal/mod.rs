@@ -5,6 +5,15 @@
 //! inside a write.
 //!
 //! `frame` is the layout of the bytes, `writer` makes batches, `recover` reads a log back.
+//!
+//! # What a driver owes the log
+//!
+//! * A batch is written only after the fdatasync of the one before returned. A batch that opens a segment is durable
+//!   once the file and its directory entry are.
+//! * A new segment is zeros throughout before its first batch.
+//! * Before recovery every segment is synced; after it, what was cut is erased and synced (see [`Torn`]); both before
+//!   the first batch.
+//! * [`RecoverError::Empty`]: all files go, and that is durable, before a new log begins.
 
 mod frame;
 mod recover;

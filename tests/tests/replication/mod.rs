@@ -171,7 +171,7 @@ impl World {
                 if promise && process.durable < process.disk.len() {
                     process.withheld.push((process.disk.len(), to, message));
                 } else {
-                    self.send(at, to, message);
+                    self.send(at, to, &message);
                 }
             }
             Action::Accepted { ticket, dot, context } => {
@@ -187,11 +187,11 @@ impl World {
     }
 
     /// Messages go through their bytes, as on a real link, and what they promise is compared with the disk.
-    fn send(&mut self, at: usize, to: Replica, message: Message) {
-        let encoded = continuum_core::codec::encode(&message);
+    fn send(&mut self, at: usize, to: Replica, message: &Message) {
+        let encoded = continuum_core::codec::encode(message);
         assert!(encoded.len() <= continuum_core::limits::FRAME_BYTES_MAX);
         let decoded: Message = continuum_core::codec::decode(&encoded, encoded.len()).expect("own");
-        assert_eq!(decoded, message);
+        assert_eq!(&decoded, message);
         let to = (0..self.processes.len()).find(|other| replica(*other) == to);
         self.network.extend(to.map(|to| (at, to, decoded)));
     }
@@ -218,7 +218,7 @@ impl World {
         let process = &mut self.processes[at];
         let ready = process.withheld.extract_if(.., |(needs, _, _)| *needs <= durable);
         let ready: Vec<_> = ready.collect();
-        ready.into_iter().for_each(|(_, to, message)| self.send(at, to, message));
+        ready.into_iter().for_each(|(_, to, message)| self.send(at, to, &message));
     }
 
     /// Kills a process and starts it again on what its disk kept.

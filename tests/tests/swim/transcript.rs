@@ -1,13 +1,12 @@
 //! Golden transcripts: all messages of a small scene, as text in `tests/data/swim/`.
 //!
 //! A transcript holds what the papers describe in prose: who says what to whom, when, and what it carries. A change of
-//! any message shows as a difference that a person can read. `CONTINUUM_BLESS=1` writes them anew.
+//! any message shows as a difference that a person can read. `UPDATE=1` writes them anew.
 
 use std::fmt::Write as _;
-use std::fs;
 
 use continuum_core::gossip::{Body, Claim, Event, State};
-use continuum_tests::root;
+use continuum_tests::golden;
 
 use super::driven::{Driven, ME, Sent, claim, node};
 
@@ -77,15 +76,10 @@ impl Scene {
         self.note(&sent);
     }
 
-    /// Compares with the file, or writes it.
+    /// Compares with the file.
     fn is(self, file: &str) {
-        let path = root().join("tests/data/swim").join(file);
         let text: String = self.text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-        if std::env::var_os("CONTINUUM_BLESS").is_some() {
-            fs::write(&path, &text).expect("a writable tests/data/swim");
-        }
-        let golden = fs::read_to_string(&path).expect("a golden file; CONTINUUM_BLESS=1 writes it");
-        assert_eq!(text, golden, "{file} differs; read the difference, then CONTINUUM_BLESS=1");
+        golden(&format!("swim/{file}"), &text);
     }
 }
 

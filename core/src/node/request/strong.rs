@@ -46,7 +46,7 @@ impl Node {
         let Some(pending) = self.requests.pending.get(&key) else { return };
         let command = match self.command(&pending.request) {
             Ok(command) => command,
-            Err(outcome) => return self.finish(key, outcome),
+            Err(reason) => return self.refuse(key, reason),
         };
         self.stage(key, Stage::Asked(group));
         self.then(Work::Raft(group, raft::Event::Propose { ticket: key, command }));

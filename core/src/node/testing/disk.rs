@@ -12,6 +12,8 @@ use crate::wal::{self, Batch, Header, LogWriter, RecoverError, SnapshotId, Write
 /// What a restart finds: the log's writes, and the side files.
 pub(in crate::node) type Found = (Vec<(Token, Write)>, BTreeMap<SnapshotId, Bytes>);
 
+type Flight = (Vec<(Token, Write)>, Option<Batch>);
+
 pub(in crate::node) struct Disk {
     header: Header,
     writer: LogWriter,
@@ -19,7 +21,8 @@ pub(in crate::node) struct Disk {
     /// Bytes, and the newest token that wrote or named the file.
     files: BTreeMap<SnapshotId, (Vec<u8>, u64)>,
     queue: Vec<(Token, Write)>,
-    flight: Option<(Vec<(Token, Write)>, Option<Batch>)>,
+    /// What becomes durable next, and the log's part of it.
+    flight: Option<Flight>,
     pub(in crate::node) sync_ns: u64,
 }
 

@@ -102,7 +102,8 @@ fn a_wiped_learner_comes_back_and_a_wiped_voter_does_not() {
     world.bootstrap = vec![0];
     found(&mut world, 3);
     world.run(6000);
-    assert!(is_committed(&world.ask(3, put("notes", "k", "kept"))));
+    let outcome = world.ask(3, put("notes", "k", "kept"));
+    assert!(is_committed(&outcome), "{outcome:?}");
     world.run(3000);
     for at in [3, 2] {
         world.crash(at);

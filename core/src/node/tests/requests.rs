@@ -7,13 +7,14 @@ use proptest::prelude::{
 use super::*;
 use crate::id::{GroupId, SessionId};
 use crate::node::api::{Bound, Expected, Reason};
+use crate::node::machine::Group;
 
 fn session(number: u8, seq: u64) -> Option<Session> {
     Some(Session { id: SessionId([number; 16]), seq })
 }
 
 fn leader(world: &World, group: GroupId) -> usize {
-    let leads = |at: &usize| world.node(*at).groups.get(&group).is_some_and(|g| g.leads());
+    let leads = |at: &usize| world.node(*at).groups.get(&group).is_some_and(Group::leads);
     let up = |at: &usize| world.hosts[*at].node.is_some();
     (0..world.hosts.len()).filter(up).find(leads).expect("a leader")
 }
@@ -89,6 +90,7 @@ fn compare_and_set_finds_what_it_expects_or_nothing_happens() {
 #[test]
 fn a_killed_leader_costs_an_election_and_nothing_else() {
     let mut world = federation(3, 15);
+    world.run(3000);
     for round in 0..5 {
         let old = leader(&world, GroupId(1));
         let other = (old + 1) % 3;
@@ -206,6 +208,26 @@ fn pages_over_many_shards_are_in_order_and_whole() {
     }
     let all: Vec<_> = (0..50).map(|key| alloc::format!("k{key:02}").into_bytes()).collect();
     assert_eq!(found, all);
+}
+
+#[test]
+fn a_leader_that_nobody_reaches_serves_no_stale_read() {
+    let mut world = federation(3, 21);
+    world.run(3000);
+    let old = leader(&world, GroupId(1));
+    let other = (old + 1) % 3;
+    assert!(is_committed(&world.ask(old, put("locks", "k", "old"))));
+    world.isolate(old);
+    let read = world.request(old, get("locks", "k"));
+    let write = world.request(old, put("locks", "k", "lost"));
+    let fresh = put_with("locks", "k", "new", Level::Durable, session(4, 0));
+    assert!(is_committed(&world.ask(other, fresh)));
+    world.run(6000);
+    assert_eq!(world.reply(old, read), Some(&Outcome::Rejected(Reason::NoLeader)));
+    assert_eq!(world.reply(old, write), Some(&Outcome::Unknown { reached: None }));
+    world.isolated.clear();
+    world.run(3000);
+    assert_eq!(value(world.ask(old, get("locks", "k"))), Some(b"new".to_vec()));
 }
 
 /// Something that happens to the small world.

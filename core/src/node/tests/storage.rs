@@ -38,6 +38,17 @@ fn all_nodes_lose_power_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn a_node_that_restarts_alone_takes_eventual_writes() {
+    let mut world = federation(3, 41);
+    world.run(3000);
+    assert!(is_committed(&world.ask(1, put("notes", "k", "old"))));
+    (0..3).for_each(|at| world.crash(at));
+    world.start(1);
+    assert_eq!(value(world.ask(1, get("notes", "k"))), Some(b"old".to_vec()));
+    assert!(is_committed(&world.ask(1, put("notes", "k", "new"))));
+}
+
+#[test]
 fn a_durable_answer_waits_for_the_disk_and_an_applied_one_does_not() {
     let mut world = federation(1, 32);
     world.hosts[0].disk.sync_ns = 500_000_000;
@@ -121,15 +132,17 @@ fn a_follower_that_slept_for_long_gets_a_snapshot() {
     world.run(15_000);
     let installed = |notice: &Notice| matches!(notice, Notice::Installed { .. });
     assert!(world.hosts[2].notices.iter().any(installed));
-    let at = |world: &World, at: usize| world.node(at).raft(GroupId(1)).map(|raft| raft.commit());
+    let at =
+        |world: &World, at: usize| world.node(at).raft(GroupId(1)).map(crate::raft::Raft::commit);
     assert_eq!(at(&world, 2), at(&world, 0));
-    let digest = |at: usize| world.node(at).state(GroupId(1)).map(|state| state.digest());
+    let digest = |at: usize| world.node(at).state(GroupId(1)).map(crate::state::Machine::digest);
     assert_eq!(digest(2), digest(0));
 }
 
 #[test]
 fn a_full_disk_refuses_writes_and_gives_leadership_away() {
     let mut world = federation(3, 36);
+    world.run(3000);
     let leads = |world: &World, at: usize| {
         world.node(at).raft(GroupId(1)).is_some_and(|raft| raft.role() == crate::raft::Role::Leader)
     };

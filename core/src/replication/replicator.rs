@@ -1,0 +1,414 @@
+//! The machine: its shards, timers, clients and checkpoints. What replicas do with each other is in `exchange` and
+//! `session`.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::ReplicationConfig;
+use crate::digest::{Digest, Hasher};
+use crate::id::{Actor, Boot, Dot, NamespaceId, NodeId, Owner, Replica, ShardId};
+use crate::limits::SLOTS_MAX;
+use crate::machine::{Machine, Now, Outbox};
+use crate::node::api::{Context, Mutation, Query, Reason, ShardStatus, Strategy, Value};
+use crate::raft::{Configuration, Position};
+use crate::reach;
+use crate::seed::{Seed, Stream};
+use crate::time::Instant;
+use crate::wal::{SnapshotId, Write};
+
+use super::ack::Waiters;
+use super::checkpoint::Capture;
+use super::context::Dots;
+use super::hlc::{self, Clock};
+use super::restore::{self, Record, RestoreError, Restored};
+use super::store::Shard;
+use super::sync::Session;
+use super::{Action, Event, Ticket, delta, exchange, map, mint};
+
+/// A peer, as far as pushes need to know it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) replica: Replica,
+    pub(super) unacknowledged: u64,
+}
+
+/// One shard with what this node does about it.
+#[derive(Debug)]
+pub(super) struct Resident {
+    pub(super) shard: Shard,
+    /// How registers are read; `None` until the registry says that the shard exists.
+    pub(super) open: Option<Strategy>,
+    pub(super) session: Option<Session>,
+    pub(super) in_sync: BTreeSet<Replica>,
+    pub(super) due: Option<Instant>,
+    /// Whose turn it is to be compared with.
+    pub(super) turn: usize,
+    pub(super) capture: Option<Capture>,
+}
+
+/// All shards of a node; see the [module](super).
+#[derive(Debug)]
+pub struct Replicator {
+    pub(super) me: Replica,
+    pub(super) boot: Boot,
+    pub(super) config: ReplicationConfig,
+    pub(super) stream: Stream,
+    pub(super) clock: Clock,
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    /// Who is connected, replica or not: a link may be up before the registry names its other end.
+    pub(super) links: BTreeMap<NodeId, Replica>,
+    pub(super) residents: BTreeMap<ShardId, Resident>,
+    pub(super) timers: BTreeSet<(Instant, ShardId)>,
+    pub(super) waiters: Waiters,
+    pub(super) captures: VecDeque<(ShardId, SnapshotId)>,
+    pub(super) ahead: usize,
+    pub(super) issued: u64,
+}
+
+/// What a scrub found in a page of live writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrub {
+    /// How many were hashed.
+    pub checked: u64,
+    /// Those whose bytes are no longer what their author hashed.
+    pub corrupt: Vec<Dot>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Dot>,
+}
+
+impl Replicator {
+    /// The machine as its records left it. Shards are silent until [`Event::Open`].
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] on records that this machine did not write.
+    pub fn new(
+        me: Replica,
+        boot: Boot,
+        config: ReplicationConfig,
+        seed: &Seed,
+        restored: Restored,
+    ) -> Result<Self, RestoreError> {
+        let mut machine = Self {
+            me,
+            boot,
+            config,
+            stream: seed.derive("replication.rounds", boot.count),
+            clock: Clock::default(),
+            peers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            residents: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            waiters: Waiters::default(),
+            captures: VecDeque::new(),
+            ahead: 0,
+            issued: 0,
+        };
+        for (id, records) in restored.shards {
+            let shard = restore::restore(id, &records)?;
+            machine.clock.observe(shard.stamp);
+            machine.ahead += shard.waiting.len();
+            machine.residents.insert(id, Resident::new(shard));
+        }
+        Ok(machine)
+    }
+
+    /// The author of this boot's writes.
+    pub(super) const fn actor(&self) -> Actor {
+        Actor { replica: self.me, boot: self.boot }
+    }
+
+    /// Reads what this node holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::UnknownNamespace`] when the shard is not open here.
+    pub fn read(&self, shard: ShardId, query: &Query) -> Result<Value, Reason> {
+        let resident = self.residents.get(&shard).ok_or(Reason::UnknownNamespace)?;
+        let strategy = resident.open.ok_or(Reason::UnknownNamespace)?;
+        Ok(map::read(&resident.shard, strategy, query))
+    }
+
+    /// The shard's root: equal if and only if two replicas hold the same and have seen the same.
+    #[must_use]
+    pub fn root(&self, shard: ShardId) -> Option<Digest> {
+        self.residents.get(&shard).map(|resident| resident.shard.root())
+    }
+
+    /// The dots that the shard has seen.
+    #[must_use]
+    pub fn context(&self, shard: ShardId) -> Option<Dots> {
+        self.residents.get(&shard).map(|resident| resident.shard.dots())
+    }
+
+    /// Whether all these dots are seen here, or wait for their stamp: what a promise of this node claims.
+    #[must_use]
+    pub fn holds(&self, shard: ShardId, dots: &Dots) -> bool {
+        let Some(resident) = self.residents.get(&shard) else { return dots.is_empty() };
+        dots.is_subset(&exchange::held(&resident.shard))
+    }
+
+    /// Writes that wait for their stamp to come within reach, in all shards.
+    #[must_use]
+    pub const fn waiting(&self) -> usize {
+        self.ahead
+    }
+
+    /// One line for each open shard, in their order.
+    pub fn status(&self) -> impl Iterator<Item = ShardStatus> {
+        self.residents.iter().filter(|(_, resident)| resident.open.is_some()).map(
+            |(id, resident)| ShardStatus {
+                namespace: id.namespace,
+                slot: id.slot,
+                root: resident.shard.root().short(),
+                writes: resident.shard.live.len() as u64,
+                in_sync: resident.in_sync.len() as u32,
+                peers: self.peers.len() as u32,
+            },
+        )
+    }
+
+    /// Bytes of memory that grow with what is held: writes and places.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.residents.values().map(|resident| resident.shard.bytes()).sum()
+    }
+
+    /// The shard of a key: by its SHA-256, so that all nodes agree for as long as the namespace lives.
+    #[must_use]
+    pub fn shard_for(namespace: NamespaceId, slots: u16, key: &[u8]) -> ShardId {
+        let slot = if slots <= 1 { 0 } else { Digest::of(key).short() % u64::from(slots) };
+        ShardId { namespace, slot: slot as u16 }
+    }
+
+    /// Hashes live writes again, from a dot on, at most `limit` of them.
+    #[must_use]
+    pub fn scrub(&self, shard: ShardId, from: Option<Dot>, limit: usize) -> Scrub {
+        let mut scrub = Scrub::default();
+        let Some(shard) = self.residents.get(&shard).map(|resident| &resident.shard) else {
+            return scrub;
+        };
+        let from = from.and_then(|dot| Some((shard.number(&dot.actor)?, dot.seq)));
+        for (at, live) in shard.live.range(from.unwrap_or_default()..) {
+            if scrub.checked == limit as u64 {
+                scrub.next = Some(shard.dot(*at));
+                break;
+            }
+            scrub.checked += 1;
+            if !delta::is_intact(&live.sealed) {
+                scrub.corrupt.push(shard.dot(*at));
+            }
+        }
+        scrub
+    }
+
+    fn open(
+        &mut self,
+        now: Now,
+        id: ShardId,
+        (strategy, discard): (Strategy, bool),
+        out: &mut Outbox<Action>,
+    ) {
+        let resident = self.residents.entry(id).or_insert_with(|| Resident::new(Shard::new(id)));
+        if resident.open.replace(strategy).is_none() {
+            reach!("replication.shard.opened");
+            // Shards that open together do not compare together.
+            let due =
+                now.mono + Duration::from_millis(self.stream.below(self.config.anti_entropy_ms));
+            self.timers.insert((due, id));
+            resident.due = Some(due);
+        }
+        if discard && !resident.shard.discard {
+            resident.shard.discard = true;
+            self.record(id, [restore::encode(&Record::Discarding)].into(), out);
+        }
+    }
+
+    fn close(&mut self, namespace: NamespaceId, out: &mut Outbox<Action>) {
+        let shard = |slot| ShardId { namespace, slot };
+        let gone = self.residents.range(shard(0)..=shard(u16::MAX));
+        let gone: Vec<_> = gone.map(|(id, resident)| (*id, resident.due)).collect();
+        for (id, due) in gone {
+            reach!("replication.shard.closed");
+            let resident = self.residents.remove(&id);
+            self.ahead -= resident.map_or(0, |resident| resident.shard.waiting.len());
+            due.map(|due| self.timers.remove(&(due, id)));
+            self.waiters.forget(id);
+            self.captures.retain(|(shard, _)| *shard != id);
+            self.persist(Write::Forget { owner: Owner::Shard(id) }, out);
+        }
+    }
+
+    fn mutate(
+        &mut self,
+        now: Now,
+        (ticket, replicas): (Ticket, u8),
+        id: ShardId,
+        mutation: &Mutation,
+        out: &mut Outbox<Action>,
+    ) {
+        match self.mint(now, id, mutation) {
+            Err(reason) => {
+                reach!("replication.mint.refused");
+                out.push(Action::Refused { ticket, reason });
+            }
+            Ok((dot, stamp, record, sealed)) => {
+                self.record(id, [record].into(), out);
+                let context = Context { dots: [dot].into(), stamp };
+                out.push(Action::Accepted { ticket, dot, context });
+                if replicas > 0 {
+                    self.waiters.add(ticket, id, dot.seq, replicas);
+                }
+                self.push(id, &sealed, out);
+            }
+        }
+    }
+
+    /// Makes a write and applies it here. Returns its dot, stamp, record and bytes.
+    fn mint(
+        &mut self,
+        now: Now,
+        id: ShardId,
+        mutation: &Mutation,
+    ) -> Result<(Dot, u64, Bytes, Bytes), Reason> {
+        let me = self.actor();
+        let resident = self.residents.get_mut(&id).filter(|resident| resident.open.is_some());
+        let shard = &mut resident.ok_or(Reason::UnknownNamespace)?.shard;
+        // A context's stamp is bounded as a peer's is, so that a made-up one cannot carry the clock away.
+        let reach = hlc::last_of(now.wall.0.saturating_add(self.config.ahead_ms_max));
+        let mut clock = self.clock;
+        clock.observe(mutation.context.as_ref().map_or(0, |context| context.stamp.min(reach)));
+        let stamp = clock.stamp(now.wall);
+        let peers = &self.peers;
+        let admits = |actor: &Actor| {
+            let known = peers.get(&actor.replica.node).map(|peer| peer.replica);
+            known == Some(actor.replica) || (actor.replica == me.replica && actor.boot < me.boot)
+        };
+        let (dot, sealed) = mint::mint(shard, me, mutation, stamp, admits)?;
+        self.clock = clock;
+        let record = exchange::apply(shard, &sealed, &delta::reopen(&sealed));
+        let record = record.expect("a dot that was just made is new, and room was checked");
+        Ok((dot, stamp, record, sealed))
+    }
+
+    /// Makes records durable.
+    pub(super) fn record(&mut self, shard: ShardId, records: Vec<Bytes>, out: &mut Outbox<Action>) {
+        if records.is_empty() {
+            return;
+        }
+        if let Some(capture) = self.residents.get_mut(&shard).and_then(|r| r.capture.as_mut()) {
+            capture.note(&records);
+        }
+        self.persist(Write::Dots { shard, records }, out);
+    }
+
+    pub(super) fn persist(&mut self, write: Write, out: &mut Outbox<Action>) {
+        self.issued += 1;
+        out.push(Action::Persist { write });
+    }
+
+    fn checkpoint(&mut self, id: ShardId, snapshot: SnapshotId) {
+        if self.residents.contains_key(&id) && !self.captures.iter().any(|(shard, _)| *shard == id)
+        {
+            self.captures.push_back((id, snapshot));
+        }
+    }
+
+    /// Captures one slice of the checkpoint that is under way.
+    fn capture(&mut self, out: &mut Outbox<Action>) {
+        let Some(&(id, snapshot)) = self.captures.front() else { return };
+        let resident = self.residents.get_mut(&id).expect("a closed shard's checkpoint is dropped");
+        let Resident { shard, capture, .. } = resident;
+        let capture = capture.get_or_insert_with(|| Capture::new(shard));
+        let slice = capture.slice(shard);
+        for (offset, data) in slice.chunks {
+            self.persist(Write::Chunk { snapshot, offset, data }, out);
+        }
+        let Some((length, digest)) = slice.done else { return };
+        reach!("replication.checkpoint.done");
+        self.captures.pop_front();
+        if let Some(resident) = self.residents.get_mut(&id) {
+            resident.capture = None;
+        }
+        let owner = Owner::Shard(id);
+        let (position, configuration) = (Position::default(), Configuration::default());
+        let time_ms = 0;
+        let write =
+            Write::Snapshot { owner, snapshot, length, position, time_ms, configuration, digest };
+        self.persist(write, out);
+        out.push(Action::Checkpointed { owner, bytes: length });
+    }
+
+    fn handle(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
+        match event {
+            Event::Tick | Event::Persisted { .. } => {}
+            Event::Open { namespace, slots, strategy, discard } => {
+                for slot in 0..slots.min(SLOTS_MAX) {
+                    self.open(now, ShardId { namespace, slot }, (strategy, discard), out);
+                }
+            }
+            Event::Close { namespace } => self.close(namespace, out),
+            Event::Peers { replicas } => self.align(replicas, out),
+            Event::Connected { peer } => self.connected(peer, out),
+            Event::Unreachable { peer } => self.disconnected(peer),
+            Event::Received { from, message } => self.received(now, from, message, out),
+            Event::Mutate { ticket, shard, mutation, replicas } => {
+                self.mutate(now, (ticket, replicas), shard, &mutation, out);
+            }
+            Event::Abandon { ticket } => self.waiters.remove(ticket),
+            Event::Checkpoint { shard, snapshot } => self.checkpoint(shard, snapshot),
+        }
+    }
+}
+
+impl Resident {
+    const fn new(shard: Shard) -> Self {
+        Self {
+            shard,
+            open: None,
+            session: None,
+            in_sync: BTreeSet::new(),
+            due: None,
+            turn: 0,
+            capture: None,
+        }
+    }
+}
+
+impl Machine for Replicator {
+    type Event = Event;
+    type Action = Action;
+
+    fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
+        self.due(now, out);
+        self.handle(now, event, out);
+        self.capture(out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if !self.captures.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(self.me, self.boot, self.clock.last(), self.issued, self.waiters.len()));
+        for (node, peer) in &self.peers {
+            hash.value(&(node, peer.replica, self.links.get(node), peer.unacknowledged));
+        }
+        for (id, resident) in &self.residents {
+            hash.value(&(id, resident.shard.root(), resident.open, resident.due));
+            hash.value(&(resident.shard.bytes(), resident.shard.discard, resident.turn));
+            let session = resident.session.as_ref();
+            hash.value(&session.map(|s| (s.peer, s.round, s.heard, &s.spans, &s.asked)));
+            resident.shard.waiting.keys().for_each(|key| hash.value(key));
+            resident.shard.doomed().for_each(|doom| hash.value(&doom));
+            hash.value(&resident.in_sync);
+        }
+        hash.value(&self.timers);
+    }
+}

@@ -1,0 +1,114 @@
+//! What an enemy would say: no message makes a machine panic, or take back what is committed.
+
+use bytes::Bytes;
+use continuum_core::config::RaftConfig;
+use continuum_core::digest::Digest;
+use continuum_core::id::{Index, Term};
+use continuum_core::machine::{Machine as _, Now, Outbox};
+use continuum_core::raft::{Entry, Event, Header, Message, Payload, Position, Raft};
+use continuum_core::time::{Instant, WallTime};
+use continuum_tests::raft::{Net, configuration, replica};
+use proptest::prelude::*;
+
+/// Numbers as an enemy would choose them.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0_u64..6, Just(u64::MAX), Just(u64::MAX - 1), Just(1 << 62), any::<u64>()]
+}
+
+fn position() -> impl Strategy<Value = Position> {
+    (number(), number())
+        .prop_map(|(term, index)| Position { term: Term(term), index: Index(index) })
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let entry = (number(), any::<bool>()).prop_map(|(term, members)| Entry {
+        term: Term(term),
+        time_ms: 0,
+        payload: if members {
+            Payload::Configuration(configuration(&[], &[3, 1]))
+        } else {
+            Payload::Noop
+        },
+    });
+    let term = || number().prop_map(Term);
+    let index = || number().prop_map(Index);
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..4).prop_map(Bytes::from);
+    let configurations = prop_oneof![
+        Just(configuration(&[1, 2, 3], &[])),
+        Just(configuration(&[], &[])),
+        Just(configuration(&[9], &[1]))
+    ];
+    let header =
+        (position(), number(), configurations).prop_map(|(position, length, configuration)| {
+            Header { position, time_ms: length, configuration, digest: Digest::default(), length }
+        });
+    prop_oneof![
+        (term(), position()).prop_map(|(term, last)| Message::PreVote { term, last }),
+        (term(), any::<bool>()).prop_map(|(term, granted)| Message::PreVoted { term, granted }),
+        (term(), position(), any::<bool>()).prop_map(|(term, last, handed_over)| Message::Vote {
+            term,
+            last,
+            handed_over
+        }),
+        (term(), any::<bool>()).prop_map(|(term, granted)| Message::Voted { term, granted }),
+        (term(), position(), index(), proptest::collection::vec(entry, 0..4)).prop_map(
+            |(term, prev, commit, entries)| Message::Append { term, prev, commit, entries }
+        ),
+        (term(), position()).prop_map(|(term, matched)| Message::Appended { term, matched }),
+        (term(), index(), position()).prop_map(|(term, refused, hint)| Message::Conflict {
+            term,
+            refused,
+            hint
+        }),
+        (term(), index(), number()).prop_map(|(term, commit, round)| Message::Heartbeat {
+            term,
+            commit,
+            round
+        }),
+        (term(), number()).prop_map(|(term, round)| Message::HeartbeatSeen { term, round }),
+        term().prop_map(|term| Message::Stale { term }),
+        (term(), header).prop_map(|(term, header)| Message::Offer { term, header }),
+        (term(), position(), number(), bytes()).prop_map(|(term, position, offset, data)| {
+            Message::Chunk { term, position, offset, data }
+        }),
+        (term(), position(), proptest::option::of(number()))
+            .prop_map(|(term, position, bytes)| Message::Held { term, position, bytes }),
+        term().prop_map(|term| Message::TimeoutNow { term }),
+        number().prop_map(|id| Message::Read { id }),
+        (number(), proptest::option::of(index()))
+            .prop_map(|(id, index)| Message::ReadAnswer { id, index }),
+    ]
+}
+
+/// A follower and a leader.
+static MACHINES: std::sync::LazyLock<[Raft; 2]> = std::sync::LazyLock::new(|| {
+    [2, 1].map(|leader| {
+        let mut net = Net::new(1, &configuration(&[1, 2, 3], &[4]), RaftConfig::default());
+        net.elect(leader);
+        net.raft(1).clone()
+    })
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    /// Whatever anybody says, a machine neither panics nor takes back what is committed.
+    #[test]
+    fn no_message_makes_a_machine_panic(
+        leads: bool, messages in proptest::collection::vec((1_u8..6, message()), 1..30),
+    ) {
+        let mut raft = MACHINES[usize::from(leads)].clone();
+        let mut out = Outbox::new();
+        for (ms, (from, message)) in (10_000..).step_by(90).zip(messages) {
+            let commit = raft.commit();
+            let now = Now {
+                mono: Instant::from_millis(ms),
+                wall: WallTime(0),
+            };
+            raft.step(now, Event::Received { from: replica(from), message }, &mut out);
+            raft.step(now, Event::Persisted { writes: u64::MAX }, &mut out);
+            out.drain().for_each(drop);
+            prop_assert!(raft.commit() >= commit && raft.last().index >= raft.commit());
+        }
+    }
+}

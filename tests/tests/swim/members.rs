@@ -1,0 +1,168 @@
+//! Who is listened to, and the full sync, page by page. The papers have no registry; these rules are ours.
+
+use std::collections::BTreeSet;
+
+use continuum_core::config::GossipConfig;
+use continuum_core::discovery::Address;
+use continuum_core::gossip::{Action, Body, CLAIMS_MAX, Claim, Event, Load, Message, State};
+use continuum_core::id::{NodeId, StoreId};
+use continuum_core::machine::{Machine, Now};
+use continuum_core::time::WallTime;
+
+use super::driven::{Driven, ME, Sent, claim, message, node, replica};
+
+/// What the machine says to a message that it must refuse.
+fn refused(d: &mut Driven, from: NodeId, message: Message) -> Vec<&'static str> {
+    let now = Now { mono: d.now, wall: WallTime(0) };
+    d.machine.step(now, Event::Received { from, message }, &mut d.out);
+    let reasons = d.out.drain().map(|action| match action {
+        Action::Rejected { why, .. } => why,
+        other => panic!("nothing but a rejection, not {other:?}"),
+    });
+    reasons.collect()
+}
+
+#[test]
+fn gossip_of_no_member_of_another_store_or_under_another_name_is_rejected() {
+    let mut d = Driven::met(3);
+    let news = || vec![claim(2, 9, State::Dead)];
+    assert_eq!(refused(&mut d, node(7), message(7, Body::Ping { number: 1 }, news())).len(), 1);
+    let mut other_store = message(3, Body::Ping { number: 1 }, news());
+    other_store.me.replica.store = StoreId([99; 16]);
+    assert_eq!(refused(&mut d, node(3), other_store).len(), 1);
+    let borrowed = message(1, Body::Ping { number: 1 }, news());
+    assert_eq!(refused(&mut d, node(3), borrowed).len(), 1);
+    assert_eq!((d.state(2), d.machine.counters().rejected), (State::Alive, 3));
+}
+
+#[test]
+fn claims_and_loads_of_unknown_nodes_are_counted_and_ignored() {
+    let mut d = Driven::met(3);
+    let mut other_store = claim(2, 5, State::Dead);
+    other_store.replica.store = StoreId([99; 16]);
+    let mut news = message(1, Body::News, vec![claim(50, 0, State::Alive), other_store]);
+    let boot = news.me.incarnation.boot;
+    news.loads.push(Load { node: node(51), boot, version: 1, requests: 1 });
+    d.step(Event::Received { from: node(1), message: news });
+    assert_eq!((d.machine.counters().unknown, d.state(2)), (3, State::Alive));
+    assert_eq!(d.machine.members().count(), 4);
+}
+
+#[test]
+fn the_removed_are_heard_no_more_and_another_store_is_another_member() {
+    let mut d = Driven::met(3);
+    d.step(Event::Remove { node: node(2) });
+    let ping = message(2, Body::Ping { number: 1 }, vec![]);
+    assert_eq!(refused(&mut d, node(2), ping.clone()).len(), 1);
+    let mut fresh = replica(2);
+    fresh.store = StoreId([77; 16]);
+    d.step(Event::Join { replica: fresh, name: "n2".into(), address: Address("new:1".into()) });
+    assert_eq!(refused(&mut d, node(2), ping).len(), 1, "the old disk is no member");
+    let mut card = message(2, Body::Ping { number: 1 }, vec![]);
+    card.me.replica = fresh;
+    card.me.incarnation.boot.count = 1;
+    assert_eq!(d.step(Event::Received { from: node(2), message: card }).len(), 1);
+    let member = d.machine.member(node(2)).expect("a member");
+    assert_eq!((member.replica, member.incarnation.boot.count), (fresh, 1));
+}
+
+#[test]
+fn a_load_of_another_life_or_an_older_report_does_not_win() {
+    let mut d = Driven::met(3);
+    let boot = claim(2, 0, State::Alive).incarnation.boot;
+    let mut report = |count: u64, version: u64, requests: u32| {
+        let mut news = message(1, Body::News, vec![]);
+        let mut boot = boot;
+        boot.count = count;
+        news.loads.push(Load { node: node(2), boot, version, requests });
+        d.step(Event::Received { from: node(1), message: news });
+        d.machine.member(node(2)).expect("a member").load
+    };
+    assert_eq!(report(boot.count, 5, 50), 50);
+    assert_eq!(report(boot.count, 4, 40), 50);
+    assert_eq!(report(boot.count, 5, 55), 50);
+    assert_eq!(report(boot.count + 1, 9, 90), 50);
+    assert_eq!(report(boot.count - 1, 9, 90), 50);
+    assert_eq!(report(boot.count, u64::MAX, 60), 60);
+}
+
+/// The page in an answer: its claims, and where it ends.
+fn page(sent: &[Sent]) -> (Vec<Claim>, Option<NodeId>, Option<NodeId>) {
+    let found = sent.iter().find_map(|(_, _, m)| match m.body {
+        Body::Push { after, upto } | Body::Pull { after, upto } => {
+            Some((m.claims.clone(), after, upto))
+        }
+        _ => None,
+    });
+    found.expect("a page")
+}
+
+fn large() -> Driven {
+    let mut d = Driven::new(200, GossipConfig::default());
+    (1..=200).for_each(|n| drop(d.hear(n, Body::News, vec![])));
+    d
+}
+
+#[test]
+fn who_knows_nothing_gets_the_whole_table_in_pages() {
+    let mut d = large();
+    let (mut after, mut known) = (None, BTreeSet::new());
+    for _ in 0..4 {
+        let sent = d.hear(1, Body::Push { after, upto: None }, vec![]);
+        let (claims, _, upto) = page(&sent);
+        assert!(claims.len() <= CLAIMS_MAX);
+        known.extend(claims.iter().map(|c| c.replica.node));
+        after = upto;
+        if after.is_none() {
+            break;
+        }
+    }
+    // All but the asker itself.
+    assert_eq!((known.len(), after), (199, None));
+}
+
+#[test]
+fn a_session_pushes_page_after_page_until_the_table_is_through() {
+    let mut d = large();
+    let is_page = |s: &Sent| matches!(s.2.body, Body::Push { .. });
+    let mut sent = d.run(2_100).into_iter().filter(is_page).collect::<Vec<_>>();
+    assert_eq!(sent.len(), 1, "the first session begins within two periods");
+    let (mut known, mut pages) = (BTreeSet::new(), 0);
+    while sent.iter().any(is_page) {
+        let (claims, after, upto) = page(&sent);
+        let peer = sent[0].1;
+        known.extend(claims.iter().map(|c| c.replica.node));
+        pages += 1;
+        // Nobody else's answer moves it on.
+        let other = if peer == node(1) { 2 } else { 1 };
+        assert!(!d.hear(other, Body::Pull { after, upto }, vec![]).iter().any(is_page));
+        sent = d.hear(peer.0[0], Body::Pull { after, upto }, vec![]);
+    }
+    assert_eq!((known.len(), pages), (200, 4));
+}
+
+#[test]
+fn an_answer_holds_only_what_is_known_better() {
+    let mut d = Driven::met(6);
+    d.hear(1, Body::News, vec![claim(3, 4, State::Alive)]);
+    let theirs: Vec<Claim> = (2..=6).map(|n| claim(n, 2, State::Alive)).collect();
+    let (claims, _, _) = page(&d.hear(1, Body::Push { after: None, upto: None }, theirs));
+    let nodes: Vec<NodeId> = claims.iter().map(|c| c.replica.node).collect();
+    assert_eq!(nodes, vec![node(3)]);
+    assert_eq!(d.refutations(4), 2, "and what they know better is taken over");
+}
+
+#[test]
+fn a_death_told_in_a_sync_is_a_suspicion_that_nobody_confirms() {
+    let mut d = Driven::met(9);
+    for peer in [1, 3, 4, 5] {
+        d.hear(peer, Body::Push { after: None, upto: None }, vec![claim(2, 0, State::Dead)]);
+    }
+    assert_eq!(d.state(2), State::Suspect);
+    d.live(23_000, &[]);
+    assert_eq!(d.state(2), State::Suspect, "it gets the longest time");
+    d.hear(2, Body::Ping { number: 1 }, vec![]);
+    d.hear(6, Body::News, vec![claim(2, 1, State::Alive)]);
+    assert_eq!(d.state(2), State::Alive);
+    assert_eq!(d.refutations(ME), 0);
+}
