@@ -112,11 +112,6 @@ impl Clients {
         self.clients.len()
     }
 
-    /// Whether a client waits for an answer.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.clients.iter().any(|client| client.current.is_some())
-    }
-
     /// A client begins its next operation.
     pub(crate) fn wake(
         &mut self,

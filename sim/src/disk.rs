@@ -5,10 +5,11 @@
 //! are synced before the batch that may name them is written. Reading while the node runs is not here: a node never
 //! reads its disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use continuum_core::id::Token;
+use continuum_core::id::{ShardId, Token};
+use continuum_core::replication::Dots;
 use continuum_core::wal::{self, Batch, Header, LogWriter, RecoverError, SnapshotId, Write};
 
 use crate::draw::{Draws, stream};
@@ -57,9 +58,11 @@ pub(crate) struct Disk {
     draws: Draws,
     header: Header,
     writer: LogWriter,
-    segments: BTreeMap<u64, Vec<u8>>,
+    segments: BTreeMap<u64, Segment>,
     files: BTreeMap<SnapshotId, SideFile>,
     queue: Vec<(Token, Write)>,
+    /// What a shard holds once a write is durable, oldest write first.
+    shards: VecDeque<(Token, ShardId, Dots)>,
     flight: Option<Flight>,
     /// The newest token that was reported durable, or found to be so after a restart.
     persisted: Token,
@@ -86,6 +89,7 @@ impl Disk {
             segments: BTreeMap::new(),
             files: BTreeMap::new(),
             queue: Vec::new(),
+            shards: VecDeque::new(),
             flight: None,
             persisted: Token::default(),
             synced: Token::default(),
@@ -97,6 +101,11 @@ impl Disk {
     /// Queues a write for the next batch.
     pub(crate) fn persist(&mut self, token: Token, write: Write) {
         self.queue.push((token, write));
+    }
+
+    /// Once this write is durable, the shard holds these dots.
+    pub(crate) fn expect(&mut self, token: Token, shard: ShardId, dots: Dots) {
+        self.shards.push_back((token, shard, dots));
     }
 
     /// Writes that are not durable yet.
@@ -168,11 +177,15 @@ impl Disk {
             }
         }
         if let Some(batch) = &flight.batch {
-            let segment = self.open(batch);
-            write_at(segment, batch.offset as usize, &batch.bytes);
+            self.open(batch).write(batch.offset as usize, &batch.bytes, |_| true);
         }
         let last = flight.writes.last().map(|(token, _)| *token)?;
         self.persisted = last;
+        while self.shards.front().is_some_and(|(token, _, _)| *token <= last) {
+            if let Some((_, shard, dots)) = self.shards.pop_front() {
+                self.durable.set_shard(shard, dots);
+            }
+        }
         Some(last)
     }
 
@@ -195,6 +208,7 @@ impl Disk {
     pub(crate) fn crash(&mut self, now: u64, fate: Fate) -> u64 {
         self.crashes += 1;
         self.queue.clear();
+        self.shards.clear();
         let Some(flight) = self.flight.take() else { return 0 };
         let mut lost = 0;
         for (at, (token, write)) in flight.writes.iter().enumerate() {
@@ -212,20 +226,16 @@ impl Disk {
                 return lost + survivors.len() as u64;
             }
             let segment = self.open(&batch);
-            lost += write_some(segment, batch.offset as usize, &batch.bytes, &survivors);
+            segment.write(batch.offset as usize, &batch.bytes, |at| survivors[at]);
+            lost += survivors.iter().filter(|survives| !**survives).count() as u64;
         }
         lost
     }
 
     /// Reads everything back after a crash. `None` when nothing was ever durable.
     pub(crate) fn recover(&mut self) -> Result<Option<Found>, RecoverError> {
-        let padded = |bytes: &Vec<u8>| {
-            let mut padded = Vec::with_capacity(bytes.len() + TAIL_BYTES);
-            padded.extend_from_slice(bytes);
-            padded.resize(bytes.len() + TAIL_BYTES, 0);
-            Bytes::from(padded)
-        };
-        let segments = self.segments.iter().map(|(id, bytes)| (*id, padded(bytes))).collect();
+        let segments = self.segments.iter();
+        let segments = segments.map(|(id, segment)| (*id, segment.read())).collect();
         let recovered = match wal::recover(segments) {
             Ok(recovered) => recovered,
             Err(RecoverError::Empty) if self.persisted == Token::default() => {
@@ -251,10 +261,10 @@ impl Disk {
     }
 
     /// The segment of a batch, made anew when the batch opens it.
-    fn open(&mut self, batch: &Batch) -> &mut Vec<u8> {
+    fn open(&mut self, batch: &Batch) -> &mut Segment {
         let segment = self.segments.entry(batch.segment).or_default();
         if batch.opens_segment {
-            segment.clear();
+            *segment = Segment::default();
         }
         segment
     }
@@ -272,6 +282,51 @@ impl Disk {
                 (0..sectors as u64).map(|k| self.draws.chance(name, 2 + k, share)).collect()
             }
         }
+    }
+}
+
+/// A segment, of which only sectors that are not zeros take room: a batch fills whole blocks and rarely needs them.
+#[derive(Debug, Default)]
+struct Segment {
+    /// For each sector its place in `sectors` plus one; 0 for zeros.
+    places: Vec<u32>,
+    sectors: Vec<u8>,
+}
+
+impl Segment {
+    /// Writes those sectors of `data` for which `survives` holds. `offset` is that of a sector.
+    fn write(&mut self, offset: usize, data: &[u8], survives: impl Fn(usize) -> bool) {
+        let first = offset / SECTOR_BYTES;
+        let end = first + data.len().div_ceil(SECTOR_BYTES);
+        if self.places.len() < end {
+            self.places.resize(end, 0);
+        }
+        for (at, sector) in data.chunks(SECTOR_BYTES).enumerate().filter(|(at, _)| survives(*at)) {
+            let place = &mut self.places[first + at];
+            if sector.iter().all(|byte| *byte == 0) {
+                *place = 0;
+                continue;
+            }
+            if *place == 0 {
+                *place = (self.sectors.len() / SECTOR_BYTES) as u32 + 1;
+                self.sectors.resize(self.sectors.len() + SECTOR_BYTES, 0);
+            }
+            let from = (*place as usize - 1) * SECTOR_BYTES;
+            let sector_now = &mut self.sectors[from..from + SECTOR_BYTES];
+            sector_now.fill(0);
+            sector_now[..sector.len()].copy_from_slice(sector);
+        }
+    }
+
+    /// All bytes up to the last ever written, and some zeros behind.
+    fn read(&self) -> Bytes {
+        let mut bytes = vec![0; self.places.len() * SECTOR_BYTES + TAIL_BYTES];
+        for (at, place) in self.places.iter().enumerate().filter(|(_, place)| **place > 0) {
+            let from = (*place as usize - 1) * SECTOR_BYTES;
+            let sector = &self.sectors[from..from + SECTOR_BYTES];
+            bytes[at * SECTOR_BYTES..(at + 1) * SECTOR_BYTES].copy_from_slice(sector);
+        }
+        bytes.into()
     }
 }
 
@@ -293,4 +348,47 @@ fn write_some(file: &mut Vec<u8>, offset: usize, data: &[u8], survivors: &[bool]
         }
     }
     lost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_what_was_written_to_it() {
+        let mut segment = Segment::default();
+        let mut expected = vec![0; 4 * SECTOR_BYTES];
+        for (sector, byte) in [(1, 7), (3, 8), (1, 9), (3, 0)] {
+            let data = [byte; SECTOR_BYTES];
+            segment.write(sector * SECTOR_BYTES, &data, |_| true);
+            expected[sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES].fill(byte);
+            assert_eq!(segment.read()[..(segment.places.len() * SECTOR_BYTES)],
+                expected[..segment.places.len() * SECTOR_BYTES]);
+        }
+        segment.write(0, &[5; 3 * SECTOR_BYTES], |at| at == 2);
+        assert_eq!(segment.read()[2 * SECTOR_BYTES], 5);
+        assert_eq!(segment.read()[0], 0);
+    }
+
+    #[test]
+    fn a_crash_recovers_what_was_synced_and_a_prefix_of_the_rest() {
+        for (fate, seed) in [(Fate::Kept, 1), (Fate::Lost, 2), (Fate::Torn, 3), (Fate::Torn, 4)] {
+            let mut disk = Disk::new(0, Draws::new(seed), Header::default());
+            let write = |seq: u64| (Token { lane: 0, seq }, Write::Contacts { contacts: Vec::new() });
+            let (token, first) = write(1);
+            disk.persist(token, first);
+            assert_eq!(disk.begin(0, 100), Some(100));
+            assert_eq!(disk.finish(), Some(token));
+            let (unsynced, second) = write(2);
+            disk.persist(unsynced, second);
+            assert_eq!(disk.begin(200, 100), Some(300));
+            disk.crash(250, fate);
+            let found = disk.recover().expect("a tear is no damage").expect("one was durable");
+            assert!(found.writes.len() == 1 || found.writes.len() == 2);
+            assert_eq!(found.writes[0], write(1));
+            if fate == Fate::Kept {
+                assert_eq!(found.writes.len(), 2);
+            }
+        }
+    }
 }

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{GroupId, Index, Owner, Replica, Term};
+use continuum_core::id::{GroupId, Index, Owner, Replica, ShardId, Term};
 use continuum_core::raft::{Entry, Position};
+use continuum_core::replication::Dots;
 use continuum_core::wal::{SnapshotId, Write};
 
 /// One group's hard state and log, as terms.
@@ -116,6 +117,8 @@ pub(crate) struct Durable {
     groups: BTreeMap<GroupId, LogView>,
     /// Bytes of each side file, from its start without a hole.
     files: BTreeMap<SnapshotId, u64>,
+    /// The dots of each shard.
+    shards: BTreeMap<ShardId, Dots>,
 }
 
 impl Durable {
@@ -132,6 +135,21 @@ impl Durable {
     /// Whether some side file holds so many bytes from its start.
     pub(crate) fn has_file_of(&self, bytes: u64) -> bool {
         self.files.values().any(|length| *length >= bytes)
+    }
+
+    /// The dots of a shard.
+    pub(crate) fn shard(&self, shard: ShardId) -> Option<&Dots> {
+        self.shards.get(&shard)
+    }
+
+    /// All shards with their dots.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (ShardId, &Dots)> {
+        self.shards.iter().map(|(shard, dots)| (*shard, dots))
+    }
+
+    /// A shard holds these dots.
+    pub(crate) fn set_shard(&mut self, shard: ShardId, dots: Dots) {
+        self.shards.insert(shard, dots);
     }
 
     /// A side file is gone.
@@ -152,6 +170,9 @@ impl Durable {
             }
             Write::Forget { owner: Owner::Group(group) } => {
                 self.groups.remove(group);
+            }
+            Write::Forget { owner: Owner::Shard(shard) } => {
+                self.shards.remove(shard);
             }
             Write::Chunk { snapshot, offset, data } => {
                 let length = self.files.entry(*snapshot).or_default();

@@ -20,13 +20,14 @@ pub enum Kind {
     Delay,
     /// Messages are held while the window lasts, and arrive when it ends.
     Clog,
-    /// `nodes` and the rest do not hear each other.
+    /// `nodes` and the rest do not hear each other; with an `amount` the nodes are a leader and so many others less one.
     Partition,
-    /// `nodes` speak, and the rest do not hear them.
+    /// `nodes` speak, and the rest do not hear them; `amount` as with a partition.
     OneWay,
     /// The links of `nodes` are cut once, and may be made again.
     Reset,
-    /// The process ends; it starts again when the window ends. With an `amount` it ends in the middle of its next sync.
+    /// The process ends; it starts again when the window ends. With an odd `amount` it ends in the middle of
+    /// its next sync; from 2 on it is a leader's.
     Crash,
     /// At a crash the batch under way is lost as a whole, or not.
     UnsyncedLoss,

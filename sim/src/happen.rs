@@ -1,9 +1,10 @@
 //! What happens: links, syncs, requests, faults, lives; everything that is not a node's own tick.
 
 use continuum_core::discovery::{Address, Contact, Source};
-use continuum_core::id::NodeId;
+use continuum_core::id::{GroupId, NodeId};
 use continuum_core::node::api::Outcome;
 use continuum_core::node::{Event, Message, Refusal};
+use continuum_core::raft::Role;
 
 use crate::clock::MS;
 use crate::disk::Fate;
@@ -82,7 +83,8 @@ impl World {
             Happening::Begin { fault } => self.begin_fault(fault),
             Happening::End { fault } => self.end_fault(fault),
             Happening::Crash { node, life } => {
-                if self.processes[node].life == life {
+                let process = &self.processes[node];
+                if process.life == life && process.is_aimed_at {
                     self.crash(node);
                 }
                 Ok(())
@@ -319,6 +321,7 @@ impl World {
         let restarted = self.processes[node].life > 1;
         if restarted {
             self.oracles.restarted(&self.processes[node], node)?;
+            self.processes[node].adopt_shards(self.operator.shards());
         }
         Ok(())
     }
@@ -355,11 +358,12 @@ impl World {
 
     fn begin_fault(&mut self, fault: usize) -> Verdict {
         self.active[fault] = true;
+        self.aim(fault);
         self.refresh();
         let fault = self.plan.faults[fault].clone();
         let struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
         match fault.kind {
-            Kind::Crash if fault.amount > 0 => {
+            Kind::Crash if fault.amount % 2 == 1 => {
                 struck.for_each(|node| self.processes[node].is_aimed_at = true);
             }
             Kind::Crash => struck.for_each(|node| self.crash(node)),
@@ -385,6 +389,31 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Some faults strike whoever leads when they begin.
+    fn aim(&mut self, fault: usize) {
+        let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
+            (Kind::Crash, 2..) => 0,
+            (Kind::Partition | Kind::OneWay, amount @ 1..) => amount as usize - 1,
+            _ => return,
+        };
+        let Some(leader) = self.leader() else { return };
+        let nodes = self.processes.len();
+        let chosen = (0..=others).map(|step| (leader + step) % nodes).collect();
+        self.plan.faults[fault].nodes = chosen;
+    }
+
+    /// Who leads the newest group that has a leader.
+    fn leader(&self) -> Option<usize> {
+        let led = self.processes.iter().enumerate().filter_map(|(number, process)| {
+            let node = process.node.as_ref()?;
+            let leads = |group: &GroupId| {
+                node.raft(*group).is_some_and(|raft| raft.role() == Role::Leader)
+            };
+            Some((node.groups().filter(leads).max()?, number))
+        });
+        led.max().map(|(_, number)| number)
     }
 
     /// Links that are cut at present break when the cut lasts.

@@ -3,7 +3,7 @@
 //!
 //! The operator asks like any client, through requests. It reads replicas directly only to see whether they are equal.
 
-use continuum_core::id::{NamespaceId, SessionId};
+use continuum_core::id::{NamespaceId, SessionId, ShardId};
 use continuum_core::node::api::{
     Change, Edit, Level, Mutation, Namespace, Outcome, Policy, Reason, Request, Session, Strategy,
     Value,
@@ -108,6 +108,14 @@ impl Operator {
         }
     }
 
+    /// All shards of the eventual namespaces.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        let eventual = self.namespaces.iter().filter(|(space, _)| *space != Space::Strong);
+        eventual.flat_map(|(_, namespace)| {
+            (0..self.slots).map(|slot| ShardId { namespace: *namespace, slot })
+        })
+    }
+
     /// The answer to a setup request.
     pub(crate) fn told(&mut self, outcome: &Outcome) {
         self.waiting = false;
@@ -209,6 +217,9 @@ impl World {
     pub(crate) fn heal(&mut self) {
         if self.operator.healed_at == 0 {
             self.operator.healed_at = self.now;
+            for node in 0..self.processes.len() {
+                self.plan_in(0, Happening::Start { node });
+            }
         }
         if self.operator.stage == Stage::Serve && self.operator.opened {
             self.operator.stage = Stage::Healed;

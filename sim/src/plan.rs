@@ -200,11 +200,12 @@ impl Plan {
             Kind::Clog | Kind::OneWay | Kind::Partition => {
                 fault.for_ms = span(dice, 300, 12_000);
                 fault.nodes = some_of(nodes, dice);
+                fault.amount = if kind == Kind::Clog { 0 } else { dice.below(3) as i64 };
             }
             Kind::Reset => fault.nodes = some_of(nodes, dice),
             Kind::Crash => {
                 fault.for_ms = span(dice, 20, 8_000);
-                fault.amount = dice.below(2) as i64;
+                fault.amount = dice.below(4) as i64;
                 fault.nodes = if dice.chance(150_000) {
                     some_of(nodes, dice)
                 } else {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use continuum_core::config::Config;
 use continuum_core::discovery::Address;
-use continuum_core::id::{Boot, FederationId, Replica, RequestId, Token};
+use continuum_core::id::{Boot, FederationId, Replica, RequestId, ShardId, Token};
 use continuum_core::machine::Machine as _;
 use continuum_core::node::{self, Node, Start};
 use continuum_core::seed::Seed;
@@ -127,6 +127,14 @@ impl Process {
         self.node = Some(node);
         self.due = now;
         Ok(())
+    }
+
+    /// What the shards hold right after a restart is on the disk, synced or spared.
+    pub(crate) fn adopt_shards(&mut self, shards: impl Iterator<Item = ShardId>) {
+        let Some(node) = &self.node else { return };
+        for shard in shards {
+            self.disk.durable.set_shard(shard, node.replicator().held(shard));
+        }
     }
 
     /// Ends the process.

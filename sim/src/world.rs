@@ -14,15 +14,17 @@ use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
 use continuum_core::machine::{Machine as _, Outbox};
 use continuum_core::node::api::{Outcome, Request};
 use continuum_core::node::{Action, Event, Identity, Message, Unverified};
+use continuum_core::replication::Replicator;
+use continuum_core::wal::Write;
 
 use crate::client::{Attempt, Clients, Errand, Manners};
 use crate::clock::MS;
 use crate::draw::{Draws, stream};
 use crate::fault::Tally;
-use crate::history::Asked;
+use crate::history::{Asked, Body};
 use crate::network::Network;
 use crate::operator::Operator;
-use crate::oracle::{Broken, Oracles, Roster, Step, Verdict, bounds};
+use crate::oracle::{Broken, Oracles, Roster, Step, Verdict, bounds, durability, replies};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
 use crate::trace::{Trace, fingerprint, fold};
@@ -310,7 +312,12 @@ impl World {
             }
             Action::Persist { token, write } => {
                 self.trace.action(2, token.seq);
-                self.processes[me].disk.persist(token, write);
+                let process = &mut self.processes[me];
+                if let (Write::Dots { shard, .. }, Some(node)) = (&write, &process.node) {
+                    let held = node.replicator().held(*shard);
+                    process.disk.expect(token, *shard, held);
+                }
+                process.disk.persist(token, write);
             }
             Action::Release { before } => {
                 self.trace.action(3, before.seq);
@@ -318,7 +325,8 @@ impl World {
             }
             Action::Reply { id, outcome } => {
                 self.trace.action(4, fold(id.0, fingerprint(&outcome)));
-                let asker = crate::oracle::replies::check(&mut self.processes[me], id)?;
+                let asker = replies::check(&mut self.processes[me], id)?;
+                self.check_reply(me, asker, &outcome)?;
                 let by = Asked { node: me, life: self.processes[me].life };
                 let latency = self.network.latency(me, me);
                 self.plan_in(latency, Happening::Reply { asker, by, outcome });
@@ -342,6 +350,19 @@ impl World {
             Action::Notify(_) => self.trace.action(9, 0),
         }
         Ok(())
+    }
+
+    /// What a client of an eventual namespace is told is on the disk of who tells it.
+    fn check_reply(&self, me: usize, asker: Asker, outcome: &Outcome) -> Verdict {
+        let Asker::Client(attempt) = asker else { return Ok(()) };
+        let operation = &self.clients.history.operations[attempt.operation];
+        let Body::Write { mutations, .. } = &operation.body else { return Ok(()) };
+        let numbers = &self.operator.namespaces;
+        let Some((_, namespace)) = numbers.iter().find(|(space, _)| *space == operation.space) else {
+            return Ok(());
+        };
+        let shard = Replicator::shard_for(*namespace, self.plan.workload.slots, &mutations[0].key);
+        durability::check_reply(&self.processes[me].disk.durable, shard, outcome)
     }
 
     fn send(

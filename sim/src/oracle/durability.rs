@@ -3,12 +3,12 @@
 //!
 //! The disk keeps what it has synced as a view that grows with each sync, so a promise is looked up, not replayed.
 
-use continuum_core::id::{GroupId, Replica};
+use continuum_core::id::{GroupId, Replica, ShardId};
 use continuum_core::node::api::{Level, Outcome};
 use continuum_core::raft::{self, Promise};
-use continuum_core::replication;
+use continuum_core::replication::{self, Dots};
 
-use super::{Broken, Roster, Step, Verdict};
+use super::{Broken, Verdict};
 use crate::durable::{Durable, LogView};
 
 pub(crate) const NAME: &str = "durability-at-send";
@@ -56,18 +56,32 @@ pub(crate) fn check_raft(
     Err(Broken::new(NAME, what))
 }
 
-/// A replica of a shard sends.
-pub(crate) fn check_replication(step: &Step<'_>, message: &replication::Message) -> Verdict {
-    let _ = (step, message);
-    Ok(())
+/// A replica of a shard sends: the dots that it claims are on its disk.
+pub(crate) fn check_replication(durable: &Durable, message: &replication::Message) -> Verdict {
+    let Some(promise) = message.promise().filter(|promise| !promise.held.is_empty()) else {
+        return Ok(());
+    };
+    let on_disk = durable.shard(promise.shard);
+    if on_disk.is_some_and(|on_disk| promise.held.is_subset(on_disk)) {
+        return Ok(());
+    }
+    let what = format!("{:?} leaves, and the disk holds {on_disk:?}", promise);
+    Err(Broken::new(NAME, what))
 }
 
-/// A client is told that its write is durable.
-pub(crate) fn check_reply(step: &Step<'_>, roster: &Roster, outcome: &Outcome) -> Verdict {
+/// A client is told that its write to a shard is durable here: the dots that it may show others are on the disk.
+pub(crate) fn check_reply(durable: &Durable, shard: ShardId, outcome: &Outcome) -> Verdict {
     let Outcome::Committed { level, receipt } = outcome else { return Ok(()) };
     let Some(context) = receipt.context.as_ref().filter(|_| *level >= Level::Durable) else {
         return Ok(());
     };
-    let _ = (step, roster, context);
-    Ok(())
+    let nothing = Dots::default();
+    let on_disk = durable.shard(shard).unwrap_or(&nothing);
+    match context.dots.iter().find(|dot| !on_disk.contains(dot)) {
+        None => Ok(()),
+        Some(dot) => {
+            let what = format!("a client is told of {dot:?}, and the disk holds {on_disk:?}");
+            Err(Broken::new(NAME, what))
+        }
+    }
 }

@@ -122,9 +122,6 @@ impl Oracles {
                 Action::Persist { write, .. } => self.observe_write(step, write)?,
                 Action::Send { to, message, .. } => self.observe_send(step, *to, message)?,
                 Action::Notify(notice) => self.observe_notice(step, notice)?,
-                Action::Reply { outcome, .. } => {
-                    durability::check_reply(step, &self.roster, outcome)?;
-                }
                 _ => {}
             }
         }
@@ -168,9 +165,8 @@ impl Oracles {
                 durability::check_raft(durable, me, receiver, *group, message)?;
                 election::check_message(self.ledger.group_mut(*group), step.me, message)
             }
-            Message::Replication(message) => durability::check_replication(step, message),
-            Message::Answer { outcome, .. } => {
-                durability::check_reply(step, &self.roster, outcome)
+            Message::Replication(message) => {
+                durability::check_replication(&step.processes[step.me].disk.durable, message)
             }
             _ => Ok(()),
         }
@@ -236,6 +232,6 @@ impl Oracles {
             recovery::check(&process.disk.durable, group, &watched.view)?;
             recovery::check_known(self.ledger.group_mut(group), raft)?;
         }
-        Ok(())
+        recovery::check_shards(&process.disk.durable, node)
     }
 }

@@ -2,6 +2,7 @@
 //! may be there in addition, as a prefix of the writes (Raft, Figure 2: persistent state).
 
 use continuum_core::id::GroupId;
+use continuum_core::node::Node;
 use continuum_core::raft::Raft;
 
 use super::ledger::GroupLedger;
@@ -25,6 +26,18 @@ pub(crate) fn check(durable: &Durable, group: GroupId, restored: &LogView) -> Ve
         None => Ok(()),
         Some(what) => Err(Broken::new(NAME, format!("group {group}: the disk held {what}"))),
     }
+}
+
+/// Every dot that was durable is held again.
+pub(crate) fn check_shards(durable: &Durable, node: &Node) -> Verdict {
+    for (shard, dots) in durable.shards() {
+        if !node.replicator().holds(shard, dots) {
+            let found = node.replicator().context(shard);
+            let what = format!("{shard:?}: the disk held {dots:?}, and the node has {found:?}");
+            return Err(Broken::new(NAME, what));
+        }
+    }
+    Ok(())
 }
 
 /// Every entry that it holds is one that some log held.
