@@ -45,11 +45,7 @@ impl Campaign {
     /// # Errors
     ///
     /// A worker that could not be started or that ended early, and why.
-    pub fn run(
-        &self,
-        seeds: Range<u64>,
-        each: impl FnMut(Record) + Send,
-    ) -> Result<(), String> {
+    pub fn run(&self, seeds: Range<u64>, each: impl FnMut(Record) + Send) -> Result<(), String> {
         let next = AtomicU64::new(seeds.start);
         // Seeds from here on are of no interest.
         let stop = AtomicU64::new(seeds.end);

@@ -137,8 +137,7 @@ impl Clients {
             ended: Ended::Open,
             answered: None,
         });
-        client.current =
-            Some(Current { operation, request, attempts: 0, open: 0, tainted: false });
+        client.current = Some(Current { operation, request, attempts: 0, open: 0, tainted: false });
         let mut misbehaved = Misbehaved::default();
         self.attempt(number, errands);
         let client = &mut self.clients[number];
@@ -252,8 +251,7 @@ impl Clients {
         let attempt =
             Attempt { client: number, operation: current.operation, number: current.attempts };
         let away = current.attempts > 1 || client.dice.chance(200_000);
-        let node =
-            if away { client.dice.below(self.nodes as u64) as usize } else { client.home };
+        let node = if away { client.dice.below(self.nodes as u64) as usize } else { client.home };
         errands.push(Errand::Ask { attempt, node, request: current.request.clone() });
         errands.push(Errand::Timeout { attempt, after_ns: self.workload.timeout_ms * MS });
     }
@@ -391,9 +389,7 @@ impl Client {
                 None => return Body::Read(self.query(kind, key)),
             },
             "s" => (Bytes::new(), Change::Add(self.member()), None),
-            "c" => {
-                (Bytes::new(), Change::Count(self.dice.between(0, 1_000) as i64 - 300), None)
-            }
+            "c" => (Bytes::new(), Change::Count(self.dice.between(0, 1_000) as i64 - 300), None),
             _ => self.edit_record(value),
         };
         let context = match change {
@@ -453,10 +449,7 @@ impl Client {
                     self.registers.remove(&key);
                 }
             }
-            (
-                Body::Read(Query::Get { key, .. }),
-                Outcome::Value(Value::Register(register)),
-            ) => {
+            (Body::Read(Query::Get { key, .. }), Outcome::Value(Value::Register(register))) => {
                 if space == Space::Strong {
                     self.registers.insert(key.clone(), register.clone());
                 } else {

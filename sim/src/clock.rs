@@ -51,7 +51,11 @@ impl Clock {
             return self.since.saturating_add(ahead);
         }
         let virtually = (ahead as u128 * MILLION as u128).div_ceil(self.rate as u128);
-        if virtually > u64::MAX as u128 { u64::MAX } else { self.since.saturating_add(virtually as u64) }
+        if virtually > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            self.since.saturating_add(virtually as u64)
+        }
     }
 
     /// From virtual time `at` on the monotonic clock runs `ppm` too fast, or too slow when negative.
@@ -90,7 +94,10 @@ mod tests {
             for deadline in [1_772, 2_000, 999_999, 123_456_789] {
                 let at = clock.when(Instant(deadline));
                 assert!(clock.now(at).mono >= Instant(deadline), "{ppm} {deadline}");
-                assert!(at <= 777 || clock.now(at - 1).mono < Instant(deadline), "{ppm} {deadline}");
+                assert!(
+                    at <= 777 || clock.now(at - 1).mono < Instant(deadline),
+                    "{ppm} {deadline}"
+                );
             }
         }
     }

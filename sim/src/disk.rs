@@ -17,6 +17,7 @@ use crate::durable::Durable;
 
 /// What a disk writes as a whole or not at all.
 const SECTOR_BYTES: usize = 512;
+const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
 /// Zeros that recovery finds behind the last byte ever written to a segment: it reads no further into a file that is
 /// preallocated in full.
 const TAIL_BYTES: usize = 8192;
@@ -278,7 +279,8 @@ impl Disk {
             Fate::Lost => vec![self.draws.chance(name, 0, 500_000); sectors],
             Fate::Torn => {
                 // Half of all tears keep nearly all or nearly nothing: those are the ones that look whole or absent.
-                let share = [20_000, 500_000, 500_000, 980_000][self.draws.below(name, 1, 4) as usize];
+                let share =
+                    [20_000, 500_000, 500_000, 980_000][self.draws.below(name, 1, 4) as usize];
                 (0..sectors as u64).map(|k| self.draws.chance(name, 2 + k, share)).collect()
             }
         }
@@ -303,7 +305,7 @@ impl Segment {
         }
         for (at, sector) in data.chunks(SECTOR_BYTES).enumerate().filter(|(at, _)| survives(*at)) {
             let place = &mut self.places[first + at];
-            if sector.iter().all(|byte| *byte == 0) {
+            if *sector == ZEROS[..sector.len()] {
                 *place = 0;
                 continue;
             }
@@ -362,8 +364,10 @@ mod tests {
             let data = [byte; SECTOR_BYTES];
             segment.write(sector * SECTOR_BYTES, &data, |_| true);
             expected[sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES].fill(byte);
-            assert_eq!(segment.read()[..(segment.places.len() * SECTOR_BYTES)],
-                expected[..segment.places.len() * SECTOR_BYTES]);
+            assert_eq!(
+                segment.read()[..(segment.places.len() * SECTOR_BYTES)],
+                expected[..segment.places.len() * SECTOR_BYTES]
+            );
         }
         segment.write(0, &[5; 3 * SECTOR_BYTES], |at| at == 2);
         assert_eq!(segment.read()[2 * SECTOR_BYTES], 5);
@@ -374,7 +378,8 @@ mod tests {
     fn a_crash_recovers_what_was_synced_and_a_prefix_of_the_rest() {
         for (fate, seed) in [(Fate::Kept, 1), (Fate::Lost, 2), (Fate::Torn, 3), (Fate::Torn, 4)] {
             let mut disk = Disk::new(0, Draws::new(seed), Header::default());
-            let write = |seq: u64| (Token { lane: 0, seq }, Write::Contacts { contacts: Vec::new() });
+            let write =
+                |seq: u64| (Token { lane: 0, seq }, Write::Contacts { contacts: Vec::new() });
             let (token, first) = write(1);
             disk.persist(token, first);
             assert_eq!(disk.begin(0, 100), Some(100));

@@ -408,9 +408,8 @@ impl World {
     fn leader(&self) -> Option<usize> {
         let led = self.processes.iter().enumerate().filter_map(|(number, process)| {
             let node = process.node.as_ref()?;
-            let leads = |group: &GroupId| {
-                node.raft(*group).is_some_and(|raft| raft.role() == Role::Leader)
-            };
+            let leads =
+                |group: &GroupId| node.raft(*group).is_some_and(|raft| raft.role() == Role::Leader);
             Some((node.groups().filter(leads).max()?, number))
         });
         led.max().map(|(_, number)| number)
@@ -420,7 +419,9 @@ impl World {
     fn watch_cuts(&mut self) {
         for a in 0..self.processes.len() {
             for b in a + 1..self.processes.len() {
-                if let Some(epoch) = self.network.epoch(a, b).filter(|_| !self.network.is_open(a, b)) {
+                if let Some(epoch) =
+                    self.network.epoch(a, b).filter(|_| !self.network.is_open(a, b))
+                {
                     self.plan_in(KEEPALIVE_NS, Happening::Keepalive { from: a, to: b, epoch });
                 }
             }
@@ -446,14 +447,16 @@ impl World {
     /// Whether a fault of this kind strikes this node at present.
     fn is_active(&self, kind: Kind, node: usize) -> bool {
         let faults = self.plan.faults.iter().zip(&self.active);
-        faults.into_iter().any(|(fault, active)| *active && fault.kind == kind && fault.strikes(node))
+        faults
+            .into_iter()
+            .any(|(fault, active)| *active && fault.kind == kind && fault.strikes(node))
     }
 
     /// Derives what lasts from the faults that last.
     fn refresh(&mut self) {
         let faults = self.plan.faults.iter().zip(&self.active);
         let active = faults.filter(|(_, active)| **active).map(|(fault, _)| fault);
-        self.network.set_weather(active.clone());
+        self.network.set_weather(&active);
         self.manners = crate::client::Manners::default();
         for fault in active.clone() {
             match fault.kind {
@@ -483,9 +486,8 @@ impl World {
     /// Up to how long the syncs of a node are stalled.
     pub(crate) fn stall_ns(&mut self, node: usize) -> u64 {
         let faults = self.plan.faults.iter().zip(&self.active);
-        let stalls = faults.filter(|(fault, active)| {
-            **active && fault.kind == Kind::Stall && fault.strikes(node)
-        });
+        let stalls = faults
+            .filter(|(fault, active)| **active && fault.kind == Kind::Stall && fault.strikes(node));
         let most = stalls.map(|(fault, _)| fault.amount).max().unwrap_or(0);
         if most > 0 {
             self.fired.count(Kind::Stall);

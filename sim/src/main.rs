@@ -38,7 +38,9 @@ fn main() -> ExitCode {
         Command::Swarm { seeds, once, jobs, mutant } => {
             swarm("swarm", seeds, once, jobs.unwrap_or_else(cores), mutant, None)
         }
-        Command::Mutants { machine, jobs } => mutants(machine.as_deref(), jobs.unwrap_or_else(cores)),
+        Command::Mutants { machine, jobs } => {
+            mutants(machine.as_deref(), jobs.unwrap_or_else(cores))
+        }
         Command::Replay { file, once } => replay(&file, once),
         Command::Plan { seed } => plan(seed),
         Command::Bench { plan } => bench(plan.as_deref()),
@@ -83,7 +85,12 @@ fn bar(length: u64, what: &str) -> ProgressBar {
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
-fn campaign(mutant: Option<String>, once: bool, jobs: usize, block: u64) -> Result<Campaign, String> {
+fn campaign(
+    mutant: Option<String>,
+    once: bool,
+    jobs: usize,
+    block: u64,
+) -> Result<Campaign, String> {
     if let Some(name) = mutant.as_deref().filter(|name| !mutant::is_known(name)) {
         return Err(format!("there is no mutant {name}; `sim mutants` lists them"));
     }

@@ -45,8 +45,12 @@ pub fn hunt(
     name: &str,
     mut progress: impl FnMut(u64) + Send,
 ) -> Result<Option<Kill>, String> {
-    let campaign =
-        Campaign { mutant: Some(name.to_owned()), once: true, stop_early: true, ..campaign.clone() };
+    let campaign = Campaign {
+        mutant: Some(name.to_owned()),
+        once: true,
+        stop_early: true,
+        ..campaign.clone()
+    };
     let mut first: Option<Kill> = None;
     campaign.run(0..SEEDS_MAX, |record| {
         progress(1);

@@ -109,7 +109,10 @@ impl Network {
     }
 
     /// Derives what happens in each direction from the faults that last at present.
-    pub(crate) fn set_weather<'a>(&mut self, active: impl Iterator<Item = &'a Fault> + Clone) {
+    pub(crate) fn set_weather<'a, I>(&mut self, active: &I)
+    where
+        I: Iterator<Item = &'a Fault> + Clone,
+    {
         for at in 0..self.ways.len() {
             let (from, to) = (at / self.nodes, at % self.nodes);
             let mut weather = Weather::default();
@@ -330,7 +333,7 @@ mod tests {
     fn a_one_way_cut_cuts_one_way() {
         let mut network = network();
         let mut fired = Tally::default();
-        network.set_weather([fault(Kind::OneWay)].iter());
+        network.set_weather(&[fault(Kind::OneWay)].iter());
         assert_eq!(network.transmit((0, 1), Plane::Bulk, 0, &mut fired), Arrivals::default());
         assert!(network.transmit((1, 0), Plane::Bulk, 0, &mut fired).first.is_some());
         assert!(network.transmit((1, 2), Plane::Bulk, 0, &mut fired).first.is_some());
@@ -343,7 +346,7 @@ mod tests {
         let mut network = network();
         let mut fired = Tally::default();
         let faults = [fault(Kind::Drop), fault(Kind::Duplicate), fault(Kind::Reorder)];
-        network.set_weather(faults.iter());
+        network.set_weather(&faults.iter());
         let mut arrived = Vec::new();
         for now in 0..400 {
             let arrivals = network.transmit((0, 1), Plane::Control, now * 100_000, &mut fired);

@@ -4,6 +4,7 @@
 //! The operator asks like any client, through requests. It reads replicas directly only to see whether they are equal.
 
 use continuum_core::id::{NamespaceId, SessionId, ShardId};
+use continuum_core::node::Node;
 use continuum_core::node::api::{
     Change, Edit, Level, Mutation, Namespace, Outcome, Policy, Reason, Request, Session, Strategy,
     Value,
@@ -272,7 +273,7 @@ impl World {
         let leads = |group| {
             nodes().any(|node| node.raft(group).is_some_and(|raft| raft.role() == Role::Leader))
         };
-        nodes().flat_map(|node| node.groups()).all(leads)
+        nodes().flat_map(Node::groups).all(leads)
     }
 
     /// Asks every node that has not served yet for a strong write.
@@ -324,8 +325,9 @@ impl World {
         let view = |process: &Process| {
             let status = process.node.as_ref()?.status();
             let shards = status.shards.iter();
-            let shards: Vec<_> =
-                shards.map(|shard| (shard.namespace, shard.slot, shard.root, shard.writes)).collect();
+            let shards: Vec<_> = shards
+                .map(|shard| (shard.namespace, shard.slot, shard.root, shard.writes))
+                .collect();
             let groups = status.groups.iter();
             let groups: Vec<_> = groups.map(|group| (group.group, group.applied)).collect();
             status.formed.then_some((shards, groups))

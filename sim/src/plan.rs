@@ -185,8 +185,7 @@ impl Plan {
         let at_ms = self.calm_ms + dice.below(self.fault_ms * 9 / 10);
         let most = self.heal_ms() - at_ms;
         let span = |dice: &mut Dice, low, high| dice.between(low, high).min(most);
-        let mut fault =
-            Fault { kind, at_ms, for_ms: 0, nodes: Vec::new(), rate_ppm: 0, amount: 0 };
+        let mut fault = Fault { kind, at_ms, for_ms: 0, nodes: Vec::new(), rate_ppm: 0, amount: 0 };
         match kind {
             Kind::Drop | Kind::Duplicate => {
                 fault.for_ms = span(dice, 5_000, 60_000);

@@ -10,6 +10,8 @@ use std::sync::Mutex;
 use continuum_core::id::{GroupId, ShardId};
 use continuum_core::node::api::{Query, Row, Value};
 
+use continuum_core::state;
+
 use crate::clock::MS;
 use crate::fault::Tally;
 use crate::history::Space;
@@ -155,9 +157,7 @@ impl World {
             replies::check_end(process)?;
         }
         self.check_states()?;
-        if let Some(ledger) = self.strong_group().and_then(|group| self.oracles.ledger.group(group)) {
-            strong::check(&self.clients.history, ledger)?;
-        }
+        self.check_strong()?;
         for space in [Space::Siblings, Space::Discard] {
             let rows = self.rows_of(0, space)?;
             for node in 1..self.processes.len() {
@@ -171,6 +171,16 @@ impl World {
         Ok(())
     }
 
+    /// What clients were told of the strong namespace, and what is in it now.
+    fn check_strong(&self) -> Verdict {
+        let Some(group) = self.strong_group() else { return Ok(()) };
+        let Some(ledger) = self.oracles.ledger.group(group) else { return Ok(()) };
+        let witness = strong::check(&self.clients.history, ledger)?;
+        let states =
+            self.processes.iter().filter_map(|process| process.node.as_ref()?.state(group));
+        states.into_iter().try_for_each(|state| strong::check_state(&witness, state))
+    }
+
     /// The group of the strong namespace: the only one beside the registry.
     fn strong_group(&self) -> Option<GroupId> {
         let mut groups = self.oracles.ledger.groups().map(|(group, _)| group);
@@ -181,7 +191,7 @@ impl World {
     fn check_states(&self) -> Verdict {
         for (group, _) in self.oracles.ledger.groups() {
             let digest = |node: usize| {
-                self.processes[node].node.as_ref()?.state(group).map(|state| state.digest())
+                self.processes[node].node.as_ref()?.state(group).map(state::Machine::digest)
             };
             let first = digest(0);
             if let Some(node) = (1..self.processes.len()).find(|node| digest(*node) != first) {
@@ -196,7 +206,8 @@ impl World {
     fn rows_of(&self, node: usize, space: Space) -> Result<Vec<Row>, Broken> {
         let failed = |what: String| Broken::new(eventual::CONVERGENCE, what);
         let found = self.operator.namespaces.iter().find(|(known, _)| *known == space);
-        let (_, namespace) = found.ok_or_else(|| failed("the namespace is not there".to_owned()))?;
+        let (_, namespace) =
+            found.ok_or_else(|| failed("the namespace is not there".to_owned()))?;
         let machine = self.processes[node].node.as_ref();
         let replicator =
             machine.ok_or_else(|| failed(format!("node {node} is down")))?.replicator();
@@ -219,5 +230,22 @@ impl World {
             }
         }
         Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_plan_is_one_run() {
+        let plan = Plan::from_seed(1);
+        let first = run(&plan);
+        assert_eq!(first.violation, None);
+        assert!(first.operations >= 200 && first.virtual_ns >= 64_000 * MS);
+        assert_eq!(run(&plan), first);
+        let mut other = plan;
+        other.workload.clients += 1;
+        assert_ne!(run(&other).chain, first.chain);
     }
 }

@@ -35,9 +35,11 @@ impl Trace {
     /// An event reaches a node.
     pub(crate) fn event(&mut self, at: u64, node: usize, tag: u8, fingerprint: u64) {
         self.events += 1;
-        self.buffer.extend_from_slice(&at.to_le_bytes());
-        self.buffer.extend_from_slice(&[0xe0, node as u8, tag]);
-        self.buffer.extend_from_slice(&fingerprint.to_le_bytes());
+        let mut entry = [0xe0; 19];
+        entry[..8].copy_from_slice(&at.to_le_bytes());
+        (entry[9], entry[10]) = (node as u8, tag);
+        entry[11..].copy_from_slice(&fingerprint.to_le_bytes());
+        self.buffer.extend_from_slice(&entry);
         if self.buffer.len() >= BUFFER_BYTES {
             self.flush();
         }
@@ -45,8 +47,9 @@ impl Trace {
 
     /// The node acts.
     pub(crate) fn action(&mut self, tag: u8, fingerprint: u64) {
-        self.buffer.push(tag);
-        self.buffer.extend_from_slice(&fingerprint.to_le_bytes());
+        let mut entry = [tag; 9];
+        entry[1..].copy_from_slice(&fingerprint.to_le_bytes());
+        self.buffer.extend_from_slice(&entry);
     }
 
     /// Whether a link is due.

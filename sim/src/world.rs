@@ -358,7 +358,8 @@ impl World {
         let operation = &self.clients.history.operations[attempt.operation];
         let Body::Write { mutations, .. } = &operation.body else { return Ok(()) };
         let numbers = &self.operator.namespaces;
-        let Some((_, namespace)) = numbers.iter().find(|(space, _)| *space == operation.space) else {
+        let Some((_, namespace)) = numbers.iter().find(|(space, _)| *space == operation.space)
+        else {
             return Ok(());
         };
         let shard = Replicator::shard_for(*namespace, self.plan.workload.slots, &mutations[0].key);

@@ -25,7 +25,8 @@ pub(crate) fn check(watched: &Watched, prev: Index, entries: &[Entry]) -> Verdic
     if changed.is_none() && prev.0 + entries.len() as u64 >= last.0 {
         return Ok(());
     }
-    let what = format!("the leader of term {} replaces its log after {prev}, up to {last}", view.term);
+    let what =
+        format!("the leader of term {} replaces its log after {prev}, up to {last}", view.term);
     Err(Broken::new(NAME, what))
 }
 

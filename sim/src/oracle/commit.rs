@@ -34,7 +34,8 @@ pub(crate) fn check_replaced(
             break;
         }
         if ledger.committed_at(index) != Some(entry.term) {
-            let what = format!("an entry of term {} replaces the committed one at {index}", entry.term);
+            let what =
+                format!("an entry of term {} replaces the committed one at {index}", entry.term);
             return Err(Broken::new(REPLACED, what));
         }
     }
@@ -126,7 +127,8 @@ mod tests {
         ledger.commit_next(Term(1));
         ledger.commit_next(Term(1));
         let watched = Watched { commit: Index(2), ..Watched::default() };
-        let check = |prev, entries: &[Entry]| check_replaced(&watched, &ledger, Index(prev), entries);
+        let check =
+            |prev, entries: &[Entry]| check_replaced(&watched, &ledger, Index(prev), entries);
         assert_eq!(check(2, &[entry(2)]), Ok(()));
         assert_eq!(check(0, &[entry(1), entry(1)]), Ok(()));
         assert!(check(1, &[entry(2)]).is_err());

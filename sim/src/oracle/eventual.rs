@@ -141,7 +141,8 @@ fn same(one: &Deed<'_>, other: &Deed<'_>) -> bool {
 
 /// Whether `other` may have taken `deed`'s place.
 fn could_beat(space: Space, other: &Deed<'_>, deed: &Deed<'_>) -> bool {
-    let returned_before = other.operation.is_told() && other.operation.returned < deed.operation.called;
+    let returned_before =
+        other.operation.is_told() && other.operation.returned < deed.operation.called;
     match (&other.mutation.context, space) {
         // It overwrites what it had seen, and had seen nothing of this.
         (Some(_), Space::Siblings) => other.operation.seen_at >= deed.operation.called,
@@ -154,13 +155,15 @@ fn could_beat(space: Space, other: &Deed<'_>, deed: &Deed<'_>) -> bool {
 
 fn is_after_at_one_node(first: &Deed<'_>, second: &Deed<'_>) -> bool {
     let (one, other) = (first.operation.answered, second.operation.answered);
-    one.is_some() && one.map(|asked| asked.node) == other.map(|asked| asked.node)
+    one.is_some()
+        && one.map(|asked| asked.node) == other.map(|asked| asked.node)
         && !is_strict(&second.mutation.key)
 }
 
 fn check_set(held: &Held, deeds: &[Deed<'_>]) -> Verdict {
     for member in &held.set {
-        let added = |deed: &Deed<'_>| matches!(&deed.edit.change, Change::Add(known) if known == member);
+        let added =
+            |deed: &Deed<'_>| matches!(&deed.edit.change, Change::Add(known) if known == member);
         if !deeds.iter().any(added) {
             return Err(Broken::new(PHANTOM, format!("{member:?} was never added")));
         }
@@ -174,7 +177,8 @@ fn check_set(held: &Held, deeds: &[Deed<'_>]) -> Verdict {
         });
         let mut late = removes.filter(|other| other.operation.seen_at >= deed.operation.called);
         if !held.set.contains(member) && late.next().is_none() {
-            let what = format!("{member:?}, added and removed by nobody who had seen that, is not there");
+            let what =
+                format!("{member:?}, added and removed by nobody who had seen that, is not there");
             return Err(Broken::new(LOST, what));
         }
     }
@@ -283,7 +287,9 @@ mod tests {
     fn planted_counters() {
         let count = |by, ended| write(10, None, Change::Count(by), ended);
         let deeds = || vec![count(5, done()), count(-2, Ended::Unknown), count(7, Ended::Unknown)];
-        for (value, expected) in [(5, None), (3, None), (12, None), (2, Some(LOST)), (13, Some(LOST))] {
+        for (value, expected) in
+            [(5, None), (3, None), (12, None), (2, Some(LOST)), (13, Some(LOST))]
+        {
             assert_eq!(verdict(deeds(), &[row(Content::Counter(value))]), expected, "{value}");
         }
     }

@@ -215,7 +215,13 @@ mod tests {
         bad(&[(0, 1, Read(1)), (2, 3, Wrote(1))]);
         // New, then old again.
         bad(&[(0, 9, Wrote(1)), (1, 2, Read(1)), (3, 4, Read(0))]);
-        bad(&[(0, 9, Wrote(1)), (1, 9, Wrote(2)), (2, 3, Read(1)), (4, 5, Read(2)), (6, 7, Read(1))]);
+        bad(&[
+            (0, 9, Wrote(1)),
+            (1, 9, Wrote(2)),
+            (2, 3, Read(1)),
+            (4, 5, Read(2)),
+            (6, 7, Read(1)),
+        ]);
         // A lost update: both swaps from one state succeed.
         bad(&[(0, 1, Wrote(1)), (2, 9, Swapped(1, 2)), (3, 9, Swapped(1, 3))]);
         // A swap that succeeds from a state long gone.

@@ -20,7 +20,8 @@ pub(crate) fn check(
     entries: &[Entry],
 ) -> Verdict {
     if prev > view.last().index {
-        let what = format!("a hole: entries after {prev} in a log that ends at {}", view.last().index);
+        let what =
+            format!("a hole: entries after {prev} in a log that ends at {}", view.last().index);
         return Err(Broken::new(NAME, what));
     }
     let mut before = view.term_at(prev);

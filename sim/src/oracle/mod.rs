@@ -115,17 +115,25 @@ impl Oracles {
         }
     }
 
-    /// Looks at one step.
+    /// Looks at one step. What was applied comes last: an entry is first committed, and that is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
         for action in step.actions {
             match action {
                 Action::Persist { write, .. } => self.observe_write(step, write)?,
                 Action::Send { to, message, .. } => self.observe_send(step, *to, message)?,
-                Action::Notify(notice) => self.observe_notice(step, notice)?,
+                Action::Notify(Notice::Role { group, term, role, .. }) => {
+                    self.observe_role(step, *group, *term, *role)?;
+                }
                 _ => {}
             }
         }
-        self.observe_progress(step)
+        self.observe_progress(step)?;
+        for action in step.actions {
+            if let Action::Notify(Notice::Applied { group, index }) = action {
+                self.observe_applied(step, *group, *index)?;
+            }
+        }
+        Ok(())
     }
 
     fn observe_write(&mut self, step: &Step<'_>, write: &Write) -> Verdict {
@@ -172,29 +180,25 @@ impl Oracles {
         }
     }
 
-    fn observe_notice(&mut self, step: &Step<'_>, notice: &Notice) -> Verdict {
-        match notice {
-            Notice::Role { group, term, role, .. } => {
-                let watched = self.watched[step.me].entry(*group).or_default();
-                let ledger = self.ledger.group_mut(*group);
-                let begins = *role == Role::Leader && watched.leads != Some(*term);
-                watched.leads = (*role == Role::Leader).then_some(*term);
-                if begins {
-                    election::check_leader(ledger, step.me, *term)?;
-                    completeness::check(&watched.view, ledger, *term)?;
-                }
-            }
-            Notice::Applied { group, index } => {
-                let watched = self.watched[step.me].entry(*group).or_default();
-                let ledger = self.ledger.group_mut(*group);
-                monotone::check_applied(watched.applied, *index)?;
-                state_safety::check_applied(watched, ledger, *index)?;
-                watched.applied = *index;
-                state_safety::check_state(step, ledger, *group, *index)?;
-            }
-            _ => {}
+    fn observe_role(&mut self, step: &Step<'_>, group: GroupId, term: Term, role: Role) -> Verdict {
+        let watched = self.watched[step.me].entry(group).or_default();
+        let ledger = self.ledger.group_mut(group);
+        let begins = role == Role::Leader && watched.leads != Some(term);
+        watched.leads = (role == Role::Leader).then_some(term);
+        if begins {
+            election::check_leader(ledger, step.me, term)?;
+            completeness::check(&watched.view, ledger, term)?;
         }
         Ok(())
+    }
+
+    fn observe_applied(&mut self, step: &Step<'_>, group: GroupId, index: Index) -> Verdict {
+        let watched = self.watched[step.me].entry(group).or_default();
+        let ledger = self.ledger.group_mut(group);
+        monotone::check_applied(watched.applied, index)?;
+        state_safety::check_applied(watched, ledger, index)?;
+        watched.applied = index;
+        state_safety::check_state(step, ledger, group, index)
     }
 
     /// What a group's machine says of itself, against what it said before.

@@ -23,7 +23,8 @@ pub(crate) fn check_applied(watched: &Watched, ledger: &mut GroupLedger, index: 
             None => ledger.commit_next(term),
             Some(known) if known == term => {}
             Some(known) => {
-                let what = format!("applies term {term} at index {at}, where term {known} is committed");
+                let what =
+                    format!("applies term {term} at index {at}, where term {known} is committed");
                 return Err(Broken::new(NAME, what));
             }
         }

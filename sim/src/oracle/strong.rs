@@ -10,7 +10,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use continuum_core::id::Index;
-use continuum_core::node::api::{Change, Expected, Mutation, Outcome, Query, Reason, Register, Value};
+use continuum_core::node::api::{
+    Change, Expected, Mutation, Outcome, Query, Reason, Register, Value,
+};
+
+use continuum_core::state::Machine;
 
 use super::ledger::GroupLedger;
 use super::linear::{self, Call, Seen, Version};
@@ -24,14 +28,32 @@ pub(crate) const SEARCH: &str = "linearizable-search";
 const BUDGET: usize = 400_000;
 
 /// Judges all operations of the strong namespace.
-pub(crate) fn check(history: &History, ledger: &GroupLedger) -> Verdict {
+pub(crate) fn check(history: &History, ledger: &GroupLedger) -> Result<Witness, Broken> {
     let witness = Witness::of(ledger)?;
     let mut placed = Vec::new();
     for operation in history.of(Space::Strong) {
         placed.extend(place(operation, &witness)?);
     }
     check_real_time(&mut placed)?;
-    check_search(history, &witness)
+    check_search(history, &witness)?;
+    Ok(witness)
+}
+
+/// A replica's state is what the log amounts to.
+pub(crate) fn check_state(witness: &Witness, state: &Machine) -> Verdict {
+    for (key, versions) in &witness.keys {
+        let query = Query::Get { key: key.clone(), field: Bytes::new() };
+        let current = versions.current();
+        let expected = (current.map(|(value, _)| value), current.map(|(_, revision)| revision));
+        match state.query(&query) {
+            Ok(Value::Register(found)) if (found.value.as_ref(), found.revision) == expected => {}
+            found => {
+                let what = format!("{key:?} is {found:?}, and the log amounts to {expected:?}");
+                return Err(Broken::new(EXACTLY_ONCE, what));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An operation and the stretches of the log in which it can have taken place.
@@ -139,7 +161,9 @@ fn check_search(history: &History, witness: &Witness) -> Verdict {
     for (key, calls) in &keys {
         let what = match linear::check(calls, BUDGET) {
             linear::Verdict::Linearizable => continue,
-            linear::Verdict::Not => format!("no order explains the {} operations on {key:?}", calls.len()),
+            linear::Verdict::Not => {
+                format!("no order explains the {} operations on {key:?}", calls.len())
+            }
             linear::Verdict::TooHard => {
                 format!("the {} operations on {key:?} are too concurrent to be judged", calls.len())
             }

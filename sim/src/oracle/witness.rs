@@ -43,7 +43,7 @@ pub(crate) struct Versions {
 
 impl Versions {
     /// The value now and its revision.
-    fn current(&self) -> Option<(&Bytes, Index)> {
+    pub(crate) fn current(&self) -> Option<(&Bytes, Index)> {
         let (index, value) = self.versions.last()?;
         value.as_ref().map(|value| (value, *index))
     }
@@ -56,7 +56,8 @@ impl Versions {
         }
         for (at, (from, found)) in self.versions.iter().enumerate() {
             if found.as_ref() == value {
-                stretches.push((from.0, self.versions.get(at + 1).map_or(u64::MAX, |next| next.0.0)));
+                stretches
+                    .push((from.0, self.versions.get(at + 1).map_or(u64::MAX, |next| next.0.0)));
             }
         }
         stretches
@@ -85,7 +86,10 @@ impl Witness {
         for (index, entry) in ledger.committed() {
             let Payload::Command(bytes) = &entry.payload else { continue };
             let command = Command::decode(bytes).map_err(|error| {
-                Broken::new(EXACTLY_ONCE, format!("the command at {index} does not decode: {error}"))
+                Broken::new(
+                    EXACTLY_ONCE,
+                    format!("the command at {index} does not decode: {error}"),
+                )
             })?;
             witness.apply(index, &command)?;
         }
@@ -93,7 +97,11 @@ impl Witness {
     }
 
     /// What became of an operation: by its session, or by its first value.
-    pub(crate) fn effect(&self, session: Option<Session>, mutations: &[Mutation]) -> Option<Effect> {
+    pub(crate) fn effect(
+        &self,
+        session: Option<Session>,
+        mutations: &[Mutation],
+    ) -> Option<Effect> {
         match session {
             Some(session) => self.by_session.get(&session).copied(),
             None => self.by_value.get(value_of(mutations.first()?)?).copied(),
