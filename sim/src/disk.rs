@@ -60,6 +60,8 @@ pub(crate) struct Disk {
     header: Header,
     writer: LogWriter,
     segments: BTreeMap<u64, Segment>,
+    /// Where the last batch begins.
+    last: (u64, usize),
     files: BTreeMap<SnapshotId, SideFile>,
     queue: Vec<(Token, Write)>,
     /// What a shard holds once a write is durable, oldest write first.
@@ -88,6 +90,7 @@ impl Disk {
             header,
             writer: LogWriter::new(header),
             segments: BTreeMap::new(),
+            last: (0, 0),
             files: BTreeMap::new(),
             queue: Vec::new(),
             shards: VecDeque::new(),
@@ -261,8 +264,51 @@ impl Disk {
         }))
     }
 
+    /// Changes a byte of a copy of the log, before its last batch, and reads that. Returns whether recovery noticed; a
+    /// byte between batches may make no difference.
+    ///
+    /// # Errors
+    ///
+    /// The damaged log was read as if it were sound, and other writes came out.
+    pub(crate) fn probe_rot(&self, sound: &[(Token, Write)]) -> Result<bool, String> {
+        let name = stream("disk.rot", self.node);
+        let (last_segment, last_offset) = self.last;
+        let candidates: Vec<(u64, usize)> = self
+            .segments
+            .iter()
+            .flat_map(|(id, segment)| segment.used().map(move |offset| (*id, offset)))
+            .filter(|at| *at < (last_segment, last_offset))
+            .collect();
+        if candidates.is_empty() {
+            return Ok(false);
+        }
+        let chosen = self.draws.below(name, self.crashes * 2, candidates.len() as u64) as usize;
+        let (id, sector) = candidates[chosen];
+        let bits = self.draws.bits(name, self.crashes * 2 + 1);
+        let at = sector + bits as usize % SECTOR_BYTES;
+        let segments = self.segments.iter().map(|(known, segment)| {
+            let mut bytes = segment.read();
+            if *known == id {
+                let mut damaged = bytes.to_vec();
+                damaged[at] ^= 1 << (bits >> 32 & 7);
+                bytes = damaged.into();
+            }
+            (*known, bytes)
+        });
+        match wal::recover(segments.collect()) {
+            Err(_) => Ok(true),
+            Ok(recovered) if recovered.writes == sound => Ok(false),
+            Ok(recovered) => Err(format!(
+                "byte {at} of segment {id} was changed, and the log was read as sound: {} writes instead of {}",
+                recovered.writes.len(),
+                sound.len()
+            )),
+        }
+    }
+
     /// The segment of a batch, made anew when the batch opens it.
     fn open(&mut self, batch: &Batch) -> &mut Segment {
+        self.last = (batch.segment, batch.offset as usize);
         let segment = self.segments.entry(batch.segment).or_default();
         if batch.opens_segment {
             *segment = Segment::default();
@@ -318,6 +364,12 @@ impl Segment {
             sector_now.fill(0);
             sector_now[..sector.len()].copy_from_slice(sector);
         }
+    }
+
+    /// Where the sectors that are not zeros begin.
+    fn used(&self) -> impl Iterator<Item = usize> + '_ {
+        let places = self.places.iter().enumerate();
+        places.filter(|(_, place)| **place > 0).map(|(at, _)| at * SECTOR_BYTES)
     }
 
     /// All bytes up to the last ever written, and some zeros behind.

@@ -33,6 +33,9 @@ pub enum Kind {
     UnsyncedLoss,
     /// At a crash each 512-byte sector of the batch under way is lost, or not.
     TornWrite,
+    /// At a restart a byte in the middle of the log is found changed: recovery must not take the log for sound. Then the
+    /// byte is put right, so that no plan breaks more disks than a federation can lose.
+    Rot,
     /// Syncs take up to `amount` ms.
     Stall,
     /// The wall clock is off by `amount` ms while the window lasts.
@@ -51,7 +54,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -63,6 +66,7 @@ impl Kind {
         Self::Crash,
         Self::UnsyncedLoss,
         Self::TornWrite,
+        Self::Rot,
         Self::Stall,
         Self::Skew,
         Self::Drift,
@@ -87,6 +91,7 @@ impl Kind {
             Self::Crash => "crash",
             Self::UnsyncedLoss => "unsynced-loss",
             Self::TornWrite => "torn-write",
+            Self::Rot => "rot",
             Self::Stall => "stall",
             Self::Skew => "skew",
             Self::Drift => "drift",

@@ -317,7 +317,10 @@ impl World {
         if self.processes[node].is_up() {
             return Ok(());
         }
-        self.processes[node].start(self.now)?;
+        let rots = self.is_active(Kind::Rot, node);
+        if self.processes[node].start(self.now, rots)? {
+            self.fired.count(Kind::Rot);
+        }
         let restarted = self.processes[node].life > 1;
         if restarted {
             self.oracles.restarted(&self.processes[node], node)?;

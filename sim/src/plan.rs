@@ -211,7 +211,7 @@ impl Plan {
                     vec![dice.below(nodes as u64) as usize]
                 };
             }
-            Kind::UnsyncedLoss | Kind::TornWrite => {
+            Kind::UnsyncedLoss | Kind::TornWrite | Kind::Rot => {
                 fault.for_ms = span(dice, 20_000, 75_000);
             }
             Kind::Stall => {

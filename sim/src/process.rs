@@ -100,11 +100,16 @@ impl Process {
         self.node.is_some()
     }
 
-    /// Starts the process from what the disk holds.
-    pub(crate) fn start(&mut self, now: u64) -> Result<(), Broken> {
+    /// Starts the process from what the disk holds. Returns whether recovery noticed a byte that `rots`.
+    pub(crate) fn start(&mut self, now: u64, rots: bool) -> Result<bool, Broken> {
         let found = self.disk.recover().map_err(|error| {
             Broken::new(recovery::NAME, format!("the log does not recover: {error}"))
         })?;
+        let mut noticed = false;
+        if let Some(found) = found.as_ref().filter(|_| rots) {
+            let probed = self.disk.probe_rot(&found.writes);
+            noticed = probed.map_err(|what| Broken::new(recovery::NAME, what))?;
+        }
         let Found { writes, snapshots } =
             found.unwrap_or(Found { writes: Vec::new(), snapshots: BTreeMap::new() });
         self.life += 1;
@@ -126,7 +131,7 @@ impl Process {
         })?;
         self.node = Some(node);
         self.due = now;
-        Ok(())
+        Ok(noticed)
     }
 
     /// What the shards hold right after a restart is on the disk, synced or spared.
