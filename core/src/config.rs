@@ -268,7 +268,7 @@ impl Config {
             (self.coordinator.rise > 0, "coordinator.rise", "above 0"),
             (self.coordinator.report_ms > 0, "coordinator.report_ms", "above 0"),
             (self.node.request_timeout_ms > 0, "node.request_timeout_ms", "above 0"),
-            (self.node.checkpoint_bytes >= 1 << 20, "node.checkpoint_bytes", "at least 1 MiB"),
+            (self.node.checkpoint_bytes >= 64 << 10, "node.checkpoint_bytes", "at least 64 KiB"),
             (self.node.memory_bytes_max >= 1 << 20, "node.memory_bytes_max", "at least 1 MiB"),
         ];
         match checks.into_iter().find(|(holds, _, _)| !holds) {

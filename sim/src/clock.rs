@@ -1,0 +1,126 @@
+//! A node's clocks as functions of virtual time: a monotonic one with a rate, a wall clock with an offset.
+//!
+//! Virtual time itself is nanoseconds since the start of the run; no real clock is read anywhere.
+
+use continuum_core::machine::Now;
+use continuum_core::time::{Instant, WallTime};
+
+/// Virtual nanoseconds of one millisecond.
+pub(crate) const MS: u64 = 1_000_000;
+/// What the wall clock shows at the start of a run, in milliseconds since the epoch.
+const EPOCH_MS: i64 = 1_800_000_000_000;
+const MILLION: u64 = 1_000_000;
+
+/// The clocks of one node.
+#[derive(Clone, Debug)]
+pub(crate) struct Clock {
+    /// The virtual time at which the rate last changed, and what the monotonic clock showed then.
+    since: u64,
+    mono: u64,
+    /// Monotonic nanoseconds per million virtual ones.
+    rate: u64,
+    /// What the wall clock is off by, in milliseconds: for good, and for now.
+    jumped: i64,
+    skew: i64,
+}
+
+impl Clock {
+    /// A machine that booted at virtual time `at` and is `mono` nanoseconds past its own boot.
+    pub(crate) const fn new(at: u64, mono: u64) -> Self {
+        Self { since: at, mono, rate: MILLION, jumped: 0, skew: 0 }
+    }
+
+    /// What both clocks show at virtual time `at`.
+    pub(crate) fn now(&self, at: u64) -> Now {
+        let wall = EPOCH_MS + (at / MS) as i64 + self.jumped + self.skew;
+        Now { mono: Instant(self.mono_at(at)), wall: WallTime(wall.max(0) as u64) }
+    }
+
+    const fn mono_at(&self, at: u64) -> u64 {
+        let passed = at.saturating_sub(self.since);
+        if self.rate == MILLION {
+            return self.mono + passed;
+        }
+        self.mono + (passed as u128 * self.rate as u128 / MILLION as u128) as u64
+    }
+
+    /// The first virtual time at which the monotonic clock shows `deadline` or later.
+    pub(crate) const fn when(&self, deadline: Instant) -> u64 {
+        let ahead = deadline.0.saturating_sub(self.mono);
+        if self.rate == MILLION {
+            return self.since.saturating_add(ahead);
+        }
+        let virtually = (ahead as u128 * MILLION as u128).div_ceil(self.rate as u128);
+        if virtually > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            self.since.saturating_add(virtually as u64)
+        }
+    }
+
+    /// From virtual time `at` on the monotonic clock runs `ppm` too fast, or too slow when negative.
+    pub(crate) fn set_drift(&mut self, at: u64, ppm: i64) {
+        self.mono = self.mono_at(at);
+        self.since = at;
+        self.rate = MILLION.saturating_add_signed(ppm.max(-900_000));
+    }
+
+    /// Sets the passing offset of the wall clock.
+    pub(crate) const fn set_skew(&mut self, ms: i64) {
+        self.skew = ms;
+    }
+
+    /// Moves the wall clock for good.
+    pub(crate) const fn jump(&mut self, ms: i64) {
+        self.jumped += ms;
+    }
+
+    /// The machine was switched off and on: monotonic time begins anew, the wall clock does not.
+    pub(crate) const fn reboot(&mut self, at: u64, mono: u64) {
+        self.since = at;
+        self.mono = mono;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_reached_when_it_says_and_not_before() {
+        for ppm in [-100_000, -37, 0, 41, 99_999] {
+            let mut clock = Clock::new(5, 1_000);
+            clock.set_drift(777, ppm);
+            for deadline in [1_772, 2_000, 999_999, 123_456_789] {
+                let at = clock.when(Instant(deadline));
+                assert!(clock.now(at).mono >= Instant(deadline), "{ppm} {deadline}");
+                assert!(
+                    at <= 777 || clock.now(at - 1).mono < Instant(deadline),
+                    "{ppm} {deadline}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn drift_never_turns_monotonic_time_back() {
+        let mut clock = Clock::new(0, 0);
+        let mut last = Instant::ZERO;
+        for (at, ppm) in [(10, 50_000), (2_000, -100_000), (9_999, 0), (20_000, 1)] {
+            clock.set_drift(at, ppm);
+            assert!(clock.now(at).mono >= last);
+            last = clock.now(at + 5).mono;
+        }
+    }
+
+    #[test]
+    fn the_wall_clock_jumps_and_skews_alone() {
+        let mut clock = Clock::new(0, 0);
+        let before = clock.now(5 * MS);
+        clock.jump(-3_000);
+        clock.set_skew(1_000);
+        let after = clock.now(5 * MS);
+        assert_eq!(before.mono, after.mono);
+        assert_eq!(before.wall.0 - 2_000, after.wall.0);
+    }
+}

@@ -1,0 +1,242 @@
+//! What a sequence of writes amounts to: hard states, logs as terms, side files.
+//!
+//! One such view follows the writes that a node has issued, another those that its disk has synced; the oracles compare
+//! the two with what is said and with what is recovered. Contents of entries are not here, see `oracle/ledger.rs`.
+
+use std::collections::BTreeMap;
+
+use continuum_core::id::{GroupId, Index, Owner, Replica, ShardId, Term};
+use continuum_core::raft::{Entry, Position};
+use continuum_core::replication::Dots;
+use continuum_core::wal::{SnapshotId, Write};
+
+/// One group's hard state and log, as terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogView {
+    pub(crate) term: Term,
+    pub(crate) vote: Option<Replica>,
+    /// The last entry that the newest snapshot contains.
+    pub(crate) base: Position,
+    /// The index of the first of `terms`; 0 while nothing is known.
+    first: u64,
+    terms: Vec<Term>,
+}
+
+impl LogView {
+    /// The term of the entry at `index`, if it is here.
+    pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
+        if index == self.base.index {
+            return Some(self.base.term);
+        }
+        let place = index.0.checked_sub(self.first)?;
+        if self.first == 0 { None } else { self.terms.get(place as usize).copied() }
+    }
+
+    /// The last entry.
+    pub(crate) fn last(&self) -> Position {
+        match self.terms.last() {
+            Some(term) if self.last_index() >= self.base.index.0 => {
+                Position { term: *term, index: Index(self.last_index()) }
+            }
+            _ => self.base,
+        }
+    }
+
+    const fn last_index(&self) -> u64 {
+        self.first + self.terms.len() as u64 - 1
+    }
+
+    /// Whether the entry, and with it all before it, is in the log or in the snapshot.
+    pub(crate) fn holds(&self, position: Position) -> bool {
+        position.index < self.base.index || self.term_at(position.index) == Some(position.term)
+    }
+
+    /// Whatever followed `prev` is gone, and these entries are there.
+    pub(crate) fn append(&mut self, prev: Index, entries: &[Entry]) {
+        let kept = (prev.0 + 1).checked_sub(self.first).filter(|_| self.first > 0);
+        match kept {
+            Some(kept) if kept <= self.terms.len() as u64 => self.terms.truncate(kept as usize),
+            _ => {
+                self.terms.clear();
+                self.first = prev.0 + 1;
+            }
+        }
+        self.terms.extend(entries.iter().map(|entry| entry.term));
+    }
+
+    /// A snapshot contains all up to `position`; a log that differs there is gone.
+    pub(crate) fn install(&mut self, position: Position) {
+        if position.index <= self.base.index {
+            return;
+        }
+        if self.term_at(position.index) != Some(position.term) {
+            self.terms.clear();
+            self.first = position.index.0 + 1;
+        }
+        self.base = position;
+    }
+
+    /// The log from what a machine holds after a restart.
+    pub(crate) fn restored(
+        (term, vote): (Term, Option<Replica>),
+        base: Position,
+        first: Index,
+        terms: Vec<Term>,
+    ) -> Self {
+        Self { term, vote, base, first: first.0, terms }
+    }
+
+    /// The first difference to another view of the same group, where both know something.
+    pub(crate) fn difference(&self, other: &Self) -> Option<String> {
+        if (self.term, self.vote) != (other.term, other.vote) {
+            return Some(format!(
+                "term {} vote {:?} against term {} vote {:?}",
+                self.term, self.vote, other.term, other.vote
+            ));
+        }
+        if self.base != other.base || self.last() != other.last() {
+            return Some(format!(
+                "base {:?} last {:?} against base {:?} last {:?}",
+                self.base,
+                self.last(),
+                other.base,
+                other.last()
+            ));
+        }
+        let from = self.base.index.0 + 1;
+        (from..=self.last().index.0)
+            .map(Index)
+            .find(|index| self.term_at(*index) != other.term_at(*index))
+            .map(|index| format!("other terms at index {index}"))
+    }
+}
+
+/// All that a node's writes amount to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Durable {
+    groups: BTreeMap<GroupId, LogView>,
+    /// Bytes of each side file, from its start without a hole.
+    files: BTreeMap<SnapshotId, u64>,
+    /// The dots of each shard.
+    shards: BTreeMap<ShardId, Dots>,
+}
+
+impl Durable {
+    /// One group.
+    pub(crate) fn group(&self, group: GroupId) -> Option<&LogView> {
+        self.groups.get(&group)
+    }
+
+    /// One group, made when it is new.
+    pub(crate) fn group_mut(&mut self, group: GroupId) -> &mut LogView {
+        self.groups.entry(group).or_default()
+    }
+
+    /// Whether some side file holds so many bytes from its start.
+    pub(crate) fn has_file_of(&self, bytes: u64) -> bool {
+        self.files.values().any(|length| *length >= bytes)
+    }
+
+    /// The dots of a shard.
+    pub(crate) fn shard(&self, shard: ShardId) -> Option<&Dots> {
+        self.shards.get(&shard)
+    }
+
+    /// All shards with their dots.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (ShardId, &Dots)> {
+        self.shards.iter().map(|(shard, dots)| (*shard, dots))
+    }
+
+    /// A shard holds these dots.
+    pub(crate) fn set_shard(&mut self, shard: ShardId, dots: Dots) {
+        self.shards.insert(shard, dots);
+    }
+
+    /// A side file is gone.
+    pub(crate) fn forget_file(&mut self, snapshot: SnapshotId) {
+        self.files.remove(&snapshot);
+    }
+
+    /// Adds one write.
+    pub(crate) fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Hard { group, term, vote } => {
+                let view = self.group_mut(*group);
+                (view.term, view.vote) = (*term, *vote);
+            }
+            Write::Append { group, prev, entries } => self.group_mut(*group).append(*prev, entries),
+            Write::Snapshot { owner: Owner::Group(group), position, .. } => {
+                self.group_mut(*group).install(*position);
+            }
+            Write::Forget { owner: Owner::Group(group) } => {
+                self.groups.remove(group);
+            }
+            Write::Forget { owner: Owner::Shard(shard) } => {
+                self.shards.remove(shard);
+            }
+            Write::Chunk { snapshot, offset, data } => {
+                let length = self.files.entry(*snapshot).or_default();
+                if *offset == 0 {
+                    *length = data.len() as u64;
+                } else if *offset <= *length {
+                    *length = (*length).max(offset + data.len() as u64);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::raft::Payload;
+
+    use super::*;
+
+    fn entries(terms: &[u64]) -> Vec<Entry> {
+        let entry = |term: &u64| Entry { term: Term(*term), time_ms: 0, payload: Payload::Noop };
+        terms.iter().map(entry).collect()
+    }
+
+    const fn position(term: u64, index: u64) -> Position {
+        Position { term: Term(term), index: Index(index) }
+    }
+
+    #[test]
+    fn an_append_replaces_what_followed() {
+        let mut view = LogView::default();
+        view.append(Index(0), &entries(&[1, 1, 1]));
+        view.append(Index(1), &entries(&[2]));
+        assert_eq!(view.last(), position(2, 2));
+        assert_eq!(view.term_at(Index(1)), Some(Term(1)));
+        assert_eq!(view.term_at(Index(3)), None);
+        assert!(view.holds(position(0, 0)) && !view.holds(position(1, 2)));
+    }
+
+    #[test]
+    fn a_snapshot_keeps_a_log_that_agrees_and_no_other() {
+        let mut agrees = LogView::default();
+        agrees.append(Index(0), &entries(&[1, 1, 2]));
+        let mut differs = agrees.clone();
+        agrees.install(position(1, 2));
+        assert_eq!((agrees.base, agrees.last()), (position(1, 2), position(2, 3)));
+        assert!(agrees.holds(position(1, 1)));
+        differs.install(position(3, 3));
+        assert_eq!(differs.last(), position(3, 3));
+        assert_eq!(differs.term_at(Index(2)), None);
+    }
+
+    #[test]
+    fn a_log_read_from_its_middle_is_the_same_log() {
+        let mut whole = LogView::default();
+        whole.append(Index(0), &entries(&[1, 1]));
+        whole.append(Index(2), &entries(&[1, 2]));
+        whole.install(position(1, 3));
+        let mut rest = LogView::default();
+        rest.append(Index(2), &entries(&[1, 2]));
+        rest.install(position(1, 3));
+        assert_eq!(whole.difference(&rest), None);
+        rest.append(Index(3), &entries(&[3]));
+        assert!(whole.difference(&rest).is_some());
+    }
+}

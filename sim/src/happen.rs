@@ -1,0 +1,500 @@
+//! What happens: links, syncs, requests, faults, lives; everything that is not a node's own tick.
+
+use continuum_core::discovery::{Address, Contact, Source};
+use continuum_core::id::{GroupId, NodeId};
+use continuum_core::node::api::Outcome;
+use continuum_core::node::{Event, Message, Refusal};
+use continuum_core::raft::Role;
+
+use crate::clock::MS;
+use crate::disk::Fate;
+use crate::draw::stream;
+use crate::fault::Kind;
+use crate::history::Asked;
+use crate::network::{KEEPALIVE_NS, REDIAL_NS};
+use crate::oracle::Verdict;
+use crate::process::{Asker, address_of, number_at};
+use crate::trace::fold;
+use crate::world::{Happening, World};
+
+/// An idle log is sealed after so long.
+const SEAL_NS: u64 = 20 * MS;
+/// The protocol version that all ends speak.
+const PROTOCOL: u16 = 1;
+
+/// What an event is, in the trace.
+mod tag {
+    pub(super) const RECEIVED: u8 = 1;
+    pub(super) const CONNECTED: u8 = 2;
+    pub(super) const UNREACHABLE: u8 = 3;
+    pub(super) const PERSISTED: u8 = 4;
+    pub(super) const REQUESTED: u8 = 5;
+    pub(super) const INFORMED: u8 = 6;
+}
+
+impl World {
+    /// One happening.
+    pub(crate) fn happen(&mut self, happening: Happening) -> Verdict {
+        match happening {
+            Happening::Deliver { from, to, epoch, print, message } => {
+                self.deliver(from, to, epoch, print, message)
+            }
+            Happening::Dial { from, to, life } => self.dial(from, to, life),
+            Happening::LinkUp { from, to, epoch } => self.link_up(from, to, epoch),
+            Happening::LinkLost { node, peer, life } => self.link_lost(node, peer, life),
+            Happening::Keepalive { from, to, epoch } => self.keepalive(from, to, epoch),
+            Happening::Synced { node, life } => self.synced(node, life),
+            Happening::Seal { node, life, syncs } => {
+                self.seal(node, life, syncs);
+                Ok(())
+            }
+            Happening::Inform { node, life, event } => {
+                if self.processes[node].life != life {
+                    return Ok(());
+                }
+                self.step(node, event, tag::INFORMED, 0)
+            }
+            Happening::Request { node, asker, request } => {
+                if !self.processes[node].is_up() {
+                    self.plan_in(MS, Happening::Lost { asker, tainted: false });
+                    return Ok(());
+                }
+                let id = self.processes[node].take_request(asker);
+                self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
+            }
+            Happening::Reply { asker, by, outcome } => {
+                self.reply(asker, by, outcome);
+                Ok(())
+            }
+            Happening::Lost { asker, tainted } => {
+                self.lost(asker, tainted);
+                Ok(())
+            }
+            Happening::Timeout { attempt } => {
+                self.run_errands(|world, errands| {
+                    world.clients.timed_out(attempt, world.now, errands);
+                });
+                Ok(())
+            }
+            Happening::Wake { client } => {
+                self.wake(client);
+                Ok(())
+            }
+            Happening::Begin { fault } => self.begin_fault(fault),
+            Happening::End { fault } => self.end_fault(fault),
+            Happening::Crash { node, life } => {
+                let process = &self.processes[node];
+                if process.life == life && process.is_aimed_at {
+                    self.crash(node);
+                }
+                Ok(())
+            }
+            Happening::Start { node } => self.start(node),
+            Happening::Operate => {
+                self.operate();
+                Ok(())
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        from: usize,
+        to: usize,
+        epoch: u32,
+        print: u64,
+        message: Message,
+    ) -> Verdict {
+        if epoch != 0 && self.network.epoch(from, to) != Some(epoch) {
+            return Ok(());
+        }
+        let from_id = self.oracles.roster.replica(from).node;
+        self.step(to, Event::Received { from: from_id, message }, tag::RECEIVED, print)
+    }
+
+    /// A node wants a link to a peer at an address, or none.
+    pub(crate) fn route(&mut self, me: usize, peer: NodeId, address: Option<&Address>) -> Verdict {
+        let Some(peer) = self.oracles.roster.number(peer).filter(|peer| *peer != me) else {
+            return Ok(());
+        };
+        let wanted = address.is_some_and(|address| number_at(address) == Some(peer));
+        self.network.want(me, peer, wanted);
+        if wanted {
+            self.redial(me, peer, 0);
+        } else if !self.network.is_wanted(me, peer) {
+            self.break_link(me, peer, false);
+        }
+        Ok(())
+    }
+
+    /// Plans the next attempt to make a link, unless one is planned.
+    fn redial(&mut self, me: usize, peer: usize, after: u64) {
+        if self.network.is_missing(me, peer) && self.network.plan_dial(me, peer) {
+            let life = self.processes[me].life;
+            let jitter = self.network.jitter(me, peer, REDIAL_NS / 2);
+            let after = if after == 0 { jitter / 100 } else { after + jitter };
+            self.plan_in(after, Happening::Dial { from: me, to: peer, life });
+        }
+    }
+
+    fn dial(&mut self, me: usize, peer: usize, life: u64) -> Verdict {
+        if self.processes[me].life != life || !self.processes[me].is_up() {
+            return Ok(());
+        }
+        self.network.dial_done(me, peer);
+        if !self.network.is_missing(me, peer) {
+            return Ok(());
+        }
+        if self.processes[peer].is_up() && self.network.is_open(me, peer) {
+            let epoch = self.network.dial(me, peer);
+            let latency = 3 * self.network.latency(me, peer);
+            self.plan_in(latency, Happening::LinkUp { from: me, to: peer, epoch });
+            return Ok(());
+        }
+        self.redial(me, peer, REDIAL_NS);
+        let peer_id = self.oracles.roster.replica(peer).node;
+        self.step(me, Event::Unreachable { peer: peer_id }, tag::UNREACHABLE, peer as u64)
+    }
+
+    fn link_up(&mut self, from: usize, to: usize, epoch: u32) -> Verdict {
+        if !self.network.is_dialling(from, to, epoch) {
+            return Ok(());
+        }
+        let up = self.processes[from].is_up() && self.processes[to].is_up();
+        if !up || !self.network.is_open(from, to) {
+            self.network.go_down(from, to);
+            self.redial(from, to, REDIAL_NS);
+            self.redial(to, from, REDIAL_NS);
+            return Ok(());
+        }
+        self.network.come_up(from, to, self.now);
+        self.connected(to, from)?;
+        self.connected(from, to)
+    }
+
+    fn connected(&mut self, me: usize, peer: usize) -> Verdict {
+        let other = &self.processes[peer];
+        let event = Event::Connected {
+            peer: other.replica.node,
+            store: other.replica.store,
+            boot: other.boot,
+            version: PROTOCOL,
+        };
+        let print = fold(peer as u64, other.boot.count);
+        self.step(me, event, tag::CONNECTED, print)
+    }
+
+    /// Cuts the link of two nodes, if there is one. Each end notices after a while; how long depends on whether the
+    /// other end could still say so.
+    fn break_link(&mut self, a: usize, b: usize, silently: bool) {
+        if self.network.is_down(a, b) {
+            return;
+        }
+        self.network.go_down(a, b);
+        for (node, peer) in [(a, b), (b, a)] {
+            if !self.processes[node].is_up() {
+                continue;
+            }
+            let life = self.processes[node].life;
+            let latency = self.network.latency(peer, node);
+            let after = if silently { KEEPALIVE_NS / 2 + latency } else { latency };
+            self.plan_in(after, Happening::LinkLost { node, peer, life });
+        }
+    }
+
+    fn link_lost(&mut self, me: usize, peer: usize, life: u64) -> Verdict {
+        // A link that was made again in the meantime is not lost.
+        if self.processes[me].life != life || !self.network.is_down(me, peer) {
+            return Ok(());
+        }
+        self.redial(me, peer, REDIAL_NS);
+        let peer_id = self.oracles.roster.replica(peer).node;
+        self.step(me, Event::Unreachable { peer: peer_id }, tag::UNREACHABLE, peer as u64)
+    }
+
+    fn keepalive(&mut self, a: usize, b: usize, epoch: u32) -> Verdict {
+        if self.network.epoch(a, b) == Some(epoch) && !self.network.is_open(a, b) {
+            self.break_link(a, b, false);
+        }
+        Ok(())
+    }
+
+    /// A node closes a link and says why.
+    pub(crate) fn refuse(&mut self, me: usize, peer: NodeId, reason: Refusal) -> Verdict {
+        let Some(peer) = self.oracles.roster.number(peer).filter(|peer| *peer != me) else {
+            return Ok(());
+        };
+        if self.network.epoch(me, peer).is_some() && self.network.is_open(me, peer) {
+            let latency = self.network.latency(me, peer);
+            let message = Message::Refused(reason);
+            let told = Happening::Deliver { from: me, to: peer, epoch: 0, print: 0, message };
+            self.plan_in(latency, told);
+        }
+        self.break_link(me, peer, false);
+        Ok(())
+    }
+
+    /// A source names who listens where.
+    pub(crate) fn resolve(&mut self, me: usize, source: Source) {
+        let all = 0..self.processes.len();
+        let peers = match source {
+            Source::Bootstrap => {
+                let others = all.filter(|number| *number != me);
+                others.map(|n| Contact { node: None, address: address_of(n) }).collect()
+            }
+            Source::Peers => Vec::new(),
+        };
+        let latency = self.network.latency(me, me);
+        let life = self.processes[me].life;
+        let event = Event::Resolved { source, peers };
+        self.plan_in(latency, Happening::Inform { node: me, life, event });
+    }
+
+    fn synced(&mut self, node: usize, life: u64) -> Verdict {
+        if self.processes[node].life != life {
+            return Ok(());
+        }
+        let token = self.processes[node].disk.finish();
+        if !self.sync(node) && token.is_some() {
+            let syncs = self.processes[node].syncs;
+            self.plan_in(SEAL_NS, Happening::Seal { node, life, syncs });
+        }
+        match token {
+            Some(token) => self.step(node, Event::Persisted { token }, tag::PERSISTED, token.seq),
+            None => Ok(()),
+        }
+    }
+
+    fn seal(&mut self, node: usize, life: u64, syncs: u64) {
+        let sync_ns = self.sync_ns(node);
+        let process = &mut self.processes[node];
+        if process.life != life || process.syncs != syncs {
+            return;
+        }
+        if let Some(done_at) = process.disk.seal(self.now, sync_ns) {
+            process.syncs += 1;
+            self.plan_at(done_at, Happening::Synced { node, life });
+        }
+    }
+
+    fn reply(&mut self, asker: Asker, by: Asked, outcome: Outcome) {
+        match asker {
+            Asker::Client(attempt) => self.run_errands(|world, errands| {
+                world.clients.told(attempt, world.now, by, outcome, errands);
+            }),
+            Asker::Operator => self.operator.told(&outcome),
+            Asker::Probe => self.operator.probed(by.node, &outcome),
+        }
+    }
+
+    fn lost(&mut self, asker: Asker, tainted: bool) {
+        match asker {
+            Asker::Client(attempt) => self.run_errands(|world, errands| {
+                world.clients.failed(attempt, world.now, tainted, errands);
+            }),
+            Asker::Operator => self.operator.failed(),
+            Asker::Probe => {}
+        }
+    }
+
+    fn wake(&mut self, client: usize) {
+        if !self.operator.lets_clients_ask() {
+            return;
+        }
+        self.run_errands(|world, errands| {
+            let (now, manners) = (world.now, world.manners);
+            let misbehaved = world.clients.wake(client, now, manners, errands);
+            if misbehaved.duplicated {
+                world.fired.count(Kind::ClientDuplicate);
+            }
+            if misbehaved.abandoned {
+                world.fired.count(Kind::ClientAbandon);
+            }
+        });
+    }
+
+    fn start(&mut self, node: usize) -> Verdict {
+        if self.processes[node].is_up() {
+            return Ok(());
+        }
+        let rots = self.is_active(Kind::Rot, node);
+        if self.processes[node].start(self.now, rots)? {
+            self.fired.count(Kind::Rot);
+        }
+        let restarted = self.processes[node].life > 1;
+        if restarted {
+            self.oracles.restarted(&self.processes[node], node)?;
+            self.processes[node].adopt_shards(self.operator.shards());
+        }
+        Ok(())
+    }
+
+    /// The process of a node ends, and its disk keeps what it keeps.
+    fn crash(&mut self, node: usize) {
+        if !self.processes[node].is_up() {
+            return;
+        }
+        self.fired.count(Kind::Crash);
+        let lasts = |kind| self.is_active(kind, node);
+        let fate = match (lasts(Kind::TornWrite), lasts(Kind::UnsyncedLoss)) {
+            (true, _) => Fate::Torn,
+            (false, true) => Fate::Lost,
+            (false, false) => Fate::Kept,
+        };
+        let lost = self.processes[node].disk.crash(self.now, fate);
+        match fate {
+            Fate::Torn if lost > 0 => self.fired.count(Kind::TornWrite),
+            Fate::Lost if lost > 0 => self.fired.count(Kind::UnsyncedLoss),
+            _ => {}
+        }
+        for asker in std::mem::take(&mut self.processes[node].requests).into_values() {
+            self.plan_in(MS, Happening::Lost { asker, tainted: true });
+        }
+        let life = self.processes[node].life;
+        self.processes[node].stop();
+        let silently = self.draws.chance(stream("crash.silent", node as u64), life, 300_000);
+        for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
+            self.break_link(node, peer, silently);
+        }
+        self.network.forget_wishes(node);
+    }
+
+    fn begin_fault(&mut self, fault: usize) -> Verdict {
+        self.active[fault] = true;
+        self.aim(fault);
+        self.refresh();
+        let fault = self.plan.faults[fault].clone();
+        let struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
+        match fault.kind {
+            Kind::Crash if fault.amount % 2 == 1 => {
+                struck.for_each(|node| self.processes[node].is_aimed_at = true);
+            }
+            Kind::Crash => struck.for_each(|node| self.crash(node)),
+            Kind::Reset => {
+                for node in struck {
+                    for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
+                        if self.network.epoch(node, peer).is_some() {
+                            self.fired.count(Kind::Reset);
+                        }
+                        self.break_link(node, peer, false);
+                    }
+                }
+            }
+            Kind::Partition | Kind::OneWay => self.watch_cuts(),
+            Kind::JumpAhead | Kind::JumpBack => {
+                let ahead = fault.kind == Kind::JumpAhead;
+                let by = if ahead { fault.amount } else { -fault.amount };
+                for node in struck {
+                    self.processes[node].clock.jump(by);
+                    self.fired.count(fault.kind);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Some faults strike whoever leads when they begin.
+    fn aim(&mut self, fault: usize) {
+        let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
+            (Kind::Crash, 2..) => 0,
+            (Kind::Partition | Kind::OneWay, amount @ 1..) => amount as usize - 1,
+            _ => return,
+        };
+        let Some(leader) = self.leader() else { return };
+        let nodes = self.processes.len();
+        let chosen = (0..=others).map(|step| (leader + step) % nodes).collect();
+        self.plan.faults[fault].nodes = chosen;
+    }
+
+    /// Who leads the newest group that has a leader.
+    fn leader(&self) -> Option<usize> {
+        let led = self.processes.iter().enumerate().filter_map(|(number, process)| {
+            let node = process.node.as_ref()?;
+            let leads =
+                |group: &GroupId| node.raft(*group).is_some_and(|raft| raft.role() == Role::Leader);
+            Some((node.groups().filter(leads).max()?, number))
+        });
+        led.max().map(|(_, number)| number)
+    }
+
+    /// Links that are cut at present break when the cut lasts.
+    fn watch_cuts(&mut self) {
+        for a in 0..self.processes.len() {
+            for b in a + 1..self.processes.len() {
+                if let Some(epoch) =
+                    self.network.epoch(a, b).filter(|_| !self.network.is_open(a, b))
+                {
+                    self.plan_in(KEEPALIVE_NS, Happening::Keepalive { from: a, to: b, epoch });
+                }
+            }
+        }
+    }
+
+    fn end_fault(&mut self, fault: usize) -> Verdict {
+        self.active[fault] = false;
+        self.refresh();
+        let fault = self.plan.faults[fault].clone();
+        if fault.kind == Kind::Crash {
+            for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
+                self.processes[node].is_aimed_at = false;
+                // A node that has not started for the first time is not started by the end of a crash.
+                if self.processes[node].life > 0 && !self.is_active(Kind::Crash, node) {
+                    self.start(node)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a fault of this kind strikes this node at present.
+    fn is_active(&self, kind: Kind, node: usize) -> bool {
+        let faults = self.plan.faults.iter().zip(&self.active);
+        faults
+            .into_iter()
+            .any(|(fault, active)| *active && fault.kind == kind && fault.strikes(node))
+    }
+
+    /// Derives what lasts from the faults that last.
+    fn refresh(&mut self) {
+        let faults = self.plan.faults.iter().zip(&self.active);
+        let active = faults.filter(|(_, active)| **active).map(|(fault, _)| fault);
+        self.network.set_weather(&active);
+        self.manners = crate::client::Manners::default();
+        for fault in active.clone() {
+            match fault.kind {
+                Kind::ClientDuplicate => self.manners.duplicate_ppm = fault.rate_ppm,
+                Kind::ClientAbandon => self.manners.abandon_ppm = fault.rate_ppm,
+                _ => {}
+            }
+        }
+        for (node, process) in self.processes.iter_mut().enumerate() {
+            let of = |kind| {
+                let struck = active.clone().filter(|f| f.kind == kind && f.strikes(node));
+                struck.map(|fault| fault.amount).max_by_key(|amount| amount.abs()).unwrap_or(0)
+            };
+            let (skew, drift) = (of(Kind::Skew), of(Kind::Drift));
+            if skew != 0 {
+                self.fired.count(Kind::Skew);
+            }
+            if drift != 0 {
+                self.fired.count(Kind::Drift);
+            }
+            process.clock.set_skew(skew);
+            process.clock.set_drift(self.now, drift);
+            process.reckon();
+        }
+    }
+
+    /// Up to how long the syncs of a node are stalled.
+    pub(crate) fn stall_ns(&mut self, node: usize) -> u64 {
+        let faults = self.plan.faults.iter().zip(&self.active);
+        let stalls = faults
+            .filter(|(fault, active)| **active && fault.kind == Kind::Stall && fault.strikes(node));
+        let most = stalls.map(|(fault, _)| fault.amount).max().unwrap_or(0);
+        if most > 0 {
+            self.fired.count(Kind::Stall);
+        }
+        most.unsigned_abs() * MS
+    }
+}

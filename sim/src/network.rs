@@ -1,0 +1,372 @@
+//! The network: who hears whom, when, and how often.
+//!
+//! A pair of nodes has at most one link, made by a handshake and broken by a crash, a reset or a long silence. On a link
+//! messages are first-in, first-out per plane, unless a fault says otherwise. The network decides times and fates only;
+//! it holds no message and knows none.
+
+use continuum_core::node::Plane;
+
+use crate::clock::MS;
+use crate::draw::{Draws, stream};
+use crate::fault::{Fault, Kind, Tally};
+
+/// A silent link is given up after so long.
+pub(crate) const KEEPALIVE_NS: u64 = 3_000 * MS;
+/// A link that could not be made is tried again after so long, at least.
+pub(crate) const REDIAL_NS: u64 = 200 * MS;
+
+const DROP: u64 = stream("net.drop", 0);
+const TWICE: u64 = stream("net.duplicate", 0);
+const LATER: u64 = stream("net.duplicate.later", 0);
+const REORDER: u64 = stream("net.reorder", 0);
+const OVERTAKEN: u64 = stream("net.reorder.by", 0);
+const DELAY: u64 = stream("net.delay", 0);
+const LATE: u64 = stream("net.delay.by", 0);
+const LATENCY: u64 = stream("net.latency", 0);
+
+/// What happens to the messages of one direction at present.
+#[derive(Clone, Copy, Debug, Default)]
+struct Weather {
+    drop_ppm: u64,
+    twice_ppm: u64,
+    reorder_ppm: u64,
+    reorder_ns: u64,
+    delay_ppm: u64,
+    delay_ns: u64,
+    /// Nothing passes; which kind of fault says so.
+    cut: Option<Kind>,
+    /// Nothing passes before this time.
+    clogged_until: u64,
+}
+
+/// One direction between two nodes.
+#[derive(Clone, Debug)]
+struct Way {
+    stream: u64,
+    sent: u64,
+    /// The latest arrival so far on each plane.
+    last: [u64; 2],
+    weather: Weather,
+}
+
+/// Whether two nodes have a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Down,
+    Dialling,
+    Up,
+}
+
+/// Two nodes, the lower number first.
+#[derive(Clone, Debug, Default)]
+struct Pair {
+    /// Counts the links that were made or given up, so that what belongs to an old one is known.
+    epoch: u32,
+    state: State,
+    /// Whether the lower and the higher node want the link.
+    wanted: [bool; 2],
+    /// Whether an attempt of the lower and of the higher node is planned.
+    planned: [bool; 2],
+}
+
+/// When a message arrives; twice when it was duplicated, never when it was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arrivals {
+    pub(crate) first: Option<u64>,
+    pub(crate) second: Option<u64>,
+}
+
+/// The links of all nodes.
+#[derive(Debug)]
+pub(crate) struct Network {
+    nodes: usize,
+    draws: Draws,
+    latency_ns: (u64, u64),
+    ways: Vec<Way>,
+    pairs: Vec<Pair>,
+}
+
+impl Network {
+    pub(crate) fn new(nodes: usize, draws: Draws, latency_us: (u64, u64)) -> Self {
+        let way = |at: usize| Way {
+            stream: stream("net.way", at as u64),
+            sent: 0,
+            last: [0; 2],
+            weather: Weather::default(),
+        };
+        Self {
+            nodes,
+            draws,
+            latency_ns: (latency_us.0 * 1_000, latency_us.1 * 1_000),
+            ways: (0..nodes * nodes).map(way).collect(),
+            pairs: vec![Pair::default(); nodes * nodes],
+        }
+    }
+
+    const fn pair(&self, a: usize, b: usize) -> usize {
+        if a < b { a * self.nodes + b } else { b * self.nodes + a }
+    }
+
+    /// Derives what happens in each direction from the faults that last at present.
+    pub(crate) fn set_weather<'a, I>(&mut self, active: &I)
+    where
+        I: Iterator<Item = &'a Fault> + Clone,
+    {
+        for at in 0..self.ways.len() {
+            let (from, to) = (at / self.nodes, at % self.nodes);
+            let mut weather = Weather::default();
+            active.clone().for_each(|fault| weather.add(fault, from, to));
+            self.ways[at].weather = weather;
+        }
+    }
+
+    /// Whether messages can pass both ways.
+    pub(crate) fn is_open(&self, a: usize, b: usize) -> bool {
+        let hears = |from: usize, to: usize| {
+            let weather = &self.ways[from * self.nodes + to].weather;
+            weather.cut.is_none()
+        };
+        hears(a, b) && hears(b, a)
+    }
+
+    /// How long one message takes from one node to another when nothing goes wrong.
+    pub(crate) fn latency(&mut self, from: usize, to: usize) -> u64 {
+        let way = &mut self.ways[from * self.nodes + to];
+        way.sent += 1;
+        self.draws.between(LATENCY ^ way.stream, way.sent, self.latency_ns.0, self.latency_ns.1)
+    }
+
+    /// Decides the fate of one message that leaves at `now`.
+    pub(crate) fn transmit(
+        &mut self,
+        (from, to): (usize, usize),
+        plane: Plane,
+        now: u64,
+        fired: &mut Tally,
+    ) -> Arrivals {
+        let way = &mut self.ways[from * self.nodes + to];
+        way.sent += 1;
+        let (draws, id, k) = (self.draws, way.stream, way.sent);
+        let weather = &way.weather;
+        if let Some(kind) = weather.cut {
+            fired.count(kind);
+            return Arrivals::default();
+        }
+        if draws.chance(DROP ^ id, k, weather.drop_ppm) {
+            fired.count(Kind::Drop);
+            return Arrivals::default();
+        }
+        let mut at = now + draws.between(LATENCY ^ id, k, self.latency_ns.0, self.latency_ns.1);
+        if weather.clogged_until > at {
+            fired.count(Kind::Clog);
+            at = weather.clogged_until;
+        }
+        if draws.chance(DELAY ^ id, k, weather.delay_ppm) {
+            fired.count(Kind::Delay);
+            at += draws.below(LATE ^ id, k, weather.delay_ns);
+        }
+        let last = &mut way.last[plane as usize];
+        if draws.chance(REORDER ^ id, k, weather.reorder_ppm) {
+            // What comes after it is not held back by it.
+            fired.count(Kind::Reorder);
+            at = at.max(*last) + draws.below(OVERTAKEN ^ id, k, weather.reorder_ns);
+        } else {
+            at = at.max(*last + 1);
+            *last = at;
+        }
+        let twice = draws.chance(TWICE ^ id, k, weather.twice_ppm);
+        let second = twice.then(|| {
+            fired.count(Kind::Duplicate);
+            at + draws.below(LATER ^ id, k, 50 * MS)
+        });
+        Arrivals { first: Some(at), second }
+    }
+
+    /// One end wants the link, or does not. Returns whether a handshake should begin now.
+    pub(crate) fn want(&mut self, me: usize, peer: usize, wanted: bool) -> bool {
+        let pair = self.pair(me, peer);
+        let pair = &mut self.pairs[pair];
+        pair.wanted[usize::from(me > peer)] = wanted;
+        wanted && pair.state == State::Down
+    }
+
+    /// Whether one end wants the link and there is none.
+    pub(crate) fn is_missing(&self, me: usize, peer: usize) -> bool {
+        let pair = &self.pairs[self.pair(me, peer)];
+        pair.wanted[usize::from(me > peer)] && pair.state == State::Down
+    }
+
+    /// Whether one of the ends wants the link.
+    pub(crate) fn is_wanted(&self, a: usize, b: usize) -> bool {
+        self.pairs[self.pair(a, b)].wanted.contains(&true)
+    }
+
+    /// Notes that one end will try to make the link. False when it already plans to.
+    pub(crate) fn plan_dial(&mut self, me: usize, peer: usize) -> bool {
+        let pair = self.pair(me, peer);
+        !std::mem::replace(&mut self.pairs[pair].planned[usize::from(me > peer)], true)
+    }
+
+    /// The planned attempt of one end is made now.
+    pub(crate) fn dial_done(&mut self, me: usize, peer: usize) {
+        let pair = self.pair(me, peer);
+        self.pairs[pair].planned[usize::from(me > peer)] = false;
+    }
+
+    /// A handshake begins; its link has this epoch if it comes about.
+    pub(crate) fn dial(&mut self, a: usize, b: usize) -> u32 {
+        let at = self.pair(a, b);
+        let pair = &mut self.pairs[at];
+        pair.state = State::Dialling;
+        pair.epoch += 1;
+        pair.epoch
+    }
+
+    /// Whether this handshake is still the one under way.
+    pub(crate) fn is_dialling(&self, a: usize, b: usize, epoch: u32) -> bool {
+        let pair = &self.pairs[self.pair(a, b)];
+        pair.state == State::Dialling && pair.epoch == epoch
+    }
+
+    /// The handshake succeeded.
+    pub(crate) fn come_up(&mut self, a: usize, b: usize, now: u64) {
+        let at = self.pair(a, b);
+        self.pairs[at].state = State::Up;
+        for way in [a * self.nodes + b, b * self.nodes + a] {
+            self.ways[way].last = [now; 2];
+        }
+    }
+
+    /// The link is gone, or its handshake failed.
+    pub(crate) fn go_down(&mut self, a: usize, b: usize) {
+        let at = self.pair(a, b);
+        let pair = &mut self.pairs[at];
+        pair.state = State::Down;
+        pair.epoch += 1;
+    }
+
+    /// The process of a node ended: it wants nothing any more.
+    pub(crate) fn forget_wishes(&mut self, node: usize) {
+        for peer in (0..self.nodes).filter(|peer| *peer != node) {
+            self.want(node, peer, false);
+            self.dial_done(node, peer);
+        }
+    }
+
+    /// The epoch of the link, if it is up.
+    pub(crate) fn epoch(&self, a: usize, b: usize) -> Option<u32> {
+        let pair = &self.pairs[self.pair(a, b)];
+        (pair.state == State::Up).then_some(pair.epoch)
+    }
+
+    /// Whether there is neither a link nor a handshake.
+    pub(crate) fn is_down(&self, a: usize, b: usize) -> bool {
+        self.pairs[self.pair(a, b)].state == State::Down
+    }
+
+    /// A draw for matters of one pair that are no message.
+    pub(crate) fn jitter(&mut self, a: usize, b: usize, bound: u64) -> u64 {
+        let way = &mut self.ways[a * self.nodes + b];
+        way.sent += 1;
+        self.draws.below(stream("net.jitter", 0) ^ way.stream, way.sent, bound)
+    }
+}
+
+impl Weather {
+    /// Adds what one fault does to one direction. Of two rates the higher counts.
+    fn add(&mut self, fault: &Fault, from: usize, to: usize) {
+        let amount_ns = fault.amount.max(1).unsigned_abs() * MS;
+        match fault.kind {
+            Kind::Drop => self.drop_ppm = self.drop_ppm.max(fault.rate_ppm),
+            Kind::Duplicate => self.twice_ppm = self.twice_ppm.max(fault.rate_ppm),
+            Kind::Reorder => {
+                self.reorder_ppm = self.reorder_ppm.max(fault.rate_ppm);
+                self.reorder_ns = self.reorder_ns.max(amount_ns);
+            }
+            Kind::Delay => {
+                self.delay_ppm = self.delay_ppm.max(fault.rate_ppm);
+                self.delay_ns = self.delay_ns.max(amount_ns);
+            }
+            Kind::Clog if fault.strikes(from) != fault.strikes(to) => {
+                let until = (fault.at_ms + fault.for_ms) * MS;
+                self.clogged_until = self.clogged_until.max(until);
+            }
+            Kind::Partition if fault.strikes(from) != fault.strikes(to) => {
+                self.cut = Some(fault.kind);
+            }
+            Kind::OneWay if fault.strikes(from) && !fault.strikes(to) => {
+                self.cut = Some(fault.kind);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> Network {
+        Network::new(3, Draws::new(1), (100, 900))
+    }
+
+    fn fault(kind: Kind) -> Fault {
+        Fault { kind, at_ms: 0, for_ms: 1000, nodes: vec![0], rate_ppm: 500_000, amount: 10 }
+    }
+
+    #[test]
+    fn a_calm_link_keeps_order() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        let mut last = 0;
+        for now in 0..500 {
+            let arrivals = network.transmit((0, 1), Plane::Control, now * 1000, &mut fired);
+            let at = arrivals.first.expect("nothing is lost");
+            assert!(at > last && arrivals.second.is_none());
+            last = at;
+        }
+        assert_eq!(fired, Tally::default());
+    }
+
+    #[test]
+    fn a_one_way_cut_cuts_one_way() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        network.set_weather(&[fault(Kind::OneWay)].iter());
+        assert_eq!(network.transmit((0, 1), Plane::Bulk, 0, &mut fired), Arrivals::default());
+        assert!(network.transmit((1, 0), Plane::Bulk, 0, &mut fired).first.is_some());
+        assert!(network.transmit((1, 2), Plane::Bulk, 0, &mut fired).first.is_some());
+        assert!(!network.is_open(0, 1) && network.is_open(1, 2));
+        assert_eq!(fired.of(Kind::OneWay), 1);
+    }
+
+    #[test]
+    fn rates_strike_and_are_counted() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        let faults = [fault(Kind::Drop), fault(Kind::Duplicate), fault(Kind::Reorder)];
+        network.set_weather(&faults.iter());
+        let mut arrived = Vec::new();
+        for now in 0..400 {
+            let arrivals = network.transmit((0, 1), Plane::Control, now * 100_000, &mut fired);
+            arrived.extend(arrivals.first);
+        }
+        assert!((120..280).contains(&arrived.len()));
+        assert!(!arrived.is_sorted(), "nothing was overtaken");
+        assert!(fired.of(Kind::Drop) > 100 && fired.of(Kind::Duplicate) > 50);
+    }
+
+    #[test]
+    fn an_old_handshake_is_not_the_one_under_way() {
+        let mut network = network();
+        assert!(network.want(2, 0, true));
+        let first = network.dial(2, 0);
+        assert!(network.is_dialling(0, 2, first));
+        network.go_down(0, 2);
+        let second = network.dial(0, 2);
+        assert!(!network.is_dialling(0, 2, first) && network.is_dialling(0, 2, second));
+        network.come_up(0, 2, 5);
+        assert_eq!(network.epoch(2, 0), Some(second));
+    }
+}

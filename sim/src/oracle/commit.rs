@@ -1,0 +1,137 @@
+//! The commit rule: an entry is committed when a majority of voters has it durably, and a leader counts only for entries
+//! of its own term (Raft, §5.3, §5.4.2 and Figure 8).
+//!
+//! "Durably" is taken from the simulated disks, not from what replicas say: the oracle asks what a majority would
+//! recover to now.
+
+use continuum_core::id::{GroupId, Index};
+use continuum_core::raft::{Configuration, Entry, Position, Raft};
+
+use super::ledger::GroupLedger;
+use super::{Broken, Roster, Step, Verdict, Watched};
+use crate::process::Process;
+
+pub(crate) const NAME: &str = "commit-rule";
+pub(crate) const REPLACED: &str = "committed-entry-replaced";
+
+/// A replica replaces what follows `prev`: nothing of it may be committed, unless the same entries stand there again.
+pub(crate) fn check_replaced(
+    watched: &Watched,
+    ledger: &GroupLedger,
+    prev: Index,
+    entries: &[Entry],
+) -> Verdict {
+    let committed = watched.commit;
+    if prev < committed && prev.0 + (entries.len() as u64) < committed.0 {
+        let what = format!("the log is cut to {prev}, and {committed} is committed here");
+        return Err(Broken::new(REPLACED, what));
+    }
+    let known = ledger.last_committed().index;
+    let mut index = prev;
+    for entry in entries {
+        index = index.next();
+        if index > known || index > committed {
+            break;
+        }
+        if ledger.committed_at(index) != Some(entry.term) {
+            let what =
+                format!("an entry of term {} replaces the committed one at {index}", entry.term);
+            return Err(Broken::new(REPLACED, what));
+        }
+    }
+    Ok(())
+}
+
+/// A replica's commit index advances.
+pub(crate) fn check_advance(
+    step: &Step<'_>,
+    roster: &Roster,
+    watched: &Watched,
+    ledger: &mut GroupLedger,
+    raft: &Raft,
+    to: Index,
+) -> Verdict {
+    if to > watched.view.last().index {
+        let what = format!("commit {to} is beyond the log's end {}", watched.view.last().index);
+        return Err(Broken::new(NAME, what));
+    }
+    let mut index = watched.commit;
+    while index < to {
+        index = index.next();
+        let Some(term) = watched.view.term_at(index) else { continue };
+        match ledger.committed_at(index) {
+            Some(known) if known == term => {}
+            Some(known) => {
+                let what = format!("term {term} is committed at {index}, where term {known} is");
+                return Err(Broken::new(NAME, what));
+            }
+            None => {
+                ledger.commit_next(term);
+                if index == to {
+                    check_first(step, roster, watched, raft, Position { term, index })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The last of the entries that are committed here first: its leader's term, and a majority's disks.
+fn check_first(
+    step: &Step<'_>,
+    roster: &Roster,
+    watched: &Watched,
+    raft: &Raft,
+    position: Position,
+) -> Verdict {
+    if watched.leads.is_some_and(|term| term != position.term) {
+        let what = format!("a leader of term {:?} commits {position:?} by counting", watched.leads);
+        return Err(Broken::new(NAME, what));
+    }
+    let configuration = raft.configuration_at(position.index);
+    let holders = count_holders(step.processes, roster, raft.group(), configuration, position);
+    let voters = configuration.voters.len();
+    if holders * 2 <= voters {
+        let what = format!("{position:?} is committed and durable on {holders} of {voters} voters");
+        return Err(Broken::new(NAME, what));
+    }
+    Ok(())
+}
+
+fn count_holders(
+    processes: &[Process],
+    roster: &Roster,
+    group: GroupId,
+    configuration: &Configuration,
+    position: Position,
+) -> usize {
+    let holds = |number: usize| {
+        let view = processes[number].disk.durable.group(group);
+        view.is_some_and(|view| view.holds(position))
+    };
+    let numbers = configuration.voters.iter().filter_map(|voter| roster.number(voter.node));
+    numbers.filter(|number| holds(*number)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::id::Term;
+    use continuum_core::raft::Payload;
+
+    use super::*;
+
+    #[test]
+    fn replacing_a_committed_entry_is_seen() {
+        let entry = |term: u64| Entry { term: Term(term), time_ms: 0, payload: Payload::Noop };
+        let mut ledger = GroupLedger::default();
+        ledger.commit_next(Term(1));
+        ledger.commit_next(Term(1));
+        let watched = Watched { commit: Index(2), ..Watched::default() };
+        let check =
+            |prev, entries: &[Entry]| check_replaced(&watched, &ledger, Index(prev), entries);
+        assert_eq!(check(2, &[entry(2)]), Ok(()));
+        assert_eq!(check(0, &[entry(1), entry(1)]), Ok(()));
+        assert!(check(1, &[entry(2)]).is_err());
+        assert!(check(1, &[]).is_err());
+    }
+}

@@ -1,0 +1,54 @@
+//! Recovery: a restarted replica has the term, vote and log that its disk held durably; what was written and not synced
+//! may be there in addition, as a prefix of the writes (Raft, Figure 2: persistent state).
+
+use continuum_core::id::GroupId;
+use continuum_core::node::Node;
+use continuum_core::raft::Raft;
+
+use super::ledger::GroupLedger;
+use super::{Broken, Verdict};
+use crate::durable::{Durable, LogView};
+
+pub(crate) const NAME: &str = "recovery";
+
+/// What a machine holds right after its restart.
+pub(crate) fn view_of(raft: &Raft) -> LogView {
+    let (first, last) = (raft.first(), raft.last().index);
+    let indexes = (first.0..=last.0).map(continuum_core::id::Index);
+    let terms = indexes.map_while(|index| raft.term_at(index)).collect();
+    LogView::restored((raft.term(), raft.vote()), raft.base(), first, terms)
+}
+
+/// Compares it with what the disk held.
+pub(crate) fn check(durable: &Durable, group: GroupId, restored: &LogView) -> Verdict {
+    let Some(expected) = durable.group(group) else { return Ok(()) };
+    match expected.difference(restored) {
+        None => Ok(()),
+        Some(what) => Err(Broken::new(NAME, format!("group {group}: the disk held {what}"))),
+    }
+}
+
+/// Every dot that was durable is held again.
+pub(crate) fn check_shards(durable: &Durable, node: &Node) -> Verdict {
+    for (shard, dots) in durable.shards() {
+        if !node.replicator().holds(shard, dots) {
+            let found = node.replicator().context(shard);
+            let what = format!("{shard:?}: the disk held {dots:?}, and the node has {found:?}");
+            return Err(Broken::new(NAME, what));
+        }
+    }
+    Ok(())
+}
+
+/// Every entry that it holds is one that some log held.
+pub(crate) fn check_known(ledger: &GroupLedger, raft: &Raft) -> Verdict {
+    let mut index = raft.first();
+    while let Some(entry) = raft.entry(index) {
+        if ledger.known(index, entry.term).is_none_or(|known| known.entry != *entry) {
+            let what = format!("the entry of term {} at {index} was never written", entry.term);
+            return Err(Broken::new(NAME, what));
+        }
+        index = index.next();
+    }
+    Ok(())
+}

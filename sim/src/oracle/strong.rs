@@ -1,0 +1,286 @@
+//! The strong namespace at the end of a run: two independent verdicts on linearizability (Herlihy and Wing 1990).
+//!
+//! 1. *Witness*: every reply is what the committed log says at one index, and indexes respect real time.
+//! 2. *Search*: per key, what clients were told has an order that explains it, whatever the log says.
+//!
+//! Outcomes that clients do not know are resolved by the log: took place at an index, or never. So there is no third
+//! verdict; a search that is cut is a failure of the workload.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use continuum_core::id::Index;
+use continuum_core::node::api::{
+    Change, Expected, Mutation, Outcome, Query, Reason, Register, Value,
+};
+
+use continuum_core::state::Machine;
+
+use super::ledger::GroupLedger;
+use super::linear::{self, Call, Seen, Version};
+use super::witness::{EXACTLY_ONCE, Effect, Witness};
+use super::{Broken, Verdict};
+use crate::history::{Body, Ended, History, Operation, Space};
+
+pub(crate) const WITNESS: &str = "linearizable-witness";
+pub(crate) const SEARCH: &str = "linearizable-search";
+/// Configurations that the search of one key may try.
+const BUDGET: usize = 400_000;
+
+/// Judges all operations of the strong namespace.
+pub(crate) fn check(history: &History, ledger: &GroupLedger) -> Result<Witness, Broken> {
+    let witness = Witness::of(ledger)?;
+    let mut placed = Vec::new();
+    for operation in history.of(Space::Strong) {
+        placed.extend(place(operation, &witness)?);
+    }
+    check_real_time(&mut placed)?;
+    check_search(history, &witness)?;
+    Ok(witness)
+}
+
+/// A replica's state is what the log amounts to.
+pub(crate) fn check_state(witness: &Witness, state: &Machine) -> Verdict {
+    for (key, versions) in &witness.keys {
+        let query = Query::Get { key: key.clone(), field: Bytes::new() };
+        let current = versions.current();
+        let expected = (current.map(|(value, _)| value), current.map(|(_, revision)| revision));
+        match state.query(&query) {
+            Ok(Value::Register(found)) if (found.value.as_ref(), found.revision) == expected => {}
+            found => {
+                let what = format!("{key:?} is {found:?}, and the log amounts to {expected:?}");
+                return Err(Broken::new(EXACTLY_ONCE, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An operation and the stretches of the log in which it can have taken place.
+struct Placed {
+    called: u64,
+    returned: u64,
+    /// From, and before which.
+    stretches: Vec<(u64, u64)>,
+    is_write: bool,
+}
+
+/// Compares what the client was told with what the log says.
+fn place(operation: &Operation, witness: &Witness) -> Result<Option<Placed>, Broken> {
+    let (called, returned) = (operation.called, operation.returned);
+    match &operation.body {
+        Body::Write { mutations, .. } => {
+            let effect = witness.effect(operation.session, mutations);
+            check_told(operation, mutations, effect)?;
+            let Some(effect) = effect else { return Ok(None) };
+            let returned = if operation.is_told() { returned } else { u64::MAX };
+            let at = effect.index().0;
+            let stretches = vec![(at, at + 1)];
+            Ok(Some(Placed { called, returned, stretches, is_write: true }))
+        }
+        Body::Read(Query::Get { key, .. }) => {
+            let Some(register) = operation.register() else { return Ok(None) };
+            let versions = witness.keys.get(key).cloned().unwrap_or_default();
+            let stretches = versions.stretches(register.value.as_ref());
+            let revision = register.value.as_ref().and_then(|value| versions.revision_of(value));
+            if stretches.is_empty() || revision != register.revision {
+                let what = format!(
+                    "a read of {key:?} saw {:?} at revision {:?}, and the log has it at {revision:?}",
+                    register.value, register.revision
+                );
+                return Err(Broken::new(WITNESS, what));
+            }
+            Ok(Some(Placed { called, returned, stretches, is_write: false }))
+        }
+        Body::Read(_) => Ok(None),
+    }
+}
+
+fn check_told(operation: &Operation, mutations: &[Mutation], effect: Option<Effect>) -> Verdict {
+    let broken = |law, told: &dyn std::fmt::Debug| {
+        let key = &mutations[0].key;
+        let what = format!(
+            "a write of {key:?} (session {:?}, called at {} ns, ended at {}) was told {told:?}, and the log says {effect:?}",
+            operation.session, operation.called, operation.returned
+        );
+        Err(Broken::new(law, what))
+    };
+    match (&operation.ended, effect) {
+        (Ended::Told(Outcome::Committed { receipt, .. }), Some(Effect::Written(index)))
+            if receipt.revision == Some(index) =>
+        {
+            Ok(())
+        }
+        (
+            Ended::Told(Outcome::Rejected(Reason::Conflict { revision })),
+            Some(Effect::Conflict(_, found)),
+        ) if *revision == found => Ok(()),
+        (Ended::Told(told), _) => broken(WITNESS, told),
+        (Ended::Nothing, Some(_)) => broken(EXACTLY_ONCE, &"that nothing happened"),
+        _ => Ok(()),
+    }
+}
+
+/// Whether indexes can be chosen so that whoever returned before another was called comes first.
+fn check_real_time(placed: &mut [Placed]) -> Verdict {
+    placed.sort_by_key(|operation| (operation.called, operation.returned));
+    // Returns in order, each with the index that its operation was given.
+    let mut returns: BTreeMap<(u64, usize), u64> = BTreeMap::new();
+    let mut floor = 0;
+    for (number, operation) in placed.iter().enumerate() {
+        while let Some(entry) = returns.first_entry() {
+            if entry.key().0 >= operation.called {
+                break;
+            }
+            floor = floor.max(entry.remove());
+        }
+        let least = |(from, before): &(u64, u64)| {
+            let at = if operation.is_write { *from } else { (*from).max(floor) };
+            let later = !operation.is_write || at > floor;
+            (later && at >= floor && at < *before).then_some(at)
+        };
+        let Some(at) = operation.stretches.iter().filter_map(least).min() else {
+            let what = format!(
+                "called at {} ns after index {floor} was seen, it took place within {:?}",
+                operation.called, operation.stretches
+            );
+            return Err(Broken::new(WITNESS, what));
+        };
+        returns.insert((operation.returned, number), at);
+    }
+    Ok(())
+}
+
+fn check_search(history: &History, witness: &Witness) -> Verdict {
+    let mut keys: BTreeMap<Bytes, Vec<Call>> = BTreeMap::new();
+    for operation in history.of(Space::Strong) {
+        for (key, call) in calls(operation, witness) {
+            keys.entry(key).or_default().push(call);
+        }
+    }
+    for (key, calls) in &keys {
+        let what = match linear::check(calls, BUDGET) {
+            linear::Verdict::Linearizable => continue,
+            linear::Verdict::Not => {
+                format!("no order explains the {} operations on {key:?}", calls.len())
+            }
+            linear::Verdict::TooHard => {
+                format!("the {} operations on {key:?} are too concurrent to be judged", calls.len())
+            }
+        };
+        return Err(Broken::new(SEARCH, what));
+    }
+    Ok(())
+}
+
+/// An operation as the search sees it: one call per key.
+fn calls(operation: &Operation, witness: &Witness) -> Vec<(Bytes, Call)> {
+    let (called, returned) = (operation.called, operation.returned);
+    match &operation.body {
+        Body::Read(Query::Get { key, .. }) => {
+            let Some(register) = operation.register() else { return Vec::new() };
+            let seen = Seen::Read(register.revision.map_or(0, |revision| revision.0));
+            vec![(key.clone(), Call { called, returned, seen })]
+        }
+        Body::Read(_) => Vec::new(),
+        Body::Write { mutations, .. } => {
+            let (effect, returned) = match &operation.ended {
+                Ended::Told(Outcome::Committed { receipt, .. }) => {
+                    (receipt.revision.map(Effect::Written), returned)
+                }
+                Ended::Told(Outcome::Rejected(Reason::Conflict { revision })) => {
+                    (Some(Effect::Conflict(Index(0), *revision)), returned)
+                }
+                _ => (witness.effect(operation.session, mutations), u64::MAX),
+            };
+            let Some(effect) = effect else { return Vec::new() };
+            let call = |mutation: &Mutation| {
+                let seen = seen_of(mutation, effect, witness);
+                (mutation.key.clone(), Call { called, returned, seen })
+            };
+            mutations.iter().map(call).collect()
+        }
+    }
+}
+
+fn seen_of(mutation: &Mutation, effect: Effect, witness: &Witness) -> Seen {
+    let version = |index: Option<Index>| index.map_or(0, |index| index.0);
+    let wanted = |expected: &Expected| -> Version {
+        match expected {
+            Expected::Absent => 0,
+            Expected::Revision(revision) => *revision,
+            // A value that nobody wrote is no version at all.
+            Expected::Value(value) => witness
+                .keys
+                .get(&mutation.key)
+                .and_then(|versions| versions.revision_of(value))
+                .map_or(Version::MAX, |index| index.0),
+        }
+    };
+    match (&mutation.edits[0].change, effect) {
+        (Change::Cas { expected, value: Some(_) }, Effect::Written(index)) => {
+            Seen::Swapped(wanted(expected), index.0)
+        }
+        (Change::Cas { expected, value: None }, Effect::Written(_)) => {
+            Seen::Swapped(wanted(expected), 0)
+        }
+        (Change::Cas { expected, .. }, Effect::Conflict(_, found)) => {
+            Seen::Refused(wanted(expected), version(found))
+        }
+        (Change::Put(_), Effect::Written(index)) => Seen::Wrote(index.0),
+        _ => Seen::Wrote(0),
+    }
+}
+
+impl Operation {
+    /// Whether the client was told what happened.
+    pub(crate) const fn is_told(&self) -> bool {
+        matches!(self.ended, Ended::Told(_))
+    }
+
+    /// The register that it read.
+    const fn register(&self) -> Option<&Register> {
+        match &self.ended {
+            Ended::Told(Outcome::Value(Value::Register(register))) => Some(register),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(called: u64, returned: u64, at: u64) -> Placed {
+        Placed { called, returned, stretches: vec![(at, at + 1)], is_write: true }
+    }
+
+    fn read(called: u64, returned: u64, stretches: &[(u64, u64)]) -> Placed {
+        Placed { called, returned, stretches: stretches.to_vec(), is_write: false }
+    }
+
+    #[test]
+    fn indexes_that_respect_time_pass() {
+        let end = u64::MAX;
+        assert_eq!(check_real_time(&mut []), Ok(()));
+        assert_eq!(check_real_time(&mut [write(0, 5, 1), write(6, 7, 2)]), Ok(()));
+        assert_eq!(check_real_time(&mut [write(0, 9, 2), write(1, 8, 1)]), Ok(()));
+        assert_eq!(check_real_time(&mut [write(0, 5, 3), read(6, 7, &[(3, end)])]), Ok(()));
+        assert_eq!(check_real_time(&mut [write(0, 5, 3), read(1, 7, &[(0, 3)])]), Ok(()));
+        assert_eq!(check_real_time(&mut [write(0, end, 9), read(1, 2, &[(0, 9)])]), Ok(()));
+        // An absent value was there twice; the later stretch explains the read.
+        let stretches = [(0, 3), (5, end)];
+        assert_eq!(check_real_time(&mut [write(0, 5, 4), read(6, 7, &stretches)]), Ok(()));
+    }
+
+    #[test]
+    fn indexes_that_break_time_are_seen() {
+        let end = u64::MAX;
+        assert!(check_real_time(&mut [write(0, 5, 2), write(6, 7, 1)]).is_err());
+        assert!(check_real_time(&mut [write(0, 5, 3), read(6, 7, &[(0, 3)])]).is_err());
+        // Another key: what was seen of one may not be unseen of the other.
+        let mut across = [read(0, 5, &[(7, end)]), read(6, 7, &[(2, 7)])];
+        assert!(check_real_time(&mut across).is_err());
+        assert!(check_real_time(&mut [read(0, 5, &[(7, end)]), write(6, 9, 6)]).is_err());
+    }
+}

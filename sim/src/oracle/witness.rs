@@ -1,0 +1,184 @@
+//! What the committed log of the strong namespace says happened: the witness.
+//!
+//! The log is decoded and applied by a model of a few lines that shares no code with `core::state` but the decoder: keys
+//! with revisions, sessions that answer a repeated number with the first answer (Raft thesis §6.3). What clients were
+//! told is compared with it in `strong`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use continuum_core::id::{Index, SessionId};
+use continuum_core::node::api::{Change, Expected, Mutation, Session};
+use continuum_core::raft::Payload;
+use continuum_core::state::{Command, Operation};
+
+use super::ledger::GroupLedger;
+use super::{Broken, Verdict};
+
+pub(crate) const EXACTLY_ONCE: &str = "exactly-once";
+
+/// What one command did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// All its mutations happened.
+    Written(Index),
+    /// It found this revision instead; none when there was no value.
+    Conflict(Index, Option<Index>),
+}
+
+impl Effect {
+    /// Where in the log.
+    pub(crate) const fn index(self) -> Index {
+        match self {
+            Self::Written(index) | Self::Conflict(index, _) => index,
+        }
+    }
+}
+
+/// A register over the log: each version with the index at which it began; a removal is a version without a value.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Versions {
+    versions: Vec<(Index, Option<Bytes>)>,
+}
+
+impl Versions {
+    /// The value now and its revision.
+    pub(crate) fn current(&self) -> Option<(&Bytes, Index)> {
+        let (index, value) = self.versions.last()?;
+        value.as_ref().map(|value| (value, *index))
+    }
+
+    /// The stretches of the log in which the register was this: from, and before which.
+    pub(crate) fn stretches(&self, value: Option<&Bytes>) -> Vec<(u64, u64)> {
+        let mut stretches = Vec::new();
+        if value.is_none() {
+            stretches.push((0, self.versions.first().map_or(u64::MAX, |(index, _)| index.0)));
+        }
+        for (at, (from, found)) in self.versions.iter().enumerate() {
+            if found.as_ref() == value {
+                stretches
+                    .push((from.0, self.versions.get(at + 1).map_or(u64::MAX, |next| next.0.0)));
+            }
+        }
+        stretches
+    }
+
+    /// The revision of a value, which is unique to its write.
+    pub(crate) fn revision_of(&self, value: &Bytes) -> Option<Index> {
+        let found = self.versions.iter().find(|(_, known)| known.as_ref() == Some(value));
+        found.map(|(index, _)| *index)
+    }
+}
+
+/// The log, applied.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    pub(crate) keys: BTreeMap<Bytes, Versions>,
+    sessions: BTreeMap<SessionId, u64>,
+    by_session: BTreeMap<Session, Effect>,
+    by_value: BTreeMap<Bytes, Effect>,
+}
+
+impl Witness {
+    /// Applies all that a group committed.
+    pub(crate) fn of(ledger: &GroupLedger) -> Result<Self, Broken> {
+        let mut witness = Self::default();
+        for (index, entry) in ledger.committed() {
+            let Payload::Command(bytes) = &entry.payload else { continue };
+            let command = Command::decode(bytes).map_err(|error| {
+                Broken::new(
+                    EXACTLY_ONCE,
+                    format!("the command at {index} does not decode: {error}"),
+                )
+            })?;
+            witness.apply(index, &command)?;
+        }
+        Ok(witness)
+    }
+
+    /// What became of an operation: by its session, or by its first value.
+    pub(crate) fn effect(
+        &self,
+        session: Option<Session>,
+        mutations: &[Mutation],
+    ) -> Option<Effect> {
+        match session {
+            Some(session) => self.by_session.get(&session).copied(),
+            None => self.by_value.get(value_of(mutations.first()?)?).copied(),
+        }
+    }
+
+    fn apply(&mut self, index: Index, command: &Command) -> Verdict {
+        let Operation::Write { mutations } = &command.operation else { return Ok(()) };
+        if command.session.is_some_and(|session| !self.admit(session)) {
+            return Ok(());
+        }
+        let effect = self.write(index, mutations);
+        if let Some(session) = command.session {
+            self.by_session.insert(session, effect);
+        } else if let Some(value) = mutations.first().and_then(value_of) {
+            // Without a session nobody may ask twice: a value that is in the log twice was retried by a node.
+            if let Some(first) = self.by_value.insert(value.clone(), effect) {
+                let what = format!("a write without a session is at {} and {index}", first.index());
+                return Err(Broken::new(EXACTLY_ONCE, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a session's write is new. A session opens with its number 0.
+    fn admit(&mut self, session: Session) -> bool {
+        let is_new = match self.sessions.get(&session.id) {
+            None => session.seq == 0,
+            Some(last) => session.seq > *last,
+        };
+        if is_new {
+            self.sessions.insert(session.id, session.seq);
+        }
+        is_new
+    }
+
+    fn write(&mut self, index: Index, mutations: &[Mutation]) -> Effect {
+        for mutation in mutations {
+            let current = self.keys.get(&mutation.key).and_then(Versions::current);
+            let changes = mutation.edits.iter().map(|edit| &edit.change);
+            for change in changes {
+                if let Change::Cas { expected, .. } = change
+                    && !is_met(expected, current)
+                {
+                    return Effect::Conflict(index, current.map(|(_, revision)| revision));
+                }
+            }
+        }
+        for mutation in mutations {
+            let versions = self.keys.entry(mutation.key.clone()).or_default();
+            for edit in &mutation.edits {
+                let value = match &edit.change {
+                    Change::Put(value) => Some(value.clone()),
+                    Change::Cas { value, .. } => value.clone(),
+                    _ => None,
+                };
+                versions.versions.push((index, value));
+            }
+        }
+        Effect::Written(index)
+    }
+}
+
+fn is_met(expected: &Expected, current: Option<(&Bytes, Index)>) -> bool {
+    match (expected, current) {
+        (Expected::Absent, None) => true,
+        (Expected::Revision(wanted), Some((_, revision))) => revision.0 == *wanted,
+        (Expected::Value(wanted), Some((value, _))) => value == wanted,
+        _ => false,
+    }
+}
+
+/// The value that a mutation writes, unique to it.
+fn value_of(mutation: &Mutation) -> Option<&Bytes> {
+    match &mutation.edits.first()?.change {
+        Change::Put(value) => Some(value),
+        Change::Cas { value, .. } => value.as_ref(),
+        _ => None,
+    }
+}

@@ -1,0 +1,175 @@
+//! A node's process: it starts from what its disk holds, and ends without a word.
+//!
+//! What the process is is `core::node::Node`; here are its lives, and what surrounds one: clock, disk, requests under
+//! way. When it starts and ends is the plan's business.
+
+use std::collections::BTreeMap;
+
+use continuum_core::config::Config;
+use continuum_core::discovery::Address;
+use continuum_core::id::{Boot, FederationId, Replica, RequestId, ShardId, Token};
+use continuum_core::machine::Machine as _;
+use continuum_core::node::{self, Node, Start};
+use continuum_core::seed::Seed;
+use continuum_core::wal::{Header, Write};
+
+use crate::client::Attempt;
+use crate::clock::{Clock, MS};
+use crate::disk::{Disk, Found};
+use crate::draw::{Draws, stream};
+use crate::oracle::Broken;
+use crate::oracle::recovery;
+
+/// Who waits for a request's reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A client.
+    Client(Attempt),
+    /// The operator who founds the federation.
+    Operator,
+    /// The probe after healing.
+    Probe,
+}
+
+/// One node and what surrounds it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    number: usize,
+    draws: Draws,
+    federation: FederationId,
+    pub(crate) replica: Replica,
+    config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) disk: Disk,
+    /// The machine, while the process lives.
+    pub(crate) node: Option<Node>,
+    pub(crate) boot: Boot,
+    /// Counts starts: what was meant for an earlier life does not reach a later one.
+    pub(crate) life: u64,
+    /// Requests not answered yet.
+    pub(crate) requests: BTreeMap<RequestId, Asker>,
+    next_request: u64,
+    /// When its next tick is due, in virtual time.
+    pub(crate) due: u64,
+    /// Whether it ends in the middle of its next sync.
+    pub(crate) is_aimed_at: bool,
+    /// Writes handed to the disk in this life, for the sync times.
+    pub(crate) syncs: u64,
+}
+
+/// Where a node listens.
+pub(crate) fn address_of(number: usize) -> Address {
+    Address(format!("n{number}:7000"))
+}
+
+/// Which node listens there.
+pub(crate) fn number_at(address: &Address) -> Option<usize> {
+    address.0.strip_prefix('n')?.strip_suffix(":7000")?.parse().ok()
+}
+
+impl Process {
+    pub(crate) fn new(
+        number: usize,
+        draws: Draws,
+        federation: FederationId,
+        replica: Replica,
+        config: Config,
+    ) -> Self {
+        let header = Header { federation, node: replica.node, store: replica.store, lane: 0 };
+        Self {
+            number,
+            draws,
+            federation,
+            replica,
+            config,
+            clock: Clock::new(0, 0),
+            disk: Disk::new(number, draws, header),
+            node: None,
+            boot: Boot::default(),
+            life: 0,
+            requests: BTreeMap::new(),
+            next_request: 0,
+            due: u64::MAX,
+            is_aimed_at: false,
+            syncs: 0,
+        }
+    }
+
+    /// Whether the process lives.
+    pub(crate) const fn is_up(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Starts the process from what the disk holds. Returns whether recovery noticed a byte that `rots`.
+    pub(crate) fn start(&mut self, now: u64, rots: bool) -> Result<bool, Broken> {
+        let found = self.disk.recover().map_err(|error| {
+            Broken::new(recovery::NAME, format!("the log does not recover: {error}"))
+        })?;
+        let mut noticed = false;
+        if let Some(found) = found.as_ref().filter(|_| rots) {
+            let probed = self.disk.probe_rot(&found.writes);
+            noticed = probed.map_err(|what| Broken::new(recovery::NAME, what))?;
+        }
+        let Found { writes, snapshots } =
+            found.unwrap_or(Found { writes: Vec::new(), snapshots: BTreeMap::new() });
+        self.life += 1;
+        self.boot = Boot { count: next_count(&writes), nonce: self.draw("process.nonce") };
+        // A power failure: the monotonic clock begins anew, as far into its boot as it takes to start a process.
+        let since_boot = self.draw("process.uptime") % (10_000 * MS);
+        self.clock.reboot(now, since_boot);
+        let start = Start {
+            config: self.config.clone(),
+            federation: self.federation,
+            replica: self.replica,
+            boot: self.boot,
+            seed: Seed::from_number(self.draw("process.seed")),
+            name: format!("n{}", self.number),
+            address: address_of(self.number),
+        };
+        let node = Node::restore(start, writes, snapshots).map_err(|error| {
+            Broken::new(recovery::NAME, format!("the node does not restore: {error:?}"))
+        })?;
+        self.node = Some(node);
+        self.due = now;
+        Ok(noticed)
+    }
+
+    /// What the shards hold right after a restart is on the disk, synced or spared.
+    pub(crate) fn adopt_shards(&mut self, shards: impl Iterator<Item = ShardId>) {
+        let Some(node) = &self.node else { return };
+        for shard in shards {
+            self.disk.durable.set_shard(shard, node.replicator().held(shard));
+        }
+    }
+
+    /// Ends the process.
+    pub(crate) fn stop(&mut self) {
+        self.node = None;
+        self.is_aimed_at = false;
+        self.due = u64::MAX;
+        self.requests.clear();
+    }
+
+    /// The clock changed its pace: the deadline is at another time.
+    pub(crate) fn reckon(&mut self) {
+        if let Some(node) = &self.node {
+            self.due = node.deadline().map_or(u64::MAX, |deadline| self.clock.when(deadline));
+        }
+    }
+
+    /// A number for a new request.
+    pub(crate) fn take_request(&mut self, asker: Asker) -> RequestId {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.requests.insert(id, asker);
+        id
+    }
+
+    fn draw(&self, label: &str) -> u64 {
+        self.draws.bits(stream(label, self.number as u64), self.life)
+    }
+}
+
+fn next_count(writes: &[(Token, Write)]) -> u64 {
+    node::last_boot(writes).map_or(0, |boot| boot.count) + 1
+}

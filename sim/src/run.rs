@@ -1,0 +1,251 @@
+//! One run of one plan: setup, faults, healing, judgement.
+//!
+//! A run that breaks a law is run again from the start, to tell its last steps in words: words cost nothing in the runs
+//! that break none.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+use continuum_core::id::{GroupId, ShardId};
+use continuum_core::node::api::{Query, Row, Value};
+
+use continuum_core::state;
+
+use crate::clock::MS;
+use crate::fault::Tally;
+use crate::history::Space;
+use crate::oracle::liveness::Liveness;
+use crate::oracle::{Broken, Verdict, eventual, replies, strong};
+use crate::plan::Plan;
+use crate::world::World;
+
+/// Steps that are told in words before a violation.
+const STEPS_TOLD: u64 = 40;
+/// How often liveness is looked at.
+const LOOK_NS: u64 = 250 * MS;
+
+/// A law was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The law.
+    pub oracle: String,
+    /// By what.
+    pub what: String,
+    /// When, in virtual nanoseconds.
+    pub at_ns: u64,
+    /// Whose step it was.
+    pub node: usize,
+    /// The last steps, in words.
+    pub steps: Vec<String>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The law that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// The SHA-256 chain over all events.
+    pub chain: String,
+    /// Its first eight bytes after each so many events.
+    pub links: Vec<u64>,
+    /// Steps of nodes.
+    pub events: u64,
+    /// Virtual time that passed, in nanoseconds.
+    pub virtual_ns: u64,
+    /// Operations that clients know to have happened.
+    pub operations: u64,
+    /// Operations of unknown outcome.
+    pub unknown: u64,
+    /// Faults as planned and as they happened.
+    pub planned: Tally,
+    /// How often each fault struck.
+    pub fired: Tally,
+    /// When what was reached after healing.
+    pub liveness: Liveness,
+}
+
+/// Runs a plan.
+#[must_use]
+pub fn run(plan: &Plan) -> Outcome {
+    let (world, broken) = attempt(plan, u64::MAX);
+    let Some(broken) = broken else { return outcome_of(world, None) };
+    let (at_ns, node, events) = (world.now, world.stepping, world.trace.events);
+    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD));
+    let steps = again.told.iter().map(crate::report::tell).collect();
+    let Broken { oracle, what } = broken;
+    let violation = Violation { oracle: oracle.to_owned(), what, at_ns, node, steps };
+    outcome_of(world, Some(violation))
+}
+
+fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
+    let mut planned = Tally::default();
+    world.plan.faults.iter().for_each(|fault| planned.count(fault.kind));
+    let (chain, links) = world.trace.finish();
+    Outcome {
+        violation,
+        chain,
+        links,
+        events: world.steps,
+        virtual_ns: world.now,
+        operations: world.clients.history.acknowledged,
+        unknown: world.clients.history.unknown,
+        planned,
+        fired: world.fired,
+        liveness: world.operator.liveness,
+    }
+}
+
+/// The message of the last panic: a broken assertion in the core is a violation like any other.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// From now on a panic is noted and says nothing on its own. Once per process.
+pub fn hush_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        if let Ok(mut note) = PANIC.lock() {
+            *note = info.to_string().replace('\n', " ");
+        }
+    }));
+}
+
+/// Runs a plan, and tells all steps within a stretch of virtual milliseconds in words.
+#[must_use]
+pub fn tell(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
+    let mut world = World::new(plan.clone());
+    world.tell_within = stretch_ms.start * MS..stretch_ms.end * MS;
+    let (world, _) = finish(world);
+    world.told.iter().map(crate::report::tell).collect()
+}
+
+fn attempt(plan: &Plan, tell_from: u64) -> (World, Option<Broken>) {
+    let mut world = World::new(plan.clone());
+    world.tell_from = tell_from;
+    finish(world)
+}
+
+fn finish(mut world: World) -> (World, Option<Broken>) {
+    let verdict = catch_unwind(AssertUnwindSafe(|| world.live()));
+    let broken = match verdict {
+        Ok(Ok(())) => None,
+        Ok(Err(broken)) => Some(broken),
+        Err(_) => {
+            let note = PANIC.lock().map(|note| note.clone()).unwrap_or_default();
+            Some(Broken { oracle: "no-panic", what: note })
+        }
+    };
+    (world, broken)
+}
+
+impl World {
+    /// The whole run.
+    fn live(&mut self) -> Verdict {
+        let heal_at = self.plan.heal_ms() * MS;
+        while self.advance(heal_at)? {}
+        self.heal();
+        let mut look_at = heal_at;
+        while !self.operator.is_done() {
+            look_at += LOOK_NS;
+            while self.advance(look_at)? {}
+            self.check_liveness()?;
+        }
+        self.judge()
+    }
+
+    /// What must hold at the end.
+    fn judge(&self) -> Verdict {
+        for process in &self.processes {
+            replies::check_end(process)?;
+        }
+        self.check_states()?;
+        self.check_strong()?;
+        for space in [Space::Siblings, Space::Discard] {
+            let rows = self.rows_of(0, space)?;
+            for node in 1..self.processes.len() {
+                if self.rows_of(node, space)? != rows {
+                    let what = format!("{}: the rows of nodes 0 and {node} differ", space.name());
+                    return Err(Broken::new(eventual::CONVERGENCE, what));
+                }
+            }
+            eventual::check(&self.clients.history, space, &rows)?;
+        }
+        Ok(())
+    }
+
+    /// What clients were told of the strong namespace, and what is in it now.
+    fn check_strong(&self) -> Verdict {
+        let Some(group) = self.strong_group() else { return Ok(()) };
+        let Some(ledger) = self.oracles.ledger.group(group) else { return Ok(()) };
+        let witness = strong::check(&self.clients.history, ledger)?;
+        let states =
+            self.processes.iter().filter_map(|process| process.node.as_ref()?.state(group));
+        states.into_iter().try_for_each(|state| strong::check_state(&witness, state))
+    }
+
+    /// The group of the strong namespace: the only one beside the registry.
+    fn strong_group(&self) -> Option<GroupId> {
+        let mut groups = self.oracles.ledger.groups().map(|(group, _)| group);
+        groups.find(|group| *group != GroupId::REGISTRY)
+    }
+
+    /// All nodes have applied the same entries: their states are the same.
+    fn check_states(&self) -> Verdict {
+        for (group, _) in self.oracles.ledger.groups() {
+            let digest = |node: usize| {
+                self.processes[node].node.as_ref()?.state(group).map(state::Machine::digest)
+            };
+            let first = digest(0);
+            if let Some(node) = (1..self.processes.len()).find(|node| digest(*node) != first) {
+                let what = format!("group {group}: the states of nodes 0 and {node} differ");
+                return Err(Broken::new(crate::oracle::state_safety::NAME, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows of an eventual namespace on one node.
+    fn rows_of(&self, node: usize, space: Space) -> Result<Vec<Row>, Broken> {
+        let failed = |what: String| Broken::new(eventual::CONVERGENCE, what);
+        let found = self.operator.namespaces.iter().find(|(known, _)| *known == space);
+        let (_, namespace) =
+            found.ok_or_else(|| failed("the namespace is not there".to_owned()))?;
+        let machine = self.processes[node].node.as_ref();
+        let replicator =
+            machine.ok_or_else(|| failed(format!("node {node} is down")))?.replicator();
+        let mut rows = Vec::new();
+        for slot in 0..self.plan.workload.slots {
+            let shard = ShardId { namespace: *namespace, slot };
+            let mut after = None;
+            loop {
+                let query = Query::Rows { after: after.take(), limit: 1000 };
+                match replicator.read(shard, &query) {
+                    Ok(Value::Rows { rows: page, more }) => {
+                        after = page.last().map(|row| row.key.clone());
+                        rows.extend(page);
+                        if !more {
+                            break;
+                        }
+                    }
+                    other => return Err(failed(format!("node {node} answers {other:?}"))),
+                }
+            }
+        }
+        Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_plan_is_one_run() {
+        let plan = Plan::from_seed(1);
+        let first = run(&plan);
+        assert_eq!(first.violation, None);
+        assert!(first.operations >= 200 && first.virtual_ns >= 64_000 * MS);
+        assert_eq!(run(&plan), first);
+        let mut other = plan;
+        other.workload.clients += 1;
+        assert_ne!(run(&other).chain, first.chain);
+    }
+}

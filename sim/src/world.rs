@@ -1,0 +1,458 @@
+//! The world: one thread, one heap of happenings ordered by (time, number), whole nodes.
+//!
+//! The loop takes what is next, hands it to a node, lets the oracles look at what the node did, and performs it. What
+//! happens to a message, a write or a process is decided elsewhere; here is when, and in which order. Nothing depends on
+//! a real clock, on addresses in memory or on an unordered map: one plan, one run.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+
+use continuum_core::digest::Hasher;
+use continuum_core::discovery::Address;
+use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
+use continuum_core::machine::{Machine as _, Outbox};
+use continuum_core::node::api::{Outcome, Request};
+use continuum_core::node::{Action, Event, Identity, Message, Unverified};
+use continuum_core::replication::Replicator;
+use continuum_core::wal::Write;
+
+use crate::client::{Attempt, Clients, Errand, Manners};
+use crate::clock::MS;
+use crate::draw::{Draws, stream};
+use crate::fault::Tally;
+use crate::history::{Asked, Body};
+use crate::network::Network;
+use crate::operator::Operator;
+use crate::oracle::{Broken, Oracles, Roster, Step, Verdict, bounds, durability, replies};
+use crate::plan::Plan;
+use crate::process::{Asker, Process};
+use crate::trace::{Trace, fingerprint, fold};
+
+/// Ticks of one node at one moment after which it is said not to move.
+const TICKS_MAX: u32 = 10_000;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A message arrives on a link of this epoch; on any link when 0.
+    Deliver { from: usize, to: usize, epoch: u32, print: u64, message: Message },
+    /// A node tries to make a link.
+    Dial { from: usize, to: usize, life: u64 },
+    /// A handshake ends well.
+    LinkUp { from: usize, to: usize, epoch: u32 },
+    /// A node notices that its link is gone.
+    LinkLost { node: usize, peer: usize, life: u64 },
+    /// A link has been silent for long.
+    Keepalive { from: usize, to: usize, epoch: u32 },
+    /// A batch is durable.
+    Synced { node: usize, life: u64 },
+    /// The log has been idle for a while.
+    Seal { node: usize, life: u64, syncs: u64 },
+    /// An answer of the driver to its node.
+    Inform { node: usize, life: u64, event: Event },
+    /// A request reaches a node.
+    Request { node: usize, asker: Asker, request: Request },
+    /// A reply reaches who asked.
+    Reply { asker: Asker, by: Asked, outcome: Outcome },
+    /// A connection was refused, or broke.
+    Lost { asker: Asker, tainted: bool },
+    /// A client has waited for long.
+    Timeout { attempt: Attempt },
+    /// A client begins its next operation.
+    Wake { client: usize },
+    /// A fault begins.
+    Begin { fault: usize },
+    /// A fault ends.
+    End { fault: usize },
+    /// A process ends, in the middle of a sync.
+    Crash { node: usize, life: u64 },
+    /// A process starts.
+    Start { node: usize },
+    /// The operator looks at the federation.
+    Operate,
+}
+
+/// Happenings ordered by time, and at one time by the order in which they were planned.
+#[derive(Debug, Default)]
+struct Agenda {
+    heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    slots: Vec<Option<Happening>>,
+    free: Vec<u32>,
+    planned: u64,
+}
+
+impl Agenda {
+    fn plan(&mut self, at: u64, happening: Happening) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.slots[slot as usize] = Some(happening);
+        self.planned += 1;
+        self.heap.push(Reverse((at, self.planned, slot)));
+    }
+
+    fn next_at(&self) -> u64 {
+        self.heap.peek().map_or(u64::MAX, |Reverse((at, _, _))| *at)
+    }
+
+    fn take(&mut self) -> Option<Happening> {
+        let Reverse((_, _, slot)) = self.heap.pop()?;
+        self.free.push(slot);
+        self.slots[slot as usize].take()
+    }
+}
+
+/// Nodes, what is between them, and what happens to them.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) draws: Draws,
+    pub(crate) now: u64,
+    agenda: Agenda,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) network: Network,
+    pub(crate) oracles: Oracles,
+    pub(crate) clients: Clients,
+    pub(crate) operator: Operator,
+    pub(crate) trace: Trace,
+    pub(crate) fired: Tally,
+    /// Which faults last at present.
+    pub(crate) active: Vec<bool>,
+    pub(crate) manners: Manners,
+    out: Outbox<Action>,
+    errands: Vec<Errand>,
+    /// Steps that were no no-op.
+    pub(crate) steps: u64,
+    /// Who is taking a step, for what is said when it panics.
+    pub(crate) stepping: usize,
+    /// Steps from this one on are told in words.
+    pub(crate) tell_from: u64,
+    /// Steps within this stretch of virtual time are told as well.
+    pub(crate) tell_within: Range<u64>,
+    pub(crate) told: Vec<Told>,
+    stuck: u32,
+    memory_bytes_max: u64,
+}
+
+/// One step in words.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) at: u64,
+    pub(crate) node: usize,
+    pub(crate) event: String,
+    pub(crate) actions: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let draws = Draws::new(plan.seed);
+        let nodes = plan.cluster.nodes;
+        let config = plan.config();
+        let federation = FederationId(wide(draws, "federation", 0, 0));
+        let replica = |number: usize| Replica {
+            node: NodeId(wide(draws, "node", number, number as u8)),
+            store: StoreId(wide(draws, "store", number, number as u8)),
+        };
+        let replicas: Vec<Replica> = (0..nodes).map(replica).collect();
+        let process = |(number, replica): (usize, &Replica)| {
+            Process::new(number, draws, federation, *replica, config.clone())
+        };
+        let processes = replicas.iter().enumerate().map(process).collect();
+        let latency = (plan.cluster.latency_us_min, plan.cluster.latency_us_max);
+        let mut world = Self {
+            draws,
+            now: 0,
+            agenda: Agenda::default(),
+            processes,
+            network: Network::new(nodes, draws, latency),
+            oracles: Oracles::new(Roster::new(replicas)),
+            clients: Clients::new(nodes, &plan.workload, draws),
+            operator: Operator::new(&plan),
+            trace: Trace::new(),
+            fired: Tally::default(),
+            active: vec![false; plan.faults.len()],
+            manners: Manners::default(),
+            out: Outbox::new(),
+            errands: Vec::new(),
+            steps: 0,
+            stepping: 0,
+            tell_from: u64::MAX,
+            tell_within: 0..0,
+            told: Vec::new(),
+            stuck: 0,
+            memory_bytes_max: config.node.memory_bytes_max,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    /// Plans what the plan says.
+    fn begin(&mut self) {
+        let last = self.processes.len() - 1;
+        for node in 0..self.processes.len() {
+            let late = self.plan.cluster.late_ms.filter(|_| node == last);
+            self.plan_at(late.unwrap_or(node as u64) * MS, Happening::Start { node });
+        }
+        for fault in 0..self.plan.faults.len() {
+            let (at_ms, for_ms) = (self.plan.faults[fault].at_ms, self.plan.faults[fault].for_ms);
+            self.plan_at(at_ms * MS, Happening::Begin { fault });
+            self.plan_at((at_ms + for_ms) * MS, Happening::End { fault });
+        }
+        self.plan_at(100 * MS, Happening::Operate);
+    }
+
+    /// Plans a happening at a time.
+    pub(crate) fn plan_at(&mut self, at: u64, happening: Happening) {
+        self.agenda.plan(at.max(self.now), happening);
+    }
+
+    /// Plans a happening after a while.
+    pub(crate) fn plan_in(&mut self, after: u64, happening: Happening) {
+        self.agenda.plan(self.now + after, happening);
+    }
+
+    /// Does what is next, if that is before `until`. Returns whether it was.
+    pub(crate) fn advance(&mut self, until: u64) -> Result<bool, Broken> {
+        let (mut due, mut node) = (u64::MAX, 0);
+        for (number, process) in self.processes.iter().enumerate() {
+            if process.due < due {
+                (due, node) = (process.due, number);
+            }
+        }
+        let next = self.agenda.next_at();
+        if due.min(next) >= until {
+            self.now = until;
+            return Ok(false);
+        }
+        if due <= next {
+            let moved = due > self.now;
+            self.now = self.now.max(due);
+            self.stuck = if moved { 0 } else { self.stuck + 1 };
+            if self.stuck > TICKS_MAX {
+                let what = format!("node {node} asks for a tick at once, again and again");
+                return Err(Broken::new("progress", what));
+            }
+            self.step(node, Event::Tick, 0, 0)?;
+        } else {
+            self.now = next;
+            if let Some(happening) = self.agenda.take() {
+                self.happen(happening)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
+    pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
+        let tells = self.trace.events >= self.tell_from || self.tell_within.contains(&self.now);
+        let process = &mut self.processes[me];
+        let Some(node) = process.node.as_mut() else { return Ok(()) };
+        let now = process.clock.now(self.now);
+        self.stepping = me;
+        self.steps += 1;
+        self.trace.event(self.now, me, tag, print);
+        if tells {
+            let event = format!("{event:?}");
+            self.told.push(Told { at: self.now, node: me, event, actions: Vec::new() });
+        }
+        node.step(now, event, &mut self.out);
+        process.due = node.deadline().map_or(u64::MAX, |deadline| process.clock.when(deadline));
+        if tells && let Some(told) = self.told.last_mut() {
+            told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
+        }
+        if let Some(node) = &self.processes[me].node {
+            let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
+            self.oracles.observe(&Step { me, node, actions, processes })?;
+        }
+        self.perform_all(me)?;
+        if self.trace.is_link() { self.link() } else { Ok(()) }
+    }
+
+    fn perform_all(&mut self, me: usize) -> Verdict {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let mut out = std::mem::take(&mut self.out);
+        for action in out.drain() {
+            self.perform(me, action)?;
+        }
+        self.out = out;
+        self.sync(me);
+        Ok(())
+    }
+
+    /// Begins the next batch of a node's disk, if there is one. Returns whether there was.
+    pub(crate) fn sync(&mut self, node: usize) -> bool {
+        if !self.processes[node].disk.may_begin() {
+            return false;
+        }
+        let sync_ns = self.sync_ns(node);
+        let process = &mut self.processes[node];
+        let Some(done_at) = process.disk.begin(self.now, sync_ns) else { return false };
+        process.syncs += 1;
+        let life = process.life;
+        if process.is_aimed_at {
+            let name = stream("crash.aim", node as u64);
+            let after = self.draws.below(name, life, done_at - self.now);
+            self.plan_in(after, Happening::Crash { node, life });
+        }
+        self.plan_at(done_at, Happening::Synced { node, life });
+        true
+    }
+
+    fn perform(&mut self, me: usize, action: Action) -> Verdict {
+        match action {
+            Action::Send { to, plane, message } => {
+                let print = fingerprint(&message);
+                self.trace.action(1, fold(print, u64::from(to.0[15])));
+                self.send(me, to, plane, message, print);
+            }
+            Action::Persist { token, write } => {
+                self.trace.action(2, token.seq);
+                let process = &mut self.processes[me];
+                if let (Write::Dots { shard, .. }, Some(node)) = (&write, &process.node) {
+                    let held = node.replicator().held(*shard);
+                    process.disk.expect(token, *shard, held);
+                }
+                process.disk.persist(token, write);
+            }
+            Action::Release { before } => {
+                self.trace.action(3, before.seq);
+                self.processes[me].disk.release(before);
+            }
+            Action::Reply { id, outcome } => {
+                self.trace.action(4, fold(id.0, fingerprint(&outcome)));
+                let asker = replies::check(&mut self.processes[me], id)?;
+                self.check_reply(me, asker, &outcome)?;
+                let by = Asked { node: me, life: self.processes[me].life };
+                let latency = self.network.latency(me, me);
+                self.plan_in(latency, Happening::Reply { asker, by, outcome });
+            }
+            Action::Resolve { source } => {
+                self.trace.action(5, 0);
+                self.resolve(me, source);
+            }
+            Action::Verify { address } => {
+                self.trace.action(6, fingerprint(&address));
+                self.verify(me, address);
+            }
+            Action::Route { peer, address } => {
+                self.trace.action(7, fingerprint(&address));
+                self.route(me, peer, address.as_ref())?;
+            }
+            Action::Refuse { peer, reason } => {
+                self.trace.action(8, fingerprint(&reason));
+                self.refuse(me, peer, reason)?;
+            }
+            Action::Notify(_) => self.trace.action(9, 0),
+        }
+        Ok(())
+    }
+
+    /// What a client of an eventual namespace is told is on the disk of who tells it.
+    fn check_reply(&self, me: usize, asker: Asker, outcome: &Outcome) -> Verdict {
+        let Asker::Client(attempt) = asker else { return Ok(()) };
+        let operation = &self.clients.history.operations[attempt.operation];
+        let Body::Write { mutations, .. } = &operation.body else { return Ok(()) };
+        let numbers = &self.operator.namespaces;
+        let Some((_, namespace)) = numbers.iter().find(|(space, _)| *space == operation.space)
+        else {
+            return Ok(());
+        };
+        let shard = Replicator::shard_for(*namespace, self.plan.workload.slots, &mutations[0].key);
+        durability::check_reply(&self.processes[me].disk.durable, shard, outcome)
+    }
+
+    fn send(
+        &mut self,
+        me: usize,
+        to: NodeId,
+        plane: continuum_core::node::Plane,
+        message: Message,
+        print: u64,
+    ) {
+        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
+        let Some(epoch) = self.network.epoch(me, to) else { return };
+        let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
+        if let Some(at) = arrivals.second {
+            let message = message.clone();
+            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
+        }
+        if let Some(at) = arrivals.first {
+            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
+        }
+    }
+
+    fn verify(&mut self, me: usize, address: Address) {
+        let latency = 4 * self.network.latency(me, me);
+        let there = crate::process::number_at(&address)
+            .filter(|number| *number < self.processes.len() && *number != me)
+            .filter(|number| self.processes[*number].is_up() && self.network.is_open(me, *number));
+        let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
+            let process = &self.processes[number];
+            let Replica { node, store } = process.replica;
+            Ok(Identity { node, store, boot: process.boot })
+        });
+        let life = self.processes[me].life;
+        let event = Event::Verified { address, outcome };
+        self.plan_in(latency, Happening::Inform { node: me, life, event });
+    }
+
+    /// How long the next sync of a node takes.
+    pub(crate) fn sync_ns(&mut self, node: usize) -> u64 {
+        let name = stream("disk.sync", node as u64);
+        let k = self.processes[node].syncs;
+        let cluster = &self.plan.cluster;
+        let (low, high) = (cluster.sync_us_min * 1_000, cluster.sync_us_max * 1_000);
+        let usual = self.draws.between(name, k, low, high);
+        usual + self.draws.below(name ^ 1, k, self.stall_ns(node))
+    }
+
+    /// Clients ask, wait and wake.
+    pub(crate) fn run_errands(&mut self, run: impl FnOnce(&mut Self, &mut Vec<Errand>)) {
+        let mut errands = std::mem::take(&mut self.errands);
+        run(self, &mut errands);
+        for errand in errands.drain(..) {
+            match errand {
+                Errand::Ask { attempt, node, request } => {
+                    let latency = self.network.latency(node, node);
+                    let asker = Asker::Client(attempt);
+                    self.plan_in(latency, Happening::Request { node, asker, request });
+                }
+                Errand::Timeout { attempt, after_ns } => {
+                    self.plan_in(after_ns, Happening::Timeout { attempt });
+                }
+                Errand::Wake { client, after_ns } => {
+                    self.plan_in(after_ns, Happening::Wake { client });
+                }
+            }
+        }
+        self.errands = errands;
+    }
+
+    /// A link of the trace: the whole state of all nodes, and what costs too much for every event.
+    fn link(&mut self) -> Verdict {
+        let mut hasher = Hasher::new();
+        for process in &self.processes {
+            if let Some(node) = &process.node {
+                node.digest(&mut hasher);
+            }
+            bounds::check(process, self.memory_bytes_max)?;
+        }
+        self.trace.link(hasher.finish().0);
+        Ok(())
+    }
+}
+
+/// Sixteen bytes that are drawn, but for the last.
+fn wide(draws: Draws, label: &str, number: usize, last: u8) -> [u8; 16] {
+    let mut id = [0; 16];
+    let name = stream(label, number as u64);
+    id[..8].copy_from_slice(&draws.bits(name, 0).to_be_bytes());
+    id[8..].copy_from_slice(&draws.bits(name, 1).to_be_bytes());
+    id[15] = last;
+    id
+}
