@@ -1,7 +1,7 @@
 //! The federation's own certificate authority: it mints the federation id and issues node and client certificates.
 //!
-//! Keys are ECDSA over P-256: every TLS tool reads them, so that a client's certificate also works in curl. Revocation and
-//! renewal are not here: a certificate ends by its date.
+//! Keys are ECDSA over P-256: every TLS tool reads them, so that a client's certificate also works in curl. Revocation
+//! and renewal are not here: a certificate ends by its date.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -117,12 +117,13 @@ fn children_end_with_their_parent() {
 #[test]
 fn the_shipped_binary_carries_no_planted_bug() {
     let bytes = fs::read(binary()).expect("a readable binary");
-    let holds = |name: &str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
+    let text = String::from_utf8_lossy(&bytes);
+    let holds = |name: &str| text.contains(name);
     for (name, _) in continuum_core::mark::instrument::MUTANTS {
         assert!(!holds(name), "the shipped binary names the mutant {name}");
     }
     // The search itself works: a name that must be there is found.
-    assert!(holds("continuum_wal_fsync_seconds"));
+    assert!(holds("wal_fsync"));
 }
 
 #[test]
