@@ -323,7 +323,7 @@ impl Client {
 
     fn key(&mut self, kind: &str, keys: u64, load: &Workload) -> Bytes {
         let hot = self.dice.chance(load.hot_ppm);
-        let key = self.dice.below(if hot { keys.min(2) } else { keys });
+        let key = self.dice.below(if hot { keys.min(4) } else { keys });
         Bytes::from(format!("{kind}{key:02}"))
     }
 

@@ -30,7 +30,9 @@ const BENCH_SECONDS: f64 = 3.0;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        Command::Run { seed, mutant, tell_ms: Some(stretch), .. } => tell(seed, mutant, stretch),
+        Command::Run { seed, mutant, tell_ms: Some(stretch), .. } => {
+            tell(seed, mutant.as_deref(), stretch)
+        }
         Command::Run { seed, once, mutant, tell_ms: None } => {
             let replay = format!("sim run --seed {seed}{}", flag("--mutant", mutant.as_deref()));
             swarm("run", seed..seed + 1, once, 1, mutant, Some(&replay))
@@ -141,10 +143,11 @@ fn swarm(
 }
 
 /// Prints what happened in a stretch of virtual time.
-fn tell(seed: u64, mutant: Option<String>, stretch_ms: Range<u64>) -> Result<bool, String> {
+fn tell(seed: u64, mutant: Option<&str>, stretch_ms: Range<u64>) -> Result<bool, String> {
     run::hush_panics();
-    campaign(mutant.clone(), true, 1, 1)?;
-    instrument::activate(mutant.as_deref());
+    if !instrument::activate(mutant) {
+        return Err(format!("there is no mutant {}", mutant.unwrap_or_default()));
+    }
     run::tell(&Plan::from_seed(seed), stretch_ms).iter().for_each(|step| print(step));
     Ok(true)
 }

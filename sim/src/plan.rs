@@ -82,7 +82,7 @@ pub struct Workload {
     pub slots: u16,
     /// Requests that go to the strong namespace.
     pub strong_ppm: u64,
-    /// Requests that go to the first two keys.
+    /// Requests that go to the first four keys.
     pub hot_ppm: u64,
     /// Requests that read.
     pub read_ppm: u64,

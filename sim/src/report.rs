@@ -219,6 +219,14 @@ fn seconds(ns: u64) -> String {
     format!("{}.{:06}s", ns / 1_000_000_000, ns % 1_000_000_000 / 1000)
 }
 
+/// Where two texts begin to differ, with what is around.
+pub(crate) fn difference(one: &str, other: &str) -> String {
+    let same = one.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
+    let around =
+        |text: &str| text.chars().skip(same.saturating_sub(200)).take(400).collect::<String>();
+    format!("{} against {}", around(one), around(other))
+}
+
 /// At most so many characters of a text, and a sign that it went on.
 fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {

@@ -145,7 +145,7 @@ impl World {
         let mut look_at = heal_at;
         while !self.operator.is_done() {
             look_at += LOOK_NS;
-            while self.advance(look_at)? {}
+            while !self.operator.is_done() && self.advance(look_at)? {}
             self.check_liveness()?;
         }
         self.judge()
@@ -156,8 +156,8 @@ impl World {
         for process in &self.processes {
             replies::check_end(process)?;
         }
-        self.check_states()?;
         self.check_strong()?;
+        self.check_states()?;
         for space in [Space::Siblings, Space::Discard] {
             let rows = self.rows_of(0, space)?;
             for node in 1..self.processes.len() {
@@ -195,7 +195,14 @@ impl World {
             };
             let first = digest(0);
             if let Some(node) = (1..self.processes.len()).find(|node| digest(*node) != first) {
-                let what = format!("group {group}: the states of nodes 0 and {node} differ");
+                let words = |node: usize| {
+                    let node = self.processes[node].node.as_ref();
+                    node.and_then(|node| node.state(group))
+                        .map_or_else(String::new, |s| format!("{s:?}"))
+                };
+                let difference = crate::report::difference(&words(0), &words(node));
+                let what =
+                    format!("group {group}: the states of nodes 0 and {node} differ: {difference}");
                 return Err(Broken::new(crate::oracle::state_safety::NAME, what));
             }
         }

@@ -25,7 +25,7 @@ use crate::history::{Body, Ended, History, Operation, Space};
 pub(crate) const WITNESS: &str = "linearizable-witness";
 pub(crate) const SEARCH: &str = "linearizable-search";
 /// Configurations that the search of one key may try.
-const BUDGET: usize = 400_000;
+const BUDGET: usize = 2_000_000;
 
 /// Judges all operations of the strong namespace.
 pub(crate) fn check(history: &History, ledger: &GroupLedger) -> Result<Witness, Broken> {
