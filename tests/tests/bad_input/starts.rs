@@ -87,7 +87,11 @@ fn a_node_with_a_wrong_certificate_does_not_start() {
         refused(&dev, &[files[0], files[1], ("data", text(&data))], TLS_REFUSED, parts);
     };
 
-    with(&other.0, &other.1, &["another federation", "pki issue"]);
+    with(
+        &other.0,
+        &other.1,
+        &["it is of federation ", "the authority of federation ", "pki issue"],
+    );
     with(&client.0, &client.1, &["client/ann", "a node needs a node's"]);
     with(&good.0, &other.1, &["the key that was issued with the certificate"]);
     assert!(!data.join("STORE").exists(), "no store is made for nobody");
