@@ -193,6 +193,15 @@ impl Links {
         }
     }
 
+    /// A message of the linked process came. A refusal makes the next dial wait: otherwise two processes would greet
+    /// and part without a pause.
+    pub fn heard(&mut self, incoming: &Incoming) {
+        if let Some(peer) = self.peers.get_mut(&incoming.from) {
+            let is_refused = matches!(incoming.message, Message::Refused(_));
+            peer.refusals = if is_refused { peer.refusals.saturating_add(1) } else { 0 };
+        }
+    }
+
     /// Sends a message, or drops it.
     pub fn send(&mut self, to: NodeId, plane: Plane, message: Message) {
         let life = self.peers.get_mut(&to).and_then(Peer::linked_life);
@@ -317,7 +326,8 @@ impl Links {
         let yields = u64::from(id < self.context.me.node) * YIELD_MS;
         for plane in PLANES {
             if peer.needs(plane) {
-                let pause = yields + backoff(peer.failures, &mut self.jitter);
+                let failures = peer.failures.max(peer.refusals);
+                let pause = yields + backoff(failures, &mut self.jitter);
                 let context = Arc::clone(&self.context);
                 let task = async move {
                     tokio::time::sleep(Duration::from_millis(pause)).await;

@@ -88,6 +88,8 @@ pub(super) struct Peer {
     pub(super) dials: [Option<AbortHandle>; 2],
     /// Dials that failed in a row.
     pub(super) failures: u32,
+    /// Links in a row that the peer ended with a refusal.
+    pub(super) refusals: u32,
 }
 
 impl Peer {
