@@ -14,7 +14,7 @@ use continuum_core::raft::Role;
 use crate::clock::MS;
 use crate::history::Space;
 use crate::oracle::liveness::{self, Liveness};
-use crate::oracle::{Verdict, replies};
+use crate::oracle::{Verdict, membership, replies};
 use crate::plan::Plan;
 use crate::process::{Asker, Process, address_of};
 use crate::world::{Happening, World};
@@ -332,6 +332,10 @@ impl World {
             let groups: Vec<_> = groups.map(|group| (group.group, group.applied)).collect();
             status.formed.then_some((shards, groups))
         };
+        let nodes = self.processes.iter().filter_map(|process| process.node.as_ref());
+        if let Some(what) = membership::difference(nodes) {
+            return Some(what);
+        }
         let first = view(&self.processes[0]);
         let mut others = self.processes.iter().enumerate().skip(1);
         let (node, other) = others.find(|(_, process)| {

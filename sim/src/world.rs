@@ -24,7 +24,8 @@ use crate::fault::Tally;
 use crate::history::{Asked, Body};
 use crate::network::Network;
 use crate::operator::Operator;
-use crate::oracle::{Broken, Oracles, Roster, Step, Verdict, bounds, durability, replies};
+use crate::oracle::spec::Wanted;
+use crate::oracle::{Broken, Cause, Oracles, Roster, Step, Verdict, bounds, durability, replies};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
 use crate::trace::{Trace, fingerprint, fold};
@@ -167,7 +168,7 @@ impl World {
             agenda: Agenda::default(),
             processes,
             network: Network::new(nodes, draws, latency),
-            oracles: Oracles::new(Roster::new(replicas)),
+            oracles: Oracles::new(Roster::new(replicas), config.coordinator.dwell_ms),
             clients: Clients::new(nodes, &plan.workload, draws),
             operator: Operator::new(&plan),
             trace: Trace::new(),
@@ -251,6 +252,7 @@ impl World {
         let process = &mut self.processes[me];
         let Some(node) = process.node.as_mut() else { return Ok(()) };
         let now = process.clock.now(self.now);
+        let cause = Cause::of(process.replica.node, &event);
         self.stepping = me;
         self.steps += 1;
         self.trace.event(self.now, me, tag, print);
@@ -265,7 +267,9 @@ impl World {
         }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
-            self.oracles.observe(&Step { me, node, actions, processes })?;
+            let wanted = wanted(&self.clients, &self.processes[me], cause);
+            let now = now.mono;
+            self.oracles.observe(&Step { me, node, actions, processes, cause, wanted, now })?;
         }
         self.perform_all(me)?;
         if self.trace.is_link() { self.link() } else { Ok(()) }
@@ -444,6 +448,15 @@ impl World {
         }
         self.trace.link(hasher.finish().0);
         Ok(())
+    }
+}
+
+/// The client's write that a step was asked for.
+fn wanted<'a>(clients: &'a Clients, process: &Process, cause: Cause) -> Option<Wanted<'a>> {
+    let Asker::Client(attempt) = process.requests.get(&cause.request?)? else { return None };
+    match &clients.history.operations[attempt.operation].body {
+        Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
+        Body::Read(_) => None,
     }
 }
 

@@ -15,19 +15,23 @@ pub(crate) mod ledger;
 pub(crate) mod linear;
 pub(crate) mod liveness;
 pub(crate) mod log_matching;
+pub(crate) mod membership;
 pub(crate) mod monotone;
 pub(crate) mod recovery;
 pub(crate) mod replies;
+pub(crate) mod spec;
 pub(crate) mod state_safety;
 pub(crate) mod strong;
 pub(crate) mod witness;
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, Term};
+use continuum_core::gossip::{Incarnation, State};
+use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, RequestId, Term};
 use continuum_core::node::api::Notice;
-use continuum_core::node::{Action, Message, Node};
-use continuum_core::raft::Role;
+use continuum_core::node::{Action, Event, Message, Node};
+use continuum_core::raft::{self, Position, Role};
+use continuum_core::time::Instant;
 use continuum_core::wal::Write;
 
 use crate::durable::LogView;
@@ -63,6 +67,8 @@ pub(crate) struct Watched {
     pub(crate) applied: Index,
     /// Its term, as its machine says.
     pub(crate) term: Term,
+    /// What it counts as durable of its log, and the end of that.
+    pub(crate) durable: (Index, Position),
 }
 
 /// Who is who.
@@ -94,6 +100,11 @@ pub(crate) struct Oracles {
     pub(crate) ledger: Ledger,
     /// Per node, per group.
     watched: Vec<BTreeMap<GroupId, Watched>>,
+    /// All writes of the eventual namespaces.
+    pub(crate) writes: spec::Writes,
+    /// Per node, what it holds of the others.
+    views: Vec<membership::View>,
+    dwell_ms: u64,
 }
 
 /// One step of one node, after it was taken.
@@ -103,15 +114,61 @@ pub(crate) struct Step<'a> {
     pub(crate) actions: &'a [Action],
     /// All processes, for what their disks hold.
     pub(crate) processes: &'a [Process],
+    /// What the node was handed.
+    pub(crate) cause: Cause,
+    /// What a client wanted by that.
+    pub(crate) wanted: Option<spec::Wanted<'a>>,
+    /// What its clock showed.
+    pub(crate) now: Instant,
+}
+
+/// What of an event the oracles have to know.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cause {
+    /// It was gossip.
+    pub(crate) is_gossip: bool,
+    /// It was another message.
+    pub(crate) is_other_message: bool,
+    /// What the gossip said of the node itself.
+    pub(crate) accused: Option<(Incarnation, State)>,
+    /// The group of the append that it was, and the last entry of which that speaks.
+    pub(crate) append: Option<(GroupId, Index)>,
+    /// The request that it was.
+    pub(crate) request: Option<RequestId>,
+}
+
+impl Cause {
+    pub(crate) fn of(me: NodeId, event: &Event) -> Self {
+        match event {
+            Event::Received { message: Message::Gossip(message), .. } => {
+                let accused = membership::accusation(me, message);
+                Self { is_gossip: true, accused, ..Self::default() }
+            }
+            Event::Received {
+                message:
+                    Message::Raft { group, message: raft::Message::Append { prev, entries, .. } },
+                ..
+            } => {
+                let tail = Index(prev.index.0 + entries.len() as u64);
+                Self { is_other_message: true, append: Some((*group, tail)), ..Self::default() }
+            }
+            Event::Received { .. } => Self { is_other_message: true, ..Self::default() },
+            Event::Requested { id, .. } => Self { request: Some(*id), ..Self::default() },
+            _ => Self::default(),
+        }
+    }
 }
 
 impl Oracles {
-    pub(crate) fn new(roster: Roster) -> Self {
+    pub(crate) fn new(roster: Roster, dwell_ms: u64) -> Self {
         let nodes = roster.replicas.len();
         Self {
             roster,
             ledger: Ledger::default(),
             watched: (0..nodes).map(|_| BTreeMap::new()).collect(),
+            writes: spec::Writes::new(nodes),
+            views: (0..nodes).map(|_| membership::View::default()).collect(),
+            dwell_ms,
         }
     }
 
@@ -124,8 +181,20 @@ impl Oracles {
                 Action::Notify(Notice::Role { group, term, role, .. }) => {
                     self.observe_role(step, *group, *term, *role)?;
                 }
+                Action::Notify(Notice::Health { node, from, to }) => {
+                    let view = &mut self.views[step.me];
+                    view.check_health(step.node, step.now, self.dwell_ms, *node, (*from, *to))?;
+                }
                 _ => {}
             }
+        }
+        if !step.cause.is_other_message {
+            let Cause { is_gossip, accused, .. } = step.cause;
+            // Who has not learnt yet that the accuser is a member does not listen.
+            let refused =
+                |action: &Action| matches!(action, Action::Notify(Notice::Rejected { .. }));
+            let accused = accused.filter(|_| !step.actions.iter().any(refused));
+            self.views[step.me].check_step(step.node, is_gossip, accused)?;
         }
         self.observe_progress(step)?;
         for action in step.actions {
@@ -159,6 +228,11 @@ impl Oracles {
             Write::Forget { owner: Owner::Group(group) } => {
                 self.watched[step.me].remove(group);
             }
+            Write::Dots { .. } => {
+                let process = &step.processes[step.me];
+                let who = (step.me, process.replica, process.boot);
+                self.writes.observe(who, step.wanted, write)?;
+            }
             _ => {}
         }
         Ok(())
@@ -176,6 +250,8 @@ impl Oracles {
             Message::Replication(message) => {
                 durability::check_replication(&step.processes[step.me].disk.durable, message)
             }
+            Message::Gossip(message) => self.views[step.me].check_buddy(step.node, to, message),
+            Message::Contacts(contacts) => membership::check_contacts(step.node, contacts),
             _ => Ok(()),
         }
     }
@@ -207,6 +283,11 @@ impl Oracles {
             let Some(raft) = step.node.raft(group) else { continue };
             let watched = self.watched[step.me].entry(group).or_default();
             let (term, index) = (raft.term(), raft.commit());
+            let durable = (raft.durable(), raft.last());
+            if durable != watched.durable {
+                watched.durable = durable;
+                commit::check_durable(step, raft)?;
+            }
             if term == watched.term && index == watched.commit {
                 continue;
             }
@@ -225,6 +306,8 @@ impl Oracles {
     pub(crate) fn restarted(&mut self, process: &Process, me: usize) -> Verdict {
         let Some(node) = &process.node else { return Ok(()) };
         self.watched[me].clear();
+        self.views[me] = membership::View::default();
+        self.writes.restarted(me);
         for group in node.groups() {
             let Some(raft) = node.raft(group) else { continue };
             let view = recovery::view_of(raft);
