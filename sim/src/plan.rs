@@ -222,8 +222,12 @@ impl Plan {
             Kind::Skew | Kind::JumpAhead | Kind::JumpBack => {
                 fault.for_ms = span(dice, 1_000, 40_000);
                 fault.nodes = some_of(nodes, dice);
-                // All jumps and skews together stay within `ahead_ms_max`: beyond it replicas wait for each other.
-                fault.amount = dice.between(10, 5_000) as i64;
+                // The far ones are beyond `ahead_ms_max`: stamps have to wait.
+                let far = dice.chance(300_000);
+                let (low, high) = if far { (5_000, 120_000) } else { (10, 5_000) };
+                let amount = dice.between(low, high) as i64;
+                let back = kind == Kind::Skew && dice.chance(500_000);
+                fault.amount = if back { -amount } else { amount };
             }
             Kind::Drift => {
                 fault.for_ms = span(dice, 5_000, 60_000);
