@@ -108,7 +108,7 @@ impl Plan {
         let workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
         let mut plan = Self { seed, calm_ms, fault_ms, cluster, workload, faults: Vec::new() };
         for kind in Kind::ALL {
-            plan.plant(kind, &mut draws.dice(stream("plan.fault", kind as u64)));
+            plan.plant(kind, &mut draws.dice(stream(kind.name(), 0)));
         }
         plan
     }
@@ -187,7 +187,7 @@ impl Plan {
         let span = |dice: &mut Dice, low, high| dice.between(low, high).min(most);
         let mut fault = Fault { kind, at_ms, for_ms: 0, nodes: Vec::new(), rate_ppm: 0, amount: 0 };
         match kind {
-            Kind::Drop | Kind::Duplicate => {
+            Kind::Drop | Kind::Duplicate | Kind::Corrupt => {
                 fault.for_ms = span(dice, 5_000, 60_000);
                 fault.rate_ppm = dice.between(5_000, 200_000);
             }

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
+use bytes::Bytes;
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
 use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
@@ -20,7 +21,7 @@ use continuum_core::wal::Write;
 use crate::client::{Attempt, Clients, Errand, Manners};
 use crate::clock::MS;
 use crate::draw::{Draws, stream};
-use crate::fault::Tally;
+use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
 use crate::network::Network;
 use crate::operator::Operator;
@@ -375,12 +376,20 @@ impl World {
         me: usize,
         to: NodeId,
         plane: continuum_core::node::Plane,
-        message: Message,
+        mut message: Message,
         print: u64,
     ) {
         let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
         let Some(epoch) = self.network.epoch(me, to) else { return };
         let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
+        if let Some(sealed) = write_in(&mut message)
+            && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
+        {
+            self.fired.count(Kind::Corrupt);
+            let mut bytes = sealed.to_vec();
+            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+            *sealed = bytes.into();
+        }
         if let Some(at) = arrivals.second {
             let message = message.clone();
             self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
@@ -448,6 +457,17 @@ impl World {
         }
         self.trace.link(hasher.finish().0);
         Ok(())
+    }
+}
+
+/// The first eventual write that a message carries.
+fn write_in(message: &mut Message) -> Option<&mut Bytes> {
+    use continuum_core::replication::Message as Replicated;
+    match message {
+        Message::Replication(
+            Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
+        ) => writes.first_mut(),
+        _ => None,
     }
 }
 

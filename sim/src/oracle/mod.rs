@@ -17,6 +17,7 @@ pub(crate) mod liveness;
 pub(crate) mod log_matching;
 pub(crate) mod membership;
 pub(crate) mod monotone;
+pub(crate) mod reads;
 pub(crate) mod recovery;
 pub(crate) mod replies;
 pub(crate) mod spec;
@@ -28,13 +29,14 @@ use std::collections::BTreeMap;
 
 use continuum_core::gossip::{Incarnation, State};
 use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, RequestId, Term};
-use continuum_core::node::api::Notice;
+use continuum_core::node::api::{Notice, Request};
 use continuum_core::node::{Action, Event, Message, Node};
 use continuum_core::raft::{self, Position, Role};
 use continuum_core::time::Instant;
 use continuum_core::wal::Write;
 
 use crate::durable::LogView;
+use crate::history::Space;
 use crate::process::Process;
 use ledger::Ledger;
 
@@ -102,6 +104,7 @@ pub(crate) struct Oracles {
     watched: Vec<BTreeMap<GroupId, Watched>>,
     /// All writes of the eventual namespaces.
     pub(crate) writes: spec::Writes,
+    reads: reads::Reads,
     /// Per node, what it holds of the others.
     views: Vec<membership::View>,
     dwell_ms: u64,
@@ -129,12 +132,17 @@ pub(crate) struct Cause {
     pub(crate) is_gossip: bool,
     /// It was another message.
     pub(crate) is_other_message: bool,
+    /// Writes became durable: messages leave that were made in earlier steps.
+    pub(crate) is_persisted: bool,
     /// What the gossip said of the node itself.
     pub(crate) accused: Option<(Incarnation, State)>,
     /// The group of the append that it was, and the last entry of which that speaks.
     pub(crate) append: Option<(GroupId, Index)>,
-    /// The request that it was.
+    /// Who asked for a vote in which group, and where its log ends.
+    pub(crate) asks: Option<(GroupId, NodeId, Position)>,
+    /// The request that it was, and whether that reads a strong namespace.
     pub(crate) request: Option<RequestId>,
+    pub(crate) reads: bool,
 }
 
 impl Cause {
@@ -152,8 +160,21 @@ impl Cause {
                 let tail = Index(prev.index.0 + entries.len() as u64);
                 Self { is_other_message: true, append: Some((*group, tail)), ..Self::default() }
             }
+            Event::Received {
+                from,
+                message: Message::Raft { group, message: raft::Message::Vote { last, .. } },
+            } => {
+                let asks = Some((*group, *from, *last));
+                Self { is_other_message: true, asks, ..Self::default() }
+            }
             Event::Received { .. } => Self { is_other_message: true, ..Self::default() },
-            Event::Requested { id, .. } => Self { request: Some(*id), ..Self::default() },
+            Event::Persisted { .. } => Self { is_persisted: true, ..Self::default() },
+            Event::Requested { id, request } => {
+                let strong = Space::Strong.name();
+                let reads =
+                    matches!(request, Request::Read { namespace, .. } if namespace == strong);
+                Self { request: Some(*id), reads, ..Self::default() }
+            }
             _ => Self::default(),
         }
     }
@@ -167,6 +188,7 @@ impl Oracles {
             ledger: Ledger::default(),
             watched: (0..nodes).map(|_| BTreeMap::new()).collect(),
             writes: spec::Writes::new(nodes),
+            reads: reads::Reads::default(),
             views: (0..nodes).map(|_| membership::View::default()).collect(),
             dwell_ms,
         }
@@ -174,6 +196,9 @@ impl Oracles {
 
     /// Looks at one step. What was applied comes last: an entry is first committed, and that is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
+        if let Some(id) = step.cause.request.filter(|_| step.cause.reads) {
+            self.reads.arrives(step, &self.roster, id);
+        }
         for action in step.actions {
             match action {
                 Action::Persist { write, .. } => self.observe_write(step, write)?,
@@ -181,6 +206,7 @@ impl Oracles {
                 Action::Notify(Notice::Role { group, term, role, .. }) => {
                     self.observe_role(step, *group, *term, *role)?;
                 }
+                Action::Reply { id, outcome } => self.reads.check(step, *id, outcome)?,
                 Action::Notify(Notice::Health { node, from, to }) => {
                     let view = &mut self.views[step.me];
                     view.check_health(step.node, step.now, self.dwell_ms, *node, (*from, *to))?;
@@ -210,6 +236,8 @@ impl Oracles {
             Write::Hard { group, term, vote } => {
                 let watched = self.watched[step.me].entry(*group).or_default();
                 election::check_hard(&watched.view, *term, *vote)?;
+                let asks = step.cause.asks.filter(|(asked, ..)| asked == group);
+                election::check_up_to_date(watched.view.last(), *vote, asks)?;
                 (watched.view.term, watched.view.vote) = (*term, *vote);
             }
             Write::Append { group, prev, entries } => {
@@ -250,6 +278,7 @@ impl Oracles {
             Message::Replication(message) => {
                 durability::check_replication(&step.processes[step.me].disk.durable, message)
             }
+            _ if step.cause.is_persisted => Ok(()),
             Message::Gossip(message) => self.views[step.me].check_buddy(step.node, to, message),
             Message::Contacts(contacts) => membership::check_contacts(step.node, contacts),
             _ => Ok(()),
