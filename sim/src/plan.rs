@@ -176,6 +176,22 @@ impl Plan {
         };
         for _ in 0..times {
             let fault = self.draw_fault(kind, dice);
+            let chains = kind == Kind::Partition && dice.chance(400_000);
+            self.faults.push(fault);
+            if chains {
+                self.plant_chain(dice);
+            }
+        }
+    }
+
+    /// Partitions without a break, each of whoever leads when it begins: what a leader could not send while it was cut
+    /// off meets a federation whose next leader is cut off in its turn.
+    fn plant_chain(&mut self, dice: &mut Dice) {
+        for _ in 0..dice.between(3, 8) {
+            let Some(last) = self.faults.last() else { return };
+            let at_ms = last.at_ms + last.for_ms;
+            let for_ms = dice.between(600, 2_500).min(self.heal_ms() - at_ms);
+            let fault = Fault { at_ms, for_ms, nodes: last.nodes.clone(), amount: 1, ..*last };
             self.faults.push(fault);
         }
     }

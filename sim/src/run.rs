@@ -69,10 +69,10 @@ pub struct Outcome {
 /// Runs a plan.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
-    let (world, broken) = attempt(plan, u64::MAX);
+    let (world, broken) = attempt(plan, 0..0);
     let Some(broken) = broken else { return outcome_of(world, None) };
     let (at_ns, node, events) = (world.now, world.stepping, world.trace.events);
-    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD));
+    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD)..u64::MAX);
     let steps = again.told.iter().map(crate::report::tell).collect();
     let Broken { oracle, what } = broken;
     let violation = Violation { oracle: oracle.to_owned(), what, at_ns, node, steps };
@@ -118,9 +118,15 @@ pub fn tell(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
     world.told.iter().map(crate::report::tell).collect()
 }
 
-fn attempt(plan: &Plan, tell_from: u64) -> (World, Option<Broken>) {
+/// Runs a plan, and tells these steps in all words: two runs are compared by them.
+#[must_use]
+pub fn tell_steps(plan: &Plan, steps: Range<u64>) -> Vec<String> {
+    attempt(plan, steps).0.told.iter().map(crate::report::tell_all).collect()
+}
+
+fn attempt(plan: &Plan, tell_steps: Range<u64>) -> (World, Option<Broken>) {
     let mut world = World::new(plan.clone());
-    world.tell_from = tell_from;
+    world.tell_steps = tell_steps;
     finish(world)
 }
 

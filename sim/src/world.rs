@@ -129,8 +129,8 @@ pub(crate) struct World {
     pub(crate) steps: u64,
     /// Who is taking a step, for what is said when it panics.
     pub(crate) stepping: usize,
-    /// Steps from this one on are told in words.
-    pub(crate) tell_from: u64,
+    /// These steps are told in words.
+    pub(crate) tell_steps: Range<u64>,
     /// Steps within this stretch of virtual time are told as well.
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
@@ -180,7 +180,7 @@ impl World {
             errands: Vec::new(),
             steps: 0,
             stepping: 0,
-            tell_from: u64::MAX,
+            tell_steps: 0..0,
             tell_within: 0..0,
             told: Vec::new(),
             stuck: 0,
@@ -249,7 +249,8 @@ impl World {
 
     /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
     pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
-        let tells = self.trace.events >= self.tell_from || self.tell_within.contains(&self.now);
+        let tells =
+            self.tell_steps.contains(&self.trace.events) || self.tell_within.contains(&self.now);
         let process = &mut self.processes[me];
         let Some(node) = process.node.as_mut() else { return Ok(()) };
         let now = process.clock.now(self.now);

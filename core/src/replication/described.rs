@@ -82,6 +82,12 @@ pub fn describe(record: &Bytes) -> Option<Described> {
     })
 }
 
+/// The identity of a sealed write, whether or not its bytes are intact.
+#[must_use]
+pub fn dot_of(sealed: &Bytes) -> Option<Dot> {
+    delta::peek(sealed).map(|author| author.dot)
+}
+
 fn edit(author: &Author<'_>, deed: &Deed<'_>) -> DescribedEdit {
     let dot = |actor, seq| Dot { actor: author.actor(actor), seq };
     let victims = deed.victims.iter();
@@ -136,6 +142,8 @@ mod tests {
         let mut spoilt = sealed.to_vec();
         spoilt[60] ^= 1;
         assert_eq!(describe(&spoilt.into()), None);
+        assert_eq!(dot_of(&sealed), Some(author.dot));
+        assert_eq!(dot_of(&sealed.slice(..9)), None);
         assert_eq!(describe(&restore::encode(&restore::Record::Discarding)), None);
     }
 }

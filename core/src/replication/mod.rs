@@ -48,7 +48,7 @@ use crate::node::api::{Context, Mutation, Reason, Strategy};
 use crate::wal::{SnapshotId, Write};
 
 pub use context::{Dots, Ranges};
-pub use described::{Described, DescribedAct, DescribedEdit, describe};
+pub use described::{Described, DescribedAct, DescribedEdit, describe, dot_of};
 pub use fingerprint::Span;
 pub use mask::Mask;
 pub use message::{Answer, Fault, Listed, Message, Promise, View};
