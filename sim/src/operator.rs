@@ -338,7 +338,7 @@ impl World {
             status.formed.then_some((shards, groups))
         };
         let nodes = self.processes.iter().filter_map(|process| process.node.as_ref());
-        if let Some(what) = membership::difference(nodes) {
+        if let Some(what) = membership::difference(&nodes) {
             return Some(what);
         }
         let first = view(&self.processes[0]);

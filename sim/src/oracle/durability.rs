@@ -72,10 +72,10 @@ pub(crate) fn check_replication(durable: &Durable, message: &replication::Messag
 
 /// Writes name what they supersede, so nobody hears of a write before its sender's disk has it.
 fn check_writes(durable: &Durable, message: &replication::Message) -> Verdict {
-    let (shard, writes) = match message {
-        replication::Message::Delta { shard, writes }
-        | replication::Message::Page { shard, writes, .. } => (shard, writes),
-        _ => return Ok(()),
+    let (replication::Message::Delta { shard, writes }
+    | replication::Message::Page { shard, writes, .. }) = message
+    else {
+        return Ok(());
     };
     let on_disk = durable.shard(*shard);
     let lacks = |dot: &Dot| on_disk.is_none_or(|on_disk| !on_disk.contains(dot));

@@ -98,10 +98,7 @@ mod tests {
     #[test]
     #[allow(clippy::field_reassign_with_default, reason = "the other fields are private")]
     fn a_second_vote_and_an_older_term_are_seen() {
-        let replica = |node: u8| Replica {
-            node: continuum_core::id::NodeId([node; 16]),
-            ..Replica::default()
-        };
+        let replica = |node: u8| Replica { node: NodeId([node; 16]), ..Replica::default() };
         let mut view = LogView::default();
         view.term = Term(5);
         assert_eq!(check_hard(&view, Term(5), Some(replica(1))), Ok(()));

@@ -137,7 +137,7 @@ pub(crate) fn check_contacts(node: &Node, contacts: &[Contact]) -> Verdict {
 
 /// What is not as it should be in the views of members at the end: every node knows every other as that one knows
 /// itself, alive.
-pub(crate) fn difference<'a>(nodes: impl Iterator<Item = &'a Node> + Clone) -> Option<String> {
+pub(crate) fn difference<'a>(nodes: &(impl Iterator<Item = &'a Node> + Clone)) -> Option<String> {
     for node in nodes.clone() {
         let own = node.gossip().own();
         for other in nodes.clone().filter(|other| other.gossip().own().replica != own.replica) {

@@ -68,7 +68,8 @@ impl Writes {
                 check_made(&told, mutation)?;
                 self.made_for.entry(operation).or_default().push((shard, dot));
             }
-            let known = self.by_shard.entry(shard).or_default().entry(dot).or_insert(told.clone());
+            let known =
+                self.by_shard.entry(shard).or_default().entry(dot).or_insert_with(|| told.clone());
             if known.hash != told.hash {
                 let what = format!("{dot:?} means {known:?} and also {told:?}");
                 return Err(Broken::new(NAME, what));
