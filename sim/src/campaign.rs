@@ -210,7 +210,8 @@ fn first_difference(one: &str, other: &str) -> String {
 /// The record of a run that another process saw differently.
 fn apart(mut record: Record, again: &Record, steps: &Range<u64>, first: &str) -> Record {
     let what = format!(
-        "two processes saw two runs: chains {} and {} differ after event {} and by event {}; {} and {} events; first: {first}",
+        "two processes saw two runs: chains {} and {} differ after event {} and by event {}; \
+         {} and {} events; first: {first}",
         record.chain, again.chain, steps.start, steps.end, record.events, again.events
     );
     let steps = record.violation.take().map_or_else(Vec::new, |violation| violation.steps);

@@ -144,7 +144,8 @@ impl Replicator {
         self.residents.get(&shard).map(|resident| resident.shard.dots())
     }
 
-    /// All dots that are seen here or wait for their stamp: what the disk holds once all writes issued so far are durable.
+    /// All dots that are seen here or wait for their stamp: what the disk holds once all writes issued so far are
+    /// durable.
     #[must_use]
     pub fn held(&self, shard: ShardId) -> Dots {
         self.residents.get(&shard).map_or_else(Dots::default, |r| exchange::held(&r.shard))

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use continuum_core::discovery::Contact;
-use continuum_core::gossip::{self, Body, Incarnation, State};
+use continuum_core::gossip::{self, Body, Counters, Incarnation, State};
 use continuum_core::id::NodeId;
 use continuum_core::node::Node;
 use continuum_core::node::api::Health;
@@ -34,6 +34,8 @@ type Held = (Incarnation, State);
 #[derive(Debug, Default)]
 pub(crate) struct View {
     members: BTreeMap<NodeId, Held>,
+    /// What gossip had counted: without news and without a new count nothing changed.
+    counted: Counters,
     /// When the health of a member last changed here.
     turned: BTreeMap<NodeId, Instant>,
 }
@@ -53,6 +55,11 @@ impl View {
         accused: Option<Held>,
     ) -> Verdict {
         let gossip = node.gossip();
+        let counted = gossip.counters();
+        if !hears && counted == self.counted {
+            return Ok(());
+        }
+        self.counted = counted;
         let own = gossip.own();
         let mine = (own.incarnation, own.state);
         if let Some(accused) = accused.filter(|a| a.0.boot == own.incarnation.boot && *a > mine) {

@@ -1,5 +1,5 @@
-//! Reads at a leader: none is served by a leader that a majority had left for a later term before the read arrived (Raft,
-//! §8, and ReadIndex in Ongaro's thesis, §6.4: leadership is confirmed after the read came).
+//! Reads at a leader: none is served by a leader that a majority had left for a later term before the read arrived
+//! (Raft, §8, and ReadIndex in Ongaro's thesis, §6.4: leadership is confirmed after the read came).
 //!
 //! What a majority has left is taken from the simulated disks. What a read returns is judged at the end, in `strong`.
 
