@@ -60,6 +60,8 @@ pub struct Cluster {
     pub retained_bytes_max: usize,
     /// As in the node's configuration.
     pub append_bytes_max: usize,
+    /// As in the node's configuration.
+    pub delta_bytes_max: usize,
 }
 
 /// The clients and what they ask.
@@ -139,6 +141,7 @@ impl Plan {
         config.raft.election_timeout_ms = cluster.election_timeout_ms;
         config.raft.retained_bytes_max = cluster.retained_bytes_max;
         config.raft.append_bytes_max = cluster.append_bytes_max;
+        config.replication.delta_bytes_max = cluster.delta_bytes_max;
         config.replication.anti_entropy_ms = cluster.anti_entropy_ms;
         config.node.request_timeout_ms = cluster.request_timeout_ms;
         config.node.checkpoint_bytes = cluster.checkpoint_bytes;
@@ -210,7 +213,9 @@ impl Plan {
             Kind::Reorder | Kind::Delay => {
                 fault.for_ms = span(dice, 5_000, 60_000);
                 fault.rate_ppm = dice.between(5_000, 200_000);
-                fault.amount = dice.between(5, 800) as i64;
+                // Longer than an election now and then: what answers an old leader must not count for a new question.
+                let most = if dice.chance(300_000) { 4_000 } else { 800 };
+                fault.amount = dice.between(5, most) as i64;
             }
             Kind::Clog | Kind::OneWay | Kind::Partition => {
                 fault.for_ms = span(dice, 300, 12_000);
@@ -293,7 +298,8 @@ impl Cluster {
             anti_entropy_ms: dice.between(300, 1_500),
             checkpoint_bytes: if small { 64 << 10 } else { 1 << 20 },
             retained_bytes_max: if small { dice.between(1, 64) as usize * 1024 } else { 1 << 20 },
-            append_bytes_max: if small { dice.between(1, 32) as usize * 1024 } else { 256 << 10 },
+            append_bytes_max: if small { 1 << dice.between(6, 15) } else { 256 << 10 },
+            delta_bytes_max: if small { 1 << dice.between(9, 15) } else { 256 << 10 },
         }
     }
 }

@@ -31,8 +31,11 @@ use crate::plan::Plan;
 use crate::process::{Asker, Process};
 use crate::trace::{Trace, fingerprint, fold};
 
-/// Ticks of one node at one moment after which it is said not to move.
+/// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
 const TICKS_MAX: u32 = 10_000;
+
+/// A node's next tick is due no earlier than so many nanoseconds after its last step.
+const STEP_NS: u64 = 20_000;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -134,7 +137,6 @@ pub(crate) struct World {
     /// Steps within this stretch of virtual time are told as well.
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
-    stuck: u32,
     memory_bytes_max: u64,
 }
 
@@ -183,7 +185,6 @@ impl World {
             tell_steps: 0..0,
             tell_within: 0..0,
             told: Vec::new(),
-            stuck: 0,
             memory_bytes_max: config.node.memory_bytes_max,
             plan,
         };
@@ -230,10 +231,8 @@ impl World {
             return Ok(false);
         }
         if due <= next {
-            let moved = due > self.now;
             self.now = self.now.max(due);
-            self.stuck = if moved { 0 } else { self.stuck + 1 };
-            if self.stuck > TICKS_MAX {
+            if self.processes[node].hurries > TICKS_MAX {
                 let what = format!("node {node} asks for a tick at once, again and again");
                 return Err(Broken::new("progress", what));
             }
@@ -264,6 +263,9 @@ impl World {
         }
         node.step(now, event, &mut self.out);
         process.due = node.deadline().map_or(u64::MAX, |deadline| process.clock.when(deadline));
+        // A step takes time: what is due at once comes after what happens in the meantime.
+        process.hurries = if process.due <= self.now { process.hurries + 1 } else { 0 };
+        process.due = process.due.max(self.now + STEP_NS);
         if tells && let Some(told) = self.told.last_mut() {
             told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
         }
