@@ -186,7 +186,7 @@ fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String> {
         killed += u64::from(kill.is_some());
         let (seeds, oracle) = match &kill {
             Some(kill) => ((kill.seed + 1).to_string(), kill.oracle.clone()),
-            None => ("-".to_owned(), "none".to_owned()),
+            None => ("-".to_owned(), unseen(name)),
         };
         bar.suspend(|| say(&format!("{name:<34} {seeds:>6}  {oracle:<24} {meaning}")));
         rows.push(serde_json::json!({
@@ -201,6 +201,12 @@ fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String> {
         .to_string(),
     );
     Ok(killed == all.len() as u64)
+}
+
+/// What is said of a planted bug that no seed saw.
+fn unseen(name: &str) -> String {
+    let law = mutant::SEEN_BY_LAWS.iter().find(|(known, _)| *known == name);
+    law.map_or_else(|| "none".to_owned(), |(_, test)| format!("none; {test}"))
 }
 
 fn replay(file: &std::path::Path, once: bool) -> Result<bool, String> {

@@ -138,6 +138,8 @@ pub(crate) struct Cause {
     pub(crate) accused: Option<(Incarnation, State)>,
     /// The group of the append that it was, and the last entry of which that speaks.
     pub(crate) append: Option<(GroupId, Index)>,
+    /// The group and position of the snapshot of which it was a chunk.
+    pub(crate) chunk: Option<(GroupId, Position)>,
     /// Who asked for a vote in which group, and where its log ends.
     pub(crate) asks: Option<(GroupId, NodeId, Position)>,
     /// The request that it was, and whether that reads a strong namespace.
@@ -152,20 +154,8 @@ impl Cause {
                 let accused = membership::accusation(me, message);
                 Self { is_gossip: true, accused, ..Self::default() }
             }
-            Event::Received {
-                message:
-                    Message::Raft { group, message: raft::Message::Append { prev, entries, .. } },
-                ..
-            } => {
-                let tail = Index(prev.index.0 + entries.len() as u64);
-                Self { is_other_message: true, append: Some((*group, tail)), ..Self::default() }
-            }
-            Event::Received {
-                from,
-                message: Message::Raft { group, message: raft::Message::Vote { last, .. } },
-            } => {
-                let asks = Some((*group, *from, *last));
-                Self { is_other_message: true, asks, ..Self::default() }
+            Event::Received { from, message: Message::Raft { group, message } } => {
+                Self::of_raft(*from, *group, message)
             }
             Event::Received { .. } => Self { is_other_message: true, ..Self::default() },
             Event::Persisted { .. } => Self { is_persisted: true, ..Self::default() },
@@ -177,6 +167,19 @@ impl Cause {
             }
             _ => Self::default(),
         }
+    }
+
+    fn of_raft(from: NodeId, group: GroupId, message: &raft::Message) -> Self {
+        let mut cause = Self { is_other_message: true, ..Self::default() };
+        match message {
+            raft::Message::Append { prev, entries, .. } => {
+                cause.append = Some((group, Index(prev.index.0 + entries.len() as u64)));
+            }
+            raft::Message::Vote { last, .. } => cause.asks = Some((group, from, *last)),
+            raft::Message::Chunk { position, .. } => cause.chunk = Some((group, *position)),
+            _ => {}
+        }
+        cause
     }
 }
 
@@ -251,6 +254,8 @@ impl Oracles {
             Write::Snapshot { owner: Owner::Group(group), position, .. } => {
                 let watched = self.watched[step.me].entry(*group).or_default();
                 state_safety::check_snapshot(self.ledger.group_mut(*group), *position)?;
+                let received = step.cause.chunk == Some((*group, *position));
+                state_safety::check_install(watched.commit, *position, received)?;
                 watched.view.install(*position);
             }
             Write::Forget { owner: Owner::Group(group) } => {
