@@ -319,7 +319,8 @@ impl Workload {
             read_ppm: dice.between(200_000, 500_000),
             session_ppm: dice.between(300_000, 1_000_000),
             large_ppm: dice.between(0, 300_000),
-            value_bytes_max: dice.between(100, 8_000),
+            // Shards of more than one slice of a checkpoint, now and then.
+            value_bytes_max: dice.between(100, 8_000) << (2 * u64::from(dice.chance(250_000))),
             operations_min: 200,
         }
     }

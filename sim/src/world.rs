@@ -34,8 +34,8 @@ use crate::trace::{Trace, fingerprint, fold};
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
 const TICKS_MAX: u32 = 10_000;
 
-/// A node's next tick is due no earlier than so many nanoseconds after its last step.
-const STEP_NS: u64 = 20_000;
+/// A tick that is due at once comes so many nanoseconds after the last step: a driver has other things to do as well.
+const STEP_NS: (u64, u64) = (20_000, 5_000_000);
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -263,9 +263,11 @@ impl World {
         }
         node.step(now, event, &mut self.out);
         process.due = node.deadline().map_or(u64::MAX, |deadline| process.clock.when(deadline));
-        // A step takes time: what is due at once comes after what happens in the meantime.
         process.hurries = if process.due <= self.now { process.hurries + 1 } else { 0 };
-        process.due = process.due.max(self.now + STEP_NS);
+        if process.hurries > 0 {
+            let name = stream("step.next", me as u64);
+            process.due = self.now + self.draws.between(name, self.steps, STEP_NS.0, STEP_NS.1);
+        }
         if tells && let Some(told) = self.told.last_mut() {
             told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
         }
