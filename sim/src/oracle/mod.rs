@@ -239,7 +239,9 @@ impl Oracles {
             Write::Hard { group, term, vote } => {
                 let watched = self.watched[step.me].entry(*group).or_default();
                 election::check_hard(&watched.view, *term, *vote)?;
-                let asks = step.cause.asks.filter(|(asked, ..)| asked == group);
+                // A checkpoint names a vote again that was given before.
+                let is_new = (watched.view.term, watched.view.vote) != (*term, *vote);
+                let asks = step.cause.asks.filter(|(asked, ..)| asked == group && is_new);
                 election::check_up_to_date(watched.view.last(), *vote, asks)?;
                 (watched.view.term, watched.view.vote) = (*term, *vote);
             }
