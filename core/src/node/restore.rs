@@ -299,15 +299,24 @@ impl Group {
         self.base.index.0 + self.entries.len() as u64
     }
 
-    /// Entries right after `prev`; whatever stood after `prev` is gone.
+    /// Entries right after `prev`. The first that contradicts the log cuts it there, as it does in Raft (Figure 2), and a
+    /// record without entries cuts it after `prev`. What agrees cuts nothing: a checkpoint copies a long log in several
+    /// records, and a crash between two of them must not lose what only the later one repeats.
     fn append(&mut self, prev: Index, mut entries: Vec<Entry>) -> Result<(), &'static str> {
         if prev.0 > self.last() {
             return Err("entries right after those that the log holds");
         }
         // What the snapshot covers is committed: the record repeats it.
         let covered = self.base.index.0.saturating_sub(prev.0) as usize;
+        let copies = !entries.is_empty();
         entries.drain(..covered.min(entries.len()));
-        self.entries.truncate(prev.0.saturating_sub(self.base.index.0) as usize);
+        let from = prev.0.saturating_sub(self.base.index.0) as usize;
+        let held = self.entries.get(from..).unwrap_or_default().iter();
+        let known = held.zip(&entries).take_while(|(held, new)| held.term == new.term).count();
+        entries.drain(..known);
+        if !entries.is_empty() || !copies {
+            self.entries.truncate(from + known);
+        }
         self.entries.append(&mut entries);
         Ok(())
     }
