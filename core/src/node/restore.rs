@@ -379,3 +379,48 @@ pub(super) fn side_file(
     }
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::raft::Payload;
+
+    fn terms(group: &Group) -> Vec<u64> {
+        group.entries.iter().map(|entry| entry.term.0).collect()
+    }
+
+    fn entries(terms: &[u64]) -> Vec<Entry> {
+        let entry = |term: &u64| Entry { term: Term(*term), time_ms: 0, payload: Payload::Noop };
+        terms.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn only_a_contradiction_cuts_the_log() {
+        let mut group = Group::default();
+        assert_eq!(group.append(Index(0), entries(&[1, 1, 2, 2])), Ok(()));
+        // The first of two records of a copy: the crash came before the second.
+        assert_eq!(group.append(Index(0), entries(&[1, 1])), Ok(()));
+        assert_eq!(terms(&group), vec![1, 1, 2, 2]);
+        assert_eq!(group.append(Index(2), entries(&[2, 2, 2])), Ok(()));
+        assert_eq!(terms(&group), vec![1, 1, 2, 2, 2]);
+        assert_eq!(group.append(Index(1), entries(&[1, 3])), Ok(()));
+        assert_eq!(terms(&group), vec![1, 1, 3]);
+        assert_eq!(group.append(Index(1), Vec::new()), Ok(()));
+        assert_eq!(terms(&group), vec![1]);
+        assert!(group.append(Index(2), entries(&[3])).is_err());
+    }
+
+    #[test]
+    fn a_record_that_begins_before_the_base_is_compared_from_there() {
+        let base = Position { term: Term(1), index: Index(2) };
+        let mut group = Group { base, entries: entries(&[2, 2]), ..Group::default() };
+        assert_eq!(group.append(Index(0), entries(&[1, 1, 2])), Ok(()));
+        assert_eq!(terms(&group), vec![2, 2]);
+        assert_eq!(group.append(Index(0), entries(&[1, 1, 2, 3])), Ok(()));
+        assert_eq!(terms(&group), vec![2, 3]);
+        assert_eq!(group.append(Index(0), entries(&[1])), Ok(()));
+        assert_eq!(terms(&group), vec![2, 3]);
+    }
+}
