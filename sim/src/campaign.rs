@@ -90,7 +90,8 @@ impl Campaign {
         }
         let second = self.work(&work, 2)?;
         for (record, again) in first.into_iter().zip(&second) {
-            each(compared(record, again));
+            let work = Work::Seeds(record.seed..record.seed + 1);
+            each(self.compared(&work, record, again));
         }
         Ok(())
     }
@@ -108,23 +109,42 @@ impl Campaign {
             return Ok(record);
         }
         let again = self.work(&work, 2)?.pop().ok_or("the second worker said nothing")?;
-        Ok(compared(record, &again))
+        Ok(self.compared(&work, record, &again))
     }
 
-    /// One worker. The passes differ in their environment, which must make no difference.
-    fn work(&self, work: &Work, pass: u32) -> Result<Vec<Record>, String> {
+    /// A record, with a violation when another process saw another run.
+    fn compared(&self, work: &Work, record: Record, again: &Record) -> Record {
+        let Some(same) = same_links(&record, again) else { return record };
+        let steps = same * LINK_EVENTS..(same + 1) * LINK_EVENTS;
+        let told = |pass| self.tell_steps(work, pass, &steps);
+        let first = match (told(1), told(2)) {
+            (Ok(one), Ok(other)) => first_difference(&one, &other),
+            (one, other) => format!("cannot tell: {:?}, {:?}", one.err(), other.err()),
+        };
+        apart(record, again, &steps, &first)
+    }
+
+    /// A worker's own words for some steps of one run.
+    fn tell_steps(&self, work: &Work, pass: u32, steps: &Range<u64>) -> Result<String, String> {
+        let mut command = self.command(work, pass);
+        command.arg("--tell-steps").arg(format!("{}..{}", steps.start, steps.end));
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.map_err(|error| format!("cannot start a worker: {error}"))?;
+        String::from_utf8(output.stdout).map_err(|error| error.to_string())
+    }
+
+    /// One worker's command. The passes differ in their environment, which must make no difference.
+    fn command(&self, work: &Work, pass: u32) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("worker");
-        let expected = match work {
+        match work {
             Work::Seeds(seeds) => {
                 command.arg("--seeds").arg(format!("{}..{}", seeds.start, seeds.end));
-                seeds.end - seeds.start
             }
             Work::File(file) => {
                 command.arg("--plan").arg(file);
-                1
             }
-        };
+        }
         if let Some(mutant) = &self.mutant {
             command.arg("--mutant").arg(mutant);
         }
@@ -134,6 +154,16 @@ impl Campaign {
         if pass > 1 {
             command.env("CONTINUUM_SIM_PASS", "x".repeat(1000));
         }
+        command
+    }
+
+    /// One worker's records.
+    fn work(&self, work: &Work, pass: u32) -> Result<Vec<Record>, String> {
+        let expected = match work {
+            Work::Seeds(seeds) => seeds.end - seeds.start,
+            Work::File(_) => 1,
+        };
+        let mut command = self.command(work, pass);
         let start = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = start.map_err(|error| format!("cannot start a worker: {error}"))?;
         let mut records = Vec::new();
@@ -153,21 +183,36 @@ impl Campaign {
     }
 }
 
-/// A record, with a violation when another process saw another run.
-fn compared(mut record: Record, again: &Record) -> Record {
+/// How many links of two chains are the same; none when the runs are.
+fn same_links(record: &Record, again: &Record) -> Option<u64> {
     if record.chain == again.chain && record.violation == again.violation {
-        return record;
+        return None;
     }
     let links = record.links.iter().zip(&again.links);
-    let same = links.take_while(|(one, other)| one == other).count() as u64;
+    Some(links.take_while(|(one, other)| one == other).count() as u64)
+}
+
+/// The first line that two texts do not share.
+fn first_difference(one: &str, other: &str) -> String {
+    let (mut ones, mut others) = (one.lines(), other.lines());
+    loop {
+        match (ones.next(), others.next()) {
+            (None, None) => return "the same events, and another state".to_owned(),
+            (one, other) if one == other => {}
+            (one, other) => {
+                let end = "the end";
+                return format!("{} against {}", one.unwrap_or(end), other.unwrap_or(end));
+            }
+        }
+    }
+}
+
+/// The record of a run that another process saw differently.
+fn apart(mut record: Record, again: &Record, steps: &Range<u64>, first: &str) -> Record {
     let what = format!(
-        "two processes saw two runs: chains {} and {} differ after event {} and by event {}; {} and {} events",
-        record.chain,
-        again.chain,
-        same * LINK_EVENTS,
-        (same + 1) * LINK_EVENTS,
-        record.events,
-        again.events
+        "two processes saw two runs: chains {} and {} differ after event {} and by event {}; \
+         {} and {} events; first: {first}",
+        record.chain, again.chain, steps.start, steps.end, record.events, again.events
     );
     let steps = record.violation.take().map_or_else(Vec::new, |violation| violation.steps);
     record.violation = Some(crate::report::Finding {
@@ -185,12 +230,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_chain_is_a_violation_that_says_where() {
+    fn another_chain_is_a_violation_that_names_the_event() {
         let one = Record { chain: "a".to_owned(), links: vec![1, 2, 3], ..Record::default() };
-        assert_eq!(compared(one.clone(), &one), one);
+        assert_eq!(same_links(&one, &one), None);
         let other = Record { chain: "b".to_owned(), links: vec![1, 5, 6], ..Record::default() };
-        let violation = compared(one, &other).violation.expect("two chains differ");
+        assert_eq!(same_links(&one, &other), Some(1));
+        let violation = apart(one, &other, &(1024..2048), "x against y").violation;
+        let violation = violation.expect("two chains differ");
         assert_eq!(violation.oracle, "determinism");
         assert!(violation.what.contains("after event 1024 "), "{}", violation.what);
+        assert!(violation.what.ends_with("x against y"), "{}", violation.what);
+    }
+
+    #[test]
+    fn the_first_difference_is_found() {
+        assert_eq!(first_difference("a\nb\nc", "a\nx\nc"), "b against x");
+        assert_eq!(first_difference("a", "a\nb"), "the end against b");
+        assert_eq!(first_difference("a", "a"), "the same events, and another state");
     }
 }

@@ -97,6 +97,9 @@ pub(crate) enum Command {
         mutant: Option<String>,
         #[arg(long)]
         stop_early: bool,
+        /// Print these steps of the first run in all words instead.
+        #[arg(long, value_parser = range)]
+        tell_steps: Option<Range<u64>>,
     },
 }
 

@@ -22,12 +22,14 @@ pub(crate) struct Clock {
     /// What the wall clock is off by, in milliseconds: for good, and for now.
     jumped: i64,
     skew: i64,
+    /// The most that it was ever ahead.
+    furthest: i64,
 }
 
 impl Clock {
     /// A machine that booted at virtual time `at` and is `mono` nanoseconds past its own boot.
     pub(crate) const fn new(at: u64, mono: u64) -> Self {
-        Self { since: at, mono, rate: MILLION, jumped: 0, skew: 0 }
+        Self { since: at, mono, rate: MILLION, jumped: 0, skew: 0, furthest: 0 }
     }
 
     /// What both clocks show at virtual time `at`.
@@ -66,13 +68,25 @@ impl Clock {
     }
 
     /// Sets the passing offset of the wall clock.
-    pub(crate) const fn set_skew(&mut self, ms: i64) {
+    pub(crate) fn set_skew(&mut self, ms: i64) {
         self.skew = ms;
+        self.furthest = self.furthest.max(self.jumped + self.skew);
     }
 
     /// Moves the wall clock for good.
-    pub(crate) const fn jump(&mut self, ms: i64) {
+    pub(crate) fn jump(&mut self, ms: i64) {
         self.jumped += ms;
+        self.furthest = self.furthest.max(self.jumped + self.skew);
+    }
+
+    /// Somebody sets the wall clock right.
+    pub(crate) const fn correct(&mut self) {
+        self.jumped = 0;
+    }
+
+    /// By how many milliseconds the wall clock was ever ahead.
+    pub(crate) fn furthest_ms(&self) -> u64 {
+        self.furthest.max(0).unsigned_abs()
     }
 
     /// The machine was switched off and on: monotonic time begins anew, the wall clock does not.
@@ -122,5 +136,10 @@ mod tests {
         let after = clock.now(5 * MS);
         assert_eq!(before.mono, after.mono);
         assert_eq!(before.wall.0 - 2_000, after.wall.0);
+        assert_eq!(clock.furthest_ms(), 0);
+        clock.jump(9_000);
+        clock.correct();
+        assert_eq!(clock.now(5 * MS).wall.0, before.wall.0 + 1_000);
+        assert_eq!(clock.furthest_ms(), 7_000);
     }
 }

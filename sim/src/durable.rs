@@ -51,17 +51,24 @@ impl LogView {
         position.index < self.base.index || self.term_at(position.index) == Some(position.term)
     }
 
-    /// Whatever followed `prev` is gone, and these entries are there.
+    /// These entries are there after `prev`. The first that contradicts the log cuts it; so does a record without any.
     pub(crate) fn append(&mut self, prev: Index, entries: &[Entry]) {
+        let terms = entries.iter().map(|entry| entry.term);
         let kept = (prev.0 + 1).checked_sub(self.first).filter(|_| self.first > 0);
-        match kept {
-            Some(kept) if kept <= self.terms.len() as u64 => self.terms.truncate(kept as usize),
-            _ => {
-                self.terms.clear();
+        match kept.filter(|kept| *kept <= self.terms.len() as u64) {
+            Some(kept) => {
+                let held = self.terms[kept as usize..].iter();
+                let known = held.zip(entries).take_while(|(held, new)| **held == new.term).count();
+                if known < entries.len() || entries.is_empty() {
+                    self.terms.truncate(kept as usize + known);
+                    self.terms.extend(terms.skip(known));
+                }
+            }
+            None => {
+                self.terms = terms.collect();
                 self.first = prev.0 + 1;
             }
         }
-        self.terms.extend(entries.iter().map(|entry| entry.term));
     }
 
     /// A snapshot contains all up to `position`; a log that differs there is gone.
@@ -206,6 +213,8 @@ mod tests {
     fn an_append_replaces_what_followed() {
         let mut view = LogView::default();
         view.append(Index(0), &entries(&[1, 1, 1]));
+        view.append(Index(0), &entries(&[1]));
+        assert_eq!(view.last(), position(1, 3), "a copy of a part cuts nothing");
         view.append(Index(1), &entries(&[2]));
         assert_eq!(view.last(), position(2, 2));
         assert_eq!(view.term_at(Index(1)), Some(Term(1)));

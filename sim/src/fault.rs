@@ -18,6 +18,8 @@ pub enum Kind {
     Reorder,
     /// Messages are late, `rate_ppm` of them, by up to `amount` ms.
     Delay,
+    /// A bit of an eventual write changes on its way, `rate_ppm` of them: what bad memory does behind TLS.
+    Corrupt,
     /// Messages are held while the window lasts, and arrive when it ends.
     Clog,
     /// `nodes` and the rest do not hear each other; with an `amount` the nodes are a leader and so many others less
@@ -55,11 +57,12 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
         Self::Delay,
+        Self::Corrupt,
         Self::Clog,
         Self::Partition,
         Self::OneWay,
@@ -85,6 +88,7 @@ impl Kind {
             Self::Duplicate => "duplicate",
             Self::Reorder => "reorder",
             Self::Delay => "delay",
+            Self::Corrupt => "corrupt",
             Self::Clog => "clog",
             Self::Partition => "partition",
             Self::OneWay => "one-way",

@@ -46,8 +46,8 @@ fn main() -> ExitCode {
         Command::Replay { file, once } => replay(&file, once),
         Command::Plan { seed } => plan(seed),
         Command::Bench { plan } => bench(plan.as_deref()),
-        Command::Worker { seeds, plan, mutant, stop_early } => {
-            worker(seeds, plan.as_deref(), mutant.as_deref(), stop_early)
+        Command::Worker { seeds, plan, mutant, stop_early, tell_steps } => {
+            worker(seeds, plan.as_deref(), mutant.as_deref(), (stop_early, tell_steps))
         }
     };
     match done {
@@ -186,7 +186,7 @@ fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String> {
         killed += u64::from(kill.is_some());
         let (seeds, oracle) = match &kill {
             Some(kill) => ((kill.seed + 1).to_string(), kill.oracle.clone()),
-            None => ("-".to_owned(), "none".to_owned()),
+            None => ("-".to_owned(), unseen(name)),
         };
         bar.suspend(|| say(&format!("{name:<34} {seeds:>6}  {oracle:<24} {meaning}")));
         rows.push(serde_json::json!({
@@ -201,6 +201,12 @@ fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String> {
         .to_string(),
     );
     Ok(killed == all.len() as u64)
+}
+
+/// What is said of a planted bug that no seed saw.
+fn unseen(name: &str) -> String {
+    let law = mutant::SEEN_BY_LAWS.iter().find(|(known, _)| *known == name);
+    law.map_or_else(|| "none".to_owned(), |(_, test)| format!("none; {test}"))
 }
 
 fn replay(file: &std::path::Path, once: bool) -> Result<bool, String> {
@@ -265,7 +271,7 @@ fn worker(
     seeds: Option<Range<u64>>,
     file: Option<&std::path::Path>,
     mutant: Option<&str>,
-    stop_early: bool,
+    (stop_early, tell_steps): (bool, Option<Range<u64>>),
 ) -> Result<bool, String> {
     run::hush_panics();
     if !instrument::activate(mutant) {
@@ -274,6 +280,10 @@ fn worker(
     let from_file = file.map(read_plan).transpose()?;
     let plans = from_file.into_iter().chain(seeds.into_iter().flatten().map(Plan::from_seed));
     for plan in plans {
+        if let Some(steps) = tell_steps {
+            run::tell_steps(&plan, steps).iter().for_each(|step| print(step));
+            break;
+        }
         let record = Record::new(plan.seed, run::run(&plan));
         let line = serde_json::to_string(&record).map_err(|error| error.to_string())?;
         if writeln!(std::io::stdout().lock(), "{line}").is_err() {

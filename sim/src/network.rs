@@ -22,12 +22,15 @@ const REORDER: u64 = stream("net.reorder", 0);
 const OVERTAKEN: u64 = stream("net.reorder.by", 0);
 const DELAY: u64 = stream("net.delay", 0);
 const LATE: u64 = stream("net.delay.by", 0);
+const CORRUPT: u64 = stream("net.corrupt", 0);
+const BIT: u64 = stream("net.corrupt.bit", 0);
 const LATENCY: u64 = stream("net.latency", 0);
 
 /// What happens to the messages of one direction at present.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weather {
     drop_ppm: u64,
+    corrupt_ppm: u64,
     twice_ppm: u64,
     reorder_ppm: u64,
     reorder_ns: u64,
@@ -183,6 +186,13 @@ impl Network {
         Arrivals { first: Some(at), second }
     }
 
+    /// Which of so many bits of the last message between two nodes changes on its way, if one does.
+    pub(crate) fn corrupted(&self, from: usize, to: usize, bits: u64) -> Option<u64> {
+        let way = &self.ways[from * self.nodes + to];
+        let struck = self.draws.chance(CORRUPT ^ way.stream, way.sent, way.weather.corrupt_ppm);
+        struck.then(|| self.draws.below(BIT ^ way.stream, way.sent, bits))
+    }
+
     /// One end wants the link, or does not. Returns whether a handshake should begin now.
     pub(crate) fn want(&mut self, me: usize, peer: usize, wanted: bool) -> bool {
         let pair = self.pair(me, peer);
@@ -279,6 +289,7 @@ impl Weather {
         let amount_ns = fault.amount.max(1).unsigned_abs() * MS;
         match fault.kind {
             Kind::Drop => self.drop_ppm = self.drop_ppm.max(fault.rate_ppm),
+            Kind::Corrupt => self.corrupt_ppm = self.corrupt_ppm.max(fault.rate_ppm),
             Kind::Duplicate => self.twice_ppm = self.twice_ppm.max(fault.rate_ppm),
             Kind::Reorder => {
                 self.reorder_ppm = self.reorder_ppm.max(fault.rate_ppm);

@@ -14,7 +14,7 @@ use continuum_core::raft::Role;
 use crate::clock::MS;
 use crate::history::Space;
 use crate::oracle::liveness::{self, Liveness};
-use crate::oracle::{Verdict, replies};
+use crate::oracle::{Verdict, membership, replies};
 use crate::plan::Plan;
 use crate::process::{Asker, Process, address_of};
 use crate::world::{Happening, World};
@@ -219,6 +219,7 @@ impl World {
         if self.operator.healed_at == 0 {
             self.operator.healed_at = self.now;
             for node in 0..self.processes.len() {
+                self.processes[node].clock.correct();
                 self.plan_in(0, Happening::Start { node });
             }
         }
@@ -247,7 +248,11 @@ impl World {
             }
             Stage::Settle => {
                 let what = format!("{name}: {}", operator.unequal.as_deref().unwrap_or_default());
-                liveness::check(&what, false, waited, liveness::EQUAL_MS)
+                let furthest = self.processes.iter().map(|process| process.clock.furthest_ms());
+                let ahead_ms = furthest.max().unwrap_or(0);
+                let reach_ms = self.plan.config().replication.ahead_ms_max;
+                let bound = liveness::equal_ms(ahead_ms, reach_ms);
+                liveness::check(&what, false, waited, bound)
             }
             Stage::Serve | Stage::Done => Ok(()),
         }
@@ -332,6 +337,10 @@ impl World {
             let groups: Vec<_> = groups.map(|group| (group.group, group.applied)).collect();
             status.formed.then_some((shards, groups))
         };
+        let nodes = self.processes.iter().filter_map(|process| process.node.as_ref());
+        if let Some(what) = membership::difference(&nodes) {
+            return Some(what);
+        }
         let first = view(&self.processes[0]);
         let mut others = self.processes.iter().enumerate().skip(1);
         let (node, other) = others.find(|(_, process)| {

@@ -60,6 +60,8 @@ pub struct Cluster {
     pub retained_bytes_max: usize,
     /// As in the node's configuration.
     pub append_bytes_max: usize,
+    /// As in the node's configuration.
+    pub delta_bytes_max: usize,
 }
 
 /// The clients and what they ask.
@@ -108,7 +110,7 @@ impl Plan {
         let workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
         let mut plan = Self { seed, calm_ms, fault_ms, cluster, workload, faults: Vec::new() };
         for kind in Kind::ALL {
-            plan.plant(kind, &mut draws.dice(stream("plan.fault", kind as u64)));
+            plan.plant(kind, &mut draws.dice(stream(kind.name(), 0)));
         }
         plan
     }
@@ -139,6 +141,7 @@ impl Plan {
         config.raft.election_timeout_ms = cluster.election_timeout_ms;
         config.raft.retained_bytes_max = cluster.retained_bytes_max;
         config.raft.append_bytes_max = cluster.append_bytes_max;
+        config.replication.delta_bytes_max = cluster.delta_bytes_max;
         config.replication.anti_entropy_ms = cluster.anti_entropy_ms;
         config.node.request_timeout_ms = cluster.request_timeout_ms;
         config.node.checkpoint_bytes = cluster.checkpoint_bytes;
@@ -176,6 +179,22 @@ impl Plan {
         };
         for _ in 0..times {
             let fault = self.draw_fault(kind, dice);
+            let chains = kind == Kind::Partition && dice.chance(400_000);
+            self.faults.push(fault);
+            if chains {
+                self.plant_chain(dice);
+            }
+        }
+    }
+
+    /// Partitions without a break, each of whoever leads when it begins: what a leader could not send while it was cut
+    /// off meets a federation whose next leader is cut off in its turn.
+    fn plant_chain(&mut self, dice: &mut Dice) {
+        for _ in 0..dice.between(3, 8) {
+            let Some(last) = self.faults.last() else { return };
+            let at_ms = last.at_ms + last.for_ms;
+            let for_ms = dice.between(600, 2_500).min(self.heal_ms() - at_ms);
+            let fault = Fault { at_ms, for_ms, nodes: last.nodes.clone(), amount: 1, ..*last };
             self.faults.push(fault);
         }
     }
@@ -187,14 +206,16 @@ impl Plan {
         let span = |dice: &mut Dice, low, high| dice.between(low, high).min(most);
         let mut fault = Fault { kind, at_ms, for_ms: 0, nodes: Vec::new(), rate_ppm: 0, amount: 0 };
         match kind {
-            Kind::Drop | Kind::Duplicate => {
+            Kind::Drop | Kind::Duplicate | Kind::Corrupt => {
                 fault.for_ms = span(dice, 5_000, 60_000);
                 fault.rate_ppm = dice.between(5_000, 200_000);
             }
             Kind::Reorder | Kind::Delay => {
                 fault.for_ms = span(dice, 5_000, 60_000);
                 fault.rate_ppm = dice.between(5_000, 200_000);
-                fault.amount = dice.between(5, 800) as i64;
+                // Longer than an election now and then: what answers an old leader must not count for a new question.
+                let most = if dice.chance(300_000) { 4_000 } else { 800 };
+                fault.amount = dice.between(5, most) as i64;
             }
             Kind::Clog | Kind::OneWay | Kind::Partition => {
                 fault.for_ms = span(dice, 300, 12_000);
@@ -222,8 +243,12 @@ impl Plan {
             Kind::Skew | Kind::JumpAhead | Kind::JumpBack => {
                 fault.for_ms = span(dice, 1_000, 40_000);
                 fault.nodes = some_of(nodes, dice);
-                // All jumps and skews together stay within `ahead_ms_max`: beyond it replicas wait for each other.
-                fault.amount = dice.between(10, 5_000) as i64;
+                // The far ones are beyond `ahead_ms_max`: stamps have to wait.
+                let far = dice.chance(300_000);
+                let (low, high) = if far { (5_000, 120_000) } else { (10, 5_000) };
+                let amount = dice.between(low, high) as i64;
+                let back = kind == Kind::Skew && dice.chance(500_000);
+                fault.amount = if back { -amount } else { amount };
             }
             Kind::Drift => {
                 fault.for_ms = span(dice, 5_000, 60_000);
@@ -273,7 +298,8 @@ impl Cluster {
             anti_entropy_ms: dice.between(300, 1_500),
             checkpoint_bytes: if small { 64 << 10 } else { 1 << 20 },
             retained_bytes_max: if small { dice.between(1, 64) as usize * 1024 } else { 1 << 20 },
-            append_bytes_max: if small { dice.between(1, 32) as usize * 1024 } else { 256 << 10 },
+            append_bytes_max: if small { 1 << dice.between(6, 15) } else { 256 << 10 },
+            delta_bytes_max: if small { 1 << dice.between(9, 15) } else { 256 << 10 },
         }
     }
 }
@@ -293,7 +319,8 @@ impl Workload {
             read_ppm: dice.between(200_000, 500_000),
             session_ppm: dice.between(300_000, 1_000_000),
             large_ppm: dice.between(0, 300_000),
-            value_bytes_max: dice.between(100, 8_000),
+            // Shards of more than one slice of a checkpoint, now and then.
+            value_bytes_max: dice.between(100, 8_000) << (2 * u64::from(dice.chance(250_000))),
             operations_min: 200,
         }
     }

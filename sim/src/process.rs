@@ -51,6 +51,8 @@ pub(crate) struct Process {
     next_request: u64,
     /// When its next tick is due, in virtual time.
     pub(crate) due: u64,
+    /// Steps in a row after which it wanted a tick at once.
+    pub(crate) hurries: u32,
     /// Whether it ends in the middle of its next sync.
     pub(crate) is_aimed_at: bool,
     /// Writes handed to the disk in this life, for the sync times.
@@ -90,6 +92,7 @@ impl Process {
             requests: BTreeMap::new(),
             next_request: 0,
             due: u64::MAX,
+            hurries: 0,
             is_aimed_at: false,
             syncs: 0,
         }

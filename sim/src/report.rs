@@ -215,6 +215,12 @@ pub(crate) fn tell(told: &Told) -> String {
     text
 }
 
+/// One step in one line with nothing left out.
+pub(crate) fn tell_all(told: &Told) -> String {
+    format!("{} node {}: {} > {}", seconds(told.at), told.node, told.event, told.actions.join("; "))
+        .replace('\n', " ")
+}
+
 fn seconds(ns: u64) -> String {
     format!("{}.{:06}s", ns / 1_000_000_000, ns % 1_000_000_000 / 1000)
 }

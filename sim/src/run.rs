@@ -3,13 +3,14 @@
 //! A run that breaks a law is run again from the start, to tell its last steps in words: words cost nothing in the runs
 //! that break none.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-use continuum_core::id::{GroupId, ShardId};
+use continuum_core::id::{Dot, GroupId, ShardId};
 use continuum_core::node::api::{Query, Row, Value};
-
+use continuum_core::replication::{Dots, Replicator};
 use continuum_core::state;
 
 use crate::clock::MS;
@@ -68,10 +69,10 @@ pub struct Outcome {
 /// Runs a plan.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
-    let (world, broken) = attempt(plan, u64::MAX);
+    let (world, broken) = attempt(plan, 0..0);
     let Some(broken) = broken else { return outcome_of(world, None) };
     let (at_ns, node, events) = (world.now, world.stepping, world.trace.events);
-    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD));
+    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD)..u64::MAX);
     let steps = again.told.iter().map(crate::report::tell).collect();
     let Broken { oracle, what } = broken;
     let violation = Violation { oracle: oracle.to_owned(), what, at_ns, node, steps };
@@ -117,9 +118,15 @@ pub fn tell(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
     world.told.iter().map(crate::report::tell).collect()
 }
 
-fn attempt(plan: &Plan, tell_from: u64) -> (World, Option<Broken>) {
+/// Runs a plan, and tells these steps in all words: two runs are compared by them.
+#[must_use]
+pub fn tell_steps(plan: &Plan, steps: Range<u64>) -> Vec<String> {
+    attempt(plan, steps).0.told.iter().map(crate::report::tell_all).collect()
+}
+
+fn attempt(plan: &Plan, tell_steps: Range<u64>) -> (World, Option<Broken>) {
     let mut world = World::new(plan.clone());
-    world.tell_from = tell_from;
+    world.tell_steps = tell_steps;
     finish(world)
 }
 
@@ -167,6 +174,47 @@ impl World {
                 }
             }
             eventual::check(&self.clients.history, space, &rows)?;
+            self.check_specification(space, rows)?;
+        }
+        self.check_acknowledged()
+    }
+
+    /// The rows of an eventual namespace are what all writes amount to.
+    fn check_specification(&self, space: Space, rows: Vec<Row>) -> Verdict {
+        let numbered = self.operator.namespaces.iter().find(|(known, _)| *known == space);
+        let Some((_, namespace)) = numbered else { return Ok(()) };
+        let slots = self.plan.workload.slots;
+        let mut by_shard: BTreeMap<ShardId, Vec<Row>> = BTreeMap::new();
+        for row in rows {
+            let shard = Replicator::shard_for(*namespace, slots, &row.key);
+            by_shard.entry(shard).or_default().push(row);
+        }
+        for slot in 0..slots {
+            let shard = ShardId { namespace: *namespace, slot };
+            let rows = by_shard.remove(&shard).unwrap_or_default();
+            let context = self.context_of(shard);
+            let discards = space == Space::Discard;
+            self.oracles.writes.check(shard, discards, &rows, |dot| context.contains(dot))?;
+        }
+        Ok(())
+    }
+
+    /// What the replicas of a shard have seen at the end: equal roots say that it is the same for all.
+    fn context_of(&self, shard: ShardId) -> Dots {
+        let node = self.processes.first().and_then(|process| process.node.as_ref());
+        node.and_then(|node| node.replicator().context(shard)).unwrap_or_default()
+    }
+
+    /// Every write that a client was told of is in what the replicas have seen.
+    fn check_acknowledged(&self) -> Verdict {
+        let shards = self.operator.shards();
+        let contexts: BTreeMap<ShardId, Dots> =
+            shards.map(|shard| (shard, self.context_of(shard))).collect();
+        let covers = |shard, dot: &Dot| contexts.get(&shard).is_some_and(|c| c.contains(dot));
+        for (number, operation) in self.clients.history.operations.iter().enumerate() {
+            if operation.space != Space::Strong && eventual::is_certain(operation) {
+                self.oracles.writes.check_there(number, covers)?;
+            }
         }
         Ok(())
     }

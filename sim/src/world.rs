@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
+use bytes::Bytes;
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
 use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
@@ -20,17 +21,21 @@ use continuum_core::wal::Write;
 use crate::client::{Attempt, Clients, Errand, Manners};
 use crate::clock::MS;
 use crate::draw::{Draws, stream};
-use crate::fault::Tally;
+use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
 use crate::network::Network;
 use crate::operator::Operator;
-use crate::oracle::{Broken, Oracles, Roster, Step, Verdict, bounds, durability, replies};
+use crate::oracle::spec::Wanted;
+use crate::oracle::{Broken, Cause, Oracles, Roster, Step, Verdict, bounds, durability, replies};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
 use crate::trace::{Trace, fingerprint, fold};
 
-/// Ticks of one node at one moment after which it is said not to move.
+/// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
 const TICKS_MAX: u32 = 10_000;
+
+/// A tick that is due at once comes so many nanoseconds after the last step: a driver has other things to do as well.
+const STEP_NS: (u64, u64) = (20_000, 5_000_000);
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -127,12 +132,11 @@ pub(crate) struct World {
     pub(crate) steps: u64,
     /// Who is taking a step, for what is said when it panics.
     pub(crate) stepping: usize,
-    /// Steps from this one on are told in words.
-    pub(crate) tell_from: u64,
+    /// These steps are told in words.
+    pub(crate) tell_steps: Range<u64>,
     /// Steps within this stretch of virtual time are told as well.
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
-    stuck: u32,
     memory_bytes_max: u64,
 }
 
@@ -167,7 +171,7 @@ impl World {
             agenda: Agenda::default(),
             processes,
             network: Network::new(nodes, draws, latency),
-            oracles: Oracles::new(Roster::new(replicas)),
+            oracles: Oracles::new(Roster::new(replicas), config.coordinator.dwell_ms),
             clients: Clients::new(nodes, &plan.workload, draws),
             operator: Operator::new(&plan),
             trace: Trace::new(),
@@ -178,10 +182,9 @@ impl World {
             errands: Vec::new(),
             steps: 0,
             stepping: 0,
-            tell_from: u64::MAX,
+            tell_steps: 0..0,
             tell_within: 0..0,
             told: Vec::new(),
-            stuck: 0,
             memory_bytes_max: config.node.memory_bytes_max,
             plan,
         };
@@ -228,10 +231,8 @@ impl World {
             return Ok(false);
         }
         if due <= next {
-            let moved = due > self.now;
             self.now = self.now.max(due);
-            self.stuck = if moved { 0 } else { self.stuck + 1 };
-            if self.stuck > TICKS_MAX {
+            if self.processes[node].hurries > TICKS_MAX {
                 let what = format!("node {node} asks for a tick at once, again and again");
                 return Err(Broken::new("progress", what));
             }
@@ -247,10 +248,12 @@ impl World {
 
     /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
     pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
-        let tells = self.trace.events >= self.tell_from || self.tell_within.contains(&self.now);
+        let tells =
+            self.tell_steps.contains(&self.trace.events) || self.tell_within.contains(&self.now);
         let process = &mut self.processes[me];
         let Some(node) = process.node.as_mut() else { return Ok(()) };
         let now = process.clock.now(self.now);
+        let cause = Cause::of(process.replica.node, &event);
         self.stepping = me;
         self.steps += 1;
         self.trace.event(self.now, me, tag, print);
@@ -260,12 +263,19 @@ impl World {
         }
         node.step(now, event, &mut self.out);
         process.due = node.deadline().map_or(u64::MAX, |deadline| process.clock.when(deadline));
+        process.hurries = if process.due <= self.now { process.hurries + 1 } else { 0 };
+        if process.hurries > 0 {
+            let name = stream("step.next", me as u64);
+            process.due = self.now + self.draws.between(name, self.steps, STEP_NS.0, STEP_NS.1);
+        }
         if tells && let Some(told) = self.told.last_mut() {
             told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
         }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
-            self.oracles.observe(&Step { me, node, actions, processes })?;
+            let wanted = wanted(&self.clients, &self.processes[me], cause);
+            let now = now.mono;
+            self.oracles.observe(&Step { me, node, actions, processes, cause, wanted, now })?;
         }
         self.perform_all(me)?;
         if self.trace.is_link() { self.link() } else { Ok(()) }
@@ -371,12 +381,20 @@ impl World {
         me: usize,
         to: NodeId,
         plane: continuum_core::node::Plane,
-        message: Message,
+        mut message: Message,
         print: u64,
     ) {
         let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
         let Some(epoch) = self.network.epoch(me, to) else { return };
         let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
+        if let Some(sealed) = write_in(&mut message)
+            && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
+        {
+            self.fired.count(Kind::Corrupt);
+            let mut bytes = sealed.to_vec();
+            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+            *sealed = bytes.into();
+        }
         if let Some(at) = arrivals.second {
             let message = message.clone();
             self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
@@ -444,6 +462,26 @@ impl World {
         }
         self.trace.link(hasher.finish().0);
         Ok(())
+    }
+}
+
+/// The first eventual write that a message carries.
+fn write_in(message: &mut Message) -> Option<&mut Bytes> {
+    use continuum_core::replication::Message as Replicated;
+    match message {
+        Message::Replication(
+            Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
+        ) => writes.first_mut(),
+        _ => None,
+    }
+}
+
+/// The client's write that a step was asked for.
+fn wanted<'a>(clients: &'a Clients, process: &Process, cause: Cause) -> Option<Wanted<'a>> {
+    let Asker::Client(attempt) = process.requests.get(&cause.request?)? else { return None };
+    match &clients.history.operations[attempt.operation].body {
+        Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
+        Body::Read(_) => None,
     }
 }
 

@@ -299,15 +299,24 @@ impl Group {
         self.base.index.0 + self.entries.len() as u64
     }
 
-    /// Entries right after `prev`; whatever stood after `prev` is gone.
+    /// Entries right after `prev`. The first that contradicts the log cuts it there, as it does in Raft (Figure 2), and a
+    /// record without entries cuts it after `prev`. What agrees cuts nothing: a checkpoint copies a long log in several
+    /// records, and a crash between two of them must not lose what only the later one repeats.
     fn append(&mut self, prev: Index, mut entries: Vec<Entry>) -> Result<(), &'static str> {
         if prev.0 > self.last() {
             return Err("entries right after those that the log holds");
         }
         // What the snapshot covers is committed: the record repeats it.
         let covered = self.base.index.0.saturating_sub(prev.0) as usize;
+        let copies = !entries.is_empty();
         entries.drain(..covered.min(entries.len()));
-        self.entries.truncate(prev.0.saturating_sub(self.base.index.0) as usize);
+        let from = prev.0.saturating_sub(self.base.index.0) as usize;
+        let held = self.entries.get(from..).unwrap_or_default().iter();
+        let known = held.zip(&entries).take_while(|(held, new)| held.term == new.term).count();
+        entries.drain(..known);
+        if !entries.is_empty() || !copies {
+            self.entries.truncate(from + known);
+        }
         self.entries.append(&mut entries);
         Ok(())
     }
@@ -369,4 +378,49 @@ pub(super) fn side_file(
         return Err(RestoreError::SnapshotDamaged { snapshot });
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::raft::Payload;
+
+    fn terms(group: &Group) -> Vec<u64> {
+        group.entries.iter().map(|entry| entry.term.0).collect()
+    }
+
+    fn entries(terms: &[u64]) -> Vec<Entry> {
+        let entry = |term: &u64| Entry { term: Term(*term), time_ms: 0, payload: Payload::Noop };
+        terms.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn only_a_contradiction_cuts_the_log() {
+        let mut group = Group::default();
+        assert_eq!(group.append(Index(0), entries(&[1, 1, 2, 2])), Ok(()));
+        // The first of two records of a copy: the crash came before the second.
+        assert_eq!(group.append(Index(0), entries(&[1, 1])), Ok(()));
+        assert_eq!(terms(&group), vec![1, 1, 2, 2]);
+        assert_eq!(group.append(Index(2), entries(&[2, 2, 2])), Ok(()));
+        assert_eq!(terms(&group), vec![1, 1, 2, 2, 2]);
+        assert_eq!(group.append(Index(1), entries(&[1, 3])), Ok(()));
+        assert_eq!(terms(&group), vec![1, 1, 3]);
+        assert_eq!(group.append(Index(1), Vec::new()), Ok(()));
+        assert_eq!(terms(&group), vec![1]);
+        assert!(group.append(Index(2), entries(&[3])).is_err());
+    }
+
+    #[test]
+    fn a_record_that_begins_before_the_base_is_compared_from_there() {
+        let base = Position { term: Term(1), index: Index(2) };
+        let mut group = Group { base, entries: entries(&[2, 2]), ..Group::default() };
+        assert_eq!(group.append(Index(0), entries(&[1, 1, 2])), Ok(()));
+        assert_eq!(terms(&group), vec![2, 2]);
+        assert_eq!(group.append(Index(0), entries(&[1, 1, 2, 3])), Ok(()));
+        assert_eq!(terms(&group), vec![2, 3]);
+        assert_eq!(group.append(Index(0), entries(&[1])), Ok(()));
+        assert_eq!(terms(&group), vec![2, 3]);
+    }
 }

@@ -24,6 +24,7 @@ mod checkpoint;
 mod context;
 mod counter;
 mod delta;
+mod described;
 mod exchange;
 mod fingerprint;
 mod hlc;
@@ -47,6 +48,7 @@ use crate::node::api::{Context, Mutation, Reason, Strategy};
 use crate::wal::{SnapshotId, Write};
 
 pub use context::{Dots, Ranges};
+pub use described::{Described, DescribedAct, DescribedEdit, describe, dot_of};
 pub use fingerprint::Span;
 pub use mask::Mask;
 pub use message::{Answer, Fault, Listed, Message, Promise, View};

@@ -117,6 +117,18 @@ fn decode(bytes: &[u8]) -> Result<Record, &'static str> {
     }
 }
 
+/// The sealed write in a record, and whether it waits for its stamp; none in a record of anything else.
+pub(super) fn write_in(record: &Bytes) -> Option<(Bytes, bool)> {
+    if record.first() == Some(&TAG_SEALED) {
+        return Some((record.clone(), false));
+    }
+    match decode(record).ok()? {
+        Record::Masked(sealed, _) => Some((sealed, false)),
+        Record::Waiting(sealed) => Some((sealed, true)),
+        _ => None,
+    }
+}
+
 /// Restores one shard.
 pub(super) fn restore(id: ShardId, restored: &RestoredShard) -> Result<Shard, RestoreError> {
     let error = |record, why| RestoreError { shard: id, record, why };

@@ -93,7 +93,9 @@ pub enum Write {
         /// Who got this node's vote in that term.
         vote: Option<Replica>,
     },
-    /// Entries right after `prev`; whatever the log held after `prev` is gone.
+    /// Entries right after `prev`. From the first that contradicts the log on, whatever the log held is gone; without
+    /// entries all after `prev` is. Entries that the log holds already change nothing, so that a long log can be copied
+    /// forward in several records.
     Append {
         /// The group.
         group: GroupId,

@@ -1,5 +1,6 @@
 //! The commit rule: an entry is committed when a majority of voters has it durably, and a leader counts only for
-//! entries of its own term (Raft, §5.3, §5.4.2 and Figure 8).
+//! entries of its own term (Raft, §5.3, §5.4.2 and Figure 8). A follower commits no further than the leader's append
+//! spoke for its log (Figure 2, AppendEntries 5).
 //!
 //! "Durably" is taken from the simulated disks, not from what replicas say: the oracle asks what a majority would
 //! recover to now.
@@ -9,9 +10,11 @@ use continuum_core::raft::{Configuration, Entry, Position, Raft};
 
 use super::ledger::GroupLedger;
 use super::{Broken, Roster, Step, Verdict, Watched};
+use crate::durable::LogView;
 use crate::process::Process;
 
 pub(crate) const NAME: &str = "commit-rule";
+pub(crate) const DURABLE: &str = "durable-marks";
 pub(crate) const REPLACED: &str = "committed-entry-replaced";
 
 /// A replica replaces what follows `prev`: nothing of it may be committed, unless the same entries stand there again.
@@ -22,7 +25,7 @@ pub(crate) fn check_replaced(
     entries: &[Entry],
 ) -> Verdict {
     let committed = watched.commit;
-    if prev < committed && prev.0 + (entries.len() as u64) < committed.0 {
+    if prev < committed && entries.is_empty() {
         let what = format!("the log is cut to {prev}, and {committed} is committed here");
         return Err(Broken::new(REPLACED, what));
     }
@@ -55,6 +58,14 @@ pub(crate) fn check_advance(
         let what = format!("commit {to} is beyond the log's end {}", watched.view.last().index);
         return Err(Broken::new(NAME, what));
     }
+    if let Some((_, tail)) =
+        step.cause.append.filter(|(group, tail)| *group == raft.group() && *tail < to)
+    {
+        let what = format!(
+            "commit {to} is beyond {tail}, up to where the leader's append spoke for the log"
+        );
+        return Err(Broken::new(NAME, what));
+    }
     let mut index = watched.commit;
     while index < to {
         index = index.next();
@@ -74,6 +85,22 @@ pub(crate) fn check_advance(
         }
     }
     Ok(())
+}
+
+/// What a replica counts as durable of its log is on its disk, as the entry that stands there now.
+pub(crate) fn check_durable(step: &Step<'_>, raft: &Raft) -> Verdict {
+    let index = raft.durable();
+    let Some(term) = raft.term_at(index).filter(|_| index > raft.base().index) else {
+        return Ok(());
+    };
+    let view = step.processes[step.me].disk.durable.group(raft.group());
+    let position = Position { term, index };
+    if view.is_some_and(|view| view.holds(position)) {
+        return Ok(());
+    }
+    let last = view.map(LogView::last);
+    let what = format!("{position:?} counts as durable, and the disk's log ends at {last:?}");
+    Err(Broken::new(DURABLE, what))
 }
 
 /// The last of the entries that are committed here first: its leader's term, and a majority's disks.

@@ -3,7 +3,7 @@
 //!
 //! The disk keeps what it has synced as a view that grows with each sync, so a promise is looked up, not replayed.
 
-use continuum_core::id::{GroupId, Replica, ShardId};
+use continuum_core::id::{Dot, GroupId, Replica, ShardId};
 use continuum_core::node::api::{Level, Outcome};
 use continuum_core::raft::{self, Promise};
 use continuum_core::replication::{self, Dots};
@@ -58,6 +58,7 @@ pub(crate) fn check_raft(
 
 /// A replica of a shard sends: the dots that it claims are on its disk.
 pub(crate) fn check_replication(durable: &Durable, message: &replication::Message) -> Verdict {
+    check_writes(durable, message)?;
     let Some(promise) = message.promise().filter(|promise| !promise.held.is_empty()) else {
         return Ok(());
     };
@@ -67,6 +68,24 @@ pub(crate) fn check_replication(durable: &Durable, message: &replication::Messag
     }
     let what = format!("{:?} leaves, and the disk holds {on_disk:?}", promise);
     Err(Broken::new(NAME, what))
+}
+
+/// Writes name what they supersede, so nobody hears of a write before its sender's disk has it.
+fn check_writes(durable: &Durable, message: &replication::Message) -> Verdict {
+    let (replication::Message::Delta { shard, writes }
+    | replication::Message::Page { shard, writes, .. }) = message
+    else {
+        return Ok(());
+    };
+    let on_disk = durable.shard(*shard);
+    let lacks = |dot: &Dot| on_disk.is_none_or(|on_disk| !on_disk.contains(dot));
+    match writes.iter().filter_map(replication::dot_of).find(lacks) {
+        None => Ok(()),
+        Some(dot) => {
+            let what = format!("{dot:?} is sent to others, and the disk holds {on_disk:?}");
+            Err(Broken::new(NAME, what))
+        }
+    }
 }
 
 /// A client is told that its write to a shard is durable here: the dots that it may show others are on the disk.

@@ -88,7 +88,7 @@ fn held_by(rows: &[Row]) -> BTreeMap<Place, Held> {
 }
 
 /// An acknowledgement at level `applied` promises nothing after a crash.
-fn is_certain(operation: &Operation) -> bool {
+pub(crate) fn is_certain(operation: &Operation) -> bool {
     matches!(&operation.ended, Ended::Told(Outcome::Committed { level, .. }) if *level >= Level::Durable)
 }
 

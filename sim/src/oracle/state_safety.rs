@@ -63,6 +63,15 @@ pub(crate) fn check_state(
     Ok(())
 }
 
+/// A snapshot from a leader replaces the log only where it goes beyond what is committed here (Raft, Figure 13, 6).
+pub(crate) fn check_install(commit: Index, position: Position, received: bool) -> Verdict {
+    if !received || position.index > commit {
+        return Ok(());
+    }
+    let what = format!("a snapshot of {position:?} is installed, and {commit} is committed here");
+    Err(Broken::new(NAME, what))
+}
+
 #[cfg(test)]
 mod tests {
     use continuum_core::id::Term;
