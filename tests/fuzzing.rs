@@ -9,6 +9,7 @@ use continuum_core::id::{FederationId, GroupId, Index, NodeId, StoreId, Term, To
 use continuum_core::limits::BLOCK_BYTES;
 use continuum_core::raft::{Entry, Payload};
 use continuum_core::wal::{Header, LogWriter, Write, recover};
+use continuum_runtime::frame::{Decoded, HEADER_BYTES, decode, encode};
 
 const BATCHES: u64 = 8;
 
@@ -69,5 +70,29 @@ pub fn recovery(input: &[u8]) {
     for start in starts.iter().skip(recovered.writes.len() + 1) {
         let head = *start as usize..*start as usize + BLOCK_BYTES;
         assert_ne!(bytes[head.clone()], sound[head], "a durable batch was cut as a tear");
+    }
+}
+
+/// Decodes frames from arbitrary bytes, one after the other, as a link would.
+///
+/// # Panics
+///
+/// When decoding panics; when a message that was taken has another encoding than its bytes; when nothing was consumed.
+pub fn frame(input: &[u8]) {
+    let mut rest = input;
+    loop {
+        let used = match decode(rest) {
+            Ok(Decoded::Keepalive(used)) => {
+                assert_eq!(used, HEADER_BYTES, "a keepalive is a header alone");
+                used
+            }
+            Ok(Decoded::Message(message, used)) => {
+                let again = encode(message.as_ref()).expect("what came in a frame fits into one");
+                assert_eq!(again, rest[..used], "a message with two encodings");
+                used
+            }
+            Ok(Decoded::Incomplete) | Err(_) => return,
+        };
+        rest = &rest[used..];
     }
 }

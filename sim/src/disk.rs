@@ -1,9 +1,9 @@
 //! A node's disk: real log bytes, synced in batches, torn at a crash.
 //!
-//! The log's bytes are made and read by `core::wal`; here they are kept, synced after a while and damaged. A batch forms
-//! while the previous sync is under way. What a crash does to the batch under way is drawn sector by sector. Side files
-//! are synced before the batch that may name them is written. Reading while the node runs is not here: a node never
-//! reads its disk.
+//! The log's bytes are made and read by `core::wal`; here they are kept, synced after a while and damaged. A batch
+//! forms while the previous sync is under way. What a crash does to the batch under way is drawn sector by sector.
+//! Side files are synced before the batch that may name them is written. Reading while the node runs is not here: a
+//! node never reads its disk.
 
 use std::collections::{BTreeMap, VecDeque};
 

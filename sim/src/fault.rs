@@ -1,8 +1,8 @@
 //! The faults: one flat list of kinds, and one shape for all of them.
 //!
-//! A fault is a kind, a window of time, whom it strikes and how hard. The shape is the same for all kinds, so that a plan
-//! is a list that can be cut anywhere. What a kind does is in the module that owns the thing it breaks: network, disk,
-//! process, clock, client.
+//! A fault is a kind, a window of time, whom it strikes and how hard. The shape is the same for all kinds, so that a
+//! plan is a list that can be cut anywhere. What a kind does is in the module that owns the thing it breaks: network,
+//! disk, process, clock, client.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,8 @@ pub enum Kind {
     Delay,
     /// Messages are held while the window lasts, and arrive when it ends.
     Clog,
-    /// `nodes` and the rest do not hear each other; with an `amount` the nodes are a leader and so many others less one.
+    /// `nodes` and the rest do not hear each other; with an `amount` the nodes are a leader and so many others less
+    /// one.
     Partition,
     /// `nodes` speak, and the rest do not hear them; `amount` as with a partition.
     OneWay,
@@ -33,8 +34,8 @@ pub enum Kind {
     UnsyncedLoss,
     /// At a crash each 512-byte sector of the batch under way is lost, or not.
     TornWrite,
-    /// At a restart a byte in the middle of the log is found changed: recovery must not take the log for sound. Then the
-    /// byte is put right, so that no plan breaks more disks than a federation can lose.
+    /// At a restart a byte in the middle of the log is found changed: recovery must not take the log for sound. Then
+    /// the byte is put right, so that no plan breaks more disks than a federation can lose.
     Rot,
     /// Syncs take up to `amount` ms.
     Stall,

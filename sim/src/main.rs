@@ -1,7 +1,7 @@
 //! The simulator's command line: `sim run`, `swarm`, `mutants`, `replay`, `bench`.
 //!
-//! Tables go to standard error and the last line of standard output is JSON with each figure, so that a script reads one
-//! line. Every command fails when a law was broken, or when a fault that was planned never struck.
+//! Tables go to standard error and the last line of standard output is JSON with each figure, so that a script reads
+//! one line. Every command fails when a law was broken, or when a fault that was planned never struck.
 
 mod cli;
 mod stopwatch;

@@ -1,8 +1,8 @@
 //! The network: who hears whom, when, and how often.
 //!
-//! A pair of nodes has at most one link, made by a handshake and broken by a crash, a reset or a long silence. On a link
-//! messages are first-in, first-out per plane, unless a fault says otherwise. The network decides times and fates only;
-//! it holds no message and knows none.
+//! A pair of nodes has at most one link, made by a handshake and broken by a crash, a reset or a long silence. On a
+//! link messages are first-in, first-out per plane, unless a fault says otherwise. The network decides times and fates
+//! only; it holds no message and knows none.
 
 use continuum_core::node::Plane;
 

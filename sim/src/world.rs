@@ -1,8 +1,8 @@
 //! The world: one thread, one heap of happenings ordered by (time, number), whole nodes.
 //!
 //! The loop takes what is next, hands it to a node, lets the oracles look at what the node did, and performs it. What
-//! happens to a message, a write or a process is decided elsewhere; here is when, and in which order. Nothing depends on
-//! a real clock, on addresses in memory or on an unordered map: one plan, one run.
+//! happens to a message, a write or a process is decided elsewhere; here is when, and in which order. Nothing depends
+//! on a real clock, on addresses in memory or on an unordered map: one plan, one run.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -14,7 +14,10 @@ fn json(text: &str) -> Value {
 fn wordnet(folder: &Path, synsets: usize) {
     let licence = "  1 An excerpt in the format of WordNet's data files, made for a test.  \n";
     let noun = |at: usize| {
-        format!("{at:08} 03 n 02 word_{at} 0 term_{at} 0 001 @ {:08} n 0000 | gloss {at}; \"a use\"  \n", at / 2)
+        format!(
+            "{at:08} 03 n 02 word_{at} 0 term_{at} 0 001 @ {:08} n 0000 | gloss {at}; \"a use\"  \n",
+            at / 2
+        )
     };
     let nouns: String = (1..=synsets).map(noun).collect();
     fs::create_dir_all(folder).expect("a folder");
@@ -73,8 +76,10 @@ fn an_import_survives_a_kill_half_way() {
     dev.ok(1, &["ns", "create", "wordnet", "--consistency", "eventual"]);
 
     let source = source.to_str().expect("a plain path");
-    let arguments = ["--node", dev.api(1), "import", "--format", "wordnet", "--ns", "wordnet", source];
-    let mut import = std::process::Command::new(binary()).args(arguments).spawn().expect("it starts");
+    let arguments =
+        ["--node", dev.api(1), "import", "--format", "wordnet", "--ns", "wordnet", source];
+    let mut import =
+        std::process::Command::new(binary()).args(arguments).spawn().expect("it starts");
     wait_until("the import is under way", || {
         dev.run(2, &["kv", "list", "wordnet", "--limit", "1"]).stdout.len() > 1
     });

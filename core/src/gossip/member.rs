@@ -230,8 +230,8 @@ impl Table {
         }
     }
 
-    /// Gives a member its new state and, when suspected, its suspicion. The one place where a state changes, so that the
-    /// indices cannot drift from the records.
+    /// Gives a member its new state and, when suspected, its suspicion. The one place where a state changes, so that
+    /// the indices cannot drift from the records.
     pub(super) fn transition(&mut self, node: NodeId, to: State, suspicion: Option<Suspicion>) {
         assert_eq!(to == State::Suspect, suspicion.is_some(), "who is suspected has a suspicion");
         let Some(record) = self.records.get_mut(&node) else { return };

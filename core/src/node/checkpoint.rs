@@ -1,9 +1,9 @@
 //! Which log records are still needed, so that old ones can go: the disk and the time to restart stay bounded.
 //!
 //! Each owner of records needs its oldest one. When more than `checkpoint_bytes` of log lie behind the oldest of all,
-//! its owner is checkpointed: all that it needs is written again, a state as a side file. Once that is durable its older
-//! records are not needed, and the log before the oldest needed record is released. An owner whose state did not change
-//! since its last side file repeats the record that names the file, not the file.
+//! its owner is checkpointed: all that it needs is written again, a state as a side file. Once that is durable its
+//! older records are not needed, and the log before the oldest needed record is released. An owner whose state did not
+//! change since its last side file repeats the record that names the file, not the file.
 //!
 //! Not here: files, and which of them a driver deletes.
 

@@ -309,9 +309,8 @@ impl Node {
     fn take(&mut self, event: Event) {
         match event {
             Event::Tick => {
-                if mutant!("node.canary") {
-                    panic!("the planted bug that proves that the pipeline reports");
-                }
+                let sound = !mutant!("node.canary");
+                assert!(sound, "the planted bug that proves that the pipeline reports");
             }
             Event::Connected { peer, store, boot, .. } => self.on_connected(peer, store, boot),
             Event::Received { from, message } => self.on_received(from, message),

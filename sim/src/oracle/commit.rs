@@ -1,5 +1,5 @@
-//! The commit rule: an entry is committed when a majority of voters has it durably, and a leader counts only for entries
-//! of its own term (Raft, §5.3, §5.4.2 and Figure 8).
+//! The commit rule: an entry is committed when a majority of voters has it durably, and a leader counts only for
+//! entries of its own term (Raft, §5.3, §5.4.2 and Figure 8).
 //!
 //! "Durably" is taken from the simulated disks, not from what replicas say: the oracle asks what a majority would
 //! recover to now.

@@ -100,7 +100,8 @@ fn check_told(operation: &Operation, mutations: &[Mutation], effect: Option<Effe
     let broken = |law, told: &dyn std::fmt::Debug| {
         let key = &mutations[0].key;
         let what = format!(
-            "a write of {key:?} (session {:?}, called at {} ns, ended at {}) was told {told:?}, and the log says {effect:?}",
+            "a write of {key:?} (session {:?}, called at {} ns, ended at {}) was told {told:?}, and the log says \
+             {effect:?}",
             operation.session, operation.called, operation.returned
         );
         Err(Broken::new(law, what))

@@ -1,8 +1,8 @@
 //! What the committed log of the strong namespace says happened: the witness.
 //!
-//! The log is decoded and applied by a model of a few lines that shares no code with `core::state` but the decoder: keys
-//! with revisions, sessions that answer a repeated number with the first answer (Raft thesis §6.3). What clients were
-//! told is compared with it in `strong`.
+//! The log is decoded and applied by a model of a few lines that shares no code with `core::state` but the decoder:
+//! keys with revisions, sessions that answer a repeated number with the first answer (Raft thesis §6.3). What clients
+//! were told is compared with it in `strong`.
 
 use std::collections::BTreeMap;
 
