@@ -9,8 +9,8 @@ use crate::campaign::Campaign;
 /// Seeds within which a planted bug has to be seen.
 pub const SEEDS_MAX: u64 = 500;
 
-/// Planted bugs that no honest world shows, and the tests whose laws see them: they take a peer that answers what it was
-/// not asked, a contact that nobody verified, or many requests of one node that has no group.
+/// Planted bugs that no honest world shows, and the tests whose laws see them: they take a peer that answers what it
+/// was not asked, a contact that nobody verified, or many requests of one node that has no group.
 pub const SEEN_BY_LAWS: &[(&str, &str)] = &[
     ("gossip.ack.of_anybody", "tests/tests/swim_mutants.rs"),
     ("discovery.tell.unverified", "tests/tests/swim_mutants.rs"),
