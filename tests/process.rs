@@ -179,12 +179,22 @@ impl Dev {
         while TcpStream::connect(authority(self.api(number))).is_ok() {}
     }
 
-    /// Starts node `number` again after it was killed.
+    /// Starts node `number` again after it was killed, and waits until it is ready.
     pub fn restart(&mut self, number: usize) {
+        self.start_again(number);
+        self.wait_ready(number);
+    }
+
+    /// Starts node `number` again after it was killed.
+    pub fn start_again(&mut self, number: usize) {
         let log = self.data(number).with_extension("restarted.log");
         let log = std::fs::File::create(log).expect("a log file");
         let started = Guard::start(self.restart_command(number).stderr(log));
         self.restarted.push(started);
+    }
+
+    /// Waits until node `number` is ready to serve.
+    pub fn wait_ready(&self, number: usize) {
         wait_until(&format!("node {number} is ready"), || {
             get(self.api(number), "/readyz").is_some_and(|response| response.status == 200)
         });

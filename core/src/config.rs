@@ -185,7 +185,7 @@ pub struct NodeConfig {
     /// Bytes of keys and values that this node holds at most; past it writes are refused as full. Default 4 GiB.
     pub memory_bytes_max: u64,
     /// Milliseconds since the last word from an older boot of a peer, below which a newer boot of the same store is
-    /// taken for a clone and refused. Default 1000.
+    /// taken for a clone and refused. Above the pauses in which two idle nodes say nothing to each other. Default 5000.
     pub clone_window_ms: u64,
 }
 
@@ -195,7 +195,7 @@ impl Default for NodeConfig {
             request_timeout_ms: 5000,
             checkpoint_bytes: 64 << 20,
             memory_bytes_max: 4 << 30,
-            clone_window_ms: 1000,
+            clone_window_ms: 5000,
         }
     }
 }

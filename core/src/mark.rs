@@ -106,6 +106,8 @@ pub mod instrument {
         "replication.mint.refused",
         "replication.mint.too_many_siblings",
         "replication.mint.unseen_context",
+        "replication.push.parted",
+        "replication.push.resumed",
         "replication.push.withheld",
         "replication.restore.snapshot",
         "replication.restore.tail",

@@ -13,7 +13,7 @@ use continuum_core::discovery::{Contact, Source};
 use continuum_core::id::{RequestId, Token};
 use continuum_core::machine::{Machine as _, Now, Outbox};
 use continuum_core::node::api::{Notice, Outcome};
-use continuum_core::node::{Action, Event, Node};
+use continuum_core::node::{Action, Event, Message, Node};
 use continuum_core::raft::Payload;
 use continuum_core::wal::Write;
 use tokio::sync::{mpsc, oneshot};
@@ -168,6 +168,7 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
                 report.into_iter().for_each(|report| self.driver.links.handle(report));
             }
             Wake::Incoming(Some(incoming)) if self.driver.links.is_current(&incoming) => {
+                self.driver.links.heard(&incoming);
                 let Incoming { from, message, .. } = incoming;
                 self.step(Event::Received { from, message });
             }
@@ -201,6 +202,8 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
     fn perform(&mut self, action: Action) {
         let driver = &mut self.driver;
         match action {
+            // Told by `refuse`, to the process that is refused: the linked one, which would get it here, is another.
+            Action::Send { message: Message::Refused(_), .. } => {}
             Action::Send { to, plane, message } => driver.links.send(to, plane, message),
             Action::Persist { token, write } => self.persist(token, write),
             Action::Release { before } => driver.disk.submit(Job::Release(before)),

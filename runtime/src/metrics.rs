@@ -58,6 +58,7 @@ pub struct Metrics {
     requests: Family<Ended, Counter>,
     dropped: Family<OnPlane, Counter>,
     steps: Counter,
+    torn: Counter,
     fsync: Histogram,
     batch: Histogram,
     unpersisted: Gauge,
@@ -104,6 +105,7 @@ impl Metrics {
             requests: Family::default(),
             dropped: Family::default(),
             steps: Counter::default(),
+            torn: Counter::default(),
             // 50 microseconds to 6.5 s: from an NVMe's sync to a disk that is about to die.
             fsync: Histogram::new(exponential_buckets(50e-6, 2.0, 18)),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
@@ -135,6 +137,7 @@ impl Metrics {
         r.register("requests", "Requests by how they ended", self.requests.clone());
         r.register("sends_dropped", "Messages dropped at a full queue", self.dropped.clone());
         r.register("steps", "Events that the node consumed", self.steps.clone());
+        r.register("wal_torn", "Starts that cut an unfinished end of the log", self.torn.clone());
         r.register_with_unit("wal_fsync", "Syncs of the log", Unit::Seconds, self.fsync.clone());
         r.register("wal_batch_entries", "Writes made durable by one sync", self.batch.clone());
         let bytes = [
@@ -217,6 +220,11 @@ impl Metrics {
     /// The node consumed one event.
     pub fn stepped(&self) {
         self.steps.inc();
+    }
+
+    /// An unfinished end of the log was cut.
+    pub fn torn(&self) {
+        self.torn.inc();
     }
 
     /// One sync made so many writes durable.

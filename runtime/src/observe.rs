@@ -65,6 +65,11 @@ pub fn refused(whom: &dyn Display, reason: &str, detail: &dyn Display) {
     warn!(reason, "refused {whom}: {detail}");
 }
 
+/// A client's request was refused; the reason is the label of the counter. No warning: the client has been told.
+pub fn refused_request(route: &str, reason: &str, detail: &str) {
+    info!(reason, "refused a request for {route}: {detail}");
+}
+
 /// Nobody answers: tried again, so no news.
 pub fn unreachable(address: &str, detail: &dyn Display) {
     debug!("{address}: {detail}");

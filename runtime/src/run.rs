@@ -152,6 +152,9 @@ pub async fn run<D: Disk, R: Resolver>(
     let metrics = inputs.metrics;
     let links = Links::start(me, listener, tls, inputs.limits, Arc::clone(&metrics), jitter);
     let started = Started { federation: me.federation, replica, boot: me.boot, peers, torn };
+    if torn.is_some() {
+        metrics.torn();
+    }
     announce(inputs.started, started);
     let driver = Driver {
         node,

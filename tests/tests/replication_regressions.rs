@@ -23,11 +23,18 @@ fn quiet(setup: Setup) -> World {
     world
 }
 
-/// The pushes under way from one replica to another, taken out in order.
+/// The pushes under way from one replica to another, taken out in order, each write as a message of its own.
 fn take(world: &mut World, from: usize, to: usize) -> Vec<Message> {
     (0..world.processes.len()).for_each(|at| world.sync_disk(at));
     let taken = world.network.extract_if(.., |(f, t, _)| *f == from && *t == to);
-    taken.map(|(_, _, message)| message).collect()
+    let parted = |message| match message {
+        Message::Delta { shard, writes } => {
+            let alone = |write| Message::Delta { shard, writes: vec![write] };
+            writes.into_iter().map(alone).collect()
+        }
+        other => vec![other],
+    };
+    taken.flat_map(|(_, _, message)| parted(message)).collect()
 }
 
 fn give(world: &mut World, from: usize, to: usize, message: Message) {

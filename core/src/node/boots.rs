@@ -23,7 +23,7 @@ const PEERS_MAX: usize = 2 * MEMBERS_MAX;
 /// Refusals within [`REFUSED_WINDOW`], and their least span, after which a node believes its peers. Above the clone
 /// window, so that a quick restart, which is refused until the old process is forgotten, never fences.
 const REFUSALS_MIN: u32 = 5;
-const REFUSED_SPAN: Duration = Duration::from_secs(4);
+const REFUSED_SPAN: Duration = Duration::from_secs(8);
 const REFUSED_WINDOW: Duration = Duration::from_secs(30);
 
 /// Forwarded requests of one peer whose numbers are remembered, so that a duplicate on the wire is not a second
@@ -241,8 +241,8 @@ mod tests {
         let mut peers = Peers::default();
         assert!((0..20).all(|ms| !peers.refused(at(ms))));
         assert!(!peers.refused(at(60_000)));
-        assert!((1..4).all(|step| !peers.refused(at(60_000 + step * 1000))));
-        assert!(peers.refused(at(64_000)));
+        assert!((1..8).all(|step| !peers.refused(at(60_000 + step * 1000))));
+        assert!(peers.refused(at(68_000)));
     }
 
     #[test]

@@ -299,9 +299,9 @@ impl Group {
         self.base.index.0 + self.entries.len() as u64
     }
 
-    /// Entries right after `prev`. The first that contradicts the log cuts it there, as it does in Raft (Figure 2), and
-    /// a record without entries cuts it after `prev`. What agrees cuts nothing: a checkpoint copies a long log in several
-    /// records, and a crash between two of them must not lose what only the later one repeats.
+    /// Entries right after `prev`. The first that contradicts the log cuts it there, as it does in Raft (Figure 2),
+    /// and a record without entries cuts it after `prev`. What agrees cuts nothing: a checkpoint copies a long log in
+    /// several records, and a crash between two of them must not lose what only the later one repeats.
     fn append(&mut self, prev: Index, mut entries: Vec<Entry>) -> Result<(), &'static str> {
         if prev.0 > self.last() {
             return Err("entries right after those that the log holds");

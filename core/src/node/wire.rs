@@ -17,6 +17,9 @@ use super::{Action, Message, Plane};
 
 /// Messages with more payload than this go on the bulk plane.
 const CONTROL_BYTES_MAX: usize = 16 << 10;
+/// The same for appends. Higher, since one that overtakes another on the other plane is a conflict to its receiver and
+/// costs a round trip: what a busy group gathers in one round trip is to stay in order.
+const CONTROL_APPEND_BYTES_MAX: usize = 128 << 10;
 
 impl Node {
     /// Sends what promises nothing: it waits for this process's boot alone.
@@ -112,7 +115,9 @@ impl Node {
 fn plane(message: &Message) -> Plane {
     let bytes = match message {
         Message::Raft { message: raft::Message::Append { entries, .. }, .. } => {
-            entries.iter().map(|entry| payload(&entry.payload)).sum()
+            let bytes: usize = entries.iter().map(|entry| payload(&entry.payload)).sum();
+            let is_large = bytes > CONTROL_APPEND_BYTES_MAX;
+            return if is_large { Plane::Bulk } else { Plane::Control };
         }
         Message::Raft { message: raft::Message::Chunk { .. }, .. } | Message::Replication(_) => {
             return Plane::Bulk;
@@ -152,4 +157,29 @@ fn mutation(mutation: &Mutation) -> usize {
         Change::Delete | Change::Count(_) => 0,
     });
     mutation.key.len() + edits.sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::id::{GroupId, Index, Term};
+    use crate::raft::{Entry, Payload, Position};
+
+    fn append(bytes: usize) -> Plane {
+        let payload = Payload::Command(vec![0; bytes / 4].into());
+        let entry = Entry { term: Term(1), time_ms: 0, payload };
+        let (prev, commit) = (Position::default(), Index(0));
+        let message =
+            raft::Message::Append { term: Term(1), prev, commit, entries: vec![entry; 4] };
+        plane(&Message::Raft { group: GroupId(1), message })
+    }
+
+    #[test]
+    fn appends_of_a_busy_group_stay_on_one_plane() {
+        let sizes = [0, CONTROL_BYTES_MAX + 4, CONTROL_APPEND_BYTES_MAX];
+        assert_eq!(sizes.map(append), [Plane::Control; 3]);
+        assert_eq!(append(CONTROL_APPEND_BYTES_MAX + 4), Plane::Bulk);
+    }
 }

@@ -70,7 +70,7 @@ impl Replicator {
             if known.is_none() {
                 met.push(replica);
             }
-            let peer = known.unwrap_or(Peer { replica, unacknowledged: 0 });
+            let peer = known.unwrap_or_else(|| Peer::new(replica));
             self.peers.insert(replica.node, peer);
         }
         let peers = &self.peers;
@@ -106,25 +106,6 @@ impl Replicator {
         for (id, resident) in self.residents.iter().filter(|(_, r)| r.open.is_some()) {
             let message = Message::Compare { shard: *id, root: resident.shard.root() };
             out.push(Action::Send { to: replica, message, promise: false });
-        }
-    }
-
-    /// Pushes one write to every connected peer that keeps up. A push waits for this disk: if it survived a crash that
-    /// took what it superseded, nobody would know what *that* had superseded, and it would live beside the push.
-    pub(super) fn push(&mut self, shard: ShardId, sealed: &Bytes, out: &mut Outbox<Action>) {
-        let length = sealed.len() as u64;
-        let limit = self.config.unacknowledged_bytes_max as u64;
-        let links = &self.links;
-        let linked = |peer: &&mut Peer| links.get(&peer.replica.node) == Some(&peer.replica);
-        for peer in self.peers.values_mut().filter(linked) {
-            if peer.unacknowledged + length > limit {
-                reach!("replication.push.withheld");
-                continue;
-            }
-            peer.unacknowledged += length;
-            let message = Message::Delta { shard, writes: [sealed.clone()].into() };
-            let promise = !mutant!("replication.push.before_fsync");
-            out.push(Action::Send { to: peer.replica, message, promise });
         }
     }
 
@@ -217,7 +198,7 @@ impl Replicator {
             Message::Delta { shard, writes } => self.on_delta(now, from, shard, &writes, out),
             Message::Ack { bytes, .. } => {
                 if let Some(peer) = self.peers.get_mut(&from.node) {
-                    peer.unacknowledged = peer.unacknowledged.saturating_sub(bytes);
+                    peer.acknowledge(now.mono, bytes);
                 }
             }
             Message::Compare { shard, root } => self.on_compare(now, from, shard, root, out),

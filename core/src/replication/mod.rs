@@ -1,9 +1,9 @@
 //! Replication: what must always be writable.
 //!
 //! One [`Replicator`] holds all shards of a node. A shard is live elements and a causal context (`store`); a write is
-//! its author's sealed bytes (`delta`), made here (`mint`), pushed once to every connected replica, and where that
-//! push was lost, pulled by anti-entropy (`sync`). Every change is a record in the log before anybody is promised it
-//! (`restore`), and side files keep the log short (`checkpoint`).
+//! its author's sealed bytes (`delta`), made here (`mint`), pushed once to every connected replica (`push`), and where
+//! that push was lost, pulled by anti-entropy (`sync`). Every change is a record in the log before anybody is promised
+//! it (`restore`), and side files keep the log short (`checkpoint`).
 //!
 //! Four choices are worth their reasons:
 //!
@@ -13,8 +13,8 @@
 //!   since a write may have elements that its victim's superseder did not mean.
 //! * **Every message that carries writes is a promise.** Writes name what they supersede, not all that is behind it;
 //!   so a write leaves only when everything that it stands on is durable here.
-//! * **Nothing is counted back.** `Persisted` has nothing to do here: the node withholds promises, and what is promised
-//!   is what was issued before.
+//! * **Almost nothing is counted back.** `Persisted` lets pushes go, so that a push carries what one sync made durable.
+//!   All else that waits for the disk is a promise, withheld by the node until what was issued before is durable.
 //!
 //! Deliberately absent: causal stability and the collection of what it allows (there are no tombstones to collect, only
 //! contexts to shorten), forwarding of pushes, and any choice of who the replicas are.
@@ -33,6 +33,7 @@ mod mask;
 mod message;
 mod mint;
 mod path;
+mod push;
 mod register;
 mod replicator;
 mod restore;

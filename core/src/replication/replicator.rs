@@ -14,15 +14,16 @@ use crate::limits::SLOTS_MAX;
 use crate::machine::{Machine, Now, Outbox};
 use crate::node::api::{Context, Mutation, Query, Reason, ShardStatus, Strategy, Value};
 use crate::raft::{Configuration, Position};
-use crate::reach;
 use crate::seed::{Seed, Stream};
 use crate::time::Instant;
 use crate::wal::{SnapshotId, Write};
+use crate::{mutant, reach};
 
 use super::ack::Waiters;
 use super::checkpoint::Capture;
 use super::context::Dots;
 use super::hlc::{self, Clock};
+use super::push::Pushes;
 use super::restore::{self, Record, RestoreError, Restored};
 use super::store::Shard;
 use super::sync::Session;
@@ -32,7 +33,10 @@ use super::{Action, Event, Ticket, delta, exchange, map, mint};
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) replica: Replica,
+    /// Bytes pushed and not yet acknowledged.
     pub(super) unacknowledged: u64,
+    /// When it last acknowledged, or when it was first pushed to after all was acknowledged.
+    pub(super) acknowledged_at: Instant,
 }
 
 /// One shard with what this node does about it.
@@ -63,6 +67,7 @@ pub struct Replicator {
     pub(super) residents: BTreeMap<ShardId, Resident>,
     pub(super) timers: BTreeSet<(Instant, ShardId)>,
     pub(super) waiters: Waiters,
+    pub(super) pushes: Pushes,
     pub(super) captures: VecDeque<(ShardId, SnapshotId)>,
     pub(super) ahead: usize,
     pub(super) issued: u64,
@@ -103,6 +108,7 @@ impl Replicator {
             residents: BTreeMap::new(),
             timers: BTreeSet::new(),
             waiters: Waiters::default(),
+            pushes: Pushes::default(),
             captures: VecDeque::new(),
             ahead: 0,
             issued: 0,
@@ -244,6 +250,7 @@ impl Replicator {
             self.ahead -= resident.map_or(0, |resident| resident.shard.waiting.len());
             due.map(|due| self.timers.remove(&(due, id)));
             self.waiters.forget(id);
+            self.pushes.forget(id);
             self.captures.retain(|(shard, _)| *shard != id);
             self.persist(Write::Forget { owner: Owner::Shard(id) }, out);
         }
@@ -269,7 +276,10 @@ impl Replicator {
                 if replicas > 0 {
                     self.waiters.add(ticket, id, dot.seq, replicas);
                 }
-                self.push(id, &sealed, out);
+                self.pushes.add(self.issued, id, sealed);
+                if mutant!("replication.push.before_fsync") {
+                    self.push(now, self.issued, out);
+                }
             }
         }
     }
@@ -351,7 +361,8 @@ impl Replicator {
 
     fn handle(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
         match event {
-            Event::Tick | Event::Persisted { .. } => {}
+            Event::Tick => {}
+            Event::Persisted { writes } => self.push(now, writes, out),
             Event::Open { namespace, slots, strategy, discard } => {
                 for slot in 0..slots.min(SLOTS_MAX) {
                     self.open(now, ShardId { namespace, slot }, (strategy, discard), out);
@@ -404,8 +415,10 @@ impl Machine for Replicator {
 
     fn digest(&self, hash: &mut Hasher) {
         hash.value(&(self.me, self.boot, self.clock.last(), self.issued, self.waiters.len()));
+        hash.number(self.pushes.len() as u64);
         for (node, peer) in &self.peers {
-            hash.value(&(node, peer.replica, self.links.get(node), peer.unacknowledged));
+            let pushed = (peer.unacknowledged, peer.acknowledged_at);
+            hash.value(&(node, peer.replica, self.links.get(node), pushed));
         }
         for (id, resident) in &self.residents {
             hash.value(&(id, resident.shard.root(), resident.open, resident.due));

@@ -31,7 +31,6 @@ impl Replicator {
         root: Digest,
         out: &mut Outbox<Action>,
     ) {
-        self.forgive(from);
         let Some(resident) = self.residents.get_mut(&id) else { return };
         let same = resident.shard.root() == root;
         let message = if same {
@@ -46,13 +45,6 @@ impl Replicator {
         if !same {
             self.out_of_sync(id, from);
             self.pull(now, from, id, out);
-        }
-    }
-
-    /// What a peer has not acknowledged is anti-entropy's business once the peer compares or asks.
-    fn forgive(&mut self, from: Replica) {
-        if let Some(peer) = self.peers.get_mut(&from.node) {
-            peer.unacknowledged = 0;
         }
     }
 
@@ -98,7 +90,6 @@ impl Replicator {
         asks: &[Span],
         out: &mut Outbox<Action>,
     ) {
-        self.forgive(from);
         let Some(resident) = self.residents.get(&shard) else { return };
         if asks.len() > ASKS_MAX || !asks.iter().all(Span::is_valid) {
             let message = Message::Refused { shard, round, why: Fault::Malformed };

@@ -33,6 +33,7 @@ use tokio::sync::Semaphore;
 
 use crate::handle::Handle;
 use crate::metrics::Metrics;
+use crate::observe;
 use call::Call;
 use problem::{Kind, METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE};
 
@@ -213,12 +214,15 @@ impl Measures {
         };
         self.requests.get_or_create(&labels).inc();
         self.seconds.get_or_create(&RouteLabels { route: route.path }).observe(seconds);
-        self.count_problem(response);
+        self.count_problem(route.path, response);
     }
 
-    fn count_problem(&self, response: &Response) {
-        if let Some(kind) = response.extensions().get::<&'static Kind>() {
-            self.problems.get_or_create(&ProblemLabels { code: kind.code }).inc();
+    /// Counts a problem. Bad input is told too, by its route: what is in a request never stands in a log.
+    fn count_problem(&self, path: &str, response: &Response) {
+        let Some(kind) = response.extensions().get::<&'static Kind>() else { return };
+        self.problems.get_or_create(&ProblemLabels { code: kind.code }).inc();
+        if kind.is_bad_input() {
+            observe::refused_request(path, kind.code, kind.title);
         }
     }
 }
@@ -281,7 +285,7 @@ fn wrong_method(api: &Api, path: &'static str) -> Response {
         .headers
         .extend(HeaderValue::from_str(&allowed).ok().map(|value| (header::ALLOW, value)));
     let response = problem.into_response();
-    api.metrics.http().count_problem(&response);
+    api.metrics.http().count_problem(path, &response);
     response
 }
 
@@ -291,6 +295,6 @@ async fn unknown_route(State(api): State<Arc<Api>>, request: Request) -> Respons
     let mend = "see the table of routes in the README; a key's `/` is encoded as %2F";
     let problem = Problem::new(&UNKNOWN_ROUTE, format!("no route is at {path}"), mend);
     let response = problem.into_response();
-    api.metrics.http().count_problem(&response);
+    api.metrics.http().count_problem("no route", &response);
     response
 }

@@ -24,6 +24,15 @@ pub struct Kind {
     pub title: &'static str,
 }
 
+impl Kind {
+    /// Whether the request itself is wrong, which whoever sent it should hear of in the log too. Absent values,
+    /// conflicts and overload are ordinary.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        self.exit == 2 || matches!(self.status, 413 | 422) || self.code == UNKNOWN_NAMESPACE.code
+    }
+}
+
 /// Declares the kinds and the table of all of them.
 macro_rules! kinds {
     ($($name:ident = ($code:literal, $status:literal, $exit:literal, $title:literal);)*) => {

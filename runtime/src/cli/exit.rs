@@ -17,7 +17,7 @@ pub(super) const UNREACHABLE: u8 = 3;
 pub(super) const UNKNOWN: u8 = 4;
 /// TLS or the authority refused.
 pub(super) const REFUSED: u8 = 5;
-/// A compare-and-set found something else, or it exists already.
+/// A compare-and-set found something else, it exists already, or another process is this node.
 pub(super) const CONFLICT: u8 = 6;
 /// Over a limit or a quota.
 pub(super) const LIMIT: u8 = 7;
@@ -36,7 +36,7 @@ pub(super) const HELP: &str = "Exit codes:
     3  nobody answers, no leader, not ready
     4  no answer in time: the outcome is unknown, a write may have happened
     5  refused by TLS or by the authority
-    6  conflict: compare-and-set, or it exists already
+    6  conflict: compare-and-set, it exists already, or another process is this node
     7  over a limit: size, quota, too much under way
     8  a local file or directory failed, or its content is broken
     9  versions or federations do not fit

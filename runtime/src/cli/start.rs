@@ -32,7 +32,22 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
     let settings = local::settings(&start.layers)?;
     observe::begin(&settings.log).map_err(|error| local::settings_failure(&error))?;
     let stop = stop::signals()?;
-    super::wait(node(settings, stop)).map(|()| 0)
+    // Whoever reads only the log learns why the node ended, also when it never began.
+    super::wait(on_workers(settings, stop)).map(|()| 0).inspect_err(|failure| {
+        let Failure { what, why, mend, .. } = failure;
+        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+        observe::fatal(&failure.code, &format_args!("{what}{why}; mend: {mend}"));
+    })
+}
+
+/// Runs the node beside its links and clients on the runtime's workers: what they hand to it, and it to them, then
+/// mostly wakes no other thread.
+async fn on_workers(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), Failure> {
+    match tokio::spawn(node(settings, stop)).await {
+        Ok(ran) => ran,
+        // A broken invariant ends the process as it would on the main thread.
+        Err(broken) => std::panic::resume_unwind(broken.into_panic()),
+    }
 }
 
 async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
@@ -103,11 +118,11 @@ fn failed(error: &RunError) -> Failure {
         RunError::Open(_) => (exit::LOCAL, "store"),
         RunError::Restore(_) => (exit::LOCAL, "restore"),
         RunError::StorageFailed { .. } => (exit::LOCAL, "storage_failed"),
-        RunError::Fenced { .. } => (exit::LOCAL, "fenced"),
+        // Not the code of a disk that failed: whoever starts nodes again must not start a second one of the same
+        // identity again.
+        RunError::Fenced { .. } => (exit::CONFLICT, "fenced"),
     };
-    let failure = local::failure(exit, code, error);
-    observe::fatal(code, error);
-    failure
+    local::failure(exit, code, error)
 }
 
 /// Ends this process when its parent ends; at once when it already has.

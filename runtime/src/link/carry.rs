@@ -35,9 +35,47 @@ const GATHER_BYTES: usize = 128 << 10;
 )]
 pub(super) enum Outgoing {
     /// A message.
-    Message(Message),
+    Message {
+        /// What it says.
+        message: Message,
+        /// Its place in the queue's room, given back when it is taken.
+        _place: OwnedSemaphorePermit,
+    },
     /// The last word: why the connection is closed.
     Goodbye(Refusal),
+}
+
+/// The driver's end of what a connection sends. Bounded in bytes, as they go over the wire: a few pages of anti-entropy
+/// take as much of it as thousands of votes.
+#[derive(Clone, Debug)]
+pub(super) struct Queue {
+    sender: mpsc::UnboundedSender<Outgoing>,
+    room: Arc<Semaphore>,
+}
+
+/// What a message takes of a queue beside its bytes; it bounds their number too.
+const MESSAGE_BYTES: usize = 256;
+
+impl Queue {
+    /// A queue for so many bytes, and its other end.
+    pub(super) fn new(bytes: usize) -> (Self, mpsc::UnboundedReceiver<Outgoing>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { sender, room: Arc::new(Semaphore::new(bytes)) }, receiver)
+    }
+
+    /// Sends a message unless there is no room for it; whether it did.
+    pub(super) fn send(&self, message: Message) -> bool {
+        let bytes = MESSAGE_BYTES + codec::encoded_len(&message);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Ok(_place) = Arc::clone(&self.room).try_acquire_many_owned(bytes) else { return false };
+        self.sender.send(Outgoing::Message { message, _place }).is_ok()
+    }
+
+    /// Sends the last word, for which there is always room.
+    pub(super) fn part(&self, refusal: Refusal) {
+        // A connection that has ended needs no last word.
+        let _ = self.sender.send(Outgoing::Goodbye(refusal));
+    }
 }
 
 /// A message that came in, with its place in the budget of bytes that wait for the driver.
@@ -64,7 +102,7 @@ pub(super) struct Inbox {
 pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
     stream: S,
     peer: (NodeId, Boot),
-    outgoing: mpsc::Receiver<Outgoing>,
+    outgoing: mpsc::UnboundedReceiver<Outgoing>,
     go: oneshot::Receiver<()>,
     inbox: Inbox,
 ) -> Result<(), FrameError> {
@@ -78,7 +116,7 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
 
 async fn write<W: AsyncWrite + Unpin>(
     mut writer: W,
-    mut outgoing: mpsc::Receiver<Outgoing>,
+    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
@@ -105,7 +143,7 @@ async fn write<W: AsyncWrite + Unpin>(
 /// Appends the frame; whether it is the last one.
 fn push(buffer: &mut BytesMut, outgoing: Outgoing) -> bool {
     let (message, is_last) = match outgoing {
-        Outgoing::Message(message) => (message, false),
+        Outgoing::Message { message, .. } => (message, false),
         Outgoing::Goodbye(refusal) => (Message::Refused(refusal), true),
     };
     // A message that fits no frame is dropped like any other: its sender repeats or gives up.
@@ -147,4 +185,32 @@ async fn read<R: AsyncRead + Unpin>(
 
 fn silent() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the peer is silent")
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::id::RequestId;
+    use continuum_core::node::api::Request;
+
+    use super::*;
+
+    fn message() -> Message {
+        Message::Forward { id: RequestId(1), request: Request::Namespaces }
+    }
+
+    #[test]
+    fn a_queue_is_bounded_in_bytes_and_what_was_taken_makes_room() {
+        let each = MESSAGE_BYTES + codec::encoded_len(&message());
+        let (queue, mut taken) = Queue::new(3 * each + 1);
+        let sent = [(); 5].map(|()| queue.send(message()));
+        assert_eq!(sent, [true, true, true, false, false]);
+        queue.part(Refusal::StaleBoot);
+        drop(taken.try_recv().expect("a message"));
+        assert!(queue.send(message()) && !queue.send(message()));
+        let left: Vec<_> = std::iter::from_fn(|| taken.try_recv().ok()).collect();
+        assert!(matches!(left[2], Outgoing::Goodbye(_)) && left.len() == 4, "in their order");
+        drop(taken);
+        drop(left);
+        assert!(!queue.send(message()), "nobody takes any");
+    }
 }

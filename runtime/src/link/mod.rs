@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use carry::{Inbox, Outgoing, carry};
+use carry::{Inbox, Queue, carry};
 use greet::Greeted;
 use peer::{Connection, PLANES, Peer, Placed, at};
 
@@ -38,9 +38,10 @@ pub use carry::Incoming;
 pub use gate::{Gate, Limits};
 pub use greet::{GreetError, Myself};
 
-/// Messages of one connection that may wait to be sent; past it they are dropped.
-const OUTGOING_CONTROL: usize = 1024;
-const OUTGOING_BULK: usize = 64;
+/// Bytes of messages that may wait to be sent on one connection of a class; past it messages are dropped. Above what
+/// the machines send to one peer before it answers, so that dropping is for peers that take nothing.
+const OUTGOING_CONTROL_BYTES: usize = 4 << 20;
+const OUTGOING_BULK_BYTES: usize = 16 << 20;
 /// Messages of one class that may wait for the driver, and their bytes.
 const INCOMING: usize = 1024;
 const INCOMING_BYTES: usize = 32 << 20;
@@ -193,14 +194,21 @@ impl Links {
         }
     }
 
+    /// A message of the linked process came. A refusal makes the next dial wait: otherwise two processes would greet
+    /// and part without a pause.
+    pub fn heard(&mut self, incoming: &Incoming) {
+        if let Some(peer) = self.peers.get_mut(&incoming.from) {
+            let is_refused = matches!(incoming.message, Message::Refused(_));
+            peer.refusals = if is_refused { peer.refusals.saturating_add(1) } else { 0 };
+        }
+    }
+
     /// Sends a message, or drops it.
     pub fn send(&mut self, to: NodeId, plane: Plane, message: Message) {
         let life = self.peers.get_mut(&to).and_then(Peer::linked_life);
         let connection = life.and_then(|life| life.planes[at(plane)].as_ref());
-        let sent = connection.is_some_and(|connection| {
-            connection.outgoing.try_send(Outgoing::Message(message)).is_ok()
-        });
-        if !sent {
+        let sent = connection.map(|connection| connection.outgoing.send(message));
+        if sent != Some(true) {
             self.context.metrics.dropped(plane_name(plane));
         }
     }
@@ -246,7 +254,7 @@ impl Links {
         let was_linked = peer.linked == Some(boot);
         let Some(life) = peer.end(boot) else { return };
         for connection in life.planes.into_iter().flatten() {
-            let _ = connection.outgoing.try_send(Outgoing::Goodbye(reason));
+            connection.outgoing.part(reason);
         }
         peer.failures += 1;
         self.unlinked(id, was_linked);
@@ -317,7 +325,8 @@ impl Links {
         let yields = u64::from(id < self.context.me.node) * YIELD_MS;
         for plane in PLANES {
             if peer.needs(plane) {
-                let pause = yields + backoff(peer.failures, &mut self.jitter);
+                let failures = peer.failures.max(peer.refusals);
+                let pause = yields + backoff(failures, &mut self.jitter);
                 let context = Arc::clone(&self.context);
                 let task = async move {
                     tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -480,8 +489,10 @@ impl Context {
         let who = greeted.identity();
         let Greeted { stream, version, place, .. } = greeted;
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let capacity = if plane == Plane::Control { OUTGOING_CONTROL } else { OUTGOING_BULK };
-        let (outgoing, queue) = mpsc::channel(capacity);
+        let (outgoing, queue) = Queue::new(match plane {
+            Plane::Control => OUTGOING_CONTROL_BYTES,
+            Plane::Bulk => OUTGOING_BULK_BYTES,
+        });
         let (go, waits) = oneshot::channel();
         let connection = Connection { id, dialled_by, version, outgoing, go: Some(go) };
         self.report(News::Up(Box::new(Up { who, plane, connection }))).await;

@@ -6,10 +6,10 @@
 use continuum_core::discovery::Address;
 use continuum_core::id::{Boot, NodeId, StoreId};
 use continuum_core::node::Plane;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::carry::Outgoing;
+use super::carry::Queue;
 
 /// Lives of one peer whose connections are kept at once: the linked one, one that comes, and one more.
 const LIVES_MAX: usize = 3;
@@ -34,7 +34,7 @@ pub(super) struct Connection {
     pub(super) dialled_by: NodeId,
     /// The protocol version that both ends speak.
     pub(super) version: u16,
-    pub(super) outgoing: mpsc::Sender<Outgoing>,
+    pub(super) outgoing: Queue,
     /// Lets its reading half begin.
     pub(super) go: Option<oneshot::Sender<()>>,
 }
@@ -88,6 +88,8 @@ pub(super) struct Peer {
     pub(super) dials: [Option<AbortHandle>; 2],
     /// Dials that failed in a row.
     pub(super) failures: u32,
+    /// Links in a row that the peer ended with a refusal.
+    pub(super) refusals: u32,
 }
 
 impl Peer {
@@ -199,7 +201,7 @@ mod tests {
     }
 
     fn connection(id: u64, dialled_by: NodeId) -> Connection {
-        let (outgoing, _) = mpsc::channel(1);
+        let (outgoing, _) = Queue::new(1);
         Connection { id, dialled_by, version: 1, outgoing, go: Some(oneshot::channel().0) }
     }
 

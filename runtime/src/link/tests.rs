@@ -272,7 +272,7 @@ async fn each_wrong_certificate_is_refused_with_its_own_reason() {
     let early = Validity { from: WallTime(now().0 + 100_000), until: WallTime(now().0 + 200_000) };
     let cases = [
         ("other_authority", forger.issue_node(BEN, &[], valid()).unwrap()),
-        ("other_authority", other.issue_node(BEN, &[], valid()).unwrap()),
+        ("other_federation", other.issue_node(BEN, &[], valid()).unwrap()),
         ("expired", authority.issue_node(BEN, &[], old).unwrap()),
         ("not_yet_valid", authority.issue_node(BEN, &[], early).unwrap()),
         ("not_a_node", authority.issue_client("ann", valid()).unwrap()),

@@ -20,6 +20,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::clock::{Clock, TlsTime};
+use crate::pki::federation_of;
 use crate::principal::{Principal, Role};
 use crate::secret;
 
@@ -87,6 +88,8 @@ pub enum CredentialsError {
 #[derive(Debug)]
 pub struct Credentials {
     principal: Principal,
+    /// The federation that the authority names.
+    authority: Option<FederationId>,
     roots: Arc<RootCertStore>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -118,7 +121,8 @@ impl Credentials {
         let chain = certificates("certificate", certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| pem_error("key", error))?;
         let principal = Principal::of_certificate(&chain[0]).ok_or(CredentialsError::Nobody)?;
-        Ok(Self { principal, roots: Arc::new(roots), chain, key })
+        let authority = std::str::from_utf8(ca).ok().and_then(federation_of);
+        Ok(Self { principal, authority, roots: Arc::new(roots), chain, key })
     }
 
     /// Whose they are.
@@ -163,6 +167,12 @@ impl Credentials {
     ///
     /// [`CredentialsError::NotGood`].
     pub fn check(&self, clock: &dyn Clock) -> Result<(), CredentialsError> {
+        let ours = self.federation();
+        if let Some(theirs) = self.authority.filter(|theirs| *theirs != ours) {
+            let why =
+                format!("it is of federation {ours}, and the authority of federation {theirs}");
+            return Err(CredentialsError::NotGood { why });
+        }
         let now = UnixTime::since_unix_epoch(Duration::from_millis(clock.now().wall.0));
         self.verifier(Audience::Federation)?
             .judge(&self.chain[0], &self.chain[1..], now)

@@ -71,8 +71,25 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        self.clients.verify_client_cert(leaf, intermediates, now)?;
+        let verified = self.clients.verify_client_cert(leaf, intermediates, now);
+        verified.map_err(|error| self.explain(leaf, error))?;
         self.admit(leaf)
+    }
+
+    /// A chain that ends nowhere here is, most often, another federation's. What the certificate claims is not proved,
+    /// but it is refused either way, and the claim says best what went wrong.
+    fn explain(&self, leaf: &CertificateDer<'_>, error: Error) -> Error {
+        let claimed = Principal::of_certificate(leaf).map(|claimed| claimed.federation);
+        let is_unknown = matches!(
+            error,
+            Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature
+            )
+        );
+        if is_unknown && claimed.is_some_and(|claimed| claimed != self.federation) {
+            return refusal(Refused::OtherFederation);
+        }
+        error
     }
 
     fn admit(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
@@ -84,8 +101,12 @@ impl Verifier {
             }
             Some(_) => return Ok(()),
         };
-        Err(CertificateError::Other(OtherError(Arc::new(refused))).into())
+        Err(refusal(refused))
     }
+}
+
+fn refusal(refused: Refused) -> Error {
+    CertificateError::Other(OtherError(Arc::new(refused))).into()
 }
 
 impl ServerCertVerifier for Verifier {
@@ -105,7 +126,8 @@ impl ServerCertVerifier for Verifier {
             intermediates,
             now,
             algorithms,
-        )?;
+        )
+        .map_err(|error| self.explain(leaf, error))?;
         self.admit(leaf)?;
         Ok(ServerCertVerified::assertion())
     }

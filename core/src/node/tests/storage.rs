@@ -262,7 +262,7 @@ fn a_clone_is_refused_and_one_that_is_refused_for_long_fences_itself() {
     assert_eq!(refused(&solo.step(connected(4, 9))), Some(Refusal::Cloned), "the older is alive");
     solo.step(Event::Unreachable { peer: PEER });
     assert_eq!(refused(&solo.step(connected(4, 9))), None);
-    for _ in 0..5 {
+    for _ in 0..7 {
         assert!(!solo.node.is_fenced());
         let message = Message::Refused(Refusal::Cloned);
         solo.step(Event::Received { from: PEER, message });

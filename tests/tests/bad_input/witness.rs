@@ -1,0 +1,77 @@
+//! What all cases look at: a key written before, the node's health, its counters and its log; and how a process ended.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use continuum_runtime::clock::{Clock, SystemClock};
+use continuum_runtime::pki::{ISSUED_VALID, Validity};
+use continuum_tests::process::{Dev, get, metric, wait_until};
+
+/// Writes the key that must still be there afterwards, and reads it.
+pub(crate) fn keep(dev: &Dev) {
+    dev.ok(1, &["ns", "create", "facts", "--consistency", "strong"]);
+    dev.ok(1, &["kv", "put", "facts", "sky", "blue"]);
+    kept(dev, 1);
+}
+
+/// The node is ready, still has the key, and takes another.
+pub(crate) fn kept(dev: &Dev, number: usize) {
+    let ready = get(dev.api(number), "/readyz").map(|answer| answer.status);
+    assert_eq!(ready, Some(200), "node {number} is ready");
+    assert_eq!(dev.ok(number, &["kv", "get", "facts", "sky"]), "blue\n");
+    dev.ok(number, &["kv", "put", "facts", "grass", "green"]);
+}
+
+/// What node `number` logged so far, in its lives under `dev` and after.
+pub(crate) fn log(dev: &Dev, number: usize) -> String {
+    let data = dev.data(number);
+    let first = fs::read_to_string(data.with_file_name("node.log")).expect("a readable log");
+    first + &fs::read_to_string(data.with_extension("restarted.log")).unwrap_or_default()
+}
+
+/// Lines of the log of node `number` that hold all of `parts`.
+pub(crate) fn lines(dev: &Dev, number: usize, parts: &[&str]) -> usize {
+    let log = log(dev, number);
+    log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+}
+
+/// Provokes a refusal by node 1: it is counted once in `series`, told in one line that holds `parts`, and the node
+/// serves on.
+pub(crate) fn refused<T>(
+    dev: &Dev,
+    series: &str,
+    parts: &[&str],
+    provoke: impl FnOnce() -> T,
+) -> T {
+    let (counted, told) = (metric(dev.api(1), series), lines(dev, 1, parts));
+    let answer = provoke();
+    wait_until(&format!("{series} counts"), || metric(dev.api(1), series) > counted);
+    wait_until(&format!("the log says {parts:?}"), || lines(dev, 1, parts) > told);
+    assert!((metric(dev.api(1), series) - counted - 1.0).abs() < 0.5, "{series} counts once");
+    assert_eq!(lines(dev, 1, parts), told + 1, "one line says {parts:?}");
+    kept(dev, 1);
+    answer
+}
+
+/// Runs a process to its own end, and returns its exit code and its standard error.
+pub(crate) fn ended(command: &mut Command) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = command.output().expect("it starts");
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+/// A process ended with this code; it said what, why and the mend to a person, and in one line of its log.
+pub(crate) fn says((code, stderr): &(Option<i32>, String), expected: i32, parts: &[&str]) {
+    assert_eq!(*code, Some(expected), "{stderr}");
+    let (log, error) = stderr.split_once("error[").unwrap_or_else(|| panic!("no error: {stderr}"));
+    assert!(error.contains("\n  mend: "), "the mend: {stderr}");
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(told.len(), 1, "one log line: {stderr}");
+    for part in parts {
+        assert!(error.contains(part) && told[0].contains(part), "{part:?} in both of {stderr}");
+    }
+}
+
+/// How long certificates of these tests are good.
+pub(crate) fn validity() -> Validity {
+    Validity::starting(SystemClock.now().wall, ISSUED_VALID)
+}
