@@ -17,7 +17,7 @@ pub enum Request {
         /// Addresses of the other first voters; each must run, verified and without a federation.
         voters: Vec<Address>,
     },
-    /// A node that was verified asks to be a member. Answered with [`Value::Joined`].
+    /// A node that was verified asks to be a member. Answered with [`super::Value::Joined`].
     Join {
         /// Who and on which disk.
         replica: Replica,
