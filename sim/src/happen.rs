@@ -1,10 +1,9 @@
 //! What happens: links, syncs, requests, faults, lives; everything that is not a node's own tick.
 
 use continuum_core::discovery::{Address, Contact, Source};
-use continuum_core::id::{GroupId, NodeId};
+use continuum_core::id::NodeId;
 use continuum_core::node::api::Outcome;
 use continuum_core::node::{Event, Message, Refusal};
-use continuum_core::raft::Role;
 
 use crate::clock::MS;
 use crate::disk::Fate;
@@ -186,7 +185,7 @@ impl World {
 
     /// Cuts the link of two nodes, if there is one. Each end notices after a while; how long depends on whether the
     /// other end could still say so.
-    fn break_link(&mut self, a: usize, b: usize, silently: bool) {
+    pub(crate) fn break_link(&mut self, a: usize, b: usize, silently: bool) {
         if self.network.is_down(a, b) {
             return;
         }
@@ -313,7 +312,7 @@ impl World {
         });
     }
 
-    fn start(&mut self, node: usize) -> Verdict {
+    pub(crate) fn start(&mut self, node: usize) -> Verdict {
         if self.processes[node].is_up() {
             return Ok(());
         }
@@ -330,7 +329,7 @@ impl World {
     }
 
     /// The process of a node ends, and its disk keeps what it keeps.
-    fn crash(&mut self, node: usize) {
+    pub(crate) fn crash(&mut self, node: usize) {
         if !self.processes[node].is_up() {
             return;
         }
@@ -357,144 +356,5 @@ impl World {
             self.break_link(node, peer, silently);
         }
         self.network.forget_wishes(node);
-    }
-
-    fn begin_fault(&mut self, fault: usize) -> Verdict {
-        self.active[fault] = true;
-        self.aim(fault);
-        self.refresh();
-        let fault = self.plan.faults[fault].clone();
-        let struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
-        match fault.kind {
-            Kind::Crash if fault.amount % 2 == 1 => {
-                struck.for_each(|node| self.processes[node].is_aimed_at = true);
-            }
-            Kind::Crash => struck.for_each(|node| self.crash(node)),
-            Kind::Reset => {
-                for node in struck {
-                    for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
-                        if self.network.epoch(node, peer).is_some() {
-                            self.fired.count(Kind::Reset);
-                        }
-                        self.break_link(node, peer, false);
-                    }
-                }
-            }
-            Kind::Partition | Kind::OneWay => self.watch_cuts(),
-            Kind::JumpAhead | Kind::JumpBack => {
-                let ahead = fault.kind == Kind::JumpAhead;
-                let by = if ahead { fault.amount } else { -fault.amount };
-                for node in struck {
-                    self.processes[node].clock.jump(by);
-                    self.fired.count(fault.kind);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Some faults strike whoever leads when they begin.
-    fn aim(&mut self, fault: usize) {
-        let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
-            (Kind::Crash, 2..) => 0,
-            (Kind::Partition | Kind::OneWay, amount @ 1..) => amount as usize - 1,
-            _ => return,
-        };
-        let Some(leader) = self.leader() else { return };
-        let nodes = self.processes.len();
-        let chosen = (0..=others).map(|step| (leader + step) % nodes).collect();
-        self.plan.faults[fault].nodes = chosen;
-    }
-
-    /// Who leads the newest group that has a leader.
-    fn leader(&self) -> Option<usize> {
-        let led = self.processes.iter().enumerate().filter_map(|(number, process)| {
-            let node = process.node.as_ref()?;
-            let leads =
-                |group: &GroupId| node.raft(*group).is_some_and(|raft| raft.role() == Role::Leader);
-            Some((node.groups().filter(leads).max()?, number))
-        });
-        led.max().map(|(_, number)| number)
-    }
-
-    /// Links that are cut at present break when the cut lasts.
-    fn watch_cuts(&mut self) {
-        for a in 0..self.processes.len() {
-            for b in a + 1..self.processes.len() {
-                if let Some(epoch) =
-                    self.network.epoch(a, b).filter(|_| !self.network.is_open(a, b))
-                {
-                    self.plan_in(KEEPALIVE_NS, Happening::Keepalive { from: a, to: b, epoch });
-                }
-            }
-        }
-    }
-
-    fn end_fault(&mut self, fault: usize) -> Verdict {
-        self.active[fault] = false;
-        self.refresh();
-        let fault = self.plan.faults[fault].clone();
-        if fault.kind == Kind::Crash {
-            for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
-                self.processes[node].is_aimed_at = false;
-                // A node that has not started for the first time is not started by the end of a crash.
-                if self.processes[node].life > 0 && !self.is_active(Kind::Crash, node) {
-                    self.start(node)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a fault of this kind strikes this node at present.
-    fn is_active(&self, kind: Kind, node: usize) -> bool {
-        let faults = self.plan.faults.iter().zip(&self.active);
-        faults
-            .into_iter()
-            .any(|(fault, active)| *active && fault.kind == kind && fault.strikes(node))
-    }
-
-    /// Derives what lasts from the faults that last.
-    fn refresh(&mut self) {
-        let faults = self.plan.faults.iter().zip(&self.active);
-        let active = faults.filter(|(_, active)| **active).map(|(fault, _)| fault);
-        self.network.set_weather(&active);
-        self.manners = crate::client::Manners::default();
-        for fault in active.clone() {
-            match fault.kind {
-                Kind::ClientDuplicate => self.manners.duplicate_ppm = fault.rate_ppm,
-                Kind::ClientAbandon => self.manners.abandon_ppm = fault.rate_ppm,
-                _ => {}
-            }
-        }
-        for (node, process) in self.processes.iter_mut().enumerate() {
-            let of = |kind| {
-                let struck = active.clone().filter(|f| f.kind == kind && f.strikes(node));
-                struck.map(|fault| fault.amount).max_by_key(|amount| amount.abs()).unwrap_or(0)
-            };
-            let (skew, drift) = (of(Kind::Skew), of(Kind::Drift));
-            if skew != 0 {
-                self.fired.count(Kind::Skew);
-            }
-            if drift != 0 {
-                self.fired.count(Kind::Drift);
-            }
-            process.clock.set_skew(skew);
-            process.clock.set_drift(self.now, drift);
-            process.reckon();
-        }
-    }
-
-    /// Up to how long the syncs of a node are stalled.
-    pub(crate) fn stall_ns(&mut self, node: usize) -> u64 {
-        let faults = self.plan.faults.iter().zip(&self.active);
-        let stalls = faults
-            .filter(|(fault, active)| **active && fault.kind == Kind::Stall && fault.strikes(node));
-        let most = stalls.map(|(fault, _)| fault.amount).max().unwrap_or(0);
-        if most > 0 {
-            self.fired.count(Kind::Stall);
-        }
-        most.unsigned_abs() * MS
     }
 }

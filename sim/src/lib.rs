@@ -7,8 +7,9 @@
 //! | module | what it answers |
 //! |---|---|
 //! | [`plan`], [`fault`] | what a run is made of |
+//! | `swarm` | how a seed becomes a plan |
 //! | `draw` | chance by position |
-//! | `world`, `happen` | the loop, and what happens in it |
+//! | `world`, `happen`, `strike` | the loop, what happens in it, how faults begin and end |
 //! | `network`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
 //! | `client`, `history`, `operator` | who asks what, and what they were told |
 //! | `oracle` | what must hold |
@@ -32,6 +33,8 @@ mod network;
 mod operator;
 mod oracle;
 mod process;
+mod strike;
+mod swarm;
 mod trace;
 mod world;
 

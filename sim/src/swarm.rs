@@ -1,0 +1,202 @@
+//! The swarm: how a seed becomes a plan.
+//!
+//! Every kind of fault has a bit of its own per seed (Groce and others 2012): what is never left out hides what it
+//! masks. Each kind draws from a stream of its own, so that one more kind changes no draw of another. What a plan holds
+//! is in `plan`; what a fault does is in the module that owns what it breaks.
+
+use crate::draw::{Dice, Draws, stream};
+use crate::fault::{Fault, Kind};
+use crate::plan::{Cluster, Plan, Workload};
+
+impl Plan {
+    /// The swarm's plan for a seed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let draws = Draws::new(seed);
+        let calm_ms = 4_000;
+        let mut time = draws.dice(stream("plan.time", 0));
+        let fault_ms = time.between(60_000, 75_000);
+        let cluster = Cluster::draw(&mut draws.dice(stream("plan.cluster", 0)), calm_ms);
+        let workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
+        let mut plan = Self { seed, calm_ms, fault_ms, cluster, workload, faults: Vec::new() };
+        for kind in Kind::ALL {
+            plan.plant(kind, &mut draws.dice(stream(kind.name(), 0)));
+        }
+        plan
+    }
+
+    /// Plants the faults of one kind, if its bit is set.
+    fn plant(&mut self, kind: Kind, dice: &mut Dice) {
+        if !dice.chance(500_000) {
+            return;
+        }
+        let times = match kind {
+            Kind::Crash => dice.between(2, 8),
+            Kind::Partition | Kind::OneWay | Kind::Reset | Kind::JumpAhead | Kind::JumpBack => {
+                dice.between(1, 4)
+            }
+            _ => dice.between(1, 3),
+        };
+        for _ in 0..times {
+            let fault = self.draw_fault(kind, dice);
+            let chains = kind == Kind::Partition && dice.chance(400_000);
+            self.faults.push(fault);
+            if chains {
+                self.plant_chain(dice);
+            }
+        }
+    }
+
+    /// Partitions without a break, each of whoever leads when it begins: what a leader could not send while it was cut
+    /// off meets a federation whose next leader is cut off in its turn.
+    fn plant_chain(&mut self, dice: &mut Dice) {
+        for _ in 0..dice.between(3, 8) {
+            let Some(last) = self.faults.last() else { return };
+            let at_ms = last.at_ms + last.for_ms;
+            let for_ms = dice.between(600, 2_500).min(self.heal_ms() - at_ms);
+            let fault = Fault { at_ms, for_ms, nodes: last.nodes.clone(), amount: 1, ..*last };
+            self.faults.push(fault);
+        }
+    }
+
+    fn draw_fault(&self, kind: Kind, dice: &mut Dice) -> Fault {
+        let nodes = self.cluster.nodes;
+        let at_ms = self.calm_ms + dice.below(self.fault_ms * 9 / 10);
+        let most = self.heal_ms() - at_ms;
+        let span = |dice: &mut Dice, low, high| dice.between(low, high).min(most);
+        let mut fault = Fault { kind, at_ms, for_ms: 0, nodes: Vec::new(), rate_ppm: 0, amount: 0 };
+        match kind {
+            Kind::Drop | Kind::Duplicate | Kind::Corrupt => {
+                fault.for_ms = span(dice, 5_000, 60_000);
+                fault.rate_ppm = dice.between(5_000, 200_000);
+            }
+            Kind::Reorder | Kind::Delay => {
+                fault.for_ms = span(dice, 5_000, 60_000);
+                fault.rate_ppm = dice.between(5_000, 200_000);
+                // Longer than an election now and then: what answers an old leader must not count for a new question.
+                let most = if dice.chance(300_000) { 4_000 } else { 800 };
+                fault.amount = dice.between(5, most) as i64;
+            }
+            Kind::Clog | Kind::OneWay | Kind::Partition => {
+                fault.for_ms = span(dice, 300, 12_000);
+                fault.nodes = some_of(nodes, dice);
+                fault.amount = if kind == Kind::Clog { 0 } else { dice.below(3) as i64 };
+            }
+            Kind::Reset => fault.nodes = some_of(nodes, dice),
+            Kind::Crash => {
+                fault.for_ms = span(dice, 20, 8_000);
+                fault.amount = dice.below(4) as i64;
+                fault.nodes = if dice.chance(150_000) {
+                    some_of(nodes, dice)
+                } else {
+                    vec![dice.below(nodes as u64) as usize]
+                };
+            }
+            Kind::UnsyncedLoss | Kind::TornWrite | Kind::Rot => {
+                fault.for_ms = span(dice, 20_000, 75_000);
+            }
+            Kind::Stall => {
+                fault.for_ms = span(dice, 1_000, 20_000);
+                fault.nodes = some_of(nodes, dice);
+                fault.amount = dice.between(5, 400) as i64;
+            }
+            Kind::Skew | Kind::JumpAhead | Kind::JumpBack => {
+                fault.for_ms = span(dice, 1_000, 40_000);
+                fault.nodes = some_of(nodes, dice);
+                // The far ones are beyond `ahead_ms_max`: stamps have to wait.
+                let far = dice.chance(300_000);
+                let (low, high) = if far { (5_000, 120_000) } else { (10, 5_000) };
+                let amount = dice.between(low, high) as i64;
+                let back = kind == Kind::Skew && dice.chance(500_000);
+                fault.amount = if back { -amount } else { amount };
+            }
+            Kind::Drift => {
+                fault.for_ms = span(dice, 5_000, 60_000);
+                fault.nodes = some_of(nodes, dice);
+                fault.amount = dice.between(0, 200_000) as i64 - 100_000;
+            }
+            Kind::ClientDuplicate | Kind::ClientAbandon => {
+                fault.for_ms = span(dice, 10_000, 60_000);
+                fault.rate_ppm = dice.between(10_000, 200_000);
+            }
+        }
+        fault
+    }
+}
+
+/// Some of the nodes, but not all of them.
+fn some_of(nodes: usize, dice: &mut Dice) -> Vec<usize> {
+    let mask = dice.bits();
+    let mut chosen: Vec<usize> = (0..nodes).filter(|node| mask >> node & 1 == 1).collect();
+    if chosen.is_empty() || chosen.len() == nodes {
+        chosen = vec![(mask >> 32) as usize % nodes];
+    }
+    chosen
+}
+
+impl Cluster {
+    fn draw(dice: &mut Dice, calm_ms: u64) -> Self {
+        let nodes = dice.between(3, 5) as usize;
+        let voters = if nodes == 5 && dice.chance(500_000) { 5 } else { 3 };
+        let late = nodes > voters && dice.chance(500_000);
+        let late_ms = late.then(|| calm_ms + dice.below(40_000));
+        // Small thresholds in half of the seeds: checkpoints, snapshots and catch-up by snapshot have to happen.
+        let small = dice.chance(500_000);
+        let latency_us_min = dice.between(50, 500);
+        let sync_us_min = dice.between(50, 1_000);
+        Self {
+            nodes,
+            voters,
+            late_ms,
+            latency_us_min,
+            latency_us_max: latency_us_min + dice.between(100, 4_000),
+            sync_us_min,
+            sync_us_max: sync_us_min + dice.between(100, 5_000),
+            heartbeat_ms: dice.between(50, 150),
+            election_timeout_ms: dice.between(450, 900),
+            request_timeout_ms: dice.between(2_000, 5_000),
+            anti_entropy_ms: dice.between(300, 1_500),
+            checkpoint_bytes: if small { 64 << 10 } else { 1 << 20 },
+            retained_bytes_max: if small { dice.between(1, 64) as usize * 1024 } else { 1 << 20 },
+            append_bytes_max: if small { 1 << dice.between(6, 15) } else { 256 << 10 },
+            delta_bytes_max: if small { 1 << dice.between(9, 15) } else { 256 << 10 },
+        }
+    }
+}
+
+impl Workload {
+    fn draw(dice: &mut Dice) -> Self {
+        Self {
+            clients: dice.between(4, 12) as usize,
+            think_ms_min: dice.between(20, 200),
+            think_ms_max: dice.between(300, 1_200),
+            timeout_ms: dice.between(700, 6_000),
+            strong_keys: dice.between(16, 32),
+            eventual_keys: dice.between(4, 12),
+            slots: dice.between(1, 3) as u16,
+            strong_ppm: dice.between(300_000, 700_000),
+            hot_ppm: dice.between(50_000, 400_000),
+            read_ppm: dice.between(200_000, 500_000),
+            session_ppm: dice.between(300_000, 1_000_000),
+            large_ppm: dice.between(0, 300_000),
+            // Shards of more than one slice of a checkpoint, now and then.
+            value_bytes_max: dice.between(100, 8_000) << (2 * u64::from(dice.chance(250_000))),
+            operations_min: 200,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_apart_and_each_is_set_in_some_seed() {
+        for kind in Kind::ALL {
+            let with = (0..200)
+                .filter(|seed| Plan::from_seed(*seed).faults.iter().any(|f| f.kind == kind))
+                .count();
+            assert!((60..140).contains(&with), "{}: {with}", kind.name());
+        }
+    }
+}
