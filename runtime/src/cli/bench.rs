@@ -3,6 +3,7 @@
 //! It measures whole round trips of durable writes in namespaces of its own, which it removes. Clients are spread over
 //! the given nodes. Every latency is kept, so percentiles are exact.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,8 +28,8 @@ const PAUSE_MS: u64 = 5;
 struct Samples {
     /// Microseconds of each request.
     latencies_us: Vec<u64>,
-    /// Requests that were not answered with success.
-    failed: u64,
+    /// Requests that were not answered with success, by the code of their error.
+    failures: BTreeMap<String, u64>,
 }
 
 /// Measures all loads at all numbers of clients.
@@ -131,7 +132,9 @@ async fn measure(
             )
         })??;
         all.latencies_us.extend(samples.latencies_us);
-        all.failed += samples.failed;
+        for (code, count) in samples.failures {
+            *all.failures.entry(code).or_default() += count;
+        }
     }
     let seconds = begun.elapsed().as_secs_f64();
     let writes = if load == Load::Batch { u64::from(bench.batch) } else { 1 };
@@ -188,8 +191,8 @@ async fn drive(mut client: Client, mut writer: Writer, until: Instant) -> Sample
                 let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                 samples.latencies_us.push(us);
             }
-            Err(_) => {
-                samples.failed += 1;
+            Err(failure) => {
+                *samples.failures.entry(failure.code).or_default() += 1;
                 tokio::time::sleep(Duration::from_millis(PAUSE_MS)).await;
             }
         }
@@ -215,7 +218,8 @@ fn result(load: Load, clients: u16, writes: u64, seconds: f64, mut samples: Samp
         "p50_ms": percentile_ms(sorted, 50),
         "p99_ms": percentile_ms(sorted, 99),
         "max_ms": percentile_ms(sorted, 100),
-        "failed": samples.failed,
+        "failed": samples.failures.values().sum::<u64>(),
+        "failures": samples.failures,
     })
 }
 
@@ -231,11 +235,18 @@ fn report(bench: &Bench, results: &[Value], screen: &mut Screen) -> Result<(), F
         let mut row = vec![load, result["clients"].to_string()];
         row.push(format!("{:.0}", result["writes_per_s"].as_f64().unwrap_or(0.0)));
         row.extend([number("p50_ms"), number("p99_ms"), number("max_ms")]);
-        row.push(result["failed"].to_string());
+        row.push(failed(result));
         row
     };
     let names = ["load", "clients", "writes/s", "p50 ms", "p99 ms", "max ms", "failed"];
     screen.table(&names, results.iter().map(row).collect())
+}
+
+/// How many requests failed, and of what.
+fn failed(result: &Value) -> String {
+    let failures = result["failures"].as_object().into_iter().flatten();
+    let reasons: Vec<String> = failures.map(|(code, count)| format!("{code} {count}")).collect();
+    if reasons.is_empty() { "0".to_owned() } else { reasons.join(", ") }
 }
 
 #[cfg(test)]
@@ -253,12 +264,14 @@ mod tests {
 
     #[test]
     fn a_batch_counts_its_writes() {
-        let samples = Samples { latencies_us: vec![3000, 1000], failed: 1 };
+        let failures = BTreeMap::from([("busy".to_owned(), 1)]);
+        let samples = Samples { latencies_us: vec![3000, 1000], failures };
         let result = result(Load::Batch, 2, 100, 2.0, samples);
         assert_eq!(
             (result["writes"].as_u64(), result["writes_per_s"].as_f64()),
             (Some(200), Some(100.0))
         );
+        assert_eq!((result["failed"].as_u64(), failed(&result)), (Some(1), "busy 1".to_owned()));
         assert_eq!((result["p50_ms"].as_f64(), result["max_ms"].as_f64()), (Some(1.0), Some(3.0)));
     }
 }
