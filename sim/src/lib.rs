@@ -9,7 +9,7 @@
 //! | [`plan`], [`fault`] | what a run is made of |
 //! | `swarm` | how a seed becomes a plan |
 //! | `draw` | chance by position |
-//! | `world`, `happen`, `strike` | the loop, what happens in it, how faults begin and end |
+//! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, how much at a time |
 //! | `network`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
 //! | `client`, `history`, `operator` | who asks what, and what they were told |
 //! | `oracle` | what must hold |
@@ -32,6 +32,7 @@ mod history;
 mod network;
 mod operator;
 mod oracle;
+mod pace;
 mod process;
 mod strike;
 mod swarm;

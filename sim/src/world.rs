@@ -27,6 +27,7 @@ use crate::network::Network;
 use crate::operator::Operator;
 use crate::oracle::spec::Wanted;
 use crate::oracle::{Broken, Cause, Oracles, Roster, Step, Verdict, bounds, durability, replies};
+use crate::pace::{self, Pace};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
 use crate::trace::{Trace, fingerprint, fold};
@@ -116,6 +117,7 @@ pub(crate) struct World {
     pub(crate) draws: Draws,
     pub(crate) now: u64,
     agenda: Agenda,
+    pace: Pace,
     pub(crate) processes: Vec<Process>,
     pub(crate) network: Network,
     pub(crate) oracles: Oracles,
@@ -169,6 +171,7 @@ impl World {
             draws,
             now: 0,
             agenda: Agenda::default(),
+            pace: Pace::default(),
             processes,
             network: Network::new(nodes, draws, latency),
             oracles: Oracles::new(Roster::new(replicas), config.coordinator.dwell_ms),
@@ -230,18 +233,16 @@ impl World {
             self.now = until;
             return Ok(false);
         }
+        self.now = self.now.max(due.min(next));
+        self.pace.count(self.now, self.agenda.heap.len())?;
         if due <= next {
-            self.now = self.now.max(due);
             if self.processes[node].hurries > TICKS_MAX {
                 let what = format!("node {node} asks for a tick at once, again and again");
-                return Err(Broken::new("progress", what));
+                return Err(Broken::new(pace::NAME, what));
             }
             self.step(node, Event::Tick, 0, 0)?;
-        } else {
-            self.now = next;
-            if let Some(happening) = self.agenda.take() {
-                self.happen(happening)?;
-            }
+        } else if let Some(happening) = self.agenda.take() {
+            self.happen(happening)?;
         }
         Ok(true)
     }
