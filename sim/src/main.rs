@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{Cli, Command};
-use commands::{bench, cores, mutants, run, say, swarm, worker};
+use commands::{bench, cores, mutants, report, run, say, swarm, worker};
 
 fn main() -> ExitCode {
     match perform(Cli::parse().command) {
@@ -31,17 +31,14 @@ fn perform(command: Command) -> Result<bool, String> {
             run::tell(seed, mutant.as_deref(), stretch)
         }
         Command::Run { seed, once, mutant, tell_ms: None } => run::run(seed, once, mutant),
-        Command::Swarm { seeds, once, jobs, mutant } => {
-            swarm::swarm("swarm", seeds, once, jobs.unwrap_or_else(cores), mutant, None)
-        }
+        Command::Swarm(args) => swarm::swarm(&args),
+        Command::Report { files, out } => report::report(&files, out.as_deref()),
         Command::Mutants { machine, jobs } => {
             mutants::mutants(machine.as_deref(), jobs.unwrap_or_else(cores))
         }
         Command::Replay { file, once } => run::replay(&file, once),
         Command::Plan { seed } => run::plan(seed),
         Command::Bench { plan } => bench::bench(plan.as_deref()),
-        Command::Worker { seeds, plan, mutant, stop_early, tell_steps } => {
-            worker::worker(seeds, plan.as_deref(), mutant.as_deref(), (stop_early, tell_steps))
-        }
+        Command::Worker(args) => worker::worker(args),
     }
 }

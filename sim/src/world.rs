@@ -30,6 +30,7 @@ use crate::oracle::{Broken, Cause, Oracles, Roster, Step, Verdict, bounds, durab
 use crate::pace::{self, Pace};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
+use crate::run::Setting;
 use crate::trace::{Trace, fingerprint, fold};
 
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
@@ -139,6 +140,7 @@ pub(crate) struct World {
     /// Steps within this stretch of virtual time are told as well.
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
+    pub(crate) setting: Setting,
     memory_bytes_max: u64,
 }
 
@@ -188,6 +190,7 @@ impl World {
             tell_steps: 0..0,
             tell_within: 0..0,
             told: Vec::new(),
+            setting: Setting::default(),
             memory_bytes_max: config.node.memory_bytes_max,
             plan,
         };
@@ -249,8 +252,12 @@ impl World {
 
     /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
     pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
-        let tells =
+        let keeps =
             self.tell_steps.contains(&self.trace.events) || self.tell_within.contains(&self.now);
+        let tells = keeps || self.setting.observes;
+        if self.setting.slip_at == Some(self.trace.events) {
+            self.now += address_of(&self.processes) % MS;
+        }
         let process = &mut self.processes[me];
         let Some(node) = process.node.as_mut() else { return Ok(()) };
         let now = process.clock.now(self.now);
@@ -271,6 +278,9 @@ impl World {
         }
         if tells && let Some(told) = self.told.last_mut() {
             told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
+        }
+        if tells && !keeps {
+            self.told.pop();
         }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
@@ -484,6 +494,11 @@ fn wanted<'a>(clients: &'a Clients, process: &Process, cause: Cause) -> Option<W
         Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
         Body::Read(_) => None,
     }
+}
+
+/// Where the memory of a list lies: what a run must never look at.
+fn address_of(list: &[Process]) -> u64 {
+    list.as_ptr() as u64 >> 3
 }
 
 /// Sixteen bytes that are drawn, but for the last.

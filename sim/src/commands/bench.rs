@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use continuum_sim::campaign::summary::Summary;
 use continuum_sim::plan::Plan;
-use continuum_sim::report::{Record, Summary, explain};
+use continuum_sim::report::{Record, explain};
 use continuum_sim::run;
 
 use super::{print, read_plan, say};

@@ -1,12 +1,14 @@
-//! `sim mutants`: every planted bug, and which oracle saw it first.
+//! `sim mutants` and `sim swarm --mutant`: planted bugs, and which oracle saw each first.
+
+use std::path::Path;
 
 use continuum_sim::mutant;
 
-use super::{bar, campaign, print, say};
+use super::{bar, campaign, print, say, shrink};
 
 /// Hunts the planted bugs of a machine, or all.
 pub(crate) fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String> {
-    let campaign = campaign(None, true, jobs, 4)?;
+    let campaign = campaign(None, true, jobs)?;
     let all: Vec<_> = mutant::of_machine(machine).collect();
     let bar = bar(all.len() as u64, "mutants");
     let (mut killed, mut rows) = (0, Vec::new());
@@ -32,6 +34,31 @@ pub(crate) fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String
         .to_string(),
     );
     Ok(killed == all.len() as u64)
+}
+
+/// Hunts one planted bug: here a violation is what is wanted.
+pub(super) fn hunt(name: &str, jobs: usize, out: Option<&Path>) -> Result<bool, String> {
+    let campaign = campaign(Some(name.to_owned()), true, jobs)?;
+    let bar = bar(mutant::SEEDS_MAX, name);
+    let kill = mutant::hunt(&campaign, name, |seeds| bar.inc(seeds))?;
+    bar.finish_and_clear();
+    let killed = u32::from(kill.is_some());
+    match &kill {
+        Some(kill) => say(&format!("{name}: seed {} by {}: {}", kill.seed, kill.oracle, kill.what)),
+        None => say(&format!("{name}: not seen in {} seeds", mutant::SEEDS_MAX)),
+    }
+    if let (Some(kill), Some(out)) = (&kill, out) {
+        shrink::one(&campaign, kill.seed, out)?;
+    }
+    let seeds = kill.as_ref().map_or(mutant::SEEDS_MAX, |kill| kill.seed + 1);
+    print(
+        &serde_json::json!({
+            "command": "swarm", "mutant": name, "mutants": 1, "killed": killed, "seeds": seeds,
+            "violations": killed, "oracle": kill.map(|kill| kill.oracle),
+        })
+        .to_string(),
+    );
+    Ok(killed == 1)
 }
 
 /// What is said of a planted bug that no seed saw.

@@ -4,17 +4,28 @@ use std::ops::Range;
 use std::path::Path;
 
 use continuum_core::mark::instrument;
+use continuum_sim::campaign::summary::Summary;
 use continuum_sim::plan::Plan;
-use continuum_sim::report::{Summary, explain};
+use continuum_sim::report::explain;
 use continuum_sim::run;
 
-use super::{campaign, conclude, print, read_plan, say, swarm};
+use super::{campaign, conclude, print, read_plan, say};
 use crate::stopwatch::Stopwatch;
 
 /// Runs one seed.
 pub(crate) fn run(seed: u64, once: bool, mutant: Option<String>) -> Result<bool, String> {
     let replay = format!("sim run --seed {seed}{}", flag("--mutant", mutant.as_deref()));
-    swarm::swarm("run", seed..seed + 1, once, 1, mutant, Some(&replay))
+    let campaign = campaign(mutant, once, 1)?;
+    let watch = Stopwatch::start();
+    let mut summary = Summary::default();
+    campaign.run(std::iter::once(seed..seed + 1), |record| {
+        summary.add(&record);
+        if record.violation.is_some() {
+            say(&explain(&record, &replay));
+        }
+    })?;
+    say(&summary.to_table());
+    Ok(conclude("run", &summary, watch.seconds(), true))
 }
 
 fn flag(name: &str, value: Option<&str>) -> String {
@@ -38,7 +49,7 @@ pub(crate) fn tell(
 /// Runs a plan from a file.
 pub(crate) fn replay(file: &Path, once: bool) -> Result<bool, String> {
     read_plan(file)?;
-    let campaign = campaign(None, once, 1, 1)?;
+    let campaign = campaign(None, once, 1)?;
     let watch = Stopwatch::start();
     let record = campaign.replay(file)?;
     let mut summary = Summary::default();
@@ -47,7 +58,7 @@ pub(crate) fn replay(file: &Path, once: bool) -> Result<bool, String> {
         say(&explain(&record, &format!("sim replay {}", file.display())));
     }
     say(&summary.to_table());
-    Ok(conclude("replay", &summary, &watch, true))
+    Ok(conclude("replay", &summary, watch.seconds(), true))
 }
 
 /// Prints the plan of a seed.
