@@ -6,7 +6,7 @@
 //!
 //! | module | what it answers |
 //! |---|---|
-//! | [`plan`], [`fault`] | what a run is made of |
+//! | [`plan`], [`fault`], [`kept`] | what a run is made of |
 //! | `swarm` | how a seed becomes a plan |
 //! | `draw` | chance by position |
 //! | `world`, `happen`, `strike` | the loop, what happens in it, how faults begin and end |
@@ -40,6 +40,7 @@ mod world;
 
 pub mod campaign;
 pub mod fault;
+pub mod kept;
 pub mod mutant;
 pub mod plan;
 pub mod report;

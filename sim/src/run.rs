@@ -16,6 +16,7 @@ use continuum_core::state;
 use crate::clock::MS;
 use crate::fault::Tally;
 use crate::history::Space;
+use crate::kept::Kept;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::{Broken, Verdict, eventual, replies, strong};
 use crate::plan::Plan;
@@ -58,6 +59,8 @@ pub struct Outcome {
     pub operations: u64,
     /// Operations of unknown outcome.
     pub unknown: u64,
+    /// All operations that clients began.
+    pub asked: Kept,
     /// Faults as planned and as they happened.
     pub planned: Tally,
     /// How often each fault struck.
@@ -83,6 +86,7 @@ fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
     let mut planned = Tally::default();
     world.plan.faults.iter().for_each(|fault| planned.count(fault.kind));
     let (chain, links) = world.trace.finish();
+    let operations = world.clients.history.operations.iter();
     Outcome {
         violation,
         chain,
@@ -90,6 +94,7 @@ fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
         events: world.steps,
         virtual_ns: world.now,
         operations: world.clients.history.acknowledged,
+        asked: operations.map(|operation| (operation.client, operation.place)).collect(),
         unknown: world.clients.history.unknown,
         planned,
         fired: world.fired,
@@ -302,5 +307,21 @@ mod tests {
         let mut other = plan;
         other.workload.clients += 1;
         assert_ne!(run(&other).chain, first.chain);
+    }
+
+    #[test]
+    fn a_plan_that_names_its_operations_is_the_same_run() {
+        let mut plan = Plan::from_seed(2);
+        plan.workload.operations_min = 0;
+        let first = run(&plan);
+        plan.workload.only = Some(first.asked.clone());
+        let read = Plan::parse(&plan.to_toml());
+        assert_eq!(read, Ok(plan.clone()));
+        let again = run(&plan);
+        assert_eq!((&again.chain, &again.asked), (&first.chain, &first.asked));
+        plan.workload.only = Some(first.asked.iter().skip(1).collect());
+        let fewer = run(&plan);
+        assert_ne!(fewer.chain, first.chain);
+        assert!(fewer.asked.len() < first.asked.len() && !fewer.asked.is_empty());
     }
 }

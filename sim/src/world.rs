@@ -338,7 +338,12 @@ impl World {
                 let asker = replies::check(&mut self.processes[me], id)?;
                 self.check_reply(me, asker, &outcome)?;
                 let by = Asked { node: me, life: self.processes[me].life };
-                let latency = self.network.latency(me, me);
+                let latency = match asker {
+                    Asker::Client(attempt) => {
+                        self.clients.latency(attempt, true, self.network.latency_ns)
+                    }
+                    Asker::Operator | Asker::Probe => self.network.latency(me, me),
+                };
                 self.plan_in(latency, Happening::Reply { asker, by, outcome });
             }
             Action::Resolve { source } => {
@@ -436,7 +441,7 @@ impl World {
         for errand in errands.drain(..) {
             match errand {
                 Errand::Ask { attempt, node, request } => {
-                    let latency = self.network.latency(node, node);
+                    let latency = self.clients.latency(attempt, false, self.network.latency_ns);
                     let asker = Asker::Client(attempt);
                     self.plan_in(latency, Happening::Request { node, asker, request });
                 }
