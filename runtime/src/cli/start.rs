@@ -46,7 +46,7 @@ async fn on_workers(settings: Settings, stop: watch::Receiver<bool>) -> Result<(
     match tokio::spawn(node(settings, stop)).await {
         Ok(ran) => ran,
         // A broken invariant ends the process as it would on the main thread.
-        Err(broken) => std::panic::resume_unwind(broken.into_panic()),
+        Err(broken) => panic!("the node's task broke: {broken}"),
     }
 }
 
