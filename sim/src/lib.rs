@@ -16,6 +16,7 @@
 //! | `durable` | what writes amount to |
 //! | `trace`, [`report`] | what is remembered of a run, and how it is told |
 //! | [`run`], [`campaign`], [`mutant`] | one run, many runs, runs with planted bugs |
+//! | [`shrink`] | of a plan that fails, a small one |
 //!
 //! # What is deliberately absent
 //!
@@ -39,11 +40,13 @@ mod trace;
 mod world;
 
 pub mod campaign;
+pub mod diagram;
 pub mod fault;
 pub mod kept;
 pub mod mutant;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod shrink;
 
 pub use oracle::liveness::Liveness;

@@ -1,9 +1,10 @@
-//! The simulator's command line: `sim run`, `swarm`, `mutants`, `replay`, `bench`.
+//! The simulator's command line: `sim run`, `swarm`, `mutants`, `replay`, `shrink`, `bench`.
 //!
 //! Tables go to standard error and the last line of standard output is JSON with each figure, so that a script reads
 //! one line. Every command fails when a law was broken, or when a fault that was planned never struck.
 
 mod cli;
+mod commands;
 mod stopwatch;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -43,7 +44,8 @@ fn main() -> ExitCode {
         Command::Mutants { machine, jobs } => {
             mutants(machine.as_deref(), jobs.unwrap_or_else(cores))
         }
-        Command::Replay { file, once } => replay(&file, once),
+        Command::Replay { file, once, mutant } => replay(&file, once, mutant),
+        Command::Shrink(args) => commands::shrink::run(&args),
         Command::Plan { seed } => plan(seed),
         Command::Bench { plan } => bench(plan.as_deref()),
         Command::Worker { seeds, plan, mutant, stop_early, tell_steps } => {
@@ -209,15 +211,16 @@ fn unseen(name: &str) -> String {
     law.map_or_else(|| "none".to_owned(), |(_, test)| format!("none; {test}"))
 }
 
-fn replay(file: &std::path::Path, once: bool) -> Result<bool, String> {
+fn replay(file: &std::path::Path, once: bool, mutant: Option<String>) -> Result<bool, String> {
     read_plan(file)?;
-    let campaign = campaign(None, once, 1, 1)?;
+    let flags = flag("--mutant", mutant.as_deref());
+    let campaign = campaign(mutant, once, 1, 1)?;
     let watch = Stopwatch::start();
     let record = campaign.replay(file)?;
     let mut summary = Summary::default();
     summary.add(&record);
     if record.violation.is_some() {
-        say(&explain(&record, &format!("sim replay {}", file.display())));
+        say(&explain(&record, &format!("sim replay {}{flags}", file.display())));
     }
     say(&summary.to_table());
     Ok(conclude("replay", &summary, &watch, true))

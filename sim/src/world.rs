@@ -20,6 +20,7 @@ use continuum_core::wal::Write;
 
 use crate::client::{Attempt, Clients, Errand, Manners};
 use crate::clock::MS;
+use crate::diagram::Scene;
 use crate::draw::{Draws, stream};
 use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
@@ -137,6 +138,10 @@ pub(crate) struct World {
     /// Steps within this stretch of virtual time are told as well.
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
+    /// The run ends here, if that is before healing.
+    pub(crate) stop_at: u64,
+    /// Notes what happens, when a picture is wanted.
+    pub(crate) scene: Option<Box<Scene>>,
     memory_bytes_max: u64,
 }
 
@@ -185,6 +190,8 @@ impl World {
             tell_steps: 0..0,
             tell_within: 0..0,
             told: Vec::new(),
+            stop_at: u64::MAX,
+            scene: None,
             memory_bytes_max: config.node.memory_bytes_max,
             plan,
         };
@@ -271,6 +278,9 @@ impl World {
         if tells && let Some(told) = self.told.last_mut() {
             told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
         }
+        if let (Some(scene), Some(node)) = (&mut self.scene, &self.processes[me].node) {
+            scene.stepped(self.now, me, node);
+        }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
             let wanted = wanted(&self.clients, &self.processes[me], cause);
@@ -302,6 +312,9 @@ impl World {
         let sync_ns = self.sync_ns(node);
         let process = &mut self.processes[node];
         let Some(done_at) = process.disk.begin(self.now, sync_ns) else { return false };
+        if let Some(scene) = &mut self.scene {
+            scene.begins_batch(self.now, node);
+        }
         process.syncs += 1;
         let life = process.life;
         if process.is_aimed_at {
@@ -322,6 +335,9 @@ impl World {
             }
             Action::Persist { token, write } => {
                 self.trace.action(2, token.seq);
+                if let Some(scene) = &mut self.scene {
+                    scene.writes(me, &write);
+                }
                 let process = &mut self.processes[me];
                 if let (Write::Dots { shard, .. }, Some(node)) = (&write, &process.node) {
                     let held = node.replicator().held(*shard);
@@ -340,7 +356,11 @@ impl World {
                 let by = Asked { node: me, life: self.processes[me].life };
                 let latency = match asker {
                     Asker::Client(attempt) => {
-                        self.clients.latency(attempt, true, self.network.latency_ns)
+                        let latency = self.clients.latency(attempt, true, self.network.latency_ns);
+                        if let Some(scene) = &mut self.scene {
+                            scene.answers(self.now, me, attempt, &outcome, self.now + latency);
+                        }
+                        latency
                     }
                     Asker::Operator | Asker::Probe => self.network.latency(me, me),
                 };
@@ -390,7 +410,12 @@ impl World {
         print: u64,
     ) {
         let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
-        let Some(epoch) = self.network.epoch(me, to) else { return };
+        let Some(epoch) = self.network.epoch(me, to) else {
+            if let Some(scene) = &mut self.scene {
+                scene.sends(self.now, (me, to), &message, &[], Some("no link"));
+            }
+            return;
+        };
         let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
         if let Some(sealed) = write_in(&mut message)
             && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
@@ -399,6 +424,11 @@ impl World {
             let mut bytes = sealed.to_vec();
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
             *sealed = bytes.into();
+        }
+        if let Some(scene) = &mut self.scene {
+            let cut = (!self.network.is_open(me, to)).then_some("cut off");
+            let fate = cut.filter(|_| arrivals.first.is_none());
+            scene.sends(self.now, (me, to), &message, &[arrivals.first, arrivals.second], fate);
         }
         if let Some(at) = arrivals.second {
             let message = message.clone();
@@ -442,6 +472,9 @@ impl World {
             match errand {
                 Errand::Ask { attempt, node, request } => {
                     let latency = self.clients.latency(attempt, false, self.network.latency_ns);
+                    if let Some(scene) = &mut self.scene {
+                        scene.asks(self.now, attempt, node, self.now + latency);
+                    }
                     let asker = Asker::Client(attempt);
                     self.plan_in(latency, Happening::Request { node, asker, request });
                 }
@@ -454,6 +487,11 @@ impl World {
             }
         }
         self.errands = errands;
+    }
+
+    /// What the last step asked for, when a law kept it from being performed.
+    pub(crate) fn unperformed(&self) -> &[Action] {
+        self.out.as_slice()
     }
 
     /// A link of the trace: the whole state of all nodes, and what costs too much for every event.

@@ -1,0 +1,3 @@
+//! Commands of `sim` that are long enough for a module of their own.
+
+pub(crate) mod shrink;
