@@ -6,6 +6,7 @@ use continuum_core::node::api::Outcome;
 use continuum_core::node::{Event, Message, Refusal};
 
 use crate::clock::MS;
+use crate::diagram::Lane;
 use crate::disk::Fate;
 use crate::draw::stream;
 use crate::fault::Kind;
@@ -58,6 +59,9 @@ impl World {
                     self.plan_in(MS, Happening::Lost { asker, tainted: false });
                     return Ok(());
                 }
+                if let (Some(scene), Asker::Client(_)) = (&mut self.scene, asker) {
+                    scene.arrives(self.now, Lane::Clients, node);
+                }
                 let id = self.processes[node].take_request(asker);
                 self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
             }
@@ -106,6 +110,9 @@ impl World {
     ) -> Verdict {
         if epoch != 0 && self.network.epoch(from, to) != Some(epoch) {
             return Ok(());
+        }
+        if let Some(scene) = self.scene.as_mut().filter(|_| self.processes[to].is_up()) {
+            scene.arrives(self.now, Lane::Node(from), to);
         }
         let from_id = self.oracles.roster.replica(from).node;
         self.step(to, Event::Received { from: from_id, message }, tag::RECEIVED, print)
@@ -254,6 +261,9 @@ impl World {
             return Ok(());
         }
         let token = self.processes[node].disk.finish();
+        if let Some(scene) = self.scene.as_mut().filter(|_| token.is_some()) {
+            scene.synced(self.now, node);
+        }
         if !self.sync(node) && token.is_some() {
             let syncs = self.processes[node].syncs;
             self.plan_in(SEAL_NS, Happening::Seal { node, life, syncs });
@@ -321,6 +331,9 @@ impl World {
             self.fired.count(Kind::Rot);
         }
         let restarted = self.processes[node].life > 1;
+        if let Some(scene) = &mut self.scene {
+            scene.starts(self.now, node, restarted);
+        }
         if restarted {
             self.oracles.restarted(&self.processes[node], node)?;
             self.processes[node].adopt_shards(self.operator.shards());
@@ -341,6 +354,9 @@ impl World {
             (false, false) => Fate::Kept,
         };
         let lost = self.processes[node].disk.crash(self.now, fate);
+        if let Some(scene) = &mut self.scene {
+            scene.crashes(self.now, node, lost);
+        }
         match fate {
             Fate::Torn if lost > 0 => self.fired.count(Kind::TornWrite),
             Fate::Lost if lost > 0 => self.fired.count(Kind::UnsyncedLoss),

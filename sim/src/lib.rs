@@ -6,7 +6,7 @@
 //!
 //! | module | what it answers |
 //! |---|---|
-//! | [`plan`], [`fault`] | what a run is made of |
+//! | [`plan`], [`fault`], [`kept`] | what a run is made of |
 //! | `swarm` | how a seed becomes a plan |
 //! | `draw` | chance by position |
 //! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, how much at a time |
@@ -16,6 +16,7 @@
 //! | `durable` | what writes amount to |
 //! | `trace`, [`report`] | what is remembered of a run, and how it is told |
 //! | [`run`], [`campaign`], [`mutant`] | one run, many runs, runs with planted bugs |
+//! | [`shrink`] | of a plan that fails, a small one |
 //!
 //! # What is deliberately absent
 //!
@@ -40,10 +41,13 @@ mod trace;
 mod world;
 
 pub mod campaign;
+pub mod diagram;
 pub mod fault;
+pub mod kept;
 pub mod mutant;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod shrink;
 
 pub use oracle::liveness::Liveness;

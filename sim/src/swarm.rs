@@ -182,6 +182,7 @@ impl Workload {
             // Shards of more than one slice of a checkpoint, now and then.
             value_bytes_max: dice.between(100, 8_000) << (2 * u64::from(dice.chance(250_000))),
             operations_min: 200,
+            only: None,
         }
     }
 }

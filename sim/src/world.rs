@@ -20,6 +20,7 @@ use continuum_core::wal::Write;
 
 use crate::client::{Attempt, Clients, Errand, Manners};
 use crate::clock::MS;
+use crate::diagram::Scene;
 use crate::draw::{Draws, stream};
 use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
@@ -141,6 +142,10 @@ pub(crate) struct World {
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
     pub(crate) setting: Setting,
+    /// The run ends here, if that is before healing.
+    pub(crate) stop_at: u64,
+    /// Notes what happens, when a picture is wanted.
+    pub(crate) scene: Option<Box<Scene>>,
     memory_bytes_max: u64,
 }
 
@@ -191,6 +196,8 @@ impl World {
             tell_within: 0..0,
             told: Vec::new(),
             setting: Setting::default(),
+            stop_at: u64::MAX,
+            scene: None,
             memory_bytes_max: config.node.memory_bytes_max,
             plan,
         };
@@ -282,6 +289,9 @@ impl World {
         if tells && !keeps {
             self.told.pop();
         }
+        if let (Some(scene), Some(node)) = (&mut self.scene, &self.processes[me].node) {
+            scene.stepped(self.now, me, node);
+        }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
             let wanted = wanted(&self.clients, &self.processes[me], cause);
@@ -313,6 +323,9 @@ impl World {
         let sync_ns = self.sync_ns(node);
         let process = &mut self.processes[node];
         let Some(done_at) = process.disk.begin(self.now, sync_ns) else { return false };
+        if let Some(scene) = &mut self.scene {
+            scene.begins_batch(self.now, node);
+        }
         process.syncs += 1;
         let life = process.life;
         if process.is_aimed_at {
@@ -333,6 +346,9 @@ impl World {
             }
             Action::Persist { token, write } => {
                 self.trace.action(2, token.seq);
+                if let Some(scene) = &mut self.scene {
+                    scene.writes(me, &write);
+                }
                 let process = &mut self.processes[me];
                 if let (Write::Dots { shard, .. }, Some(node)) = (&write, &process.node) {
                     let held = node.replicator().held(*shard);
@@ -349,7 +365,16 @@ impl World {
                 let asker = replies::check(&mut self.processes[me], id)?;
                 self.check_reply(me, asker, &outcome)?;
                 let by = Asked { node: me, life: self.processes[me].life };
-                let latency = self.network.latency(me, me);
+                let latency = match asker {
+                    Asker::Client(attempt) => {
+                        let latency = self.clients.latency(attempt, true, self.network.latency_ns);
+                        if let Some(scene) = &mut self.scene {
+                            scene.answers(self.now, me, attempt, &outcome, self.now + latency);
+                        }
+                        latency
+                    }
+                    Asker::Operator | Asker::Probe => self.network.latency(me, me),
+                };
                 self.plan_in(latency, Happening::Reply { asker, by, outcome });
             }
             Action::Resolve { source } => {
@@ -396,7 +421,12 @@ impl World {
         print: u64,
     ) {
         let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
-        let Some(epoch) = self.network.epoch(me, to) else { return };
+        let Some(epoch) = self.network.epoch(me, to) else {
+            if let Some(scene) = &mut self.scene {
+                scene.sends(self.now, (me, to), &message, &[], Some("no link"));
+            }
+            return;
+        };
         let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
         if let Some(sealed) = write_in(&mut message)
             && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
@@ -405,6 +435,11 @@ impl World {
             let mut bytes = sealed.to_vec();
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
             *sealed = bytes.into();
+        }
+        if let Some(scene) = &mut self.scene {
+            let cut = (!self.network.is_open(me, to)).then_some("cut off");
+            let fate = cut.filter(|_| arrivals.first.is_none());
+            scene.sends(self.now, (me, to), &message, &[arrivals.first, arrivals.second], fate);
         }
         if let Some(at) = arrivals.second {
             let message = message.clone();
@@ -447,7 +482,10 @@ impl World {
         for errand in errands.drain(..) {
             match errand {
                 Errand::Ask { attempt, node, request } => {
-                    let latency = self.network.latency(node, node);
+                    let latency = self.clients.latency(attempt, false, self.network.latency_ns);
+                    if let Some(scene) = &mut self.scene {
+                        scene.asks(self.now, attempt, node, self.now + latency);
+                    }
                     let asker = Asker::Client(attempt);
                     self.plan_in(latency, Happening::Request { node, asker, request });
                 }
@@ -460,6 +498,11 @@ impl World {
             }
         }
         self.errands = errands;
+    }
+
+    /// What the last step asked for, when a law kept it from being performed.
+    pub(crate) fn unperformed(&self) -> &[Action] {
+        self.out.as_slice()
     }
 
     /// A link of the trace: the whole state of all nodes, and what costs too much for every event.
