@@ -133,6 +133,8 @@ pub(crate) struct World {
     errands: Vec<Errand>,
     /// Steps that were no no-op.
     pub(crate) steps: u64,
+    /// Messages that went onto a link.
+    pub(crate) messages: u64,
     /// Who is taking a step, for what is said when it panics.
     pub(crate) stepping: usize,
     /// These steps are told in words.
@@ -186,6 +188,7 @@ impl World {
             out: Outbox::new(),
             errands: Vec::new(),
             steps: 0,
+            messages: 0,
             stepping: 0,
             tell_steps: 0..0,
             tell_within: 0..0,
@@ -397,6 +400,7 @@ impl World {
     ) {
         let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
         let Some(epoch) = self.network.epoch(me, to) else { return };
+        self.messages += 1;
         let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
         if let Some(sealed) = write_in(&mut message)
             && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)

@@ -1,7 +1,7 @@
 //! The pair matrix: in how many seeds two kinds of faults both struck.
 //!
-//! Bugs of a federation need two things to go wrong at once far more often than one; a swarm that never brings two kinds
-//! together has not looked there.
+//! Bugs of a federation need two things to go wrong at once far more often than one; a swarm that never brings two
+//! kinds together has not looked there.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
