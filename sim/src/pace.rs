@@ -1,8 +1,8 @@
 //! How much may happen in a second of virtual time, and how much may be about to happen.
 //!
-//! Messages that answer each other without end, or that multiply, would make a run endless without any step that
-//! is wrong in itself: here they break a law of their own. What a single node holds is bounded in
-//! `oracle::bounds`, and how long a run may take in virtual time in `oracle::liveness`.
+//! Messages that answer each other without end, or that multiply, would make a run endless without any step that is
+//! wrong in itself: here they break a law of their own. What a single node holds is bounded in `oracle::bounds`, and
+//! how long a run may take in virtual time in `oracle::liveness`.
 
 use crate::clock::MS;
 use crate::oracle::{Broken, Verdict};

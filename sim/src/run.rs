@@ -56,6 +56,8 @@ pub struct Outcome {
     pub links: Vec<u64>,
     /// Steps of nodes.
     pub events: u64,
+    /// Messages that nodes sent each other.
+    pub messages: u64,
     /// Virtual time that passed, in nanoseconds.
     pub virtual_ns: u64,
     /// Operations that clients know to have happened.
@@ -110,6 +112,7 @@ fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
         chain,
         links,
         events: world.steps,
+        messages: world.messages,
         virtual_ns: world.now,
         operations: world.clients.history.acknowledged,
         asked,

@@ -134,6 +134,8 @@ pub(crate) struct World {
     errands: Vec<Errand>,
     /// Steps that were no no-op.
     pub(crate) steps: u64,
+    /// Messages that went onto a link.
+    pub(crate) messages: u64,
     /// Who is taking a step, for what is said when it panics.
     pub(crate) stepping: usize,
     /// These steps are told in words.
@@ -191,6 +193,7 @@ impl World {
             out: Outbox::new(),
             errands: Vec::new(),
             steps: 0,
+            messages: 0,
             stepping: 0,
             tell_steps: 0..0,
             tell_within: 0..0,
@@ -427,6 +430,7 @@ impl World {
             }
             return;
         };
+        self.messages += 1;
         let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
         if let Some(sealed) = write_in(&mut message)
             && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)

@@ -174,7 +174,7 @@ impl Campaign {
                 .env("TZ", "Pacific/Apia")
                 .env("LC_ALL", "tr_TR.UTF-8")
                 .env("LANG", "tr_TR.UTF-8");
-            command.current_dir(std::env::temp_dir());
+            command.current_dir("/");
         }
         command
     }
