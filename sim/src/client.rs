@@ -18,6 +18,8 @@ use crate::plan::Workload;
 
 /// Attempts of one operation.
 const ATTEMPTS_MAX: u32 = 6;
+/// The same while clients are impatient.
+const HASTY_MAX: u32 = 24;
 
 /// What the world does for a client.
 #[derive(Debug)]
@@ -69,6 +71,18 @@ struct Client {
 pub(crate) struct Manners {
     pub(crate) duplicate_ppm: u64,
     pub(crate) abandon_ppm: u64,
+    /// After how long what can be asked twice is, if clients are impatient.
+    pub(crate) retry_ms: u64,
+    /// Whether clients ask without a pause, but not before this time.
+    pub(crate) bursts: bool,
+    pub(crate) quiet_until: u64,
+}
+
+impl Manners {
+    /// For how long nobody asks yet.
+    pub(crate) fn quiet_ns(&self, now: u64) -> Option<u64> {
+        (self.quiet_until > now).then(|| self.quiet_until - now)
+    }
 }
 
 /// What of it happened.
@@ -84,6 +98,8 @@ pub(crate) struct Clients {
     nodes: usize,
     workload: Workload,
     clients: Vec<Client>,
+    /// As in the manners: it concerns what is under way as well.
+    pub(crate) retry_ms: u64,
     pub(crate) history: History,
 }
 
@@ -103,6 +119,7 @@ impl Clients {
             nodes,
             workload: workload.clone(),
             clients: (0..workload.clients).map(client).collect(),
+            retry_ms: 0,
             history: History::default(),
         }
     }
@@ -208,14 +225,22 @@ impl Clients {
         }
     }
 
-    /// An attempt took too long.
-    pub(crate) fn timed_out(&mut self, attempt: Attempt, now: u64, errands: &mut Vec<Errand>) {
-        let Some(current) = self.clients[attempt.client].current.as_mut() else { return };
-        if current.operation == attempt.operation && current.attempts == attempt.number {
-            // It is still open: whatever it does, it may do later.
-            current.tainted = true;
-            self.retry(attempt.client, now, errands);
+    /// An attempt took too long. Returns whether a client that is impatient asks again.
+    pub(crate) fn timed_out(
+        &mut self,
+        attempt: Attempt,
+        now: u64,
+        errands: &mut Vec<Errand>,
+    ) -> bool {
+        let client = &mut self.clients[attempt.client];
+        let Some(current) = client.current.as_mut() else { return false };
+        if current.operation != attempt.operation || current.attempts != attempt.number {
+            return false;
         }
+        // It is still open: whatever it does, it may do later.
+        current.tainted = true;
+        self.retry(attempt.client, now, errands);
+        self.retry_ms > 0 && self.clients[attempt.client].current.is_some()
     }
 
     /// Every client gives up what it waits for.
@@ -235,7 +260,8 @@ impl Clients {
         let session = self.history.operations[current.operation].session;
         let is_read = matches!(current.request, Request::Read { .. });
         let may_repeat = session.is_some() || is_read || !current.tainted;
-        if may_repeat && current.attempts < ATTEMPTS_MAX {
+        let most = if self.retry_ms > 0 { HASTY_MAX } else { ATTEMPTS_MAX };
+        if may_repeat && current.attempts < most {
             client.home = client.dice.below(self.nodes as u64) as usize;
             self.attempt(number, errands);
         } else {
@@ -253,7 +279,12 @@ impl Clients {
         let away = current.attempts > 1 || client.dice.chance(200_000);
         let node = if away { client.dice.below(self.nodes as u64) as usize } else { client.home };
         errands.push(Errand::Ask { attempt, node, request: current.request.clone() });
-        errands.push(Errand::Timeout { attempt, after_ns: self.workload.timeout_ms * MS });
+        // What must not be asked twice is waited for as ever.
+        let is_read = matches!(current.request, Request::Read { .. });
+        let repeats = is_read || self.history.operations[current.operation].session.is_some();
+        let hasty = repeats && self.retry_ms > 0;
+        let after_ms = if hasty { self.retry_ms } else { self.workload.timeout_ms };
+        errands.push(Errand::Timeout { attempt, after_ns: after_ms * MS });
     }
 
     fn give_up(&mut self, number: usize, now: u64, errands: &mut Vec<Errand>) {

@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use bytes::Bytes;
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
 use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
@@ -29,6 +28,7 @@ use crate::oracle::spec::Wanted;
 use crate::oracle::{Broken, Cause, Oracles, Roster, Step, Verdict, bounds, durability, replies};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
+use crate::replay::Replays;
 use crate::trace::{Trace, fingerprint, fold};
 
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
@@ -46,6 +46,8 @@ pub(crate) enum Happening {
     Dial { from: usize, to: usize, life: u64 },
     /// A handshake ends well.
     LinkUp { from: usize, to: usize, epoch: u32 },
+    /// A link breaks.
+    Break { from: usize, to: usize, epoch: u32 },
     /// A node notices that its link is gone.
     LinkLost { node: usize, peer: usize, life: u64 },
     /// A link has been silent for long.
@@ -74,6 +76,10 @@ pub(crate) enum Happening {
     Crash { node: usize, life: u64 },
     /// A process starts.
     Start { node: usize },
+    /// A process that crashes again and again does, or starts.
+    Loop { node: usize, fault: usize },
+    /// What waits first for a process has its turn.
+    Turn { node: usize, life: u64 },
     /// The operator looks at the federation.
     Operate,
 }
@@ -118,6 +124,7 @@ pub(crate) struct World {
     agenda: Agenda,
     pub(crate) processes: Vec<Process>,
     pub(crate) network: Network,
+    pub(crate) replays: Replays,
     pub(crate) oracles: Oracles,
     pub(crate) clients: Clients,
     pub(crate) operator: Operator,
@@ -171,6 +178,7 @@ impl World {
             agenda: Agenda::default(),
             processes,
             network: Network::new(nodes, draws, latency),
+            replays: Replays::new(nodes),
             oracles: Oracles::new(Roster::new(replicas), config.coordinator.dwell_ms),
             clients: Clients::new(nodes, &plan.workload, draws),
             operator: Operator::new(&plan),
@@ -246,8 +254,17 @@ impl World {
         Ok(true)
     }
 
-    /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
+    /// Hands one event to a node, at once or when it has its turn.
     pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
+        if self.processes[me].gate.is_open() {
+            self.take_step(me, event, tag, print)
+        } else {
+            self.wait(me, event, tag, print)
+        }
+    }
+
+    /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
+    pub(crate) fn take_step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
         let tells =
             self.tell_steps.contains(&self.trace.events) || self.tell_within.contains(&self.now);
         let process = &mut self.processes[me];
@@ -376,39 +393,11 @@ impl World {
         durability::check_reply(&self.processes[me].disk.durable, shard, outcome)
     }
 
-    fn send(
-        &mut self,
-        me: usize,
-        to: NodeId,
-        plane: continuum_core::node::Plane,
-        mut message: Message,
-        print: u64,
-    ) {
-        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
-        let Some(epoch) = self.network.epoch(me, to) else { return };
-        let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
-        if let Some(sealed) = write_in(&mut message)
-            && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
-        {
-            self.fired.count(Kind::Corrupt);
-            let mut bytes = sealed.to_vec();
-            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
-            *sealed = bytes.into();
-        }
-        if let Some(at) = arrivals.second {
-            let message = message.clone();
-            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
-        }
-        if let Some(at) = arrivals.first {
-            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
-        }
-    }
-
     fn verify(&mut self, me: usize, address: Address) {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::process::number_at(&address)
             .filter(|number| *number < self.processes.len() && *number != me)
-            .filter(|number| self.processes[*number].is_up() && self.network.is_open(me, *number));
+            .filter(|number| self.answers(*number) && self.network.is_open(me, *number));
         let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;
@@ -444,6 +433,11 @@ impl World {
                     self.plan_in(after_ns, Happening::Timeout { attempt });
                 }
                 Errand::Wake { client, after_ns } => {
+                    let bursts = self.manners.bursts && self.manners.quiet_until <= self.now;
+                    if bursts {
+                        self.fired.count(Kind::ClientBurst);
+                    }
+                    let after_ns = if bursts { 0 } else { after_ns };
                     self.plan_in(after_ns, Happening::Wake { client });
                 }
             }
@@ -462,17 +456,6 @@ impl World {
         }
         self.trace.link(hasher.finish().0);
         Ok(())
-    }
-}
-
-/// The first eventual write that a message carries.
-fn write_in(message: &mut Message) -> Option<&mut Bytes> {
-    use continuum_core::replication::Message as Replicated;
-    match message {
-        Message::Replication(
-            Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
-        ) => writes.first_mut(),
-        _ => None,
     }
 }
 
