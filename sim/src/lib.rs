@@ -10,7 +10,8 @@
 //! | `swarm` | how a seed becomes a plan |
 //! | `draw` | chance by position |
 //! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, how much at a time |
-//! | `network`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
+//! | `network`, `weather`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
+//! | `post`, `replay`, `gate` | what becomes of one message, of old messages, and of events whose node is stopped or slow |
 //! | `client`, `history`, `operator` | who asks what, and what they were told |
 //! | `oracle` | what must hold |
 //! | `durable` | what writes amount to |
@@ -28,16 +29,20 @@ mod clock;
 mod disk;
 mod draw;
 mod durable;
+mod gate;
 mod happen;
 mod history;
 mod network;
 mod operator;
 mod oracle;
 mod pace;
+mod post;
 mod process;
+mod replay;
 mod strike;
 mod swarm;
 mod trace;
+mod weather;
 mod world;
 
 pub mod campaign;

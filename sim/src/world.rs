@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use bytes::Bytes;
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
 use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
@@ -31,6 +30,7 @@ use crate::oracle::{Broken, Cause, Oracles, Roster, Step, Verdict, bounds, durab
 use crate::pace::{self, Pace};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
+use crate::replay::Replays;
 use crate::run::Setting;
 use crate::trace::{Trace, fingerprint, fold};
 
@@ -39,6 +39,9 @@ const TICKS_MAX: u32 = 10_000;
 
 /// A tick that is due at once comes so many nanoseconds after the last step: a driver has other things to do as well.
 const STEP_NS: (u64, u64) = (20_000, 5_000_000);
+
+/// In a burst clients pause so many times shorter: a client is busy by its next operation, mostly.
+const BURST_FASTER: u64 = 50;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(crate) enum Happening {
     Dial { from: usize, to: usize, life: u64 },
     /// A handshake ends well.
     LinkUp { from: usize, to: usize, epoch: u32 },
+    /// A link breaks.
+    Break { from: usize, to: usize, epoch: u32 },
     /// A node notices that its link is gone.
     LinkLost { node: usize, peer: usize, life: u64 },
     /// A link has been silent for long.
@@ -77,6 +82,10 @@ pub(crate) enum Happening {
     Crash { node: usize, life: u64 },
     /// A process starts.
     Start { node: usize },
+    /// A process that crashes again and again does, or starts.
+    Loop { node: usize, fault: usize },
+    /// What waits first for a process has its turn.
+    Turn { node: usize, life: u64 },
     /// The operator looks at the federation.
     Operate,
 }
@@ -122,6 +131,7 @@ pub(crate) struct World {
     pace: Pace,
     pub(crate) processes: Vec<Process>,
     pub(crate) network: Network,
+    pub(crate) replays: Replays,
     pub(crate) oracles: Oracles,
     pub(crate) clients: Clients,
     pub(crate) operator: Operator,
@@ -183,6 +193,7 @@ impl World {
             pace: Pace::default(),
             processes,
             network: Network::new(nodes, draws, latency),
+            replays: Replays::new(nodes),
             oracles: Oracles::new(Roster::new(replicas), config.coordinator.dwell_ms),
             clients: Clients::new(nodes, &plan.workload, draws),
             operator: Operator::new(&plan),
@@ -260,8 +271,17 @@ impl World {
         Ok(true)
     }
 
-    /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
+    /// Hands one event to a node, at once or when it has its turn.
     pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
+        if self.processes[me].gate.is_open() {
+            self.take_step(me, event, tag, print)
+        } else {
+            self.wait(me, event, tag, print)
+        }
+    }
+
+    /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
+    pub(crate) fn take_step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
         let keeps =
             self.tell_steps.contains(&self.trace.events) || self.tell_within.contains(&self.now);
         let tells = keeps || self.setting.observes;
@@ -415,50 +435,11 @@ impl World {
         durability::check_reply(&self.processes[me].disk.durable, shard, outcome)
     }
 
-    fn send(
-        &mut self,
-        me: usize,
-        to: NodeId,
-        plane: continuum_core::node::Plane,
-        mut message: Message,
-        print: u64,
-    ) {
-        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
-        let Some(epoch) = self.network.epoch(me, to) else {
-            if let Some(scene) = &mut self.scene {
-                scene.sends(self.now, (me, to), &message, &[], Some("no link"));
-            }
-            return;
-        };
-        self.messages += 1;
-        let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
-        if let Some(sealed) = write_in(&mut message)
-            && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
-        {
-            self.fired.count(Kind::Corrupt);
-            let mut bytes = sealed.to_vec();
-            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
-            *sealed = bytes.into();
-        }
-        if let Some(scene) = &mut self.scene {
-            let cut = (!self.network.is_open(me, to)).then_some("cut off");
-            let fate = cut.filter(|_| arrivals.first.is_none());
-            scene.sends(self.now, (me, to), &message, &[arrivals.first, arrivals.second], fate);
-        }
-        if let Some(at) = arrivals.second {
-            let message = message.clone();
-            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
-        }
-        if let Some(at) = arrivals.first {
-            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
-        }
-    }
-
     fn verify(&mut self, me: usize, address: Address) {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::process::number_at(&address)
             .filter(|number| *number < self.processes.len() && *number != me)
-            .filter(|number| self.processes[*number].is_up() && self.network.is_open(me, *number));
+            .filter(|number| self.answers(*number) && self.network.is_open(me, *number));
         let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;
@@ -497,6 +478,11 @@ impl World {
                     self.plan_in(after_ns, Happening::Timeout { attempt });
                 }
                 Errand::Wake { client, after_ns } => {
+                    let bursts = self.manners.bursts && self.manners.quiet_until <= self.now;
+                    if bursts {
+                        self.fired.count(Kind::ClientBurst);
+                    }
+                    let after_ns = if bursts { after_ns / BURST_FASTER } else { after_ns };
                     self.plan_in(after_ns, Happening::Wake { client });
                 }
             }
@@ -520,17 +506,6 @@ impl World {
         }
         self.trace.link(hasher.finish().0);
         Ok(())
-    }
-}
-
-/// The first eventual write that a message carries.
-fn write_in(message: &mut Message) -> Option<&mut Bytes> {
-    use continuum_core::replication::Message as Replicated;
-    match message {
-        Message::Replication(
-            Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
-        ) => writes.first_mut(),
-        _ => None,
     }
 }
 
