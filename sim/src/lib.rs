@@ -9,9 +9,9 @@
 //! | [`plan`], [`fault`], [`kept`] | what a run is made of |
 //! | `swarm` | how a seed becomes a plan |
 //! | `draw` | chance by position |
-//! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, how much at a time |
+//! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, how much in how long |
 //! | `network`, `weather`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
-//! | `post`, `replay`, `gate` | what becomes of one message, of old messages, and of events whose node is stopped or slow |
+//! | `post`, `replay`, `gate` | what becomes of a message, of old messages, of events whose node is stopped or slow |
 //! | `client`, `history`, `operator` | who asks what, and what they were told |
 //! | `oracle` | what must hold |
 //! | `durable` | what writes amount to |
