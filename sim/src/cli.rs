@@ -28,6 +28,7 @@ const EXAMPLES: &str = "Examples:
   sim swarm --mutant raft.vote.not_persisted
   sim mutants --machine raft            every planted bug of a machine, and which oracle saw it first
   sim plan --seed 7 > plan.toml; sim replay plan.toml
+  sim shrink --seed 7 --mutant raft.vote.twice --out /tmp
   sim bench                             events a second of CPU time, five nodes, all oracles";
 
 #[derive(Debug, Subcommand)]
@@ -74,7 +75,12 @@ pub(crate) enum Command {
         /// In one process only.
         #[arg(long)]
         once: bool,
+        /// With a planted bug.
+        #[arg(long, value_name = "NAME")]
+        mutant: Option<String>,
     },
+    /// Make a failing plan small: as a file that replays it, and as a picture.
+    Shrink(ShrinkArgs),
     /// Print the plan of a seed as TOML.
     Plan {
         /// The seed.
@@ -151,6 +157,35 @@ pub(crate) struct Worker {
     /// Print these steps of the first run in all words instead.
     #[arg(long, value_parser = range)]
     pub(crate) tell_steps: Option<Range<u64>>,
+}
+
+/// What to shrink, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct ShrinkArgs {
+    /// The swarm's plan of this seed.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// A plan from a file.
+    #[arg(long, conflicts_with = "seed")]
+    pub(crate) plan: Option<PathBuf>,
+    /// With a planted bug.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mutant: Option<String>,
+    /// The first failure of every planted bug, or of the one that is named.
+    #[arg(long, conflicts_with_all = ["seed", "plan"])]
+    pub(crate) mutants: bool,
+    /// Only planted bugs of this machine.
+    #[arg(long, requires = "mutants")]
+    pub(crate) machine: Option<String>,
+    /// Worker processes at a time that look for the first failure.
+    #[arg(long, requires = "mutants")]
+    pub(crate) jobs: Option<usize>,
+    /// Folder for what is made.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
+    /// Seconds of CPU time for each failure.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) seconds: u64,
 }
 
 /// Parses `A..B`.

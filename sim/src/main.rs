@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{Cli, Command};
-use commands::{bench, cores, mutants, report, run, say, swarm, worker};
+use commands::{bench, cores, mutants, report, run, say, shrink, swarm, worker};
 
 fn main() -> ExitCode {
     match perform(Cli::parse().command) {
@@ -36,7 +36,8 @@ fn perform(command: Command) -> Result<bool, String> {
         Command::Mutants { machine, jobs } => {
             mutants::mutants(machine.as_deref(), jobs.unwrap_or_else(cores))
         }
-        Command::Replay { file, once } => run::replay(&file, once),
+        Command::Replay { file, once, mutant } => run::replay(&file, once, mutant),
+        Command::Shrink(args) => shrink::run(&args),
         Command::Plan { seed } => run::plan(seed),
         Command::Bench { plan } => bench::bench(plan.as_deref()),
         Command::Worker(args) => worker::worker(args),

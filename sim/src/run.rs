@@ -14,8 +14,10 @@ use continuum_core::replication::{Dots, Replicator};
 use continuum_core::state;
 
 use crate::clock::MS;
+use crate::diagram::Scene;
 use crate::fault::Tally;
 use crate::history::Space;
+use crate::kept::Kept;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::{Broken, Verdict, eventual, replies, strong};
 use crate::plan::Plan;
@@ -23,6 +25,8 @@ use crate::world::World;
 
 /// Steps that are told in words before a violation.
 const STEPS_TOLD: u64 = 40;
+/// The law that says that no assertion of the core is ever broken.
+pub(crate) const NO_PANIC: &str = "no-panic";
 /// How often liveness is looked at.
 const LOOK_NS: u64 = 250 * MS;
 
@@ -60,6 +64,8 @@ pub struct Outcome {
     pub operations: u64,
     /// Operations of unknown outcome.
     pub unknown: u64,
+    /// All operations that clients began.
+    pub asked: Kept,
     /// Faults as planned and as they happened.
     pub planned: Tally,
     /// How often each fault struck.
@@ -99,6 +105,7 @@ pub fn run_in(plan: &Plan, setting: Setting) -> Outcome {
 fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
     let mut planned = Tally::default();
     world.plan.faults.iter().for_each(|fault| planned.count(fault.kind));
+    let asked = asked(&world);
     let (chain, links) = world.trace.finish();
     Outcome {
         violation,
@@ -108,6 +115,7 @@ fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
         messages: world.messages,
         virtual_ns: world.now,
         operations: world.clients.history.acknowledged,
+        asked,
         unknown: world.clients.history.unknown,
         planned,
         fired: world.fired,
@@ -142,6 +150,42 @@ pub fn tell_steps(plan: &Plan, steps: Range<u64>, setting: Setting) -> Vec<Strin
     attempt(plan, steps, setting).0.told.iter().map(crate::report::tell_all).collect()
 }
 
+/// How a run failed, without words.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) oracle: &'static str,
+    pub(crate) what: String,
+    pub(crate) at_ns: u64,
+    /// All operations that clients began, and when they began the last one.
+    pub(crate) asked: Kept,
+    pub(crate) asked_at_ns: u64,
+}
+
+/// Runs a plan up to a time, and tells only how it failed, if it did.
+pub(crate) fn fail(plan: &Plan, until_ns: u64) -> Option<Failure> {
+    let mut world = World::new(plan.clone());
+    world.stop_at = until_ns;
+    let (world, broken) = finish(world);
+    let Broken { oracle, what } = broken?;
+    let asked = asked(&world);
+    let last = world.clients.history.operations.last();
+    let asked_at_ns = last.map_or(0, |operation| operation.called);
+    Some(Failure { oracle, what, at_ns: world.now, asked, asked_at_ns })
+}
+
+/// Runs a plan with a scene that notes what happens.
+pub(crate) fn record(plan: &Plan) -> World {
+    let mut world = World::new(plan.clone());
+    let replicas = world.processes.iter().map(|process| process.replica);
+    world.scene = Some(Box::new(Scene::new(&replicas.collect::<Vec<_>>())));
+    finish(world).0
+}
+
+fn asked(world: &World) -> Kept {
+    let operations = world.clients.history.operations.iter();
+    operations.map(|operation| (operation.client, operation.place)).collect()
+}
+
 fn attempt(plan: &Plan, tell_steps: Range<u64>, setting: Setting) -> (World, Option<Broken>) {
     let mut world = World::new(plan.clone());
     world.setting = setting;
@@ -156,7 +200,7 @@ fn finish(mut world: World) -> (World, Option<Broken>) {
         Ok(Err(broken)) => Some(broken),
         Err(_) => {
             let note = PANIC.lock().map(|note| note.clone()).unwrap_or_default();
-            Some(Broken { oracle: "no-panic", what: note })
+            Some(Broken { oracle: NO_PANIC, what: note })
         }
     };
     (world, broken)
@@ -166,7 +210,10 @@ impl World {
     /// The whole run.
     fn live(&mut self) -> Verdict {
         let heal_at = self.plan.heal_ms() * MS;
-        while self.advance(heal_at)? {}
+        while self.advance(heal_at.min(self.stop_at))? {}
+        if self.stop_at <= heal_at {
+            return Ok(());
+        }
         self.heal();
         let mut look_at = heal_at;
         while !self.operator.is_done() {
@@ -323,5 +370,21 @@ mod tests {
         let mut other = plan;
         other.workload.clients += 1;
         assert_ne!(run(&other).chain, first.chain);
+    }
+
+    #[test]
+    fn a_plan_that_names_its_operations_is_the_same_run() {
+        let mut plan = Plan::from_seed(2);
+        plan.workload.operations_min = 0;
+        let first = run(&plan);
+        plan.workload.only = Some(first.asked.clone());
+        let read = Plan::parse(&plan.to_toml());
+        assert_eq!(read, Ok(plan.clone()));
+        let again = run(&plan);
+        assert_eq!((&again.chain, &again.asked), (&first.chain, &first.asked));
+        plan.workload.only = Some(first.asked.iter().skip(1).collect());
+        let fewer = run(&plan);
+        assert_ne!(fewer.chain, first.chain);
+        assert!(fewer.asked.len() < first.asked.len() && !fewer.asked.is_empty());
     }
 }

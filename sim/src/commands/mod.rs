@@ -11,11 +11,12 @@ use continuum_sim::mutant;
 use continuum_sim::plan::Plan;
 use indicatif::{ProgressBar, ProgressStyle};
 
+mod aftermath;
 pub(crate) mod bench;
 pub(crate) mod mutants;
 pub(crate) mod report;
 pub(crate) mod run;
-mod shrink;
+pub(crate) mod shrink;
 pub(crate) mod swarm;
 pub(crate) mod worker;
 
@@ -66,6 +67,11 @@ fn campaign(mutant: Option<String>, once: bool, jobs: usize) -> Result<Campaign,
         observe_every: 1,
         slip_at: None,
     })
+}
+
+/// A flag with its value, for commands that are told.
+fn flag(name: &str, value: Option<&str>) -> String {
+    value.map_or_else(String::new, |value| format!(" {name} {value}"))
 }
 
 /// Says what a campaign came to. False when it failed.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use continuum_sim::mutant;
 
-use super::{bar, campaign, print, say, shrink};
+use super::{aftermath, bar, campaign, print, say};
 
 /// Hunts the planted bugs of a machine, or all.
 pub(crate) fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String> {
@@ -48,7 +48,7 @@ pub(super) fn hunt(name: &str, jobs: usize, out: Option<&Path>) -> Result<bool, 
         None => say(&format!("{name}: not seen in {} seeds", mutant::SEEDS_MAX)),
     }
     if let (Some(kill), Some(out)) = (&kill, out) {
-        shrink::one(&campaign, kill.seed, out)?;
+        aftermath::one(&campaign, kill.seed, out)?;
     }
     let seeds = kill.as_ref().map_or(mutant::SEEDS_MAX, |kill| kill.seed + 1);
     print(

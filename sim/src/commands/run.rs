@@ -9,7 +9,7 @@ use continuum_sim::plan::Plan;
 use continuum_sim::report::explain;
 use continuum_sim::run;
 
-use super::{campaign, conclude, print, read_plan, say};
+use super::{campaign, conclude, flag, print, read_plan, say};
 use crate::stopwatch::Stopwatch;
 
 /// Runs one seed.
@@ -28,10 +28,6 @@ pub(crate) fn run(seed: u64, once: bool, mutant: Option<String>) -> Result<bool,
     Ok(conclude("run", &summary, watch.seconds(), true))
 }
 
-fn flag(name: &str, value: Option<&str>) -> String {
-    value.map_or_else(String::new, |value| format!(" {name} {value}"))
-}
-
 /// Prints what happened in a stretch of virtual time.
 pub(crate) fn tell(
     seed: u64,
@@ -47,15 +43,16 @@ pub(crate) fn tell(
 }
 
 /// Runs a plan from a file.
-pub(crate) fn replay(file: &Path, once: bool) -> Result<bool, String> {
+pub(crate) fn replay(file: &Path, once: bool, mutant: Option<String>) -> Result<bool, String> {
     read_plan(file)?;
-    let campaign = campaign(None, once, 1)?;
+    let replay = format!("sim replay {}{}", file.display(), flag("--mutant", mutant.as_deref()));
+    let campaign = campaign(mutant, once, 1)?;
     let watch = Stopwatch::start();
     let record = campaign.replay(file)?;
     let mut summary = Summary::default();
     summary.add(&record);
     if record.violation.is_some() {
-        say(&explain(&record, &format!("sim replay {}", file.display())));
+        say(&explain(&record, &replay));
     }
     say(&summary.to_table());
     Ok(conclude("replay", &summary, watch.seconds(), true))

@@ -13,7 +13,7 @@ use continuum_sim::report::{Record, explain};
 use indicatif::ProgressBar;
 use sha2::{Digest as _, Sha256};
 
-use super::{bar, campaign, conclude, cores, mutants, program, say, shrink};
+use super::{aftermath, bar, campaign, conclude, cores, mutants, program, say};
 use crate::cli::Swarm;
 use crate::stopwatch::Stopwatch;
 
@@ -56,7 +56,7 @@ pub(crate) fn swarm(args: &Swarm) -> Result<bool, String> {
     let summary = &keeper.report.summary;
     say(&summary.to_table());
     if let Some(out) = &args.shrink {
-        shrink::all(&campaign, summary, out)?;
+        aftermath::all(&campaign, summary, out)?;
     }
     Ok(conclude("swarm", summary, keeper.report.seconds, false))
 }
