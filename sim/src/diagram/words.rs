@@ -358,7 +358,7 @@ pub(crate) fn ended(operation: &Operation) -> String {
 }
 
 fn text(bytes: &[u8]) -> String {
-    let printable = bytes.iter().all(|byte| byte.is_ascii_graphic());
+    let printable = bytes.iter().all(u8::is_ascii_graphic);
     let text = String::from_utf8_lossy(bytes);
     if printable { cut(text.trim_end_matches('.'), 12) } else { format!("{} bytes", bytes.len()) }
 }
