@@ -23,6 +23,8 @@ use crate::plan::Workload;
 
 /// Attempts of one operation.
 const ATTEMPTS_MAX: u32 = 6;
+/// The same while clients are impatient.
+const HASTY_MAX: u32 = 24;
 /// So many operations in a row are first asked of one node, mostly.
 const HOME_OPERATIONS: u64 = 8;
 
@@ -96,6 +98,18 @@ struct Client {
 pub(crate) struct Manners {
     pub(crate) duplicate_ppm: u64,
     pub(crate) abandon_ppm: u64,
+    /// After how long what can be asked twice is, if clients are impatient.
+    pub(crate) retry_ms: u64,
+    /// Whether clients ask without a pause, but not before this time.
+    pub(crate) bursts: bool,
+    pub(crate) quiet_until: u64,
+}
+
+impl Manners {
+    /// For how long nobody asks yet.
+    pub(crate) fn quiet_ns(&self, now: u64) -> Option<u64> {
+        (self.quiet_until > now).then(|| self.quiet_until - now)
+    }
 }
 
 /// What of it happened.
@@ -112,6 +126,8 @@ pub(crate) struct Clients {
     draws: Draws,
     workload: Workload,
     clients: Vec<Client>,
+    /// As in the manners: it concerns what is under way as well.
+    pub(crate) retry_ms: u64,
     pub(crate) history: History,
 }
 
@@ -132,6 +148,7 @@ impl Clients {
             draws,
             workload: workload.clone(),
             clients: (0..workload.clients).map(client).collect(),
+            retry_ms: 0,
             history: History::default(),
         }
     }
@@ -260,14 +277,22 @@ impl Clients {
         }
     }
 
-    /// An attempt took too long.
-    pub(crate) fn timed_out(&mut self, attempt: Attempt, now: u64, errands: &mut Vec<Errand>) {
-        let Some(current) = self.clients[attempt.client].current.as_mut() else { return };
-        if current.operation == attempt.operation && current.attempts == attempt.number {
-            // It is still open: whatever it does, it may do later.
-            current.tainted = true;
-            self.retry(attempt.client, now, errands);
+    /// An attempt took too long. Returns whether a client that is impatient asks again.
+    pub(crate) fn timed_out(
+        &mut self,
+        attempt: Attempt,
+        now: u64,
+        errands: &mut Vec<Errand>,
+    ) -> bool {
+        let client = &mut self.clients[attempt.client];
+        let Some(current) = client.current.as_mut() else { return false };
+        if current.operation != attempt.operation || current.attempts != attempt.number {
+            return false;
         }
+        // It is still open: whatever it does, it may do later.
+        current.tainted = true;
+        self.retry(attempt.client, now, errands);
+        self.retry_ms > 0 && self.clients[attempt.client].current.is_some()
     }
 
     /// Every client gives up what it waits for.
@@ -286,7 +311,8 @@ impl Clients {
         let session = self.history.operations[current.operation].session;
         let is_read = matches!(current.request, Request::Read { .. });
         let may_repeat = session.is_some() || is_read || !current.tainted;
-        if may_repeat && current.attempts < ATTEMPTS_MAX {
+        let most = if self.retry_ms > 0 { HASTY_MAX } else { ATTEMPTS_MAX };
+        if may_repeat && current.attempts < most {
             self.attempt(number, errands);
         } else {
             self.give_up(number, now);
@@ -309,7 +335,12 @@ impl Clients {
         };
         let request = current.request.clone();
         errands.push(Errand::Ask { attempt, node: node as usize, request });
-        errands.push(Errand::Timeout { attempt, after_ns: self.workload.timeout_ms * MS });
+        // What must not be asked twice is waited for as ever.
+        let is_read = matches!(current.request, Request::Read { .. });
+        let repeats = is_read || self.history.operations[current.operation].session.is_some();
+        let hasty = repeats && self.retry_ms > 0;
+        let after_ms = if hasty { self.retry_ms } else { self.workload.timeout_ms };
+        errands.push(Errand::Timeout { attempt, after_ns: after_ms * MS });
     }
 
     fn give_up(&mut self, number: usize, now: u64) {

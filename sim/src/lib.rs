@@ -9,8 +9,9 @@
 //! | [`plan`], [`fault`], [`kept`] | what a run is made of |
 //! | `swarm` | how a seed becomes a plan |
 //! | `draw` | chance by position |
-//! | `world`, `happen`, `strike` | the loop, what happens in it, how faults begin and end |
-//! | `network`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
+//! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, how much is too much |
+//! | `network`, `weather`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
+//! | `post`, `replay`, `gate` | what becomes of a message, of old messages, of events whose node is stopped or slow |
 //! | `client`, `history`, `operator` | who asks what, and what they were told |
 //! | `oracle` | what must hold |
 //! | `durable` | what writes amount to |
@@ -28,15 +29,20 @@ mod clock;
 mod disk;
 mod draw;
 mod durable;
+mod gate;
 mod happen;
 mod history;
 mod network;
 mod operator;
 mod oracle;
+mod pace;
+mod post;
 mod process;
+mod replay;
 mod strike;
 mod swarm;
 mod trace;
+mod weather;
 mod world;
 
 pub mod campaign;

@@ -56,6 +56,8 @@ pub struct Outcome {
     pub links: Vec<u64>,
     /// Steps of nodes.
     pub events: u64,
+    /// Messages that nodes sent each other.
+    pub messages: u64,
     /// Virtual time that passed, in nanoseconds.
     pub virtual_ns: u64,
     /// Operations that clients know to have happened.
@@ -72,13 +74,28 @@ pub struct Outcome {
     pub liveness: Liveness,
 }
 
+/// What surrounds a run, beside the plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting {
+    /// Every step is told in words, and the words are thrown away: to look must change nothing.
+    pub observes: bool,
+    /// From this step on the time depends on where memory lies. For the tests of what must see it.
+    pub slip_at: Option<u64>,
+}
+
 /// Runs a plan.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
-    let (world, broken) = attempt(plan, 0..0);
+    run_in(plan, Setting::default())
+}
+
+/// Runs a plan in a setting.
+#[must_use]
+pub fn run_in(plan: &Plan, setting: Setting) -> Outcome {
+    let (world, broken) = attempt(plan, 0..0, setting);
     let Some(broken) = broken else { return outcome_of(world, None) };
     let (at_ns, node, events) = (world.now, world.stepping, world.trace.events);
-    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD)..u64::MAX);
+    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD)..u64::MAX, setting);
     let steps = again.told.iter().map(crate::report::tell).collect();
     let Broken { oracle, what } = broken;
     let violation = Violation { oracle: oracle.to_owned(), what, at_ns, node, steps };
@@ -95,6 +112,7 @@ fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
         chain,
         links,
         events: world.steps,
+        messages: world.messages,
         virtual_ns: world.now,
         operations: world.clients.history.acknowledged,
         asked,
@@ -128,8 +146,8 @@ pub fn tell(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
 
 /// Runs a plan, and tells these steps in all words: two runs are compared by them.
 #[must_use]
-pub fn tell_steps(plan: &Plan, steps: Range<u64>) -> Vec<String> {
-    attempt(plan, steps).0.told.iter().map(crate::report::tell_all).collect()
+pub fn tell_steps(plan: &Plan, steps: Range<u64>, setting: Setting) -> Vec<String> {
+    attempt(plan, steps, setting).0.told.iter().map(crate::report::tell_all).collect()
 }
 
 /// How a run failed, without words.
@@ -168,8 +186,9 @@ fn asked(world: &World) -> Kept {
     operations.map(|operation| (operation.client, operation.place)).collect()
 }
 
-fn attempt(plan: &Plan, tell_steps: Range<u64>) -> (World, Option<Broken>) {
+fn attempt(plan: &Plan, tell_steps: Range<u64>, setting: Setting) -> (World, Option<Broken>) {
     let mut world = World::new(plan.clone());
+    world.setting = setting;
     world.tell_steps = tell_steps;
     finish(world)
 }
@@ -346,6 +365,8 @@ mod tests {
         assert_eq!(first.violation, None);
         assert!(first.operations >= 200 && first.virtual_ns >= 64_000 * MS);
         assert_eq!(run(&plan), first);
+        let observed = Setting { observes: true, slip_at: None };
+        assert_eq!(run_in(&plan, observed), first);
         let mut other = plan;
         other.workload.clients += 1;
         assert_ne!(run(&other).chain, first.chain);

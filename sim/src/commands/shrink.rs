@@ -12,9 +12,9 @@ use continuum_sim::shrink::{self, Progress, Shrunk};
 use continuum_sim::{diagram, mutant, run};
 use sha2::{Digest as _, Sha256};
 
+use super::{bar, campaign, cores, flag, print, read_plan, say};
 use crate::cli::ShrinkArgs;
 use crate::stopwatch::Stopwatch;
-use crate::{bar, campaign, cores, flag, print, read_plan, say};
 
 /// Runs the command.
 pub(crate) fn run(args: &ShrinkArgs) -> Result<bool, String> {
@@ -130,7 +130,7 @@ fn header(picture: &diagram::Picture, mutant: Option<&str>, replay: &str) -> Str
 /// One shrunk failure for every planted bug that the swarm sees.
 fn shrink_mutants(args: &ShrinkArgs) -> Result<bool, String> {
     let jobs = args.jobs.unwrap_or_else(cores);
-    let campaign = campaign(None, true, jobs, 4)?;
+    let campaign = campaign(None, true, jobs)?;
     let wanted = |name: &str| !mutant::SEEN_BY_LAWS.iter().any(|(known, _)| *known == name);
     let all: Vec<_> = mutant::of_machine(args.machine.as_deref())
         .filter(|(name, _)| wanted(name) && args.mutant.as_deref().is_none_or(|one| one == *name))
