@@ -439,7 +439,7 @@ impl World {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::process::number_at(&address)
             .filter(|number| *number < self.processes.len() && *number != me)
-            .filter(|number| self.answers(*number) && self.network.is_open(me, *number));
+            .filter(|number| self.greets(*number) && self.network.is_open(me, *number));
         let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;

@@ -117,7 +117,6 @@ impl Hold {
     }
 
     /// Whether this process's boot is durable.
-    #[cfg(test)]
     pub(super) const fn is_booted(&self) -> bool {
         self.durable >= self.boot
     }

@@ -74,6 +74,13 @@ impl Node {
         self.boot
     }
 
+    /// Whether this life is durable. Until then a driver greets nobody: a handshake names the boot, and the next start
+    /// of a process that crashed before would have the same count and another nonce, as a copy of its disk has.
+    #[must_use]
+    pub const fn is_booted(&self) -> bool {
+        self.hold.is_booted()
+    }
+
     /// Of which federation.
     #[must_use]
     pub const fn federation(&self) -> FederationId {
