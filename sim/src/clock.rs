@@ -22,6 +22,8 @@ pub(crate) struct Clock {
     /// What the wall clock is off by, in milliseconds: for good, and for now.
     jumped: i64,
     skew: i64,
+    /// The virtual time that the wall clock shows while it stands still.
+    frozen: Option<u64>,
     /// The most that it was ever ahead.
     furthest: i64,
 }
@@ -29,12 +31,13 @@ pub(crate) struct Clock {
 impl Clock {
     /// A machine that booted at virtual time `at` and is `mono` nanoseconds past its own boot.
     pub(crate) const fn new(at: u64, mono: u64) -> Self {
-        Self { since: at, mono, rate: MILLION, jumped: 0, skew: 0, furthest: 0 }
+        Self { since: at, mono, rate: MILLION, jumped: 0, skew: 0, frozen: None, furthest: 0 }
     }
 
     /// What both clocks show at virtual time `at`.
     pub(crate) fn now(&self, at: u64) -> Now {
-        let wall = EPOCH_MS + (at / MS) as i64 + self.jumped + self.skew;
+        let shown = self.frozen.unwrap_or(at);
+        let wall = EPOCH_MS + (shown / MS) as i64 + self.jumped + self.skew;
         Now { mono: Instant(self.mono_at(at)), wall: WallTime(wall.max(0) as u64) }
     }
 
@@ -71,6 +74,11 @@ impl Clock {
     pub(crate) fn set_skew(&mut self, ms: i64) {
         self.skew = ms;
         self.furthest = self.furthest.max(self.jumped + self.skew);
+    }
+
+    /// The wall clock stands still at this virtual time, or goes on and is right again.
+    pub(crate) const fn set_frozen(&mut self, at: Option<u64>) {
+        self.frozen = at;
     }
 
     /// Moves the wall clock for good.
@@ -141,5 +149,16 @@ mod tests {
         clock.correct();
         assert_eq!(clock.now(5 * MS).wall.0, before.wall.0 + 1_000);
         assert_eq!(clock.furthest_ms(), 7_000);
+    }
+
+    #[test]
+    fn a_frozen_wall_clock_stands_still_alone_and_is_right_again() {
+        let mut clock = Clock::new(0, 0);
+        clock.set_frozen(Some(5 * MS));
+        let (early, late) = (clock.now(6 * MS), clock.now(9_000 * MS));
+        assert_eq!(early.wall, late.wall);
+        assert!(late.mono > early.mono);
+        clock.set_frozen(None);
+        assert_eq!(clock.now(9_000 * MS).wall.0, early.wall.0 + 8_995);
     }
 }

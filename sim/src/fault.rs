@@ -27,11 +27,38 @@ pub enum Kind {
     Partition,
     /// `nodes` speak, and the rest do not hear them; `amount` as with a partition.
     OneWay,
+    /// `amount` sides do not hear each other, and the first of `nodes` hears all of them: the places of the
+    /// others in the list say on which side they are.
+    Bridge,
+    /// Each of `nodes` hears nobody, and nobody hears it; with an `amount` it is a leader.
+    Isolate,
+    /// The links of `nodes` are clogged one after the other, in one order, and opened again in another (the
+    /// swizzle-clog of FoundationDB).
+    Swizzle,
+    /// Each connection of a link of `nodes` carries `amount` bytes a second: what is sent waits in a queue, and past
+    /// the queue's end it is lost.
+    Capacity,
     /// The links of `nodes` are cut once, and may be made again.
     Reset,
+    /// A connection breaks within a message, `rate_ppm` of them: what was sent before arrives, the message and what
+    /// is sent after it does not. The link ends with it, or, when only one plane broke, a moment later.
+    ResetMidFrame,
+    /// Of `rate_ppm` of the messages a copy arrives again on a later link of the same two nodes, up to `amount` ms
+    /// late. The process that hears it is the one to which it was sent, since a connection dies with its ends and so
+    /// do its keys; who sent it may have started again since, for the core does not ask a driver to tell boots apart.
+    Replay,
     /// The process ends; it starts again when the window ends. With an odd `amount` it ends in the middle of
     /// its next sync; from 2 on it is a leader's.
     Crash,
+    /// The process crashes again and again, soon after each start, often before its boot is durable. It lives for up
+    /// to `amount` ms each time; with an odd `amount` it is a leader's.
+    CrashLoop,
+    /// The process is stopped, as by SIGSTOP or with its machine: it takes no step, its disk and its peers go on, and
+    /// when the window ends it goes on with all that came meanwhile. With an `amount` it is a leader's.
+    Pause,
+    /// Each step of the process takes up to `amount` ms: what comes meanwhile waits its turn. With an odd `amount` it
+    /// is a leader's.
+    Slow,
     /// At a crash the batch under way is lost as a whole, or not.
     UnsyncedLoss,
     /// At a crash each 512-byte sector of the batch under way is lost, or not.
@@ -49,15 +76,21 @@ pub enum Kind {
     JumpAhead,
     /// The wall clock jumps back by `amount` ms, for good.
     JumpBack,
+    /// The wall clock stands still while the window lasts.
+    Freeze,
     /// Clients send a request twice, `rate_ppm` of them.
     ClientDuplicate,
     /// Clients stop waiting at once, `rate_ppm` of the time.
     ClientAbandon,
+    /// Clients wait `amount` ms only before they ask another node what can be asked twice: many attempts are open.
+    ClientRetry,
+    /// No client asks for `amount` ms; then all do at once, and without a pause until the window ends.
+    ClientBurst,
 }
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 32] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -66,8 +99,17 @@ impl Kind {
         Self::Clog,
         Self::Partition,
         Self::OneWay,
+        Self::Bridge,
+        Self::Isolate,
+        Self::Swizzle,
+        Self::Capacity,
         Self::Reset,
+        Self::ResetMidFrame,
+        Self::Replay,
         Self::Crash,
+        Self::CrashLoop,
+        Self::Pause,
+        Self::Slow,
         Self::UnsyncedLoss,
         Self::TornWrite,
         Self::Rot,
@@ -76,8 +118,11 @@ impl Kind {
         Self::Drift,
         Self::JumpAhead,
         Self::JumpBack,
+        Self::Freeze,
         Self::ClientDuplicate,
         Self::ClientAbandon,
+        Self::ClientRetry,
+        Self::ClientBurst,
     ];
 
     /// Its name, as in a plan file.
@@ -92,8 +137,17 @@ impl Kind {
             Self::Clog => "clog",
             Self::Partition => "partition",
             Self::OneWay => "one-way",
+            Self::Bridge => "bridge",
+            Self::Isolate => "isolate",
+            Self::Swizzle => "swizzle",
+            Self::Capacity => "capacity",
             Self::Reset => "reset",
+            Self::ResetMidFrame => "reset-mid-frame",
+            Self::Replay => "replay",
             Self::Crash => "crash",
+            Self::CrashLoop => "crash-loop",
+            Self::Pause => "pause",
+            Self::Slow => "slow",
             Self::UnsyncedLoss => "unsynced-loss",
             Self::TornWrite => "torn-write",
             Self::Rot => "rot",
@@ -102,8 +156,11 @@ impl Kind {
             Self::Drift => "drift",
             Self::JumpAhead => "jump-ahead",
             Self::JumpBack => "jump-back",
+            Self::Freeze => "freeze",
             Self::ClientDuplicate => "client-duplicate",
             Self::ClientAbandon => "client-abandon",
+            Self::ClientRetry => "client-retry",
+            Self::ClientBurst => "client-burst",
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use continuum_core::discovery::{Address, Contact, Source};
 use continuum_core::id::NodeId;
-use continuum_core::node::api::Outcome;
+use continuum_core::node::api::{Outcome, Request};
 use continuum_core::node::{Event, Message, Refusal};
 
 use crate::clock::MS;
+use crate::diagram::Lane;
 use crate::disk::Fate;
 use crate::draw::stream;
 use crate::fault::Kind;
@@ -41,6 +42,12 @@ impl World {
             Happening::Dial { from, to, life } => self.dial(from, to, life),
             Happening::LinkUp { from, to, epoch } => self.link_up(from, to, epoch),
             Happening::LinkLost { node, peer, life } => self.link_lost(node, peer, life),
+            Happening::Break { from, to, epoch } => {
+                if self.network.epoch(from, to) == Some(epoch) {
+                    self.break_link(from, to, false);
+                }
+                Ok(())
+            }
             Happening::Keepalive { from, to, epoch } => self.keepalive(from, to, epoch),
             Happening::Synced { node, life } => self.synced(node, life),
             Happening::Seal { node, life, syncs } => {
@@ -53,14 +60,7 @@ impl World {
                 }
                 self.step(node, event, tag::INFORMED, 0)
             }
-            Happening::Request { node, asker, request } => {
-                if !self.processes[node].is_up() {
-                    self.plan_in(MS, Happening::Lost { asker, tainted: false });
-                    return Ok(());
-                }
-                let id = self.processes[node].take_request(asker);
-                self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
-            }
+            Happening::Request { node, asker, request } => self.ask(node, asker, request),
             Happening::Reply { asker, by, outcome } => {
                 self.reply(asker, by, outcome);
                 Ok(())
@@ -71,7 +71,9 @@ impl World {
             }
             Happening::Timeout { attempt } => {
                 self.run_errands(|world, errands| {
-                    world.clients.timed_out(attempt, world.now, errands);
+                    if world.clients.timed_out(attempt, world.now, errands) {
+                        world.fired.count(Kind::ClientRetry);
+                    }
                 });
                 Ok(())
             }
@@ -84,16 +86,30 @@ impl World {
             Happening::Crash { node, life } => {
                 let process = &self.processes[node];
                 if process.life == life && process.is_aimed_at {
-                    self.crash(node);
+                    self.crash(node, Kind::Crash);
                 }
                 Ok(())
             }
             Happening::Start { node } => self.start(node),
+            Happening::Loop { node, fault } => self.crash_again(node, fault),
+            Happening::Turn { node, life } => self.turn(node, life),
             Happening::Operate => {
                 self.operate();
                 Ok(())
             }
         }
+    }
+
+    fn ask(&mut self, node: usize, asker: Asker, request: Request) -> Verdict {
+        if !self.processes[node].is_up() {
+            self.plan_in(MS, Happening::Lost { asker, tainted: false });
+            return Ok(());
+        }
+        if let (Some(scene), Asker::Client(_)) = (&mut self.scene, asker) {
+            scene.arrives(self.now, Lane::Clients, node);
+        }
+        let id = self.processes[node].take_request(asker);
+        self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
     }
 
     fn deliver(
@@ -106,6 +122,9 @@ impl World {
     ) -> Verdict {
         if epoch != 0 && self.network.epoch(from, to) != Some(epoch) {
             return Ok(());
+        }
+        if let Some(scene) = self.scene.as_mut().filter(|_| self.processes[to].is_up()) {
+            scene.arrives(self.now, Lane::Node(from), to);
         }
         let from_id = self.oracles.roster.replica(from).node;
         self.step(to, Event::Received { from: from_id, message }, tag::RECEIVED, print)
@@ -144,7 +163,11 @@ impl World {
         if !self.network.is_missing(me, peer) {
             return Ok(());
         }
-        if self.processes[peer].is_up() && self.network.is_open(me, peer) {
+        if self.processes[me].gate.stopped {
+            self.redial(me, peer, REDIAL_NS);
+            return Ok(());
+        }
+        if self.answers(peer) && self.network.is_open(me, peer) {
             let epoch = self.network.dial(me, peer);
             let latency = 3 * self.network.latency(me, peer);
             self.plan_in(latency, Happening::LinkUp { from: me, to: peer, epoch });
@@ -159,7 +182,7 @@ impl World {
         if !self.network.is_dialling(from, to, epoch) {
             return Ok(());
         }
-        let up = self.processes[from].is_up() && self.processes[to].is_up();
+        let up = self.answers(from) && self.answers(to);
         if !up || !self.network.is_open(from, to) {
             self.network.go_down(from, to);
             self.redial(from, to, REDIAL_NS);
@@ -211,8 +234,14 @@ impl World {
         self.step(me, Event::Unreachable { peer: peer_id }, tag::UNREACHABLE, peer as u64)
     }
 
+    /// Whether a node says anything of its own.
+    pub(crate) fn answers(&self, node: usize) -> bool {
+        self.processes[node].is_up() && !self.processes[node].gate.stopped
+    }
+
     fn keepalive(&mut self, a: usize, b: usize, epoch: u32) -> Verdict {
-        if self.network.epoch(a, b) == Some(epoch) && !self.network.is_open(a, b) {
+        let open = self.network.is_open(a, b) && self.answers(a) && self.answers(b);
+        if self.network.epoch(a, b) == Some(epoch) && !open {
             self.break_link(a, b, false);
         }
         Ok(())
@@ -254,6 +283,9 @@ impl World {
             return Ok(());
         }
         let token = self.processes[node].disk.finish();
+        if let Some(scene) = self.scene.as_mut().filter(|_| token.is_some()) {
+            scene.synced(self.now, node);
+        }
         if !self.sync(node) && token.is_some() {
             let syncs = self.processes[node].syncs;
             self.plan_in(SEAL_NS, Happening::Seal { node, life, syncs });
@@ -300,6 +332,10 @@ impl World {
         if !self.operator.lets_clients_ask() {
             return;
         }
+        if let Some(after_ns) = self.manners.quiet_ns(self.now) {
+            self.plan_in(after_ns, Happening::Wake { client });
+            return;
+        }
         self.run_errands(|world, errands| {
             let (now, manners) = (world.now, world.manners);
             let misbehaved = world.clients.wake(client, now, manners, errands);
@@ -321,6 +357,9 @@ impl World {
             self.fired.count(Kind::Rot);
         }
         let restarted = self.processes[node].life > 1;
+        if let Some(scene) = &mut self.scene {
+            scene.starts(self.now, node, restarted);
+        }
         if restarted {
             self.oracles.restarted(&self.processes[node], node)?;
             self.processes[node].adopt_shards(self.operator.shards());
@@ -328,12 +367,12 @@ impl World {
         Ok(())
     }
 
-    /// The process of a node ends, and its disk keeps what it keeps.
-    pub(crate) fn crash(&mut self, node: usize) {
+    /// The process of a node ends, by a fault of this kind, and its disk keeps what it keeps.
+    pub(crate) fn crash(&mut self, node: usize, kind: Kind) {
         if !self.processes[node].is_up() {
             return;
         }
-        self.fired.count(Kind::Crash);
+        self.fired.count(kind);
         let lasts = |kind| self.is_active(kind, node);
         let fate = match (lasts(Kind::TornWrite), lasts(Kind::UnsyncedLoss)) {
             (true, _) => Fate::Torn,
@@ -341,6 +380,9 @@ impl World {
             (false, false) => Fate::Kept,
         };
         let lost = self.processes[node].disk.crash(self.now, fate);
+        if let Some(scene) = &mut self.scene {
+            scene.crashes(self.now, node, lost);
+        }
         match fate {
             Fate::Torn if lost > 0 => self.fired.count(Kind::TornWrite),
             Fate::Lost if lost > 0 => self.fired.count(Kind::UnsyncedLoss),

@@ -17,6 +17,7 @@ use crate::client::Attempt;
 use crate::clock::{Clock, MS};
 use crate::disk::{Disk, Found};
 use crate::draw::{Draws, stream};
+use crate::gate::Gate;
 use crate::oracle::Broken;
 use crate::oracle::recovery;
 
@@ -55,6 +56,8 @@ pub(crate) struct Process {
     pub(crate) hurries: u32,
     /// Whether it ends in the middle of its next sync.
     pub(crate) is_aimed_at: bool,
+    /// What waits while it is stopped or slow.
+    pub(crate) gate: Gate,
     /// Writes handed to the disk in this life, for the sync times.
     pub(crate) syncs: u64,
 }
@@ -94,6 +97,7 @@ impl Process {
             due: u64::MAX,
             hurries: 0,
             is_aimed_at: false,
+            gate: Gate::default(),
             syncs: 0,
         }
     }
@@ -149,6 +153,7 @@ impl Process {
     pub(crate) fn stop(&mut self) {
         self.node = None;
         self.is_aimed_at = false;
+        self.gate.reset();
         self.due = u64::MAX;
         self.requests.clear();
     }

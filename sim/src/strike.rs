@@ -7,10 +7,14 @@ use continuum_core::id::GroupId;
 use continuum_core::raft::Role;
 
 use crate::clock::MS;
+use crate::draw::stream;
 use crate::fault::Kind;
 use crate::network::KEEPALIVE_NS;
 use crate::oracle::Verdict;
 use crate::world::{Happening, World};
+
+/// How long a process that crashes again and again is down each time.
+const DOWN_NS: (u64, u64) = (MS, 200 * MS);
 
 impl World {
     /// A fault begins.
@@ -18,13 +22,20 @@ impl World {
         self.active[fault] = true;
         self.aim(fault);
         self.refresh();
-        let fault = self.plan.faults[fault].clone();
+        if let Some(scene) = &mut self.scene {
+            scene.fault_begins(self.now, fault, &self.plan.faults[fault]);
+        }
+        let (number, fault) = (fault, self.plan.faults[fault].clone());
         let struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
         match fault.kind {
             Kind::Crash if fault.amount % 2 == 1 => {
                 struck.for_each(|node| self.processes[node].is_aimed_at = true);
             }
-            Kind::Crash => struck.for_each(|node| self.crash(node)),
+            Kind::Crash => struck.for_each(|node| self.crash(node, Kind::Crash)),
+            Kind::CrashLoop => {
+                struck.for_each(|node| self.plan_in(0, Happening::Loop { node, fault: number }));
+            }
+            Kind::Pause => struck.for_each(|node| self.pause(node)),
             Kind::Reset => {
                 for node in struck {
                     for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
@@ -35,7 +46,8 @@ impl World {
                     }
                 }
             }
-            Kind::Partition | Kind::OneWay => self.watch_cuts(),
+            Kind::Partition | Kind::OneWay | Kind::Bridge | Kind::Isolate => self.watch_cuts(),
+            Kind::Freeze => struck.for_each(|_| self.fired.count(Kind::Freeze)),
             Kind::JumpAhead | Kind::JumpBack => {
                 let ahead = fault.kind == Kind::JumpAhead;
                 let by = if ahead { fault.amount } else { -fault.amount };
@@ -52,7 +64,8 @@ impl World {
     /// Some faults strike whoever leads when they begin.
     fn aim(&mut self, fault: usize) {
         let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
-            (Kind::Crash, 2..) => 0,
+            (Kind::Crash, 2..) | (Kind::Pause | Kind::Isolate, 1..) => 0,
+            (Kind::CrashLoop | Kind::Slow, amount) if amount % 2 == 1 => 0,
             (Kind::Partition | Kind::OneWay, amount @ 1..) => amount as usize - 1,
             _ => return,
         };
@@ -90,17 +103,76 @@ impl World {
     pub(crate) fn end_fault(&mut self, fault: usize) -> Verdict {
         self.active[fault] = false;
         self.refresh();
+        if let Some(scene) = &mut self.scene {
+            scene.fault_ends(self.now, fault);
+        }
         let fault = self.plan.faults[fault].clone();
-        if fault.kind == Kind::Crash {
-            for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
-                self.processes[node].is_aimed_at = false;
-                // A node that has not started for the first time is not started by the end of a crash.
-                if self.processes[node].life > 0 && !self.is_active(Kind::Crash, node) {
-                    self.start(node)?;
+        for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
+            match fault.kind {
+                Kind::Crash => {
+                    self.processes[node].is_aimed_at = false;
+                    self.start_again(node)?;
                 }
+                Kind::CrashLoop => self.start_again(node)?,
+                Kind::Pause if !self.is_active(Kind::Pause, node) => {
+                    self.processes[node].gate.stopped = false;
+                    self.plan_turn(node);
+                }
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Starts a node that has lived before, unless a crash still keeps it down.
+    fn start_again(&mut self, node: usize) -> Verdict {
+        if self.processes[node].life > 0 && !self.is_active(Kind::Crash, node) {
+            return self.start(node);
+        }
+        Ok(())
+    }
+
+    /// A process that crashes again and again does so, or starts, and the other of both comes next.
+    pub(crate) fn crash_again(&mut self, node: usize, fault: usize) -> Verdict {
+        let life = self.processes[node].life;
+        if !self.active[fault] || life == 0 {
+            return Ok(());
+        }
+        let name = stream("crash.loop", node as u64);
+        let was_up = self.processes[node].is_up();
+        if was_up {
+            self.crash(node, Kind::CrashLoop);
+        } else {
+            self.start_again(node)?;
+        }
+        let after = if was_up || !self.processes[node].is_up() {
+            self.draws.between(name, life, DOWN_NS.0, DOWN_NS.1)
+        } else {
+            // Often within the time that its first sync takes: its boot is not durable then.
+            let early = self.draws.chance(name ^ 1, life, 400_000);
+            let most = if early {
+                self.plan.cluster.sync_us_max * 1_000
+            } else {
+                self.plan.faults[fault].amount.max(1).unsigned_abs() * MS
+            };
+            self.draws.below(name ^ 2, life, most)
+        };
+        self.plan_in(after, Happening::Loop { node, fault });
+        Ok(())
+    }
+
+    /// Stops a process. Its peers give up links that have been silent for long.
+    fn pause(&mut self, node: usize) {
+        if !self.processes[node].is_up() {
+            return;
+        }
+        self.processes[node].gate.stopped = true;
+        self.fired.count(Kind::Pause);
+        for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
+            if let Some(epoch) = self.network.epoch(node, peer) {
+                self.plan_in(KEEPALIVE_NS, Happening::Keepalive { from: node, to: peer, epoch });
+            }
+        }
     }
 
     /// Whether a fault of this kind strikes this node at present.
@@ -121,8 +193,18 @@ impl World {
             match fault.kind {
                 Kind::ClientDuplicate => self.manners.duplicate_ppm = fault.rate_ppm,
                 Kind::ClientAbandon => self.manners.abandon_ppm = fault.rate_ppm,
+                Kind::ClientRetry => self.manners.retry_ms = fault.amount.max(1).unsigned_abs(),
+                Kind::ClientBurst => {
+                    self.manners.bursts = true;
+                    let quiet_ms = fault.at_ms + fault.amount.unsigned_abs();
+                    self.manners.quiet_until = self.manners.quiet_until.max(quiet_ms * MS);
+                }
                 _ => {}
             }
+        }
+        self.clients.retry_ms = self.manners.retry_ms;
+        if !active.clone().any(|fault| fault.kind == Kind::Replay) {
+            self.replays.clear();
         }
         for (node, process) in self.processes.iter_mut().enumerate() {
             let of = |kind| {
@@ -138,6 +220,9 @@ impl World {
             }
             process.clock.set_skew(skew);
             process.clock.set_drift(self.now, drift);
+            process.gate.slow_ns = of(Kind::Slow).unsigned_abs() * MS;
+            let frozen = active.clone().filter(|f| f.kind == Kind::Freeze && f.strikes(node));
+            process.clock.set_frozen(frozen.map(|fault| fault.at_ms * MS).min());
             process.reckon();
         }
     }

@@ -32,6 +32,7 @@ impl Plan {
         }
         let times = match kind {
             Kind::Crash => dice.between(2, 8),
+            Kind::Pause | Kind::Isolate | Kind::Bridge => dice.between(1, 4),
             Kind::Partition | Kind::OneWay | Kind::Reset | Kind::JumpAhead | Kind::JumpBack => {
                 dice.between(1, 4)
             }
@@ -66,6 +67,13 @@ impl Plan {
         let span = |dice: &mut Dice, low, high| dice.between(low, high).min(most);
         let mut fault = Fault { kind, at_ms, for_ms: 0, nodes: Vec::new(), rate_ppm: 0, amount: 0 };
         match kind {
+            Kind::Swizzle
+            | Kind::Bridge
+            | Kind::Isolate
+            | Kind::Capacity
+            | Kind::ResetMidFrame
+            | Kind::Replay => self.draw_link_fault(&mut fault, dice),
+            Kind::CrashLoop | Kind::Pause | Kind::Slow => self.draw_process_fault(&mut fault, dice),
             Kind::Drop | Kind::Duplicate | Kind::Corrupt => {
                 fault.for_ms = span(dice, 5_000, 60_000);
                 fault.rate_ppm = dice.between(5_000, 200_000);
@@ -100,9 +108,27 @@ impl Plan {
                 fault.nodes = some_of(nodes, dice);
                 fault.amount = dice.between(5, 400) as i64;
             }
-            Kind::Skew | Kind::JumpAhead | Kind::JumpBack => {
-                fault.for_ms = span(dice, 1_000, 40_000);
-                fault.nodes = some_of(nodes, dice);
+            Kind::Skew | Kind::JumpAhead | Kind::JumpBack | Kind::Freeze | Kind::Drift => {
+                self.draw_clock_fault(&mut fault, dice);
+            }
+            Kind::ClientDuplicate | Kind::ClientAbandon | Kind::ClientRetry | Kind::ClientBurst => {
+                self.draw_client_fault(&mut fault, dice);
+            }
+        }
+        fault
+    }
+
+    /// What clocks show wrong.
+    fn draw_clock_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let most = self.heal_ms() - fault.at_ms;
+        let low = if fault.kind == Kind::Drift { 5_000 } else { 1_000 };
+        let high = if fault.kind == Kind::Drift { 60_000 } else { 40_000 };
+        fault.for_ms = dice.between(low, high).min(most);
+        fault.nodes = some_of(self.cluster.nodes, dice);
+        match fault.kind {
+            Kind::Freeze => {}
+            Kind::Drift => fault.amount = dice.between(0, 200_000) as i64 - 100_000,
+            kind => {
                 // The far ones are beyond `ahead_ms_max`: stamps have to wait.
                 let far = dice.chance(300_000);
                 let (low, high) = if far { (5_000, 120_000) } else { (10, 5_000) };
@@ -110,17 +136,84 @@ impl Plan {
                 let back = kind == Kind::Skew && dice.chance(500_000);
                 fault.amount = if back { -amount } else { amount };
             }
-            Kind::Drift => {
-                fault.for_ms = span(dice, 5_000, 60_000);
-                fault.nodes = some_of(nodes, dice);
-                fault.amount = dice.between(0, 200_000) as i64 - 100_000;
+        }
+    }
+
+    /// What clients do wrong.
+    fn draw_client_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let most = self.heal_ms() - fault.at_ms;
+        match fault.kind {
+            Kind::ClientRetry => {
+                fault.for_ms = dice.between(3_000, 20_000).min(most);
+                fault.amount = dice.between(5, 150) as i64;
             }
-            Kind::ClientDuplicate | Kind::ClientAbandon => {
-                fault.for_ms = span(dice, 10_000, 60_000);
+            Kind::ClientBurst => {
+                let quiet_ms = dice.between(1_500, 4_000);
+                fault.for_ms = dice.between(quiet_ms + 100, quiet_ms + 1_000).min(most);
+                fault.amount = quiet_ms as i64;
+            }
+            _ => {
+                fault.for_ms = dice.between(10_000, 60_000).min(most);
                 fault.rate_ppm = dice.between(10_000, 200_000);
             }
         }
-        fault
+    }
+
+    /// What breaks links.
+    fn draw_link_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let nodes = self.cluster.nodes;
+        let most = self.heal_ms() - fault.at_ms;
+        let (low, high) = match fault.kind {
+            Kind::Swizzle => (1_000, 15_000),
+            Kind::Bridge | Kind::Isolate => (300, 12_000),
+            Kind::Capacity => (2_000, 30_000),
+            _ => (10_000, 60_000),
+        };
+        fault.for_ms = dice.between(low, high).min(most);
+        match fault.kind {
+            Kind::Bridge => {
+                fault.nodes = shuffled(nodes, dice);
+                fault.amount = dice.between(2, 3) as i64;
+            }
+            Kind::Isolate => {
+                fault.nodes = some_of(nodes, dice);
+                if dice.chance(750_000) {
+                    fault.nodes.truncate(1);
+                    fault.amount = i64::from(dice.chance(600_000));
+                }
+            }
+            Kind::Capacity => {
+                fault.nodes = some_of(nodes, dice);
+                fault.amount = 1_000 << dice.below(7);
+            }
+            Kind::ResetMidFrame => fault.rate_ppm = dice.between(50, 2_000),
+            Kind::Replay => {
+                fault.rate_ppm = dice.between(10_000, 300_000);
+                fault.amount = dice.between(5, 4_000) as i64;
+            }
+            _ => fault.nodes = some_of(nodes, dice),
+        }
+    }
+
+    /// What breaks processes, or holds them up. Half of these faults strike a leader.
+    fn draw_process_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let nodes = self.cluster.nodes;
+        let most = self.heal_ms() - fault.at_ms;
+        let (low, high) = match fault.kind {
+            Kind::CrashLoop => (500, 6_000),
+            Kind::Pause => (100, 10_000),
+            _ => (1_000, 20_000),
+        };
+        fault.for_ms = dice.between(low, high).min(most);
+        fault.nodes = some_of(nodes, dice);
+        if dice.chance(700_000) {
+            fault.nodes.truncate(1);
+        }
+        fault.amount = match fault.kind {
+            Kind::CrashLoop => dice.between(2, 800),
+            Kind::Pause => dice.below(2),
+            _ => dice.between(1, 40),
+        } as i64;
     }
 }
 
@@ -132,6 +225,15 @@ fn some_of(nodes: usize, dice: &mut Dice) -> Vec<usize> {
         chosen = vec![(mask >> 32) as usize % nodes];
     }
     chosen
+}
+
+/// All nodes in a drawn order.
+fn shuffled(nodes: usize, dice: &mut Dice) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..nodes).collect();
+    for last in (1..nodes).rev() {
+        order.swap(last, dice.below(last as u64 + 1) as usize);
+    }
+    order
 }
 
 impl Cluster {
@@ -182,6 +284,7 @@ impl Workload {
             // Shards of more than one slice of a checkpoint, now and then.
             value_bytes_max: dice.between(100, 8_000) << (2 * u64::from(dice.chance(250_000))),
             operations_min: 200,
+            only: None,
         }
     }
 }

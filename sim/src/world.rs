@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use bytes::Bytes;
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
 use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
@@ -20,6 +19,7 @@ use continuum_core::wal::Write;
 
 use crate::client::{Attempt, Clients, Errand, Manners};
 use crate::clock::MS;
+use crate::diagram::Scene;
 use crate::draw::{Draws, stream};
 use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
@@ -29,8 +29,11 @@ use crate::oracle::writes::Wanted;
 use crate::oracle::{
     Broken, Cause, Oracles, Roster, Rules, Step, Verdict, bounds, choice, durability, replies,
 };
+use crate::pace::{self, Pace};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
+use crate::replay::Replays;
+use crate::run::Setting;
 use crate::trace::{Trace, fingerprint, fold};
 
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
@@ -38,6 +41,9 @@ const TICKS_MAX: u32 = 10_000;
 
 /// A tick that is due at once comes so many nanoseconds after the last step: a driver has other things to do as well.
 const STEP_NS: (u64, u64) = (20_000, 5_000_000);
+
+/// In a burst clients pause so many times shorter: a client is busy by its next operation, mostly.
+const BURST_FASTER: u64 = 50;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -48,6 +54,8 @@ pub(crate) enum Happening {
     Dial { from: usize, to: usize, life: u64 },
     /// A handshake ends well.
     LinkUp { from: usize, to: usize, epoch: u32 },
+    /// A link breaks.
+    Break { from: usize, to: usize, epoch: u32 },
     /// A node notices that its link is gone.
     LinkLost { node: usize, peer: usize, life: u64 },
     /// A link has been silent for long.
@@ -76,6 +84,10 @@ pub(crate) enum Happening {
     Crash { node: usize, life: u64 },
     /// A process starts.
     Start { node: usize },
+    /// A process that crashes again and again does, or starts.
+    Loop { node: usize, fault: usize },
+    /// What waits first for a process has its turn.
+    Turn { node: usize, life: u64 },
     /// The operator looks at the federation.
     Operate,
 }
@@ -118,8 +130,10 @@ pub(crate) struct World {
     pub(crate) draws: Draws,
     pub(crate) now: u64,
     agenda: Agenda,
+    pace: Pace,
     pub(crate) processes: Vec<Process>,
     pub(crate) network: Network,
+    pub(crate) replays: Replays,
     pub(crate) oracles: Oracles,
     pub(crate) clients: Clients,
     pub(crate) operator: Operator,
@@ -132,6 +146,8 @@ pub(crate) struct World {
     errands: Vec<Errand>,
     /// Steps that were no no-op.
     pub(crate) steps: u64,
+    /// Messages that went onto a link.
+    pub(crate) messages: u64,
     /// Who is taking a step, for what is said when it panics.
     pub(crate) stepping: usize,
     /// These steps are told in words.
@@ -140,6 +156,11 @@ pub(crate) struct World {
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
     budgets: bounds::Budgets,
+    pub(crate) setting: Setting,
+    /// The run ends here, if that is before healing.
+    pub(crate) stop_at: u64,
+    /// Notes what happens, when a picture is wanted.
+    pub(crate) scene: Option<Box<Scene>>,
 }
 
 /// One step in words.
@@ -176,8 +197,10 @@ impl World {
             draws,
             now: 0,
             agenda: Agenda::default(),
+            pace: Pace::default(),
             processes,
             network: Network::new(nodes, draws, latency),
+            replays: Replays::new(nodes),
             oracles: Oracles::new(Roster::new(replicas), rules),
             clients: Clients::new(nodes, &plan.workload, draws),
             operator: Operator::new(&plan),
@@ -188,11 +211,15 @@ impl World {
             out: Outbox::new(),
             errands: Vec::new(),
             steps: 0,
+            messages: 0,
             stepping: 0,
             tell_steps: 0..0,
             tell_within: 0..0,
             told: Vec::new(),
             budgets: bounds::Budgets::of(&config),
+            setting: Setting::default(),
+            stop_at: u64::MAX,
+            scene: None,
             plan,
         };
         world.begin();
@@ -237,26 +264,37 @@ impl World {
             self.now = until;
             return Ok(false);
         }
+        self.now = self.now.max(due.min(next));
+        self.pace.count(self.now, self.agenda.heap.len())?;
         if due <= next {
-            self.now = self.now.max(due);
             if self.processes[node].hurries > TICKS_MAX {
                 let what = format!("node {node} asks for a tick at once, again and again");
-                return Err(Broken::new("progress", what));
+                return Err(Broken::new(pace::NAME, what));
             }
             self.step(node, Event::Tick, 0, 0)?;
-        } else {
-            self.now = next;
-            if let Some(happening) = self.agenda.take() {
-                self.happen(happening)?;
-            }
+        } else if let Some(happening) = self.agenda.take() {
+            self.happen(happening)?;
         }
         Ok(true)
     }
 
-    /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
+    /// Hands one event to a node, at once or when it has its turn.
     pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
-        let tells =
+        if self.processes[me].gate.is_open() {
+            self.take_step(me, event, tag, print)
+        } else {
+            self.wait(me, event, tag, print)
+        }
+    }
+
+    /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
+    pub(crate) fn take_step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
+        let keeps =
             self.tell_steps.contains(&self.trace.events) || self.tell_within.contains(&self.now);
+        let tells = keeps || self.setting.observes;
+        if self.setting.slip_at == Some(self.trace.events) {
+            self.now += address_of(&self.processes) % MS;
+        }
         let process = &mut self.processes[me];
         let Some(node) = process.node.as_mut() else { return Ok(()) };
         let now = process.clock.now(self.now);
@@ -277,6 +315,12 @@ impl World {
         }
         if tells && let Some(told) = self.told.last_mut() {
             told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
+        }
+        if tells && !keeps {
+            self.told.pop();
+        }
+        if let (Some(scene), Some(node)) = (&mut self.scene, &self.processes[me].node) {
+            scene.stepped(self.now, me, node);
         }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
@@ -308,6 +352,9 @@ impl World {
         let sync_ns = self.sync_ns(node);
         let process = &mut self.processes[node];
         let Some(done_at) = process.disk.begin(self.now, sync_ns) else { return false };
+        if let Some(scene) = &mut self.scene {
+            scene.begins_batch(self.now, node);
+        }
         process.syncs += 1;
         let life = process.life;
         if process.is_aimed_at {
@@ -328,6 +375,9 @@ impl World {
             }
             Action::Persist { token, write } => {
                 self.trace.action(2, token.seq);
+                if let Some(scene) = &mut self.scene {
+                    scene.writes(me, &write);
+                }
                 let process = &mut self.processes[me];
                 if let (Write::Dots { shard, .. }, Some(node)) = (&write, &process.node) {
                     let held = node.replicator().held(*shard);
@@ -344,7 +394,16 @@ impl World {
                 let asker = replies::check(&mut self.processes[me], id)?;
                 self.check_reply(me, asker, &outcome)?;
                 let by = Asked { node: me, life: self.processes[me].life };
-                let latency = self.network.latency(me, me);
+                let latency = match asker {
+                    Asker::Client(attempt) => {
+                        let latency = self.clients.latency(attempt, true, self.network.latency_ns);
+                        if let Some(scene) = &mut self.scene {
+                            scene.answers(self.now, me, attempt, &outcome, self.now + latency);
+                        }
+                        latency
+                    }
+                    Asker::Operator | Asker::Probe => self.network.latency(me, me),
+                };
                 self.plan_in(latency, Happening::Reply { asker, by, outcome });
             }
             Action::Resolve { source } => {
@@ -382,39 +441,11 @@ impl World {
         durability::check_reply(&self.processes[me].disk.durable, shard, outcome)
     }
 
-    fn send(
-        &mut self,
-        me: usize,
-        to: NodeId,
-        plane: continuum_core::node::Plane,
-        mut message: Message,
-        print: u64,
-    ) {
-        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
-        let Some(epoch) = self.network.epoch(me, to) else { return };
-        let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
-        if let Some(sealed) = write_in(&mut message)
-            && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
-        {
-            self.fired.count(Kind::Corrupt);
-            let mut bytes = sealed.to_vec();
-            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
-            *sealed = bytes.into();
-        }
-        if let Some(at) = arrivals.second {
-            let message = message.clone();
-            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
-        }
-        if let Some(at) = arrivals.first {
-            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
-        }
-    }
-
     fn verify(&mut self, me: usize, address: Address) {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::process::number_at(&address)
             .filter(|number| *number < self.processes.len() && *number != me)
-            .filter(|number| self.processes[*number].is_up() && self.network.is_open(me, *number));
+            .filter(|number| self.answers(*number) && self.network.is_open(me, *number));
         let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;
@@ -442,7 +473,10 @@ impl World {
         for errand in errands.drain(..) {
             match errand {
                 Errand::Ask { attempt, node, request } => {
-                    let latency = self.network.latency(node, node);
+                    let latency = self.clients.latency(attempt, false, self.network.latency_ns);
+                    if let Some(scene) = &mut self.scene {
+                        scene.asks(self.now, attempt, node, self.now + latency);
+                    }
                     let asker = Asker::Client(attempt);
                     self.plan_in(latency, Happening::Request { node, asker, request });
                 }
@@ -450,11 +484,21 @@ impl World {
                     self.plan_in(after_ns, Happening::Timeout { attempt });
                 }
                 Errand::Wake { client, after_ns } => {
+                    let bursts = self.manners.bursts && self.manners.quiet_until <= self.now;
+                    if bursts {
+                        self.fired.count(Kind::ClientBurst);
+                    }
+                    let after_ns = if bursts { after_ns / BURST_FASTER } else { after_ns };
                     self.plan_in(after_ns, Happening::Wake { client });
                 }
             }
         }
         self.errands = errands;
+    }
+
+    /// What the last step asked for, when a law kept it from being performed.
+    pub(crate) fn unperformed(&self) -> &[Action] {
+        self.out.as_slice()
     }
 
     /// A link of the trace: the whole state of all nodes, and what costs too much for every event.
@@ -472,17 +516,6 @@ impl World {
     }
 }
 
-/// The first eventual write that a message carries.
-fn write_in(message: &mut Message) -> Option<&mut Bytes> {
-    use continuum_core::replication::Message as Replicated;
-    match message {
-        Message::Replication(
-            Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
-        ) => writes.first_mut(),
-        _ => None,
-    }
-}
-
 /// The client's write that a step was asked for.
 fn wanted<'a>(clients: &'a Clients, process: &Process, cause: &Cause) -> Option<Wanted<'a>> {
     let Asker::Client(attempt) = process.requests.get(&cause.request.as_ref()?.0)? else {
@@ -492,6 +525,11 @@ fn wanted<'a>(clients: &'a Clients, process: &Process, cause: &Cause) -> Option<
         Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
         Body::Read(_) => None,
     }
+}
+
+/// Where the memory of a list lies: what a run must never look at.
+fn address_of(list: &[Process]) -> u64 {
+    list.as_ptr() as u64 >> 3
 }
 
 /// Sixteen bytes that are drawn, but for the last.

@@ -1,0 +1,89 @@
+//! Messages of earlier links that come again on a later one.
+//!
+//! Some messages of each direction are kept while the fault lasts. A copy of one comes again only once the link that it
+//! was sent on is gone, and only to the process that it was sent to. Not here: how often (`weather`).
+
+use continuum_core::node::Message;
+
+/// Messages kept of one direction.
+const KEPT_MAX: usize = 16;
+
+/// A message that was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// On which link, and to which life of its receiver.
+    pub(crate) epoch: u32,
+    pub(crate) life: u64,
+    pub(crate) print: u64,
+    pub(crate) message: Message,
+}
+
+/// What was kept of each direction.
+#[derive(Debug)]
+pub(crate) struct Replays {
+    ways: Vec<Vec<Kept>>,
+}
+
+impl Replays {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self { ways: vec![Vec::new(); nodes * nodes] }
+    }
+
+    /// Keeps a message, in place of an older one when there are too many: which, `draw` says. A refusal is of one link
+    /// alone, and is never kept.
+    pub(crate) fn keep(&mut self, way: usize, draw: u64, kept: Kept) {
+        if matches!(kept.message, Message::Refused(_)) {
+            return;
+        }
+        let kepts = &mut self.ways[way];
+        if kepts.len() < KEPT_MAX {
+            kepts.push(kept);
+        } else {
+            kepts[(draw % KEPT_MAX as u64) as usize] = kept;
+        }
+    }
+
+    /// What may come again on the link of this epoch to this life of the receiver.
+    pub(crate) fn of(&self, way: usize, epoch: u32, life: u64) -> impl Iterator<Item = &Kept> {
+        self.ways[way].iter().filter(move |kept| kept.epoch != epoch && kept.life == life)
+    }
+
+    /// The fault is over.
+    pub(crate) fn clear(&mut self) {
+        self.ways.iter_mut().for_each(Vec::clear);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::node::Refusal;
+
+    use super::*;
+
+    fn kept(epoch: u32, life: u64, message: Message) -> Kept {
+        Kept { epoch, life, print: 0, message }
+    }
+
+    #[test]
+    fn a_message_comes_again_on_a_later_link_to_the_same_process() {
+        let mut replays = Replays::new(2);
+        replays.keep(1, 0, kept(3, 1, Message::Founded));
+        assert_eq!(replays.of(1, 3, 1).count(), 0, "its link is still up");
+        assert_eq!(replays.of(1, 5, 2).count(), 0, "its receiver is gone");
+        assert_eq!(replays.of(2, 5, 1).count(), 0, "another direction");
+        assert_eq!(replays.of(1, 5, 1).count(), 1);
+        replays.clear();
+        assert_eq!(replays.of(1, 5, 1).count(), 0);
+    }
+
+    #[test]
+    fn few_are_kept_and_no_refusal() {
+        let mut replays = Replays::new(2);
+        for draw in 0..100 {
+            replays.keep(1, draw, kept(3, 1, Message::Founded));
+            replays.keep(2, draw, kept(3, 1, Message::Refused(Refusal::Cloned)));
+        }
+        assert_eq!(replays.of(1, 5, 1).count(), KEPT_MAX);
+        assert_eq!(replays.of(2, 5, 1).count(), 0);
+    }
+}
