@@ -117,6 +117,11 @@ impl Disk {
         self.queue.len() + self.flight.as_ref().map_or(0, |flight| flight.writes.len())
     }
 
+    /// How many side files there are.
+    pub(crate) fn side_files(&self) -> usize {
+        self.files.len()
+    }
+
     /// Whether there is nothing to do.
     pub(crate) const fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.flight.is_none()

@@ -394,6 +394,7 @@ impl World {
         }
         let life = self.processes[node].life;
         self.processes[node].stop();
+        self.oracles.ended(node);
         let silently = self.draws.chance(stream("crash.silent", node as u64), life, 300_000);
         for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
             self.break_link(node, peer, silently);

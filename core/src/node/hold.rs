@@ -136,6 +136,11 @@ impl Hold {
         self.unpersisted_bytes
     }
 
+    /// Messages and replies that wait for the disk.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// Hands `action` back if all it waits for is durable, and keeps it otherwise.
     pub(super) fn withhold(&mut self, seq: u64, action: Action) -> Option<Action> {
         if self.is_durable(seq) || mutant!("node.hold.skipped") {

@@ -93,6 +93,12 @@ impl Node {
         self.requests.len()
     }
 
+    /// Messages and replies that wait for the disk.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.hold.len()
+    }
+
     /// Bytes handed to the disk and not yet durable.
     #[must_use]
     pub const fn unpersisted_bytes(&self) -> usize {
