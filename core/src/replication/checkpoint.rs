@@ -83,7 +83,8 @@ impl Capture {
         self.tail.extend(records.iter().cloned());
     }
 
-    /// Captures some more, about so many bytes. The budget grows with the tail, so that a busy shard's checkpoint ends as well.
+    /// Captures some more, about so many bytes. The budget grows with the tail, so that a busy shard's checkpoint ends
+    /// as well.
     pub(super) fn slice(&mut self, shard: &Shard, bytes: usize) -> Slice {
         let mut budget = bytes + self.tail.iter().map(Bytes::len).sum::<usize>() / 4;
         self.pass(shard, &mut budget);

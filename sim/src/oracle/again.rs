@@ -1,5 +1,5 @@
-//! No resurrection: a write that a replica has seen is not new to it again, dead or alive (Shapiro and others 2011: merge
-//! is idempotent; causal delivery without tombstones rests on it).
+//! No resurrection: a write that a replica has seen is not new to it again, dead or alive (Shapiro and others 2011:
+//! merge is idempotent; causal delivery without tombstones rests on it).
 
 use std::collections::BTreeSet;
 

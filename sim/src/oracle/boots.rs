@@ -1,5 +1,6 @@
-//! Identity: nothing leaves a process before its boot is on its disk, and a process that was overtaken by a later boot of
-//! the same store, or that has its count with another nonce, is refused (this project's design, section 3, identity).
+//! Identity: nothing leaves a process before its boot is on its disk, and a process that was overtaken by a later boot
+//! of the same store, or that has its count with another nonce, is refused (this project's design, section 3,
+//! identity).
 
 use std::collections::BTreeMap;
 

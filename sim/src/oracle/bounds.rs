@@ -1,5 +1,5 @@
-//! Bounded memory: nothing in a node grows past its stated limit (`core::limits`, `core::config`), and no message carries
-//! more than its budget, for what a message carries its receiver has to hold.
+//! Bounded memory: nothing in a node grows past its stated limit (`core::limits`, `core::config`), and no message
+//! carries more than its budget, for what a message carries its receiver has to hold.
 //!
 //! Queues are looked at with each link of the trace, since a queue that runs away stays away; messages as they leave.
 

@@ -1,5 +1,6 @@
 //! Choice: of members that are well, a node chooses the cheapest by reported load, own requests under way and failures
-//! (this project's design, section 5, coordinator; the own part is what keeps all from running to one reported minimum).
+//! (this project's design, section 5, coordinator; the own part is what keeps all from running to one reported
+//! minimum).
 //!
 //! Asked of a copy of each node's coordinator with each link of the trace: the rule binds whether or not a request
 //! happens to need it.

@@ -1,5 +1,5 @@
-//! Freshness: a linearizable read sees every write that was acknowledged before it was asked (Herlihy and Wing 1990; Raft,
-//! §8). The judgement over whole histories is in `strong`; this one shows the reply that goes wrong.
+//! Freshness: a linearizable read sees every write that was acknowledged before it was asked (Herlihy and Wing 1990;
+//! Raft, §8). The judgement over whole histories is in `strong`; this one shows the reply that goes wrong.
 //!
 //! What was acknowledged is taken from the replies of all nodes, what a key held from the committed log.
 

@@ -1,4 +1,5 @@
-//! Hearsay: contacts are told on only when this node verified them itself (this project's design, section 5, discovery).
+//! Hearsay: contacts are told on only when this node verified them itself (this project's design, section 5,
+//! discovery).
 
 use continuum_core::discovery::Contact;
 

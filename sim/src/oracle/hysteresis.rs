@@ -1,5 +1,5 @@
-//! Hysteresis: a member's health gets better by one step at a time, and turns once in a dwell unless gossip has the last
-//! word (this project's design, section 5, coordinator).
+//! Hysteresis: a member's health gets better by one step at a time, and turns once in a dwell unless gossip has the
+//! last word (this project's design, section 5, coordinator).
 
 use std::collections::BTreeMap;
 

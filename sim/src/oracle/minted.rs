@@ -1,5 +1,5 @@
-//! Minting: a write with a context supersedes what that context names and nothing else; a count only the earlier totals of
-//! its author (Bieniusa and others 2012; this project's design, section 5, replication).
+//! Minting: a write with a context supersedes what that context names and nothing else; a count only the earlier
+//! totals of its author (Bieniusa and others 2012; this project's design, section 5, replication).
 
 use continuum_core::id::Dot;
 use continuum_core::node::api::{Change, Mutation};

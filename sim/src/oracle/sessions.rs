@@ -1,5 +1,5 @@
-//! Exactly once: a session's command takes effect at its first place in the log and nowhere else, on every replica (Raft
-//! thesis, §6.3).
+//! Exactly once: a session's command takes effect at its first place in the log and nowhere else, on every replica
+//! (Raft thesis, §6.3).
 //!
 //! The model of `witness` says which place is the first; here a replica's state is asked whether it agrees, command by
 //! command, as it applies them.

@@ -1,6 +1,6 @@
-//! Stamps: those of one node strictly increase, also over a restart; each is above the stamps of what its write supersedes,
-//! and no further ahead than what the node saw, or its wall clock and the bound (hybrid logical clocks, Kulkarni and
-//! others 2014, theorems 1 and 3). A stamp beyond the bound is not taken in before its time.
+//! Stamps: those of one node strictly increase, also over a restart; each is above the stamps of what its write
+//! supersedes, and no further ahead than what the node saw, or its wall clock and the bound (hybrid logical clocks,
+//! Kulkarni and others 2014, theorems 1 and 3). A stamp beyond the bound is not taken in before its time.
 
 use continuum_core::replication::Described;
 

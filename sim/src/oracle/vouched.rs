@@ -1,5 +1,5 @@
-//! Vouching: a probe is answered by its target, or by a helper that was asked; nobody else can vouch for a member (SWIM,
-//! 3.1).
+//! Vouching: a probe is answered by its target, or by a helper that was asked; nobody else can vouch for a member
+//! (SWIM, 3.1).
 //!
 //! Who was asked is taken from the pings that left, not from what the prober remembers.
 

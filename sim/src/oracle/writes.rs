@@ -1,7 +1,7 @@
 //! All writes of the eventual namespaces, as their authors log them, and what each node logged of them.
 //!
-//! This only remembers and hands each record to the laws that concern it: `again`, `coverage`, `dots`, `minted`, `stamps`.
-//! What all writes amount to is `spec`'s business.
+//! This only remembers and hands each record to the laws that concern it: `again`, `coverage`, `dots`, `minted`,
+//! `stamps`. What all writes amount to is `spec`'s business.
 
 use std::collections::{BTreeMap, BTreeSet};
 
