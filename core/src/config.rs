@@ -183,8 +183,8 @@ pub struct NodeConfig {
     /// Milliseconds after which a waiting request is answered: a write that a leader may have logged as unknown.
     /// Default 5000.
     pub request_timeout_ms: u64,
-    /// Log bytes since the oldest needed record, past which the owners of old records are checkpointed. It bounds the
-    /// time to restart and the disk. Default 64 MiB.
+    /// Log bytes since the oldest needed record, beside twice what the node's state takes, past which the owners of old
+    /// records are checkpointed. It bounds the time to restart and the disk. Default 64 MiB.
     pub checkpoint_bytes: u64,
     /// Bytes of keys and values that this node holds at most; past it writes are refused as full. Default 4 GiB.
     pub memory_bytes_max: u64,

@@ -1,9 +1,13 @@
 //! Which log records are still needed, so that old ones can go: the disk and the time to restart stay bounded.
 //!
-//! Each owner of records needs its oldest one. When more than `checkpoint_bytes` of log lie behind the oldest of all,
-//! its owner is checkpointed: all that it needs is written again, a state as a side file. Once that is durable its
-//! older records are not needed, and the log before the oldest needed record is released. An owner whose state did not
-//! change since its last side file repeats the record that names the file, not the file.
+//! Each owner of records needs its oldest one. When too much of the log lies behind the oldest of all, its owner is
+//! checkpointed: all that it needs is written again, a state as a side file. Once that is durable its older records are
+//! not needed, and the log before the oldest needed record is released. An owner whose state did not change since its
+//! last side file repeats the record that names the file, not the file.
+//!
+//! Too much is `checkpoint_bytes` and twice what one checkpoint of all owners writes. What checkpoints write lies in the
+//! log as well: without that allowance a node that holds more than `checkpoint_bytes` would checkpoint for ever. With
+//! it, a round of checkpoints writes no more than clients wrote since the one before.
 //!
 //! Not here: files, and which of them a driver deletes.
 
@@ -49,6 +53,8 @@ struct Account {
     oldest: u64,
     at: u64,
     record: Option<Record>,
+    /// About what its checkpoint writes, in bytes.
+    live: u64,
     /// Whether a shard was written to since `record`.
     changed: bool,
     /// A checkpoint is under way.
@@ -62,6 +68,7 @@ struct Move {
     owner: Owner,
     oldest: u64,
     at: u64,
+    live: u64,
     /// A group's log is compacted up to here then.
     position: Option<Position>,
 }
@@ -82,6 +89,10 @@ pub(super) struct Checkpoints {
     bytes_max: u64,
     /// Estimated bytes of the log so far. What was durable is counted in whole blocks, as the disk has it.
     log_bytes: u64,
+    /// Estimated bytes of all writes that were issued, durable or not.
+    issued_bytes: u64,
+    /// About what a checkpoint of all owners writes, in bytes.
+    live: u64,
     accounts: BTreeMap<Owner, Account>,
     by_age: BTreeSet<(u64, Owner)>,
     moves: VecDeque<Move>,
@@ -100,6 +111,8 @@ impl Checkpoints {
         Self {
             bytes_max,
             log_bytes,
+            issued_bytes: 0,
+            live: 0,
             accounts: BTreeMap::new(),
             by_age: BTreeSet::new(),
             moves: VecDeque::new(),
@@ -113,7 +126,9 @@ impl Checkpoints {
 
     /// An owner as it was found in the log.
     pub(super) fn found(&mut self, owner: Owner, oldest: u64, at: u64, record: Option<Record>) {
-        let account = Account { oldest, at, record, changed: true, under_way: false };
+        let live = record.as_ref().map_or(0, |record| record.length);
+        let account = Account { oldest, at, record, live, changed: true, under_way: false };
+        self.live += live;
         self.accounts.insert(owner, account);
         self.by_age.insert((oldest, owner));
     }
@@ -130,7 +145,8 @@ impl Checkpoints {
     }
 
     /// Notes a write that was handed to the disk.
-    pub(super) fn issued(&mut self, keeper: Keeper, seq: u64, write: &Write) {
+    pub(super) fn issued(&mut self, keeper: Keeper, seq: u64, bytes: usize, write: &Write) {
+        self.issued_bytes += bytes as u64;
         match write {
             Write::Boot { .. } => self.restart(seq),
             Write::Contacts { .. } => self.need(Owner::Node, seq),
@@ -195,19 +211,20 @@ impl Checkpoints {
         self.need(owner, seq);
         // From now on the record that names it keeps the file.
         self.unfinished.remove(&record.snapshot);
-        let at = self.log_bytes;
+        let (at, live) = (self.log_bytes, record.length);
         let Some(account) = self.accounts.get_mut(&owner) else { return };
         account.record = Some(record);
         account.changed = false;
         if matches!(owner, Owner::Shard(_)) {
             account.under_way = true;
-            self.moves.push_back(Move { last: seq, owner, oldest: seq, at, position: None });
+            self.moves.push_back(Move { last: seq, owner, oldest: seq, at, live, position: None });
         }
     }
 
     fn forget(&mut self, owner: Owner) {
         if let Some(gone) = self.accounts.remove(&owner) {
             self.by_age.remove(&(gone.oldest, owner));
+            self.live -= gone.live;
         }
         self.moves.retain(|known| known.owner != owner);
     }
@@ -228,12 +245,17 @@ impl Checkpoints {
 
     fn is_overdue(&self, owner: Owner) -> bool {
         let at = self.accounts.get(&owner).map_or(u64::MAX, |account| account.at);
-        self.log_bytes.saturating_sub(at) > self.bytes_max
+        self.log_bytes.saturating_sub(at) > self.allowance()
+    }
+
+    /// How much of the log may lie behind a record that is needed.
+    const fn allowance(&self) -> u64 {
+        self.bytes_max.saturating_add(self.live.saturating_mul(2))
     }
 
     /// An unfinished side file whose last piece is so old that it holds the log back.
     fn stale_file(&self) -> Option<(SnapshotId, Unfinished)> {
-        let stale = |file: &Unfinished| self.log_bytes.saturating_sub(file.at) > self.bytes_max;
+        let stale = |file: &Unfinished| self.log_bytes.saturating_sub(file.at) > self.allowance();
         let found = self.unfinished.iter().find(|(_, file)| stale(file));
         found.map(|(snapshot, file)| (*snapshot, *file))
     }
@@ -253,7 +275,9 @@ impl Checkpoints {
         if let Some(account) = self.accounts.get_mut(&done.owner) {
             self.by_age.remove(&(account.oldest, done.owner));
             self.by_age.insert((done.oldest, done.owner));
+            self.live = self.live - account.live + done.live;
             (account.oldest, account.at, account.under_way) = (done.oldest, done.at, false);
+            account.live = done.live;
         }
         Some(done)
     }
@@ -269,7 +293,7 @@ impl Checkpoints {
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.log_bytes, self.last_snapshot, self.released, self.due));
+        hash.value(&(self.log_bytes, self.live, self.last_snapshot, self.released, self.due));
         self.by_age.iter().for_each(|entry| hash.value(entry));
     }
 }
@@ -330,7 +354,7 @@ impl Node {
         let first = self.hold.next();
         self.persist_own(Keeper::Node, self.boot_record());
         self.remember_contacts();
-        self.moving(Owner::Node, first, None);
+        self.moving(Owner::Node, first, 0, None);
     }
 
     /// This process's boot.
@@ -347,14 +371,14 @@ impl Node {
         }
     }
 
-    /// Everything from `first` on replaces what the owner wrote before, once the last of it is durable.
-    fn moving(&mut self, owner: Owner, first: u64, position: Option<Position>) {
+    /// Everything from `first` on, `live` bytes, replaces what the owner wrote before, once the last of it is durable.
+    fn moving(&mut self, owner: Owner, first: u64, live: u64, position: Option<Position>) {
         let at = self.checkpoints.log_bytes;
         let last = self.hold.next() - 1;
         if let Some(account) = self.checkpoints.account(owner) {
             account.under_way = true;
         }
-        self.checkpoints.moves.push_back(Move { last, owner, oldest: first, at, position });
+        self.checkpoints.moves.push_back(Move { last, owner, oldest: first, at, live, position });
     }
 
     /// The registry is checkpointed soon after each change: a node that restarts alone then knows the eventual
@@ -414,12 +438,15 @@ impl Node {
             None => self.checkpoints.account(Owner::Group(id)).and_then(|a| a.record.clone()),
         };
         let position = record.as_ref().map(|record| record.position);
+        let length = record.as_ref().map_or(0, |record| record.length);
+        let before = self.checkpoints.issued_bytes;
         if let Some(record) = record {
             self.persist_own(keeper, record.into_write(Owner::Group(id)));
         }
         self.persist_own(keeper, Write::Hard { group: id, term, vote });
         self.copy_entries(id, position.unwrap_or_default());
-        self.moving(Owner::Group(id), first, position);
+        let live = length + self.checkpoints.issued_bytes - before;
+        self.moving(Owner::Group(id), first, live, position);
     }
 
     fn write_side_file(&mut self, id: GroupId, taken: &Snapshot) -> Record {

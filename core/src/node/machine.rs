@@ -293,7 +293,7 @@ impl Node {
     pub(super) fn persist(&mut self, keeper: Keeper, counted: bool, write: Write) -> u64 {
         let bytes = hold::cost(&write);
         let token = self.hold.issue(keeper, counted, bytes);
-        self.checkpoints.issued(keeper, token.seq, &write);
+        self.checkpoints.issued(keeper, token.seq, bytes, &write);
         let is_chunk = matches!(write, Write::Chunk { .. });
         self.act(Action::Persist { token, write });
         if is_chunk {

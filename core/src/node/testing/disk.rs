@@ -24,6 +24,8 @@ pub(in crate::node) struct Disk {
     /// What becomes durable next, and the log's part of it.
     flight: Option<Flight>,
     pub(in crate::node) sync_ns: u64,
+    /// Bytes of log ever written, released or not.
+    pub(in crate::node) written: usize,
 }
 
 impl Disk {
@@ -37,6 +39,7 @@ impl Disk {
             queue: Vec::new(),
             flight: None,
             sync_ns: 1_000_000,
+            written: 0,
         }
     }
 
@@ -87,6 +90,7 @@ impl Disk {
     }
 
     fn write(&mut self, batch: &Batch) {
+        self.written += batch.bytes.len();
         let segment = self.segments.entry(batch.segment).or_default();
         if batch.opens_segment {
             segment.clear();

@@ -6,6 +6,7 @@ use crate::id::{Boot, GroupId, NodeId, Replica, StoreId, Token};
 use crate::machine::{Machine, Now, Outbox};
 use crate::node::api::{Notice, Reason, Resource, Unready};
 use crate::node::{Action, Event, Message, Node, Refusal, RestoreError};
+use crate::raft::Role;
 use crate::time::{Instant, WallTime};
 use crate::wal::Write;
 
@@ -92,6 +93,28 @@ fn the_disk_and_the_restart_stay_bounded() {
         let key = (round % 4).to_string();
         assert_eq!(value(world.ask(2, get(namespace, &key))), Some(expected), "{namespace} {key}");
     }
+}
+
+#[test]
+fn what_checkpoints_write_does_not_make_the_next_one_due() {
+    let mut world = World::with(3, 36, small());
+    found(&mut world, 3);
+    assert!(is_committed(&world.ask(0, put("locks", "k", "v"))));
+    let leads = |at: &usize| {
+        world.node(*at).raft(GroupId(1)).is_some_and(|raft| raft.role() == Role::Leader)
+    };
+    let leader = (0..3).find(leads).expect("the group has a leader");
+    // Entries that nobody else has: no state can stand for them, so each checkpoint of the group copies them.
+    world.isolate(leader);
+    for key in 0..8 {
+        world.request(leader, put("locks", &key.to_string(), &"state".repeat(90_000)));
+    }
+    world.run(1000);
+    let before = world.hosts[leader].disk.written;
+    assert!(before > 3 << 20, "more is live than may lie between two checkpoints");
+    world.run(20_000);
+    let after = world.hosts[leader].disk.written - before;
+    assert!(after < 8 << 20, "{after} bytes of log while nobody wrote");
 }
 
 #[test]
