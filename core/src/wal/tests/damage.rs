@@ -180,11 +180,14 @@ impl Plan {
         self.disk.files[file].1.truncate(bytes);
         for unit in self.units.iter_mut().filter(|unit| unit.file == file) {
             let start = unit.block * BLOCK_BYTES;
-            unit.state = match bytes {
-                bytes if bytes >= start + BLOCK_BYTES => unit.state,
-                bytes if bytes >= start + PREFIX_BYTES => State::Content,
-                bytes if bytes > start => State::Garbage,
-                _ => State::Gone,
+            unit.state = match (bytes, unit.state) {
+                (bytes, state) if bytes >= start + BLOCK_BYTES => state,
+                (bytes, _) if bytes <= start => State::Gone,
+                // Of what was zeros or garbage before, less is left, and no better.
+                (_, State::Gone) => State::Gone,
+                (_, State::Garbage) => State::Garbage,
+                (bytes, _) if bytes >= start + PREFIX_BYTES => State::Content,
+                _ => State::Garbage,
             };
         }
     }
