@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use continuum_sim::campaign::ranges;
 
 /// The seeded simulator of Continuum.
 ///
@@ -20,9 +21,14 @@ const EXAMPLES: &str = "Examples:
   sim run --seed 7                      one seed, twice
   sim swarm --seeds 0..2000             a campaign; the end is not included
   sim swarm --seeds 0..100000 --once    every seed in one process only
+  sim swarm --minutes 480 --report night.json
+  sim swarm --resume night.json         goes on after a cut
+  sim swarm --seeds 0..1000000 --index 3 --of 50 --report 3.json
+  sim report *.json                     what all machines found: faults, pairs of them, marks, broken laws
   sim swarm --mutant raft.vote.not_persisted
   sim mutants --machine raft            every planted bug of a machine, and which oracle saw it first
   sim plan --seed 7 > plan.toml; sim replay plan.toml
+  sim shrink --seed 7 --mutant raft.vote.twice --out /tmp
   sim bench                             events a second of CPU time, five nodes, all oracles";
 
 #[derive(Debug, Subcommand)]
@@ -43,19 +49,15 @@ pub(crate) enum Command {
         tell_ms: Option<Range<u64>>,
     },
     /// Run many seeds, or hunt a planted bug with them.
-    Swarm {
-        /// First seed, and the first one not run.
-        #[arg(long, value_name = "A..B", default_value = "0..500", value_parser = range)]
-        seeds: Range<u64>,
-        /// Every seed in one process only.
-        #[arg(long)]
-        once: bool,
-        /// Worker processes at a time; as many as there are cores by default.
-        #[arg(long)]
-        jobs: Option<usize>,
-        /// Hunt this planted bug instead: success is that a seed sees it.
-        #[arg(long, value_name = "NAME")]
-        mutant: Option<String>,
+    Swarm(Swarm),
+    /// Add up the reports of several machines.
+    Report {
+        /// The reports that `sim swarm --report` left.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Write the sum as a report as well.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Hunt every planted bug.
     Mutants {
@@ -73,7 +75,12 @@ pub(crate) enum Command {
         /// In one process only.
         #[arg(long)]
         once: bool,
+        /// With a planted bug.
+        #[arg(long, value_name = "NAME")]
+        mutant: Option<String>,
     },
+    /// Make a failing plan small: as a file that replays it, and as a picture.
+    Shrink(ShrinkArgs),
     /// Print the plan of a seed as TOML.
     Plan {
         /// The seed.
@@ -88,31 +95,110 @@ pub(crate) enum Command {
     },
     /// Run seeds for a campaign, and print one record a line.
     #[command(hide = true)]
-    Worker {
-        #[arg(long, value_parser = range)]
-        seeds: Option<Range<u64>>,
-        #[arg(long)]
-        plan: Option<PathBuf>,
-        #[arg(long)]
-        mutant: Option<String>,
-        #[arg(long)]
-        stop_early: bool,
-        /// Print these steps of the first run in all words instead.
-        #[arg(long, value_parser = range)]
-        tell_steps: Option<Range<u64>>,
-    },
+    Worker(Worker),
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct Swarm {
+    /// First seed, and the first one not run; 0..500, or with --minutes all from 0 on. `A..` has no end.
+    #[arg(long, value_name = "A..B", value_parser = seeds)]
+    pub(crate) seeds: Option<Range<u64>>,
+    /// Run until so many minutes have passed.
+    #[arg(long, value_name = "M")]
+    pub(crate) minutes: Option<f64>,
+    /// Run the share of this machine, from 0 on.
+    #[arg(long, requires = "of", value_name = "I")]
+    pub(crate) index: Option<u64>,
+    /// So many machines share the seeds.
+    #[arg(long, requires = "index", value_name = "N")]
+    pub(crate) of: Option<u64>,
+    /// Every seed in one process only.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Worker processes at a time; as many as there are cores by default.
+    #[arg(long)]
+    pub(crate) jobs: Option<usize>,
+    /// Keep a report in this file, for `sim report` and for --resume.
+    #[arg(long, value_name = "FILE", conflicts_with = "mutant")]
+    pub(crate) report: Option<PathBuf>,
+    /// Go on with the campaign of this report, with the same seeds and flags; --minutes are so many more.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "index", "once", "report", "mutant"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Go on with the campaign of --report where that is there already.
+    #[arg(long, requires = "report")]
+    pub(crate) or_resume: bool,
+    /// Shrink the shortest run of each law that was broken, into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) shrink: Option<PathBuf>,
+    /// Hunt this planted bug instead: success is that a seed sees it.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["minutes", "index"])]
+    pub(crate) mutant: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    #[arg(long, value_parser = range)]
+    pub(crate) seeds: Option<Range<u64>>,
+    #[arg(long)]
+    pub(crate) plan: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) mutant: Option<String>,
+    #[arg(long)]
+    pub(crate) stop_early: bool,
+    /// Tell every step in words to nobody, in one seed of so many.
+    #[arg(long)]
+    pub(crate) observe_every: Option<u64>,
+    /// Take so much memory first.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) heap_shift: usize,
+    /// Depend on where memory lies from this step on.
+    #[arg(long)]
+    pub(crate) slip_at: Option<u64>,
+    /// Print these steps of the first run in all words instead.
+    #[arg(long, value_parser = range)]
+    pub(crate) tell_steps: Option<Range<u64>>,
+}
+
+/// What to shrink, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct ShrinkArgs {
+    /// The swarm's plan of this seed.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// A plan from a file.
+    #[arg(long, conflicts_with = "seed")]
+    pub(crate) plan: Option<PathBuf>,
+    /// With a planted bug.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mutant: Option<String>,
+    /// The first failure of every planted bug, or of the one that is named.
+    #[arg(long, conflicts_with_all = ["seed", "plan"])]
+    pub(crate) mutants: bool,
+    /// Only planted bugs of this machine.
+    #[arg(long, requires = "mutants")]
+    pub(crate) machine: Option<String>,
+    /// Worker processes at a time that look for the first failure.
+    #[arg(long, requires = "mutants")]
+    pub(crate) jobs: Option<usize>,
+    /// Folder for what is made.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
+    /// Seconds of CPU time for each failure.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) seconds: u64,
 }
 
 /// Parses `A..B`.
 fn range(text: &str) -> Result<Range<u64>, String> {
-    let parse = || {
-        let (start, end) = text.split_once("..")?;
-        Some(start.trim().parse().ok()?..end.trim().parse().ok()?)
-    };
-    match parse() {
-        Some(range) if range.start < range.end => Ok(range),
-        _ => Err(format!("{text:?} is no range of seeds: write 0..2000; the end is not included")),
-    }
+    let range = ranges::parse(text).filter(|range| range.end < u64::MAX);
+    range.ok_or_else(|| {
+        format!("{text:?} is no range of seeds: write 0..2000; the end is not included")
+    })
+}
+
+/// Parses `A..B` or `A..`.
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    ranges::parse(text).map_or_else(|| range(text), Ok)
 }
 
 #[cfg(test)]
@@ -125,5 +211,7 @@ mod tests {
         for wrong in ["3", "3..3", "5..2", "a..b", "1..", ".."] {
             assert!(range(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(seeds("7.."), Ok(7..u64::MAX));
+        assert!(seeds("..7").is_err());
     }
 }

@@ -2,6 +2,11 @@
 //!
 //! A client knows only what it was told. It decides whom to ask what; the world carries requests and replies. What a
 //! reply should have been is judged by the oracles, not here.
+//!
+//! Chance is by position. The operation at a place of a client, its time, its retries and its manners are drawn from
+//! (client, place) alone; one whose time comes while the client still waits for an earlier one is missed. So an
+//! operation can be left out (`kept`), and every other is asked at its old time, of its old node, for its old key. What
+//! remains is what a client cannot know without it: contexts, revisions and the first number of a session.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +25,21 @@ use crate::plan::Workload;
 const ATTEMPTS_MAX: u32 = 6;
 /// The same while clients are impatient.
 const HASTY_MAX: u32 = 24;
+/// So many operations in a row are first asked of one node, mostly.
+const HOME_OPERATIONS: u64 = 8;
+
+const PAUSE: &str = "client.pause";
+const HOME: &str = "client.home";
+const CHOICE: &str = "client.choice";
+const NODE: &str = "client.node";
+const LATENCY: &str = "client.latency";
+const MANNERS: &str = "client.manners";
+const SESSION: &str = "client.session";
+
+/// The name of a stream of one operation.
+const fn of(label: &str, client: usize, place: u64) -> u64 {
+    stream(label, (client as u64) << 32 | place)
+}
 
 /// What the world does for a client.
 #[derive(Debug)]
@@ -36,6 +56,9 @@ pub(crate) enum Errand {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Attempt {
     pub(crate) client: usize,
+    /// Its place among the client's operations.
+    pub(crate) place: u64,
+    /// Its number in the history.
     pub(crate) operation: usize,
     pub(crate) number: u32,
 }
@@ -43,6 +66,7 @@ pub(crate) struct Attempt {
 /// What the client waits for.
 #[derive(Debug)]
 struct Current {
+    place: u64,
     operation: usize,
     request: Request,
     attempts: u32,
@@ -55,12 +79,15 @@ struct Current {
 /// One client.
 #[derive(Debug)]
 struct Client {
-    dice: Dice,
-    home: usize,
+    number: usize,
+    /// The place of its next operation.
+    next: u64,
     sessions: u64,
-    seq: u64,
+    /// Whether the session of this count was begun.
+    began: bool,
+    /// Whether more than its first write was asked for.
+    went_on: bool,
     current: Option<Current>,
-    written: u64,
     /// What was last read or written of a key.
     contexts: BTreeMap<(Space, Bytes), (u64, Context)>,
     registers: BTreeMap<Bytes, Register>,
@@ -96,6 +123,7 @@ pub(crate) struct Misbehaved {
 #[derive(Debug)]
 pub(crate) struct Clients {
     nodes: usize,
+    draws: Draws,
     workload: Workload,
     clients: Vec<Client>,
     /// As in the manners: it concerns what is under way as well.
@@ -106,17 +134,18 @@ pub(crate) struct Clients {
 impl Clients {
     pub(crate) fn new(nodes: usize, workload: &Workload, draws: Draws) -> Self {
         let client = |number: usize| Client {
-            dice: draws.dice(stream("client", number as u64)),
-            home: number % nodes,
+            number,
+            next: 0,
             sessions: 0,
-            seq: 0,
+            began: false,
+            went_on: false,
             current: None,
-            written: 0,
             contexts: BTreeMap::new(),
             registers: BTreeMap::new(),
         };
         Self {
             nodes,
+            draws,
             workload: workload.clone(),
             clients: (0..workload.clients).map(client).collect(),
             retry_ms: 0,
@@ -129,7 +158,13 @@ impl Clients {
         self.clients.len()
     }
 
-    /// A client begins its next operation.
+    /// How long a request of a client is under way, or a reply to it.
+    pub(crate) fn latency(&self, attempt: Attempt, is_reply: bool, (low, high): (u64, u64)) -> u64 {
+        let k = u64::from(attempt.number) << 1 | u64::from(is_reply);
+        self.draws.between(of(LATENCY, attempt.client, attempt.place), k, low, high)
+    }
+
+    /// The time of a client's next operation has come.
     pub(crate) fn wake(
         &mut self,
         number: usize,
@@ -138,13 +173,43 @@ impl Clients {
         errands: &mut Vec<Errand>,
     ) -> Misbehaved {
         let client = &mut self.clients[number];
-        if client.current.is_some() {
+        let place = client.next;
+        client.next += 1;
+        let pause = stream(PAUSE, number as u64);
+        let (low, high) = (self.workload.think_ms_min, self.workload.think_ms_max);
+        let after_ns = self.draws.between(pause, place, low * 1000, high * 1000) * 1000;
+        errands.push(Errand::Wake { client: number, after_ns });
+        let kept = self.workload.only.as_ref().is_none_or(|only| only.holds(number, place));
+        if client.current.is_some() || !kept {
             return Misbehaved::default();
         }
-        let (space, body, session) = client.choose(number, &self.workload);
+        let operation = self.call(number, place, now);
+        let mut misbehaved = Misbehaved::default();
+        self.attempt(number, errands);
+        let name = of(MANNERS, number, place);
+        let has_session = self.history.operations[operation].session.is_some();
+        if has_session && self.draws.chance(name, 0, manners.duplicate_ppm) {
+            misbehaved.duplicated = true;
+            self.attempt(number, errands);
+        }
+        if self.draws.chance(name, 1, manners.abandon_ppm) {
+            misbehaved.abandoned = true;
+            self.give_up(number, now);
+        }
+        misbehaved
+    }
+
+    /// A client begins the operation at a place. Returns its number in the history.
+    fn call(&mut self, number: usize, place: u64, now: u64) -> usize {
+        let client = &mut self.clients[number];
+        let mut dice = self.draws.dice(of(CHOICE, number, place));
+        let mut choice = Choice { client, place, load: &self.workload, dice: &mut dice };
+        let (space, body, session) = choice.choose();
         let seen_at = client.seen_at(space, &body);
         let request = request_of(space, &body, session);
         let operation = self.history.call(Operation {
+            client: number,
+            place,
             space,
             body,
             session,
@@ -154,19 +219,9 @@ impl Clients {
             ended: Ended::Open,
             answered: None,
         });
-        client.current = Some(Current { operation, request, attempts: 0, open: 0, tainted: false });
-        let mut misbehaved = Misbehaved::default();
-        self.attempt(number, errands);
-        let client = &mut self.clients[number];
-        if session.is_some() && client.dice.chance(manners.duplicate_ppm) {
-            misbehaved.duplicated = true;
-            self.attempt(number, errands);
-        }
-        if self.clients[number].dice.chance(manners.abandon_ppm) {
-            misbehaved.abandoned = true;
-            self.give_up(number, now, errands);
-        }
-        misbehaved
+        client.current =
+            Some(Current { place, operation, request, attempts: 0, open: 0, tainted: false });
+        operation
     }
 
     /// An answer arrived.
@@ -192,14 +247,11 @@ impl Clients {
                 client.learn(now, operation.space, &operation.body, &outcome);
                 client.current = None;
                 self.history.end(attempt.operation, now, Ended::Told(outcome), Some(by));
-                self.rest(attempt.client, errands);
             }
             Outcome::Rejected(Reason::SessionExpired) => {
                 // No retry mends that.
-                self.give_up(attempt.client, now, errands);
-                let client = &mut self.clients[attempt.client];
-                client.sessions += 1;
-                client.seq = 0;
+                self.give_up(attempt.client, now);
+                self.clients[attempt.client].begin_session();
             }
             Outcome::Rejected(_) => self.retry(attempt.client, now, errands),
             Outcome::Unknown { .. } => {
@@ -245,10 +297,9 @@ impl Clients {
 
     /// Every client gives up what it waits for.
     pub(crate) fn give_up_all(&mut self, now: u64) {
-        let mut errands = Vec::new();
         for number in 0..self.clients.len() {
             if self.clients[number].current.is_some() {
-                self.give_up(number, now, &mut errands);
+                self.give_up(number, now);
             }
         }
     }
@@ -262,10 +313,9 @@ impl Clients {
         let may_repeat = session.is_some() || is_read || !current.tainted;
         let most = if self.retry_ms > 0 { HASTY_MAX } else { ATTEMPTS_MAX };
         if may_repeat && current.attempts < most {
-            client.home = client.dice.below(self.nodes as u64) as usize;
             self.attempt(number, errands);
         } else {
-            self.give_up(number, now, errands);
+            self.give_up(number, now);
         }
     }
 
@@ -274,11 +324,17 @@ impl Clients {
         let Some(current) = client.current.as_mut() else { return };
         current.attempts += 1;
         current.open += 1;
-        let attempt =
-            Attempt { client: number, operation: current.operation, number: current.attempts };
-        let away = current.attempts > 1 || client.dice.chance(200_000);
-        let node = if away { client.dice.below(self.nodes as u64) as usize } else { client.home };
-        errands.push(Errand::Ask { attempt, node, request: current.request.clone() });
+        let Current { place, operation, attempts, .. } = *current;
+        let attempt = Attempt { client: number, place, operation, number: attempts };
+        let (nodes, name) = (self.nodes as u64, of(NODE, number, place));
+        let away = attempts > 1 || self.draws.chance(name, 0, 200_000);
+        let node = if away {
+            self.draws.below(name, u64::from(attempts), nodes)
+        } else {
+            self.draws.below(stream(HOME, number as u64), place / HOME_OPERATIONS, nodes)
+        };
+        let request = current.request.clone();
+        errands.push(Errand::Ask { attempt, node: node as usize, request });
         // What must not be asked twice is waited for as ever.
         let is_read = matches!(current.request, Request::Read { .. });
         let repeats = is_read || self.history.operations[current.operation].session.is_some();
@@ -287,22 +343,20 @@ impl Clients {
         errands.push(Errand::Timeout { attempt, after_ns: after_ms * MS });
     }
 
-    fn give_up(&mut self, number: usize, now: u64, errands: &mut Vec<Errand>) {
+    fn give_up(&mut self, number: usize, now: u64) {
         let client = &mut self.clients[number];
         let Some(current) = client.current.take() else { return };
         let unknown = current.tainted || current.open > 0;
         let ended = if unknown { Ended::Unknown } else { Ended::Nothing };
         if self.history.operations[current.operation].session.is_some() {
-            client.go_on();
+            // The next number says that the last answer arrived, which it did not: both ways must be safe. But a
+            // session opens with its number 0, which may not have happened.
+            let anew = self.draws.chance(of(SESSION, number, current.place), 0, 500_000);
+            if !client.went_on || anew {
+                client.begin_session();
+            }
         }
         self.history.end(current.operation, now, ended, None);
-        self.rest(number, errands);
-    }
-
-    fn rest(&mut self, number: usize, errands: &mut Vec<Errand>) {
-        let (low, high) = (self.workload.think_ms_min, self.workload.think_ms_max);
-        let after_ns = self.clients[number].dice.between(low * 1000, high * 1000) * 1000;
-        errands.push(Errand::Wake { client: number, after_ns });
     }
 }
 
@@ -317,33 +371,17 @@ fn request_of(space: Space, body: &Body, session: Option<Session>) -> Request {
 }
 
 impl Client {
-    fn choose(&mut self, number: usize, load: &Workload) -> (Space, Body, Option<Session>) {
-        if self.dice.chance(load.strong_ppm) {
-            let body = self.choose_strong(number, load);
-            // What writes no value of its own is known again in the log by its session alone.
-            let (writes, bare) = match &body {
-                Body::Read(_) => (false, false),
-                Body::Write { mutations, .. } => (true, writes_no_value(&mutations[0])),
-            };
-            let wished = self.dice.chance(load.session_ppm);
-            let session = (writes && (wished || bare)).then(|| {
-                self.seq += 1;
-                Session { id: session_id(number, self.sessions), seq: self.seq - 1 }
-            });
-            return (Space::Strong, body, session);
-        }
-        let space = *self.dice.pick(&[Space::Siblings, Space::Siblings, Space::Discard]);
-        (space, self.choose_eventual(number, space, load), None)
+    /// The next write of a session opens a new one.
+    const fn begin_session(&mut self) {
+        self.sessions += 1;
+        (self.began, self.went_on) = (false, false);
     }
 
-    /// A write of the session ended without an answer that counts.
-    const fn go_on(&mut self) {
-        // The next number says that the last answer arrived, which it did not: both ways must be safe. But a session
-        // opens with its number 0, which may not have happened.
-        if self.seq == 1 || self.dice.chance(500_000) {
-            self.sessions += 1;
-            self.seq = 0;
-        }
+    /// The session of a write at a place: it opens with number 0, and then its numbers are those of the places.
+    fn session(&mut self, place: u64) -> Session {
+        let id = session_id(self.number, self.sessions);
+        self.went_on = self.began;
+        Session { id, seq: if std::mem::replace(&mut self.began, true) { place + 1 } else { 0 } }
     }
 
     /// When this client learnt the context that a write carries.
@@ -352,38 +390,91 @@ impl Client {
         self.contexts.get(&(space, mutations[0].key.clone())).map_or(0, |(at, _)| *at)
     }
 
-    fn key(&mut self, kind: &str, keys: u64, load: &Workload) -> Bytes {
-        let hot = self.dice.chance(load.hot_ppm);
+    /// Remembers what a later write carries.
+    fn learn(&mut self, now: u64, space: Space, body: &Body, outcome: &Outcome) {
+        match (body, outcome) {
+            (Body::Write { mutations, .. }, Outcome::Committed { receipt, .. }) => {
+                let key = mutations[0].key.clone();
+                if let Some(context) = &receipt.context {
+                    self.contexts.insert((space, key), (now, context.clone()));
+                } else {
+                    self.registers.remove(&key);
+                }
+            }
+            (Body::Read(Query::Get { key, .. }), Outcome::Value(Value::Register(register))) => {
+                if space == Space::Strong {
+                    self.registers.insert(key.clone(), register.clone());
+                } else {
+                    let seen = (now, register.context.clone());
+                    self.contexts.insert((space, key.clone()), seen);
+                }
+            }
+            (
+                Body::Read(Query::Members { key, .. }),
+                Outcome::Value(Value::Set { context, .. }),
+            ) => {
+                self.contexts.insert((space, key.clone()), (now, context.clone()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What a client asks at a place.
+struct Choice<'a> {
+    client: &'a mut Client,
+    place: u64,
+    load: &'a Workload,
+    dice: &'a mut Dice,
+}
+
+impl Choice<'_> {
+    fn choose(&mut self) -> (Space, Body, Option<Session>) {
+        if self.dice.chance(self.load.strong_ppm) {
+            let body = self.choose_strong();
+            // What writes no value of its own is known again in the log by its session alone.
+            let (writes, bare) = match &body {
+                Body::Read(_) => (false, false),
+                Body::Write { mutations, .. } => (true, writes_no_value(&mutations[0])),
+            };
+            let wished = self.dice.chance(self.load.session_ppm);
+            let session = (writes && (wished || bare)).then(|| self.client.session(self.place));
+            return (Space::Strong, body, session);
+        }
+        let space = *self.dice.pick(&[Space::Siblings, Space::Siblings, Space::Discard]);
+        (space, self.choose_eventual(space), None)
+    }
+
+    fn key(&mut self, kind: &str, keys: u64) -> Bytes {
+        let hot = self.dice.chance(self.load.hot_ppm);
         let key = self.dice.below(if hot { keys.min(4) } else { keys });
         Bytes::from(format!("{kind}{key:02}"))
     }
 
-    /// A value that nobody else writes, sometimes long.
-    fn value(&mut self, number: usize, load: &Workload) -> Bytes {
-        self.written += 1;
-        let mut value = format!("{number}.{}", self.written).into_bytes();
-        if self.dice.chance(load.large_ppm) {
-            let length = self.dice.below(load.value_bytes_max) as usize;
+    /// A value that nobody else writes, sometimes long. `which` of the operation's values it is.
+    fn value(&mut self, which: &str) -> Bytes {
+        let mut value = format!("{}.{}{which}", self.client.number, self.place).into_bytes();
+        if self.dice.chance(self.load.large_ppm) {
+            let length = self.dice.below(self.load.value_bytes_max) as usize;
             value.resize(value.len().max(length), b'.');
         }
         value.into()
     }
 
-    fn choose_strong(&mut self, number: usize, load: &Workload) -> Body {
-        let key = self.key("k", load.strong_keys, load);
-        if self.dice.chance(load.read_ppm) {
+    fn choose_strong(&mut self) -> Body {
+        let key = self.key("k", self.load.strong_keys);
+        if self.dice.chance(self.load.read_ppm) {
             return Body::Read(Query::Get { key, field: Bytes::new() });
         }
-        let value = self.value(number, load);
+        let value = self.value("");
         let change = match self.dice.below(100) {
             0..50 => Change::Put(value),
             50..85 => {
-                let seen = self.registers.get(&key).cloned().unwrap_or_default();
+                let seen = self.client.registers.get(&key).cloned().unwrap_or_default();
+                let by_revision = self.dice.chance(500_000);
                 let expected = match (seen.value, seen.revision) {
                     (None, _) => Expected::Absent,
-                    (Some(_), Some(revision)) if self.dice.chance(500_000) => {
-                        Expected::Revision(revision.0)
-                    }
+                    (Some(_), Some(revision)) if by_revision => Expected::Revision(revision.0),
                     (Some(value), _) => Expected::Value(value),
                 };
                 let value = (!self.dice.chance(100_000)).then_some(value);
@@ -394,23 +485,24 @@ impl Client {
         let mut mutations = vec![mutation(key.clone(), change, None)];
         if self.dice.chance(100_000) {
             // Two keys in one command: both happen, or none.
-            let second = self.key("k", load.strong_keys, load);
+            let second = self.key("k", self.load.strong_keys);
             if second != key && matches!(mutations[0].edits[0].change, Change::Put(_)) {
-                let value = self.value(number, load);
+                let value = self.value("b");
                 mutations.push(mutation(second, Change::Put(value), None));
             }
         }
         Body::Write { mutations, level: Level::Durable }
     }
 
-    fn choose_eventual(&mut self, number: usize, space: Space, load: &Workload) -> Body {
+    fn choose_eventual(&mut self, space: Space) -> Body {
         let kind = *self.dice.pick(&["r", "r", "s", "s", "c", "o"]);
-        let key = self.key(kind, load.eventual_keys, load);
-        if self.dice.chance(load.read_ppm) {
+        let key = self.key(kind, self.load.eventual_keys);
+        if self.dice.chance(self.load.read_ppm) {
             return Body::Read(self.query(kind, key));
         }
-        let value = self.value(number, load);
-        let known = self.contexts.get(&(space, key.clone())).map(|(_, context)| context.clone());
+        let value = self.value("");
+        let seen = self.client.contexts.get(&(space, key.clone()));
+        let known = seen.map(|(_, context)| context.clone());
         let (field, change, context) = match kind {
             "r" if self.dice.chance(120_000) => (Bytes::new(), Change::Delete, known),
             "r" => (Bytes::new(), Change::Put(value), self.put_context(&key, known)),
@@ -468,35 +560,6 @@ impl Client {
             _ => Query::Record { key },
         }
     }
-
-    /// Remembers what a later write carries.
-    fn learn(&mut self, now: u64, space: Space, body: &Body, outcome: &Outcome) {
-        match (body, outcome) {
-            (Body::Write { mutations, .. }, Outcome::Committed { receipt, .. }) => {
-                let key = mutations[0].key.clone();
-                if let Some(context) = &receipt.context {
-                    self.contexts.insert((space, key), (now, context.clone()));
-                } else {
-                    self.registers.remove(&key);
-                }
-            }
-            (Body::Read(Query::Get { key, .. }), Outcome::Value(Value::Register(register))) => {
-                if space == Space::Strong {
-                    self.registers.insert(key.clone(), register.clone());
-                } else {
-                    let seen = (now, register.context.clone());
-                    self.contexts.insert((space, key.clone()), seen);
-                }
-            }
-            (
-                Body::Read(Query::Members { key, .. }),
-                Outcome::Value(Value::Set { context, .. }),
-            ) => {
-                self.contexts.insert((space, key.clone()), (now, context.clone()));
-            }
-            _ => {}
-        }
-    }
 }
 
 fn writes_no_value(mutation: &Mutation) -> bool {
@@ -510,4 +573,101 @@ fn mutation(key: Bytes, change: Change, context: Option<Context>) -> Mutation {
 /// Whether writers of this register always say what they overwrite.
 pub(crate) fn is_strict(key: &[u8]) -> bool {
     key.first() == Some(&b'r') && key.last().is_some_and(|digit| digit % 2 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::id::Index;
+    use continuum_core::node::api::Receipt;
+
+    use super::*;
+    use crate::kept::Kept;
+    use crate::plan::Plan;
+
+    const OPERATIONS: u64 = 200;
+
+    /// What one client asks, each with its time and node, when all it asks is answered within a millisecond; but for
+    /// every seventh, which is lost twice.
+    fn asked(only: Option<Kept>) -> BTreeMap<u64, (u64, Vec<usize>, Request)> {
+        let workload = Workload { only, ..Plan::from_seed(3).workload };
+        let mut clients = Clients::new(5, &workload, Draws::new(3));
+        let (mut asked, mut errands, mut now) = (BTreeMap::new(), Vec::new(), 0);
+        for place in 0..OPERATIONS {
+            clients.wake(0, now, Manners::default(), &mut errands);
+            let mut nodes = Vec::new();
+            let mut pause = 0;
+            while let Some(errand) = errands.pop() {
+                match errand {
+                    Errand::Wake { after_ns, .. } => pause = after_ns,
+                    Errand::Timeout { .. } => {}
+                    Errand::Ask { attempt, node, request } => {
+                        nodes.push(node);
+                        if place % 7 == 0 && nodes.len() < 3 {
+                            clients.failed(attempt, now, false, &mut errands);
+                            continue;
+                        }
+                        let receipt = Receipt { revision: Some(Index(place)), context: None };
+                        let outcome = Outcome::Committed { level: Level::Durable, receipt };
+                        let by = Asked { node, life: 1 };
+                        asked.insert(place, (now, std::mem::take(&mut nodes), request));
+                        clients.told(attempt, now + MS, by, outcome, &mut errands);
+                    }
+                }
+            }
+            now += pause;
+        }
+        asked
+    }
+
+    #[test]
+    fn leaving_an_operation_out_changes_no_other() {
+        let all = asked(None);
+        assert_eq!(all.len() as u64, OPERATIONS);
+        let sessions = all.values().filter(|(_, _, request)| {
+            matches!(request, Request::Write { session: Some(session), .. } if session.seq > 0)
+        });
+        assert!(sessions.count() > 10, "the workload has sessions");
+        for left_out in [0, 1, 7, 50, 99] {
+            let only = (0..OPERATIONS).filter(|place| *place != left_out);
+            let rest = asked(Some(only.map(|place| (0, place)).collect()));
+            assert_eq!(rest.len() as u64, OPERATIONS - 1);
+            for (place, (at, nodes, request)) in &rest {
+                let (old_at, old_nodes, old) = &all[place];
+                assert_eq!((at, nodes), (old_at, old_nodes), "operation {place}");
+                let opens =
+                    matches!(request, Request::Write { session: Some(s), .. } if s.seq == 0);
+                // The first write of a session that is left opens it.
+                let (old, new) = if opens {
+                    (strip(old), strip(request))
+                } else {
+                    (old.clone(), request.clone())
+                };
+                assert_eq!(old, new, "operation {place} without {left_out}");
+            }
+        }
+        assert_eq!(asked(Some(Kept::default())).len(), 0);
+    }
+
+    fn strip(request: &Request) -> Request {
+        let mut request = request.clone();
+        if let Request::Write { session, .. } = &mut request {
+            *session = None;
+        }
+        request
+    }
+
+    #[test]
+    fn who_still_waits_misses_what_is_next() {
+        let workload = Workload { clients: 1, ..Plan::from_seed(3).workload };
+        let mut clients = Clients::new(3, &workload, Draws::new(3));
+        let mut errands = Vec::new();
+        clients.wake(0, 0, Manners::default(), &mut errands);
+        clients.wake(0, 9, Manners::default(), &mut errands);
+        assert_eq!(clients.history.operations.len(), 1);
+        let wakes = errands.iter().filter(|errand| matches!(errand, Errand::Wake { .. }));
+        assert_eq!(wakes.count(), 2, "the time of a missed operation passes all the same");
+        clients.give_up_all(10);
+        clients.wake(0, 11, Manners::default(), &mut errands);
+        assert_eq!(clients.history.operations[1].place, 2);
+    }
 }

@@ -2,10 +2,11 @@
 
 use continuum_core::discovery::{Address, Contact, Source};
 use continuum_core::id::NodeId;
-use continuum_core::node::api::Outcome;
+use continuum_core::node::api::{Outcome, Request};
 use continuum_core::node::{Event, Message, Node, Refusal};
 
 use crate::clock::MS;
+use crate::diagram::Lane;
 use crate::disk::Fate;
 use crate::draw::stream;
 use crate::fault::Kind;
@@ -59,14 +60,7 @@ impl World {
                 }
                 self.step(node, event, tag::INFORMED, 0)
             }
-            Happening::Request { node, asker, request } => {
-                if !self.processes[node].is_up() {
-                    self.plan_in(MS, Happening::Lost { asker, tainted: false });
-                    return Ok(());
-                }
-                let id = self.processes[node].take_request(asker);
-                self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
-            }
+            Happening::Request { node, asker, request } => self.ask(node, asker, request),
             Happening::Reply { asker, by, outcome } => {
                 self.reply(asker, by, outcome);
                 Ok(())
@@ -106,6 +100,18 @@ impl World {
         }
     }
 
+    fn ask(&mut self, node: usize, asker: Asker, request: Request) -> Verdict {
+        if !self.processes[node].is_up() {
+            self.plan_in(MS, Happening::Lost { asker, tainted: false });
+            return Ok(());
+        }
+        if let (Some(scene), Asker::Client(_)) = (&mut self.scene, asker) {
+            scene.arrives(self.now, Lane::Clients, node);
+        }
+        let id = self.processes[node].take_request(asker);
+        self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
+    }
+
     fn deliver(
         &mut self,
         from: usize,
@@ -116,6 +122,9 @@ impl World {
     ) -> Verdict {
         if epoch != 0 && self.network.epoch(from, to) != Some(epoch) {
             return Ok(());
+        }
+        if let Some(scene) = self.scene.as_mut().filter(|_| self.processes[to].is_up()) {
+            scene.arrives(self.now, Lane::Node(from), to);
         }
         let from_id = self.oracles.roster.replica(from).node;
         self.step(to, Event::Received { from: from_id, message }, tag::RECEIVED, print)
@@ -275,6 +284,9 @@ impl World {
             return Ok(());
         }
         let token = self.processes[node].disk.finish();
+        if let Some(scene) = self.scene.as_mut().filter(|_| token.is_some()) {
+            scene.synced(self.now, node);
+        }
         if !self.sync(node) && token.is_some() {
             let syncs = self.processes[node].syncs;
             self.plan_in(SEAL_NS, Happening::Seal { node, life, syncs });
@@ -346,6 +358,9 @@ impl World {
             self.fired.count(Kind::Rot);
         }
         let restarted = self.processes[node].life > 1;
+        if let Some(scene) = &mut self.scene {
+            scene.starts(self.now, node, restarted);
+        }
         if restarted {
             self.oracles.restarted(&self.processes[node], node)?;
             self.processes[node].adopt_shards(self.operator.shards());
@@ -366,6 +381,9 @@ impl World {
             (false, false) => Fate::Kept,
         };
         let lost = self.processes[node].disk.crash(self.now, fate);
+        if let Some(scene) = &mut self.scene {
+            scene.crashes(self.now, node, lost);
+        }
         match fate {
             Fate::Torn if lost > 0 => self.fired.count(Kind::TornWrite),
             Fate::Lost if lost > 0 => self.fired.count(Kind::UnsyncedLoss),

@@ -60,6 +60,10 @@ pub(crate) struct Asked {
 /// One operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
+    /// Who asked.
+    pub(crate) client: usize,
+    /// Its place among the operations of that client.
+    pub(crate) place: u64,
     pub(crate) space: Space,
     pub(crate) body: Body,
     pub(crate) session: Option<Session>,

@@ -6,17 +6,18 @@
 //!
 //! | module | what it answers |
 //! |---|---|
-//! | [`plan`], [`fault`] | what a run is made of |
+//! | [`plan`], [`fault`], [`kept`] | what a run is made of |
 //! | `swarm` | how a seed becomes a plan |
 //! | `draw` | chance by position |
-//! | `world`, `happen`, `strike` | the loop, what happens in it, how faults begin and end |
+//! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, what is too much |
 //! | `network`, `weather`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
-//! | `post`, `replay`, `gate` | what becomes of one message, of old messages, and of events whose node is stopped or slow |
+//! | `post`, `replay`, `gate` | what becomes of a message, of old messages, of events whose node is stopped or slow |
 //! | `client`, `history`, `operator` | who asks what, and what they were told |
 //! | `oracle` | what must hold |
 //! | `durable` | what writes amount to |
 //! | `trace`, [`report`] | what is remembered of a run, and how it is told |
 //! | [`run`], [`campaign`], [`mutant`] | one run, many runs, runs with planted bugs |
+//! | [`shrink`] | of a plan that fails, a small one |
 //!
 //! # What is deliberately absent
 //!
@@ -34,6 +35,7 @@ mod history;
 mod network;
 mod operator;
 mod oracle;
+mod pace;
 mod post;
 mod process;
 mod replay;
@@ -44,10 +46,13 @@ mod weather;
 mod world;
 
 pub mod campaign;
+pub mod diagram;
 pub mod fault;
+pub mod kept;
 pub mod mutant;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod shrink;
 
 pub use oracle::liveness::Liveness;

@@ -5,9 +5,13 @@
 use continuum_core::mark::instrument::MUTANTS;
 
 use crate::campaign::Campaign;
+use crate::campaign::ranges::stretches;
 
 /// Seeds within which a planted bug has to be seen.
 pub const SEEDS_MAX: u64 = 500;
+
+/// Seeds that one worker takes.
+const STRETCH: u64 = 4;
 
 /// Planted bugs that no honest world shows, and the tests whose laws see them: they take a peer that answers what it
 /// was not asked, a contact that nobody verified, or many requests of one node that has no group.
@@ -60,7 +64,7 @@ pub fn hunt(
         ..campaign.clone()
     };
     let mut first: Option<Kill> = None;
-    campaign.run(0..SEEDS_MAX, |record| {
+    campaign.run(stretches(std::iter::once(0..SEEDS_MAX), STRETCH), |record| {
         progress(1);
         let Some(violation) = record.violation else { return };
         if first.as_ref().is_none_or(|kill| record.seed < kill.seed) {

@@ -86,7 +86,8 @@ pub(crate) struct Arrivals {
 pub(crate) struct Network {
     nodes: usize,
     draws: Draws,
-    latency_ns: (u64, u64),
+    /// How long one message takes while nothing goes wrong, at least and at most.
+    pub(crate) latency_ns: (u64, u64),
     ways: Vec<Way>,
     pairs: Vec<Pair>,
 }

@@ -21,6 +21,8 @@ use crate::world::{Happening, World};
 
 /// How often the operator looks.
 const LOOK_NS: u64 = 100 * MS;
+/// Clients are let in when so many eighths of the calm before the faults have passed, or once the setup is done.
+const OPEN_EIGHTHS: u64 = 5;
 /// The setup has to be done within so many milliseconds.
 const SETUP_MS: u64 = 30_000;
 
@@ -203,8 +205,11 @@ impl World {
             Stage::Serve if self.operator.opened && self.operator.healed_at > 0 => self.heal(),
             Stage::Serve if !self.operator.opened => {
                 self.operator.opened = true;
+                // At a time of the plan, so that the setup's length moves no operation.
+                let at = self.plan.calm_ms * MS * OPEN_EIGHTHS / 8;
                 for client in 0..self.clients.count() {
-                    self.plan_in(client as u64 * 7 * MS, Happening::Wake { client });
+                    let at = at.max(self.now) + client as u64 * 7 * MS;
+                    self.plan_at(at, Happening::Wake { client });
                 }
             }
             _ => {}

@@ -7,6 +7,7 @@ use continuum_core::config::Config;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Fault;
+use crate::kept::Kept;
 
 /// Everything that decides a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,9 @@ pub struct Workload {
     pub value_bytes_max: u64,
     /// The run goes on until so many requests were acknowledged.
     pub operations_min: u64,
+    /// Only these operations take place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Kept>,
 }
 
 impl Plan {

@@ -34,7 +34,13 @@ impl World {
         print: u64,
     ) {
         let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
-        let Some(epoch) = self.network.epoch(me, to) else { return };
+        let Some(epoch) = self.network.epoch(me, to) else {
+            if let Some(scene) = &mut self.scene {
+                scene.sends(self.now, (me, to), &message, &[], Some("no link"));
+            }
+            return;
+        };
+        self.messages += 1;
         let bytes = if self.network.is_narrow(me, to) { size_of(&message) } else { 0 };
         let fired = &mut self.fired;
         let arrivals = self.network.transmit((me, to), plane, self.now, bytes as u64, fired);
@@ -52,6 +58,11 @@ impl World {
             let mut bytes = sealed.to_vec();
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
             *sealed = bytes.into();
+        }
+        if let Some(scene) = &mut self.scene {
+            let cut = (!self.network.is_open(me, to)).then_some("cut off");
+            let fate = cut.filter(|_| arrivals.first.is_none());
+            scene.sends(self.now, (me, to), &message, &[arrivals.first, arrivals.second], fate);
         }
         if let Some(at) = arrivals.second {
             let message = message.clone();

@@ -1,13 +1,14 @@
-//! What is said of runs: one record per seed, the sums of a campaign, and a violation in words.
+//! What is said of a run: its record, and a violation in words.
 //!
-//! Records are JSON, since workers hand them to the campaign as lines; tables are for people. Nothing is judged here.
+//! Records are JSON, since workers hand them to the campaign as lines. The sums of many are in `campaign::summary`.
+//! Nothing is judged here.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Kind, Tally};
+use crate::fault::Tally;
 use crate::run::{Outcome, Violation};
 use crate::world::Told;
 
@@ -35,12 +36,18 @@ pub struct Record {
     pub faults: BTreeMap<String, (u64, u64)>,
     /// Nanoseconds from healing to a leader, to all nodes serving, and from the last write to equal replicas.
     pub liveness_ns: [Option<u64>; 3],
+    /// The marks that it hit, a bit each as hexadecimal digits.
+    #[serde(default)]
+    pub marks: String,
+    /// CPU time that it took, in microseconds; of another run of the same seed it is another.
+    #[serde(default)]
+    pub cpu_us: u64,
     /// The violation, if there was one.
     pub violation: Option<Finding>,
 }
 
 /// A violation in a record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The law.
     pub oracle: String,
@@ -77,6 +84,8 @@ impl Record {
             unknown: outcome.unknown,
             faults,
             liveness_ns: [live.leader_ns, live.served_ns, live.equal_ns],
+            marks: String::new(),
+            cpu_us: 0,
             violation: outcome.violation.map(Finding::from),
         }
     }
@@ -86,102 +95,6 @@ fn faults_of(planned: &Tally, fired: &Tally) -> BTreeMap<String, (u64, u64)> {
     let both = planned.iter().map(|(kind, count)| (kind, count, fired.of(kind)));
     let some = both.filter(|(_, planned, fired)| planned + fired > 0);
     some.map(|(kind, planned, fired)| (kind.name().to_owned(), (planned, fired))).collect()
-}
-
-/// The sums over many runs.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    /// Runs.
-    pub seeds: u64,
-    /// Runs that broke a law.
-    pub violations: u64,
-    /// Steps of nodes.
-    pub events: u64,
-    /// Virtual time, in nanoseconds.
-    pub virtual_ns: u128,
-    /// Acknowledged operations, and the fewest in a run.
-    pub operations: u64,
-    /// The fewest acknowledged operations of a run.
-    pub operations_min: u64,
-    /// Operations of unknown outcome.
-    pub unknown: u64,
-    /// Each kind of fault: times planned and times struck.
-    pub faults: BTreeMap<String, (u64, u64)>,
-    /// The longest of each of the three liveness figures, in nanoseconds.
-    pub liveness_ns: [u64; 3],
-}
-
-impl Summary {
-    /// Adds one run.
-    pub fn add(&mut self, record: &Record) {
-        let is_first = self.seeds == 0;
-        self.seeds += 1;
-        self.violations += u64::from(record.violation.is_some());
-        self.events += record.events;
-        self.virtual_ns += u128::from(record.virtual_ns);
-        self.operations += record.operations;
-        self.unknown += record.unknown;
-        let fewest = if is_first { u64::MAX } else { self.operations_min };
-        self.operations_min = fewest.min(record.operations);
-        for (kind, (planned, fired)) in &record.faults {
-            let sum = self.faults.entry(kind.clone()).or_default();
-            *sum = (sum.0 + planned, sum.1 + fired);
-        }
-        for (most, found) in self.liveness_ns.iter_mut().zip(record.liveness_ns) {
-            *most = (*most).max(found.unwrap_or(0));
-        }
-    }
-
-    /// Kinds of faults that were planned and never struck.
-    #[must_use]
-    pub fn silent_faults(&self) -> Vec<&str> {
-        let silent = self.faults.iter().filter(|(_, (planned, fired))| *planned > 0 && *fired == 0);
-        silent.map(|(kind, _)| kind.as_str()).collect()
-    }
-
-    /// The figures as JSON; `seconds` is what the campaign took.
-    #[must_use]
-    pub fn to_json(&self, command: &str, seconds: f64) -> serde_json::Value {
-        let virtual_s = self.virtual_ns as f64 / 1e9;
-        let per_s = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
-        let faults: BTreeMap<&str, serde_json::Value> = self
-            .faults
-            .iter()
-            .map(|(kind, (planned, fired))| {
-                (kind.as_str(), serde_json::json!({ "planned": planned, "fired": fired }))
-            })
-            .collect();
-        let ms = |ns: u64| ns / 1_000_000;
-        serde_json::json!({
-            "command": command,
-            "violations": self.violations,
-            "seeds": self.seeds,
-            "virtual_s": virtual_s.round(),
-            "operations": self.operations,
-            "operations_min": self.operations_min,
-            "unknown": self.unknown,
-            "events": self.events,
-            "seconds": (seconds * 1000.0).round() / 1000.0,
-            "events_per_s": per_s(self.events as f64).round(),
-            "times_real": per_s(virtual_s).round(),
-            "leader_ms_max": ms(self.liveness_ns[0]),
-            "served_ms_max": ms(self.liveness_ns[1]),
-            "equal_ms_max": ms(self.liveness_ns[2]),
-            "faults": faults,
-        })
-    }
-
-    /// The figures for people.
-    #[must_use]
-    pub fn to_table(&self) -> String {
-        let mut table = String::new();
-        let _ = writeln!(table, "{:<18} {:>12} {:>14}", "fault", "planned", "struck");
-        for kind in Kind::ALL {
-            let (planned, fired) = self.faults.get(kind.name()).copied().unwrap_or_default();
-            let _ = writeln!(table, "{:<18} {planned:>12} {fired:>14}", kind.name());
-        }
-        table
-    }
 }
 
 /// A violation for people, with the command that replays it.
@@ -234,7 +147,7 @@ pub(crate) fn difference(one: &str, other: &str) -> String {
 }
 
 /// At most so many characters of a text, and a sign that it went on.
-fn cut(text: &str, most: usize) -> String {
+pub(crate) fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
         Some((at, _)) => format!("{}..", &text[..at]),
@@ -251,19 +164,6 @@ mod tests {
         record.faults.insert("drop".to_owned(), (1, 0));
         let line = serde_json::to_string(&record).expect("a record serializes");
         assert_eq!(serde_json::from_str::<Record>(&line).ok(), Some(record));
-    }
-
-    #[test]
-    fn a_fault_that_never_struck_is_named() {
-        let mut summary = Summary::default();
-        let mut record = Record::default();
-        record.faults.insert("drop".to_owned(), (1, 0));
-        record.faults.insert("crash".to_owned(), (2, 2));
-        summary.add(&record);
-        assert_eq!(summary.silent_faults(), ["drop"]);
-        record.faults.insert("drop".to_owned(), (1, 9));
-        summary.add(&record);
-        assert_eq!(summary.silent_faults(), Vec::<&str>::new());
     }
 
     #[test]

@@ -14,8 +14,10 @@ use continuum_core::replication::{Dots, Replicator};
 use continuum_core::state;
 
 use crate::clock::MS;
+use crate::diagram::Scene;
 use crate::fault::Tally;
 use crate::history::Space;
+use crate::kept::Kept;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::{Broken, Verdict, eventual, replies, strong};
 use crate::plan::Plan;
@@ -23,6 +25,8 @@ use crate::world::World;
 
 /// Steps that are told in words before a violation.
 const STEPS_TOLD: u64 = 40;
+/// The law that says that no assertion of the core is ever broken.
+pub(crate) const NO_PANIC: &str = "no-panic";
 /// How often liveness is looked at.
 const LOOK_NS: u64 = 250 * MS;
 
@@ -52,12 +56,16 @@ pub struct Outcome {
     pub links: Vec<u64>,
     /// Steps of nodes.
     pub events: u64,
+    /// Messages that nodes sent each other.
+    pub messages: u64,
     /// Virtual time that passed, in nanoseconds.
     pub virtual_ns: u64,
     /// Operations that clients know to have happened.
     pub operations: u64,
     /// Operations of unknown outcome.
     pub unknown: u64,
+    /// All operations that clients began.
+    pub asked: Kept,
     /// Faults as planned and as they happened.
     pub planned: Tally,
     /// How often each fault struck.
@@ -66,13 +74,28 @@ pub struct Outcome {
     pub liveness: Liveness,
 }
 
+/// What surrounds a run, beside the plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting {
+    /// Every step is told in words, and the words are thrown away: to look must change nothing.
+    pub observes: bool,
+    /// From this step on the time depends on where memory lies. For the tests of what must see it.
+    pub slip_at: Option<u64>,
+}
+
 /// Runs a plan.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
-    let (world, broken) = attempt(plan, 0..0);
+    run_in(plan, Setting::default())
+}
+
+/// Runs a plan in a setting.
+#[must_use]
+pub fn run_in(plan: &Plan, setting: Setting) -> Outcome {
+    let (world, broken) = attempt(plan, 0..0, setting);
     let Some(broken) = broken else { return outcome_of(world, None) };
     let (at_ns, node, events) = (world.now, world.stepping, world.trace.events);
-    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD)..u64::MAX);
+    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD)..u64::MAX, setting);
     let steps = again.told.iter().map(crate::report::tell).collect();
     let Broken { oracle, what } = broken;
     let violation = Violation { oracle: oracle.to_owned(), what, at_ns, node, steps };
@@ -82,14 +105,17 @@ pub fn run(plan: &Plan) -> Outcome {
 fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
     let mut planned = Tally::default();
     world.plan.faults.iter().for_each(|fault| planned.count(fault.kind));
+    let asked = asked(&world);
     let (chain, links) = world.trace.finish();
     Outcome {
         violation,
         chain,
         links,
         events: world.steps,
+        messages: world.messages,
         virtual_ns: world.now,
         operations: world.clients.history.acknowledged,
+        asked,
         unknown: world.clients.history.unknown,
         planned,
         fired: world.fired,
@@ -120,12 +146,49 @@ pub fn tell(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
 
 /// Runs a plan, and tells these steps in all words: two runs are compared by them.
 #[must_use]
-pub fn tell_steps(plan: &Plan, steps: Range<u64>) -> Vec<String> {
-    attempt(plan, steps).0.told.iter().map(crate::report::tell_all).collect()
+pub fn tell_steps(plan: &Plan, steps: Range<u64>, setting: Setting) -> Vec<String> {
+    attempt(plan, steps, setting).0.told.iter().map(crate::report::tell_all).collect()
 }
 
-fn attempt(plan: &Plan, tell_steps: Range<u64>) -> (World, Option<Broken>) {
+/// How a run failed, without words.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) oracle: &'static str,
+    pub(crate) what: String,
+    pub(crate) at_ns: u64,
+    /// All operations that clients began, and when they began the last one.
+    pub(crate) asked: Kept,
+    pub(crate) asked_at_ns: u64,
+}
+
+/// Runs a plan up to a time, and tells only how it failed, if it did.
+pub(crate) fn fail(plan: &Plan, until_ns: u64) -> Option<Failure> {
     let mut world = World::new(plan.clone());
+    world.stop_at = until_ns;
+    let (world, broken) = finish(world);
+    let Broken { oracle, what } = broken?;
+    let asked = asked(&world);
+    let last = world.clients.history.operations.last();
+    let asked_at_ns = last.map_or(0, |operation| operation.called);
+    Some(Failure { oracle, what, at_ns: world.now, asked, asked_at_ns })
+}
+
+/// Runs a plan with a scene that notes what happens.
+pub(crate) fn record(plan: &Plan) -> World {
+    let mut world = World::new(plan.clone());
+    let replicas = world.processes.iter().map(|process| process.replica);
+    world.scene = Some(Box::new(Scene::new(&replicas.collect::<Vec<_>>())));
+    finish(world).0
+}
+
+fn asked(world: &World) -> Kept {
+    let operations = world.clients.history.operations.iter();
+    operations.map(|operation| (operation.client, operation.place)).collect()
+}
+
+fn attempt(plan: &Plan, tell_steps: Range<u64>, setting: Setting) -> (World, Option<Broken>) {
+    let mut world = World::new(plan.clone());
+    world.setting = setting;
     world.tell_steps = tell_steps;
     finish(world)
 }
@@ -137,7 +200,7 @@ fn finish(mut world: World) -> (World, Option<Broken>) {
         Ok(Err(broken)) => Some(broken),
         Err(_) => {
             let note = PANIC.lock().map(|note| note.clone()).unwrap_or_default();
-            Some(Broken { oracle: "no-panic", what: note })
+            Some(Broken { oracle: NO_PANIC, what: note })
         }
     };
     (world, broken)
@@ -147,7 +210,10 @@ impl World {
     /// The whole run.
     fn live(&mut self) -> Verdict {
         let heal_at = self.plan.heal_ms() * MS;
-        while self.advance(heal_at)? {}
+        while self.advance(heal_at.min(self.stop_at))? {}
+        if self.stop_at <= heal_at {
+            return Ok(());
+        }
         self.heal();
         let mut look_at = heal_at;
         while !self.operator.is_done() {
@@ -299,8 +365,26 @@ mod tests {
         assert_eq!(first.violation, None);
         assert!(first.operations >= 200 && first.virtual_ns >= 64_000 * MS);
         assert_eq!(run(&plan), first);
+        let observed = Setting { observes: true, slip_at: None };
+        assert_eq!(run_in(&plan, observed), first);
         let mut other = plan;
         other.workload.clients += 1;
         assert_ne!(run(&other).chain, first.chain);
+    }
+
+    #[test]
+    fn a_plan_that_names_its_operations_is_the_same_run() {
+        let mut plan = Plan::from_seed(2);
+        plan.workload.operations_min = 0;
+        let first = run(&plan);
+        plan.workload.only = Some(first.asked.clone());
+        let read = Plan::parse(&plan.to_toml());
+        assert_eq!(read, Ok(plan.clone()));
+        let again = run(&plan);
+        assert_eq!((&again.chain, &again.asked), (&first.chain, &first.asked));
+        plan.workload.only = Some(first.asked.iter().skip(1).collect());
+        let fewer = run(&plan);
+        assert_ne!(fewer.chain, first.chain);
+        assert!(fewer.asked.len() < first.asked.len() && !fewer.asked.is_empty());
     }
 }

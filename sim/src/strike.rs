@@ -22,6 +22,9 @@ impl World {
         self.active[fault] = true;
         self.aim(fault);
         self.refresh();
+        if let Some(scene) = &mut self.scene {
+            scene.fault_begins(self.now, fault, &self.plan.faults[fault]);
+        }
         let (number, fault) = (fault, self.plan.faults[fault].clone());
         let struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
         match fault.kind {
@@ -100,6 +103,9 @@ impl World {
     pub(crate) fn end_fault(&mut self, fault: usize) -> Verdict {
         self.active[fault] = false;
         self.refresh();
+        if let Some(scene) = &mut self.scene {
+            scene.fault_ends(self.now, fault);
+        }
         let fault = self.plan.faults[fault].clone();
         for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
             match fault.kind {

@@ -108,9 +108,27 @@ impl Plan {
                 fault.nodes = some_of(nodes, dice);
                 fault.amount = dice.between(5, 400) as i64;
             }
-            Kind::Skew | Kind::JumpAhead | Kind::JumpBack => {
-                fault.for_ms = span(dice, 1_000, 40_000);
-                fault.nodes = some_of(nodes, dice);
+            Kind::Skew | Kind::JumpAhead | Kind::JumpBack | Kind::Freeze | Kind::Drift => {
+                self.draw_clock_fault(&mut fault, dice);
+            }
+            Kind::ClientDuplicate | Kind::ClientAbandon | Kind::ClientRetry | Kind::ClientBurst => {
+                self.draw_client_fault(&mut fault, dice);
+            }
+        }
+        fault
+    }
+
+    /// What clocks show wrong.
+    fn draw_clock_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let most = self.heal_ms() - fault.at_ms;
+        let low = if fault.kind == Kind::Drift { 5_000 } else { 1_000 };
+        let high = if fault.kind == Kind::Drift { 60_000 } else { 40_000 };
+        fault.for_ms = dice.between(low, high).min(most);
+        fault.nodes = some_of(self.cluster.nodes, dice);
+        match fault.kind {
+            Kind::Freeze => {}
+            Kind::Drift => fault.amount = dice.between(0, 200_000) as i64 - 100_000,
+            kind => {
                 // The far ones are beyond `ahead_ms_max`: stamps have to wait.
                 let far = dice.chance(300_000);
                 let (low, high) = if far { (5_000, 120_000) } else { (10, 5_000) };
@@ -118,20 +136,7 @@ impl Plan {
                 let back = kind == Kind::Skew && dice.chance(500_000);
                 fault.amount = if back { -amount } else { amount };
             }
-            Kind::Freeze => {
-                fault.for_ms = span(dice, 1_000, 40_000);
-                fault.nodes = some_of(nodes, dice);
-            }
-            Kind::Drift => {
-                fault.for_ms = span(dice, 5_000, 60_000);
-                fault.nodes = some_of(nodes, dice);
-                fault.amount = dice.between(0, 200_000) as i64 - 100_000;
-            }
-            Kind::ClientDuplicate | Kind::ClientAbandon | Kind::ClientRetry | Kind::ClientBurst => {
-                self.draw_client_fault(&mut fault, dice);
-            }
         }
-        fault
     }
 
     /// What clients do wrong.
@@ -279,6 +284,7 @@ impl Workload {
             // Shards of more than one slice of a checkpoint, now and then.
             value_bytes_max: dice.between(100, 8_000) << (2 * u64::from(dice.chance(250_000))),
             operations_min: 200,
+            only: None,
         }
     }
 }

@@ -19,6 +19,7 @@ use continuum_core::wal::Write;
 
 use crate::client::{Attempt, Clients, Errand, Manners};
 use crate::clock::MS;
+use crate::diagram::Scene;
 use crate::draw::{Draws, stream};
 use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
@@ -26,9 +27,11 @@ use crate::network::Network;
 use crate::operator::Operator;
 use crate::oracle::spec::Wanted;
 use crate::oracle::{Broken, Cause, Oracles, Roster, Step, Verdict, bounds, durability, replies};
+use crate::pace::{self, Pace};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
 use crate::replay::Replays;
+use crate::run::Setting;
 use crate::trace::{Trace, fingerprint, fold};
 
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
@@ -36,6 +39,9 @@ const TICKS_MAX: u32 = 10_000;
 
 /// A tick that is due at once comes so many nanoseconds after the last step: a driver has other things to do as well.
 const STEP_NS: (u64, u64) = (20_000, 5_000_000);
+
+/// In a burst clients pause so many times shorter: a client is busy by its next operation, mostly.
+const BURST_FASTER: u64 = 50;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -122,6 +128,7 @@ pub(crate) struct World {
     pub(crate) draws: Draws,
     pub(crate) now: u64,
     agenda: Agenda,
+    pace: Pace,
     pub(crate) processes: Vec<Process>,
     pub(crate) network: Network,
     pub(crate) replays: Replays,
@@ -137,6 +144,8 @@ pub(crate) struct World {
     errands: Vec<Errand>,
     /// Steps that were no no-op.
     pub(crate) steps: u64,
+    /// Messages that went onto a link.
+    pub(crate) messages: u64,
     /// Who is taking a step, for what is said when it panics.
     pub(crate) stepping: usize,
     /// These steps are told in words.
@@ -144,6 +153,11 @@ pub(crate) struct World {
     /// Steps within this stretch of virtual time are told as well.
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
+    pub(crate) setting: Setting,
+    /// The run ends here, if that is before healing.
+    pub(crate) stop_at: u64,
+    /// Notes what happens, when a picture is wanted.
+    pub(crate) scene: Option<Box<Scene>>,
     memory_bytes_max: u64,
 }
 
@@ -176,6 +190,7 @@ impl World {
             draws,
             now: 0,
             agenda: Agenda::default(),
+            pace: Pace::default(),
             processes,
             network: Network::new(nodes, draws, latency),
             replays: Replays::new(nodes),
@@ -189,10 +204,14 @@ impl World {
             out: Outbox::new(),
             errands: Vec::new(),
             steps: 0,
+            messages: 0,
             stepping: 0,
             tell_steps: 0..0,
             tell_within: 0..0,
             told: Vec::new(),
+            setting: Setting::default(),
+            stop_at: u64::MAX,
+            scene: None,
             memory_bytes_max: config.node.memory_bytes_max,
             plan,
         };
@@ -238,18 +257,16 @@ impl World {
             self.now = until;
             return Ok(false);
         }
+        self.now = self.now.max(due.min(next));
+        self.pace.count(self.now, self.agenda.heap.len())?;
         if due <= next {
-            self.now = self.now.max(due);
             if self.processes[node].hurries > TICKS_MAX {
                 let what = format!("node {node} asks for a tick at once, again and again");
-                return Err(Broken::new("progress", what));
+                return Err(Broken::new(pace::NAME, what));
             }
             self.step(node, Event::Tick, 0, 0)?;
-        } else {
-            self.now = next;
-            if let Some(happening) = self.agenda.take() {
-                self.happen(happening)?;
-            }
+        } else if let Some(happening) = self.agenda.take() {
+            self.happen(happening)?;
         }
         Ok(true)
     }
@@ -265,8 +282,12 @@ impl World {
 
     /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
     pub(crate) fn take_step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
-        let tells =
+        let keeps =
             self.tell_steps.contains(&self.trace.events) || self.tell_within.contains(&self.now);
+        let tells = keeps || self.setting.observes;
+        if self.setting.slip_at == Some(self.trace.events) {
+            self.now += address_of(&self.processes) % MS;
+        }
         let process = &mut self.processes[me];
         let Some(node) = process.node.as_mut() else { return Ok(()) };
         let now = process.clock.now(self.now);
@@ -287,6 +308,12 @@ impl World {
         }
         if tells && let Some(told) = self.told.last_mut() {
             told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
+        }
+        if tells && !keeps {
+            self.told.pop();
+        }
+        if let (Some(scene), Some(node)) = (&mut self.scene, &self.processes[me].node) {
+            scene.stepped(self.now, me, node);
         }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
@@ -319,6 +346,9 @@ impl World {
         let sync_ns = self.sync_ns(node);
         let process = &mut self.processes[node];
         let Some(done_at) = process.disk.begin(self.now, sync_ns) else { return false };
+        if let Some(scene) = &mut self.scene {
+            scene.begins_batch(self.now, node);
+        }
         process.syncs += 1;
         let life = process.life;
         if process.is_aimed_at {
@@ -339,6 +369,9 @@ impl World {
             }
             Action::Persist { token, write } => {
                 self.trace.action(2, token.seq);
+                if let Some(scene) = &mut self.scene {
+                    scene.writes(me, &write);
+                }
                 let process = &mut self.processes[me];
                 if let (Write::Dots { shard, .. }, Some(node)) = (&write, &process.node) {
                     let held = node.replicator().held(*shard);
@@ -355,7 +388,16 @@ impl World {
                 let asker = replies::check(&mut self.processes[me], id)?;
                 self.check_reply(me, asker, &outcome)?;
                 let by = Asked { node: me, life: self.processes[me].life };
-                let latency = self.network.latency(me, me);
+                let latency = match asker {
+                    Asker::Client(attempt) => {
+                        let latency = self.clients.latency(attempt, true, self.network.latency_ns);
+                        if let Some(scene) = &mut self.scene {
+                            scene.answers(self.now, me, attempt, &outcome, self.now + latency);
+                        }
+                        latency
+                    }
+                    Asker::Operator | Asker::Probe => self.network.latency(me, me),
+                };
                 self.plan_in(latency, Happening::Reply { asker, by, outcome });
             }
             Action::Resolve { source } => {
@@ -425,7 +467,10 @@ impl World {
         for errand in errands.drain(..) {
             match errand {
                 Errand::Ask { attempt, node, request } => {
-                    let latency = self.network.latency(node, node);
+                    let latency = self.clients.latency(attempt, false, self.network.latency_ns);
+                    if let Some(scene) = &mut self.scene {
+                        scene.asks(self.now, attempt, node, self.now + latency);
+                    }
                     let asker = Asker::Client(attempt);
                     self.plan_in(latency, Happening::Request { node, asker, request });
                 }
@@ -437,12 +482,17 @@ impl World {
                     if bursts {
                         self.fired.count(Kind::ClientBurst);
                     }
-                    let after_ns = if bursts { 0 } else { after_ns };
+                    let after_ns = if bursts { after_ns / BURST_FASTER } else { after_ns };
                     self.plan_in(after_ns, Happening::Wake { client });
                 }
             }
         }
         self.errands = errands;
+    }
+
+    /// What the last step asked for, when a law kept it from being performed.
+    pub(crate) fn unperformed(&self) -> &[Action] {
+        self.out.as_slice()
     }
 
     /// A link of the trace: the whole state of all nodes, and what costs too much for every event.
@@ -466,6 +516,11 @@ fn wanted<'a>(clients: &'a Clients, process: &Process, cause: Cause) -> Option<W
         Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
         Body::Read(_) => None,
     }
+}
+
+/// Where the memory of a list lies: what a run must never look at.
+fn address_of(list: &[Process]) -> u64 {
+    list.as_ptr() as u64 >> 3
 }
 
 /// Sixteen bytes that are drawn, but for the last.

@@ -212,6 +212,8 @@ mod tests {
         let edits = vec![Edit { field: Bytes::new(), change }];
         let mutation = Mutation { key: Bytes::from_static(b"r00"), edits, context };
         Operation {
+            client: 0,
+            place: 0,
             space: Space::Siblings,
             body: Body::Write { mutations: vec![mutation], level: Level::Durable },
             session: None,

@@ -1,7 +1,15 @@
 //! Many runs: seeds in blocks, blocks in worker processes, each block twice unless told otherwise.
 //!
 //! Counters and the active mutant are of a whole process, and determinism is worth something only between two
-//! processes, so a campaign starts itself again as its workers. A worker prints one record a line. No timing here.
+//! processes, so a campaign starts itself again as its workers. A worker prints one record a line. What comes of the
+//! records is in the modules below. No timing here: whoever wants an end hands over fewer stretches.
+
+pub mod file;
+pub mod invariant;
+pub mod pairs;
+pub mod ranges;
+pub mod reach;
+pub mod summary;
 
 use std::io::{BufRead as _, BufReader};
 use std::ops::Range;
@@ -10,7 +18,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::report::Record;
+use crate::draw::{Draws, stream};
+use crate::report::{Finding, Record};
 use crate::trace::LINK_EVENTS;
 
 /// What workers run.
@@ -33,62 +42,62 @@ pub struct Campaign {
     pub once: bool,
     /// Workers at a time.
     pub jobs: usize,
-    /// Seeds that one worker takes.
-    pub block: u64,
     /// Nothing after the first violation is begun.
     pub stop_early: bool,
+    /// One seed of so many is told in words as it runs for the second time: words cost three times what a run does.
+    pub observe_every: u64,
+    /// A step of every run at which the simulator is made to depend on where its memory lies. It proves that the
+    /// comparison of two processes sees.
+    pub slip_at: Option<u64>,
 }
 
 impl Campaign {
-    /// Runs all seeds; each record is handed to `each` as it comes, in no particular order.
+    /// Runs seeds, a worker at a time for each stretch; each record is handed to `each` as it comes, in no particular
+    /// order. The next stretch is taken when a worker is free for it.
     ///
     /// # Errors
     ///
-    /// A worker that could not be started or that ended early, and why.
-    pub fn run(&self, seeds: Range<u64>, each: impl FnMut(Record) + Send) -> Result<(), String> {
-        let next = AtomicU64::new(seeds.start);
+    /// A worker that could not be started or that refused its work, and why.
+    pub fn run(
+        &self,
+        stretches: impl Iterator<Item = Range<u64>> + Send,
+        each: impl FnMut(Record) + Send,
+    ) -> Result<(), String> {
+        let stretches = Mutex::new(stretches);
+        let next = || stretches.lock().ok().and_then(|mut stretches| stretches.next());
         // Seeds from here on are of no interest.
-        let stop = AtomicU64::new(seeds.end);
+        let stop = AtomicU64::new(u64::MAX);
         let each = Mutex::new(each);
         let failure = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs.max(1) {
-                scope.spawn(|| {
-                    loop {
-                        let start = next.fetch_add(self.block, Ordering::SeqCst);
-                        let end = (start + self.block).min(seeds.end);
-                        if start >= stop.load(Ordering::SeqCst) {
-                            break;
-                        }
-                        let done = self.run_block(start..end, |record| {
-                            if self.stop_early && record.violation.is_some() {
-                                stop.fetch_min(record.seed, Ordering::SeqCst);
-                            }
-                            if let Ok(mut each) = each.lock() {
-                                each(record);
-                            }
-                        });
-                        if let Err(error) = done {
-                            stop.store(0, Ordering::SeqCst);
-                            if let Ok(mut failure) = failure.lock() {
-                                *failure = Some(error);
-                            }
-                        }
+        let work = || {
+            while let Some(seeds) = next().filter(|s| s.start < stop.load(Ordering::SeqCst)) {
+                let done = self.run_stretch(seeds, |record| {
+                    if self.stop_early && record.violation.is_some() {
+                        stop.fetch_min(record.seed, Ordering::SeqCst);
+                    }
+                    if let Ok(mut each) = each.lock() {
+                        each(record);
                     }
                 });
+                if let Err(error) = done {
+                    stop.store(0, Ordering::SeqCst);
+                    if let Ok(mut failure) = failure.lock() {
+                        *failure = Some(error);
+                    }
+                }
             }
-        });
+        };
+        std::thread::scope(|scope| (0..self.jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
         failure.into_inner().ok().flatten().map_or(Ok(()), Err)
     }
 
-    fn run_block(&self, seeds: Range<u64>, mut each: impl FnMut(Record)) -> Result<(), String> {
-        let work = Work::Seeds(seeds);
-        let first = self.work(&work, 1)?;
+    fn run_stretch(&self, seeds: Range<u64>, mut each: impl FnMut(Record)) -> Result<(), String> {
+        let first = self.seeds(seeds.clone(), 1)?;
         if self.once {
             first.into_iter().for_each(each);
             return Ok(());
         }
-        let second = self.work(&work, 2)?;
+        let second = self.seeds(seeds, 2)?;
         for (record, again) in first.into_iter().zip(&second) {
             let work = Work::Seeds(record.seed..record.seed + 1);
             each(self.compared(&work, record, again));
@@ -102,14 +111,19 @@ impl Campaign {
     ///
     /// As [`Self::run`].
     pub fn replay(&self, file: &Path) -> Result<Record, String> {
-        let work = Work::File(file.to_owned());
-        let mut first = self.work(&work, 1)?;
-        let record = first.pop().ok_or("the worker said nothing")?;
+        let file = std::path::absolute(file).map_err(|error| format!("where am I? {error}"))?;
+        let work = Work::File(file);
+        let record = |pass| {
+            let (mut records, end) = self.work(&work, pass)?;
+            let end = end.map(|end| died(0, &end));
+            records.pop().or(end).ok_or_else(|| "the worker said nothing".to_owned())
+        };
+        let first = record(1)?;
         if self.once {
-            return Ok(record);
+            return Ok(first);
         }
-        let again = self.work(&work, 2)?.pop().ok_or("the second worker said nothing")?;
-        Ok(self.compared(&work, record, &again))
+        let again = record(2)?;
+        Ok(self.compared(&work, first, &again))
     }
 
     /// A record, with a violation when another process saw another run.
@@ -133,7 +147,8 @@ impl Campaign {
         String::from_utf8(output.stdout).map_err(|error| error.to_string())
     }
 
-    /// One worker's command. The passes differ in their environment, which must make no difference.
+    /// One worker's command. The second pass is another surrounding, which must make no difference: another
+    /// environment, locale, time zone and directory, memory that lies elsewhere, and steps told in words.
     fn command(&self, work: &Work, pass: u32) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("worker");
@@ -151,36 +166,89 @@ impl Campaign {
         if self.stop_early {
             command.arg("--stop-early");
         }
+        if let Some(step) = self.slip_at {
+            command.arg("--slip-at").arg(step.to_string());
+        }
         if pass > 1 {
+            let every = if let Work::File(_) = work { 1 } else { self.observe_every };
+            command.arg("--observe-every").arg(every.to_string());
+            command.arg("--heap-shift").arg(heap_shift(work).to_string());
             command.env("CONTINUUM_SIM_PASS", "x".repeat(1000));
+            command
+                .env("TZ", "Pacific/Apia")
+                .env("LC_ALL", "tr_TR.UTF-8")
+                .env("LANG", "tr_TR.UTF-8");
+            command.current_dir("/");
         }
         command
     }
 
-    /// One worker's records.
-    fn work(&self, work: &Work, pass: u32) -> Result<Vec<Record>, String> {
-        let expected = match work {
-            Work::Seeds(seeds) => seeds.end - seeds.start,
-            Work::File(_) => 1,
-        };
+    /// The records of some seeds. A worker that dies has broken a law in the seed at which it was.
+    fn seeds(&self, seeds: Range<u64>, pass: u32) -> Result<Vec<Record>, String> {
+        let mut records = Vec::new();
+        let mut left = seeds;
+        while !left.is_empty() {
+            let (found, end) = self.work(&Work::Seeds(left.clone()), pass)?;
+            left.start += found.len() as u64;
+            records.extend(found);
+            if self.stop_early && records.iter().any(|record| record.violation.is_some()) {
+                break;
+            }
+            match end {
+                Some(end) => {
+                    records.push(died(left.start, &end));
+                    left.start += 1;
+                }
+                None if left.is_empty() => {}
+                None => return Err(format!("a worker left out the seeds {left:?}")),
+            }
+        }
+        Ok(records)
+    }
+
+    /// One worker's records, and how it ended if it did not end by itself.
+    fn work(&self, work: &Work, pass: u32) -> Result<(Vec<Record>, Option<String>), String> {
         let mut command = self.command(work, pass);
         let start = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = start.map_err(|error| format!("cannot start a worker: {error}"))?;
         let mut records = Vec::new();
+        let mut last = None;
         if let Some(stdout) = child.stdout.take() {
             for line in BufReader::new(stdout).lines() {
                 let line = line.map_err(|error| format!("cannot read from a worker: {error}"))?;
-                let record = serde_json::from_str(&line);
-                records.push(record.map_err(|error| format!("a worker said {line:?}: {error}"))?);
+                match serde_json::from_str(&line) {
+                    Ok(record) => records.push(record),
+                    Err(error) => last = Some(format!("a worker said {line:?}: {error}")),
+                }
             }
         }
         let status = child.wait().map_err(|error| format!("cannot wait for a worker: {error}"))?;
-        let early = self.stop_early && records.iter().any(|r: &Record| r.violation.is_some());
-        if status.success() && (early || records.len() as u64 == expected) {
-            return Ok(records);
+        match (status.code(), last) {
+            (Some(0), None) => Ok((records, None)),
+            // A line that is cut off is how a dying worker ends.
+            (None, _) => Ok((records, Some(status.to_string()))),
+            (_, last) => Err(last.unwrap_or_else(|| format!("a worker for {work:?}: {status}"))),
         }
-        Err(format!("a worker for {work:?} ended early, after {} runs: {status}", records.len()))
     }
+}
+
+/// Where the memory of the second pass lies: drawn, so that it is another for every stretch.
+fn heap_shift(work: &Work) -> u64 {
+    let seed = match work {
+        Work::Seeds(seeds) => seeds.start,
+        Work::File(_) => 0,
+    };
+    Draws::new(seed).between(stream("heap", 0), 0, 1 << 10, 1 << 22)
+}
+
+/// The record of a seed at which its worker died.
+fn died(seed: u64, how: &str) -> Record {
+    let violation = Finding {
+        oracle: "no-abort".to_owned(),
+        what: format!("the process of the run ended: {how}"),
+        ..Finding::default()
+    };
+    Record { seed, violation: Some(violation), ..Record::default() }
 }
 
 /// How many links of two chains are the same; none when the runs are.
@@ -215,7 +283,7 @@ fn apart(mut record: Record, again: &Record, steps: &Range<u64>, first: &str) ->
         record.chain, again.chain, steps.start, steps.end, record.events, again.events
     );
     let steps = record.violation.take().map_or_else(Vec::new, |violation| violation.steps);
-    record.violation = Some(crate::report::Finding {
+    record.violation = Some(Finding {
         oracle: "determinism".to_owned(),
         what,
         at_ns: record.virtual_ns,

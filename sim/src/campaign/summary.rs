@@ -1,0 +1,278 @@
+//! The sums over many runs. They are added up in any order: two machines' sums are those of all their seeds.
+//!
+//! Nothing is judged here, and nothing that only one machine knows is kept: what it did is in `file`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use continuum_core::mark::instrument::MARKS;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::invariant::Invariants;
+use super::pairs::Pairs;
+use super::reach::Reach;
+use crate::fault::Kind;
+use crate::report::Record;
+
+/// A pair of faults should meet in one seed of so many.
+const PAIR_BOUND: u64 = 100;
+
+/// What became of a kind of fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Struck {
+    /// Times planned.
+    pub planned: u64,
+    /// Times that it had an effect.
+    pub fired: u64,
+    /// Seeds in which it had.
+    pub seeds: u64,
+}
+
+/// The sums over many runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Runs.
+    pub seeds: u64,
+    /// Runs that broke a law.
+    pub violations: u64,
+    /// Steps of nodes.
+    pub events: u64,
+    /// Virtual time, in nanoseconds.
+    pub virtual_ns: u64,
+    /// Acknowledged operations.
+    pub operations: u64,
+    /// The fewest acknowledged operations of a run.
+    pub operations_min: u64,
+    /// Operations of unknown outcome.
+    pub unknown: u64,
+    /// Each kind of fault.
+    pub faults: BTreeMap<String, Struck>,
+    /// In how many seeds two kinds met.
+    pub pairs: Pairs,
+    /// In how many seeds each mark was hit.
+    pub marks: Reach,
+    /// The longest of each of the three liveness figures, in nanoseconds.
+    pub liveness_ns: [u64; 3],
+    /// CPU time of the runs, in microseconds.
+    pub cpu_us: u64,
+    /// The longest run: CPU microseconds, and its seed.
+    pub slowest: (u64, u64),
+    /// What was broken.
+    pub invariants: Invariants,
+}
+
+impl Summary {
+    /// Adds one run.
+    pub fn add(&mut self, record: &Record) {
+        let mut one = Self {
+            seeds: 1,
+            violations: u64::from(record.violation.is_some()),
+            events: record.events,
+            virtual_ns: record.virtual_ns,
+            operations: record.operations,
+            operations_min: record.operations,
+            unknown: record.unknown,
+            liveness_ns: record.liveness_ns.map(|found| found.unwrap_or(0)),
+            cpu_us: record.cpu_us,
+            slowest: (record.cpu_us, record.seed),
+            ..Self::default()
+        };
+        for (kind, (planned, fired)) in &record.faults {
+            let (planned, fired) = (*planned, *fired);
+            let struck = Struck { planned, fired, seeds: u64::from(fired > 0) };
+            one.faults.insert(kind.clone(), struck);
+        }
+        let struck =
+            |kind: Kind| record.faults.get(kind.name()).is_some_and(|(_, fired)| *fired > 0);
+        one.pairs.add(struck);
+        one.marks.add(&record.marks);
+        one.invariants.add(record);
+        self.merge(&one);
+    }
+
+    /// Adds another campaign's sums.
+    pub fn merge(&mut self, other: &Self) {
+        if other.seeds == 0 {
+            return;
+        }
+        let fewest = if self.seeds == 0 { u64::MAX } else { self.operations_min };
+        self.operations_min = fewest.min(other.operations_min);
+        self.seeds += other.seeds;
+        self.violations += other.violations;
+        self.events += other.events;
+        self.virtual_ns += other.virtual_ns;
+        self.operations += other.operations;
+        self.unknown += other.unknown;
+        self.cpu_us += other.cpu_us;
+        self.slowest = self.slowest.max(other.slowest);
+        for (kind, struck) in &other.faults {
+            let sum = self.faults.entry(kind.clone()).or_default();
+            sum.planned += struck.planned;
+            sum.fired += struck.fired;
+            sum.seeds += struck.seeds;
+        }
+        for (most, found) in self.liveness_ns.iter_mut().zip(other.liveness_ns) {
+            *most = (*most).max(found);
+        }
+        self.pairs.merge(&other.pairs);
+        self.marks.merge(&other.marks);
+        self.invariants.merge(&other.invariants);
+    }
+
+    /// Kinds of faults that were planned and never struck.
+    #[must_use]
+    pub fn silent_faults(&self) -> Vec<&str> {
+        let silent =
+            self.faults.iter().filter(|(_, struck)| struck.planned > 0 && struck.fired == 0);
+        silent.map(|(kind, _)| kind.as_str()).collect()
+    }
+
+    /// In how many seeds each pair of faults should meet.
+    #[must_use]
+    pub const fn pair_bound(&self) -> u64 {
+        self.seeds.div_ceil(PAIR_BOUND)
+    }
+
+    /// The figures as JSON; `seconds` is what the campaign took.
+    #[must_use]
+    pub fn to_json(&self, command: &str, seconds: f64) -> Value {
+        let virtual_s = self.virtual_ns as f64 / 1e9;
+        let per_s = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
+        let ms = |ns: u64| ns / 1_000_000;
+        let pairs = self.pairs.figures(self.pair_bound());
+        json!({
+            "command": command,
+            "violations": self.violations,
+            "seeds": self.seeds,
+            "virtual_s": virtual_s.round(),
+            "operations": self.operations,
+            "operations_min": self.operations_min,
+            "unknown": self.unknown,
+            "events": self.events,
+            "seconds": (seconds * 1000.0).round() / 1000.0,
+            "cpu_seconds": (self.cpu_us as f64 / 1e3).round() / 1e3,
+            "slowest_seed": self.slowest.1,
+            "slowest_ms": self.slowest.0 / 1_000,
+            "events_per_s": per_s(self.events as f64).round(),
+            "times_real": per_s(virtual_s).round(),
+            "leader_ms_max": ms(self.liveness_ns[0]),
+            "served_ms_max": ms(self.liveness_ns[1]),
+            "equal_ms_max": ms(self.liveness_ns[2]),
+            "faults": self.faults,
+            "silent_faults": self.silent_faults(),
+            "pairs": pairs.pairs,
+            "pairs_fewest": pairs.fewest,
+            "pairs_median": pairs.median,
+            "pairs_bound": pairs.bound,
+            "pairs_below": pairs.below,
+            "marks": self.marks.count(),
+            "marks_rare": self.marks.rare(self.seeds).len(),
+            "marks_never": self.marks.never().len(),
+            "invariants": self.invariants,
+        })
+    }
+
+    /// The names behind the figures: what is rare, and what never was.
+    #[must_use]
+    pub fn names_json(&self) -> Value {
+        json!({
+            "pairs_never": self.pairs.figures(self.pair_bound()).never,
+            "marks_rare": self.marks.rare(self.seeds),
+            "marks_never": self.marks.never(),
+        })
+    }
+
+    /// The figures for people: faults, marks, what was broken.
+    #[must_use]
+    pub fn to_table(&self) -> String {
+        let mut table = String::new();
+        let _ =
+            writeln!(table, "{:<18} {:>12} {:>14} {:>9}", "fault", "planned", "struck", "seeds");
+        for kind in Kind::ALL {
+            let Struck { planned, fired, seeds } =
+                self.faults.get(kind.name()).copied().unwrap_or_default();
+            let _ = writeln!(table, "{:<18} {planned:>12} {fired:>14} {seeds:>9}", kind.name());
+        }
+        let pairs = self.pairs.figures(self.pair_bound());
+        let _ = writeln!(
+            table,
+            "{} pairs of faults: the fewest met in {} seeds, the median in {}, {} in fewer than {}",
+            pairs.pairs, pairs.fewest, pairs.median, pairs.below, pairs.bound
+        );
+        let (rare, never) = (self.marks.rare(self.seeds).len(), self.marks.never().len());
+        let (hit, all) = (self.marks.count(), MARKS.len());
+        let _ = writeln!(table, "{hit} of {all} marks hit, {rare} of them rarely; {never} never");
+        table + &self.invariants.to_table()
+    }
+
+    /// The marks that are hit rarely, and those that never are, by name.
+    #[must_use]
+    pub fn marks_table(&self) -> String {
+        let mut table = String::new();
+        for (mark, seeds) in self.marks.rare(self.seeds) {
+            let _ = writeln!(table, "rare  {mark} ({seeds} seeds)");
+        }
+        for mark in self.marks.never() {
+            let _ = writeln!(table, "never {mark}");
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Finding;
+
+    #[test]
+    fn a_fault_that_never_struck_is_named() {
+        let mut summary = Summary::default();
+        let mut record = Record::default();
+        record.faults.insert("drop".to_owned(), (1, 0));
+        record.faults.insert("crash".to_owned(), (2, 2));
+        summary.add(&record);
+        assert_eq!(summary.silent_faults(), ["drop"]);
+        record.faults.insert("drop".to_owned(), (1, 9));
+        summary.add(&record);
+        assert_eq!(summary.silent_faults(), Vec::<&str>::new());
+        assert_eq!(summary.faults["drop"], Struck { planned: 2, fired: 9, seeds: 1 });
+    }
+
+    #[test]
+    fn sums_do_not_depend_on_how_seeds_are_parted() {
+        let record = |seed: u64| {
+            let mut record = Record {
+                seed,
+                events: 100 + seed * 31 % 17,
+                operations: 50 - seed,
+                liveness_ns: [Some(seed), None, Some(9 - seed)],
+                marks: format!("{:x}", seed % 16),
+                ..Record::default()
+            };
+            let kinds = [Kind::Drop, Kind::Crash, Kind::Rot];
+            kinds.iter().enumerate().filter(|(at, _)| seed >> at & 1 == 1).for_each(|(_, kind)| {
+                record.faults.insert(kind.name().to_owned(), (1, 1 + seed));
+            });
+            record.violation = seed.is_multiple_of(3).then(|| Finding {
+                oracle: "commit".to_owned(),
+                what: format!("entry {seed}"),
+                ..Finding::default()
+            });
+            record
+        };
+        let sum = |seeds: &mut dyn Iterator<Item = u64>| {
+            let mut sum = Summary::default();
+            seeds.for_each(|seed| sum.add(&record(seed)));
+            sum
+        };
+        let all = sum(&mut (0..9));
+        let mut parts = sum(&mut (4..9).rev());
+        parts.merge(&Summary::default());
+        parts.merge(&sum(&mut (0..4)));
+        assert_eq!(parts, all);
+        assert_eq!((all.seeds, all.violations, all.operations_min), (9, 3, 42));
+        let text = serde_json::to_string(&all).expect("sums serialize");
+        assert_eq!(serde_json::from_str::<Summary>(&text).ok(), Some(all));
+    }
+}

@@ -1,0 +1,461 @@
+//! The layout: which stretch of a run is drawn, what stands out in it, and where everything goes.
+//!
+//! Time runs downward, and not evenly: what stands out gets a row of its own, calm is folded. What goes on all the time
+//! lies faintly between the rows, at its time. Shapes and colours are not here.
+
+use std::collections::BTreeMap;
+
+use continuum_core::id::{GroupId, Term};
+
+use super::scene::{Batch, Lane, Moment, Scene, Sent, Turn};
+use super::words::Protocol;
+use crate::clock::MS;
+use crate::history::{Operation, Space};
+
+/// Messages that stand out, at most; the picture begins late enough for that.
+const SENT_MAX: usize = 150;
+/// Faint messages, at most; the last ones are kept.
+const FAINT_MAX: usize = 400;
+/// The height of a row with words.
+const ROW: f64 = 15.0;
+/// Words longer than this reach from one lane to the middle between two, and further.
+const HALF_CHARS: usize = 19;
+/// The most that time without anything takes.
+const CALM: f64 = 44.0;
+/// Calm that is folded, and told.
+const CALM_NS: u64 = 250 * MS;
+
+/// Where the columns are, and how wide.
+pub(crate) const TIME_X: f64 = 66.0;
+pub(crate) const FAULTS_X: f64 = 86.0;
+const FAULTS_WIDE: f64 = 210.0;
+const CLIENTS_WIDE: f64 = 290.0;
+const EMPTY_WIDE: f64 = 80.0;
+const NODE_STEP: f64 = 260.0;
+/// Where time begins.
+pub(crate) const TOP: f64 = 64.0;
+
+/// What the broken law is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Focus {
+    /// Consensus, of one group or of all.
+    Raft(Option<GroupId>),
+    /// The eventual namespaces.
+    Replication,
+    /// Membership.
+    Gossip,
+    /// Everything.
+    All,
+}
+
+impl Focus {
+    /// What a law is about. `group` is the group that was spoken of last.
+    pub(crate) fn of(oracle: &str, what: &str, group: Option<GroupId>) -> Self {
+        let named = what.split("group ").nth(1).and_then(|rest| {
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok().map(GroupId)
+        });
+        match oracle {
+            "convergence"
+            | "acknowledged-write-lost"
+            | "write-from-nowhere"
+            | "eventual-specification"
+            | "supersedes-what-was-seen"
+            | "dead-write-stays-dead"
+            | "acknowledged-dot-missing" => Self::Replication,
+            "incarnation-precedence"
+            | "suspicion-before-death"
+            | "suspicion-refuted"
+            | "suspect-is-told"
+            | "health-hysteresis"
+            | "verified-contacts-only" => Self::Gossip,
+            "durability-at-send" if what.contains("Dot") => Self::Replication,
+            "recovery" if named.is_none() => Self::All,
+            "no-panic" | "bounded-memory" | "progress" | "one-reply" | "liveness" => Self::All,
+            _ => Self::Raft(named.or(group)),
+        }
+    }
+
+    fn shows(self, protocol: Protocol) -> bool {
+        match (self, protocol) {
+            (Self::All, _) => true,
+            (Self::Raft(None), Protocol::Raft(_)) => true,
+            (Self::Raft(Some(group)), Protocol::Raft(of)) => group == of,
+            (Self::Replication, Protocol::Replication) => true,
+            (Self::Gossip, Protocol::Gossip) => true,
+            (Self::Gossip, Protocol::Requests) => false,
+            (_, Protocol::Requests) => true,
+            _ => false,
+        }
+    }
+
+    const fn shows_space(self, space: Space) -> bool {
+        match self {
+            Self::All => true,
+            Self::Raft(_) => matches!(space, Space::Strong),
+            Self::Replication => !matches!(space, Space::Strong),
+            Self::Gossip => false,
+        }
+    }
+}
+
+/// What has a row: an index into the scene.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum What {
+    /// A message leaves.
+    Leaves(usize),
+    /// One copy of it arrives, or does not.
+    Arrives(usize, usize),
+    /// A node's turn.
+    Turns(usize),
+    /// A batch begins to be written.
+    Writes(usize),
+    /// It is durable, or lost.
+    Synced(usize),
+    /// A fault begins.
+    Begins(usize),
+    /// It ends.
+    Ends(usize),
+    /// A client begins an operation.
+    Calls(usize),
+    /// It ends.
+    Returns(usize),
+}
+
+/// Columns of the picture in which words must not lie over each other.
+type Cell = i64;
+const FAULT_CELL: Cell = -4;
+const CLIENT_CELL: Cell = -3;
+
+/// The layout of one picture.
+#[derive(Debug)]
+pub(crate) struct Layout<'a> {
+    pub(crate) scene: &'a Scene,
+    pub(crate) operations: &'a [Operation],
+    pub(crate) from: u64,
+    pub(crate) until: u64,
+    pub(crate) focus: Focus,
+    /// Where the clients' lane is.
+    pub(crate) clients_x: f64,
+    /// Time and height of each row, neither ever falling.
+    pub(crate) rows: Vec<(u64, f64)>,
+    places: BTreeMap<What, f64>,
+    /// Stretches of calm: height and length.
+    pub(crate) folds: Vec<(f64, u64)>,
+    pub(crate) height: f64,
+}
+
+impl<'a> Layout<'a> {
+    pub(crate) fn new(
+        scene: &'a Scene,
+        operations: &'a [Operation],
+        focus: Focus,
+        until: u64,
+    ) -> Self {
+        let mut layout = Self {
+            scene,
+            operations,
+            from: 0,
+            until,
+            focus,
+            clients_x: 0.0,
+            rows: Vec::new(),
+            places: BTreeMap::new(),
+            folds: Vec::new(),
+            height: TOP,
+        };
+        layout.from = layout.begin();
+        let things = layout.things();
+        let any = |is: fn(&What) -> bool| things.iter().any(|(_, what)| is(what));
+        let faults = any(|what| matches!(what, What::Begins(_)));
+        let clients = any(|what| matches!(what, What::Calls(_) | What::Returns(_)));
+        layout.clients_x = FAULTS_X
+            + if faults { FAULTS_WIDE } else { EMPTY_WIDE }
+            + if clients { CLIENTS_WIDE } else { 0.0 };
+        layout.place();
+        layout
+    }
+
+    /// Where a lane is.
+    pub(crate) fn x_of(&self, lane: Lane) -> f64 {
+        match lane {
+            Lane::Clients => self.clients_x,
+            Lane::Node(node) => self.clients_x + 150.0 + node as f64 * NODE_STEP,
+        }
+    }
+
+    /// How wide the picture is.
+    pub(crate) fn width(&self) -> f64 {
+        self.x_of(Lane::Node(self.scene.names.count().saturating_sub(1))) + 220.0
+    }
+
+    /// When the picture begins: late enough for as many messages as can be read.
+    fn begin(&self) -> u64 {
+        let shown = self.scene.sent.iter().filter(|sent| self.is_prominent(sent));
+        let times: Vec<u64> = shown.map(|sent| sent.at).collect();
+        let first = times.len().checked_sub(SENT_MAX).map_or(0, |first| times[first]);
+        // What is drawn before the first message would be calm.
+        times.first().map_or(0, |at| at.saturating_sub(50 * MS)).max(first)
+    }
+
+    /// Whether a message has a row of its own.
+    pub(crate) fn is_prominent(&self, sent: &Sent) -> bool {
+        let client = sent.from == Lane::Clients || sent.to == Lane::Clients;
+        let shown = self.focus.shows(sent.words.protocol) && !sent.words.is_routine;
+        shown && sent.at >= self.from && (!client || self.shows_client(sent))
+    }
+
+    /// Whether a client's message is about what the picture is about.
+    fn shows_client(&self, sent: &Sent) -> bool {
+        let named = sent.words.label.split([',', ':']).next().unwrap_or_default();
+        let mut operations = self.operations.iter();
+        operations
+            .find(|operation| named == format!("c{}.{}", operation.client, operation.place))
+            .is_none_or(|operation| self.focus.shows_space(operation.space))
+    }
+
+    /// The last messages that have no row.
+    pub(crate) fn faint(&self) -> impl Iterator<Item = &'a Sent> {
+        let faint = self.scene.sent.iter().filter(|s| !self.is_prominent(s) && s.at >= self.from);
+        let all: Vec<&Sent> = faint.collect();
+        let skipped = all.len().saturating_sub(FAINT_MAX);
+        all.into_iter().skip(skipped)
+    }
+
+    /// Whether a turn is shown.
+    fn shows_moment(&self, moment: &Moment) -> bool {
+        let shown = match &moment.turn {
+            Turn::Role { group, term, .. } => {
+                *term > Term(0) && self.focus.shows(Protocol::Raft(*group))
+            }
+            Turn::Commit { group, .. } => {
+                matches!(self.focus, Focus::Raft(_)) && self.focus.shows(Protocol::Raft(*group))
+            }
+            Turn::Start { .. } | Turn::Crash { .. } => true,
+        };
+        shown && moment.at >= self.from
+    }
+
+    /// The writes of a batch that are shown.
+    pub(crate) fn label_of(&self, batch: &Batch) -> Option<String> {
+        let shown = batch.writes.iter().filter(|words| {
+            !words.is_routine && !words.label.is_empty() && self.focus.shows(words.protocol)
+        });
+        let labels: Vec<&str> = shown.map(|words| words.label.as_str()).collect();
+        match labels.len() {
+            0 => None,
+            1..=2 => Some(labels.join("; ")),
+            more => Some(format!("{}; {} more", labels[0], more - 1)),
+        }
+    }
+
+    fn shows_operation(&self, operation: &Operation) -> bool {
+        self.focus.shows_space(operation.space)
+    }
+
+    /// Everything that gets a row, in order of time.
+    fn things(&self) -> Vec<(u64, What)> {
+        let mut all = Vec::new();
+        let scene = self.scene;
+        for (number, sent) in scene.sent.iter().enumerate().filter(|(_, s)| self.is_prominent(s)) {
+            all.push((sent.at, What::Leaves(number)));
+            for (which, arrival) in sent.arrivals.iter().enumerate() {
+                all.push((arrival.at.min(self.until), What::Arrives(number, which)));
+            }
+        }
+        let moments = scene.moments.iter().enumerate();
+        all.extend(
+            moments.filter(|(_, m)| self.shows_moment(m)).map(|(n, m)| (m.at, What::Turns(n))),
+        );
+        for (number, batch) in scene.batches.iter().enumerate() {
+            if batch.at >= self.from && self.label_of(batch).is_some() {
+                all.push((batch.at, What::Writes(number)));
+                all.push((batch.done_at.unwrap_or(self.until), What::Synced(number)));
+            }
+        }
+        for (number, window) in scene.windows.iter().enumerate() {
+            let until = window.until.unwrap_or(self.until);
+            if until >= self.from {
+                all.push((window.at.max(self.from), What::Begins(number)));
+                all.push((until, What::Ends(number)));
+            }
+        }
+        for (number, operation) in self.operations.iter().enumerate() {
+            if !self.shows_operation(operation) {
+                continue;
+            }
+            if operation.called >= self.from {
+                all.push((operation.called, What::Calls(number)));
+            }
+            if operation.returned >= self.from && operation.returned > 0 {
+                all.push((operation.returned, What::Returns(number)));
+            }
+        }
+        all.sort_by_key(|(at, _)| *at);
+        all
+    }
+
+    /// Gives everything its height: never above what came before, and below what stands in the same cell.
+    fn place(&mut self) {
+        let mut cells: BTreeMap<Cell, f64> = BTreeMap::new();
+        let (mut y, mut last) = (TOP, self.from);
+        for (at, what) in self.things() {
+            let passed = at - last;
+            if passed > CALM_NS {
+                self.folds.push((y + CALM / 2.0 + 4.0, passed));
+            }
+            y += gap(passed);
+            let (above, below, taken) = self.extent(what);
+            let lowest = taken.iter().filter_map(|cell| cells.get(cell)).copied();
+            y = lowest.map(|bottom| bottom + above).fold(y, f64::max);
+            for cell in taken {
+                cells.insert(cell, y + below);
+            }
+            last = at;
+            self.rows.push((at, y));
+            self.places.insert(what, y);
+        }
+        let passed = self.until.saturating_sub(last);
+        if passed > CALM_NS {
+            self.folds.push((y + CALM / 2.0 + 4.0, passed));
+        }
+        y += gap(passed) + 2.0 * ROW;
+        self.rows.push((self.until, y));
+        self.height = y;
+    }
+
+    /// How much room a thing takes above and below its height, and in which columns.
+    fn extent(&self, what: What) -> (f64, f64, Vec<Cell>) {
+        let text = 0.5 * ROW;
+        match what {
+            What::Leaves(number) => {
+                let sent = &self.scene.sent[number];
+                let long = self.is_labelled(number)
+                    && sent.words.label.chars().count() + sent.fate.map_or(0, str::len)
+                        > HALF_CHARS;
+                let right = sent.to > sent.from;
+                let above = if self.is_labelled(number) { ROW - 3.0 } else { 3.0 };
+                (above, 3.0, beside(sent.from, right, long))
+            }
+            What::Arrives(number, _) => {
+                let sent = &self.scene.sent[number];
+                (4.0, 4.0, beside(sent.to, sent.from > sent.to, false))
+            }
+            What::Turns(number) => {
+                let Moment { node, turn, .. } = &self.scene.moments[number];
+                let lane = Lane::Node(*node);
+                let mut cells = beside(lane, false, false);
+                if !matches!(turn, Turn::Commit { .. }) {
+                    cells.extend(beside(lane, true, false));
+                }
+                (text, text, cells)
+            }
+            What::Writes(number) => {
+                let batch = &self.scene.batches[number];
+                let label = self.label_of(batch).unwrap_or_default();
+                let long = label.chars().count() > HALF_CHARS;
+                (text, text, beside(Lane::Node(batch.node), true, long))
+            }
+            What::Begins(_) => (text, text, vec![FAULT_CELL]),
+            What::Calls(_) | What::Returns(_) => (text, text, vec![CLIENT_CELL]),
+            What::Synced(_) | What::Ends(_) => (0.0, 0.0, Vec::new()),
+        }
+    }
+
+    /// Whether a message has words beside it: one of several that a node sends at once to one side says it for all.
+    pub(crate) fn is_labelled(&self, number: usize) -> bool {
+        let sent = &self.scene.sent[number];
+        let before = self.scene.sent[..number].iter().rev().take_while(|other| other.at == sent.at);
+        let same = |other: &Sent| {
+            other.from == sent.from
+                && (other.to > other.from) == (sent.to > sent.from)
+                && other.words.label == sent.words.label
+                && self.is_prominent(other)
+        };
+        !before.into_iter().any(same)
+    }
+
+    /// The group whose roles stand on the lanes.
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        match self.focus {
+            Focus::Raft(Some(group)) => Some(group),
+            Focus::Replication | Focus::Gossip => None,
+            Focus::Raft(None) | Focus::All => {
+                let groups = self.scene.moments.iter().filter_map(|moment| match moment.turn {
+                    Turn::Role { group, .. } => Some(group),
+                    _ => None,
+                });
+                groups.max()
+            }
+        }
+    }
+
+    /// The height of a thing, if it has a row.
+    pub(crate) fn y(&self, what: What) -> Option<f64> {
+        self.places.get(&what).copied()
+    }
+
+    /// The height of a time.
+    pub(crate) fn y_at(&self, at: u64) -> f64 {
+        let after = self.rows.partition_point(|(time, _)| *time <= at);
+        let next = self.rows.get(after).copied();
+        let (last_at, last_y) =
+            after.checked_sub(1).map_or((self.from, TOP), |last| self.rows[last]);
+        let Some((next_at, next_y)) = next else { return self.height };
+        let share = (at.max(last_at) - last_at) as f64 / (next_at - last_at).max(1) as f64;
+        last_y + (next_y - last_y) * share
+    }
+
+    /// Everything that has a row, with its height.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (What, f64)> + '_ {
+        self.places.iter().map(|(what, y)| (*what, *y))
+    }
+}
+
+/// The column beside a lane, and when the words are long the one behind it.
+fn beside(lane: Lane, right: bool, long: bool) -> Vec<Cell> {
+    // Two columns between each two lanes, counted from the clients' lane.
+    let at = match lane {
+        Lane::Clients => 0,
+        Lane::Node(node) => 2 * (node as Cell + 1),
+    };
+    match (right, long) {
+        (true, false) => vec![at],
+        (true, true) => vec![at, at + 1],
+        (false, false) => vec![at - 1],
+        (false, true) => vec![at - 1, at - 2],
+    }
+}
+
+/// Rows of the picture between which so much time passes are so far apart.
+fn gap(passed: u64) -> f64 {
+    if passed == 0 {
+        return 0.0;
+    }
+    if passed > CALM_NS {
+        return CALM;
+    }
+    (2.0 + (1.0 + passed as f64 / 50_000.0).log2() * 1.6).min(CALM / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_law_says_what_the_picture_is_about() {
+        let group = Some(GroupId(1));
+        assert_eq!(Focus::of("election-safety", "nodes 1 and 2", group), Focus::Raft(group));
+        let named = Focus::of("durability-at-send", "group 0: Appended", group);
+        assert_eq!(named, Focus::Raft(Some(GroupId(0))));
+        assert_eq!(Focus::of("durability-at-send", "Dot {", group), Focus::Replication);
+        assert_eq!(Focus::of("convergence", "", None), Focus::Replication);
+        assert_eq!(Focus::of("suspect-is-told", "", None), Focus::Gossip);
+    }
+
+    #[test]
+    fn calm_is_folded_and_haste_is_not() {
+        assert!(gap(1_000) < gap(1_000_000) && gap(1_000_000) < gap(CALM_NS + 1));
+        assert_eq!(gap(10 * CALM_NS), gap(1_000 * CALM_NS));
+    }
+}

@@ -1,0 +1,162 @@
+//! The picture of a failure: one self-contained page with a space-time diagram of what led to it.
+//!
+//! The plan is run again with a [`Scene`] that notes what happens; `layout` chooses the stretch and places everything,
+//! `svg` draws it, `page` puts words around it. No run is judged here, and an ordinary run notes nothing.
+
+mod layout;
+mod page;
+mod scene;
+mod svg;
+mod words;
+
+use continuum_core::node::Action;
+
+use crate::plan::Plan;
+use crate::run;
+use crate::world::World;
+
+use layout::{Focus, Layout};
+use page::Page;
+pub(crate) use scene::{Lane, Scene};
+
+/// What is said of messages of the step that broke the law.
+pub(crate) const UNSENT: &str = "in the step that breaks the law";
+
+/// A failure as a page.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// The page.
+    pub html: String,
+    /// The broken law.
+    pub oracle: String,
+    /// By what it was broken, with nodes by their numbers.
+    pub what: String,
+    /// When, in virtual nanoseconds.
+    pub at_ns: u64,
+}
+
+/// Runs a plan and draws how it fails. `None` when it breaks no law.
+#[must_use]
+pub fn draw(plan: &Plan, mutant: Option<&str>, replay: &str) -> Option<Picture> {
+    let violation = run::run(plan).violation?;
+    let mut world = run::record(plan);
+    let mut scene = *world.scene.take()?;
+    note_last_step(&world, &mut scene);
+    let plain = |text: &String| scene.names.plain(text);
+    let (oracle, what) = (violation.oracle.as_str(), plain(&violation.what));
+    let group = scene.last_group(violation.node);
+    let focus = Focus::of(oracle, &violation.what, group);
+    let operations = &world.clients.history.operations;
+    let layout = Layout::new(&scene, operations, focus, violation.at_ns);
+    let end = svg::End { oracle, what: &what, node: violation.node };
+    let seconds = format!("{:.4} s", violation.at_ns as f64 / 1e9);
+    let mut facts = vec![("at", seconds), ("step of", format!("node {}", violation.node))];
+    facts.extend(mutant.map(|name| ("planted bug", name.to_owned())));
+    facts.extend([
+        ("seed", plan.seed.to_string()),
+        ("nodes", plan.cluster.nodes.to_string()),
+        ("faults", plan.faults.len().to_string()),
+        ("operations", operations.len().to_string()),
+        ("replay", replay.to_owned()),
+    ]);
+    let page = Page {
+        oracle,
+        what: &what,
+        facts,
+        svg: svg::draw(&layout, &end),
+        toml: plan.to_toml(),
+        steps: violation.steps.iter().map(plain).collect(),
+    };
+    let html = page::render(&page);
+    let (oracle, at_ns) = (violation.oracle, violation.at_ns);
+    Some(Picture { html, oracle, what, at_ns })
+}
+
+/// What the last step asked for was never performed: its messages and writes are what the law was broken by.
+fn note_last_step(world: &World, scene: &mut Scene) {
+    let me = world.stepping;
+    let mut writes = false;
+    for action in world.unperformed() {
+        match action {
+            Action::Send { to, message, .. } => {
+                if let Some(to) = world.oracles.roster.number(*to).filter(|to| *to != me) {
+                    scene.sends(world.now, (me, to), message, &[], Some(UNSENT));
+                }
+            }
+            Action::Persist { write, .. } => {
+                scene.writes(me, write);
+                writes = true;
+            }
+            _ => {}
+        }
+    }
+    if writes {
+        scene.begins_batch(world.now, me);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::mark::instrument;
+
+    use super::*;
+
+    /// Whether every tag that is opened is closed, in order.
+    fn is_balanced(html: &str) -> Result<(), String> {
+        let mut open: Vec<&str> = Vec::new();
+        let mut rest = html;
+        while let Some(at) = rest.find('<') {
+            rest = &rest[at + 1..];
+            let end = rest.find('>').ok_or("an open bracket")?;
+            let tag = &rest[..end];
+            rest = &rest[end + 1..];
+            let name =
+                tag.split([' ', '\n', '/']).find(|part| !part.is_empty()).unwrap_or_default();
+            if tag.starts_with('/') {
+                if open.pop() != Some(name) {
+                    return Err(format!("</{name}> closes nothing"));
+                }
+            } else if !tag.ends_with('/') && !["!DOCTYPE", "meta", "input"].contains(&name) {
+                open.push(name);
+                if ["style", "script"].contains(&name) {
+                    rest = &rest[rest.find("</").ok_or("an open style")?..];
+                }
+            }
+        }
+        if open.is_empty() { Ok(()) } else { Err(format!("left open: {open:?}")) }
+    }
+
+    #[test]
+    fn a_failure_is_one_page_that_needs_nothing_else() {
+        // Nobody does so much in the time that healing has: a failure whatever the code.
+        let mut broken = Plan::from_seed(0);
+        broken.workload.operations_min = 1_000_000;
+        broken.fault_ms = 0;
+        broken.faults.clear();
+        assert!(instrument::activate(None));
+        let picture = draw(&broken, Some("<b>&\"'"), "sim replay <x>").expect("it fails");
+        assert_eq!(picture.oracle, "liveness");
+        assert_eq!(is_balanced(&picture.html), Ok(()));
+        assert!(picture.html.len() < 1 << 20, "{} bytes", picture.html.len());
+        assert!(picture.html.contains("&lt;b&gt;&amp;&quot;&#39;"));
+        for outside in ["http://", "https://", "src=", "@import", "<b>"] {
+            let others = picture.html.replace("http://www.w3.org/2000/svg", "");
+            assert!(!others.contains(outside), "{outside}");
+        }
+        assert!(picture.html.contains("liveness is broken at"));
+    }
+
+    #[test]
+    fn what_holds_has_no_picture() {
+        let mut plan = Plan::from_seed(1);
+        (plan.fault_ms, plan.workload.operations_min) = (0, 0);
+        plan.faults.clear();
+        assert!(draw(&plan, None, "").is_none());
+    }
+
+    #[test]
+    fn a_page_that_is_not_balanced_is_seen() {
+        assert!(is_balanced("<p><b></p>").is_err() && is_balanced("<p>").is_err());
+        assert_eq!(is_balanced("<p class=\"a\">x<i/></p>"), Ok(()));
+    }
+}

@@ -1,0 +1,93 @@
+//! Delta debugging: a list that still fails, from which no part can be left out (Zeller and Hildebrandt 2002, ddmin).
+//!
+//! Only complements are tried, as nearly everybody does: a subset that fails alone is found by leaving out the others.
+//! Nothing here knows what the items are.
+
+/// The smallest list that was found for which `fails` still holds. It is asked of smaller and smaller lists, and may
+/// begin to say no at any time: the best so far stands.
+pub(crate) fn ddmin<T: Clone>(mut items: Vec<T>, mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
+    if items.is_empty() || fails(&[]) {
+        return Vec::new();
+    }
+    let mut length = items.len().div_ceil(2);
+    loop {
+        let (mut start, mut smaller) = (0, false);
+        while start < items.len() && items.len() >= 2 {
+            let end = (start + length).min(items.len());
+            let rest: Vec<T> = items[..start].iter().chain(&items[end..]).cloned().collect();
+            if !rest.is_empty() && fails(&rest) {
+                // What follows moved up: go on at the same place.
+                (items, smaller) = (rest, true);
+            } else {
+                start = end;
+            }
+        }
+        if length > 1 {
+            length = length.min(items.len()).div_ceil(2);
+        } else if !smaller {
+            return items;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shrinks 0..n for a predicate; returns what is left and how often it was asked.
+    fn shrink(n: u32, fails: impl Fn(&[u32]) -> bool) -> (Vec<u32>, u32) {
+        let mut asked = 0;
+        let left = ddmin((0..n).collect(), |items| {
+            asked += 1;
+            fails(items)
+        });
+        (left, asked)
+    }
+
+    #[test]
+    fn what_matters_is_left_and_nothing_else() {
+        for n in [1_u32, 2, 3, 7, 64, 1000] {
+            for wanted in [vec![0], vec![n - 1], vec![n / 2], vec![0, n / 3, n - 1]] {
+                let wanted: std::collections::BTreeSet<u32> = wanted.into_iter().collect();
+                let (left, _) = shrink(n, |items| wanted.iter().all(|w| items.contains(w)));
+                assert_eq!(left, wanted.into_iter().collect::<Vec<_>>(), "of {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_of_many_costs_little() {
+        let (left, asked) = shrink(1024, |items| items.contains(&700));
+        assert_eq!(left, [700]);
+        assert!(asked < 40, "asked {asked} times");
+    }
+
+    #[test]
+    fn what_fails_without_anything_is_empty() {
+        assert_eq!(shrink(10, |_| true).0, Vec::<u32>::new());
+        assert_eq!(shrink(0, |_| true), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn a_predicate_that_is_not_monotone_ends_at_a_local_minimum() {
+        // Fails with an even number of items that hold 3: no single one can be left out.
+        let fails = |items: &[u32]| items.contains(&3) && items.len().is_multiple_of(2);
+        let (left, _) = shrink(16, fails);
+        assert!(fails(&left));
+        for at in 0..left.len() {
+            let mut fewer = left.clone();
+            fewer.remove(at);
+            assert!(!fails(&fewer));
+        }
+    }
+
+    #[test]
+    fn a_budget_that_ends_leaves_the_best_so_far() {
+        let mut budget = 5;
+        let left = ddmin((0..100).collect(), |items: &[u32]| {
+            budget -= i32::from(budget > 0);
+            budget > 0 && items.contains(&90)
+        });
+        assert!(left.contains(&90) && left.len() < 100);
+    }
+}
