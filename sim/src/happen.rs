@@ -300,7 +300,8 @@ impl World {
     fn seal(&mut self, node: usize, life: u64, syncs: u64) {
         let sync_ns = self.sync_ns(node);
         let process = &mut self.processes[node];
-        if process.life != life || process.syncs != syncs {
+        // A log is sealed by the process that wrote it, not after its end.
+        if !process.is_up() || process.life != life || process.syncs != syncs {
             return;
         }
         if let Some(done_at) = process.disk.seal(self.now, sync_ns) {
@@ -407,6 +408,24 @@ impl World {
 mod tests {
     use super::*;
     use crate::plan::Plan;
+
+    #[test]
+    fn a_process_that_ended_seals_no_log() {
+        let mut plan = Plan::from_seed(1);
+        plan.faults.clear();
+        let mut world = World::new(plan);
+        world.start(0).expect("an empty disk is no violation");
+        world.step(0, Event::Tick, 0, 0).expect("no violation");
+        let life = world.processes[0].life;
+        world.synced(0, life).expect("no violation");
+        while !world.processes[0].disk.is_idle() {
+            world.synced(0, life).expect("no violation");
+        }
+        let syncs = world.processes[0].syncs;
+        world.crash(0, Kind::Crash);
+        world.seal(0, life, syncs);
+        assert!(world.processes[0].disk.is_idle(), "the next process would wait for it in vain");
+    }
 
     #[test]
     fn nobody_hears_of_a_boot_that_is_not_durable() {
