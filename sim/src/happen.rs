@@ -299,7 +299,8 @@ impl World {
     fn seal(&mut self, node: usize, life: u64, syncs: u64) {
         let sync_ns = self.sync_ns(node);
         let process = &mut self.processes[node];
-        if process.life != life || process.syncs != syncs {
+        // Nobody seals for a process that is down: its next life would wait for that sync for good.
+        if !process.is_up() || process.life != life || process.syncs != syncs {
             return;
         }
         if let Some(done_at) = process.disk.seal(self.now, sync_ns) {
