@@ -16,9 +16,6 @@ use super::{bar, campaign, cores, flag, print, read_plan, say};
 use crate::cli::ShrinkArgs;
 use crate::stopwatch::Stopwatch;
 
-/// What a shrunk plan should be at most: faults and operations.
-const GOAL: (u64, u64) = (10, 30);
-
 /// Runs the command.
 pub(crate) fn run(args: &ShrinkArgs) -> Result<bool, String> {
     if args.mutants { shrink_mutants(args) } else { shrink_one(args) }
@@ -61,7 +58,9 @@ fn shrink_one(args: &ShrinkArgs) -> Result<bool, String> {
         made.replay,
         made.html.display()
     ));
-    print(&to_json(&shrunk, mutant, &made, watch.cpu_seconds()).to_string());
+    let mut json = to_json(&shrunk, mutant, &made, watch.cpu_seconds());
+    json["seed"] = plan.seed.into();
+    print(&json.to_string());
     Ok(true)
 }
 
@@ -77,7 +76,6 @@ struct Made {
 fn to_json(shrunk: &Shrunk, mutant: Option<&str>, made: &Made, seconds: f64) -> serde_json::Value {
     serde_json::json!({
         "command": "shrink",
-        "seed": shrunk.plan.seed,
         "mutant": mutant,
         "oracle": shrunk.oracle,
         "faults_before": shrunk.before.faults,
@@ -167,8 +165,10 @@ fn shrink_mutants(args: &ShrinkArgs) -> Result<bool, String> {
 }
 
 fn is_small(row: &serde_json::Value) -> bool {
-    let at_most = |field: &str, most| row[field].as_u64().is_some_and(|count| count <= most);
-    at_most("faults_after", GOAL.0) && at_most("operations_after", GOAL.1)
+    let at_most =
+        |field: &str, most: usize| row[field].as_u64().is_some_and(|count| count <= most as u64);
+    at_most("faults_after", shrink::FAULTS_GOAL)
+        && at_most("operations_after", shrink::OPERATIONS_GOAL)
 }
 
 fn told(name: &str, row: &serde_json::Value) -> String {

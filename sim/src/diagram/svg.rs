@@ -303,7 +303,7 @@ fn message(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     if layout.is_labelled(number) {
         let side = if towards > 0.0 { "label" } else { "label right" };
         let words = cut(&sent.words.label, LABEL_MAX) + &remark(sent);
-        text(out, side, (x1 + towards * 12.0, y - 3.0), &words);
+        text(out, side, (x1 + towards * 17.0, y - 3.0), &words);
     }
     out.push_str("</g>\n");
 }
@@ -390,7 +390,7 @@ fn turn(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     let wide = 14.0 + 6.2 * words.chars().count() as f64;
     let at = format!("{words} at {}", seconds(moment.at));
     rect(out, &format!("pill {class}"), (x - wide / 2.0, y - 7.0), (wide, 14.0), &at);
-    text(out, "pill-words", (x, y + 4.0), &words);
+    text(out, &format!("pill-words on-{class}"), (x, y + 4.0), &words);
 }
 
 fn call(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {

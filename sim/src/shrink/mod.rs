@@ -2,22 +2,33 @@
 //!
 //! First the time after the violation is cut off, then delta debugging leaves out faults, clients and operations, then
 //! numbers become smaller; again and again, until a round takes nothing away or the budget is spent. Chance is by
-//! position, so what is left behaves as before until something that was left out is missed. A run is judged by the
-//! name of the law alone; a panic by its place as well. How a plan is told is not here.
+//! position, so what is left behaves as before until something that was left out is missed. Where that leaves too much
+//! (one message in a thousand is struck, so a thousand are needed), parts of it are tried with other chances and
+//! stronger faults. A run is judged by the name of the law alone; a panic by its place as well. How a plan is told is
+//! not here.
 
 mod ddmin;
 mod numbers;
 
 use crate::clock::MS;
-use crate::fault::Fault;
+use crate::draw::{Draws, stream};
+use crate::fault::{Fault, Kind};
 use crate::kept::Kept;
 use crate::plan::Plan;
 use crate::run::{self, Failure};
 
 use ddmin::ddmin;
 
+/// What a shrunk plan has at most, or other chances are tried.
+pub const FAULTS_GOAL: usize = 10;
+/// As [`FAULTS_GOAL`], for operations.
+pub const OPERATIONS_GOAL: usize = 30;
+/// Other chances that are tried in a row.
+const CHANCES_MAX: u64 = 500;
 /// While things are left out a violation may come so much later than before.
 const SLACK_MS: u64 = 3_000;
+/// No fault strikes more often: some messages have to get through.
+const RATE_PPM_MAX: u64 = 600_000;
 
 /// How far a shrinking is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,10 +149,46 @@ impl<'a> Shrinker<'a> {
             self.make_plainer();
             self.shrink_faults();
             self.cut_time(0);
-            if self.spent || self.plan == before {
+            if self.spent || self.plan == before && !self.halve() {
                 return;
             }
         }
+    }
+
+    /// While too much is left: some part of it, with other chances and stronger faults.
+    fn halve(&mut self) -> bool {
+        let Progress { faults, operations, .. } = self.progress();
+        if faults <= FAULTS_GOAL && operations <= OPERATIONS_GOAL {
+            return false;
+        }
+        (1..=CHANCES_MAX).any(|salt| {
+            let plan = self.part(salt, faults > FAULTS_GOAL, operations > OPERATIONS_GOAL);
+            self.takes(plan)
+        })
+    }
+
+    fn part(&self, salt: u64, of_faults: bool, of_operations: bool) -> Plan {
+        let mut plan = self.plan.clone();
+        let seed = plan.seed.wrapping_add(salt);
+        let draws = Draws::new(seed);
+        let mut place = 0;
+        let share_ppm = [500_000, 750_000, 250_000][salt as usize % 3];
+        let mut keeps = |label, all: bool| {
+            place += 1;
+            all || draws.chance(stream(label, 0), place, share_ppm)
+        };
+        plan.faults.retain(|_| keeps("shrink.fault", !of_faults));
+        let only = plan.workload.only.iter().flat_map(Kept::iter);
+        let only = only.filter(|_| keeps("shrink.operation", !of_operations)).collect();
+        plan.workload.only = Some(only);
+        plan.seed = seed;
+        plan.fault_ms += if self.is_early { SLACK_MS } else { 0 };
+        if salt % 2 == 1 {
+            for fault in plan.faults.iter_mut().filter(|fault| fault.rate_ppm > 0) {
+                fault.rate_ppm = (fault.rate_ppm * 4).min(RATE_PPM_MAX);
+            }
+        }
+        plan
     }
 
     /// Nothing that begins later can have had a part in it.
@@ -151,7 +198,7 @@ impl<'a> Shrinker<'a> {
         }
         let end_ms = self.failure.at_ns / MS + 1 + slack_ms;
         let mut plan = self.plan.clone();
-        plan.fault_ms = plan.fault_ms.min(end_ms.saturating_sub(plan.calm_ms));
+        plan.fault_ms = end_ms.saturating_sub(plan.calm_ms);
         let heal_ms = plan.heal_ms();
         plan.faults.retain(|fault| fault.at_ms < heal_ms);
         plan.faults.iter_mut().for_each(|fault| clip(fault, heal_ms));
@@ -177,6 +224,15 @@ impl<'a> Shrinker<'a> {
     }
 
     fn leave_out_faults(&mut self) {
+        let faults = self.plan.faults.clone();
+        let mut kinds: Vec<Kind> = faults.iter().map(|fault| fault.kind).collect();
+        kinds.sort();
+        kinds.dedup();
+        ddmin(kinds, |kinds| {
+            let of_kinds = faults.iter().filter(|fault| kinds.contains(&fault.kind));
+            let plan = Plan { faults: of_kinds.cloned().collect(), ..self.plan.clone() };
+            self.takes(plan)
+        });
         let mut faults = self.plan.faults.clone();
         faults.sort_by_key(|fault| fault.at_ms);
         ddmin(faults, |faults| {
@@ -245,5 +301,46 @@ fn key(failure: &Failure) -> String {
     match failure.oracle {
         run::NO_PANIC => format!("{} {place}", failure.oracle),
         oracle => oracle.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A setup that cannot end in time, whatever the code: the liveness law is broken.
+    fn failing() -> Plan {
+        let mut plan = Plan::from_seed(4);
+        (plan.cluster.latency_us_min, plan.cluster.latency_us_max) = (60_000_000, 60_000_000);
+        plan
+    }
+
+    #[test]
+    fn what_holds_is_not_shrunk() {
+        let mut plan = Plan::from_seed(1);
+        (plan.fault_ms, plan.workload.operations_min) = (0, 0);
+        plan.faults.clear();
+        assert!(shrink(&plan, |_| true).is_none());
+    }
+
+    #[test]
+    fn a_failing_plan_becomes_small_and_still_fails_by_the_same_law() {
+        let plan = failing();
+        assert!(plan.faults.len() > 3, "there is something to leave out");
+        let shrunk = shrink(&plan, |progress| progress.runs < 60).expect("it fails");
+        assert_eq!((shrunk.oracle.as_str(), shrunk.after.faults), ("liveness", 0));
+        assert!(shrunk.after.runs <= 60 && shrunk.before.faults == plan.faults.len());
+        assert!(shrunk.plan.fault_ms < plan.fault_ms && shrunk.after.operations <= OPERATIONS_GOAL);
+        let text = shrunk.plan.to_toml();
+        assert!(text.len() < 4096);
+        let again = run::run(&Plan::parse(&text).expect("it can be read"));
+        assert_eq!(again.violation.map(|violation| violation.oracle), Some(shrunk.oracle));
+    }
+
+    #[test]
+    fn a_budget_of_nothing_changes_nothing_of_what_fails() {
+        let plan = failing();
+        let shrunk = shrink(&plan, |_| false).expect("it fails");
+        assert_eq!((shrunk.plan, shrunk.after.runs), (plan, 1));
     }
 }
