@@ -78,6 +78,9 @@ pub struct ReplicationConfig {
     /// Writes that may wait for their stamp to come within reach; past it they are refused and asked for again later.
     /// Default 10 000.
     pub ahead_writes_max: usize,
+    /// Bytes of a shard that one step captures for a checkpoint: much against a message, little against what a step may
+    /// take. Default 64 KiB.
+    pub capture_bytes: usize,
 }
 
 impl Default for ReplicationConfig {
@@ -88,6 +91,7 @@ impl Default for ReplicationConfig {
             unacknowledged_bytes_max: 4 << 20,
             ahead_ms_max: 60_000,
             ahead_writes_max: 10_000,
+            capture_bytes: 64 << 10,
         }
     }
 }
@@ -247,6 +251,7 @@ impl Config {
                 "replication.delta_bytes_max",
                 "from 1 to a frame",
             ),
+            (self.replication.capture_bytes > 0, "replication.capture_bytes", "above 0"),
             (
                 gossip.ping_timeout_ms > 0 && gossip.ping_timeout_ms < gossip.period_ms,
                 "gossip.ping_timeout_ms",

@@ -235,6 +235,9 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
                 self.driver.metrics.synced(took, writes);
                 self.driver.metrics.unpersisted(self.unpersisted_bytes);
                 self.step(Event::Persisted { token });
+                if self.driver.node.is_booted() {
+                    self.driver.links.open();
+                }
             }
             Some(Done::Failed { token, why }) => self.storage_failed(token, why),
             Some(Done::Full(full)) => {

@@ -1,16 +1,14 @@
 //! Three nodes in one process, as in production: files, TLS, loopback. They form a federation, agree, survive a stop.
 
+mod common;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use continuum_core::discovery::Address;
 use continuum_core::id::NodeId;
-use continuum_core::node::api::{
-    Change, Edit, Level, Mutation, Outcome, Policy, Query, Reason, Request, Strategy, Value,
-};
+use continuum_core::node::api::{Outcome, Policy, Request, Strategy};
 use continuum_core::wal::RecoverError;
 use continuum_runtime::clock::{Clock, SystemClock};
 use continuum_runtime::disk::{FileDisk, OpenError};
@@ -26,8 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Generous: nothing waits for it unless the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+use common::{PATIENCE, Patient};
 
 struct Running {
     handle: Handle,
@@ -105,74 +102,20 @@ async fn refused(authority: &Authority, node: u8, settings: Settings) -> RunErro
     ended.expect_err("the node must not start")
 }
 
-/// Whether time mends this refusal, so that a patient client asks again.
-const fn passes(reason: &Reason) -> bool {
-    matches!(
-        reason,
-        Reason::NoLeader
-            | Reason::NotFormed
-            | Reason::Busy
-            | Reason::UnknownNamespace
-            | Reason::VoterUnavailable { .. }
-    )
-}
-
 impl Running {
     async fn stop(self) -> Stopped {
         self.stop.send(()).unwrap();
         timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap()
     }
+}
 
-    /// Asks until the answer is none that time mends.
-    async fn ask(&self, request: Request) -> Outcome {
-        let answered = async {
-            loop {
-                match self.handle.request(request.clone()).await.unwrap() {
-                    Outcome::Rejected(reason) if passes(&reason) => tokio::task::yield_now().await,
-                    Outcome::Unknown { .. } => {}
-                    outcome => return outcome,
-                }
-            }
-        };
-        timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("no answer to {request:?}"))
+impl Patient for Running {
+    async fn ask_once(&self, request: &Request) -> Option<Outcome> {
+        Some(self.handle.request(request.clone()).await.unwrap())
     }
 
-    async fn create(&self, name: &str, policy: Policy) {
-        let name = name.to_owned();
-        let outcome = self.ask(Request::CreateNamespace { name, policy, session: None }).await;
-        // An earlier attempt whose outcome was unknown may have made it.
-        let exists = Outcome::Rejected(Reason::NamespaceExists);
-        assert!(outcome == exists || matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
-    }
-
-    async fn put(&self, namespace: &str, key: &str, value: &str) {
-        let change = Change::Put(Bytes::copy_from_slice(value.as_bytes()));
-        let edits = vec![Edit { field: Bytes::new(), change }];
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        let mutations = vec![Mutation { key, edits, context: None }];
-        let namespace = namespace.to_owned();
-        let level = Level::Durable;
-        let outcome = self.ask(Request::Write { namespace, mutations, level, session: None }).await;
-        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
-    }
-
-    async fn get(&self, namespace: &str, key: &str) -> Option<Bytes> {
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        let query = Query::Get { key, field: Bytes::new() };
-        match self.ask(Request::Read { namespace: namespace.to_owned(), query }).await {
-            Outcome::Value(Value::Register(register)) => register.value,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Reads until the value is there: an eventual namespace promises it for later.
-    async fn sees(&self, namespace: &str, key: &str, value: &str) {
-        let seen = async {
-            while self.get(namespace, key).await.as_deref() != Some(value.as_bytes()) {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{key} never came"));
+    async fn pause(&self) {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -190,12 +133,7 @@ async fn three_nodes_form_a_federation_and_one_that_stops_comes_back() {
         nodes.push(start(&authority, 1 + at as u8, settings).await);
     }
     let voters = addresses[1..].iter().map(|address| Address(address.to_string())).collect();
-    let outcome = nodes[0].ask(Request::Init { voters }).await;
-    let formed = Outcome::Rejected(Reason::AlreadyFormed);
-    assert!(
-        outcome == formed || matches!(outcome, Outcome::Value(Value::Initialized)),
-        "{outcome:?}"
-    );
+    nodes[0].found(voters).await;
     nodes[1].create("locks", Policy::Strong).await;
     nodes[2].create("notes", EVENTUAL).await;
     nodes[0].put("locks", "a", "1").await;

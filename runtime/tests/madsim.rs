@@ -5,20 +5,19 @@
 //! Keys and the bytes on the wire differ between the two; nothing that the core is told may depend on them.
 #![cfg(madsim)]
 
+mod common;
+
 use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
 use continuum_core::id::{FederationId, NodeId};
 use continuum_core::machine::Now;
-use continuum_core::node::api::{
-    Change, Edit, Level, Mutation, Outcome, Policy, Query, Reason, Request, Strategy, Value,
-};
+use continuum_core::node::api::{Outcome, Policy, Request, Strategy};
 use continuum_core::node::{Action, Event};
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant as Mono, WallTime};
@@ -35,7 +34,9 @@ use continuum_runtime::tls::Credentials;
 use continuum_runtime::{Inputs, run};
 use madsim::net::NetSim;
 use madsim::runtime::{Handle as World, NodeHandle, Runtime};
-use madsim::time::{sleep, timeout};
+use madsim::time::sleep;
+
+use common::Patient;
 
 /// Names the seed to the process that runs the scenario.
 const SEED: &str = "CONTINUUM_MADSIM_SEED";
@@ -43,8 +44,6 @@ const SEED: &str = "CONTINUUM_MADSIM_SEED";
 const EPOCH_MS: u64 = 1_700_000_000_000;
 const FEDERATION: FederationId = FederationId([0xfe; 16]);
 const NODES: u8 = 3;
-/// Virtual time.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The simulated time, which is the same for all nodes.
 #[derive(Clone, Copy, Debug)]
@@ -157,77 +156,15 @@ impl Machine {
     fn handle(&self) -> Option<Handle> {
         self.handle.lock().unwrap().clone()
     }
-
-    /// Asks until the answer is none that time mends.
-    async fn ask(&self, request: Request) -> Outcome {
-        let answered = async {
-            loop {
-                if let Some(handle) = self.handle()
-                    && let Ok(outcome) = handle.request(request.clone()).await
-                    && is_final(&outcome)
-                {
-                    return outcome;
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let answer = timeout(PATIENCE, answered).await;
-        answer.unwrap_or_else(|_| panic!("node {} does not answer {request:?}", self.node))
-    }
-
-    async fn create(&self, name: &str, policy: Policy) {
-        let name = name.to_owned();
-        let outcome = self.ask(Request::CreateNamespace { name, policy, session: None }).await;
-        let exists = Outcome::Rejected(Reason::NamespaceExists);
-        assert!(outcome == exists || matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
-    }
-
-    async fn put(&self, namespace: &str, key: &str, value: &str) {
-        let change = Change::Put(Bytes::copy_from_slice(value.as_bytes()));
-        let edits = vec![Edit { field: Bytes::new(), change }];
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        let mutations = vec![Mutation { key, edits, context: None }];
-        let namespace = namespace.to_owned();
-        let level = Level::Durable;
-        let outcome = self.ask(Request::Write { namespace, mutations, level, session: None }).await;
-        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
-    }
-
-    async fn get(&self, namespace: &str, key: &str) -> Option<Bytes> {
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        let query = Query::Get { key, field: Bytes::new() };
-        match self.ask(Request::Read { namespace: namespace.to_owned(), query }).await {
-            Outcome::Value(Value::Register(register)) => register.value,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn sees(&self, namespace: &str, key: &str, value: &str) {
-        let seen = async {
-            while self.get(namespace, key).await.as_deref() != Some(value.as_bytes()) {
-                sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let seen = timeout(PATIENCE, seen).await;
-        seen.unwrap_or_else(|_| panic!("node {} never saw {key}", self.node));
-    }
 }
 
-fn is_final(outcome: &Outcome) -> bool {
-    let passes = |reason: &Reason| {
-        matches!(
-            reason,
-            Reason::NoLeader
-                | Reason::NotFormed
-                | Reason::Busy
-                | Reason::UnknownNamespace
-                | Reason::VoterUnavailable { .. }
-        )
-    };
-    match outcome {
-        Outcome::Rejected(reason) => !passes(reason),
-        Outcome::Unknown { .. } => false,
-        _ => true,
+impl Patient for Machine {
+    async fn ask_once(&self, request: &Request) -> Option<Outcome> {
+        self.handle()?.request(request.clone()).await.ok()
+    }
+
+    async fn pause(&self) {
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -271,12 +208,7 @@ async fn scenario(seed: u64) -> String {
     let [(one, _), (two, two_host), (three, three_host)] = &machines[..] else { unreachable!() };
 
     let voters = [2, 3].map(|node| Address(address(node).to_string())).to_vec();
-    let outcome = one.ask(Request::Init { voters }).await;
-    let formed = Outcome::Rejected(Reason::AlreadyFormed);
-    assert!(
-        outcome == formed || matches!(outcome, Outcome::Value(Value::Initialized)),
-        "{outcome:?}"
-    );
+    one.found(voters).await;
     two.create("locks", Policy::Strong).await;
     let strategy = Strategy::LastWriterWins;
     three.create("notes", Policy::Eventual { strategy, slots: 1, discard: false }).await;

@@ -145,9 +145,9 @@ pub(crate) struct Worker {
     pub(crate) mutant: Option<String>,
     #[arg(long)]
     pub(crate) stop_early: bool,
-    /// Tell every step in words to nobody.
+    /// Tell every step in words to nobody, in one seed of so many.
     #[arg(long)]
-    pub(crate) observe: bool,
+    pub(crate) observe_every: Option<u64>,
     /// Take so much memory first.
     #[arg(long, default_value_t = 0)]
     pub(crate) heap_shift: usize,

@@ -117,6 +117,11 @@ impl Disk {
         self.queue.len() + self.flight.as_ref().map_or(0, |flight| flight.writes.len())
     }
 
+    /// How many side files there are.
+    pub(crate) fn side_files(&self) -> usize {
+        self.files.len()
+    }
+
     /// Whether there is nothing to do.
     pub(crate) const fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.flight.is_none()
@@ -255,6 +260,11 @@ impl Disk {
             // The crash spared them: they were never synced, and are durable all the same.
             self.durable.apply(write);
             self.synced = *token;
+            if let Write::Snapshot { snapshot, .. } = write
+                && let Some(file) = self.files.get_mut(snapshot)
+            {
+                file.newest = *token;
+            }
         }
         self.persisted = self.persisted.max(self.synced);
         let file = |(id, file): (&SnapshotId, &SideFile)| (*id, Bytes::from(file.bytes.clone()));
@@ -406,6 +416,10 @@ fn write_some(file: &mut Vec<u8>, offset: usize, data: &[u8], survivors: &[bool]
 
 #[cfg(test)]
 mod tests {
+    use continuum_core::digest::Digest;
+    use continuum_core::id::{GroupId, Owner};
+    use continuum_core::raft::{Configuration, Position};
+
     use super::*;
 
     #[test]
@@ -424,6 +438,35 @@ mod tests {
         segment.write(0, &[5; 3 * SECTOR_BYTES], |at| at == 2);
         assert_eq!(segment.read()[2 * SECTOR_BYTES], 5);
         assert_eq!(segment.read()[0], 0);
+    }
+
+    #[test]
+    fn a_record_that_a_crash_spared_keeps_the_file_that_it_names() {
+        let mut disk = Disk::new(0, Draws::new(1), Header::default());
+        let token = |seq| Token { lane: 0, seq };
+        let snapshot = SnapshotId(7);
+        let data = Bytes::from_static(b"state");
+        let names = Write::Snapshot {
+            owner: Owner::Group(GroupId(1)),
+            snapshot,
+            length: data.len() as u64,
+            position: Position::default(),
+            time_ms: 0,
+            configuration: Configuration::default(),
+            digest: Digest::default(),
+        };
+        disk.persist(token(1), Write::Chunk { snapshot, offset: 0, data });
+        disk.persist(token(1), names.clone());
+        disk.begin(0, 100);
+        disk.finish();
+        disk.persist(token(2), names);
+        disk.begin(300, 100);
+        disk.crash(350, Fate::Kept);
+        disk.recover().expect("a tear is no damage");
+        disk.release(token(2));
+        assert!(disk.files.contains_key(&snapshot), "the spared record names it");
+        disk.release(token(3));
+        assert!(disk.files.is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{GroupId, Index, Owner, Replica, ShardId, Term};
+use continuum_core::id::{Boot, GroupId, Index, Owner, Replica, ShardId, Term};
 use continuum_core::raft::{Entry, Position};
 use continuum_core::replication::Dots;
 use continuum_core::wal::{SnapshotId, Write};
@@ -121,6 +121,8 @@ impl LogView {
 /// All that a node's writes amount to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Durable {
+    /// The last boot.
+    pub(crate) boot: Boot,
     groups: BTreeMap<GroupId, LogView>,
     /// Bytes of each side file, from its start without a hole.
     files: BTreeMap<SnapshotId, u64>,
@@ -167,6 +169,7 @@ impl Durable {
     /// Adds one write.
     pub(crate) fn apply(&mut self, write: &Write) {
         match write {
+            Write::Boot { boot, .. } => self.boot = *boot,
             Write::Hard { group, term, vote } => {
                 let view = self.group_mut(*group);
                 (view.term, view.vote) = (*term, *vote);

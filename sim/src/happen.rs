@@ -3,7 +3,7 @@
 use continuum_core::discovery::{Address, Contact, Source};
 use continuum_core::id::NodeId;
 use continuum_core::node::api::{Outcome, Request};
-use continuum_core::node::{Event, Message, Refusal};
+use continuum_core::node::{Event, Message, Node, Refusal};
 
 use crate::clock::MS;
 use crate::diagram::Lane;
@@ -163,11 +163,11 @@ impl World {
         if !self.network.is_missing(me, peer) {
             return Ok(());
         }
-        if self.processes[me].gate.stopped {
-            self.redial(me, peer, REDIAL_NS);
+        if !self.greets(me) {
+            self.redial(me, peer, MS);
             return Ok(());
         }
-        if self.answers(peer) && self.network.is_open(me, peer) {
+        if self.greets(peer) && self.network.is_open(me, peer) {
             let epoch = self.network.dial(me, peer);
             let latency = 3 * self.network.latency(me, peer);
             self.plan_in(latency, Happening::LinkUp { from: me, to: peer, epoch });
@@ -182,7 +182,7 @@ impl World {
         if !self.network.is_dialling(from, to, epoch) {
             return Ok(());
         }
-        let up = self.answers(from) && self.answers(to);
+        let up = self.greets(from) && self.greets(to);
         if !up || !self.network.is_open(from, to) {
             self.network.go_down(from, to);
             self.redial(from, to, REDIAL_NS);
@@ -234,13 +234,14 @@ impl World {
         self.step(me, Event::Unreachable { peer: peer_id }, tag::UNREACHABLE, peer as u64)
     }
 
-    /// Whether a node says anything of its own.
-    pub(crate) fn answers(&self, node: usize) -> bool {
-        self.processes[node].is_up() && !self.processes[node].gate.stopped
+    /// Whether a node greets others: it is there, not stopped, and its boot, which a handshake names, is durable.
+    pub(crate) fn greets(&self, node: usize) -> bool {
+        let process = &self.processes[node];
+        !process.gate.stopped && process.node.as_ref().is_some_and(Node::is_booted)
     }
 
     fn keepalive(&mut self, a: usize, b: usize, epoch: u32) -> Verdict {
-        let open = self.network.is_open(a, b) && self.answers(a) && self.answers(b);
+        let open = self.network.is_open(a, b) && self.greets(a) && self.greets(b);
         if self.network.epoch(a, b) == Some(epoch) && !open {
             self.break_link(a, b, false);
         }
@@ -393,10 +394,41 @@ impl World {
         }
         let life = self.processes[node].life;
         self.processes[node].stop();
+        self.oracles.ended(node);
         let silently = self.draws.chance(stream("crash.silent", node as u64), life, 300_000);
         for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
             self.break_link(node, peer, silently);
         }
         self.network.forget_wishes(node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    #[test]
+    fn nobody_hears_of_a_boot_that_is_not_durable() {
+        let mut plan = Plan::from_seed(1);
+        plan.faults.clear();
+        let mut world = World::new(plan);
+        world.start(0).expect("an empty disk is no violation");
+        world.start(1).expect("an empty disk is no violation");
+        assert!(!world.greets(0) && !world.greets(1));
+        for node in [0, 1] {
+            world.step(node, Event::Tick, 0, 0).expect("no violation");
+        }
+        let life = world.processes[0].life;
+        world.network.want(0, 1, true);
+        world.dial(0, 1, life).expect("no violation");
+        assert!(world.network.is_missing(0, 1), "its own boot is not durable");
+        world.synced(0, life).expect("no violation");
+        assert!(world.greets(0));
+        world.dial(0, 1, life).expect("no violation");
+        assert!(world.network.is_missing(0, 1), "the other's boot is not durable");
+        world.synced(1, life).expect("no violation");
+        world.dial(0, 1, life).expect("no violation");
+        assert!(!world.network.is_missing(0, 1));
     }
 }

@@ -9,7 +9,7 @@
 //! | [`plan`], [`fault`], [`kept`] | what a run is made of |
 //! | `swarm` | how a seed becomes a plan |
 //! | `draw` | chance by position |
-//! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, how much is too much |
+//! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, what is too much |
 //! | `network`, `weather`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
 //! | `post`, `replay`, `gate` | what becomes of a message, of old messages, of events whose node is stopped or slow |
 //! | `client`, `history`, `operator` | who asks what, and what they were told |

@@ -14,7 +14,7 @@ use continuum_core::raft::Role;
 use crate::clock::MS;
 use crate::history::Space;
 use crate::oracle::liveness::{self, Liveness};
-use crate::oracle::{Verdict, membership, replies};
+use crate::oracle::{Verdict, replies, views};
 use crate::plan::Plan;
 use crate::process::{Asker, Process, address_of};
 use crate::world::{Happening, World};
@@ -343,7 +343,7 @@ impl World {
             status.formed.then_some((shards, groups))
         };
         let nodes = self.processes.iter().filter_map(|process| process.node.as_ref());
-        if let Some(what) = membership::difference(&nodes) {
+        if let Some(what) = views::difference(&nodes) {
             return Some(what);
         }
         let first = view(&self.processes[0]);

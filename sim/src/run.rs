@@ -288,11 +288,11 @@ impl World {
     /// What clients were told of the strong namespace, and what is in it now.
     fn check_strong(&self) -> Verdict {
         let Some(group) = self.strong_group() else { return Ok(()) };
-        let Some(ledger) = self.oracles.ledger.group(group) else { return Ok(()) };
-        let witness = strong::check(&self.clients.history, ledger)?;
+        let Some(witness) = self.oracles.witness(group) else { return Ok(()) };
+        strong::check(&self.clients.history, witness)?;
         let states =
             self.processes.iter().filter_map(|process| process.node.as_ref()?.state(group));
-        states.into_iter().try_for_each(|state| strong::check_state(&witness, state))
+        states.into_iter().try_for_each(|state| strong::check_state(witness, state))
     }
 
     /// The group of the strong namespace: the only one beside the registry.

@@ -25,8 +25,10 @@ use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
 use crate::network::Network;
 use crate::operator::Operator;
-use crate::oracle::spec::Wanted;
-use crate::oracle::{Broken, Cause, Oracles, Roster, Step, Verdict, bounds, durability, replies};
+use crate::oracle::writes::Wanted;
+use crate::oracle::{
+    Broken, Cause, Oracles, Roster, Rules, Step, Verdict, bounds, choice, durability, replies,
+};
 use crate::pace::{self, Pace};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
@@ -153,12 +155,12 @@ pub(crate) struct World {
     /// Steps within this stretch of virtual time are told as well.
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
+    budgets: bounds::Budgets,
     pub(crate) setting: Setting,
     /// The run ends here, if that is before healing.
     pub(crate) stop_at: u64,
     /// Notes what happens, when a picture is wanted.
     pub(crate) scene: Option<Box<Scene>>,
-    memory_bytes_max: u64,
 }
 
 /// One step in words.
@@ -186,6 +188,11 @@ impl World {
         };
         let processes = replicas.iter().enumerate().map(process).collect();
         let latency = (plan.cluster.latency_us_min, plan.cluster.latency_us_max);
+        let rules = Rules {
+            dwell_ms: config.coordinator.dwell_ms,
+            ahead_ms: config.replication.ahead_ms_max,
+            budgets: bounds::Budgets::of(&config),
+        };
         let mut world = Self {
             draws,
             now: 0,
@@ -194,7 +201,7 @@ impl World {
             processes,
             network: Network::new(nodes, draws, latency),
             replays: Replays::new(nodes),
-            oracles: Oracles::new(Roster::new(replicas), config.coordinator.dwell_ms),
+            oracles: Oracles::new(Roster::new(replicas), rules),
             clients: Clients::new(nodes, &plan.workload, draws),
             operator: Operator::new(&plan),
             trace: Trace::new(),
@@ -209,10 +216,10 @@ impl World {
             tell_steps: 0..0,
             tell_within: 0..0,
             told: Vec::new(),
+            budgets: bounds::Budgets::of(&config),
             setting: Setting::default(),
             stop_at: u64::MAX,
             scene: None,
-            memory_bytes_max: config.node.memory_bytes_max,
             plan,
         };
         world.begin();
@@ -317,8 +324,7 @@ impl World {
         }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
-            let wanted = wanted(&self.clients, &self.processes[me], cause);
-            let now = now.mono;
+            let wanted = wanted(&self.clients, &self.processes[me], &cause);
             self.oracles.observe(&Step { me, node, actions, processes, cause, wanted, now })?;
         }
         self.perform_all(me)?;
@@ -439,7 +445,7 @@ impl World {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::process::number_at(&address)
             .filter(|number| *number < self.processes.len() && *number != me)
-            .filter(|number| self.answers(*number) && self.network.is_open(me, *number));
+            .filter(|number| self.greets(*number) && self.network.is_open(me, *number));
         let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;
@@ -501,8 +507,9 @@ impl World {
         for process in &self.processes {
             if let Some(node) = &process.node {
                 node.digest(&mut hasher);
+                choice::check(node.coordinator())?;
             }
-            bounds::check(process, self.memory_bytes_max)?;
+            bounds::check(process, &self.budgets)?;
         }
         self.trace.link(hasher.finish().0);
         Ok(())
@@ -510,8 +517,10 @@ impl World {
 }
 
 /// The client's write that a step was asked for.
-fn wanted<'a>(clients: &'a Clients, process: &Process, cause: Cause) -> Option<Wanted<'a>> {
-    let Asker::Client(attempt) = process.requests.get(&cause.request?)? else { return None };
+fn wanted<'a>(clients: &'a Clients, process: &Process, cause: &Cause) -> Option<Wanted<'a>> {
+    let Asker::Client(attempt) = process.requests.get(&cause.request.as_ref()?.0)? else {
+        return None;
+    };
     match &clients.history.operations[attempt.operation].body {
         Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
         Body::Read(_) => None,

@@ -12,7 +12,16 @@ const SIM: &str = env!("CARGO_BIN_EXE_sim");
 
 fn one_seed(seed: u64, slip_at: Option<u64>) -> Record {
     let (mutant, program) = (None, PathBuf::from(SIM));
-    let campaign = Campaign { program, mutant, once: false, jobs: 1, stop_early: false, slip_at };
+    let observe_every = 1;
+    let campaign = Campaign {
+        program,
+        mutant,
+        once: false,
+        jobs: 1,
+        stop_early: false,
+        observe_every,
+        slip_at,
+    };
     let mut records = Vec::new();
     campaign
         .run(std::iter::once(seed..seed + 1), |record| records.push(record))

@@ -148,6 +148,12 @@ impl Coordinator {
         self.registry.get(node).map_or(0, |entry| entry.under_way)
     }
 
+    /// What a member's failures weigh in a choice by now.
+    #[must_use]
+    pub fn charge(&self, node: NodeId) -> u32 {
+        self.registry.get(node).map_or(0, |entry| entry.charge(self.now, &self.config))
+    }
+
     /// Who leads a group, as far as this node knows.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> Option<NodeId> {

@@ -41,6 +41,7 @@ use suspicion::Rule;
 use sync::Syncer;
 
 pub use message::{ACCUSERS_MAX, Body, CLAIMS_MAX, Claim, Load, Message, REFUTATIONS_MAX};
+pub use probe::Probing;
 
 /// How often a member refuted its death: a later boot beats any count of an earlier one. Volatile.
 #[derive(

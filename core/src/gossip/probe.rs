@@ -49,6 +49,19 @@ struct Probe {
     acked: bool,
 }
 
+/// The probe under way, as others may look at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Probing<'a> {
+    /// Who is probed.
+    pub target: NodeId,
+    /// The number of its pings.
+    pub number: u64,
+    /// Whether an answer counted.
+    pub acked: bool,
+    /// Who is asked for help.
+    pub helpers: &'a [NodeId],
+}
+
 /// A ping in another's stead.
 #[derive(Clone, Debug)]
 struct Relay {
@@ -183,6 +196,14 @@ impl Probe {
 }
 
 impl Gossip {
+    /// The probe under way, if there is one.
+    #[must_use]
+    pub fn probing(&self) -> Option<Probing<'_>> {
+        let Probe { target, number, acked, helpers, .. } = self.prober.probe.as_ref()?;
+        let helpers = helpers.as_deref().unwrap_or_default();
+        Some(Probing { target: *target, number: *number, acked: *acked, helpers })
+    }
+
     /// Does what is due by `now` for probes and relays.
     pub(super) fn advance_probes(&mut self, now: Instant, out: &mut Outbox<Action>) {
         while let Some((until, number)) = self.prober.relay_ends.first().copied()

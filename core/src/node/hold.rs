@@ -117,7 +117,6 @@ impl Hold {
     }
 
     /// Whether this process's boot is durable.
-    #[cfg(test)]
     pub(super) const fn is_booted(&self) -> bool {
         self.durable >= self.boot
     }
@@ -135,6 +134,11 @@ impl Hold {
     /// Bytes handed to the disk and not yet durable.
     pub(super) const fn unpersisted_bytes(&self) -> usize {
         self.unpersisted_bytes
+    }
+
+    /// Messages and replies that wait for the disk.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
     }
 
     /// Hands `action` back if all it waits for is durable, and keeps it otherwise.

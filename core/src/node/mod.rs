@@ -147,8 +147,8 @@ pub enum Unverified {
     Refused,
 }
 
-/// What a node asks of its driver. The driver may perform the actions of a step in any order; its one duty is to keep a
-/// lane's log first-in, first-out.
+/// What a node asks of its driver. The driver may perform the actions of a step in any order; its duties are to keep a
+/// lane's log first-in, first-out, and to greet nobody before [`Node::is_booted`].
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Send a message, or drop it: a full queue drops.

@@ -74,6 +74,13 @@ impl Node {
         self.boot
     }
 
+    /// Whether this life is durable. Until then a driver greets nobody: a handshake names the boot, and the next start
+    /// of a process that crashed before would have the same count and another nonce, as a copy of its disk has.
+    #[must_use]
+    pub const fn is_booted(&self) -> bool {
+        self.hold.is_booted()
+    }
+
     /// Of which federation.
     #[must_use]
     pub const fn federation(&self) -> FederationId {
@@ -84,6 +91,12 @@ impl Node {
     #[must_use]
     pub fn requests(&self) -> usize {
         self.requests.len()
+    }
+
+    /// Messages and replies that wait for the disk.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.hold.len()
     }
 
     /// Bytes handed to the disk and not yet durable.

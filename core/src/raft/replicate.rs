@@ -187,6 +187,15 @@ impl Raft {
         congested.then_some(Refused::Busy)
     }
 
+    /// Bytes that this leader appended and that are not committed; 0 when it does not lead.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> usize {
+        match &self.state {
+            State::Leader(leader) => leader.uncommitted_bytes,
+            _ => 0,
+        }
+    }
+
     /// Takes committed entries off the count of uncommitted bytes.
     pub(super) fn uncount(&mut self, from: Index, to: Index) {
         let State::Leader(leader) = &mut self.state else { return };

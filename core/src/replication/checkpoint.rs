@@ -30,8 +30,6 @@ use super::context::Dots;
 use super::restore::{self, Head, Record};
 use super::store::{At, Shard};
 
-/// Bytes of live writes that one step captures: little against what a step may take, much against a message.
-const SLICE_BYTES: usize = 64 << 10;
 /// What passing over a write costs in bytes of the same budget.
 const PASS_BYTES: usize = 32;
 
@@ -85,9 +83,10 @@ impl Capture {
         self.tail.extend(records.iter().cloned());
     }
 
-    /// Captures some more. The budget grows with the tail, so that a busy shard's checkpoint ends as well.
-    pub(super) fn slice(&mut self, shard: &Shard) -> Slice {
-        let mut budget = SLICE_BYTES + self.tail.iter().map(Bytes::len).sum::<usize>() / 4;
+    /// Captures some more, about so many bytes. The budget grows with the tail, so that a busy shard's checkpoint ends
+    /// as well.
+    pub(super) fn slice(&mut self, shard: &Shard, bytes: usize) -> Slice {
+        let mut budget = bytes + self.tail.iter().map(Bytes::len).sum::<usize>() / 4;
         self.pass(shard, &mut budget);
         while self.cursor.is_none() && budget > 0 {
             let Some(record) = self.tail.pop_front() else { break };

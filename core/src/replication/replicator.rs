@@ -21,7 +21,7 @@ use crate::{mutant, reach};
 
 use super::ack::Waiters;
 use super::checkpoint::Capture;
-use super::context::Dots;
+use super::context::{Dots, Ranges};
 use super::hlc::{self, Clock};
 use super::push::Pushes;
 use super::restore::{self, Record, RestoreError, Restored};
@@ -148,6 +148,19 @@ impl Replicator {
     #[must_use]
     pub fn context(&self, shard: ShardId) -> Option<Dots> {
         self.residents.get(&shard).map(|resident| resident.shard.dots())
+    }
+
+    /// The numbers of an actor that the shard has seen.
+    #[must_use]
+    pub fn seen(&self, shard: ShardId, actor: &Actor) -> Option<&Ranges> {
+        let shard = &self.residents.get(&shard)?.shard;
+        shard.number(actor).map(|number| shard.seen(number))
+    }
+
+    /// The greatest number of writes in one shard of which parts were superseded before they arrived.
+    #[must_use]
+    pub fn doomed(&self) -> usize {
+        self.residents.values().map(|resident| resident.shard.doomed_writes()).max().unwrap_or(0)
     }
 
     /// All dots that are seen here or wait for their stamp: what the disk holds once all writes issued so far are
@@ -340,7 +353,7 @@ impl Replicator {
         let resident = self.residents.get_mut(&id).expect("a closed shard's checkpoint is dropped");
         let Resident { shard, capture, .. } = resident;
         let capture = capture.get_or_insert_with(|| Capture::new(shard));
-        let slice = capture.slice(shard);
+        let slice = capture.slice(shard, self.config.capture_bytes);
         for (offset, data) in slice.chunks {
             self.persist(Write::Chunk { snapshot, offset, data }, out);
         }

@@ -246,6 +246,11 @@ impl Shard {
         })
     }
 
+    /// How many writes are doomed, wholly or in part.
+    pub(super) fn doomed_writes(&self) -> usize {
+        self.doomed.len()
+    }
+
     /// The root: equal if and only if two replicas hold the same and have seen the same.
     pub(super) fn root(&self) -> Digest {
         let mut hasher = Hasher::new();

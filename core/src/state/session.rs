@@ -84,6 +84,12 @@ impl Sessions {
         self.table.len()
     }
 
+    /// What is remembered of a session.
+    #[must_use]
+    pub fn get(&self, id: &SessionId) -> Option<&Remembered> {
+        self.table.get(id)
+    }
+
     /// Whether no session is remembered.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

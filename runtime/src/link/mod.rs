@@ -85,6 +85,8 @@ struct Context {
     reports: mpsc::Sender<Report>,
     inboxes: [Inbox; 2],
     ids: AtomicU64,
+    /// Closed once this process's boot is durable: a handshake names it, so that nobody is greeted before.
+    booted: Semaphore,
 }
 
 /// All links of one node.
@@ -115,7 +117,7 @@ pub struct Tls {
 }
 
 impl Links {
-    /// Begins to accept peers.
+    /// Holds the listener. Nobody is accepted or dialled before [`Links::open`].
     #[must_use]
     pub fn start(
         me: Myself,
@@ -138,6 +140,7 @@ impl Links {
             reports: reports_in,
             inboxes: [inbox(control_in), inbox(bulk_in)],
             ids: AtomicU64::new(1),
+            booted: Semaphore::new(0),
         });
         let listener = tokio::spawn(listen(Arc::clone(&context), listener)).abort_handle();
         Self {
@@ -152,6 +155,11 @@ impl Links {
             jitter,
             listener,
         }
+    }
+
+    /// This process's boot is durable: peers may hear of it. Harmless to repeat.
+    pub fn open(&self) {
+        self.context.booted.close();
     }
 
     /// The next event for the core. After it has been consumed, and its actions performed, call [`Links::settle`].
@@ -380,6 +388,7 @@ const fn plane_name(plane: Plane) -> &'static str {
 
 /// Accepts connections for as long as the node lives.
 async fn listen(context: Arc<Context>, listener: TcpListener) {
+    context.boot().await;
     loop {
         match listener.accept().await {
             Ok((tcp, remote)) => match context.gate.stranger(remote.ip()) {
@@ -442,6 +451,12 @@ impl Context {
         let _ = self.reports.send(Report(news)).await;
     }
 
+    /// Waits until this process's boot is durable.
+    async fn boot(&self) {
+        // There is no permit: what ends the wait is that the semaphore is closed.
+        let _ = self.booted.acquire().await;
+    }
+
     async fn accept(&self, tcp: TcpStream, remote: &str) -> Option<Greeted> {
         match greet::accept(&self.acceptor, &self.gate, self.me, tcp).await {
             Ok(greeted) => Some(greeted),
@@ -458,6 +473,7 @@ impl Context {
         purpose: Purpose,
         expected: Option<NodeId>,
     ) -> Result<Greeted, GreetError> {
+        self.boot().await;
         let dialled = greet::dial(&self.connector, &self.gate, self.me, address, purpose).await;
         let judged = dialled.and_then(|greeted| match expected {
             Some(expected) if expected != greeted.hello.node => {

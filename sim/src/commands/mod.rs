@@ -58,7 +58,15 @@ fn campaign(mutant: Option<String>, once: bool, jobs: usize) -> Result<Campaign,
     if let Some(name) = mutant.as_deref().filter(|name| !mutant::is_known(name)) {
         return Err(format!("there is no mutant {name}; `sim mutants` lists them"));
     }
-    Ok(Campaign { program: program()?, mutant, once, jobs, stop_early: false, slip_at: None })
+    Ok(Campaign {
+        program: program()?,
+        mutant,
+        once,
+        jobs,
+        stop_early: false,
+        observe_every: 1,
+        slip_at: None,
+    })
 }
 
 /// A flag with its value, for commands that are told.

@@ -19,10 +19,11 @@ pub(crate) fn worker(args: Worker) -> Result<bool, String> {
         return Err(format!("there is no mutant {}", args.mutant.unwrap_or_default()));
     }
     let _shifted = shift_heap(args.heap_shift);
-    let setting = Setting { observes: args.observe, slip_at: args.slip_at };
+    let observes = |seed: u64| args.observe_every.is_some_and(|every| seed.is_multiple_of(every));
     let from_file = args.plan.as_deref().map(read_plan).transpose()?;
     let plans = from_file.into_iter().chain(args.seeds.into_iter().flatten().map(Plan::from_seed));
     for plan in plans {
+        let setting = Setting { observes: observes(plan.seed), slip_at: args.slip_at };
         if let Some(steps) = args.tell_steps {
             run::tell_steps(&plan, steps, setting).iter().for_each(|step| print(step));
             break;

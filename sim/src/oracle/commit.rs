@@ -6,47 +6,16 @@
 //! recover to now.
 
 use continuum_core::id::{GroupId, Index};
-use continuum_core::raft::{Configuration, Entry, Position, Raft};
+use continuum_core::raft::{Configuration, Position, Raft};
 
 use super::ledger::GroupLedger;
 use super::{Broken, Roster, Step, Verdict, Watched};
-use crate::durable::LogView;
 use crate::process::Process;
 
 pub(crate) const NAME: &str = "commit-rule";
-pub(crate) const DURABLE: &str = "durable-marks";
-pub(crate) const REPLACED: &str = "committed-entry-replaced";
-
-/// A replica replaces what follows `prev`: nothing of it may be committed, unless the same entries stand there again.
-pub(crate) fn check_replaced(
-    watched: &Watched,
-    ledger: &GroupLedger,
-    prev: Index,
-    entries: &[Entry],
-) -> Verdict {
-    let committed = watched.commit;
-    if prev < committed && entries.is_empty() {
-        let what = format!("the log is cut to {prev}, and {committed} is committed here");
-        return Err(Broken::new(REPLACED, what));
-    }
-    let known = ledger.last_committed().index;
-    let mut index = prev;
-    for entry in entries {
-        index = index.next();
-        if index > known || index > committed {
-            break;
-        }
-        if ledger.committed_at(index) != Some(entry.term) {
-            let what =
-                format!("an entry of term {} replaces the committed one at {index}", entry.term);
-            return Err(Broken::new(REPLACED, what));
-        }
-    }
-    Ok(())
-}
 
 /// A replica's commit index advances.
-pub(crate) fn check_advance(
+pub(crate) fn check(
     step: &Step<'_>,
     roster: &Roster,
     watched: &Watched,
@@ -87,22 +56,6 @@ pub(crate) fn check_advance(
     Ok(())
 }
 
-/// What a replica counts as durable of its log is on its disk, as the entry that stands there now.
-pub(crate) fn check_durable(step: &Step<'_>, raft: &Raft) -> Verdict {
-    let index = raft.durable();
-    let Some(term) = raft.term_at(index).filter(|_| index > raft.base().index) else {
-        return Ok(());
-    };
-    let view = step.processes[step.me].disk.durable.group(raft.group());
-    let position = Position { term, index };
-    if view.is_some_and(|view| view.holds(position)) {
-        return Ok(());
-    }
-    let last = view.map(LogView::last);
-    let what = format!("{position:?} counts as durable, and the disk's log ends at {last:?}");
-    Err(Broken::new(DURABLE, what))
-}
-
 /// The last of the entries that are committed here first: its leader's term, and a majority's disks.
 fn check_first(
     step: &Step<'_>,
@@ -138,27 +91,4 @@ fn count_holders(
     };
     let numbers = configuration.voters.iter().filter_map(|voter| roster.number(voter.node));
     numbers.filter(|number| holds(*number)).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use continuum_core::id::Term;
-    use continuum_core::raft::Payload;
-
-    use super::*;
-
-    #[test]
-    fn replacing_a_committed_entry_is_seen() {
-        let entry = |term: u64| Entry { term: Term(term), time_ms: 0, payload: Payload::Noop };
-        let mut ledger = GroupLedger::default();
-        ledger.commit_next(Term(1));
-        ledger.commit_next(Term(1));
-        let watched = Watched { commit: Index(2), ..Watched::default() };
-        let check =
-            |prev, entries: &[Entry]| check_replaced(&watched, &ledger, Index(prev), entries);
-        assert_eq!(check(2, &[entry(2)]), Ok(()));
-        assert_eq!(check(0, &[entry(1), entry(1)]), Ok(()));
-        assert!(check(1, &[entry(2)]).is_err());
-        assert!(check(1, &[]).is_err());
-    }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use continuum_core::digest::Digest;
-use continuum_core::id::{GroupId, Index, Term};
+use continuum_core::id::{GroupId, Index, Replica, Term};
 use continuum_core::raft::{Entry, Position};
 
 /// An entry as some log held it.
@@ -25,6 +25,8 @@ pub(crate) struct GroupLedger {
     committed: Vec<Term>,
     /// Who led each term.
     pub(crate) leaders: BTreeMap<Term, usize>,
+    /// Who votes.
+    pub(crate) voters: Vec<Replica>,
     /// The applied state at some indexes.
     pub(crate) states: BTreeMap<Index, (usize, Digest)>,
 }
@@ -64,11 +66,9 @@ impl GroupLedger {
         self.committed.push(term);
     }
 
-    /// All committed entries with their indexes.
-    pub(crate) fn committed(&self) -> impl Iterator<Item = (Index, &Entry)> {
-        self.committed.iter().zip(1..).filter_map(|(term, index)| {
-            self.known(Index(index), *term).map(|known| (Index(index), &known.entry))
-        })
+    /// The committed entry at `index`, if some log that was seen held it.
+    pub(crate) fn committed_entry(&self, index: Index) -> Option<&Entry> {
+        self.known(index, self.committed_at(index)?).map(|known| &known.entry)
     }
 }
 
@@ -82,11 +82,6 @@ impl Ledger {
     /// One group, made when it is new.
     pub(crate) fn group_mut(&mut self, group: GroupId) -> &mut GroupLedger {
         self.groups.entry(group).or_default()
-    }
-
-    /// One group.
-    pub(crate) fn group(&self, group: GroupId) -> Option<&GroupLedger> {
-        self.groups.get(&group)
     }
 
     /// All groups.

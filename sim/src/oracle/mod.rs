@@ -1,44 +1,115 @@
 //! The oracles: what must hold after every event, each law in a file of its own with its source.
 //!
 //! An oracle looks at the actions of a step and at what they change, never at the whole state: its cost is that of the
-//! change. The dispatcher here knows which action concerns which law and judges nothing itself. What holds only at the
-//! end of a run is in `strong`, `eventual` and `liveness`.
+//! change. The dispatcher here knows which action concerns which law and judges nothing itself.
+//!
+//! | law | file | source | looks |
+//! |---|---|---|---|
+//! | election-safety | `election` | Raft Fig. 3 | a role begins; a leader's message leaves |
+//! | one-vote-a-term | `vote` | Raft §5.2 | a term and vote are written |
+//! | vote-for-up-to-date-log | `up_to_date` | Raft §5.4.1 | a vote is written |
+//! | leader-append-only | `append_only` | Raft Fig. 3 | entries are written |
+//! | log-matching | `log_matching` | Raft Fig. 3 | entries are written |
+//! | committed-entry-replaced | `replaced` | Raft §5.4 | entries are written |
+//! | one-configuration | `configurations` | Raft §6 | entries are written |
+//! | leader-completeness | `completeness` | Raft Fig. 3 | a leader begins |
+//! | commit-rule | `commit` | Raft §5.4.2, Fig. 8 | a commit index moves |
+//! | durable-marks | `durable_marks` | design §4 | a durable mark moves |
+//! | monotone | `monotone` | Raft §5.1, Fig. 2 | a term, commit or applied index moves |
+//! | applied-commit-last | `progress` | Raft Fig. 2 | a commit or applied index moves |
+//! | state-machine-safety | `state_safety` | Raft Fig. 3 | entries are applied |
+//! | session-applied-once | `sessions` | thesis §6.3 | entries are applied |
+//! | exactly-once | `witness` | thesis §6.3 | an entry is committed |
+//! | snapshot-of-committed | `snapshots` | Raft §7, Fig. 13 | a snapshot is named |
+//! | read-after-leadership | `reads` | Raft §8, thesis §6.4 | a read comes and is answered |
+//! | read-sees-acknowledged | `fresh` | Herlihy and Wing 1990 | a read comes and is answered |
+//! | one-reply | `replies` | contract of `node::Action` | a reply leaves; with each link; the end |
+//! | durability-at-send | `durability` | design §4 | a message or reply leaves |
+//! | recovery | `recovery` | Raft Fig. 2 | a node is back |
+//! | one-process-an-identity | `boots` | design §3 | a message leaves; a link is up |
+//! | incarnation-precedence | `precedence` | SWIM 4.2 | a member is held otherwise |
+//! | suspicion-before-death | `suspicion` | SWIM 4.2 | a member is held otherwise |
+//! | suspicion-refuted | `refutation` | SWIM 4.2 | gossip is heard |
+//! | ack-of-who-was-asked | `vouched` | SWIM 3.1 | a probe counts as answered |
+//! | suspect-is-told | `buddy` | Lifeguard IV-C | a ping leaves |
+//! | verified-contacts-only | `hearsay` | design §5 | contacts leave |
+//! | health-hysteresis | `hysteresis` | design §5 | a member's health turns |
+//! | cheapest-is-chosen | `choice` | design §5 | with each link |
+//! | supersedes-what-was-seen | `minted` | Bieniusa 2012 | a write is made |
+//! | dot-minted-once | `dots` | Almeida 2018 | a write is logged |
+//! | dead-write-stays-dead | `again` | Shapiro 2011 | a write is logged |
+//! | hybrid-clock | `stamps` | Kulkarni 2014 | a write is logged |
+//! | context-covers-what-is-known | `coverage` | Almeida 2018 | a write or a view is logged |
+//! | bounded-memory | `bounds` | `core::limits`, `core::config` | a message leaves; with each link |
+//! | progress | `world` | contract of `core::machine` | a tick is due at once |
+//!
+//! At the end of a run: `strong` (linearizable-search, linearizable-witness, exactly-once), `eventual` (convergence,
+//! acknowledged-write-lost, write-from-nowhere), `spec` (eventual-specification), `liveness`. A panic is `no-panic`;
+//! two processes that see two runs are `determinism`. `ledger`, `views`, `writes` and `witness` remember what laws
+//! share.
 
+pub(crate) mod again;
 pub(crate) mod append_only;
+pub(crate) mod boots;
 pub(crate) mod bounds;
+pub(crate) mod buddy;
+pub(crate) mod cause;
+pub(crate) mod choice;
 pub(crate) mod commit;
 pub(crate) mod completeness;
+pub(crate) mod configurations;
+pub(crate) mod coverage;
+pub(crate) mod dots;
 pub(crate) mod durability;
+pub(crate) mod durable_marks;
 pub(crate) mod election;
 pub(crate) mod eventual;
+pub(crate) mod fresh;
+pub(crate) mod hearsay;
+pub(crate) mod hysteresis;
 pub(crate) mod ledger;
 pub(crate) mod linear;
 pub(crate) mod liveness;
 pub(crate) mod log_matching;
-pub(crate) mod membership;
+pub(crate) mod minted;
 pub(crate) mod monotone;
+pub(crate) mod precedence;
+pub(crate) mod progress;
 pub(crate) mod reads;
 pub(crate) mod recovery;
+pub(crate) mod refutation;
+pub(crate) mod replaced;
 pub(crate) mod replies;
+pub(crate) mod sessions;
+pub(crate) mod snapshots;
 pub(crate) mod spec;
+pub(crate) mod stamps;
 pub(crate) mod state_safety;
 pub(crate) mod strong;
+pub(crate) mod suspicion;
+pub(crate) mod up_to_date;
+pub(crate) mod views;
+pub(crate) mod vote;
+pub(crate) mod vouched;
 pub(crate) mod witness;
+pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
-use continuum_core::gossip::{Incarnation, State};
-use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, RequestId, Term};
-use continuum_core::node::api::{Notice, Request};
-use continuum_core::node::{Action, Event, Message, Node};
-use continuum_core::raft::{self, Position, Role};
-use continuum_core::time::Instant;
+use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, Term};
+use continuum_core::machine::Now;
+use continuum_core::node::api::Notice;
+use continuum_core::node::{Action, Message, Node};
+use continuum_core::raft::{Position, Role};
 use continuum_core::wal::Write;
 
 use crate::durable::LogView;
-use crate::history::Space;
 use crate::process::Process;
+pub(crate) use cause::Cause;
 use ledger::Ledger;
+use stamps::Wall;
+use witness::Witness;
+use writes::Author;
 
 /// A law that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,19 +166,40 @@ impl Roster {
     }
 }
 
+/// What binds one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// How long a member's health stays at least.
+    pub(crate) dwell_ms: u64,
+    /// How far ahead of the wall clock a stamp may be.
+    pub(crate) ahead_ms: u64,
+    /// What a message may carry.
+    pub(crate) budgets: bounds::Budgets,
+}
+
 /// All that the oracles remember.
 #[derive(Debug)]
 pub(crate) struct Oracles {
     pub(crate) roster: Roster,
     pub(crate) ledger: Ledger,
-    /// Per node, per group.
-    watched: Vec<BTreeMap<GroupId, Watched>>,
+    /// Per node.
+    nodes: Vec<Seen>,
     /// All writes of the eventual namespaces.
-    pub(crate) writes: spec::Writes,
+    pub(crate) writes: writes::Writes,
+    /// Per group of keys: what its committed entries amount to.
+    witnesses: BTreeMap<GroupId, Witness>,
     reads: reads::Reads,
-    /// Per node, what it holds of the others.
-    views: Vec<membership::View>,
-    dwell_ms: u64,
+    fresh: fresh::Fresh,
+    rules: Rules,
+}
+
+/// What one life of a node has shown.
+#[derive(Debug, Default)]
+struct Seen {
+    groups: BTreeMap<GroupId, Watched>,
+    view: views::View,
+    turns: hysteresis::Turns,
+    let_in: boots::LetIn,
 }
 
 /// One step of one node, after it was taken.
@@ -120,87 +212,38 @@ pub(crate) struct Step<'a> {
     /// What the node was handed.
     pub(crate) cause: Cause,
     /// What a client wanted by that.
-    pub(crate) wanted: Option<spec::Wanted<'a>>,
-    /// What its clock showed.
-    pub(crate) now: Instant,
-}
-
-/// What of an event the oracles have to know.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cause {
-    /// It was gossip.
-    pub(crate) is_gossip: bool,
-    /// It was another message.
-    pub(crate) is_other_message: bool,
-    /// Writes became durable: messages leave that were made in earlier steps.
-    pub(crate) is_persisted: bool,
-    /// What the gossip said of the node itself.
-    pub(crate) accused: Option<(Incarnation, State)>,
-    /// The group of the append that it was, and the last entry of which that speaks.
-    pub(crate) append: Option<(GroupId, Index)>,
-    /// The group and position of the snapshot of which it was a chunk.
-    pub(crate) chunk: Option<(GroupId, Position)>,
-    /// Who asked for a vote in which group, and where its log ends.
-    pub(crate) asks: Option<(GroupId, NodeId, Position)>,
-    /// The request that it was, and whether that reads a strong namespace.
-    pub(crate) request: Option<RequestId>,
-    pub(crate) reads: bool,
-}
-
-impl Cause {
-    pub(crate) fn of(me: NodeId, event: &Event) -> Self {
-        match event {
-            Event::Received { message: Message::Gossip(message), .. } => {
-                let accused = membership::accusation(me, message);
-                Self { is_gossip: true, accused, ..Self::default() }
-            }
-            Event::Received { from, message: Message::Raft { group, message } } => {
-                Self::of_raft(*from, *group, message)
-            }
-            Event::Received { .. } => Self { is_other_message: true, ..Self::default() },
-            Event::Persisted { .. } => Self { is_persisted: true, ..Self::default() },
-            Event::Requested { id, request } => {
-                let strong = Space::Strong.name();
-                let reads =
-                    matches!(request, Request::Read { namespace, .. } if namespace == strong);
-                Self { request: Some(*id), reads, ..Self::default() }
-            }
-            _ => Self::default(),
-        }
-    }
-
-    fn of_raft(from: NodeId, group: GroupId, message: &raft::Message) -> Self {
-        let mut cause = Self { is_other_message: true, ..Self::default() };
-        match message {
-            raft::Message::Append { prev, entries, .. } => {
-                cause.append = Some((group, Index(prev.index.0 + entries.len() as u64)));
-            }
-            raft::Message::Vote { last, .. } => cause.asks = Some((group, from, *last)),
-            raft::Message::Chunk { position, .. } => cause.chunk = Some((group, *position)),
-            _ => {}
-        }
-        cause
-    }
+    pub(crate) wanted: Option<writes::Wanted<'a>>,
+    /// What its clocks showed.
+    pub(crate) now: Now,
 }
 
 impl Oracles {
-    pub(crate) fn new(roster: Roster, dwell_ms: u64) -> Self {
+    pub(crate) fn new(roster: Roster, rules: Rules) -> Self {
         let nodes = roster.replicas.len();
         Self {
             roster,
             ledger: Ledger::default(),
-            watched: (0..nodes).map(|_| BTreeMap::new()).collect(),
-            writes: spec::Writes::new(nodes),
+            nodes: (0..nodes).map(|_| Seen::default()).collect(),
+            writes: writes::Writes::new(nodes),
+            witnesses: BTreeMap::new(),
             reads: reads::Reads::default(),
-            views: (0..nodes).map(|_| membership::View::default()).collect(),
-            dwell_ms,
+            fresh: fresh::Fresh::default(),
+            rules,
         }
+    }
+
+    /// What a group's committed entries amount to.
+    pub(crate) fn witness(&self, group: GroupId) -> Option<&Witness> {
+        self.witnesses.get(&group)
     }
 
     /// Looks at one step. What was applied comes last: an entry is first committed, and that is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
-        if let Some(id) = step.cause.request.filter(|_| step.cause.reads) {
-            self.reads.arrives(step, &self.roster, id);
+        if let Some((id, asks)) = &step.cause.request {
+            self.fresh.arrives(step.me, *id, asks);
+            if matches!(asks, cause::Asks::Read(_)) {
+                self.reads.arrives(step, &self.roster, *id);
+            }
         }
         for action in step.actions {
             match action {
@@ -209,66 +252,107 @@ impl Oracles {
                 Action::Notify(Notice::Role { group, term, role, .. }) => {
                     self.observe_role(step, *group, *term, *role)?;
                 }
-                Action::Reply { id, outcome } => self.reads.check(step, *id, outcome)?,
                 Action::Notify(Notice::Health { node, from, to }) => {
-                    let view = &mut self.views[step.me];
-                    view.check_health(step.node, step.now, self.dwell_ms, *node, (*from, *to))?;
+                    let state = step.node.gossip().member(*node).map(|member| member.state);
+                    let turns = &mut self.nodes[step.me].turns;
+                    turns.check(
+                        step.now.mono,
+                        self.rules.dwell_ms,
+                        (*node, state),
+                        (*from, *to),
+                    )?;
                 }
                 _ => {}
             }
         }
-        if !step.cause.is_other_message {
-            let Cause { is_gossip, accused, .. } = step.cause;
-            // Who has not learnt yet that the accuser is a member does not listen.
-            let refused =
-                |action: &Action| matches!(action, Action::Notify(Notice::Rejected { .. }));
-            let accused = accused.filter(|_| !step.actions.iter().any(refused));
-            self.views[step.me].check_step(step.node, is_gossip, accused)?;
-        }
+        self.observe_peers(step)?;
         self.observe_progress(step)?;
         for action in step.actions {
-            if let Action::Notify(Notice::Applied { group, index }) = action {
-                self.observe_applied(step, *group, *index)?;
+            match action {
+                Action::Notify(Notice::Applied { group, index }) => {
+                    self.observe_applied(step, *group, *index)?;
+                }
+                Action::Reply { id, outcome } => {
+                    self.reads.check(step, *id, outcome)?;
+                    // The first group of keys is the only one.
+                    let witness = self.witnesses.values().next();
+                    self.fresh.check(step.me, *id, outcome, witness)?;
+                }
+                _ => {}
             }
         }
-        Ok(())
+        self.writes.check_covered(step.me, step.node)
+    }
+
+    /// Links and gossip.
+    fn observe_peers(&mut self, step: &Step<'_>) -> Verdict {
+        let seen = &mut self.nodes[step.me];
+        let rejects = |action: &Action| matches!(action, Action::Notify(Notice::Rejected { .. }));
+        if let Some(there) = step.cause.connected {
+            let refuses = |action: &Action| match action {
+                Action::Refuse { peer, .. } => *peer == there.peer,
+                _ => rejects(action),
+            };
+            let refused = step.node.is_fenced() || step.actions.iter().any(refuses);
+            seen.let_in.check(there, refused)?;
+        }
+        if step.cause.is_other_message {
+            return Ok(());
+        }
+        let mut heard = step.cause.heard;
+        // Who has not learnt yet that the accuser is a member does not listen.
+        if step.actions.iter().any(rejects) {
+            heard.accused = None;
+        }
+        seen.view.check_step(step.node, heard)
     }
 
     fn observe_write(&mut self, step: &Step<'_>, write: &Write) -> Verdict {
+        let seen = &mut self.nodes[step.me].groups;
         match write {
             Write::Hard { group, term, vote } => {
-                let watched = self.watched[step.me].entry(*group).or_default();
-                election::check_hard(&watched.view, *term, *vote)?;
+                let watched = seen.entry(*group).or_default();
+                vote::check(&watched.view, *term, *vote)?;
                 // A checkpoint names a vote again that was given before.
                 let is_new = (watched.view.term, watched.view.vote) != (*term, *vote);
                 let asks = step.cause.asks.filter(|(asked, ..)| asked == group && is_new);
-                election::check_up_to_date(watched.view.last(), *vote, asks)?;
+                up_to_date::check(watched.view.last(), *vote, asks)?;
                 (watched.view.term, watched.view.vote) = (*term, *vote);
             }
             Write::Append { group, prev, entries } => {
-                let watched = self.watched[step.me].entry(*group).or_default();
+                let watched = seen.entry(*group).or_default();
                 let ledger = self.ledger.group_mut(*group);
+                replaced::check(watched, ledger, *prev, entries)?;
                 append_only::check(watched, *prev, entries)?;
-                commit::check_replaced(watched, ledger, *prev, entries)?;
                 log_matching::check(&watched.view, ledger, *prev, entries)?;
+                configurations::check(ledger, entries)?;
                 watched.view.append(*prev, entries);
             }
+            // Who joins begins without a configuration, and learns it from the leader.
+            Write::Genesis { group, configuration } if !configuration.voters.is_empty() => {
+                let ledger = self.ledger.group_mut(*group);
+                configurations::check_voters(&mut ledger.voters, configuration)?;
+            }
             Write::Snapshot { owner: Owner::Group(group), position, .. } => {
-                let watched = self.watched[step.me].entry(*group).or_default();
-                state_safety::check_snapshot(self.ledger.group_mut(*group), *position)?;
+                let watched = seen.entry(*group).or_default();
+                snapshots::check(self.ledger.group_mut(*group), *position)?;
                 // A checkpoint names a snapshot again that was there before.
                 let is_new = watched.view.base != *position;
                 let received = is_new && step.cause.chunk == Some((*group, *position));
-                state_safety::check_install(watched.commit, *position, received)?;
+                snapshots::check_install(watched.commit, *position, received)?;
                 watched.view.install(*position);
             }
             Write::Forget { owner: Owner::Group(group) } => {
-                self.watched[step.me].remove(group);
+                seen.remove(group);
             }
-            Write::Dots { .. } => {
-                let process = &step.processes[step.me];
-                let who = (step.me, process.replica, process.boot);
-                self.writes.observe(who, step.wanted, write)?;
+            Write::Forget { owner: Owner::Shard(shard) } => {
+                self.writes.forgotten(step.me, *shard);
+            }
+            Write::Dots { shard, records } => {
+                let Process { replica, boot, .. } = step.processes[step.me];
+                let wall = Wall { now_ms: step.now.wall.0, ahead_ms: self.rules.ahead_ms };
+                let by = Author { number: step.me, replica, boot, wall };
+                self.writes.observe(by, step.wanted, *shard, records)?;
             }
             _ => {}
         }
@@ -276,26 +360,36 @@ impl Oracles {
     }
 
     fn observe_send(&mut self, step: &Step<'_>, to: NodeId, message: &Message) -> Verdict {
+        let process = &step.processes[step.me];
+        let durable = &process.disk.durable;
+        boots::check_sent(process.boot, durable.boot)?;
+        bounds::check_message(&self.rules.budgets, message)?;
         match message {
             Message::Raft { group, message } => {
                 let receiver = self.roster.number(to).map(|number| self.roster.replica(number));
                 let me = self.roster.replica(step.me);
-                let durable = &step.processes[step.me].disk.durable;
                 durability::check_raft(durable, me, receiver, *group, message)?;
                 election::check_message(self.ledger.group_mut(*group), step.me, message)
             }
-            Message::Replication(message) => {
-                durability::check_replication(&step.processes[step.me].disk.durable, message)
+            Message::Replication(message) => durability::check_replication(durable, message),
+            Message::Gossip(message) => {
+                let view = &mut self.nodes[step.me].view;
+                view.probes.asks(to, message);
+                if step.cause.is_persisted {
+                    return Ok(());
+                }
+                view.check_sent(step.node, to, message)
             }
             _ if step.cause.is_persisted => Ok(()),
-            Message::Gossip(message) => self.views[step.me].check_buddy(step.node, to, message),
-            Message::Contacts(contacts) => membership::check_contacts(step.node, contacts),
+            Message::Contacts(contacts) => {
+                hearsay::check(step.node.discovery().verified(), contacts)
+            }
             _ => Ok(()),
         }
     }
 
     fn observe_role(&mut self, step: &Step<'_>, group: GroupId, term: Term, role: Role) -> Verdict {
-        let watched = self.watched[step.me].entry(group).or_default();
+        let watched = self.nodes[step.me].groups.entry(group).or_default();
         let ledger = self.ledger.group_mut(group);
         let begins = role == Role::Leader && watched.leads != Some(term);
         watched.leads = (role == Role::Leader).then_some(term);
@@ -307,24 +401,33 @@ impl Oracles {
     }
 
     fn observe_applied(&mut self, step: &Step<'_>, group: GroupId, index: Index) -> Verdict {
-        let watched = self.watched[step.me].entry(group).or_default();
+        let watched = self.nodes[step.me].groups.entry(group).or_default();
         let ledger = self.ledger.group_mut(group);
         monotone::check_applied(watched.applied, index)?;
+        progress::check(index, watched.commit, watched.view.last().index)?;
         state_safety::check_applied(watched, ledger, index)?;
         watched.applied = index;
-        state_safety::check_state(step, ledger, group, index)
+        // A step may apply twice, and only the state that it leaves can be looked at.
+        let Some(state) = step.node.state(group).filter(|state| state.applied() == index) else {
+            return Ok(());
+        };
+        if let Some(witness) = self.witnesses.get_mut(&group) {
+            witness.follow(ledger)?;
+            sessions::check(witness, state, index)?;
+        }
+        state_safety::check_state(step.me, state, ledger, group)
     }
 
     /// What a group's machine says of itself, against what it said before.
     fn observe_progress(&mut self, step: &Step<'_>) -> Verdict {
         for group in step.node.groups() {
             let Some(raft) = step.node.raft(group) else { continue };
-            let watched = self.watched[step.me].entry(group).or_default();
+            let watched = self.nodes[step.me].groups.entry(group).or_default();
             let (term, index) = (raft.term(), raft.commit());
             let durable = (raft.durable(), raft.last());
             if durable != watched.durable {
                 watched.durable = durable;
-                commit::check_durable(step, raft)?;
+                durable_marks::check(step, raft)?;
             }
             if term == watched.term && index == watched.commit {
                 continue;
@@ -332,24 +435,32 @@ impl Oracles {
             monotone::check_progress(watched, term, index)?;
             watched.term = term;
             if index > watched.commit {
+                progress::check(watched.applied, index, watched.view.last().index)?;
                 let ledger = self.ledger.group_mut(group);
-                commit::check_advance(step, &self.roster, watched, ledger, raft, index)?;
+                commit::check(step, &self.roster, watched, ledger, raft, index)?;
                 watched.commit = index;
+                if group != GroupId::REGISTRY {
+                    self.witnesses.entry(group).or_default().follow(ledger)?;
+                }
             }
         }
         Ok(())
     }
 
+    /// A node ended.
+    pub(crate) fn ended(&mut self, me: usize) {
+        self.fresh.ended(me);
+    }
+
     /// A node is back: what it holds now is what it shows from here on, and must be what its disk held.
     pub(crate) fn restarted(&mut self, process: &Process, me: usize) -> Verdict {
         let Some(node) = &process.node else { return Ok(()) };
-        self.watched[me].clear();
-        self.views[me] = membership::View::default();
-        self.writes.restarted(me);
+        self.nodes[me] = Seen::default();
+        self.writes.restarted(me, node);
         for group in node.groups() {
             let Some(raft) = node.raft(group) else { continue };
             let view = recovery::view_of(raft);
-            let watched = self.watched[me].entry(group).or_default();
+            let watched = self.nodes[me].groups.entry(group).or_default();
             watched.term = raft.term();
             watched.commit = raft.commit();
             watched.applied = raft.commit();

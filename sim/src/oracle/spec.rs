@@ -5,132 +5,37 @@
 //! The writes are read from what their authors log, and merged by rules of this file: an edit lives unless a write that
 //! took place supersedes it. A register holds its living values in the order of (stamp, node, hash), a set the members
 //! with a living add, a counter the sum of the living totals. A write took place if the context that all replicas came
-//! to has its dot; whoever was told that it is durable finds it there. Also judged, as writes are made: that a write
-//! with a context supersedes only what that context names, that a dot has one meaning, and that a write which a replica
-//! has seen is not new to it again.
+//! to has its dot.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use continuum_core::digest::Digest;
-use continuum_core::id::{Boot, Dot, NodeId, Replica, ShardId};
-use continuum_core::node::api::{Change, Content, Mutation, Row};
-use continuum_core::replication::{Described, DescribedAct, DescribedEdit, describe};
-use continuum_core::wal::Write;
+use continuum_core::id::{Dot, NodeId};
+use continuum_core::node::api::{Content, Row};
+use continuum_core::replication::{Described, DescribedAct, DescribedEdit};
 
 use super::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "eventual-specification";
-pub(crate) const MINTED: &str = "supersedes-what-was-seen";
-pub(crate) const AGAIN: &str = "dead-write-stays-dead";
-pub(crate) const MISSING: &str = "acknowledged-dot-missing";
 
-/// All writes of a run.
-#[derive(Debug, Default)]
-pub(crate) struct Writes {
-    by_shard: BTreeMap<ShardId, BTreeMap<Dot, Described>>,
-    /// Per node: the dots that this life of it logged as seen.
-    logged: Vec<BTreeSet<(ShardId, Dot)>>,
-    /// The dots that were made for an operation.
-    made_for: BTreeMap<usize, Vec<(ShardId, Dot)>>,
-}
-
-/// A client's operation that the step was asked for, with what it wants changed.
-pub(crate) type Wanted<'a> = (usize, &'a Mutation);
-
-impl Writes {
-    pub(crate) fn new(nodes: usize) -> Self {
-        Self { logged: vec![BTreeSet::new(); nodes], ..Self::default() }
-    }
-
-    /// A node starts anew: what it logs again after a crash is new to it.
-    pub(crate) fn restarted(&mut self, node: usize) {
-        self.logged[node].clear();
-    }
-
-    /// A node logs what it takes in or makes.
-    pub(crate) fn observe(
-        &mut self,
-        (number, replica, boot): (usize, Replica, Boot),
-        wanted: Option<Wanted<'_>>,
-        write: &Write,
-    ) -> Verdict {
-        let Write::Dots { records, .. } = write else { return Ok(()) };
-        for told in records.iter().filter_map(describe) {
-            if !told.waits && !self.logged[number].insert((told.shard, told.dot)) {
-                let what = format!("node {number} takes in {:?} a second time", told.dot);
-                return Err(Broken::new(AGAIN, what));
-            }
-            let (actor, shard, dot) = (told.dot.actor, told.shard, told.dot);
-            let is_own = actor.replica == replica && actor.boot == boot;
-            if let Some((operation, mutation)) = wanted.filter(|_| is_own)
-                && mutation.key[..] == told.key[..]
-            {
-                check_made(&told, mutation)?;
-                self.made_for.entry(operation).or_default().push((shard, dot));
-            }
-            let known =
-                self.by_shard.entry(shard).or_default().entry(dot).or_insert_with(|| told.clone());
-            if known.hash != told.hash {
-                let what = format!("{dot:?} means {known:?} and also {told:?}");
-                return Err(Broken::new(NAME, what));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether an acknowledged operation is in the context that the replicas came to; it is beaten where losers go.
-    pub(crate) fn check_there(
-        &self,
-        operation: usize,
-        covers: impl Fn(ShardId, &Dot) -> bool,
-    ) -> Verdict {
-        let Some(dots) = self.made_for.get(&operation) else { return Ok(()) };
-        if dots.iter().any(|(shard, dot)| covers(*shard, dot)) {
-            return Ok(());
-        }
-        Err(Broken::new(MISSING, format!("operation {operation} is nowhere: {dots:?}")))
-    }
-
-    /// Judges the rows of one shard, which are the same on all replicas.
-    pub(crate) fn check(
-        &self,
-        shard: ShardId,
-        discards: bool,
-        rows: &[Row],
-        covers: impl Fn(&Dot) -> bool,
-    ) -> Verdict {
-        let nothing = BTreeMap::new();
-        let writes = self.by_shard.get(&shard).unwrap_or(&nothing);
-        let amounts = Amount::of(writes.values().filter(|write| covers(&write.dot)));
-        amounts.check(discards, &held(rows))
-    }
-}
-
-/// A write is made as it was asked for.
-fn check_made(told: &Described, mutation: &Mutation) -> Verdict {
-    let broken = |what: String| Err(Broken::new(MINTED, what));
-    for (edit, wanted) in told.edits.iter().zip(&mutation.edits) {
-        let counts = matches!(wanted.change, Change::Count(_));
-        let seen = |dot: &Dot| match &mutation.context {
-            _ if *dot == told.dot => true,
-            _ if counts => dot.actor == told.dot.actor,
-            Some(context) => context.dots.contains(dot),
-            None => true,
-        };
-        let victims = edit.victims.iter().map(|(dot, _)| dot);
-        if let Some(dot) = victims.chain(&edit.unseen).find(|dot| !seen(dot)) {
-            return broken(format!(
-                "{told:?} supersedes {dot:?}, and was asked for as {mutation:?}"
-            ));
-        }
-    }
-    Ok(())
+/// Judges the rows of one shard, which are the same on all replicas, by the writes that they have seen.
+pub(crate) fn check<'a>(
+    writes: impl Iterator<Item = &'a Described> + Clone,
+    discards: bool,
+    rows: &[Row],
+) -> Verdict {
+    Amount::of(writes).check(discards, &held(rows))
 }
 
 /// The order of registers: stamp, node, hash.
-type Rank = (u64, NodeId, Digest);
+pub(crate) type Rank = (u64, NodeId, Digest);
 /// Key and field.
-type Place = (Vec<u8>, Vec<u8>);
+pub(crate) type Place = (Vec<u8>, Vec<u8>);
+
+/// A write's rank among registers.
+pub(crate) fn rank_of(write: &Described) -> Rank {
+    (write.stamp, write.dot.actor.replica.node, write.hash)
+}
 
 /// What a set of writes amounts to.
 #[derive(Debug, Default)]
@@ -149,18 +54,20 @@ struct Scope<'a> {
     edit: &'a DescribedEdit,
 }
 
-impl Scope<'_> {
-    fn takes(&self, key: &[u8], other: &DescribedEdit) -> bool {
-        use DescribedAct as Act;
-        let field = self.edit.field == other.field;
-        let acts = match (&self.edit.act, &other.act) {
-            (Act::Delete, _) => return key == self.key && (field || self.edit.field.is_empty()),
-            (Act::Put(_), Act::Put(_)) | (Act::Count { .. }, Act::Count { .. }) => true,
-            (Act::Add(mine) | Act::Remove(mine), Act::Add(theirs)) => mine == theirs,
-            _ => false,
-        };
-        acts && field && key == self.key
-    }
+/// Whether what is in the scope of `edit` includes `other`.
+pub(crate) fn takes(
+    (key, edit): (&[u8], &DescribedEdit),
+    (of, other): (&[u8], &DescribedEdit),
+) -> bool {
+    use DescribedAct as Act;
+    let field = edit.field == other.field;
+    let acts = match (&edit.act, &other.act) {
+        (Act::Delete, _) => return key == of && (field || edit.field.is_empty()),
+        (Act::Put(_), Act::Put(_)) | (Act::Count { .. }, Act::Count { .. }) => true,
+        (Act::Add(mine) | Act::Remove(mine), Act::Add(theirs)) => mine == theirs,
+        _ => false,
+    };
+    acts && field && key == of
 }
 
 impl Amount {
@@ -181,7 +88,9 @@ impl Amount {
             for (number, edit) in write.edits.iter().enumerate() {
                 let scoped = scopes.get(&write.dot).into_iter().flatten();
                 let dies = dead.contains(&(write.dot, number as u16))
-                    || scoped.into_iter().any(|scope| scope.takes(&write.key, edit));
+                    || scoped
+                        .into_iter()
+                        .any(|scope| takes((scope.key, scope.edit), (&write.key, edit)));
                 amount.take(write, edit, dies);
             }
         }
@@ -191,7 +100,7 @@ impl Amount {
 
     fn take(&mut self, write: &Described, edit: &DescribedEdit, dies: bool) {
         let place = (write.key.clone(), edit.field.clone());
-        let rank = (write.stamp, write.dot.actor.replica.node, write.hash);
+        let rank = rank_of(write);
         match &edit.act {
             DescribedAct::Put(_) if dies => {
                 let greatest = self.superseded.entry(place).or_insert(rank);
@@ -293,7 +202,7 @@ fn difference<T: PartialEq + std::fmt::Debug>(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use continuum_core::id::Actor;
+    use continuum_core::id::{Actor, ShardId};
     use continuum_core::node::api::Field;
 
     use super::*;

@@ -2,10 +2,10 @@
 //! `StateMachineSafety`), and equal prefixes make equal states.
 
 use continuum_core::id::{GroupId, Index};
-use continuum_core::raft::Position;
+use continuum_core::state::Machine;
 
 use super::ledger::GroupLedger;
-use super::{Broken, Step, Verdict, Watched};
+use super::{Broken, Verdict, Watched};
 
 pub(crate) const NAME: &str = "state-machine-safety";
 /// States are compared at indexes that are multiples of this: a digest costs the whole state.
@@ -32,46 +32,24 @@ pub(crate) fn check_applied(watched: &Watched, ledger: &mut GroupLedger, index: 
     Ok(())
 }
 
-/// A snapshot holds only what is committed.
-pub(crate) fn check_snapshot(ledger: &GroupLedger, position: Position) -> Verdict {
-    match ledger.committed_at(position.index) {
-        Some(term) if term == position.term => Ok(()),
-        known => {
-            let what = format!("a snapshot at {position:?}, where {known:?} is committed");
-            Err(Broken::new(NAME, what))
-        }
-    }
-}
-
 /// The state after the same entries is the same on all replicas.
 pub(crate) fn check_state(
-    step: &Step<'_>,
+    me: usize,
+    state: &Machine,
     ledger: &mut GroupLedger,
     group: GroupId,
-    index: Index,
 ) -> Verdict {
+    let index = state.applied();
     if !index.0.is_multiple_of(COMPARED_EVERY) {
         return Ok(());
     }
-    // A step may apply twice, and only the state that it leaves can be looked at.
-    let applied = step.node.state(group).filter(|state| state.applied() == index);
-    let Some(state) = applied else { return Ok(()) };
     let digest = state.digest();
-    let (first, known) = *ledger.states.entry(index).or_insert((step.me, digest));
+    let (first, known) = *ledger.states.entry(index).or_insert((me, digest));
     if known != digest {
         let what = format!("group {group} at {index} differs from the state of node {first}");
         return Err(Broken::new(NAME, what));
     }
     Ok(())
-}
-
-/// A snapshot from a leader replaces the log only where it goes beyond what is committed here (Raft, Figure 13, 6).
-pub(crate) fn check_install(commit: Index, position: Position, received: bool) -> Verdict {
-    if !received || position.index > commit {
-        return Ok(());
-    }
-    let what = format!("a snapshot of {position:?} is installed, and {commit} is committed here");
-    Err(Broken::new(NAME, what))
 }
 
 #[cfg(test)]
@@ -82,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_entry_and_an_uncommitted_snapshot_are_seen() {
+    fn another_entry_is_seen() {
         let entry = |term: u64| Entry { term: Term(term), time_ms: 0, payload: Payload::Noop };
         let mut ledger = GroupLedger::default();
         let mut one = Watched::default();
@@ -91,9 +69,5 @@ mod tests {
         let mut other = Watched::default();
         other.view.append(Index(0), &[entry(1), entry(3)]);
         assert!(check_applied(&other, &mut ledger, Index(2)).is_err());
-        let at = |term, index| Position { term: Term(term), index: Index(index) };
-        assert_eq!(check_snapshot(&ledger, at(2, 2)), Ok(()));
-        assert!(check_snapshot(&ledger, at(3, 2)).is_err());
-        assert!(check_snapshot(&ledger, at(2, 3)).is_err());
     }
 }

@@ -63,6 +63,12 @@ impl Versions {
         stretches
     }
 
+    /// Whether there was no value at some time from this index on.
+    fn is_absent_since(&self, floor: Index) -> bool {
+        let mut late = self.versions.iter().rev().take_while(|(index, _)| *index >= floor);
+        late.any(|(_, value)| value.is_none())
+    }
+
     /// The revision of a value, which is unique to its write.
     pub(crate) fn revision_of(&self, value: &Bytes) -> Option<Index> {
         let found = self.versions.iter().find(|(_, known)| known.as_ref() == Some(value));
@@ -77,23 +83,37 @@ pub(crate) struct Witness {
     sessions: BTreeMap<SessionId, u64>,
     by_session: BTreeMap<Session, Effect>,
     by_value: BTreeMap<Bytes, Effect>,
+    /// By index: commands of sessions, their keys, and what they came to where that was new.
+    commands: BTreeMap<Index, (Session, Vec<Bytes>, Option<Effect>)>,
+    /// The last entry that was applied.
+    applied: Index,
 }
 
 impl Witness {
-    /// Applies all that a group committed.
-    pub(crate) fn of(ledger: &GroupLedger) -> Result<Self, Broken> {
-        let mut witness = Self::default();
-        for (index, entry) in ledger.committed() {
+    /// Applies what the group committed since the last time.
+    pub(crate) fn follow(&mut self, ledger: &GroupLedger) -> Verdict {
+        while self.applied < ledger.last_committed().index {
+            self.applied = self.applied.next();
+            let Some(entry) = ledger.committed_entry(self.applied) else { continue };
             let Payload::Command(bytes) = &entry.payload else { continue };
             let command = Command::decode(bytes).map_err(|error| {
-                Broken::new(
-                    EXACTLY_ONCE,
-                    format!("the command at {index} does not decode: {error}"),
-                )
+                let what = format!("the command at {} does not decode: {error}", self.applied);
+                Broken::new(EXACTLY_ONCE, what)
             })?;
-            witness.apply(index, &command)?;
+            self.apply(self.applied, &command)?;
         }
-        Ok(witness)
+        Ok(())
+    }
+
+    /// The session's command at an index, its keys, and what it came to if its number was new.
+    pub(crate) fn session_at(&self, at: Index) -> Option<(Session, &[Bytes], Option<&Effect>)> {
+        let (session, keys, effect) = self.commands.get(&at)?;
+        Some((*session, keys, effect.as_ref()))
+    }
+
+    /// Whether a key was without a value at some time from this index on.
+    pub(crate) fn is_absent_since(&self, key: &Bytes, floor: Index) -> bool {
+        self.keys.get(key).is_some_and(|versions| versions.is_absent_since(floor))
     }
 
     /// What became of an operation: by its session, or by its first value.
@@ -110,10 +130,13 @@ impl Witness {
 
     fn apply(&mut self, index: Index, command: &Command) -> Verdict {
         let Operation::Write { mutations } = &command.operation else { return Ok(()) };
-        if command.session.is_some_and(|session| !self.admit(session)) {
-            return Ok(());
+        let is_new = command.session.is_none_or(|session| self.admit(session));
+        let effect = is_new.then(|| self.write(index, mutations));
+        if let Some(session) = command.session {
+            let keys = mutations.iter().map(|mutation| mutation.key.clone()).collect();
+            self.commands.insert(index, (session, keys, effect));
         }
-        let effect = self.write(index, mutations);
+        let Some(effect) = effect else { return Ok(()) };
         if let Some(session) = command.session {
             self.by_session.insert(session, effect);
         } else if let Some(value) = mutations.first().and_then(value_of) {

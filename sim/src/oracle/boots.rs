@@ -1,0 +1,54 @@
+//! Identity: nothing leaves a process before its boot is on its disk, and a process that was overtaken by a later boot
+//! of the same store, or that has its count with another nonce, is refused (this project's design, section 3,
+//! identity).
+
+use std::collections::BTreeMap;
+
+use continuum_core::id::{Boot, NodeId, StoreId};
+
+use super::{Broken, Verdict};
+
+pub(crate) const NAME: &str = "one-process-an-identity";
+
+/// A process at the other end of a link, as its handshake proved it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identified {
+    pub(crate) peer: NodeId,
+    pub(crate) store: StoreId,
+    pub(crate) boot: Boot,
+}
+
+/// The processes that one node let in.
+#[derive(Debug, Default)]
+pub(crate) struct LetIn {
+    peers: BTreeMap<NodeId, Identified>,
+}
+
+impl LetIn {
+    /// A handshake ended; `refused` tells whether the node refuses who was there.
+    pub(crate) fn check(&mut self, there: Identified, refused: bool) -> Verdict {
+        if refused {
+            return Ok(());
+        }
+        let same = |known: &&Identified| known.store == there.store;
+        let known = self.peers.get(&there.peer).filter(same).copied();
+        if let Some(known) = known.filter(|known| is_overtaken(there.boot, known.boot)) {
+            let what = format!("{there:?} is let in after {:?}", known.boot);
+            return Err(Broken::new(NAME, what));
+        }
+        self.peers.insert(there.peer, there);
+        Ok(())
+    }
+}
+
+fn is_overtaken(boot: Boot, by: Boot) -> bool {
+    boot.count < by.count || (boot.count == by.count && boot.nonce != by.nonce)
+}
+
+/// A message leaves; `durable` is the boot on the disk.
+pub(crate) fn check_sent(boot: Boot, durable: Boot) -> Verdict {
+    if boot == durable {
+        return Ok(());
+    }
+    Err(Broken::new(NAME, format!("{boot:?} sends, and the disk holds {durable:?}")))
+}

@@ -1,0 +1,134 @@
+//! What one observer was seen to hold of the others, step by step; and what all views come to at the end.
+//!
+//! The view only remembers and hands each change to the laws that concern it: `precedence`, `suspicion`, `refutation`,
+//! `buddy`, `vouched`.
+
+use std::collections::BTreeMap;
+
+use continuum_core::gossip::{self, Body, Counters, Incarnation, State};
+use continuum_core::id::NodeId;
+use continuum_core::node::Node;
+
+use super::vouched::Probes;
+use super::{Verdict, buddy, precedence, refutation, suspicion};
+
+/// What is held of a member, in the order in which claims beat each other.
+pub(crate) type Held = (Incarnation, State);
+
+/// What one node was seen to hold.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    members: BTreeMap<NodeId, Held>,
+    /// What gossip had counted: without news and without a new count nothing changed.
+    counted: Counters,
+    pub(crate) probes: Probes,
+}
+
+/// What of a step concerns gossip.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heard {
+    /// Gossip was received.
+    pub(crate) gossip: bool,
+    /// What it said of the receiver, at worst.
+    pub(crate) accused: Option<Held>,
+    /// Who acknowledged which ping by it.
+    pub(crate) ack: Option<(NodeId, u64)>,
+}
+
+impl Heard {
+    pub(crate) fn of(me: NodeId, from: NodeId, message: &gossip::Message) -> Self {
+        let ack = match message.body {
+            Body::Ack { number } => Some((from, number)),
+            _ => None,
+        };
+        Self { gossip: true, accused: accusation(me, message), ack }
+    }
+}
+
+/// The greatest claim about the receiver in a message of gossip.
+pub(crate) fn accusation(me: NodeId, message: &gossip::Message) -> Option<Held> {
+    let claims = message.claims.iter().filter(|claim| claim.replica.node == me);
+    claims.map(|claim| (claim.incarnation, claim.state)).max()
+}
+
+impl View {
+    /// A step in which gossip may have changed: it heard something, or time passed.
+    pub(crate) fn check_step(&mut self, node: &Node, heard: Heard) -> Verdict {
+        let gossip = node.gossip();
+        self.probes.check(gossip, heard.ack)?;
+        let counted = gossip.counters();
+        if !heard.gossip && counted == self.counted {
+            return Ok(());
+        }
+        self.counted = counted;
+        refutation::check(gossip.own(), heard.accused)?;
+        for member in gossip.members().skip(1) {
+            let now = (member.incarnation, member.state);
+            let before = *self.members.entry(member.replica.node).or_insert(now);
+            if before == now {
+                continue;
+            }
+            precedence::check(member.replica.node, before, now)?;
+            suspicion::check(member.replica.node, before, now, heard.gossip)?;
+            self.members.insert(member.replica.node, now);
+        }
+        Ok(())
+    }
+
+    /// Gossip leaves.
+    pub(crate) fn check_sent(&self, node: &Node, to: NodeId, message: &gossip::Message) -> Verdict {
+        let member = node.gossip().member(to);
+        let held = member.map(|member| (member.incarnation, member.state));
+        // Who was held otherwise before the step may not be known as a suspect yet where the message was made.
+        let held = held.filter(|held| self.members.get(&to) == Some(held));
+        held.map_or(Ok(()), |held| buddy::check(to, held, message))
+    }
+}
+
+/// What is not as it should be in the views of members at the end: every node knows every other as that one knows
+/// itself, alive.
+pub(crate) fn difference<'a>(nodes: &(impl Iterator<Item = &'a Node> + Clone)) -> Option<String> {
+    for node in nodes.clone() {
+        let own = node.gossip().own();
+        for other in nodes.clone().filter(|other| other.gossip().own().replica != own.replica) {
+            let held = other.gossip().member(own.replica.node);
+            let agrees = |held: &gossip::Member| {
+                held.incarnation == own.incarnation && held.state == State::Alive
+            };
+            if !held.is_some_and(agrees) {
+                let observer = other.gossip().own().replica.node;
+                return Some(format!("{observer:?} holds {held:?}, which is {own:?}"));
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::discovery::Address;
+    use continuum_core::gossip::{Claim, Message};
+    use continuum_core::id::Replica;
+
+    use super::*;
+    fn claim(node: u8, refutations: u64, state: State) -> Claim {
+        let incarnation = Incarnation { refutations, ..Incarnation::default() };
+        let replica = Replica { node: NodeId([node; 16]), ..Replica::default() };
+        Claim { replica, incarnation, state, address: Address::default(), accusers: Vec::new() }
+    }
+
+    #[test]
+    fn the_gravest_accusation_counts() {
+        let claims = vec![
+            claim(1, 5, State::Alive),
+            claim(1, 4, State::Dead),
+            claim(1, 5, State::Suspect),
+            claim(2, 9, State::Dead),
+        ];
+        let me = claim(3, 0, State::Alive);
+        let message = Message { body: Body::News, me, claims, loads: Vec::new() };
+        let accused = accusation(NodeId([1; 16]), &message).expect("it is accused");
+        assert_eq!((accused.0.refutations, accused.1), (5, State::Suspect));
+        assert_eq!(accusation(NodeId([9; 16]), &message), None);
+    }
+}
