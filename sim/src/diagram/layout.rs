@@ -11,6 +11,11 @@ use super::scene::{Batch, Lane, Moment, Scene, Sent, Turn};
 use super::words::Protocol;
 use crate::clock::MS;
 use crate::history::{Operation, Space};
+use crate::oracle::{
+    again, boots, bounds, buddy, choice, coverage, dots, durability, eventual, hearsay, hysteresis,
+    liveness, minted, precedence, recovery, refutation, replies, spec, stamps, suspicion, vouched,
+};
+use crate::run::NO_PANIC;
 
 /// Messages that stand out, at most; the picture begins late enough for that.
 const SENT_MAX: usize = 150;
@@ -56,22 +61,30 @@ impl Focus {
             digits.parse().ok().map(GroupId)
         });
         match oracle {
-            "convergence"
-            | "acknowledged-write-lost"
-            | "write-from-nowhere"
-            | "eventual-specification"
-            | "supersedes-what-was-seen"
-            | "dead-write-stays-dead"
-            | "acknowledged-dot-missing" => Self::Replication,
-            "incarnation-precedence"
-            | "suspicion-before-death"
-            | "suspicion-refuted"
-            | "suspect-is-told"
-            | "health-hysteresis"
-            | "verified-contacts-only" => Self::Gossip,
-            "durability-at-send" if what.contains("Dot") => Self::Replication,
-            "recovery" if named.is_none() => Self::All,
-            "no-panic" | "bounded-memory" | "progress" | "one-reply" | "liveness" => Self::All,
+            eventual::CONVERGENCE
+            | eventual::LOST
+            | eventual::PHANTOM
+            | spec::NAME
+            | minted::NAME
+            | again::NAME
+            | coverage::NAME
+            | stamps::NAME
+            | dots::NAME => Self::Replication,
+            precedence::NAME
+            | suspicion::NAME
+            | refutation::NAME
+            | buddy::NAME
+            | hysteresis::NAME
+            | vouched::NAME
+            | hearsay::NAME => Self::Gossip,
+            durability::NAME if what.contains("Dot") => Self::Replication,
+            recovery::NAME if named.is_none() => Self::All,
+            NO_PANIC
+            | bounds::NAME
+            | replies::NAME
+            | liveness::NAME
+            | boots::NAME
+            | choice::NAME => Self::All,
             _ => Self::Raft(named.or(group)),
         }
     }

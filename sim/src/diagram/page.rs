@@ -108,3 +108,26 @@ fn legend() -> String {
         Hover over anything to see all of it.</p>\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_varies_is_a_tag() {
+        assert_eq!(escape("<b a='1'>&\"\u{7}\n"), "&lt;b a=&#39;1&#39;&gt;&amp;&quot;\u{fffd}\n");
+        let page = Page {
+            oracle: "<i>1",
+            what: "<i>2",
+            facts: vec![("<i>3", "<i>4".to_owned())],
+            svg: String::new(),
+            toml: "<i>5".to_owned(),
+            steps: vec!["<i>6".to_owned()],
+        };
+        let html = render(&page);
+        for number in 1..=6 {
+            assert!(html.contains(&format!("&lt;i&gt;{number}")), "{number}");
+            assert!(!html.contains(&format!("<i>{number}")), "{number}");
+        }
+    }
+}
