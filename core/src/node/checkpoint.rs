@@ -5,9 +5,9 @@
 //! not needed, and the log before the oldest needed record is released. An owner whose state did not change since its
 //! last side file repeats the record that names the file, not the file.
 //!
-//! Too much is `checkpoint_bytes` and twice what one checkpoint of all owners writes. What checkpoints write lies in the
-//! log as well: without that allowance a node that holds more than `checkpoint_bytes` would checkpoint for ever. With
-//! it, a round of checkpoints writes no more than clients wrote since the one before.
+//! Too much is `checkpoint_bytes` and twice what one checkpoint of all owners writes. What checkpoints write lies in
+//! the log as well: without that allowance a node that holds more than `checkpoint_bytes` would checkpoint for ever.
+//! With it, a round of checkpoints writes no more than clients wrote since the one before.
 //!
 //! Not here: files, and which of them a driver deletes.
 

@@ -167,7 +167,7 @@ fn a_full_disk_refuses_writes_and_gives_leadership_away() {
     let mut world = federation(3, 36);
     world.run(3000);
     let leads = |world: &World, at: usize| {
-        world.node(at).raft(GroupId(1)).is_some_and(|raft| raft.role() == crate::raft::Role::Leader)
+        world.node(at).raft(GroupId(1)).is_some_and(|raft| raft.role() == Role::Leader)
     };
     let old = (0..3).find(|at| leads(&world, *at)).expect("a leader");
     world.step(old, Event::StorageFull { full: true });
