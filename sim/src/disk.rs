@@ -60,7 +60,7 @@ pub(crate) struct Disk {
     header: Header,
     writer: LogWriter,
     segments: BTreeMap<u64, Segment>,
-    /// Where the last batch begins.
+    /// Where the last batch begins that is there in full.
     last: (u64, usize),
     files: BTreeMap<SnapshotId, SideFile>,
     queue: Vec<(Token, Write)>,
@@ -234,9 +234,15 @@ impl Disk {
                 // The directory entry of a new segment is as unsynced as its bytes.
                 return lost + survivors.len() as u64;
             }
+            let sound = self.last;
             let segment = self.open(&batch);
             segment.write(batch.offset as usize, &batch.bytes, |at| survivors[at]);
-            lost += survivors.iter().filter(|survives| !**survives).count() as u64;
+            let gone = survivors.iter().filter(|survives| !**survives).count() as u64;
+            if gone > 0 {
+                // What is left of it proves nothing: the batch before is the last one.
+                self.last = sound;
+            }
+            lost += gone;
         }
         lost
     }
@@ -417,7 +423,7 @@ fn write_some(file: &mut Vec<u8>, offset: usize, data: &[u8], survivors: &[bool]
 #[cfg(test)]
 mod tests {
     use continuum_core::digest::Digest;
-    use continuum_core::id::{GroupId, Owner};
+    use continuum_core::id::{Boot, FederationId, GroupId, NodeId, Owner, StoreId};
     use continuum_core::raft::{Configuration, Position};
 
     use super::*;
@@ -467,6 +473,31 @@ mod tests {
         assert!(disk.files.contains_key(&snapshot), "the spared record names it");
         disk.release(token(3));
         assert!(disk.files.is_empty());
+    }
+
+    #[test]
+    fn rot_is_looked_for_before_the_last_batch_that_is_whole() {
+        let token = |seq| Token { lane: 0, seq };
+        let boot = Write::Boot {
+            federation: FederationId::default(),
+            node: NodeId::default(),
+            store: StoreId::default(),
+            boot: Boot { count: 1, nonce: 1 },
+        };
+        for seed in 0..40 {
+            let mut disk = Disk::new(0, Draws::new(seed), Header::default());
+            for seq in 1..=3 {
+                disk.persist(token(seq), boot.clone());
+                disk.begin(0, 100);
+                if seq < 3 {
+                    disk.finish();
+                }
+            }
+            // The third is lost in full, or torn: no damage of the second can be told from a tear.
+            disk.crash(50, Fate::Torn);
+            let found = disk.recover().expect("a tear is no damage").expect("two are durable");
+            disk.probe_rot(&found.writes).expect("what is damaged is noticed, or not looked at");
+        }
     }
 
     #[test]
