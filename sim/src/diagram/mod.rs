@@ -1,6 +1,6 @@
 //! The picture of a failure: one self-contained page with a space-time diagram of what led to it.
 //!
-//! The plan is run again with a [`Scene`] that notes what happens; `layout` chooses the stretch and places everything,
+//! The plan is run again with a `Scene` that notes what happens; `layout` chooses the stretch and places everything,
 //! `svg` draws it, `page` puts words around it. No run is judged here, and an ordinary run notes nothing.
 
 mod layout;
