@@ -232,6 +232,8 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
                 while let Some((_, bytes)) = self.unpersisted.pop_front_if(|(t, _)| *t <= token) {
                     self.unpersisted_bytes -= bytes;
                 }
+                // The first write is the boot.
+                self.driver.links.booted();
                 self.driver.metrics.synced(took, writes);
                 self.driver.metrics.unpersisted(self.unpersisted_bytes);
                 self.step(Event::Persisted { token });

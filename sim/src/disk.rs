@@ -260,6 +260,11 @@ impl Disk {
             // The crash spared them: they were never synced, and are durable all the same.
             self.durable.apply(write);
             self.synced = *token;
+            if let Write::Snapshot { snapshot, .. } = write
+                && let Some(file) = self.files.get_mut(snapshot)
+            {
+                file.newest = *token;
+            }
         }
         self.persisted = self.persisted.max(self.synced);
         let file = |(id, file): (&SnapshotId, &SideFile)| (*id, Bytes::from(file.bytes.clone()));

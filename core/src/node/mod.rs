@@ -64,6 +64,9 @@ pub enum Event {
     /// Time passed; see [`crate::machine::Machine::deadline`].
     Tick,
     /// A link to a peer is up. The identity is what the handshake proved, never what a message claims.
+    ///
+    /// A driver shows its own boot in a handshake only when that is durable, which the first [`Event::Persisted`] says:
+    /// a boot that was shown and then lost would come again with another nonce, as a clone's does.
     Connected {
         /// Who.
         peer: NodeId,

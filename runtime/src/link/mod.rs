@@ -81,6 +81,9 @@ struct Context {
     connector: TlsConnector,
     acceptor: TlsAcceptor,
     gate: Arc<Gate>,
+    /// Closed once this process's boot is on the disk. A handshake shows the boot: were it lost in a crash, its number
+    /// would come again with another nonce, and peers would take the next process for a clone of this one.
+    unbooted: Semaphore,
     metrics: Arc<Metrics>,
     reports: mpsc::Sender<Report>,
     inboxes: [Inbox; 2],
@@ -115,7 +118,7 @@ pub struct Tls {
 }
 
 impl Links {
-    /// Begins to accept peers.
+    /// Begins to accept peers. No handshake begins before [`Links::booted`].
     #[must_use]
     pub fn start(
         me: Myself,
@@ -134,6 +137,7 @@ impl Links {
             connector: TlsConnector::from(tls.client),
             acceptor: TlsAcceptor::from(tls.server),
             gate: Gate::new(limits),
+            unbooted: Semaphore::new(0),
             metrics,
             reports: reports_in,
             inboxes: [inbox(control_in), inbox(bulk_in)],
@@ -161,6 +165,11 @@ impl Links {
             self.candidate = Some((*peer, *boot));
         }
         Some(event)
+    }
+
+    /// This process's boot is on the disk.
+    pub fn booted(&self) {
+        self.context.unbooted.close();
     }
 
     /// The core has consumed the last event: a process that it did not refuse is linked.
@@ -442,7 +451,14 @@ impl Context {
         let _ = self.reports.send(Report(news)).await;
     }
 
+    /// Waits until this process's boot is on the disk.
+    async fn booted(&self) {
+        // There never is a permit; it ends with an error when there never will be.
+        let _ = self.unbooted.acquire().await;
+    }
+
     async fn accept(&self, tcp: TcpStream, remote: &str) -> Option<Greeted> {
+        self.booted().await;
         match greet::accept(&self.acceptor, &self.gate, self.me, tcp).await {
             Ok(greeted) => Some(greeted),
             Err(error) => {
@@ -458,6 +474,7 @@ impl Context {
         purpose: Purpose,
         expected: Option<NodeId>,
     ) -> Result<Greeted, GreetError> {
+        self.booted().await;
         let dialled = greet::dial(&self.connector, &self.gate, self.me, address, purpose).await;
         let judged = dialled.and_then(|greeted| match expected {
             Some(expected) if expected != greeted.hello.node => {

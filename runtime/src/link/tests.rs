@@ -71,6 +71,7 @@ async fn limited(credentials: &Credentials, boot: Boot, limits: Limits) -> End {
     let metrics = Arc::new(Metrics::new());
     let jitter = Seed::from_number(1).derive("test", 0);
     let links = Links::start(me, listener, tls(credentials), limits, Arc::clone(&metrics), jitter);
+    links.booted();
     End { links, metrics, address }
 }
 
@@ -178,7 +179,8 @@ async fn a_peer_that_goes_away_is_reported_and_dialled_again() {
     let me = Myself { federation: authority.federation(), node: BEN, store: StoreId(BEN.0), boot };
     let metrics = Arc::new(Metrics::new());
     let jitter = Seed::from_number(2).derive("test", 0);
-    let _ben = Links::start(me, listener, tls(&credentials), Limits::default(), metrics, jitter);
+    let ben = Links::start(me, listener, tls(&credentials), Limits::default(), metrics, jitter);
+    ben.booted();
     assert_eq!(ann.connected().await, (BEN, boot));
 }
 
