@@ -339,6 +339,11 @@ pub mod instrument {
         ("raft.vote.index_only", "votes compare the lengths of logs and not their last terms"),
         ("raft.vote.not_persisted", "votes are asked for and given before the disk has them"),
         ("raft.vote.twice", "a replica votes for everyone who asks in a term"),
+        ("raft.vote.boasts", "a candidate says that its log ends in a later term than it does"),
+        ("raft.conflict.gives_way", "a leader cuts its own log to what a follower shares with it"),
+        ("raft.append.unbounded", "an append holds all that a follower lacks, whatever its budget"),
+        ("raft.commit.goes_back", "a follower takes a lower commit index for a new one"),
+        ("raft.membership.learner_votes", "a new learner becomes a voter at once"),
         // replication
         ("replication.ack.before_fsync", "a delta is acknowledged before it is durable"),
         (
@@ -372,6 +377,15 @@ pub mod instrument {
             "replication.sync.covers_early",
             "a view covers the whole context though not all its writes fit into it",
         ),
+        (
+            "replication.hlc.unbounded",
+            "a stamp is taken in however far ahead of the wall clock it is",
+        ),
+        ("replication.hlc.deaf", "the clock takes no note of the stamps of others"),
+        ("replication.mint.forgets_boot", "all lives of a process mint under one actor"),
+        ("replication.mint.refused_and_kept", "a write is refused, and happens all the same"),
+        ("replication.read.by_arrival", "siblings are read in the order in which authors came"),
+        ("replication.compare.never", "replicas compare nothing while their link is up"),
         // gossip
         ("gossip.ack.of_anybody", "an ack counts from whoever sends it"),
         ("gossip.buddy.silent", "a suspect is not told of its suspicion"),
@@ -395,6 +409,7 @@ pub mod instrument {
             "state.apply.twice_after_restore",
             "a restored state takes its last entry for not applied",
         ),
+        ("state.keys.lost_in_snapshot", "a snapshot holds no keys"),
         // wal
         ("wal.middle.accepted", "damage in the middle of the log is cut like a tear"),
         ("wal.checksum.skipped", "a batch's digest is not compared"),
@@ -418,6 +433,15 @@ pub mod instrument {
             "takes whatever is applied at a proposal's index for the proposal",
         ),
         ("node.session.retry_without", "repeats a write of unknown outcome that has no session"),
+        ("node.apply.uncommitted", "applies entries as soon as they are in the log"),
+        ("node.boots.old_welcome", "lets in a process that a later one of its store replaced"),
+        ("node.capture.claims_too_much", "a snapshot names the end of the log, not what it holds"),
+        (
+            "node.checkpoint.copy_cuts",
+            "a log that is copied forward ends with a record that cuts it to where the copy began",
+        ),
+        ("node.deadline.spins", "asks for a tick at once, again and again"),
+        ("node.request.answered_twice", "answers a request twice"),
     ];
 
     static HITS: [AtomicU64; MARKS.len()] = [const { AtomicU64::new(0) }; MARKS.len()];

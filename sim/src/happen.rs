@@ -1,7 +1,7 @@
 //! What happens: links, syncs, requests, faults, lives; everything that is not a node's own tick.
 
 use continuum_core::discovery::{Address, Contact, Source};
-use continuum_core::id::NodeId;
+use continuum_core::id::{NodeId, Replica};
 use continuum_core::node::api::{Outcome, Request};
 use continuum_core::node::{Event, Message, Node, Refusal};
 
@@ -13,12 +13,13 @@ use crate::fault::Kind;
 use crate::history::Asked;
 use crate::network::{KEEPALIVE_NS, REDIAL_NS};
 use crate::oracle::Verdict;
-use crate::process::{Asker, address_of, number_at};
+use crate::process::{Asker, Process, address_of, number_at};
 use crate::trace::fold;
 use crate::world::{Happening, World};
 
 /// An idle log is sealed after so long.
 const SEAL_NS: u64 = 20 * MS;
+const HAUNTS: u64 = stream("net.replay.handshake", 0);
 /// The protocol version that all ends speak.
 const PROTOCOL: u16 = 1;
 
@@ -191,7 +192,29 @@ impl World {
         }
         self.network.come_up(from, to, self.now);
         self.connected(to, from)?;
-        self.connected(from, to)
+        self.connected(from, to)?;
+        self.haunt(to, from)?;
+        self.haunt(from, to)
+    }
+
+    /// An earlier process of the peer, which its successor took for dead, ends a handshake as late as this. What it is
+    /// told reaches nobody.
+    fn haunt(&mut self, me: usize, peer: usize) -> Verdict {
+        let (way, k) = self.network.place(peer, me);
+        let rate = self.network.replays(peer, me).map_or(0, |(ppm, _)| ppm);
+        let Process { replica, last_boot, .. } = self.processes[peer];
+        // Who was not let in just now would find its earlier process in its place.
+        let let_in = self.network.epoch(me, peer).is_some();
+        if last_boot.count == 0 || !let_in || !self.draws.chance(HAUNTS ^ way, k, rate) {
+            return Ok(());
+        }
+        self.fired.count(Kind::Replay);
+        let Replica { node, store } = replica;
+        let event = Event::Connected { peer: node, store, boot: last_boot, version: PROTOCOL };
+        self.ghost = Some(node);
+        let verdict = self.step(me, event, tag::CONNECTED, fold(peer as u64, last_boot.count));
+        self.ghost = None;
+        verdict
     }
 
     fn connected(&mut self, me: usize, peer: usize) -> Verdict {

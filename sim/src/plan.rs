@@ -61,6 +61,14 @@ pub struct Cluster {
     pub append_bytes_max: usize,
     /// As in the node's configuration.
     pub delta_bytes_max: usize,
+    /// As in the node's configuration.
+    #[serde(default = "capture_bytes")]
+    pub capture_bytes: usize,
+}
+
+/// As plans have it that were made before it was drawn.
+pub(crate) const fn capture_bytes() -> usize {
+    64 << 10
 }
 
 /// The clients and what they ask.
@@ -128,6 +136,7 @@ impl Plan {
         config.raft.retained_bytes_max = cluster.retained_bytes_max;
         config.raft.append_bytes_max = cluster.append_bytes_max;
         config.replication.delta_bytes_max = cluster.delta_bytes_max;
+        config.replication.capture_bytes = cluster.capture_bytes;
         config.replication.anti_entropy_ms = cluster.anti_entropy_ms;
         config.node.request_timeout_ms = cluster.request_timeout_ms;
         config.node.checkpoint_bytes = cluster.checkpoint_bytes;

@@ -4,6 +4,7 @@
 //! its link. How long a message is matters on a narrow link alone, and is estimated.
 
 use bytes::Bytes;
+use continuum_core::gossip::Body;
 use continuum_core::id::NodeId;
 use continuum_core::node::api::{Change, Mutation, Request};
 use continuum_core::node::{Message, Plane};
@@ -59,6 +60,7 @@ impl World {
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
             *sealed = bytes.into();
         }
+        self.garble(me, to, &mut message);
         if let Some(scene) = &mut self.scene {
             let cut = (!self.network.is_open(me, to)).then_some("cut off");
             let fate = cut.filter(|_| arrivals.first.is_none());
@@ -70,6 +72,22 @@ impl World {
         }
         if let Some(at) = arrivals.first {
             self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
+        }
+    }
+
+    /// A member whose memory is bad vouches for whom it was not asked about: its gossip acknowledges the ping that its
+    /// receiver has under way with another.
+    fn garble(&mut self, me: usize, to: usize, message: &mut Message) {
+        let Message::Gossip(gossip) = message else { return };
+        if self.network.corrupted(me, to, 1).is_none() {
+            return;
+        }
+        let receiver = self.processes[to].node.as_ref();
+        let Some(probing) = receiver.and_then(|node| node.gossip().probing()) else { return };
+        let from = gossip.me.replica.node;
+        if probing.target != from && !probing.helpers.contains(&from) {
+            gossip.body = Body::Ack { number: probing.number };
+            self.fired.count(Kind::Corrupt);
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Process {
     /// The machine, while the process lives.
     pub(crate) node: Option<Node>,
     pub(crate) boot: Boot,
+    /// The boot of the life before this one.
+    pub(crate) last_boot: Boot,
     /// Counts starts: what was meant for an earlier life does not reach a later one.
     pub(crate) life: u64,
     /// Requests not answered yet.
@@ -91,6 +93,7 @@ impl Process {
             disk: Disk::new(number, draws, header),
             node: None,
             boot: Boot::default(),
+            last_boot: Boot::default(),
             life: 0,
             requests: BTreeMap::new(),
             next_request: 0,
@@ -120,6 +123,7 @@ impl Process {
         let Found { writes, snapshots } =
             found.unwrap_or(Found { writes: Vec::new(), snapshots: BTreeMap::new() });
         self.life += 1;
+        self.last_boot = self.boot;
         self.boot = Boot { count: next_count(&writes), nonce: self.draw("process.nonce") };
         // A power failure: the monotonic clock begins anew, as far into its boot as it takes to start a process.
         let since_boot = self.draw("process.uptime") % (10_000 * MS);

@@ -6,7 +6,7 @@
 
 use crate::draw::{Dice, Draws, stream};
 use crate::fault::{Fault, Kind};
-use crate::plan::{Cluster, Plan, Workload};
+use crate::plan::{Cluster, Plan, Workload, capture_bytes};
 
 impl Plan {
     /// The swarm's plan for a seed.
@@ -262,6 +262,8 @@ impl Cluster {
             retained_bytes_max: if small { dice.between(1, 64) as usize * 1024 } else { 1 << 20 },
             append_bytes_max: if small { 1 << dice.between(6, 15) } else { 256 << 10 },
             delta_bytes_max: if small { 1 << dice.between(9, 15) } else { 256 << 10 },
+            // A capture of many steps, in which a shard is written to.
+            capture_bytes: if small { 1 << dice.between(8, 13) } else { capture_bytes() },
         }
     }
 }

@@ -156,6 +156,8 @@ pub(crate) struct World {
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
     budgets: bounds::Budgets,
+    /// Who is behind the link that this step is about, and is not the process of that node any more.
+    pub(crate) ghost: Option<NodeId>,
     pub(crate) setting: Setting,
     /// The run ends here, if that is before healing.
     pub(crate) stop_at: u64,
@@ -217,6 +219,7 @@ impl World {
             tell_within: 0..0,
             told: Vec::new(),
             budgets: bounds::Budgets::of(&config),
+            ghost: None,
             setting: Setting::default(),
             stop_at: u64::MAX,
             scene: None,
@@ -368,6 +371,8 @@ impl World {
 
     fn perform(&mut self, me: usize, action: Action) -> Verdict {
         match action {
+            Action::Refuse { peer, .. } if self.ghost == Some(peer) => {}
+            Action::Send { to, message: Message::Refused(_), .. } if self.ghost == Some(to) => {}
             Action::Send { to, plane, message } => {
                 let print = fingerprint(&message);
                 self.trace.action(1, fold(print, u64::from(to.0[15])));

@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::Digest;
 use crate::id::{GroupId, Index, Owner};
 use crate::raft::{self, Configuration, Payload, Position, Snapshot};
-use crate::reach;
 use crate::state::{self, Applied, Reply, Slice};
+use crate::{mutant, reach};
 
 use super::api::{Level, Notice, Outcome, Query, Reason, Receipt, Request, Value};
 use super::machine::{Group, Node, Work};
@@ -47,7 +47,9 @@ impl Group {
     /// Applies the next committed entry, if there is one.
     fn apply_next(&mut self) -> Option<(Position, Entry)> {
         let index = self.applied.next();
-        if index > self.raft.commit() || self.state.halted().is_some() {
+        let early = mutant!("node.apply.uncommitted");
+        let most = if early { self.raft.last().index } else { self.raft.commit() };
+        if index > most || self.state.halted().is_some() {
             return None;
         }
         let entry = self.raft.entry(index)?;
@@ -106,8 +108,10 @@ impl Group {
         if !self.state.settle(SETTLE_MAX) || !self.state.capture_begin() {
             return;
         }
+        let ahead = mutant!("node.capture.claims_too_much");
+        let index = if ahead { self.raft.last().index } else { self.applied };
         self.capture = Some(Capture {
-            position: Position { term, index: self.applied },
+            position: Position { term, index },
             time_ms: self.time_ms,
             configuration: self.raft.configuration_at(self.applied).clone(),
             chunks: Vec::new(),

@@ -158,6 +158,9 @@ impl Peer {
     }
 
     fn refusal(&self, now: Instant, boot: Boot, clone_window: Duration) -> Option<Refusal> {
+        if mutant!("node.boots.old_welcome") {
+            return None;
+        }
         if boot.count < self.boot.count {
             reach!("node.boots.stale");
             return Some(Refusal::StaleBoot);

@@ -478,6 +478,10 @@ impl Node {
                 .map_while(|ahead| group.raft.entry(at(ahead)).cloned())
                 .collect();
             if entries.is_empty() {
+                if mutant!("node.checkpoint.copy_cuts") {
+                    let prev = from.index;
+                    self.persist_own(Keeper::Group(id), Write::Append { group: id, prev, entries });
+                }
                 return;
             }
             let next = crate::id::Index(prev.0 + entries.len() as u64);

@@ -527,7 +527,11 @@ impl Machine for Node {
             return None;
         }
         let busy = !self.unapplied.is_empty() || !self.capturing.is_empty();
-        if busy || self.checkpoints.is_running() || !self.phase.started {
+        if busy
+            || mutant!("node.deadline.spins")
+            || self.checkpoints.is_running()
+            || !self.phase.started
+        {
             return Some(self.now.mono);
         }
         let groups = self.group_deadlines.first().map(|(at, _)| *at);

@@ -117,6 +117,13 @@ impl Raft {
         last >= self.log.last()
     }
 
+    /// Where this replica's log ends, as voters are told.
+    fn claim(&self) -> Position {
+        let last = self.log.last();
+        let term = if mutant!("raft.vote.boasts") { self.term } else { last.term };
+        Position { term, ..last }
+    }
+
     /// Starts over: would a majority vote for this replica in the next term?
     pub(super) fn ask_pre_votes(&mut self, out: &mut Outbox<Action>) {
         self.arm_election();
@@ -127,7 +134,7 @@ impl Raft {
         self.set_leader(None, out);
         self.state = State::Campaign(Campaign::new(true, false));
         let term = Term(self.term.0 + 1);
-        self.ask(&Message::PreVote { term, last: self.log.last() }, out);
+        self.ask(&Message::PreVote { term, last: self.claim() }, out);
         self.on_ballot(self.me, true, out);
     }
 
@@ -150,7 +157,7 @@ impl Raft {
 
     /// Asks for votes once this replica's own is durable.
     pub(super) fn ask_votes(&mut self, out: &mut Outbox<Action>) {
-        let (term, last, persisted) = (self.term, self.log.last(), self.persisted);
+        let (term, last, persisted) = (self.term, self.claim(), self.persisted);
         let State::Campaign(campaign) = &mut self.state else { return };
         let due = |after| after <= persisted || mutant!("raft.vote.not_persisted");
         if !campaign.after.is_some_and(due) {

@@ -11,7 +11,7 @@ use super::{
 use crate::id::Index;
 use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
 use crate::machine::Outbox;
-use crate::reach;
+use crate::{mutant, reach};
 
 impl Configuration {
     /// Whether it could be one: 1 to 7 voters, both lists sorted and without repeats, nobody in both.
@@ -39,8 +39,12 @@ impl Configuration {
 
     /// This configuration after a change; `None` when the change names a voter, nobody, or one too many.
     fn changed(&self, change: Reconfiguration) -> Option<Self> {
-        let mut learners = self.learners.clone();
+        let (mut voters, mut learners) = (self.voters.clone(), self.learners.clone());
         match change {
+            Reconfiguration::AddLearner(replica) if mutant!("raft.membership.learner_votes") => {
+                voters.push(replica);
+                voters.sort_unstable();
+            }
             Reconfiguration::AddLearner(replica) => {
                 let votes = self.voters.iter().any(|voter| voter.node == replica.node);
                 if votes || learners.contains(&replica) {
@@ -54,7 +58,7 @@ impl Configuration {
                 learners.remove(learners.binary_search(&replica).ok()?);
             }
         }
-        let changed = Self { voters: self.voters.clone(), learners };
+        let changed = Self { voters, learners };
         changed.is_valid().then_some(changed)
     }
 }

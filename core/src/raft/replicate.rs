@@ -240,7 +240,9 @@ impl Raft {
             if !worth || !peer.open(self.config.inflight_max) {
                 return;
             }
-            let (next, bytes) = (peer.next, self.config.append_bytes_max);
+            let all = mutant!("raft.append.unbounded");
+            let bytes = if all { usize::MAX } else { self.config.append_bytes_max };
+            let next = peer.next;
             self.send_append(at, next, bytes, out);
         }
     }
@@ -323,6 +325,10 @@ impl Raft {
             if hint.index < self.log.offset().index { hint } else { self.log.last_within(hint) };
         reach!("raft.conflict.backtracked");
         peer.probe(shared.index.next());
+        if mutant!("raft.conflict.gives_way") && shared.index >= self.commit {
+            self.truncate(shared.index);
+            self.append(Vec::new(), out);
+        }
         self.after_progress(from, out);
     }
 

@@ -124,7 +124,9 @@ impl Replicator {
                 }
             }
             self.admit_waiting(now, id, out);
-            self.compare_next(id, out);
+            if !mutant!("replication.compare.never") {
+                self.compare_next(id, out);
+            }
         }
     }
 
@@ -292,7 +294,8 @@ impl Replicator {
         let reach = now.wall.0.saturating_add(self.config.ahead_ms_max);
         let Some(resident) = self.residents.get_mut(&id) else { return Err("no such shard") };
         let shard = &mut resident.shard;
-        if hlc::millis(author.stamp) > reach && !shard.contains(&dot) {
+        let far = hlc::millis(author.stamp) > reach && !mutant!("replication.hlc.unbounded");
+        if far && !shard.contains(&dot) {
             let by_ms = hlc::millis(author.stamp) - now.wall.0;
             return self.wait(id, (author.stamp, dot), by_ms, sealed, out);
         }
@@ -302,7 +305,9 @@ impl Replicator {
         match applied {
             Ok(record) => {
                 reach!("replication.write.merged");
-                self.clock.observe(author.stamp);
+                if !mutant!("replication.hlc.deaf") {
+                    self.clock.observe(author.stamp);
+                }
                 Ok((dot, Some(record)))
             }
             Err(Applied::Equivocation) => {

@@ -30,14 +30,18 @@ pub(super) fn rank(shard: &Shard, element: &Element) -> (u64, NodeId, Digest) {
 /// The values of a register, the one under the strategy first.
 pub(super) fn values(shard: &Shard, elements: &[Element], strategy: Strategy) -> Vec<Bytes> {
     let mut siblings = elements.to_vec();
-    siblings.sort_by_cached_key(|element| {
-        let rank = rank(shard, element);
-        let node = match strategy {
-            Strategy::LastWriterWins => NodeId::default(),
-            Strategy::HighestNodeWins => rank.1,
-        };
-        Reverse((node, rank))
-    });
+    if mutant!("replication.read.by_arrival") {
+        siblings.sort_by_key(|element| Reverse(element.actor));
+    } else {
+        siblings.sort_by_cached_key(|element| {
+            let rank = rank(shard, element);
+            let node = match strategy {
+                Strategy::LastWriterWins => NodeId::default(),
+                Strategy::HighestNodeWins => rank.1,
+            };
+            Reverse((node, rank))
+        });
+    }
     siblings.iter().map(|element| value(shard, element)).collect()
 }
 

@@ -123,8 +123,10 @@ impl Replicator {
     }
 
     /// The author of this boot's writes.
-    pub(super) const fn actor(&self) -> Actor {
-        Actor { replica: self.me, boot: self.boot }
+    pub(super) fn actor(&self) -> Actor {
+        let boot =
+            if mutant!("replication.mint.forgets_boot") { Boot::default() } else { self.boot };
+        Actor { replica: self.me, boot }
     }
 
     /// Reads what this node holds.
@@ -284,6 +286,9 @@ impl Replicator {
             }
             Ok((dot, stamp, record, sealed)) => {
                 self.record(id, [record].into(), out);
+                if mutant!("replication.mint.refused_and_kept") {
+                    return out.push(Action::Refused { ticket, reason: Reason::TooManySiblings });
+                }
                 let context = Context { dots: [dot].into(), stamp };
                 out.push(Action::Accepted { ticket, dot, context });
                 if replicas > 0 {

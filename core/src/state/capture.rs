@@ -179,11 +179,15 @@ impl Capture {
         if mutant!("state.session.lost_in_snapshot") {
             sessions.view = Arc::default();
         }
+        let mut keys = Table::new(&state.keys.map)?;
+        if mutant!("state.keys.lost_in_snapshot") {
+            keys.view = Arc::default();
+        }
         Some(Self {
             sessions,
             members: Table::new(members)?,
             namespaces: Table::new(namespaces)?,
-            keys: Table::new(&state.keys.map)?,
+            keys,
             written: 0,
             buffer,
         })

@@ -73,6 +73,8 @@ pub(crate) mod liveness;
 pub(crate) mod log_matching;
 pub(crate) mod minted;
 pub(crate) mod monotone;
+#[cfg(test)]
+mod planted;
 pub(crate) mod precedence;
 pub(crate) mod progress;
 pub(crate) mod reads;

@@ -37,7 +37,7 @@ impl Probes {
         self.look(&probing, ack)
     }
 
-    fn look(&mut self, probing: &Probing<'_>, ack: Option<(NodeId, u64)>) -> Verdict {
+    pub(crate) fn look(&mut self, probing: &Probing<'_>, ack: Option<(NodeId, u64)>) -> Verdict {
         if probing.number != self.number {
             *self = Self { number: probing.number, ..Self::default() };
         }

@@ -327,6 +327,9 @@ impl Node {
     fn finish_after(&mut self, key: u64, outcome: Outcome, token: u64) {
         if let Some(pending) = self.take_out(key) {
             self.settle_eventual(key, &pending, &outcome);
+            if mutant!("node.request.answered_twice") {
+                self.answer_after(pending.origin, outcome.clone(), token);
+            }
             self.answer_after(pending.origin, outcome, token);
         }
     }

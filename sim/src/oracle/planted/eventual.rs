@@ -1,0 +1,237 @@
+//! The eventual namespaces: what replicas hold at the end, and how writes are made, logged and covered on the way.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use continuum_core::digest::Digest;
+use continuum_core::id::{Actor, Boot, Dot, ShardId};
+use continuum_core::node::api::{
+    Change, Content, Context, Edit, Field, Level, Mutation, Outcome, Receipt, Row,
+};
+use continuum_core::replication::{Described, DescribedAct as Act, DescribedEdit, Dots, Ranges};
+
+use super::super::stamps::{Stamps, Wall};
+use super::super::{Verdict, again, coverage, dots, eventual, minted, spec, stamps};
+use super::{Planted, bad, good};
+use crate::history::{Asked, Body, Ended, History, Operation, Space};
+
+pub(super) fn all() -> Vec<Planted> {
+    [clients(), amounts(), made(), clocks(), covered()].concat()
+}
+
+fn row(content: Content) -> Vec<Row> {
+    let fields = vec![Field { field: Bytes::new(), content }];
+    vec![Row { key: Bytes::from_static(b"r00"), fields }]
+}
+
+fn text(values: &[&'static str]) -> Vec<Bytes> {
+    values.iter().map(|value| Bytes::from_static(value.as_bytes())).collect()
+}
+
+fn register(values: &[&'static str]) -> Vec<Row> {
+    row(Content::Register(text(values)))
+}
+
+fn set(members: &[&'static str]) -> Vec<Row> {
+    row(Content::Set(text(members)))
+}
+
+/// A client's write, called at a time with a context that was learnt at another.
+fn told(called: u64, seen_at: Option<u64>, change: Change, ended: Ended) -> Operation {
+    let context = seen_at.map(|_| Context::default());
+    let edits = vec![Edit { field: Bytes::new(), change }];
+    let mutations = vec![Mutation { key: Bytes::from_static(b"r00"), edits, context }];
+    Operation {
+        client: 0,
+        place: 0,
+        space: Space::Siblings,
+        body: Body::Write { mutations, level: Level::Durable },
+        session: None,
+        seen_at: seen_at.unwrap_or(0),
+        called,
+        returned: called + 5,
+        ended,
+        answered: Some(Asked { node: 0, life: 1 }),
+    }
+}
+
+fn done() -> Ended {
+    let receipt = Receipt::default();
+    Ended::Told(Outcome::Committed { level: Level::Durable, receipt })
+}
+
+fn put(called: u64, seen_at: u64, value: &'static str) -> Operation {
+    told(called, Some(seen_at), Change::Put(Bytes::from_static(value.as_bytes())), done())
+}
+
+fn judge(operations: Vec<Operation>, rows: &[Row]) -> Verdict {
+    let history = History { operations, ..History::default() };
+    eventual::check(&history, Space::Siblings, rows)
+}
+
+fn clients() -> Vec<Planted> {
+    let m = || Bytes::from_static(b"m");
+    let add = |called| told(called, None, Change::Add(m()), done());
+    let remove = |called, at| told(called, Some(at), Change::Remove(m()), done());
+    let count = |by, ended| told(10, None, Change::Count(by), ended);
+    let rejected = || told(1, None, Change::Put(Bytes::from_static(b"x")), Ended::Nothing);
+    let apart = || vec![put(10, 0, "a"), put(20, 5, "b")];
+    let counter = |value| row(Content::Counter(value));
+    vec![
+        good("siblings of writers apart", judge(apart(), &register(&["b", "a"]))),
+        bad("a sibling lost", eventual::LOST, judge(apart(), &register(&["b"]))),
+        bad("acknowledged writes lost", eventual::LOST, judge(apart(), &[])),
+        good(
+            "an overwritten value goes",
+            judge(vec![put(10, 0, "a"), put(20, 16, "b")], &register(&["b"])),
+        ),
+        bad(
+            "an update lost",
+            eventual::LOST,
+            judge(vec![put(10, 0, "a"), put(20, 16, "b")], &register(&["a"])),
+        ),
+        bad("a value from nowhere", eventual::PHANTOM, judge(Vec::new(), &register(&["x"]))),
+        bad(
+            "a rejected value there",
+            eventual::PHANTOM,
+            judge(vec![rejected()], &register(&["x"])),
+        ),
+        good("a member stays", judge(vec![add(10)], &set(&["m"]))),
+        good("a member removed by who saw it", judge(vec![add(10), remove(30, 20)], &[])),
+        bad(
+            "an unseen add removed",
+            eventual::LOST,
+            judge(vec![add(1), add(10), remove(30, 9)], &[]),
+        ),
+        bad("a member from nowhere", eventual::PHANTOM, judge(vec![add(10)], &set(&["m", "n"]))),
+        good(
+            "a count that may have happened",
+            judge(vec![count(5, done()), count(7, Ended::Unknown)], &counter(12)),
+        ),
+        bad("a count counted twice", eventual::LOST, judge(vec![count(5, done())], &counter(10))),
+        bad(
+            "a count lost",
+            eventual::LOST,
+            judge(vec![count(5, done()), count(2, done())], &counter(5)),
+        ),
+    ]
+}
+
+const fn actor(boot: u64) -> Actor {
+    let replica = continuum_core::id::Replica {
+        node: continuum_core::id::NodeId([1; 16]),
+        store: continuum_core::id::StoreId([2; 16]),
+    };
+    Actor { replica, boot: Boot { count: boot, nonce: 0 } }
+}
+
+const fn dot(seq: u64) -> Dot {
+    Dot { actor: actor(1), seq }
+}
+
+fn write(seq: u64, stamp: u64, act: Act, victims: &[u64]) -> Described {
+    let victims = victims.iter().map(|seq| (dot(*seq), 0)).collect();
+    Described {
+        shard: ShardId::default(),
+        dot: dot(seq),
+        key: b"r00".to_vec(),
+        stamp,
+        hash: Digest::default(),
+        edits: vec![DescribedEdit { field: Vec::new(), act, victims, unseen: Vec::new() }],
+        waits: false,
+    }
+}
+
+fn value(seq: u64, stamp: u64, text: &str, victims: &[u64]) -> Described {
+    write(seq, stamp, Act::Put(text.as_bytes().to_vec()), victims)
+}
+
+fn amount(writes: &[Described], discards: bool, rows: &[Row]) -> Verdict {
+    spec::check(writes.iter(), discards, rows)
+}
+
+fn amounts() -> Vec<Planted> {
+    let three = [value(1, 10, "a", &[]), value(2, 20, "b", &[]), value(3, 15, "c", &[1])];
+    let two = [value(1, 10, "a", &[]), value(2, 20, "b", &[])];
+    let add = |seq| write(seq, seq, Act::Add(b"m".to_vec()), &[]);
+    let remove = || write(3, 3, Act::Remove(b"m".to_vec()), &[1]);
+    let count =
+        |seq, plus, victims: &[u64]| write(seq, seq, Act::Count { plus, minus: 0 }, victims);
+    let counts = || [count(1, 5, &[]), count(2, 7, &[1])];
+    vec![
+        good("siblings in their order", amount(&three, false, &register(&["b", "c"]))),
+        bad("siblings in another order", spec::NAME, amount(&three, false, &register(&["c", "b"]))),
+        bad(
+            "a superseded sibling back",
+            spec::NAME,
+            amount(&three, false, &register(&["b", "c", "a"])),
+        ),
+        good("the greatest wins", amount(&two, true, &register(&["b"]))),
+        bad("a lesser one wins", spec::NAME, amount(&two, true, &register(&["a"]))),
+        good("an unseen add survives", amount(&[add(1), add(2), remove()], false, &set(&["m"]))),
+        bad("a member resurrected", spec::NAME, amount(&[add(1), remove()], false, &set(&["m"]))),
+        good("totals supersede totals", amount(&counts(), false, &row(Content::Counter(7)))),
+        bad(
+            "totals summed twice",
+            spec::NAME,
+            amount(&counts(), false, &row(Content::Counter(12))),
+        ),
+    ]
+}
+
+fn made() -> Vec<Planted> {
+    let asked = |seen: &[u64]| {
+        let dots = seen.iter().map(|seq| dot(*seq)).collect();
+        let edits = vec![Edit { field: Bytes::new(), change: Change::Put(Bytes::new()) }];
+        let context = Some(Context { dots, stamp: 0 });
+        Mutation { key: Bytes::from_static(b"r00"), edits, context }
+    };
+    let made = value(3, 9, "c", &[1]);
+    let other = Described { hash: Digest([9; 32]), ..made.clone() };
+    let mut logged: BTreeSet<(ShardId, Dot)> = BTreeSet::new();
+    let mut logs = |seq| again::check(&mut logged, ShardId::default(), dot(seq));
+    vec![
+        good("supersedes what was seen", minted::check(&made, &asked(&[1, 2]))),
+        bad("supersedes what was not seen", minted::NAME, minted::check(&made, &asked(&[2]))),
+        good("one dot, one meaning", dots::check(&made, &made)),
+        bad("one dot, two meanings", dots::NAME, dots::check(&made, &other)),
+        good("a write taken in", logs(1)),
+        bad("a write taken in again", again::NAME, logs(1)),
+    ]
+}
+
+fn clocks() -> Vec<Planted> {
+    const MS: u64 = 1 << 16;
+    let wall = Wall { now_ms: 100, ahead_ms: 10 };
+    let look = |stamp, is_own, victims| {
+        let mut stamps = Stamps { own: 50 * MS, seen: 60 * MS };
+        stamps.check(&value(1, stamp, "a", &[]), is_own, victims, wall)
+    };
+    vec![
+        good("a stamp above all before", look(101 * MS, true, 60 * MS)),
+        bad("a stamp not above the last", stamps::NAME, look(50 * MS, true, 0)),
+        bad("a stamp below what it supersedes", stamps::NAME, look(61 * MS, true, 62 * MS)),
+        bad("an own stamp far ahead", stamps::NAME, look(200 * MS, true, 0)),
+        good("a stamp within reach taken in", look(110 * MS, false, 0)),
+        bad("a stamp out of reach taken in", stamps::NAME, look(111 * MS, false, 0)),
+    ]
+}
+
+fn covered() -> Vec<Planted> {
+    let context = |spans: &[(u64, u64)]| {
+        let mut ranges = Ranges::default();
+        spans.iter().for_each(|(low, high)| ranges.insert_span(*low, *high));
+        Dots::new(vec![(actor(1), ranges)])
+    };
+    let whole = |seen: &[(u64, u64)], covers: &[(u64, u64)], dead: u64| {
+        coverage::check_whole(&context(seen), &context(covers), |dot| dot.seq == dead)
+    };
+    let gap =
+        coverage::check_actor(&actor(1), Some(&Ranges::span(3, 3)), Some(&Ranges::span(1, 3)));
+    vec![
+        good("a superseded write is covered", whole(&[(1, 2)], &[(1, 3)], 3)),
+        bad("a living write covered unheld", coverage::NAME, whole(&[(1, 2)], &[(1, 4)], 3)),
+        bad("a held write uncovered", coverage::NAME, whole(&[(1, 2)], &[(2, 2)], 0)),
+        bad("a gap covered", coverage::NAME, gap),
+    ]
+}

@@ -1,0 +1,134 @@
+//! Peers: who is alive, who may vouch, who is let in, who is chosen.
+
+use continuum_core::discovery::{Address, Contact};
+use continuum_core::gossip::{Body, Claim, Incarnation, Member, Message, Probing, State};
+use continuum_core::id::{Boot, NodeId, Replica, StoreId};
+use continuum_core::node::api::Health;
+use continuum_core::time::Instant;
+
+use super::super::boots::{self, Identified, LetIn};
+use super::super::hysteresis::{self, Turns};
+use super::super::views::Held;
+use super::super::vouched::{self, Probes};
+use super::super::{Verdict, buddy, choice, hearsay, precedence, refutation, suspicion};
+use super::{Planted, bad, good};
+
+pub(super) fn all() -> Vec<Planted> {
+    [members(), probes(), processes(), choices()].concat()
+}
+
+const fn node(number: u8) -> NodeId {
+    NodeId([number; 16])
+}
+
+fn held(refutations: u64, state: State) -> Held {
+    (Incarnation { refutations, ..Incarnation::default() }, state)
+}
+
+fn claim(number: u8, (incarnation, state): Held) -> Claim {
+    let replica = Replica { node: node(number), ..Replica::default() };
+    Claim { replica, incarnation, state, address: Address::default(), accusers: Vec::new() }
+}
+
+fn ping(claims: Vec<Claim>) -> Message {
+    let me = claim(1, held(0, State::Alive));
+    Message { body: Body::Ping { number: 1 }, me, claims, loads: Vec::new() }
+}
+
+fn members() -> Vec<Planted> {
+    let turns = |before, now| precedence::check(node(2), before, now);
+    let dies = |before, now, hears| suspicion::check(node(2), before, now, hears);
+    let own = |refutations| Member {
+        replica: Replica::default(),
+        name: String::new(),
+        address: Address::default(),
+        incarnation: held(refutations, State::Alive).0,
+        state: State::Alive,
+        load: 0,
+    };
+    let (alive, suspect) = (held(1, State::Alive), held(1, State::Suspect));
+    let told = ping(vec![claim(2, suspect)]);
+    vec![
+        good("a member is suspected", turns(alive, suspect)),
+        good("a member refutes", turns(suspect, held(2, State::Alive))),
+        bad("an incarnation backwards", precedence::NAME, turns(alive, held(0, State::Dead))),
+        bad("alive without refutation", precedence::NAME, turns(suspect, alive)),
+        good("dead by gossip", dies(alive, held(1, State::Dead), true)),
+        bad("dead by one probe", suspicion::NAME, dies(alive, held(1, State::Dead), false)),
+        good("an accusation refuted", refutation::check(&own(2), Some(suspect))),
+        bad("an accusation borne", refutation::NAME, refutation::check(&own(1), Some(suspect))),
+        good("a suspect is told", buddy::check(node(2), suspect, &told)),
+        bad(
+            "a suspect is not told",
+            buddy::NAME,
+            buddy::check(node(2), suspect, &ping(Vec::new())),
+        ),
+    ]
+}
+
+/// A probe of node 2 by ping 7, of which node 3 was asked as well, is answered.
+fn answered(by: Option<(NodeId, u64)>) -> Verdict {
+    let mut probes = Probes::default();
+    let body = Body::PingRequest { number: 7, target: node(2) };
+    probes.asks(node(3), &Message { body, ..ping(Vec::new()) });
+    let helpers = [node(3)];
+    let probing = Probing { target: node(2), number: 7, acked: true, helpers: &helpers };
+    probes.look(&probing, by)
+}
+
+fn probes() -> Vec<Planted> {
+    vec![
+        good("the target answers", answered(Some((node(2), 7)))),
+        good("an asked helper answers", answered(Some((node(3), 7)))),
+        bad("a bystander vouches", vouched::NAME, answered(Some((node(4), 7)))),
+        bad("an answer to another ping counts", vouched::NAME, answered(Some((node(2), 6)))),
+        bad("silence counts as an answer", vouched::NAME, answered(None)),
+    ]
+}
+
+fn processes() -> Vec<Planted> {
+    let process = |count, nonce| Identified {
+        peer: node(2),
+        store: StoreId([1; 16]),
+        boot: Boot { count, nonce },
+    };
+    let after = |there: Identified, refused| {
+        let mut let_in = LetIn::default();
+        let_in.check(process(5, 1), false)?;
+        let_in.check(there, refused)
+    };
+    let wiped = Identified { store: StoreId([2; 16]), ..process(1, 1) };
+    let boot = |count| Boot { count, nonce: 0 };
+    vec![
+        good("a restart is let in", after(process(6, 9), false)),
+        good("an old process is refused", after(process(4, 9), true)),
+        good("a new disk is another replica", after(wiped, false)),
+        bad("an old process let in", boots::NAME, after(process(4, 9), false)),
+        bad("a clone let in", boots::NAME, after(process(5, 9), false)),
+        good("a booted process speaks", boots::check_sent(boot(3), boot(3))),
+        bad("a process speaks too early", boots::NAME, boots::check_sent(boot(3), boot(2))),
+    ]
+}
+
+fn choices() -> Vec<Planted> {
+    let turns = |first: (Health, Health), second: (Health, Health), ms| {
+        let mut turns = Turns::default();
+        let who = (node(2), Some(State::Alive));
+        turns.check(Instant::from_millis(0), 1_000, who, first)?;
+        turns.check(Instant::from_millis(ms), 1_000, who, second)
+    };
+    let (healthy, suspect, unhealthy) = (Health::Healthy, Health::Suspect, Health::Unhealthy);
+    let falls = (healthy, suspect);
+    let contact = |number: u8| Contact { node: Some(node(number)), address: Address::default() };
+    let tells = |told: &[Contact]| hearsay::check([contact(1)].into_iter(), told);
+    let chosen = |number| choice::check_chosen(&[(3, node(1)), (2, node(2))], Some(node(number)));
+    vec![
+        good("health turns after a dwell", turns(falls, (suspect, healthy), 1_000)),
+        bad("health turns within a dwell", hysteresis::NAME, turns(falls, (suspect, healthy), 999)),
+        bad("well at once", hysteresis::NAME, turns(falls, (unhealthy, healthy), 2_000)),
+        good("a verified contact told on", tells(&[contact(1)])),
+        bad("hearsay told on", hearsay::NAME, tells(&[contact(2)])),
+        good("the cheapest is chosen", chosen(2)),
+        bad("a dearer one is chosen", choice::NAME, chosen(1)),
+    ]
+}
