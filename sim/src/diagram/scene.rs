@@ -253,13 +253,23 @@ impl Scene {
         }
     }
 
-    /// The group that a node last heard, told or wrote of.
+    /// The group that a node last moved in, heard of or spoke of.
     pub(crate) fn last_group(&self, node: usize) -> Option<GroupId> {
-        let touches = |sent: &&Sent| sent.from == Lane::Node(node) || sent.to == Lane::Node(node);
-        let groups = self.sent.iter().rev().filter(touches).find(|sent| !sent.words.is_routine);
-        match groups?.words.protocol {
-            Protocol::Raft(group) => Some(group),
-            _ => None,
-        }
+        let moves = self.moments.iter().filter(|moment| moment.node == node);
+        let moves = moves.filter_map(|moment| match moment.turn {
+            Turn::Role { group, .. } | Turn::Commit { group, .. } => Some((moment.at, group)),
+            Turn::Start { .. } | Turn::Crash { .. } => None,
+        });
+        let words = self.sent.iter().filter_map(|sent| {
+            let Protocol::Raft(group) = sent.words.protocol else { return None };
+            let heard = sent.arrivals.iter().filter(|arrival| arrival.happened);
+            let at = match (sent.from, sent.to) {
+                (Lane::Node(from), _) if from == node => Some(sent.at),
+                (_, Lane::Node(to)) if to == node => heard.map(|arrival| arrival.at).max(),
+                _ => None,
+            };
+            Some((at?, group))
+        });
+        words.chain(moves).max_by_key(|(at, _)| *at).map(|(_, group)| group)
     }
 }

@@ -209,9 +209,9 @@ fn of_raft(message: &raft::Message) -> (bool, String) {
         }
         M::Held { position, bytes: None, .. } => format!("unknown: {}", place(*position)),
         M::TimeoutNow { term } => format!("campaign! t{term}"),
-        M::Read { id } => format!("read index? #{id}"),
-        M::ReadAnswer { id, index: Some(index) } => format!("read at {index} #{id}"),
-        M::ReadAnswer { id, index: None } => format!("no read #{id}"),
+        M::Read { .. } => "read index?".to_owned(),
+        M::ReadAnswer { index: Some(index), .. } => format!("read at {index}"),
+        M::ReadAnswer { index: None, .. } => "no read".to_owned(),
     };
     (matches!(message, M::Heartbeat { .. } | M::HeartbeatSeen { .. }), label)
 }
