@@ -11,7 +11,7 @@ use crate::draw::stream;
 use crate::fault::Kind;
 use crate::history::Asked;
 use crate::network::{KEEPALIVE_NS, REDIAL_NS};
-use crate::oracle::Verdict;
+use crate::oracle::{Verdict, fence};
 use crate::process::{Asker, address_of, number_at};
 use crate::trace::fold;
 use crate::world::{Happening, World};
@@ -89,10 +89,24 @@ impl World {
                 Ok(())
             }
             Happening::Start { node } => self.start(node),
+            Happening::Exit { .. } | Happening::Leave { .. } | Happening::Mend { .. } => {
+                self.end_in_order(&happening);
+                Ok(())
+            }
             Happening::Operate => {
                 self.operate();
                 Ok(())
             }
+        }
+    }
+
+    /// A process ends, and not by a crash.
+    fn end_in_order(&mut self, happening: &Happening) {
+        match *happening {
+            Happening::Exit { node, life } => self.exit(node, life),
+            Happening::Leave { node, life, since } => self.leave(node, life, since),
+            Happening::Mend { node, losses } => self.notice(node, losses),
+            _ => {}
         }
     }
 
@@ -144,7 +158,8 @@ impl World {
         if !self.network.is_missing(me, peer) {
             return Ok(());
         }
-        if self.processes[peer].is_up() && self.network.is_open(me, peer) {
+        let both = self.processes[me].greets() && self.processes[peer].greets();
+        if both && self.network.is_open(me, peer) {
             let epoch = self.network.dial(me, peer);
             let latency = 3 * self.network.latency(me, peer);
             self.plan_in(latency, Happening::LinkUp { from: me, to: peer, epoch });
@@ -159,7 +174,7 @@ impl World {
         if !self.network.is_dialling(from, to, epoch) {
             return Ok(());
         }
-        let up = self.processes[from].is_up() && self.processes[to].is_up();
+        let up = self.processes[from].greets() && self.processes[to].greets();
         if !up || !self.network.is_open(from, to) {
             self.network.go_down(from, to);
             self.redial(from, to, REDIAL_NS);
@@ -180,7 +195,15 @@ impl World {
             version: PROTOCOL,
         };
         let print = fold(peer as u64, other.boot.count);
-        self.step(me, event, tag::CONNECTED, print)
+        let (store, boot) = (other.replica.store, other.boot);
+        self.step(me, event, tag::CONNECTED, print)?;
+        let stands = self.network.epoch(me, peer).is_some() && !self.processes[me].is_fenced();
+        let met = &mut self.processes[me].met;
+        fence::check_link(met.get(&peer), (store, boot), stands)?;
+        if stands {
+            met.insert(peer, (store, boot));
+        }
+        Ok(())
     }
 
     /// Cuts the link of two nodes, if there is one. Each end notices after a while; how long depends on whether the
@@ -253,15 +276,51 @@ impl World {
         if self.processes[node].life != life {
             return Ok(());
         }
-        let token = self.processes[node].disk.finish();
+        if self.fails_sync(node) {
+            return self.fail_sync(node);
+        }
+        let lies = self.is_active(Kind::FsyncLies, node) && self.may_break(node);
+        let token = self.processes[node].disk.finish(lies);
         if !self.sync(node) && token.is_some() {
             let syncs = self.processes[node].syncs;
             self.plan_in(SEAL_NS, Happening::Seal { node, life, syncs });
         }
+        // The first write of a life is its boot.
+        self.processes[node].is_booted |= token.is_some();
         match token {
             Some(token) => self.step(node, Event::Persisted { token }, tag::PERSISTED, token.seq),
             None => Ok(()),
         }
+    }
+
+    /// Whether the sync under way fails: the first one in the window of a fault.
+    fn fails_sync(&mut self, node: usize) -> bool {
+        if self.processes[node].disk.is_lying() {
+            return false;
+        }
+        let faults = self.plan.faults.iter().zip(&self.active).enumerate();
+        let mut lasting = faults.filter(|(number, (fault, active))| {
+            let strikes = **active && fault.kind == Kind::FsyncError && fault.strikes(node);
+            strikes && !self.failed.contains(&(*number, node))
+        });
+        let Some(fault) = lasting.next().map(|(number, _)| number) else { return false };
+        self.failed.insert((fault, node));
+        true
+    }
+
+    /// A sync fails. What it wrote may be on the disk or not; the process will not say that it is.
+    fn fail_sync(&mut self, node: usize) -> Verdict {
+        self.fired.count(Kind::FsyncError);
+        let life = self.processes[node].life;
+        let fates = [Fate::Kept, Fate::Torn, Fate::Gone];
+        let fate = fates[self.draws.below(stream("disk.error", node as u64), life, 3) as usize];
+        let token = self.processes[node].disk.fail(self.now, fate);
+        self.step(node, Event::StorageFailed { token }, tag::INFORMED, token.seq)
+    }
+
+    /// A driver tells its node of the world.
+    pub(crate) fn inform(&mut self, node: usize, event: Event) -> Verdict {
+        self.step(node, event, tag::INFORMED, 0)
     }
 
     fn seal(&mut self, node: usize, life: u64, syncs: u64) {
@@ -312,20 +371,27 @@ impl World {
         });
     }
 
+    /// A process starts, unless it is up, or kept down.
     pub(crate) fn start(&mut self, node: usize) -> Verdict {
-        if self.processes[node].is_up() {
+        let stand = &self.standing[node];
+        let is_down = self.processes[node].life > 0 && self.is_active(Kind::Crash, node);
+        if self.processes[node].is_up() || stand.is_dead || is_down {
             return Ok(());
         }
-        let rots = self.is_active(Kind::Rot, node);
-        if self.processes[node].start(self.now, rots)? {
-            self.fired.count(Kind::Rot);
+        self.end_imposters();
+        let mut lasting = self.plan.faults.iter().zip(&self.active);
+        let probes = lasting.any(|(fault, active)| *active && fault.kind == Kind::Rot);
+        if !self.processes[node].start(self.now, probes)? {
+            self.refuse_store(node);
+            return Ok(());
         }
-        let restarted = self.processes[node].life > 1;
-        if restarted {
+        if self.processes[node].life > 1 {
             self.oracles.restarted(&self.processes[node], node)?;
             self.processes[node].adopt_shards(self.operator.shards());
+        } else {
+            self.count_added(node);
         }
-        Ok(())
+        if self.is_active(Kind::Full, node) { self.fill(node, true) } else { Ok(()) }
     }
 
     /// The process of a node ends, and its disk keeps what it keeps.
@@ -334,18 +400,29 @@ impl World {
             return;
         }
         self.fired.count(Kind::Crash);
-        let lasts = |kind| self.is_active(kind, node);
-        let fate = match (lasts(Kind::TornWrite), lasts(Kind::UnsyncedLoss)) {
-            (true, _) => Fate::Torn,
-            (false, true) => Fate::Lost,
-            (false, false) => Fate::Kept,
+        let kinds = [
+            (Kind::TornWrite, Fate::Torn),
+            (Kind::UnsyncedReorder, Fate::Reordered),
+            (Kind::UnsyncedLoss, Fate::Lost),
+        ];
+        let lasting: Vec<_> =
+            kinds.into_iter().filter(|(kind, _)| self.is_active(*kind, node)).collect();
+        let life = self.processes[node].life;
+        let name = stream("crash.fate", node as u64);
+        let chosen = self.draws.below(name, life, lasting.len() as u64) as usize;
+        let Some((kind, fate)) = lasting.get(chosen).copied() else {
+            self.end(node, Fate::Kept);
+            return;
         };
-        let lost = self.processes[node].disk.crash(self.now, fate);
-        match fate {
-            Fate::Torn if lost > 0 => self.fired.count(Kind::TornWrite),
-            Fate::Lost if lost > 0 => self.fired.count(Kind::UnsyncedLoss),
-            _ => {}
+        if self.end(node, fate) > 0 {
+            self.fired.count(kind);
         }
+    }
+
+    /// The process of a node that is up ends. Returns how many sectors that it had written are lost.
+    pub(crate) fn end(&mut self, node: usize, fate: Fate) -> u64 {
+        let is_imposing = self.is_imposing(node);
+        let lost = self.processes[node].disk.crash(self.now, fate);
         for asker in std::mem::take(&mut self.processes[node].requests).into_values() {
             self.plan_in(MS, Happening::Lost { asker, tainted: true });
         }
@@ -356,5 +433,11 @@ impl World {
             self.break_link(node, peer, silently);
         }
         self.network.forget_wishes(node);
+        if is_imposing {
+            self.mend(node);
+        } else if self.processes[node].disk.is_lying() {
+            self.took_back(node);
+        }
+        lost
     }
 }

@@ -7,10 +7,11 @@
 //! | module | what it answers |
 //! |---|---|
 //! | [`plan`], [`fault`] | what a run is made of |
-//! | `swarm` | how a seed becomes a plan |
+//! | `swarm`, `atlas` | how a seed becomes a plan, and whom it may strike |
 //! | `draw` | chance by position |
 //! | `world`, `happen`, `strike` | the loop, what happens in it, how faults begin and end |
 //! | `network`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
+//! | `identity`, `standing`, `topology` | which store a node has, who still counts, who comes and goes |
 //! | `client`, `history`, `operator` | who asks what, and what they were told |
 //! | `oracle` | what must hold |
 //! | `durable` | what writes amount to |
@@ -22,6 +23,7 @@
 //! No mock of any part of the core: the node, its log's bytes and their recovery are the product's own. No real clock,
 //! no thread in a run, no ambient chance, no unordered map.
 
+mod atlas;
 mod client;
 mod clock;
 mod disk;
@@ -29,12 +31,15 @@ mod draw;
 mod durable;
 mod happen;
 mod history;
+mod identity;
 mod network;
 mod operator;
 mod oracle;
 mod process;
+mod standing;
 mod strike;
 mod swarm;
+mod topology;
 mod trace;
 mod world;
 

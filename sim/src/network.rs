@@ -50,6 +50,8 @@ struct Way {
     /// The latest arrival so far on each plane.
     last: [u64; 2],
     weather: Weather,
+    /// Nothing passes any more, whatever the weather.
+    severed: bool,
 }
 
 /// Whether two nodes have a link.
@@ -97,6 +99,7 @@ impl Network {
             sent: 0,
             last: [0; 2],
             weather: Weather::default(),
+            severed: false,
         };
         Self {
             nodes,
@@ -124,11 +127,16 @@ impl Network {
         }
     }
 
+    /// From now on nothing that one node says reaches another.
+    pub(crate) fn sever(&mut self, from: usize, to: usize) {
+        self.ways[from * self.nodes + to].severed = true;
+    }
+
     /// Whether messages can pass both ways.
     pub(crate) fn is_open(&self, a: usize, b: usize) -> bool {
         let hears = |from: usize, to: usize| {
-            let weather = &self.ways[from * self.nodes + to].weather;
-            weather.cut.is_none()
+            let way = &self.ways[from * self.nodes + to];
+            way.weather.cut.is_none() && !way.severed
         };
         hears(a, b) && hears(b, a)
     }
@@ -152,6 +160,9 @@ impl Network {
         way.sent += 1;
         let (draws, id, k) = (self.draws, way.stream, way.sent);
         let weather = &way.weather;
+        if way.severed {
+            return Arrivals::default();
+        }
         if let Some(kind) = weather.cut {
             fired.count(kind);
             return Arrivals::default();
@@ -350,6 +361,18 @@ mod tests {
         assert!(network.transmit((1, 2), Plane::Bulk, 0, &mut fired).first.is_some());
         assert!(!network.is_open(0, 1) && network.is_open(1, 2));
         assert_eq!(fired.of(Kind::OneWay), 1);
+    }
+
+    #[test]
+    fn what_is_severed_stays_so_whatever_the_weather() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        network.sever(0, 1);
+        network.set_weather(&[].iter());
+        assert_eq!(network.transmit((0, 1), Plane::Bulk, 0, &mut fired), Arrivals::default());
+        assert!(network.transmit((1, 0), Plane::Bulk, 0, &mut fired).first.is_some());
+        assert!(!network.is_open(1, 0) && network.is_open(0, 2));
+        assert_eq!(fired, Tally::default());
     }
 
     #[test]

@@ -18,8 +18,9 @@ impl World {
         self.active[fault] = true;
         self.aim(fault);
         self.refresh();
-        let fault = self.plan.faults[fault].clone();
-        let struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
+        let number = fault;
+        let fault = self.plan.faults[number].clone();
+        let mut struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
         match fault.kind {
             Kind::Crash if fault.amount % 2 == 1 => {
                 struck.for_each(|node| self.processes[node].is_aimed_at = true);
@@ -44,6 +45,13 @@ impl World {
                     self.fired.count(fault.kind);
                 }
             }
+            Kind::Rot | Kind::Latent | Kind::Misdirect => {
+                struck.for_each(|node| self.damage(node, fault.kind, fault.amount));
+            }
+            Kind::Wipe => struck.for_each(|node| self.wipe(node)),
+            Kind::Rollback => struck.for_each(|node| self.keep_backup(number, node)),
+            Kind::Full => struck.try_for_each(|node| self.fill(node, true))?,
+            Kind::Handover => struck.try_for_each(|node| self.ask_to_stop(node))?,
             _ => {}
         }
         Ok(())
@@ -52,7 +60,7 @@ impl World {
     /// Some faults strike whoever leads when they begin.
     fn aim(&mut self, fault: usize) {
         let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
-            (Kind::Crash, 2..) => 0,
+            (Kind::Crash, 2..) | (Kind::Handover, 1..) => 0,
             (Kind::Partition | Kind::OneWay, amount @ 1..) => amount as usize - 1,
             _ => return,
         };
@@ -74,7 +82,7 @@ impl World {
     }
 
     /// Links that are cut at present break when the cut lasts.
-    fn watch_cuts(&mut self) {
+    pub(crate) fn watch_cuts(&mut self) {
         for a in 0..self.processes.len() {
             for b in a + 1..self.processes.len() {
                 if let Some(epoch) =
@@ -90,17 +98,53 @@ impl World {
     pub(crate) fn end_fault(&mut self, fault: usize) -> Verdict {
         self.active[fault] = false;
         self.refresh();
-        let fault = self.plan.faults[fault].clone();
-        if fault.kind == Kind::Crash {
-            for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
-                self.processes[node].is_aimed_at = false;
-                // A node that has not started for the first time is not started by the end of a crash.
-                if self.processes[node].life > 0 && !self.is_active(Kind::Crash, node) {
-                    self.start(node)?;
+        let number = fault;
+        let fault = self.plan.faults[number].clone();
+        for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
+            match fault.kind {
+                Kind::Crash => {
+                    self.processes[node].is_aimed_at = false;
+                    self.start_again(node)?;
                 }
+                Kind::Wipe | Kind::Handover => self.start_again(node)?,
+                Kind::Rot | Kind::Latent | Kind::Misdirect | Kind::FsyncLies => {
+                    self.processes[node].disk.goes_astray = false;
+                    self.find_out(node);
+                }
+                Kind::Rollback => self.roll_back(number, node),
+                Kind::Full if !self.is_active(Kind::Full, node) => self.fill(node, false)?,
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    /// A node's log is damaged, or will be by its next batch.
+    fn damage(&mut self, node: usize, kind: Kind, amount: i64) {
+        if !self.may_break(node) {
+            return;
+        }
+        let disk = &mut self.processes[node].disk;
+        if kind == Kind::Misdirect {
+            disk.goes_astray = true;
+        } else {
+            disk.damage(kind, amount);
+        }
+    }
+
+    /// A node that has not started for the first time is not started by the end of anything.
+    fn start_again(&mut self, node: usize) -> Verdict {
+        if self.processes[node].life > 0 { self.start(node) } else { Ok(()) }
+    }
+
+    /// A machine whose disk is not what its process takes it for is switched off and on.
+    fn find_out(&mut self, node: usize) {
+        let process = &self.processes[node];
+        let is_damaged = !process.disk.damaged_by().is_empty() || process.disk.is_lying();
+        if process.is_up() && is_damaged {
+            self.end_silently(node);
+            self.plan_in(MS, Happening::Start { node });
+        }
     }
 
     /// Whether a fault of this kind strikes this node at present.

@@ -5,15 +5,15 @@
 //! on a real clock, on addresses in memory or on an unordered map: one plan, one run.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Range;
 
 use bytes::Bytes;
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
-use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
+use continuum_core::id::{FederationId, NodeId, Replica};
 use continuum_core::machine::{Machine as _, Outbox};
-use continuum_core::node::api::{Outcome, Request};
+use continuum_core::node::api::{Notice, Outcome, Request};
 use continuum_core::node::{Action, Event, Identity, Message, Unverified};
 use continuum_core::replication::Replicator;
 use continuum_core::wal::Write;
@@ -23,16 +23,22 @@ use crate::clock::MS;
 use crate::draw::{Draws, stream};
 use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
+use crate::identity::{Kept, node_id, store_id, wide};
 use crate::network::Network;
 use crate::operator::Operator;
 use crate::oracle::spec::Wanted;
 use crate::oracle::{Broken, Cause, Oracles, Roster, Step, Verdict, bounds, durability, replies};
 use crate::plan::Plan;
 use crate::process::{Asker, Process};
+use crate::standing::Stand;
 use crate::trace::{Trace, fingerprint, fold};
 
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
 const TICKS_MAX: u32 = 10_000;
+
+/// Steps of a run, and of each of its virtual milliseconds, after which the nodes are said to keep each other busy: far
+/// more than any load asks for.
+const STEPS_MAX: (u64, u64) = (1_000_000, 50);
 
 /// A tick that is due at once comes so many nanoseconds after the last step: a driver has other things to do as well.
 const STEP_NS: (u64, u64) = (20_000, 5_000_000);
@@ -74,6 +80,12 @@ pub(crate) enum Happening {
     Crash { node: usize, life: u64 },
     /// A process starts.
     Start { node: usize },
+    /// A process ends by itself.
+    Exit { node: usize, life: u64 },
+    /// A process that was asked to stop may end.
+    Leave { node: usize, life: u64, since: u64 },
+    /// An operator notices an older store.
+    Mend { node: usize, losses: u64 },
     /// The operator looks at the federation.
     Operate,
 }
@@ -126,6 +138,11 @@ pub(crate) struct World {
     /// Which faults last at present.
     pub(crate) active: Vec<bool>,
     pub(crate) manners: Manners,
+    pub(crate) standing: Vec<Stand>,
+    /// Copies of disks, by the fault that took them.
+    pub(crate) backups: BTreeMap<usize, Kept>,
+    /// The nodes whose sync a fault made fail.
+    pub(crate) failed: BTreeSet<(usize, usize)>,
     out: Outbox<Action>,
     errands: Vec<Errand>,
     /// Steps that were no no-op.
@@ -156,8 +173,8 @@ impl World {
         let config = plan.config();
         let federation = FederationId(wide(draws, "federation", 0, 0));
         let replica = |number: usize| Replica {
-            node: NodeId(wide(draws, "node", number, number as u8)),
-            store: StoreId(wide(draws, "store", number, number as u8)),
+            node: node_id(draws, number),
+            store: store_id(draws, number, 0),
         };
         let replicas: Vec<Replica> = (0..nodes).map(replica).collect();
         let process = |(number, replica): (usize, &Replica)| {
@@ -178,6 +195,9 @@ impl World {
             fired: Tally::default(),
             active: vec![false; plan.faults.len()],
             manners: Manners::default(),
+            standing: vec![Stand::default(); nodes],
+            backups: BTreeMap::new(),
+            failed: BTreeSet::new(),
             out: Outbox::new(),
             errands: Vec::new(),
             steps: 0,
@@ -194,10 +214,8 @@ impl World {
 
     /// Plans what the plan says.
     fn begin(&mut self) {
-        let last = self.processes.len() - 1;
         for node in 0..self.processes.len() {
-            let late = self.plan.cluster.late_ms.filter(|_| node == last);
-            self.plan_at(late.unwrap_or(node as u64) * MS, Happening::Start { node });
+            self.plan_at(self.first_start_ms(node) * MS, Happening::Start { node });
         }
         for fault in 0..self.plan.faults.len() {
             let (at_ms, for_ms) = (self.plan.faults[fault].at_ms, self.plan.faults[fault].for_ms);
@@ -237,6 +255,9 @@ impl World {
                 return Err(Broken::new("progress", what));
             }
             self.step(node, Event::Tick, 0, 0)?;
+        } else if self.steps > STEPS_MAX.0 + STEPS_MAX.1 * (self.now / MS) {
+            let what = format!("{} steps, and no end: the nodes keep each other busy", self.steps);
+            return Err(Broken::new("progress", what));
         } else {
             self.now = next;
             if let Some(happening) = self.agenda.take() {
@@ -318,7 +339,7 @@ impl World {
             Action::Send { to, plane, message } => {
                 let print = fingerprint(&message);
                 self.trace.action(1, fold(print, u64::from(to.0[15])));
-                self.send(me, to, plane, message, print);
+                self.send(me, to, plane, message, print)?;
             }
             Action::Persist { token, write } => {
                 self.trace.action(2, token.seq);
@@ -337,7 +358,8 @@ impl World {
                 self.trace.action(4, fold(id.0, fingerprint(&outcome)));
                 let asker = replies::check(&mut self.processes[me], id)?;
                 self.check_reply(me, asker, &outcome)?;
-                let by = Asked { node: me, life: self.processes[me].life };
+                let (life, losses) = (self.processes[me].life, self.standing[me].losses);
+                let by = Asked { node: me, life, losses };
                 let latency = self.network.latency(me, me);
                 self.plan_in(latency, Happening::Reply { asker, by, outcome });
             }
@@ -357,7 +379,12 @@ impl World {
                 self.trace.action(8, fingerprint(&reason));
                 self.refuse(me, peer, reason)?;
             }
-            Action::Notify(_) => self.trace.action(9, 0),
+            Action::Notify(notice) => {
+                self.trace.action(9, 0);
+                if let Notice::Fenced { why } = notice {
+                    self.on_fenced(me, why)?;
+                }
+            }
         }
         Ok(())
     }
@@ -383,9 +410,11 @@ impl World {
         plane: continuum_core::node::Plane,
         mut message: Message,
         print: u64,
-    ) {
-        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
-        let Some(epoch) = self.network.epoch(me, to) else { return };
+    ) -> Verdict {
+        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else {
+            return Ok(());
+        };
+        let Some(epoch) = self.network.epoch(me, to) else { return Ok(()) };
         let arrivals = self.network.transmit((me, to), plane, self.now, &mut self.fired);
         if let Some(sealed) = write_in(&mut message)
             && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
@@ -402,13 +431,15 @@ impl World {
         if let Some(at) = arrivals.first {
             self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
         }
+        self.speak_later_version(me, to)
     }
 
     fn verify(&mut self, me: usize, address: Address) {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::process::number_at(&address)
             .filter(|number| *number < self.processes.len() && *number != me)
-            .filter(|number| self.processes[*number].is_up() && self.network.is_open(me, *number));
+            .filter(|number| self.processes[*number].greets() && self.processes[me].greets())
+            .filter(|number| self.network.is_open(me, *number));
         let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;
@@ -483,14 +514,4 @@ fn wanted<'a>(clients: &'a Clients, process: &Process, cause: Cause) -> Option<W
         Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
         Body::Read(_) => None,
     }
-}
-
-/// Sixteen bytes that are drawn, but for the last.
-fn wide(draws: Draws, label: &str, number: usize, last: u8) -> [u8; 16] {
-    let mut id = [0; 16];
-    let name = stream(label, number as u64);
-    id[..8].copy_from_slice(&draws.bits(name, 0).to_be_bytes());
-    id[8..].copy_from_slice(&draws.bits(name, 1).to_be_bytes());
-    id[15] = last;
-    id
 }

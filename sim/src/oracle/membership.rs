@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use continuum_core::discovery::Contact;
 use continuum_core::gossip::{self, Body, Counters, Incarnation, State};
-use continuum_core::id::NodeId;
+use continuum_core::id::{NodeId, StoreId};
 use continuum_core::node::Node;
 use continuum_core::node::api::Health;
 use continuum_core::time::Instant;
@@ -29,11 +29,13 @@ pub(crate) const HYSTERESIS: &str = "health-hysteresis";
 pub(crate) const HEARSAY: &str = "verified-contacts-only";
 
 type Held = (Incarnation, State);
+/// On which disk: another one is another member.
+type OnDisk = (StoreId, Held);
 
 /// What one node was seen to hold.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    members: BTreeMap<NodeId, Held>,
+    members: BTreeMap<NodeId, OnDisk>,
     /// What gossip had counted: without news and without a new count nothing changed.
     counted: Counters,
     /// When the health of a member last changed here.
@@ -68,7 +70,12 @@ impl View {
         }
         for member in gossip.members().skip(1) {
             let now = (member.incarnation, member.state);
-            let before = *self.members.entry(member.replica.node).or_insert(now);
+            let store = member.replica.store;
+            let held = self.members.entry(member.replica.node).or_insert((store, now));
+            if held.0 != store {
+                *held = (store, now);
+            }
+            let before = held.1;
             if before == now {
                 continue;
             }
@@ -80,7 +87,7 @@ impl View {
                 let what = format!("{:?} was alive, and is {now:?} at once", member.replica.node);
                 return Err(Broken::new(SUSPICION, what));
             }
-            self.members.insert(member.replica.node, now);
+            self.members.insert(member.replica.node, (store, now));
         }
         Ok(())
     }
@@ -95,7 +102,8 @@ impl View {
         let Body::Ping { .. } = message.body else { return Ok(()) };
         let Some(member) = node.gossip().member(to) else { return Ok(()) };
         let held = (member.incarnation, member.state);
-        if member.state == State::Alive || self.members.get(&to) != Some(&held) {
+        let on_disk = (member.replica.store, held);
+        if member.state == State::Alive || self.members.get(&to) != Some(&on_disk) {
             return Ok(());
         }
         if accusation(to, message).is_some_and(|told| told >= held) {

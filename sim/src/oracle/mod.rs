@@ -11,6 +11,7 @@ pub(crate) mod completeness;
 pub(crate) mod durability;
 pub(crate) mod election;
 pub(crate) mod eventual;
+pub(crate) mod fence;
 pub(crate) mod ledger;
 pub(crate) mod linear;
 pub(crate) mod liveness;
@@ -28,7 +29,7 @@ pub(crate) mod witness;
 use std::collections::BTreeMap;
 
 use continuum_core::gossip::{Incarnation, State};
-use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, RequestId, Term};
+use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, RequestId, Term, Token};
 use continuum_core::node::api::{Notice, Request};
 use continuum_core::node::{Action, Event, Message, Node};
 use continuum_core::raft::{self, Position, Role};
@@ -89,7 +90,7 @@ impl Roster {
         self.replicas.iter().position(|replica| replica.node == node)
     }
 
-    /// The replica of a number.
+    /// The replica of a number, with the first store that it had: the one that it votes with, if it does.
     pub(crate) fn replica(&self, number: usize) -> Replica {
         self.replicas[number]
     }
@@ -199,12 +200,13 @@ impl Oracles {
 
     /// Looks at one step. What was applied comes last: an entry is first committed, and that is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
+        fence::check(step)?;
         if let Some(id) = step.cause.request.filter(|_| step.cause.reads) {
             self.reads.arrives(step, &self.roster, id);
         }
         for action in step.actions {
             match action {
-                Action::Persist { write, .. } => self.observe_write(step, write)?,
+                Action::Persist { token, write } => self.observe_write(step, *token, write)?,
                 Action::Send { to, message, .. } => self.observe_send(step, *to, message)?,
                 Action::Notify(Notice::Role { group, term, role, .. }) => {
                     self.observe_role(step, *group, *term, *role)?;
@@ -217,7 +219,7 @@ impl Oracles {
                 _ => {}
             }
         }
-        if !step.cause.is_other_message {
+        if !step.cause.is_other_message && !step.node.is_fenced() {
             let Cause { is_gossip, accused, .. } = step.cause;
             // Who has not learnt yet that the accuser is a member does not listen.
             let refused =
@@ -234,7 +236,7 @@ impl Oracles {
         Ok(())
     }
 
-    fn observe_write(&mut self, step: &Step<'_>, write: &Write) -> Verdict {
+    fn observe_write(&mut self, step: &Step<'_>, token: Token, write: &Write) -> Verdict {
         match write {
             Write::Hard { group, term, vote } => {
                 let watched = self.watched[step.me].entry(*group).or_default();
@@ -268,7 +270,7 @@ impl Oracles {
             Write::Dots { .. } => {
                 let process = &step.processes[step.me];
                 let who = (step.me, process.replica, process.boot);
-                self.writes.observe(who, step.wanted, write)?;
+                self.writes.observe(who, step.wanted, (token, write))?;
             }
             _ => {}
         }
@@ -345,7 +347,7 @@ impl Oracles {
         let Some(node) = &process.node else { return Ok(()) };
         self.watched[me].clear();
         self.views[me] = membership::View::default();
-        self.writes.restarted(me);
+        self.writes.restarted(me, process.disk.persisted());
         for group in node.groups() {
             let Some(raft) = node.raft(group) else { continue };
             let view = recovery::view_of(raft);

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use continuum_core::digest::Digest;
-use continuum_core::id::{Boot, Dot, NodeId, Replica, ShardId};
+use continuum_core::id::{Boot, Dot, NodeId, Replica, ShardId, Token};
 use continuum_core::node::api::{Change, Content, Mutation, Row};
 use continuum_core::replication::{Described, DescribedAct, DescribedEdit, describe};
 use continuum_core::wal::Write;
@@ -30,6 +30,8 @@ pub(crate) struct Writes {
     by_shard: BTreeMap<ShardId, BTreeMap<Dot, Described>>,
     /// Per node: the dots that this life of it logged as seen.
     logged: Vec<BTreeSet<(ShardId, Dot)>>,
+    /// Per node: the dots whose records its store logged, by the record's number.
+    recorded: Vec<Vec<(u64, ShardId, Dot)>>,
     /// The dots that were made for an operation.
     made_for: BTreeMap<usize, Vec<(ShardId, Dot)>>,
 }
@@ -39,12 +41,37 @@ pub(crate) type Wanted<'a> = (usize, &'a Mutation);
 
 impl Writes {
     pub(crate) fn new(nodes: usize) -> Self {
-        Self { logged: vec![BTreeSet::new(); nodes], ..Self::default() }
+        let (logged, recorded) = (vec![BTreeSet::new(); nodes], vec![Vec::new(); nodes]);
+        Self { logged, recorded, ..Self::default() }
     }
 
-    /// A node starts anew: what it logs again after a crash is new to it.
-    pub(crate) fn restarted(&mut self, node: usize) {
+    /// A node starts anew from a log that ends at a token: what it logs again after a crash is new to it.
+    pub(crate) fn restarted(&mut self, node: usize, last: Token) {
         self.logged[node].clear();
+        self.recorded[node].retain(|(seq, ..)| *seq <= last.seq);
+    }
+
+    /// A node's disk is gone.
+    pub(crate) fn disk_gone(&mut self, node: usize) {
+        self.recorded[node].clear();
+    }
+
+    /// The dots whose records these disks hold up to these tokens.
+    pub(crate) fn recorded_on(
+        &self,
+        disks: impl Iterator<Item = (usize, Token)>,
+    ) -> BTreeSet<(ShardId, Dot)> {
+        let on = |(node, last): (usize, Token)| {
+            let durable = self.recorded[node].iter().take_while(move |(seq, ..)| *seq <= last.seq);
+            durable.map(|(_, shard, dot)| (*shard, *dot))
+        };
+        disks.flat_map(on).collect()
+    }
+
+    /// The operations of which none of these dots is.
+    pub(crate) fn nowhere_in(&self, kept: &BTreeSet<(ShardId, Dot)>) -> BTreeSet<usize> {
+        let gone = |(_, dots): &(&usize, &Vec<_>)| !dots.iter().any(|dot| kept.contains(dot));
+        self.made_for.iter().filter(gone).map(|(operation, _)| *operation).collect()
     }
 
     /// A node logs what it takes in or makes.
@@ -52,10 +79,11 @@ impl Writes {
         &mut self,
         (number, replica, boot): (usize, Replica, Boot),
         wanted: Option<Wanted<'_>>,
-        write: &Write,
+        (token, write): (Token, &Write),
     ) -> Verdict {
         let Write::Dots { records, .. } = write else { return Ok(()) };
         for told in records.iter().filter_map(describe) {
+            self.recorded[number].push((token.seq, told.shard, told.dot));
             if !told.waits && !self.logged[number].insert((told.shard, told.dot)) {
                 let what = format!("node {number} takes in {:?} a second time", told.dot);
                 return Err(Broken::new(AGAIN, what));
@@ -92,17 +120,27 @@ impl Writes {
     }
 
     /// Judges the rows of one shard, which are the same on all replicas.
+    ///
+    /// A write may have taken place and its record be lost with the disks that had it: it was superseded by one that
+    /// was not. Whether the replicas know what it superseded in its turn depends on what they were told before; of its
+    /// key nothing is judged here. Records that some replica has are known.
     pub(crate) fn check(
         &self,
         shard: ShardId,
         discards: bool,
         rows: &[Row],
         covers: impl Fn(&Dot) -> bool,
+        is_known: impl Fn(&Dot) -> bool,
     ) -> Verdict {
         let nothing = BTreeMap::new();
         let writes = self.by_shard.get(&shard).unwrap_or(&nothing);
-        let amounts = Amount::of(writes.values().filter(|write| covers(&write.dot)));
-        amounts.check(discards, &held(rows))
+        let took_place = || writes.values().filter(|write| covers(&write.dot));
+        let unknown = took_place().filter(|write| !is_known(&write.dot));
+        let doubtful: BTreeSet<&[u8]> = unknown.map(|write| &write.key[..]).collect();
+        let is_clear = |key: &[u8]| !doubtful.contains(key);
+        let amounts = Amount::of(took_place().filter(|write| is_clear(&write.key)));
+        let rows: Vec<Row> = rows.iter().filter(|row| is_clear(&row.key)).cloned().collect();
+        amounts.check(discards, &held(&rows))
     }
 }
 
@@ -327,6 +365,40 @@ mod tests {
 
     fn judge(writes: &[Described], discards: bool, rows: &[Row]) -> bool {
         Amount::of(writes.iter()).check(discards, &held(rows)).is_ok()
+    }
+
+    #[test]
+    fn what_no_kept_disk_recorded_is_excused_and_its_key_alone_is_doubtful() {
+        let mut writes = Writes::new(2);
+        let shard = ShardId::default();
+        let token = |seq| Token { lane: 0, seq };
+        writes.recorded[0] = vec![(1, shard, dot(1)), (2, shard, dot(2))];
+        writes.recorded[1] = vec![(1, shard, dot(2)), (5, shard, dot(3))];
+        for seq in 1..=3 {
+            writes.made_for.insert(seq as usize, vec![(shard, dot(seq))]);
+        }
+        let kept = |writes: &Writes, disks: &[(usize, u64)]| {
+            let disks = disks.iter().map(|(node, seq)| (*node, token(*seq)));
+            writes.recorded_on(disks)
+        };
+        let gone = |writes: &Writes, disks: &[(usize, u64)]| {
+            writes.nowhere_in(&kept(writes, disks)).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(gone(&writes, &[(0, 9), (1, 9)]), Vec::<usize>::new());
+        assert_eq!(gone(&writes, &[(1, 4)]), [1, 3], "the third was not durable there");
+        writes.disk_gone(0);
+        writes.restarted(1, token(1));
+        assert_eq!(gone(&writes, &[(0, 9), (1, 9)]), [1, 3]);
+        // The first superseded another, and only its successor is known: either way is sound. Other keys are judged.
+        let mut all = BTreeMap::from([0, 1, 2].map(|seq| (dot(seq), put(seq, seq, &[]))));
+        all.insert(dot(1), put(1, 1, &[0]));
+        all.insert(dot(2), put(2, 2, &[1]));
+        writes.by_shard.insert(shard, all);
+        let judge = |rows: &[Row], unknown: u64| {
+            writes.check(shard, false, rows, |_| true, |known| *known != dot(unknown)).is_ok()
+        };
+        assert!(judge(&register(&[2]), 1) && judge(&register(&[2, 0]), 1));
+        assert!(judge(&register(&[2]), 9) && !judge(&register(&[2, 0]), 9));
     }
 
     #[test]
