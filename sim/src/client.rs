@@ -608,7 +608,7 @@ mod tests {
                         }
                         let receipt = Receipt { revision: Some(Index(place)), context: None };
                         let outcome = Outcome::Committed { level: Level::Durable, receipt };
-                        let by = Asked { node, life: 1 };
+                        let by = Asked { node, life: 1, losses: 0 };
                         asked.insert(place, (now, std::mem::take(&mut nodes), request));
                         clients.told(attempt, now + MS, by, outcome, &mut errands);
                     }

@@ -12,6 +12,7 @@ use continuum_core::replication::Message as Replicated;
 
 use crate::draw::stream;
 use crate::fault::Kind;
+use crate::oracle::Verdict;
 use crate::replay::Kept;
 use crate::world::{Happening, World};
 
@@ -32,13 +33,15 @@ impl World {
         plane: Plane,
         mut message: Message,
         print: u64,
-    ) {
-        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
+    ) -> Verdict {
+        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else {
+            return Ok(());
+        };
         let Some(epoch) = self.network.epoch(me, to) else {
             if let Some(scene) = &mut self.scene {
                 scene.sends(self.now, (me, to), &message, &[], Some("no link"));
             }
-            return;
+            return Ok(());
         };
         self.messages += 1;
         let bytes = if self.network.is_narrow(me, to) { size_of(&message) } else { 0 };
@@ -71,6 +74,7 @@ impl World {
         if let Some(at) = arrivals.first {
             self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
         }
+        self.speak_later_version(me, to)
     }
 
     /// Keeps a message for a later link.

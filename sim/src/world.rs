@@ -5,14 +5,14 @@
 //! on a real clock, on addresses in memory or on an unordered map: one plan, one run.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Range;
 
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
-use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
+use continuum_core::id::{FederationId, Replica};
 use continuum_core::machine::{Machine as _, Outbox};
-use continuum_core::node::api::{Outcome, Request};
+use continuum_core::node::api::{Notice, Outcome, Request};
 use continuum_core::node::{Action, Event, Identity, Message, Unverified};
 use continuum_core::replication::Replicator;
 use continuum_core::wal::Write;
@@ -23,6 +23,7 @@ use crate::diagram::Scene;
 use crate::draw::{Draws, stream};
 use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
+use crate::identity::{Kept, node_id, store_id, wide};
 use crate::network::Network;
 use crate::operator::Operator;
 use crate::oracle::writes::Wanted;
@@ -34,6 +35,7 @@ use crate::plan::Plan;
 use crate::process::{Asker, Process};
 use crate::replay::Replays;
 use crate::run::Setting;
+use crate::standing::Stand;
 use crate::trace::{Trace, fingerprint, fold};
 
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
@@ -88,6 +90,12 @@ pub(crate) enum Happening {
     Loop { node: usize, fault: usize },
     /// What waits first for a process has its turn.
     Turn { node: usize, life: u64 },
+    /// A process ends by itself.
+    Exit { node: usize, life: u64 },
+    /// A process that was asked to stop may end.
+    Leave { node: usize, life: u64, since: u64 },
+    /// An operator notices an older store.
+    Mend { node: usize, losses: u64 },
     /// The operator looks at the federation.
     Operate,
 }
@@ -142,6 +150,11 @@ pub(crate) struct World {
     /// Which faults last at present.
     pub(crate) active: Vec<bool>,
     pub(crate) manners: Manners,
+    pub(crate) standing: Vec<Stand>,
+    /// Copies of disks, by the fault that took them.
+    pub(crate) backups: BTreeMap<usize, Kept>,
+    /// The nodes whose sync a fault made fail.
+    pub(crate) failed: BTreeSet<(usize, usize)>,
     out: Outbox<Action>,
     errands: Vec<Errand>,
     /// Steps that were no no-op.
@@ -179,8 +192,8 @@ impl World {
         let config = plan.config();
         let federation = FederationId(wide(draws, "federation", 0, 0));
         let replica = |number: usize| Replica {
-            node: NodeId(wide(draws, "node", number, number as u8)),
-            store: StoreId(wide(draws, "store", number, number as u8)),
+            node: node_id(draws, number),
+            store: store_id(draws, number, 0),
         };
         let replicas: Vec<Replica> = (0..nodes).map(replica).collect();
         let process = |(number, replica): (usize, &Replica)| {
@@ -208,6 +221,9 @@ impl World {
             fired: Tally::default(),
             active: vec![false; plan.faults.len()],
             manners: Manners::default(),
+            standing: vec![Stand::default(); nodes],
+            backups: BTreeMap::new(),
+            failed: BTreeSet::new(),
             out: Outbox::new(),
             errands: Vec::new(),
             steps: 0,
@@ -228,10 +244,8 @@ impl World {
 
     /// Plans what the plan says.
     fn begin(&mut self) {
-        let last = self.processes.len() - 1;
         for node in 0..self.processes.len() {
-            let late = self.plan.cluster.late_ms.filter(|_| node == last);
-            self.plan_at(late.unwrap_or(node as u64) * MS, Happening::Start { node });
+            self.plan_at(self.first_start_ms(node) * MS, Happening::Start { node });
         }
         for fault in 0..self.plan.faults.len() {
             let (at_ms, for_ms) = (self.plan.faults[fault].at_ms, self.plan.faults[fault].for_ms);
@@ -371,7 +385,7 @@ impl World {
             Action::Send { to, plane, message } => {
                 let print = fingerprint(&message);
                 self.trace.action(1, fold(print, u64::from(to.0[15])));
-                self.send(me, to, plane, message, print);
+                self.send(me, to, plane, message, print)?;
             }
             Action::Persist { token, write } => {
                 self.trace.action(2, token.seq);
@@ -393,7 +407,8 @@ impl World {
                 self.trace.action(4, fold(id.0, fingerprint(&outcome)));
                 let asker = replies::check(&mut self.processes[me], id)?;
                 self.check_reply(me, asker, &outcome)?;
-                let by = Asked { node: me, life: self.processes[me].life };
+                let (life, losses) = (self.processes[me].life, self.standing[me].losses);
+                let by = Asked { node: me, life, losses };
                 let latency = match asker {
                     Asker::Client(attempt) => {
                         let latency = self.clients.latency(attempt, true, self.network.latency_ns);
@@ -422,7 +437,12 @@ impl World {
                 self.trace.action(8, fingerprint(&reason));
                 self.refuse(me, peer, reason)?;
             }
-            Action::Notify(_) => self.trace.action(9, 0),
+            Action::Notify(notice) => {
+                self.trace.action(9, 0);
+                if let Notice::Fenced { why } = notice {
+                    self.on_fenced(me, why)?;
+                }
+            }
         }
         Ok(())
     }
@@ -445,7 +465,8 @@ impl World {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::process::number_at(&address)
             .filter(|number| *number < self.processes.len() && *number != me)
-            .filter(|number| self.greets(*number) && self.network.is_open(me, *number));
+            .filter(|number| self.greets(*number) && self.greets(me))
+            .filter(|number| self.network.is_open(me, *number));
         let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;
@@ -530,14 +551,4 @@ fn wanted<'a>(clients: &'a Clients, process: &Process, cause: &Cause) -> Option<
 /// Where the memory of a list lies: what a run must never look at.
 fn address_of(list: &[Process]) -> u64 {
     list.as_ptr() as u64 >> 3
-}
-
-/// Sixteen bytes that are drawn, but for the last.
-fn wide(draws: Draws, label: &str, number: usize, last: u8) -> [u8; 16] {
-    let mut id = [0; 16];
-    let name = stream(label, number as u64);
-    id[..8].copy_from_slice(&draws.bits(name, 0).to_be_bytes());
-    id[8..].copy_from_slice(&draws.bits(name, 1).to_be_bytes());
-    id[15] = last;
-    id
 }

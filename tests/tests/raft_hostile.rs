@@ -5,7 +5,7 @@ use continuum_core::config::RaftConfig;
 use continuum_core::digest::Digest;
 use continuum_core::id::{Index, Term};
 use continuum_core::machine::{Machine as _, Now, Outbox};
-use continuum_core::raft::{Entry, Event, Header, Message, Payload, Position, Raft};
+use continuum_core::raft::{Action, Entry, Event, Header, Message, Payload, Position, Raft};
 use continuum_core::time::{Instant, WallTime};
 use continuum_tests::raft::{Net, configuration, replica};
 use proptest::prelude::*;
@@ -88,6 +88,30 @@ static MACHINES: std::sync::LazyLock<[Raft; 2]> = std::sync::LazyLock::new(|| {
         net.raft(1).clone()
     })
 });
+
+/// A disk that lied takes back what its replica acknowledged. Its refusals must not keep two nodes busy.
+#[test]
+fn who_refuses_what_it_acknowledged_is_not_asked_again_at_once() {
+    let mut raft = MACHINES[1].clone();
+    let (from, matched, term) = (replica(2), raft.last(), raft.term());
+    let mut out = Outbox::new();
+    let mut hear = |event| {
+        let now = Now { mono: Instant::from_millis(10_000), wall: WallTime(0) };
+        raft.step(now, event, &mut out);
+        let appends = |action: &Action| {
+            let Action::Send { to, message, .. } = action else { return false };
+            *to == from && matches!(message, Message::Append { .. })
+        };
+        let count = out.as_slice().iter().filter(|action| appends(action)).count();
+        out.drain().for_each(drop);
+        count
+    };
+    hear(Event::Received { from, message: Message::Appended { term, matched } });
+    hear(Event::Unreachable { peer: from.node });
+    let refuses = || Message::Conflict { term, refused: matched.index, hint: Position::default() };
+    let asked = (0..9).map(|_| hear(Event::Received { from, message: refuses() })).sum::<usize>();
+    assert_eq!(asked, 0);
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]

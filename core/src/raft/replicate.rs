@@ -308,7 +308,9 @@ impl Raft {
         };
         peer.heard = self.now;
         let current = match &peer.flow {
-            Flow::Probe { .. } => refused == peer.next.prev(),
+            // One that refuses what it acknowledged has lost it, or is late. Asked again at once it would refuse again,
+            // without end and twice as often with each duplicate: it is asked when its progress is next looked at.
+            Flow::Probe { .. } => refused == peer.next.prev() && refused > peer.matched,
             Flow::Replicate { .. } => refused > peer.matched,
             Flow::Snapshot(_) => false,
         };

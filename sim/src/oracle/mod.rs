@@ -27,6 +27,8 @@
 //! | durability-at-send | `durability` | design §4 | a message or reply leaves |
 //! | recovery | `recovery` | Raft Fig. 2 | a node is back |
 //! | one-process-an-identity | `boots` | design §3 | a message leaves; a link is up |
+//! | fencing | `fence` | design §3, §4 | a step ends; a node goes silent |
+//! | wiped-voter-stays-out | `fence` | design §3 | a step ends |
 //! | incarnation-precedence | `precedence` | SWIM 4.2 | a member is held otherwise |
 //! | suspicion-before-death | `suspicion` | SWIM 4.2 | a member is held otherwise |
 //! | suspicion-refuted | `refutation` | SWIM 4.2 | gossip is heard |
@@ -64,6 +66,7 @@ pub(crate) mod durability;
 pub(crate) mod durable_marks;
 pub(crate) mod election;
 pub(crate) mod eventual;
+pub(crate) mod fence;
 pub(crate) mod fresh;
 pub(crate) mod hearsay;
 pub(crate) mod hysteresis;
@@ -96,7 +99,7 @@ pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, Term};
+use continuum_core::id::{Boot, GroupId, Index, NodeId, Owner, Replica, Term, Token};
 use continuum_core::machine::Now;
 use continuum_core::node::api::Notice;
 use continuum_core::node::{Action, Message, Node};
@@ -160,7 +163,7 @@ impl Roster {
         self.replicas.iter().position(|replica| replica.node == node)
     }
 
-    /// The replica of a number.
+    /// The replica of a number, with the first store that it had: the one that it votes with, if it does.
     pub(crate) fn replica(&self, number: usize) -> Replica {
         self.replicas[number]
     }
@@ -239,6 +242,7 @@ impl Oracles {
 
     /// Looks at one step. What was applied comes last: an entry is first committed, and that is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
+        fence::check(step)?;
         if let Some((id, asks)) = &step.cause.request {
             self.fresh.arrives(step.me, *id, asks);
             if matches!(asks, cause::Asks::Read(_)) {
@@ -247,7 +251,7 @@ impl Oracles {
         }
         for action in step.actions {
             match action {
-                Action::Persist { write, .. } => self.observe_write(step, write)?,
+                Action::Persist { token, write } => self.observe_write(step, *token, write)?,
                 Action::Send { to, message, .. } => self.observe_send(step, *to, message)?,
                 Action::Notify(Notice::Role { group, term, role, .. }) => {
                     self.observe_role(step, *group, *term, *role)?;
@@ -296,7 +300,7 @@ impl Oracles {
             let refused = step.node.is_fenced() || step.actions.iter().any(refuses);
             seen.let_in.check(there, refused)?;
         }
-        if step.cause.is_other_message {
+        if step.cause.is_other_message || step.node.is_fenced() {
             return Ok(());
         }
         let mut heard = step.cause.heard;
@@ -307,7 +311,7 @@ impl Oracles {
         seen.view.check_step(step.node, heard)
     }
 
-    fn observe_write(&mut self, step: &Step<'_>, write: &Write) -> Verdict {
+    fn observe_write(&mut self, step: &Step<'_>, token: Token, write: &Write) -> Verdict {
         let seen = &mut self.nodes[step.me].groups;
         match write {
             Write::Hard { group, term, vote } => {
@@ -351,7 +355,7 @@ impl Oracles {
             Write::Dots { shard, records } => {
                 let Process { replica, boot, .. } = step.processes[step.me];
                 let wall = Wall { now_ms: step.now.wall.0, ahead_ms: self.rules.ahead_ms };
-                let by = Author { number: step.me, replica, boot, wall };
+                let by = Author { number: step.me, replica, boot, wall, token };
                 self.writes.observe(by, step.wanted, *shard, records)?;
             }
             _ => {}
@@ -447,6 +451,11 @@ impl Oracles {
         Ok(())
     }
 
+    /// The boot of a peer that this life of a node let in last.
+    pub(crate) fn let_in(&self, me: usize, peer: NodeId) -> Option<Boot> {
+        self.nodes[me].let_in.boot(peer)
+    }
+
     /// A node ended.
     pub(crate) fn ended(&mut self, me: usize) {
         self.fresh.ended(me);
@@ -456,7 +465,7 @@ impl Oracles {
     pub(crate) fn restarted(&mut self, process: &Process, me: usize) -> Verdict {
         let Some(node) = &process.node else { return Ok(()) };
         self.nodes[me] = Seen::default();
-        self.writes.restarted(me, node);
+        self.writes.restarted(me, node, process.disk.persisted());
         for group in node.groups() {
             let Some(raft) = node.raft(group) else { continue };
             let view = recovery::view_of(raft);

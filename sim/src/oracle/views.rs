@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use continuum_core::gossip::{self, Body, Counters, Incarnation, State};
-use continuum_core::id::NodeId;
+use continuum_core::id::{NodeId, StoreId};
 use continuum_core::node::Node;
 
 use super::vouched::Probes;
@@ -18,7 +18,8 @@ pub(crate) type Held = (Incarnation, State);
 /// What one node was seen to hold.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    members: BTreeMap<NodeId, Held>,
+    /// By node, with its store: another one is another member.
+    members: BTreeMap<NodeId, (StoreId, Held)>,
     /// What gossip had counted: without news and without a new count nothing changed.
     counted: Counters,
     pub(crate) probes: Probes,
@@ -64,13 +65,15 @@ impl View {
         refutation::check(gossip.own(), heard.accused)?;
         for member in gossip.members().skip(1) {
             let now = (member.incarnation, member.state);
-            let before = *self.members.entry(member.replica.node).or_insert(now);
+            let store = member.replica.store;
+            let held = self.members.entry(member.replica.node).or_insert((store, now));
+            let before = if held.0 == store { held.1 } else { now };
+            *held = (store, now);
             if before == now {
                 continue;
             }
             precedence::check(member.replica.node, before, now)?;
             suspicion::check(member.replica.node, before, now, heard.gossip)?;
-            self.members.insert(member.replica.node, now);
         }
         Ok(())
     }
@@ -78,10 +81,11 @@ impl View {
     /// Gossip leaves.
     pub(crate) fn check_sent(&self, node: &Node, to: NodeId, message: &gossip::Message) -> Verdict {
         let member = node.gossip().member(to);
-        let held = member.map(|member| (member.incarnation, member.state));
-        // Who was held otherwise before the step may not be known as a suspect yet where the message was made.
-        let held = held.filter(|held| self.members.get(&to) == Some(held));
-        held.map_or(Ok(()), |held| buddy::check(to, held, message))
+        let held = member
+            .map(|member| (member.replica.store, (member.incarnation, member.state)))
+            // Who was held otherwise before the step may not be known as a suspect yet where the message was made.
+            .filter(|held| self.members.get(&to) == Some(held));
+        held.map_or(Ok(()), |(_, held)| buddy::check(to, held, message))
     }
 }
 
