@@ -22,11 +22,12 @@ use crate::world::{Happening, World};
 /// An operator notices an older store within so many milliseconds, if no peer does.
 const NOTICED_MS: (u64, u64) = (12_000, 30_000);
 
-/// A copy of a node's disk, and the process that it was taken from.
+/// A copy of a node's disk, and the process and store that it was taken from.
 #[derive(Debug)]
 pub(crate) struct Kept {
     life: u64,
     losses: u64,
+    store: StoreId,
     backup: Backup,
 }
 
@@ -136,19 +137,26 @@ impl World {
         if !self.may_break(node) || !self.processes[node].is_up() {
             return;
         }
-        let (life, losses) = (self.processes[node].life, self.standing[node].losses);
+        let Process { life, replica, .. } = self.processes[node];
+        let (losses, store) = (self.standing[node].losses, replica.store);
         self.end_silently(node);
         if self.standing[node].losses == losses {
             let backup = self.processes[node].disk.backup();
-            self.backups.insert(fault, Kept { life, losses, backup });
+            self.backups.insert(fault, Kept { life, losses, store, backup });
             self.plan_in(MS, Happening::Start { node });
         }
     }
 
     /// The process starts from the copy.
     pub(crate) fn roll_back(&mut self, fault: usize, node: usize) {
-        let Some(Kept { life, losses, backup }) = self.backups.remove(&fault) else { return };
-        let is_as_kept = |world: &Self| world.standing[node].losses == losses;
+        let Some(Kept { life, losses, store, backup }) = self.backups.remove(&fault) else {
+            return;
+        };
+        // A store that was noticed to be an older one may have been replaced without another loss.
+        let is_as_kept = |world: &Self| {
+            let is_same = world.processes[node].replica.store == store;
+            is_same && world.standing[node].losses == losses
+        };
         let restarted = self.processes[node].is_up() && self.processes[node].life > life;
         let votes = node < self.plan.cluster.voters;
         if !restarted || !is_as_kept(self) || votes && !self.is_known_to_all(node) {

@@ -88,8 +88,8 @@ impl World {
     ) {
         let (way, k) = self.network.place(from, to);
         if self.draws.chance(KEEP ^ way, k, ppm) {
-            let life = self.processes[to].life;
-            let kept = Kept { epoch, life, print, message: message.clone() };
+            let (store, life) = (self.processes[from].replica.store, self.processes[to].life);
+            let kept = Kept { epoch, store, life, print, message: message.clone() };
             let draw = self.draws.bits(KEEP ^ way, k);
             self.replays.keep(from * self.processes.len() + to, draw, kept);
         }
@@ -102,8 +102,8 @@ impl World {
             return;
         }
         let Some(epoch) = self.network.epoch(from, to) else { return };
-        let life = self.processes[to].life;
-        let old = || self.replays.of(from * self.processes.len() + to, epoch, life);
+        let (store, life) = (self.processes[from].replica.store, self.processes[to].life);
+        let old = || self.replays.of(from * self.processes.len() + to, epoch, store, life);
         let which = self.draws.below(WHICH ^ way, k, old().count() as u64);
         let Some(kept) = old().nth(which as usize) else { return };
         let Kept { print, message, .. } = kept.clone();
