@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use continuum_core::id::{Index, Term};
 use continuum_core::mark::instrument;
-use continuum_core::raft::{Entry, Event, Header, Message, Payload, Position};
+use continuum_core::raft::{Entry, Event, Header, Message, Payload, Position, Reconfiguration};
 use continuum_tests::raft::{Envelope, Net, replica};
 
 fn at(term: u64, index: u64) -> Position {
@@ -176,6 +176,59 @@ fn an_old_snapshot_is_not_installed() {
     assert_eq!(net.raft(3).last(), at(1, 4));
 }
 
+fn a_candidate_says_where_its_log_ends() {
+    let mut net = Net::three(1);
+    net.preset(1, 5, &[1, 2]);
+    net.timeout(1);
+    let said = net.wire.iter().find_map(|envelope| match envelope.message {
+        Message::PreVote { last, .. } | Message::Vote { last, .. } => Some(last),
+        _ => None,
+    });
+    assert_eq!(said, Some(at(2, 2)));
+}
+
+fn a_leader_keeps_its_log() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.propose(1, 1, "x");
+    let conflict = Message::Conflict { term: Term(1), refused: Index(2), hint: at(1, 1) };
+    net.step(1, received(2, conflict));
+    assert_eq!(net.raft(1).last(), at(1, 2));
+}
+
+fn an_append_keeps_to_its_budget() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    let long = "x".repeat(150 << 10);
+    for ticket in 1..=3 {
+        net.propose(1, ticket, &long);
+        net.settle_if(without(3));
+    }
+    let conflict = Message::Conflict { term: Term(1), refused: Index(4), hint: at(1, 1) };
+    net.step(1, received(3, conflict));
+    let sent = net.wire.iter().filter_map(|envelope| match &envelope.message {
+        Message::Append { entries, .. } => Some(entries.len()),
+        _ => None,
+    });
+    assert_eq!(sent.max(), Some(1));
+}
+
+fn a_follower_keeps_what_is_committed() {
+    let mut net = Net::three(1);
+    net.ask(2, 1, append(1, at(0, 0), 2, &[1, 1]));
+    net.ask(2, 1, Message::Heartbeat { term: Term(1), commit: Index(1), round: 1 });
+    assert_eq!(net.raft(1).commit(), Index(2));
+}
+
+fn a_learner_does_not_vote() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    let change = Reconfiguration::AddLearner(replica(4));
+    net.step(1, Event::Reconfigure { ticket: 9, change });
+    let configuration = net.raft(1).configuration();
+    assert_eq!((configuration.voters.len(), configuration.learners.len()), (3, 1));
+}
+
 const STORIES: &[(&str, fn())] = &[
     ("raft.ack.before_fsync", an_acknowledgement_waits_for_the_disk),
     ("raft.append.aba", bytes_prove_nothing_about_what_replaced_them),
@@ -193,6 +246,11 @@ const STORIES: &[(&str, fn())] = &[
     ("raft.vote.index_only", a_longer_log_of_an_older_term_gets_no_vote),
     ("raft.vote.not_persisted", a_vote_waits_for_the_disk),
     ("raft.vote.twice", a_vote_is_given_once),
+    ("raft.vote.boasts", a_candidate_says_where_its_log_ends),
+    ("raft.conflict.gives_way", a_leader_keeps_its_log),
+    ("raft.append.unbounded", an_append_keeps_to_its_budget),
+    ("raft.commit.goes_back", a_follower_keeps_what_is_committed),
+    ("raft.membership.learner_votes", a_learner_does_not_vote),
 ];
 
 #[test]
