@@ -19,6 +19,7 @@ use crate::fault::Tally;
 use crate::history::Space;
 use crate::kept::Kept;
 use crate::oracle::liveness::Liveness;
+use crate::oracle::witness::Witness;
 use crate::oracle::{Broken, Verdict, eventual, replies, strong};
 use crate::plan::Plan;
 use crate::world::World;
@@ -287,11 +288,12 @@ impl World {
 
     /// What clients were told of the strong namespace, and what is in it now.
     fn check_strong(&self) -> Verdict {
-        let Some(group) = self.strong_group() else { return Ok(()) };
-        let Some(witness) = self.oracles.witness(group) else { return Ok(()) };
+        let group = self.strong_group();
+        let nothing = Witness::default();
+        let witness = group.and_then(|group| self.oracles.witness(group)).unwrap_or(&nothing);
         strong::check(&self.clients.history, witness)?;
-        let states =
-            self.processes.iter().filter_map(|process| process.node.as_ref()?.state(group));
+        let nodes = self.processes.iter().filter_map(|process| process.node.as_ref());
+        let states = nodes.filter_map(|node| node.state(group?));
         states.into_iter().try_for_each(|state| strong::check_state(witness, state))
     }
 

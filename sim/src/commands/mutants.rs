@@ -19,7 +19,7 @@ pub(crate) fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String
         killed += u64::from(kill.is_some());
         let (seeds, oracle) = match &kill {
             Some(kill) => ((kill.seed + 1).to_string(), kill.oracle.clone()),
-            None => ("-".to_owned(), unseen(name)),
+            None => ("-".to_owned(), "none".to_owned()),
         };
         bar.suspend(|| say(&format!("{name:<34} {seeds:>6}  {oracle:<24} {meaning}")));
         rows.push(serde_json::json!({
@@ -59,10 +59,4 @@ pub(super) fn hunt(name: &str, jobs: usize, out: Option<&Path>) -> Result<bool, 
         .to_string(),
     );
     Ok(killed == 1)
-}
-
-/// What is said of a planted bug that no seed saw.
-fn unseen(name: &str) -> String {
-    let law = mutant::SEEN_BY_LAWS.iter().find(|(known, _)| *known == name);
-    law.map_or_else(|| "none".to_owned(), |(_, test)| format!("none; {test}"))
 }

@@ -172,8 +172,11 @@ fn registers() -> Vec<Planted> {
         ),
         bad(
             "read at another revision",
-            strong::SEARCH,
-            judge(&both(), vec![read(2, 3, "k", Some(("b", 1)))]),
+            strong::WITNESS,
+            judge(
+                &both(),
+                vec![a(), write(2, 9, put("k", "b"), at(2)), read(3, 4, "k", Some(("b", 1)))],
+            ),
         ),
     ]
 }
@@ -190,9 +193,9 @@ fn swaps() -> Vec<Planted> {
         good("one of two swaps", judge(&log(), vec![a(), b(at(2)), c(conflict(Some(2)))])),
         bad("both swaps succeed", strong::SEARCH, judge(&log(), vec![a(), b(at(2)), c(at(3))])),
         bad(
-            "swap refused by what was not there",
+            "swap refused by what it wanted",
             strong::SEARCH,
-            judge(&log(), vec![a(), b(at(2)), c(conflict(None))]),
+            judge(&log(), vec![a(), b(at(2)), c(conflict(Some(1)))]),
         ),
         good(
             "two keys at once",
@@ -207,10 +210,15 @@ fn swaps() -> Vec<Planted> {
         ),
         bad(
             "one of two keys, then the other not",
-            strong::SEARCH,
+            strong::WITNESS,
             judge(
                 &two(),
-                vec![twice(), read(3, 4, "l", Some(("a2", 2))), read(5, 6, "k", Some(("0", 1)))],
+                vec![
+                    write(0, 1, put("k", "0"), at(1)),
+                    twice(),
+                    read(3, 4, "l", Some(("a2", 2))),
+                    read(5, 6, "k", Some(("0", 1))),
+                ],
             ),
         ),
     ]
@@ -265,10 +273,10 @@ fn log() -> Vec<Planted> {
         ),
         bad(
             "acknowledged, and the log refused it",
-            strong::SEARCH,
+            strong::WITNESS,
             judge(
-                &[one("a"), (None, cas(was("x"), "b"))],
-                vec![write(2, 3, cas(was("x"), "b"), at(2))],
+                &[one("a"), (None, cas(was("a"), "b")), (None, cas(was("a"), "c"))],
+                vec![write(0, 1, put("k", "a"), at(1)), write(2, 3, cas(was("a"), "c"), at(3))],
             ),
         ),
     ]
