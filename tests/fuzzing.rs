@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use continuum_core::id::{FederationId, GroupId, Index, NodeId, StoreId, Term, Token};
 use continuum_core::limits::BLOCK_BYTES;
+use continuum_core::node::Message;
 use continuum_core::raft::{Entry, Payload};
 use continuum_core::wal::{Header, LogWriter, Write, recover};
 use continuum_runtime::frame::{Decoded, HEADER_BYTES, decode, encode};
@@ -89,6 +90,10 @@ pub fn frame(input: &[u8]) {
             Ok(Decoded::Message(message, used)) => {
                 let again = encode(message.as_ref()).expect("what came in a frame fits into one");
                 assert_eq!(again, rest[..used], "a message with two encodings");
+                used
+            }
+            Ok(Decoded::Unknown(kind, used)) => {
+                assert!(kind >= Message::KINDS, "a kind that this build knows");
                 used
             }
             Ok(Decoded::Incomplete) | Err(_) => return,

@@ -137,6 +137,14 @@ pub fn decode_borrowed<'a, T: Serialize + Deserialize<'a>>(
     Ok(value)
 }
 
+/// Which variant of an enum some bytes of this version begin to encode, whether this build knows it or not; `None` when
+/// they begin with no number.
+#[must_use]
+pub fn variant(bytes: &[u8]) -> Option<u32> {
+    let body = bytes.strip_prefix(&[VERSION])?;
+    postcard::take_from_bytes::<u32>(body).ok().map(|(variant, _)| variant)
+}
+
 /// A flavor that hands every piece to a closure.
 struct Feed<F> {
     sink: F,

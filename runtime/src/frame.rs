@@ -10,7 +10,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use continuum_core::codec::{self, DecodeError};
 use continuum_core::id::{Boot, FederationId, NodeId, StoreId};
 use continuum_core::limits::FRAME_BYTES_MAX;
-use continuum_core::node::{Message, Plane};
+use continuum_core::node::{Message, Plane, Unread};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -139,6 +139,8 @@ pub enum Decoded {
     Keepalive(usize),
     /// A message, and how many bytes it took.
     Message(Box<Message>, usize),
+    /// A kind of message that a later version added, and how many bytes it took.
+    Unknown(u32, usize),
     /// Not yet a whole frame.
     Incomplete,
 }
@@ -159,8 +161,12 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, FrameError> {
     match rest.get(..length) {
         None => Ok(Decoded::Incomplete),
         Some(body) => {
-            let message = codec::decode::<Message>(body, FRAME_BYTES_MAX)?;
-            Ok(Decoded::Message(Box::new(message), HEADER_BYTES + length))
+            let taken = HEADER_BYTES + length;
+            match Message::decode(body, FRAME_BYTES_MAX) {
+                Ok(message) => Ok(Decoded::Message(Box::new(message), taken)),
+                Err(Unread::Unknown { kind }) => Ok(Decoded::Unknown(kind, taken)),
+                Err(Unread::Garbage(error)) => Err(error.into()),
+            }
         }
     }
 }
@@ -270,6 +276,14 @@ mod tests {
         assert_eq!(common_version((1, 2), (3, 4)), None);
     }
 
+    #[test]
+    fn a_later_kind_takes_its_frame_and_no_more() {
+        let frame = encode(&(Message::KINDS + 2, "what a later version says")).unwrap();
+        let decoded = decode(&frame);
+        let Ok(Decoded::Unknown(kind, taken)) = decoded else { panic!("{decoded:?}") };
+        assert_eq!((kind, taken), (Message::KINDS + 2, frame.len()));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -289,6 +303,9 @@ mod tests {
                 Ok(Decoded::Message(message, taken)) => {
                     prop_assert_eq!(taken, bytes.len());
                     prop_assert_eq!(&encode(&*message).unwrap()[..], &bytes[..]);
+                }
+                Ok(Decoded::Unknown(kind, taken)) => {
+                    prop_assert!(kind >= Message::KINDS && taken == bytes.len());
                 }
                 Ok(other) => prop_assert!(false, "{:?}", other),
                 Err(error) => prop_assert_eq!(error.label(), Some("frame_garbage")),

@@ -47,6 +47,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{self, DecodeError};
 use crate::discovery::{Address, Contact, Source};
 use crate::id::{Boot, GroupId, NodeId, RequestId, StoreId, Token};
 use crate::wal::Write;
@@ -262,4 +263,39 @@ pub enum Message {
     },
     /// The receiver's process is refused, see [`Refusal`]: it must fence itself if this persists.
     Refused(Refusal),
+}
+
+/// Why bytes are no message of this build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// A kind of message that a later version added. It is dropped and counted like one that was lost, and the link
+    /// lives on.
+    Unknown {
+        /// Its place among all kinds.
+        kind: u32,
+    },
+    /// Not the encoding of a message.
+    Garbage(DecodeError),
+}
+
+impl Message {
+    /// Kinds of message that this build knows. New ones are added at the end.
+    pub const KINDS: u32 = 9;
+
+    /// Decodes a message that a peer sent; at most `limit` bytes are looked at.
+    ///
+    /// Only the outermost kind may be unknown: a later version that changes what a kind holds gives it a new kind, or
+    /// speaks it on links of the new version alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Unread`].
+    pub fn decode(bytes: &[u8], limit: usize) -> Result<Self, Unread> {
+        codec::decode(bytes, limit).map_err(|error| match codec::variant(bytes) {
+            Some(kind) if kind >= Self::KINDS && error == DecodeError::Malformed => {
+                Unread::Unknown { kind }
+            }
+            _ => Unread::Garbage(error),
+        })
+    }
 }

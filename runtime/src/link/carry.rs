@@ -11,12 +11,13 @@ use bytes::{Bytes, BytesMut};
 use continuum_core::codec;
 use continuum_core::id::{Boot, NodeId};
 use continuum_core::limits::FRAME_BYTES_MAX;
-use continuum_core::node::{Message, Refusal};
+use continuum_core::node::{Message, Refusal, Unread};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::frame::{self, FrameError, HEADER_BYTES};
+use crate::metrics::Metrics;
 
 /// A connection that says nothing sends a keepalive this often.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(1);
@@ -96,6 +97,7 @@ pub(super) struct Inbox {
     pub(super) queue: mpsc::Sender<Incoming>,
     /// Bytes that may wait for the driver.
     pub(super) budget: Arc<Semaphore>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Carries messages until either end closes or fails.
@@ -174,7 +176,15 @@ async fn read<R: AsyncRead + Unpin>(
         if length == 0 {
             continue;
         }
-        let message = codec::decode::<Message>(&body, FRAME_BYTES_MAX)?;
+        let message = match Message::decode(&body, FRAME_BYTES_MAX) {
+            Ok(message) => message,
+            // As if it were lost: a later version does not count on one that does not know it.
+            Err(Unread::Unknown { .. }) => {
+                inbox.metrics.rejected("message_unknown");
+                continue;
+            }
+            Err(Unread::Garbage(error)) => return Err(error.into()),
+        };
         let bytes = u32::try_from(length).unwrap_or(u32::MAX);
         let place = Arc::clone(&inbox.budget).acquire_many_owned(bytes).await;
         let _place = place.map_err(|_| FrameError::Closed)?;

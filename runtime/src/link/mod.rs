@@ -130,7 +130,11 @@ impl Links {
         let (reports_in, reports) = mpsc::channel(INCOMING);
         let (control_in, control) = mpsc::channel(INCOMING);
         let (bulk_in, bulk) = mpsc::channel(INCOMING);
-        let inbox = |queue| Inbox { queue, budget: Arc::new(Semaphore::new(INCOMING_BYTES)) };
+        let inbox = |queue| {
+            let budget = Arc::new(Semaphore::new(INCOMING_BYTES));
+            Inbox { queue, budget, metrics: Arc::clone(&metrics) }
+        };
+        let inboxes = [inbox(control_in), inbox(bulk_in)];
         let context = Arc::new(Context {
             me,
             connector: TlsConnector::from(tls.client),
@@ -138,7 +142,7 @@ impl Links {
             gate: Gate::new(limits),
             metrics,
             reports: reports_in,
-            inboxes: [inbox(control_in), inbox(bulk_in)],
+            inboxes,
             ids: AtomicU64::new(1),
             booted: Semaphore::new(0),
         });

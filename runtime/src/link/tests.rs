@@ -429,6 +429,43 @@ async fn a_hello_that_claims_another_node_is_refused() {
     ann.is_healthy(&authority).await;
 }
 
+/// Both planes of a link that a peer makes by hand.
+async fn link_by_hand(
+    ann: &End,
+    authority: &Authority,
+    credentials: &Credentials,
+    boot: u64,
+) -> Vec<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut planes = Vec::new();
+    for plane in PLANES {
+        let mut hello = hello_of(authority, BEN);
+        hello.boot = Boot { count: boot, nonce: 0 };
+        hello.purpose = Purpose::Carry(plane);
+        let mut stream = stream_of(ann.address, credentials).await;
+        frame::write_value(&mut stream, &hello).await.unwrap();
+        let _: Hello = frame::read_value(&mut stream, GREETING_BYTES_MAX).await.unwrap();
+        frame::write_value(&mut stream, &Verdict::Welcome).await.unwrap();
+        let _: Verdict = frame::read_value(&mut stream, GREETING_BYTES_MAX).await.unwrap();
+        planes.push(stream);
+    }
+    planes
+}
+
+#[tokio::test]
+async fn a_message_of_a_later_version_is_counted_and_the_link_lives_on() {
+    let authority = authority();
+    let credentials = node(&authority, BEN);
+    let mut ann = end(&node(&authority, ANN), BOOT).await;
+    let mut planes = link_by_hand(&ann, &authority, &credentials, 1).await;
+    assert_eq!(ann.connected().await.0, BEN);
+    let later = (Message::KINDS, "what a later version says");
+    frame::write_value(&mut planes[0], &later).await.unwrap();
+    frame::write_value(&mut planes[0], &refused_message()).await.unwrap();
+    let heard = timeout(PATIENCE, ann.links.control.recv()).await.unwrap().unwrap();
+    assert_eq!(heard.message, refused_message());
+    assert_eq!(ann.metrics.rejections("message_unknown"), 1);
+}
+
 #[tokio::test]
 async fn garbage_and_endless_frames_close_the_link_and_nothing_else() {
     let authority = authority();
@@ -437,18 +474,7 @@ async fn garbage_and_endless_frames_close_the_link_and_nothing_else() {
     let garbage: [(&str, &[u8]); 2] =
         [("frame_garbage", b"\0\0\0\x03abc"), ("frame_too_long", &[0xff; 8])];
     for (boot, (reason, bytes)) in (1..).zip(garbage) {
-        let mut planes = Vec::new();
-        for plane in PLANES {
-            let mut hello = hello_of(&authority, BEN);
-            hello.boot = Boot { count: boot, nonce: 0 };
-            hello.purpose = Purpose::Carry(plane);
-            let mut stream = stream_of(ann.address, &credentials).await;
-            frame::write_value(&mut stream, &hello).await.unwrap();
-            let _: Hello = frame::read_value(&mut stream, GREETING_BYTES_MAX).await.unwrap();
-            frame::write_value(&mut stream, &Verdict::Welcome).await.unwrap();
-            let _: Verdict = frame::read_value(&mut stream, GREETING_BYTES_MAX).await.unwrap();
-            planes.push(stream);
-        }
+        let mut planes = link_by_hand(&ann, &authority, &credentials, boot).await;
         assert_eq!(ann.connected().await.0, BEN);
         planes[0].write_all(bytes).await.unwrap();
         planes[0].flush().await.unwrap();

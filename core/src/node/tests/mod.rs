@@ -15,6 +15,8 @@ use super::api::{
     Value,
 };
 use super::testing::{World, address};
+use super::{Message, Refusal, Unread};
+use crate::codec;
 
 /// A formed federation of so many voters, with a strong and an eventual namespace.
 fn federation(voters: usize, seed: u64) -> World {
@@ -80,4 +82,17 @@ fn value(outcome: Outcome) -> Option<Vec<u8>> {
         Outcome::Value(Value::Register(Register { value, .. })) => value.map(|v| v.to_vec()),
         other => panic!("not a register: {other:?}"),
     }
+}
+
+#[test]
+fn the_last_kind_of_message_is_known_and_the_next_one_is_of_a_later_version() {
+    let last = codec::encode(&Message::Refused(Refusal::Cloned));
+    assert_eq!(codec::variant(&last), Some(Message::KINDS - 1));
+    assert_eq!(Message::decode(&last, 100), Ok(Message::Refused(Refusal::Cloned)));
+    let next = codec::encode(&(Message::KINDS, 7_u8));
+    assert_eq!(Message::decode(&next, 100), Err(Unread::Unknown { kind: Message::KINDS }));
+    let garbage = codec::encode(&(Message::KINDS - 1, 99_u8));
+    assert!(matches!(Message::decode(&garbage, 100), Err(Unread::Garbage(_))));
+    let long = Message::decode(&next, next.len() - 1);
+    assert!(matches!(long, Err(Unread::Garbage(_))), "{long:?}");
 }
