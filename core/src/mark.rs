@@ -51,6 +51,7 @@ pub mod instrument {
         "raft.commit.unblocks",
         "raft.conflict.backtracked",
         "raft.conflict.late",
+        "raft.conflict.lost",
         "raft.election.campaign",
         "raft.election.conceded",
         "raft.election.lost",
@@ -62,6 +63,7 @@ pub mod instrument {
         "raft.election.won",
         "raft.handover.begun",
         "raft.handover.expired",
+        "raft.handover.nobody",
         "raft.handover.taken",
         "raft.handover.told",
         "raft.log.compacted",
@@ -95,6 +97,7 @@ pub mod instrument {
         "replication.ahead.waits",
         "replication.checkpoint.done",
         "replication.checkpoint.sliced",
+        "replication.counter.late",
         "replication.discard.pruned",
         "replication.doom.full",
         "replication.doom.met",
@@ -246,6 +249,7 @@ pub mod instrument {
         "node.boots.restarted",
         "node.boots.stale",
         "node.boots.wrong_store",
+        "node.checkpoint.discarded",
         "node.checkpoint.file_kept",
         "node.checkpoint.group",
         "node.checkpoint.named_again",
@@ -275,7 +279,9 @@ pub mod instrument {
         "node.hold.reply",
         "node.join.asked",
         "node.join.entry_changed",
+        "node.join.forgotten",
         "node.join.in",
+        "node.join.of_earlier_store",
         "node.join.wiped_voter",
         "node.read.waits_for_apply",
         "node.request.busy",
@@ -298,6 +304,7 @@ pub mod instrument {
         "node.start",
         "node.stopping",
         "node.storage.full_changed",
+        "node.storage.full_still",
         "node.wire.no_link",
         "node.wire.stranger",
     ];
@@ -310,6 +317,10 @@ pub mod instrument {
             "raft.append.aba",
             "a cut of the log leaves the durable marks of what was cut: an entry is durable by another's bytes",
         ),
+        (
+            "raft.append.cuts_committed",
+            "an append that was overtaken cuts off on the disk what is committed behind it",
+        ),
         ("raft.commit.old_term", "a leader commits an entry of an older term by counting replicas"),
         (
             "raft.commit.own_disk_ignored",
@@ -318,6 +329,10 @@ pub mod instrument {
         (
             "raft.commit.unverified",
             "a follower commits up to the leader's commit index over entries that the leader never confirmed",
+        ),
+        (
+            "raft.handover.hands_back",
+            "leadership is handed back to who gave it away: two that want rid of it depose each other without end",
         ),
         ("raft.match.skipped", "a follower appends without the match check"),
         ("raft.quorum.off_by_one", "half of the voters count as a majority"),
@@ -410,6 +425,7 @@ pub mod instrument {
             "a restored state takes its last entry for not applied",
         ),
         ("state.keys.lost_in_snapshot", "a snapshot holds no keys"),
+        ("state.numbers.skipped_by_restore", "a restored registry leaves out a number"),
         // wal
         ("wal.middle.accepted", "damage in the middle of the log is cut like a tear"),
         ("wal.checksum.skipped", "a batch's digest is not compared"),
@@ -418,11 +434,18 @@ pub mod instrument {
         ("node.boot.not_persisted", "sends before this process's boot is durable"),
         ("node.canary", "panics at the first tick: proves that the pipeline reports"),
         (
+            "node.checkpoint.discards_early",
+            "deletes a side file before what replaces it is durable",
+        ),
+        (
             "node.checkpoint.released_early",
             "gives up log records before what replaces them is durable",
         ),
+        ("node.fence.goes_on", "a node whose disk failed goes on"),
         ("node.forward.duplicated", "takes a forwarded request as often as it arrives"),
         ("node.hold.skipped", "lets promises leave before what they promise is durable"),
+        ("node.join.wiped_voter_welcome", "a voter whose disk was wiped is let in as another"),
+        ("node.message.unknown_is_garbage", "a message of a later version ends its link"),
         (
             "node.read.stale_local",
             "serves strong reads from local state, without asking the leader",

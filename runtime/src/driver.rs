@@ -206,6 +206,7 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
             Action::Send { message: Message::Refused(_), .. } => {}
             Action::Send { to, plane, message } => driver.links.send(to, plane, message),
             Action::Persist { token, write } => self.persist(token, write),
+            Action::Discard { snapshot } => driver.disk.submit(Job::Discard(snapshot)),
             Action::Release { before } => driver.disk.submit(Job::Release(before)),
             Action::Reply { id, outcome } => self.reply(id, outcome),
             Action::Resolve { source } => self.resolve(source),

@@ -25,8 +25,9 @@ use crate::plan::Workload;
 const ATTEMPTS_MAX: u32 = 6;
 /// The same while clients are impatient.
 const HASTY_MAX: u32 = 24;
-/// So many operations in a row are first asked of one node, mostly.
+/// So many operations in a row are first asked of one node, but for those that stray.
 const HOME_OPERATIONS: u64 = 8;
+const STRAY_PPM: u64 = 200_000;
 
 const PAUSE: &str = "client.pause";
 const HOME: &str = "client.home";
@@ -123,6 +124,10 @@ pub(crate) struct Misbehaved {
 #[derive(Debug)]
 pub(crate) struct Clients {
     nodes: usize,
+    /// Whom they ask, but for those that stray: everybody, and after healing the core. A node outside may never answer
+    /// again, and nothing is promised to who stays with it; it is asked by strays all the same, so that what it still
+    /// says is judged.
+    pub(crate) homes: Vec<usize>,
     draws: Draws,
     workload: Workload,
     clients: Vec<Client>,
@@ -145,6 +150,7 @@ impl Clients {
         };
         Self {
             nodes,
+            homes: (0..nodes).collect(),
             draws,
             workload: workload.clone(),
             clients: (0..workload.clients).map(client).collect(),
@@ -326,21 +332,32 @@ impl Clients {
         current.open += 1;
         let Current { place, operation, attempts, .. } = *current;
         let attempt = Attempt { client: number, place, operation, number: attempts };
-        let (nodes, name) = (self.nodes as u64, of(NODE, number, place));
-        let away = attempts > 1 || self.draws.chance(name, 0, 200_000);
-        let node = if away {
-            self.draws.below(name, u64::from(attempts), nodes)
-        } else {
-            self.draws.below(stream(HOME, number as u64), place / HOME_OPERATIONS, nodes)
-        };
+        let node = Self::node(&self.draws, self.nodes, &self.homes, attempt);
         let request = current.request.clone();
-        errands.push(Errand::Ask { attempt, node: node as usize, request });
+        errands.push(Errand::Ask { attempt, node, request });
         // What must not be asked twice is waited for as ever.
         let is_read = matches!(current.request, Request::Read { .. });
         let repeats = is_read || self.history.operations[current.operation].session.is_some();
         let hasty = repeats && self.retry_ms > 0;
         let after_ms = if hasty { self.retry_ms } else { self.workload.timeout_ms };
         errands.push(Errand::Timeout { attempt, after_ns: after_ms * MS });
+    }
+
+    /// Who is asked: one for some operations in a row, anybody when the client strays, and then each time another.
+    fn node(draws: &Draws, nodes: usize, homes: &[usize], attempt: Attempt) -> usize {
+        let Attempt { client, place, number, .. } = attempt;
+        let name = of(NODE, client, place);
+        let strays = draws.chance(name, 0, STRAY_PPM);
+        if number == 1 && strays {
+            return draws.below(name, 1, nodes as u64) as usize;
+        }
+        let most = homes.len() as u64;
+        let home = if number > 1 {
+            draws.below(name, u64::from(number), most)
+        } else {
+            draws.below(stream(HOME, client as u64), place / HOME_OPERATIONS, most)
+        };
+        homes[home as usize]
     }
 
     fn give_up(&mut self, number: usize, now: u64) {
@@ -608,7 +625,7 @@ mod tests {
                         }
                         let receipt = Receipt { revision: Some(Index(place)), context: None };
                         let outcome = Outcome::Committed { level: Level::Durable, receipt };
-                        let by = Asked { node, life: 1 };
+                        let by = Asked { node, life: 1, losses: 0 };
                         asked.insert(place, (now, std::mem::take(&mut nodes), request));
                         clients.told(attempt, now + MS, by, outcome, &mut errands);
                     }

@@ -161,6 +161,11 @@ impl Durable {
         self.shards.insert(shard, dots);
     }
 
+    /// A side file holds so many bytes from its start.
+    pub(crate) fn hold_file(&mut self, snapshot: SnapshotId, bytes: u64) {
+        self.files.insert(snapshot, bytes);
+    }
+
     /// A side file is gone.
     pub(crate) fn forget_file(&mut self, snapshot: SnapshotId) {
         self.files.remove(&snapshot);

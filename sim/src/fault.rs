@@ -53,6 +53,9 @@ pub enum Kind {
     /// The process crashes again and again, soon after each start, often before its boot is durable. It lives for up
     /// to `amount` ms each time; with an odd `amount` it is a leader's.
     CrashLoop,
+    /// All processes end in one instant, as when a site loses its power. When the window ends they start again, each
+    /// within `amount` ms.
+    Blackout,
     /// The process is stopped, as by SIGSTOP or with its machine: it takes no step, its disk and its peers go on, and
     /// when the window ends it goes on with all that came meanwhile. With an `amount` it is a leader's.
     Pause,
@@ -63,11 +66,37 @@ pub enum Kind {
     UnsyncedLoss,
     /// At a crash each 512-byte sector of the batch under way is lost, or not.
     TornWrite,
-    /// At a restart a byte in the middle of the log is found changed: recovery must not take the log for sound. Then
-    /// the byte is put right, so that no plan breaks more disks than a federation can lose.
+    /// At a crash a later part of what was not synced is on the disk, and an earlier one is not.
+    UnsyncedReorder,
+    /// Syncs are reported, and the bytes are in the drive's cache: a crash takes back all since the last honest sync.
+    /// One comes at the latest when the window ends.
+    FsyncLies,
+    /// The first sync in the window fails. The process goes silent, ends, and starts again on a disk that is well.
+    FsyncError,
+    /// The next batch is written to another place of the log.
+    Misdirect,
+    /// A sector before the last batch answers with zeros, or with an error when `amount` is odd.
+    Latent,
+    /// A byte before the last batch changes. While it lasts, each restart of any node reads a damaged copy as well.
     Rot,
     /// Syncs take up to `amount` ms.
     Stall,
+    /// The disk's reserve is reached while the window lasts.
+    Full,
+    /// The process ends and its data directory is deleted; it starts as a new store when the window ends.
+    Wipe,
+    /// A backup is taken of a process that is stopped and goes on; when the window ends its disk becomes that backup.
+    Rollback,
+    /// The node starts for the first time, as a learner.
+    Add,
+    /// The process is asked to stop, hands over what it leads, ends, and starts again when the window ends; with an
+    /// odd `amount` it is a leader's.
+    Handover,
+    /// Discovery names nobody's address, another's under a wrong name, or the asker's own, in `rate_ppm` of its
+    /// answers.
+    FalseContacts,
+    /// `nodes` are of an older version: others send them messages that they do not know, `rate_ppm` of all.
+    MixedVersion,
     /// The wall clock is off by `amount` ms while the window lasts.
     Skew,
     /// The monotonic clock runs by `amount` ppm too fast, or too slow.
@@ -90,7 +119,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 45] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -108,12 +137,25 @@ impl Kind {
         Self::Replay,
         Self::Crash,
         Self::CrashLoop,
+        Self::Blackout,
         Self::Pause,
         Self::Slow,
         Self::UnsyncedLoss,
         Self::TornWrite,
+        Self::UnsyncedReorder,
+        Self::FsyncLies,
+        Self::FsyncError,
+        Self::Misdirect,
+        Self::Latent,
         Self::Rot,
         Self::Stall,
+        Self::Full,
+        Self::Wipe,
+        Self::Rollback,
+        Self::Add,
+        Self::Handover,
+        Self::FalseContacts,
+        Self::MixedVersion,
         Self::Skew,
         Self::Drift,
         Self::JumpAhead,
@@ -124,6 +166,21 @@ impl Kind {
         Self::ClientRetry,
         Self::ClientBurst,
     ];
+
+    /// Whether it breaks what the protocols assume of a disk: that it keeps what it says it has. Whom it may strike is
+    /// the atlas's business.
+    #[must_use]
+    pub const fn breaks_model(self) -> bool {
+        matches!(
+            self,
+            Self::FsyncLies
+                | Self::Misdirect
+                | Self::Latent
+                | Self::Rot
+                | Self::Wipe
+                | Self::Rollback
+        )
+    }
 
     /// Its name, as in a plan file.
     #[must_use]
@@ -146,12 +203,25 @@ impl Kind {
             Self::Replay => "replay",
             Self::Crash => "crash",
             Self::CrashLoop => "crash-loop",
+            Self::Blackout => "blackout",
             Self::Pause => "pause",
             Self::Slow => "slow",
             Self::UnsyncedLoss => "unsynced-loss",
             Self::TornWrite => "torn-write",
+            Self::UnsyncedReorder => "unsynced-reorder",
+            Self::FsyncLies => "fsync-lies",
+            Self::FsyncError => "fsync-error",
+            Self::Misdirect => "misdirect",
+            Self::Latent => "latent",
             Self::Rot => "rot",
             Self::Stall => "stall",
+            Self::Full => "full",
+            Self::Wipe => "wipe",
+            Self::Rollback => "rollback",
+            Self::Add => "add",
+            Self::Handover => "handover",
+            Self::FalseContacts => "false-contacts",
+            Self::MixedVersion => "mixed-version",
             Self::Skew => "skew",
             Self::Drift => "drift",
             Self::JumpAhead => "jump-ahead",
@@ -203,9 +273,15 @@ impl Fault {
 }
 
 /// How often each kind was planned and how often it happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
     counts: [u64; Kind::ALL.len()],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { counts: [0; Kind::ALL.len()] }
+    }
 }
 
 impl Tally {

@@ -94,6 +94,10 @@ impl World {
             Happening::Start { node } => self.start(node),
             Happening::Loop { node, fault } => self.crash_again(node, fault),
             Happening::Turn { node, life } => self.turn(node, life),
+            Happening::Exit { .. } | Happening::Leave { .. } | Happening::Mend { .. } => {
+                self.end_in_order(&happening);
+                Ok(())
+            }
             Happening::Operate => {
                 self.operate();
                 Ok(())
@@ -111,6 +115,16 @@ impl World {
         }
         let id = self.processes[node].take_request(asker);
         self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
+    }
+
+    /// A process ends, and not by a crash.
+    fn end_in_order(&mut self, happening: &Happening) {
+        match *happening {
+            Happening::Exit { node, life } => self.exit(node, life),
+            Happening::Leave { node, life, since } => self.leave(node, life, since),
+            Happening::Mend { node, losses } => self.notice(node, losses),
+            _ => {}
+        }
     }
 
     fn deliver(
@@ -292,7 +306,8 @@ impl World {
         let peers = match source {
             Source::Bootstrap => {
                 let others = all.filter(|number| *number != me);
-                others.map(|n| Contact { node: None, address: address_of(n) }).collect()
+                let true_ones = others.map(|n| Contact { node: None, address: address_of(n) });
+                self.mislead(me, true_ones.collect())
             }
             Source::Peers => Vec::new(),
         };
@@ -306,7 +321,11 @@ impl World {
         if self.processes[node].life != life {
             return Ok(());
         }
-        let token = self.processes[node].disk.finish();
+        if self.fails_sync(node) {
+            return self.fail_sync(node);
+        }
+        let lies = self.is_active(Kind::FsyncLies, node) && self.may_break(node);
+        let token = self.processes[node].disk.finish(lies);
         if let Some(scene) = self.scene.as_mut().filter(|_| token.is_some()) {
             scene.synced(self.now, node);
         }
@@ -318,6 +337,36 @@ impl World {
             Some(token) => self.step(node, Event::Persisted { token }, tag::PERSISTED, token.seq),
             None => Ok(()),
         }
+    }
+
+    /// Whether the sync under way fails: the first one in the window of a fault.
+    fn fails_sync(&mut self, node: usize) -> bool {
+        if self.processes[node].disk.is_lying() {
+            return false;
+        }
+        let faults = self.plan.faults.iter().zip(&self.active).enumerate();
+        let mut lasting = faults.filter(|(number, (fault, active))| {
+            let strikes = **active && fault.kind == Kind::FsyncError && fault.strikes(node);
+            strikes && !self.failed.contains(&(*number, node))
+        });
+        let Some(fault) = lasting.next().map(|(number, _)| number) else { return false };
+        self.failed.insert((fault, node));
+        true
+    }
+
+    /// A sync fails. What it wrote may be on the disk or not; the process will not say that it is.
+    fn fail_sync(&mut self, node: usize) -> Verdict {
+        self.fired.count(Kind::FsyncError);
+        let life = self.processes[node].life;
+        let fates = [Fate::Kept, Fate::Torn, Fate::Gone];
+        let fate = fates[self.draws.below(stream("disk.error", node as u64), life, 3) as usize];
+        let token = self.processes[node].disk.fail(self.now, fate);
+        self.step(node, Event::StorageFailed { token }, tag::INFORMED, token.seq)
+    }
+
+    /// A driver tells its node of the world.
+    pub(crate) fn inform(&mut self, node: usize, event: Event) -> Verdict {
+        self.step(node, event, tag::INFORMED, 0)
     }
 
     fn seal(&mut self, node: usize, life: u64, syncs: u64) {
@@ -373,13 +422,20 @@ impl World {
         });
     }
 
+    /// A process starts, unless it is up, or kept down.
     pub(crate) fn start(&mut self, node: usize) -> Verdict {
-        if self.processes[node].is_up() {
+        let stand = &self.standing[node];
+        let is_off = self.is_active(Kind::Crash, node) || self.is_active(Kind::Blackout, node);
+        let is_down = self.processes[node].life > 0 && is_off;
+        if self.processes[node].is_up() || stand.is_dead || is_down {
             return Ok(());
         }
-        let rots = self.is_active(Kind::Rot, node);
-        if self.processes[node].start(self.now, rots)? {
-            self.fired.count(Kind::Rot);
+        self.end_imposters();
+        let mut lasting = self.plan.faults.iter().zip(&self.active);
+        let probes = lasting.any(|(fault, active)| *active && fault.kind == Kind::Rot);
+        if !self.processes[node].start(self.now, probes)? {
+            self.refuse_store(node);
+            return Ok(());
         }
         let restarted = self.processes[node].life > 1;
         if let Some(scene) = &mut self.scene {
@@ -388,8 +444,10 @@ impl World {
         if restarted {
             self.oracles.restarted(&self.processes[node], node)?;
             self.processes[node].adopt_shards(self.operator.shards());
+        } else {
+            self.count_added(node);
         }
-        Ok(())
+        if self.is_active(Kind::Full, node) { self.fill(node, true) } else { Ok(()) }
     }
 
     /// The process of a node ends, by a fault of this kind, and its disk keeps what it keeps.
@@ -398,20 +456,31 @@ impl World {
             return;
         }
         self.fired.count(kind);
-        let lasts = |kind| self.is_active(kind, node);
-        let fate = match (lasts(Kind::TornWrite), lasts(Kind::UnsyncedLoss)) {
-            (true, _) => Fate::Torn,
-            (false, true) => Fate::Lost,
-            (false, false) => Fate::Kept,
+        let kinds = [
+            (Kind::TornWrite, Fate::Torn),
+            (Kind::UnsyncedReorder, Fate::Reordered),
+            (Kind::UnsyncedLoss, Fate::Lost),
+        ];
+        let lasting: Vec<_> =
+            kinds.into_iter().filter(|(kind, _)| self.is_active(*kind, node)).collect();
+        let life = self.processes[node].life;
+        let name = stream("crash.fate", node as u64);
+        let chosen = self.draws.below(name, life, lasting.len() as u64) as usize;
+        let Some((kind, fate)) = lasting.get(chosen).copied() else {
+            self.end(node, Fate::Kept);
+            return;
         };
+        if self.end(node, fate) > 0 {
+            self.fired.count(kind);
+        }
+    }
+
+    /// The process of a node that is up ends. Returns how many sectors that it had written are lost.
+    pub(crate) fn end(&mut self, node: usize, fate: Fate) -> u64 {
+        let is_imposing = self.is_imposing(node);
         let lost = self.processes[node].disk.crash(self.now, fate);
         if let Some(scene) = &mut self.scene {
             scene.crashes(self.now, node, lost);
-        }
-        match fate {
-            Fate::Torn if lost > 0 => self.fired.count(Kind::TornWrite),
-            Fate::Lost if lost > 0 => self.fired.count(Kind::UnsyncedLoss),
-            _ => {}
         }
         for asker in std::mem::take(&mut self.processes[node].requests).into_values() {
             self.plan_in(MS, Happening::Lost { asker, tainted: true });
@@ -424,6 +493,12 @@ impl World {
             self.break_link(node, peer, silently);
         }
         self.network.forget_wishes(node);
+        if is_imposing {
+            self.mend(node);
+        } else if self.processes[node].disk.is_lying() {
+            self.took_back(node);
+        }
+        lost
     }
 }
 

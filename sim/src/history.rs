@@ -50,11 +50,12 @@ pub(crate) enum Ended {
     Unknown,
 }
 
-/// A node that was asked, and in which of its lives.
+/// A node that was asked, in which of its lives, and how often its disk had lost something by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) node: usize,
     pub(crate) life: u64,
+    pub(crate) losses: u64,
 }
 
 /// One operation.
@@ -110,9 +111,10 @@ impl History {
         self.unknown += u64::from(matches!(operation.ended, Ended::Unknown));
     }
 
-    /// Operations of one namespace.
-    pub(crate) fn of(&self, space: Space) -> impl Iterator<Item = &Operation> {
-        self.operations.iter().filter(move |operation| operation.space == space)
+    /// Operations of one namespace with their numbers.
+    pub(crate) fn of(&self, space: Space) -> impl Iterator<Item = (usize, &Operation)> {
+        let all = self.operations.iter().enumerate();
+        all.filter(move |(_, operation)| operation.space == space)
     }
 }
 

@@ -7,11 +7,12 @@
 //! | module | what it answers |
 //! |---|---|
 //! | [`plan`], [`fault`], [`kept`] | what a run is made of |
-//! | `swarm` | how a seed becomes a plan |
+//! | `swarm`, `atlas` | how a seed becomes a plan, and whom it may strike |
 //! | `draw` | chance by position |
 //! | `world`, `happen`, `strike`, `pace` | the loop, what happens in it, how faults begin and end, what is too much |
 //! | `network`, `weather`, `disk`, `clock`, `process` | what surrounds a node, and how it breaks |
 //! | `post`, `replay`, `gate` | what becomes of a message, of old messages, of events whose node is stopped or slow |
+//! | `identity`, `standing`, `topology` | which store a node has, who still counts, who comes and goes |
 //! | `client`, `history`, `operator` | who asks what, and what they were told |
 //! | `oracle` | what must hold |
 //! | `durable` | what writes amount to |
@@ -24,6 +25,7 @@
 //! No mock of any part of the core: the node, its log's bytes and their recovery are the product's own. No real clock,
 //! no thread in a run, no ambient chance, no unordered map.
 
+mod atlas;
 mod client;
 mod clock;
 mod disk;
@@ -32,6 +34,7 @@ mod durable;
 mod gate;
 mod happen;
 mod history;
+mod identity;
 mod network;
 mod operator;
 mod oracle;
@@ -39,8 +42,10 @@ mod pace;
 mod post;
 mod process;
 mod replay;
+mod standing;
 mod strike;
 mod swarm;
+mod topology;
 mod trace;
 mod weather;
 mod world;

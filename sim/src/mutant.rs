@@ -8,7 +8,7 @@ use crate::campaign::Campaign;
 use crate::campaign::ranges::stretches;
 
 /// Seeds within which a planted bug has to be seen.
-pub const SEEDS_MAX: u64 = 500;
+pub const SEEDS_MAX: u64 = 2_000;
 
 /// Seeds that one worker takes.
 const STRETCH: u64 = 4;

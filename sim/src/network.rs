@@ -49,6 +49,8 @@ struct Way {
     /// Planes that broke before the link did.
     broken: [bool; 2],
     weather: Weather,
+    /// Nothing passes any more, whatever the weather.
+    severed: bool,
 }
 
 /// Whether two nodes have a link.
@@ -101,6 +103,7 @@ impl Network {
             free_at: [0; 2],
             broken: [false; 2],
             weather: Weather::default(),
+            severed: false,
         };
         Self {
             nodes,
@@ -156,11 +159,16 @@ impl Network {
         (way.stream, way.sent)
     }
 
+    /// From now on nothing that one node says reaches another.
+    pub(crate) fn sever(&mut self, from: usize, to: usize) {
+        self.ways[from * self.nodes + to].severed = true;
+    }
+
     /// Whether messages can pass both ways.
     pub(crate) fn is_open(&self, a: usize, b: usize) -> bool {
         let hears = |from: usize, to: usize| {
-            let weather = &self.ways[from * self.nodes + to].weather;
-            weather.cut.is_none()
+            let way = &self.ways[from * self.nodes + to];
+            way.weather.cut.is_none() && !way.severed
         };
         hears(a, b) && hears(b, a)
     }
@@ -184,6 +192,9 @@ impl Network {
         let way = &mut self.ways[from * self.nodes + to];
         way.sent += 1;
         let (draws, id, k) = (self.draws, way.stream, way.sent);
+        if way.severed {
+            return Arrivals::default();
+        }
         if let Some(kind) = way.weather.cut {
             fired.count(kind);
             return Arrivals::default();
@@ -398,6 +409,18 @@ mod tests {
         assert!(network.transmit((1, 2), Plane::Bulk, 0, 0, &mut fired).first.is_some());
         assert!(!network.is_open(0, 1) && network.is_open(1, 2));
         assert_eq!(fired.of(Kind::OneWay), 1);
+    }
+
+    #[test]
+    fn what_is_severed_stays_so_whatever_the_weather() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        network.sever(0, 1);
+        network.set_weather(&[].iter());
+        assert_eq!(network.transmit((0, 1), Plane::Bulk, 0, 0, &mut fired), Arrivals::default());
+        assert!(network.transmit((1, 0), Plane::Bulk, 0, 0, &mut fired).first.is_some());
+        assert!(!network.is_open(1, 0) && network.is_open(0, 2));
+        assert_eq!(fired, Tally::default());
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl Operator {
         matches!(self.stage, Stage::Serve | Stage::Healed)
     }
 
+    /// Whether the federation is set up.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.opened
+    }
+
     /// Whether all is well at the end.
     pub(crate) fn is_done(&self) -> bool {
         self.stage == Stage::Done
@@ -223,8 +228,13 @@ impl World {
     pub(crate) fn heal(&mut self) {
         if self.operator.healed_at == 0 {
             self.operator.healed_at = self.now;
+            if self.operator.opened {
+                self.part_core_from_rest();
+            }
             for node in 0..self.processes.len() {
                 self.processes[node].clock.correct();
+                let losses = self.standing[node].losses;
+                self.notice(node, losses);
                 self.plan_in(0, Happening::Start { node });
             }
         }
@@ -265,6 +275,8 @@ impl World {
 
     fn look_for_enough(&mut self) {
         self.look_for_leaders();
+        // Not once for all: that a disk is void is found out when its process starts.
+        self.clients.homes = self.core().collect();
         if self.clients.history.acknowledged >= self.plan.workload.operations_min {
             self.clients.give_up_all(self.now);
             self.operator.stage = Stage::Probe;
@@ -277,19 +289,19 @@ impl World {
         }
     }
 
-    /// Whether every group that some node has is led by somebody.
+    /// Whether every group that some node of the core has is led by one of them.
     fn is_led(&self) -> bool {
-        let nodes = || self.processes.iter().filter_map(|process| process.node.as_ref());
+        let nodes = || self.core().filter_map(|node| self.processes[node].node.as_ref());
         let leads = |group| {
             nodes().any(|node| node.raft(group).is_some_and(|raft| raft.role() == Role::Leader))
         };
         nodes().flat_map(Node::groups).all(leads)
     }
 
-    /// Asks every node that has not served yet for a strong write.
+    /// Asks every node of the core that has not served yet for a strong write.
     fn probe(&mut self) {
         self.look_for_leaders();
-        if self.operator.served.iter().all(|served| *served)
+        if self.core().all(|node| self.operator.served[node])
             && self.operator.liveness.leader_ns.is_some()
         {
             self.operator.liveness.served_ns = Some(self.now - self.operator.healed_at);
@@ -300,10 +312,9 @@ impl World {
         if self.operator.probes % 5 != 1 {
             return;
         }
-        for node in 0..self.processes.len() {
-            if self.operator.served[node] {
-                continue;
-            }
+        let core: Vec<usize> = self.core().collect();
+        for node in core.into_iter().filter(|node| !self.operator.served[*node]).collect::<Vec<_>>()
+        {
             let value = format!("probe.{}.{node}", self.operator.probes);
             let change = Change::Put(value.into_bytes().into());
             let edits = vec![Edit { field: bytes::Bytes::new(), change }];
@@ -318,7 +329,7 @@ impl World {
         }
     }
 
-    /// Looks whether all replicas of all shards and of all groups are equal, and nothing is under way.
+    /// Looks whether all replicas of the core are equal, of all shards and of all groups, and nothing is under way.
     fn look_for_equality(&mut self) {
         self.operator.unequal = self.find_difference();
         if self.operator.unequal.is_none() {
@@ -342,16 +353,23 @@ impl World {
             let groups: Vec<_> = groups.map(|group| (group.group, group.applied)).collect();
             status.formed.then_some((shards, groups))
         };
-        let nodes = self.processes.iter().filter_map(|process| process.node.as_ref());
+        let nodes = self.core().filter_map(|node| self.processes[node].node.as_ref());
         if let Some(what) = views::difference(&nodes) {
             return Some(what);
         }
-        let first = view(&self.processes[0]);
-        let mut others = self.processes.iter().enumerate().skip(1);
-        let (node, other) = others.find(|(_, process)| {
-            let view = view(process);
+        // What waits on all replicas alike is in no root.
+        let waiting = nodes.map(|node| node.replicator().waiting()).sum::<usize>();
+        if waiting > 0 {
+            return Some(format!("{waiting} writes wait for their time"));
+        }
+        let mut core = self.core();
+        let number = core.next()?;
+        let first = view(&self.processes[number]);
+        let other = core.find(|node| {
+            let view = view(&self.processes[*node]);
             view.is_none() || view != first
         })?;
-        Some(format!("node 0 has {first:?}, node {node} has {:?}", view(other)))
+        let other_has = view(&self.processes[other]);
+        Some(format!("node {number} has {first:?}, node {other} has {other_has:?}"))
     }
 }

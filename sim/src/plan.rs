@@ -6,6 +6,7 @@
 use continuum_core::config::Config;
 use serde::{Deserialize, Serialize};
 
+use crate::atlas;
 use crate::fault::Fault;
 use crate::kept::Kept;
 
@@ -23,8 +24,50 @@ pub struct Plan {
     pub cluster: Cluster,
     /// The clients.
     pub workload: Workload,
+    /// Who is well when faults are over; everybody unless told otherwise.
+    #[serde(default, skip_serializing_if = "Heal::is_whole")]
+    pub heal: Heal,
     /// What goes wrong.
     pub faults: Vec<Fault>,
+}
+
+/// What healing heals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heal {
+    /// The nodes that are well from then on; nobody named means everybody. Who lost its store for good is not of it.
+    #[serde(default)]
+    pub core: Vec<usize>,
+    /// What becomes of the others, for ever.
+    #[serde(default)]
+    pub rest: Rest,
+}
+
+/// What becomes of nodes that are not healed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rest {
+    /// Their processes have ended.
+    #[default]
+    Dead,
+    /// They and the core do not hear each other.
+    Isolated,
+    /// They hear the core, which does not hear them.
+    OneWay,
+    /// They and the first node of the core hear each other; they and the others of it do not.
+    Bridged,
+}
+
+impl Heal {
+    fn is_whole(&self) -> bool {
+        self.core.is_empty()
+    }
+
+    /// The core among so many nodes.
+    #[must_use]
+    pub fn members(&self, nodes: usize) -> Vec<usize> {
+        if self.is_whole() { (0..nodes).collect() } else { self.core.clone() }
+    }
 }
 
 /// The nodes and their surroundings while nothing goes wrong.
@@ -35,8 +78,6 @@ pub struct Cluster {
     pub nodes: usize,
     /// How many of them, from the first, are first voters.
     pub voters: usize,
-    /// When the last node starts, if later than the others.
-    pub late_ms: Option<u64>,
     /// A message takes from so many microseconds ..
     pub latency_us_min: u64,
     /// .. to so many.
@@ -157,6 +198,7 @@ impl Plan {
         if self.faults.iter().any(|fault| fault.nodes.iter().any(|node| *node >= nodes)) {
             return Err(format!("a fault names a node that is not among the {nodes}"));
         }
+        atlas::check(self)?;
         self.config().validate().map_err(|error| error.to_string())
     }
 }

@@ -13,6 +13,7 @@ use continuum_core::replication::Message as Replicated;
 
 use crate::draw::stream;
 use crate::fault::Kind;
+use crate::oracle::Verdict;
 use crate::replay::Kept;
 use crate::world::{Happening, World};
 
@@ -33,13 +34,15 @@ impl World {
         plane: Plane,
         mut message: Message,
         print: u64,
-    ) {
-        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else { return };
+    ) -> Verdict {
+        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else {
+            return Ok(());
+        };
         let Some(epoch) = self.network.epoch(me, to) else {
             if let Some(scene) = &mut self.scene {
                 scene.sends(self.now, (me, to), &message, &[], Some("no link"));
             }
-            return;
+            return Ok(());
         };
         self.messages += 1;
         let bytes = if self.network.is_narrow(me, to) { size_of(&message) } else { 0 };
@@ -73,6 +76,7 @@ impl World {
         if let Some(at) = arrivals.first {
             self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
         }
+        self.speak_later_version(me, to)
     }
 
     /// A member whose memory is bad vouches for whom it was not asked about: its gossip acknowledges the ping that its
@@ -102,8 +106,8 @@ impl World {
     ) {
         let (way, k) = self.network.place(from, to);
         if self.draws.chance(KEEP ^ way, k, ppm) {
-            let life = self.processes[to].life;
-            let kept = Kept { epoch, life, print, message: message.clone() };
+            let (store, life) = (self.processes[from].replica.store, self.processes[to].life);
+            let kept = Kept { epoch, store, life, print, message: message.clone() };
             let draw = self.draws.bits(KEEP ^ way, k);
             self.replays.keep(from * self.processes.len() + to, draw, kept);
         }
@@ -116,8 +120,8 @@ impl World {
             return;
         }
         let Some(epoch) = self.network.epoch(from, to) else { return };
-        let life = self.processes[to].life;
-        let old = || self.replays.of(from * self.processes.len() + to, epoch, life);
+        let (store, life) = (self.processes[from].replica.store, self.processes[to].life);
+        let old = || self.replays.of(from * self.processes.len() + to, epoch, store, life);
         let which = self.draws.below(WHICH ^ way, k, old().count() as u64);
         let Some(kept) = old().nth(which as usize) else { return };
         let Kept { print, message, .. } = kept.clone();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use continuum_core::config::Config;
 use continuum_core::discovery::Address;
-use continuum_core::id::{Boot, FederationId, Replica, RequestId, ShardId, Token};
+use continuum_core::id::{Boot, FederationId, Replica, RequestId, ShardId, StoreId, Token};
 use continuum_core::machine::Machine as _;
 use continuum_core::node::{self, Node, Start};
 use continuum_core::seed::Seed;
@@ -17,6 +17,7 @@ use crate::client::Attempt;
 use crate::clock::{Clock, MS};
 use crate::disk::{Disk, Found};
 use crate::draw::{Draws, stream};
+use crate::durable::Durable;
 use crate::gate::Gate;
 use crate::oracle::Broken;
 use crate::oracle::recovery;
@@ -62,6 +63,10 @@ pub(crate) struct Process {
     pub(crate) gate: Gate,
     /// Writes handed to the disk in this life, for the sync times.
     pub(crate) syncs: u64,
+    /// Its node votes with another store than this one.
+    pub(crate) is_stranger: bool,
+    /// What a lost voter held when it promised.
+    promised: Option<Box<Durable>>,
 }
 
 /// Where a node listens.
@@ -102,7 +107,33 @@ impl Process {
             is_aimed_at: false,
             gate: Gate::default(),
             syncs: 0,
+            is_stranger: false,
+            promised: None,
         }
+    }
+
+    /// Another, empty store.
+    pub(crate) fn renew(&mut self, store: StoreId, is_stranger: bool) {
+        self.replica.store = store;
+        let Replica { node, store } = self.replica;
+        let header = Header { federation: self.federation, node, store, lane: 0 };
+        self.disk = Disk::new(self.number, self.draws, header);
+        self.is_stranger = is_stranger;
+    }
+
+    /// Its disk is about to lose what was promised by it.
+    pub(crate) fn keep_promises(&mut self) {
+        self.promised = Some(Box::new(self.disk.durable.clone()));
+    }
+
+    /// What was on its disk when it promised.
+    pub(crate) fn promised(&self) -> &Durable {
+        self.promised.as_deref().unwrap_or(&self.disk.durable)
+    }
+
+    /// Whether it went silent for good.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::is_fenced)
     }
 
     /// Whether the process lives.
@@ -110,15 +141,23 @@ impl Process {
         self.node.is_some()
     }
 
-    /// Starts the process from what the disk holds. Returns whether recovery noticed a byte that `rots`.
-    pub(crate) fn start(&mut self, now: u64, rots: bool) -> Result<bool, Broken> {
-        let found = self.disk.recover().map_err(|error| {
-            Broken::new(recovery::NAME, format!("the log does not recover: {error}"))
-        })?;
-        let mut noticed = false;
-        if let Some(found) = found.as_ref().filter(|_| rots) {
-            let probed = self.disk.probe_rot(&found.writes);
-            noticed = probed.map_err(|what| Broken::new(recovery::NAME, what))?;
+    /// Starts the process from what the disk holds. False when its store was damaged, and recovery noticed. A damaged
+    /// copy is read as well when `probes`.
+    pub(crate) fn start(&mut self, now: u64, probes: bool) -> Result<bool, Broken> {
+        let broken = |what: String| Broken::new(recovery::NAME, what);
+        let damage = self.disk.damaged_by();
+        let found = match self.disk.recover() {
+            Ok(_) if !damage.is_empty() => {
+                return Err(broken(format!(
+                    "{damage:?} damaged the log, and it was read as sound"
+                )));
+            }
+            Err(_) if !damage.is_empty() => return Ok(false),
+            Err(error) => return Err(broken(format!("the log does not recover: {error}"))),
+            Ok(found) => found,
+        };
+        if let Some(found) = found.as_ref().filter(|_| probes) {
+            self.disk.probe_rot(&found.writes).map_err(broken)?;
         }
         let Found { writes, snapshots } =
             found.unwrap_or(Found { writes: Vec::new(), snapshots: BTreeMap::new() });
@@ -142,7 +181,7 @@ impl Process {
         })?;
         self.node = Some(node);
         self.due = now;
-        Ok(noticed)
+        Ok(true)
     }
 
     /// What the shards hold right after a restart is on the disk, synced or spared.

@@ -1,8 +1,10 @@
 //! Messages of earlier links that come again on a later one.
 //!
 //! Some messages of each direction are kept while the fault lasts. A copy of one comes again only once the link that it
-//! was sent on is gone, and only to the process that it was sent to. Not here: how often (`weather`).
+//! was sent on is gone, only to the process that it was sent to, and only while its sender has the same store: a link
+//! is with a store, which its handshake proved. Not here: how often (`weather`).
 
+use continuum_core::id::StoreId;
 use continuum_core::node::Message;
 
 /// Messages kept of one direction.
@@ -11,8 +13,9 @@ const KEPT_MAX: usize = 16;
 /// A message that was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
-    /// On which link, and to which life of its receiver.
+    /// On which link, from which store, and to which life of its receiver.
     pub(crate) epoch: u32,
+    pub(crate) store: StoreId,
     pub(crate) life: u64,
     pub(crate) print: u64,
     pub(crate) message: Message,
@@ -43,9 +46,17 @@ impl Replays {
         }
     }
 
-    /// What may come again on the link of this epoch to this life of the receiver.
-    pub(crate) fn of(&self, way: usize, epoch: u32, life: u64) -> impl Iterator<Item = &Kept> {
-        self.ways[way].iter().filter(move |kept| kept.epoch != epoch && kept.life == life)
+    /// What may come again on the link of this epoch, from this store to this life of the receiver.
+    pub(crate) fn of(
+        &self,
+        way: usize,
+        epoch: u32,
+        store: StoreId,
+        life: u64,
+    ) -> impl Iterator<Item = &Kept> {
+        let ends = (store, life);
+        let comes = move |kept: &&Kept| kept.epoch != epoch && (kept.store, kept.life) == ends;
+        self.ways[way].iter().filter(comes)
     }
 
     /// The fault is over.
@@ -60,20 +71,24 @@ mod tests {
 
     use super::*;
 
+    const STORE: StoreId = StoreId([1; 16]);
+
     fn kept(epoch: u32, life: u64, message: Message) -> Kept {
-        Kept { epoch, life, print: 0, message }
+        Kept { epoch, store: STORE, life, print: 0, message }
     }
 
     #[test]
     fn a_message_comes_again_on_a_later_link_to_the_same_process() {
         let mut replays = Replays::new(2);
         replays.keep(1, 0, kept(3, 1, Message::Founded));
-        assert_eq!(replays.of(1, 3, 1).count(), 0, "its link is still up");
-        assert_eq!(replays.of(1, 5, 2).count(), 0, "its receiver is gone");
-        assert_eq!(replays.of(2, 5, 1).count(), 0, "another direction");
-        assert_eq!(replays.of(1, 5, 1).count(), 1);
+        assert_eq!(replays.of(1, 3, STORE, 1).count(), 0, "its link is still up");
+        assert_eq!(replays.of(1, 5, STORE, 2).count(), 0, "its receiver is gone");
+        assert_eq!(replays.of(2, 5, STORE, 1).count(), 0, "another direction");
+        let other = StoreId([2; 16]);
+        assert_eq!(replays.of(1, 5, other, 1).count(), 0, "its sender has another store");
+        assert_eq!(replays.of(1, 5, STORE, 1).count(), 1);
         replays.clear();
-        assert_eq!(replays.of(1, 5, 1).count(), 0);
+        assert_eq!(replays.of(1, 5, STORE, 1).count(), 0);
     }
 
     #[test]
@@ -83,7 +98,7 @@ mod tests {
             replays.keep(1, draw, kept(3, 1, Message::Founded));
             replays.keep(2, draw, kept(3, 1, Message::Refused(Refusal::Cloned)));
         }
-        assert_eq!(replays.of(1, 5, 1).count(), KEPT_MAX);
-        assert_eq!(replays.of(2, 5, 1).count(), 0);
+        assert_eq!(replays.of(1, 5, STORE, 1).count(), KEPT_MAX);
+        assert_eq!(replays.of(2, 5, STORE, 1).count(), 0);
     }
 }

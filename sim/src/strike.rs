@@ -26,12 +26,12 @@ impl World {
             scene.fault_begins(self.now, fault, &self.plan.faults[fault]);
         }
         let (number, fault) = (fault, self.plan.faults[fault].clone());
-        let struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
+        let mut struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
         match fault.kind {
             Kind::Crash if fault.amount % 2 == 1 => {
                 struck.for_each(|node| self.processes[node].is_aimed_at = true);
             }
-            Kind::Crash => struck.for_each(|node| self.crash(node, Kind::Crash)),
+            Kind::Crash | Kind::Blackout => struck.for_each(|node| self.crash(node, fault.kind)),
             Kind::CrashLoop => {
                 struck.for_each(|node| self.plan_in(0, Happening::Loop { node, fault: number }));
             }
@@ -56,6 +56,13 @@ impl World {
                     self.fired.count(fault.kind);
                 }
             }
+            Kind::Rot | Kind::Latent | Kind::Misdirect => {
+                struck.for_each(|node| self.damage(node, fault.kind, fault.amount));
+            }
+            Kind::Wipe => struck.for_each(|node| self.wipe(node)),
+            Kind::Rollback => struck.for_each(|node| self.keep_backup(number, node)),
+            Kind::Full => struck.try_for_each(|node| self.fill(node, true))?,
+            Kind::Handover => struck.try_for_each(|node| self.ask_to_stop(node))?,
             _ => {}
         }
         Ok(())
@@ -64,7 +71,7 @@ impl World {
     /// Some faults strike whoever leads when they begin.
     fn aim(&mut self, fault: usize) {
         let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
-            (Kind::Crash, 2..) | (Kind::Pause | Kind::Isolate, 1..) => 0,
+            (Kind::Crash, 2..) | (Kind::Pause | Kind::Isolate | Kind::Handover, 1..) => 0,
             (Kind::CrashLoop | Kind::Slow, amount) if amount % 2 == 1 => 0,
             (Kind::Partition | Kind::OneWay, amount @ 1..) => amount as usize - 1,
             _ => return,
@@ -87,7 +94,7 @@ impl World {
     }
 
     /// Links that are cut at present break when the cut lasts.
-    fn watch_cuts(&mut self) {
+    pub(crate) fn watch_cuts(&mut self) {
         for a in 0..self.processes.len() {
             for b in a + 1..self.processes.len() {
                 if let Some(epoch) =
@@ -106,30 +113,39 @@ impl World {
         if let Some(scene) = &mut self.scene {
             scene.fault_ends(self.now, fault);
         }
-        let fault = self.plan.faults[fault].clone();
+        let (number, fault) = (fault, self.plan.faults[fault].clone());
         for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
             match fault.kind {
                 Kind::Crash => {
                     self.processes[node].is_aimed_at = false;
                     self.start_again(node)?;
                 }
-                Kind::CrashLoop => self.start_again(node)?,
+                Kind::Blackout if self.processes[node].life > 0 => {
+                    let name = stream("blackout.start", node as u64);
+                    let most = fault.amount.unsigned_abs() * MS;
+                    let after = self.draws.below(name, number as u64, most);
+                    self.plan_in(after, Happening::Start { node });
+                }
+                Kind::CrashLoop | Kind::Wipe | Kind::Handover => self.start_again(node)?,
                 Kind::Pause if !self.is_active(Kind::Pause, node) => {
                     self.processes[node].gate.stopped = false;
                     self.plan_turn(node);
                 }
+                Kind::Rot | Kind::Latent | Kind::Misdirect | Kind::FsyncLies => {
+                    self.processes[node].disk.goes_astray = false;
+                    self.find_out(node);
+                }
+                Kind::Rollback => self.roll_back(number, node),
+                Kind::Full if !self.is_active(Kind::Full, node) => self.fill(node, false)?,
                 _ => {}
             }
         }
         Ok(())
     }
 
-    /// Starts a node that has lived before, unless a crash still keeps it down.
+    /// A node that has not started for the first time is not started by the end of anything.
     fn start_again(&mut self, node: usize) -> Verdict {
-        if self.processes[node].life > 0 && !self.is_active(Kind::Crash, node) {
-            return self.start(node);
-        }
-        Ok(())
+        if self.processes[node].life > 0 { self.start(node) } else { Ok(()) }
     }
 
     /// A process that crashes again and again does so, or starts, and the other of both comes next.
@@ -172,6 +188,29 @@ impl World {
             if let Some(epoch) = self.network.epoch(node, peer) {
                 self.plan_in(KEEPALIVE_NS, Happening::Keepalive { from: node, to: peer, epoch });
             }
+        }
+    }
+
+    /// A node's log is damaged, or will be by its next batch.
+    fn damage(&mut self, node: usize, kind: Kind, amount: i64) {
+        if !self.may_break(node) {
+            return;
+        }
+        let disk = &mut self.processes[node].disk;
+        if kind == Kind::Misdirect {
+            disk.goes_astray = true;
+        } else {
+            disk.damage(kind, amount);
+        }
+    }
+
+    /// A machine whose disk is not what its process takes it for is switched off and on.
+    fn find_out(&mut self, node: usize) {
+        let process = &self.processes[node];
+        let is_damaged = !process.disk.damaged_by().is_empty() || process.disk.is_lying();
+        if process.is_up() && is_damaged {
+            self.end_silently(node);
+            self.plan_in(MS, Happening::Start { node });
         }
     }
 

@@ -4,6 +4,7 @@
 //! masks. Each kind draws from a stream of its own, so that one more kind changes no draw of another. What a plan holds
 //! is in `plan`; what a fault does is in the module that owns what it breaks.
 
+use crate::atlas::Atlas;
 use crate::draw::{Dice, Draws, stream};
 use crate::fault::{Fault, Kind};
 use crate::plan::{Cluster, Plan, Workload, capture_bytes};
@@ -16,17 +17,36 @@ impl Plan {
         let calm_ms = 4_000;
         let mut time = draws.dice(stream("plan.time", 0));
         let fault_ms = time.between(60_000, 75_000);
-        let cluster = Cluster::draw(&mut draws.dice(stream("plan.cluster", 0)), calm_ms);
+        let mut cluster = Cluster::draw(&mut draws.dice(stream("plan.cluster", 0)));
+        let late = late_nodes(&mut draws.dice(stream("plan.late", 0)));
+        cluster.nodes = cluster.nodes.max(cluster.voters + late);
         let workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
-        let mut plan = Self { seed, calm_ms, fault_ms, cluster, workload, faults: Vec::new() };
+        let atlas = Atlas::draw(&cluster, &mut draws.dice(stream("plan.atlas", 0)));
+        let heal = atlas.heal(&cluster, &mut draws.dice(stream("plan.heal", 0)));
+        let faults = Vec::new();
+        let mut plan = Self { seed, calm_ms, fault_ms, cluster, workload, heal, faults };
         for kind in Kind::ALL {
-            plan.plant(kind, &mut draws.dice(stream(kind.name(), 0)));
+            let dice = &mut draws.dice(stream(kind.name(), 0));
+            if kind == Kind::Add {
+                plan.plant_late(late, dice);
+            } else {
+                plan.plant(kind, &atlas, dice);
+            }
         }
         plan
     }
 
+    /// The last nodes start late, in the middle of faults.
+    fn plant_late(&mut self, late: usize, dice: &mut Dice) {
+        for node in self.cluster.nodes - late..self.cluster.nodes {
+            let at_ms = self.calm_ms + dice.below(40_000);
+            let (kind, nodes) = (Kind::Add, vec![node]);
+            self.faults.push(Fault { kind, at_ms, for_ms: 0, nodes, rate_ppm: 0, amount: 0 });
+        }
+    }
+
     /// Plants the faults of one kind, if its bit is set.
-    fn plant(&mut self, kind: Kind, dice: &mut Dice) {
+    fn plant(&mut self, kind: Kind, atlas: &Atlas, dice: &mut Dice) {
         if !dice.chance(500_000) {
             return;
         }
@@ -39,7 +59,7 @@ impl Plan {
             _ => dice.between(1, 3),
         };
         for _ in 0..times {
-            let fault = self.draw_fault(kind, dice);
+            let fault = self.draw_fault(kind, atlas, dice);
             let chains = kind == Kind::Partition && dice.chance(400_000);
             self.faults.push(fault);
             if chains {
@@ -60,7 +80,7 @@ impl Plan {
         }
     }
 
-    fn draw_fault(&self, kind: Kind, dice: &mut Dice) -> Fault {
+    fn draw_fault(&self, kind: Kind, atlas: &Atlas, dice: &mut Dice) -> Fault {
         let nodes = self.cluster.nodes;
         let at_ms = self.calm_ms + dice.below(self.fault_ms * 9 / 10);
         let most = self.heal_ms() - at_ms;
@@ -73,7 +93,9 @@ impl Plan {
             | Kind::Capacity
             | Kind::ResetMidFrame
             | Kind::Replay => self.draw_link_fault(&mut fault, dice),
-            Kind::CrashLoop | Kind::Pause | Kind::Slow => self.draw_process_fault(&mut fault, dice),
+            Kind::CrashLoop | Kind::Blackout | Kind::Pause | Kind::Slow => {
+                self.draw_process_fault(&mut fault, dice);
+            }
             Kind::Drop | Kind::Duplicate | Kind::Corrupt => {
                 fault.for_ms = span(dice, 5_000, 60_000);
                 fault.rate_ppm = dice.between(5_000, 200_000);
@@ -100,9 +122,6 @@ impl Plan {
                     vec![dice.below(nodes as u64) as usize]
                 };
             }
-            Kind::UnsyncedLoss | Kind::TornWrite | Kind::Rot => {
-                fault.for_ms = span(dice, 20_000, 75_000);
-            }
             Kind::Stall => {
                 fault.for_ms = span(dice, 1_000, 20_000);
                 fault.nodes = some_of(nodes, dice);
@@ -114,6 +133,7 @@ impl Plan {
             Kind::ClientDuplicate | Kind::ClientAbandon | Kind::ClientRetry | Kind::ClientBurst => {
                 self.draw_client_fault(&mut fault, dice);
             }
+            _ => self.draw_store_fault(&mut fault, atlas, dice),
         }
         fault
     }
@@ -201,6 +221,7 @@ impl Plan {
         let most = self.heal_ms() - fault.at_ms;
         let (low, high) = match fault.kind {
             Kind::CrashLoop => (500, 6_000),
+            Kind::Blackout => (20, 4_000),
             Kind::Pause => (100, 10_000),
             _ => (1_000, 20_000),
         };
@@ -209,12 +230,62 @@ impl Plan {
         if dice.chance(700_000) {
             fault.nodes.truncate(1);
         }
+        if fault.kind == Kind::Blackout {
+            fault.nodes.clear();
+        }
         fault.amount = match fault.kind {
+            Kind::Blackout => dice.between(1, 3_000),
             Kind::CrashLoop => dice.between(2, 800),
             Kind::Pause => dice.below(2),
             _ => dice.between(1, 40),
         } as i64;
     }
+
+    /// What strikes a node's store, or the node as a whole.
+    fn draw_store_fault(&self, fault: &mut Fault, atlas: &Atlas, dice: &mut Dice) {
+        let nodes = self.cluster.nodes;
+        let most = self.heal_ms() - fault.at_ms;
+        let span = |dice: &mut Dice, low, high| dice.between(low, high).min(most);
+        match fault.kind {
+            Kind::UnsyncedLoss | Kind::TornWrite | Kind::UnsyncedReorder => {
+                fault.for_ms = span(dice, 20_000, 75_000);
+            }
+            Kind::FsyncLies | Kind::Misdirect | Kind::Latent | Kind::Rot | Kind::Rollback => {
+                fault.for_ms = span(dice, 2_000, 20_000);
+                fault.nodes = atlas.victim(dice);
+                fault.amount = dice.below(2) as i64;
+            }
+            Kind::Wipe => {
+                fault.for_ms = span(dice, 20, 8_000);
+                fault.nodes = atlas.victim(dice);
+            }
+            Kind::FsyncError | Kind::Full => {
+                fault.for_ms = span(dice, 500, 15_000);
+                fault.nodes = some_of(nodes, dice);
+            }
+            Kind::Handover => {
+                fault.for_ms = span(dice, 2_100, 8_000);
+                fault.nodes = vec![dice.below(nodes as u64) as usize];
+                fault.amount = dice.below(2) as i64;
+            }
+            Kind::FalseContacts => {
+                fault.for_ms = span(dice, 30_000, 75_000);
+                fault.rate_ppm = dice.between(200_000, 1_000_000);
+            }
+            Kind::MixedVersion => {
+                fault.for_ms = span(dice, 10_000, 60_000);
+                fault.nodes = some_of(nodes, dice);
+                fault.rate_ppm = dice.between(5_000, 100_000);
+            }
+            // `Kind::Add` has draws of its own, see `plant_late`.
+            _ => {}
+        }
+    }
+}
+
+/// How many nodes start late: the bit of `Kind::Add`, which has a say in how many nodes there are.
+fn late_nodes(dice: &mut Dice) -> usize {
+    if dice.chance(500_000) { dice.between(1, 2) as usize } else { 0 }
 }
 
 /// Some of the nodes, but not all of them.
@@ -237,11 +308,9 @@ fn shuffled(nodes: usize, dice: &mut Dice) -> Vec<usize> {
 }
 
 impl Cluster {
-    fn draw(dice: &mut Dice, calm_ms: u64) -> Self {
+    fn draw(dice: &mut Dice) -> Self {
         let nodes = dice.between(3, 5) as usize;
         let voters = if nodes == 5 && dice.chance(500_000) { 5 } else { 3 };
-        let late = nodes > voters && dice.chance(500_000);
-        let late_ms = late.then(|| calm_ms + dice.below(40_000));
         // Small thresholds in half of the seeds: checkpoints, snapshots and catch-up by snapshot have to happen.
         let small = dice.chance(500_000);
         let latency_us_min = dice.between(50, 500);
@@ -249,7 +318,6 @@ impl Cluster {
         Self {
             nodes,
             voters,
-            late_ms,
             latency_us_min,
             latency_us_max: latency_us_min + dice.between(100, 4_000),
             sync_us_min,

@@ -5,14 +5,14 @@
 //! on a real clock, on addresses in memory or on an unordered map: one plan, one run.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Range;
 
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
-use continuum_core::id::{FederationId, NodeId, Replica, StoreId};
+use continuum_core::id::{FederationId, NodeId, Replica};
 use continuum_core::machine::{Machine as _, Outbox};
-use continuum_core::node::api::{Outcome, Request};
+use continuum_core::node::api::{Notice, Outcome, Request};
 use continuum_core::node::{Action, Event, Identity, Message, Unverified};
 use continuum_core::replication::Replicator;
 use continuum_core::wal::Write;
@@ -23,6 +23,7 @@ use crate::diagram::Scene;
 use crate::draw::{Draws, stream};
 use crate::fault::{Kind, Tally};
 use crate::history::{Asked, Body};
+use crate::identity::{Kept, node_id, store_id, wide};
 use crate::network::Network;
 use crate::operator::Operator;
 use crate::oracle::writes::Wanted;
@@ -34,6 +35,7 @@ use crate::plan::Plan;
 use crate::process::{Asker, Process};
 use crate::replay::Replays;
 use crate::run::Setting;
+use crate::standing::Stand;
 use crate::trace::{Trace, fingerprint, fold};
 
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
@@ -88,6 +90,12 @@ pub(crate) enum Happening {
     Loop { node: usize, fault: usize },
     /// What waits first for a process has its turn.
     Turn { node: usize, life: u64 },
+    /// A process ends by itself.
+    Exit { node: usize, life: u64 },
+    /// A process that was asked to stop may end.
+    Leave { node: usize, life: u64, since: u64 },
+    /// An operator notices an older store.
+    Mend { node: usize, losses: u64 },
     /// The operator looks at the federation.
     Operate,
 }
@@ -142,6 +150,11 @@ pub(crate) struct World {
     /// Which faults last at present.
     pub(crate) active: Vec<bool>,
     pub(crate) manners: Manners,
+    pub(crate) standing: Vec<Stand>,
+    /// Copies of disks, by the fault that took them.
+    pub(crate) backups: BTreeMap<usize, Kept>,
+    /// The nodes whose sync a fault made fail.
+    pub(crate) failed: BTreeSet<(usize, usize)>,
     out: Outbox<Action>,
     errands: Vec<Errand>,
     /// Steps that were no no-op.
@@ -181,8 +194,8 @@ impl World {
         let config = plan.config();
         let federation = FederationId(wide(draws, "federation", 0, 0));
         let replica = |number: usize| Replica {
-            node: NodeId(wide(draws, "node", number, number as u8)),
-            store: StoreId(wide(draws, "store", number, number as u8)),
+            node: node_id(draws, number),
+            store: store_id(draws, number, 0),
         };
         let replicas: Vec<Replica> = (0..nodes).map(replica).collect();
         let process = |(number, replica): (usize, &Replica)| {
@@ -210,6 +223,9 @@ impl World {
             fired: Tally::default(),
             active: vec![false; plan.faults.len()],
             manners: Manners::default(),
+            standing: vec![Stand::default(); nodes],
+            backups: BTreeMap::new(),
+            failed: BTreeSet::new(),
             out: Outbox::new(),
             errands: Vec::new(),
             steps: 0,
@@ -231,10 +247,8 @@ impl World {
 
     /// Plans what the plan says.
     fn begin(&mut self) {
-        let last = self.processes.len() - 1;
         for node in 0..self.processes.len() {
-            let late = self.plan.cluster.late_ms.filter(|_| node == last);
-            self.plan_at(late.unwrap_or(node as u64) * MS, Happening::Start { node });
+            self.plan_at(self.first_start_ms(node) * MS, Happening::Start { node });
         }
         for fault in 0..self.plan.faults.len() {
             let (at_ms, for_ms) = (self.plan.faults[fault].at_ms, self.plan.faults[fault].for_ms);
@@ -327,7 +341,7 @@ impl World {
         }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
-            let wanted = wanted(&self.clients, &self.processes[me], &cause);
+            let wanted = wanted(&self.clients, &self.processes[me], &cause, actions);
             self.oracles.observe(&Step { me, node, actions, processes, cause, wanted, now })?;
         }
         self.perform_all(me)?;
@@ -369,6 +383,22 @@ impl World {
         true
     }
 
+    /// Deletes what a node's log needs no more.
+    fn delete(&mut self, me: usize, action: &Action) {
+        let disk = &mut self.processes[me].disk;
+        match action {
+            Action::Discard { snapshot } => {
+                self.trace.action(10, snapshot.0);
+                disk.discard(*snapshot);
+            }
+            Action::Release { before } => {
+                self.trace.action(3, before.seq);
+                disk.release(*before);
+            }
+            _ => {}
+        }
+    }
+
     fn perform(&mut self, me: usize, action: Action) -> Verdict {
         match action {
             Action::Refuse { peer, .. } if self.ghost == Some(peer) => {}
@@ -376,7 +406,7 @@ impl World {
             Action::Send { to, plane, message } => {
                 let print = fingerprint(&message);
                 self.trace.action(1, fold(print, u64::from(to.0[15])));
-                self.send(me, to, plane, message, print);
+                self.send(me, to, plane, message, print)?;
             }
             Action::Persist { token, write } => {
                 self.trace.action(2, token.seq);
@@ -390,15 +420,13 @@ impl World {
                 }
                 process.disk.persist(token, write);
             }
-            Action::Release { before } => {
-                self.trace.action(3, before.seq);
-                self.processes[me].disk.release(before);
-            }
+            gone @ (Action::Discard { .. } | Action::Release { .. }) => self.delete(me, &gone),
             Action::Reply { id, outcome } => {
                 self.trace.action(4, fold(id.0, fingerprint(&outcome)));
                 let asker = replies::check(&mut self.processes[me], id)?;
                 self.check_reply(me, asker, &outcome)?;
-                let by = Asked { node: me, life: self.processes[me].life };
+                let (life, losses) = (self.processes[me].life, self.standing[me].losses);
+                let by = Asked { node: me, life, losses };
                 let latency = match asker {
                     Asker::Client(attempt) => {
                         let latency = self.clients.latency(attempt, true, self.network.latency_ns);
@@ -427,7 +455,12 @@ impl World {
                 self.trace.action(8, fingerprint(&reason));
                 self.refuse(me, peer, reason)?;
             }
-            Action::Notify(_) => self.trace.action(9, 0),
+            Action::Notify(notice) => {
+                self.trace.action(9, 0);
+                if let Notice::Fenced { why } = notice {
+                    self.on_fenced(me, why)?;
+                }
+            }
         }
         Ok(())
     }
@@ -450,7 +483,8 @@ impl World {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::process::number_at(&address)
             .filter(|number| *number < self.processes.len() && *number != me)
-            .filter(|number| self.greets(*number) && self.network.is_open(me, *number));
+            .filter(|number| self.greets(*number) && self.greets(me))
+            .filter(|number| self.network.is_open(me, *number));
         let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;
@@ -521,28 +555,31 @@ impl World {
     }
 }
 
-/// The client's write that a step was asked for.
-fn wanted<'a>(clients: &'a Clients, process: &Process, cause: &Cause) -> Option<Wanted<'a>> {
-    let Asker::Client(attempt) = process.requests.get(&cause.request.as_ref()?.0)? else {
-        return None;
+/// The clients' writes that a step may make: the one that it was asked for; else, if it makes any, those that waited
+/// here, for their namespace's name.
+fn wanted<'a>(
+    clients: &'a Clients,
+    process: &Process,
+    cause: &Cause,
+    actions: &[Action],
+) -> Vec<Wanted<'a>> {
+    let of = |asker: &Asker| {
+        let Asker::Client(attempt) = asker else { return None };
+        match &clients.history.operations[attempt.operation].body {
+            Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
+            Body::Read(_) => None,
+        }
     };
-    match &clients.history.operations[attempt.operation].body {
-        Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
-        Body::Read(_) => None,
+    if let Some((request, ..)) = &cause.request {
+        return process.requests.get(request).and_then(of).into_iter().collect();
     }
+    let makes =
+        |action: &Action| matches!(action, Action::Persist { write: Write::Dots { .. }, .. });
+    let waits = actions.iter().any(makes).then_some(&process.requests);
+    waits.into_iter().flat_map(|requests| requests.values()).filter_map(of).collect()
 }
 
 /// Where the memory of a list lies: what a run must never look at.
 fn address_of(list: &[Process]) -> u64 {
     list.as_ptr() as u64 >> 3
-}
-
-/// Sixteen bytes that are drawn, but for the last.
-fn wide(draws: Draws, label: &str, number: usize, last: u8) -> [u8; 16] {
-    let mut id = [0; 16];
-    let name = stream(label, number as u64);
-    id[..8].copy_from_slice(&draws.bits(name, 0).to_be_bytes());
-    id[8..].copy_from_slice(&draws.bits(name, 1).to_be_bytes());
-    id[15] = last;
-    id
 }

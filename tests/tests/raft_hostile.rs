@@ -73,7 +73,10 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (term(), position(), proptest::option::of(number()))
             .prop_map(|(term, position, bytes)| Message::Held { term, position, bytes }),
-        term().prop_map(|term| Message::TimeoutNow { term }),
+        (term(), 0..20_u8).prop_map(|(term, spared)| {
+            let spared = (0..spared).map(replica).collect();
+            Message::TimeoutNow { term, spared }
+        }),
         number().prop_map(|id| Message::Read { id }),
         (number(), proptest::option::of(index()))
             .prop_map(|(id, index)| Message::ReadAnswer { id, index }),
@@ -88,6 +91,53 @@ static MACHINES: std::sync::LazyLock<[Raft; 2]> = std::sync::LazyLock::new(|| {
         net.raft(1).clone()
     })
 });
+
+/// A federation whose learner's disk lied: it had acknowledged all, and goes on with the first entry and some more that
+/// are of no log any more. Its link broke with its process, as links do, or the leader noticed nothing.
+fn with_a_disk_that_lied(stale: usize, link_breaks: bool) -> Net {
+    let mut net = Net::new(1, &configuration(&[1, 2, 3], &[4]), RaftConfig::default());
+    net.elect(1);
+    net.elect(2);
+    (0..4).for_each(|ticket| net.propose(2, ticket, "x"));
+    net.settle();
+    assert_eq!(net.terms(4), net.terms(2));
+    net.preset(4, 1, &vec![1; 1 + stale]);
+    if link_breaks {
+        net.step(2, Event::Unreachable { peer: replica(4).node });
+    }
+    net.lines.clear();
+    net
+}
+
+/// What it has left is asked for, and what it lost is sent again, without two nodes that keep each other busy.
+#[test]
+fn who_lost_what_it_acknowledged_gets_it_again() {
+    for (stale, link_breaks) in [(0, false), (2, false), (0, true), (2, true), (8, true)] {
+        let mut net = with_a_disk_that_lied(stale, link_breaks);
+        net.propose(2, 9, "y");
+        for _ in 0..20 {
+            net.advance_one(2, 50);
+            net.settle();
+        }
+        assert_eq!(net.terms(4), net.terms(2), "{stale} {link_breaks}");
+        assert_eq!(net.raft(4).commit(), net.raft(2).commit());
+        let asked = net.lines.iter().filter(|line| line.contains("2 -> 4  Append")).count();
+        assert!((2..20).contains(&asked), "{asked} appends");
+    }
+}
+
+/// With its link the leader's word ends of what such a disk holds: a heartbeat commits nothing there.
+#[test]
+fn a_heartbeat_commits_nothing_on_a_disk_that_may_have_lied() {
+    let mut net = with_a_disk_that_lied(8, true);
+    for _ in 0..5 {
+        net.advance_one(2, 60);
+        net.settle_if(|envelope| matches!(envelope.message, Message::Heartbeat { .. }));
+    }
+    let told = net.lines.iter().any(|line| line.starts_with("2 -> 4  Heartbeat"));
+    assert!(told, "{:?}", net.lines);
+    assert_eq!(net.raft(4).commit(), Index(0));
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]

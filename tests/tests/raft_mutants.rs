@@ -229,12 +229,36 @@ fn a_learner_does_not_vote() {
     assert_eq!((configuration.voters.len(), configuration.learners.len()), (3, 1));
 }
 
+fn an_overtaken_append_cuts_nothing_committed() {
+    let mut net = Net::three(1);
+    net.step(1, received(2, append(1, at(0, 0), 0, &[1, 1])));
+    net.settle();
+    net.step(1, received(2, append(1, at(1, 2), 2, &[])));
+    net.step(1, received(2, append(1, at(0, 0), 2, &[1])));
+    net.settle();
+    net.crash(1, 0);
+    net.restart(1);
+    assert_eq!(net.raft(1).last(), at(1, 2));
+}
+
+fn leadership_is_not_handed_back() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    for _ in 0..3 {
+        net.step(net.leaders()[0], Event::HandOver);
+        net.settle();
+    }
+    assert_eq!(net.raft(net.leaders()[0]).term(), Term(3), "who is last keeps it");
+}
+
 const STORIES: &[(&str, fn())] = &[
     ("raft.ack.before_fsync", an_acknowledgement_waits_for_the_disk),
     ("raft.append.aba", bytes_prove_nothing_about_what_replaced_them),
+    ("raft.append.cuts_committed", an_overtaken_append_cuts_nothing_committed),
     ("raft.commit.old_term", an_old_entry_on_all_disks_is_not_committed),
     ("raft.commit.own_disk_ignored", a_leader_counts_its_own_disk_only_when_it_has_the_entry),
     ("raft.commit.unverified", commit_stops_at_the_last_new_entry),
+    ("raft.handover.hands_back", leadership_is_not_handed_back),
     ("raft.match.skipped", entries_need_the_one_before_them),
     ("raft.quorum.off_by_one", two_lonely_candidates_do_not_win),
     ("raft.read.stale_round", a_lonely_leader_confirms_no_read),

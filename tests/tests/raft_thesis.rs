@@ -288,6 +288,28 @@ fn nothing_is_served_during_a_hand_over() {
     assert_eq!(net.nodes[&1].proposed, [(1, Err(Refused::NotLeader(None)))]);
 }
 
+/// 3.10: who has the leadership from one that gave it away does not give it back, and keeps it where nobody is left.
+#[test]
+fn of_voters_that_all_hand_over_one_keeps_it() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    for expected in [2, 3] {
+        let leader = net.leaders()[0];
+        net.step(leader, Event::HandOver);
+        net.settle();
+        assert_eq!(net.raft(net.leaders()[0]).term(), Term(expected));
+    }
+    let (first, last) = (1, net.leaders()[0]);
+    assert_ne!(last, first);
+    net.step(last, Event::HandOver);
+    net.settle();
+    assert_eq!((net.leaders(), net.raft(last).term()), (vec![last], Term(3)), "nobody is left");
+    // It kept it: it may be handed to anybody again.
+    net.step(last, Event::HandOver);
+    net.settle();
+    assert_eq!(net.raft(net.leaders()[0]).term(), Term(4));
+}
+
 /// 3.10: a heir that does not campaign within an election timeout loses its chance, and the leader serves again.
 #[test]
 fn a_hand_over_that_fails_is_given_up() {
@@ -312,7 +334,7 @@ fn learners_are_not_counted_and_do_not_campaign() {
     assert_eq!(net.raft(1).commit(), Index(1), "three learners and no voter");
     net.advance_one(4, 10_000);
     assert_eq!(net.raft(4).role(), Role::Learner);
-    net.ask(1, 4, Message::TimeoutNow { term: Term(1) });
+    net.ask(1, 4, Message::TimeoutNow { term: Term(1), spared: vec![replica(1)] });
     assert_eq!(net.raft(4).role(), Role::Learner);
 }
 

@@ -75,6 +75,25 @@ fn c1_the_last_writer_wins_in_every_order() {
     assert_eq!(finals[0].1, [bytes("c"), bytes("b")]);
 }
 
+/// A total that was superseded by one that is late, or lost with the disk that had it, was summed with its successor.
+#[test]
+fn an_actors_latest_total_counts_alone_in_every_order() {
+    for order in ORDERS {
+        let mut world = quiet(Setup::default());
+        for by in [5, 7, -9] {
+            world.mutate(0, one("k", "", Change::Count(by)));
+        }
+        let counts = take(&mut world, 0, 2);
+        let totals = [5, 12, 3];
+        let mut latest = 0;
+        for at in order {
+            give(&mut world, 0, 2, counts[at].clone());
+            latest = latest.max(at);
+            assert_eq!(world.count(2, "k"), totals[latest], "{order:?} at {at}");
+        }
+    }
+}
+
 #[test]
 fn c2_the_highest_node_wins_in_every_order() {
     let finals = finals(Strategy::HighestNodeWins);

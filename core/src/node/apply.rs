@@ -254,7 +254,6 @@ impl Node {
                 (*session, Operation::Write { mutations: mutations.clone() })
             }
             Request::Join { replica, address, name } => {
-                self.check_join(*replica)?;
                 let (address, name) = (address.clone(), name.clone());
                 let founder = super::api::Founder { replica: *replica, address, name };
                 (None, Operation::Join(founder))

@@ -97,6 +97,8 @@ pub(super) struct Checkpoints {
     by_age: BTreeSet<(u64, Owner)>,
     moves: VecDeque<Move>,
     unfinished: BTreeMap<SnapshotId, Unfinished>,
+    /// Side files that no record names any more once a token is durable, in the order of those.
+    replaced: VecDeque<(u64, SnapshotId)>,
     last_snapshot: u64,
     released: u64,
     /// An owner is due.
@@ -117,6 +119,7 @@ impl Checkpoints {
             by_age: BTreeSet::new(),
             moves: VecDeque::new(),
             unfinished: BTreeMap::new(),
+            replaced: VecDeque::new(),
             last_snapshot: last_snapshot.0,
             released: 0,
             due: false,
@@ -131,6 +134,11 @@ impl Checkpoints {
         self.live += live;
         self.accounts.insert(owner, account);
         self.by_age.insert((oldest, owner));
+    }
+
+    /// A side file was found that nothing needs.
+    pub(super) fn found_unneeded(&mut self, snapshot: SnapshotId) {
+        self.replaced.push_back((0, snapshot));
     }
 
     /// Whether the next step has work here.
@@ -180,7 +188,7 @@ impl Checkpoints {
                 };
                 self.named(seq, *owner, record);
             }
-            Write::Forget { owner } => self.forget(*owner),
+            Write::Forget { owner } => self.forget(seq, *owner),
             Write::Chunk { snapshot, offset, data } => {
                 let length = offset + data.len() as u64;
                 let file = Unfinished { keeper, newest: seq, at: self.log_bytes, length };
@@ -202,7 +210,7 @@ impl Checkpoints {
 
     /// A boot replaces the one before, and the node repeats its contacts with it.
     fn restart(&mut self, seq: u64) {
-        self.forget(Owner::Node);
+        self.forget(seq, Owner::Node);
         self.found(Owner::Node, seq, self.log_bytes, None);
     }
 
@@ -212,8 +220,13 @@ impl Checkpoints {
         // From now on the record that names it keeps the file.
         self.unfinished.remove(&record.snapshot);
         let (at, live) = (self.log_bytes, record.length);
+        self.replaced.retain(|(_, replaced)| *replaced != record.snapshot);
         let Some(account) = self.accounts.get_mut(&owner) else { return };
-        account.record = Some(record);
+        let snapshot = record.snapshot;
+        let before = account.record.replace(record).filter(|before| before.snapshot != snapshot);
+        if let Some(before) = before {
+            self.replaced.push_back((seq, before.snapshot));
+        }
         account.changed = false;
         if matches!(owner, Owner::Shard(_)) {
             account.under_way = true;
@@ -221,10 +234,11 @@ impl Checkpoints {
         }
     }
 
-    fn forget(&mut self, owner: Owner) {
+    fn forget(&mut self, seq: u64, owner: Owner) {
         if let Some(gone) = self.accounts.remove(&owner) {
             self.by_age.remove(&(gone.oldest, owner));
             self.live -= gone.live;
+            self.replaced.extend(gone.record.map(|record| (seq, record.snapshot)));
         }
         self.moves.retain(|known| known.owner != owner);
     }
@@ -282,6 +296,12 @@ impl Checkpoints {
         Some(done)
     }
 
+    /// The next side file that nothing needs, with `seq` durable.
+    fn next_unneeded(&mut self, seq: u64) -> Option<SnapshotId> {
+        let early = mutant!("node.checkpoint.discards_early");
+        self.replaced.pop_front_if(|(after, _)| *after <= seq || early).map(|(_, file)| file)
+    }
+
     /// The oldest record that anybody needs, when that moved.
     fn releasable(&mut self) -> Option<u64> {
         let records = self.by_age.first().map(|(oldest, _)| *oldest)?;
@@ -295,6 +315,7 @@ impl Checkpoints {
     pub(super) fn digest(&self, hash: &mut Hasher) {
         hash.value(&(self.log_bytes, self.live, self.last_snapshot, self.released, self.due));
         self.by_age.iter().for_each(|entry| hash.value(entry));
+        self.replaced.iter().for_each(|entry| hash.value(entry));
     }
 }
 
@@ -302,6 +323,10 @@ impl Node {
     /// The log is durable up to `seq`, by so many bytes more.
     pub(super) fn checkpoints_durable(&mut self, seq: u64, bytes: usize) {
         self.checkpoints.grew(bytes);
+        while let Some(snapshot) = self.checkpoints.next_unneeded(seq) {
+            reach!("node.checkpoint.discarded");
+            self.act(Action::Discard { snapshot });
+        }
         let mut moved = false;
         while let Some(done) = self.checkpoints.complete(seq) {
             moved = true;

@@ -2,14 +2,16 @@
 //!
 //! Asking is a forwarded [`Request::Join`]; the answer is the list of members. With it the node creates group 0 without
 //! a configuration and waits to be told by its leader, by entries or by a snapshot. A member that has a new name or
-//! address tells the registry in the same way.
+//! address tells the registry in the same way, and so does a learner to which no leader speaks any more: it may have
+//! been taken out for an earlier store of its node, and would never hear of it.
 
 use core::time::Duration;
 
 use crate::id::{GroupId, NodeId, Replica, RequestId};
 use crate::limits::MEMBERS_MAX;
-use crate::reach;
+use crate::raft::Role;
 use crate::time::Instant;
+use crate::{mutant, reach};
 
 use super::Message;
 use super::api::{Founder, Founding, Outcome, Reason, Request, Value};
@@ -36,8 +38,17 @@ impl Node {
     pub(super) fn begin_forming(&mut self) {
         if self.is_formed() {
             self.on_founding_due();
+            self.watch_for_leader();
         } else {
             self.arm_join(JOIN_MS);
+        }
+    }
+
+    /// A learner looks now and then whether a leader speaks to it.
+    fn watch_for_leader(&mut self) {
+        let group = self.groups.get(&GroupId::REGISTRY);
+        if group.is_some_and(|group| group.raft.role() == Role::Learner) {
+            self.arm_join(JOIN_MS_MAX);
         }
     }
 
@@ -63,8 +74,10 @@ impl Node {
     /// Asks the next peer.
     pub(super) fn on_join_due(&mut self) {
         self.joining.armed = None;
-        if self.is_formed() && self.own_entry_is_right() {
-            return;
+        if self.is_forgotten() {
+            reach!("node.join.forgotten");
+        } else if self.is_formed() && self.own_entry_is_right() {
+            return self.watch_for_leader();
         }
         let next = self.joining.backoff_ms.saturating_mul(2).clamp(JOIN_MS, JOIN_MS_MAX);
         self.joining.backoff_ms = next;
@@ -79,9 +92,19 @@ impl Node {
         self.arm_join(next);
     }
 
-    /// The leader of group 0 if it is known, else each peer in turn.
+    /// Whether this is a learner to which no leader of group 0 has spoken for a while. It may be one no more: a late
+    /// question of an earlier store of its node takes it out, and who is out is not told. To ask again puts this store
+    /// back in its place, and changes nothing if it is there and the federation has no leader.
+    fn is_forgotten(&self) -> bool {
+        let Some(group) = self.groups.get(&GroupId::REGISTRY) else { return false };
+        let silence_ms = (2 * self.config.raft.election_timeout_ms).max(JOIN_MS_MAX);
+        let silence = self.now.mono.since(group.raft.heard_leader());
+        group.raft.role() == Role::Learner && silence >= Duration::from_millis(silence_ms)
+    }
+
+    /// The leader of group 0 if it is known, else each peer in turn. Whom a leader forgot may know an old one.
     fn next_to_ask(&self) -> Option<Replica> {
-        let group = self.groups.get(&GroupId::REGISTRY);
+        let group = self.groups.get(&GroupId::REGISTRY).filter(|_| !self.is_forgotten());
         let leader = group.and_then(|group| group.raft.leader());
         let leader = leader.filter(|leader| self.peers.is_linked(*leader));
         let after = || self.peers.linked().find(|peer| peer.node > self.joining.last);
@@ -123,7 +146,8 @@ impl Node {
         })
     }
 
-    /// Why this replica may not be let in: its node votes with another disk, whose vote would count twice.
+    /// Why this replica may not be let in: its node votes with another disk, whose vote would count twice; or is here
+    /// with another disk, so that the question is an old one that was long under way, or waited for a leader.
     pub(super) fn check_join(&self, replica: Replica) -> Result<(), Reason> {
         let group = self.groups.get(&GroupId::REGISTRY);
         let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
@@ -131,7 +155,13 @@ impl Node {
         if votes {
             reach!("node.join.wiped_voter");
         }
-        if votes { Err(Reason::StoreReplaced) } else { Ok(()) }
+        let peer = self.peers.get(replica.node).filter(|peer| peer.up);
+        let replaced = peer.is_some_and(|peer| peer.store != replica.store);
+        if replaced {
+            reach!("node.join.of_earlier_store");
+        }
+        let welcome = votes && mutant!("node.join.wiped_voter_welcome");
+        if votes && !welcome || replaced { Err(Reason::StoreReplaced) } else { Ok(()) }
     }
 
     /// The members as a joiner is told.

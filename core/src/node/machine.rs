@@ -68,6 +68,8 @@ pub(super) enum Timer {
     Report,
     /// Checkpoint the registry after a change.
     Registry,
+    /// Give away leadership once more.
+    HandOver,
 }
 
 /// A Raft group on this node.
@@ -161,6 +163,8 @@ pub(super) struct Phase {
     started: bool,
     pub(super) stopping: bool,
     pub(super) disk_full: bool,
+    /// A timer to give away leadership once more is armed.
+    pub(super) hands_over_again: bool,
     /// Why the node went silent for good.
     pub(super) fenced: Option<&'static str>,
 }
@@ -387,6 +391,7 @@ impl Node {
             Timer::Align(group) => self.on_align_due(group),
             Timer::Report => self.on_report_due(),
             Timer::Registry => self.on_registry_due(),
+            Timer::HandOver => self.on_hand_over_due(),
         }
     }
 
@@ -505,7 +510,7 @@ impl Machine for Node {
     type Action = Action;
 
     fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
-        if self.phase.fenced.is_some() {
+        if self.phase.fenced.is_some() && !mutant!("node.fence.goes_on") {
             return step_fenced(&event, out);
         }
         self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };

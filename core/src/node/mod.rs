@@ -50,8 +50,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, DecodeError};
 use crate::discovery::{Address, Contact, Source};
 use crate::id::{Boot, GroupId, NodeId, RequestId, StoreId, Token};
-use crate::wal::Write;
-use crate::{gossip, raft, replication};
+use crate::wal::{SnapshotId, Write};
+use crate::{gossip, mutant, raft, replication};
 
 use api::{Notice, Outcome, Request};
 
@@ -168,6 +168,12 @@ pub enum Action {
         /// What to write.
         write: Write,
     },
+    /// Nothing needs this side file any more, although records may still name it: it may be deleted. Without this the
+    /// files of an owner that changes often would pile up until its log is released.
+    Discard {
+        /// The file.
+        snapshot: SnapshotId,
+    },
     /// No write of this lane before the token is needed any more: log segments and side files that hold nothing newer
     /// may be deleted.
     Release {
@@ -282,6 +288,10 @@ impl Message {
     /// Kinds of message that this build knows. New ones are added at the end.
     pub const KINDS: u32 = 9;
 
+    fn is_later(kind: u32) -> bool {
+        kind >= Self::KINDS && !mutant!("node.message.unknown_is_garbage")
+    }
+
     /// Decodes a message that a peer sent; at most `limit` bytes are looked at.
     ///
     /// Only the outermost kind may be unknown: a later version that changes what a kind holds gives it a new kind, or
@@ -292,7 +302,7 @@ impl Message {
     /// [`Unread`].
     pub fn decode(bytes: &[u8], limit: usize) -> Result<Self, Unread> {
         codec::decode(bytes, limit).map_err(|error| match codec::variant(bytes) {
-            Some(kind) if kind >= Self::KINDS && error == DecodeError::Malformed => {
+            Some(kind) if Self::is_later(kind) && error == DecodeError::Malformed => {
                 Unread::Unknown { kind }
             }
             _ => Unread::Garbage(error),

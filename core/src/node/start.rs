@@ -65,6 +65,8 @@ impl Node {
         }
         let replication = replicator(&start, &mut replayed, &mut snapshots)?;
         let groups = groups(&start, &mut replayed, &mut snapshots)?;
+        // What nothing took is of records that later ones replaced.
+        snapshots.into_keys().for_each(|snapshot| checkpoints.found_unneeded(snapshot));
         let (config, seed) = (&start.config, &start.seed);
         let gossip = gossip::Gossip::new(own_member(&start), config.gossip.clone(), seed);
         let (me, contacts) = (start.replica.node, replayed.contacts);

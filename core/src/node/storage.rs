@@ -1,6 +1,7 @@
 //! The disk's answers other than "durable", and the end of a node: fencing and stopping.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::id::GroupId;
 use crate::machine::Outbox;
@@ -8,8 +9,12 @@ use crate::reach;
 use crate::{gossip, raft};
 
 use super::api::{Notice, Outcome, Reason};
-use super::machine::{Node, Work};
+use super::machine::{Node, Timer, Work};
 use super::{Action, Event};
+
+/// A node with a full disk offers what it leads again after so many election timeouts. Each offer may go once around
+/// all voters, and each of them serves nobody for a round trip or two: so rarely, that costs next to nothing.
+const HAND_OVER_TIMEOUTS: u32 = 10;
 
 impl Node {
     /// The disk's reserve was reached, or is free again. Writes are refused in between, and others lead.
@@ -21,6 +26,24 @@ impl Node {
         self.phase.disk_full = full;
         if full {
             self.hand_over();
+            self.hand_over_later();
+        }
+    }
+
+    /// While the disk is full, leadership that nobody else took is offered again: another disk may be free by then.
+    fn hand_over_later(&mut self) {
+        if !core::mem::replace(&mut self.phase.hands_over_again, true) {
+            let timeout = Duration::from_millis(self.config.raft.election_timeout_ms);
+            self.arm(timeout.saturating_mul(HAND_OVER_TIMEOUTS), Timer::HandOver);
+        }
+    }
+
+    pub(super) fn on_hand_over_due(&mut self) {
+        self.phase.hands_over_again = false;
+        if self.phase.disk_full {
+            reach!("node.storage.full_still");
+            self.hand_over();
+            self.hand_over_later();
         }
     }
 

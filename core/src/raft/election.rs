@@ -12,6 +12,7 @@ use super::replicate::Leader;
 use super::{Action, Message, NUMBER_MAX, Position, Raft, Replica, quorum};
 use crate::digest::Hasher;
 use crate::id::{Index, Term};
+use crate::limits::VOTERS_MAX;
 use crate::machine::Outbox;
 use crate::{mutant, reach};
 
@@ -35,17 +36,17 @@ pub(super) struct Campaign {
     votes: Vec<(Replica, bool)>,
     /// Votes are asked for once this replica's own is durable, that is once so many writes are. `None` when they were.
     after: Option<u64>,
-    /// A leader asked for this campaign.
-    handed_over: bool,
+    /// A leader asked for this campaign, and wants these spared.
+    handed_over: Option<Vec<Replica>>,
 }
 
 impl Campaign {
-    const fn new(pre: bool, handed_over: bool) -> Self {
+    const fn new(pre: bool, handed_over: Option<Vec<Replica>>) -> Self {
         Self { pre, votes: Vec::new(), after: None, handed_over }
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.pre, &self.votes, self.after, self.handed_over));
+        hash.value(&(self.pre, &self.votes, self.after, &self.handed_over));
     }
 
     fn count(&self, granted: bool) -> usize {
@@ -132,7 +133,7 @@ impl Raft {
         }
         reach!("raft.election.pre_vote");
         self.set_leader(None, out);
-        self.state = State::Campaign(Campaign::new(true, false));
+        self.state = State::Campaign(Campaign::new(true, None));
         let term = Term(self.term.0 + 1);
         self.ask(&Message::PreVote { term, last: self.claim() }, out);
         self.on_ballot(self.me, true, out);
@@ -140,7 +141,7 @@ impl Raft {
 
     /// Enters the next term and votes for itself. Nobody is asked before that vote is durable: a replica that asked,
     /// crashed and forgot could vote for another in the same term.
-    fn campaign(&mut self, handed_over: bool, out: &mut Outbox<Action>) {
+    fn campaign(&mut self, handed_over: Option<Vec<Replica>>, out: &mut Outbox<Action>) {
         self.arm_election();
         if self.term.0 >= NUMBER_MAX {
             return;
@@ -164,7 +165,7 @@ impl Raft {
             return;
         }
         campaign.after = None;
-        let handed_over = campaign.handed_over;
+        let handed_over = campaign.handed_over.is_some();
         self.ask(&Message::Vote { term, last, handed_over }, out);
         self.on_ballot(self.me, true, out);
     }
@@ -257,7 +258,8 @@ impl Raft {
         campaign.votes.push((from, granted));
         let pre = campaign.pre;
         if campaign.count(true) >= majority {
-            if pre { self.campaign(false, out) } else { self.lead(out) }
+            let spared = campaign.handed_over.take().unwrap_or_default();
+            if pre { self.campaign(None, out) } else { self.lead(spared, out) }
         } else if campaign.count(false) >= majority {
             reach!("raft.election.lost");
             self.state = State::Follower;
@@ -281,14 +283,18 @@ impl Raft {
         false
     }
 
-    /// Hands leadership to the most advanced follower that answers. Until it campaigns, or for an election timeout,
-    /// this leader takes neither proposals nor reads: its successor may already commit what it has not seen.
+    /// Hands leadership to the most advanced follower that answers, but to none that had it and gave it away: of voters
+    /// that all want rid of it one keeps it, until it is asked again. Until the heir campaigns, or for an election
+    /// timeout, this leader takes neither proposals nor reads: its successor may already commit what it has not seen.
     pub(super) fn hand_over(&mut self, out: &mut Outbox<Action>) {
         let (now, me, timeout) = (self.now, self.me, self.election_timeout());
         let until = now + timeout;
         let State::Leader(leader) = &mut self.state else { return };
         let voters = &self.configurations.active().voters;
-        let Some(heir) = leader.heir(voters, now, timeout) else { return };
+        let Some(heir) = leader.heir(voters, now, timeout) else {
+            reach!("raft.handover.nobody");
+            return leader.spare_nobody();
+        };
         assert!(heir != me, "a leader has no progress of its own");
         reach!("raft.handover.begun");
         leader.begin_hand_over(heir, until);
@@ -302,10 +308,19 @@ impl Raft {
         let State::Leader(leader) = &self.state else { return };
         let Some(heir) = leader.heir_at(last) else { return };
         reach!("raft.handover.told");
-        self.send(heir, Message::TimeoutNow { term: self.term }, out);
+        let spared = leader.spared_by(self.me);
+        self.send(heir, Message::TimeoutNow { term: self.term, spared }, out);
     }
 
-    pub(super) fn on_timeout_now(&mut self, from: Replica, out: &mut Outbox<Action>) {
+    pub(super) fn on_timeout_now(
+        &mut self,
+        from: Replica,
+        spared: Vec<Replica>,
+        out: &mut Outbox<Action>,
+    ) {
+        if spared.len() > VOTERS_MAX {
+            return self.reject(from, "spares more voters than there can be", out);
+        }
         if !self.accept_leader(from, out) {
             return;
         }
@@ -313,7 +328,7 @@ impl Raft {
             return self.reject(from, "hands over to a learner", out);
         }
         reach!("raft.handover.taken");
-        self.campaign(true, out);
+        self.campaign(Some(spared), out);
     }
 
     /// Takes the sender as the leader of the current term. False, and rejected, when that cannot be.

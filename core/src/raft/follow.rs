@@ -79,6 +79,10 @@ impl Raft {
             if self.log.term_at(tail.index).is_some_and(|term| term != tail.term) {
                 self.reject(from, "contradicts a committed entry", out);
             } else {
+                if mutant!("raft.append.cuts_committed") && tail.index < self.commit {
+                    let (group, prev) = (self.group, tail.index);
+                    self.persist(Write::Append { group, prev, entries: Vec::new() }, out);
+                }
                 self.send(from, Message::Appended { term: self.term, matched: tail }, out);
             }
             return None;

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, Entry, Position};
+use super::{Configuration, Entry, Position, Replica};
 use crate::digest::Digest;
 use crate::id::{Index, Term};
 
@@ -125,6 +125,9 @@ pub enum Message {
     TimeoutNow {
         /// The leader's term.
         term: Term,
+        /// Voters that are to be spared, the sender among them: each had the leadership, or was told to take it, since
+        /// somebody last kept it. Who has it too hands it to none of them.
+        spared: Vec<Replica>,
     },
     /// A follower has a read: which index must it apply first?
     Read {
@@ -198,7 +201,7 @@ impl Message {
             | Self::Offer { term, .. }
             | Self::Chunk { term, .. }
             | Self::Held { term, .. }
-            | Self::TimeoutNow { term } => Some(*term),
+            | Self::TimeoutNow { term, .. } => Some(*term),
             Self::Read { .. } | Self::ReadAnswer { .. } => None,
         }
     }

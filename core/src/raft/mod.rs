@@ -444,6 +444,12 @@ impl Raft {
         self.leader
     }
 
+    /// When a leader was last heard of; long ago on a replica to which nobody speaks.
+    #[must_use]
+    pub const fn heard_leader(&self) -> Instant {
+        self.heard
+    }
+
     /// The last entry known to be committed.
     #[must_use]
     pub const fn commit(&self) -> Index {

@@ -84,6 +84,14 @@ impl Progress {
         self.flow = Flow::Probe { paused: false };
     }
 
+    /// Starts over from nothing: the follower may be another life of itself, on a disk that took back what it had
+    /// acknowledged. Its answer to the next probe says what it has; until then it counts for nothing.
+    pub(super) fn forget(&mut self) {
+        self.next = self.next.min(self.matched.next()).max(Index(1));
+        (self.matched, self.commit_sent) = (Index(0), Index(0));
+        self.flow = Flow::Probe { paused: false };
+    }
+
     pub(super) fn replicate(&mut self) {
         self.next = self.matched.next();
         self.flow = Flow::Replicate { inflight: VecDeque::new() };
@@ -139,6 +147,7 @@ impl Progress {
     pub(super) fn floor(&self) -> Index {
         match &self.flow {
             Flow::Snapshot(Transfer { snapshot: Some(snapshot), .. }) => snapshot.position.index,
+            Flow::Probe { .. } => self.next.prev(),
             _ => self.matched,
         }
     }

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::digest::Hasher;
 use crate::id::{Index, NodeId};
+use crate::limits::VOTERS_MAX;
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::{mutant, reach};
@@ -44,6 +45,8 @@ pub(super) struct Leader {
     /// Reads that wait for a round, oldest first.
     pub(super) reads: VecDeque<Waiting>,
     heir: Option<(Replica, Instant)>,
+    /// Whom it hands leadership to no more: each gave it away, or did not take it, and nobody kept it since.
+    spared: Vec<Replica>,
     /// The snapshot for those who need one, and whether one was asked for.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) capturing: bool,
@@ -81,13 +84,41 @@ impl Leader {
         now: Instant,
         timeout: Duration,
     ) -> Option<Replica> {
-        let alive =
-            |peer: &&Progress| voters.contains(&peer.replica) && now.since(peer.heard) < timeout;
+        let spares = |voter| self.spared.contains(&voter) && !mutant!("raft.handover.hands_back");
+        let alive = |peer: &&Progress| {
+            let may = voters.contains(&peer.replica) && !spares(peer.replica);
+            may && now.since(peer.heard) < timeout
+        };
         self.peers.iter().filter(alive).max_by_key(|peer| peer.matched).map(|peer| peer.replica)
     }
 
     pub(super) fn begin_hand_over(&mut self, heir: Replica, until: Instant) {
         self.heir = Some((heir, until));
+    }
+
+    /// Gives up a heir that did not campaign in time. The next one is another.
+    fn disown(&mut self, now: Instant) {
+        if let Some((heir, _)) = self.heir.take_if(|(_, until)| *until <= now) {
+            reach!("raft.handover.expired");
+            self.spare(heir);
+        }
+    }
+
+    fn spare(&mut self, voter: Replica) {
+        if !self.spared.contains(&voter) && self.spared.len() < VOTERS_MAX {
+            self.spared.push(voter);
+        }
+    }
+
+    /// This leader keeps its office: whoever is asked next may be anybody.
+    pub(super) fn spare_nobody(&mut self) {
+        self.spared.clear();
+    }
+
+    /// Whom the heir shall spare: all that this leader does, and itself.
+    pub(super) fn spared_by(&self, me: Replica) -> Vec<Replica> {
+        let others = self.spared.iter().copied().filter(|voter| *voter != me);
+        core::iter::once(me).chain(others).take(VOTERS_MAX).collect()
     }
 
     pub(super) const fn hands_over(&self) -> bool {
@@ -102,7 +133,8 @@ impl Leader {
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
         hash.value(&(self.noop, self.round, self.confirmed, self.uncommitted_bytes as u64));
-        hash.value(&(self.reads.len() as u64, self.heir, self.capturing, self.time_ms));
+        hash.value(&(self.reads.len() as u64, self.heir, &self.spared));
+        hash.value(&(self.capturing, self.time_ms));
         for peer in &self.peers {
             hash.value(&(peer.replica, peer.matched, peer.next, peer.round, peer.heard));
         }
@@ -111,7 +143,7 @@ impl Leader {
 
 impl Raft {
     /// Takes office: a first entry of the own term, so that all before it can be committed (§5.4.2, §8).
-    pub(super) fn lead(&mut self, out: &mut Outbox<Action>) {
+    pub(super) fn lead(&mut self, spared: Vec<Replica>, out: &mut Outbox<Action>) {
         reach!("raft.election.won");
         let noop = self.log.last_index().next();
         let fresh = |replica| Progress::new(replica, noop, self.now);
@@ -128,6 +160,7 @@ impl Raft {
             confirmed: 0,
             reads: VecDeque::new(),
             heir: None,
+            spared,
             snapshot: None,
             capturing: false,
         };
@@ -324,6 +357,12 @@ impl Raft {
         let shared =
             if hint.index < self.log.offset().index { hint } else { self.log.last_within(hint) };
         reach!("raft.conflict.backtracked");
+        if refused <= peer.matched {
+            // It lost what it had acknowledged. Taken for shared still, that would be asked for again with each
+            // refusal, without end.
+            reach!("raft.conflict.lost");
+            peer.forget();
+        }
         peer.probe(shared.index.next());
         if mutant!("raft.conflict.gives_way") && shared.index >= self.commit {
             self.truncate(shared.index);
@@ -389,10 +428,7 @@ impl Raft {
         let (now, every) = (self.now, Duration::from_millis(self.config.heartbeat_ms));
         if let State::Leader(leader) = &mut self.state {
             leader.heartbeat_at = now + every;
-            if leader.heir.is_some_and(|(_, until)| until <= now) {
-                reach!("raft.handover.expired");
-                leader.heir = None;
-            }
+            leader.disown(now);
         }
         self.begin_round(out);
         self.try_hand_over(out);
@@ -454,8 +490,10 @@ impl Raft {
         }
         let State::Leader(leader) = &mut self.state else { return };
         for peer in leader.peers.iter_mut().filter(|peer| peer.replica.node == node) {
-            if matches!(peer.flow, Flow::Replicate { .. }) {
-                peer.probe(peer.matched.next());
+            match peer.flow {
+                Flow::Replicate { .. } => peer.forget(),
+                Flow::Probe { .. } if peer.matched > Index(0) => peer.forget(),
+                Flow::Probe { .. } | Flow::Snapshot(_) => {}
             }
         }
     }

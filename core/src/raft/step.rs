@@ -104,7 +104,7 @@ impl Raft {
                 self.on_chunk(from, position, offset, data, out);
             }
             Message::Held { position, bytes, .. } => self.on_held(from, position, bytes, out),
-            Message::TimeoutNow { .. } => self.on_timeout_now(from, out),
+            Message::TimeoutNow { spared, .. } => self.on_timeout_now(from, spared, out),
             Message::Read { id } => self.on_read(from, id, out),
             Message::ReadAnswer { id, index } => self.on_read_answer(from, id, index, out),
         }

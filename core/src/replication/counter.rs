@@ -1,14 +1,19 @@
 //! PN-counters: for each actor one live pair of running totals; the value is the sum over actors of plus minus minus.
 //!
 //! A new count carries the actor's new totals and supersedes its earlier pair, so neither a lost nor a repeated message
-//! changes the sum. A delete supersedes the pairs that its author had seen. **The reset anomaly** (known from Riak's
-//! maps): a count concurrent with the delete carries totals that contain what was deleted, so that actor's earlier
-//! counts come back with it. An exact reset needs every count kept apart; this type does not.
+//! changes the sum. An actor sees all its own writes, so its latest totals contain or supersede each earlier pair: the
+//! latest counts alone even where the writes between the two are late, or lost. A delete supersedes the pairs that its
+//! author had seen. **The reset anomaly** (known from Riak's maps): a count concurrent with the delete carries totals
+//! that contain what was deleted, so that actor's earlier counts come back with it. An exact reset needs every count
+//! kept apart; this type does not.
 
 use crate::node::api::{Bound, Reason};
 
-use super::delta::{self, Act};
-use super::store::{Element, Shard};
+use crate::{mutant, reach};
+
+use super::delta::{self, Act, Author};
+use super::mask::Mask;
+use super::store::{At, Element, Shard};
 
 /// The totals of one element.
 pub(super) fn totals(shard: &Shard, element: &Element) -> (u64, u64) {
@@ -16,6 +21,30 @@ pub(super) fn totals(shard: &Shard, element: &Element) -> (u64, u64) {
     match author.edits[usize::from(element.edit)].act {
         Act::Count { plus, minus } => (plus, minus),
         _ => (0, 0),
+    }
+}
+
+/// Of the totals of one actor at one place the latest alone lives, in whatever order they come: those of the write that
+/// comes now, or later ones that are here.
+pub(super) fn keep_latest(shard: &mut Shard, at: At, author: &Author<'_>, mask: &mut Mask) {
+    if mutant!("replication.counter.sums_twice") {
+        return;
+    }
+    for (edit, deed) in (0_u16..).zip(&author.edits) {
+        let Some(place) =
+            deed.place(author.key.0).filter(|_| matches!(deed.act, Act::Count { .. }))
+        else {
+            continue;
+        };
+        let other = |element: &&Element| element.actor == at.0 && element.seq != at.1;
+        while let Some(other) = shard.at(&place).iter().find(other).copied() {
+            if other.seq > at.1 {
+                reach!("replication.counter.late");
+                mask.remove(edit);
+                break;
+            }
+            shard.kill(other, Some(&place));
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::limits::{DOOMED_MAX, SHARD_ACTORS_MAX};
 use crate::{mutant, reach};
 
 use super::context::{Dots, Ranges};
+use super::counter;
 use super::delta::{self, Act, Author, Deed, Scope};
 use super::fingerprint::Fingerprints;
 use super::mask::Mask;
@@ -321,6 +322,7 @@ impl Shard {
         let births = Mask::of(author.edits.iter().map(Deed::is_element));
         let mut mask = births.clone();
         self.meet_doom(at, author, &mut mask);
+        counter::keep_latest(self, at, author, &mut mask);
         let own = author.edits.iter().flat_map(|deed| &deed.victims);
         let own = own.filter(|victim| victim.actor == 0 && victim.seq == at.1);
         for victim in own {
@@ -488,7 +490,7 @@ impl Shard {
     }
 
     /// Drops one element, if it is live. `hint` is where it probably is.
-    fn kill(&mut self, element: Element, hint: Option<&[u8]>) {
+    pub(super) fn kill(&mut self, element: Element, hint: Option<&[u8]>) {
         let Some(live) = self.live.get(&element.at()) else { return };
         if !live.mask.contains(element.edit) {
             return;

@@ -265,7 +265,10 @@ pub(super) fn restore(kind: Kind, chunks: &[Bytes]) -> Result<Machine, RestoreEr
     })?;
     reader.end()?;
     reach!("state.capture.restored");
-    let Preamble { next_namespace, next_group, .. } = preamble;
+    let Preamble { next_namespace, mut next_group, .. } = preamble;
+    if mutant!("state.numbers.skipped_by_restore") {
+        next_group += 1;
+    }
     let mut machine = Machine::new(kind);
     machine.registry = Registry { members, namespaces, next_namespace, next_group };
     machine.sessions = Sessions::new(sessions);

@@ -203,8 +203,8 @@ impl From<Reason> for Problem {
             ),
             Reason::StoreReplaced => Self::new(
                 &STORE_REPLACED,
-                "a node with a new, empty disk cannot vote as the one with the old disk",
-                "bring the old data directory back, or let the members remove the old vote first",
+                "the node votes, or is here at this moment, with another disk than the one that asks",
+                "bring back the data directory that it voted with, and run one process of a node alone",
             ),
             Reason::Full { what } => full(what),
             Reason::Stopping => {

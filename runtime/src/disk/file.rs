@@ -166,6 +166,10 @@ impl Worker {
                 *newest = batch.last().map_or(token, |(token, _)| *token);
                 self.commit(batch)
             }
+            Some(Job::Discard(snapshot)) => {
+                self.side.discard(snapshot)?;
+                Ok(())
+            }
             Some(Job::Release(before)) => self.release(before),
             Some(Job::Stop) => {
                 self.seal()?;

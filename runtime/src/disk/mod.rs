@@ -55,6 +55,8 @@ pub struct Opened {
 pub enum Job {
     /// Make a write durable. A piece of a side file shares its token with the log record that follows it.
     Persist(Token, Write),
+    /// Nothing needs this side file any more.
+    Discard(SnapshotId),
     /// No write before this token is needed any more.
     Release(Token),
     /// Make everything durable, seal the log, say [`Done::Stopped`] and let go of the store.

@@ -109,6 +109,14 @@ impl SideFiles {
         Ok(())
     }
 
+    /// Deletes a file. One that comes back with a crash is deleted when its last name is released.
+    pub(super) fn discard(&mut self, snapshot: SnapshotId) -> io::Result<()> {
+        if self.whole.remove(&snapshot).is_some() {
+            remove(&self.whole(snapshot))?;
+        }
+        Ok(())
+    }
+
     /// Deletes files that nothing from this token on names or continues.
     pub(super) fn release(&mut self, before: Token) -> io::Result<()> {
         let old = |newest: &u64| *newest < before.seq;

@@ -271,6 +271,25 @@ fn side_files_survive_once_they_are_named_and_go_when_released() {
 }
 
 #[test]
+fn a_discarded_side_file_goes_although_the_log_still_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let (mut disk, mut opened) = open(&path).unwrap();
+    for (seq, snapshot) in [(1, 1), (2, 2)] {
+        disk.submit(Job::Persist(token(seq), chunk(snapshot, 0, b"0123456789")));
+        disk.submit(Job::Persist(token(seq), named(snapshot)));
+        durable(&mut opened, token(seq));
+    }
+    disk.submit(Job::Discard(SnapshotId(1)));
+    disk.submit(Job::Persist(token(3), hard(1)));
+    durable(&mut opened, token(3));
+    drop(disk);
+    let (_disk, opened) = open(&path).unwrap();
+    assert_eq!(opened.writes.len(), 3);
+    assert_eq!(opened.snapshots.keys().map(|id| id.0).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn old_segments_go_when_nothing_in_them_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");

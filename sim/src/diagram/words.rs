@@ -208,7 +208,7 @@ fn of_raft(message: &raft::Message) -> (bool, String) {
             format!("held {bytes} of {}", place(*position))
         }
         M::Held { position, bytes: None, .. } => format!("unknown: {}", place(*position)),
-        M::TimeoutNow { term } => format!("campaign! t{term}"),
+        M::TimeoutNow { term, .. } => format!("campaign! t{term}"),
         M::Read { .. } => "read index?".to_owned(),
         M::ReadAnswer { index: Some(index), .. } => format!("read at {index}"),
         M::ReadAnswer { index: None, .. } => "no read".to_owned(),

@@ -39,6 +39,11 @@ impl LetIn {
         self.peers.insert(there.peer, there);
         Ok(())
     }
+
+    /// The boot of a peer that was let in last.
+    pub(crate) fn boot(&self, peer: NodeId) -> Option<Boot> {
+        self.peers.get(&peer).map(|known| known.boot)
+    }
 }
 
 fn is_overtaken(boot: Boot, by: Boot) -> bool {
@@ -51,4 +56,27 @@ pub(crate) fn check_sent(boot: Boot, durable: Boot) -> Verdict {
         return Ok(());
     }
     Err(Broken::new(NAME, format!("{boot:?} sends, and the disk holds {durable:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_or_copied_boot_that_is_let_in_is_seen() {
+        let (peer, store, other) = (NodeId([3; 16]), StoreId([1; 16]), StoreId([2; 16]));
+        let there = |store, count, nonce| {
+            let boot = Boot { count, nonce };
+            Identified { peer, store, boot }
+        };
+        let first = there(store, 5, 1);
+        let check = |there, refused| {
+            let mut let_in = LetIn::default();
+            assert_eq!(let_in.check(first, false), Ok(()));
+            let_in.check(there, refused).is_ok()
+        };
+        assert!(check(there(store, 5, 1), false) && check(there(store, 6, 9), false));
+        assert!(!check(there(store, 4, 1), false) && !check(there(store, 5, 2), false));
+        assert!(check(there(store, 4, 1), true) && check(there(other, 1, 1), false));
+    }
 }

@@ -86,7 +86,7 @@ fn count_holders(
     position: Position,
 ) -> usize {
     let holds = |number: usize| {
-        let view = processes[number].disk.durable.group(group);
+        let view = processes[number].promised().group(group);
         view.is_some_and(|view| view.holds(position))
     };
     let numbers = configuration.voters.iter().filter_map(|voter| roster.number(voter.node));

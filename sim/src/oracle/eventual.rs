@@ -11,7 +11,7 @@ use continuum_core::node::api::{Change, Content, Edit, Level, Mutation, Outcome,
 
 use super::{Broken, Verdict};
 use crate::client::is_strict;
-use crate::history::{Body, Ended, History, Operation, Space};
+use crate::history::{Asked, Body, Ended, History, Operation, Space};
 
 pub(crate) const CONVERGENCE: &str = "convergence";
 pub(crate) const LOST: &str = "acknowledged-write-lost";
@@ -36,11 +36,16 @@ struct Deed<'a> {
 
 type Place = (Bytes, Bytes);
 
-/// Judges one namespace whose rows are the same everywhere.
-pub(crate) fn check(history: &History, space: Space, rows: &[Row]) -> Verdict {
+/// Judges one namespace whose rows are the same everywhere. What is `excused` may be gone with the disks that had it.
+pub(crate) fn check(
+    history: &History,
+    space: Space,
+    rows: &[Row],
+    excused: &BTreeSet<usize>,
+) -> Verdict {
     let held = held_by(rows);
     let mut deeds: BTreeMap<Place, Vec<Deed<'_>>> = BTreeMap::new();
-    for operation in history.of(space) {
+    for (number, operation) in history.of(space) {
         let Body::Write { mutations, .. } = &operation.body else { continue };
         if matches!(operation.ended, Ended::Nothing) {
             check_nothing(operation, mutations, &held)?;
@@ -48,7 +53,7 @@ pub(crate) fn check(history: &History, space: Space, rows: &[Row]) -> Verdict {
         }
         for mutation in mutations {
             for edit in &mutation.edits {
-                let is_certain = is_certain(operation);
+                let is_certain = is_certain(operation) && !excused.contains(&number);
                 let place = (mutation.key.clone(), edit.field.clone());
                 let deed = Deed { operation, mutation, edit, is_certain };
                 deeds.entry(place).or_default().push(deed);
@@ -155,9 +160,9 @@ fn could_beat(space: Space, other: &Deed<'_>, deed: &Deed<'_>) -> bool {
 
 fn is_after_at_one_node(first: &Deed<'_>, second: &Deed<'_>) -> bool {
     let (one, other) = (first.operation.answered, second.operation.answered);
-    one.is_some()
-        && one.map(|asked| asked.node) == other.map(|asked| asked.node)
-        && !is_strict(&second.mutation.key)
+    // A disk that lost something may have lost the greatest stamp as well.
+    let replica = |asked: Option<Asked>| asked.map(|asked| (asked.node, asked.losses));
+    one.is_some() && replica(one) == replica(other) && !is_strict(&second.mutation.key)
 }
 
 fn check_set(held: &Held, deeds: &[Deed<'_>]) -> Verdict {
@@ -205,7 +210,6 @@ mod tests {
     use continuum_core::node::api::{Context, Field, Receipt};
 
     use super::*;
-    use crate::history::Asked;
 
     fn write(called: u64, seen_at: Option<u64>, change: Change, ended: Ended) -> Operation {
         let context = seen_at.map(|_| Context::default());
@@ -221,7 +225,7 @@ mod tests {
             called,
             returned: called + 5,
             ended,
-            answered: Some(Asked { node: 0, life: 1 }),
+            answered: Some(Asked { node: 0, life: 1, losses: 0 }),
         }
     }
 
@@ -245,7 +249,20 @@ mod tests {
 
     fn verdict(operations: Vec<Operation>, rows: &[Row]) -> Option<&'static str> {
         let history = History { operations, ..History::default() };
-        check(&history, Space::Siblings, rows).err().map(|broken| broken.oracle)
+        check(&history, Space::Siblings, rows, &BTreeSet::new()).err().map(|broken| broken.oracle)
+    }
+
+    #[test]
+    fn only_what_is_excused_may_be_gone() {
+        let operations =
+            vec![write(10, None, put("a"), done()), write(20, Some(5), put("b"), done())];
+        let history = History { operations, ..History::default() };
+        let judge = |excused: &[usize], rows: &[Row]| {
+            check(&history, Space::Siblings, rows, &excused.iter().copied().collect()).is_ok()
+        };
+        assert!(judge(&[1], &[register(&["a"])]) && judge(&[0, 1], &[]));
+        assert!(judge(&[1], &[register(&["b", "a"])]), "it may be there all the same");
+        assert!(!judge(&[0], &[register(&["a"])]) && !judge(&[], &[register(&["a"])]));
     }
 
     #[test]

@@ -21,12 +21,15 @@
 //! | session-applied-once | `sessions` | thesis §6.3 | entries are applied |
 //! | exactly-once | `witness` | thesis §6.3 | an entry is committed |
 //! | snapshot-of-committed | `snapshots` | Raft §7, Fig. 13 | a snapshot is named |
+//! | hand-over-ends | `handover` | design §4, thesis §3.10 | a leader hands over |
 //! | read-after-leadership | `reads` | Raft §8, thesis §6.4 | a read comes and is answered |
 //! | read-sees-acknowledged | `fresh` | Herlihy and Wing 1990 | a read comes and is answered |
 //! | one-reply | `replies` | contract of `node::Action` | a reply leaves; with each link; the end |
 //! | durability-at-send | `durability` | design §4 | a message or reply leaves |
 //! | recovery | `recovery` | Raft Fig. 2 | a node is back |
 //! | one-process-an-identity | `boots` | design §3 | a message leaves; a link is up |
+//! | fencing | `fence` | design §3, §4 | a step ends; a node goes silent |
+//! | wiped-voter-stays-out | `fence` | design §3 | a step ends |
 //! | incarnation-precedence | `precedence` | SWIM 4.2 | a member is held otherwise |
 //! | suspicion-before-death | `suspicion` | SWIM 4.2 | a member is held otherwise |
 //! | suspicion-refuted | `refutation` | SWIM 4.2 | gossip is heard |
@@ -41,6 +44,7 @@
 //! | hybrid-clock | `stamps` | Kulkarni 2014 | a write is logged |
 //! | context-covers-what-is-known | `coverage` | Almeida 2018 | a write or a view is logged |
 //! | bounded-memory | `bounds` | `core::limits`, `core::config` | a message leaves; with each link |
+//! | unknown-message-is-dropped | `later` | design §5 | a message of a later version comes |
 //! | progress | `world` | contract of `core::machine` | a tick is due at once |
 //!
 //! At the end of a run: `strong` (linearizable-search, linearizable-witness, exactly-once), `eventual` (convergence,
@@ -64,9 +68,12 @@ pub(crate) mod durability;
 pub(crate) mod durable_marks;
 pub(crate) mod election;
 pub(crate) mod eventual;
+pub(crate) mod fence;
 pub(crate) mod fresh;
+pub(crate) mod handover;
 pub(crate) mod hearsay;
 pub(crate) mod hysteresis;
+pub(crate) mod later;
 pub(crate) mod ledger;
 pub(crate) mod linear;
 pub(crate) mod liveness;
@@ -98,7 +105,7 @@ pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, Term};
+use continuum_core::id::{Boot, GroupId, Index, NodeId, Owner, Replica, Term, Token};
 use continuum_core::machine::Now;
 use continuum_core::node::api::Notice;
 use continuum_core::node::{Action, Message, Node};
@@ -162,7 +169,7 @@ impl Roster {
         self.replicas.iter().position(|replica| replica.node == node)
     }
 
-    /// The replica of a number.
+    /// The replica of a number, with the first store that it had: the one that it votes with, if it does.
     pub(crate) fn replica(&self, number: usize) -> Replica {
         self.replicas[number]
     }
@@ -213,8 +220,8 @@ pub(crate) struct Step<'a> {
     pub(crate) processes: &'a [Process],
     /// What the node was handed.
     pub(crate) cause: Cause,
-    /// What a client wanted by that.
-    pub(crate) wanted: Option<writes::Wanted<'a>>,
+    /// What a client wanted by that; what clients wait for, when a step makes writes that nobody asked of it.
+    pub(crate) wanted: Vec<writes::Wanted<'a>>,
     /// What its clocks showed.
     pub(crate) now: Now,
 }
@@ -241,6 +248,7 @@ impl Oracles {
 
     /// Looks at one step. What was applied comes last: an entry is first committed, and that is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
+        fence::check(step)?;
         if let Some((id, asks)) = &step.cause.request {
             self.fresh.arrives(step.me, *id, asks);
             if matches!(asks, cause::Asks::Read(_)) {
@@ -249,7 +257,7 @@ impl Oracles {
         }
         for action in step.actions {
             match action {
-                Action::Persist { write, .. } => self.observe_write(step, write)?,
+                Action::Persist { token, write } => self.observe_write(step, *token, write)?,
                 Action::Send { to, message, .. } => self.observe_send(step, *to, message)?,
                 Action::Notify(Notice::Role { group, term, role, .. }) => {
                     self.observe_role(step, *group, *term, *role)?;
@@ -298,7 +306,7 @@ impl Oracles {
             let refused = step.node.is_fenced() || step.actions.iter().any(refuses);
             seen.let_in.check(there, refused)?;
         }
-        if step.cause.is_other_message {
+        if step.cause.is_other_message || step.node.is_fenced() {
             return Ok(());
         }
         let mut heard = step.cause.heard;
@@ -309,7 +317,7 @@ impl Oracles {
         seen.view.check_step(step.node, heard)
     }
 
-    fn observe_write(&mut self, step: &Step<'_>, write: &Write) -> Verdict {
+    fn observe_write(&mut self, step: &Step<'_>, token: Token, write: &Write) -> Verdict {
         let seen = &mut self.nodes[step.me].groups;
         match write {
             Write::Hard { group, term, vote } => {
@@ -353,8 +361,8 @@ impl Oracles {
             Write::Dots { shard, records } => {
                 let Process { replica, boot, .. } = step.processes[step.me];
                 let wall = Wall { now_ms: step.now.wall.0, ahead_ms: self.rules.ahead_ms };
-                let by = Author { number: step.me, replica, boot, wall };
-                self.writes.observe(by, step.wanted, *shard, records)?;
+                let by = Author { number: step.me, replica, boot, wall, token };
+                self.writes.observe(by, &step.wanted, *shard, records)?;
             }
             _ => {}
         }
@@ -371,6 +379,9 @@ impl Oracles {
                 let receiver = self.roster.number(to).map(|number| self.roster.replica(number));
                 let me = self.roster.replica(step.me);
                 durability::check_raft(durable, me, receiver, *group, message)?;
+                if let Some(receiver) = receiver {
+                    handover::check(me, receiver, message)?;
+                }
                 election::check_message(self.ledger.group_mut(*group), step.me, message)
             }
             Message::Replication(message) => durability::check_replication(durable, message),
@@ -449,6 +460,11 @@ impl Oracles {
         Ok(())
     }
 
+    /// The boot of a peer that this life of a node let in last.
+    pub(crate) fn let_in(&self, me: usize, peer: NodeId) -> Option<Boot> {
+        self.nodes[me].let_in.boot(peer)
+    }
+
     /// A node ended.
     pub(crate) fn ended(&mut self, me: usize) {
         self.fresh.ended(me);
@@ -458,7 +474,7 @@ impl Oracles {
     pub(crate) fn restarted(&mut self, process: &Process, me: usize) -> Verdict {
         let Some(node) = &process.node else { return Ok(()) };
         self.nodes[me] = Seen::default();
-        self.writes.restarted(me, node);
+        self.writes.restarted(me, node, process.disk.persisted());
         for group in node.groups() {
             let Some(raft) = node.raft(group) else { continue };
             let view = recovery::view_of(raft);

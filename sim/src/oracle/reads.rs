@@ -25,7 +25,7 @@ impl Reads {
         let Some(raft) = led(step) else { return };
         let voters = &raft.configuration().voters;
         let left = voters.iter().filter_map(|voter| roster.number(voter.node)).filter(|number| {
-            let view = step.processes[*number].disk.durable.group(raft.group());
+            let view = step.processes[*number].promised().group(raft.group());
             view.is_some_and(|view| view.term > raft.term())
         });
         if left.count() * 2 > voters.len() {

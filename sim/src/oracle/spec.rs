@@ -5,12 +5,13 @@
 //! The writes are read from what their authors log, and merged by rules of this file: an edit lives unless a write that
 //! took place supersedes it. A register holds its living values in the order of (stamp, node, hash), a set the members
 //! with a living add, a counter the sum of the living totals. A write took place if the context that all replicas came
-//! to has its dot.
+//! to has its dot. Totals hold what their author counted before: its latest ones alone count, though the writes between
+//! may be lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use continuum_core::digest::Digest;
-use continuum_core::id::{Dot, NodeId};
+use continuum_core::id::{Actor, Dot, NodeId};
 use continuum_core::node::api::{Content, Row};
 use continuum_core::replication::{Described, DescribedAct, DescribedEdit};
 
@@ -74,8 +75,13 @@ impl Amount {
     fn of<'a>(writes: impl Iterator<Item = &'a Described> + Clone) -> Self {
         let mut dead: BTreeSet<(Dot, u16)> = BTreeSet::new();
         let mut scopes: BTreeMap<Dot, Vec<Scope<'a>>> = BTreeMap::new();
+        let mut latest: BTreeMap<(&Actor, &[u8], &[u8]), u64> = BTreeMap::new();
         for write in writes.clone() {
             for edit in &write.edits {
+                if matches!(edit.act, DescribedAct::Count { .. }) {
+                    let seq = latest.entry(total_of(write, edit)).or_default();
+                    *seq = write.dot.seq.max(*seq);
+                }
                 dead.extend(edit.victims.iter().copied());
                 for dot in &edit.unseen {
                     let scope = Scope { key: &write.key, edit };
@@ -87,7 +93,10 @@ impl Amount {
         for write in writes {
             for (number, edit) in write.edits.iter().enumerate() {
                 let scoped = scopes.get(&write.dot).into_iter().flatten();
-                let dies = dead.contains(&(write.dot, number as u16))
+                let is_late = matches!(edit.act, DescribedAct::Count { .. })
+                    && latest.get(&total_of(write, edit)).is_some_and(|seq| *seq > write.dot.seq);
+                let dies = is_late
+                    || dead.contains(&(write.dot, number as u16))
                     || scoped
                         .into_iter()
                         .any(|scope| takes((scope.key, scope.edit), (&write.key, edit)));
@@ -163,6 +172,11 @@ impl Amount {
             None => Ok(()),
         }
     }
+}
+
+/// Whose total, and where.
+fn total_of<'a>(write: &'a Described, edit: &'a DescribedEdit) -> (&'a Actor, &'a [u8], &'a [u8]) {
+    (&write.dot.actor, &write.key, &edit.field)
 }
 
 /// What rows say, in the same words. Ranks are not known of them, and stay empty.

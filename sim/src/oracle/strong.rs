@@ -32,7 +32,7 @@ const BUDGET: usize = 2_000_000;
 pub(crate) fn check(history: &History, witness: &Witness) -> Verdict {
     check_search(history, witness)?;
     let mut placed = Vec::new();
-    for operation in history.of(Space::Strong) {
+    for (_, operation) in history.of(Space::Strong) {
         placed.extend(place(operation, witness)?);
     }
     check_real_time(&mut placed)
@@ -153,7 +153,7 @@ fn check_real_time(placed: &mut [Placed]) -> Verdict {
 
 fn check_search(history: &History, witness: &Witness) -> Verdict {
     let mut keys: BTreeMap<Bytes, Vec<Call>> = BTreeMap::new();
-    for operation in history.of(Space::Strong) {
+    for (_, operation) in history.of(Space::Strong) {
         for (key, call) in calls(operation, witness) {
             keys.entry(key).or_default().push(call);
         }

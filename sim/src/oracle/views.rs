@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use continuum_core::gossip::{self, Body, Counters, Incarnation, State};
-use continuum_core::id::NodeId;
+use continuum_core::id::{GroupId, Index, NodeId, Replica, StoreId};
 use continuum_core::node::Node;
+use continuum_core::state::Machine;
 
 use super::vouched::Probes;
 use super::{Verdict, buddy, precedence, refutation, suspicion};
@@ -15,10 +16,14 @@ use super::{Verdict, buddy, precedence, refutation, suspicion};
 /// What is held of a member, in the order in which claims beat each other.
 pub(crate) type Held = (Incarnation, State);
 
+/// With which store a node is a member, and the entry that let it in, as the observer's registry has it. Who is let in
+/// with another store is another member, and so is who was let in again after another store was.
+type Admission = (StoreId, Option<Index>);
+
 /// What one node was seen to hold.
 #[derive(Debug, Default)]
 pub(crate) struct View {
-    members: BTreeMap<NodeId, Held>,
+    members: BTreeMap<NodeId, (Admission, Held)>,
     /// What gossip had counted: without news and without a new count nothing changed.
     counted: Counters,
     pub(crate) probes: Probes,
@@ -51,6 +56,13 @@ pub(crate) fn accusation(me: NodeId, message: &gossip::Message) -> Option<Held> 
     claims.map(|claim| (claim.incarnation, claim.state)).max()
 }
 
+fn admission(node: &Node, replica: Replica) -> Admission {
+    let registry = node.state(GroupId::REGISTRY).map(Machine::registry);
+    let member = registry.and_then(|registry| registry.member(replica.node));
+    let joined = member.filter(|(known, _)| **known == replica).map(|(_, record)| record.joined);
+    (replica.store, joined)
+}
+
 impl View {
     /// A step in which gossip may have changed: it heard something, or time passed.
     pub(crate) fn check_step(&mut self, node: &Node, heard: Heard) -> Verdict {
@@ -64,13 +76,15 @@ impl View {
         refutation::check(gossip.own(), heard.accused)?;
         for member in gossip.members().skip(1) {
             let now = (member.incarnation, member.state);
-            let before = *self.members.entry(member.replica.node).or_insert(now);
+            let admission = admission(node, member.replica);
+            let held = self.members.entry(member.replica.node).or_insert((admission, now));
+            let before = if held.0 == admission { held.1 } else { now };
+            *held = (admission, now);
             if before == now {
                 continue;
             }
             precedence::check(member.replica.node, before, now)?;
             suspicion::check(member.replica.node, before, now, heard.gossip)?;
-            self.members.insert(member.replica.node, now);
         }
         Ok(())
     }
@@ -78,10 +92,11 @@ impl View {
     /// Gossip leaves.
     pub(crate) fn check_sent(&self, node: &Node, to: NodeId, message: &gossip::Message) -> Verdict {
         let member = node.gossip().member(to);
-        let held = member.map(|member| (member.incarnation, member.state));
-        // Who was held otherwise before the step may not be known as a suspect yet where the message was made.
-        let held = held.filter(|held| self.members.get(&to) == Some(held));
-        held.map_or(Ok(()), |held| buddy::check(to, held, message))
+        let held = member
+            .map(|m| (admission(node, m.replica), (m.incarnation, m.state)))
+            // Who was held otherwise before the step may not be known as a suspect yet where the message was made.
+            .filter(|held| self.members.get(&to) == Some(held));
+        held.map_or(Ok(()), |(_, held)| buddy::check(to, held, message))
     }
 }
 
@@ -108,7 +123,6 @@ pub(crate) fn difference<'a>(nodes: &(impl Iterator<Item = &'a Node> + Clone)) -
 mod tests {
     use continuum_core::discovery::Address;
     use continuum_core::gossip::{Claim, Message};
-    use continuum_core::id::Replica;
 
     use super::*;
     fn claim(node: u8, refutations: u64, state: State) -> Claim {

@@ -3,15 +3,16 @@
 //! A move is one plan made from another, with one thing less in it; `None` when there is nothing to take. Whether the
 //! smaller plan still fails is for the shrinker to find out.
 
+use crate::atlas;
 use crate::fault::Fault;
-use crate::plan::Plan;
+use crate::plan::{Heal, Plan};
 
 /// What makes a plan plainer, the boldest first.
 pub(crate) type Move = fn(&Plan) -> Option<Plan>;
 
 /// Moves of cluster and workload.
 pub(crate) const OF_PLAN: [Move; 12] = [
-    no_late_node,
+    |plan| plainer(plan, |plan| plan.heal = Heal::default()),
     |plan| nodes(plan, 3),
     |plan| nodes(plan, plan.cluster.nodes - 1),
     few_clients,
@@ -50,16 +51,12 @@ fn smaller(fault: &Fault, change: impl Fn(&mut Fault)) -> Option<Fault> {
     (other != *fault && !lost).then_some(other)
 }
 
-fn no_late_node(plan: &Plan) -> Option<Plan> {
-    plainer(plan, |plan| plan.cluster.late_ms = None)
-}
-
 fn few_clients(plan: &Plan) -> Option<Plan> {
     let clients = plan.workload.only.as_ref()?.clients();
     plainer(plan, |plan| plan.workload.clients = clients)
 }
 
-/// A cluster of so many nodes. What struck only nodes that are gone is gone.
+/// A cluster of so many nodes, if fewer can bear what strikes them. What struck only nodes that are gone is gone.
 fn nodes(plan: &Plan, nodes: usize) -> Option<Plan> {
     if nodes == 0 || nodes >= plan.cluster.nodes {
         return None;
@@ -67,12 +64,13 @@ fn nodes(plan: &Plan, nodes: usize) -> Option<Plan> {
     let mut plan = plan.clone();
     plan.cluster.nodes = nodes;
     plan.cluster.voters = plan.cluster.voters.min(nodes);
+    plan.heal.core.retain(|node| *node < nodes);
     plan.faults.retain_mut(|fault| {
         let struck_all = fault.nodes.is_empty();
         fault.nodes.retain(|node| *node < nodes);
         struck_all || !fault.nodes.is_empty()
     });
-    Some(plan)
+    atlas::check(&plan).is_ok().then_some(plan)
 }
 
 #[cfg(test)]
@@ -92,7 +90,9 @@ mod tests {
                     assert!(steps < 20, "move {number} of seed {seed}");
                 }
             }
-            assert_eq!((plan.cluster.nodes, plan.cluster.late_ms), (1, None));
+            let breaks = plan.faults.iter().any(|fault| fault.kind.breaks_model());
+            assert!(plan.cluster.nodes == 1 || breaks, "seed {seed}");
+            assert_eq!(plan.heal, Heal::default());
             assert_eq!(plan.workload.clients, 3);
         }
     }

@@ -19,7 +19,7 @@ use continuum_core::node::api::{
     Change, Context, Edit, Mutation, Query, Reason, Register, Row, Strategy, Value,
 };
 use continuum_core::replication::{
-    Action, Event, Message, Replicator, Restored, RestoredShard, Ticket,
+    Action, Event, Message, Replicator, Restored, RestoredShard, Ticket, describe, dot_of,
 };
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
@@ -77,6 +77,8 @@ pub struct World {
     pub equivocations: Vec<Dot>,
     pub rejected: Vec<&'static str>,
     pub ahead: usize,
+    /// Something was pushed before it was durable.
+    early: bool,
     next: Ticket,
 }
 
@@ -111,6 +113,7 @@ impl World {
             equivocations: Vec::new(),
             rejected: Vec::new(),
             ahead: 0,
+            early: false,
             next: 0,
             setup,
         };
@@ -171,6 +174,7 @@ impl World {
                 if promise && process.durable < process.disk.len() {
                     process.withheld.push((process.disk.len(), to, message));
                 } else {
+                    self.early |= self.is_early(at, &message);
                     self.send(at, to, &message);
                 }
             }
@@ -186,6 +190,21 @@ impl World {
         }
     }
 
+    /// Whether a message pushes what is not durable at its sender: a crash would take it back there, and not here.
+    fn is_early(&self, at: usize, message: &Message) -> bool {
+        let Message::Delta { writes, .. } = message else { return false };
+        let process = &self.processes[at];
+        let pushed = |record| {
+            describe(record).is_some_and(|told| {
+                let own = told.dot.actor.replica == replica(at);
+                own && writes.iter().any(|write| dot_of(write) == Some(told.dot))
+            })
+        };
+        let mut pending = process.disk[process.durable..].iter();
+        pending
+            .any(|write| matches!(write, Write::Dots { records, .. } if records.iter().any(pushed)))
+    }
+
     /// Messages go through their bytes, as on a real link, and what they promise is compared with the disk.
     fn send(&mut self, at: usize, to: Replica, message: &Message) {
         let encoded = continuum_core::codec::encode(message);
@@ -198,6 +217,9 @@ impl World {
 
     /// Whether the disk of a process would recover to what its messages under way promise.
     pub fn promises_hold(&self) -> Result<(), String> {
+        if self.early {
+            return Err("a write was pushed before it was durable".into());
+        }
         for (from, _, message) in &self.network {
             let Some(promise) = message.promise() else { continue };
             let process = &self.processes[*from];

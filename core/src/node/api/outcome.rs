@@ -73,7 +73,8 @@ pub enum Reason {
     },
     /// The register has as many siblings as it may have: read it and write with its context.
     TooManySiblings,
-    /// The node votes with another disk, so its new one cannot be let in: remove the old vote first.
+    /// The node votes with another disk, so its new one cannot be let in: remove the old vote first. Or it is here with
+    /// another disk at this moment.
     StoreReplaced,
     /// The session is not known: it is too old, or began elsewhere.
     SessionExpired,

@@ -34,10 +34,12 @@ impl Node {
         }
     }
 
-    /// Why the namespace's consistency forbids this write, if it does.
+    /// Why this write must not be logged, if it must not: its namespace is of another consistency, or it lets in who
+    /// may not come in.
     fn forbids(&self, key: u64) -> Option<Reason> {
         match &self.requests.pending.get(&key)?.request {
             Request::Write { mutations, .. } => check::check_consistency(mutations, true).err(),
+            Request::Join { replica, .. } => self.check_join(*replica).err(),
             _ => None,
         }
     }

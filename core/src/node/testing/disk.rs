@@ -100,6 +100,10 @@ impl Disk {
         segment[batch.offset as usize..end].copy_from_slice(&batch.bytes);
     }
 
+    pub(super) fn discard(&mut self, snapshot: SnapshotId) {
+        self.files.remove(&snapshot);
+    }
+
     pub(super) fn release(&mut self, before: Token) {
         for segment in self.writer.releasable(before) {
             self.segments.remove(&segment);

@@ -231,6 +231,7 @@ impl World {
         match action {
             Action::Send { to, message, .. } => self.send(at, to, &message),
             Action::Persist { token, write } => self.hosts[at].disk.persist(token, write),
+            Action::Discard { snapshot } => self.hosts[at].disk.discard(snapshot),
             Action::Release { before } => self.hosts[at].disk.release(before),
             Action::Reply { id, outcome } => {
                 assert!(self.hosts[at].unanswered.remove(&id), "request {} is answered once", id.0);

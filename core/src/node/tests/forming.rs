@@ -1,7 +1,9 @@
 //! How federations begin, and how nodes come in.
 
 use super::*;
+use crate::id::{NodeId, Replica, RequestId};
 use crate::node::api::Reason;
+use crate::node::{Event, Message};
 
 #[test]
 fn one_node_founds_and_serves() {
@@ -132,4 +134,74 @@ fn a_new_address_reaches_the_registry() {
     let registry = world.node(0).registry().expect("formed");
     let entry = registry.member(world.hosts[2].replica.node).expect("a member").1;
     assert_eq!(entry.address, moved);
+}
+
+/// A federation whose fourth node, a learner, was let in again with an empty disk; and the disk that it had before.
+fn with_a_replaced_store(seed: u64) -> (World, Replica) {
+    let mut world = World::new(4, seed);
+    world.bootstrap = vec![0];
+    found(&mut world, 3);
+    world.run(8000);
+    let old = world.hosts[3].replica;
+    world.crash(3);
+    world.wipe(3);
+    world.start(3);
+    world.run(8000);
+    assert!(is_committed(&world.ask(3, put("locks", "k", "1"))));
+    (world, old)
+}
+
+/// A question of long ago: may this store come in?
+fn late_join(world: &mut World, from: NodeId, to: usize, replica: Replica) {
+    let (address, name) = (address(3), "n3".to_string());
+    // A number of the sender's boot that it never comes to.
+    let id = RequestId((1 << 40) + (1 << 30));
+    let request = Request::Join { replica, address, name };
+    let message = Message::Forward { id, request };
+    world.step(to, Event::Received { from, message });
+}
+
+fn is_in(world: &World, at: usize, replica: Replica) -> bool {
+    world.node(at).registry().is_some_and(|registry| registry.is_member(&replica))
+}
+
+#[test]
+fn a_link_speaks_for_the_store_that_it_proved_and_for_no_earlier_one() {
+    let (mut world, old) = with_a_replaced_store(8);
+    let new = world.hosts[3].replica;
+    for to in 0..3 {
+        late_join(&mut world, new.node, to, old);
+    }
+    world.run(1000);
+    assert!((0..3).all(|at| is_in(&world, at, new) && !is_in(&world, at, old)));
+}
+
+#[test]
+fn whoever_is_linked_to_a_store_lets_no_earlier_one_of_its_node_in() {
+    let (mut world, old) = with_a_replaced_store(9);
+    let new = world.hosts[3].replica;
+    // A member passes on what an earlier process asked it.
+    let member = world.hosts[1].replica.node;
+    late_join(&mut world, member, 0, old);
+    late_join(&mut world, member, 2, old);
+    world.run(1000);
+    assert!((0..3).all(|at| is_in(&world, at, new) && !is_in(&world, at, old)));
+}
+
+#[test]
+fn a_learner_that_an_earlier_store_of_its_node_displaced_comes_back() {
+    let (mut world, old) = with_a_replaced_store(10);
+    let new = world.hosts[3].replica;
+    world.isolate(3);
+    world.run(100);
+    for to in 0..3 {
+        let member = world.hosts[(to + 1) % 3].replica.node;
+        late_join(&mut world, member, to, old);
+    }
+    world.run(1000);
+    assert!((0..3).all(|at| is_in(&world, at, old)), "nobody could know better");
+    world.isolated.clear();
+    world.run(8000);
+    assert!((0..3).all(|at| is_in(&world, at, new) && !is_in(&world, at, old)));
+    assert!(is_committed(&world.ask(3, put("locks", "k", "2"))));
 }

@@ -182,6 +182,36 @@ fn a_full_disk_refuses_writes_and_gives_leadership_away() {
     assert!(is_committed(&world.ask(old, put("locks", "k", "v"))));
 }
 
+/// Where all disks are full somebody leads all the same; once one is free, it leads.
+#[test]
+fn leadership_goes_around_full_disks_once_and_finds_a_free_one() {
+    let mut world = federation(3, 40);
+    world.run(3000);
+    let leader = |world: &World| {
+        let role = |at: &usize| world.node(*at).raft(GroupId(1)).map(crate::raft::Raft::role);
+        (0..3).find(|at| role(at) == Some(Role::Leader)).expect("a leader")
+    };
+    let term = |world: &World| world.node(0).raft(GroupId(1)).map(|raft| raft.term().0);
+    let before = term(&world).expect("a member");
+    (0..3).for_each(|at| world.step(at, Event::StorageFull { full: true }));
+    world.run(2000);
+    let after = term(&world).expect("a member");
+    assert!(
+        (1..=6).contains(&(after - before)),
+        "{before} to {after}: once around, and no further"
+    );
+    let keeps = leader(&world);
+    assert!(matches!(world.ask(keeps, get("locks", "k")), Outcome::Value(_)), "it is read");
+    let free = (keeps + 1) % 3;
+    world.step(free, Event::StorageFull { full: false });
+    world.run(30_000);
+    assert_eq!(leader(&world), free);
+    let done = term(&world).expect("a member");
+    world.run(30_000);
+    assert_eq!(term(&world), Some(done), "a free disk keeps it");
+    assert!(is_committed(&world.ask(free, put("locks", "k", "v"))));
+}
+
 #[test]
 fn a_failed_disk_silences_the_node_and_answers_everybody() {
     let mut world = federation(3, 37);

@@ -51,7 +51,7 @@ fn told(called: u64, seen_at: Option<u64>, change: Change, ended: Ended) -> Oper
         called,
         returned: called + 5,
         ended,
-        answered: Some(Asked { node: 0, life: 1 }),
+        answered: Some(Asked { node: 0, life: 1, losses: 0 }),
     }
 }
 
@@ -66,7 +66,7 @@ fn put(called: u64, seen_at: u64, value: &'static str) -> Operation {
 
 fn judge(operations: Vec<Operation>, rows: &[Row]) -> Verdict {
     let history = History { operations, ..History::default() };
-    eventual::check(&history, Space::Siblings, rows)
+    eventual::check(&history, Space::Siblings, rows, &BTreeSet::new())
 }
 
 fn clients() -> Vec<Planted> {

@@ -6,8 +6,9 @@ use continuum_core::raft::{Configuration, Entry, Message, Payload, Position};
 
 use super::super::ledger::GroupLedger;
 use super::super::{
-    Watched, append_only, completeness, configurations, durability, election, log_matching,
-    monotone, progress, recovery, replaced, snapshots, state_safety, up_to_date, vote,
+    Watched, append_only, completeness, configurations, durability, election, handover,
+    log_matching, monotone, progress, recovery, replaced, snapshots, state_safety, up_to_date,
+    vote,
 };
 use super::{Planted, bad, good};
 use crate::durable::{Durable, LogView};
@@ -98,6 +99,11 @@ fn leaders() -> Vec<Planted> {
         learners: Vec::new(),
     };
     let mut known = Vec::new();
+    let hands_over = |heir, spared: &[u8]| {
+        let spared = spared.iter().map(|n| replica(*n)).collect();
+        let message = Message::TimeoutNow { term: Term(2), spared };
+        handover::check(replica(1), replica(heir), &message)
+    };
     let mut configures = |voters: &[u8]| configurations::check_voters(&mut known, &names(voters));
     vec![
         good("one leader", first),
@@ -108,6 +114,8 @@ fn leaders() -> Vec<Planted> {
         good("first voters", configures(&[1, 2, 3])),
         bad("other voters", configurations::NAME, configures(&[1, 2, 3, 4])),
         bad("no voters", configurations::NAME, configures(&[])),
+        good("leadership is handed on", hands_over(3, &[1, 2])),
+        bad("leadership is handed back", handover::NAME, hands_over(2, &[1, 2])),
     ]
 }
 
