@@ -153,6 +153,11 @@ impl Network {
         (weather.replay_ppm > 0).then_some((weather.replay_ppm, weather.replay_ns))
     }
 
+    /// Beside how many of the messages from one node to another goes what the other, being older, does not know.
+    pub(crate) fn later_ppm(&self, from: usize, to: usize) -> u64 {
+        self.ways[from * self.nodes + to].weather.later_ppm
+    }
+
     /// A number of its own for each message between two nodes, and the stream of that direction.
     pub(crate) fn place(&self, from: usize, to: usize) -> (u64, u64) {
         let way = &self.ways[from * self.nodes + to];

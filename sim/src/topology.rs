@@ -103,14 +103,9 @@ impl World {
     /// Beside what a node sends to one of an older version goes, now and then, what that one does not know. The frame
     /// is read as a driver reads it: the link lives on, and the node hears nothing of it.
     pub(crate) fn speak_later_version(&mut self, from: usize, to: usize) -> Verdict {
-        let speaks = |fault: &crate::fault::Fault| {
-            fault.kind == Kind::MixedVersion && fault.strikes(to) && !fault.strikes(from)
-        };
-        let lasting = self.plan.faults.iter().zip(&self.active).filter(|(_, active)| **active);
-        let rate = lasting.map(|(fault, _)| fault).filter(|fault| speaks(fault));
-        let Some(rate_ppm) = rate.map(|fault| fault.rate_ppm).max() else { return Ok(()) };
+        let rate_ppm = self.network.later_ppm(from, to);
         let name = stream("mixed", (from * self.processes.len() + to) as u64);
-        if !self.draws.chance(name, self.steps, rate_ppm) {
+        if rate_ppm == 0 || !self.draws.chance(name, self.steps, rate_ppm) {
             return Ok(());
         }
         let kind = Message::KINDS + self.draws.below(name ^ 1, self.steps, 300) as u32;

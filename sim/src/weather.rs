@@ -20,6 +20,8 @@ pub(crate) struct Weather {
     pub(crate) break_ppm: u64,
     pub(crate) replay_ppm: u64,
     pub(crate) replay_ns: u64,
+    /// What the receiver, being of an older version, does not know goes beside so many of the messages.
+    pub(crate) later_ppm: u64,
     /// Nothing passes; which kind of fault says so.
     pub(crate) cut: Option<Kind>,
     /// Nothing passes before this time.
@@ -52,6 +54,9 @@ impl Weather {
             Kind::Replay => {
                 self.replay_ppm = self.replay_ppm.max(fault.rate_ppm);
                 self.replay_ns = self.replay_ns.max(amount_ns);
+            }
+            Kind::MixedVersion if fault.strikes(to) && !fault.strikes(from) => {
+                self.later_ppm = self.later_ppm.max(fault.rate_ppm);
             }
             Kind::Capacity if fault.strikes(from) || fault.strikes(to) => {
                 let rate = fault.amount.max(1).unsigned_abs();

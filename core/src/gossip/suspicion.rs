@@ -104,21 +104,37 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_formula_agrees_with_floats(multiplier in 3..9_u32, members in 9..1024_usize, confirmed in 0..9_u32) {
-            let rule = Rule::new(SECOND, multiplier, members);
-            let k = f64::from(multiplier - 2);
-            let shortest = f64::from(multiplier) * (members as f64).log10().max(1.0);
-            let longest = 6.0 * shortest;
-            let cut = (longest - shortest) * f64::from(confirmed + 1).ln() / (k + 1.0).ln();
-            let expected = (longest - cut).max(shortest);
-            prop_assert!((rule.timeout(confirmed).as_secs_f64() - expected).abs() < 1e-6);
-        }
-
-        #[test]
         fn confirmations_only_shorten(multiplier in 1..200_u32, members in 0..2000_usize, confirmed in 0..9_u32) {
             let rule = Rule::new(SECOND, multiplier, members);
             prop_assert!(rule.timeout(confirmed + 1) <= rule.timeout(confirmed));
             prop_assert!(rule.timeout(confirmed) >= rule.shortest && rule.timeout(confirmed) <= rule.longest);
+        }
+    }
+
+    /// `max(shortest, longest - (longest - shortest) * ln(confirmed + 1) / ln(K + 1))` with `shortest` as the
+    /// multiplier times `max(1, log10(members))` seconds, worked out in floating point, in microseconds.
+    #[test]
+    fn the_formula_is_lifeguards() {
+        let worked_out = [
+            (3, 9, 0, 18_000_000),
+            (4, 10, 0, 24_000_000),
+            (4, 100, 1, 22_762_810),
+            (5, 100, 1, 35_000_000),
+            (5, 100, 2, 20_375_937),
+            (6, 1000, 1, 69_239_110),
+            (6, 1000, 3, 30_478_220),
+            (8, 1023, 2, 76_502_005),
+            (8, 1023, 5, 33_616_432),
+            (8, 50, 6, 13_591_760),
+            (7, 16, 4, 12_717_248),
+        ];
+        for (multiplier, members, confirmed, micros) in worked_out {
+            let timeout = Rule::new(SECOND, multiplier, members).timeout(confirmed);
+            let off = timeout.abs_diff(Duration::from_micros(micros));
+            assert!(
+                off < Duration::from_micros(2),
+                "{multiplier} {members} {confirmed}: {timeout:?}"
+            );
         }
     }
 

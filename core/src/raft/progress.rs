@@ -188,12 +188,16 @@ mod tests {
     }
 
     #[test]
-    fn matched_never_falls() {
+    fn matched_falls_with_the_link_and_never_else() {
         let mut progress = follower();
         progress.acknowledge(Index(8));
         progress.acknowledge(Index(3));
         assert_eq!(progress.matched, Index(8));
         progress.probe(Index(2));
         assert_eq!(progress.next, Index(9));
+        progress.sent(Index(12));
+        progress.forget();
+        assert_eq!((progress.matched, progress.next), (Index(0), Index(9)));
+        assert_eq!(progress.floor(), Index(8), "what it said it had is asked for first");
     }
 }

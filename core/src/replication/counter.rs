@@ -11,7 +11,7 @@ use crate::node::api::{Bound, Reason};
 
 use crate::{mutant, reach};
 
-use super::delta::{self, Act, Author};
+use super::delta::{self, Act, Author, Deed};
 use super::mask::Mask;
 use super::store::{At, Element, Shard};
 
@@ -30,12 +30,9 @@ pub(super) fn keep_latest(shard: &mut Shard, at: At, author: &Author<'_>, mask: 
     if mutant!("replication.counter.sums_twice") {
         return;
     }
-    for (edit, deed) in (0_u16..).zip(&author.edits) {
-        let Some(place) =
-            deed.place(author.key.0).filter(|_| matches!(deed.act, Act::Count { .. }))
-        else {
-            continue;
-        };
+    let counts = |(_, deed): &(u16, &Deed<'_>)| matches!(deed.act, Act::Count { .. });
+    for (edit, deed) in (0_u16..).zip(&author.edits).filter(counts) {
+        let place = deed.place(author.key.0).unwrap_or_default();
         let other = |element: &&Element| element.actor == at.0 && element.seq != at.1;
         while let Some(other) = shard.at(&place).iter().find(other).copied() {
             if other.seq > at.1 {

@@ -134,10 +134,7 @@ impl Worker {
                         other => log.push((token, other)),
                     }
                 }
-                Job::Discard(snapshot) => {
-                    self.append(&mut shelf, &mut log);
-                    shelf.side.remove(&snapshot);
-                }
+                Job::Discard(snapshot) => drop(shelf.side.remove(&snapshot)),
                 Job::Release(before) => {
                     self.append(&mut shelf, &mut log);
                     for segment in self.writer.releasable(before) {

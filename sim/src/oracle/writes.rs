@@ -275,8 +275,8 @@ impl Shard {
         edit: &DescribedEdit,
     ) -> impl Iterator<Item = &'a Dot> {
         let counts = matches!(edit.act, DescribedAct::Count { .. });
-        let place = (write.key.clone(), edit.field.clone());
-        let all = self.counts.get(&place).filter(|_| counts);
+        let place = counts.then(|| (write.key.clone(), edit.field.clone()));
+        let all = place.and_then(|place| self.counts.get(&place));
         let (first, actor) = (Dot { seq: write.dot.seq + 1, ..write.dot }, write.dot.actor);
         let later = all.map(|dots| dots.range(first..).take_while(move |dot| dot.actor == actor));
         later.into_iter().flatten()

@@ -57,11 +57,8 @@ impl Node {
         let origin = Origin::Peer(from, id);
         match &request {
             Request::Init { .. } => self.answer(origin, Outcome::Rejected(Reason::AlreadyFormed)),
-            // A node is let in as the store that its link proved; a member may speak for another node. What names
-            // another store of the sender was asked by an earlier process, of a disk that is gone.
-            Request::Join { replica, .. }
-                if *replica != from && (replica.node == from.node || !self.is_member(from)) =>
-            {
+            // A stranger is let in as who its link proved it to be; a member may speak for one.
+            Request::Join { replica, .. } if !self.is_member(from) && *replica != from => {
                 self.rejected(from.node, "a join in another's name");
             }
             _ => self.accept(origin, request),

@@ -100,6 +100,16 @@ impl Disk {
         segment[batch.offset as usize..end].copy_from_slice(&batch.bytes);
     }
 
+    /// How many side files there are.
+    pub(in crate::node) fn side_files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// A file whose deletion a crash undid.
+    pub(in crate::node) fn leave_file(&mut self, snapshot: SnapshotId) {
+        self.files.insert(snapshot, (Vec::new(), 0));
+    }
+
     pub(super) fn discard(&mut self, snapshot: SnapshotId) {
         self.files.remove(&snapshot);
     }

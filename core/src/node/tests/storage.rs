@@ -8,7 +8,7 @@ use crate::node::api::{Notice, Reason, Resource, Unready};
 use crate::node::{Action, Event, Message, Node, Refusal, RestoreError};
 use crate::raft::Role;
 use crate::time::{Instant, WallTime};
-use crate::wal::Write;
+use crate::wal::{SnapshotId, Write};
 
 fn small() -> Config {
     let mut config = Config::default();
@@ -137,6 +137,25 @@ fn a_checkpoint_may_break_off_anywhere() {
             assert_eq!(value(world.ask(0, get("locks", key))).as_ref(), Some(text));
             assert_eq!(value(world.ask(0, get("notes", key))).as_ref(), Some(text));
         }
+    }
+}
+
+/// The log is far too short to be released: what the registry's checkpoints replaced goes all the same, also what a
+/// crash left behind.
+#[test]
+fn side_files_that_later_ones_replaced_go_at_once() {
+    let mut world = federation(1, 41);
+    for round in 0..12 {
+        create(&mut world, &alloc::format!("more{round}"), Policy::Strong);
+        world.run(1500);
+        if round % 4 == 3 {
+            world.crash(0);
+            (1..=3).for_each(|old| world.hosts[0].disk.leave_file(SnapshotId(old)));
+            world.start(0);
+            world.run(1500);
+        }
+        let files = world.hosts[0].disk.side_files();
+        assert!((1..=3).contains(&files), "{files} after {round} changes");
     }
 }
 
@@ -363,7 +382,7 @@ fn records_out_of_order_and_missing_files_are_refused() {
     assert_eq!(restore(vec![hard, genesis.clone()]), None, "a leftover before the beginning");
     let snapshot = Write::Snapshot {
         owner: crate::id::Owner::Group(group),
-        snapshot: crate::wal::SnapshotId(3),
+        snapshot: SnapshotId(3),
         length: 1,
         position: crate::raft::Position { term: crate::id::Term(1), index: crate::id::Index(1) },
         time_ms: 0,
