@@ -78,7 +78,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
 /// As [`encode`].
 pub fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) {
     bytes.push(VERSION);
-    feed(value, |part| bytes.extend_from_slice(part));
+    serialize(value, Append(bytes));
 }
 
 /// How many bytes [`encode`] would make.
@@ -88,19 +88,22 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) {
 /// As [`encode`].
 #[must_use]
 pub fn encoded_len<T: Serialize + ?Sized>(value: &T) -> usize {
-    let mut length = 1;
-    feed(value, |part| length += part.len());
-    length
+    1 + serialize(value, Count(0))
 }
 
-/// Hands the encoding of a value, without the version byte, to `sink` piece by piece.
+/// Hands the encoding of a value, without the version byte, to `sink` in pieces of some size: what takes them has its
+/// price for each.
 ///
 /// # Panics
 ///
 /// As [`encode`].
 pub(crate) fn feed<T: Serialize + ?Sized>(value: &T, sink: impl FnMut(&[u8])) {
-    postcard::serialize_with_flavor(value, Feed { sink })
-        .expect("our own types serialize: every sequence knows its length");
+    serialize(value, Gather { sink, gathered: [0; GATHERED_BYTES], length: 0 });
+}
+
+fn serialize<T: Serialize + ?Sized, F: Flavor>(value: &T, flavor: F) -> F::Output {
+    postcard::serialize_with_flavor(value, flavor)
+        .expect("our own types serialize: every sequence knows its length")
 }
 
 /// Decodes the one value that `bytes` encode canonically; at most `limit` bytes are looked at.
@@ -145,25 +148,95 @@ pub fn variant(bytes: &[u8]) -> Option<u32> {
     postcard::take_from_bytes::<u32>(body).ok().map(|(variant, _)| variant)
 }
 
-/// A flavor that hands every piece to a closure.
-struct Feed<F> {
-    sink: F,
-}
+/// A flavor that appends to a vector.
+struct Append<'a>(&'a mut Vec<u8>);
 
-impl<F: FnMut(&[u8])> Flavor for Feed<F> {
+impl Flavor for Append<'_> {
     type Output = ();
 
+    #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        (self.sink)(&[byte]);
+        self.0.push(byte);
         Ok(())
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        (self.sink)(bytes);
+        self.0.extend_from_slice(bytes);
         Ok(())
     }
 
     fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// A flavor that counts.
+struct Count(usize);
+
+impl Flavor for Count {
+    type Output = usize;
+
+    #[inline]
+    fn try_push(&mut self, _: u8) -> postcard::Result<()> {
+        self.0 += 1;
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0 += bytes.len();
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<usize> {
+        Ok(self.0)
+    }
+}
+
+/// What is gathered of an encoding, which comes in pieces of a few bytes, before it is handed on: some blocks of SHA-256.
+const GATHERED_BYTES: usize = 256;
+
+/// A flavor that hands what it gathered to a closure.
+struct Gather<F> {
+    sink: F,
+    gathered: [u8; GATHERED_BYTES],
+    length: usize,
+}
+
+impl<F: FnMut(&[u8])> Gather<F> {
+    fn flush(&mut self) {
+        (self.sink)(&self.gathered[..self.length]);
+        self.length = 0;
+    }
+}
+
+impl<F: FnMut(&[u8])> Flavor for Gather<F> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        if self.length == GATHERED_BYTES {
+            self.flush();
+        }
+        self.gathered[self.length] = byte;
+        self.length += 1;
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        if self.length + bytes.len() > GATHERED_BYTES {
+            self.flush();
+        }
+        if bytes.len() > GATHERED_BYTES {
+            (self.sink)(bytes);
+        } else {
+            self.gathered[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+            self.length += bytes.len();
+        }
+        Ok(())
+    }
+
+    fn finalize(mut self) -> postcard::Result<()> {
+        self.flush();
         Ok(())
     }
 }
@@ -176,8 +249,12 @@ struct Compare<'a> {
 impl Flavor for Compare<'_> {
     type Output = ();
 
+    #[inline]
     fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.try_extend(&[byte])
+        let (first, rest) =
+            self.expected.split_first().ok_or(postcard::Error::SerializeBufferFull)?;
+        self.expected = rest;
+        if *first == byte { Ok(()) } else { Err(postcard::Error::SerializeBufferFull) }
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
