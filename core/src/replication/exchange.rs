@@ -103,8 +103,8 @@ impl Replicator {
             return;
         }
         peer.unacknowledged = 0;
-        for (id, resident) in self.residents.iter().filter(|(_, r)| r.open.is_some()) {
-            let message = Message::Compare { shard: *id, root: resident.shard.root() };
+        for (id, resident) in self.residents.iter_mut().filter(|(_, r)| r.open.is_some()) {
+            let message = Message::Compare { shard: *id, root: resident.shard.keep_root() };
             out.push(Action::Send { to: replica, message, promise: false });
         }
     }
@@ -156,7 +156,7 @@ impl Replicator {
         let Some(resident) = self.residents.get_mut(&id).filter(|_| count > 0) else { return };
         resident.turn = resident.turn.wrapping_add(1);
         let Some(peer) = connected.clone().nth(resident.turn % count) else { return };
-        let message = Message::Compare { shard: id, root: resident.shard.root() };
+        let message = Message::Compare { shard: id, root: resident.shard.keep_root() };
         out.push(Action::Send { to: peer.replica, message, promise: false });
     }
 
@@ -206,7 +206,7 @@ impl Replicator {
             Message::Compare { shard, root } => self.on_compare(now, from, shard, root, out),
             Message::Same { shard, root } => {
                 if let Some(resident) = self.residents.get_mut(&shard)
-                    && resident.shard.root() == root
+                    && resident.shard.keep_root() == root
                 {
                     resident.in_sync.insert(from);
                 }

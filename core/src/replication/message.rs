@@ -13,9 +13,9 @@ use crate::digest::Digest;
 use crate::id::{Dot, ShardId};
 
 use super::context::Dots;
+use super::doom::Doom;
 use super::fingerprint::Span;
 use super::mask::Mask;
-use super::store::Doom;
 
 /// A message between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,6 +25,7 @@ mod context;
 mod counter;
 mod delta;
 mod described;
+mod doom;
 mod exchange;
 mod fingerprint;
 mod hlc;
@@ -50,12 +51,12 @@ use crate::wal::{SnapshotId, Write};
 
 pub use context::{Dots, Ranges};
 pub use described::{Described, DescribedAct, DescribedEdit, describe, dot_of};
+pub use doom::Doom;
 pub use fingerprint::Span;
 pub use mask::Mask;
 pub use message::{Answer, Fault, Listed, Message, Promise, View};
 pub use replicator::{Replicator, Scrub};
 pub use restore::{RestoreError, Restored, RestoredShard};
-pub use store::Doom;
 
 /// A request's number, chosen by the node.
 pub type Ticket = u64;

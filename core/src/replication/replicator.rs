@@ -185,6 +185,12 @@ impl Replicator {
         self.ahead
     }
 
+    /// How many shards are held, open or not.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.residents.len()
+    }
+
     /// One line for each open shard, in their order.
     pub fn status(&self) -> impl Iterator<Item = ShardStatus> {
         self.residents.iter().filter(|(_, resident)| resident.open.is_some()).map(

@@ -18,9 +18,10 @@ use crate::{codec, mutant, reach};
 
 use super::context::Dots;
 use super::delta::{self, TAG_SEALED};
+use super::doom::Doom;
 use super::mask::Mask;
 use super::path::PLACE_BYTES_MAX;
-use super::store::{Applied, Doom, Join, Shard};
+use super::store::{Applied, Join, Shard};
 
 /// The first byte of a record that is not a sealed write.
 const TAG_RECORD: u8 = 2;

@@ -32,7 +32,7 @@ impl Replicator {
         out: &mut Outbox<Action>,
     ) {
         let Some(resident) = self.residents.get_mut(&id) else { return };
-        let same = resident.shard.root() == root;
+        let same = resident.shard.keep_root() == root;
         let message = if same {
             reach!("replication.roots.equal");
             resident.in_sync.insert(from);

@@ -24,12 +24,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hasher};
 use crate::id::{Actor, Dot, ShardId};
-use crate::limits::{DOOMED_MAX, SHARD_ACTORS_MAX};
+use crate::limits::SHARD_ACTORS_MAX;
 use crate::{mutant, reach};
 
 use super::context::{Dots, Ranges};
 use super::counter;
 use super::delta::{self, Act, Author, Deed, Scope};
+use super::doom::Doom;
 use super::fingerprint::Fingerprints;
 use super::mask::Mask;
 use super::path;
@@ -85,35 +86,6 @@ impl Live {
         hasher.bytes(&hash.0);
         self.mask.words().for_each(|word| hasher.number(word));
         hasher.finish()
-    }
-}
-
-/// What was superseded of a write that has not arrived.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Doom {
-    /// One element.
-    Edit(u16),
-    /// All elements in a place or range.
-    Scope {
-        /// The place, or what all places begin with.
-        place: Vec<u8>,
-        /// Whether it is a beginning.
-        all: bool,
-    },
-}
-
-impl Doom {
-    fn takes(&self, edit: u16, place: &[u8]) -> bool {
-        match self {
-            Self::Edit(doomed) => *doomed == edit,
-            Self::Scope { place: scope, all } => {
-                if *all {
-                    place.starts_with(scope)
-                } else {
-                    place == scope
-                }
-            }
-        }
     }
 }
 
@@ -183,8 +155,11 @@ pub(super) struct Shard {
     numbers: BTreeMap<Actor, u32>,
     context: Vec<Ranges>,
     index: BTreeMap<Box<[u8]>, Held>,
-    doomed: BTreeMap<At, BTreeSet<Doom>>,
+    /// What is doomed.
+    pub(super) doomed: BTreeMap<At, BTreeSet<Doom>>,
     bytes: u64,
+    /// The root, while nothing changed since it was asked for.
+    root: Option<Digest>,
 }
 
 impl Shard {
@@ -239,21 +214,21 @@ impl Shard {
         self.numbers.iter().map(|(actor, number)| (actor, *number))
     }
 
-    /// What is doomed, in canonical order within each dot.
-    pub(super) fn doomed(&self) -> impl Iterator<Item = (Dot, &Doom)> {
-        let each = |(at, dooms): (&At, _)| (self.dot(*at), dooms);
-        self.doomed.iter().map(each).flat_map(|(dot, dooms): (Dot, &BTreeSet<Doom>)| {
-            dooms.iter().map(move |doom| (dot, doom))
-        })
-    }
-
-    /// How many writes are doomed, wholly or in part.
-    pub(super) fn doomed_writes(&self) -> usize {
-        self.doomed.len()
-    }
-
     /// The root: equal if and only if two replicas hold the same and have seen the same.
     pub(super) fn root(&self) -> Digest {
+        debug_assert!(self.root.is_none_or(|root| root == self.reckon_root()), "a root is current");
+        self.root.unwrap_or_else(|| self.reckon_root())
+    }
+
+    /// As [`Self::root`], which costs nothing from now on until something changes: replicas that are equal compare
+    /// theirs again and again.
+    pub(super) fn keep_root(&mut self) -> Digest {
+        let root = self.root();
+        self.root = Some(root);
+        root
+    }
+
+    fn reckon_root(&self) -> Digest {
         let mut hasher = Hasher::new();
         hasher.value(self.prints.whole());
         hasher.number(self.live.len() as u64);
@@ -329,6 +304,7 @@ impl Shard {
             mask.remove(victim.edit);
         }
         self.context[at.0 as usize].insert(at.1);
+        self.root = None;
         let whole = mask == births;
         // Held before its victims go: the place of an overwritten register stays in the index.
         let places = self.hold(at, sealed, author, mask, whole);
@@ -365,18 +341,6 @@ impl Shard {
         true
     }
 
-    /// What was superseded of the write before it came is dead at once.
-    fn meet_doom(&mut self, at: At, author: &Author<'_>, mask: &mut Mask) {
-        let Some(dooms) = self.doomed.remove(&at) else { return };
-        reach!("replication.doom.met");
-        for (edit, deed) in author.edits.iter().enumerate() {
-            let place = deed.place(author.key.0).unwrap_or_default();
-            if dooms.iter().any(|doom| doom.takes(edit as u16, &place)) {
-                mask.remove(edit as u16);
-            }
-        }
-    }
-
     /// Drops the victims of a write; those that are not here yet are doomed.
     fn supersede(&mut self, author: &Author<'_>) {
         for deed in &author.edits {
@@ -399,38 +363,6 @@ impl Shard {
                 let all = self.at(&scope.place).to_vec();
                 all.into_iter().for_each(|element| self.kill(element, Some(&scope.place)));
             }
-        }
-    }
-
-    fn kill_or_doom(&mut self, at: At, doom: Doom) {
-        if !self.context[at.0 as usize].contains(at.1) {
-            return self.doom(at, doom);
-        }
-        let Some(left) = self.left_by(at, &doom) else { return };
-        self.keep_only(at, &left);
-    }
-
-    /// What a doom would leave of a live write, if it takes something.
-    fn left_by(&self, at: At, doom: &Doom) -> Option<Mask> {
-        let live = self.live.get(&at)?;
-        let author = delta::reopen(&live.sealed);
-        let mut left = live.mask.clone();
-        for edit in live.mask.edits() {
-            let place = author.edits[usize::from(edit)].place(author.key.0).unwrap_or_default();
-            if doom.takes(edit, &place) {
-                left.remove(edit);
-            }
-        }
-        (left != live.mask).then_some(left)
-    }
-
-    fn doom(&mut self, at: At, doom: Doom) {
-        reach!("replication.doom.set");
-        // Past the bound the victim will come back as a sibling until a session drops it; nothing is lost.
-        if self.doomed.len() < DOOMED_MAX || self.doomed.contains_key(&at) {
-            self.doomed.entry(at).or_default().insert(doom);
-        } else {
-            reach!("replication.doom.full");
         }
     }
 
@@ -460,6 +392,7 @@ impl Shard {
         let live = Live { sealed: sealed.clone(), mask, stamp: author.stamp, whole };
         self.prints.add(at, &live.leaf());
         self.live.insert(at, live);
+        self.root = None;
         places
     }
 
@@ -525,6 +458,7 @@ impl Shard {
     fn unmask(&mut self, element: &Element) {
         let at = element.at();
         let live = self.live.get_mut(&at).expect("the element was live");
+        self.root = None;
         self.prints.remove(at, &live.leaf());
         live.mask.remove(element.edit);
         live.whole = false;
@@ -550,6 +484,7 @@ impl Shard {
         for (actor, ranges) in join.context.iter() {
             let number = self.intern(actor);
             self.context[number as usize].union(ranges);
+            self.root = None;
             for (low, high) in ranges.iter() {
                 let met: Vec<At> =
                     self.doomed.range((number, low)..=(number, high)).map(|(at, _)| *at).collect();
@@ -569,17 +504,6 @@ impl Shard {
     /// Keeps a write outside the context until its stamp is within reach.
     pub(super) fn wait(&mut self, sealed: Bytes, stamp: u64, dot: Dot) {
         self.waiting.insert((stamp, dot), sealed);
-    }
-
-    /// What a doom of a dot in the context would leave; `None` when it changes nothing.
-    pub(super) fn death_by(&self, dot: &Dot, doom: &Doom) -> Option<Mask> {
-        self.left_by((self.number(&dot.actor)?, dot.seq), doom)
-    }
-
-    /// Whether this doom is known.
-    pub(super) fn is_doomed(&self, dot: &Dot, doom: &Doom) -> bool {
-        let Some(actor) = self.number(&dot.actor) else { return false };
-        self.doomed.get(&(actor, dot.seq)).is_some_and(|dooms| dooms.contains(doom))
     }
 
     /// The elements in a scope, with their places' kinds left aside.

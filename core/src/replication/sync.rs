@@ -32,10 +32,11 @@ use crate::{codec, mutant};
 
 use super::context::{Dots, Ranges};
 use super::delta;
+use super::doom::Doom;
 use super::fingerprint::{LIST_BITS, Span};
 use super::mask::Mask;
 use super::message::{Answer, Fault, Listed, View};
-use super::store::{At, Doom, Join, Live, Shard};
+use super::store::{At, Join, Live, Shard};
 
 /// Spans in one question.
 pub(super) const ASKS_MAX: usize = 32;
