@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 
-/// A full state digest of all nodes, and a link of the chain, every so many events.
+/// A link of the chain, with a digest of the whole state of one node, each in its turn, every so many events.
 pub(crate) const LINK_EVENTS: u64 = 1024;
 const BUFFER_BYTES: usize = 8192;
 
@@ -57,7 +57,12 @@ impl Trace {
         self.events.is_multiple_of(LINK_EVENTS)
     }
 
-    /// Adds the digest of the whole state, and a link.
+    /// How many links there are so far.
+    pub(crate) const fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Adds the digest of a node's whole state, and a link.
     pub(crate) fn link(&mut self, state: [u8; 32]) {
         self.buffer.extend_from_slice(&state);
         self.flush();
