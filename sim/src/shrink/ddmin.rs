@@ -3,12 +3,18 @@
 //! Only complements are tried, as nearly everybody does: a subset that fails alone is found by leaving out the others.
 //! Nothing here knows what the items are.
 
-/// The smallest list that was found for which `fails` still holds. It is asked of smaller and smaller lists, and may
-/// begin to say no at any time: the best so far stands.
-pub(crate) fn ddmin<T: Clone>(mut items: Vec<T>, mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
+/// The smallest list that was found for which `fails` still holds, leaving out at least one part of `parts` at a time;
+/// single items at last when there are fewer. It is asked of smaller and smaller lists, and may begin to say no at any
+/// time: the best so far stands.
+pub(crate) fn ddmin<T: Clone>(
+    mut items: Vec<T>,
+    parts: usize,
+    mut fails: impl FnMut(&[T]) -> bool,
+) -> Vec<T> {
     if items.is_empty() || fails(&[]) {
         return Vec::new();
     }
+    let shortest = items.len().div_ceil(parts);
     let mut length = items.len().div_ceil(2);
     loop {
         let (mut start, mut smaller) = (0, false);
@@ -22,8 +28,8 @@ pub(crate) fn ddmin<T: Clone>(mut items: Vec<T>, mut fails: impl FnMut(&[T]) -> 
                 start = end;
             }
         }
-        if length > 1 {
-            length = length.min(items.len()).div_ceil(2);
+        if length > shortest {
+            length = length.min(items.len()).div_ceil(2).max(shortest);
         } else if !smaller {
             return items;
         }
@@ -37,7 +43,7 @@ mod tests {
     /// Shrinks 0..n for a predicate; returns what is left and how often it was asked.
     fn shrink(n: u32, fails: impl Fn(&[u32]) -> bool) -> (Vec<u32>, u32) {
         let mut asked = 0;
-        let left = ddmin((0..n).collect(), |items| {
+        let left = ddmin((0..n).collect(), usize::MAX, |items| {
             asked += 1;
             fails(items)
         });
@@ -63,6 +69,17 @@ mod tests {
     }
 
     #[test]
+    fn coarse_parts_are_not_cut_further() {
+        let mut asked = 0;
+        let left = ddmin((0..1024).collect(), 8, |items: &[u32]| {
+            asked += 1;
+            items.contains(&700)
+        });
+        assert_eq!(left, (640..768).collect::<Vec<_>>());
+        assert!(asked < 12, "asked {asked} times");
+    }
+
+    #[test]
     fn what_fails_without_anything_is_empty() {
         assert_eq!(shrink(10, |_| true).0, Vec::<u32>::new());
         assert_eq!(shrink(0, |_| true), (Vec::new(), 0));
@@ -84,7 +101,7 @@ mod tests {
     #[test]
     fn a_budget_that_ends_leaves_the_best_so_far() {
         let mut budget = 5;
-        let left = ddmin((0..100).collect(), |items: &[u32]| {
+        let left = ddmin((0..100).collect(), usize::MAX, |items: &[u32]| {
             budget -= i32::from(budget > 0);
             budget > 0 && items.contains(&90)
         });

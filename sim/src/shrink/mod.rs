@@ -4,8 +4,8 @@
 //! numbers become smaller; again and again, until a round takes nothing away or the budget is spent. Chance is by
 //! position, so what is left behaves as before until something that was left out is missed. Where that leaves too much
 //! (one message in a thousand is struck, so a thousand are needed), parts of it are tried with other chances and
-//! stronger faults. A run is judged by the name of the law alone; a panic by its place as well. How a plan is told is
-//! not here.
+//! stronger faults: first in large pieces, while much is left, since each run of little is soon over. A run is judged
+//! by the name of the law alone; a panic by its place as well. How a plan is told is not here.
 
 mod ddmin;
 mod numbers;
@@ -23,7 +23,12 @@ use ddmin::ddmin;
 pub const FAULTS_GOAL: usize = 10;
 /// As [`FAULTS_GOAL`], for operations.
 pub const OPERATIONS_GOAL: usize = 30;
-/// Other chances that are tried in a row.
+/// A plan with more than that first loses parts of this fraction, at least: one that hangs on much chance loses nothing
+/// to a finer search either, and most of the time to it.
+const COARSE_PARTS: usize = 8;
+/// Other chances that are tried in a row before a finer search ..
+const CHANCES_FEW: u64 = 200;
+/// .. and after it.
 const CHANCES_MAX: u64 = 500;
 /// While things are left out a violation may come so much later than before.
 const SLACK_MS: u64 = 3_000;
@@ -143,27 +148,40 @@ impl<'a> Shrinker<'a> {
         loop {
             let before = self.plan.clone();
             self.cut_time(SLACK_MS);
-            self.leave_out_faults();
-            self.leave_out_clients();
-            self.leave_out_operations();
+            if self.is_large() {
+                self.leave_out(COARSE_PARTS);
+                if self.halve(CHANCES_FEW) {
+                    continue;
+                }
+            }
+            self.leave_out(usize::MAX);
             self.make_plainer();
             self.shrink_faults();
             self.cut_time(0);
-            if self.spent || self.plan == before && !self.halve() {
+            if self.spent || self.plan == before && !self.halve(CHANCES_MAX) {
                 return;
             }
         }
     }
 
-    /// While too much is left: some part of it, with other chances and stronger faults.
-    fn halve(&mut self) -> bool {
+    fn leave_out(&mut self, parts: usize) {
+        self.leave_out_faults(parts);
+        self.leave_out_clients(parts);
+        self.leave_out_operations(parts);
+    }
+
+    fn is_large(&self) -> bool {
         let Progress { faults, operations, .. } = self.progress();
-        if faults <= FAULTS_GOAL && operations <= OPERATIONS_GOAL {
-            return false;
-        }
-        (1..=CHANCES_MAX).any(|salt| {
+        faults > FAULTS_GOAL || operations > OPERATIONS_GOAL
+    }
+
+    /// While too much is left: some part of it, with other chances and stronger faults.
+    fn halve(&mut self, chances: u64) -> bool {
+        let Progress { faults, operations, .. } = self.progress();
+        (1..=chances).any(|salt| {
             let plan = self.part(salt, faults > FAULTS_GOAL, operations > OPERATIONS_GOAL);
-            self.takes(plan)
+            let left = plan.workload.only.as_ref().map_or(0, Kept::len) + plan.faults.len();
+            left < faults + operations && self.takes(plan)
         })
     }
 
@@ -172,7 +190,7 @@ impl<'a> Shrinker<'a> {
         let seed = plan.seed.wrapping_add(salt);
         let draws = Draws::new(seed);
         let mut place = 0;
-        let share_ppm = [500_000, 750_000, 250_000][salt as usize % 3];
+        let share_ppm = [500_000, 250_000, 750_000][salt as usize % 3];
         let mut keeps = |label, all: bool| {
             place += 1;
             all || draws.chance(stream(label, 0), place, share_ppm)
@@ -223,39 +241,39 @@ impl<'a> Shrinker<'a> {
         }
     }
 
-    fn leave_out_faults(&mut self) {
+    fn leave_out_faults(&mut self, parts: usize) {
         let faults = self.plan.faults.clone();
         let mut kinds: Vec<Kind> = faults.iter().map(|fault| fault.kind).collect();
         kinds.sort();
         kinds.dedup();
-        ddmin(kinds, |kinds| {
+        ddmin(kinds, parts, |kinds| {
             let of_kinds = faults.iter().filter(|fault| kinds.contains(&fault.kind));
             let plan = Plan { faults: of_kinds.cloned().collect(), ..self.plan.clone() };
             self.takes(plan)
         });
         let mut faults = self.plan.faults.clone();
         faults.sort_by_key(|fault| fault.at_ms);
-        ddmin(faults, |faults| {
+        ddmin(faults, parts, |faults| {
             let plan = Plan { faults: faults.to_vec(), ..self.plan.clone() };
             self.takes(plan)
         });
     }
 
-    fn leave_out_clients(&mut self) {
+    fn leave_out_clients(&mut self, parts: usize) {
         let Some(only) = self.plan.workload.only.clone() else { return };
         let mut clients: Vec<usize> = only.iter().map(|(client, _)| client).collect();
         clients.dedup();
-        ddmin(clients, |clients| {
+        ddmin(clients, parts, |clients| {
             self.keeps(only.iter().filter(|(client, _)| clients.contains(client)).collect())
         });
     }
 
-    fn leave_out_operations(&mut self) {
+    fn leave_out_operations(&mut self, parts: usize) {
         let Some(only) = &self.plan.workload.only else { return };
         let mut operations: Vec<(usize, u64)> = only.iter().collect();
         // Places of all clients are about as far apart in time: this is nearly the order of the calls.
         operations.sort_by_key(|(client, place)| (*place, *client));
-        ddmin(operations, |operations| self.keeps(operations.iter().copied().collect()));
+        ddmin(operations, parts, |operations| self.keeps(operations.iter().copied().collect()));
     }
 
     fn keeps(&mut self, only: Kept) -> bool {
