@@ -2,6 +2,8 @@
 //!
 //! The registry itself is in `core::mark`; a mutant is active in a whole process, so each is hunted by workers.
 
+use std::ops::Range;
+
 use continuum_core::mark::instrument::MUTANTS;
 
 use crate::campaign::Campaign;
@@ -13,15 +15,22 @@ pub const SEEDS_MAX: u64 = 2_000;
 /// Seeds that one worker takes.
 const STRETCH: u64 = 4;
 
+/// Seeds from the first one that sees a planted bug on, of which the soonest is taken to be shrunk.
+const SEEDS_COMPARED: u64 = 128;
+
 /// How a planted bug was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
+    /// The planted bug.
+    pub mutant: String,
     /// The first seed that saw it.
     pub seed: u64,
     /// The oracle that saw it.
     pub oracle: String,
     /// What it said.
     pub what: String,
+    /// When, in virtual nanoseconds.
+    pub at_ns: u64,
 }
 
 /// All planted bugs of a machine, or of all: name and meaning.
@@ -47,24 +56,47 @@ pub fn is_known(name: &str) -> bool {
 pub fn hunt(
     campaign: &Campaign,
     name: &str,
+    progress: impl FnMut(u64) + Send,
+) -> Result<Option<Kill>, String> {
+    let campaign = Campaign { stop_early: true, ..with(campaign, name) };
+    best(&campaign, 0..SEEDS_MAX, |kill| kill.seed, progress)
+}
+
+/// Of the first seed that sees a planted bug and so many after it, the one that sees it soonest: as a campaign takes
+/// the shortest run of each broken law, to shrink it.
+///
+/// # Errors
+///
+/// As [`hunt`].
+pub fn soonest(campaign: &Campaign, first: &Kill) -> Result<Kill, String> {
+    let campaign = with(campaign, &first.mutant);
+    let seeds = first.seed..first.seed + SEEDS_COMPARED;
+    let soonest = best(&campaign, seeds, |kill| (kill.at_ns, kill.seed), |_| {})?;
+    Ok(soonest.unwrap_or_else(|| first.clone()))
+}
+
+fn with(campaign: &Campaign, mutant: &str) -> Campaign {
+    Campaign { mutant: Some(mutant.to_owned()), once: true, ..campaign.clone() }
+}
+
+fn best<T: Ord>(
+    campaign: &Campaign,
+    seeds: Range<u64>,
+    rank: fn(&Kill) -> T,
     mut progress: impl FnMut(u64) + Send,
 ) -> Result<Option<Kill>, String> {
-    let campaign = Campaign {
-        mutant: Some(name.to_owned()),
-        once: true,
-        stop_early: true,
-        ..campaign.clone()
-    };
-    let mut first: Option<Kill> = None;
-    campaign.run(stretches(std::iter::once(0..SEEDS_MAX), STRETCH), |record| {
+    let mutant = campaign.mutant.clone().unwrap_or_default();
+    let mut best: Option<Kill> = None;
+    campaign.run(stretches(std::iter::once(seeds), STRETCH), |record| {
         progress(1);
         let Some(violation) = record.violation else { return };
-        if first.as_ref().is_none_or(|kill| record.seed < kill.seed) {
-            let (oracle, what) = (violation.oracle, violation.what);
-            first = Some(Kill { seed: record.seed, oracle, what });
+        let (oracle, what, at_ns) = (violation.oracle, violation.what, violation.at_ns);
+        let kill = Kill { mutant: mutant.clone(), seed: record.seed, oracle, what, at_ns };
+        if best.as_ref().is_none_or(|known| rank(&kill) < rank(known)) {
+            best = Some(kill);
         }
     })?;
-    Ok(first)
+    Ok(best)
 }
 
 #[cfg(test)]

@@ -143,7 +143,10 @@ fn shrink_mutants(args: &ShrinkArgs) -> Result<bool, String> {
     for (name, _) in &all {
         let kill = mutant::hunt(&campaign, name, |_| {})?;
         let row = match kill {
-            Some(kill) => shrink_elsewhere(args, &campaign.program, name, kill.seed)?,
+            Some(kill) => {
+                let kill = mutant::soonest(&campaign, &kill)?;
+                shrink_elsewhere(args, &campaign.program, name, kill.seed)?
+            }
             None => serde_json::json!({ "mutant": name, "oracle": "none" }),
         };
         bar.inc(1);
