@@ -192,7 +192,7 @@ impl Flavor for Count {
     }
 }
 
-/// What is gathered of an encoding, which comes in pieces of a few bytes, before it is handed on: some blocks of SHA-256.
+/// What is gathered of an encoding, which comes in pieces of a few bytes: some blocks of SHA-256.
 const GATHERED_BYTES: usize = 256;
 
 /// A flavor that hands what it gathered to a closure.
