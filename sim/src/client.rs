@@ -594,7 +594,7 @@ pub(crate) fn is_strict(key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use continuum_core::id::Index;
+    use continuum_core::id::{Index, StoreId};
     use continuum_core::node::api::Receipt;
 
     use super::*;
@@ -625,7 +625,7 @@ mod tests {
                         }
                         let receipt = Receipt { revision: Some(Index(place)), context: None };
                         let outcome = Outcome::Committed { level: Level::Durable, receipt };
-                        let by = Asked { node, life: 1, losses: 0 };
+                        let by = Asked { node, life: 1, store: StoreId::default(), losses: 0 };
                         asked.insert(place, (now, std::mem::take(&mut nodes), request));
                         clients.told(attempt, now + MS, by, outcome, &mut errands);
                     }

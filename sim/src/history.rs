@@ -2,7 +2,7 @@
 //!
 //! The record of an operation is all that the end checks know of it; nothing here judges.
 
-use continuum_core::id::SessionId;
+use continuum_core::id::{SessionId, StoreId};
 use continuum_core::node::api::{Level, Mutation, Outcome, Query, Session};
 
 /// The namespaces of a run.
@@ -50,11 +50,12 @@ pub(crate) enum Ended {
     Unknown,
 }
 
-/// A node that was asked, in which of its lives, and how often its disk had lost something by then.
+/// A node that was asked, in which of its lives, on which store, and how often its disk had lost something by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) node: usize,
     pub(crate) life: u64,
+    pub(crate) store: StoreId,
     pub(crate) losses: u64,
 }
 

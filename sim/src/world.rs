@@ -426,7 +426,8 @@ impl World {
                 let asker = replies::check(&mut self.processes[me], id)?;
                 self.check_reply(me, asker, &outcome)?;
                 let (life, losses) = (self.processes[me].life, self.standing[me].losses);
-                let by = Asked { node: me, life, losses };
+                let store = self.processes[me].replica.store;
+                let by = Asked { node: me, life, store, losses };
                 let latency = match asker {
                     Asker::Client(attempt) => {
                         let latency = self.clients.latency(attempt, true, self.network.latency_ns);

@@ -160,8 +160,8 @@ fn could_beat(space: Space, other: &Deed<'_>, deed: &Deed<'_>) -> bool {
 
 fn is_after_at_one_node(first: &Deed<'_>, second: &Deed<'_>) -> bool {
     let (one, other) = (first.operation.answered, second.operation.answered);
-    // A disk that lost something may have lost the greatest stamp as well.
-    let replica = |asked: Option<Asked>| asked.map(|asked| (asked.node, asked.losses));
+    // A disk that lost something may have lost the greatest stamp as well; so has a store that took another's place.
+    let replica = |asked: Option<Asked>| asked.map(|Asked { store, losses, .. }| (store, losses));
     one.is_some() && replica(one) == replica(other) && !is_strict(&second.mutation.key)
 }
 
@@ -207,6 +207,7 @@ fn check_counter(held: &Held, deeds: &[Deed<'_>]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use continuum_core::id::StoreId;
     use continuum_core::node::api::{Context, Field, Receipt};
 
     use super::*;
@@ -225,7 +226,7 @@ mod tests {
             called,
             returned: called + 5,
             ended,
-            answered: Some(Asked { node: 0, life: 1, losses: 0 }),
+            answered: Some(Asked { node: 0, life: 1, store: StoreId::default(), losses: 0 }),
         }
     }
 

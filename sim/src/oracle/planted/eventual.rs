@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use continuum_core::digest::Digest;
-use continuum_core::id::{Actor, Boot, Dot, ShardId};
+use continuum_core::id::{Actor, Boot, Dot, ShardId, StoreId};
 use continuum_core::node::api::{
     Change, Content, Context, Edit, Field, Level, Mutation, Outcome, Receipt, Row,
 };
@@ -16,7 +16,7 @@ use super::{Planted, bad, good};
 use crate::history::{Asked, Body, Ended, History, Operation, Space};
 
 pub(super) fn all() -> Vec<Planted> {
-    [clients(), amounts(), made(), clocks(), covered()].concat()
+    [clients(), orders(), amounts(), made(), clocks(), covered()].concat()
 }
 
 fn row(content: Content) -> Vec<Row> {
@@ -51,7 +51,7 @@ fn told(called: u64, seen_at: Option<u64>, change: Change, ended: Ended) -> Oper
         called,
         returned: called + 5,
         ended,
-        answered: Some(Asked { node: 0, life: 1, losses: 0 }),
+        answered: Some(Asked { node: 0, life: 1, store: StoreId::default(), losses: 0 }),
     }
 }
 
@@ -117,10 +117,38 @@ fn clients() -> Vec<Planted> {
     ]
 }
 
+/// A node wrote "a" and then "b" of one place, whose LWW losers are dropped, and "a" is left.
+fn outlived(stores: [u8; 2]) -> Verdict {
+    let write = |(at, store): (usize, u8)| {
+        let value = Bytes::from_static([b"a", b"b"][at]);
+        let operation = told(10 + 10 * at as u64, None, Change::Put(value), done());
+        let by = Asked { node: 0, life: 1, store: StoreId([store; 16]), losses: 1 };
+        Operation { space: Space::Discard, answered: Some(by), ..operation }
+    };
+    let mut operations: Vec<Operation> = stores.into_iter().enumerate().map(write).collect();
+    let mut rows = register(&["a"]);
+    // At some places every write follows from what was read there.
+    let free = Bytes::from_static(b"r01");
+    rows[0].key = free.clone();
+    for operation in &mut operations {
+        let Body::Write { mutations, .. } = &mut operation.body else { continue };
+        mutations[0].key = free.clone();
+    }
+    let history = History { operations, ..History::default() };
+    eventual::check(&history, Space::Discard, &rows, &BTreeSet::new())
+}
+
+fn orders() -> Vec<Planted> {
+    vec![
+        bad("a later write of a replica that lost to its own", eventual::LOST, outlived([7, 7])),
+        good("a write of a store that knew no greater stamp", outlived([7, 8])),
+    ]
+}
+
 const fn actor(boot: u64) -> Actor {
     let replica = continuum_core::id::Replica {
         node: continuum_core::id::NodeId([1; 16]),
-        store: continuum_core::id::StoreId([2; 16]),
+        store: StoreId([2; 16]),
     };
     Actor { replica, boot: Boot { count: boot, nonce: 0 } }
 }
