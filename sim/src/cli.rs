@@ -78,6 +78,9 @@ pub(crate) enum Command {
         /// With a planted bug.
         #[arg(long, value_name = "NAME")]
         mutant: Option<String>,
+        /// Only tell the steps between these virtual milliseconds, in words.
+        #[arg(long, value_name = "A..B", value_parser = range)]
+        tell_ms: Option<Range<u64>>,
     },
     /// Make a failing plan small: as a file that replays it, and as a picture.
     Shrink(ShrinkArgs),

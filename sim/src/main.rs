@@ -10,9 +10,10 @@ mod stopwatch;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use continuum_sim::plan::Plan;
 
 use cli::{Cli, Command};
-use commands::{bench, cores, mutants, report, run, say, shrink, swarm, worker};
+use commands::{bench, cores, mutants, read_plan, report, run, say, shrink, swarm, worker};
 
 fn main() -> ExitCode {
     match perform(Cli::parse().command) {
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
 fn perform(command: Command) -> Result<bool, String> {
     match command {
         Command::Run { seed, mutant, tell_ms: Some(stretch), .. } => {
-            run::tell(seed, mutant.as_deref(), stretch)
+            run::tell(&Plan::from_seed(seed), mutant.as_deref(), stretch)
         }
         Command::Run { seed, once, mutant, tell_ms: None } => run::run(seed, once, mutant),
         Command::Swarm(args) => swarm::swarm(&args),
@@ -36,7 +37,10 @@ fn perform(command: Command) -> Result<bool, String> {
         Command::Mutants { machine, jobs } => {
             mutants::mutants(machine.as_deref(), jobs.unwrap_or_else(cores))
         }
-        Command::Replay { file, once, mutant } => run::replay(&file, once, mutant),
+        Command::Replay { file, mutant, tell_ms: Some(stretch), .. } => {
+            run::tell(&read_plan(&file)?, mutant.as_deref(), stretch)
+        }
+        Command::Replay { file, once, mutant, tell_ms: None } => run::replay(&file, once, mutant),
         Command::Shrink(args) => shrink::run(&args),
         Command::Plan { seed } => run::plan(seed),
         Command::Bench { plan } => bench::bench(plan.as_deref()),

@@ -86,7 +86,7 @@ fn conclude(command: &str, summary: &Summary, seconds: f64, of_one: bool) -> boo
     summary.violations == 0 && silent.is_empty()
 }
 
-fn read_plan(file: &Path) -> Result<Plan, String> {
+pub(crate) fn read_plan(file: &Path) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read the plan {}: {error}", file.display()))?;
     Plan::parse(&text).map_err(|error| format!("the plan {} is wrong: {error}", file.display()))
