@@ -21,8 +21,6 @@ const SEEDS_COMPARED: u64 = 128;
 /// How a planted bug was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
-    /// The planted bug.
-    pub mutant: String,
     /// The first seed that saw it.
     pub seed: u64,
     /// The oracle that saw it.
@@ -68,11 +66,10 @@ pub fn hunt(
 /// # Errors
 ///
 /// As [`hunt`].
-pub fn soonest(campaign: &Campaign, first: &Kill) -> Result<Kill, String> {
-    let campaign = with(campaign, &first.mutant);
+pub fn soonest(campaign: &Campaign, name: &str, first: Kill) -> Result<Kill, String> {
     let seeds = first.seed..first.seed + SEEDS_COMPARED;
-    let soonest = best(&campaign, seeds, |kill| (kill.at_ns, kill.seed), |_| {})?;
-    Ok(soonest.unwrap_or_else(|| first.clone()))
+    let soonest = best(&with(campaign, name), seeds, |kill| (kill.at_ns, kill.seed), |_| {})?;
+    Ok(soonest.unwrap_or(first))
 }
 
 fn with(campaign: &Campaign, mutant: &str) -> Campaign {
@@ -85,13 +82,12 @@ fn best<T: Ord>(
     rank: fn(&Kill) -> T,
     mut progress: impl FnMut(u64) + Send,
 ) -> Result<Option<Kill>, String> {
-    let mutant = campaign.mutant.clone().unwrap_or_default();
     let mut best: Option<Kill> = None;
     campaign.run(stretches(std::iter::once(seeds), STRETCH), |record| {
         progress(1);
         let Some(violation) = record.violation else { return };
         let (oracle, what, at_ns) = (violation.oracle, violation.what, violation.at_ns);
-        let kill = Kill { mutant: mutant.clone(), seed: record.seed, oracle, what, at_ns };
+        let kill = Kill { seed: record.seed, oracle, what, at_ns };
         if best.as_ref().is_none_or(|known| rank(&kill) < rank(known)) {
             best = Some(kill);
         }

@@ -144,7 +144,7 @@ fn shrink_mutants(args: &ShrinkArgs) -> Result<bool, String> {
         let kill = mutant::hunt(&campaign, name, |_| {})?;
         let row = match kill {
             Some(kill) => {
-                let kill = mutant::soonest(&campaign, &kill)?;
+                let kill = mutant::soonest(&campaign, name, kill)?;
                 shrink_elsewhere(args, &campaign.program, name, kill.seed)?
             }
             None => serde_json::json!({ "mutant": name, "oracle": "none" }),

@@ -177,6 +177,9 @@ impl<'a> Shrinker<'a> {
 
     /// While too much is left: some part of it, with other chances and stronger faults.
     fn halve(&mut self, chances: u64) -> bool {
+        if !self.is_large() {
+            return false;
+        }
         let Progress { faults, operations, .. } = self.progress();
         (1..=chances).any(|salt| {
             let plan = self.part(salt, faults > FAULTS_GOAL, operations > OPERATIONS_GOAL);
