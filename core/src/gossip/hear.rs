@@ -209,6 +209,8 @@ impl Gossip {
             Some(State::Alive) => {
                 reach!("gossip.suspicion.begun");
                 self.turn(now, node, State::Suspect, me, out, false);
+                // Its next turn may come when the suspicion is over: distrust slows the circle, not the suspicion.
+                self.send(node, Body::News, out);
             }
             Some(State::Suspect) => self.confirm(node, &[me]),
             Some(State::Dead | State::Left) | None => {}

@@ -237,7 +237,7 @@ impl Gossip {
     fn begin_probe(&mut self, now: Instant, out: &mut Outbox<Action>) {
         let slower = self.prober.distrust + 1;
         let period = self.period().saturating_mul(slower);
-        self.ping_the_dead(out);
+        self.ping_the_dead(slower, out);
         let Some(target) = self.next_target() else {
             self.prober.idle_until = (self.table.len() > 0).then_some(now + period);
             return;
@@ -319,9 +319,11 @@ impl Gossip {
         self.accuse(now, probe.target, out);
     }
 
-    /// Now and then one dead member is pinged. The ping tells it that it is held dead, and it refutes if it is not.
-    fn ping_the_dead(&mut self, out: &mut Outbox<Action>) {
-        self.prober.dead_periods += 1;
+    /// Now and then one dead member is pinged. The ping tells it that it is held dead, and it refutes if it is not: a
+    /// node that distrusts itself has the more reason to ask, so a slow period counts for those that it took the time
+    /// of.
+    fn ping_the_dead(&mut self, periods: u32, out: &mut Outbox<Action>) {
+        self.prober.dead_periods += periods;
         if self.prober.dead_periods < DEAD_PERIODS {
             return;
         }

@@ -64,6 +64,19 @@ fn distrust_slows_the_period_and_the_timeout_and_saturates() {
     assert_eq!(d.now.as_millis() - begun, 9_000);
 }
 
+#[test]
+fn distrust_does_not_slow_the_pings_of_the_dead() {
+    let mut d = Driven::met(30);
+    d.hear(1, Body::News, vec![claim(2, 0, State::Dead)]);
+    for refutations in 0..40 {
+        d.hear(1, Body::News, vec![claim(ME, refutations, State::Suspect)]);
+    }
+    assert_eq!(d.machine.distrust(), 8);
+    let sent = d.run(27_000);
+    let asked = sent.iter().filter(|s| ping(s).is_some() && s.1 == node(2));
+    assert_eq!(asked.count(), 3, "one in each of the long periods");
+}
+
 // Lifeguard IV-B: the suspicion timeout.
 
 /// How long node 2 of a federation of ten is suspected when so many others accuse it.
@@ -125,4 +138,15 @@ fn a_suspect_learns_of_it_with_every_ping() {
     assert!(to_suspect.iter().all(|(_, _, m)| {
         m.claims.first().is_some_and(|c| c.replica.node == node(2) && c.state == State::Suspect)
     }));
+}
+
+#[test]
+fn a_suspect_learns_of_it_at_once_from_who_accuses_it() {
+    let mut d = Driven::met(7);
+    let (target, _) = d.next_probe();
+    let sent = d.run(1_000);
+    let told = sent.iter().find(|(_, to, m)| *to == target && m.body == Body::News);
+    let (_, _, message) = told.expect("told");
+    assert_eq!(message.claims[0].state, State::Suspect);
+    assert_eq!(message.claims[0].replica.node, target);
 }
