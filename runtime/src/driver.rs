@@ -13,7 +13,7 @@ use continuum_core::discovery::{Contact, Source};
 use continuum_core::id::{RequestId, Token};
 use continuum_core::machine::{Machine as _, Now, Outbox};
 use continuum_core::node::api::{Notice, Outcome};
-use continuum_core::node::{Action, Event, Message, Node};
+use continuum_core::node::{Action, Event, Node};
 use continuum_core::raft::Payload;
 use continuum_core::wal::Write;
 use tokio::sync::{mpsc, oneshot};
@@ -202,8 +202,6 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
     fn perform(&mut self, action: Action) {
         let driver = &mut self.driver;
         match action {
-            // Told by `refuse`, to the process that is refused: the linked one, which would get it here, is another.
-            Action::Send { message: Message::Refused(_), .. } => {}
             Action::Send { to, plane, message } => driver.links.send(to, plane, message),
             Action::Persist { token, write } => self.persist(token, write),
             Action::Discard { snapshot } => driver.disk.submit(Job::Discard(snapshot)),
@@ -212,9 +210,9 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
             Action::Resolve { source } => self.resolve(source),
             Action::Verify { address } => driver.links.verify(address),
             Action::Route { peer, address } => driver.links.route(peer, address),
-            Action::Refuse { peer, reason } => {
+            Action::Refuse { peer, boot, reason } => {
                 driver.metrics.rejected("boot");
-                driver.links.refuse(peer, reason);
+                driver.links.refuse(peer, boot, reason);
             }
             Action::Notify(notice) => self.notify(&notice),
         }

@@ -1,7 +1,7 @@
 //! What happens: links, syncs, requests, faults, lives; everything that is not a node's own tick.
 
 use continuum_core::discovery::{Address, Contact, Source};
-use continuum_core::id::{NodeId, Replica};
+use continuum_core::id::{Boot, NodeId, Replica};
 use continuum_core::node::api::{Outcome, Request};
 use continuum_core::node::{Event, Message, Node, Refusal};
 
@@ -225,10 +225,7 @@ impl World {
         self.fired.count(Kind::Replay);
         let Replica { node, store } = replica;
         let event = Event::Connected { peer: node, store, boot: last_boot, version: PROTOCOL };
-        self.ghost = Some(node);
-        let verdict = self.step(me, event, tag::CONNECTED, fold(peer as u64, last_boot.count));
-        self.ghost = None;
-        verdict
+        self.step(me, event, tag::CONNECTED, fold(peer as u64, last_boot.count))
     }
 
     fn connected(&mut self, me: usize, peer: usize) -> Verdict {
@@ -285,9 +282,15 @@ impl World {
         Ok(())
     }
 
-    /// A node closes a link and says why.
-    pub(crate) fn refuse(&mut self, me: usize, peer: NodeId, reason: Refusal) -> Verdict {
-        let Some(peer) = self.oracles.roster.number(peer).filter(|peer| *peer != me) else {
+    /// A node closes its link to a process and says why. To one that is no more there is neither.
+    pub(crate) fn refuse(
+        &mut self,
+        me: usize,
+        (peer, boot): (NodeId, Boot),
+        reason: Refusal,
+    ) -> Verdict {
+        let is_process = |n: &usize| *n != me && self.processes[*n].boot == boot;
+        let Some(peer) = self.oracles.roster.number(peer).filter(is_process) else {
             return Ok(());
         };
         if self.network.epoch(me, peer).is_some() && self.network.is_open(me, peer) {

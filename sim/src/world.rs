@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::Address;
-use continuum_core::id::{FederationId, NodeId, Replica};
+use continuum_core::id::{FederationId, Replica};
 use continuum_core::machine::{Machine as _, Outbox};
 use continuum_core::node::api::{Notice, Outcome, Request};
 use continuum_core::node::{Action, Event, Identity, Message, Unverified};
@@ -169,8 +169,6 @@ pub(crate) struct World {
     pub(crate) tell_within: Range<u64>,
     pub(crate) told: Vec<Told>,
     budgets: bounds::Budgets,
-    /// Who is behind the link that this step is about, and is not the process of that node any more.
-    pub(crate) ghost: Option<NodeId>,
     pub(crate) setting: Setting,
     /// The run ends here, if that is before healing.
     pub(crate) stop_at: u64,
@@ -235,7 +233,6 @@ impl World {
             tell_within: 0..0,
             told: Vec::new(),
             budgets: bounds::Budgets::of(&config),
-            ghost: None,
             setting: Setting::default(),
             stop_at: u64::MAX,
             scene: None,
@@ -401,8 +398,6 @@ impl World {
 
     fn perform(&mut self, me: usize, action: Action) -> Verdict {
         match action {
-            Action::Refuse { peer, .. } if self.ghost == Some(peer) => {}
-            Action::Send { to, message: Message::Refused(_), .. } if self.ghost == Some(to) => {}
             Action::Send { to, plane, message } => {
                 let print = fingerprint(&message);
                 self.trace.action(1, fold(print, u64::from(to.0[15])));
@@ -452,9 +447,9 @@ impl World {
                 self.trace.action(7, fingerprint(&address));
                 self.route(me, peer, address.as_ref())?;
             }
-            Action::Refuse { peer, reason } => {
-                self.trace.action(8, fingerprint(&reason));
-                self.refuse(me, peer, reason)?;
+            Action::Refuse { peer, boot, reason } => {
+                self.trace.action(8, fingerprint(&(boot, reason)));
+                self.refuse(me, (peer, boot), reason)?;
             }
             Action::Notify(notice) => {
                 self.trace.action(9, 0);

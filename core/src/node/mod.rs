@@ -204,10 +204,13 @@ pub enum Action {
         /// Where it is.
         address: Option<Address>,
     },
-    /// Close the link to a peer, and tell it why.
+    /// Close the link to one process of a peer, and tell it why with [`Message::Refused`]. Another process of the peer
+    /// keeps its link, and hears nothing of it.
     Refuse {
         /// The peer.
         peer: NodeId,
+        /// The process, as its handshake named it.
+        boot: Boot,
         /// Why, as the peer is told.
         reason: Refusal,
     },

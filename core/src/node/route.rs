@@ -154,7 +154,10 @@ impl Node {
                 }
                 self.welcome(who, boot);
             }
-            Verdict::Refuse(reason) => self.refuse_link(peer, reason),
+            Verdict::Refuse(reason) => {
+                self.act(Action::Refuse { peer, boot, reason });
+                self.notify(Notice::Refused { peer, reason });
+            }
             Verdict::Full => self.rejected(peer, "one peer too many"),
         }
     }
@@ -172,18 +175,6 @@ impl Node {
             self.then(Work::Replication(replication::Event::Connected { peer: who }));
         }
         self.on_forming_connected();
-    }
-
-    /// Both ends are told: the driver closes the link, and the refused process counts.
-    fn refuse_link(&mut self, peer: NodeId, reason: Refusal) {
-        let boot = self.hold.boot();
-        let message = Message::Refused(reason);
-        let send = Action::Send { to: peer, plane: super::Plane::Control, message };
-        if let Some(send) = self.hold.withhold(boot, send) {
-            self.act(send);
-        }
-        self.act(Action::Refuse { peer, reason });
-        self.notify(Notice::Refused { peer, reason });
     }
 
     /// A peer refuses this process.

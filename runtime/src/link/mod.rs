@@ -258,11 +258,9 @@ impl Links {
         }
     }
 
-    /// Closes a link and tells the peer why. While the core is asked about a process, it is that one's.
-    pub fn refuse(&mut self, id: NodeId, reason: Refusal) {
-        let asked = self.candidate.take_if(|(candidate, _)| *candidate == id);
+    /// Closes the link to a process of a peer and tells it why.
+    pub fn refuse(&mut self, id: NodeId, boot: Boot, reason: Refusal) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(boot) = asked.map(|(_, boot)| boot).or(peer.linked) else { return };
         let was_linked = peer.linked == Some(boot);
         let Some(life) = peer.end(boot) else { return };
         for connection in life.planes.into_iter().flatten() {

@@ -210,7 +210,7 @@ async fn a_process_that_the_core_refuses_is_told_and_the_link_before_stays() {
     let (event, _) = tokio::join!(timeout(PATIENCE, event), second.connected());
     let event = event.unwrap();
     assert!(matches!(event, Event::Connected { peer: BEN, boot, .. } if boot == clone));
-    ann.links.refuse(BEN, Refusal::Cloned);
+    ann.links.refuse(BEN, clone, Refusal::Cloned);
     ann.links.settle();
     let told = timeout(PATIENCE, second.links.control.recv()).await.unwrap().unwrap();
     assert_eq!(told.message, Message::Refused(Refusal::Cloned));

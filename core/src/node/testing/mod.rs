@@ -256,9 +256,10 @@ impl World {
                     None => drop(routes.remove(&peer)),
                 }
             }
-            Action::Refuse { peer, .. } => {
+            Action::Refuse { peer, reason, .. } => {
                 let other = self.hosts.iter().position(|host| host.replica.node == peer);
                 if let Some(other) = other {
+                    self.send(at, peer, &Message::Refused(reason));
                     self.links.remove(&(at.min(other), at.max(other)));
                 }
             }
