@@ -80,7 +80,8 @@ impl World {
     }
 
     /// A member whose memory is bad vouches for whom it was not asked about: its gossip acknowledges the ping that its
-    /// receiver has under way with another.
+    /// receiver has under way with another. Only once helpers were chosen: until then it may become one, by a request
+    /// that is lost for want of a link, and then nobody could tell.
     fn garble(&mut self, me: usize, to: usize, message: &mut Message) {
         let Message::Gossip(gossip) = message else { return };
         if self.network.corrupted(me, to, 1).is_none() {
@@ -89,7 +90,8 @@ impl World {
         let receiver = self.processes[to].node.as_ref();
         let Some(probing) = receiver.and_then(|node| node.gossip().probing()) else { return };
         let from = gossip.me.replica.node;
-        if probing.target != from && !probing.helpers.contains(&from) {
+        let chosen = !probing.helpers.is_empty();
+        if chosen && probing.target != from && !probing.helpers.contains(&from) {
             gossip.body = Body::Ack { number: probing.number };
             self.fired.count(Kind::Corrupt);
         }
