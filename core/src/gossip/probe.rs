@@ -100,7 +100,9 @@ impl Prober {
             idle_until: None,
             relays: BTreeMap::new(),
             relay_ends: BTreeSet::new(),
-            number: 0,
+            // Numbers of one life are not those of another: what an earlier life asked is answered in this one, if the
+            // question was under way that long.
+            number: seed.derive("gossip.number", 0).draw() >> 16,
             distrust: 0,
             dead: NodeId::default(),
             dead_periods: 0,
@@ -168,7 +170,7 @@ impl Prober {
         }
     }
 
-    /// A number that no probe and no relay used before.
+    /// A number that no probe and no relay used before, nor, but for a chance of 2^-48 each, one of an earlier life.
     pub(super) fn fresh_number(&mut self) -> u64 {
         self.number += 1;
         self.number

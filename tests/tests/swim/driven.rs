@@ -46,6 +46,10 @@ pub(crate) type Sent = (u64, NodeId, Message);
 
 impl Driven {
     pub(crate) fn new(others: u8, config: GossipConfig) -> Self {
+        Self::with_seed(others, config, 11)
+    }
+
+    fn with_seed(others: u8, config: GossipConfig, seed: u64) -> Self {
         let me = Member {
             replica: replica(ME),
             name: "me".into(),
@@ -54,7 +58,7 @@ impl Driven {
             state: State::Alive,
             load: 0,
         };
-        let machine = Gossip::new(me, config, &Seed::from_number(11));
+        let machine = Gossip::new(me, config, &Seed::from_number(seed));
         let now = Instant::from_millis(1);
         let mut driven = Self { machine, now, out: Outbox::new(), changed: Vec::new() };
         for n in 1..=others {
@@ -66,7 +70,12 @@ impl Driven {
 
     /// As [`Self::new`], with everybody heard of, and no full sync for a while.
     pub(crate) fn met(others: u8) -> Self {
-        let mut driven = Self::new(others, GossipConfig::default());
+        Self::met_as(others, 11)
+    }
+
+    /// As [`Self::met`], in the life of this seed.
+    pub(crate) fn met_as(others: u8, seed: u64) -> Self {
+        let mut driven = Self::with_seed(others, GossipConfig::default(), seed);
         for n in 1..=others {
             driven.hear(n, Body::News, vec![]);
         }

@@ -14,12 +14,16 @@ fn name(node: continuum_core::id::NodeId) -> String {
     format!("n{}", node.0[0])
 }
 
-fn body(body: Body) -> String {
+fn body(body: Body, first: u64) -> String {
+    // The machine's numbers begin anywhere, and are told from 1 on; the others' are small.
+    let told = |number: u64| if number < first { number } else { number - first + 1 };
     match body {
-        Body::Ping { number } => format!("ping {number}"),
-        Body::PingRequest { number, target } => format!("ping-req {number} of {}", name(target)),
-        Body::Ack { number } => format!("ack {number}"),
-        Body::Nack { number } => format!("nack {number}"),
+        Body::Ping { number } => format!("ping {}", told(number)),
+        Body::PingRequest { number, target } => {
+            format!("ping-req {} of {}", told(number), name(target))
+        }
+        Body::Ack { number } => format!("ack {}", told(number)),
+        Body::Nack { number } => format!("nack {}", told(number)),
         Body::News => "news".into(),
         Body::Push { after, upto } => format!("push {:?}..{:?}", after.map(name), upto.map(name)),
         Body::Pull { after, upto } => format!("pull {:?}..{:?}", after.map(name), upto.map(name)),
@@ -36,18 +40,24 @@ fn told(claim: &Claim) -> String {
 
 struct Scene {
     driven: Driven,
+    /// The first number that the machine used.
+    first: u64,
     text: String,
 }
 
 impl Scene {
     fn new(others: u8) -> Self {
-        Self { driven: Driven::met(others), text: String::new() }
+        Self { driven: Driven::met(others), first: u64::MAX, text: String::new() }
     }
 
     fn note(&mut self, sent: &[Sent]) {
         for (at, to, message) in sent {
             let claims: Vec<String> = message.claims.iter().map(told).collect();
-            let line = format!("{at:>6} ms  me -> {}  {}", name(*to), body(message.body));
+            if let Body::Ping { number } = message.body {
+                self.first = self.first.min(number);
+            }
+            let what = body(message.body, self.first);
+            let line = format!("{at:>6} ms  me -> {}  {what}", name(*to));
             let me = format!("me {:?}/{}", message.me.state, message.me.incarnation.refutations);
             writeln!(self.text, "{line}  [{me}]  {}", claims.join(", ")).expect("to a string");
         }
@@ -60,7 +70,8 @@ impl Scene {
     fn hear(&mut self, from: u8, what: Body, claims: Vec<Claim>) {
         let at = self.driven.now.as_millis();
         let news: Vec<String> = claims.iter().map(told).collect();
-        let line = format!("{at:>6} ms  n{from} -> me  {}  {}", body(what), news.join(", "));
+        let line =
+            format!("{at:>6} ms  n{from} -> me  {}  {}", body(what, self.first), news.join(", "));
         writeln!(self.text, "{line}").expect("to a string");
         let sent = self.driven.hear(from, what, claims);
         self.note(&sent);
