@@ -271,6 +271,7 @@ pub mod instrument {
         "node.founding.repeated",
         "node.founding.unfit",
         "node.group.aligned",
+        "node.group.buried",
         "node.group.closed",
         "node.group.opened",
         "node.hold.dropped",
@@ -426,6 +427,7 @@ pub mod instrument {
         ),
         ("state.keys.lost_in_snapshot", "a snapshot holds no keys"),
         ("state.numbers.skipped_by_restore", "a restored registry leaves out a number"),
+        ("state.registry.keeps_deleted", "a namespace that was deleted is still there"),
         // wal
         ("wal.middle.accepted", "damage in the middle of the log is cut like a tear"),
         ("wal.checksum.skipped", "a batch's digest is not compared"),
@@ -443,6 +445,11 @@ pub mod instrument {
         ),
         ("node.fence.goes_on", "a node whose disk failed goes on"),
         ("node.forward.duplicated", "takes a forwarded request as often as it arrives"),
+        (
+            "node.group.buried_early",
+            "forgets how it voted in a deleted group that a restart brings back",
+        ),
+        ("node.group.left_open", "goes on with the group of a namespace that was deleted"),
         ("node.hold.skipped", "lets promises leave before what they promise is durable"),
         ("node.join.wiped_voter_welcome", "a voter whose disk was wiped is let in as another"),
         ("node.message.unknown_is_garbage", "a message of a later version ends its link"),

@@ -202,8 +202,7 @@ impl Node {
         let Some(known) = self.groups.get(&id) else { return };
         let (applied, at) = (known.applied, known.raft.base().index);
         if id == GroupId::REGISTRY {
-            self.on_registry_changed();
-            self.close_unnamed();
+            self.on_registry_read();
         }
         self.skip(id, at);
         self.notify(Notice::Applied { group: id, index: applied });

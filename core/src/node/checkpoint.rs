@@ -442,7 +442,7 @@ impl Node {
     }
 
     /// The last entry that the group's newest side file contains.
-    fn covered(&self, id: GroupId) -> u64 {
+    pub(super) fn covered(&self, id: GroupId) -> u64 {
         let account = self.checkpoints.accounts.get(&Owner::Group(id));
         let record = account.and_then(|account| account.record.as_ref());
         record.map_or(0, |record| record.position.index.0)
@@ -472,6 +472,9 @@ impl Node {
         self.copy_entries(id, position.unwrap_or_default());
         let live = length + self.checkpoints.issued_bytes - before;
         self.moving(Owner::Group(id), first, live, position);
+        if id == GroupId::REGISTRY {
+            self.bury_closed();
+        }
     }
 
     fn write_side_file(&mut self, id: GroupId, taken: &Snapshot) -> Record {

@@ -408,7 +408,7 @@ impl Node {
                 Work::Installed(group) => self.installed(group),
                 Work::Wake(group) => self.wake(group),
                 Work::Submit(key) => self.submit(key),
-                Work::Registry => self.on_registry_changed(),
+                Work::Registry => self.on_registry_read(),
                 Work::Align(group) => self.align(group),
             }
         }

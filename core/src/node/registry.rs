@@ -4,7 +4,7 @@
 //! The registry itself is in group 0's state. [`Known`] is what the others were last told of it, so that a change costs
 //! a comparison and not a restart.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -18,8 +18,8 @@ use crate::{coordinator, gossip, raft, replication, state};
 use super::api::{Founder, Namespace, Notice, Policy};
 use super::hold::Keeper;
 use super::machine::{Group, Node, Timer, Work};
-use crate::reach;
 use crate::state::registry::NamespaceRecord;
+use crate::{mutant, reach};
 
 /// Milliseconds between two tries to bring a group's learners in line.
 const ALIGN_MS: u64 = 200;
@@ -50,6 +50,9 @@ pub(super) struct Known {
     routes: BTreeMap<NodeId, Address>,
     /// First voters as a founding or a join named them, until the registry is there.
     pub(super) founders: Vec<Founder>,
+    /// Groups that were deleted and whose records are still needed, by the registry's entry that they were deleted by
+    /// or before.
+    closed: BTreeMap<GroupId, u64>,
     /// The registry names this node.
     formed: bool,
 }
@@ -128,6 +131,12 @@ impl Node {
         }
         self.check_own_entry();
         self.arm_registry_checkpoint();
+    }
+
+    /// The registry was read from the disk, or came from a leader.
+    pub(super) fn on_registry_read(&mut self) {
+        self.on_registry_changed();
+        self.close_unnamed();
     }
 
     fn tell_members(&mut self, members: Vec<Founder>) {
@@ -237,12 +246,31 @@ impl Node {
     }
 
     fn close_group(&mut self, group: GroupId) {
+        if mutant!("node.group.left_open") {
+            return;
+        }
+        let Some(gone) = self.remove_group(group) else { return };
         reach!("node.group.closed");
-        if let Some(gone) = self.remove_group(group) {
-            self.abandon_group(gone);
+        self.abandon_group(gone);
+        self.then(Work::Coordinator(coordinator::Event::Led { group, leader: None }));
+        let deleted_by =
+            self.groups.get(&GroupId::REGISTRY).map_or(0, |registry| registry.applied.0);
+        self.known.closed.insert(group, deleted_by);
+        self.bury_closed();
+    }
+
+    /// Forgets groups on the disk whose deletion no restart undoes: the registry's side file has it. Until then a node
+    /// that starts again may have to open the group anew before it learns of the deletion once more, and then it must
+    /// know how it voted.
+    pub(super) fn bury_closed(&mut self) {
+        let covered = self.covered(GroupId::REGISTRY);
+        let early = mutant!("node.group.buried_early");
+        let is_covered = |_: &GroupId, deleted_by: &mut u64| *deleted_by <= covered || early;
+        let buried = self.known.closed.extract_if(.., is_covered);
+        for (group, _) in buried.collect::<Vec<_>>() {
+            reach!("node.group.buried");
             self.persist_own(Keeper::Group(group), Write::Forget { owner: Owner::Group(group) });
             self.hold.forget(Keeper::Group(group));
-            self.then(Work::Coordinator(coordinator::Event::Led { group, leader: None }));
         }
     }
 
@@ -297,15 +325,27 @@ impl Node {
         }
     }
 
-    /// The registry was replaced by a later one: groups that it does not name were deleted in between.
-    pub(super) fn close_unnamed(&mut self) {
-        let named = |group: &GroupId| {
-            *group == GroupId::REGISTRY
-                || self.known.namespaces.values().any(|target| target.group == Some(*group))
+    /// The registry is another one than before, read from the disk or a leader's: what it numbered and does not name
+    /// was deleted. What it has not numbered yet is named by entries that are not applied yet.
+    fn close_unnamed(&mut self) {
+        let Some(registry) = self.registry() else { return };
+        let named = |group: GroupId| {
+            group == GroupId::REGISTRY
+                || self.known.namespaces.values().any(|target| target.group == Some(group))
         };
-        let gone: Vec<GroupId> =
-            self.groups.keys().filter(|group| !named(group)).copied().collect();
-        gone.into_iter().for_each(|group| self.close_group(group));
+        let groups = self.groups.keys().copied();
+        let groups: Vec<GroupId> =
+            groups.filter(|group| registry.numbered_group(*group) && !named(*group)).collect();
+        let namespaces = self.replication.machine.shards().map(|shard| shard.namespace);
+        let is_gone = |namespace: &NamespaceId| {
+            registry.numbered_namespace(*namespace)
+                && !self.known.namespaces.contains_key(namespace)
+        };
+        let namespaces: BTreeSet<NamespaceId> = namespaces.filter(is_gone).collect();
+        groups.into_iter().for_each(|group| self.close_group(group));
+        for namespace in namespaces {
+            self.then(Work::Replication(replication::Event::Close { namespace }));
+        }
     }
 }
 

@@ -185,10 +185,9 @@ impl Replicator {
         self.ahead
     }
 
-    /// How many shards are held, open or not.
-    #[must_use]
-    pub fn shards(&self) -> usize {
-        self.residents.len()
+    /// The shards that are held, open or not.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.residents.keys().copied()
     }
 
     /// One line for each open shard, in their order.

@@ -18,7 +18,7 @@ use crate::limits::{
 };
 use crate::node::api::{Bound, Founder, Founding, Namespace, Policy, Reason, Resource};
 use crate::raft::Configuration;
-use crate::reach;
+use crate::{mutant, reach};
 
 /// A member, without what only the asked node can say of it. Its key is its [`Replica`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,18 @@ impl Registry {
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<&NamespaceRecord> {
         self.namespaces.get(&String::from(name))
+    }
+
+    /// Whether it gave this number to a group, which may be deleted since.
+    #[must_use]
+    pub const fn numbered_group(&self, group: GroupId) -> bool {
+        group.0 < self.next_group
+    }
+
+    /// Whether it gave this number to a namespace, which may be deleted since.
+    #[must_use]
+    pub const fn numbered_namespace(&self, namespace: NamespaceId) -> bool {
+        namespace.0 < self.next_namespace
     }
 
     /// Voters and learners of group 0 as the registry knows them: what a strong namespace's group begins with.
@@ -238,6 +250,9 @@ impl Registry {
     fn delete(&mut self, name: &str) -> Result<Reply, Reason> {
         let removed = self.namespaces.remove(&String::from(name));
         let record = removed.ok_or(Reason::UnknownNamespace)?;
+        if mutant!("state.registry.keeps_deleted") {
+            self.namespaces.insert(String::from(name), record.clone());
+        }
         reach!("state.registry.deleted");
         Ok(Reply::Deleted { namespace: record.namespace.id })
     }

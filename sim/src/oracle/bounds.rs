@@ -75,7 +75,7 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
 }
 
 fn owners(node: &Node) -> usize {
-    1 + node.groups().count() + node.replicator().shards()
+    1 + node.groups().count() + node.replicator().shards().count()
 }
 
 /// A message leaves. What does not fit into a budget travels alone.

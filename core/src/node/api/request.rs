@@ -41,7 +41,8 @@ pub enum Request {
         /// Makes a retry harmless.
         session: Option<Session>,
     },
-    /// Delete a namespace and all in it.
+    /// Delete a namespace and all in it. A node serves it until it has learnt of that: its name must not be used again
+    /// at once.
     DeleteNamespace {
         /// Which.
         name: String,

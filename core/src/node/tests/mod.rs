@@ -1,5 +1,6 @@
 //! Tests of whole nodes in the small world.
 
+mod deletion;
 mod forming;
 mod requests;
 mod storage;

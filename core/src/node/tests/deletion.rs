@@ -1,0 +1,108 @@
+//! What is left of a deleted namespace, and when: on every disk, across restarts.
+
+use super::*;
+use crate::id::{Boot, GroupId, NamespaceId, Owner};
+use crate::machine::{Machine as _, Now, Outbox};
+use crate::node::{Action, Event, Node};
+use crate::time::{Instant, WallTime};
+use crate::wal::Write;
+
+/// The group of the namespace that a test makes and deletes: the second one, after `locks`.
+const GROUP: GroupId = GroupId(2);
+/// An eventual namespace that is made after it.
+const SPARE: NamespaceId = NamespaceId(4);
+
+fn delete(world: &mut World, name: &str) {
+    let delete = Request::DeleteNamespace { name: name.to_string(), session: None };
+    assert!(matches!(world.ask(0, delete), Outcome::Committed { .. }));
+}
+
+/// A federation of three in which a strong namespace was made, written to and deleted a moment ago.
+fn after_deletion(seed: u64) -> World {
+    let mut world = federation(3, seed);
+    create(&mut world, "gone", Policy::Strong);
+    world.run(2_000);
+    assert!(matches!(world.ask(1, put("gone", "k", "v")), Outcome::Committed { .. }));
+    delete(&mut world, "gone");
+    world.run(200);
+    assert!((0..3).all(|at| world.node(at).raft(GROUP).is_none()));
+    world
+}
+
+fn forgets(world: &mut World, at: usize, owner: Owner) -> bool {
+    let (writes, _) = world.hosts[at].disk.recover();
+    let is_it = |write: &Write| matches!(write, Write::Forget { owner: found } if *found == owner);
+    writes.iter().any(|(_, write)| is_it(write))
+}
+
+#[test]
+fn a_restart_that_brings_a_deleted_group_back_finds_how_it_voted() {
+    let mut world = after_deletion(61);
+    world.crash(1);
+    world.isolate(1);
+    world.start(1);
+    world.run(50);
+    // Alone it cannot learn again that the deletion is committed, and another may have to count on its vote.
+    let raft = world.node(1).raft(GROUP).expect("the deletion is not known to be committed");
+    assert!(raft.term().0 >= 1 && raft.last().index.0 >= 2, "{:?} {:?}", raft.term(), raft.last());
+}
+
+#[test]
+fn a_deleted_group_is_forgotten_once_no_restart_brings_it_back() {
+    let mut world = after_deletion(62);
+    assert!(!forgets(&mut world, 1, Owner::Group(GROUP)));
+    world.run(3_000);
+    assert!((0..3).all(|at| forgets(&mut world, at, Owner::Group(GROUP))));
+    world.crash(1);
+    world.isolate(1);
+    world.start(1);
+    world.run(50);
+    assert!(world.node(1).raft(GROUP).is_none());
+}
+
+#[test]
+fn what_was_deleted_and_not_forgotten_goes_when_the_registry_is_read() {
+    let mut world = after_deletion(63);
+    create(&mut world, "spare", eventual(1));
+    assert!(matches!(world.ask(1, put("spare", "k", "v")), Outcome::Committed { .. }));
+    world.run(1_500);
+    delete(&mut world, "spare");
+    world.run(3_000);
+    let (writes, files) = world.hosts[1].disk.recover();
+    let is_kept = |write: &Write| !matches!(write, Write::Forget { .. });
+    let kept: Vec<_> = writes.into_iter().filter(|(_, write)| is_kept(write)).collect();
+    let start = world.start_of(1, Boot { count: 2, nonce: 5 });
+    let mut node = Node::restore(start, kept, files).expect("it restores");
+    let holds = |node: &Node| {
+        let spare = node.replicator().shards().any(|shard| shard.namespace == SPARE);
+        (node.raft(GROUP).is_some(), spare)
+    };
+    assert_eq!(holds(&node), (true, true));
+    let mut out = Outbox::new();
+    let now = Now { mono: Instant::from_millis(1), wall: WallTime(0) };
+    node.step(now, Event::Tick, &mut out);
+    assert_eq!(holds(&node), (false, false));
+    let forgotten = out
+        .as_slice()
+        .iter()
+        .filter(|action| matches!(action, Action::Persist { write: Write::Forget { .. }, .. }));
+    assert_eq!(forgotten.count(), 2);
+}
+
+#[test]
+fn a_group_whose_creation_is_not_in_the_side_file_stays_at_a_restart() {
+    let mut world = federation(3, 64);
+    world.run(3_000);
+    create(&mut world, "young", Policy::Strong);
+    world.run(100);
+    for at in 0..3 {
+        world.crash(at);
+    }
+    world.isolate(1);
+    world.start(1);
+    world.run(500);
+    assert!(
+        world.node(1).raft(GROUP).is_some(),
+        "its creation is an entry that is not applied yet"
+    );
+}
