@@ -3,7 +3,7 @@
 //! One such view follows the writes that a node has issued, another those that its disk has synced; the oracles compare
 //! the two with what is said and with what is recovered. Contents of entries are not here, see `oracle/ledger.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use continuum_core::id::{Boot, GroupId, Index, Owner, Replica, ShardId, Term};
 use continuum_core::raft::{Entry, Position};
@@ -128,6 +128,8 @@ pub(crate) struct Durable {
     files: BTreeMap<SnapshotId, u64>,
     /// The dots of each shard.
     shards: BTreeMap<ShardId, Dots>,
+    /// Groups and shards that were deleted, and not made anew since.
+    forgotten: BTreeSet<Owner>,
 }
 
 impl Durable {
@@ -136,8 +138,14 @@ impl Durable {
         self.groups.get(&group)
     }
 
+    /// Whether a group or shard was deleted. What was said to its peers before may still leave: they delete it too.
+    pub(crate) fn is_forgotten(&self, owner: Owner) -> bool {
+        self.forgotten.contains(&owner)
+    }
+
     /// One group, made when it is new.
     pub(crate) fn group_mut(&mut self, group: GroupId) -> &mut LogView {
+        self.forgotten.remove(&Owner::Group(group));
         self.groups.entry(group).or_default()
     }
 
@@ -158,6 +166,7 @@ impl Durable {
 
     /// A shard holds these dots.
     pub(crate) fn set_shard(&mut self, shard: ShardId, dots: Dots) {
+        self.forgotten.remove(&Owner::Shard(shard));
         self.shards.insert(shard, dots);
     }
 
@@ -185,9 +194,11 @@ impl Durable {
             }
             Write::Forget { owner: Owner::Group(group) } => {
                 self.groups.remove(group);
+                self.forgotten.insert(Owner::Group(*group));
             }
             Write::Forget { owner: Owner::Shard(shard) } => {
                 self.shards.remove(shard);
+                self.forgotten.insert(Owner::Shard(*shard));
             }
             Write::Chunk { snapshot, offset, data } => {
                 let length = self.files.entry(*snapshot).or_default();

@@ -97,6 +97,8 @@ pub enum Kind {
     FalseContacts,
     /// `nodes` are of an older version: others send them messages that they do not know, `rate_ppm` of all.
     MixedVersion,
+    /// A tenant makes a namespace, fills it and deletes it, again and again.
+    Churn,
     /// The wall clock is off by `amount` ms while the window lasts.
     Skew,
     /// The monotonic clock runs by `amount` ppm too fast, or too slow.
@@ -119,7 +121,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -156,6 +158,7 @@ impl Kind {
         Self::Handover,
         Self::FalseContacts,
         Self::MixedVersion,
+        Self::Churn,
         Self::Skew,
         Self::Drift,
         Self::JumpAhead,
@@ -222,6 +225,7 @@ impl Kind {
             Self::Handover => "handover",
             Self::FalseContacts => "false-contacts",
             Self::MixedVersion => "mixed-version",
+            Self::Churn => "churn",
             Self::Skew => "skew",
             Self::Drift => "drift",
             Self::JumpAhead => "jump-ahead",

@@ -5,6 +5,7 @@ use continuum_core::id::{Boot, NodeId, Replica};
 use continuum_core::node::api::{Outcome, Request};
 use continuum_core::node::{Event, Message, Node, Refusal};
 
+use crate::client::Attempt;
 use crate::clock::MS;
 use crate::diagram::Lane;
 use crate::disk::Fate;
@@ -71,11 +72,7 @@ impl World {
                 Ok(())
             }
             Happening::Timeout { attempt } => {
-                self.run_errands(|world, errands| {
-                    if world.clients.timed_out(attempt, world.now, errands) {
-                        world.fired.count(Kind::ClientRetry);
-                    }
-                });
+                self.time_out(attempt);
                 Ok(())
             }
             Happening::Wake { client } => {
@@ -100,6 +97,10 @@ impl World {
             }
             Happening::Operate => {
                 self.operate();
+                Ok(())
+            }
+            Happening::Tenant { turn } => {
+                self.tenant_asks(turn);
                 Ok(())
             }
         }
@@ -392,6 +393,7 @@ impl World {
             }),
             Asker::Operator => self.operator.told(&outcome),
             Asker::Probe => self.operator.probed(by.node, &outcome),
+            Asker::Tenant(turn) => self.tenant_told(turn, Some(&outcome)),
         }
     }
 
@@ -402,7 +404,16 @@ impl World {
             }),
             Asker::Operator => self.operator.failed(),
             Asker::Probe => {}
+            Asker::Tenant(turn) => self.tenant_told(turn, None),
         }
+    }
+
+    fn time_out(&mut self, attempt: Attempt) {
+        self.run_errands(|world, errands| {
+            if world.clients.timed_out(attempt, world.now, errands) {
+                world.fired.count(Kind::ClientRetry);
+            }
+        });
     }
 
     fn wake(&mut self, client: usize) {
@@ -446,7 +457,7 @@ impl World {
         }
         if restarted {
             self.oracles.restarted(&self.processes[node], node)?;
-            self.processes[node].adopt_shards(self.operator.shards());
+            self.processes[node].adopt_shards();
         } else {
             self.count_added(node);
         }

@@ -45,6 +45,7 @@ mod replay;
 mod standing;
 mod strike;
 mod swarm;
+mod tenant;
 mod topology;
 mod trace;
 mod weather;

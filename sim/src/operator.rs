@@ -343,6 +343,9 @@ impl World {
         if let Some(broken) = self.processes.iter().find_map(|p| replies::check_end(p).err()) {
             return Some(broken.what);
         }
+        if let Some(what) = self.find_waiting_tenant() {
+            return Some(what);
+        }
         let view = |process: &Process| {
             let status = process.node.as_ref()?.status();
             let shards = status.shards.iter();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use continuum_core::config::Config;
 use continuum_core::discovery::Address;
-use continuum_core::id::{Boot, FederationId, Replica, RequestId, ShardId, StoreId, Token};
+use continuum_core::id::{Boot, FederationId, Replica, RequestId, StoreId, Token};
 use continuum_core::machine::Machine as _;
 use continuum_core::node::{self, Node, Start};
 use continuum_core::seed::Seed;
@@ -21,6 +21,7 @@ use crate::durable::Durable;
 use crate::gate::Gate;
 use crate::oracle::Broken;
 use crate::oracle::recovery;
+use crate::tenant::Turn;
 
 /// Who waits for a request's reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(crate) enum Asker {
     Operator,
     /// The probe after healing.
     Probe,
+    /// A tenant.
+    Tenant(Turn),
 }
 
 /// One node and what surrounds it.
@@ -185,9 +188,9 @@ impl Process {
     }
 
     /// What the shards hold right after a restart is on the disk, synced or spared.
-    pub(crate) fn adopt_shards(&mut self, shards: impl Iterator<Item = ShardId>) {
+    pub(crate) fn adopt_shards(&mut self) {
         let Some(node) = &self.node else { return };
-        for shard in shards {
+        for shard in node.replicator().shards() {
             self.disk.durable.set_shard(shard, node.replicator().held(shard));
         }
     }

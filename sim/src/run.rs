@@ -234,6 +234,7 @@ impl World {
         }
         self.check_strong()?;
         self.check_states()?;
+        self.check_tenants()?;
         let kept = self.has_losses().then(|| self.kept());
         let excused = kept.as_ref().map(|kept| self.oracles.writes.nowhere_in(kept));
         let excused = excused.unwrap_or_default();
@@ -329,7 +330,7 @@ impl World {
         states.into_iter().try_for_each(|state| strong::check_state(witness, state))
     }
 
-    /// The group of the strong namespace: the only one beside the registry.
+    /// The group of the strong namespace: the first one beside the registry, since tenants come later.
     fn strong_group(&self) -> Option<GroupId> {
         let mut groups = self.oracles.ledger.groups().map(|(group, _)| group);
         groups.find(|group| *group != GroupId::REGISTRY)

@@ -63,6 +63,7 @@ impl World {
             Kind::Rollback => struck.for_each(|node| self.keep_backup(number, node)),
             Kind::Full => struck.try_for_each(|node| self.fill(node, true))?,
             Kind::Handover => struck.try_for_each(|node| self.ask_to_stop(node))?,
+            Kind::Churn => self.admit(number),
             _ => {}
         }
         Ok(())

@@ -277,6 +277,7 @@ impl Plan {
                 fault.nodes = some_of(nodes, dice);
                 fault.rate_ppm = dice.between(5_000, 100_000);
             }
+            Kind::Churn => fault.for_ms = span(dice, 10_000, 60_000),
             // `Kind::Add` has draws of its own, see `plant_late`.
             _ => {}
         }

@@ -36,6 +36,7 @@ use crate::process::{Asker, Process};
 use crate::replay::Replays;
 use crate::run::Setting;
 use crate::standing::Stand;
+use crate::tenant::{Tenant, Turn};
 use crate::trace::{Trace, fingerprint, fold};
 
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
@@ -98,6 +99,8 @@ pub(crate) enum Happening {
     Mend { node: usize, losses: u64 },
     /// The operator looks at the federation.
     Operate,
+    /// A tenant has rested, or waited, for long enough.
+    Tenant { turn: Turn },
 }
 
 /// Happenings ordered by time, and at one time by the order in which they were planned.
@@ -145,6 +148,7 @@ pub(crate) struct World {
     pub(crate) oracles: Oracles,
     pub(crate) clients: Clients,
     pub(crate) operator: Operator,
+    pub(crate) tenants: Vec<Tenant>,
     pub(crate) trace: Trace,
     pub(crate) fired: Tally,
     /// Which faults last at present.
@@ -217,6 +221,7 @@ impl World {
             oracles: Oracles::new(Roster::new(replicas), rules),
             clients: Clients::new(nodes, &plan.workload, draws),
             operator: Operator::new(&plan),
+            tenants: Vec::new(),
             trace: Trace::new(),
             fired: Tally::default(),
             active: vec![false; plan.faults.len()],
@@ -432,6 +437,7 @@ impl World {
                         latency
                     }
                     Asker::Operator | Asker::Probe => self.network.latency(me, me),
+                    Asker::Tenant(turn) => self.tenant_latency(turn, true),
                 };
                 self.plan_in(latency, Happening::Reply { asker, by, outcome });
             }

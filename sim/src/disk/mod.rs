@@ -192,6 +192,7 @@ impl Disk {
         }
         for (token, write) in &flight.writes {
             self.durable.apply(write);
+            self.meet(*token);
             match write {
                 Write::Chunk { snapshot, offset, data } => {
                     let file = self.media.files.entry(*snapshot).or_default();
@@ -214,12 +215,16 @@ impl Disk {
         }
         let last = flight.writes.last().map(|(token, _)| *token)?;
         self.persisted = last;
-        while self.shards.front().is_some_and(|(token, _, _)| *token <= last) {
+        Some(last)
+    }
+
+    /// Writes up to this one are durable: the shards hold what was expected of that.
+    fn meet(&mut self, token: Token) {
+        while self.shards.front().is_some_and(|(expected, _, _)| *expected <= token) {
             if let Some((_, shard, dots)) = self.shards.pop_front() {
                 self.durable.set_shard(shard, dots);
             }
         }
-        Some(last)
     }
 
     /// Writes a batch where it belongs, or elsewhere.

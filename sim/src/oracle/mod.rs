@@ -47,7 +47,7 @@
 //! | unknown-message-is-dropped | `later` | design §5 | a message of a later version comes |
 //! | progress | `world` | contract of `core::machine` | a tick is due at once |
 //!
-//! At the end of a run: `strong` (linearizable-search, linearizable-witness, exactly-once), `eventual` (convergence,
+//! At the end of a run: `tenancy` (deleted-is-gone), `strong` (linearizable-search, linearizable-witness, exactly-once), `eventual` (convergence,
 //! acknowledged-write-lost, write-from-nowhere), `spec` (eventual-specification), `liveness`. A panic is `no-panic`;
 //! two processes that see two runs are `determinism`. `ledger`, `views`, `writes` and `witness` remember what laws
 //! share.
@@ -96,6 +96,7 @@ pub(crate) mod stamps;
 pub(crate) mod state_safety;
 pub(crate) mod strong;
 pub(crate) mod suspicion;
+pub(crate) mod tenancy;
 pub(crate) mod up_to_date;
 pub(crate) mod views;
 pub(crate) mod vote;
@@ -284,7 +285,7 @@ impl Oracles {
                 }
                 Action::Reply { id, outcome } => {
                     self.reads.check(step, *id, outcome)?;
-                    // The first group of keys is the only one.
+                    // The strong namespace's group is the first of keys: tenants come later.
                     let witness = self.witnesses.values().next();
                     self.fresh.check(step.me, *id, outcome, witness)?;
                 }

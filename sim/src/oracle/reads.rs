@@ -45,8 +45,8 @@ impl Reads {
     }
 }
 
-/// The data group that the node leads.
+/// The strong namespace's group, if the node leads it: the first one beside the registry, since tenants come later.
 fn led<'a>(step: &Step<'a>) -> Option<&'a Raft> {
-    let groups = step.node.groups().filter(|group| *group != GroupId::REGISTRY);
-    groups.filter_map(|group| step.node.raft(group)).find(|raft| raft.role() == Role::Leader)
+    let group = step.node.groups().find(|group| *group != GroupId::REGISTRY)?;
+    step.node.raft(group).filter(|raft| raft.role() == Role::Leader)
 }
