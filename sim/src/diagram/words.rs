@@ -241,15 +241,20 @@ fn of_replication(names: &Names, message: &replication::Message) -> (bool, Strin
     }
 }
 
+/// The end of a probe's number: they begin anywhere, and those beside each other tell each other apart by it.
+const fn short(number: u64) -> u64 {
+    number % 10_000
+}
+
 fn of_gossip(names: &Names, message: &gossip::Message) -> (bool, String) {
     use gossip::Body;
     let mut label = match message.body {
-        Body::Ping { number } => format!("ping #{number}"),
+        Body::Ping { number } => format!("ping #{}", short(number)),
         Body::PingRequest { number, target } => {
-            format!("ping {} for me #{number}", names.node(target))
+            format!("ping {} for me #{}", names.node(target), short(number))
         }
-        Body::Ack { number } => format!("ack #{number}"),
-        Body::Nack { number } => format!("nack #{number}"),
+        Body::Ack { number } => format!("ack #{}", short(number)),
+        Body::Nack { number } => format!("nack #{}", short(number)),
         Body::News => "news".to_owned(),
         Body::Push { .. } => "push".to_owned(),
         Body::Pull { .. } => "pull".to_owned(),

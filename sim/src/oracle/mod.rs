@@ -415,6 +415,10 @@ impl Oracles {
     }
 
     fn observe_applied(&mut self, step: &Step<'_>, group: GroupId, index: Index) -> Verdict {
+        // Of a group that was deleted in the same step nothing can be looked at any more.
+        if step.node.raft(group).is_none() {
+            return Ok(());
+        }
         let watched = self.nodes[step.me].groups.entry(group).or_default();
         let ledger = self.ledger.group_mut(group);
         monotone::check_applied(watched.applied, index)?;
