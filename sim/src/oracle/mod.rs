@@ -47,10 +47,10 @@
 //! | unknown-message-is-dropped | `later` | design §5 | a message of a later version comes |
 //! | progress | `world` | contract of `core::machine` | a tick is due at once |
 //!
-//! At the end of a run: `tenancy` (deleted-is-gone), `strong` (linearizable-search, linearizable-witness, exactly-once), `eventual` (convergence,
-//! acknowledged-write-lost, write-from-nowhere), `spec` (eventual-specification), `liveness`. A panic is `no-panic`;
-//! two processes that see two runs are `determinism`. `ledger`, `views`, `writes` and `witness` remember what laws
-//! share.
+//! At the end of a run: `tenancy` (deleted-is-gone), `strong` (linearizable-search, linearizable-witness,
+//! exactly-once), `eventual` (convergence, acknowledged-write-lost, write-from-nowhere), `spec`
+//! (eventual-specification), `liveness`. A panic is `no-panic`; two processes that see two runs are `determinism`.
+//! `ledger`, `views`, `writes` and `witness` remember what laws share.
 
 pub(crate) mod again;
 pub(crate) mod append_only;
