@@ -128,8 +128,8 @@ pub(crate) struct Durable {
     files: BTreeMap<SnapshotId, u64>,
     /// The dots of each shard.
     shards: BTreeMap<ShardId, Dots>,
-    /// Groups and shards that were deleted, and not made anew since.
-    forgotten: BTreeSet<Owner>,
+    /// Shards that were deleted, and not made anew since.
+    forgotten: BTreeSet<ShardId>,
 }
 
 impl Durable {
@@ -138,14 +138,13 @@ impl Durable {
         self.groups.get(&group)
     }
 
-    /// Whether a group or shard was deleted. What was said to its peers before may still leave: they delete it too.
-    pub(crate) fn is_forgotten(&self, owner: Owner) -> bool {
-        self.forgotten.contains(&owner)
+    /// Whether a shard was deleted. What was said of it to its peers before may still leave: they delete it too.
+    pub(crate) fn is_forgotten(&self, shard: ShardId) -> bool {
+        self.forgotten.contains(&shard)
     }
 
     /// One group, made when it is new.
     pub(crate) fn group_mut(&mut self, group: GroupId) -> &mut LogView {
-        self.forgotten.remove(&Owner::Group(group));
         self.groups.entry(group).or_default()
     }
 
@@ -166,7 +165,7 @@ impl Durable {
 
     /// A shard holds these dots.
     pub(crate) fn set_shard(&mut self, shard: ShardId, dots: Dots) {
-        self.forgotten.remove(&Owner::Shard(shard));
+        self.forgotten.remove(&shard);
         self.shards.insert(shard, dots);
     }
 
@@ -194,11 +193,10 @@ impl Durable {
             }
             Write::Forget { owner: Owner::Group(group) } => {
                 self.groups.remove(group);
-                self.forgotten.insert(Owner::Group(*group));
             }
             Write::Forget { owner: Owner::Shard(shard) } => {
                 self.shards.remove(shard);
-                self.forgotten.insert(Owner::Shard(*shard));
+                self.forgotten.insert(*shard);
             }
             Write::Chunk { snapshot, offset, data } => {
                 let length = self.files.entry(*snapshot).or_default();

@@ -443,6 +443,21 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_is_forgotten_behind_its_writes_in_one_batch_is_gone() {
+        let mut disk = Disk::new(0, Draws::new(1), Header::default());
+        let (token, shard) = (|seq| Token { lane: 0, seq }, ShardId::default());
+        disk.expect(token(1), shard, Dots::default());
+        disk.persist(token(1), Write::Dots { shard, records: Vec::new() });
+        disk.persist(token(2), Write::Forget { owner: Owner::Shard(shard) });
+        disk.begin(0, 100);
+        disk.finish(false);
+        assert_eq!(disk.durable.shard(shard), None);
+        assert!(disk.durable.is_forgotten(shard));
+        disk.durable.set_shard(shard, Dots::default());
+        assert!(!disk.durable.is_forgotten(shard), "it was made anew");
+    }
+
+    #[test]
     fn a_record_that_a_crash_spared_keeps_the_file_that_it_names() {
         let mut disk = Disk::new(0, Draws::new(1), Header::default());
         let token = |seq| Token { lane: 0, seq };

@@ -3,7 +3,7 @@
 //!
 //! The disk keeps what it has synced as a view that grows with each sync, so a promise is looked up, not replayed.
 
-use continuum_core::id::{Dot, GroupId, Owner, Replica, ShardId};
+use continuum_core::id::{Dot, GroupId, Replica, ShardId};
 use continuum_core::node::api::{Level, Outcome};
 use continuum_core::raft::{self, Promise};
 use continuum_core::replication::{self, Dots};
@@ -21,9 +21,6 @@ pub(crate) fn check_raft(
     group: GroupId,
     message: &raft::Message,
 ) -> Verdict {
-    if durable.is_forgotten(Owner::Group(group)) {
-        return Ok(());
-    }
     let nothing = LogView::default();
     let view = durable.group(group).unwrap_or(&nothing);
     let holds = match message {
@@ -61,14 +58,13 @@ pub(crate) fn check_raft(
 
 /// A replica of a shard sends: the dots that it claims are on its disk.
 pub(crate) fn check_replication(durable: &Durable, message: &replication::Message) -> Verdict {
-    let is_deleted = |shard: ShardId| durable.is_forgotten(Owner::Shard(shard));
-    check_writes(durable, message, is_deleted)?;
+    if durable.is_forgotten(message.shard()) {
+        return Ok(());
+    }
+    check_writes(durable, message)?;
     let Some(promise) = message.promise().filter(|promise| !promise.held.is_empty()) else {
         return Ok(());
     };
-    if is_deleted(promise.shard) {
-        return Ok(());
-    }
     let on_disk = durable.shard(promise.shard);
     if on_disk.is_some_and(|on_disk| promise.held.is_subset(on_disk)) {
         return Ok(());
@@ -78,19 +74,12 @@ pub(crate) fn check_replication(durable: &Durable, message: &replication::Messag
 }
 
 /// Writes name what they supersede, so nobody hears of a write before its sender's disk has it.
-fn check_writes(
-    durable: &Durable,
-    message: &replication::Message,
-    is_deleted: impl Fn(ShardId) -> bool,
-) -> Verdict {
+fn check_writes(durable: &Durable, message: &replication::Message) -> Verdict {
     let (replication::Message::Delta { shard, writes }
     | replication::Message::Page { shard, writes, .. }) = message
     else {
         return Ok(());
     };
-    if is_deleted(*shard) {
-        return Ok(());
-    }
     let on_disk = durable.shard(*shard);
     let lacks = |dot: &Dot| on_disk.is_none_or(|on_disk| !on_disk.contains(dot));
     match writes.iter().filter_map(replication::dot_of).find(lacks) {

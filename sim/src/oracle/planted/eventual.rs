@@ -4,19 +4,23 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use continuum_core::digest::Digest;
-use continuum_core::id::{Actor, Boot, Dot, ShardId, StoreId};
+use continuum_core::id::{Actor, Boot, Dot, Owner, ShardId, StoreId};
 use continuum_core::node::api::{
     Change, Content, Context, Edit, Field, Level, Mutation, Outcome, Receipt, Row,
 };
-use continuum_core::replication::{Described, DescribedAct as Act, DescribedEdit, Dots, Ranges};
+use continuum_core::replication::{
+    Described, DescribedAct as Act, DescribedEdit, Dots, Message, Ranges,
+};
+use continuum_core::wal::Write;
 
 use super::super::stamps::{Stamps, Wall};
-use super::super::{Verdict, again, coverage, dots, eventual, minted, spec, stamps};
+use super::super::{Verdict, again, coverage, dots, durability, eventual, minted, spec, stamps};
 use super::{Planted, bad, good};
+use crate::durable::Durable;
 use crate::history::{Asked, Body, Ended, History, Operation, Space};
 
 pub(super) fn all() -> Vec<Planted> {
-    [clients(), orders(), amounts(), made(), clocks(), covered()].concat()
+    [clients(), orders(), amounts(), made(), clocks(), covered(), promised()].concat()
 }
 
 fn row(content: Content) -> Vec<Row> {
@@ -261,5 +265,27 @@ fn covered() -> Vec<Planted> {
         bad("a living write covered unheld", coverage::NAME, whole(&[(1, 2)], &[(1, 4)], 3)),
         bad("a held write uncovered", coverage::NAME, whole(&[(1, 2)], &[(2, 2)], 0)),
         bad("a gap covered", coverage::NAME, gap),
+    ]
+}
+
+fn promised() -> Vec<Planted> {
+    let shard = ShardId::default();
+    let mut ranges = Ranges::default();
+    ranges.insert(1);
+    let held = Dots::new(vec![(actor(1), ranges)]);
+    let ack = Message::Ack { shard, held: held.clone(), bytes: 0 };
+    let mut disk = Durable::default();
+    let before = durability::check_replication(&disk, &ack);
+    disk.set_shard(shard, held);
+    let after = durability::check_replication(&disk, &ack);
+    disk.apply(&Write::Forget { owner: Owner::Shard(shard) });
+    let deleted = durability::check_replication(&disk, &ack);
+    disk.set_shard(shard, Dots::default());
+    let anew = durability::check_replication(&disk, &ack);
+    vec![
+        bad("dots acknowledged before the disk", durability::NAME, before),
+        good("dots acknowledged that are durable", after),
+        good("an acknowledgement that a deletion overtook", deleted),
+        bad("dots of a shard that was made anew", durability::NAME, anew),
     ]
 }
