@@ -10,7 +10,7 @@ use continuum_core::limits::BLOCK_BYTES;
 use continuum_core::node::Message;
 use continuum_core::raft::{Entry, Payload};
 use continuum_core::wal::{Header, LogWriter, Write, recover};
-use continuum_runtime::frame::{Decoded, HEADER_BYTES, decode, encode};
+use continuum_runtime::link::frame::{Decoded, HEADER_BYTES, decode, encode};
 
 const BATCHES: u64 = 8;
 

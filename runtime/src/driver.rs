@@ -20,12 +20,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::disk::{Disk, Done, Job};
+use crate::error::{RunError, Stopped};
 use crate::handle::{Ask, Asks};
 use crate::link::{Incoming, Links};
+use crate::log;
 use crate::metrics::Metrics;
-use crate::observe::{self, Observer};
 use crate::resolve::Resolver;
-use crate::{RunError, Stopped};
 
 /// What is taken from one source in one turn.
 const TURN: usize = 128;
@@ -38,6 +38,14 @@ const STOP_MIN: Duration = Duration::from_millis(100);
 const STOP_MAX: Duration = Duration::from_secs(2);
 /// Answers of the resolver that may wait.
 const RESOLVED: usize = 16;
+
+/// Sees every event that the core consumes and every action that it asks for. For tests.
+pub trait Observer: Send {
+    /// An event, before it is consumed.
+    fn event(&mut self, now: Now, event: &Event);
+    /// What the core asks for in return.
+    fn actions(&mut self, actions: &[Action]);
+}
 
 /// Everything that the loop owns.
 pub(crate) struct Driver<D, R> {
@@ -241,10 +249,7 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
             Some(Done::Failed { token, why }) => self.storage_failed(token, why),
             Some(Done::Full(full)) => {
                 let what = if full { "the disk is full" } else { "the disk has room again" };
-                observe::warn_of(
-                    what,
-                    &"writes are refused while it is full; mend: free some space",
-                );
+                log::warn_of(what, &"writes are refused while it is full; mend: free some space");
                 self.step(Event::StorageFull { full });
             }
             Some(Done::Space { used, free }) => self.driver.metrics.store(used, free),
@@ -309,7 +314,7 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
             }
             _ => {}
         }
-        observe::notice(notice);
+        log::notice(notice);
     }
 
     /// Whether the loop has nothing more to do: it failed, or it is stopping and all is answered and durable.
@@ -335,7 +340,7 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
             }
         };
         if self.ended.is_none() && tokio::time::timeout(STOP_MAX, sealed).await.is_err() {
-            observe::warn_of("the log could not be sealed in time", &"the next start recovers it");
+            log::warn_of("the log could not be sealed in time", &"the next start recovers it");
         }
         match self.ended {
             Some(error) => Err(error),

@@ -15,8 +15,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::api::Measures;
-
 /// One label that says why or how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Why {
@@ -67,7 +65,7 @@ pub struct Metrics {
     peers: Gauge,
     connections: Gauge,
     certificate_expiry: Gauge<f64, AtomicU64>,
-    http: Measures,
+    http: HttpMetrics,
     state: StateGauges,
 }
 
@@ -115,7 +113,7 @@ impl Metrics {
             peers: Gauge::default(),
             connections: Gauge::default(),
             certificate_expiry: Gauge::default(),
-            http: Measures::default(),
+            http: HttpMetrics::default(),
             state: StateGauges::default(),
         };
         metrics.register_io();
@@ -186,7 +184,7 @@ impl Metrics {
     }
 
     /// What is counted about HTTP.
-    pub(crate) const fn http(&self) -> &Measures {
+    pub(crate) const fn http(&self) -> &HttpMetrics {
         &self.http
     }
 
@@ -296,6 +294,71 @@ impl Metrics {
         // Writing to a string cannot fail.
         let _ = text::encode(&mut page, &self.registry);
         page
+    }
+}
+
+/// What is counted about HTTP.
+#[derive(Debug)]
+pub(crate) struct HttpMetrics {
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    problems: Family<ProblemLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProblemLabels {
+    code: &'static str,
+}
+
+/// From a read in memory to a write that waits for its timeout.
+const SECONDS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+impl Default for HttpMetrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            problems: Family::default(),
+        }
+    }
+}
+
+impl HttpMetrics {
+    /// Names the families in a registry, below its prefix.
+    fn register(&self, registry: &mut Registry) {
+        registry.register("http_requests", "HTTP requests answered", self.requests.clone());
+        registry.register("http_request_seconds", "Time to answer", self.seconds.clone());
+        registry.register("http_problems", "HTTP problems, by code", self.problems.clone());
+    }
+
+    /// A request of a route was answered.
+    pub(crate) fn answered(
+        &self,
+        method: &'static str,
+        route: &'static str,
+        status: u16,
+        seconds: f64,
+    ) {
+        self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
+        self.seconds.get_or_create(&RouteLabels { route }).observe(seconds);
+    }
+
+    /// An answer was a problem with this code.
+    pub(crate) fn problem(&self, code: &'static str) {
+        self.problems.get_or_create(&ProblemLabels { code }).inc();
     }
 }
 

@@ -1,28 +1,28 @@
 //! From settings and seams to a running node.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use continuum_core::discovery::Address;
 use continuum_core::id::{Boot, FederationId, Replica, StoreId};
-use continuum_core::node::{Node, RestoreError, Start, last_boot};
+use continuum_core::node::{Node, Start, last_boot};
 use continuum_core::seed::Seed;
 use continuum_core::wal::Torn;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::disk::{Disk, Holder, OpenError, Opened};
-use crate::driver::Driver;
+use crate::disk::{Disk, Holder, Opened};
+use crate::driver::{Driver, Observer};
+use crate::error::{RunError, Stopped};
 use crate::handle::Asks;
 use crate::link::{Limits, Links, Myself, Tls};
+use crate::log;
 use crate::metrics::Metrics;
-use crate::observe::{self, Observer};
 use crate::resolve::Resolver;
-use crate::settings::{Settings, SettingsError};
-use crate::tls::{Credentials, CredentialsError};
+use crate::settings::Settings;
+use crate::tls::Credentials;
 
 /// Everything that a node is given. What reads the world (disk, clock, names, chance) is a seam.
 pub struct Inputs<D, R> {
@@ -63,56 +63,6 @@ pub struct Started {
     pub peers: SocketAddr,
     /// What was cut from its log.
     pub torn: Option<Torn>,
-}
-
-/// How a node ended that was asked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped {
-    /// The life that ended.
-    pub boot: Boot,
-}
-
-/// Why a node did not start, or had to end.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Something is set wrongly.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// Its certificate cannot be used.
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    /// Peers cannot be accepted there.
-    #[error(
-        "cannot listen for peers on {address}: {error}; mend: stop what uses it, or set peer.listen"
-    )]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        error: io::Error,
-    },
-    /// Its store cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Its log was read, and cannot be.
-    #[error(
-        "the log cannot be restored: {0}; mend: move the data directory away, and join as a new node"
-    )]
-    Restore(#[from] RestoreError),
-    /// A write failed. What the disk holds now is unknown until the next start reads it.
-    #[error("the disk failed: {why}; mend: check the disk, then start the node again")]
-    StorageFailed {
-        /// What the operating system said.
-        why: String,
-    },
-    /// Another process has this node's identity, or its disk failed.
-    #[error(
-        "the node fenced itself: {why}; mend: let only one process use this identity and its own data directory"
-    )]
-    Fenced {
-        /// Why.
-        why: &'static str,
-    },
 }
 
 /// Runs one node until `stop` resolves.
@@ -206,13 +156,13 @@ fn announce(to: Option<oneshot::Sender<Started>>, started: Started) {
     let Started { federation, replica, boot, peers, torn } = started;
     if let Some(torn) = torn {
         let detail = format!("segment {} at byte {}: {:?}", torn.segment, torn.offset, torn.what);
-        observe::warn_of("cut the unfinished end of the log", &detail);
+        log::warn_of("cut the unfinished end of the log", &detail);
     }
     let detail = format!(
         "node {} of federation {federation}, store {}, boot {}, peers on {peers}",
         replica.node, replica.store, boot.count
     );
-    observe::tell("started", &detail);
+    log::tell("started", &detail);
     if let Some(to) = to {
         // Whoever asked to be told may have gone away.
         let _ = to.send(started);

@@ -24,16 +24,11 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
 use crate::handle::Handle;
+use crate::log;
 use crate::metrics::Metrics;
-use crate::observe;
 use call::Call;
 use problem::{Kind, METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE};
 
@@ -159,71 +154,18 @@ impl Api {
     }
 }
 
-/// What is counted about HTTP. Clones count into the same families.
-#[derive(Clone, Debug)]
-pub(crate) struct Measures {
-    requests: Family<RequestLabels, Counter>,
-    seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
-    problems: Family<ProblemLabels, Counter>,
+/// Counts one answered request.
+fn count(api: &Api, route: &Route, response: &Response, seconds: f64) {
+    api.metrics.http().answered(route.method, route.path, response.status().as_u16(), seconds);
+    count_problem(api, route.path, response);
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    method: &'static str,
-    route: &'static str,
-    status: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteLabels {
-    route: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ProblemLabels {
-    code: &'static str,
-}
-
-/// From a read in memory to a write that waits for its timeout.
-const SECONDS: [f64; 12] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
-
-impl Default for Measures {
-    fn default() -> Self {
-        Self {
-            requests: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
-            problems: Family::default(),
-        }
-    }
-}
-
-impl Measures {
-    /// Names the families in a registry, below its prefix.
-    pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register("http_requests", "HTTP requests answered", self.requests.clone());
-        registry.register("http_request_seconds", "Time to answer", self.seconds.clone());
-        registry.register("http_problems", "HTTP problems, by code", self.problems.clone());
-    }
-
-    fn count(&self, route: &Route, response: &Response, seconds: f64) {
-        let labels = RequestLabels {
-            method: route.method,
-            route: route.path,
-            status: response.status().as_u16(),
-        };
-        self.requests.get_or_create(&labels).inc();
-        self.seconds.get_or_create(&RouteLabels { route: route.path }).observe(seconds);
-        self.count_problem(route.path, response);
-    }
-
-    /// Counts a problem. Bad input is told too, by its route: what is in a request never stands in a log.
-    fn count_problem(&self, path: &str, response: &Response) {
-        let Some(kind) = response.extensions().get::<&'static Kind>() else { return };
-        self.problems.get_or_create(&ProblemLabels { code: kind.code }).inc();
-        if kind.is_bad_input() {
-            observe::refused_request(path, kind.code, kind.title);
-        }
+/// Counts a problem. Bad input is told too, by its route: what is in a request never stands in a log.
+fn count_problem(api: &Api, path: &str, response: &Response) {
+    let Some(kind) = response.extensions().get::<&'static Kind>() else { return };
+    api.metrics.http().problem(kind.code);
+    if kind.is_bad_input() {
+        log::refused_request(path, kind.code, kind.title);
     }
 }
 
@@ -269,7 +211,7 @@ async fn answer(api: Arc<Api>, route: &'static Route, request: Request) -> Respo
         Err(problem) => Err(problem),
     };
     let response = result.unwrap_or_else(IntoResponse::into_response);
-    api.metrics.http().count(route, &response, begun.elapsed().as_secs_f64());
+    count(&api, route, &response, begun.elapsed().as_secs_f64());
     response
 }
 
@@ -285,7 +227,7 @@ fn wrong_method(api: &Api, path: &'static str) -> Response {
         .headers
         .extend(HeaderValue::from_str(&allowed).ok().map(|value| (header::ALLOW, value)));
     let response = problem.into_response();
-    api.metrics.http().count_problem(path, &response);
+    count_problem(api, path, &response);
     response
 }
 
@@ -295,6 +237,6 @@ async fn unknown_route(State(api): State<Arc<Api>>, request: Request) -> Respons
     let mend = "see the table of routes in the README; a key's `/` is encoded as %2F";
     let problem = Problem::new(&UNKNOWN_ROUTE, format!("no route is at {path}"), mend);
     let response = problem.into_response();
-    api.metrics.http().count_problem("no route", &response);
+    count_problem(&api, "no route", &response);
     response
 }

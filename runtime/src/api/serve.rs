@@ -25,7 +25,7 @@ use tower::Service as _;
 
 use super::guard::{self, Guarded, Progress};
 use super::{Api, router};
-use crate::observe;
+use crate::log;
 use crate::tls::{self, HANDSHAKE_TIMEOUT};
 
 /// Connections at once. Each may hold a head and one request; bodies have a budget of their own.
@@ -93,7 +93,7 @@ fn note(api: &Api, from: SocketAddr, why: Option<&'static str>) {
 /// Counts and tells that somebody was refused.
 fn refused(api: &Api, from: SocketAddr, why: &str, detail: &dyn Display) {
     api.metrics.rejected(why);
-    observe::refused(&format_args!("API connection from {from}"), why, detail);
+    log::refused(&format_args!("API connection from {from}"), why, detail);
 }
 
 /// A stream that HTTP can be spoken on.

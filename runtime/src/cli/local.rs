@@ -14,8 +14,8 @@ use super::exit::{self, Failure};
 use super::output::Screen;
 use crate::clock::{Clock as _, SystemClock};
 use crate::entropy;
-use crate::pki::{Authority, PkiError, Validity};
 use crate::settings::{Layered, Settings, SettingsError};
+use crate::tls::pki::{Authority, PkiError, Validity};
 
 /// A failure from an error whose text ends in `; mend: ...`.
 pub(super) fn failure(exit: u8, code: &str, error: &impl std::fmt::Display) -> Failure {

@@ -16,13 +16,14 @@ use crate::api::Api;
 use crate::api::serve::serve;
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{FileDisk, OpenError};
+use crate::error::RunError;
 use crate::link::Limits;
 use crate::metrics::Metrics;
 use crate::resolve::SystemResolver;
-use crate::run::{Inputs, RunError, run};
+use crate::run::{Inputs, run};
 use crate::settings::{ApiSettings, Settings};
 use crate::tls::{Credentials, CredentialsError};
-use crate::{entropy, handle, observe};
+use crate::{entropy, handle, log};
 
 /// Runs a node.
 pub(super) fn start(start: &Start) -> Result<u8, Failure> {
@@ -30,13 +31,13 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
         end_with(parent)?;
     }
     let settings = local::settings(&start.layers)?;
-    observe::begin(&settings.log).map_err(|error| local::settings_failure(&error))?;
+    log::begin(&settings.log).map_err(|error| local::settings_failure(&error))?;
     let stop = stop::signals()?;
     // Whoever reads only the log learns why the node ended, also when it never began.
     super::wait(on_workers(settings, stop)).map(|()| 0).inspect_err(|failure| {
         let Failure { what, why, mend, .. } = failure;
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        observe::fatal(&failure.code, &format_args!("{what}{why}; mend: {mend}"));
+        log::fatal(&failure.code, &format_args!("{what}{why}; mend: {mend}"));
     })
 }
 

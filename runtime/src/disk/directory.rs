@@ -18,7 +18,7 @@ use continuum_core::id::{FederationId, NodeId, StoreId};
 use serde::{Deserialize, Serialize};
 
 use super::{Holder, OpenError};
-use crate::secret;
+use crate::tls::secret;
 
 /// The version of the directory's layout. This build reads it alone.
 const VERSION: u32 = 1;

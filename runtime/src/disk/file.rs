@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::directory::{Directory, unusable};
 use super::reserve::Reserve;
 use super::segment::Segments;
-use super::side::SideFiles;
+use super::snapshot_files::SideFiles;
 use super::{Disk, Done, Holder, Job, OpenError, Opened};
 use crate::clock::Stopwatch;
 

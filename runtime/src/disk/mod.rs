@@ -8,7 +8,7 @@ mod file;
 mod memory;
 mod reserve;
 mod segment;
-mod side;
+mod snapshot_files;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::OpenError;
 use super::directory::{Directory, unusable};
-use crate::secret;
+use crate::tls::secret;
 
 /// The name of a segment that is made ahead of its use.
 const SPARE: &str = "spare";

@@ -4,9 +4,10 @@
 //! the core's decision, asked by an event for each process of a peer; here is which connections make a link, and that a
 //! link is tried again.
 
-mod carry;
-mod gate;
-mod greet;
+mod connection;
+pub mod frame;
+mod handshake;
+mod limits;
 mod peer;
 
 #[cfg(test)]
@@ -26,17 +27,17 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use carry::{Inbox, Queue, carry};
-use greet::Greeted;
+use connection::{Inbox, Queue, carry};
+use handshake::Greeted;
 use peer::{Connection, PLANES, Peer, Placed, at};
 
-use crate::frame::Purpose;
+use crate::link::frame::Purpose;
+use crate::log;
 use crate::metrics::Metrics;
-use crate::observe;
 
-pub use carry::Incoming;
-pub use gate::{Gate, Limits};
-pub use greet::{GreetError, Myself};
+pub use connection::Incoming;
+pub use handshake::{GreetError, Myself};
+pub use limits::{Gate, Limits};
 
 /// Bytes of messages that may wait to be sent on one connection of a class; past it messages are dropped. Above what
 /// the machines send to one peer before it answers, so that dropping is for peers that take nothing.
@@ -408,7 +409,7 @@ async fn listen(context: Arc<Context>, listener: TcpListener) {
                 }
                 None => {
                     context.metrics.rejected("too_many_strangers");
-                    observe::refused(
+                    log::refused(
                         &remote,
                         "too_many_strangers",
                         &"its address or all have too many",
@@ -418,7 +419,7 @@ async fn listen(context: Arc<Context>, listener: TcpListener) {
             Err(error) => {
                 // Out of descriptors, mostly: a pause lets some be given back.
                 context.metrics.rejected("accept");
-                observe::refused(&"a connection", "accept", &error);
+                log::refused(&"a connection", "accept", &error);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -460,7 +461,7 @@ impl Context {
     }
 
     async fn accept(&self, tcp: TcpStream, remote: &str) -> Option<Greeted> {
-        match greet::accept(&self.acceptor, &self.gate, self.me, tcp).await {
+        match handshake::accept(&self.acceptor, &self.gate, self.me, tcp).await {
             Ok(greeted) => Some(greeted),
             Err(error) => {
                 self.failed(&error, remote);
@@ -476,7 +477,7 @@ impl Context {
         expected: Option<NodeId>,
     ) -> Result<Greeted, GreetError> {
         self.boot().await;
-        let dialled = greet::dial(&self.connector, &self.gate, self.me, address, purpose).await;
+        let dialled = handshake::dial(&self.connector, &self.gate, self.me, address, purpose).await;
         let judged = dialled.and_then(|greeted| match expected {
             Some(expected) if expected != greeted.hello.node => {
                 Err(GreetError::Stranger(greeted.hello.node))
@@ -492,13 +493,13 @@ impl Context {
     fn failed(&self, error: &GreetError, remote: &str) {
         let label = error.label();
         match error {
-            GreetError::Unreachable(_) => return observe::unreachable(remote, error),
+            GreetError::Unreachable(_) => return log::unreachable(remote, error),
             GreetError::Tls(_) | GreetError::Timeout | GreetError::Protocol => {
                 self.metrics.handshake_failed(label);
             }
             _ => self.metrics.rejected(label),
         }
-        observe::refused(&remote, label, error);
+        log::refused(&remote, label, error);
     }
 
     /// Carries messages on a connection until it ends.
@@ -520,7 +521,7 @@ impl Context {
             && let Some(label) = error.label()
         {
             self.metrics.rejected(label);
-            observe::refused(&who.node, label, error);
+            log::refused(&who.node, label, error);
         }
         drop(place);
         self.report(News::Down { peer: who.node, id, plane }).await;

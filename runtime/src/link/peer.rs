@@ -9,7 +9,7 @@ use continuum_core::node::Plane;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::carry::Queue;
+use super::connection::Queue;
 
 /// Lives of one peer whose connections are kept at once: the linked one, one that comes, and one more.
 const LIVES_MAX: usize = 3;

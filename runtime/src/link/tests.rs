@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::frame::{self, GREETING_BYTES_MAX, Hello, HelloRefusal, VERSIONS, Verdict};
-use crate::pki::{Authority, ISSUED_VALID, Issued, Validity};
+use crate::link::frame::{self, GREETING_BYTES_MAX, Hello, HelloRefusal, VERSIONS, Verdict};
 use crate::tls::Credentials;
+use crate::tls::pki::{Authority, ISSUED_VALID, Issued, Validity};
 
 const ANN: NodeId = NodeId([1; 16]);
 const BEN: NodeId = NodeId([2; 16]);

@@ -3,6 +3,9 @@
 //! Who a peer is comes from its certificate's SAN URI (`principal`), checked inside the handshake, so that a wrong
 //! certificate is answered with a TLS alert. Names and addresses prove nothing here: identities may move between hosts.
 
+pub mod pki;
+pub mod principal;
+pub mod secret;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -20,10 +23,9 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::clock::{Clock, TlsTime};
-use crate::pki::federation_of;
-use crate::principal::{Principal, Role};
-use crate::secret;
 
+use pki::federation_of;
+use principal::{Principal, Role};
 use verify::{Audience, Verifier};
 pub use verify::{Refused, reason};
 

@@ -15,7 +15,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use crate::principal::{Principal, Role};
+use crate::tls::principal::{Principal, Role};
 
 /// Who may be at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

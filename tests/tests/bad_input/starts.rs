@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use continuum_core::id::NodeId;
-use continuum_runtime::pki::{Authority, Issued};
+use continuum_runtime::tls::pki::{Authority, Issued};
 use continuum_tests::process::{Dev, free_ports};
 
 use super::witness::{ended, keep, kept, says, validity};

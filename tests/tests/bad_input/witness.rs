@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use continuum_runtime::clock::{Clock, SystemClock};
-use continuum_runtime::pki::{ISSUED_VALID, Validity};
+use continuum_runtime::tls::pki::{ISSUED_VALID, Validity};
 use continuum_tests::process::{Dev, get, metric, wait_until};
 
 /// Writes the key that must still be there afterwards, and reads it.

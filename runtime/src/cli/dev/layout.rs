@@ -16,8 +16,9 @@ use super::super::args::Dev;
 use super::super::exit::{self, Failure};
 use super::super::local::failure;
 use crate::clock::{Clock as _, SystemClock};
-use crate::pki::{Authority, CA_CERTIFICATE, CA_KEY, ISSUED_VALID, PkiError, Validity};
-use crate::{entropy, secret};
+use crate::entropy;
+use crate::tls::pki::{Authority, CA_CERTIFICATE, CA_KEY, ISSUED_VALID, PkiError, Validity};
+use crate::tls::secret;
 
 /// The file that makes a directory ours.
 const PLAN: &str = "dev.json";

@@ -24,7 +24,7 @@ use super::local::{DevState, state_file};
 use super::output::{Screen, say};
 use super::stop;
 use crate::api::input::InitShape;
-use crate::secret;
+use crate::tls::secret;
 use continuum_core::limits::VOTERS_MAX;
 use layout::{DevNode, Layout, READY_WITHIN, tail};
 

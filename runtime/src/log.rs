@@ -5,9 +5,7 @@
 use std::fmt::Display;
 use std::io::IsTerminal as _;
 
-use continuum_core::machine::Now;
 use continuum_core::node::api::Notice;
-use continuum_core::node::{Action, Event};
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -35,14 +33,6 @@ pub fn begin(settings: &LogSettings) -> Result<(), SettingsError> {
         LogFormat::Json => lines.json().try_init(),
     };
     Ok(())
-}
-
-/// Sees every event that the core consumes and every action that it asks for. For tests.
-pub trait Observer: Send {
-    /// An event, before it is consumed.
-    fn event(&mut self, now: Now, event: &Event);
-    /// What the core asks for in return.
-    fn actions(&mut self, actions: &[Action]);
 }
 
 /// Something notable that went well.

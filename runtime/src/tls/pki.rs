@@ -17,8 +17,9 @@ use rcgen::{
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::principal::{Principal, Role, is_client_name};
-use crate::{entropy, secret};
+use crate::entropy;
+use crate::tls::principal::{Principal, Role, is_client_name};
+use crate::tls::secret;
 
 /// The file of the authority's certificate.
 pub const CA_CERTIFICATE: &str = "ca.pem";

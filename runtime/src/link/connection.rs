@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::frame::{self, FrameError, HEADER_BYTES};
+use crate::link::frame::{self, FrameError, HEADER_BYTES};
 use crate::metrics::Metrics;
 
 /// A connection that says nothing sends a keepalive this often.

@@ -13,11 +13,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::gate::{Gate, Known};
-use crate::frame::{
+use super::limits::{Gate, Known};
+use crate::link::frame::{
     self, FrameError, GREETING_BYTES_MAX, Hello, HelloRefusal, Purpose, VERSIONS, Verdict,
 };
-use crate::principal::{Principal, Role};
+use crate::tls::principal::{Principal, Role};
 use crate::tls::{HANDSHAKE_TIMEOUT, PEER_PROTOCOL, reason};
 
 /// Who this end is.
