@@ -7,6 +7,7 @@
 //! | [`StoreId`] | a data directory is created | restarts, not a wiped disk |
 //! | [`Boot`] | a process starts | nothing |
 
+use alloc::string::String;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -212,6 +213,41 @@ pub struct Token {
     pub lane: u16,
     /// The write's number in the lane's log, from 1; it goes on over restarts.
     pub seq: u64,
+}
+
+/// Where a node may be reached: `host:port`, at most [`crate::limits::ADDRESS_BYTES_MAX`] bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Address(pub String);
+
+/// A place and, when known, who should be there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Contact {
+    /// Who answers there, as last verified.
+    pub node: Option<NodeId>,
+    /// Where.
+    pub address: Address,
+}
+
+/// The name of a side file that holds a snapshot: unique in its store.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct SnapshotId(pub u64);
+
+/// What a replica is in its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// Receives the log, is not counted.
+    #[default]
+    Learner,
+    /// Votes, and follows.
+    Follower,
+    /// Asks whether it could win, without a new term (§9.6).
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Leads.
+    Leader,
 }
 
 #[cfg(test)]

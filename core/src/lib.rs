@@ -26,6 +26,7 @@
 
 extern crate alloc;
 
+pub mod api;
 pub mod codec;
 pub mod config;
 pub mod coordinator;

@@ -9,11 +9,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use continuum_core::discovery::{Contact, Source};
-use continuum_core::id::{RequestId, Token};
+use continuum_core::api::Outcome;
+use continuum_core::discovery::Source;
+use continuum_core::id::{Contact, RequestId, Token};
 use continuum_core::machine::{Machine as _, Now, Outbox};
-use continuum_core::node::api::{Notice, Outcome};
-use continuum_core::node::{Action, Event, Node};
+use continuum_core::node::{Action, Event, Node, Notice};
 use continuum_core::raft::Payload;
 use continuum_core::wal::Write;
 use tokio::sync::{mpsc, oneshot};

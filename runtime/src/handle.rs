@@ -3,7 +3,7 @@
 //! A full queue refuses at once, so that an overloaded node says so instead of growing. Nothing here waits longer than
 //! the node: timeouts of requests are the core's.
 
-use continuum_core::node::api::{Outcome, Request, Status};
+use continuum_core::api::{Outcome, Request, Status};
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions that may wait for the driver. More than this would only add latency: the driver takes a bounded number in

@@ -5,7 +5,7 @@
 use std::fmt::Display;
 use std::io::IsTerminal as _;
 
-use continuum_core::node::api::Notice;
+use continuum_core::node::Notice;
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 

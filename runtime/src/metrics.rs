@@ -6,7 +6,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use continuum_core::node::api::{Health, Member, Outcome, Reason, Status};
+use continuum_core::api::{Health, Member, Outcome, Reason, Status};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 
-use continuum_core::discovery::{Address, Contact};
+use continuum_core::id::{Address, Contact};
 
 /// Addresses taken from one host name: a name that stands for more names more than a node can use.
 const PER_NAME_MAX: usize = 64;

@@ -4,8 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use continuum_core::discovery::Address;
-use continuum_core::id::{Boot, FederationId, Replica, StoreId};
+use continuum_core::id::{Address, Boot, FederationId, Replica, StoreId};
 use continuum_core::node::{Node, Start, last_boot};
 use continuum_core::seed::Seed;
 use continuum_core::wal::Torn;

@@ -6,9 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
-use continuum_core::discovery::Address;
-use continuum_core::id::NodeId;
-use continuum_core::node::api::{Outcome, Policy, Request, Strategy};
+use continuum_core::api::{Outcome, Policy, Request, Strategy};
+use continuum_core::id::{Address, NodeId};
 use continuum_core::wal::RecoverError;
 use continuum_runtime::clock::{Clock, SystemClock};
 use continuum_runtime::disk::{FileDisk, OpenError};

@@ -13,11 +13,10 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use continuum_core::api::{Outcome, Policy, Request, Strategy};
 use continuum_core::digest::Hasher;
-use continuum_core::discovery::Address;
-use continuum_core::id::{FederationId, NodeId};
+use continuum_core::id::{Address, FederationId, NodeId};
 use continuum_core::machine::Now;
-use continuum_core::node::api::{Outcome, Policy, Request, Strategy};
 use continuum_core::node::{Action, Event};
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant as Mono, WallTime};

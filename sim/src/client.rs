@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Context, Edit, Expected, Level, Mutation, Outcome, Query, Reason, Register, Request,
     Session, Value,
 };
@@ -594,8 +594,8 @@ pub(crate) fn is_strict(key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use continuum_core::api::Receipt;
     use continuum_core::id::{Index, StoreId};
-    use continuum_core::node::api::Receipt;
 
     use super::*;
     use crate::kept::Kept;

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use continuum_core::id::{Boot, GroupId, Index, Owner, Replica, ShardId, Term};
+use continuum_core::id::{Boot, GroupId, Index, Owner, Replica, ShardId, SnapshotId, Term};
 use continuum_core::raft::{Entry, Position};
 use continuum_core::replication::Dots;
-use continuum_core::wal::{SnapshotId, Write};
+use continuum_core::wal::Write;
 
 /// One group's hard state and log, as terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What happens: links, syncs, requests, faults, lives; everything that is not a node's own tick.
 
-use continuum_core::discovery::{Address, Contact, Source};
-use continuum_core::id::{Boot, NodeId, Replica};
-use continuum_core::node::api::{Outcome, Request};
+use continuum_core::api::{Outcome, Request};
+use continuum_core::discovery::Source;
+use continuum_core::id::{Address, Boot, Contact, NodeId, Replica};
 use continuum_core::node::{Event, Message, Node, Refusal};
 
 use crate::client::Attempt;

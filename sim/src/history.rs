@@ -2,8 +2,8 @@
 //!
 //! The record of an operation is all that the end checks know of it; nothing here judges.
 
+use continuum_core::api::{Level, Mutation, Outcome, Query, Session};
 use continuum_core::id::{SessionId, StoreId};
-use continuum_core::node::api::{Level, Mutation, Outcome, Query, Session};
 
 /// The namespaces of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,13 +3,12 @@
 //!
 //! The operator asks like any client, through requests. It reads replicas directly only to see whether they are equal.
 
-use continuum_core::id::{NamespaceId, SessionId, ShardId};
-use continuum_core::node::Node;
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Edit, Level, Mutation, Namespace, Outcome, Policy, Reason, Request, Session, Strategy,
     Value,
 };
-use continuum_core::raft::Role;
+use continuum_core::id::{NamespaceId, Role, SessionId, ShardId};
+use continuum_core::node::Node;
 
 use crate::clock::MS;
 use crate::history::Space;

@@ -4,9 +4,9 @@
 //! its link. How long a message is matters on a narrow link alone, and is estimated.
 
 use bytes::Bytes;
+use continuum_core::api::{Change, Mutation, Request};
 use continuum_core::gossip::Body;
 use continuum_core::id::NodeId;
-use continuum_core::node::api::{Change, Mutation, Request};
 use continuum_core::node::{Message, Plane};
 use continuum_core::raft::{self, Payload};
 use continuum_core::replication::Message as Replicated;

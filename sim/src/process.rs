@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 
 use continuum_core::config::Config;
-use continuum_core::discovery::Address;
-use continuum_core::id::{Boot, FederationId, Replica, RequestId, StoreId, Token};
+use continuum_core::id::{Address, Boot, FederationId, Replica, RequestId, StoreId, Token};
 use continuum_core::machine::Machine as _;
 use continuum_core::node::{self, Node, Start};
 use continuum_core::seed::Seed;
@@ -19,8 +18,7 @@ use crate::disk::{Disk, Found};
 use crate::draw::{Draws, stream};
 use crate::durable::Durable;
 use crate::gate::Gate;
-use crate::oracle::Broken;
-use crate::oracle::recovery;
+use crate::oracle::{Broken, recovery};
 use crate::tenant::Turn;
 
 /// Who waits for a request's reply.

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
+use continuum_core::api::{Query, Row, Value};
 use continuum_core::id::{Dot, GroupId, ShardId};
-use continuum_core::node::api::{Query, Row, Value};
 use continuum_core::replication::{Dots, Replicator};
 use continuum_core::state;
 

@@ -3,8 +3,7 @@
 //! What a message, a write or a process suffers while a fault lasts is decided by the module that owns it; here is only
 //! which faults last, whom they strike, and what their beginning and end do.
 
-use continuum_core::id::GroupId;
-use continuum_core::raft::Role;
+use continuum_core::id::{GroupId, Role};
 
 use crate::clock::MS;
 use crate::draw::stream;

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use continuum_core::id::SessionId;
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Edit, Level, Mutation, Outcome, Policy, Query, Reason, Request, Session, Strategy,
 };
+use continuum_core::id::SessionId;
 
 use crate::clock::MS;
 use crate::draw::{Draws, stream};

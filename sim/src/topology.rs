@@ -4,7 +4,7 @@
 //! has is learners that are added, and a process that is asked to stop, which hands over what it leads.
 
 use continuum_core::codec;
-use continuum_core::discovery::{Address, Contact};
+use continuum_core::id::{Address, Contact};
 use continuum_core::limits::FRAME_BYTES_MAX;
 use continuum_core::node::{Event, Message};
 

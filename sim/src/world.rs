@@ -8,12 +8,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Range;
 
+use continuum_core::api::{Outcome, Request};
 use continuum_core::digest::Hasher;
-use continuum_core::discovery::Address;
-use continuum_core::id::{FederationId, Replica};
+use continuum_core::discovery::{Identity, Unverified};
+use continuum_core::id::{Address, FederationId, Replica};
 use continuum_core::machine::{Machine as _, Outbox};
-use continuum_core::node::api::{Notice, Outcome, Request};
-use continuum_core::node::{Action, Event, Identity, Message, Unverified};
+use continuum_core::node::{Action, Event, Message, Notice};
 use continuum_core::replication::Replicator;
 use continuum_core::wal::Write;
 

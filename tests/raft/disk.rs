@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use continuum_core::codec;
-use continuum_core::id::{Index, Term};
+use continuum_core::id::{Index, SnapshotId, Term};
 use continuum_core::raft::{Configuration, Entry, Payload, Position, Restored};
-use continuum_core::wal::{SnapshotId, Write};
+use continuum_core::wal::Write;
 
 use super::State;
 

@@ -15,14 +15,14 @@ use bytes::Bytes;
 use continuum_core::codec;
 use continuum_core::config::RaftConfig;
 use continuum_core::digest::Digest;
-use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, StoreId};
+use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, Role, SnapshotId, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::raft::{
-    Action, Configuration, Event, Message, Payload, Position, Raft, Refused, Role, Snapshot, Ticket,
+    Action, Configuration, Event, Message, Payload, Position, Raft, Refused, Snapshot, Ticket,
 };
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
-use continuum_core::wal::{SnapshotId, Write};
+use continuum_core::wal::Write;
 
 pub use disk::Disk;
 pub use oracle::Oracle;

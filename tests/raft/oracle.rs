@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use continuum_core::id::{Index, Term};
-use continuum_core::raft::{Entry, Payload, Position, Promise, Raft, Role};
+use continuum_core::id::{Index, Role, Term};
+use continuum_core::raft::{Entry, Payload, Position, Promise, Raft};
 
 use super::{Disk, Envelope, Process, number, replica};
 

@@ -6,9 +6,10 @@
 use std::fmt::Write as _;
 
 use continuum_core::config::RaftConfig;
-use continuum_core::id::{Index, Replica};
-use continuum_core::raft::{Action, Configuration, Entry, Event, Message, Payload, Position};
-use continuum_core::raft::{Reconfiguration, Role};
+use continuum_core::id::{Index, Replica, Role};
+use continuum_core::raft::{
+    Action, Configuration, Entry, Event, Message, Payload, Position, Reconfiguration,
+};
 use continuum_core::wal::Write;
 
 use super::{Envelope, Net, configuration, number, replica};

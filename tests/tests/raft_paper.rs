@@ -2,9 +2,9 @@
 //! our words. What the thesis adds is in `raft_thesis.rs`.
 
 use bytes::Bytes;
-use continuum_core::id::{Index, Term};
+use continuum_core::id::{Index, Role, Term};
 use continuum_core::machine::Machine as _;
-use continuum_core::raft::{Entry, Message, Payload, Position, Role};
+use continuum_core::raft::{Entry, Message, Payload, Position};
 use continuum_tests::raft::{Net, replica};
 
 fn at(term: u64, index: u64) -> Position {

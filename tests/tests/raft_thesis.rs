@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use continuum_core::config::RaftConfig;
 use continuum_core::digest::Digest;
-use continuum_core::id::{Index, Term};
-use continuum_core::raft::{Event, Header, Message, Position, Reconfiguration, Refused, Role};
+use continuum_core::id::{Index, Role, Term};
+use continuum_core::raft::{Event, Header, Message, Position, Reconfiguration, Refused};
 use continuum_tests::raft::{Envelope, Net, configuration, replica};
 
 fn at(term: u64, index: u64) -> Position {

@@ -7,7 +7,7 @@
 #[path = "replication/mod.rs"]
 mod world;
 
-use continuum_core::node::api::Strategy as View;
+use continuum_core::api::Strategy as View;
 use continuum_core::replication::{Event, Message};
 use proptest::collection::vec;
 use proptest::prelude::*;

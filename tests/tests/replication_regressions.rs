@@ -5,11 +5,11 @@
 mod world;
 
 use bytes::Bytes;
-use continuum_core::limits::SIBLINGS_MAX;
-use continuum_core::machine::{Machine, Outbox};
-use continuum_core::node::api::{
+use continuum_core::api::{
     Bound, Change, Content, Context, Edit, Mutation, Query, Reason, Strategy, Value,
 };
+use continuum_core::limits::SIBLINGS_MAX;
+use continuum_core::machine::{Machine, Outbox};
 use continuum_core::replication::{Action, Event, Message, Replicator, Restored, RestoredShard};
 use continuum_core::seed::Seed;
 use proptest::prelude::*;
@@ -415,7 +415,7 @@ fn a_client_learns_when_enough_replicas_have_its_write_on_disk() {
 fn bounds_are_refused_by_name() {
     let mut world = quiet(Setup::default());
     let long = "x".repeat(2_000);
-    let cas = Change::Cas { expected: continuum_core::node::api::Expected::Absent, value: None };
+    let cas = Change::Cas { expected: continuum_core::api::Expected::Absent, value: None };
     let limit = |what, limit| Reason::OutOfBounds { what, limit };
     let cases = [
         (put(&long, "", "v"), limit(Bound::Key, 1024)),

@@ -3,15 +3,14 @@
 //! The active mutant is of the whole process, so this file is one test: every law holds in the sound code, and the one
 //! named fails under its mutant.
 
+use continuum_core::api::Health;
 use continuum_core::config::{CoordinatorConfig, DiscoveryConfig, GossipConfig};
 use continuum_core::coordinator::{self, Choice, Coordinator};
-use continuum_core::discovery::{self, Address, Contact, Discovery, Source};
+use continuum_core::discovery::{self, Discovery, Identity, Source};
 use continuum_core::gossip::{self, Body, Claim, Gossip, Incarnation, Member, Message, State};
-use continuum_core::id::{Boot, NodeId, Replica, StoreId};
+use continuum_core::id::{Address, Boot, Contact, NodeId, Replica, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::mark::instrument::{MUTANTS, activate};
-use continuum_core::node::Identity;
-use continuum_core::node::api::Health;
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
 

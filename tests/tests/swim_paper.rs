@@ -16,9 +16,8 @@ mod transcript;
 use std::collections::{BTreeMap, BTreeSet};
 
 use continuum_core::config::GossipConfig;
-use continuum_core::discovery::Address;
 use continuum_core::gossip::{Body, Event, State};
-use continuum_core::id::NodeId;
+use continuum_core::id::{Address, NodeId};
 
 use driven::{Driven, ME, Sent, claim, incarnation, node, ping, replica, requests, says};
 

@@ -8,9 +8,9 @@
 use alloc::vec::Vec;
 
 use super::{Choice, Coordinator};
+use crate::api::Health;
 use crate::digest::Hasher;
 use crate::id::NodeId;
-use crate::node::api::Health;
 use crate::{mutant, reach};
 
 /// Whose turn it is.

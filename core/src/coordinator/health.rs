@@ -7,9 +7,9 @@
 use core::time::Duration;
 
 use super::registry::Entry;
+use crate::api::Health;
 use crate::config::CoordinatorConfig;
 use crate::gossip::State;
-use crate::node::api::Health;
 use crate::time::{Instant, earlier};
 use crate::{mutant, reach};
 

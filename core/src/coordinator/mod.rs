@@ -14,15 +14,14 @@ mod tests;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
+use crate::api::Health;
 use crate::config::CoordinatorConfig;
 use crate::digest::Hasher;
-use crate::gossip;
 use crate::id::{GroupId, NodeId};
 use crate::limits::NAMESPACES_MAX;
 use crate::machine::{Machine, Now, Outbox};
-use crate::node::api::Health;
-use crate::reach;
 use crate::time::Instant;
+use crate::{gossip, reach};
 
 use balance::Rotation;
 use registry::Registry;

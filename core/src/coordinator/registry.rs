@@ -7,12 +7,12 @@
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
+use crate::api::Health;
 use crate::config::CoordinatorConfig;
 use crate::digest::Hasher;
 use crate::gossip::State;
 use crate::id::NodeId;
 use crate::limits::MEMBERS_MAX;
-use crate::node::api::Health;
 use crate::time::Instant;
 use crate::{mutant, reach};
 

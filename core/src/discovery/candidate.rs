@@ -7,9 +7,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use super::{Address, Contact};
 use crate::digest::Hasher;
-use crate::id::NodeId;
+use crate::id::{Address, Contact, NodeId};
 use crate::reach;
 use crate::time::{Instant, earlier};
 

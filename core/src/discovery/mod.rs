@@ -12,7 +12,6 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -20,10 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::DiscoveryConfig;
 use crate::digest::Hasher;
-use crate::id::NodeId;
+use crate::id::{Address, Boot, Contact, NodeId, StoreId};
 use crate::limits::ADDRESS_BYTES_MAX;
 use crate::machine::{Machine, Now, Outbox};
-use crate::node::{Identity, Unverified};
 use crate::seed::{Seed, Stream};
 use crate::time::{Instant, earlier};
 use crate::{mutant, reach};
@@ -31,17 +29,24 @@ use crate::{mutant, reach};
 use candidate::{Candidates, Trust};
 use peer::Peers;
 
-/// Where a node may be reached: `host:port`, at most [`crate::limits::ADDRESS_BYTES_MAX`] bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Address(pub String);
+/// Who proved to be at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Who.
+    pub node: NodeId,
+    /// On which disk.
+    pub store: StoreId,
+    /// In which life.
+    pub boot: Boot,
+}
 
-/// A place and, when known, who should be there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Contact {
-    /// Who answers there, as last verified.
-    pub node: Option<NodeId>,
-    /// Where.
-    pub address: Address,
+/// Why nobody proved to be at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unverified {
+    /// Nobody answered.
+    Unreachable,
+    /// Somebody answered who is not of this federation, or not who was expected.
+    Refused,
 }
 
 /// Where candidates come from. Each is resolved by the driver; the answer comes back as an event.

@@ -8,8 +8,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{Incarnation, State};
-use crate::discovery::Address;
-use crate::id::{Boot, NodeId, Replica};
+use crate::id::{Address, Boot, NodeId, Replica};
 use crate::limits::ADDRESS_BYTES_MAX;
 
 /// Claims in one message, a page of a full sync included. With the longest addresses a message stays below 64 KiB.

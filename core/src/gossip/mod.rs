@@ -27,8 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::GossipConfig;
 use crate::digest::Hasher;
-use crate::discovery::Address;
-use crate::id::{Boot, NodeId, Replica};
+use crate::id::{Address, Boot, NodeId, Replica};
 use crate::machine::{Machine, Now, Outbox};
 use crate::seed::Seed;
 use crate::time::{Instant, earlier};

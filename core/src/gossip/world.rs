@@ -9,8 +9,7 @@ use alloc::vec::Vec;
 
 use super::{Action, Counters, Event, Gossip, Incarnation, Member, Message, State};
 use crate::config::GossipConfig;
-use crate::discovery::Address;
-use crate::id::{Boot, NodeId, Replica, StoreId};
+use crate::id::{Address, Boot, NodeId, Replica, StoreId};
 use crate::machine::{Machine, Now, Outbox};
 use crate::seed::{Seed, Stream};
 use crate::time::{Instant, WallTime};

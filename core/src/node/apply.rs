@@ -14,8 +14,9 @@ use crate::raft::{self, Configuration, Payload, Position, Snapshot};
 use crate::state::{self, Applied, Reply, Slice};
 use crate::{mutant, reach};
 
-use super::api::{Level, Notice, Outcome, Query, Reason, Receipt, Request, Value};
 use super::machine::{Group, Node, Work};
+use crate::api::{Level, Outcome, Query, Reason, Receipt, Request, Value};
+use crate::node::Notice;
 
 /// Entries applied in one step of one group. The rest follows in the next step, which is due at once.
 const APPLY_MAX: usize = 256;
@@ -254,7 +255,7 @@ impl Node {
             }
             Request::Join { replica, address, name } => {
                 let (address, name) = (address.clone(), name.clone());
-                let founder = super::api::Founder { replica: *replica, address, name };
+                let founder = crate::api::Founder { replica: *replica, address, name };
                 (None, Operation::Join(founder))
             }
             _ => return Err(Reason::WrongConsistency),

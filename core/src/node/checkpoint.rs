@@ -17,17 +17,16 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::digest::{Digest, Hasher};
-use crate::id::{GroupId, Owner, ShardId, Token};
+use crate::id::{GroupId, Owner, ShardId, SnapshotId, Token};
 use crate::limits::BLOCK_BYTES;
 use crate::raft::{self, Configuration, Position, Snapshot};
-use crate::replication;
-use crate::wal::{SnapshotId, Write};
-use crate::{mutant, reach};
+use crate::wal::Write;
+use crate::{mutant, reach, replication};
 
 use super::Action;
-use super::api::Notice;
 use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
+use crate::node::Notice;
 
 /// Entries of one record of a copied log.
 const COPIED_ENTRIES: usize = 256;

@@ -11,19 +11,19 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::discovery::{Address, Contact};
-use crate::id::{GroupId, Replica, RequestId};
+use crate::id::{Address, Contact, GroupId, Replica, RequestId};
 use crate::limits::{ADDRESS_BYTES_MAX, NAMESPACE_NAME_BYTES_MAX, VOTERS_MAX};
 use crate::raft::{self, Configuration};
 use crate::reach;
 use crate::state::{Command, Operation};
 use crate::wal::Write;
 
-use super::api::{Bound, Founder, Founding, Outcome, Reason, Request, Status, Value};
 use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
 use super::request::{Origin, Stage};
-use super::{Action, Identity, Message, Unverified};
+use super::{Action, Message};
+use crate::api::{Bound, Founder, Founding, Outcome, Reason, Request, Status, Value};
+use crate::discovery::{Identity, Unverified};
 
 /// Milliseconds between two tries of all that a founding repeats.
 const FOUNDING_MS: u64 = 200;

@@ -244,8 +244,8 @@ fn entry_cost(entry: &crate::raft::Entry) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{Outcome, Reason};
     use crate::id::RequestId;
-    use crate::node::api::{Outcome, Reason};
 
     fn reply(id: u64) -> Action {
         Action::Reply { id: RequestId(id), outcome: Outcome::Rejected(Reason::Busy) }

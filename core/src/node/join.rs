@@ -7,16 +7,15 @@
 
 use core::time::Duration;
 
-use crate::id::{GroupId, NodeId, Replica, RequestId};
+use crate::id::{GroupId, NodeId, Replica, RequestId, Role};
 use crate::limits::MEMBERS_MAX;
-use crate::raft::Role;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
 use super::Message;
-use super::api::{Founder, Founding, Outcome, Reason, Request, Value};
 use super::founding::is_bounded;
 use super::machine::{Node, Timer};
+use crate::api::{Founder, Founding, Outcome, Reason, Request, Value};
 
 /// Milliseconds until the first question, between questions while peers are there, and at most.
 const JOIN_MS: u64 = 250;

@@ -11,15 +11,12 @@ use core::time::Duration;
 
 use crate::config::Config;
 use crate::digest::Hasher;
-use crate::discovery::Address;
-use crate::id::{Boot, FederationId, GroupId, Index, Replica};
+use crate::id::{Address, Boot, FederationId, GroupId, Index, Replica, Role};
 use crate::machine::{Machine, Now, Outbox};
 use crate::time::{Instant, earlier};
 use crate::wal::Write;
-use crate::{coordinator, discovery, gossip, raft, replication, state};
-use crate::{mutant, reach};
+use crate::{coordinator, discovery, gossip, mutant, raft, reach, replication, state};
 
-use super::api::Notice;
 use super::apply::Capture;
 use super::boots::Peers;
 use super::checkpoint::Checkpoints;
@@ -30,6 +27,7 @@ use super::registry::Known;
 use super::request::Requests;
 use super::storage::step_fenced;
 use super::{Action, Event, hold};
+use crate::node::Notice;
 
 /// What remains to be done in this step.
 #[derive(Debug)]
@@ -125,7 +123,7 @@ impl Group {
     }
 
     pub(super) fn leads(&self) -> bool {
-        self.raft.role() == raft::Role::Leader
+        self.raft.role() == Role::Leader
     }
 }
 

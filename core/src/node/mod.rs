@@ -21,8 +21,6 @@
 //! | `checkpoint` | which log records are still needed |
 //! | `status` | what the node says of itself |
 
-pub mod api;
-
 mod apply;
 mod boots;
 mod checkpoint;
@@ -30,6 +28,7 @@ mod founding;
 mod hold;
 mod join;
 mod machine;
+mod notice;
 mod registry;
 mod request;
 mod restore;
@@ -48,14 +47,15 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
-use crate::discovery::{Address, Contact, Source};
-use crate::id::{Boot, GroupId, NodeId, RequestId, StoreId, Token};
-use crate::wal::{SnapshotId, Write};
+use crate::discovery::{Identity, Source, Unverified};
+use crate::id::{Address, Boot, Contact, GroupId, NodeId, RequestId, SnapshotId, StoreId, Token};
+use crate::wal::Write;
 use crate::{gossip, mutant, raft, replication};
 
-use api::{Notice, Outcome, Request};
+use crate::api::{Outcome, Request};
 
 pub use machine::Node;
+pub use notice::Notice;
 pub use restore::{RestoreError, last_boot};
 pub use start::Start;
 
@@ -126,26 +126,6 @@ pub enum Event {
     },
     /// The process was asked to stop: hand over what can be handed over.
     Stopping,
-}
-
-/// Who proved to be at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Who.
-    pub node: NodeId,
-    /// On which disk.
-    pub store: StoreId,
-    /// In which life.
-    pub boot: Boot,
-}
-
-/// Why nobody proved to be at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unverified {
-    /// Nobody answered.
-    Unreachable,
-    /// Somebody answered who is not of this federation, or not who was expected.
-    Refused,
 }
 
 /// What a node asks of its driver. The driver may perform the actions of a step in any order; its duties are to keep a
@@ -251,7 +231,7 @@ pub enum Message {
     /// Membership.
     Gossip(gossip::Message),
     /// The founder of a federation tells a named first voter of it.
-    Found(api::Founding),
+    Found(crate::api::Founding),
     /// The voter has it, durably.
     Founded,
     /// Contacts that the sender verified.

@@ -9,15 +9,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::discovery::Address;
-use crate::id::{GroupId, NamespaceId, NodeId, Owner, Replica};
+use crate::id::{Address, GroupId, NamespaceId, NodeId, Owner, Replica};
 use crate::raft::{Configuration, Reconfiguration};
 use crate::wal::Write;
 use crate::{coordinator, gossip, raft, replication, state};
 
-use super::api::{Founder, Namespace, Notice, Policy};
 use super::hold::Keeper;
 use super::machine::{Group, Node, Timer, Work};
+use crate::api::{Founder, Namespace, Policy};
+use crate::node::Notice;
 use crate::state::registry::NamespaceRecord;
 use crate::{mutant, reach};
 

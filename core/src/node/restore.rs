@@ -13,16 +13,14 @@ use core::fmt;
 use bytes::Bytes;
 
 use crate::digest::Digest;
-use crate::discovery::Contact;
-use crate::id::{Boot, GroupId, Index, Owner, Replica, ShardId, Term, Token};
+use crate::id::{Boot, Contact, GroupId, Index, Owner, Replica, ShardId, SnapshotId, Term, Token};
 use crate::raft::{self, Configuration, Entry, Position};
 use crate::reach;
 use crate::replication::{self, RestoredShard};
-use crate::wal::{SnapshotId, Write};
+use crate::wal::Write;
 
-use super::Start;
 use super::checkpoint::Record;
-use super::hold;
+use super::{Start, hold};
 
 /// Why a log is not one that this node can go on from.
 #[derive(Clone, Debug, PartialEq, Eq)]

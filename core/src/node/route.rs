@@ -3,17 +3,16 @@
 //! Nothing is decided here. What a machine tells of the world goes to all who care; what it asks of the driver goes
 //! out, or waits in `hold`.
 
-use crate::discovery::Address;
-use crate::id::{Boot, GroupId, NodeId, Owner, Replica, StoreId};
-use crate::reach;
-use crate::{coordinator, discovery, gossip, raft, replication};
+use crate::discovery::{Identity, Unverified};
+use crate::id::{Address, Boot, GroupId, NodeId, Owner, Replica, Role, StoreId};
+use crate::{coordinator, discovery, gossip, raft, reach, replication};
 use core::time::Duration;
 
-use super::api::Notice;
 use super::boots::Verdict;
 use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
 use super::{Action, Message, Refusal};
+use crate::node::Notice;
 
 impl Node {
     /// What a group's Raft asks for.
@@ -46,7 +45,7 @@ impl Node {
     fn on_role(
         &mut self,
         group: GroupId,
-        role: raft::Role,
+        role: Role,
         term: crate::id::Term,
         leader: Option<Replica>,
     ) {
@@ -56,7 +55,7 @@ impl Node {
         if leader.is_some() {
             self.then(Work::Wake(group));
         }
-        if role == raft::Role::Leader {
+        if role == Role::Leader {
             self.then(Work::Align(group));
             if self.phase.disk_full || self.phase.stopping {
                 self.then(Work::Raft(group, raft::Event::HandOver));
@@ -204,11 +203,7 @@ impl Node {
     }
 
     /// An address was dialled.
-    pub(super) fn on_verified(
-        &mut self,
-        address: Address,
-        outcome: Result<super::Identity, super::Unverified>,
-    ) {
+    pub(super) fn on_verified(&mut self, address: Address, outcome: Result<Identity, Unverified>) {
         self.on_founding_verified(&address, outcome);
         self.then(Work::Discovery(discovery::Event::Verified { address, outcome }));
     }

@@ -7,14 +7,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::discovery::Address;
-use crate::id::{Boot, FederationId, GroupId, Owner, Replica, Token};
+use crate::id::{Address, Boot, FederationId, GroupId, Owner, Replica, SnapshotId, Token};
 use crate::raft::Raft;
 use crate::replication::{self, Replicator};
 use crate::seed::Seed;
-use crate::state;
-use crate::wal::{SnapshotId, Write};
-use crate::{discovery, gossip};
+use crate::wal::Write;
+use crate::{discovery, gossip, state};
 
 use super::checkpoint::Checkpoints;
 use super::hold::Hold;

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use crate::id::{Boot, FederationId, GroupId, NodeId, Replica};
 use crate::{coordinator, discovery, gossip, raft, replication, state};
 
-use super::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value};
 use super::machine::{Group, Node};
+use crate::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value};
 
 impl Node {
     /// This node's Raft of a group.
@@ -166,7 +166,7 @@ impl Node {
             address: gossiped.map_or_else(|| record.address.clone(), |m| m.address.clone()),
             voter: record.voter,
             health: if mine {
-                super::api::Health::Healthy
+                crate::api::Health::Healthy
             } else {
                 self.coordinator.machine.health(node)
             },

@@ -5,12 +5,12 @@ use core::time::Duration;
 
 use crate::id::GroupId;
 use crate::machine::Outbox;
-use crate::reach;
-use crate::{gossip, raft};
+use crate::{gossip, raft, reach};
 
-use super::api::{Notice, Outcome, Reason};
 use super::machine::{Node, Timer, Work};
 use super::{Action, Event};
+use crate::api::{Outcome, Reason};
+use crate::node::Notice;
 
 /// A node with a full disk offers what it leads again after so many election timeouts. Each offer may go once around
 /// all voters, and each of them serves nobody for a round trip or two: so rarely, that costs next to nothing.

@@ -5,15 +5,14 @@
 
 use alloc::vec::Vec;
 
-use crate::discovery::Contact;
-use crate::id::{NodeId, Replica};
-use crate::reach;
-use crate::{discovery, gossip, raft};
+use crate::id::{Contact, NodeId, Replica};
+use crate::{discovery, gossip, raft, reach};
 
-use super::api::{Change, Mutation, Notice, Outcome, Request, Value};
 use super::hold::Keeper;
 use super::machine::{Node, Work};
 use super::{Action, Message, Plane};
+use crate::api::{Change, Mutation, Outcome, Request, Value};
+use crate::node::Notice;
 
 /// Messages with more payload than this go on the bulk plane.
 const CONTROL_BYTES_MAX: usize = 16 << 10;

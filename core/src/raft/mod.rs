@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::RaftConfig;
 use crate::digest::{Digest, Hasher};
-use crate::id::{GroupId, Index, NodeId, Replica, Term};
+use crate::id::{GroupId, Index, NodeId, Replica, Role, Term};
 use crate::machine::{Machine, Now, Outbox};
 use crate::mutant;
 use crate::seed::{Seed, Stream};
@@ -110,22 +110,6 @@ pub enum Payload {
 
 /// A request's number within one group on one node, chosen by the node.
 pub type Ticket = u64;
-
-/// What a replica is in its group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Role {
-    /// Receives the log, is not counted.
-    #[default]
-    Learner,
-    /// Votes, and follows.
-    Follower,
-    /// Asks whether it could win, without a new term (§9.6).
-    PreCandidate,
-    /// Asks for votes.
-    Candidate,
-    /// Leads.
-    Leader,
-}
 
 /// A state machine's state at a position, in chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,10 +15,10 @@ use super::election::State;
 use super::progress::{Flow, Transfer};
 use super::{Action, Header, Message, NUMBER_MAX, Position, Raft, Replica, Snapshot};
 use crate::digest::{Digest, Hasher};
-use crate::id::{GroupId, Index, Owner};
+use crate::id::{GroupId, Index, Owner, SnapshotId};
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::machine::Outbox;
-use crate::wal::{SnapshotId, Write};
+use crate::wal::Write;
 use crate::{mutant, reach};
 
 /// Bytes sent ahead of what the receiver holds: enough to keep its disk busy, little enough to give up.

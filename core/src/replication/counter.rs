@@ -7,7 +7,7 @@
 //! that contain what was deleted, so that actor's earlier counts come back with it. An exact reset needs every count
 //! kept apart; this type does not.
 
-use crate::node::api::{Bound, Reason};
+use crate::api::{Bound, Reason};
 
 use crate::{mutant, reach};
 

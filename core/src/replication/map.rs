@@ -7,8 +7,8 @@ use core::mem::size_of;
 
 use bytes::Bytes;
 
+use crate::api::{Content, Field, Query, Row, Strategy, Value};
 use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
-use crate::node::api::{Content, Field, Query, Row, Strategy, Value};
 
 use super::path::{self, Kind, Parts};
 use super::store::{Element, Shard};

@@ -9,14 +9,13 @@ use core::mem::size_of;
 
 use bytes::Bytes;
 
+use crate::api::{Bound, Change, Context, Edit, Mutation, Reason, Resource};
 use crate::id::{Actor, Dot};
 use crate::limits::{
     CONTEXT_BYTES_MAX, EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX, SEQ_MAX, SIBLINGS_MAX,
     VALUE_BYTES_MAX,
 };
-use crate::mutant;
-use crate::node::api::{Bound, Change, Context, Edit, Mutation, Reason, Resource};
-use crate::reach;
+use crate::{mutant, reach};
 
 use super::counter;
 use super::delta::{self, Act, Author, Deed, Raw, SEALED_BYTES_MAX, Scope, Unseen, Victim};

@@ -45,9 +45,9 @@ mod sync;
 
 use alloc::vec::Vec;
 
-use crate::id::{Dot, NamespaceId, NodeId, Owner, Replica, ShardId};
-use crate::node::api::{Context, Mutation, Reason, Strategy};
-use crate::wal::{SnapshotId, Write};
+use crate::api::{Context, Mutation, Reason, Strategy};
+use crate::id::{Dot, NamespaceId, NodeId, Owner, Replica, ShardId, SnapshotId};
+use crate::wal::Write;
 
 pub use context::{Dots, Ranges};
 pub use described::{Described, DescribedAct, DescribedEdit, describe, dot_of};

@@ -137,10 +137,10 @@ impl Replicator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{Change, Edit, Mutation, Strategy};
     use crate::config::ReplicationConfig;
     use crate::id::{Boot, NamespaceId, NodeId, StoreId};
     use crate::machine::Machine;
-    use crate::node::api::{Change, Edit, Mutation, Strategy};
     use crate::replication::{Event, Restored};
     use crate::seed::Seed;
     use crate::time::WallTime;

@@ -8,10 +8,10 @@ use core::cmp::Reverse;
 
 use bytes::Bytes;
 
+use crate::api::{Context, Register, Strategy};
 use crate::digest::Digest;
 use crate::id::NodeId;
 use crate::mutant;
-use crate::node::api::{Context, Register, Strategy};
 
 use super::delta::{self, Act};
 use super::hlc;

@@ -7,16 +7,16 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::api::{Context, Mutation, Query, Reason, ShardStatus, Strategy, Value};
 use crate::config::ReplicationConfig;
 use crate::digest::{Digest, Hasher};
-use crate::id::{Actor, Boot, Dot, NamespaceId, NodeId, Owner, Replica, ShardId};
+use crate::id::{Actor, Boot, Dot, NamespaceId, NodeId, Owner, Replica, ShardId, SnapshotId};
 use crate::limits::SLOTS_MAX;
 use crate::machine::{Machine, Now, Outbox};
-use crate::node::api::{Context, Mutation, Query, Reason, ShardStatus, Strategy, Value};
 use crate::raft::{Configuration, Position};
 use crate::seed::{Seed, Stream};
 use crate::time::Instant;
-use crate::wal::{SnapshotId, Write};
+use crate::wal::Write;
 use crate::{mutant, reach};
 
 use super::ack::Waiters;

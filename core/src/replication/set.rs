@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::node::api::Value;
+use crate::api::Value;
 
 use super::path::{self, Kind};
 use super::register;

@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::api::{Bound, Founder, Founding, Mutation, Namespace, Policy, Reason, Session};
 use crate::codec::{self, DecodeError};
 use crate::id::{Index, NamespaceId, NodeId};
 use crate::limits::REQUEST_BYTES_MAX;
-use crate::node::api::{Bound, Founder, Founding, Mutation, Namespace, Policy, Reason, Session};
 use crate::reach;
 
 /// One command.

@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Reply;
 use super::frozen::{FrozenMap, Iter};
+use crate::api::{
+    Bound, Change, Content, Context, Edit, Expected, Field, Mutation, Query, Reason, Register, Row,
+    Value,
+};
 use crate::id::Index;
 use crate::limits::{
     BATCH_WRITES_MAX, EDITS_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX,
-};
-use crate::node::api::{
-    Bound, Change, Content, Context, Edit, Expected, Field, Mutation, Query, Reason, Register, Row,
-    Value,
 };
 use crate::{mutant, reach};
 

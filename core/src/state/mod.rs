@@ -17,10 +17,10 @@ mod tests;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::api::{Query, Reason, Value};
 use crate::codec::DecodeError;
 use crate::digest::{Digest, Hasher};
 use crate::id::Index;
-use crate::node::api::{Query, Reason, Value};
 use crate::reach;
 
 pub use capture::{RestoreError, Slice};

@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Operation, Reply};
 use super::frozen::FrozenMap;
-use crate::discovery::Address;
-use crate::id::{GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
+use crate::api::{Bound, Founder, Founding, Namespace, Policy, Reason, Resource};
+use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
 use crate::limits::{
     ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACE_NAME_BYTES_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX,
 };
-use crate::node::api::{Bound, Founder, Founding, Namespace, Policy, Reason, Resource};
 use crate::raft::Configuration;
 use crate::{mutant, reach};
 

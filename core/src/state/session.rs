@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::command::Reply;
 use super::frozen::FrozenMap;
+use crate::api::{Reason, Resource, Session};
 use crate::id::SessionId;
 use crate::limits::SESSIONS_MAX;
-use crate::node::api::{Reason, Resource, Session};
 use crate::{mutant, reach};
 
 /// Group time in milliseconds for which an idle session is kept at least. Longer than any client retries one write.

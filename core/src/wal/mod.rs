@@ -28,9 +28,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::discovery::Contact;
 use crate::id::{
-    Boot, FederationId, GroupId, Index, NodeId, Owner, Replica, ShardId, StoreId, Term,
+    Boot, Contact, FederationId, GroupId, Index, NodeId, Owner, Replica, ShardId, SnapshotId,
+    StoreId, Term,
 };
 use crate::raft::{Configuration, Entry, Position};
 
@@ -56,12 +56,6 @@ pub struct Header {
     /// The lane that the log is of.
     pub lane: u16,
 }
-
-/// The name of a side file that holds a snapshot: unique in its store.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct SnapshotId(pub u64);
 
 /// One thing to make durable. A lane's log keeps them in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,10 +4,10 @@
 //! member (`writes[3].edits[0]`) when its parts do not fit together. Bounds of keys and values are the core's.
 
 use bytes::Bytes;
-use continuum_core::limits::{BATCH_WRITES_MAX, PAGE_ROWS_MAX};
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Context, Edit, Expected, Level, Mutation, Policy, Request, Strategy,
 };
+use continuum_core::limits::{BATCH_WRITES_MAX, PAGE_ROWS_MAX};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -400,7 +400,7 @@ impl Params {
 /// The request of `init`.
 #[must_use]
 pub fn init(shape: InitShape) -> Request {
-    let voters = shape.voters.into_iter().map(continuum_core::discovery::Address).collect();
+    let voters = shape.voters.into_iter().map(continuum_core::id::Address).collect();
     Request::Init { voters }
 }
 

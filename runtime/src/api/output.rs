@@ -6,11 +6,11 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use continuum_core::node::api::{
+use continuum_core::api::{
     Field, GroupStatus, Health, Level, Member, Namespace, Outcome, Policy, Receipt, Register, Row,
     ShardStatus, Status, Strategy, Unready, Value,
 };
-use continuum_core::raft::Role;
+use continuum_core::id::Role;
 use serde_json::{Map, Value as Json, json};
 
 use super::problem::{ABSENT, Problem, UNEXPECTED_ANSWER};

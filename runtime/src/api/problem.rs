@@ -5,8 +5,8 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use continuum_core::api::{Bound, Level, Reason, Resource};
 use continuum_core::limits::{NAMESPACE_NAME_BYTES_MAX, SIBLINGS_MAX};
-use continuum_core::node::api::{Bound, Level, Reason, Resource};
 use serde_json::{Value, json};
 
 use crate::handle::HandleError;
@@ -312,8 +312,7 @@ fn full(what: Resource) -> Problem {
 mod tests {
     use std::collections::BTreeSet;
 
-    use continuum_core::discovery::Address;
-    use continuum_core::id::Index;
+    use continuum_core::id::{Address, Index};
 
     use super::*;
 

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Edit, Expected, Mutation, Outcome, Query, Reason, Request, Unready, Value,
 };
 use serde_json::json;
@@ -14,11 +14,10 @@ use super::input::{
     self, BatchShape, CasShape, CountShape, EditShape, InitShape, NamespaceShape, PutShape,
     RecordShape, SetShape, WriteShape,
 };
-use super::output;
 use super::problem::{NOT_READY, Problem, STOPPING, UNKNOWN_NAMESPACE};
 use super::shape::Text;
 use super::token::Tag;
-use super::{Api, Operation};
+use super::{Api, Operation, output};
 
 type Answer = Result<Response, Problem>;
 

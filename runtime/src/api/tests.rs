@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, StatusCode, header};
 use bytes::Bytes;
-use continuum_core::discovery::Address;
-use continuum_core::id::{Boot, Index, Replica};
-use continuum_core::limits::VALUE_BYTES_MAX;
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Context, Expected, Level, Namespace, Outcome, Policy, Query, Reason, Receipt, Register,
     Request, Row, Status, Unready, Value,
 };
+use continuum_core::id::{Address, Boot, Index, Replica};
+use continuum_core::limits::VALUE_BYTES_MAX;
 use http_body_util::BodyExt as _;
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
@@ -279,7 +278,7 @@ async fn a_body_over_the_limit_is_refused_declared_or_not() {
     assert!(world.asked().is_empty());
     // A value over the core's limit reaches the core, whose refusal is the answer.
     let limit = VALUE_BYTES_MAX as u64;
-    let what = continuum_core::node::api::Bound::Value;
+    let what = continuum_core::api::Bound::Value;
     let world = World::new(Outcome::Rejected(Reason::OutOfBounds { what, limit }));
     let answer = world.ask("PUT", path, vec![0; VALUE_BYTES_MAX + 1]).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (413, "value_too_large"));

@@ -6,11 +6,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use continuum_core::api::{Context, Level, Session};
 use continuum_core::codec;
 use continuum_core::digest::Digest;
 use continuum_core::id::SessionId;
 use continuum_core::limits::{CONTEXT_BYTES_MAX, KEY_BYTES_MAX};
-use continuum_core::node::api::{Context, Level, Session};
 
 /// What a tag says of the value that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]

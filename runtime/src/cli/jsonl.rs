@@ -56,7 +56,7 @@ fn edit(field: FieldShape) -> Result<(EditShape, Vec<Text>), String> {
 
 /// A value beside the one that the register has: it supersedes nothing.
 fn sibling(key: &Text, field: &Text, value: Text) -> WriteShape {
-    let nothing = token::context(&continuum_core::node::api::Context::default());
+    let nothing = token::context(&continuum_core::api::Context::default());
     let edit = EditShape { field: field.clone(), put: Some(value), ..EditShape::default() };
     WriteShape { key: key.clone(), edits: vec![edit], context: Some(nothing) }
 }
@@ -64,7 +64,7 @@ fn sibling(key: &Text, field: &Text, value: Text) -> WriteShape {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use continuum_core::node::api::{Change, Content, Context, Field, Mutation, Row};
+    use continuum_core::api::{Change, Content, Context, Field, Mutation, Row};
     use proptest::prelude::*;
 
     use super::*;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Content, Field, Level, Outcome, Query, Reason, Receipt, Register, Request, Row,
     Session, Value,
 };
@@ -188,10 +188,9 @@ fn committed() -> Outcome {
 }
 
 fn notes() -> Outcome {
-    let policy = continuum_core::node::api::Policy::Strong;
+    let policy = continuum_core::api::Policy::Strong;
     let id = continuum_core::id::NamespaceId(1);
-    let notes =
-        continuum_core::node::api::Namespace { id, name: "notes".into(), policy, group: None };
+    let notes = continuum_core::api::Namespace { id, name: "notes".into(), policy, group: None };
     Outcome::Value(Value::Namespaces(vec![notes]))
 }
 

@@ -11,9 +11,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use continuum_core::codec;
-use continuum_core::id::{StoreId, Token};
+use continuum_core::id::{SnapshotId, StoreId, Token};
 use continuum_core::limits::LOG_BATCH_BYTES_MAX;
-use continuum_core::wal::{Batch, Header, LogWriter, Recovered, SnapshotId, Write};
+use continuum_core::wal::{Batch, Header, LogWriter, Recovered, Write};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::directory::{Directory, unusable};

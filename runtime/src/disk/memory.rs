@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use continuum_core::id::{StoreId, Token};
-use continuum_core::wal::{Batch, Header, LogWriter, SnapshotId, Write, recover};
+use continuum_core::id::{SnapshotId, StoreId, Token};
+use continuum_core::wal::{Batch, Header, LogWriter, Write, recover};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel as queue};
 
 use super::{Disk, Done, Holder, Job, OpenError, Opened};

@@ -19,8 +19,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use continuum_core::id::{FederationId, NodeId, StoreId, Token};
-use continuum_core::wal::{RecoverError, SnapshotId, Torn, Write};
+use continuum_core::id::{FederationId, NodeId, SnapshotId, StoreId, Token};
+use continuum_core::wal::{RecoverError, Torn, Write};
 use tokio::sync::mpsc;
 
 pub use file::FileDisk;

@@ -10,8 +10,8 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use continuum_core::id::Token;
-use continuum_core::wal::{SnapshotId, Write};
+use continuum_core::id::{SnapshotId, Token};
+use continuum_core::wal::Write;
 
 use super::segment::{directory_bytes, remove};
 

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use continuum_core::digest::Digest;
-use continuum_core::id::{FederationId, GroupId, NodeId, Owner, StoreId, Term, Token};
+use continuum_core::id::{FederationId, GroupId, NodeId, Owner, SnapshotId, StoreId, Term, Token};
 use continuum_core::raft::{Configuration, Position};
-use continuum_core::wal::{RecoverError, SnapshotId, Write};
+use continuum_core::wal::{RecoverError, Write};
 
 use super::*;
 

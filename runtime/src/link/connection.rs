@@ -199,8 +199,8 @@ fn silent() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use continuum_core::api::Request;
     use continuum_core::id::RequestId;
-    use continuum_core::node::api::Request;
 
     use super::*;
 

@@ -6,8 +6,8 @@
 use std::io;
 use std::sync::Arc;
 
+use continuum_core::discovery::{Identity, Unverified};
 use continuum_core::id::{Boot, FederationId, NodeId, StoreId};
-use continuum_core::node::{Identity, Unverified};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use continuum_core::discovery::Address;
-use continuum_core::id::{Boot, NodeId};
-use continuum_core::node::{Event, Identity, Message, Plane, Refusal, Unverified};
+use continuum_core::discovery::{Identity, Unverified};
+use continuum_core::id::{Address, Boot, NodeId};
+use continuum_core::node::{Event, Message, Plane, Refusal};
 use continuum_core::seed::Stream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};

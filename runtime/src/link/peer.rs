@@ -3,8 +3,7 @@
 //! A *life* is one process of the peer, told apart by its boot. It is whole when both of its planes are up; then the
 //! core is asked whether it is the process that should be there. Until the core has answered, the life before it stays.
 
-use continuum_core::discovery::Address;
-use continuum_core::id::{Boot, NodeId, StoreId};
+use continuum_core::id::{Address, Boot, NodeId, StoreId};
 use continuum_core::node::Plane;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;

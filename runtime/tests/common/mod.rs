@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use continuum_core::discovery::Address;
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Edit, Level, Mutation, Outcome, Policy, Query, Reason, Request, Value,
 };
+use continuum_core::id::Address;
 use tokio::time::timeout;
 
 /// Generous: nothing waits for it unless the test fails.

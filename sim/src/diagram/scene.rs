@@ -5,10 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{GroupId, Index, Replica, Term};
-use continuum_core::node::api::Outcome;
+use continuum_core::api::Outcome;
+use continuum_core::id::{GroupId, Index, Replica, Role, Term};
 use continuum_core::node::{Message, Node};
-use continuum_core::raft::Role;
 use continuum_core::wal::Write;
 
 use super::words::{self, Names, Protocol, Words};

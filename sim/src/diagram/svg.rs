@@ -4,8 +4,7 @@
 
 use std::fmt::Write as _;
 
-use continuum_core::id::{GroupId, Term};
-use continuum_core::raft::Role;
+use continuum_core::id::{GroupId, Role, Term};
 
 use super::layout::{FAULTS_X, Layout, TIME_X, TOP, What};
 use super::page::escape;

@@ -5,11 +5,11 @@
 use std::fmt::{Debug, Write as _};
 
 use bytes::Bytes;
-use continuum_core::id::{Dot, GroupId, NodeId, Owner, Replica};
-use continuum_core::node::Message;
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Edit, Expected, Mutation, Outcome, Query, Register, Request, Value,
 };
+use continuum_core::id::{Dot, GroupId, NodeId, Owner, Replica};
+use continuum_core::node::Message;
 use continuum_core::raft::{self, Payload, Position};
 use continuum_core::replication::{self, describe, dot_of};
 use continuum_core::wal::Write;

@@ -17,9 +17,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
-use continuum_core::id::{ShardId, Token};
+use continuum_core::id::{ShardId, SnapshotId, Token};
 use continuum_core::replication::Dots;
-use continuum_core::wal::{self, Batch, Header, LogWriter, RecoverError, SnapshotId, Write};
+use continuum_core::wal::{self, Batch, Header, LogWriter, RecoverError, Write};
 
 use crate::draw::{Draws, stream};
 use crate::durable::Durable;

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use continuum_core::id::Token;
-use continuum_core::wal::{Batch, SnapshotId};
+use continuum_core::id::{SnapshotId, Token};
+use continuum_core::wal::Batch;
 
 use crate::fault::Kind;
 

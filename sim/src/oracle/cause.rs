@@ -1,8 +1,8 @@
 //! What of an event the laws have to know once the node took it.
 
 use bytes::Bytes;
+use continuum_core::api::{Query, Request};
 use continuum_core::id::{GroupId, Index, NodeId, RequestId};
-use continuum_core::node::api::{Query, Request};
 use continuum_core::node::{Event, Message};
 use continuum_core::raft::{self, Position};
 

@@ -5,9 +5,9 @@
 //! Asked of a copy of each node's coordinator with each link of the trace: the rule binds whether or not a request
 //! happens to need it.
 
+use continuum_core::api::Health;
 use continuum_core::coordinator::{Choice, Coordinator};
 use continuum_core::id::NodeId;
-use continuum_core::node::api::Health;
 
 use super::{Broken, Verdict};
 

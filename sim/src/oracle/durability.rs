@@ -3,8 +3,8 @@
 //!
 //! The disk keeps what it has synced as a view that grows with each sync, so a promise is looked up, not replayed.
 
+use continuum_core::api::{Level, Outcome};
 use continuum_core::id::{Dot, GroupId, Replica, ShardId};
-use continuum_core::node::api::{Level, Outcome};
 use continuum_core::raft::{self, Promise};
 use continuum_core::replication::{self, Dots};
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use continuum_core::node::api::{Change, Content, Edit, Level, Mutation, Outcome, Row};
+use continuum_core::api::{Change, Content, Edit, Level, Mutation, Outcome, Row};
 
 use super::{Broken, Verdict};
 use crate::client::is_strict;
@@ -207,8 +207,8 @@ fn check_counter(held: &Held, deeds: &[Deed<'_>]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use continuum_core::api::{Context, Field, Receipt};
     use continuum_core::id::StoreId;
-    use continuum_core::node::api::{Context, Field, Receipt};
 
     use super::*;
 

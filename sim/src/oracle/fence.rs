@@ -2,8 +2,8 @@
 //! fsync is never retried", and its rules of identity: a wiped disk neither votes nor speaks as the old one). Which of
 //! two boots is let in is judged in `boots`.
 
-use continuum_core::node::Action;
-use continuum_core::node::api::{Notice, Outcome};
+use continuum_core::api::Outcome;
+use continuum_core::node::{Action, Notice};
 
 use super::{Broken, Step, Verdict};
 
@@ -39,8 +39,8 @@ fn check_silence(actions: &[Action]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use continuum_core::api::{Level, Reason, Receipt};
     use continuum_core::id::{NodeId, RequestId};
-    use continuum_core::node::api::{Level, Reason, Receipt};
     use continuum_core::node::{Message, Plane};
 
     use super::*;

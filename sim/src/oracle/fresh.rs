@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use continuum_core::api::{Outcome, Register, Value};
 use continuum_core::id::{Index, RequestId};
-use continuum_core::node::api::{Outcome, Register, Value};
 
 use super::cause::Asks;
 use super::witness::Witness;

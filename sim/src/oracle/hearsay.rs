@@ -1,7 +1,7 @@
 //! Hearsay: contacts are told on only when this node verified them itself (this project's design, section 5,
 //! discovery).
 
-use continuum_core::discovery::Contact;
+use continuum_core::id::Contact;
 
 use super::{Broken, Verdict};
 

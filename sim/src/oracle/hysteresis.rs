@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use continuum_core::api::Health;
 use continuum_core::gossip::State;
 use continuum_core::id::NodeId;
-use continuum_core::node::api::Health;
 use continuum_core::time::Instant;
 
 use super::{Broken, Verdict};

@@ -1,8 +1,8 @@
 //! Minting: a write with a context supersedes what that context names and nothing else; a count only the earlier
 //! totals of its author (Bieniusa and others 2012; this project's design, section 5, replication).
 
+use continuum_core::api::{Change, Mutation};
 use continuum_core::id::Dot;
-use continuum_core::node::api::{Change, Mutation};
 use continuum_core::replication::Described;
 
 use super::{Broken, Verdict};

@@ -106,11 +106,10 @@ pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{Boot, GroupId, Index, NodeId, Owner, Replica, Term, Token};
+use continuum_core::id::{Boot, GroupId, Index, NodeId, Owner, Replica, Role, Term, Token};
 use continuum_core::machine::Now;
-use continuum_core::node::api::Notice;
-use continuum_core::node::{Action, Message, Node};
-use continuum_core::raft::{Position, Role};
+use continuum_core::node::{Action, Message, Node, Notice};
+use continuum_core::raft::Position;
 use continuum_core::wal::Write;
 
 use crate::durable::LogView;

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{GroupId, RequestId, Term};
-use continuum_core::node::api::Outcome;
-use continuum_core::raft::{Raft, Role};
+use continuum_core::api::Outcome;
+use continuum_core::id::{GroupId, RequestId, Role, Term};
+use continuum_core::raft::Raft;
 
 use super::{Broken, Roster, Step, Verdict};
 

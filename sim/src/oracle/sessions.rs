@@ -5,8 +5,8 @@
 //! command, as it applies them.
 
 use bytes::Bytes;
+use continuum_core::api::{Query, Reason, Register, Session, Value};
 use continuum_core::id::{Index, SessionId};
-use continuum_core::node::api::{Query, Reason, Register, Session, Value};
 use continuum_core::state::session::Remembered;
 use continuum_core::state::{Machine, Reply};
 

@@ -10,9 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use continuum_core::api::{Content, Row};
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Dot, NodeId};
-use continuum_core::node::api::{Content, Row};
 use continuum_core::replication::{Described, DescribedAct, DescribedEdit};
 
 use super::{Broken, Verdict};
@@ -216,8 +216,8 @@ fn difference<T: PartialEq + std::fmt::Debug>(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use continuum_core::api::Field;
     use continuum_core::id::{Actor, ShardId};
-    use continuum_core::node::api::Field;
 
     use super::*;
 

@@ -9,10 +9,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use continuum_core::api::{Change, Expected, Mutation, Outcome, Query, Reason, Register, Value};
 use continuum_core::id::Index;
-use continuum_core::node::api::{
-    Change, Expected, Mutation, Outcome, Query, Reason, Register, Value,
-};
 
 use continuum_core::state::Machine;
 

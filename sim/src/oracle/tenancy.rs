@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use continuum_core::api::{Content, Namespace, Policy, Query, Row, Value};
 use continuum_core::id::{GroupId, NamespaceId, ShardId};
 use continuum_core::limits::PAGE_ROWS_MAX;
 use continuum_core::node::Node;
-use continuum_core::node::api::{Content, Namespace, Policy, Query, Row, Value};
 use continuum_core::state::Machine;
 
 use super::{Broken, Verdict};
@@ -114,7 +114,7 @@ pub(crate) fn check_leftovers(number: usize, node: &Node) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use continuum_core::node::api::Strategy;
+    use continuum_core::api::Strategy;
 
     use super::*;
 

@@ -121,8 +121,8 @@ pub(crate) fn difference<'a>(nodes: &(impl Iterator<Item = &'a Node> + Clone)) -
 
 #[cfg(test)]
 mod tests {
-    use continuum_core::discovery::Address;
     use continuum_core::gossip::{Claim, Message};
+    use continuum_core::id::Address;
 
     use super::*;
     fn claim(node: u8, refutations: u64, state: State) -> Claim {

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use continuum_core::api::{Change, Expected, Mutation, Session};
 use continuum_core::id::{Index, SessionId};
-use continuum_core::node::api::{Change, Expected, Mutation, Session};
 use continuum_core::raft::Payload;
 use continuum_core::state::{Command, Operation};
 

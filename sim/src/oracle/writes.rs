@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use continuum_core::api::{Mutation, Policy, Row};
 use continuum_core::id::{Boot, Dot, GroupId, NamespaceId, Replica, ShardId, Token};
 use continuum_core::node::Node;
-use continuum_core::node::api::{Mutation, Policy, Row};
 use continuum_core::replication::{Described, DescribedAct, DescribedEdit, Dots, describe};
 use continuum_core::state::{Machine, Registry};
 
@@ -297,9 +297,9 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use continuum_core::api::{Content, Field};
     use continuum_core::digest::Digest;
     use continuum_core::id::Actor;
-    use continuum_core::node::api::{Content, Field};
     use continuum_core::replication::DescribedEdit;
 
     use super::*;

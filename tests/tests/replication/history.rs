@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use continuum_core::api::{Change, Content, Context, Edit, Mutation, Query, Value};
 use continuum_core::id::{Actor, Dot};
-use continuum_core::node::api::{Change, Content, Context, Edit, Mutation, Query, Value};
 use continuum_core::replication::{Dots, Ticket};
 use continuum_core::seed::{Seed, Stream};
 use continuum_core::wal::Write;

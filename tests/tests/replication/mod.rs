@@ -11,19 +11,21 @@ pub mod history;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
-use continuum_core::config::ReplicationConfig;
-use continuum_core::digest::Digest;
-use continuum_core::id::{Boot, Dot, NamespaceId, NodeId, Owner, Replica, ShardId, StoreId};
-use continuum_core::machine::{Machine, Now, Outbox};
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Context, Edit, Mutation, Query, Reason, Register, Row, Strategy, Value,
 };
+use continuum_core::config::ReplicationConfig;
+use continuum_core::digest::Digest;
+use continuum_core::id::{
+    Boot, Dot, NamespaceId, NodeId, Owner, Replica, ShardId, SnapshotId, StoreId,
+};
+use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::replication::{
     Action, Event, Message, Replicator, Restored, RestoredShard, Ticket, describe, dot_of,
 };
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
-use continuum_core::wal::{SnapshotId, Write};
+use continuum_core::wal::Write;
 
 pub const SHARD: ShardId = ShardId { namespace: NamespaceId(7), slot: 0 };
 

@@ -1,11 +1,10 @@
 //! One machine, driven by hand: node 0 of a federation whose other nodes say what the test wants.
 
 use continuum_core::config::GossipConfig;
-use continuum_core::discovery::Address;
 use continuum_core::gossip::{
     Action, Body, Claim, Event, Gossip, Incarnation, Member, Message, State,
 };
-use continuum_core::id::{Boot, NodeId, Replica, StoreId};
+use continuum_core::id::{Address, Boot, NodeId, Replica, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use continuum_core::config::GossipConfig;
-use continuum_core::discovery::Address;
 use continuum_core::gossip::{Action, Body, CLAIMS_MAX, Claim, Event, Load, Message, State};
-use continuum_core::id::{NodeId, StoreId};
+use continuum_core::id::{Address, NodeId, StoreId};
 use continuum_core::machine::{Machine, Now};
 use continuum_core::time::WallTime;
 

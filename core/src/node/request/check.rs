@@ -2,11 +2,11 @@
 //!
 //! What depends on state (a counter's range, siblings, revisions) is refused by the machine that holds the state.
 
+use crate::api::{Bound, Change, Edit, Expected, Mutation, Policy, Query, Reason, Request};
 use crate::limits::{
     ADDRESS_BYTES_MAX, BATCH_WRITES_MAX, EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX,
     NAMESPACE_NAME_BYTES_MAX, REQUEST_BYTES_MAX, SLOTS_MAX, VALUE_BYTES_MAX,
 };
-use crate::node::api::{Bound, Change, Edit, Expected, Mutation, Policy, Query, Reason, Request};
 use crate::reach;
 
 /// Refuses what is out of bounds.
@@ -150,7 +150,7 @@ mod tests {
         let write = |key: &[u8], edits: Vec<Edit>| Request::Write {
             namespace: "a".to_string(),
             mutations: vec![Mutation { key: key.to_vec().into(), edits, context: None }],
-            level: crate::node::api::Level::Durable,
+            level: crate::api::Level::Durable,
             session: None,
         };
         let put = |length: usize| {

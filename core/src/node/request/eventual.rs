@@ -8,11 +8,11 @@ use core::mem;
 
 use bytes::Bytes;
 
-use crate::id::{NamespaceId, ShardId};
-use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
-use crate::node::api::{
+use crate::api::{
     Context, Level, Mutation, Outcome, Policy, Query, Reason, Receipt, Request, Row, Value,
 };
+use crate::id::{NamespaceId, ShardId};
+use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
 use crate::reach;
 use crate::replication::{self, Replicator, Ticket};
 

@@ -4,9 +4,9 @@
 //! A forwarded request is not forwarded again; the one exception is a join, whose asker is not a member and so cannot
 //! know the leader.
 
+use crate::api::{Outcome, Reason, Request};
 use crate::coordinator::{self, Choice};
 use crate::id::{GroupId, NodeId, Replica, RequestId};
-use crate::node::api::{Outcome, Reason, Request};
 use crate::reach;
 
 use super::super::Message;

@@ -23,10 +23,10 @@ use crate::raft::Position;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
-use super::api::{Level, Outcome, Reason, Request, Resource, Session};
 use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
 use super::{Action, Message};
+use crate::api::{Level, Outcome, Reason, Request, Resource, Session};
 
 /// Who is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Node {
 
     /// What needs no other machine.
     fn at_once(&self, request: &Request) -> Option<Outcome> {
-        use super::api::Value;
+        use crate::api::Value;
         match request {
             Request::Status => Some(Outcome::Value(Value::Status(self.status()))),
             Request::Members => Some(Outcome::Value(Value::Members(self.members()))),

@@ -8,9 +8,9 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
+use crate::api::{Outcome, Session};
 use crate::digest::Hasher;
 use crate::id::NamespaceId;
-use crate::node::api::{Outcome, Session};
 use crate::reach;
 
 use super::super::machine::Node;

@@ -6,9 +6,9 @@
 
 use alloc::collections::BTreeSet;
 
-use crate::id::{GroupId, Index, Term};
-use crate::node::api::{Level, Outcome, Reason, Request};
-use crate::raft::{self, Position, Refused, Role, Ticket};
+use crate::api::{Level, Outcome, Reason, Request};
+use crate::id::{GroupId, Index, Role, Term};
+use crate::raft::{self, Position, Refused, Ticket};
 use crate::{mutant, reach};
 
 use super::super::machine::{Node, Work};

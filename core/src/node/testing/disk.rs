@@ -6,8 +6,8 @@ use core::mem;
 
 use bytes::Bytes;
 
-use crate::id::{FederationId, Replica, Token};
-use crate::wal::{self, Batch, Header, LogWriter, RecoverError, SnapshotId, Write};
+use crate::id::{FederationId, Replica, SnapshotId, Token};
+use crate::wal::{self, Batch, Header, LogWriter, RecoverError, Write};
 
 /// What a restart finds: the log's writes, and the side files.
 pub(in crate::node) type Found = (Vec<(Token, Write)>, BTreeMap<SnapshotId, Bytes>);

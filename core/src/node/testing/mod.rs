@@ -10,14 +10,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
 
+use crate::api::{Outcome, Request};
 use crate::codec;
 use crate::config::Config;
-use crate::discovery::{Address, Contact};
-use crate::id::{Boot, FederationId, NodeId, Replica, RequestId, StoreId};
+use crate::discovery::{Identity, Unverified};
+use crate::id::{Address, Boot, Contact, FederationId, NodeId, Replica, RequestId, StoreId};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::machine::{Machine, Now, Outbox};
-use crate::node::api::{Notice, Outcome, Request};
-use crate::node::{Action, Event, Identity, Message, Node, Start, Unverified, last_boot};
+use crate::node::{Action, Event, Message, Node, Notice, Start, last_boot};
 use crate::seed::{Seed, Stream};
 use crate::time::{Instant, WallTime};
 

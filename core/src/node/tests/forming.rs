@@ -1,8 +1,8 @@
 //! How federations begin, and how nodes come in.
 
 use super::*;
+use crate::api::Reason;
 use crate::id::{NodeId, Replica, RequestId};
-use crate::node::api::Reason;
 use crate::node::{Event, Message};
 
 #[test]
@@ -126,7 +126,7 @@ fn a_wiped_learner_comes_back_and_a_wiped_voter_does_not() {
 #[test]
 fn a_new_address_reaches_the_registry() {
     let mut world = federation(3, 7);
-    let moved = crate::discovery::Address("elsewhere:9".to_string());
+    let moved = crate::id::Address("elsewhere:9".to_string());
     world.crash(2);
     world.moved = Some((2, moved.clone()));
     world.start(2);

@@ -11,12 +11,12 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::api::{
+use super::testing::{World, address};
+use super::{Message, Refusal, Unread};
+use crate::api::{
     Change, Edit, Level, Mutation, Outcome, Policy, Query, Register, Request, Session, Strategy,
     Value,
 };
-use super::testing::{World, address};
-use super::{Message, Refusal, Unread};
 use crate::codec;
 
 /// A formed federation of so many voters, with a strong and an eventual namespace.

@@ -5,8 +5,8 @@ use proptest::prelude::{
 };
 
 use super::*;
+use crate::api::{Bound, Expected, Reason};
 use crate::id::{GroupId, SessionId};
-use crate::node::api::{Bound, Expected, Reason};
 use crate::node::machine::Group;
 
 fn session(number: u8, seq: u64) -> Option<Session> {

@@ -1,14 +1,13 @@
 //! Disks: promises that wait, restarts, checkpoints, full and failing disks.
 
 use super::*;
+use crate::api::{Reason, Resource, Unready};
 use crate::config::Config;
-use crate::id::{Boot, GroupId, NodeId, Replica, StoreId, Token};
+use crate::id::{Boot, GroupId, NodeId, Replica, Role, SnapshotId, StoreId, Token};
 use crate::machine::{Machine, Now, Outbox};
-use crate::node::api::{Notice, Reason, Resource, Unready};
-use crate::node::{Action, Event, Message, Node, Refusal, RestoreError};
-use crate::raft::Role;
+use crate::node::{Action, Event, Message, Node, Notice, Refusal, RestoreError};
 use crate::time::{Instant, WallTime};
-use crate::wal::{SnapshotId, Write};
+use crate::wal::Write;
 
 fn small() -> Config {
     let mut config = Config::default();

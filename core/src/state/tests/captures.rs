@@ -7,9 +7,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{apply, capture, drain, keys, put, session, write};
+use crate::api::{Founder, Founding, Policy};
 use crate::id::{Index, NodeId, Replica};
 use crate::limits::CHUNK_BYTES_MAX;
-use crate::node::api::{Founder, Founding, Policy};
 use crate::state::{Command, Kind, Machine, Operation, RestoreError, Slice};
 
 fn registry_command() -> impl Strategy<Value = Bytes> {

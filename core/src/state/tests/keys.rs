@@ -8,9 +8,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{apply, mutation, put, write};
+use crate::api::{Bound, Change, Edit, Expected, Mutation, Query, Reason, Value};
 use crate::id::Index;
 use crate::limits::{EDITS_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::node::api::{Bound, Change, Edit, Expected, Mutation, Query, Reason, Value};
 use crate::state::{Kind, Machine, Reply};
 
 type Model = BTreeMap<Bytes, (Bytes, Index)>;

@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::*;
+use crate::api::{Change, Edit, Mutation, Session};
 use crate::id::SessionId;
-use crate::node::api::{Change, Edit, Mutation, Session};
 
 pub(super) fn mutation(key: &[u8], change: Change) -> Mutation {
     let edit = Edit { field: Bytes::new(), change };
@@ -103,6 +103,6 @@ fn a_command_that_would_halt_its_group_is_not_encoded() {
     let fits = mutations(1);
     assert_eq!(Command::decode(&fits.encode().unwrap()), Ok(fits));
     let limit = crate::limits::REQUEST_BYTES_MAX as u64;
-    let what = crate::node::api::Bound::Request;
+    let what = crate::api::Bound::Request;
     assert_eq!(mutations(2).encode(), Err(Reason::OutOfBounds { what, limit }));
 }

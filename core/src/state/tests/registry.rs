@@ -5,10 +5,9 @@ use alloc::vec::Vec;
 
 use super::captures::{found, founder};
 use super::{apply, capture};
-use crate::discovery::Address;
-use crate::id::{GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
+use crate::api::{Bound, Founder, Founding, Namespace, Policy, Reason, Resource, Strategy};
+use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
 use crate::limits::{ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX};
-use crate::node::api::{Bound, Founder, Founding, Namespace, Policy, Reason, Resource, Strategy};
 use crate::state::registry::is_name;
 use crate::state::{Command, Kind, Machine, Operation, Reply};
 

@@ -6,8 +6,8 @@ use alloc::vec;
 use proptest::prelude::*;
 
 use super::{apply, capture, mutation, put, session, write};
+use crate::api::{Change, Expected, Reason, Resource};
 use crate::id::{Index, SessionId};
-use crate::node::api::{Change, Expected, Reason, Resource};
 use crate::state::session::{Admission, IDLE_MS_MIN, Sessions};
 use crate::state::{Kind, Machine, Reply};
 

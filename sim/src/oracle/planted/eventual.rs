@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use continuum_core::digest::Digest;
-use continuum_core::id::{Actor, Boot, Dot, Owner, ShardId, StoreId};
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Content, Context, Edit, Field, Level, Mutation, Outcome, Receipt, Row,
 };
+use continuum_core::digest::Digest;
+use continuum_core::id::{Actor, Boot, Dot, Owner, ShardId, StoreId};
 use continuum_core::replication::{
     Described, DescribedAct as Act, DescribedEdit, Dots, Message, Ranges,
 };

@@ -1,9 +1,8 @@
 //! Peers: who is alive, who may vouch, who is let in, who is chosen.
 
-use continuum_core::discovery::{Address, Contact};
+use continuum_core::api::Health;
 use continuum_core::gossip::{Body, Claim, Incarnation, Member, Message, Probing, State};
-use continuum_core::id::{Boot, NodeId, Replica, StoreId};
-use continuum_core::node::api::Health;
+use continuum_core::id::{Address, Boot, Contact, NodeId, Replica, StoreId};
 use continuum_core::time::Instant;
 
 use super::super::boots::{self, Identified, LetIn};

@@ -1,7 +1,7 @@
 //! Consensus: logs, votes, leaders, commits, snapshots, disks.
 
+use continuum_core::api::Outcome;
 use continuum_core::id::{GroupId, Index, NodeId, Replica, StoreId, Term};
-use continuum_core::node::api::Outcome;
 use continuum_core::raft::{Configuration, Entry, Message, Payload, Position};
 
 use super::super::ledger::GroupLedger;

@@ -1,11 +1,11 @@
 //! The strong namespace: what clients were told against what the log says, and what a replica applied.
 
 use bytes::Bytes;
-use continuum_core::id::{Index, SessionId, Term};
-use continuum_core::node::api::{
+use continuum_core::api::{
     Change, Edit, Expected, Level, Mutation, Outcome, Query, Reason, Receipt, Register, Session,
     Value,
 };
+use continuum_core::id::{Index, SessionId, Term};
 use continuum_core::raft::{Entry, Payload};
 use continuum_core::state::session::Remembered;
 use continuum_core::state::{self, Command, Reply};

@@ -6,8 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::discovery::Address;
-use crate::id::{Dot, Replica, SessionId};
+use crate::id::{Address, Dot, Replica, SessionId};
 
 /// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,13 +3,11 @@
 //! These types are the contract of the HTTP API, of forwarding between nodes and of the simulator's clients. Names of
 //! namespaces are resolved by the node, so a client needs to know no number. Nothing here acts.
 
-mod notice;
 mod outcome;
 mod request;
 mod status;
 mod value;
 
-pub use notice::Notice;
 pub use outcome::{Bound, Founder, Founding, Outcome, Reason, Receipt, Resource};
 pub use request::{
     Change, Context, Edit, Expected, Level, Mutation, Policy, Query, Request, Session, Strategy,

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Founding, Policy, Status};
-use crate::discovery::Address;
-use crate::id::{GroupId, Index, NamespaceId, Replica};
+use crate::id::{Address, GroupId, Index, NamespaceId, Replica};
 
 /// What was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

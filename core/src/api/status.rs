@@ -5,8 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::discovery::Address;
-use crate::id::{Boot, GroupId, Index, NamespaceId, NodeId, Replica, Term};
+use crate::id::{Address, Boot, GroupId, Index, NamespaceId, NodeId, Replica, Term};
 
 /// What a node knows of itself and the federation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +59,7 @@ pub struct GroupStatus {
     /// Its leader, if known.
     pub leader: Option<NodeId>,
     /// What this node is in it.
-    pub role: crate::raft::Role,
+    pub role: crate::id::Role,
     /// The last committed entry known here.
     pub commit: Index,
     /// The last applied one.

@@ -6,8 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Level, Value};
-use crate::discovery::Address;
-use crate::id::{Index, Replica};
+use crate::id::{Address, Index, Replica};
 
 /// The answer to a request. Every request gets exactly one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

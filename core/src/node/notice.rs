@@ -1,9 +1,8 @@
 //! What a node says unasked: for operators, metrics and oracles.
 
-use super::Health;
-use crate::id::{Dot, GroupId, Index, NodeId, Owner, StoreId, Term};
+use crate::api::Health;
+use crate::id::{Dot, GroupId, Index, NodeId, Owner, Role, StoreId, Term};
 use crate::node::Refusal;
-use crate::raft::Role;
 
 /// Something that an operator, a metric or an oracle wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
