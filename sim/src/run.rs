@@ -13,15 +13,17 @@ use continuum_core::id::{Dot, GroupId, ShardId};
 use continuum_core::replication::{Dots, Replicator};
 use continuum_core::state;
 
-use crate::clock::MS;
-use crate::diagram::Scene;
-use crate::fault::Tally;
-use crate::history::Space;
-use crate::kept::Kept;
+use crate::env::clock::MS;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::witness::Witness;
-use crate::oracle::{Broken, Verdict, eventual, replies, strong};
+use crate::oracle::{eventual, one_reply, strong};
 use crate::plan::Plan;
+use crate::plan::fault::Tally;
+use crate::plan::selected_ops::Kept;
+use crate::scene::Scene;
+use crate::verdict::{Broken, Verdict};
+use crate::workload::history::Space;
+pub use crate::world::Setting;
 use crate::world::World;
 
 /// Steps that are told in words before a violation.
@@ -75,15 +77,6 @@ pub struct Outcome {
     pub liveness: Liveness,
 }
 
-/// What surrounds a run, beside the plan.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Setting {
-    /// Every step is told in words, and the words are thrown away: to look must change nothing.
-    pub observes: bool,
-    /// From this step on the time depends on where memory lies. For the tests of what must see it.
-    pub slip_at: Option<u64>,
-}
-
 /// Runs a plan.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
@@ -97,7 +90,7 @@ pub fn run_in(plan: &Plan, setting: Setting) -> Outcome {
     let Some(broken) = broken else { return outcome_of(world, None) };
     let (at_ns, node, events) = (world.now, world.stepping, world.trace.events);
     let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD)..u64::MAX, setting);
-    let steps = again.told.iter().map(crate::report::tell).collect();
+    let steps = again.told.iter().map(crate::transcript::tell).collect();
     let Broken { oracle, what } = broken;
     let violation = Violation { oracle: oracle.to_owned(), what, at_ns, node, steps };
     outcome_of(world, Some(violation))
@@ -120,7 +113,7 @@ fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
         unknown: world.clients.history.unknown,
         planned,
         fired: world.fired,
-        liveness: world.operator.liveness,
+        liveness: world.liveness,
     }
 }
 
@@ -142,13 +135,13 @@ pub fn tell(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
     let mut world = World::new(plan.clone());
     world.tell_within = stretch_ms.start * MS..stretch_ms.end * MS;
     let (world, _) = finish(world);
-    world.told.iter().map(crate::report::tell).collect()
+    world.told.iter().map(crate::transcript::tell).collect()
 }
 
 /// Runs a plan, and tells these steps in all words: two runs are compared by them.
 #[must_use]
 pub fn tell_steps(plan: &Plan, steps: Range<u64>, setting: Setting) -> Vec<String> {
-    attempt(plan, steps, setting).0.told.iter().map(crate::report::tell_all).collect()
+    attempt(plan, steps, setting).0.told.iter().map(crate::transcript::tell_all).collect()
 }
 
 /// How a run failed, without words.
@@ -230,7 +223,7 @@ impl World {
     /// What must hold at the end.
     fn judge(&self) -> Verdict {
         for process in &self.processes {
-            replies::check_end(process)?;
+            one_reply::check_end(process)?;
         }
         self.check_strong()?;
         self.check_states()?;
@@ -350,11 +343,11 @@ impl World {
                     node.and_then(|node| node.state(group))
                         .map_or_else(String::new, |s| format!("{s:?}"))
                 };
-                let difference = crate::report::difference(&words(first), &words(node));
+                let difference = crate::transcript::difference(&words(first), &words(node));
                 let what = format!(
                     "group {group}: the states of nodes {first} and {node} differ: {difference}"
                 );
-                return Err(Broken::new(crate::oracle::state_safety::NAME, what));
+                return Err(Broken::new(crate::oracle::state_machine_safety::NAME, what));
             }
         }
         Ok(())

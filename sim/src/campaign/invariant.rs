@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Record, cut};
+use crate::report::Record;
+use crate::transcript::cut;
 
 /// So much of what an oracle says tells two violations apart: what follows are the values at hand.
 const TOLD_APART_BY: usize = 160;

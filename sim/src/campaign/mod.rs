@@ -18,8 +18,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::draw::{Draws, stream};
 use crate::report::{Finding, Record};
+use crate::rng::{Draws, stream};
 use crate::trace::LINK_EVENTS;
 
 /// What workers run.

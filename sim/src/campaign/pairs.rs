@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Kind;
+use crate::plan::fault::Kind;
 
 /// Seeds of each pair, by the names of both kinds in the order of `Kind::ALL`; pairs that never met are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

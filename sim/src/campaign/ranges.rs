@@ -169,7 +169,7 @@ mod tests {
     fn it_is_the_set_of_what_was_put_in_whatever_the_order() {
         for order in 0..50_u64 {
             let mut seeds: Vec<u64> = (0..60).filter(|seed| seed % 7 != order % 7).collect();
-            seeds.sort_by_key(|seed| crate::draw::mix(seed ^ order << 32));
+            seeds.sort_by_key(|seed| crate::rng::mix(seed ^ order << 32));
             let mut ranges = Ranges::default();
             seeds.iter().for_each(|seed| ranges.insert(*seed));
             let mut sorted = seeds.clone();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::invariant::Invariants;
 use super::pairs::Pairs;
 use super::reach::Reach;
-use crate::fault::Kind;
+use crate::plan::fault::Kind;
 use crate::report::Record;
 
 /// A pair of faults should meet in one seed of so many.

@@ -7,15 +7,18 @@ use std::collections::BTreeMap;
 
 use continuum_core::id::{GroupId, Term};
 
-use super::scene::{Batch, Lane, Moment, Scene, Sent, Turn};
-use super::words::Protocol;
-use crate::clock::MS;
-use crate::history::{Operation, Space};
+use crate::env::clock::MS;
 use crate::oracle::{
-    again, boots, bounds, buddy, choice, coverage, dots, durability, eventual, hearsay, hysteresis,
-    liveness, minted, precedence, recovery, refutation, replies, spec, stamps, suspicion, vouched,
+    ack_from_pinged_member, bounded_memory, cheapest_is_chosen, context_covers_what_is_known,
+    dead_write_stays_dead, dot_minted_once, durability_at_send, eventual, eventual_specification,
+    health_hysteresis, hybrid_clock, incarnation_precedence, liveness, one_process_per_identity,
+    one_reply, recovery, supersedes_what_was_seen, suspect_is_told, suspicion_before_death,
+    suspicion_refuted, verified_contacts_only,
 };
 use crate::run::NO_PANIC;
+use crate::scene::words::Protocol;
+use crate::scene::{Batch, Lane, Moment, Scene, Sent, Turn};
+use crate::workload::history::{Operation, Space};
 
 /// Messages that stand out, at most; the picture begins late enough for that.
 const SENT_MAX: usize = 150;
@@ -64,27 +67,27 @@ impl Focus {
             eventual::CONVERGENCE
             | eventual::LOST
             | eventual::PHANTOM
-            | spec::NAME
-            | minted::NAME
-            | again::NAME
-            | coverage::NAME
-            | stamps::NAME
-            | dots::NAME => Self::Replication,
-            precedence::NAME
-            | suspicion::NAME
-            | refutation::NAME
-            | buddy::NAME
-            | hysteresis::NAME
-            | vouched::NAME
-            | hearsay::NAME => Self::Gossip,
-            durability::NAME if what.contains("Dot") => Self::Replication,
+            | eventual_specification::NAME
+            | supersedes_what_was_seen::NAME
+            | dead_write_stays_dead::NAME
+            | context_covers_what_is_known::NAME
+            | hybrid_clock::NAME
+            | dot_minted_once::NAME => Self::Replication,
+            incarnation_precedence::NAME
+            | suspicion_before_death::NAME
+            | suspicion_refuted::NAME
+            | suspect_is_told::NAME
+            | health_hysteresis::NAME
+            | ack_from_pinged_member::NAME
+            | verified_contacts_only::NAME => Self::Gossip,
+            durability_at_send::NAME if what.contains("Dot") => Self::Replication,
             recovery::NAME if named.is_none() => Self::All,
             NO_PANIC
-            | bounds::NAME
-            | replies::NAME
+            | bounded_memory::NAME
+            | one_reply::NAME
             | liveness::NAME
-            | boots::NAME
-            | choice::NAME => Self::All,
+            | one_process_per_identity::NAME
+            | cheapest_is_chosen::NAME => Self::All,
             _ => Self::Raft(named.or(group)),
         }
     }

@@ -5,19 +5,17 @@
 
 mod layout;
 mod page;
-mod scene;
 mod svg;
-mod words;
 
 use continuum_core::node::Action;
 
 use crate::plan::Plan;
 use crate::run;
+use crate::scene::Scene;
 use crate::world::World;
 
 use layout::{Focus, Layout};
 use page::Page;
-pub(crate) use scene::{Lane, Scene};
 
 /// What is said of messages of the step that broke the law.
 pub(crate) const UNSENT: &str = "in the step that breaks the law";

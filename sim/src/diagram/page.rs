@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::words::cut;
+use crate::scene::words::cut;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("page.js");

@@ -8,9 +8,9 @@ use continuum_core::id::{GroupId, Role, Term};
 
 use super::layout::{FAULTS_X, Layout, TIME_X, TOP, What};
 use super::page::escape;
-use super::scene::{Arrival, Lane, Sent, Turn};
-use super::words::{self, Protocol, cut};
-use crate::clock::MS;
+use crate::env::clock::MS;
+use crate::scene::words::{self, Protocol, cut};
+use crate::scene::{Arrival, Lane, Sent, Turn};
 
 /// Longest words beside an arrow and beside a client.
 const LABEL_MAX: usize = 34;

@@ -6,9 +6,9 @@ use continuum_core::id::{GroupId, Index, NodeId, RequestId};
 use continuum_core::node::{Event, Message};
 use continuum_core::raft::{self, Position};
 
-use super::boots::Identified;
+use super::one_process_per_identity::Identified;
 use super::views::Heard;
-use crate::history::Space;
+use crate::workload::history::Space;
 
 /// What a request asks of the strong namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 
 use continuum_core::raft::{Position, Raft};
 
-use super::{Broken, Step, Verdict};
-use crate::durable::LogView;
+use super::Step;
+use crate::env::durable::LogView;
+use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "durable-marks";
 

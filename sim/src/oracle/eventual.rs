@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use continuum_core::api::{Change, Content, Edit, Level, Mutation, Outcome, Row};
 
-use super::{Broken, Verdict};
-use crate::client::is_strict;
-use crate::history::{Asked, Body, Ended, History, Operation, Space};
+use crate::verdict::{Broken, Verdict};
+use crate::workload::client::is_strict;
+use crate::workload::history::{Asked, Body, Ended, History, Operation, Space};
 
 pub(crate) const CONVERGENCE: &str = "convergence";
 pub(crate) const LOST: &str = "acknowledged-write-lost";

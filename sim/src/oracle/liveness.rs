@@ -7,8 +7,8 @@
 //! ahead, the last stamp is taken in at most `a - ahead_ms_max` after the write that carries it, and equality may be
 //! asked for that much later.
 
-use super::{Broken, Verdict};
-use crate::clock::MS;
+use crate::env::clock::MS;
+use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "liveness";
 

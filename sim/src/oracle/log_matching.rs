@@ -7,8 +7,9 @@ use continuum_core::id::Index;
 use continuum_core::raft::Entry;
 
 use super::ledger::{GroupLedger, Known};
-use super::{Broken, Verdict};
-use crate::durable::LogView;
+use crate::verdict::{Broken, Verdict};
+
+use crate::env::durable::LogView;
 
 pub(crate) const NAME: &str = "log-matching";
 

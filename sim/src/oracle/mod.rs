@@ -5,102 +5,102 @@
 //!
 //! | law | file | source | looks |
 //! |---|---|---|---|
-//! | election-safety | `election` | Raft Fig. 3 | a role begins; a leader's message leaves |
-//! | one-vote-a-term | `vote` | Raft §5.2 | a term and vote are written |
-//! | vote-for-up-to-date-log | `up_to_date` | Raft §5.4.1 | a vote is written |
-//! | leader-append-only | `append_only` | Raft Fig. 3 | entries are written |
+//! | election-safety | `election_safety` | Raft Fig. 3 | a role begins; a leader's message leaves |
+//! | one-vote-per-term | `one_vote_per_term` | Raft §5.2 | a term and vote are written |
+//! | vote-for-up-to-date-log | `vote_for_up_to_date_log` | Raft §5.4.1 | a vote is written |
+//! | leader-append-only | `leader_append_only` | Raft Fig. 3 | entries are written |
 //! | log-matching | `log_matching` | Raft Fig. 3 | entries are written |
-//! | committed-entry-replaced | `replaced` | Raft §5.4 | entries are written |
-//! | one-configuration | `configurations` | Raft §6 | entries are written |
-//! | leader-completeness | `completeness` | Raft Fig. 3 | a leader begins |
-//! | commit-rule | `commit` | Raft §5.4.2, Fig. 8 | a commit index moves |
+//! | committed-entry-replaced | `committed_entry_replaced` | Raft §5.4 | entries are written |
+//! | one-configuration | `one_configuration` | Raft §6 | entries are written |
+//! | leader-completeness | `leader_completeness` | Raft Fig. 3 | a leader begins |
+//! | commit-rule | `commit_rule` | Raft §5.4.2, Fig. 8 | a commit index moves |
 //! | durable-marks | `durable_marks` | design §4 | a durable mark moves |
 //! | monotone | `monotone` | Raft §5.1, Fig. 2 | a term, commit or applied index moves |
-//! | applied-commit-last | `progress` | Raft Fig. 2 | a commit or applied index moves |
-//! | state-machine-safety | `state_safety` | Raft Fig. 3 | entries are applied |
-//! | session-applied-once | `sessions` | thesis §6.3 | entries are applied |
+//! | applied-commit-last | `applied_commit_last` | Raft Fig. 2 | a commit or applied index moves |
+//! | state-machine-safety | `state_machine_safety` | Raft Fig. 3 | entries are applied |
+//! | session-applied-once | `session_applied_once` | thesis §6.3 | entries are applied |
 //! | exactly-once | `witness` | thesis §6.3 | an entry is committed |
-//! | snapshot-of-committed | `snapshots` | Raft §7, Fig. 13 | a snapshot is named |
-//! | hand-over-ends | `handover` | design §4, thesis §3.10 | a leader hands over |
-//! | read-after-leadership | `reads` | Raft §8, thesis §6.4 | a read comes and is answered |
-//! | read-sees-acknowledged | `fresh` | Herlihy and Wing 1990 | a read comes and is answered |
-//! | one-reply | `replies` | contract of `node::Action` | a reply leaves; with each link; the end |
-//! | durability-at-send | `durability` | design §4 | a message or reply leaves |
+//! | snapshot-of-committed | `snapshot_of_committed` | Raft §7, Fig. 13 | a snapshot is named |
+//! | transfer-ends | `transfer_ends` | design §4, thesis §3.10 | a leader hands over |
+//! | read-after-leadership | `read_after_leadership` | Raft §8, thesis §6.4 | a read comes and is answered |
+//! | read-sees-acknowledged | `read_sees_acknowledged` | Herlihy and Wing 1990 | a read comes and is answered |
+//! | one-reply | `one_reply` | contract of `node::Action` | a reply leaves; with each link; the end |
+//! | durability-at-send | `durability_at_send` | design §4 | a message or reply leaves |
 //! | recovery | `recovery` | Raft Fig. 2 | a node is back |
-//! | one-process-an-identity | `boots` | design §3 | a message leaves; a link is up |
-//! | fencing | `fence` | design §3, §4 | a step ends; a node goes silent |
-//! | wiped-voter-stays-out | `fence` | design §3 | a step ends |
-//! | incarnation-precedence | `precedence` | SWIM 4.2 | a member is held otherwise |
-//! | suspicion-before-death | `suspicion` | SWIM 4.2 | a member is held otherwise |
-//! | suspicion-refuted | `refutation` | SWIM 4.2 | gossip is heard |
-//! | ack-of-who-was-asked | `vouched` | SWIM 3.1 | a probe counts as answered |
-//! | suspect-is-told | `buddy` | Lifeguard IV-C | a ping leaves |
-//! | verified-contacts-only | `hearsay` | design §5 | contacts leave |
-//! | health-hysteresis | `hysteresis` | design §5 | a member's health turns |
-//! | cheapest-is-chosen | `choice` | design §5 | with each link |
-//! | supersedes-what-was-seen | `minted` | Bieniusa 2012 | a write is made |
-//! | dot-minted-once | `dots` | Almeida 2018 | a write is logged |
-//! | dead-write-stays-dead | `again` | Shapiro 2011 | a write is logged |
-//! | hybrid-clock | `stamps` | Kulkarni 2014 | a write is logged |
-//! | context-covers-what-is-known | `coverage` | Almeida 2018 | a write or a view is logged |
-//! | bounded-memory | `bounds` | `core::limits`, `core::config` | a message leaves; with each link |
-//! | unknown-message-is-dropped | `later` | design §5 | a message of a later version comes |
+//! | one-process-per-identity | `one_process_per_identity` | design §3 | a message leaves; a link is up |
+//! | fencing | `fencing` | design §3, §4 | a step ends; a node goes silent |
+//! | wiped-voter-stays-out | `fencing` | design §3 | a step ends |
+//! | incarnation-precedence | `incarnation_precedence` | SWIM 4.2 | a member is held otherwise |
+//! | suspicion-before-death | `suspicion_before_death` | SWIM 4.2 | a member is held otherwise |
+//! | suspicion-refuted | `suspicion_refuted` | SWIM 4.2 | gossip is heard |
+//! | ack-from-pinged-member | `ack_from_pinged_member` | SWIM 3.1 | a probe counts as answered |
+//! | suspect-is-told | `suspect_is_told` | Lifeguard IV-C | a ping leaves |
+//! | verified-contacts-only | `verified_contacts_only` | design §5 | contacts leave |
+//! | health-hysteresis | `health_hysteresis` | design §5 | a member's health turns |
+//! | cheapest-is-chosen | `cheapest_is_chosen` | design §5 | with each link |
+//! | supersedes-what-was-seen | `supersedes_what_was_seen` | Bieniusa 2012 | a write is made |
+//! | dot-minted-once | `dot_minted_once` | Almeida 2018 | a write is logged |
+//! | dead-write-stays-dead | `dead_write_stays_dead` | Shapiro 2011 | a write is logged |
+//! | hybrid-clock | `hybrid_clock` | Kulkarni 2014 | a write is logged |
+//! | context-covers-what-is-known | `context_covers_what_is_known` | Almeida 2018 | a write or a view is logged |
+//! | bounded-memory | `bounded_memory` | `core::limits`, `core::config` | a message leaves; with each link |
+//! | unknown-message-is-dropped | `unknown_message_is_dropped` | design §5 | a message of a later version comes |
 //! | progress | `world` | contract of `core::machine` | a tick is due at once |
 //!
-//! At the end of a run: `tenancy` (deleted-is-gone), `strong` (linearizable-search, linearizable-witness,
-//! exactly-once), `eventual` (convergence, acknowledged-write-lost, write-from-nowhere), `spec`
+//! At the end of a run: `deleted_is_gone` (deleted-is-gone), `strong` (linearizable-search, linearizable-witness,
+//! exactly-once), `eventual` (convergence, acknowledged-write-lost, write-from-nowhere), `eventual_specification`
 //! (eventual-specification), `liveness`. A panic is `no-panic`; two processes that see two runs are `determinism`.
 //! `ledger`, `views`, `writes` and `witness` remember what laws share.
 
-pub(crate) mod again;
-pub(crate) mod append_only;
-pub(crate) mod boots;
-pub(crate) mod bounds;
-pub(crate) mod buddy;
+pub(crate) mod ack_from_pinged_member;
+pub(crate) mod applied_commit_last;
+pub(crate) mod bounded_memory;
 pub(crate) mod cause;
-pub(crate) mod choice;
-pub(crate) mod commit;
-pub(crate) mod completeness;
-pub(crate) mod configurations;
-pub(crate) mod coverage;
-pub(crate) mod dots;
-pub(crate) mod durability;
+pub(crate) mod cheapest_is_chosen;
+pub(crate) mod commit_rule;
+pub(crate) mod committed_entry_replaced;
+pub(crate) mod context_covers_what_is_known;
+pub(crate) mod dead_write_stays_dead;
+pub(crate) mod deleted_is_gone;
+pub(crate) mod dot_minted_once;
+pub(crate) mod durability_at_send;
 pub(crate) mod durable_marks;
-pub(crate) mod election;
+pub(crate) mod election_safety;
 pub(crate) mod eventual;
-pub(crate) mod fence;
-pub(crate) mod fresh;
-pub(crate) mod handover;
-pub(crate) mod hearsay;
-pub(crate) mod hysteresis;
-pub(crate) mod later;
+pub(crate) mod eventual_specification;
+pub(crate) mod fencing;
+pub(crate) mod health_hysteresis;
+pub(crate) mod hybrid_clock;
+pub(crate) mod incarnation_precedence;
+pub(crate) mod leader_append_only;
+pub(crate) mod leader_completeness;
 pub(crate) mod ledger;
 pub(crate) mod linear;
 pub(crate) mod liveness;
 pub(crate) mod log_matching;
-pub(crate) mod minted;
 pub(crate) mod monotone;
+pub(crate) mod one_configuration;
+pub(crate) mod one_process_per_identity;
+pub(crate) mod one_reply;
+pub(crate) mod one_vote_per_term;
 #[cfg(test)]
 mod planted;
-pub(crate) mod precedence;
-pub(crate) mod progress;
-pub(crate) mod reads;
+pub(crate) mod read_after_leadership;
+pub(crate) mod read_sees_acknowledged;
 pub(crate) mod recovery;
-pub(crate) mod refutation;
-pub(crate) mod replaced;
-pub(crate) mod replies;
-pub(crate) mod sessions;
-pub(crate) mod snapshots;
-pub(crate) mod spec;
-pub(crate) mod stamps;
-pub(crate) mod state_safety;
+pub(crate) mod session_applied_once;
+pub(crate) mod snapshot_of_committed;
+pub(crate) mod state_machine_safety;
 pub(crate) mod strong;
-pub(crate) mod suspicion;
-pub(crate) mod tenancy;
-pub(crate) mod up_to_date;
+pub(crate) mod supersedes_what_was_seen;
+pub(crate) mod suspect_is_told;
+pub(crate) mod suspicion_before_death;
+pub(crate) mod suspicion_refuted;
+pub(crate) mod transfer_ends;
+pub(crate) mod unknown_message_is_dropped;
+pub(crate) mod verified_contacts_only;
 pub(crate) mod views;
-pub(crate) mod vote;
-pub(crate) mod vouched;
+pub(crate) mod vote_for_up_to_date_log;
 pub(crate) mod witness;
 pub(crate) mod writes;
 
@@ -112,31 +112,14 @@ use continuum_core::node::{Action, Message, Node, Notice};
 use continuum_core::raft::Position;
 use continuum_core::wal::Write;
 
-use crate::durable::LogView;
-use crate::process::Process;
+use crate::env::durable::LogView;
+use crate::env::process::Process;
+use crate::verdict::Verdict;
 pub(crate) use cause::Cause;
+use hybrid_clock::Wall;
 use ledger::Ledger;
-use stamps::Wall;
 use witness::Witness;
 use writes::Author;
-
-/// A law that was broken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Broken {
-    /// The law.
-    pub(crate) oracle: &'static str,
-    /// By what.
-    pub(crate) what: String,
-}
-
-impl Broken {
-    pub(crate) const fn new(oracle: &'static str, what: String) -> Self {
-        Self { oracle, what }
-    }
-}
-
-/// Whether a law holds.
-pub(crate) type Verdict = Result<(), Broken>;
 
 /// What one replica of a group has shown.
 #[derive(Debug, Default)]
@@ -183,7 +166,7 @@ pub(crate) struct Rules {
     /// How far ahead of the wall clock a stamp may be.
     pub(crate) ahead_ms: u64,
     /// What a message may carry.
-    pub(crate) budgets: bounds::Budgets,
+    pub(crate) budgets: bounded_memory::Budgets,
 }
 
 /// All that the oracles remember.
@@ -197,8 +180,8 @@ pub(crate) struct Oracles {
     pub(crate) writes: writes::Writes,
     /// Per group of keys: what its committed entries amount to.
     witnesses: BTreeMap<GroupId, Witness>,
-    reads: reads::Reads,
-    fresh: fresh::Fresh,
+    reads: read_after_leadership::Reads,
+    fresh: read_sees_acknowledged::Fresh,
     rules: Rules,
 }
 
@@ -207,8 +190,8 @@ pub(crate) struct Oracles {
 struct Seen {
     groups: BTreeMap<GroupId, Watched>,
     view: views::View,
-    turns: hysteresis::Turns,
-    let_in: boots::LetIn,
+    turns: health_hysteresis::Turns,
+    let_in: one_process_per_identity::LetIn,
 }
 
 /// One step of one node, after it was taken.
@@ -235,8 +218,8 @@ impl Oracles {
             nodes: (0..nodes).map(|_| Seen::default()).collect(),
             writes: writes::Writes::new(nodes),
             witnesses: BTreeMap::new(),
-            reads: reads::Reads::default(),
-            fresh: fresh::Fresh::default(),
+            reads: read_after_leadership::Reads::default(),
+            fresh: read_sees_acknowledged::Fresh::default(),
             rules,
         }
     }
@@ -248,7 +231,7 @@ impl Oracles {
 
     /// Looks at one step. What was applied comes last: an entry is first committed, and that is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
-        fence::check(step)?;
+        fencing::check(step)?;
         if let Some((id, asks)) = &step.cause.request {
             self.fresh.arrives(step.me, *id, asks);
             if matches!(asks, cause::Asks::Read(_)) {
@@ -322,34 +305,34 @@ impl Oracles {
         match write {
             Write::Hard { group, term, vote } => {
                 let watched = seen.entry(*group).or_default();
-                vote::check(&watched.view, *term, *vote)?;
+                one_vote_per_term::check(&watched.view, *term, *vote)?;
                 // A checkpoint names a vote again that was given before.
                 let is_new = (watched.view.term, watched.view.vote) != (*term, *vote);
                 let asks = step.cause.asks.filter(|(asked, ..)| asked == group && is_new);
-                up_to_date::check(watched.view.last(), *vote, asks)?;
+                vote_for_up_to_date_log::check(watched.view.last(), *vote, asks)?;
                 (watched.view.term, watched.view.vote) = (*term, *vote);
             }
             Write::Append { group, prev, entries } => {
                 let watched = seen.entry(*group).or_default();
                 let ledger = self.ledger.group_mut(*group);
-                replaced::check(watched, ledger, *prev, entries)?;
-                append_only::check(watched, *prev, entries)?;
+                committed_entry_replaced::check(watched, ledger, *prev, entries)?;
+                leader_append_only::check(watched, *prev, entries)?;
                 log_matching::check(&watched.view, ledger, *prev, entries)?;
-                configurations::check(ledger, entries)?;
+                one_configuration::check(ledger, entries)?;
                 watched.view.append(*prev, entries);
             }
             // Who joins begins without a configuration, and learns it from the leader.
             Write::Genesis { group, configuration } if !configuration.voters.is_empty() => {
                 let ledger = self.ledger.group_mut(*group);
-                configurations::check_voters(&mut ledger.voters, configuration)?;
+                one_configuration::check_voters(&mut ledger.voters, configuration)?;
             }
             Write::Snapshot { owner: Owner::Group(group), position, .. } => {
                 let watched = seen.entry(*group).or_default();
-                snapshots::check(self.ledger.group_mut(*group), *position)?;
+                snapshot_of_committed::check(self.ledger.group_mut(*group), *position)?;
                 // A checkpoint names a snapshot again that was there before.
                 let is_new = watched.view.base != *position;
                 let received = is_new && step.cause.chunk == Some((*group, *position));
-                snapshots::check_install(watched.commit, *position, received)?;
+                snapshot_of_committed::check_install(watched.commit, *position, received)?;
                 watched.view.install(*position);
             }
             Write::Forget { owner: Owner::Group(group) } => {
@@ -372,19 +355,21 @@ impl Oracles {
     fn observe_send(&mut self, step: &Step<'_>, to: NodeId, message: &Message) -> Verdict {
         let process = &step.processes[step.me];
         let durable = &process.disk.durable;
-        boots::check_sent(process.boot, durable.boot)?;
-        bounds::check_message(&self.rules.budgets, message)?;
+        one_process_per_identity::check_sent(process.boot, durable.boot)?;
+        bounded_memory::check_message(&self.rules.budgets, message)?;
         match message {
             Message::Raft { group, message } => {
                 let receiver = self.roster.number(to).map(|number| self.roster.replica(number));
                 let me = self.roster.replica(step.me);
-                durability::check_raft(durable, me, receiver, *group, message)?;
+                durability_at_send::check_raft(durable, me, receiver, *group, message)?;
                 if let Some(receiver) = receiver {
-                    handover::check(me, receiver, message)?;
+                    transfer_ends::check(me, receiver, message)?;
                 }
-                election::check_message(self.ledger.group_mut(*group), step.me, message)
+                election_safety::check_message(self.ledger.group_mut(*group), step.me, message)
             }
-            Message::Replication(message) => durability::check_replication(durable, message),
+            Message::Replication(message) => {
+                durability_at_send::check_replication(durable, message)
+            }
             Message::Gossip(message) => {
                 let view = &mut self.nodes[step.me].view;
                 view.probes.asks(to, message);
@@ -395,7 +380,7 @@ impl Oracles {
             }
             _ if step.cause.is_persisted => Ok(()),
             Message::Contacts(contacts) => {
-                hearsay::check(step.node.discovery().verified(), contacts)
+                verified_contacts_only::check(step.node.discovery().verified(), contacts)
             }
             _ => Ok(()),
         }
@@ -407,8 +392,8 @@ impl Oracles {
         let begins = role == Role::Leader && watched.leads != Some(term);
         watched.leads = (role == Role::Leader).then_some(term);
         if begins {
-            election::check_leader(ledger, step.me, term)?;
-            completeness::check(&watched.view, ledger, term)?;
+            election_safety::check_leader(ledger, step.me, term)?;
+            leader_completeness::check(&watched.view, ledger, term)?;
         }
         Ok(())
     }
@@ -421,8 +406,8 @@ impl Oracles {
         let watched = self.nodes[step.me].groups.entry(group).or_default();
         let ledger = self.ledger.group_mut(group);
         monotone::check_applied(watched.applied, index)?;
-        progress::check(index, watched.commit, watched.view.last().index)?;
-        state_safety::check_applied(watched, ledger, index)?;
+        applied_commit_last::check(index, watched.commit, watched.view.last().index)?;
+        state_machine_safety::check_applied(watched, ledger, index)?;
         watched.applied = index;
         // A step may apply twice, and only the state that it leaves can be looked at.
         let Some(state) = step.node.state(group).filter(|state| state.applied() == index) else {
@@ -430,9 +415,9 @@ impl Oracles {
         };
         if let Some(witness) = self.witnesses.get_mut(&group) {
             witness.follow(ledger)?;
-            sessions::check(witness, state, index)?;
+            session_applied_once::check(witness, state, index)?;
         }
-        state_safety::check_state(step.me, state, ledger, group)
+        state_machine_safety::check_state(step.me, state, ledger, group)
     }
 
     /// What a group's machine says of itself, against what it said before.
@@ -452,9 +437,9 @@ impl Oracles {
             monotone::check_progress(watched, term, index)?;
             watched.term = term;
             if index > watched.commit {
-                progress::check(watched.applied, index, watched.view.last().index)?;
+                applied_commit_last::check(watched.applied, index, watched.view.last().index)?;
                 let ledger = self.ledger.group_mut(group);
-                commit::check(step, &self.roster, watched, ledger, raft, index)?;
+                commit_rule::check(step, &self.roster, watched, ledger, raft, index)?;
                 watched.commit = index;
                 if group != GroupId::REGISTRY {
                     self.witnesses.entry(group).or_default().follow(ledger)?;

@@ -2,7 +2,8 @@
 
 use continuum_core::id::{Index, Term};
 
-use super::{Broken, Verdict, Watched};
+use super::Watched;
+use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "monotone";
 

@@ -6,8 +6,9 @@ use continuum_core::node::Node;
 use continuum_core::raft::Raft;
 
 use super::ledger::GroupLedger;
-use super::{Broken, Verdict};
-use crate::durable::{Durable, LogView};
+use crate::verdict::{Broken, Verdict};
+
+use crate::env::durable::{Durable, LogView};
 
 pub(crate) const NAME: &str = "recovery";
 

@@ -16,8 +16,9 @@ use continuum_core::state::Machine;
 
 use super::linear::{self, Call, Seen, Version};
 use super::witness::{EXACTLY_ONCE, Effect, Witness};
-use super::{Broken, Verdict};
-use crate::history::{Body, Ended, History, Operation, Space};
+use crate::verdict::{Broken, Verdict};
+
+use crate::workload::history::{Body, Ended, History, Operation, Space};
 
 pub(crate) const WITNESS: &str = "linearizable-witness";
 pub(crate) const SEARCH: &str = "linearizable-search";

@@ -10,8 +10,9 @@ use continuum_core::id::{GroupId, Index, NodeId, Replica, StoreId};
 use continuum_core::node::Node;
 use continuum_core::state::Machine;
 
-use super::vouched::Probes;
-use super::{Verdict, buddy, precedence, refutation, suspicion};
+use super::ack_from_pinged_member::Probes;
+use super::{incarnation_precedence, suspect_is_told, suspicion_before_death, suspicion_refuted};
+use crate::verdict::Verdict;
 
 /// What is held of a member, in the order in which claims beat each other.
 pub(crate) type Held = (Incarnation, State);
@@ -73,7 +74,7 @@ impl View {
             return Ok(());
         }
         self.counted = counted;
-        refutation::check(gossip.own(), heard.accused)?;
+        suspicion_refuted::check(gossip.own(), heard.accused)?;
         for member in gossip.members().skip(1) {
             let now = (member.incarnation, member.state);
             let admission = admission(node, member.replica);
@@ -83,8 +84,8 @@ impl View {
             if before == now {
                 continue;
             }
-            precedence::check(member.replica.node, before, now)?;
-            suspicion::check(member.replica.node, before, now, heard.gossip)?;
+            incarnation_precedence::check(member.replica.node, before, now)?;
+            suspicion_before_death::check(member.replica.node, before, now, heard.gossip)?;
         }
         Ok(())
     }
@@ -96,7 +97,7 @@ impl View {
             .map(|m| (admission(node, m.replica), (m.incarnation, m.state)))
             // Who was held otherwise before the step may not be known as a suspect yet where the message was made.
             .filter(|held| self.members.get(&to) == Some(held));
-        held.map_or(Ok(()), |(_, held)| buddy::check(to, held, message))
+        held.map_or(Ok(()), |(_, held)| suspect_is_told::check(to, held, message))
     }
 }
 

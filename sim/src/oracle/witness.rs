@@ -13,7 +13,7 @@ use continuum_core::raft::Payload;
 use continuum_core::state::{Command, Operation};
 
 use super::ledger::GroupLedger;
-use super::{Broken, Verdict};
+use crate::verdict::{Broken, Verdict};
 
 pub(crate) const EXACTLY_ONCE: &str = "exactly-once";
 

@@ -12,10 +12,14 @@ use continuum_core::node::Node;
 use continuum_core::replication::{Described, DescribedAct, DescribedEdit, Dots, describe};
 use continuum_core::state::{Machine, Registry};
 
-use super::coverage::Covered;
-use super::spec::{Place, Rank, rank_of, takes};
-use super::stamps::{Stamps, Wall};
-use super::{Broken, Verdict, again, dots, eventual, minted, spec};
+use super::context_covers_what_is_known::Covered;
+use super::eventual_specification::{Place, Rank, rank_of, takes};
+use super::hybrid_clock::{Stamps, Wall};
+use super::{
+    dead_write_stays_dead, dot_minted_once, eventual, eventual_specification,
+    supersedes_what_was_seen,
+};
+use crate::verdict::{Broken, Verdict};
 
 /// A client's operation that the step was asked for, with what it wants changed.
 pub(crate) type Wanted<'a> = (usize, &'a Mutation);
@@ -141,20 +145,20 @@ impl Writes {
             };
             if let Some((operation, mutation)) = wanted.iter().find(is_it) {
                 if wanted.len() == 1 {
-                    minted::check(&told, mutation)?;
+                    supersedes_what_was_seen::check(&told, mutation)?;
                 }
                 self.made_for.entry(*operation).or_default().push((shard, told.dot));
             }
             let shard = self.shards.entry(shard).or_default();
             let logged = &mut self.logged[by.number];
             if !told.waits {
-                again::check(&mut logged.seen, told.shard, told.dot)?;
+                dead_write_stays_dead::check(&mut logged.seen, told.shard, told.dot)?;
                 logged.covered.logs(told.shard, &told.dot);
                 let victims = if is_own { shard.greatest_victim(&told) } else { 0 };
                 logged.stamps.check(&told, is_own, victims, by.wall)?;
             }
             match shard.writes.get(&told.dot) {
-                Some(known) => dots::check(known, &told)?,
+                Some(known) => dot_minted_once::check(known, &told)?,
                 None => shard.add(told),
             }
         }
@@ -206,7 +210,11 @@ impl Writes {
         let doubtful: BTreeSet<&[u8]> = unknown.map(|write| &write.key[..]).collect();
         let is_clear = |key: &[u8]| !doubtful.contains(key);
         let rows: Vec<Row> = rows.iter().filter(|row| is_clear(&row.key)).cloned().collect();
-        spec::check(took_place.filter(|write| is_clear(&write.key)), discards, &rows)
+        eventual_specification::check(
+            took_place.filter(|write| is_clear(&write.key)),
+            discards,
+            &rows,
+        )
     }
 }
 

@@ -10,11 +10,11 @@
 mod ddmin;
 mod numbers;
 
-use crate::clock::MS;
-use crate::draw::{Draws, stream};
-use crate::fault::{Fault, Kind};
-use crate::kept::Kept;
+use crate::env::clock::MS;
 use crate::plan::Plan;
+use crate::plan::fault::{Fault, Kind};
+use crate::plan::selected_ops::Kept;
+use crate::rng::{Draws, stream};
 use crate::run::{self, Failure};
 
 use ddmin::ddmin;

@@ -3,8 +3,8 @@
 //! A move is one plan made from another, with one thing less in it; `None` when there is nothing to take. Whether the
 //! smaller plan still fails is for the shrinker to find out.
 
-use crate::atlas;
-use crate::fault::Fault;
+use crate::plan::fault::Fault;
+use crate::plan::fault_budget;
 use crate::plan::{Heal, Plan};
 
 /// What makes a plan plainer, the boldest first.
@@ -70,7 +70,7 @@ fn nodes(plan: &Plan, nodes: usize) -> Option<Plan> {
         fault.nodes.retain(|node| *node < nodes);
         struck_all || !fault.nodes.is_empty()
     });
-    atlas::check(&plan).is_ok().then_some(plan)
+    fault_budget::check(&plan).is_ok().then_some(plan)
 }
 
 #[cfg(test)]

@@ -13,11 +13,15 @@ use continuum_core::replication::{
 };
 use continuum_core::wal::Write;
 
-use super::super::stamps::{Stamps, Wall};
-use super::super::{Verdict, again, coverage, dots, durability, eventual, minted, spec, stamps};
+use super::super::hybrid_clock::{Stamps, Wall};
+use super::super::{
+    context_covers_what_is_known, dead_write_stays_dead, dot_minted_once, durability_at_send,
+    eventual, eventual_specification, hybrid_clock, supersedes_what_was_seen,
+};
 use super::{Planted, bad, good};
-use crate::durable::Durable;
-use crate::history::{Asked, Body, Ended, History, Operation, Space};
+use crate::env::durable::Durable;
+use crate::verdict::Verdict;
+use crate::workload::history::{Asked, Body, Ended, History, Operation, Space};
 
 pub(super) fn all() -> Vec<Planted> {
     [clients(), orders(), amounts(), made(), clocks(), covered(), promised()].concat()
@@ -179,7 +183,7 @@ fn value(seq: u64, stamp: u64, text: &str, victims: &[u64]) -> Described {
 }
 
 fn amount(writes: &[Described], discards: bool, rows: &[Row]) -> Verdict {
-    spec::check(writes.iter(), discards, rows)
+    eventual_specification::check(writes.iter(), discards, rows)
 }
 
 fn amounts() -> Vec<Planted> {
@@ -192,20 +196,32 @@ fn amounts() -> Vec<Planted> {
     let counts = || [count(1, 5, &[]), count(2, 7, &[1])];
     vec![
         good("siblings in their order", amount(&three, false, &register(&["b", "c"]))),
-        bad("siblings in another order", spec::NAME, amount(&three, false, &register(&["c", "b"]))),
+        bad(
+            "siblings in another order",
+            eventual_specification::NAME,
+            amount(&three, false, &register(&["c", "b"])),
+        ),
         bad(
             "a superseded sibling back",
-            spec::NAME,
+            eventual_specification::NAME,
             amount(&three, false, &register(&["b", "c", "a"])),
         ),
         good("the greatest wins", amount(&two, true, &register(&["b"]))),
-        bad("a lesser one wins", spec::NAME, amount(&two, true, &register(&["a"]))),
+        bad(
+            "a lesser one wins",
+            eventual_specification::NAME,
+            amount(&two, true, &register(&["a"])),
+        ),
         good("an unseen add survives", amount(&[add(1), add(2), remove()], false, &set(&["m"]))),
-        bad("a member resurrected", spec::NAME, amount(&[add(1), remove()], false, &set(&["m"]))),
+        bad(
+            "a member resurrected",
+            eventual_specification::NAME,
+            amount(&[add(1), remove()], false, &set(&["m"])),
+        ),
         good("totals supersede totals", amount(&counts(), false, &row(Content::Counter(7)))),
         bad(
             "totals summed twice",
-            spec::NAME,
+            eventual_specification::NAME,
             amount(&counts(), false, &row(Content::Counter(12))),
         ),
     ]
@@ -221,14 +237,18 @@ fn made() -> Vec<Planted> {
     let made = value(3, 9, "c", &[1]);
     let other = Described { hash: Digest([9; 32]), ..made.clone() };
     let mut logged: BTreeSet<(ShardId, Dot)> = BTreeSet::new();
-    let mut logs = |seq| again::check(&mut logged, ShardId::default(), dot(seq));
+    let mut logs = |seq| dead_write_stays_dead::check(&mut logged, ShardId::default(), dot(seq));
     vec![
-        good("supersedes what was seen", minted::check(&made, &asked(&[1, 2]))),
-        bad("supersedes what was not seen", minted::NAME, minted::check(&made, &asked(&[2]))),
-        good("one dot, one meaning", dots::check(&made, &made)),
-        bad("one dot, two meanings", dots::NAME, dots::check(&made, &other)),
+        good("supersedes what was seen", supersedes_what_was_seen::check(&made, &asked(&[1, 2]))),
+        bad(
+            "supersedes what was not seen",
+            supersedes_what_was_seen::NAME,
+            supersedes_what_was_seen::check(&made, &asked(&[2])),
+        ),
+        good("one dot, one meaning", dot_minted_once::check(&made, &made)),
+        bad("one dot, two meanings", dot_minted_once::NAME, dot_minted_once::check(&made, &other)),
         good("a write taken in", logs(1)),
-        bad("a write taken in again", again::NAME, logs(1)),
+        bad("a write taken in again", dead_write_stays_dead::NAME, logs(1)),
     ]
 }
 
@@ -241,11 +261,11 @@ fn clocks() -> Vec<Planted> {
     };
     vec![
         good("a stamp above all before", look(101 * MS, true, 60 * MS)),
-        bad("a stamp not above the last", stamps::NAME, look(50 * MS, true, 0)),
-        bad("a stamp below what it supersedes", stamps::NAME, look(61 * MS, true, 62 * MS)),
-        bad("an own stamp far ahead", stamps::NAME, look(200 * MS, true, 0)),
+        bad("a stamp not above the last", hybrid_clock::NAME, look(50 * MS, true, 0)),
+        bad("a stamp below what it supersedes", hybrid_clock::NAME, look(61 * MS, true, 62 * MS)),
+        bad("an own stamp far ahead", hybrid_clock::NAME, look(200 * MS, true, 0)),
         good("a stamp within reach taken in", look(110 * MS, false, 0)),
-        bad("a stamp out of reach taken in", stamps::NAME, look(111 * MS, false, 0)),
+        bad("a stamp out of reach taken in", hybrid_clock::NAME, look(111 * MS, false, 0)),
     ]
 }
 
@@ -256,15 +276,28 @@ fn covered() -> Vec<Planted> {
         Dots::new(vec![(actor(1), ranges)])
     };
     let whole = |seen: &[(u64, u64)], covers: &[(u64, u64)], dead: u64| {
-        coverage::check_whole(&context(seen), &context(covers), |dot| dot.seq == dead)
+        context_covers_what_is_known::check_whole(&context(seen), &context(covers), |dot| {
+            dot.seq == dead
+        })
     };
-    let gap =
-        coverage::check_actor(&actor(1), Some(&Ranges::span(3, 3)), Some(&Ranges::span(1, 3)));
+    let gap = context_covers_what_is_known::check_actor(
+        &actor(1),
+        Some(&Ranges::span(3, 3)),
+        Some(&Ranges::span(1, 3)),
+    );
     vec![
         good("a superseded write is covered", whole(&[(1, 2)], &[(1, 3)], 3)),
-        bad("a living write covered unheld", coverage::NAME, whole(&[(1, 2)], &[(1, 4)], 3)),
-        bad("a held write uncovered", coverage::NAME, whole(&[(1, 2)], &[(2, 2)], 0)),
-        bad("a gap covered", coverage::NAME, gap),
+        bad(
+            "a living write covered unheld",
+            context_covers_what_is_known::NAME,
+            whole(&[(1, 2)], &[(1, 4)], 3),
+        ),
+        bad(
+            "a held write uncovered",
+            context_covers_what_is_known::NAME,
+            whole(&[(1, 2)], &[(2, 2)], 0),
+        ),
+        bad("a gap covered", context_covers_what_is_known::NAME, gap),
     ]
 }
 
@@ -275,17 +308,17 @@ fn promised() -> Vec<Planted> {
     let held = Dots::new(vec![(actor(1), ranges)]);
     let ack = Message::Ack { shard, held: held.clone(), bytes: 0 };
     let mut disk = Durable::default();
-    let before = durability::check_replication(&disk, &ack);
+    let before = durability_at_send::check_replication(&disk, &ack);
     disk.set_shard(shard, held);
-    let after = durability::check_replication(&disk, &ack);
+    let after = durability_at_send::check_replication(&disk, &ack);
     disk.apply(&Write::Forget { owner: Owner::Shard(shard) });
-    let deleted = durability::check_replication(&disk, &ack);
+    let deleted = durability_at_send::check_replication(&disk, &ack);
     disk.set_shard(shard, Dots::default());
-    let anew = durability::check_replication(&disk, &ack);
+    let anew = durability_at_send::check_replication(&disk, &ack);
     vec![
-        bad("dots acknowledged before the disk", durability::NAME, before),
+        bad("dots acknowledged before the disk", durability_at_send::NAME, before),
         good("dots acknowledged that are durable", after),
         good("an acknowledgement that a deletion overtook", deleted),
-        bad("dots of a shard that was made anew", durability::NAME, anew),
+        bad("dots of a shard that was made anew", durability_at_send::NAME, anew),
     ]
 }

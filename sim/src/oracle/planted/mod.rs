@@ -8,7 +8,7 @@ mod strong;
 
 use std::collections::BTreeSet;
 
-use super::Verdict;
+use crate::verdict::Verdict;
 
 /// A history, and the law that must refuse it; none for a good one.
 #[derive(Clone)]

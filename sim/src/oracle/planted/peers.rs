@@ -5,12 +5,16 @@ use continuum_core::gossip::{Body, Claim, Incarnation, Member, Message, Probing,
 use continuum_core::id::{Address, Boot, Contact, NodeId, Replica, StoreId};
 use continuum_core::time::Instant;
 
-use super::super::boots::{self, Identified, LetIn};
-use super::super::hysteresis::{self, Turns};
+use super::super::ack_from_pinged_member::{self, Probes};
+use super::super::health_hysteresis::{self, Turns};
+use super::super::one_process_per_identity::{self, Identified, LetIn};
 use super::super::views::Held;
-use super::super::vouched::{self, Probes};
-use super::super::{Verdict, buddy, choice, hearsay, precedence, refutation, suspicion};
+use super::super::{
+    cheapest_is_chosen, incarnation_precedence, suspect_is_told, suspicion_before_death,
+    suspicion_refuted, verified_contacts_only,
+};
 use super::{Planted, bad, good};
+use crate::verdict::Verdict;
 
 pub(super) fn all() -> Vec<Planted> {
     [members(), probes(), processes(), choices()].concat()
@@ -35,8 +39,8 @@ fn ping(claims: Vec<Claim>) -> Message {
 }
 
 fn members() -> Vec<Planted> {
-    let turns = |before, now| precedence::check(node(2), before, now);
-    let dies = |before, now, hears| suspicion::check(node(2), before, now, hears);
+    let turns = |before, now| incarnation_precedence::check(node(2), before, now);
+    let dies = |before, now, hears| suspicion_before_death::check(node(2), before, now, hears);
     let own = |refutations| Member {
         replica: Replica::default(),
         name: String::new(),
@@ -50,17 +54,29 @@ fn members() -> Vec<Planted> {
     vec![
         good("a member is suspected", turns(alive, suspect)),
         good("a member refutes", turns(suspect, held(2, State::Alive))),
-        bad("an incarnation backwards", precedence::NAME, turns(alive, held(0, State::Dead))),
-        bad("alive without refutation", precedence::NAME, turns(suspect, alive)),
+        bad(
+            "an incarnation backwards",
+            incarnation_precedence::NAME,
+            turns(alive, held(0, State::Dead)),
+        ),
+        bad("alive without refutation", incarnation_precedence::NAME, turns(suspect, alive)),
         good("dead by gossip", dies(alive, held(1, State::Dead), true)),
-        bad("dead by one probe", suspicion::NAME, dies(alive, held(1, State::Dead), false)),
-        good("an accusation refuted", refutation::check(&own(2), Some(suspect))),
-        bad("an accusation borne", refutation::NAME, refutation::check(&own(1), Some(suspect))),
-        good("a suspect is told", buddy::check(node(2), suspect, &told)),
+        bad(
+            "dead by one probe",
+            suspicion_before_death::NAME,
+            dies(alive, held(1, State::Dead), false),
+        ),
+        good("an accusation refuted", suspicion_refuted::check(&own(2), Some(suspect))),
+        bad(
+            "an accusation borne",
+            suspicion_refuted::NAME,
+            suspicion_refuted::check(&own(1), Some(suspect)),
+        ),
+        good("a suspect is told", suspect_is_told::check(node(2), suspect, &told)),
         bad(
             "a suspect is not told",
-            buddy::NAME,
-            buddy::check(node(2), suspect, &ping(Vec::new())),
+            suspect_is_told::NAME,
+            suspect_is_told::check(node(2), suspect, &ping(Vec::new())),
         ),
     ]
 }
@@ -79,9 +95,13 @@ fn probes() -> Vec<Planted> {
     vec![
         good("the target answers", answered(Some((node(2), 7)))),
         good("an asked helper answers", answered(Some((node(3), 7)))),
-        bad("a bystander vouches", vouched::NAME, answered(Some((node(4), 7)))),
-        bad("an answer to another ping counts", vouched::NAME, answered(Some((node(2), 6)))),
-        bad("silence counts as an answer", vouched::NAME, answered(None)),
+        bad("a bystander vouches", ack_from_pinged_member::NAME, answered(Some((node(4), 7)))),
+        bad(
+            "an answer to another ping counts",
+            ack_from_pinged_member::NAME,
+            answered(Some((node(2), 6))),
+        ),
+        bad("silence counts as an answer", ack_from_pinged_member::NAME, answered(None)),
     ]
 }
 
@@ -102,10 +122,14 @@ fn processes() -> Vec<Planted> {
         good("a restart is let in", after(process(6, 9), false)),
         good("an old process is refused", after(process(4, 9), true)),
         good("a new disk is another replica", after(wiped, false)),
-        bad("an old process let in", boots::NAME, after(process(4, 9), false)),
-        bad("a clone let in", boots::NAME, after(process(5, 9), false)),
-        good("a booted process speaks", boots::check_sent(boot(3), boot(3))),
-        bad("a process speaks too early", boots::NAME, boots::check_sent(boot(3), boot(2))),
+        bad("an old process let in", one_process_per_identity::NAME, after(process(4, 9), false)),
+        bad("a clone let in", one_process_per_identity::NAME, after(process(5, 9), false)),
+        good("a booted process speaks", one_process_per_identity::check_sent(boot(3), boot(3))),
+        bad(
+            "a process speaks too early",
+            one_process_per_identity::NAME,
+            one_process_per_identity::check_sent(boot(3), boot(2)),
+        ),
     ]
 }
 
@@ -119,15 +143,21 @@ fn choices() -> Vec<Planted> {
     let (healthy, suspect, unhealthy) = (Health::Healthy, Health::Suspect, Health::Unhealthy);
     let falls = (healthy, suspect);
     let contact = |number: u8| Contact { node: Some(node(number)), address: Address::default() };
-    let tells = |told: &[Contact]| hearsay::check([contact(1)].into_iter(), told);
-    let chosen = |number| choice::check_chosen(&[(3, node(1)), (2, node(2))], Some(node(number)));
+    let tells = |told: &[Contact]| verified_contacts_only::check([contact(1)].into_iter(), told);
+    let chosen = |number| {
+        cheapest_is_chosen::check_chosen(&[(3, node(1)), (2, node(2))], Some(node(number)))
+    };
     vec![
         good("health turns after a dwell", turns(falls, (suspect, healthy), 1_000)),
-        bad("health turns within a dwell", hysteresis::NAME, turns(falls, (suspect, healthy), 999)),
-        bad("well at once", hysteresis::NAME, turns(falls, (unhealthy, healthy), 2_000)),
+        bad(
+            "health turns within a dwell",
+            health_hysteresis::NAME,
+            turns(falls, (suspect, healthy), 999),
+        ),
+        bad("well at once", health_hysteresis::NAME, turns(falls, (unhealthy, healthy), 2_000)),
         good("a verified contact told on", tells(&[contact(1)])),
-        bad("hearsay told on", hearsay::NAME, tells(&[contact(2)])),
+        bad("hearsay told on", verified_contacts_only::NAME, tells(&[contact(2)])),
         good("the cheapest is chosen", chosen(2)),
-        bad("a dearer one is chosen", choice::NAME, chosen(1)),
+        bad("a dearer one is chosen", cheapest_is_chosen::NAME, chosen(1)),
     ]
 }

@@ -12,9 +12,10 @@ use continuum_core::state::{self, Command, Reply};
 
 use super::super::ledger::{GroupLedger, Known};
 use super::super::witness::{EXACTLY_ONCE, Effect, Witness};
-use super::super::{Verdict, fresh, sessions, strong};
+use super::super::{read_sees_acknowledged, session_applied_once, strong};
 use super::{Planted, bad, good};
-use crate::history::{Body, Ended, History, Operation, Space};
+use crate::verdict::Verdict;
+use crate::workload::history::{Body, Ended, History, Operation, Space};
 
 fn bytes(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
@@ -61,7 +62,7 @@ fn ledger(log: &[Logged]) -> GroupLedger {
     ledger
 }
 
-fn witness(log: &[Logged]) -> Result<Witness, super::super::Broken> {
+fn witness(log: &[Logged]) -> Result<Witness, crate::verdict::Broken> {
     let mut witness = Witness::default();
     witness.follow(&ledger(log))?;
     Ok(witness)
@@ -285,14 +286,24 @@ fn log() -> Vec<Planted> {
 fn replies() -> Vec<Planted> {
     let log = [one("a"), (session(0), delete("k")), one("b")];
     let witness = witness(&log).expect("it is a sound log");
-    let look =
-        |floor, seen| fresh::check_read(&bytes("k"), Index(floor), &register(seen), Some(&witness));
+    let look = |floor, seen| {
+        read_sees_acknowledged::check_read(
+            &bytes("k"),
+            Index(floor),
+            &register(seen),
+            Some(&witness),
+        )
+    };
     vec![
         good("fresh read", look(1, Some(("b", 3)))),
         good("nothing was acknowledged", look(0, None)),
         good("absent since a removal", look(2, None)),
-        bad("a reply before what was acknowledged", fresh::NAME, look(3, Some(("a", 1)))),
-        bad("absent after a later write", fresh::NAME, look(3, None)),
+        bad(
+            "a reply before what was acknowledged",
+            read_sees_acknowledged::NAME,
+            look(3, Some(("a", 1))),
+        ),
+        bad("absent after a later write", read_sees_acknowledged::NAME, look(3, None)),
     ]
 }
 
@@ -304,18 +315,23 @@ fn applied() -> Vec<Planted> {
     };
     let new = |held: Option<&Remembered>| {
         let session = session(4).expect("a session");
-        sessions::check_new(session, Effect::Written(Index(9)), held)
+        session_applied_once::check_new(session, Effect::Written(Index(9)), held)
     };
     let at = |revision| {
         let id = SessionId([7; 16]);
-        sessions::check_untouched(id, &bytes("k"), &register(Some(("a", revision))), Index(9))
+        session_applied_once::check_untouched(
+            id,
+            &bytes("k"),
+            &register(Some(("a", revision))),
+            Index(9),
+        )
     };
     vec![
         good("a session's answer is kept", new(Some(&held(4, 9)))),
-        bad("a session forgotten", sessions::NAME, new(None)),
-        bad("another answer kept", sessions::NAME, new(Some(&held(4, 8)))),
-        bad("an older answer kept", sessions::NAME, new(Some(&held(3, 9)))),
+        bad("a session forgotten", session_applied_once::NAME, new(None)),
+        bad("another answer kept", session_applied_once::NAME, new(Some(&held(4, 8)))),
+        bad("an older answer kept", session_applied_once::NAME, new(Some(&held(3, 9)))),
         good("a repeat writes nothing", at(5)),
-        bad("a repeat applied again", sessions::NAME, at(9)),
+        bad("a repeat applied again", session_applied_once::NAME, at(9)),
     ]
 }

@@ -1,0 +1,580 @@
+//! A node's disk: real log bytes, synced in batches, torn at a crash.
+//!
+//! The log's bytes are made and read by `core::wal`; here they are kept, synced after a while and damaged. A batch
+//! forms while the previous sync is under way. Side files are synced before the batch that may name them is written.
+//! Reading while the node runs is not here: a node never reads its disk.
+//!
+//! `segment` is what the drive holds, `fate` what a crash does to unsynced bytes, `damage` what strikes synced ones.
+//!
+//! A drive that lies reports a sync and keeps the bytes in its cache: what it holds for good is then as of its last
+//! honest sync, and that is what a crash leaves.
+
+mod damage;
+mod fate;
+mod segment;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+use bytes::Bytes;
+use continuum_core::id::{ShardId, SnapshotId, Token};
+use continuum_core::replication::Dots;
+use continuum_core::wal::{self, Batch, Header, LogWriter, RecoverError, Write};
+
+use crate::env::durable::Durable;
+use crate::rng::{Draws, stream};
+
+pub(crate) use fate::Fate;
+
+use fate::Crash;
+use segment::Media;
+
+/// Writes under way.
+#[derive(Debug)]
+struct Flight {
+    /// Everything that becomes durable, in order.
+    writes: Vec<(Token, Write)>,
+    /// The log's part of it.
+    batch: Option<Batch>,
+    /// When the side files are synced and the batch is begun.
+    batch_at: u64,
+}
+
+/// One node's disk.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    node: u64,
+    draws: Draws,
+    header: Header,
+    writer: LogWriter,
+    media: Media,
+    queue: Vec<(Token, Write)>,
+    /// What a shard holds once a write is durable, oldest write first.
+    shards: VecDeque<(Token, ShardId, Dots)>,
+    flight: Option<Flight>,
+    /// The newest token that was reported durable, or found to be so after a restart.
+    persisted: Token,
+    synced: Token,
+    crashes: u64,
+    damages: u64,
+    /// What the drive holds for good, while later syncs were lies.
+    honest: Option<Box<Media>>,
+    /// Whether a crash took back what a sync had reported. The next recovery finds what is left.
+    took_back: bool,
+    /// A sync failed: nothing is written any more until a restart.
+    has_failed: bool,
+    /// Whether the next batch is written to another place.
+    pub(crate) goes_astray: bool,
+    /// What the synced writes amount to.
+    pub(crate) durable: Durable,
+}
+
+/// Why a restart finds nothing that it may go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsound {
+    /// The drive answers with an error.
+    Unreadable,
+    /// Recovery refuses the log.
+    Log(RecoverError),
+}
+
+impl fmt::Display for Unsound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable => f.write_str("a sector cannot be read"),
+            Self::Log(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A copy of a disk, as an operator keeps one.
+#[derive(Clone, Debug)]
+pub(crate) struct Backup(Media);
+
+/// What a restart finds.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) writes: Vec<(Token, Write)>,
+    pub(crate) snapshots: BTreeMap<SnapshotId, Bytes>,
+}
+
+impl Disk {
+    pub(crate) fn new(node: usize, draws: Draws, header: Header) -> Self {
+        Self {
+            node: node as u64,
+            draws,
+            header,
+            writer: LogWriter::new(header),
+            media: Media::default(),
+            queue: Vec::new(),
+            shards: VecDeque::new(),
+            flight: None,
+            persisted: Token::default(),
+            synced: Token::default(),
+            crashes: 0,
+            damages: 0,
+            honest: None,
+            took_back: false,
+            has_failed: false,
+            goes_astray: false,
+            durable: Durable::default(),
+        }
+    }
+
+    /// Queues a write for the next batch.
+    pub(crate) fn persist(&mut self, token: Token, write: Write) {
+        self.queue.push((token, write));
+    }
+
+    /// Once this write is durable, the shard holds these dots.
+    pub(crate) fn expect(&mut self, token: Token, shard: ShardId, dots: Dots) {
+        self.shards.push_back((token, shard, dots));
+    }
+
+    /// Writes that are not durable yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.len() + self.flight.as_ref().map_or(0, |flight| flight.writes.len())
+    }
+
+    /// How many side files there are.
+    pub(crate) fn side_files(&self) -> usize {
+        self.media.files.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.flight.is_none()
+    }
+
+    /// Whether there is a batch to begin.
+    pub(crate) const fn may_begin(&self) -> bool {
+        self.flight.is_none() && !self.queue.is_empty() && !self.has_failed
+    }
+
+    /// Begins the next batch, if there is one and no other is under way. Returns when it will be durable.
+    pub(crate) fn begin(&mut self, now: u64, sync_ns: u64) -> Option<u64> {
+        if !self.may_begin() {
+            return None;
+        }
+        let writes = std::mem::take(&mut self.queue);
+        let is_chunk = |(_, write): &(Token, Write)| matches!(write, Write::Chunk { .. });
+        let chunks = writes.iter().filter(|write| is_chunk(write)).count();
+        let batch = if chunks == 0 {
+            Some(self.writer.encode(&writes))
+        } else {
+            let log: Vec<_> = writes.iter().filter(|write| !is_chunk(write)).cloned().collect();
+            (!log.is_empty()).then(|| self.writer.encode(&log))
+        };
+        let batch_at = if chunks > 0 { now + sync_ns } else { now };
+        let done_at = if batch.is_some() { batch_at + sync_ns } else { batch_at };
+        self.flight = Some(Flight { writes, batch, batch_at });
+        Some(done_at)
+    }
+
+    /// Begins an empty batch behind the last one of an idle log. Returns when it will be durable.
+    pub(crate) fn seal(&mut self, now: u64, sync_ns: u64) -> Option<u64> {
+        if !self.is_idle() || self.has_failed {
+            return None;
+        }
+        let batch = self.writer.seal()?;
+        let done_at = now + sync_ns;
+        self.flight = Some(Flight { writes: Vec::new(), batch: Some(batch), batch_at: now });
+        Some(done_at)
+    }
+
+    /// The batch under way is durable, or the drive `lies` that it is. Returns its newest token; none for a seal.
+    pub(crate) fn finish(&mut self, lies: bool) -> Option<Token> {
+        let flight = self.flight.take()?;
+        if !lies {
+            self.honest = None;
+        } else if self.honest.is_none() {
+            self.honest = Some(Box::new(self.media.clone()));
+        }
+        for (token, write) in &flight.writes {
+            self.durable.apply(write);
+            self.meet(*token);
+            match write {
+                Write::Chunk { snapshot, offset, data } => {
+                    let file = self.media.files.entry(*snapshot).or_default();
+                    file.newest = *token;
+                    if *offset == 0 {
+                        file.bytes.clear();
+                    }
+                    file.write(*offset as usize, data, |_| true);
+                }
+                Write::Snapshot { snapshot, .. } => {
+                    if let Some(file) = self.media.files.get_mut(snapshot) {
+                        file.newest = *token;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some(batch) = &flight.batch {
+            self.write(batch);
+        }
+        let last = flight.writes.last().map(|(token, _)| *token)?;
+        self.persisted = last;
+        Some(last)
+    }
+
+    /// Writes up to this one are durable: the shards hold what was expected of that.
+    fn meet(&mut self, token: Token) {
+        while self.shards.front().is_some_and(|(expected, _, _)| *expected <= token) {
+            if let Some((_, shard, dots)) = self.shards.pop_front() {
+                self.durable.set_shard(shard, dots);
+            }
+        }
+    }
+
+    /// Writes a batch where it belongs, or elsewhere.
+    fn write(&mut self, batch: &Batch) {
+        self.media.last = (batch.segment, batch.offset as usize);
+        if self.goes_astray {
+            let name = stream("disk.astray", self.node << 32 | self.persisted.seq);
+            self.goes_astray = false;
+            if self.media.misdirect(batch, self.draws, name) {
+                return;
+            }
+        }
+        self.media.open(batch).write(batch.offset as usize, &batch.bytes, |_| true);
+    }
+
+    /// Deletes a side file.
+    pub(crate) fn discard(&mut self, snapshot: SnapshotId) {
+        self.media.files.remove(&snapshot);
+        self.durable.forget_file(snapshot);
+    }
+
+    /// Deletes what holds no write from `before` on.
+    pub(crate) fn release(&mut self, before: Token) {
+        for segment in self.writer.releasable(before) {
+            self.media.remove(segment);
+        }
+        let durable = &mut self.durable;
+        self.media.files.retain(|snapshot, file| {
+            let needed = file.newest.seq >= before.seq;
+            if !needed {
+                durable.forget_file(*snapshot);
+            }
+            needed
+        });
+    }
+
+    /// The machine stops at `now`. Returns how many sectors were lost.
+    pub(crate) fn crash(&mut self, now: u64, fate: Fate) -> u64 {
+        self.crashes += 1;
+        self.queue.clear();
+        self.shards.clear();
+        let flight = self.flight.take();
+        if let Some(honest) = self.honest.take() {
+            self.media = *honest;
+            self.took_back = true;
+            return 0;
+        }
+        let Some(flight) = flight else { return 0 };
+        let batch = flight.batch.filter(|_| now >= flight.batch_at);
+        // Side files are synced once the batch is written.
+        let chunks_fate = if now >= flight.batch_at { Fate::Kept } else { fate };
+        let length = |write: &Write| match write {
+            Write::Chunk { data, .. } => fate::sectors(data.len()),
+            _ => 0,
+        };
+        let of_batch = batch.as_ref().map_or(0, |batch| fate::sectors(batch.bytes.len()));
+        let of_chunks: usize = flight.writes.iter().map(|(_, write)| length(write)).sum();
+        let sectors = if batch.is_some() { of_batch } else { of_chunks };
+        let (draws, node, number) = (self.draws, self.node, self.crashes);
+        let crash = |fate| Crash { draws, node, number, fate, sectors };
+        let (mut lost, mut before) = (0, 0);
+        for (at, (token, write)) in flight.writes.iter().enumerate() {
+            let Write::Chunk { snapshot, offset, data } = write else { continue };
+            let survivors = crash(chunks_fate).survivors(at as u64, before, data.len());
+            before += survivors.len();
+            let file = self.media.files.entry(*snapshot).or_default();
+            file.newest = *token;
+            lost += file.write(*offset as usize, data, |at| survivors[at]);
+        }
+        if let Some(batch) = batch {
+            let survivors = crash(fate).survivors(u64::MAX, 0, batch.bytes.len());
+            lost += survivors.iter().filter(|survives| !**survives).count() as u64;
+            // The directory entry of a new segment is as unsynced as its bytes.
+            if !batch.opens_segment || survivors.contains(&true) {
+                let segment = self.media.open(&batch);
+                segment.write(batch.offset as usize, &batch.bytes, |at| survivors[at]);
+            }
+        }
+        lost
+    }
+
+    /// The sync under way fails at `now`; what it wrote is on the disk as `fate` says. Returns the write that failed.
+    pub(crate) fn fail(&mut self, now: u64, fate: Fate) -> Token {
+        let newest = self.flight.as_ref().and_then(|flight| flight.writes.last());
+        let token = newest.map_or(self.persisted, |(token, _)| *token);
+        self.crash(now, fate);
+        self.has_failed = true;
+        token
+    }
+
+    /// Whether a sync failed since the last restart.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    /// Reads everything back after a crash. `None` when nothing was ever durable.
+    pub(crate) fn recover(&mut self) -> Result<Option<Found>, Unsound> {
+        self.has_failed = false;
+        if self.media.is_unreadable {
+            return Err(Unsound::Unreadable);
+        }
+        if std::mem::take(&mut self.took_back) {
+            self.forget_what_is_gone();
+        }
+        let recovered = match wal::recover(self.media.read()) {
+            Ok(recovered) => recovered,
+            Err(RecoverError::Empty) if self.persisted == Token::default() => {
+                self.media = Media::default();
+                self.writer = LogWriter::new(self.header);
+                return Ok(None);
+            }
+            Err(error) => return Err(Unsound::Log(error)),
+        };
+        self.writer = recovered.writer;
+        if let Some(torn) = recovered.torn {
+            self.media.erase(torn.segment, torn.offset as usize);
+        }
+        for (token, write) in recovered.writes.iter().filter(|(token, _)| *token > self.persisted) {
+            // The crash spared them: they were never synced, and are durable all the same.
+            self.durable.apply(write);
+            self.synced = *token;
+            if let Write::Snapshot { snapshot, .. } = write
+                && let Some(file) = self.media.files.get_mut(snapshot)
+            {
+                file.newest = *token;
+            }
+        }
+        self.persisted = self.persisted.max(self.synced);
+        self.drop_unnamed_files(&recovered.writes);
+        let snapshots = self.media.read_files();
+        Ok(Some(Found { writes: recovered.writes, snapshots }))
+    }
+
+    /// Deletes side files that no record names, as a driver does when it opens a store: a process that crashes again
+    /// and again would else leave one each time.
+    fn drop_unnamed_files(&mut self, writes: &[(Token, Write)]) {
+        let name = |(_, write): &(Token, Write)| match write {
+            Write::Snapshot { snapshot, .. } => Some(*snapshot),
+            _ => None,
+        };
+        let named: BTreeSet<SnapshotId> = writes.iter().filter_map(name).collect();
+        let durable = &mut self.durable;
+        self.media.files.retain(|snapshot, _| {
+            let is_named = named.contains(snapshot);
+            if !is_named {
+                durable.forget_file(*snapshot);
+            }
+            is_named
+        });
+    }
+
+    /// What was durable is not: what is left counts from here on.
+    fn forget_what_is_gone(&mut self) {
+        (self.persisted, self.synced) = (Token::default(), Token::default());
+        self.durable = Durable::default();
+        for (snapshot, file) in &self.media.files {
+            self.durable.hold_file(*snapshot, file.bytes.len() as u64);
+        }
+    }
+
+    /// Whether the drive told of syncs that a crash would take back, or that one took back.
+    pub(crate) const fn is_lying(&self) -> bool {
+        self.honest.is_some() || self.took_back
+    }
+
+    /// The newest token that is durable.
+    pub(crate) const fn persisted(&self) -> Token {
+        self.persisted
+    }
+
+    /// A copy of the disk of a process that has ended.
+    pub(crate) fn backup(&self) -> Backup {
+        Backup(self.media.clone())
+    }
+
+    /// The disk of a process that has ended becomes what it was.
+    pub(crate) fn roll_back(&mut self, backup: Backup) {
+        self.media = backup.0;
+        self.took_back = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::digest::Digest;
+    use continuum_core::id::{GroupId, Owner};
+    use continuum_core::raft::{Configuration, Position};
+
+    use super::*;
+
+    fn write(seq: u64) -> (Token, Write) {
+        (Token { lane: 0, seq }, Write::Contacts { contacts: Vec::new() })
+    }
+
+    /// Hands a write to the disk and begins its batch.
+    pub(super) fn begun(disk: &mut Disk, seq: u64) {
+        let (token, write) = write(seq);
+        disk.persist(token, write);
+        assert_eq!(disk.begin(0, 100), Some(100));
+    }
+
+    /// A disk with so many batches.
+    pub(super) fn disk_with(seed: u64, batches: u64) -> Disk {
+        let mut disk = Disk::new(0, Draws::new(seed), Header::default());
+        for seq in 1..=batches {
+            begun(&mut disk, seq);
+            assert_eq!(disk.finish(false), Some(write(seq).0));
+        }
+        disk
+    }
+
+    fn found(disk: &mut Disk) -> usize {
+        let found = disk.recover().expect("a tear is no damage").expect("one was durable");
+        assert!(found.writes.iter().zip(1..).all(|(found, seq)| *found == write(seq)));
+        found.writes.len()
+    }
+
+    #[test]
+    fn a_shard_that_is_forgotten_behind_its_writes_in_one_batch_is_gone() {
+        let mut disk = Disk::new(0, Draws::new(1), Header::default());
+        let (token, shard) = (|seq| Token { lane: 0, seq }, ShardId::default());
+        disk.expect(token(1), shard, Dots::default());
+        disk.persist(token(1), Write::Dots { shard, records: Vec::new() });
+        disk.persist(token(2), Write::Forget { owner: Owner::Shard(shard) });
+        disk.begin(0, 100);
+        disk.finish(false);
+        assert_eq!(disk.durable.shard(shard), None);
+        assert!(disk.durable.is_forgotten(shard));
+        disk.durable.set_shard(shard, Dots::default());
+        assert!(!disk.durable.is_forgotten(shard), "it was made anew");
+    }
+
+    #[test]
+    fn a_record_that_a_crash_spared_keeps_the_file_that_it_names() {
+        let mut disk = Disk::new(0, Draws::new(1), Header::default());
+        let token = |seq| Token { lane: 0, seq };
+        let snapshot = SnapshotId(7);
+        let data = Bytes::from_static(b"state");
+        let names = Write::Snapshot {
+            owner: Owner::Group(GroupId(1)),
+            snapshot,
+            length: data.len() as u64,
+            position: Position::default(),
+            time_ms: 0,
+            configuration: Configuration::default(),
+            digest: Digest::default(),
+        };
+        disk.persist(token(1), Write::Chunk { snapshot, offset: 0, data });
+        disk.persist(token(1), names.clone());
+        disk.begin(0, 100);
+        disk.finish(false);
+        disk.persist(token(2), names);
+        disk.begin(300, 100);
+        disk.crash(350, Fate::Kept);
+        disk.recover().expect("a tear is no damage");
+        disk.release(token(2));
+        assert!(disk.media.files.contains_key(&snapshot), "the spared record names it");
+        let data = Bytes::from_static(b"unfinished");
+        disk.persist(token(3), Write::Chunk { snapshot: SnapshotId(8), offset: 0, data });
+        disk.begin(500, 100);
+        disk.finish(false);
+        assert_eq!(disk.side_files(), 2);
+        disk.crash(700, Fate::Kept);
+        disk.recover().expect("a tear is no damage");
+        assert_eq!(disk.side_files(), 1, "nothing names the other");
+        disk.release(token(3));
+        assert!(disk.media.files.is_empty());
+    }
+
+    #[test]
+    fn a_crash_recovers_what_was_synced_and_a_prefix_of_the_rest() {
+        let fates = [Fate::Kept, Fate::Lost, Fate::Torn, Fate::Torn, Fate::Reordered, Fate::Gone];
+        for (fate, seed) in fates.into_iter().zip(1..) {
+            let mut disk = disk_with(seed, 1);
+            begun(&mut disk, 2);
+            let lost = disk.crash(50, fate);
+            let found = found(&mut disk);
+            assert!(found == 1 || found == 2);
+            match fate {
+                Fate::Kept => assert_eq!((found, lost), (2, 0)),
+                Fate::Gone | Fate::Reordered => assert!(found == 1 && lost > 0),
+                Fate::Lost | Fate::Torn => {}
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_cut_is_erased_and_the_log_goes_on() {
+        let mut disk = disk_with(5, 2);
+        begun(&mut disk, 3);
+        disk.crash(50, Fate::Reordered);
+        assert_eq!(found(&mut disk), 2);
+        assert!(
+            disk.media.segments.values().all(|s| s.used().all(|at| at <= disk.media.last.1 + 4095))
+        );
+        begun(&mut disk, 3);
+        disk.finish(false);
+        disk.crash(500, Fate::Kept);
+        assert_eq!(found(&mut disk), 3);
+    }
+
+    #[test]
+    fn a_drive_that_lied_takes_back_all_since_its_last_honest_sync() {
+        let mut disk = disk_with(1, 3);
+        for seq in 4..=6 {
+            begun(&mut disk, seq);
+            assert_eq!(disk.finish(true).map(|token| token.seq), Some(seq));
+        }
+        assert!(disk.is_lying() && disk.persisted().seq == 6);
+        disk.crash(500, Fate::Kept);
+        assert_eq!((found(&mut disk), disk.persisted().seq), (3, 3));
+        assert!(!disk.is_lying());
+        // All that it ever reported may have been a lie.
+        let mut empty = Disk::new(0, Draws::new(1), Header::default());
+        begun(&mut empty, 1);
+        empty.finish(true);
+        empty.crash(500, Fate::Kept);
+        assert!(empty.recover().expect("an empty disk is sound").is_none());
+        // An honest sync writes the cache out.
+        begun(&mut disk, 4);
+        disk.finish(true);
+        begun(&mut disk, 5);
+        disk.finish(false);
+        disk.crash(500, Fate::Kept);
+        assert_eq!(found(&mut disk), 5);
+    }
+
+    #[test]
+    fn a_sync_that_fails_leaves_all_or_part_or_nothing_and_is_the_last() {
+        for fate in [Fate::Kept, Fate::Torn, Fate::Gone] {
+            let mut disk = disk_with(7, 2);
+            begun(&mut disk, 3);
+            assert_eq!(disk.fail(100, fate).seq, 3);
+            let (token, more) = write(4);
+            disk.persist(token, more);
+            assert!(!disk.may_begin() && disk.begin(100, 1).is_none() && disk.persisted().seq == 2);
+            disk.crash(200, Fate::Kept);
+            let found = found(&mut disk);
+            assert!(found == 2 && fate != Fate::Kept || found == 3 && fate != Fate::Gone);
+        }
+    }
+
+    #[test]
+    fn a_backup_is_an_older_disk() {
+        let mut disk = disk_with(1, 3);
+        let backup = disk.backup();
+        begun(&mut disk, 4);
+        disk.finish(false);
+        disk.crash(500, Fate::Kept);
+        disk.roll_back(backup);
+        assert_eq!((found(&mut disk), disk.persisted().seq), (3, 3));
+    }
+}

@@ -1,0 +1,200 @@
+//! What a drive keeps of a log: segments, of which only sectors that are not zeros take room.
+//!
+//! A batch fills whole blocks and rarely needs them. Which sectors survive a crash is not decided here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use continuum_core::id::{SnapshotId, Token};
+use continuum_core::wal::Batch;
+
+use crate::plan::fault::Kind;
+
+/// What a disk writes as a whole or not at all.
+pub(super) const SECTOR_BYTES: usize = 512;
+const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
+/// Zeros that recovery finds behind the last byte ever written to a segment: it reads no further into a file that is
+/// preallocated in full.
+const TAIL_BYTES: usize = 8192;
+
+/// A side file: its bytes, and what tells when it is no longer needed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SideFile {
+    pub(super) bytes: Vec<u8>,
+    /// The newest token that wrote or named it.
+    pub(super) newest: Token,
+}
+
+impl SideFile {
+    /// Writes those sectors of `data` for which `survives` holds; returns how many did not.
+    pub(super) fn write(
+        &mut self,
+        offset: usize,
+        data: &[u8],
+        survives: impl Fn(usize) -> bool,
+    ) -> u64 {
+        let mut lost = 0;
+        for (at, sector) in data.chunks(SECTOR_BYTES).enumerate() {
+            let offset = offset + at * SECTOR_BYTES;
+            if !survives(at) {
+                lost += 1;
+                continue;
+            }
+            if self.bytes.len() < offset + sector.len() {
+                self.bytes.resize(offset + sector.len(), 0);
+            }
+            self.bytes[offset..offset + sector.len()].copy_from_slice(sector);
+        }
+        lost
+    }
+}
+
+/// All that a drive holds of one node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Media {
+    pub(super) segments: BTreeMap<u64, Segment>,
+    pub(super) files: BTreeMap<SnapshotId, SideFile>,
+    /// Where the last batch begins whose sync was reported.
+    pub(super) last: (u64, usize),
+    /// Segments that are damaged before their last batch, and by what.
+    pub(super) damage: BTreeSet<(u64, Kind)>,
+    /// A sector of the log answers with an error.
+    pub(super) is_unreadable: bool,
+}
+
+impl Media {
+    /// The segment of a batch, made anew when the batch opens it.
+    pub(super) fn open(&mut self, batch: &Batch) -> &mut Segment {
+        let segment = self.segments.entry(batch.segment).or_default();
+        if batch.opens_segment {
+            *segment = Segment::default();
+        }
+        segment
+    }
+
+    /// A file of the log is gone, and with it its damage.
+    pub(super) fn remove(&mut self, segment: u64) {
+        self.segments.remove(&segment);
+        self.damage.retain(|(damaged, _)| *damaged != segment);
+    }
+
+    /// Zeros from a place to the end of the log, as a driver leaves what recovery cut.
+    pub(super) fn erase(&mut self, segment: u64, offset: usize) {
+        self.segments.retain(|number, _| *number <= segment);
+        if let Some(cut) = self.segments.get_mut(&segment) {
+            cut.places.truncate(offset.div_ceil(SECTOR_BYTES));
+        }
+    }
+
+    /// All segments as recovery reads them.
+    pub(super) fn read(&self) -> Vec<(u64, Bytes)> {
+        self.segments.iter().map(|(id, segment)| (*id, segment.read())).collect()
+    }
+
+    /// All side files.
+    pub(super) fn read_files(&self) -> BTreeMap<SnapshotId, Bytes> {
+        let file = |(id, file): (&SnapshotId, &SideFile)| (*id, Bytes::from(file.bytes.clone()));
+        self.files.iter().map(file).collect()
+    }
+}
+
+/// A segment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Segment {
+    /// For each sector its place in `sectors` plus one; 0 for zeros.
+    pub(super) places: Vec<u32>,
+    sectors: Vec<u8>,
+}
+
+impl Segment {
+    /// Writes those sectors of `data` for which `survives` holds. `offset` is that of a sector.
+    pub(super) fn write(&mut self, offset: usize, data: &[u8], survives: impl Fn(usize) -> bool) {
+        let first = offset / SECTOR_BYTES;
+        let end = first + data.len().div_ceil(SECTOR_BYTES);
+        if self.places.len() < end {
+            self.places.resize(end, 0);
+        }
+        for (at, sector) in data.chunks(SECTOR_BYTES).enumerate().filter(|(at, _)| survives(*at)) {
+            let place = &mut self.places[first + at];
+            if *sector == ZEROS[..sector.len()] {
+                *place = 0;
+                continue;
+            }
+            if *place == 0 {
+                *place = (self.sectors.len() / SECTOR_BYTES) as u32 + 1;
+                self.sectors.resize(self.sectors.len() + SECTOR_BYTES, 0);
+            }
+            let from = (*place as usize - 1) * SECTOR_BYTES;
+            let sector_now = &mut self.sectors[from..from + SECTOR_BYTES];
+            sector_now.fill(0);
+            sector_now[..sector.len()].copy_from_slice(sector);
+        }
+    }
+
+    /// Where the sectors that are not zeros begin.
+    pub(super) fn used(&self) -> impl Iterator<Item = usize> + '_ {
+        let places = self.places.iter().enumerate();
+        places.filter(|(_, place)| **place > 0).map(|(at, _)| at * SECTOR_BYTES)
+    }
+
+    /// The sector that begins at `offset`; `None` for zeros.
+    pub(super) fn sector_mut(&mut self, offset: usize) -> Option<&mut [u8]> {
+        let place = *self.places.get(offset / SECTOR_BYTES)?;
+        let from = (place as usize).checked_sub(1)? * SECTOR_BYTES;
+        self.sectors.get_mut(from..from + SECTOR_BYTES)
+    }
+
+    /// The sector that begins at `offset` reads as zeros.
+    pub(super) fn blank(&mut self, offset: usize) {
+        if let Some(place) = self.places.get_mut(offset / SECTOR_BYTES) {
+            *place = 0;
+        }
+    }
+
+    /// All bytes up to the last ever written, and some zeros behind.
+    pub(super) fn read(&self) -> Bytes {
+        let mut bytes = vec![0; self.places.len() * SECTOR_BYTES + TAIL_BYTES];
+        for (at, place) in self.places.iter().enumerate().filter(|(_, place)| **place > 0) {
+            let from = (*place as usize - 1) * SECTOR_BYTES;
+            let sector = &self.sectors[from..from + SECTOR_BYTES];
+            bytes[at * SECTOR_BYTES..(at + 1) * SECTOR_BYTES].copy_from_slice(sector);
+        }
+        bytes.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_what_was_written_to_it() {
+        let mut segment = Segment::default();
+        let mut expected = vec![0; 4 * SECTOR_BYTES];
+        for (sector, byte) in [(1, 7), (3, 8), (1, 9), (3, 0)] {
+            let data = [byte; SECTOR_BYTES];
+            segment.write(sector * SECTOR_BYTES, &data, |_| true);
+            expected[sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES].fill(byte);
+            assert_eq!(
+                segment.read()[..(segment.places.len() * SECTOR_BYTES)],
+                expected[..segment.places.len() * SECTOR_BYTES]
+            );
+        }
+        segment.write(0, &[5; 3 * SECTOR_BYTES], |at| at == 2);
+        assert_eq!(segment.read()[2 * SECTOR_BYTES], 5);
+        assert_eq!(segment.read()[0], 0);
+    }
+
+    #[test]
+    fn what_is_erased_is_zeros() {
+        let mut media = Media::default();
+        for segment in 1..=3 {
+            let known = media.segments.entry(segment).or_default();
+            known.write(0, &[7; 4 * SECTOR_BYTES], |_| true);
+        }
+        media.erase(2, SECTOR_BYTES);
+        assert_eq!(media.segments.keys().copied().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(media.segments[&2].used().collect::<Vec<_>>(), [0]);
+        assert_eq!(media.segments[&1].used().count(), 4);
+    }
+}

@@ -1,0 +1,177 @@
+//! The weather of the network: what happens to the messages of one direction while faults last.
+//!
+//! Weather is derived from the faults whenever one begins or ends, and read for each message. What a message suffers in
+//! it is decided in `network`.
+
+use crate::env::clock::MS;
+use crate::plan::fault::{Fault, Kind};
+use crate::rng::{Draws, stream};
+
+/// What happens to the messages of one direction at present.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    pub(crate) drop_ppm: u64,
+    pub(crate) corrupt_ppm: u64,
+    pub(crate) twice_ppm: u64,
+    pub(crate) reorder_ppm: u64,
+    pub(crate) reorder_ns: u64,
+    pub(crate) delay_ppm: u64,
+    pub(crate) delay_ns: u64,
+    pub(crate) break_ppm: u64,
+    pub(crate) replay_ppm: u64,
+    pub(crate) replay_ns: u64,
+    /// What the receiver, being of an older version, does not know goes beside so many of the messages.
+    pub(crate) later_ppm: u64,
+    /// Nothing passes; which kind of fault says so.
+    pub(crate) cut: Option<Kind>,
+    /// Nothing passes before this time.
+    pub(crate) clogged_until: u64,
+    /// Nothing passes from the first of these times to the second.
+    pub(crate) swizzled: (u64, u64),
+    /// What each connection carries in a second, if that is limited, and until when it is.
+    pub(crate) bytes_per_s: u64,
+    pub(crate) narrow_until: u64,
+}
+
+impl Weather {
+    /// Adds what one fault does to one direction. Of two rates the higher counts.
+    pub(crate) fn add(&mut self, fault: &Fault, from: usize, to: usize) {
+        let amount_ns = fault.amount.max(1).unsigned_abs() * MS;
+        let until = (fault.at_ms + fault.for_ms) * MS;
+        match fault.kind {
+            Kind::Drop => self.drop_ppm = self.drop_ppm.max(fault.rate_ppm),
+            Kind::Corrupt => self.corrupt_ppm = self.corrupt_ppm.max(fault.rate_ppm),
+            Kind::Duplicate => self.twice_ppm = self.twice_ppm.max(fault.rate_ppm),
+            Kind::ResetMidFrame => self.break_ppm = self.break_ppm.max(fault.rate_ppm),
+            Kind::Reorder => {
+                self.reorder_ppm = self.reorder_ppm.max(fault.rate_ppm);
+                self.reorder_ns = self.reorder_ns.max(amount_ns);
+            }
+            Kind::Delay => {
+                self.delay_ppm = self.delay_ppm.max(fault.rate_ppm);
+                self.delay_ns = self.delay_ns.max(amount_ns);
+            }
+            Kind::Replay => {
+                self.replay_ppm = self.replay_ppm.max(fault.rate_ppm);
+                self.replay_ns = self.replay_ns.max(amount_ns);
+            }
+            Kind::MixedVersion if fault.strikes(to) && !fault.strikes(from) => {
+                self.later_ppm = self.later_ppm.max(fault.rate_ppm);
+            }
+            Kind::Capacity if fault.strikes(from) || fault.strikes(to) => {
+                let rate = fault.amount.max(1).unsigned_abs();
+                let narrowest = self.bytes_per_s == 0 || rate < self.bytes_per_s;
+                if narrowest {
+                    (self.bytes_per_s, self.narrow_until) = (rate, until);
+                }
+            }
+            Kind::Clog if fault.strikes(from) != fault.strikes(to) => {
+                self.clogged_until = self.clogged_until.max(until);
+            }
+            _ if cuts(fault, from, to) => self.cut = Some(fault.kind),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a fault lets nothing pass from one node to another.
+fn cuts(fault: &Fault, from: usize, to: usize) -> bool {
+    match fault.kind {
+        Kind::Partition => fault.strikes(from) != fault.strikes(to),
+        Kind::OneWay => fault.strikes(from) && !fault.strikes(to),
+        Kind::Isolate => fault.strikes(from) || fault.strikes(to),
+        Kind::Bridge => match (side(fault, from), side(fault, to)) {
+            (Some(one), Some(other)) => one != other,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// On which side of a bridge a node is; the bridge itself is on none.
+fn side(fault: &Fault, node: usize) -> Option<usize> {
+    let place = fault.nodes.iter().position(|named| *named == node).unwrap_or(fault.nodes.len());
+    (place > 0).then(|| place % fault.amount.max(2).unsigned_abs() as usize)
+}
+
+/// Which links a swizzle clogs, each from when to when: one by one, until all are, then opened one by one.
+pub(crate) fn swizzle(
+    fault: &Fault,
+    nodes: usize,
+    draws: Draws,
+) -> Vec<((usize, usize), (u64, u64))> {
+    let pairs = (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b)));
+    let links: Vec<_> = pairs.filter(|(a, b)| fault.strikes(*a) || fault.strikes(*b)).collect();
+    let order = |label| {
+        let name = stream(label, fault.at_ms);
+        let mut order: Vec<usize> = (0..links.len()).collect();
+        order.sort_by_key(|link| {
+            let (a, b) = links[*link];
+            draws.bits(name, (a * nodes + b) as u64)
+        });
+        order
+    };
+    let step = fault.for_ms * MS / (2 * links.len().max(1)) as u64;
+    let middle = fault.at_ms * MS + step * links.len() as u64;
+    let mut times = vec![(0, 0); links.len()];
+    for (rank, link) in order("net.swizzle.clog").into_iter().enumerate() {
+        times[link].0 = fault.at_ms * MS + step * rank as u64;
+    }
+    for (rank, link) in order("net.swizzle.open").into_iter().enumerate() {
+        times[link].1 = middle + step * (rank as u64 + 1);
+    }
+    links.into_iter().zip(times).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(kind: Kind, nodes: Vec<usize>, amount: i64) -> Fault {
+        Fault { kind, at_ms: 100, for_ms: 1_000, nodes, rate_ppm: 0, amount }
+    }
+
+    fn is_cut(fault: &Fault, from: usize, to: usize) -> bool {
+        let mut weather = Weather::default();
+        weather.add(fault, from, to);
+        weather.cut == Some(fault.kind)
+    }
+
+    #[test]
+    fn sides_meet_at_the_bridge_alone() {
+        let two = fault(Kind::Bridge, vec![2, 0, 1, 3, 4], 2);
+        assert!((0..5).all(|node| !is_cut(&two, 2, node) && !is_cut(&two, node, 2)));
+        assert!(is_cut(&two, 0, 1) && is_cut(&two, 1, 0) && is_cut(&two, 3, 4));
+        assert!(!is_cut(&two, 0, 3) && !is_cut(&two, 1, 4));
+        let three = fault(Kind::Bridge, vec![2, 0, 1, 3, 4], 3);
+        let sides: [usize; 3] = [0, 1, 3];
+        assert!(sides.iter().all(|a| sides.iter().all(|b| a == b || is_cut(&three, *a, *b))));
+        assert!(!is_cut(&three, 0, 4), "the fourth is on the side of the first");
+    }
+
+    #[test]
+    fn the_isolated_do_not_hear_each_other_either() {
+        let isolated = fault(Kind::Isolate, vec![0, 1], 0);
+        assert!(is_cut(&isolated, 0, 1) && is_cut(&isolated, 2, 0) && is_cut(&isolated, 1, 2));
+        assert!(!is_cut(&isolated, 2, 3));
+        let parted = fault(Kind::Partition, vec![0, 1], 0);
+        assert!(!is_cut(&parted, 0, 1));
+    }
+
+    #[test]
+    fn a_swizzle_clogs_all_links_and_opens_them_in_another_order() {
+        let fault = fault(Kind::Swizzle, vec![0, 3], 0);
+        let links = swizzle(&fault, 5, Draws::new(3));
+        assert_eq!(links.len(), 7, "the links of two of five nodes");
+        let (first, last) = (100 * MS, 1_100 * MS);
+        let latest = links.iter().map(|(_, (clogs, _))| *clogs).max().expect("links");
+        assert!(links.iter().all(|(_, (clogs, opens))| *clogs >= first && *opens <= last));
+        assert!(links.iter().all(|(_, (_, opens))| *opens > latest), "once all are clogged");
+        let by = |key: fn(&(u64, u64)) -> u64| {
+            let mut sorted = links.clone();
+            sorted.sort_by_key(|(_, times)| key(times));
+            sorted.into_iter().map(|(link, _)| link).collect::<Vec<_>>()
+        };
+        assert_ne!(by(|times| times.0), by(|times| times.1));
+    }
+}

@@ -1,0 +1,530 @@
+//! The network: who hears whom, when, and how often.
+//!
+//! A pair of nodes has at most one link, made by a handshake and broken by a crash, a reset or a long silence. On a
+//! link messages are first-in, first-out per plane, unless a fault says otherwise. The network decides times and fates
+//! only; it holds no message and knows none. What faults last is `weather`.
+
+use continuum_core::node::Plane;
+
+use crate::env::clock::MS;
+use crate::env::link_conditions::{Weather, swizzle};
+use crate::plan::fault::{Fault, Kind, Tally};
+use crate::rng::{Draws, stream};
+
+/// A silent link is given up after so long.
+pub(crate) const KEEPALIVE_NS: u64 = 3_000 * MS;
+/// A link that could not be made is tried again after so long, at least.
+pub(crate) const REDIAL_NS: u64 = 200 * MS;
+
+/// Bytes that wait for a connection that carries few, at most; one message always may. Far less than a driver's queue
+/// takes, as the connection is far slower than one that a driver meets.
+const QUEUE_BYTES: u64 = 128 << 10;
+/// Of connections that break within a message, so many leave the other plane of their link alone for up to so long.
+const HALF_PPM: u64 = 500_000;
+const HALF_NS: u64 = 100 * MS;
+
+const DROP: u64 = stream("net.drop", 0);
+const TWICE: u64 = stream("net.duplicate", 0);
+const LATER: u64 = stream("net.duplicate.later", 0);
+const REORDER: u64 = stream("net.reorder", 0);
+const OVERTAKEN: u64 = stream("net.reorder.by", 0);
+const DELAY: u64 = stream("net.delay", 0);
+const LATE: u64 = stream("net.delay.by", 0);
+const CORRUPT: u64 = stream("net.corrupt", 0);
+const BIT: u64 = stream("net.corrupt.bit", 0);
+const BREAK: u64 = stream("net.break", 0);
+const HALF: u64 = stream("net.break.half", 0);
+const NOTICED: u64 = stream("net.break.noticed", 0);
+const LATENCY: u64 = stream("net.latency", 0);
+
+/// One direction between two nodes.
+#[derive(Clone, Debug)]
+struct Way {
+    stream: u64,
+    sent: u64,
+    /// The latest arrival so far on each plane.
+    last: [u64; 2],
+    /// When each plane has carried what waits for it, where it carries little.
+    free_at: [u64; 2],
+    /// Planes that broke before the link did.
+    broken: [bool; 2],
+    weather: Weather,
+    /// Nothing passes any more, whatever the weather.
+    severed: bool,
+}
+
+/// Whether two nodes have a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Down,
+    Dialling,
+    Up,
+}
+
+/// Two nodes, the lower number first.
+#[derive(Clone, Debug, Default)]
+struct Pair {
+    /// Counts the links that were made or given up, so that what belongs to an old one is known.
+    epoch: u32,
+    state: State,
+    /// Whether the lower and the higher node want the link.
+    wanted: [bool; 2],
+    /// Whether an attempt of the lower and of the higher node is planned.
+    planned: [bool; 2],
+}
+
+/// When a message arrives; twice when it was duplicated, never when it was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Arrivals {
+    pub(crate) first: Option<u64>,
+    pub(crate) second: Option<u64>,
+    /// The link breaks with it, and ends then.
+    pub(crate) breaks: Option<u64>,
+}
+
+/// The links of all nodes.
+#[derive(Debug)]
+pub(crate) struct Network {
+    nodes: usize,
+    draws: Draws,
+    /// How long one message takes while nothing goes wrong, at least and at most.
+    pub(crate) latency_ns: (u64, u64),
+    ways: Vec<Way>,
+    pairs: Vec<Pair>,
+}
+
+impl Network {
+    pub(crate) fn new(nodes: usize, draws: Draws, latency_us: (u64, u64)) -> Self {
+        let way = |at: usize| Way {
+            stream: stream("net.way", at as u64),
+            sent: 0,
+            last: [0; 2],
+            free_at: [0; 2],
+            broken: [false; 2],
+            weather: Weather::default(),
+            severed: false,
+        };
+        Self {
+            nodes,
+            draws,
+            latency_ns: (latency_us.0 * 1_000, latency_us.1 * 1_000),
+            ways: (0..nodes * nodes).map(way).collect(),
+            pairs: vec![Pair::default(); nodes * nodes],
+        }
+    }
+
+    const fn pair(&self, a: usize, b: usize) -> usize {
+        if a < b { a * self.nodes + b } else { b * self.nodes + a }
+    }
+
+    /// Derives what happens in each direction from the faults that last at present.
+    pub(crate) fn set_weather<'a, I>(&mut self, active: &I)
+    where
+        I: Iterator<Item = &'a Fault> + Clone,
+    {
+        for at in 0..self.ways.len() {
+            let (from, to) = (at / self.nodes, at % self.nodes);
+            let mut weather = Weather::default();
+            active.clone().for_each(|fault| weather.add(fault, from, to));
+            let way = &mut self.ways[at];
+            way.weather = weather;
+            if weather.bytes_per_s == 0 {
+                way.free_at = [0; 2];
+            }
+        }
+        for fault in active.clone().filter(|fault| fault.kind == Kind::Swizzle) {
+            for ((a, b), times) in swizzle(fault, self.nodes, self.draws) {
+                for way in [a * self.nodes + b, b * self.nodes + a] {
+                    self.ways[way].weather.swizzled = times;
+                }
+            }
+        }
+    }
+
+    /// Whether it matters how long the messages from one node to another are.
+    pub(crate) fn is_narrow(&self, from: usize, to: usize) -> bool {
+        self.ways[from * self.nodes + to].weather.bytes_per_s > 0
+    }
+
+    /// How many of the messages from one node to another come again, and how late, if any do.
+    pub(crate) fn replays(&self, from: usize, to: usize) -> Option<(u64, u64)> {
+        let weather = &self.ways[from * self.nodes + to].weather;
+        (weather.replay_ppm > 0).then_some((weather.replay_ppm, weather.replay_ns))
+    }
+
+    /// Beside how many of the messages from one node to another goes what the other, being older, does not know.
+    pub(crate) fn later_ppm(&self, from: usize, to: usize) -> u64 {
+        self.ways[from * self.nodes + to].weather.later_ppm
+    }
+
+    /// A number of its own for each message between two nodes, and the stream of that direction.
+    pub(crate) fn place(&self, from: usize, to: usize) -> (u64, u64) {
+        let way = &self.ways[from * self.nodes + to];
+        (way.stream, way.sent)
+    }
+
+    /// From now on nothing that one node says reaches another.
+    pub(crate) fn sever(&mut self, from: usize, to: usize) {
+        self.ways[from * self.nodes + to].severed = true;
+    }
+
+    /// Whether messages can pass both ways.
+    pub(crate) fn is_open(&self, a: usize, b: usize) -> bool {
+        let hears = |from: usize, to: usize| {
+            let way = &self.ways[from * self.nodes + to];
+            way.weather.cut.is_none() && !way.severed
+        };
+        hears(a, b) && hears(b, a)
+    }
+
+    /// How long one message takes from one node to another when nothing goes wrong.
+    pub(crate) fn latency(&mut self, from: usize, to: usize) -> u64 {
+        let way = &mut self.ways[from * self.nodes + to];
+        way.sent += 1;
+        self.draws.between(LATENCY ^ way.stream, way.sent, self.latency_ns.0, self.latency_ns.1)
+    }
+
+    /// Decides the fate of one message that leaves at `now`. How many `bytes` it has matters on a narrow link alone.
+    pub(crate) fn transmit(
+        &mut self,
+        (from, to): (usize, usize),
+        plane: Plane,
+        now: u64,
+        bytes: u64,
+        fired: &mut Tally,
+    ) -> Arrivals {
+        let way = &mut self.ways[from * self.nodes + to];
+        way.sent += 1;
+        let (draws, id, k) = (self.draws, way.stream, way.sent);
+        if way.severed {
+            return Arrivals::default();
+        }
+        if let Some(kind) = way.weather.cut {
+            fired.count(kind);
+            return Arrivals::default();
+        }
+        if draws.chance(DROP ^ id, k, way.weather.drop_ppm) {
+            fired.count(Kind::Drop);
+            return Arrivals::default();
+        }
+        if way.broken[plane as usize] {
+            return Arrivals::default();
+        }
+        let Some(leaves) = way.carry(plane, now, bytes, fired) else { return Arrivals::default() };
+        let latency = draws.between(LATENCY ^ id, k, self.latency_ns.0, self.latency_ns.1);
+        let at = way.arrive(draws, plane, leaves + latency, fired);
+        if draws.chance(BREAK ^ id, k, way.weather.break_ppm) {
+            fired.count(Kind::ResetMidFrame);
+            let half = draws.chance(HALF ^ id, k, HALF_PPM);
+            way.broken[plane as usize] = half;
+            let noticed = if half { draws.below(NOTICED ^ id, k, HALF_NS) } else { 0 };
+            return Arrivals { breaks: Some(at + noticed), ..Arrivals::default() };
+        }
+        let twice = draws.chance(TWICE ^ id, k, way.weather.twice_ppm);
+        let second = twice.then(|| {
+            fired.count(Kind::Duplicate);
+            at + draws.below(LATER ^ id, k, 50 * MS)
+        });
+        Arrivals { first: Some(at), second, breaks: None }
+    }
+
+    /// Which of so many bits of the last message between two nodes changes on its way, if one does.
+    pub(crate) fn corrupted(&self, from: usize, to: usize, bits: u64) -> Option<u64> {
+        let way = &self.ways[from * self.nodes + to];
+        let struck = self.draws.chance(CORRUPT ^ way.stream, way.sent, way.weather.corrupt_ppm);
+        struck.then(|| self.draws.below(BIT ^ way.stream, way.sent, bits))
+    }
+
+    /// One end wants the link, or does not. Returns whether a handshake should begin now.
+    pub(crate) fn want(&mut self, me: usize, peer: usize, wanted: bool) -> bool {
+        let pair = self.pair(me, peer);
+        let pair = &mut self.pairs[pair];
+        pair.wanted[usize::from(me > peer)] = wanted;
+        wanted && pair.state == State::Down
+    }
+
+    /// Whether one end wants the link and there is none.
+    pub(crate) fn is_missing(&self, me: usize, peer: usize) -> bool {
+        let pair = &self.pairs[self.pair(me, peer)];
+        pair.wanted[usize::from(me > peer)] && pair.state == State::Down
+    }
+
+    /// Whether one of the ends wants the link.
+    pub(crate) fn is_wanted(&self, a: usize, b: usize) -> bool {
+        self.pairs[self.pair(a, b)].wanted.contains(&true)
+    }
+
+    /// Notes that one end will try to make the link. False when it already plans to.
+    pub(crate) fn plan_dial(&mut self, me: usize, peer: usize) -> bool {
+        let pair = self.pair(me, peer);
+        !std::mem::replace(&mut self.pairs[pair].planned[usize::from(me > peer)], true)
+    }
+
+    /// The planned attempt of one end is made now.
+    pub(crate) fn dial_done(&mut self, me: usize, peer: usize) {
+        let pair = self.pair(me, peer);
+        self.pairs[pair].planned[usize::from(me > peer)] = false;
+    }
+
+    /// A handshake begins; its link has this epoch if it comes about.
+    pub(crate) fn dial(&mut self, a: usize, b: usize) -> u32 {
+        let at = self.pair(a, b);
+        let pair = &mut self.pairs[at];
+        pair.state = State::Dialling;
+        pair.epoch += 1;
+        pair.epoch
+    }
+
+    /// Whether this handshake is still the one under way.
+    pub(crate) fn is_dialling(&self, a: usize, b: usize, epoch: u32) -> bool {
+        let pair = &self.pairs[self.pair(a, b)];
+        pair.state == State::Dialling && pair.epoch == epoch
+    }
+
+    /// The handshake succeeded.
+    pub(crate) fn come_up(&mut self, a: usize, b: usize, now: u64) {
+        let at = self.pair(a, b);
+        self.pairs[at].state = State::Up;
+        for way in [a * self.nodes + b, b * self.nodes + a] {
+            let way = &mut self.ways[way];
+            (way.last, way.free_at, way.broken) = ([now; 2], [0; 2], [false; 2]);
+        }
+    }
+
+    /// The link is gone, or its handshake failed.
+    pub(crate) fn go_down(&mut self, a: usize, b: usize) {
+        let at = self.pair(a, b);
+        let pair = &mut self.pairs[at];
+        pair.state = State::Down;
+        pair.epoch += 1;
+    }
+
+    /// The process of a node ended: it wants nothing any more.
+    pub(crate) fn forget_wishes(&mut self, node: usize) {
+        for peer in (0..self.nodes).filter(|peer| *peer != node) {
+            self.want(node, peer, false);
+            self.dial_done(node, peer);
+        }
+    }
+
+    /// The epoch of the link, if it is up.
+    pub(crate) fn epoch(&self, a: usize, b: usize) -> Option<u32> {
+        let pair = &self.pairs[self.pair(a, b)];
+        (pair.state == State::Up).then_some(pair.epoch)
+    }
+
+    /// Whether there is neither a link nor a handshake.
+    pub(crate) fn is_down(&self, a: usize, b: usize) -> bool {
+        self.pairs[self.pair(a, b)].state == State::Down
+    }
+
+    /// A draw for matters of one pair that are no message.
+    pub(crate) fn jitter(&mut self, a: usize, b: usize, bound: u64) -> u64 {
+        let way = &mut self.ways[a * self.nodes + b];
+        way.sent += 1;
+        self.draws.below(stream("net.jitter", 0) ^ way.stream, way.sent, bound)
+    }
+}
+
+impl Way {
+    /// When a narrow connection has taken the message; never when too much waits for it already.
+    fn carry(&mut self, plane: Plane, now: u64, bytes: u64, fired: &mut Tally) -> Option<u64> {
+        let rate = self.weather.bytes_per_s;
+        if rate == 0 {
+            return Some(now);
+        }
+        let free_at = &mut self.free_at[plane as usize];
+        let begins = now.max(*free_at);
+        let waiting = u128::from(begins - now) * u128::from(rate) / 1_000_000_000;
+        if begins > now {
+            fired.count(Kind::Capacity);
+            if waiting as u64 + bytes > QUEUE_BYTES {
+                return None;
+            }
+        }
+        *free_at = begins + bytes * 1_000_000_000 / rate;
+        // What waits when the fault ends goes out at once.
+        Some((*free_at).min(self.weather.narrow_until.max(now)))
+    }
+
+    /// When a message that would arrive at this time does: later when it is held up, and not before what was sent
+    /// before it, unless it was overtaken.
+    fn arrive(&mut self, draws: Draws, plane: Plane, mut at: u64, fired: &mut Tally) -> u64 {
+        let (id, k) = (self.stream, self.sent);
+        let weather = &self.weather;
+        if weather.clogged_until > at {
+            fired.count(Kind::Clog);
+            at = weather.clogged_until;
+        }
+        let (clogs, opens) = weather.swizzled;
+        if clogs <= at && at < opens {
+            fired.count(Kind::Swizzle);
+            at = opens;
+        }
+        if draws.chance(DELAY ^ id, k, weather.delay_ppm) {
+            fired.count(Kind::Delay);
+            at += draws.below(LATE ^ id, k, weather.delay_ns);
+        }
+        let last = &mut self.last[plane as usize];
+        if draws.chance(REORDER ^ id, k, weather.reorder_ppm) {
+            // What comes after it is not held back by it.
+            fired.count(Kind::Reorder);
+            at.max(*last) + draws.below(OVERTAKEN ^ id, k, weather.reorder_ns)
+        } else {
+            *last = at.max(*last + 1);
+            *last
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> Network {
+        Network::new(3, Draws::new(1), (100, 900))
+    }
+
+    fn fault(kind: Kind) -> Fault {
+        Fault { kind, at_ms: 0, for_ms: 1000, nodes: vec![0], rate_ppm: 500_000, amount: 10 }
+    }
+
+    #[test]
+    fn a_calm_link_keeps_order() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        let mut last = 0;
+        for now in 0..500 {
+            let arrivals = network.transmit((0, 1), Plane::Control, now * 1000, 0, &mut fired);
+            let at = arrivals.first.expect("nothing is lost");
+            assert!(at > last && arrivals.second.is_none());
+            last = at;
+        }
+        assert_eq!(fired, Tally::default());
+    }
+
+    #[test]
+    fn a_one_way_cut_cuts_one_way() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        network.set_weather(&[fault(Kind::OneWay)].iter());
+        assert_eq!(network.transmit((0, 1), Plane::Bulk, 0, 0, &mut fired), Arrivals::default());
+        assert!(network.transmit((1, 0), Plane::Bulk, 0, 0, &mut fired).first.is_some());
+        assert!(network.transmit((1, 2), Plane::Bulk, 0, 0, &mut fired).first.is_some());
+        assert!(!network.is_open(0, 1) && network.is_open(1, 2));
+        assert_eq!(fired.of(Kind::OneWay), 1);
+    }
+
+    #[test]
+    fn what_is_severed_stays_so_whatever_the_weather() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        network.sever(0, 1);
+        network.set_weather(&[].iter());
+        assert_eq!(network.transmit((0, 1), Plane::Bulk, 0, 0, &mut fired), Arrivals::default());
+        assert!(network.transmit((1, 0), Plane::Bulk, 0, 0, &mut fired).first.is_some());
+        assert!(!network.is_open(1, 0) && network.is_open(0, 2));
+        assert_eq!(fired, Tally::default());
+    }
+
+    #[test]
+    fn rates_strike_and_are_counted() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        let faults = [fault(Kind::Drop), fault(Kind::Duplicate), fault(Kind::Reorder)];
+        network.set_weather(&faults.iter());
+        let mut arrived = Vec::new();
+        for now in 0..400 {
+            let arrivals = network.transmit((0, 1), Plane::Control, now * 100_000, 0, &mut fired);
+            arrived.extend(arrivals.first);
+        }
+        assert!((120..280).contains(&arrived.len()));
+        assert!(!arrived.is_sorted(), "nothing was overtaken");
+        assert!(fired.of(Kind::Drop) > 100 && fired.of(Kind::Duplicate) > 50);
+    }
+
+    #[test]
+    fn an_old_handshake_is_not_the_one_under_way() {
+        let mut network = network();
+        assert!(network.want(2, 0, true));
+        let first = network.dial(2, 0);
+        assert!(network.is_dialling(0, 2, first));
+        network.go_down(0, 2);
+        let second = network.dial(0, 2);
+        assert!(!network.is_dialling(0, 2, first) && network.is_dialling(0, 2, second));
+        network.come_up(0, 2, 5);
+        assert_eq!(network.epoch(2, 0), Some(second));
+    }
+
+    #[test]
+    fn a_swizzled_link_holds_messages_for_its_time_alone() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        network.set_weather(&[fault(Kind::Swizzle)].iter());
+        let (clogs, opens) = network.ways[1].weather.swizzled;
+        assert!(opens > clogs, "a link of the first node");
+        assert_eq!(network.ways[5].weather.swizzled, (0, 0), "a link of others");
+        let at = |network: &mut Network, now, fired: &mut Tally| {
+            network.transmit((0, 1), Plane::Control, now, 0, fired).first
+        };
+        assert!(at(&mut network, clogs, &mut fired) >= Some(opens));
+        assert!(at(&mut network, opens + MS, &mut fired) < Some(opens + 3 * MS));
+        assert_eq!(fired.of(Kind::Swizzle), 1);
+    }
+
+    #[test]
+    fn a_narrow_link_makes_a_queue_that_ends() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        assert!(!network.is_narrow(0, 1));
+        let narrow = Fault { amount: 10_000, for_ms: 60_000, ..fault(Kind::Capacity) };
+        network.set_weather(&[narrow].iter());
+        assert!(network.is_narrow(0, 1) && network.is_narrow(2, 0) && !network.is_narrow(1, 2));
+        let mut send = |plane, now| network.transmit((0, 1), plane, now, 5_000, &mut fired).first;
+        let times: Vec<_> = (0..40).map(|_| send(Plane::Control, 0)).collect();
+        assert!(times[1].is_some_and(|at| at >= 1_000 * MS), "two halves of a second");
+        assert!(times[0].is_some() && times[20].is_some() && times[39].is_none());
+        assert!(
+            send(Plane::Bulk, 0).is_some_and(|at| at < 600 * MS),
+            "planes have no queue in common"
+        );
+        assert!(send(Plane::Control, 30_000 * MS).is_some_and(|at| at < 30_600 * MS));
+        assert!(fired.of(Kind::Capacity) >= 39);
+        network.set_weather(&[].iter());
+        let at = network.transmit((0, 1), Plane::Control, 31_000 * MS, 5_000, &mut fired).first;
+        assert!(at.is_some_and(|at| at < 31_001 * MS), "the fault is over");
+    }
+
+    #[test]
+    fn what_waits_for_a_narrow_link_arrives_when_the_fault_ends() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        network.set_weather(&[Fault { amount: 10, ..fault(Kind::Capacity) }].iter());
+        let at = network.transmit((0, 1), Plane::Bulk, 0, 5_000, &mut fired).first;
+        assert!(at.is_some_and(|at| (1_000 * MS..1_001 * MS).contains(&at)), "{at:?}");
+    }
+
+    #[test]
+    fn a_connection_that_breaks_within_a_message_loses_what_comes_after_it() {
+        let mut network = network();
+        let mut fired = Tally::default();
+        network.come_up(0, 1, 0);
+        network.set_weather(&[fault(Kind::ResetMidFrame)].iter());
+        let mut now = 0;
+        // Until one breaks on its plane alone.
+        while !network.ways[1].broken[Plane::Control as usize] {
+            now += MS;
+            let last = network.ways[1].last[Plane::Control as usize];
+            let sent = network.transmit((0, 1), Plane::Control, now, 0, &mut fired);
+            assert_eq!(sent.first.is_none(), sent.breaks.is_some());
+            assert!(sent.breaks.or(sent.first) > Some(last), "what was sent before arrives before");
+        }
+        network.set_weather(&[].iter());
+        let mut send = |plane| network.transmit((0, 1), plane, now, 0, &mut fired).first;
+        assert!(send(Plane::Control).is_none() && send(Plane::Bulk).is_some());
+        network.come_up(0, 1, now);
+        assert!(network.transmit((0, 1), Plane::Control, now, 0, &mut fired).first.is_some());
+        assert!(fired.of(Kind::ResetMidFrame) > 0);
+    }
+}

@@ -1,0 +1,208 @@
+//! A node's process: it starts from what its disk holds, and ends without a word.
+//!
+//! What the process is is `core::node::Node`; here are its lives, and what surrounds one: clock, disk, requests under
+//! way. When it starts and ends is the plan's business.
+
+use std::collections::BTreeMap;
+
+use continuum_core::config::Config;
+use continuum_core::id::{Address, Boot, FederationId, Replica, RequestId, StoreId, Token};
+use continuum_core::machine::Machine as _;
+use continuum_core::node::{self, Node, Start};
+use continuum_core::seed::Seed;
+use continuum_core::wal::{Header, Write};
+
+use crate::env::asker::Asker;
+use crate::env::clock::{Clock, MS};
+use crate::env::disk::{Disk, Found};
+use crate::env::durable::Durable;
+use crate::env::step_queue::StepQueue;
+use crate::rng::{Draws, stream};
+
+/// One node and what surrounds it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    number: usize,
+    draws: Draws,
+    federation: FederationId,
+    pub(crate) replica: Replica,
+    config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) disk: Disk,
+    /// The machine, while the process lives.
+    pub(crate) node: Option<Node>,
+    pub(crate) boot: Boot,
+    /// The boot of the life before this one.
+    pub(crate) last_boot: Boot,
+    /// Counts starts: what was meant for an earlier life does not reach a later one.
+    pub(crate) life: u64,
+    /// Requests not answered yet.
+    pub(crate) requests: BTreeMap<RequestId, Asker>,
+    next_request: u64,
+    /// When its next tick is due, in virtual time.
+    pub(crate) due: u64,
+    /// Steps in a row after which it wanted a tick at once.
+    pub(crate) hurries: u32,
+    /// Whether it ends in the middle of its next sync.
+    pub(crate) is_aimed_at: bool,
+    /// What waits while it is stopped or slow.
+    pub(crate) gate: StepQueue,
+    /// Writes handed to the disk in this life, for the sync times.
+    pub(crate) syncs: u64,
+    /// Its node votes with another store than this one.
+    pub(crate) is_stranger: bool,
+    /// What a lost voter held when it promised.
+    promised: Option<Box<Durable>>,
+}
+
+/// Where a node listens.
+pub(crate) fn address_of(number: usize) -> Address {
+    Address(format!("n{number}:7000"))
+}
+
+/// Which node listens there.
+pub(crate) fn number_at(address: &Address) -> Option<usize> {
+    address.0.strip_prefix('n')?.strip_suffix(":7000")?.parse().ok()
+}
+
+impl Process {
+    pub(crate) fn new(
+        number: usize,
+        draws: Draws,
+        federation: FederationId,
+        replica: Replica,
+        config: Config,
+    ) -> Self {
+        let header = Header { federation, node: replica.node, store: replica.store, lane: 0 };
+        Self {
+            number,
+            draws,
+            federation,
+            replica,
+            config,
+            clock: Clock::new(0, 0),
+            disk: Disk::new(number, draws, header),
+            node: None,
+            boot: Boot::default(),
+            last_boot: Boot::default(),
+            life: 0,
+            requests: BTreeMap::new(),
+            next_request: 0,
+            due: u64::MAX,
+            hurries: 0,
+            is_aimed_at: false,
+            gate: StepQueue::default(),
+            syncs: 0,
+            is_stranger: false,
+            promised: None,
+        }
+    }
+
+    /// Another, empty store.
+    pub(crate) fn renew(&mut self, store: StoreId, is_stranger: bool) {
+        self.replica.store = store;
+        let Replica { node, store } = self.replica;
+        let header = Header { federation: self.federation, node, store, lane: 0 };
+        self.disk = Disk::new(self.number, self.draws, header);
+        self.is_stranger = is_stranger;
+    }
+
+    /// Its disk is about to lose what was promised by it.
+    pub(crate) fn keep_promises(&mut self) {
+        self.promised = Some(Box::new(self.disk.durable.clone()));
+    }
+
+    /// What was on its disk when it promised.
+    pub(crate) fn promised(&self) -> &Durable {
+        self.promised.as_deref().unwrap_or(&self.disk.durable)
+    }
+
+    /// Whether it went silent for good.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::is_fenced)
+    }
+
+    /// Whether the process lives.
+    pub(crate) const fn is_up(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Starts the process from what the disk holds. False when its store was damaged, and recovery noticed. An
+    /// error says how recovery is wrong. A damaged copy is read as well when `probes`.
+    pub(crate) fn start(&mut self, now: u64, probes: bool) -> Result<bool, String> {
+        let damage = self.disk.damaged_by();
+        let found = match self.disk.recover() {
+            Ok(_) if !damage.is_empty() => {
+                return Err(format!("{damage:?} damaged the log, and it was read as sound"));
+            }
+            Err(_) if !damage.is_empty() => return Ok(false),
+            Err(error) => return Err(format!("the log does not recover: {error}")),
+            Ok(found) => found,
+        };
+        if let Some(found) = found.as_ref().filter(|_| probes) {
+            self.disk.probe_rot(&found.writes)?;
+        }
+        let Found { writes, snapshots } =
+            found.unwrap_or(Found { writes: Vec::new(), snapshots: BTreeMap::new() });
+        self.life += 1;
+        self.last_boot = self.boot;
+        self.boot = Boot { count: next_count(&writes), nonce: self.draw("process.nonce") };
+        // A power failure: the monotonic clock begins anew, as far into its boot as it takes to start a process.
+        let since_boot = self.draw("process.uptime") % (10_000 * MS);
+        self.clock.reboot(now, since_boot);
+        let start = Start {
+            config: self.config.clone(),
+            federation: self.federation,
+            replica: self.replica,
+            boot: self.boot,
+            seed: Seed::from_number(self.draw("process.seed")),
+            name: format!("n{}", self.number),
+            address: address_of(self.number),
+        };
+        let node = Node::restore(start, writes, snapshots)
+            .map_err(|error| format!("the node does not restore: {error:?}"))?;
+        self.node = Some(node);
+        self.due = now;
+        Ok(true)
+    }
+
+    /// What the shards hold right after a restart is on the disk, synced or spared.
+    pub(crate) fn adopt_shards(&mut self) {
+        let Some(node) = &self.node else { return };
+        for shard in node.replicator().shards() {
+            self.disk.durable.set_shard(shard, node.replicator().held(shard));
+        }
+    }
+
+    /// Ends the process.
+    pub(crate) fn stop(&mut self) {
+        self.node = None;
+        self.is_aimed_at = false;
+        self.gate.reset();
+        self.due = u64::MAX;
+        self.requests.clear();
+    }
+
+    /// The clock changed its pace: the deadline is at another time.
+    pub(crate) fn reckon(&mut self) {
+        if let Some(node) = &self.node {
+            self.due = node.deadline().map_or(u64::MAX, |deadline| self.clock.when(deadline));
+        }
+    }
+
+    /// A number for a new request.
+    pub(crate) fn take_request(&mut self, asker: Asker) -> RequestId {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.requests.insert(id, asker);
+        id
+    }
+
+    fn draw(&self, label: &str) -> u64 {
+        self.draws.bits(stream(label, self.number as u64), self.life)
+    }
+}
+
+fn next_count(writes: &[(Token, Write)]) -> u64 {
+    node::last_boot(writes).map_or(0, |boot| boot.count) + 1
+}

@@ -1,0 +1,128 @@
+//! Bounded memory: nothing in a node grows past its stated limit (`core::limits`, `core::config`), and no message
+//! carries more than its budget, for what a message carries its receiver has to hold.
+//!
+//! Queues are looked at with each link of the trace, since a queue that runs away stays away; messages as they leave.
+
+use continuum_core::config::Config;
+use continuum_core::discovery::CONTACTS_MAX;
+use continuum_core::gossip::CLAIMS_MAX;
+use continuum_core::limits::{
+    CHUNK_BYTES_MAX, DOOMED_MAX, MEMBERS_MAX, REQUEST_BYTES_MAX, REQUESTS_PENDING_MAX,
+    SESSIONS_MAX, UNPERSISTED_BYTES_MAX,
+};
+use continuum_core::node::{Message, Node};
+use continuum_core::raft::{self, Entry, Payload, Raft};
+use continuum_core::replication::Message as Replication;
+
+use crate::env::process::Process;
+use crate::verdict::{Broken, Verdict};
+
+pub(crate) const NAME: &str = "bounded-memory";
+/// Writes that wait for the disk: each has at least some bytes.
+const WRITES_PENDING_MAX: usize = UNPERSISTED_BYTES_MAX / 64;
+/// Messages and replies that wait for the disk.
+const HELD_MAX: usize = 65_536 + REQUESTS_PENDING_MAX;
+/// Side files: one for each owner of records, one that replaces it, one under way.
+const FILES_PER_OWNER: usize = 3;
+
+/// What binds all nodes of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Budgets {
+    append_bytes: usize,
+    delta_bytes: usize,
+    claims: usize,
+    memory_bytes: u64,
+    uncommitted_bytes: usize,
+    ahead_writes: usize,
+    candidates: usize,
+}
+
+impl Budgets {
+    pub(crate) const fn of(config: &Config) -> Self {
+        Self {
+            append_bytes: config.raft.append_bytes_max,
+            delta_bytes: config.replication.delta_bytes_max,
+            claims: CLAIMS_MAX,
+            memory_bytes: config.node.memory_bytes_max,
+            uncommitted_bytes: config.raft.uncommitted_bytes_max,
+            ahead_writes: config.replication.ahead_writes_max,
+            candidates: config.discovery.candidates_max,
+        }
+    }
+}
+
+/// Looks at one node.
+pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
+    let Some(node) = &process.node else { return Ok(()) };
+    within("writes under way to the disk", process.disk.pending(), WRITES_PENDING_MAX)?;
+    within("side files", process.disk.side_files(), FILES_PER_OWNER * owners(node))?;
+    within("requests", process.requests.len(), REQUESTS_PENDING_MAX + SESSIONS_MAX)?;
+    within("pending requests", node.requests(), REQUESTS_PENDING_MAX)?;
+    within("withheld messages", node.held(), HELD_MAX)?;
+    within("bytes under way to the disk", node.unpersisted_bytes(), 2 * UNPERSISTED_BYTES_MAX)?;
+    within("bytes", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
+    within("writes that wait for their stamp", node.replicator().waiting(), budgets.ahead_writes)?;
+    within("doomed writes of a shard", node.replicator().doomed(), DOOMED_MAX)?;
+    within("addresses", node.discovery().known(), budgets.candidates)?;
+    within("members", node.gossip().members().count(), MEMBERS_MAX)?;
+    for group in node.groups() {
+        let sessions = node.state(group).map_or(0, |state| state.sessions().len());
+        within("sessions", sessions, SESSIONS_MAX)?;
+        let uncommitted = node.raft(group).map_or(0, Raft::uncommitted_bytes);
+        within("uncommitted bytes", uncommitted, budgets.uncommitted_bytes + REQUEST_BYTES_MAX)?;
+    }
+    Ok(())
+}
+
+fn owners(node: &Node) -> usize {
+    1 + node.groups().count() + node.replicator().shards().count()
+}
+
+/// A message leaves. What does not fit into a budget travels alone.
+pub(crate) fn check_message(budgets: &Budgets, message: &Message) -> Verdict {
+    match message {
+        Message::Raft { message: raft::Message::Append { entries, .. }, .. }
+            if entries.len() > 1 =>
+        {
+            let bytes = entries.iter().map(payload).sum();
+            within("bytes in an append", bytes, budgets.append_bytes)
+        }
+        Message::Raft { message: raft::Message::Chunk { data, .. }, .. } => {
+            within("bytes in a chunk", data.len(), CHUNK_BYTES_MAX)
+        }
+        Message::Replication(
+            Replication::Delta { writes, .. } | Replication::Page { writes, .. },
+        ) if writes.len() > 1 => {
+            let bytes = writes.iter().map(bytes::Bytes::len).sum();
+            within("bytes of writes in a message", bytes, budgets.delta_bytes)
+        }
+        Message::Gossip(message) => within("claims", message.claims.len(), budgets.claims),
+        Message::Contacts(contacts) => within("contacts", contacts.len(), CONTACTS_MAX),
+        _ => Ok(()),
+    }
+}
+
+const fn payload(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Command(command) => command.len(),
+        Payload::Noop | Payload::Configuration(_) => 0,
+    }
+}
+
+fn within(what: &str, found: usize, limit: usize) -> Verdict {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(Broken::new(NAME, format!("{found} {what}, and at most {limit} are allowed")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_allowed_is_seen() {
+        assert_eq!(within("things", 3, 3), Ok(()));
+        assert!(within("things", 4, 3).is_err());
+    }
+}

@@ -1,0 +1,155 @@
+//! Deletion: a namespace is there as long as whoever made it has not deleted it; then nothing of it is on any node (the
+//! guarantee of `Request::DeleteNamespace`: the namespace and all in it).
+//!
+//! Looked at once replicas are equal. What a node serves while it has not learnt of a deletion yet is not judged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use continuum_core::api::{Content, Namespace, Policy, Query, Row, Value};
+use continuum_core::id::{GroupId, NamespaceId, ShardId};
+use continuum_core::limits::PAGE_ROWS_MAX;
+use continuum_core::node::Node;
+use continuum_core::state::Machine;
+
+use crate::verdict::{Broken, Verdict};
+
+pub(crate) const NAME: &str = "deleted-is-gone";
+
+/// What a tenant was told of its namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Owed<'a> {
+    /// How it is replicated; `None` when it was deleted.
+    pub(crate) policy: Option<Policy>,
+    /// By key, what was acknowledged last.
+    pub(crate) values: &'a BTreeMap<Bytes, Bytes>,
+    /// Whether disks lost what they had: of an eventual namespace what one disk alone acknowledged may be gone with it.
+    pub(crate) may_lose: bool,
+}
+
+/// What a node holds under a namespace's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    policy: Option<Policy>,
+    values: BTreeMap<Bytes, Vec<Bytes>>,
+}
+
+impl Held {
+    pub(crate) fn of(node: &Node, name: &str) -> Self {
+        let registry = node.state(GroupId::REGISTRY).map(Machine::registry);
+        let Some(record) = registry.and_then(|registry| registry.namespace(name)) else {
+            return Self::default();
+        };
+        let Namespace { id, policy, group, .. } = record.namespace;
+        let query = Query::Rows { after: None, limit: PAGE_ROWS_MAX as u32 };
+        let pages: Vec<Value> = match policy {
+            Policy::Strong => {
+                let state = group.and_then(|group| node.state(group));
+                state.and_then(|state| state.query(&query).ok()).into_iter().collect()
+            }
+            Policy::Eventual { slots, .. } => {
+                let shards = (0..slots).map(|slot| ShardId { namespace: id, slot });
+                shards.filter_map(|shard| node.replicator().read(shard, &query).ok()).collect()
+            }
+        };
+        Self { policy: Some(policy), values: pages.into_iter().flat_map(registers).collect() }
+    }
+}
+
+/// The registers of a page.
+fn registers(page: Value) -> Vec<(Bytes, Vec<Bytes>)> {
+    let Value::Rows { rows, .. } = page else { return Vec::new() };
+    let register = |row: Row| {
+        let values = row.fields.into_iter().find_map(|field| match field.content {
+            Content::Register(values) => Some(values),
+            Content::Set(_) | Content::Counter(_) => None,
+        });
+        (row.key, values.unwrap_or_default())
+    };
+    rows.into_iter().map(register).collect()
+}
+
+/// What a node holds is what the tenant was told, or may be.
+pub(crate) fn check(number: usize, name: &str, owed: &Owed<'_>, held: &Held) -> Verdict {
+    let broken = |what: String| Err(Broken::new(NAME, format!("{name} on node {number}: {what}")));
+    if held.policy != owed.policy {
+        return broken(format!("{:?} was made, {:?} is there", owed.policy, held.policy));
+    }
+    let is_strong = owed.policy == Some(Policy::Strong);
+    if owed.policy.is_none() || (owed.may_lose && !is_strong) {
+        return Ok(());
+    }
+    for (key, value) in owed.values {
+        let found = held.values.get(key).map_or(&[][..], Vec::as_slice);
+        // A retry to another node of an eventual namespace is another write, and may win.
+        if found.is_empty() || (is_strong && found != [value.clone()]) {
+            return broken(format!("{key:?} is {found:?}, and {value:?} was acknowledged last"));
+        }
+    }
+    Ok(())
+}
+
+/// A node has no group and no shard that its registry does not name.
+pub(crate) fn check_leftovers(number: usize, node: &Node) -> Verdict {
+    let Some(registry) = node.state(GroupId::REGISTRY).map(Machine::registry) else {
+        return Ok(());
+    };
+    let named = || registry.namespaces().map(|record| &record.namespace);
+    let groups: BTreeSet<GroupId> = named().filter_map(|namespace| namespace.group).collect();
+    let namespaces: BTreeSet<NamespaceId> = named().map(|namespace| namespace.id).collect();
+    let mut left = node.groups().filter(|group| *group != GroupId::REGISTRY);
+    if let Some(group) = left.find(|group| !groups.contains(group)) {
+        return Err(Broken::new(
+            NAME,
+            format!("node {number} has group {group}, which is deleted"),
+        ));
+    }
+    let mut left = node.replicator().shards();
+    if let Some(shard) = left.find(|shard| !namespaces.contains(&shard.namespace)) {
+        let what = format!("node {number} has a shard of {}, which is deleted", shard.namespace);
+        return Err(Broken::new(NAME, what));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::api::Strategy;
+
+    use super::*;
+
+    const EVENTUAL: Policy =
+        Policy::Eventual { strategy: Strategy::LastWriterWins, slots: 1, discard: false };
+
+    fn values(pairs: &[(&'static str, &'static str)]) -> BTreeMap<Bytes, Bytes> {
+        pairs.iter().map(|(key, value)| (Bytes::from(*key), Bytes::from(*value))).collect()
+    }
+
+    /// Whether it is well that a tenant was told the first, and a node holds the second.
+    fn holds(
+        (policy, owed, may_lose): (Option<Policy>, &[(&'static str, &'static str)], bool),
+        (there, held): (Option<Policy>, &[(&'static str, &'static str)]),
+    ) -> bool {
+        let owed = values(owed);
+        let owed = Owed { policy, values: &owed, may_lose };
+        let held = values(held).into_iter().map(|(key, value)| (key, vec![value])).collect();
+        check(0, "t", &owed, &Held { policy: there, values: held }).is_ok()
+    }
+
+    #[test]
+    fn planted_deletions() {
+        let (strong, eventual) = (Some(Policy::Strong), Some(EVENTUAL));
+        assert!(holds((None, &[], false), (None, &[])));
+        assert!(holds((strong, &[("a", "1.3")], false), (strong, &[("a", "1.3")])));
+        assert!(holds((eventual, &[("a", "1.3")], false), (eventual, &[("a", "1.2")])), "a retry");
+        assert!(holds((eventual, &[("a", "1.3")], true), (eventual, &[])), "with its disk");
+        // A deletion that did not take place, one that nobody asked for, and another consistency.
+        assert!(!holds((None, &[], false), (strong, &[])));
+        assert!(!holds((strong, &[], false), (None, &[])));
+        assert!(!holds((strong, &[], false), (eventual, &[])));
+        // What was acknowledged is lost, or undone by a retry that came late.
+        assert!(!holds((strong, &[("a", "1.3")], true), (strong, &[])));
+        assert!(!holds((strong, &[("a", "1.3")], false), (strong, &[("a", "1.2")])));
+        assert!(!holds((eventual, &[("a", "1.3")], false), (eventual, &[])));
+    }
+}

@@ -1,0 +1,66 @@
+//! Fencing: a node that went silent says nothing more, and who is not let in takes no part (the design's "a failed
+//! fsync is never retried", and its rules of identity: a wiped disk neither votes nor speaks as the old one). Which of
+//! two boots is let in is judged in `boots`.
+
+use continuum_core::api::Outcome;
+use continuum_core::node::{Action, Notice};
+
+use super::Step;
+use crate::verdict::{Broken, Verdict};
+
+pub(crate) const NAME: &str = "fencing";
+pub(crate) const STRANGER: &str = "wiped-voter-stays-out";
+
+/// A step of a node that is fenced when the step ends, or of one whose node votes with another store.
+pub(crate) fn check(step: &Step<'_>) -> Verdict {
+    if step.node.is_fenced() {
+        check_silence(step.actions)?;
+    }
+    if step.processes[step.me].is_stranger && step.node.groups().next().is_some() {
+        let what = format!("{:?} is of a group", step.processes[step.me].replica);
+        return Err(Broken::new(STRANGER, what));
+    }
+    Ok(())
+}
+
+/// Nothing is sent in such a step, and nothing is acknowledged once the node is fenced.
+fn check_silence(actions: &[Action]) -> Verdict {
+    let fences = |action: &Action| matches!(action, Action::Notify(Notice::Fenced { .. }));
+    let since = actions.iter().position(fences).unwrap_or(0);
+    let promise = actions.iter().enumerate().find(|(at, action)| match action {
+        Action::Send { .. } => true,
+        Action::Reply { outcome: Outcome::Committed { .. }, .. } => *at >= since,
+        _ => false,
+    });
+    match promise {
+        None => Ok(()),
+        Some((_, action)) => Err(Broken::new(NAME, format!("a fenced node says {action:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::api::{Level, Reason, Receipt};
+    use continuum_core::id::{NodeId, RequestId};
+    use continuum_core::node::{Message, Plane};
+
+    use super::*;
+
+    #[test]
+    fn a_fenced_node_that_acknowledges_or_sends_is_seen() {
+        let reply = |outcome| Action::Reply { id: RequestId(1), outcome };
+        let committed = || {
+            let receipt = Receipt::default();
+            reply(Outcome::Committed { level: Level::Durable, receipt })
+        };
+        let fenced = || Action::Notify(Notice::Fenced { why: "x" });
+        let stopping = || reply(Outcome::Rejected(Reason::Stopping));
+        assert_eq!(check_silence(&[committed(), fenced(), stopping()]), Ok(()));
+        assert_eq!(check_silence(&[stopping()]), Ok(()));
+        assert!(check_silence(&[fenced(), committed()]).is_err());
+        assert!(check_silence(&[committed()]).is_err());
+        let (to, plane) = (NodeId::default(), Plane::Control);
+        let message = Message::Founded;
+        assert!(check_silence(&[Action::Send { to, plane, message }, fenced()]).is_err());
+    }
+}

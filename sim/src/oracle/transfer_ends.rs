@@ -1,0 +1,45 @@
+//! Leadership that is given away is not given back (design §4: "the node hands over leadership"; thesis §3.10).
+//!
+//! Two that both want rid of it would else depose each other without end, and the group would serve nobody. When a node
+//! may hand over at all is not judged here, nor who is the best heir.
+
+use continuum_core::id::Replica;
+use continuum_core::raft;
+
+use crate::verdict::{Broken, Verdict};
+
+pub(crate) const NAME: &str = "transfer-ends";
+
+/// A leader tells its heir to campaign: the heir is none of the spared, and who hands over is to be spared from now on.
+pub(crate) fn check(by: Replica, heir: Replica, message: &raft::Message) -> Verdict {
+    let raft::Message::TimeoutNow { spared, .. } = message else { return Ok(()) };
+    if spared.contains(&heir) {
+        let what = format!("{by:?} hands over to {heir:?}, which gave it away: {spared:?}");
+        return Err(Broken::new(NAME, what));
+    }
+    if !spared.contains(&by) {
+        return Err(Broken::new(
+            NAME,
+            format!("{by:?} hands over, and does not say so: {spared:?}"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::id::{NodeId, StoreId, Term};
+
+    use super::*;
+
+    #[test]
+    fn a_hand_over_back_or_by_nobody_is_seen() {
+        let replica = |n| Replica { node: NodeId([n; 16]), store: StoreId([n; 16]) };
+        let told = |heir, spared: &[u8]| {
+            let spared = spared.iter().map(|n| replica(*n)).collect();
+            check(replica(1), replica(heir), &raft::Message::TimeoutNow { term: Term(2), spared })
+        };
+        assert!(told(2, &[1]).is_ok() && told(3, &[1, 2]).is_ok());
+        assert!(told(2, &[1, 2]).is_err() && told(2, &[]).is_err() && told(2, &[3]).is_err());
+    }
+}

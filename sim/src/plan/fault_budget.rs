@@ -1,0 +1,158 @@
+//! The atlas: whom faults may strike that break the model, so that a federation that can recover must recover.
+//!
+//! # The budget
+//!
+//! Raft promises nothing once a voter forgets what it promised; so a voter that may have forgotten counts as lost for
+//! good. All groups have the same voters. Of `2f + 1` voters at most `f` are ever struck, whatever the faults and
+//! however often: the others are a quorum of voters whose disks kept every promise. Learners promise nothing that
+//! anybody counts, and may all be struck.
+//!
+//! Who may be struck is drawn once per seed, and each fault draws among those: taking one fault out of a plan leaves
+//! the others as they were, and each part of a plan keeps the budget that the whole keeps.
+//!
+//! # The healed core
+//!
+//! When faults are over, some nodes are well for good, and of the rest nothing more is asked. The core holds a quorum
+//! of voters that no such fault may strike. A rest that is bridged hears and is heard by one node of the core alone;
+//! the voters of the rest and the bridge together must be no quorum, since with one they could elect a leader whom the
+//! core does not hear, while the bridge, which does, keeps the core from electing another: Raft then serves the
+//! outside.
+
+use crate::plan::fault::{Fault, Kind};
+use crate::plan::{Cluster, Heal, Plan, Rest};
+use crate::rng::Dice;
+
+/// Who may be struck by what breaks the model.
+#[derive(Clone, Debug)]
+pub(crate) struct Atlas {
+    victims: Vec<usize>,
+}
+
+/// Voters that may be struck.
+const fn budget(voters: usize) -> usize {
+    voters.saturating_sub(1) / 2
+}
+
+const fn quorum(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+impl Atlas {
+    pub(crate) fn draw(cluster: &Cluster, dice: &mut Dice) -> Self {
+        let mut voters: Vec<usize> = (0..cluster.voters).collect();
+        let mut victims: Vec<usize> = (cluster.voters..cluster.nodes).collect();
+        for _ in 0..budget(cluster.voters) {
+            victims.push(voters.swap_remove(dice.below(voters.len() as u64) as usize));
+        }
+        Self { victims }
+    }
+
+    /// One of those that may be struck; none where nobody may.
+    pub(crate) fn victim(&self, dice: &mut Dice) -> Vec<usize> {
+        if self.victims.is_empty() { Vec::new() } else { vec![*dice.pick(&self.victims)] }
+    }
+
+    /// Who is well at the end, and what becomes of the rest.
+    pub(crate) fn heal(&self, cluster: &Cluster, dice: &mut Dice) -> Heal {
+        let Cluster { nodes, voters, .. } = *cluster;
+        let mut core: Vec<usize> = (0..voters).filter(|v| !self.victims.contains(v)).collect();
+        let everybody = dice.chance(500_000);
+        let joins = dice.bits();
+        core.extend(self.victims.iter().filter(|node| everybody || joins >> **node & 1 == 1));
+        core.sort_unstable();
+        let outside = (0..voters).filter(|voter| !core.contains(voter)).count();
+        let rest = *dice.pick(&[Rest::Dead, Rest::Isolated, Rest::OneWay, Rest::Bridged]);
+        let too_many = rest == Rest::Bridged && outside + 1 >= quorum(voters);
+        let rest = if too_many { Rest::Isolated } else { rest };
+        if core.len() == nodes { Heal::default() } else { Heal { core, rest } }
+    }
+}
+
+/// Whether a plan keeps the budget, and its core can be live.
+pub(crate) fn check(plan: &Plan) -> Result<(), String> {
+    let Cluster { nodes, voters, .. } = plan.cluster;
+    let breaking = || plan.faults.iter().filter(|fault| fault.kind.breaks_model());
+    if let Some(fault) = breaking().find(|fault| fault.nodes.is_empty()) {
+        return Err(format!("{} must name whom it strikes", fault.kind.name()));
+    }
+    let struck = |node: &usize| breaking().any(|fault| fault.nodes.contains(node));
+    let lost = (0..voters).filter(struck).count();
+    if lost > budget(voters) {
+        return Err(format!("{lost} of {voters} voters may lose what they promised"));
+    }
+    let votes = |fault: &&Fault| fault.kind == Kind::Add && fault.nodes.iter().any(|n| *n < voters);
+    if let Some(fault) = plan.faults.iter().find(votes) {
+        return Err(format!("a voter cannot be added: {:?}", fault.nodes));
+    }
+    let core = plan.heal.members(nodes);
+    if let Some(node) = core.iter().find(|node| **node >= nodes) {
+        return Err(format!("the core names node {node}, which is not among the {nodes}"));
+    }
+    let sound = core.iter().filter(|node| **node < voters && !struck(node)).count();
+    if sound < quorum(voters) {
+        return Err(format!("the core has {sound} sound voters of {voters}: no quorum"));
+    }
+    let outside = (0..voters).filter(|voter| !core.contains(voter)).count();
+    if plan.heal.rest == Rest::Bridged && core.len() < nodes && outside + 1 >= quorum(voters) {
+        return Err(format!("{outside} voters outside and a bridge are a quorum"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plan_keeps_the_budget_and_so_does_each_part_of_it() {
+        for seed in 0..3_000 {
+            let mut plan = Plan::from_seed(seed);
+            assert_eq!(check(&plan), Ok(()), "seed {seed}");
+            while plan.faults.len() > 1 {
+                let half = plan.faults.len() / 2;
+                plan.faults.drain(..half);
+                assert_eq!(check(&plan), Ok(()), "seed {seed}, the last {}", plan.faults.len());
+            }
+        }
+    }
+
+    #[test]
+    fn cores_are_whole_or_not_and_the_rest_has_each_fate() {
+        let heals: Vec<Heal> = (0..1_000).map(|seed| Plan::from_seed(seed).heal).collect();
+        let whole = heals.iter().filter(|heal| heal.core.is_empty()).count();
+        assert!((500..800).contains(&whole), "{whole}");
+        for rest in [Rest::Dead, Rest::Isolated, Rest::OneWay, Rest::Bridged] {
+            let some = heals.iter().filter(|heal| !heal.core.is_empty() && heal.rest == rest);
+            assert!(some.count() > 30, "{rest:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_past_the_budget_is_refused() {
+        let mut plan = Plan::from_seed(1);
+        (plan.cluster.nodes, plan.cluster.voters) = (4, 3);
+        (plan.faults, plan.heal) = (Vec::new(), Heal::default());
+        assert_eq!(check(&plan), Ok(()));
+        let wipe = |node: usize| Fault {
+            kind: Kind::Wipe,
+            at_ms: 1,
+            for_ms: 1,
+            nodes: vec![node],
+            rate_ppm: 0,
+            amount: 0,
+        };
+        plan.faults = vec![wipe(0), wipe(0), wipe(3)];
+        assert_eq!(check(&plan), Ok(()));
+        plan.heal = Heal { core: vec![0, 1], rest: Rest::Dead };
+        assert!(check(&plan).is_err(), "one of the two may be lost");
+        plan.heal = Heal { core: vec![1, 2], rest: Rest::Bridged };
+        assert!(check(&plan).is_err(), "the bridge and the voter outside are a quorum");
+        plan.heal = Heal::default();
+        plan.faults.push(wipe(1));
+        assert!(check(&plan).is_err(), "two of three voters");
+        plan.faults = vec![Fault { nodes: Vec::new(), ..wipe(0) }];
+        assert!(check(&plan).is_err(), "nobody is named");
+        plan.faults = vec![Fault { kind: Kind::Add, ..wipe(2) }];
+        assert!(check(&plan).is_err(), "a voter joins");
+    }
+}

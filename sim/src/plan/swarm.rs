@@ -1,0 +1,376 @@
+//! The swarm: how a seed becomes a plan.
+//!
+//! Every kind of fault has a bit of its own per seed (Groce and others 2012): what is never left out hides what it
+//! masks. Each kind draws from a stream of its own, so that one more kind changes no draw of another. What a plan holds
+//! is in `plan`; what a fault does is in the module that owns what it breaks.
+
+use crate::plan::fault::{Fault, Kind};
+use crate::plan::fault_budget::Atlas;
+use crate::plan::{Cluster, Plan, Workload, capture_bytes};
+use crate::rng::{Dice, Draws, stream};
+
+impl Plan {
+    /// The swarm's plan for a seed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let draws = Draws::new(seed);
+        let calm_ms = 4_000;
+        let mut time = draws.dice(stream("plan.time", 0));
+        let fault_ms = time.between(60_000, 75_000);
+        let mut cluster = Cluster::draw(&mut draws.dice(stream("plan.cluster", 0)));
+        let late = late_nodes(&mut draws.dice(stream("plan.late", 0)));
+        cluster.nodes = cluster.nodes.max(cluster.voters + late);
+        let workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
+        let atlas = Atlas::draw(&cluster, &mut draws.dice(stream("plan.atlas", 0)));
+        let heal = atlas.heal(&cluster, &mut draws.dice(stream("plan.heal", 0)));
+        let faults = Vec::new();
+        let mut plan = Self { seed, calm_ms, fault_ms, cluster, workload, heal, faults };
+        for kind in Kind::ALL {
+            let dice = &mut draws.dice(stream(kind.name(), 0));
+            if kind == Kind::Add {
+                plan.plant_late(late, dice);
+            } else {
+                plan.plant(kind, &atlas, dice);
+            }
+        }
+        plan
+    }
+
+    /// The last nodes start late, in the middle of faults.
+    fn plant_late(&mut self, late: usize, dice: &mut Dice) {
+        for node in self.cluster.nodes - late..self.cluster.nodes {
+            let at_ms = self.calm_ms + dice.below(40_000);
+            let (kind, nodes) = (Kind::Add, vec![node]);
+            self.faults.push(Fault { kind, at_ms, for_ms: 0, nodes, rate_ppm: 0, amount: 0 });
+        }
+    }
+
+    /// Plants the faults of one kind, if its bit is set.
+    fn plant(&mut self, kind: Kind, atlas: &Atlas, dice: &mut Dice) {
+        if !dice.chance(500_000) {
+            return;
+        }
+        let times = match kind {
+            Kind::Crash => dice.between(2, 8),
+            Kind::Pause | Kind::Isolate | Kind::Bridge => dice.between(1, 4),
+            Kind::Partition | Kind::OneWay | Kind::Reset | Kind::JumpAhead | Kind::JumpBack => {
+                dice.between(1, 4)
+            }
+            _ => dice.between(1, 3),
+        };
+        for _ in 0..times {
+            let fault = self.draw_fault(kind, atlas, dice);
+            let chains = kind == Kind::Partition && dice.chance(400_000);
+            self.faults.push(fault);
+            if chains {
+                self.plant_chain(dice);
+            }
+        }
+    }
+
+    /// Partitions without a break, each of whoever leads when it begins: what a leader could not send while it was cut
+    /// off meets a federation whose next leader is cut off in its turn.
+    fn plant_chain(&mut self, dice: &mut Dice) {
+        for _ in 0..dice.between(3, 8) {
+            let Some(last) = self.faults.last() else { return };
+            let at_ms = last.at_ms + last.for_ms;
+            let for_ms = dice.between(600, 2_500).min(self.heal_ms() - at_ms);
+            let fault = Fault { at_ms, for_ms, nodes: last.nodes.clone(), amount: 1, ..*last };
+            self.faults.push(fault);
+        }
+    }
+
+    fn draw_fault(&self, kind: Kind, atlas: &Atlas, dice: &mut Dice) -> Fault {
+        let nodes = self.cluster.nodes;
+        let at_ms = self.calm_ms + dice.below(self.fault_ms * 9 / 10);
+        let most = self.heal_ms() - at_ms;
+        let span = |dice: &mut Dice, low, high| dice.between(low, high).min(most);
+        let mut fault = Fault { kind, at_ms, for_ms: 0, nodes: Vec::new(), rate_ppm: 0, amount: 0 };
+        match kind {
+            Kind::Swizzle
+            | Kind::Bridge
+            | Kind::Isolate
+            | Kind::Capacity
+            | Kind::ResetMidFrame
+            | Kind::Replay => self.draw_link_fault(&mut fault, dice),
+            Kind::CrashLoop | Kind::Blackout | Kind::Pause | Kind::Slow => {
+                self.draw_process_fault(&mut fault, dice);
+            }
+            Kind::Drop | Kind::Duplicate | Kind::Corrupt => {
+                fault.for_ms = span(dice, 5_000, 60_000);
+                fault.rate_ppm = dice.between(5_000, 200_000);
+            }
+            Kind::Reorder | Kind::Delay => {
+                fault.for_ms = span(dice, 5_000, 60_000);
+                fault.rate_ppm = dice.between(5_000, 200_000);
+                // Longer than an election now and then: what answers an old leader must not count for a new question.
+                let most = if dice.chance(300_000) { 4_000 } else { 800 };
+                fault.amount = dice.between(5, most) as i64;
+            }
+            Kind::Clog | Kind::OneWay | Kind::Partition => {
+                fault.for_ms = span(dice, 300, 12_000);
+                fault.nodes = some_of(nodes, dice);
+                fault.amount = if kind == Kind::Clog { 0 } else { dice.below(3) as i64 };
+            }
+            Kind::Reset => fault.nodes = some_of(nodes, dice),
+            Kind::Crash => {
+                fault.for_ms = span(dice, 20, 8_000);
+                fault.amount = dice.below(4) as i64;
+                fault.nodes = if dice.chance(150_000) {
+                    some_of(nodes, dice)
+                } else {
+                    vec![dice.below(nodes as u64) as usize]
+                };
+            }
+            Kind::Stall => {
+                fault.for_ms = span(dice, 1_000, 20_000);
+                fault.nodes = some_of(nodes, dice);
+                fault.amount = dice.between(5, 400) as i64;
+            }
+            Kind::Skew | Kind::JumpAhead | Kind::JumpBack | Kind::Freeze | Kind::Drift => {
+                self.draw_clock_fault(&mut fault, dice);
+            }
+            Kind::ClientDuplicate | Kind::ClientAbandon | Kind::ClientRetry | Kind::ClientBurst => {
+                self.draw_client_fault(&mut fault, dice);
+            }
+            _ => self.draw_store_fault(&mut fault, atlas, dice),
+        }
+        fault
+    }
+
+    /// What clocks show wrong.
+    fn draw_clock_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let most = self.heal_ms() - fault.at_ms;
+        let low = if fault.kind == Kind::Drift { 5_000 } else { 1_000 };
+        let high = if fault.kind == Kind::Drift { 60_000 } else { 40_000 };
+        fault.for_ms = dice.between(low, high).min(most);
+        fault.nodes = some_of(self.cluster.nodes, dice);
+        match fault.kind {
+            Kind::Freeze => {}
+            Kind::Drift => fault.amount = dice.between(0, 200_000) as i64 - 100_000,
+            kind => {
+                // The far ones are beyond `ahead_ms_max`: stamps have to wait.
+                let far = dice.chance(300_000);
+                let (low, high) = if far { (5_000, 120_000) } else { (10, 5_000) };
+                let amount = dice.between(low, high) as i64;
+                let back = kind == Kind::Skew && dice.chance(500_000);
+                fault.amount = if back { -amount } else { amount };
+            }
+        }
+    }
+
+    /// What clients do wrong.
+    fn draw_client_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let most = self.heal_ms() - fault.at_ms;
+        match fault.kind {
+            Kind::ClientRetry => {
+                fault.for_ms = dice.between(3_000, 20_000).min(most);
+                fault.amount = dice.between(5, 150) as i64;
+            }
+            Kind::ClientBurst => {
+                let quiet_ms = dice.between(1_500, 4_000);
+                fault.for_ms = dice.between(quiet_ms + 100, quiet_ms + 1_000).min(most);
+                fault.amount = quiet_ms as i64;
+            }
+            _ => {
+                fault.for_ms = dice.between(10_000, 60_000).min(most);
+                fault.rate_ppm = dice.between(10_000, 200_000);
+            }
+        }
+    }
+
+    /// What breaks links.
+    fn draw_link_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let nodes = self.cluster.nodes;
+        let most = self.heal_ms() - fault.at_ms;
+        let (low, high) = match fault.kind {
+            Kind::Swizzle => (1_000, 15_000),
+            Kind::Bridge | Kind::Isolate => (300, 12_000),
+            Kind::Capacity => (2_000, 30_000),
+            _ => (10_000, 60_000),
+        };
+        fault.for_ms = dice.between(low, high).min(most);
+        match fault.kind {
+            Kind::Bridge => {
+                fault.nodes = shuffled(nodes, dice);
+                fault.amount = dice.between(2, 3) as i64;
+            }
+            Kind::Isolate => {
+                fault.nodes = some_of(nodes, dice);
+                if dice.chance(750_000) {
+                    fault.nodes.truncate(1);
+                    fault.amount = i64::from(dice.chance(600_000));
+                }
+            }
+            Kind::Capacity => {
+                fault.nodes = some_of(nodes, dice);
+                fault.amount = 1_000 << dice.below(7);
+            }
+            Kind::ResetMidFrame => fault.rate_ppm = dice.between(50, 2_000),
+            Kind::Replay => {
+                fault.rate_ppm = dice.between(10_000, 300_000);
+                fault.amount = dice.between(5, 4_000) as i64;
+            }
+            _ => fault.nodes = some_of(nodes, dice),
+        }
+    }
+
+    /// What breaks processes, or holds them up. Half of these faults strike a leader.
+    fn draw_process_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let nodes = self.cluster.nodes;
+        let most = self.heal_ms() - fault.at_ms;
+        let (low, high) = match fault.kind {
+            Kind::CrashLoop => (500, 6_000),
+            Kind::Blackout => (20, 4_000),
+            Kind::Pause => (100, 10_000),
+            _ => (1_000, 20_000),
+        };
+        fault.for_ms = dice.between(low, high).min(most);
+        fault.nodes = some_of(nodes, dice);
+        if dice.chance(700_000) {
+            fault.nodes.truncate(1);
+        }
+        if fault.kind == Kind::Blackout {
+            fault.nodes.clear();
+        }
+        fault.amount = match fault.kind {
+            Kind::Blackout => dice.between(1, 3_000),
+            Kind::CrashLoop => dice.between(2, 800),
+            Kind::Pause => dice.below(2),
+            _ => dice.between(1, 40),
+        } as i64;
+    }
+
+    /// What strikes a node's store, or the node as a whole.
+    fn draw_store_fault(&self, fault: &mut Fault, atlas: &Atlas, dice: &mut Dice) {
+        let nodes = self.cluster.nodes;
+        let most = self.heal_ms() - fault.at_ms;
+        let span = |dice: &mut Dice, low, high| dice.between(low, high).min(most);
+        match fault.kind {
+            Kind::UnsyncedLoss | Kind::TornWrite | Kind::UnsyncedReorder => {
+                fault.for_ms = span(dice, 20_000, 75_000);
+            }
+            Kind::FsyncLies | Kind::Misdirect | Kind::Latent | Kind::Rot | Kind::Rollback => {
+                fault.for_ms = span(dice, 2_000, 20_000);
+                fault.nodes = atlas.victim(dice);
+                fault.amount = dice.below(2) as i64;
+            }
+            Kind::Wipe => {
+                fault.for_ms = span(dice, 20, 8_000);
+                fault.nodes = atlas.victim(dice);
+            }
+            Kind::FsyncError | Kind::Full => {
+                fault.for_ms = span(dice, 500, 15_000);
+                fault.nodes = some_of(nodes, dice);
+            }
+            Kind::Handover => {
+                fault.for_ms = span(dice, 2_100, 8_000);
+                fault.nodes = vec![dice.below(nodes as u64) as usize];
+                fault.amount = dice.below(2) as i64;
+            }
+            Kind::FalseContacts => {
+                fault.for_ms = span(dice, 30_000, 75_000);
+                fault.rate_ppm = dice.between(200_000, 1_000_000);
+            }
+            Kind::MixedVersion => {
+                fault.for_ms = span(dice, 10_000, 60_000);
+                fault.nodes = some_of(nodes, dice);
+                fault.rate_ppm = dice.between(5_000, 100_000);
+            }
+            Kind::Churn => fault.for_ms = span(dice, 10_000, 60_000),
+            // `Kind::Add` has draws of its own, see `plant_late`.
+            _ => {}
+        }
+    }
+}
+
+/// How many nodes start late: the bit of `Kind::Add`, which has a say in how many nodes there are.
+fn late_nodes(dice: &mut Dice) -> usize {
+    if dice.chance(500_000) { dice.between(1, 2) as usize } else { 0 }
+}
+
+/// Some of the nodes, but not all of them.
+fn some_of(nodes: usize, dice: &mut Dice) -> Vec<usize> {
+    let mask = dice.bits();
+    let mut chosen: Vec<usize> = (0..nodes).filter(|node| mask >> node & 1 == 1).collect();
+    if chosen.is_empty() || chosen.len() == nodes {
+        chosen = vec![(mask >> 32) as usize % nodes];
+    }
+    chosen
+}
+
+/// All nodes in a drawn order.
+fn shuffled(nodes: usize, dice: &mut Dice) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..nodes).collect();
+    for last in (1..nodes).rev() {
+        order.swap(last, dice.below(last as u64 + 1) as usize);
+    }
+    order
+}
+
+impl Cluster {
+    fn draw(dice: &mut Dice) -> Self {
+        let nodes = dice.between(3, 5) as usize;
+        let voters = if nodes == 5 && dice.chance(500_000) { 5 } else { 3 };
+        // Small thresholds in half of the seeds: checkpoints, snapshots and catch-up by snapshot have to happen.
+        let small = dice.chance(500_000);
+        let latency_us_min = dice.between(50, 500);
+        let sync_us_min = dice.between(50, 1_000);
+        Self {
+            nodes,
+            voters,
+            latency_us_min,
+            latency_us_max: latency_us_min + dice.between(100, 4_000),
+            sync_us_min,
+            sync_us_max: sync_us_min + dice.between(100, 5_000),
+            heartbeat_ms: dice.between(50, 150),
+            election_timeout_ms: dice.between(450, 900),
+            request_timeout_ms: dice.between(2_000, 5_000),
+            anti_entropy_ms: dice.between(300, 1_500),
+            checkpoint_bytes: if small { 64 << 10 } else { 1 << 20 },
+            retained_bytes_max: if small { dice.between(1, 64) as usize * 1024 } else { 1 << 20 },
+            append_bytes_max: if small { 1 << dice.between(6, 15) } else { 256 << 10 },
+            delta_bytes_max: if small { 1 << dice.between(9, 15) } else { 256 << 10 },
+            // A capture of many steps, in which a shard is written to.
+            capture_bytes: if small { 1 << dice.between(8, 13) } else { capture_bytes() },
+        }
+    }
+}
+
+impl Workload {
+    fn draw(dice: &mut Dice) -> Self {
+        Self {
+            clients: dice.between(4, 12) as usize,
+            think_ms_min: dice.between(20, 200),
+            think_ms_max: dice.between(300, 1_200),
+            timeout_ms: dice.between(700, 6_000),
+            strong_keys: dice.between(16, 32),
+            eventual_keys: dice.between(4, 12),
+            slots: dice.between(1, 3) as u16,
+            strong_ppm: dice.between(300_000, 700_000),
+            hot_ppm: dice.between(50_000, 400_000),
+            read_ppm: dice.between(200_000, 500_000),
+            session_ppm: dice.between(300_000, 1_000_000),
+            large_ppm: dice.between(0, 300_000),
+            // Shards of more than one slice of a checkpoint, now and then.
+            value_bytes_max: dice.between(100, 8_000) << (2 * u64::from(dice.chance(250_000))),
+            operations_min: 200,
+            only: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_apart_and_each_is_set_in_some_seed() {
+        for kind in Kind::ALL {
+            let with = (0..200)
+                .filter(|seed| Plan::from_seed(*seed).faults.iter().any(|f| f.kind == kind))
+                .count();
+            assert!((60..140).contains(&with), "{}: {with}", kind.name());
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The scene: what of a run is drawn, noted by the world as it happens.
+//!
+//! A world has a scene only when it was asked for one; ordinary runs pay one comparison. Nothing is judged or chosen
+//! here: what the picture shows of it is the layout's business.
+
+pub(crate) mod words;
+
+use std::collections::BTreeMap;
+use words::{Names, Protocol, Words};
+
+use continuum_core::api::Outcome;
+use continuum_core::id::{GroupId, Index, Replica, Role, Term};
+use continuum_core::node::{Message, Node};
+use continuum_core::wal::Write;
+
+use crate::env::asker::Attempt;
+use crate::plan::fault::Fault;
+
+/// Where something is: a node, or the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// All clients.
+    Clients,
+    /// A node.
+    Node(usize),
+}
+
+/// One way of a message: when it arrives, and whether it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) at: u64,
+    pub(crate) happened: bool,
+}
+
+/// A message that was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) at: u64,
+    pub(crate) from: Lane,
+    pub(crate) to: Lane,
+    pub(crate) words: Words,
+    /// None when it was lost at once, two when it was duplicated.
+    pub(crate) arrivals: Vec<Arrival>,
+    /// Why it was lost at once, or what else befell it.
+    pub(crate) fate: Option<&'static str>,
+}
+
+/// What a node's log goes through.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    pub(crate) at: u64,
+    pub(crate) node: usize,
+    pub(crate) writes: Vec<Words>,
+    /// When it was durable or lost; the end of the run when neither.
+    pub(crate) done_at: Option<u64>,
+    pub(crate) was_lost: bool,
+}
+
+/// Something that happens at one node at one moment.
+#[derive(Clone, Debug)]
+pub(crate) enum Turn {
+    Role { group: GroupId, role: Role, term: Term },
+    Commit { group: GroupId, index: Index },
+    Start { is_restart: bool },
+    Crash { sectors_lost: u64 },
+}
+
+/// A turn of a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
+    pub(crate) at: u64,
+    pub(crate) node: usize,
+    pub(crate) turn: Turn,
+}
+
+/// A fault while it lasts.
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    pub(crate) at: u64,
+    pub(crate) until: Option<u64>,
+    pub(crate) nodes: Vec<usize>,
+    pub(crate) what: String,
+    number: usize,
+}
+
+/// All that was noted.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) names: Names,
+    pub(crate) sent: Vec<Sent>,
+    pub(crate) batches: Vec<Batch>,
+    pub(crate) moments: Vec<Moment>,
+    pub(crate) windows: Vec<Window>,
+    /// Writes that wait for the next batch, per node.
+    waiting: Vec<Vec<Words>>,
+    /// What each node was last seen to be.
+    seen: Vec<BTreeMap<GroupId, (Role, Term, Index)>>,
+    /// Messages under way, by when and where they arrive.
+    under_way: BTreeMap<(u64, Lane, Lane), Vec<(usize, usize)>>,
+}
+
+impl Scene {
+    pub(crate) fn new(replicas: &[Replica]) -> Self {
+        Self {
+            names: Names::new(replicas),
+            sent: Vec::new(),
+            batches: Vec::new(),
+            moments: Vec::new(),
+            windows: Vec::new(),
+            waiting: vec![Vec::new(); replicas.len()],
+            seen: vec![BTreeMap::new(); replicas.len()],
+            under_way: BTreeMap::new(),
+        }
+    }
+
+    /// A message leaves a node.
+    pub(crate) fn sends(
+        &mut self,
+        now: u64,
+        (from, to): (usize, usize),
+        message: &Message,
+        arrivals: &[Option<u64>],
+        fate: Option<&'static str>,
+    ) {
+        let words = words::message(&self.names, message);
+        self.add(now, (Lane::Node(from), Lane::Node(to)), words, arrivals, fate);
+    }
+
+    /// A client asks a node.
+    pub(crate) fn asks(&mut self, now: u64, attempt: Attempt, node: usize, arrives: u64) {
+        let words = words::attempt(attempt);
+        self.add(now, (Lane::Clients, Lane::Node(node)), words, &[Some(arrives)], None);
+    }
+
+    /// A node answers a client.
+    pub(crate) fn answers(
+        &mut self,
+        now: u64,
+        node: usize,
+        attempt: Attempt,
+        outcome: &Outcome,
+        arrives: u64,
+    ) {
+        let words = words::answer(&self.names, attempt, outcome);
+        self.add(now, (Lane::Node(node), Lane::Clients), words, &[Some(arrives)], None);
+        if let Some(arrival) = self.sent.last_mut().and_then(|sent| sent.arrivals.first_mut()) {
+            arrival.happened = true;
+        }
+    }
+
+    fn add(
+        &mut self,
+        at: u64,
+        (from, to): (Lane, Lane),
+        words: Words,
+        arrivals: &[Option<u64>],
+        fate: Option<&'static str>,
+    ) {
+        let arrivals: Vec<Arrival> =
+            arrivals.iter().flatten().map(|at| Arrival { at: *at, happened: false }).collect();
+        for (which, arrival) in arrivals.iter().enumerate() {
+            let key = (arrival.at, from, to);
+            self.under_way.entry(key).or_default().push((self.sent.len(), which));
+        }
+        self.sent.push(Sent { at, from, to, words, arrivals, fate });
+    }
+
+    /// What arrives at a node now, arrives.
+    pub(crate) fn arrives(&mut self, now: u64, from: Lane, to: usize) {
+        let Some(due) = self.under_way.get_mut(&(now, from, Lane::Node(to))) else { return };
+        if !due.is_empty() {
+            let (sent, which) = due.remove(0);
+            self.sent[sent].arrivals[which].happened = true;
+        }
+    }
+
+    /// A node took a step.
+    pub(crate) fn stepped(&mut self, now: u64, me: usize, node: &Node) {
+        for group in node.groups() {
+            let Some(raft) = node.raft(group) else { continue };
+            let is = (raft.role(), raft.term(), raft.commit());
+            let was = self.seen[me].insert(group, is);
+            if was == Some(is) {
+                continue;
+            }
+            let (role, term, index) = is;
+            if was.is_none_or(|(was, at, _)| (was, at) != (role, term)) {
+                let turn = Turn::Role { group, role, term };
+                self.moments.push(Moment { at: now, node: me, turn });
+            }
+            if was.is_none_or(|(_, _, was)| was != index) && index > Index(0) {
+                let turn = Turn::Commit { group, index };
+                self.moments.push(Moment { at: now, node: me, turn });
+            }
+        }
+    }
+
+    /// A node asks its disk for a write.
+    pub(crate) fn writes(&mut self, node: usize, write: &Write) {
+        let words = words::write(&self.names, write);
+        self.waiting[node].push(words);
+    }
+
+    /// All that waited begins to be written.
+    pub(crate) fn begins_batch(&mut self, now: u64, node: usize) {
+        let writes = std::mem::take(&mut self.waiting[node]);
+        let batch = Batch { at: now, node, writes, done_at: None, was_lost: false };
+        self.batches.push(batch);
+    }
+
+    /// The batch under way is over.
+    fn ends_batch(&mut self, now: u64, node: usize, was_lost: bool) {
+        let open = |batch: &&mut Batch| batch.node == node && batch.done_at.is_none();
+        if let Some(batch) = self.batches.iter_mut().rev().find(open) {
+            (batch.done_at, batch.was_lost) = (Some(now), was_lost);
+        }
+    }
+
+    /// A node's disk has what it was given.
+    pub(crate) fn synced(&mut self, now: u64, node: usize) {
+        self.ends_batch(now, node, false);
+    }
+
+    /// A process starts.
+    pub(crate) fn starts(&mut self, now: u64, node: usize, is_restart: bool) {
+        self.moments.push(Moment { at: now, node, turn: Turn::Start { is_restart } });
+    }
+
+    /// A process ends.
+    pub(crate) fn crashes(&mut self, now: u64, node: usize, sectors_lost: u64) {
+        self.ends_batch(now, node, sectors_lost > 0);
+        self.waiting[node].clear();
+        self.seen[node].clear();
+        self.moments.push(Moment { at: now, node, turn: Turn::Crash { sectors_lost } });
+    }
+
+    /// A fault begins.
+    pub(crate) fn fault_begins(&mut self, now: u64, number: usize, fault: &Fault) {
+        let window = Window {
+            at: now,
+            until: None,
+            nodes: fault.nodes.clone(),
+            what: words::fault(fault),
+            number,
+        };
+        self.windows.push(window);
+    }
+
+    /// A fault ends.
+    pub(crate) fn fault_ends(&mut self, now: u64, number: usize) {
+        let mut windows = self.windows.iter_mut().rev();
+        if let Some(window) = windows.find(|window| window.number == number) {
+            window.until = Some(now);
+        }
+    }
+
+    /// The group that a node last moved in, heard of or spoke of.
+    pub(crate) fn last_group(&self, node: usize) -> Option<GroupId> {
+        let moves = self.moments.iter().filter(|moment| moment.node == node);
+        let moves = moves.filter_map(|moment| match moment.turn {
+            Turn::Role { group, .. } | Turn::Commit { group, .. } => Some((moment.at, group)),
+            Turn::Start { .. } | Turn::Crash { .. } => None,
+        });
+        let words = self.sent.iter().filter_map(|sent| {
+            let Protocol::Raft(group) = sent.words.protocol else { return None };
+            let heard = sent.arrivals.iter().filter(|arrival| arrival.happened);
+            let at = match (sent.from, sent.to) {
+                (Lane::Node(from), _) if from == node => Some(sent.at),
+                (_, Lane::Node(to)) if to == node => heard.map(|arrival| arrival.at).max(),
+                _ => None,
+            };
+            Some((at?, group))
+        });
+        words.chain(moves).max_by_key(|(at, _)| *at).map(|(_, group)| group)
+    }
+}

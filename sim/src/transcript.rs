@@ -1,0 +1,64 @@
+//! Steps of nodes in words, for a violation and for the comparison of two runs.
+//!
+//! This module formats text. It chooses no steps and judges none.
+
+use std::fmt::Write as _;
+
+/// Longest line of an action or event in words.
+const WORDS_MAX: usize = 220;
+
+/// One step in words.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) at: u64,
+    pub(crate) node: usize,
+    pub(crate) event: String,
+    pub(crate) actions: Vec<String>,
+}
+
+/// One step in words: time, node as a number and as a column, event, actions.
+pub(crate) fn tell(told: &Told) -> String {
+    let column = format!("{:>width$}", told.node, width = told.node * 2 + 1);
+    let mut text = format!("{:>14} {column:<12} {}", seconds(told.at), cut(&told.event, WORDS_MAX));
+    for action in &told.actions {
+        let _ = write!(text, "\n{:>29}> {}", "", cut(action, WORDS_MAX));
+    }
+    text
+}
+
+/// One step in one line with nothing left out.
+pub(crate) fn tell_all(told: &Told) -> String {
+    format!("{} node {}: {} > {}", seconds(told.at), told.node, told.event, told.actions.join("; "))
+        .replace('\n', " ")
+}
+
+pub(crate) fn seconds(ns: u64) -> String {
+    format!("{}.{:06}s", ns / 1_000_000_000, ns % 1_000_000_000 / 1000)
+}
+
+/// Where two texts begin to differ, with what is around.
+pub(crate) fn difference(one: &str, other: &str) -> String {
+    let same = one.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
+    let around =
+        |text: &str| text.chars().skip(same.saturating_sub(200)).take(400).collect::<String>();
+    format!("{} against {}", around(one), around(other))
+}
+
+/// At most so many characters of a text, and a sign that it went on.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}..", &text[..at]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_words_are_cut_at_a_character() {
+        assert_eq!(cut("aé", 2), "aé");
+        assert_eq!(cut("aéb", 2), "aé..");
+    }
+}

@@ -1,0 +1,21 @@
+//! A law that was broken, and whether a law holds.
+//!
+//! Every part of the simulator that judges or is judged speaks in these two types. They decide nothing themselves.
+
+/// A law that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// The name of the law.
+    pub(crate) oracle: &'static str,
+    /// What broke it.
+    pub(crate) what: String,
+}
+
+impl Broken {
+    pub(crate) const fn new(oracle: &'static str, what: String) -> Self {
+        Self { oracle, what }
+    }
+}
+
+/// Whether a law holds.
+pub(crate) type Verdict = Result<(), Broken>;

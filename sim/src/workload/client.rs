@@ -1,0 +1,680 @@
+//! The clients: each asks one thing at a time, waits, asks again elsewhere, or gives up.
+//!
+//! A client knows only what it was told. It decides whom to ask what; the world carries requests and replies. What a
+//! reply should have been is judged by the oracles, not here.
+//!
+//! Chance is by position. The operation at a place of a client, its time, its retries and its manners are drawn from
+//! (client, place) alone; one whose time comes while the client still waits for an earlier one is missed. So an
+//! operation can be left out (`kept`), and every other is asked at its old time, of its old node, for its old key. What
+//! remains is what a client cannot know without it: contexts, revisions and the first number of a session.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use continuum_core::api::{
+    Change, Context, Edit, Expected, Level, Mutation, Outcome, Query, Reason, Register, Request,
+    Session, Value,
+};
+
+use crate::env::asker::Attempt;
+use crate::env::clock::MS;
+use crate::plan::Workload;
+use crate::rng::{Dice, Draws, stream};
+use crate::workload::history::{Asked, Body, Ended, History, Operation, Space, session_id};
+
+/// Attempts of one operation.
+const ATTEMPTS_MAX: u32 = 6;
+/// The same while clients are impatient.
+const HASTY_MAX: u32 = 24;
+/// So many operations in a row are first asked of one node, but for those that stray.
+const HOME_OPERATIONS: u64 = 8;
+const STRAY_PPM: u64 = 200_000;
+
+const PAUSE: &str = "client.pause";
+const HOME: &str = "client.home";
+const CHOICE: &str = "client.choice";
+const NODE: &str = "client.node";
+const LATENCY: &str = "client.latency";
+const MANNERS: &str = "client.manners";
+const SESSION: &str = "client.session";
+
+/// The name of a stream of one operation.
+const fn of(label: &str, client: usize, place: u64) -> u64 {
+    stream(label, (client as u64) << 32 | place)
+}
+
+/// What the world does for a client.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// Carry this request to this node.
+    Ask { attempt: Attempt, node: usize, request: Request },
+    /// Wake the client when it may have to ask again.
+    Timeout { attempt: Attempt, after_ns: u64 },
+    /// Wake the client for its next operation.
+    Wake { client: usize, after_ns: u64 },
+}
+
+/// What the client waits for.
+#[derive(Debug)]
+struct Current {
+    place: u64,
+    operation: usize,
+    request: Request,
+    attempts: u32,
+    /// Attempts without an answer so far.
+    open: u32,
+    /// Whether an attempt may have had an effect.
+    tainted: bool,
+}
+
+/// One client.
+#[derive(Debug)]
+struct Client {
+    number: usize,
+    /// The place of its next operation.
+    next: u64,
+    sessions: u64,
+    /// Whether the session of this count was begun.
+    began: bool,
+    /// Whether more than its first write was asked for.
+    went_on: bool,
+    current: Option<Current>,
+    /// What was last read or written of a key.
+    contexts: BTreeMap<(Space, Bytes), (u64, Context)>,
+    registers: BTreeMap<Bytes, Register>,
+}
+
+/// Rates of what clients do wrong at present.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manners {
+    pub(crate) duplicate_ppm: u64,
+    pub(crate) abandon_ppm: u64,
+    /// After how long what can be asked twice is, if clients are impatient.
+    pub(crate) retry_ms: u64,
+    /// Whether clients ask without a pause, but not before this time.
+    pub(crate) bursts: bool,
+    pub(crate) quiet_until: u64,
+}
+
+impl Manners {
+    /// For how long nobody asks yet.
+    pub(crate) fn quiet_ns(&self, now: u64) -> Option<u64> {
+        (self.quiet_until > now).then(|| self.quiet_until - now)
+    }
+}
+
+/// What of it happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Misbehaved {
+    pub(crate) duplicated: bool,
+    pub(crate) abandoned: bool,
+}
+
+/// All clients and what they were told.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    nodes: usize,
+    /// Whom they ask, but for those that stray: everybody, and after healing the core. A node outside may never answer
+    /// again, and nothing is promised to who stays with it; it is asked by strays all the same, so that what it still
+    /// says is judged.
+    pub(crate) homes: Vec<usize>,
+    draws: Draws,
+    workload: Workload,
+    clients: Vec<Client>,
+    /// As in the manners: it concerns what is under way as well.
+    pub(crate) retry_ms: u64,
+    pub(crate) history: History,
+}
+
+impl Clients {
+    pub(crate) fn new(nodes: usize, workload: &Workload, draws: Draws) -> Self {
+        let client = |number: usize| Client {
+            number,
+            next: 0,
+            sessions: 0,
+            began: false,
+            went_on: false,
+            current: None,
+            contexts: BTreeMap::new(),
+            registers: BTreeMap::new(),
+        };
+        Self {
+            nodes,
+            homes: (0..nodes).collect(),
+            draws,
+            workload: workload.clone(),
+            clients: (0..workload.clients).map(client).collect(),
+            retry_ms: 0,
+            history: History::default(),
+        }
+    }
+
+    /// How many there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// How long a request of a client is under way, or a reply to it.
+    pub(crate) fn latency(&self, attempt: Attempt, is_reply: bool, (low, high): (u64, u64)) -> u64 {
+        let k = u64::from(attempt.number) << 1 | u64::from(is_reply);
+        self.draws.between(of(LATENCY, attempt.client, attempt.place), k, low, high)
+    }
+
+    /// The time of a client's next operation has come.
+    pub(crate) fn wake(
+        &mut self,
+        number: usize,
+        now: u64,
+        manners: Manners,
+        errands: &mut Vec<Errand>,
+    ) -> Misbehaved {
+        let client = &mut self.clients[number];
+        let place = client.next;
+        client.next += 1;
+        let pause = stream(PAUSE, number as u64);
+        let (low, high) = (self.workload.think_ms_min, self.workload.think_ms_max);
+        let after_ns = self.draws.between(pause, place, low * 1000, high * 1000) * 1000;
+        errands.push(Errand::Wake { client: number, after_ns });
+        let kept = self.workload.only.as_ref().is_none_or(|only| only.holds(number, place));
+        if client.current.is_some() || !kept {
+            return Misbehaved::default();
+        }
+        let operation = self.call(number, place, now);
+        let mut misbehaved = Misbehaved::default();
+        self.attempt(number, errands);
+        let name = of(MANNERS, number, place);
+        let has_session = self.history.operations[operation].session.is_some();
+        if has_session && self.draws.chance(name, 0, manners.duplicate_ppm) {
+            misbehaved.duplicated = true;
+            self.attempt(number, errands);
+        }
+        if self.draws.chance(name, 1, manners.abandon_ppm) {
+            misbehaved.abandoned = true;
+            self.give_up(number, now);
+        }
+        misbehaved
+    }
+
+    /// A client begins the operation at a place. Returns its number in the history.
+    fn call(&mut self, number: usize, place: u64, now: u64) -> usize {
+        let client = &mut self.clients[number];
+        let mut dice = self.draws.dice(of(CHOICE, number, place));
+        let mut choice = Choice { client, place, load: &self.workload, dice: &mut dice };
+        let (space, body, session) = choice.choose();
+        let seen_at = client.seen_at(space, &body);
+        let request = request_of(space, &body, session);
+        let operation = self.history.call(Operation {
+            client: number,
+            place,
+            space,
+            body,
+            session,
+            seen_at,
+            called: now,
+            returned: 0,
+            ended: Ended::Open,
+            answered: None,
+        });
+        client.current =
+            Some(Current { place, operation, request, attempts: 0, open: 0, tainted: false });
+        operation
+    }
+
+    /// An answer arrived.
+    pub(crate) fn told(
+        &mut self,
+        attempt: Attempt,
+        now: u64,
+        by: Asked,
+        outcome: Outcome,
+        errands: &mut Vec<Errand>,
+    ) {
+        let client = &mut self.clients[attempt.client];
+        let Some(current) = client.current.as_mut() else { return };
+        if current.operation != attempt.operation {
+            return;
+        }
+        current.open = current.open.saturating_sub(1);
+        match outcome {
+            Outcome::Committed { .. }
+            | Outcome::Value(_)
+            | Outcome::Rejected(Reason::Conflict { .. }) => {
+                let operation = &self.history.operations[attempt.operation];
+                client.learn(now, operation.space, &operation.body, &outcome);
+                client.current = None;
+                self.history.end(attempt.operation, now, Ended::Told(outcome), Some(by));
+            }
+            Outcome::Rejected(Reason::SessionExpired) => {
+                // No retry mends that.
+                self.give_up(attempt.client, now);
+                self.clients[attempt.client].begin_session();
+            }
+            Outcome::Rejected(_) => self.retry(attempt.client, now, errands),
+            Outcome::Unknown { .. } => {
+                current.tainted = true;
+                self.retry(attempt.client, now, errands);
+            }
+        }
+    }
+
+    /// An attempt was lost: the connection was refused, or broke when `tainted`.
+    pub(crate) fn failed(
+        &mut self,
+        attempt: Attempt,
+        now: u64,
+        tainted: bool,
+        errands: &mut Vec<Errand>,
+    ) {
+        let Some(current) = self.clients[attempt.client].current.as_mut() else { return };
+        if current.operation == attempt.operation {
+            current.open = current.open.saturating_sub(1);
+            current.tainted |= tainted;
+            self.retry(attempt.client, now, errands);
+        }
+    }
+
+    /// An attempt took too long. Returns whether a client that is impatient asks again.
+    pub(crate) fn timed_out(
+        &mut self,
+        attempt: Attempt,
+        now: u64,
+        errands: &mut Vec<Errand>,
+    ) -> bool {
+        let client = &mut self.clients[attempt.client];
+        let Some(current) = client.current.as_mut() else { return false };
+        if current.operation != attempt.operation || current.attempts != attempt.number {
+            return false;
+        }
+        // It is still open: whatever it does, it may do later.
+        current.tainted = true;
+        self.retry(attempt.client, now, errands);
+        self.retry_ms > 0 && self.clients[attempt.client].current.is_some()
+    }
+
+    /// Every client gives up what it waits for.
+    pub(crate) fn give_up_all(&mut self, now: u64) {
+        for number in 0..self.clients.len() {
+            if self.clients[number].current.is_some() {
+                self.give_up(number, now);
+            }
+        }
+    }
+
+    /// Asks again elsewhere, or ends the operation.
+    fn retry(&mut self, number: usize, now: u64, errands: &mut Vec<Errand>) {
+        let client = &mut self.clients[number];
+        let Some(current) = client.current.as_ref() else { return };
+        let session = self.history.operations[current.operation].session;
+        let is_read = matches!(current.request, Request::Read { .. });
+        let may_repeat = session.is_some() || is_read || !current.tainted;
+        let most = if self.retry_ms > 0 { HASTY_MAX } else { ATTEMPTS_MAX };
+        if may_repeat && current.attempts < most {
+            self.attempt(number, errands);
+        } else {
+            self.give_up(number, now);
+        }
+    }
+
+    fn attempt(&mut self, number: usize, errands: &mut Vec<Errand>) {
+        let client = &mut self.clients[number];
+        let Some(current) = client.current.as_mut() else { return };
+        current.attempts += 1;
+        current.open += 1;
+        let Current { place, operation, attempts, .. } = *current;
+        let attempt = Attempt { client: number, place, operation, number: attempts };
+        let node = Self::node(&self.draws, self.nodes, &self.homes, attempt);
+        let request = current.request.clone();
+        errands.push(Errand::Ask { attempt, node, request });
+        // What must not be asked twice is waited for as ever.
+        let is_read = matches!(current.request, Request::Read { .. });
+        let repeats = is_read || self.history.operations[current.operation].session.is_some();
+        let hasty = repeats && self.retry_ms > 0;
+        let after_ms = if hasty { self.retry_ms } else { self.workload.timeout_ms };
+        errands.push(Errand::Timeout { attempt, after_ns: after_ms * MS });
+    }
+
+    /// Who is asked: one for some operations in a row, anybody when the client strays, and then each time another.
+    fn node(draws: &Draws, nodes: usize, homes: &[usize], attempt: Attempt) -> usize {
+        let Attempt { client, place, number, .. } = attempt;
+        let name = of(NODE, client, place);
+        let strays = draws.chance(name, 0, STRAY_PPM);
+        if number == 1 && strays {
+            return draws.below(name, 1, nodes as u64) as usize;
+        }
+        let most = homes.len() as u64;
+        let home = if number > 1 {
+            draws.below(name, u64::from(number), most)
+        } else {
+            draws.below(stream(HOME, client as u64), place / HOME_OPERATIONS, most)
+        };
+        homes[home as usize]
+    }
+
+    fn give_up(&mut self, number: usize, now: u64) {
+        let client = &mut self.clients[number];
+        let Some(current) = client.current.take() else { return };
+        let unknown = current.tainted || current.open > 0;
+        let ended = if unknown { Ended::Unknown } else { Ended::Nothing };
+        if self.history.operations[current.operation].session.is_some() {
+            // The next number says that the last answer arrived, which it did not: both ways must be safe. But a
+            // session opens with its number 0, which may not have happened.
+            let anew = self.draws.chance(of(SESSION, number, current.place), 0, 500_000);
+            if !client.went_on || anew {
+                client.begin_session();
+            }
+        }
+        self.history.end(current.operation, now, ended, None);
+    }
+}
+
+fn request_of(space: Space, body: &Body, session: Option<Session>) -> Request {
+    let namespace = space.name().to_owned();
+    match body {
+        Body::Read(query) => Request::Read { namespace, query: query.clone() },
+        Body::Write { mutations, level } => {
+            Request::Write { namespace, mutations: mutations.clone(), level: *level, session }
+        }
+    }
+}
+
+impl Client {
+    /// The next write of a session opens a new one.
+    const fn begin_session(&mut self) {
+        self.sessions += 1;
+        (self.began, self.went_on) = (false, false);
+    }
+
+    /// The session of a write at a place: it opens with number 0, and then its numbers are those of the places.
+    fn session(&mut self, place: u64) -> Session {
+        let id = session_id(self.number, self.sessions);
+        self.went_on = self.began;
+        Session { id, seq: if std::mem::replace(&mut self.began, true) { place + 1 } else { 0 } }
+    }
+
+    /// When this client learnt the context that a write carries.
+    fn seen_at(&self, space: Space, body: &Body) -> u64 {
+        let Body::Write { mutations, .. } = body else { return 0 };
+        self.contexts.get(&(space, mutations[0].key.clone())).map_or(0, |(at, _)| *at)
+    }
+
+    /// Remembers what a later write carries.
+    fn learn(&mut self, now: u64, space: Space, body: &Body, outcome: &Outcome) {
+        match (body, outcome) {
+            (Body::Write { mutations, .. }, Outcome::Committed { receipt, .. }) => {
+                let key = mutations[0].key.clone();
+                if let Some(context) = &receipt.context {
+                    self.contexts.insert((space, key), (now, context.clone()));
+                } else {
+                    self.registers.remove(&key);
+                }
+            }
+            (Body::Read(Query::Get { key, .. }), Outcome::Value(Value::Register(register))) => {
+                if space == Space::Strong {
+                    self.registers.insert(key.clone(), register.clone());
+                } else {
+                    let seen = (now, register.context.clone());
+                    self.contexts.insert((space, key.clone()), seen);
+                }
+            }
+            (
+                Body::Read(Query::Members { key, .. }),
+                Outcome::Value(Value::Set { context, .. }),
+            ) => {
+                self.contexts.insert((space, key.clone()), (now, context.clone()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What a client asks at a place.
+struct Choice<'a> {
+    client: &'a mut Client,
+    place: u64,
+    load: &'a Workload,
+    dice: &'a mut Dice,
+}
+
+impl Choice<'_> {
+    fn choose(&mut self) -> (Space, Body, Option<Session>) {
+        if self.dice.chance(self.load.strong_ppm) {
+            let body = self.choose_strong();
+            // What writes no value of its own is known again in the log by its session alone.
+            let (writes, bare) = match &body {
+                Body::Read(_) => (false, false),
+                Body::Write { mutations, .. } => (true, writes_no_value(&mutations[0])),
+            };
+            let wished = self.dice.chance(self.load.session_ppm);
+            let session = (writes && (wished || bare)).then(|| self.client.session(self.place));
+            return (Space::Strong, body, session);
+        }
+        let space = *self.dice.pick(&[Space::Siblings, Space::Siblings, Space::Discard]);
+        (space, self.choose_eventual(space), None)
+    }
+
+    fn key(&mut self, kind: &str, keys: u64) -> Bytes {
+        let hot = self.dice.chance(self.load.hot_ppm);
+        let key = self.dice.below(if hot { keys.min(4) } else { keys });
+        Bytes::from(format!("{kind}{key:02}"))
+    }
+
+    /// A value that nobody else writes, sometimes long. `which` of the operation's values it is.
+    fn value(&mut self, which: &str) -> Bytes {
+        let mut value = format!("{}.{}{which}", self.client.number, self.place).into_bytes();
+        if self.dice.chance(self.load.large_ppm) {
+            let length = self.dice.below(self.load.value_bytes_max) as usize;
+            value.resize(value.len().max(length), b'.');
+        }
+        value.into()
+    }
+
+    fn choose_strong(&mut self) -> Body {
+        let key = self.key("k", self.load.strong_keys);
+        if self.dice.chance(self.load.read_ppm) {
+            return Body::Read(Query::Get { key, field: Bytes::new() });
+        }
+        let value = self.value("");
+        let change = match self.dice.below(100) {
+            0..50 => Change::Put(value),
+            50..85 => {
+                let seen = self.client.registers.get(&key).cloned().unwrap_or_default();
+                let by_revision = self.dice.chance(500_000);
+                let expected = match (seen.value, seen.revision) {
+                    (None, _) => Expected::Absent,
+                    (Some(_), Some(revision)) if by_revision => Expected::Revision(revision.0),
+                    (Some(value), _) => Expected::Value(value),
+                };
+                let value = (!self.dice.chance(100_000)).then_some(value);
+                Change::Cas { expected, value }
+            }
+            _ => Change::Delete,
+        };
+        let mut mutations = vec![mutation(key.clone(), change, None)];
+        if self.dice.chance(100_000) {
+            // Two keys in one command: both happen, or none.
+            let second = self.key("k", self.load.strong_keys);
+            if second != key && matches!(mutations[0].edits[0].change, Change::Put(_)) {
+                let value = self.value("b");
+                mutations.push(mutation(second, Change::Put(value), None));
+            }
+        }
+        Body::Write { mutations, level: Level::Durable }
+    }
+
+    fn choose_eventual(&mut self, space: Space) -> Body {
+        let kind = *self.dice.pick(&["r", "r", "s", "s", "c", "o"]);
+        let key = self.key(kind, self.load.eventual_keys);
+        if self.dice.chance(self.load.read_ppm) {
+            return Body::Read(self.query(kind, key));
+        }
+        let value = self.value("");
+        let seen = self.client.contexts.get(&(space, key.clone()));
+        let known = seen.map(|(_, context)| context.clone());
+        let (field, change, context) = match kind {
+            "r" if self.dice.chance(120_000) => (Bytes::new(), Change::Delete, known),
+            "r" => (Bytes::new(), Change::Put(value), self.put_context(&key, known)),
+            "s" if self.dice.chance(350_000) => match known {
+                // Only what was seen is removed: a member seen by this client, under the context that it came with.
+                Some(context) => (Bytes::new(), Change::Remove(self.member()), Some(context)),
+                None => return Body::Read(self.query(kind, key)),
+            },
+            "s" => (Bytes::new(), Change::Add(self.member()), None),
+            "c" => (Bytes::new(), Change::Count(self.dice.between(0, 1_000) as i64 - 300), None),
+            _ => self.edit_record(value),
+        };
+        let context = match change {
+            Change::Delete | Change::Remove(_) => Some(context.unwrap_or_default()),
+            _ => context,
+        };
+        let level = *self.dice.pick(&[
+            Level::Durable,
+            Level::Durable,
+            Level::Durable,
+            Level::Applied,
+            Level::Replicated(1),
+        ]);
+        let edits = vec![Edit { field, change }];
+        Body::Write { mutations: vec![Mutation { key, edits, context }], level }
+    }
+
+    fn edit_record(&mut self, value: Bytes) -> (Bytes, Change, Option<Context>) {
+        let field = Bytes::from(format!("f{}", self.dice.below(4)));
+        let change = match self.dice.below(3) {
+            0 => Change::Put(value),
+            1 => Change::Add(self.member()),
+            _ => Change::Count(1),
+        };
+        (field, change, None)
+    }
+
+    /// Keys with an even number are written under what was read; the others under what the replica holds.
+    fn put_context(&self, key: &Bytes, known: Option<Context>) -> Option<Context> {
+        is_strict(key).then(|| known.unwrap_or_default())
+    }
+
+    fn member(&mut self) -> Bytes {
+        Bytes::from(format!("m{}", self.dice.below(12)))
+    }
+
+    fn query(&mut self, kind: &str, key: Bytes) -> Query {
+        let field = Bytes::new();
+        match (kind, self.dice.below(20)) {
+            (_, 0) => Query::Keys { prefix: Bytes::new(), after: None, limit: 10 },
+            (_, 1) => Query::Rows { after: None, limit: 5 },
+            ("r", _) => Query::Get { key, field },
+            ("s", _) => Query::Members { key, field },
+            ("c", _) => Query::Count { key, field },
+            _ => Query::Record { key },
+        }
+    }
+}
+
+fn writes_no_value(mutation: &Mutation) -> bool {
+    matches!(mutation.edits[0].change, Change::Delete | Change::Cas { value: None, .. })
+}
+
+fn mutation(key: Bytes, change: Change, context: Option<Context>) -> Mutation {
+    Mutation { key, edits: vec![Edit { field: Bytes::new(), change }], context }
+}
+
+/// Whether writers of this register always say what they overwrite.
+pub(crate) fn is_strict(key: &[u8]) -> bool {
+    key.first() == Some(&b'r') && key.last().is_some_and(|digit| digit % 2 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::api::Receipt;
+    use continuum_core::id::{Index, StoreId};
+
+    use super::*;
+    use crate::plan::Plan;
+    use crate::plan::selected_ops::Kept;
+
+    const OPERATIONS: u64 = 200;
+
+    /// What one client asks, each with its time and node, when all it asks is answered within a millisecond; but for
+    /// every seventh, which is lost twice.
+    fn asked(only: Option<Kept>) -> BTreeMap<u64, (u64, Vec<usize>, Request)> {
+        let workload = Workload { only, ..Plan::from_seed(3).workload };
+        let mut clients = Clients::new(5, &workload, Draws::new(3));
+        let (mut asked, mut errands, mut now) = (BTreeMap::new(), Vec::new(), 0);
+        for place in 0..OPERATIONS {
+            clients.wake(0, now, Manners::default(), &mut errands);
+            let mut nodes = Vec::new();
+            let mut pause = 0;
+            while let Some(errand) = errands.pop() {
+                match errand {
+                    Errand::Wake { after_ns, .. } => pause = after_ns,
+                    Errand::Timeout { .. } => {}
+                    Errand::Ask { attempt, node, request } => {
+                        nodes.push(node);
+                        if place % 7 == 0 && nodes.len() < 3 {
+                            clients.failed(attempt, now, false, &mut errands);
+                            continue;
+                        }
+                        let receipt = Receipt { revision: Some(Index(place)), context: None };
+                        let outcome = Outcome::Committed { level: Level::Durable, receipt };
+                        let by = Asked { node, life: 1, store: StoreId::default(), losses: 0 };
+                        asked.insert(place, (now, std::mem::take(&mut nodes), request));
+                        clients.told(attempt, now + MS, by, outcome, &mut errands);
+                    }
+                }
+            }
+            now += pause;
+        }
+        asked
+    }
+
+    #[test]
+    fn leaving_an_operation_out_changes_no_other() {
+        let all = asked(None);
+        assert_eq!(all.len() as u64, OPERATIONS);
+        let sessions = all.values().filter(|(_, _, request)| {
+            matches!(request, Request::Write { session: Some(session), .. } if session.seq > 0)
+        });
+        assert!(sessions.count() > 10, "the workload has sessions");
+        for left_out in [0, 1, 7, 50, 99] {
+            let only = (0..OPERATIONS).filter(|place| *place != left_out);
+            let rest = asked(Some(only.map(|place| (0, place)).collect()));
+            assert_eq!(rest.len() as u64, OPERATIONS - 1);
+            for (place, (at, nodes, request)) in &rest {
+                let (old_at, old_nodes, old) = &all[place];
+                assert_eq!((at, nodes), (old_at, old_nodes), "operation {place}");
+                let opens =
+                    matches!(request, Request::Write { session: Some(s), .. } if s.seq == 0);
+                // The first write of a session that is left opens it.
+                let (old, new) = if opens {
+                    (strip(old), strip(request))
+                } else {
+                    (old.clone(), request.clone())
+                };
+                assert_eq!(old, new, "operation {place} without {left_out}");
+            }
+        }
+        assert_eq!(asked(Some(Kept::default())).len(), 0);
+    }
+
+    fn strip(request: &Request) -> Request {
+        let mut request = request.clone();
+        if let Request::Write { session, .. } = &mut request {
+            *session = None;
+        }
+        request
+    }
+
+    #[test]
+    fn who_still_waits_misses_what_is_next() {
+        let workload = Workload { clients: 1, ..Plan::from_seed(3).workload };
+        let mut clients = Clients::new(3, &workload, Draws::new(3));
+        let mut errands = Vec::new();
+        clients.wake(0, 0, Manners::default(), &mut errands);
+        clients.wake(0, 9, Manners::default(), &mut errands);
+        assert_eq!(clients.history.operations.len(), 1);
+        let wakes = errands.iter().filter(|errand| matches!(errand, Errand::Wake { .. }));
+        assert_eq!(wakes.count(), 2, "the time of a missed operation passes all the same");
+        clients.give_up_all(10);
+        clients.wake(0, 11, Manners::default(), &mut errands);
+        assert_eq!(clients.history.operations[1].place, 2);
+    }
+}

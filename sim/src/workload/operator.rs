@@ -1,0 +1,173 @@
+//! The operator: founds the federation and creates the namespaces; its stage says what it does next.
+//!
+//! The operator asks like any client, through requests. What it reads from nodes directly, and when its stage moves on
+//! after healing, is in `world::healing`.
+
+use continuum_core::api::{Namespace, Outcome, Policy, Reason, Request, Session, Strategy, Value};
+use continuum_core::id::{NamespaceId, SessionId, ShardId};
+
+use crate::env::process::address_of;
+use crate::plan::Plan;
+use crate::workload::history::Space;
+
+/// What the operator is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Found the federation.
+    Found,
+    /// Create this namespace.
+    Create(usize),
+    /// Ask for the numbers of the namespaces.
+    List,
+    /// Clients ask.
+    Serve,
+    /// Faults are over; clients ask until there are enough operations.
+    Healed,
+    /// Clients have stopped; each node must serve.
+    Probe,
+    /// All nodes serve; replicas must become equal.
+    Settle,
+    /// All is well.
+    Done,
+}
+
+/// The operator.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    pub(crate) stage: Stage,
+    slots: u16,
+    voters: usize,
+    pub(crate) waiting: bool,
+    /// Whether clients were let in.
+    pub(crate) opened: bool,
+    /// When the stage began, and when healing began.
+    pub(crate) since: u64,
+    pub(crate) healed_at: u64,
+    pub(crate) served: Vec<bool>,
+    pub(crate) probes: u64,
+    /// The namespaces as the registry numbers them.
+    pub(crate) namespaces: Vec<(Space, NamespaceId)>,
+    /// What is not equal at the end.
+    pub(crate) unequal: Option<String>,
+}
+
+impl Operator {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            stage: Stage::Found,
+            slots: plan.workload.slots,
+            voters: plan.cluster.voters,
+            waiting: false,
+            opened: false,
+            since: 0,
+            healed_at: 0,
+            served: vec![false; plan.cluster.nodes],
+            probes: 0,
+            namespaces: Vec::new(),
+            unequal: None,
+        }
+    }
+
+    /// Whether clients may begin operations.
+    pub(crate) const fn lets_clients_ask(&self) -> bool {
+        matches!(self.stage, Stage::Serve | Stage::Healed)
+    }
+
+    /// Whether the federation is set up.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.opened
+    }
+
+    /// Whether all is well at the end.
+    pub(crate) fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// What the stage is about, for messages.
+    pub(crate) const fn stage_name(&self) -> &'static str {
+        match self.stage {
+            Stage::Found => "the federation is founded",
+            Stage::Create(_) => "the namespaces are created",
+            Stage::List => "the namespaces are listed",
+            Stage::Serve => "clients are served",
+            Stage::Healed => "enough operations are acknowledged",
+            Stage::Probe => "every node serves and every group has a leader",
+            Stage::Settle => "replicas are equal",
+            Stage::Done => "done",
+        }
+    }
+
+    /// All shards of the eventual namespaces.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        let eventual = self.namespaces.iter().filter(|(space, _)| *space != Space::Strong);
+        eventual.flat_map(|(_, namespace)| {
+            (0..self.slots).map(|slot| ShardId { namespace: *namespace, slot })
+        })
+    }
+
+    /// The answer to a setup request.
+    pub(crate) fn told(&mut self, outcome: &Outcome) {
+        self.waiting = false;
+        let done = match (self.stage, outcome) {
+            (Stage::Found, Outcome::Value(Value::Initialized)) => true,
+            (Stage::Found, Outcome::Rejected(Reason::AlreadyFormed)) => true,
+            (Stage::Create(_), Outcome::Rejected(Reason::NamespaceExists)) => true,
+            (Stage::Create(_), Outcome::Committed { .. } | Outcome::Value(_)) => true,
+            (Stage::List, Outcome::Value(Value::Namespaces(list))) => self.number(list),
+            _ => false,
+        };
+        if done {
+            self.stage = match self.stage {
+                Stage::Found => Stage::Create(0),
+                Stage::Create(at) if at + 1 < Space::ALL.len() => Stage::Create(at + 1),
+                Stage::Create(_) => Stage::List,
+                _ => Stage::Serve,
+            };
+        }
+    }
+
+    fn number(&mut self, list: &[Namespace]) -> bool {
+        let number = |space: Space| {
+            let found = list.iter().find(|namespace| namespace.name == space.name())?;
+            Some((space, found.id))
+        };
+        self.namespaces = Space::ALL.iter().filter_map(|space| number(*space)).collect();
+        self.namespaces.len() == Space::ALL.len()
+    }
+
+    /// A setup request was lost.
+    pub(crate) const fn failed(&mut self) {
+        self.waiting = false;
+    }
+
+    /// A node answered a probe.
+    pub(crate) fn probed(&mut self, node: usize, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Committed { .. }) {
+            self.served[node] = true;
+        }
+    }
+
+    pub(crate) fn request(&self) -> Option<Request> {
+        match self.stage {
+            Stage::Found => {
+                Some(Request::Init { voters: (1..self.voters).map(address_of).collect() })
+            }
+            Stage::Create(at) => {
+                let space = Space::ALL[at];
+                let policy = match space {
+                    Space::Strong => Policy::Strong,
+                    Space::Siblings | Space::Discard => Policy::Eventual {
+                        strategy: Strategy::LastWriterWins,
+                        slots: self.slots,
+                        discard: space == Space::Discard,
+                    },
+                };
+                let id = SessionId([0xee; 16]);
+                let session = Some(Session { id, seq: at as u64 });
+                Some(Request::CreateNamespace { name: space.name().to_owned(), policy, session })
+            }
+            Stage::List => Some(Request::Namespaces),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! What happens: links, syncs, requests, faults, lives; everything that is not a node's own tick.
+
+use continuum_core::api::{Outcome, Request};
+use continuum_core::discovery::Source;
+use continuum_core::id::{Address, Boot, Contact, NodeId, Replica};
+use continuum_core::node::{Event, Message, Node, Refusal};
+
+use crate::env::asker::{Asker, Attempt};
+use crate::env::clock::MS;
+use crate::env::disk::Fate;
+use crate::env::network::{KEEPALIVE_NS, REDIAL_NS};
+use crate::oracle::recovery;
+use crate::plan::fault::Kind;
+use crate::rng::stream;
+use crate::scene::Lane;
+use crate::verdict::{Broken, Verdict};
+use crate::workload::history::Asked;
+
+use crate::env::process::{Process, address_of, number_at};
+use crate::trace::fold;
+use crate::world::{Happening, World};
+
+/// An idle log is sealed after so long.
+const SEAL_NS: u64 = 20 * MS;
+const HAUNTS: u64 = stream("net.replay.handshake", 0);
+/// The protocol version that all ends speak.
+const PROTOCOL: u16 = 1;
+
+/// What an event is, in the trace.
+mod tag {
+    pub(super) const RECEIVED: u8 = 1;
+    pub(super) const CONNECTED: u8 = 2;
+    pub(super) const UNREACHABLE: u8 = 3;
+    pub(super) const PERSISTED: u8 = 4;
+    pub(super) const REQUESTED: u8 = 5;
+    pub(super) const INFORMED: u8 = 6;
+}
+
+impl World {
+    /// One happening.
+    pub(crate) fn happen(&mut self, happening: Happening) -> Verdict {
+        match happening {
+            Happening::Deliver { from, to, epoch, print, message } => {
+                self.deliver(from, to, epoch, print, message)
+            }
+            Happening::Dial { from, to, life } => self.dial(from, to, life),
+            Happening::LinkUp { from, to, epoch } => self.link_up(from, to, epoch),
+            Happening::LinkLost { node, peer, life } => self.link_lost(node, peer, life),
+            Happening::Break { from, to, epoch } => {
+                if self.network.epoch(from, to) == Some(epoch) {
+                    self.break_link(from, to, false);
+                }
+                Ok(())
+            }
+            Happening::Keepalive { from, to, epoch } => self.keepalive(from, to, epoch),
+            Happening::Synced { node, life } => self.synced(node, life),
+            Happening::Seal { node, life, syncs } => {
+                self.seal(node, life, syncs);
+                Ok(())
+            }
+            Happening::Inform { node, life, event } => {
+                if self.processes[node].life != life {
+                    return Ok(());
+                }
+                self.step(node, event, tag::INFORMED, 0)
+            }
+            Happening::Request { node, asker, request } => self.ask(node, asker, request),
+            Happening::Reply { asker, by, outcome } => {
+                self.reply(asker, by, outcome);
+                Ok(())
+            }
+            Happening::Lost { asker, tainted } => {
+                self.lost(asker, tainted);
+                Ok(())
+            }
+            Happening::Timeout { attempt } => {
+                self.time_out(attempt);
+                Ok(())
+            }
+            Happening::Wake { client } => {
+                self.wake(client);
+                Ok(())
+            }
+            Happening::Begin { fault } => self.begin_fault(fault),
+            Happening::End { fault } => self.end_fault(fault),
+            Happening::Crash { node, life } => {
+                let process = &self.processes[node];
+                if process.life == life && process.is_aimed_at {
+                    self.crash(node, Kind::Crash);
+                }
+                Ok(())
+            }
+            Happening::Start { node } => self.start(node),
+            Happening::Loop { node, fault } => self.crash_again(node, fault),
+            Happening::Turn { node, life } => self.turn(node, life),
+            Happening::Exit { .. } | Happening::Leave { .. } | Happening::Mend { .. } => {
+                self.end_in_order(&happening);
+                Ok(())
+            }
+            Happening::Operate => {
+                self.operate();
+                Ok(())
+            }
+            Happening::Tenant { turn } => {
+                self.tenant_asks(turn);
+                Ok(())
+            }
+        }
+    }
+
+    fn ask(&mut self, node: usize, asker: Asker, request: Request) -> Verdict {
+        if !self.processes[node].is_up() {
+            self.plan_in(MS, Happening::Lost { asker, tainted: false });
+            return Ok(());
+        }
+        if let (Some(scene), Asker::Client(_)) = (&mut self.scene, asker) {
+            scene.arrives(self.now, Lane::Clients, node);
+        }
+        let id = self.processes[node].take_request(asker);
+        self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
+    }
+
+    /// A process ends, and not by a crash.
+    fn end_in_order(&mut self, happening: &Happening) {
+        match *happening {
+            Happening::Exit { node, life } => self.exit(node, life),
+            Happening::Leave { node, life, since } => self.leave(node, life, since),
+            Happening::Mend { node, losses } => self.notice(node, losses),
+            _ => {}
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        from: usize,
+        to: usize,
+        epoch: u32,
+        print: u64,
+        message: Message,
+    ) -> Verdict {
+        if epoch != 0 && self.network.epoch(from, to) != Some(epoch) {
+            return Ok(());
+        }
+        if let Some(scene) = self.scene.as_mut().filter(|_| self.processes[to].is_up()) {
+            scene.arrives(self.now, Lane::Node(from), to);
+        }
+        let from_id = self.oracles.roster.replica(from).node;
+        self.step(to, Event::Received { from: from_id, message }, tag::RECEIVED, print)
+    }
+
+    /// A node wants a link to a peer at an address, or none.
+    pub(crate) fn route(&mut self, me: usize, peer: NodeId, address: Option<&Address>) -> Verdict {
+        let Some(peer) = self.oracles.roster.number(peer).filter(|peer| *peer != me) else {
+            return Ok(());
+        };
+        let wanted = address.is_some_and(|address| number_at(address) == Some(peer));
+        self.network.want(me, peer, wanted);
+        if wanted {
+            self.redial(me, peer, 0);
+        } else if !self.network.is_wanted(me, peer) {
+            self.break_link(me, peer, false);
+        }
+        Ok(())
+    }
+
+    /// Plans the next attempt to make a link, unless one is planned.
+    fn redial(&mut self, me: usize, peer: usize, after: u64) {
+        if self.network.is_missing(me, peer) && self.network.plan_dial(me, peer) {
+            let life = self.processes[me].life;
+            let jitter = self.network.jitter(me, peer, REDIAL_NS / 2);
+            let after = if after == 0 { jitter / 100 } else { after + jitter };
+            self.plan_in(after, Happening::Dial { from: me, to: peer, life });
+        }
+    }
+
+    fn dial(&mut self, me: usize, peer: usize, life: u64) -> Verdict {
+        if self.processes[me].life != life || !self.processes[me].is_up() {
+            return Ok(());
+        }
+        self.network.dial_done(me, peer);
+        if !self.network.is_missing(me, peer) {
+            return Ok(());
+        }
+        if !self.greets(me) {
+            self.redial(me, peer, MS);
+            return Ok(());
+        }
+        if self.greets(peer) && self.network.is_open(me, peer) {
+            let epoch = self.network.dial(me, peer);
+            let latency = 3 * self.network.latency(me, peer);
+            self.plan_in(latency, Happening::LinkUp { from: me, to: peer, epoch });
+            return Ok(());
+        }
+        self.redial(me, peer, REDIAL_NS);
+        let peer_id = self.oracles.roster.replica(peer).node;
+        self.step(me, Event::Unreachable { peer: peer_id }, tag::UNREACHABLE, peer as u64)
+    }
+
+    fn link_up(&mut self, from: usize, to: usize, epoch: u32) -> Verdict {
+        if !self.network.is_dialling(from, to, epoch) {
+            return Ok(());
+        }
+        let up = self.greets(from) && self.greets(to);
+        if !up || !self.network.is_open(from, to) {
+            self.network.go_down(from, to);
+            self.redial(from, to, REDIAL_NS);
+            self.redial(to, from, REDIAL_NS);
+            return Ok(());
+        }
+        self.network.come_up(from, to, self.now);
+        self.connected(to, from)?;
+        self.connected(from, to)?;
+        self.haunt(to, from)?;
+        self.haunt(from, to)
+    }
+
+    /// An earlier process of the peer, which its successor took for dead, ends a handshake as late as this. What it is
+    /// told reaches nobody.
+    fn haunt(&mut self, me: usize, peer: usize) -> Verdict {
+        let (way, k) = self.network.place(peer, me);
+        let rate = self.network.replays(peer, me).map_or(0, |(ppm, _)| ppm);
+        let Process { replica, last_boot, .. } = self.processes[peer];
+        // Who was not let in just now would find its earlier process in its place.
+        let let_in = self.network.epoch(me, peer).is_some();
+        if last_boot.count == 0 || !let_in || !self.draws.chance(HAUNTS ^ way, k, rate) {
+            return Ok(());
+        }
+        self.fired.count(Kind::Replay);
+        let Replica { node, store } = replica;
+        let event = Event::Connected { peer: node, store, boot: last_boot, version: PROTOCOL };
+        self.step(me, event, tag::CONNECTED, fold(peer as u64, last_boot.count))
+    }
+
+    fn connected(&mut self, me: usize, peer: usize) -> Verdict {
+        let other = &self.processes[peer];
+        let event = Event::Connected {
+            peer: other.replica.node,
+            store: other.replica.store,
+            boot: other.boot,
+            version: PROTOCOL,
+        };
+        let print = fold(peer as u64, other.boot.count);
+        self.step(me, event, tag::CONNECTED, print)
+    }
+
+    /// Cuts the link of two nodes, if there is one. Each end notices after a while; how long depends on whether the
+    /// other end could still say so.
+    pub(crate) fn break_link(&mut self, a: usize, b: usize, silently: bool) {
+        if self.network.is_down(a, b) {
+            return;
+        }
+        self.network.go_down(a, b);
+        for (node, peer) in [(a, b), (b, a)] {
+            if !self.processes[node].is_up() {
+                continue;
+            }
+            let life = self.processes[node].life;
+            let latency = self.network.latency(peer, node);
+            let after = if silently { KEEPALIVE_NS / 2 + latency } else { latency };
+            self.plan_in(after, Happening::LinkLost { node, peer, life });
+        }
+    }
+
+    fn link_lost(&mut self, me: usize, peer: usize, life: u64) -> Verdict {
+        // A link that was made again in the meantime is not lost.
+        if self.processes[me].life != life || !self.network.is_down(me, peer) {
+            return Ok(());
+        }
+        self.redial(me, peer, REDIAL_NS);
+        let peer_id = self.oracles.roster.replica(peer).node;
+        self.step(me, Event::Unreachable { peer: peer_id }, tag::UNREACHABLE, peer as u64)
+    }
+
+    /// Whether a node greets others: it is there, not stopped, and its boot, which a handshake names, is durable.
+    pub(crate) fn greets(&self, node: usize) -> bool {
+        let process = &self.processes[node];
+        !process.gate.stopped && process.node.as_ref().is_some_and(Node::is_booted)
+    }
+
+    fn keepalive(&mut self, a: usize, b: usize, epoch: u32) -> Verdict {
+        let open = self.network.is_open(a, b) && self.greets(a) && self.greets(b);
+        if self.network.epoch(a, b) == Some(epoch) && !open {
+            self.break_link(a, b, false);
+        }
+        Ok(())
+    }
+
+    /// A node closes its link to a process and says why. To one that is no more there is neither.
+    pub(crate) fn refuse(
+        &mut self,
+        me: usize,
+        (peer, boot): (NodeId, Boot),
+        reason: Refusal,
+    ) -> Verdict {
+        let is_process = |n: &usize| *n != me && self.processes[*n].boot == boot;
+        let Some(peer) = self.oracles.roster.number(peer).filter(is_process) else {
+            return Ok(());
+        };
+        if self.network.epoch(me, peer).is_some() && self.network.is_open(me, peer) {
+            let latency = self.network.latency(me, peer);
+            let message = Message::Refused(reason);
+            let told = Happening::Deliver { from: me, to: peer, epoch: 0, print: 0, message };
+            self.plan_in(latency, told);
+        }
+        self.break_link(me, peer, false);
+        Ok(())
+    }
+
+    /// A source names who listens where.
+    pub(crate) fn resolve(&mut self, me: usize, source: Source) {
+        let all = 0..self.processes.len();
+        let peers = match source {
+            Source::Bootstrap => {
+                let others = all.filter(|number| *number != me);
+                let true_ones = others.map(|n| Contact { node: None, address: address_of(n) });
+                self.mislead(me, true_ones.collect())
+            }
+            Source::Peers => Vec::new(),
+        };
+        let latency = self.network.latency(me, me);
+        let life = self.processes[me].life;
+        let event = Event::Resolved { source, peers };
+        self.plan_in(latency, Happening::Inform { node: me, life, event });
+    }
+
+    fn synced(&mut self, node: usize, life: u64) -> Verdict {
+        if self.processes[node].life != life {
+            return Ok(());
+        }
+        if self.fails_sync(node) {
+            return self.fail_sync(node);
+        }
+        let lies = self.is_active(Kind::FsyncLies, node) && self.may_break(node);
+        let token = self.processes[node].disk.finish(lies);
+        if let Some(scene) = self.scene.as_mut().filter(|_| token.is_some()) {
+            scene.synced(self.now, node);
+        }
+        if !self.sync(node) && token.is_some() {
+            let syncs = self.processes[node].syncs;
+            self.plan_in(SEAL_NS, Happening::Seal { node, life, syncs });
+        }
+        match token {
+            Some(token) => self.step(node, Event::Persisted { token }, tag::PERSISTED, token.seq),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the sync under way fails: the first one in the window of a fault.
+    fn fails_sync(&mut self, node: usize) -> bool {
+        if self.processes[node].disk.is_lying() {
+            return false;
+        }
+        let faults = self.plan.faults.iter().zip(&self.active).enumerate();
+        let mut lasting = faults.filter(|(number, (fault, active))| {
+            let strikes = **active && fault.kind == Kind::FsyncError && fault.strikes(node);
+            strikes && !self.failed.contains(&(*number, node))
+        });
+        let Some(fault) = lasting.next().map(|(number, _)| number) else { return false };
+        self.failed.insert((fault, node));
+        true
+    }
+
+    /// A sync fails. What it wrote may be on the disk or not; the process will not say that it is.
+    fn fail_sync(&mut self, node: usize) -> Verdict {
+        self.fired.count(Kind::FsyncError);
+        let life = self.processes[node].life;
+        let fates = [Fate::Kept, Fate::Torn, Fate::Gone];
+        let fate = fates[self.draws.below(stream("disk.error", node as u64), life, 3) as usize];
+        let token = self.processes[node].disk.fail(self.now, fate);
+        self.step(node, Event::StorageFailed { token }, tag::INFORMED, token.seq)
+    }
+
+    /// A driver tells its node of the world.
+    pub(crate) fn inform(&mut self, node: usize, event: Event) -> Verdict {
+        self.step(node, event, tag::INFORMED, 0)
+    }
+
+    fn seal(&mut self, node: usize, life: u64, syncs: u64) {
+        let sync_ns = self.sync_ns(node);
+        let process = &mut self.processes[node];
+        // A log is sealed by the process that wrote it, not after its end.
+        if !process.is_up() || process.life != life || process.syncs != syncs {
+            return;
+        }
+        if let Some(done_at) = process.disk.seal(self.now, sync_ns) {
+            process.syncs += 1;
+            self.plan_at(done_at, Happening::Synced { node, life });
+        }
+    }
+
+    fn reply(&mut self, asker: Asker, by: Asked, outcome: Outcome) {
+        match asker {
+            Asker::Client(attempt) => self.run_errands(|world, errands| {
+                world.clients.told(attempt, world.now, by, outcome, errands);
+            }),
+            Asker::Operator => self.operator.told(&outcome),
+            Asker::Probe => self.operator.probed(by.node, &outcome),
+            Asker::Tenant(turn) => self.tenant_told(turn, Some(&outcome)),
+        }
+    }
+
+    fn lost(&mut self, asker: Asker, tainted: bool) {
+        match asker {
+            Asker::Client(attempt) => self.run_errands(|world, errands| {
+                world.clients.failed(attempt, world.now, tainted, errands);
+            }),
+            Asker::Operator => self.operator.failed(),
+            Asker::Probe => {}
+            Asker::Tenant(turn) => self.tenant_told(turn, None),
+        }
+    }
+
+    fn time_out(&mut self, attempt: Attempt) {
+        self.run_errands(|world, errands| {
+            if world.clients.timed_out(attempt, world.now, errands) {
+                world.fired.count(Kind::ClientRetry);
+            }
+        });
+    }
+
+    fn wake(&mut self, client: usize) {
+        if !self.operator.lets_clients_ask() {
+            return;
+        }
+        if let Some(after_ns) = self.manners.quiet_ns(self.now) {
+            self.plan_in(after_ns, Happening::Wake { client });
+            return;
+        }
+        self.run_errands(|world, errands| {
+            let (now, manners) = (world.now, world.manners);
+            let misbehaved = world.clients.wake(client, now, manners, errands);
+            if misbehaved.duplicated {
+                world.fired.count(Kind::ClientDuplicate);
+            }
+            if misbehaved.abandoned {
+                world.fired.count(Kind::ClientAbandon);
+            }
+        });
+    }
+
+    /// A process starts, unless it is up, or kept down.
+    pub(crate) fn start(&mut self, node: usize) -> Verdict {
+        let stand = &self.standing[node];
+        let is_off = self.is_active(Kind::Crash, node) || self.is_active(Kind::Blackout, node);
+        let is_down = self.processes[node].life > 0 && is_off;
+        if self.processes[node].is_up() || stand.is_dead || is_down {
+            return Ok(());
+        }
+        self.end_imposters();
+        let mut lasting = self.plan.faults.iter().zip(&self.active);
+        let probes = lasting.any(|(fault, active)| *active && fault.kind == Kind::Rot);
+        let started = self.processes[node].start(self.now, probes);
+        if !started.map_err(|what| Broken::new(recovery::NAME, what))? {
+            self.refuse_store(node);
+            return Ok(());
+        }
+        let restarted = self.processes[node].life > 1;
+        if let Some(scene) = &mut self.scene {
+            scene.starts(self.now, node, restarted);
+        }
+        if restarted {
+            self.oracles.restarted(&self.processes[node], node)?;
+            self.processes[node].adopt_shards();
+        } else {
+            self.count_added(node);
+        }
+        if self.is_active(Kind::Full, node) { self.fill(node, true) } else { Ok(()) }
+    }
+
+    /// The process of a node ends, by a fault of this kind, and its disk keeps what it keeps.
+    pub(crate) fn crash(&mut self, node: usize, kind: Kind) {
+        if !self.processes[node].is_up() {
+            return;
+        }
+        self.fired.count(kind);
+        let kinds = [
+            (Kind::TornWrite, Fate::Torn),
+            (Kind::UnsyncedReorder, Fate::Reordered),
+            (Kind::UnsyncedLoss, Fate::Lost),
+        ];
+        let lasting: Vec<_> =
+            kinds.into_iter().filter(|(kind, _)| self.is_active(*kind, node)).collect();
+        let life = self.processes[node].life;
+        let name = stream("crash.fate", node as u64);
+        let chosen = self.draws.below(name, life, lasting.len() as u64) as usize;
+        let Some((kind, fate)) = lasting.get(chosen).copied() else {
+            self.end(node, Fate::Kept);
+            return;
+        };
+        if self.end(node, fate) > 0 {
+            self.fired.count(kind);
+        }
+    }
+
+    /// The process of a node that is up ends. Returns how many sectors that it had written are lost.
+    pub(crate) fn end(&mut self, node: usize, fate: Fate) -> u64 {
+        let is_imposing = self.is_imposing(node);
+        let lost = self.processes[node].disk.crash(self.now, fate);
+        if let Some(scene) = &mut self.scene {
+            scene.crashes(self.now, node, lost);
+        }
+        for asker in std::mem::take(&mut self.processes[node].requests).into_values() {
+            self.plan_in(MS, Happening::Lost { asker, tainted: true });
+        }
+        let life = self.processes[node].life;
+        self.processes[node].stop();
+        self.oracles.ended(node);
+        let silently = self.draws.chance(stream("crash.silent", node as u64), life, 300_000);
+        for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
+            self.break_link(node, peer, silently);
+        }
+        self.network.forget_wishes(node);
+        if is_imposing {
+            self.mend(node);
+        } else if self.processes[node].disk.is_lying() {
+            self.took_back(node);
+        }
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+
+    #[test]
+    fn a_process_that_ended_seals_no_log() {
+        let mut plan = Plan::from_seed(1);
+        plan.faults.clear();
+        let mut world = World::new(plan);
+        world.start(0).expect("an empty disk is no violation");
+        world.step(0, Event::Tick, 0, 0).expect("no violation");
+        let life = world.processes[0].life;
+        world.synced(0, life).expect("no violation");
+        while !world.processes[0].disk.is_idle() {
+            world.synced(0, life).expect("no violation");
+        }
+        let syncs = world.processes[0].syncs;
+        world.crash(0, Kind::Crash);
+        world.seal(0, life, syncs);
+        assert!(world.processes[0].disk.is_idle(), "the next process would wait for it in vain");
+    }
+
+    #[test]
+    fn nobody_hears_of_a_boot_that_is_not_durable() {
+        let mut plan = Plan::from_seed(1);
+        plan.faults.clear();
+        let mut world = World::new(plan);
+        world.start(0).expect("an empty disk is no violation");
+        world.start(1).expect("an empty disk is no violation");
+        assert!(!world.greets(0) && !world.greets(1));
+        for node in [0, 1] {
+            world.step(node, Event::Tick, 0, 0).expect("no violation");
+        }
+        let life = world.processes[0].life;
+        world.network.want(0, 1, true);
+        world.dial(0, 1, life).expect("no violation");
+        assert!(world.network.is_missing(0, 1), "its own boot is not durable");
+        world.synced(0, life).expect("no violation");
+        assert!(world.greets(0));
+        world.dial(0, 1, life).expect("no violation");
+        assert!(world.network.is_missing(0, 1), "the other's boot is not durable");
+        world.synced(1, life).expect("no violation");
+        world.dial(0, 1, life).expect("no violation");
+        assert!(!world.network.is_missing(0, 1));
+    }
+}

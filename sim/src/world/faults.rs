@@ -1,0 +1,281 @@
+//! How faults begin and end: what is derived from those that last, and what strikes once.
+//!
+//! What a message, a write or a process suffers while a fault lasts is decided by the module that owns it; here is only
+//! which faults last, whom they strike, and what their beginning and end do.
+
+use continuum_core::id::{GroupId, Role};
+
+use crate::env::clock::MS;
+use crate::env::network::KEEPALIVE_NS;
+use crate::plan::fault::Kind;
+use crate::rng::stream;
+use crate::verdict::Verdict;
+
+use crate::world::{Happening, World};
+
+/// How long a process that crashes again and again is down each time.
+const DOWN_NS: (u64, u64) = (MS, 200 * MS);
+
+impl World {
+    /// A fault begins.
+    pub(crate) fn begin_fault(&mut self, fault: usize) -> Verdict {
+        self.active[fault] = true;
+        self.aim(fault);
+        self.refresh();
+        if let Some(scene) = &mut self.scene {
+            scene.fault_begins(self.now, fault, &self.plan.faults[fault]);
+        }
+        let (number, fault) = (fault, self.plan.faults[fault].clone());
+        let mut struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
+        match fault.kind {
+            Kind::Crash if fault.amount % 2 == 1 => {
+                struck.for_each(|node| self.processes[node].is_aimed_at = true);
+            }
+            Kind::Crash | Kind::Blackout => struck.for_each(|node| self.crash(node, fault.kind)),
+            Kind::CrashLoop => {
+                struck.for_each(|node| self.plan_in(0, Happening::Loop { node, fault: number }));
+            }
+            Kind::Pause => struck.for_each(|node| self.pause(node)),
+            Kind::Reset => {
+                for node in struck {
+                    for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
+                        if self.network.epoch(node, peer).is_some() {
+                            self.fired.count(Kind::Reset);
+                        }
+                        self.break_link(node, peer, false);
+                    }
+                }
+            }
+            Kind::Partition | Kind::OneWay | Kind::Bridge | Kind::Isolate => self.watch_cuts(),
+            Kind::Freeze => struck.for_each(|_| self.fired.count(Kind::Freeze)),
+            Kind::JumpAhead | Kind::JumpBack => {
+                let ahead = fault.kind == Kind::JumpAhead;
+                let by = if ahead { fault.amount } else { -fault.amount };
+                for node in struck {
+                    self.processes[node].clock.jump(by);
+                    self.fired.count(fault.kind);
+                }
+            }
+            Kind::Rot | Kind::Latent | Kind::Misdirect => {
+                struck.for_each(|node| self.damage(node, fault.kind, fault.amount));
+            }
+            Kind::Wipe => struck.for_each(|node| self.wipe(node)),
+            Kind::Rollback => struck.for_each(|node| self.keep_backup(number, node)),
+            Kind::Full => struck.try_for_each(|node| self.fill(node, true))?,
+            Kind::Handover => struck.try_for_each(|node| self.ask_to_stop(node))?,
+            Kind::Churn => self.admit(number),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Some faults strike whoever leads when they begin.
+    fn aim(&mut self, fault: usize) {
+        let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
+            (Kind::Crash, 2..) | (Kind::Pause | Kind::Isolate | Kind::Handover, 1..) => 0,
+            (Kind::CrashLoop | Kind::Slow, amount) if amount % 2 == 1 => 0,
+            (Kind::Partition | Kind::OneWay, amount @ 1..) => amount as usize - 1,
+            _ => return,
+        };
+        let Some(leader) = self.leader() else { return };
+        let nodes = self.processes.len();
+        let chosen = (0..=others).map(|step| (leader + step) % nodes).collect();
+        self.plan.faults[fault].nodes = chosen;
+    }
+
+    /// Who leads the newest group that has a leader.
+    fn leader(&self) -> Option<usize> {
+        let led = self.processes.iter().enumerate().filter_map(|(number, process)| {
+            let node = process.node.as_ref()?;
+            let leads =
+                |group: &GroupId| node.raft(*group).is_some_and(|raft| raft.role() == Role::Leader);
+            Some((node.groups().filter(leads).max()?, number))
+        });
+        led.max().map(|(_, number)| number)
+    }
+
+    /// Links that are cut at present break when the cut lasts.
+    pub(crate) fn watch_cuts(&mut self) {
+        for a in 0..self.processes.len() {
+            for b in a + 1..self.processes.len() {
+                if let Some(epoch) =
+                    self.network.epoch(a, b).filter(|_| !self.network.is_open(a, b))
+                {
+                    self.plan_in(KEEPALIVE_NS, Happening::Keepalive { from: a, to: b, epoch });
+                }
+            }
+        }
+    }
+
+    /// A fault ends.
+    pub(crate) fn end_fault(&mut self, fault: usize) -> Verdict {
+        self.active[fault] = false;
+        self.refresh();
+        if let Some(scene) = &mut self.scene {
+            scene.fault_ends(self.now, fault);
+        }
+        let (number, fault) = (fault, self.plan.faults[fault].clone());
+        for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
+            match fault.kind {
+                Kind::Crash => {
+                    self.processes[node].is_aimed_at = false;
+                    self.start_again(node)?;
+                }
+                Kind::Blackout if self.processes[node].life > 0 => {
+                    let name = stream("blackout.start", node as u64);
+                    let most = fault.amount.unsigned_abs() * MS;
+                    let after = self.draws.below(name, number as u64, most);
+                    self.plan_in(after, Happening::Start { node });
+                }
+                Kind::CrashLoop | Kind::Wipe | Kind::Handover => self.start_again(node)?,
+                Kind::Pause if !self.is_active(Kind::Pause, node) => {
+                    self.processes[node].gate.stopped = false;
+                    self.plan_turn(node);
+                }
+                Kind::Rot | Kind::Latent | Kind::Misdirect | Kind::FsyncLies => {
+                    self.processes[node].disk.goes_astray = false;
+                    self.find_out(node);
+                }
+                Kind::Rollback => self.roll_back(number, node),
+                Kind::Full if !self.is_active(Kind::Full, node) => self.fill(node, false)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A node that has not started for the first time is not started by the end of anything.
+    fn start_again(&mut self, node: usize) -> Verdict {
+        if self.processes[node].life > 0 { self.start(node) } else { Ok(()) }
+    }
+
+    /// A process that crashes again and again does so, or starts, and the other of both comes next.
+    pub(crate) fn crash_again(&mut self, node: usize, fault: usize) -> Verdict {
+        let life = self.processes[node].life;
+        if !self.active[fault] || life == 0 {
+            return Ok(());
+        }
+        let name = stream("crash.loop", node as u64);
+        let was_up = self.processes[node].is_up();
+        if was_up {
+            self.crash(node, Kind::CrashLoop);
+        } else {
+            self.start_again(node)?;
+        }
+        let after = if was_up || !self.processes[node].is_up() {
+            self.draws.between(name, life, DOWN_NS.0, DOWN_NS.1)
+        } else {
+            // Often within the time that its first sync takes: its boot is not durable then.
+            let early = self.draws.chance(name ^ 1, life, 400_000);
+            let most = if early {
+                self.plan.cluster.sync_us_max * 1_000
+            } else {
+                self.plan.faults[fault].amount.max(1).unsigned_abs() * MS
+            };
+            self.draws.below(name ^ 2, life, most)
+        };
+        self.plan_in(after, Happening::Loop { node, fault });
+        Ok(())
+    }
+
+    /// Stops a process. Its peers give up links that have been silent for long.
+    fn pause(&mut self, node: usize) {
+        if !self.processes[node].is_up() {
+            return;
+        }
+        self.processes[node].gate.stopped = true;
+        self.fired.count(Kind::Pause);
+        for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
+            if let Some(epoch) = self.network.epoch(node, peer) {
+                self.plan_in(KEEPALIVE_NS, Happening::Keepalive { from: node, to: peer, epoch });
+            }
+        }
+    }
+
+    /// A node's log is damaged, or will be by its next batch.
+    fn damage(&mut self, node: usize, kind: Kind, amount: i64) {
+        if !self.may_break(node) {
+            return;
+        }
+        let disk = &mut self.processes[node].disk;
+        if kind == Kind::Misdirect {
+            disk.goes_astray = true;
+        } else {
+            disk.damage(kind, amount);
+        }
+    }
+
+    /// A machine whose disk is not what its process takes it for is switched off and on.
+    fn find_out(&mut self, node: usize) {
+        let process = &self.processes[node];
+        let is_damaged = !process.disk.damaged_by().is_empty() || process.disk.is_lying();
+        if process.is_up() && is_damaged {
+            self.end_silently(node);
+            self.plan_in(MS, Happening::Start { node });
+        }
+    }
+
+    /// Whether a fault of this kind strikes this node at present.
+    pub(crate) fn is_active(&self, kind: Kind, node: usize) -> bool {
+        let faults = self.plan.faults.iter().zip(&self.active);
+        faults
+            .into_iter()
+            .any(|(fault, active)| *active && fault.kind == kind && fault.strikes(node))
+    }
+
+    /// Derives what lasts from the faults that last.
+    fn refresh(&mut self) {
+        let faults = self.plan.faults.iter().zip(&self.active);
+        let active = faults.filter(|(_, active)| **active).map(|(fault, _)| fault);
+        self.network.set_weather(&active);
+        self.manners = crate::workload::client::Manners::default();
+        for fault in active.clone() {
+            match fault.kind {
+                Kind::ClientDuplicate => self.manners.duplicate_ppm = fault.rate_ppm,
+                Kind::ClientAbandon => self.manners.abandon_ppm = fault.rate_ppm,
+                Kind::ClientRetry => self.manners.retry_ms = fault.amount.max(1).unsigned_abs(),
+                Kind::ClientBurst => {
+                    self.manners.bursts = true;
+                    let quiet_ms = fault.at_ms + fault.amount.unsigned_abs();
+                    self.manners.quiet_until = self.manners.quiet_until.max(quiet_ms * MS);
+                }
+                _ => {}
+            }
+        }
+        self.clients.retry_ms = self.manners.retry_ms;
+        if !active.clone().any(|fault| fault.kind == Kind::Replay) {
+            self.replays.clear();
+        }
+        for (node, process) in self.processes.iter_mut().enumerate() {
+            let of = |kind| {
+                let struck = active.clone().filter(|f| f.kind == kind && f.strikes(node));
+                struck.map(|fault| fault.amount).max_by_key(|amount| amount.abs()).unwrap_or(0)
+            };
+            let (skew, drift) = (of(Kind::Skew), of(Kind::Drift));
+            if skew != 0 {
+                self.fired.count(Kind::Skew);
+            }
+            if drift != 0 {
+                self.fired.count(Kind::Drift);
+            }
+            process.clock.set_skew(skew);
+            process.clock.set_drift(self.now, drift);
+            process.gate.slow_ns = of(Kind::Slow).unsigned_abs() * MS;
+            let frozen = active.clone().filter(|f| f.kind == Kind::Freeze && f.strikes(node));
+            process.clock.set_frozen(frozen.map(|fault| fault.at_ms * MS).min());
+            process.reckon();
+        }
+    }
+
+    /// Up to how long the syncs of a node are stalled.
+    pub(crate) fn stall_ns(&mut self, node: usize) -> u64 {
+        let faults = self.plan.faults.iter().zip(&self.active);
+        let stalls = faults
+            .filter(|(fault, active)| **active && fault.kind == Kind::Stall && fault.strikes(node));
+        let most = stalls.map(|(fault, _)| fault.amount).max().unwrap_or(0);
+        if most > 0 {
+            self.fired.count(Kind::Stall);
+        }
+        most.unsigned_abs() * MS
+    }
+}

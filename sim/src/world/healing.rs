@@ -1,0 +1,208 @@
+//! The operator in the world: it asks, lets clients in, and after healing checks that everything recovers.
+//!
+//! The operator reads replicas directly only to see whether they are led and equal. The bounds on how long recovery may
+//! take are in `oracle::liveness`.
+
+use continuum_core::api::{Change, Edit, Level, Mutation, Request};
+use continuum_core::id::Role;
+use continuum_core::node::Node;
+
+use crate::env::asker::Asker;
+use crate::env::clock::MS;
+use crate::env::process::Process;
+use crate::oracle::{liveness, one_reply, views};
+use crate::verdict::Verdict;
+use crate::workload::history::Space;
+use crate::workload::operator::Stage;
+use crate::world::{Happening, World};
+
+/// How often the operator looks.
+const LOOK_NS: u64 = 100 * MS;
+/// Clients are let in when so many eighths of the calm before the faults have passed, or once the setup is done.
+const OPEN_EIGHTHS: u64 = 5;
+/// The setup has to be done within so many milliseconds.
+const SETUP_MS: u64 = 30_000;
+
+impl World {
+    /// The operator looks.
+    pub(crate) fn operate(&mut self) {
+        self.plan_in(LOOK_NS, Happening::Operate);
+        let before = self.operator.stage;
+        if !self.operator.waiting
+            && let Some(request) = self.operator.request()
+        {
+            self.operator.waiting = true;
+            let latency = self.network.latency(0, 0);
+            self.plan_in(latency, Happening::Request { node: 0, asker: Asker::Operator, request });
+        }
+        match self.operator.stage {
+            Stage::Healed => self.look_for_enough(),
+            Stage::Probe => self.probe(),
+            Stage::Settle => self.look_for_equality(),
+            Stage::Serve if self.operator.opened && self.operator.healed_at > 0 => self.heal(),
+            Stage::Serve if !self.operator.opened => {
+                self.operator.opened = true;
+                // At a time of the plan, so that the setup's length moves no operation.
+                let at = self.plan.calm_ms * MS * OPEN_EIGHTHS / 8;
+                for client in 0..self.clients.count() {
+                    let at = at.max(self.now) + client as u64 * 7 * MS;
+                    self.plan_at(at, Happening::Wake { client });
+                }
+            }
+            _ => {}
+        }
+        if self.operator.stage != before {
+            self.operator.since = self.now;
+        }
+    }
+
+    /// Faults are over.
+    pub(crate) fn heal(&mut self) {
+        if self.operator.healed_at == 0 {
+            self.operator.healed_at = self.now;
+            if self.operator.opened {
+                self.part_core_from_rest();
+            }
+            for node in 0..self.processes.len() {
+                self.processes[node].clock.correct();
+                let losses = self.standing[node].losses;
+                self.notice(node, losses);
+                self.plan_in(0, Happening::Start { node });
+            }
+        }
+        if self.operator.stage == Stage::Serve && self.operator.opened {
+            self.operator.stage = Stage::Healed;
+            self.operator.since = self.now;
+        }
+    }
+
+    /// What has to be reached by now.
+    pub(crate) fn check_liveness(&self) -> Verdict {
+        let operator = &self.operator;
+        let name = operator.stage_name();
+        let waited = self.now.saturating_sub(operator.since);
+        match operator.stage {
+            Stage::Found | Stage::Create(_) | Stage::List => {
+                liveness::check(name, false, self.now, SETUP_MS.max(self.plan.heal_ms() + SETUP_MS))
+            }
+            Stage::Healed | Stage::Probe => {
+                let timeout = self.plan.cluster.election_timeout_ms;
+                let led = self.liveness.leader_ns.is_some();
+                let healed = self.now.saturating_sub(operator.healed_at);
+                let bound = liveness::LEADER_TIMEOUTS * timeout;
+                liveness::check("every group has a leader", led, healed, bound)?;
+                liveness::check(name, false, waited, liveness::SERVE_MS)
+            }
+            Stage::Settle => {
+                let what = format!("{name}: {}", operator.unequal.as_deref().unwrap_or_default());
+                let furthest = self.processes.iter().map(|process| process.clock.furthest_ms());
+                let ahead_ms = furthest.max().unwrap_or(0);
+                let reach_ms = self.plan.config().replication.ahead_ms_max;
+                let bound = liveness::equal_ms(ahead_ms, reach_ms);
+                liveness::check(&what, false, waited, bound)
+            }
+            Stage::Serve | Stage::Done => Ok(()),
+        }
+    }
+
+    fn look_for_enough(&mut self) {
+        self.look_for_leaders();
+        // Not once for all: that a disk is void is found out when its process starts.
+        self.clients.homes = self.core().collect();
+        if self.clients.history.acknowledged >= self.plan.workload.operations_min {
+            self.clients.give_up_all(self.now);
+            self.operator.stage = Stage::Probe;
+        }
+    }
+
+    fn look_for_leaders(&mut self) {
+        if self.liveness.leader_ns.is_none() && self.is_led() {
+            self.liveness.leader_ns = Some(self.now - self.operator.healed_at);
+        }
+    }
+
+    /// Whether every group that some node of the core has is led by one of them.
+    fn is_led(&self) -> bool {
+        let nodes = || self.core().filter_map(|node| self.processes[node].node.as_ref());
+        let leads = |group| {
+            nodes().any(|node| node.raft(group).is_some_and(|raft| raft.role() == Role::Leader))
+        };
+        nodes().flat_map(Node::groups).all(leads)
+    }
+
+    /// Asks every node of the core that has not served yet for a strong write.
+    fn probe(&mut self) {
+        self.look_for_leaders();
+        if self.core().all(|node| self.operator.served[node]) && self.liveness.leader_ns.is_some() {
+            self.liveness.served_ns = Some(self.now - self.operator.healed_at);
+            self.operator.stage = Stage::Settle;
+            return;
+        }
+        self.operator.probes += 1;
+        if self.operator.probes % 5 != 1 {
+            return;
+        }
+        let core: Vec<usize> = self.core().collect();
+        for node in core.into_iter().filter(|node| !self.operator.served[*node]).collect::<Vec<_>>()
+        {
+            let value = format!("probe.{}.{node}", self.operator.probes);
+            let change = Change::Put(value.into_bytes().into());
+            let edits = vec![Edit { field: bytes::Bytes::new(), change }];
+            let key = bytes::Bytes::from(format!("probe{node}"));
+            let request = Request::Write {
+                namespace: Space::Strong.name().to_owned(),
+                mutations: vec![Mutation { key, edits, context: None }],
+                level: Level::Durable,
+                session: None,
+            };
+            self.plan_in(MS, Happening::Request { node, asker: Asker::Probe, request });
+        }
+    }
+
+    /// Looks whether all replicas of the core are equal, of all shards and of all groups, and nothing is under way.
+    fn look_for_equality(&mut self) {
+        self.operator.unequal = self.find_difference();
+        if self.operator.unequal.is_none() {
+            self.liveness.equal_ns = Some(self.now - self.operator.since);
+            self.operator.stage = Stage::Done;
+        }
+    }
+
+    /// What is not equal yet, or under way.
+    fn find_difference(&self) -> Option<String> {
+        if let Some(broken) = self.processes.iter().find_map(|p| one_reply::check_end(p).err()) {
+            return Some(broken.what);
+        }
+        if let Some(what) = self.find_waiting_tenant() {
+            return Some(what);
+        }
+        let view = |process: &Process| {
+            let status = process.node.as_ref()?.status();
+            let shards = status.shards.iter();
+            let shards: Vec<_> = shards
+                .map(|shard| (shard.namespace, shard.slot, shard.root, shard.writes))
+                .collect();
+            let groups = status.groups.iter();
+            let groups: Vec<_> = groups.map(|group| (group.group, group.applied)).collect();
+            status.formed.then_some((shards, groups))
+        };
+        let nodes = self.core().filter_map(|node| self.processes[node].node.as_ref());
+        if let Some(what) = views::difference(&nodes) {
+            return Some(what);
+        }
+        // What waits on all replicas alike is in no root.
+        let waiting = nodes.map(|node| node.replicator().waiting()).sum::<usize>();
+        if waiting > 0 {
+            return Some(format!("{waiting} writes wait for their time"));
+        }
+        let mut core = self.core();
+        let number = core.next()?;
+        let first = view(&self.processes[number]);
+        let other = core.find(|node| {
+            let view = view(&self.processes[*node]);
+            view.is_none() || view != first
+        })?;
+        let other_has = view(&self.processes[other]);
+        Some(format!("node {number} has {first:?}, node {other} has {other_has:?}"))
+    }
+}

@@ -1,0 +1,524 @@
+//! The world: one thread, one heap of happenings ordered by (time, number), whole nodes.
+//!
+//! The loop takes what is next, hands it to a node, lets the oracles look at what the node did, and performs it. What
+//! happens to a message, a write or a process is decided elsewhere; here is when, and in which order. Nothing depends
+//! on a real clock, on addresses in memory or on an unordered map: one plan, one run.
+
+mod churn;
+mod dispatch;
+mod event;
+mod faults;
+mod healing;
+mod identity;
+mod pause;
+mod progress;
+mod send;
+mod survivors;
+mod topology;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use continuum_core::api::Outcome;
+use continuum_core::digest::Hasher;
+use continuum_core::discovery::{Identity, Unverified};
+use continuum_core::id::{Address, FederationId, Replica};
+use continuum_core::machine::{Machine as _, Outbox};
+use continuum_core::node::{Action, Event, Notice};
+use continuum_core::replication::Replicator;
+use continuum_core::wal::Write;
+
+use crate::env::asker::Asker;
+use crate::env::clock::MS;
+use crate::env::network::Network;
+use crate::env::process::Process;
+use crate::env::replay::Replays;
+use crate::oracle::liveness::Liveness;
+use crate::oracle::writes::Wanted;
+use crate::oracle::{
+    Cause, Oracles, Roster, Rules, Step, bounded_memory, cheapest_is_chosen, durability_at_send,
+    one_reply,
+};
+use crate::plan::Plan;
+use crate::plan::fault::{Kind, Tally};
+use crate::rng::{Draws, stream};
+use crate::scene::Scene;
+use crate::trace::{Trace, fingerprint, fold};
+use crate::transcript::Told;
+use crate::verdict::{Broken, Verdict};
+use crate::workload::churn::Tenant;
+use crate::workload::client::{Clients, Errand, Manners};
+use crate::workload::history::{Asked, Body};
+use crate::workload::operator::Operator;
+use event::Agenda;
+pub(crate) use event::Happening;
+use identity::{Kept, node_id, store_id, wide};
+use progress::Pace;
+use survivors::Stand;
+
+/// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
+const TICKS_MAX: u32 = 10_000;
+
+/// A tick that is due at once comes so many nanoseconds after the last step: a driver has other things to do as well.
+const STEP_NS: (u64, u64) = (20_000, 5_000_000);
+
+/// In a burst clients pause so many times shorter: a client is busy by its next operation, mostly.
+const BURST_FASTER: u64 = 50;
+
+/// Nodes, what is between them, and what happens to them.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) draws: Draws,
+    pub(crate) now: u64,
+    agenda: Agenda,
+    pace: Pace,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) network: Network,
+    pub(crate) replays: Replays,
+    pub(crate) oracles: Oracles,
+    pub(crate) clients: Clients,
+    pub(crate) operator: Operator,
+    /// When what was reached after healing.
+    pub(crate) liveness: Liveness,
+    pub(crate) tenants: Vec<Tenant>,
+    pub(crate) trace: Trace,
+    pub(crate) fired: Tally,
+    /// Which faults last at present.
+    pub(crate) active: Vec<bool>,
+    pub(crate) manners: Manners,
+    pub(crate) standing: Vec<Stand>,
+    /// Copies of disks, by the fault that took them.
+    pub(crate) backups: BTreeMap<usize, Kept>,
+    /// The nodes whose sync a fault made fail.
+    pub(crate) failed: BTreeSet<(usize, usize)>,
+    out: Outbox<Action>,
+    errands: Vec<Errand>,
+    /// Steps that were no no-op.
+    pub(crate) steps: u64,
+    /// Messages that went onto a link.
+    pub(crate) messages: u64,
+    /// Who is taking a step, for what is said when it panics.
+    pub(crate) stepping: usize,
+    /// These steps are told in words.
+    pub(crate) tell_steps: Range<u64>,
+    /// Steps within this stretch of virtual time are told as well.
+    pub(crate) tell_within: Range<u64>,
+    pub(crate) told: Vec<Told>,
+    budgets: bounded_memory::Budgets,
+    pub(crate) setting: Setting,
+    /// The run ends here, if that is before healing.
+    pub(crate) stop_at: u64,
+    /// Notes what happens, when a picture is wanted.
+    pub(crate) scene: Option<Box<Scene>>,
+}
+
+/// What surrounds a run, beside the plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting {
+    /// Every step is told in words, and the words are thrown away: to look must change nothing.
+    pub observes: bool,
+    /// From this step on the time depends on where memory lies. For the tests of what must see it.
+    pub slip_at: Option<u64>,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let draws = Draws::new(plan.seed);
+        let nodes = plan.cluster.nodes;
+        let config = plan.config();
+        let federation = FederationId(wide(draws, "federation", 0, 0));
+        let replica = |number: usize| Replica {
+            node: node_id(draws, number),
+            store: store_id(draws, number, 0),
+        };
+        let replicas: Vec<Replica> = (0..nodes).map(replica).collect();
+        let process = |(number, replica): (usize, &Replica)| {
+            Process::new(number, draws, federation, *replica, config.clone())
+        };
+        let processes = replicas.iter().enumerate().map(process).collect();
+        let latency = (plan.cluster.latency_us_min, plan.cluster.latency_us_max);
+        let rules = Rules {
+            dwell_ms: config.coordinator.dwell_ms,
+            ahead_ms: config.replication.ahead_ms_max,
+            budgets: bounded_memory::Budgets::of(&config),
+        };
+        let mut world = Self {
+            draws,
+            now: 0,
+            agenda: Agenda::default(),
+            pace: Pace::default(),
+            processes,
+            network: Network::new(nodes, draws, latency),
+            replays: Replays::new(nodes),
+            oracles: Oracles::new(Roster::new(replicas), rules),
+            clients: Clients::new(nodes, &plan.workload, draws),
+            operator: Operator::new(&plan),
+            liveness: Liveness::default(),
+            tenants: Vec::new(),
+            trace: Trace::new(),
+            fired: Tally::default(),
+            active: vec![false; plan.faults.len()],
+            manners: Manners::default(),
+            standing: vec![Stand::default(); nodes],
+            backups: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            out: Outbox::new(),
+            errands: Vec::new(),
+            steps: 0,
+            messages: 0,
+            stepping: 0,
+            tell_steps: 0..0,
+            tell_within: 0..0,
+            told: Vec::new(),
+            budgets: bounded_memory::Budgets::of(&config),
+            setting: Setting::default(),
+            stop_at: u64::MAX,
+            scene: None,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    /// Plans what the plan says.
+    fn begin(&mut self) {
+        for node in 0..self.processes.len() {
+            self.plan_at(self.first_start_ms(node) * MS, Happening::Start { node });
+        }
+        for fault in 0..self.plan.faults.len() {
+            let (at_ms, for_ms) = (self.plan.faults[fault].at_ms, self.plan.faults[fault].for_ms);
+            self.plan_at(at_ms * MS, Happening::Begin { fault });
+            self.plan_at((at_ms + for_ms) * MS, Happening::End { fault });
+        }
+        self.plan_at(100 * MS, Happening::Operate);
+    }
+
+    /// Plans a happening at a time.
+    pub(crate) fn plan_at(&mut self, at: u64, happening: Happening) {
+        self.agenda.plan(at.max(self.now), happening);
+    }
+
+    /// Plans a happening after a while.
+    pub(crate) fn plan_in(&mut self, after: u64, happening: Happening) {
+        self.agenda.plan(self.now + after, happening);
+    }
+
+    /// Does what is next, if that is before `until`. Returns whether it was.
+    pub(crate) fn advance(&mut self, until: u64) -> Result<bool, Broken> {
+        let (mut due, mut node) = (u64::MAX, 0);
+        for (number, process) in self.processes.iter().enumerate() {
+            if process.due < due {
+                (due, node) = (process.due, number);
+            }
+        }
+        let next = self.agenda.next_at();
+        if due.min(next) >= until {
+            self.now = until;
+            return Ok(false);
+        }
+        self.now = self.now.max(due.min(next));
+        self.pace.count(self.now, self.agenda.len())?;
+        if due <= next {
+            if self.processes[node].hurries > TICKS_MAX {
+                let what = format!("node {node} asks for a tick at once, again and again");
+                return Err(Broken::new(progress::NAME, what));
+            }
+            self.step(node, Event::Tick, 0, 0)?;
+        } else if let Some(happening) = self.agenda.take() {
+            self.happen(happening)?;
+        }
+        Ok(true)
+    }
+
+    /// Hands one event to a node, at once or when it has its turn.
+    pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
+        if self.processes[me].gate.is_open() {
+            self.take_step(me, event, tag, print)
+        } else {
+            self.wait(me, event, tag, print)
+        }
+    }
+
+    /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
+    pub(crate) fn take_step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
+        let keeps =
+            self.tell_steps.contains(&self.trace.events) || self.tell_within.contains(&self.now);
+        let tells = keeps || self.setting.observes;
+        if self.setting.slip_at == Some(self.trace.events) {
+            self.now += address_of(&self.processes) % MS;
+        }
+        let process = &mut self.processes[me];
+        let Some(node) = process.node.as_mut() else { return Ok(()) };
+        let now = process.clock.now(self.now);
+        let cause = Cause::of(process.replica.node, &event);
+        self.stepping = me;
+        self.steps += 1;
+        self.trace.event(self.now, me, tag, print);
+        if tells {
+            let event = format!("{event:?}");
+            self.told.push(Told { at: self.now, node: me, event, actions: Vec::new() });
+        }
+        node.step(now, event, &mut self.out);
+        process.due = node.deadline().map_or(u64::MAX, |deadline| process.clock.when(deadline));
+        process.hurries = if process.due <= self.now { process.hurries + 1 } else { 0 };
+        if process.hurries > 0 {
+            let name = stream("step.next", me as u64);
+            process.due = self.now + self.draws.between(name, self.steps, STEP_NS.0, STEP_NS.1);
+        }
+        if tells && let Some(told) = self.told.last_mut() {
+            told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
+        }
+        if tells && !keeps {
+            self.told.pop();
+        }
+        if let (Some(scene), Some(node)) = (&mut self.scene, &self.processes[me].node) {
+            scene.stepped(self.now, me, node);
+        }
+        if let Some(node) = &self.processes[me].node {
+            let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
+            let wanted = wanted(&self.clients, &self.processes[me], &cause, actions);
+            self.oracles.observe(&Step { me, node, actions, processes, cause, wanted, now })?;
+        }
+        self.perform_all(me)?;
+        if self.trace.is_link() { self.link() } else { Ok(()) }
+    }
+
+    fn perform_all(&mut self, me: usize) -> Verdict {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let mut out = std::mem::take(&mut self.out);
+        for action in out.drain() {
+            self.perform(me, action)?;
+        }
+        self.out = out;
+        self.sync(me);
+        Ok(())
+    }
+
+    /// Begins the next batch of a node's disk, if there is one. Returns whether there was.
+    pub(crate) fn sync(&mut self, node: usize) -> bool {
+        if !self.processes[node].disk.may_begin() {
+            return false;
+        }
+        let sync_ns = self.sync_ns(node);
+        let process = &mut self.processes[node];
+        let Some(done_at) = process.disk.begin(self.now, sync_ns) else { return false };
+        if let Some(scene) = &mut self.scene {
+            scene.begins_batch(self.now, node);
+        }
+        process.syncs += 1;
+        let life = process.life;
+        if process.is_aimed_at {
+            let name = stream("crash.aim", node as u64);
+            let after = self.draws.below(name, life, done_at - self.now);
+            self.plan_in(after, Happening::Crash { node, life });
+        }
+        self.plan_at(done_at, Happening::Synced { node, life });
+        true
+    }
+
+    /// Deletes what a node's log needs no more.
+    fn delete(&mut self, me: usize, action: &Action) {
+        let disk = &mut self.processes[me].disk;
+        match action {
+            Action::Discard { snapshot } => {
+                self.trace.action(10, snapshot.0);
+                disk.discard(*snapshot);
+            }
+            Action::Release { before } => {
+                self.trace.action(3, before.seq);
+                disk.release(*before);
+            }
+            _ => {}
+        }
+    }
+
+    fn perform(&mut self, me: usize, action: Action) -> Verdict {
+        match action {
+            Action::Send { to, plane, message } => {
+                let print = fingerprint(&message);
+                self.trace.action(1, fold(print, u64::from(to.0[15])));
+                self.send(me, to, plane, message, print)?;
+            }
+            Action::Persist { token, write } => {
+                self.trace.action(2, token.seq);
+                if let Some(scene) = &mut self.scene {
+                    scene.writes(me, &write);
+                }
+                let process = &mut self.processes[me];
+                if let (Write::Dots { shard, .. }, Some(node)) = (&write, &process.node) {
+                    let held = node.replicator().held(*shard);
+                    process.disk.expect(token, *shard, held);
+                }
+                process.disk.persist(token, write);
+            }
+            gone @ (Action::Discard { .. } | Action::Release { .. }) => self.delete(me, &gone),
+            Action::Reply { id, outcome } => {
+                self.trace.action(4, fold(id.0, fingerprint(&outcome)));
+                let asker = one_reply::check(&mut self.processes[me], id)?;
+                self.check_reply(me, asker, &outcome)?;
+                let (life, losses) = (self.processes[me].life, self.standing[me].losses);
+                let store = self.processes[me].replica.store;
+                let by = Asked { node: me, life, store, losses };
+                let latency = match asker {
+                    Asker::Client(attempt) => {
+                        let latency = self.clients.latency(attempt, true, self.network.latency_ns);
+                        if let Some(scene) = &mut self.scene {
+                            scene.answers(self.now, me, attempt, &outcome, self.now + latency);
+                        }
+                        latency
+                    }
+                    Asker::Operator | Asker::Probe => self.network.latency(me, me),
+                    Asker::Tenant(turn) => self.tenant_latency(turn, true),
+                };
+                self.plan_in(latency, Happening::Reply { asker, by, outcome });
+            }
+            Action::Resolve { source } => {
+                self.trace.action(5, 0);
+                self.resolve(me, source);
+            }
+            Action::Verify { address } => {
+                self.trace.action(6, fingerprint(&address));
+                self.verify(me, address);
+            }
+            Action::Route { peer, address } => {
+                self.trace.action(7, fingerprint(&address));
+                self.route(me, peer, address.as_ref())?;
+            }
+            Action::Refuse { peer, boot, reason } => {
+                self.trace.action(8, fingerprint(&(boot, reason)));
+                self.refuse(me, (peer, boot), reason)?;
+            }
+            Action::Notify(notice) => {
+                self.trace.action(9, 0);
+                if let Notice::Fenced { why } = notice {
+                    self.on_fenced(me, why)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a client of an eventual namespace is told is on the disk of who tells it.
+    fn check_reply(&self, me: usize, asker: Asker, outcome: &Outcome) -> Verdict {
+        let Asker::Client(attempt) = asker else { return Ok(()) };
+        let operation = &self.clients.history.operations[attempt.operation];
+        let Body::Write { mutations, .. } = &operation.body else { return Ok(()) };
+        let numbers = &self.operator.namespaces;
+        let Some((_, namespace)) = numbers.iter().find(|(space, _)| *space == operation.space)
+        else {
+            return Ok(());
+        };
+        let shard = Replicator::shard_for(*namespace, self.plan.workload.slots, &mutations[0].key);
+        durability_at_send::check_reply(&self.processes[me].disk.durable, shard, outcome)
+    }
+
+    fn verify(&mut self, me: usize, address: Address) {
+        let latency = 4 * self.network.latency(me, me);
+        let there = crate::env::process::number_at(&address)
+            .filter(|number| *number < self.processes.len() && *number != me)
+            .filter(|number| self.greets(*number) && self.greets(me))
+            .filter(|number| self.network.is_open(me, *number));
+        let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
+            let process = &self.processes[number];
+            let Replica { node, store } = process.replica;
+            Ok(Identity { node, store, boot: process.boot })
+        });
+        let life = self.processes[me].life;
+        let event = Event::Verified { address, outcome };
+        self.plan_in(latency, Happening::Inform { node: me, life, event });
+    }
+
+    /// How long the next sync of a node takes.
+    pub(crate) fn sync_ns(&mut self, node: usize) -> u64 {
+        let name = stream("disk.sync", node as u64);
+        let k = self.processes[node].syncs;
+        let cluster = &self.plan.cluster;
+        let (low, high) = (cluster.sync_us_min * 1_000, cluster.sync_us_max * 1_000);
+        let usual = self.draws.between(name, k, low, high);
+        usual + self.draws.below(name ^ 1, k, self.stall_ns(node))
+    }
+
+    /// Clients ask, wait and wake.
+    pub(crate) fn run_errands(&mut self, run: impl FnOnce(&mut Self, &mut Vec<Errand>)) {
+        let mut errands = std::mem::take(&mut self.errands);
+        run(self, &mut errands);
+        for errand in errands.drain(..) {
+            match errand {
+                Errand::Ask { attempt, node, request } => {
+                    let latency = self.clients.latency(attempt, false, self.network.latency_ns);
+                    if let Some(scene) = &mut self.scene {
+                        scene.asks(self.now, attempt, node, self.now + latency);
+                    }
+                    let asker = Asker::Client(attempt);
+                    self.plan_in(latency, Happening::Request { node, asker, request });
+                }
+                Errand::Timeout { attempt, after_ns } => {
+                    self.plan_in(after_ns, Happening::Timeout { attempt });
+                }
+                Errand::Wake { client, after_ns } => {
+                    let bursts = self.manners.bursts && self.manners.quiet_until <= self.now;
+                    if bursts {
+                        self.fired.count(Kind::ClientBurst);
+                    }
+                    let after_ns = if bursts { after_ns / BURST_FASTER } else { after_ns };
+                    self.plan_in(after_ns, Happening::Wake { client });
+                }
+            }
+        }
+        self.errands = errands;
+    }
+
+    /// What the last step asked for, when a law kept it from being performed.
+    pub(crate) fn unperformed(&self) -> &[Action] {
+        self.out.as_slice()
+    }
+
+    /// A link of the trace: the whole state of the node whose turn it is, and what costs too much for every event.
+    fn link(&mut self) -> Verdict {
+        for process in &self.processes {
+            if let Some(node) = &process.node {
+                cheapest_is_chosen::check(node.coordinator())?;
+            }
+            bounded_memory::check(process, &self.budgets)?;
+        }
+        let turn = self.trace.links() % self.processes.len();
+        let mut hasher = Hasher::new();
+        if let Some(node) = &self.processes[turn].node {
+            node.digest(&mut hasher);
+        }
+        self.trace.link(hasher.finish().0);
+        Ok(())
+    }
+}
+
+/// The clients' writes that a step may make: the one that it was asked for; else, if it makes any, those that waited
+/// here, for their namespace's name.
+fn wanted<'a>(
+    clients: &'a Clients,
+    process: &Process,
+    cause: &Cause,
+    actions: &[Action],
+) -> Vec<Wanted<'a>> {
+    let of = |asker: &Asker| {
+        let Asker::Client(attempt) = asker else { return None };
+        match &clients.history.operations[attempt.operation].body {
+            Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
+            Body::Read(_) => None,
+        }
+    };
+    if let Some((request, ..)) = &cause.request {
+        return process.requests.get(request).and_then(of).into_iter().collect();
+    }
+    let makes =
+        |action: &Action| matches!(action, Action::Persist { write: Write::Dots { .. }, .. });
+    let waits = actions.iter().any(makes).then_some(&process.requests);
+    waits.into_iter().flat_map(|requests| requests.values()).filter_map(of).collect()
+}
+
+/// Where the memory of a list lies: what a run must never look at.
+fn address_of(list: &[Process]) -> u64 {
+    list.as_ptr() as u64 >> 3
+}

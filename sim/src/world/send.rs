@@ -1,0 +1,209 @@
+//! What happens to one message between the node that sends it and the links.
+//!
+//! Times and fates are the network's; here they meet the message: it is copied, changed, kept for later, or lost with
+//! its link. How long a message is matters on a narrow link alone, and is estimated.
+
+use bytes::Bytes;
+use continuum_core::api::{Change, Mutation, Request};
+use continuum_core::gossip::Body;
+use continuum_core::id::NodeId;
+use continuum_core::node::{Message, Plane};
+use continuum_core::raft::{self, Payload};
+use continuum_core::replication::Message as Replicated;
+
+use crate::plan::fault::Kind;
+use crate::rng::stream;
+use crate::verdict::Verdict;
+
+use crate::env::replay::Kept;
+use crate::world::{Happening, World};
+
+/// What a message takes beside its payload.
+const ENVELOPE_BYTES: usize = 100;
+
+const KEEP: u64 = stream("net.replay.keep", 0);
+const AGAIN: u64 = stream("net.replay", 0);
+const WHICH: u64 = stream("net.replay.which", 0);
+const LATE: u64 = stream("net.replay.by", 0);
+
+impl World {
+    /// Sends a message.
+    pub(crate) fn send(
+        &mut self,
+        me: usize,
+        to: NodeId,
+        plane: Plane,
+        mut message: Message,
+        print: u64,
+    ) -> Verdict {
+        let Some(to) = self.oracles.roster.number(to).filter(|to| *to != me) else {
+            return Ok(());
+        };
+        let Some(epoch) = self.network.epoch(me, to) else {
+            if let Some(scene) = &mut self.scene {
+                scene.sends(self.now, (me, to), &message, &[], Some("no link"));
+            }
+            return Ok(());
+        };
+        self.messages += 1;
+        let bytes = if self.network.is_narrow(me, to) { size_of(&message) } else { 0 };
+        let fired = &mut self.fired;
+        let arrivals = self.network.transmit((me, to), plane, self.now, bytes as u64, fired);
+        if let Some(at) = arrivals.breaks {
+            self.plan_at(at, Happening::Break { from: me, to, epoch });
+        }
+        if let Some((ppm, late_ns)) = self.network.replays(me, to) {
+            self.replay(me, to, ppm, late_ns);
+            self.keep((me, to), epoch, ppm, print, &message);
+        }
+        if let Some(sealed) = write_in(&mut message)
+            && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
+        {
+            self.fired.count(Kind::Corrupt);
+            let mut bytes = sealed.to_vec();
+            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+            *sealed = bytes.into();
+        }
+        self.garble(me, to, &mut message);
+        if let Some(scene) = &mut self.scene {
+            let cut = (!self.network.is_open(me, to)).then_some("cut off");
+            let fate = cut.filter(|_| arrivals.first.is_none());
+            scene.sends(self.now, (me, to), &message, &[arrivals.first, arrivals.second], fate);
+        }
+        if let Some(at) = arrivals.second {
+            let message = message.clone();
+            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
+        }
+        if let Some(at) = arrivals.first {
+            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
+        }
+        self.speak_later_version(me, to)
+    }
+
+    /// A member whose memory is bad vouches for whom it was not asked about: its gossip acknowledges the ping that its
+    /// receiver has under way with another. Only once helpers were chosen: until then it may become one, by a request
+    /// that is lost for want of a link, and then nobody could tell.
+    fn garble(&mut self, me: usize, to: usize, message: &mut Message) {
+        let Message::Gossip(gossip) = message else { return };
+        if self.network.corrupted(me, to, 1).is_none() {
+            return;
+        }
+        let receiver = self.processes[to].node.as_ref();
+        let Some(probing) = receiver.and_then(|node| node.gossip().probing()) else { return };
+        let from = gossip.me.replica.node;
+        let chosen = !probing.helpers.is_empty();
+        if chosen && probing.target != from && !probing.helpers.contains(&from) {
+            gossip.body = Body::Ack { number: probing.number };
+            self.fired.count(Kind::Corrupt);
+        }
+    }
+
+    /// Keeps a message for a later link.
+    fn keep(
+        &mut self,
+        (from, to): (usize, usize),
+        epoch: u32,
+        ppm: u64,
+        print: u64,
+        message: &Message,
+    ) {
+        let (way, k) = self.network.place(from, to);
+        if self.draws.chance(KEEP ^ way, k, ppm) {
+            let (store, life) = (self.processes[from].replica.store, self.processes[to].life);
+            let kept = Kept { epoch, store, life, print, message: message.clone() };
+            let draw = self.draws.bits(KEEP ^ way, k);
+            self.replays.keep(from * self.processes.len() + to, draw, kept);
+        }
+    }
+
+    /// A message of an earlier link comes again, or does not.
+    fn replay(&mut self, from: usize, to: usize, ppm: u64, late_ns: u64) {
+        let (way, k) = self.network.place(from, to);
+        if !self.draws.chance(AGAIN ^ way, k, ppm) {
+            return;
+        }
+        let Some(epoch) = self.network.epoch(from, to) else { return };
+        let (store, life) = (self.processes[from].replica.store, self.processes[to].life);
+        let old = || self.replays.of(from * self.processes.len() + to, epoch, store, life);
+        let which = self.draws.below(WHICH ^ way, k, old().count() as u64);
+        let Some(kept) = old().nth(which as usize) else { return };
+        let Kept { print, message, .. } = kept.clone();
+        self.fired.count(Kind::Replay);
+        let late = self.draws.below(LATE ^ way, k, late_ns);
+        self.plan_in(late, Happening::Deliver { from, to, epoch, print, message });
+    }
+}
+
+/// The first eventual write that a message carries.
+fn write_in(message: &mut Message) -> Option<&mut Bytes> {
+    match message {
+        Message::Replication(
+            Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
+        ) => writes.first_mut(),
+        _ => None,
+    }
+}
+
+/// About how many bytes a message has: its payload, and as much again for all messages beside it.
+fn size_of(message: &Message) -> usize {
+    let payload = match message {
+        Message::Raft { message: raft::Message::Append { entries, .. }, .. } => {
+            let bytes = entries.iter().map(|entry| match &entry.payload {
+                Payload::Command(command) => command.len() + 16,
+                Payload::Noop | Payload::Configuration(_) => 16,
+            });
+            bytes.sum()
+        }
+        Message::Raft { message: raft::Message::Chunk { data, .. }, .. } => data.len(),
+        Message::Replication(
+            Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
+        ) => writes.iter().map(Bytes::len).sum(),
+        Message::Gossip(gossip) => 80 * gossip.claims.len() + 40 * gossip.loads.len(),
+        Message::Forward { request: Request::Write { mutations, .. }, .. } => {
+            mutations.iter().map(mutation).sum()
+        }
+        _ => 0,
+    };
+    ENVELOPE_BYTES + payload
+}
+
+fn mutation(mutation: &Mutation) -> usize {
+    let edits = mutation.edits.iter().map(|edit| match &edit.change {
+        Change::Put(value) | Change::Add(value) | Change::Remove(value) => value.len(),
+        Change::Cas { value, .. } => value.as_ref().map_or(0, Bytes::len),
+        Change::Delete | Change::Count(_) => 0,
+    });
+    mutation.key.len() + edits.sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::id::{GroupId, Index, NamespaceId, ShardId, Term};
+    use continuum_core::raft::{Entry, Position};
+
+    use super::*;
+
+    #[test]
+    fn what_is_long_counts_as_long() {
+        let entry = |bytes: usize| Entry {
+            term: Term(1),
+            time_ms: 0,
+            payload: Payload::Command(vec![0; bytes].into()),
+        };
+        let append = |entries| Message::Raft {
+            group: GroupId(1),
+            message: raft::Message::Append {
+                term: Term(1),
+                prev: Position::default(),
+                commit: Index(0),
+                entries,
+            },
+        };
+        let shard = ShardId { namespace: NamespaceId(1), slot: 0 };
+        let writes = vec![Bytes::from(vec![0; 3_000]); 2];
+        let delta = Message::Replication(Replicated::Delta { shard, writes });
+        assert_eq!(size_of(&append(Vec::new())), ENVELOPE_BYTES);
+        assert!((8_000..8_300).contains(&size_of(&append(vec![entry(4_000), entry(4_000)]))));
+        assert!((6_000..6_300).contains(&size_of(&delta)));
+    }
+}

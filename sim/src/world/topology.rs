@@ -1,0 +1,120 @@
+//! Who comes, who goes in peace, and who is of another version.
+//!
+//! Discovery, which names who is there, may be wrong. Voters do not change: the core has no such change yet. What it
+//! has is learners that are added, and a process that is asked to stop, which hands over what it leads.
+
+use continuum_core::codec;
+use continuum_core::id::{Address, Contact};
+use continuum_core::limits::FRAME_BYTES_MAX;
+use continuum_core::node::{Event, Message};
+
+use crate::env::clock::MS;
+use crate::env::process::address_of;
+use crate::oracle::unknown_message_is_dropped;
+use crate::plan::fault::Kind;
+use crate::rng::stream;
+use crate::verdict::Verdict;
+use crate::world::{Happening, World};
+
+/// A driver looks so often whether a process that was asked to stop has done all that it has to, and ends it after so
+/// long.
+const STOP_LOOK_NS: u64 = 100 * MS;
+const STOP_MAX_NS: u64 = 2_000 * MS;
+
+impl World {
+    /// When a node starts for the first time, in milliseconds.
+    pub(crate) fn first_start_ms(&self, node: usize) -> u64 {
+        let mut added = self.plan.faults.iter().filter(|fault| fault.kind == Kind::Add);
+        let added = added.find(|fault| fault.nodes.contains(&node));
+        added.map_or(node as u64, |fault| fault.at_ms)
+    }
+
+    /// A node started for the first time.
+    pub(crate) fn count_added(&mut self, node: usize) {
+        let added = |fault: &crate::plan::fault::Fault| {
+            fault.kind == Kind::Add && fault.nodes.contains(&node)
+        };
+        if self.plan.faults.iter().any(added) {
+            self.fired.count(Kind::Add);
+        }
+    }
+
+    /// What discovery answers: the truth, or now and then that and what is not so.
+    pub(crate) fn mislead(&mut self, me: usize, mut contacts: Vec<Contact>) -> Vec<Contact> {
+        let lasting = self.plan.faults.iter().zip(&self.active).filter(|(_, active)| **active);
+        let lies = lasting.filter(|(fault, _)| fault.kind == Kind::FalseContacts);
+        let Some(rate_ppm) = lies.map(|(fault, _)| fault.rate_ppm).max() else { return contacts };
+        let name = stream("discovery.lie", me as u64);
+        if !self.draws.chance(name, self.steps, rate_ppm) {
+            return contacts;
+        }
+        self.fired.count(Kind::FalseContacts);
+        let nodes = self.processes.len();
+        let other = self.draws.below(name ^ 1, self.steps, nodes as u64) as usize;
+        let namesake = self.processes[(other + 1) % nodes].replica.node;
+        let false_ones = [
+            Contact { node: None, address: address_of(nodes + 7) },
+            Contact { node: Some(namesake), address: address_of(other) },
+            Contact { node: None, address: address_of(me) },
+            Contact { node: None, address: Address("not an address".to_owned()) },
+        ];
+        if self.draws.chance(name ^ 2, self.steps, 500_000) {
+            contacts.clear();
+        }
+        // They come first: what is tried first is what is not so.
+        false_ones.into_iter().chain(contacts).collect()
+    }
+
+    /// A process is asked to stop.
+    pub(crate) fn ask_to_stop(&mut self, node: usize) -> Verdict {
+        let process = &self.processes[node];
+        if !process.is_up() || process.is_fenced() {
+            return Ok(());
+        }
+        self.fired.count(Kind::Handover);
+        let life = process.life;
+        self.plan_in(STOP_LOOK_NS, Happening::Leave { node, life, since: self.now });
+        self.inform(node, Event::Stopping)
+    }
+
+    /// A process that was asked to stop ends, if it has nothing more to do or has had its time.
+    pub(crate) fn leave(&mut self, node: usize, life: u64, since: u64) {
+        let process = &self.processes[node];
+        if process.life != life || !process.is_up() {
+            return;
+        }
+        let is_quiet = process.requests.is_empty() && process.disk.is_idle();
+        if is_quiet || self.now - since >= STOP_MAX_NS {
+            self.end_silently(node);
+        } else {
+            self.plan_in(STOP_LOOK_NS, Happening::Leave { node, life, since });
+        }
+    }
+
+    /// The reserve of a node's disk is reached, or free again.
+    pub(crate) fn fill(&mut self, node: usize, full: bool) -> Verdict {
+        if !self.processes[node].is_up() {
+            return Ok(());
+        }
+        if full {
+            self.fired.count(Kind::Full);
+        }
+        self.inform(node, Event::StorageFull { full })
+    }
+
+    /// Beside what a node sends to one of an older version goes, now and then, what that one does not know. The frame
+    /// is read as a driver reads it: the link lives on, and the node hears nothing of it.
+    pub(crate) fn speak_later_version(&mut self, from: usize, to: usize) -> Verdict {
+        let rate_ppm = self.network.later_ppm(from, to);
+        let name = stream("mixed", (from * self.processes.len() + to) as u64);
+        if rate_ppm == 0 || !self.draws.chance(name, self.steps, rate_ppm) {
+            return Ok(());
+        }
+        let kind = Message::KINDS + self.draws.below(name ^ 1, self.steps, 300) as u32;
+        let rest = self.draws.bits(name ^ 2, self.steps).to_be_bytes();
+        let read = Message::decode(&codec::encode(&(kind, rest)), FRAME_BYTES_MAX);
+        unknown_message_is_dropped::check(kind, &read)?;
+        self.fired.count(Kind::MixedVersion);
+        Ok(())
+    }
+}
