@@ -8,7 +8,7 @@ mod request;
 mod status;
 mod value;
 
-pub use outcome::{Bound, Founder, Founding, Outcome, Reason, Receipt, Resource};
+pub use outcome::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Receipt, Resource};
 pub use request::{
     Change, Context, Edit, Expected, Level, Mutation, Policy, Query, Request, Session, Strategy,
 };

@@ -132,16 +132,16 @@ pub enum Resource {
 
 /// The first state of a federation, or the way into one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Founding {
+pub struct Bootstrap {
     /// Its members, voters first.
-    pub members: Vec<Founder>,
+    pub members: Vec<MemberInfo>,
     /// How many of them vote in group 0 from the start; 0 for a learner that is let in.
     pub voters: u8,
 }
 
 /// A member as founded or let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Founder {
+pub struct MemberInfo {
     /// Who and on which disk.
     pub replica: Replica,
     /// Where.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Founding, Policy, Status};
+use super::{Bootstrap, Context, Policy, Status};
 use crate::id::{Address, GroupId, Index, NamespaceId, Replica};
 
 /// What was read.
@@ -51,7 +51,7 @@ pub enum Value {
     /// The namespaces, in order of their names.
     Namespaces(Vec<Namespace>),
     /// The node is a member now.
-    Joined(Founding),
+    Joined(Bootstrap),
     /// The federation is founded.
     Initialized,
 }

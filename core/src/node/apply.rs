@@ -15,7 +15,7 @@ use crate::state::{self, Applied, Reply, Slice};
 use crate::{mutant, reach};
 
 use super::machine::{Group, Node, Work};
-use crate::api::{Level, Outcome, Query, Reason, Receipt, Request, Value};
+use crate::api::{Level, Outcome, Query, Receipt, Value};
 use crate::node::Notice;
 
 /// Entries applied in one step of one group. The rest follows in the next step, which is due at once.
@@ -176,7 +176,7 @@ impl Node {
             Reply::Joined { .. } => return Outcome::Value(Value::Joined(self.welcome_list())),
             // A session's repeat has the revision of the first time.
             Reply::Written { revision } => revision,
-            Reply::Founded | Reply::Created { .. } | Reply::Deleted { .. } => index,
+            Reply::Bootstrapped | Reply::Created { .. } | Reply::Deleted { .. } => index,
         };
         let receipt = Receipt { revision: Some(revision), context: None };
         Outcome::Committed { level: Level::Durable, receipt }
@@ -238,28 +238,5 @@ impl Node {
                 self.then(Work::Raft(id, raft::Event::Captured { snapshot }));
             }
         }
-    }
-
-    /// The command of a request, or why it is refused without one.
-    pub(super) fn command(&self, request: &Request) -> Result<Bytes, Reason> {
-        use crate::state::{Command, Operation};
-        let (session, operation) = match request {
-            Request::CreateNamespace { name, policy, session } => {
-                (*session, Operation::CreateNamespace { name: name.clone(), policy: *policy })
-            }
-            Request::DeleteNamespace { name, session } => {
-                (*session, Operation::DeleteNamespace { name: name.clone() })
-            }
-            Request::Write { mutations, session, .. } => {
-                (*session, Operation::Write { mutations: mutations.clone() })
-            }
-            Request::Join { replica, address, name } => {
-                let (address, name) = (address.clone(), name.clone());
-                let founder = crate::api::Founder { replica: *replica, address, name };
-                (None, Operation::Join(founder))
-            }
-            _ => return Err(Reason::WrongConsistency),
-        };
-        Command { session, operation }.encode()
     }
 }

@@ -472,7 +472,7 @@ impl Node {
         let live = length + self.checkpoints.issued_bytes - before;
         self.moving(Owner::Group(id), first, live, position);
         if id == GroupId::REGISTRY {
-            self.bury_closed();
+            self.forget_closed();
         }
     }
 

@@ -13,9 +13,9 @@ use crate::time::Instant;
 use crate::{mutant, reach};
 
 use super::Message;
-use super::founding::is_bounded;
+use super::bootstrap::is_bounded;
 use super::machine::{Node, Timer};
-use crate::api::{Founder, Founding, Outcome, Reason, Request, Value};
+use crate::api::{Bootstrap, MemberInfo, Outcome, Reason, Request, Value};
 
 /// Milliseconds until the first question, between questions while peers are there, and at most.
 const JOIN_MS: u64 = 250;
@@ -23,7 +23,7 @@ const JOIN_MS_MAX: u64 = 2000;
 
 /// How far the way in is.
 #[derive(Debug, Default)]
-pub(super) struct Joining {
+pub(super) struct JoinState {
     /// Who was asked last; the next one is after it.
     last: NodeId,
     backoff_ms: u64,
@@ -32,11 +32,11 @@ pub(super) struct Joining {
 }
 
 impl Node {
-    /// A process starts: without a federation it asks to be let in; with one whose founding is unfinished it goes on
+    /// A process starts: without a federation it asks to be let in; with one whose bootstrap is unfinished it goes on
     /// telling.
-    pub(super) fn begin_forming(&mut self) {
+    pub(super) fn begin_membership(&mut self) {
         if self.is_formed() {
-            self.on_founding_due();
+            self.on_bootstrap_due();
             self.watch_for_leader();
         } else {
             self.arm_join(JOIN_MS);
@@ -53,38 +53,38 @@ impl Node {
 
     fn arm_join(&mut self, after_ms: u64) {
         let at = self.now.mono + Duration::from_millis(after_ms);
-        if self.joining.armed.is_some_and(|armed| armed <= at) {
+        if self.join.armed.is_some_and(|armed| armed <= at) {
             return;
         }
-        if let Some(later) = self.joining.armed.replace(at) {
+        if let Some(later) = self.join.armed.replace(at) {
             self.disarm(later, Timer::Join);
         }
         self.arm_at(at, Timer::Join);
     }
 
     /// A new peer may be the one that lets this node in.
-    pub(super) fn on_forming_connected(&mut self) {
+    pub(super) fn on_join_connected(&mut self) {
         if !self.is_formed() {
-            self.joining.backoff_ms = 0;
+            self.join.backoff_ms = 0;
             self.arm_join(JOIN_MS);
         }
     }
 
     /// Asks the next peer.
     pub(super) fn on_join_due(&mut self) {
-        self.joining.armed = None;
+        self.join.armed = None;
         if self.is_forgotten() {
             reach!("node.join.forgotten");
         } else if self.is_formed() && self.own_entry_is_right() {
             return self.watch_for_leader();
         }
-        let next = self.joining.backoff_ms.saturating_mul(2).clamp(JOIN_MS, JOIN_MS_MAX);
-        self.joining.backoff_ms = next;
+        let next = self.join.backoff_ms.saturating_mul(2).clamp(JOIN_MS, JOIN_MS_MAX);
+        self.join.backoff_ms = next;
         if let Some(peer) = self.next_to_ask() {
             reach!("node.join.asked");
             let id = RequestId(self.requests.number());
-            self.joining.last = peer.node;
-            let Founder { replica, address, name } = self.own_entry();
+            self.join.last = peer.node;
+            let MemberInfo { replica, address, name } = self.own_entry();
             let request = Request::Join { replica, address, name };
             self.send(peer, Message::Forward { id, request });
         }
@@ -106,27 +106,27 @@ impl Node {
         let group = self.groups.get(&GroupId::REGISTRY).filter(|_| !self.is_forgotten());
         let leader = group.and_then(|group| group.raft.leader());
         let leader = leader.filter(|leader| self.peers.is_linked(*leader));
-        let after = || self.peers.linked().find(|peer| peer.node > self.joining.last);
+        let after = || self.peers.linked().find(|peer| peer.node > self.join.last);
         leader.or_else(after).or_else(|| self.peers.linked().next())
     }
 
     /// A peer answers. True when the answer lets this node in.
     pub(super) fn on_join_answer(&mut self, from: Replica, outcome: &Outcome) -> bool {
-        let Outcome::Value(Value::Joined(founding)) = outcome else { return false };
+        let Outcome::Value(Value::Joined(bootstrap)) = outcome else { return false };
         if self.is_formed() {
             return false;
         }
-        match check_joined(founding, self.me) {
-            Ok(()) => self.join(founding.clone()),
+        match check_joined(bootstrap, self.me) {
+            Ok(()) => self.join(bootstrap.clone()),
             Err(why) => self.rejected(from.node, why),
         }
         true
     }
 
-    fn join(&mut self, founding: Founding) {
+    fn join(&mut self, bootstrap: Bootstrap) {
         reach!("node.join.in");
         self.cancel_init();
-        self.form(founding);
+        self.form(bootstrap);
     }
 
     /// The registry's entry of this node is another one than it should be: tell it.
@@ -164,21 +164,21 @@ impl Node {
     }
 
     /// The members as a joiner is told.
-    pub(super) fn welcome_list(&self) -> Founding {
-        let members = self.registry().map(|registry| registry.founding().members);
-        Founding { members: members.unwrap_or_default(), voters: 0 }
+    pub(super) fn welcome_list(&self) -> Bootstrap {
+        let members = self.registry().map(|registry| registry.membership().members);
+        Bootstrap { members: members.unwrap_or_default(), voters: 0 }
     }
 }
 
 /// A list of members must name this node and stay within all bounds.
-fn check_joined(founding: &Founding, me: Replica) -> Result<(), &'static str> {
-    if founding.voters != 0 || founding.members.len() > MEMBERS_MAX {
+fn check_joined(bootstrap: &Bootstrap, me: Replica) -> Result<(), &'static str> {
+    if bootstrap.voters != 0 || bootstrap.members.len() > MEMBERS_MAX {
         return Err("an impossible list of members");
     }
-    if !founding.members.iter().any(|member| member.replica == me) {
+    if !bootstrap.members.iter().any(|member| member.replica == me) {
         return Err("a list of members without this node");
     }
-    if !founding.members.iter().all(is_bounded) {
+    if !bootstrap.members.iter().all(is_bounded) {
         return Err("a list of members with an oversized name or address");
     }
     Ok(())

@@ -18,11 +18,11 @@ use crate::wal::Write;
 use crate::{coordinator, discovery, gossip, mutant, raft, reach, replication, state};
 
 use super::apply::Capture;
-use super::boots::Peers;
+use super::bootstrap::BootstrapState;
 use super::checkpoint::Checkpoints;
-use super::founding::Forming;
 use super::hold::{Durable, Hold, Keeper};
-use super::join::Joining;
+use super::join::JoinState;
+use super::peers::Peers;
 use super::registry::Known;
 use super::request::Requests;
 use super::storage::step_fenced;
@@ -57,7 +57,7 @@ pub(super) enum Timer {
     /// A request's timeout, or its next try.
     Request(u64),
     /// Tell the other first voters of the founding, or ask whether they are ready.
-    Founding,
+    Bootstrap,
     /// Ask to be let in.
     Join,
     /// Bring a group's learners in line.
@@ -191,8 +191,8 @@ pub struct Node {
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: Peers,
     pub(super) known: Known,
-    pub(super) forming: Forming,
-    pub(super) joining: Joining,
+    pub(super) bootstrap: BootstrapState,
+    pub(super) join: JoinState,
     pub(super) requests: Requests,
     timers: BTreeSet<(Instant, Timer)>,
     work: VecDeque<Work>,
@@ -243,9 +243,9 @@ impl Node {
             checkpoints: parts.checkpoints,
             peers: Peers::default(),
             known: parts.known,
-            forming: Forming::default(),
-            joining: Joining::default(),
-            requests: Requests::new(super::boots::first_request_of(boot)),
+            bootstrap: BootstrapState::default(),
+            join: JoinState::default(),
+            requests: Requests::new(super::peers::first_request_of(boot)),
             timers: BTreeSet::new(),
             work: VecDeque::new(),
             unapplied: BTreeSet::new(),
@@ -341,7 +341,7 @@ impl Node {
         self.remember_contacts();
         self.arm_report();
         self.begin_routes();
-        self.begin_forming();
+        self.begin_membership();
     }
 
     /// Steps all that is due by now.
@@ -384,7 +384,7 @@ impl Node {
     fn on_timer(&mut self, timer: Timer) {
         match timer {
             Timer::Request(key) => self.on_request_due(key),
-            Timer::Founding => self.on_founding_due(),
+            Timer::Bootstrap => self.on_bootstrap_due(),
             Timer::Join => self.on_join_due(),
             Timer::Align(group) => self.on_align_due(group),
             Timer::Report => self.on_report_due(),

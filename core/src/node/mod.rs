@@ -22,13 +22,13 @@
 //! | `status` | what the node says of itself |
 
 mod apply;
-mod boots;
+mod bootstrap;
 mod checkpoint;
-mod founding;
 mod hold;
 mod join;
 mod machine;
 mod notice;
+mod peers;
 mod registry;
 mod request;
 mod restore;
@@ -231,9 +231,9 @@ pub enum Message {
     /// Membership.
     Gossip(gossip::Message),
     /// The founder of a federation tells a named first voter of it.
-    Found(crate::api::Founding),
+    Bootstrap(crate::api::Bootstrap),
     /// The voter has it, durably.
-    Founded,
+    BootstrapAck,
     /// Contacts that the sender verified.
     Contacts(Vec<Contact>),
     /// A client's request that the sender cannot serve. It is not forwarded again.
@@ -256,15 +256,15 @@ pub enum Message {
 
 /// Why bytes are no message of this build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unread {
+pub enum MessageError {
     /// A kind of message that a later version added. It is dropped and counted like one that was lost, and the link
     /// lives on.
-    Unknown {
+    UnknownKind {
         /// Its place among all kinds.
         kind: u32,
     },
     /// Not the encoding of a message.
-    Garbage(DecodeError),
+    Malformed(DecodeError),
 }
 
 impl Message {
@@ -282,13 +282,13 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// [`Unread`].
-    pub fn decode(bytes: &[u8], limit: usize) -> Result<Self, Unread> {
+    /// [`MessageError`].
+    pub fn decode(bytes: &[u8], limit: usize) -> Result<Self, MessageError> {
         codec::decode(bytes, limit).map_err(|error| match codec::variant(bytes) {
             Some(kind) if Self::is_later(kind) && error == DecodeError::Malformed => {
-                Unread::Unknown { kind }
+                MessageError::UnknownKind { kind }
             }
-            _ => Unread::Garbage(error),
+            _ => MessageError::Malformed(error),
         })
     }
 }

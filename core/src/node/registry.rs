@@ -16,7 +16,7 @@ use crate::{coordinator, gossip, raft, replication, state};
 
 use super::hold::Keeper;
 use super::machine::{Group, Node, Timer, Work};
-use crate::api::{Founder, Namespace, Policy};
+use crate::api::{MemberInfo, Namespace, Policy};
 use crate::node::Notice;
 use crate::state::registry::NamespaceRecord;
 use crate::{mutant, reach};
@@ -49,7 +49,7 @@ pub(super) struct Known {
     /// Where links were last asked for.
     routes: BTreeMap<NodeId, Address>,
     /// First voters as a founding or a join named them, until the registry is there.
-    pub(super) founders: Vec<Founder>,
+    pub(super) first_members: Vec<MemberInfo>,
     /// Groups that were deleted and whose records are still needed, by the registry's entry that they were deleted by
     /// or before.
     closed: BTreeMap<GroupId, u64>,
@@ -115,7 +115,7 @@ impl Node {
     /// The registry changed: tells everybody what is new.
     pub(super) fn on_registry_changed(&mut self) {
         let Some(registry) = self.registry() else { return };
-        let members: Vec<Founder> = registry.founding().members;
+        let members: Vec<MemberInfo> = registry.membership().members;
         let namespaces: Vec<NamespaceRecord> = registry.namespaces().cloned().collect();
         self.tell_members(members);
         self.tell_namespaces(namespaces);
@@ -127,7 +127,7 @@ impl Node {
             self.known.formed = true;
             reach!("node.formed");
             self.notify(Notice::Formed);
-            self.founded();
+            self.bootstrapped();
         }
         self.check_own_entry();
         self.arm_registry_checkpoint();
@@ -139,7 +139,7 @@ impl Node {
         self.close_unnamed();
     }
 
-    fn tell_members(&mut self, members: Vec<Founder>) {
+    fn tell_members(&mut self, members: Vec<MemberInfo>) {
         let mut before = core::mem::take(&mut self.known.members);
         let mut changed = false;
         for member in members {
@@ -163,8 +163,8 @@ impl Node {
         }
     }
 
-    fn tell_member(&mut self, member: Founder) {
-        let Founder { replica, address, name } = member;
+    fn tell_member(&mut self, member: MemberInfo) {
+        let MemberInfo { replica, address, name } = member;
         self.then(Work::Coordinator(coordinator::Event::Registered { node: replica.node }));
         if replica.node == self.me.node {
             return;
@@ -256,19 +256,19 @@ impl Node {
         let deleted_by =
             self.groups.get(&GroupId::REGISTRY).map_or(0, |registry| registry.applied.0);
         self.known.closed.insert(group, deleted_by);
-        self.bury_closed();
+        self.forget_closed();
     }
 
     /// Forgets groups on the disk whose deletion no restart undoes: the registry's side file has it. Until then a node
     /// that starts again may have to open the group anew before it learns of the deletion once more, and then it must
     /// know how it voted.
-    pub(super) fn bury_closed(&mut self) {
+    pub(super) fn forget_closed(&mut self) {
         let covered = self.covered(GroupId::REGISTRY);
-        let early = mutant!("node.group.buried_early");
+        let early = mutant!("node.group.forgotten_early");
         let is_covered = |_: &GroupId, deleted_by: &mut u64| *deleted_by <= covered || early;
         let buried = self.known.closed.extract_if(.., is_covered);
         for (group, _) in buried.collect::<Vec<_>>() {
-            reach!("node.group.buried");
+            reach!("node.group.forgotten");
             self.persist_own(Keeper::Group(group), Write::Forget { owner: Owner::Group(group) });
             self.hold.forget(Keeper::Group(group));
         }
@@ -290,7 +290,7 @@ impl Node {
     pub(super) fn align(&mut self, group: GroupId) {
         let Some(known) = self.groups.get(&group).filter(|known| known.leads()) else { return };
         if group == GroupId::REGISTRY && self.known.members.is_empty() {
-            return self.propose_founding();
+            return self.propose_bootstrap();
         }
         let configuration = known.raft.configuration();
         let is_in = |replica: &Replica| {

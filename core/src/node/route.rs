@@ -8,9 +8,9 @@ use crate::id::{Address, Boot, GroupId, NodeId, Owner, Replica, Role, StoreId};
 use crate::{coordinator, discovery, gossip, raft, reach, replication};
 use core::time::Duration;
 
-use super::boots::Verdict;
 use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
+use super::peers::Verdict;
 use super::{Action, Message, Refusal};
 use crate::node::Notice;
 
@@ -164,7 +164,7 @@ impl Node {
     fn welcome(&mut self, who: Replica, boot: Boot) {
         let peer = who.node;
         if self.known.is_impostor(who) {
-            reach!("node.boots.wrong_store");
+            reach!("node.peers.wrong_store");
             self.notify(Notice::WrongStore { peer, store: who.store });
         }
         self.then(Work::Discovery(discovery::Event::Connected { peer }));
@@ -173,12 +173,12 @@ impl Node {
             self.then(Work::Coordinator(coordinator::Event::Linked { node: peer, up: true }));
             self.then(Work::Replication(replication::Event::Connected { peer: who }));
         }
-        self.on_forming_connected();
+        self.on_join_connected();
     }
 
     /// A peer refuses this process.
     pub(super) fn on_refused_by(&mut self, _: NodeId, refusal: Refusal) {
-        reach!("node.boots.refused_by_peer");
+        reach!("node.peers.refused_by_peer");
         if self.peers.refused(self.now.mono) {
             self.fence(match refusal {
                 Refusal::StaleBoot => "peers know a later process of this store",
@@ -204,7 +204,7 @@ impl Node {
 
     /// An address was dialled.
     pub(super) fn on_verified(&mut self, address: Address, outcome: Result<Identity, Unverified>) {
-        self.on_founding_verified(&address, outcome);
+        self.on_bootstrap_verified(&address, outcome);
         self.then(Work::Discovery(discovery::Event::Verified { address, outcome }));
     }
 

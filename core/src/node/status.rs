@@ -135,7 +135,7 @@ impl Node {
         let registry = self.groups.get(&GroupId::REGISTRY);
         let leaderless = |group: &Group| group.raft.leader().is_none();
         let behind = |group: &Group| {
-            group.applied < group.raft.commit() || !group.state.registry().is_founded()
+            group.applied < group.raft.commit() || !group.state.registry().is_bootstrapped()
         };
         let reasons = [
             (registry.is_none(), Unready::NotFormed),

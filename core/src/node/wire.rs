@@ -1,7 +1,7 @@
 //! Messages in and out: who may say what, on which plane, and what waits for the disk first.
 //!
 //! A link proves who is at its other end. Members may say everything; a node that is no member may only ask to be let
-//! in, tell contacts, and take part in a founding.
+//! in, tell contacts, and take part in a bootstrap.
 
 use alloc::vec::Vec;
 
@@ -69,12 +69,12 @@ impl Node {
                 if self.may_speak(replica) {
                     self.on_protocol(replica, message);
                 } else {
-                    reach!("node.wire.stranger");
+                    reach!("node.wire.no_member");
                     self.rejected(from, "a protocol message of no member");
                 }
             }
-            Message::Found(founding) => self.on_found(replica, founding),
-            Message::Founded => self.on_founded(replica),
+            Message::Bootstrap(bootstrap) => self.on_bootstrap(replica, bootstrap),
+            Message::BootstrapAck => self.on_bootstrap_ack(replica),
             Message::Contacts(contacts) => self.on_contacts(from, contacts),
             Message::Forward { id, request } => {
                 let stranger = matches!(request, Request::Join { .. } | Request::Status);

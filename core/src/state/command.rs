@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Bound, Founder, Founding, Mutation, Namespace, Policy, Reason, Session};
+use crate::api::{Bootstrap, Bound, MemberInfo, Mutation, Namespace, Policy, Reason, Session};
 use crate::codec::{self, DecodeError};
 use crate::id::{Index, NamespaceId, NodeId};
 use crate::limits::REQUEST_BYTES_MAX;
@@ -28,9 +28,9 @@ pub struct Command {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
     /// The federation begins with these members. Only the first command of the registry can be that.
-    Found(Founding),
+    Bootstrap(Bootstrap),
     /// A member comes in as a learner, or tells its new name or address.
-    Join(Founder),
+    Join(MemberInfo),
     /// Create a namespace.
     CreateNamespace {
         /// What it is called.
@@ -53,8 +53,8 @@ pub enum Operation {
 /// What a command came to. The same on every replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The federation is founded.
-    Founded,
+    /// The federation is bootstrapped.
+    Bootstrapped,
     /// The member is in.
     Joined {
         /// Who.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Operation, Reply};
 use super::frozen::FrozenMap;
-use crate::api::{Bound, Founder, Founding, Namespace, Policy, Reason, Resource};
+use crate::api::{Bootstrap, Bound, MemberInfo, Namespace, Policy, Reason, Resource};
 use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
 use crate::limits::{
     ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACE_NAME_BYTES_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX,
@@ -67,9 +67,9 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Whether the federation is founded.
+    /// Whether the federation is bootstrapped.
     #[must_use]
-    pub const fn is_founded(&self) -> bool {
+    pub const fn is_bootstrapped(&self) -> bool {
         !self.members.is_empty()
     }
 
@@ -125,27 +125,27 @@ impl Registry {
 
     /// What a node that is let in is told: all members, voters first, and that it does not vote.
     #[must_use]
-    pub fn founding(&self) -> Founding {
+    pub fn membership(&self) -> Bootstrap {
         let of = |votes: bool| {
             let members = self.members.iter().filter(move |(_, record)| record.voter == votes);
-            members.map(|(replica, record)| Founder {
+            members.map(|(replica, record)| MemberInfo {
                 replica: *replica,
                 address: record.address.clone(),
                 name: record.name.clone(),
             })
         };
-        Founding { members: of(true).chain(of(false)).collect(), voters: 0 }
+        Bootstrap { members: of(true).chain(of(false)).collect(), voters: 0 }
     }
 
     /// Does what a command says, or refuses. Never panics: a command may come from any client.
     pub(super) fn execute(&mut self, index: Index, operation: Operation) -> Reply {
-        if !self.is_founded() && !matches!(operation, Operation::Found(_)) {
-            reach!("state.registry.not_founded");
+        if !self.is_bootstrapped() && !matches!(operation, Operation::Bootstrap(_)) {
+            reach!("state.registry.not_bootstrapped");
             return Reply::Rejected(Reason::NotFormed);
         }
         let done = match operation {
-            Operation::Found(founding) => self.found(index, founding),
-            Operation::Join(founder) => self.join(index, founder),
+            Operation::Bootstrap(bootstrap) => self.apply_bootstrap(index, bootstrap),
+            Operation::Join(member) => self.join(index, member),
             Operation::CreateNamespace { name, policy } => self.create(index, name, policy),
             Operation::DeleteNamespace { name } => self.delete(&name),
             Operation::Write { .. } => Err(Reason::WrongConsistency),
@@ -153,26 +153,26 @@ impl Registry {
         done.unwrap_or_else(Reply::Rejected)
     }
 
-    fn found(&mut self, index: Index, founding: Founding) -> Result<Reply, Reason> {
-        if self.is_founded() {
-            reach!("state.registry.founded_twice");
+    fn apply_bootstrap(&mut self, index: Index, bootstrap: Bootstrap) -> Result<Reply, Reason> {
+        if self.is_bootstrapped() {
+            reach!("state.registry.bootstrapped_twice");
             return Err(Reason::AlreadyFormed);
         }
-        check_founding(&founding)?;
-        let voters = usize::from(founding.voters);
-        for (at, founder) in founding.members.into_iter().enumerate() {
-            self.admit(index, founder, at < voters);
+        check_bootstrap(&bootstrap)?;
+        let voters = usize::from(bootstrap.voters);
+        for (at, member) in bootstrap.members.into_iter().enumerate() {
+            self.admit(index, member, at < voters);
         }
-        reach!("state.registry.founded");
-        Ok(Reply::Founded)
+        reach!("state.registry.bootstrapped");
+        Ok(Reply::Bootstrapped)
     }
 
-    fn join(&mut self, index: Index, founder: Founder) -> Result<Reply, Reason> {
-        check_founder(&founder)?;
-        let replica = founder.replica;
+    fn join(&mut self, index: Index, member: MemberInfo) -> Result<Reply, Reason> {
+        check_member_info(&member)?;
+        let replica = member.replica;
         if let Some(known) = self.members.get(&replica).cloned() {
             reach!("state.registry.rejoined");
-            let (name, address) = (founder.name, founder.address);
+            let (name, address) = (member.name, member.address);
             self.members.insert(replica, MemberRecord { name, address, ..known });
             return Ok(Reply::Joined { node: replica.node });
         }
@@ -190,12 +190,12 @@ impl Registry {
             reach!("state.registry.store_replaced");
             self.members.remove(replica);
         }
-        self.admit(index, founder, false);
+        self.admit(index, member, false);
         Ok(Reply::Joined { node: replica.node })
     }
 
-    fn admit(&mut self, joined: Index, founder: Founder, voter: bool) {
-        let Founder { replica, address, name } = founder;
+    fn admit(&mut self, joined: Index, member: MemberInfo, voter: bool) {
+        let MemberInfo { replica, address, name } = member;
         self.members.insert(replica, MemberRecord { name, address, voter, joined });
     }
 
@@ -267,33 +267,33 @@ pub fn is_name(name: &str) -> bool {
     is_letter && name.len() <= NAMESPACE_NAME_BYTES_MAX && name.bytes().all(allowed)
 }
 
-fn check_founding(founding: &Founding) -> Result<(), Reason> {
-    let voters = usize::from(founding.voters);
-    if !(1..=VOTERS_MAX).contains(&voters) || voters > founding.members.len() {
+fn check_bootstrap(bootstrap: &Bootstrap) -> Result<(), Reason> {
+    let voters = usize::from(bootstrap.voters);
+    if !(1..=VOTERS_MAX).contains(&voters) || voters > bootstrap.members.len() {
         let limit = VOTERS_MAX as u64;
         return Err(Reason::OutOfBounds { what: Bound::Voters, limit });
     }
-    if founding.members.len() > MEMBERS_MAX {
+    if bootstrap.members.len() > MEMBERS_MAX {
         return Err(Reason::Full { what: Resource::Members });
     }
-    let mut nodes: Vec<NodeId> = founding.members.iter().map(|m| m.replica.node).collect();
+    let mut nodes: Vec<NodeId> = bootstrap.members.iter().map(|m| m.replica.node).collect();
     nodes.sort_unstable();
     nodes.dedup();
     // A node that votes twice would break every quorum.
-    if nodes.len() != founding.members.len() {
-        reach!("state.registry.repeated_founder");
+    if nodes.len() != bootstrap.members.len() {
+        reach!("state.registry.repeated_member");
         let limit = nodes.len() as u64;
         return Err(Reason::OutOfBounds { what: Bound::Voters, limit });
     }
-    founding.members.iter().try_for_each(check_founder)
+    bootstrap.members.iter().try_for_each(check_member_info)
 }
 
-fn check_founder(founder: &Founder) -> Result<(), Reason> {
-    if founder.address.0.len() > ADDRESS_BYTES_MAX {
+fn check_member_info(member: &MemberInfo) -> Result<(), Reason> {
+    if member.address.0.len() > ADDRESS_BYTES_MAX {
         let limit = ADDRESS_BYTES_MAX as u64;
         return Err(Reason::OutOfBounds { what: Bound::Address, limit });
     }
-    if founder.name.len() > NAMESPACE_NAME_BYTES_MAX {
+    if member.name.len() > NAMESPACE_NAME_BYTES_MAX {
         return Err(Reason::InvalidName);
     }
     Ok(())

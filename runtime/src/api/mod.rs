@@ -48,7 +48,7 @@ pub enum Operation {
     Status,
     /// The members of the federation.
     Members,
-    /// Found a federation.
+    /// Create the federation.
     Init,
     /// All namespaces.
     Namespaces,
@@ -118,7 +118,7 @@ routes! {
     GET "/metrics" Metrics "metrics in the text format of OpenMetrics";
     GET "/v1/status" Status "what the node knows of itself: groups, shards, memory";
     GET "/v1/members" Members "the members of the federation and their health, as this node sees them";
-    POST "/v1/init" Init "found a federation, once, on one node";
+    POST "/v1/init" Init "create the federation, once, on one node";
     GET "/v1/namespaces" Namespaces "all namespaces";
     POST "/v1/namespaces" CreateNamespace "make a namespace";
     GET "/v1/namespaces/{namespace}" Namespace "one namespace";

@@ -183,7 +183,7 @@ impl From<Reason> for Problem {
             ),
             Reason::AlreadyFormed => Self::new(
                 &ALREADY_FORMED,
-                "a federation is founded once, on one node",
+                "a federation is created once, on one node",
                 "nothing is needed: `continuum cluster status` shows it",
             ),
             Reason::VoterUnavailable { address } => Self::new(

@@ -463,7 +463,7 @@ pub(super) enum Record {
 /// The federation.
 #[derive(Debug, Subcommand)]
 pub(super) enum Cluster {
-    /// Found the federation, once, on one node
+    /// Create the federation, once, on one node
     #[command(after_help = "Examples:\n\
             \x20 continuum --node http://127.0.0.1:7181 cluster init --voter 127.0.0.1:7102 --voter 127.0.0.1:7103")]
     Init {

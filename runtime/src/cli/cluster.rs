@@ -48,7 +48,7 @@ pub(super) async fn cluster(
         Cluster::Init { voter } => {
             let call = Call::post("/v1/init", &InitShape { voters: voter });
             let body = client.send(&call).await?.json()?;
-            said(&body, "the federation is founded", screen)
+            said(&body, "the federation is created", screen)
         }
         Cluster::Status => {
             let body = client.send(&Call::get("/v1/status")).await?.json()?;

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use continuum_core::codec;
 use continuum_core::id::{Boot, NodeId};
 use continuum_core::limits::FRAME_BYTES_MAX;
-use continuum_core::node::{Message, Refusal, Unread};
+use continuum_core::node::{Message, MessageError, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -179,11 +179,11 @@ async fn read<R: AsyncRead + Unpin>(
         let message = match Message::decode(&body, FRAME_BYTES_MAX) {
             Ok(message) => message,
             // As if it were lost: a later version does not count on one that does not know it.
-            Err(Unread::Unknown { .. }) => {
+            Err(MessageError::UnknownKind { .. }) => {
                 inbox.metrics.rejected("message_unknown");
                 continue;
             }
-            Err(Unread::Garbage(error)) => return Err(error.into()),
+            Err(MessageError::Malformed(error)) => return Err(error.into()),
         };
         let bytes = u32::try_from(length).unwrap_or(u32::MAX);
         let place = Arc::clone(&inbox.budget).acquire_many_owned(bytes).await;

@@ -10,7 +10,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use continuum_core::codec::{self, DecodeError};
 use continuum_core::id::{Boot, FederationId, NodeId, StoreId};
 use continuum_core::limits::FRAME_BYTES_MAX;
-use continuum_core::node::{Message, Plane, Unread};
+use continuum_core::node::{Message, MessageError, Plane};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -164,8 +164,8 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, FrameError> {
             let taken = HEADER_BYTES + length;
             match Message::decode(body, FRAME_BYTES_MAX) {
                 Ok(message) => Ok(Decoded::Message(Box::new(message), taken)),
-                Err(Unread::Unknown { kind }) => Ok(Decoded::Unknown(kind, taken)),
-                Err(Unread::Garbage(error)) => Err(error.into()),
+                Err(MessageError::UnknownKind { kind }) => Ok(Decoded::Unknown(kind, taken)),
+                Err(MessageError::Malformed(error)) => Err(error.into()),
             }
         }
     }

@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_message_comes_again_on_a_later_link_to_the_same_process() {
         let mut replays = Replays::new(2);
-        replays.keep(1, 0, kept(3, 1, Message::Founded));
+        replays.keep(1, 0, kept(3, 1, Message::BootstrapAck));
         assert_eq!(replays.of(1, 3, STORE, 1).count(), 0, "its link is still up");
         assert_eq!(replays.of(1, 5, STORE, 2).count(), 0, "its receiver is gone");
         assert_eq!(replays.of(2, 5, STORE, 1).count(), 0, "another direction");
@@ -95,7 +95,7 @@ mod tests {
     fn few_are_kept_and_no_refusal() {
         let mut replays = Replays::new(2);
         for draw in 0..100 {
-            replays.keep(1, draw, kept(3, 1, Message::Founded));
+            replays.keep(1, draw, kept(3, 1, Message::BootstrapAck));
             replays.keep(2, draw, kept(3, 1, Message::Refused(Refusal::Cloned)));
         }
         assert_eq!(replays.of(1, 5, STORE, 1).count(), KEPT_MAX);

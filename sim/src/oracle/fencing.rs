@@ -60,7 +60,7 @@ mod tests {
         assert!(check_silence(&[fenced(), committed()]).is_err());
         assert!(check_silence(&[committed()]).is_err());
         let (to, plane) = (NodeId::default(), Plane::Control);
-        let message = Message::Founded;
+        let message = Message::BootstrapAck;
         assert!(check_silence(&[Action::Send { to, plane, message }, fenced()]).is_err());
     }
 }

@@ -155,8 +155,8 @@ pub(crate) fn message(names: &Names, message: &Message) -> Words {
             let (is_routine, label) = of_gossip(names, message);
             (Protocol::Gossip, is_routine, label)
         }
-        Message::Found(_) => (Protocol::Other, false, "found".to_owned()),
-        Message::Founded => (Protocol::Other, false, "founded".to_owned()),
+        Message::Bootstrap(_) => (Protocol::Other, false, "bootstrap".to_owned()),
+        Message::BootstrapAck => (Protocol::Other, false, "bootstrap ack".to_owned()),
         Message::Contacts(_) => (Protocol::Other, true, "contacts".to_owned()),
         Message::Forward { request: asked, .. } => {
             let is_routine = !matches!(asked, Request::Read { .. } | Request::Write { .. });

@@ -76,7 +76,7 @@ mod tests {
     use crate::plan::Plan;
 
     fn message() -> Event {
-        Event::Received { from: NodeId([1; 16]), message: Message::Founded }
+        Event::Received { from: NodeId([1; 16]), message: Message::BootstrapAck }
     }
 
     /// A world whose first node has just started.

@@ -18,7 +18,7 @@ use crate::replication::{self, Replicator, Ticket};
 
 use super::super::machine::{Node, Work};
 use super::super::registry::Target;
-use super::session::Turn;
+use super::dedup::{self, Repeat};
 use super::{Pending, Requests, Stage, check};
 
 /// What became of an eventual write so far.
@@ -33,14 +33,14 @@ pub(super) struct Progress {
     /// What a write of a single mutation is answered with.
     receipt: Receipt,
     /// Where its session is remembered.
-    session: Option<super::session::Named>,
+    session: Option<dedup::SessionWrite>,
 }
 
 impl Requests {
     /// The request that holds a ticket.
     fn of_ticket(&mut self, ticket: Ticket) -> Option<&mut Pending> {
         let (key, pending) = self.pending.range_mut(..=ticket).next_back()?;
-        (ticket - *key < pending.span).then_some(pending)
+        (ticket - *key < pending.ticket_count).then_some(pending)
     }
 }
 
@@ -55,21 +55,21 @@ impl Node {
         }
         let (mutations, level) = (mem::take(mutations), *level);
         if let Some(session) = session {
-            let named = (target.id, session);
-            match self.requests.sessions.begin(named, key) {
-                Turn::First => self.remember_session(key, named),
-                Turn::Again(outcome) => {
-                    reach!("node.session.again");
+            let write = (target.id, session);
+            match self.requests.eventual_writes.begin(write, key) {
+                Repeat::First => self.remember_session(key, write),
+                Repeat::Answered(outcome) => {
+                    reach!("node.session.repeated");
                     return self.finish_after(key, outcome, self.shards_token());
                 }
-                Turn::Wait => return self.stage(key, Stage::Twin),
+                Repeat::InProgress => return self.set_stage(key, Stage::Duplicate),
             }
         }
         self.mutate(key, target, mutations, level);
         self.written(key, level);
     }
 
-    fn remember_session(&mut self, key: u64, session: super::session::Named) {
+    fn remember_session(&mut self, key: u64, session: dedup::SessionWrite) {
         if let Some(pending) = self.requests.pending.get_mut(&key) {
             pending.progress.session = Some(session);
         }
@@ -120,7 +120,7 @@ impl Node {
     pub(in crate::node) fn on_accepted(&mut self, ticket: Ticket, context: Context) {
         let Some(pending) = self.requests.of_ticket(ticket) else { return };
         pending.progress.accepted += 1;
-        if pending.span == 1 {
+        if pending.ticket_count == 1 {
             pending.progress.receipt.context = Some(context);
         }
     }
@@ -137,7 +137,7 @@ impl Node {
         let Some((key, pending)) = self.requests.pending.range_mut(..=ticket).next_back() else {
             return;
         };
-        if ticket - *key < pending.span {
+        if ticket - *key < pending.ticket_count {
             pending.progress.replicated += 1;
             let key = *key;
             self.check_replicated(key);
@@ -148,7 +148,7 @@ impl Node {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         let Stage::Replicating(token) = pending.stage else { return };
         let Request::Write { level, .. } = pending.request else { return };
-        if pending.progress.replicated >= pending.span {
+        if pending.progress.replicated >= pending.ticket_count {
             reach!("node.request.replicated");
             let receipt = mem::take(&mut pending.progress.receipt);
             self.finish_after(key, Outcome::Committed { level, receipt }, token);
@@ -156,16 +156,16 @@ impl Node {
     }
 
     /// What ends with an eventual write: replicas are not counted any more, twins have their answer.
-    pub(super) fn settle_eventual(&mut self, key: u64, pending: &Pending, outcome: &Outcome) {
+    pub(super) fn end_eventual(&mut self, key: u64, pending: &Pending, outcome: &Outcome) {
         if matches!(pending.stage, Stage::Replicating(_))
-            && pending.progress.replicated < pending.span
+            && pending.progress.replicated < pending.ticket_count
         {
-            for ticket in key..key + pending.span {
+            for ticket in key..key + pending.ticket_count {
                 self.then(Work::Replication(replication::Event::Abandon { ticket }));
             }
         }
         if let Some(session) = pending.progress.session {
-            self.settle_session(session, outcome);
+            self.answer_duplicates(session, outcome);
         }
     }
 

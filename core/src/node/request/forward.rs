@@ -29,7 +29,7 @@ impl Node {
         let request = pending.request.clone();
         self.requests.forwarded.insert((to.node, key));
         self.send(to, Message::Forward { id: RequestId(key), request });
-        self.rouse(key);
+        self.schedule_retry(key);
     }
 
     /// Asks a voter of group 0: those hold every group.
@@ -67,7 +67,7 @@ impl Node {
 
     /// A peer answers a forwarded request.
     pub(in crate::node) fn on_answer(&mut self, from: Replica, id: RequestId, outcome: Outcome) {
-        if self.on_founding_answer(from, &outcome) || self.on_join_answer(from, &outcome) {
+        if self.on_bootstrap_answer(from, &outcome) || self.on_join_answer(from, &outcome) {
             return;
         }
         let asked = self.requests.pending.get(&id.0).map(|pending| pending.stage);
@@ -91,7 +91,7 @@ impl Node {
         match reason {
             Reason::NoLeader | Reason::NotFormed | Reason::Stopping => {
                 let group = self.group_of(&pending.request);
-                if let Some(key) = self.renew(key) {
+                if let Some(key) = self.rekey(key) {
                     self.wait_for_leader(key, group);
                 }
             }

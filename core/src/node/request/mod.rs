@@ -8,9 +8,9 @@
 //! from the replicator, `session` remembers eventual writes. Not here: what a command does (`state`, `replication`).
 
 mod check;
+mod dedup;
 mod eventual;
 mod forward;
-mod session;
 mod strong;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,7 @@ pub(super) enum Stage {
     /// To be tried.
     New,
     /// A linearizable read of the registry, since this node knows no namespace of that name.
-    Naming,
+    ResolvingName,
     /// A leader of the group.
     Waiting(GroupId),
     /// The group's Raft: to propose, or to find an index to read at.
@@ -57,9 +57,9 @@ pub(super) enum Stage {
     /// Other replicas of an eventual write, whose records are durable here with this token of the lane.
     Replicating(u64),
     /// Another request of the same session and number.
-    Twin,
+    Duplicate,
     /// The founding.
-    Founding,
+    Bootstrap,
 }
 
 /// A request that is not answered yet.
@@ -75,9 +75,9 @@ pub(super) struct Pending {
     /// Whether an earlier try may have been logged somewhere.
     logged: bool,
     /// Whether the registry was asked for its namespace.
-    named: bool,
+    name_checked: bool,
     /// How many tickets it holds, from its key on.
-    span: u64,
+    ticket_count: u64,
     /// What became of an eventual write so far.
     progress: eventual::Progress,
 }
@@ -89,7 +89,7 @@ pub(super) struct Requests {
     pending: BTreeMap<u64, Pending>,
     /// Requests forwarded to each peer.
     forwarded: BTreeSet<(NodeId, u64)>,
-    sessions: session::Sessions,
+    eventual_writes: dedup::EventualWrites,
 }
 
 impl Requests {
@@ -99,7 +99,7 @@ impl Requests {
             next: first.max(1),
             pending: BTreeMap::new(),
             forwarded: BTreeSet::new(),
-            sessions: session::Sessions::default(),
+            eventual_writes: dedup::EventualWrites::default(),
         }
     }
 
@@ -113,18 +113,18 @@ impl Requests {
         self.key(1)
     }
 
-    fn key(&mut self, span: u64) -> u64 {
+    fn key(&mut self, ticket_count: u64) -> u64 {
         let key = self.next;
-        self.next += span;
+        self.next += ticket_count;
         key
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
         hash.number(self.next);
         for (key, pending) in &self.pending {
-            hash.value(&(key, pending.timeout, pending.logged, pending.span));
+            hash.value(&(key, pending.timeout, pending.logged, pending.ticket_count));
         }
-        self.sessions.digest(hash);
+        self.eventual_writes.digest(hash);
     }
 }
 
@@ -203,11 +203,11 @@ impl Node {
 
     /// Makes a request pending, with its timeout.
     pub(super) fn add(&mut self, origin: Origin, request: Request, stage: Stage) -> u64 {
-        let span = match &request {
+        let ticket_count = match &request {
             Request::Write { mutations, .. } => mutations.len() as u64,
             _ => 1,
         };
-        let key = self.requests.key(span.max(1));
+        let key = self.requests.key(ticket_count.max(1));
         let timeout = Duration::from_millis(self.config.node.request_timeout_ms);
         let timeout = self.arm(timeout, Timer::Request(key));
         let pending = Pending {
@@ -217,8 +217,8 @@ impl Node {
             timeout,
             wake: timeout,
             logged: false,
-            named: false,
-            span: span.max(1),
+            name_checked: false,
+            ticket_count: ticket_count.max(1),
             progress: eventual::Progress::default(),
         };
         self.requests.pending.insert(key, pending);
@@ -226,7 +226,7 @@ impl Node {
     }
 
     /// Takes a request out, and all that refers to it by its key.
-    fn take_out(&mut self, key: u64) -> Option<Pending> {
+    fn remove_pending(&mut self, key: u64) -> Option<Pending> {
         let pending = self.requests.pending.remove(&key)?;
         self.disarm(pending.wake, Timer::Request(key));
         match pending.stage {
@@ -242,9 +242,9 @@ impl Node {
     }
 
     /// Gives a request a new key for its next try.
-    fn renew(&mut self, key: u64) -> Option<u64> {
-        let mut pending = self.take_out(key)?;
-        let renewed = self.requests.key(pending.span);
+    fn rekey(&mut self, key: u64) -> Option<u64> {
+        let mut pending = self.remove_pending(key)?;
+        let renewed = self.requests.key(pending.ticket_count);
         pending.stage = Stage::New;
         pending.wake = pending.timeout;
         self.arm_at(pending.timeout, Timer::Request(renewed));
@@ -253,14 +253,14 @@ impl Node {
     }
 
     /// Tries a request again in this step.
-    fn again(&mut self, key: u64) {
-        if let Some(key) = self.renew(key) {
+    fn retry(&mut self, key: u64) {
+        if let Some(key) = self.rekey(key) {
             self.then(Work::Submit(key));
         }
     }
 
     /// Wakes a request before its timeout, unless something else moves it.
-    fn rouse(&mut self, key: u64) {
+    fn schedule_retry(&mut self, key: u64) {
         let after = Duration::from_millis(self.config.raft.election_timeout_ms);
         let at = self.now.mono + after;
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
@@ -273,7 +273,7 @@ impl Node {
     }
 
     /// Moves a request to a stage.
-    fn stage(&mut self, key: u64, stage: Stage) {
+    fn set_stage(&mut self, key: u64, stage: Stage) {
         if let Some(pending) = self.requests.pending.get_mut(&key) {
             pending.stage = stage;
         }
@@ -308,10 +308,12 @@ impl Node {
                 (None, true) => self.write_eventual(key, target),
                 (None, false) => self.read_eventual(key, target),
             },
-            None if pending.named => self.finish(key, Outcome::Rejected(Reason::UnknownNamespace)),
+            None if pending.name_checked => {
+                self.finish(key, Outcome::Rejected(Reason::UnknownNamespace))
+            }
             None => {
-                reach!("node.request.naming");
-                self.stage(key, Stage::Naming);
+                reach!("node.request.resolving_name");
+                self.set_stage(key, Stage::ResolvingName);
                 self.read_index(key, GroupId::REGISTRY);
             }
         }
@@ -325,8 +327,8 @@ impl Node {
 
     /// Answers a request once the lane is durable up to `token`, and forgets it.
     fn finish_after(&mut self, key: u64, outcome: Outcome, token: u64) {
-        if let Some(pending) = self.take_out(key) {
-            self.settle_eventual(key, &pending, &outcome);
+        if let Some(pending) = self.remove_pending(key) {
+            self.end_eventual(key, &pending, &outcome);
             if mutant!("node.request.answered_twice") {
                 self.answer_after(pending.origin, outcome.clone(), token);
             }
@@ -376,18 +378,18 @@ impl Node {
             return self.expire(key);
         }
         reach!("node.request.retried");
-        self.retry(key);
+        self.retry_or_wait(key);
     }
 
     /// Tries again what may be tried again, and lets the rest wait for its timeout.
-    fn retry(&mut self, key: u64) {
+    fn retry_or_wait(&mut self, key: u64) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         let timeout = pending.timeout;
         match pending.stage {
-            Stage::Waiting(_) | Stage::Asked(_) | Stage::Naming => self.again(key),
+            Stage::Waiting(_) | Stage::Asked(_) | Stage::ResolvingName => self.retry(key),
             Stage::Forwarded(_) if pending.may_repeat() => {
                 pending.logged |= is_write(&pending.request);
-                self.again(key);
+                self.retry(key);
             }
             _ => {
                 pending.wake = timeout;
@@ -407,8 +409,8 @@ impl Node {
                     if self.hold.is_durable(token) { Level::Durable } else { Level::Applied };
                 Outcome::Unknown { reached: Some(reached) }
             }
-            Stage::Founding => self.founding_expired(),
-            Stage::Logged(..) | Stage::Twin => Outcome::Unknown { reached: None },
+            Stage::Bootstrap => self.bootstrap_expired(),
+            Stage::Logged(..) | Stage::Duplicate => Outcome::Unknown { reached: None },
             Stage::Forwarded(_) if is_write(&pending.request) => Outcome::Unknown { reached: None },
             Stage::Asked(_) if is_write(&pending.request) => Outcome::Unknown { reached: None },
             _ if pending.logged => Outcome::Unknown { reached: None },
@@ -427,9 +429,9 @@ impl Node {
     pub(super) fn answer_all(&mut self) {
         while let Some((&key, pending)) = self.requests.pending.first_key_value() {
             let unsure = match pending.stage {
-                Stage::Logged(..) | Stage::Replicating(_) | Stage::Twin => true,
+                Stage::Logged(..) | Stage::Replicating(_) | Stage::Duplicate => true,
                 Stage::Forwarded(_) | Stage::Asked(_) => is_write(&pending.request),
-                Stage::Founding => self.is_formed(),
+                Stage::Bootstrap => self.is_formed(),
                 _ => pending.logged,
             };
             let outcome = if unsure {

@@ -6,9 +6,12 @@
 
 use alloc::collections::BTreeSet;
 
-use crate::api::{Level, Outcome, Reason, Request};
+use bytes::Bytes;
+
+use crate::api::{Level, MemberInfo, Outcome, Reason, Request};
 use crate::id::{GroupId, Index, Role, Term};
 use crate::raft::{self, Position, Refused, Ticket};
+use crate::state::{Command, Operation};
 use crate::{mutant, reach};
 
 use super::super::machine::{Node, Work};
@@ -46,11 +49,11 @@ impl Node {
 
     fn propose(&mut self, key: u64, group: GroupId) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
-        let command = match self.command(&pending.request) {
+        let command = match command(&pending.request) {
             Ok(command) => command,
             Err(reason) => return self.refuse(key, reason),
         };
-        self.stage(key, Stage::Asked(group));
+        self.set_stage(key, Stage::Asked(group));
         self.then(Work::Raft(group, raft::Event::Propose { ticket: key, command }));
     }
 
@@ -59,7 +62,7 @@ impl Node {
         if !self.requests.pending.contains_key(&key) {
             return;
         }
-        self.stage(key, Stage::Logged(group, at));
+        self.set_stage(key, Stage::Logged(group, at));
         if let Some(known) = self.groups.get_mut(&group) {
             known.proposals.insert((at.index, at.term), key);
         }
@@ -92,14 +95,14 @@ impl Node {
         if let Some(known) = self.groups.get_mut(&group) {
             known.waiting.insert(key);
         }
-        self.rouse(key);
+        self.schedule_retry(key);
     }
 
     /// The group's leader may be known: its requests go on.
     pub(in crate::node) fn wake(&mut self, group: GroupId) {
         let Some(known) = self.groups.get_mut(&group) else { return };
         for key in core::mem::take(&mut known.waiting) {
-            self.again(key);
+            self.retry(key);
         }
     }
 
@@ -108,7 +111,7 @@ impl Node {
         if !self.groups.contains_key(&group) {
             return self.forward_to_voter(key, group);
         }
-        self.stage(key, Stage::Asked(group));
+        self.set_stage(key, Stage::Asked(group));
         self.read_index(key, group);
     }
 
@@ -117,7 +120,7 @@ impl Node {
             return self.serve_strong(key, group);
         }
         self.then(Work::Raft(group, raft::Event::Read { ticket: key }));
-        self.rouse(key);
+        self.schedule_retry(key);
     }
 
     /// A read may be served once `index` is applied here.
@@ -129,8 +132,8 @@ impl Node {
         }
         reach!("node.read.waits_for_apply");
         known.reads.insert((index, key));
-        if pending.stage != Stage::Naming {
-            self.stage(key, Stage::Reading(group));
+        if pending.stage != Stage::ResolvingName {
+            self.set_stage(key, Stage::Reading(group));
         }
     }
 
@@ -148,8 +151,8 @@ impl Node {
     /// Serves a confirmed read from the local state; a read of the registry may have been for a name.
     fn serve_strong(&mut self, key: u64, group: GroupId) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
-        if pending.stage == Stage::Naming {
-            pending.named = true;
+        if pending.stage == Stage::ResolvingName {
+            pending.name_checked = true;
             pending.stage = Stage::New;
             return self.then(Work::Submit(key));
         }
@@ -181,7 +184,7 @@ impl Node {
                 None => {
                     // Another leader's entry stands there: this proposal is in no log that can win.
                     reach!("node.request.superseded");
-                    self.again(key);
+                    self.retry(key);
                 }
             }
         }
@@ -207,7 +210,7 @@ impl Node {
             return self.finish(key, Outcome::Unknown { reached: None });
         }
         pending.logged |= write;
-        self.again(key);
+        self.retry(key);
     }
 
     /// What a committed write is answered with: the level that a quorum's disks amount to.
@@ -235,4 +238,26 @@ impl Node {
         };
         self.finish(key, outcome);
     }
+}
+
+/// The command of a request, or why it is refused without one.
+fn command(request: &Request) -> Result<Bytes, Reason> {
+    let (session, operation) = match request {
+        Request::CreateNamespace { name, policy, session } => {
+            (*session, Operation::CreateNamespace { name: name.clone(), policy: *policy })
+        }
+        Request::DeleteNamespace { name, session } => {
+            (*session, Operation::DeleteNamespace { name: name.clone() })
+        }
+        Request::Write { mutations, session, .. } => {
+            (*session, Operation::Write { mutations: mutations.clone() })
+        }
+        Request::Join { replica, address, name } => {
+            let (address, name) = (address.clone(), name.clone());
+            let member = MemberInfo { replica: *replica, address, name };
+            (None, Operation::Join(member))
+        }
+        _ => return Err(Reason::WrongConsistency),
+    };
+    Command { session, operation }.encode()
 }

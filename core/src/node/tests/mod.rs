@@ -1,7 +1,7 @@
 //! Tests of whole nodes in the small world.
 
+mod bootstrap;
 mod deletion;
-mod forming;
 mod requests;
 mod storage;
 
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::testing::{World, address};
-use super::{Message, Refusal, Unread};
+use super::{Message, MessageError, Refusal};
 use crate::api::{
     Change, Edit, Level, Mutation, Outcome, Policy, Query, Register, Request, Session, Strategy,
     Value,
@@ -91,9 +91,12 @@ fn the_last_kind_of_message_is_known_and_the_next_one_is_of_a_later_version() {
     assert_eq!(codec::variant(&last), Some(Message::KINDS - 1));
     assert_eq!(Message::decode(&last, 100), Ok(Message::Refused(Refusal::Cloned)));
     let next = codec::encode(&(Message::KINDS, 7_u8));
-    assert_eq!(Message::decode(&next, 100), Err(Unread::Unknown { kind: Message::KINDS }));
+    assert_eq!(
+        Message::decode(&next, 100),
+        Err(MessageError::UnknownKind { kind: Message::KINDS })
+    );
     let garbage = codec::encode(&(Message::KINDS - 1, 99_u8));
-    assert!(matches!(Message::decode(&garbage, 100), Err(Unread::Garbage(_))));
+    assert!(matches!(Message::decode(&garbage, 100), Err(MessageError::Malformed(_))));
     let long = Message::decode(&next, next.len() - 1);
-    assert!(matches!(long, Err(Unread::Garbage(_))), "{long:?}");
+    assert!(matches!(long, Err(MessageError::Malformed(_))), "{long:?}");
 }

@@ -7,15 +7,15 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{apply, capture, drain, keys, put, session, write};
-use crate::api::{Founder, Founding, Policy};
+use crate::api::{Bootstrap, MemberInfo, Policy};
 use crate::id::{Index, NodeId, Replica};
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::state::{Command, Kind, Machine, Operation, RestoreError, Slice};
 
 fn registry_command() -> impl Strategy<Value = Bytes> {
-    let founder = (0..6_u8, 0..3_u8).prop_map(|(node, store)| {
+    let member_info = (0..6_u8, 0..3_u8).prop_map(|(node, store)| {
         let replica = Replica { node: NodeId([node; 16]), store: crate::id::StoreId([store; 16]) };
-        Founder { replica, ..founder(node) }
+        MemberInfo { replica, ..member_info(node) }
     });
     let policy = prop_oneof![
         Just(Policy::Strong),
@@ -23,7 +23,7 @@ fn registry_command() -> impl Strategy<Value = Bytes> {
     ];
     let name = (0..5_u8).prop_map(|n| alloc::format!("n{n}"));
     let operation = prop_oneof![
-        founder.prop_map(Operation::Join),
+        member_info.prop_map(Operation::Join),
         (name.clone(), policy)
             .prop_map(|(name, policy)| Operation::CreateNamespace { name, policy }),
         name.prop_map(|name| Operation::DeleteNamespace { name }),
@@ -33,14 +33,14 @@ fn registry_command() -> impl Strategy<Value = Bytes> {
     })
 }
 
-pub(super) fn founder(node: u8) -> Founder {
+pub(super) fn member_info(node: u8) -> MemberInfo {
     let replica = Replica { node: NodeId([node; 16]), ..Replica::default() };
-    Founder { replica, address: Default::default(), name: alloc::format!("node-{node}") }
+    MemberInfo { replica, address: Default::default(), name: alloc::format!("node-{node}") }
 }
 
-pub(super) fn found(members: u8, voters: u8) -> Bytes {
-    let members = (0..members).map(founder).collect();
-    Command { session: None, operation: Operation::Found(Founding { members, voters }) }
+pub(super) fn bootstrap(members: u8, voters: u8) -> Bytes {
+    let members = (0..members).map(member_info).collect();
+    Command { session: None, operation: Operation::Bootstrap(Bootstrap { members, voters }) }
         .encode()
         .unwrap()
 }
@@ -66,7 +66,7 @@ proptest! {
     fn a_capture_is_the_state_at_its_beginning((kind, steps) in run()) {
         let mut machine = Machine::new(kind);
         if kind == Kind::Registry {
-            apply(&mut machine, 0, &found(3, 3));
+            apply(&mut machine, 0, &bootstrap(3, 3));
         }
         // The same state without any capture beside it.
         let mut plain = machine.clone();
@@ -111,7 +111,7 @@ proptest! {
     ) {
         let mut machine = Machine::new(kind);
         if kind == Kind::Registry {
-            apply(&mut machine, 0, &found(2, 1));
+            apply(&mut machine, 0, &bootstrap(2, 1));
         }
         for (command, ..) in steps {
             apply(&mut machine, 0, &command);

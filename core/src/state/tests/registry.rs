@@ -3,9 +3,9 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::captures::{found, founder};
+use super::captures::{bootstrap, member_info};
 use super::{apply, capture};
-use crate::api::{Bound, Founder, Founding, Namespace, Policy, Reason, Resource, Strategy};
+use crate::api::{Bootstrap, Bound, MemberInfo, Namespace, Policy, Reason, Resource, Strategy};
 use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
 use crate::limits::{ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX};
 use crate::state::registry::is_name;
@@ -15,9 +15,9 @@ fn act(machine: &mut Machine, operation: Operation) -> Reply {
     apply(machine, 0, &Command { session: None, operation }.encode().unwrap())
 }
 
-fn founded() -> Machine {
+fn bootstrapped() -> Machine {
     let mut machine = Machine::new(Kind::Registry);
-    assert_eq!(apply(&mut machine, 0, &found(4, 3)), Reply::Founded);
+    assert_eq!(apply(&mut machine, 0, &bootstrap(4, 3)), Reply::Bootstrapped);
     machine
 }
 
@@ -37,22 +37,22 @@ const fn eventual(slots: u16) -> Policy {
     Policy::Eventual { strategy: Strategy::LastWriterWins, slots, discard: false }
 }
 
-fn on_store(node: u8, store: u8) -> Founder {
+fn on_store(node: u8, store: u8) -> MemberInfo {
     let replica = Replica { node: NodeId([node; 16]), store: StoreId([store; 16]) };
-    Founder { replica, ..founder(node) }
+    MemberInfo { replica, ..member_info(node) }
 }
 
 #[test]
 fn nothing_comes_before_the_founding_and_it_comes_once() {
     let mut machine = Machine::new(Kind::Registry);
     assert_eq!(create(&mut machine, "a", Policy::Strong), rejected(Reason::NotFormed));
-    assert_eq!(act(&mut machine, Operation::Join(founder(1))), rejected(Reason::NotFormed));
-    assert_eq!(apply(&mut machine, 0, &found(4, 3)), Reply::Founded);
-    assert_eq!(apply(&mut machine, 0, &found(4, 3)), rejected(Reason::AlreadyFormed));
+    assert_eq!(act(&mut machine, Operation::Join(member_info(1))), rejected(Reason::NotFormed));
+    assert_eq!(apply(&mut machine, 0, &bootstrap(4, 3)), Reply::Bootstrapped);
+    assert_eq!(apply(&mut machine, 0, &bootstrap(4, 3)), rejected(Reason::AlreadyFormed));
     let voters: Vec<bool> = machine.registry().members().map(|(_, record)| record.voter).collect();
     assert_eq!(voters, [true, true, true, false]);
-    let mut told = Founding { members: (0..4).map(founder).collect(), voters: 0 };
-    assert_eq!(machine.registry().founding(), told);
+    let mut told = Bootstrap { members: (0..4).map(member_info).collect(), voters: 0 };
+    assert_eq!(machine.registry().membership(), told);
     told.members.clear();
 }
 
@@ -62,18 +62,18 @@ fn a_founding_that_could_not_elect_is_refused() {
     for (members, voters) in [(3, 0), (8, 8), (2, 3), (0, 0)] {
         let mut machine = Machine::new(Kind::Registry);
         let reason = Reason::OutOfBounds { what: Bound::Voters, limit };
-        assert_eq!(apply(&mut machine, 0, &found(members, voters)), rejected(reason));
-        assert!(!machine.registry().is_founded());
+        assert_eq!(apply(&mut machine, 0, &bootstrap(members, voters)), rejected(reason));
+        assert!(!machine.registry().is_bootstrapped());
     }
-    let twice = Founding { members: [on_store(1, 1), on_store(1, 2)].into(), voters: 2 };
-    let reply = act(&mut Machine::new(Kind::Registry), Operation::Found(twice));
+    let twice = Bootstrap { members: [on_store(1, 1), on_store(1, 2)].into(), voters: 2 };
+    let reply = act(&mut Machine::new(Kind::Registry), Operation::Bootstrap(twice));
     assert_eq!(reply, rejected(Reason::OutOfBounds { what: Bound::Voters, limit: 1 }));
 }
 
 #[test]
 fn a_member_joins_once_and_may_move() {
-    let mut machine = founded();
-    let mut new = founder(9);
+    let mut machine = bootstrapped();
+    let mut new = member_info(9);
     let joined = Reply::Joined { node: NodeId([9; 16]) };
     assert_eq!(act(&mut machine, Operation::Join(new.clone())), joined);
     new.address = Address("elsewhere:1".into());
@@ -83,13 +83,13 @@ fn a_member_joins_once_and_may_move() {
     assert_eq!(record.address, new.address);
     assert_eq!(machine.registry().members().count(), 5);
     // A voter that tells its new address stays a voter.
-    act(&mut machine, Operation::Join(founder(0)));
+    act(&mut machine, Operation::Join(member_info(0)));
     assert!(machine.registry().member(NodeId([0; 16])).unwrap().1.voter);
 }
 
 #[test]
 fn a_wiped_learner_is_replaced_and_a_wiped_voter_keeps_its_old_vote() {
-    let mut machine = founded();
+    let mut machine = bootstrapped();
     for (node, stores) in [(3, 1), (0, 2)] {
         act(&mut machine, Operation::Join(on_store(node, 5)));
         act(&mut machine, Operation::Join(on_store(node, 4)));
@@ -111,26 +111,26 @@ fn names_are_checked() {
     let bad = ["", "9a", "A", "-a", "a b", "a/b", "é", ".a", "a\n", &"a".repeat(65)];
     for bad in bad {
         assert!(!is_name(bad), "{bad}");
-        assert_eq!(create(&mut founded(), bad, Policy::Strong), rejected(Reason::InvalidName));
+        assert_eq!(create(&mut bootstrapped(), bad, Policy::Strong), rejected(Reason::InvalidName));
     }
-    let mut long = founder(7);
+    let mut long = member_info(7);
     long.name = "a".repeat(65);
-    assert_eq!(act(&mut founded(), Operation::Join(long)), rejected(Reason::InvalidName));
-    let mut far = founder(7);
+    assert_eq!(act(&mut bootstrapped(), Operation::Join(long)), rejected(Reason::InvalidName));
+    let mut far = member_info(7);
     far.address = Address("a".repeat(ADDRESS_BYTES_MAX + 1));
     let limit = ADDRESS_BYTES_MAX as u64;
     let reason = Reason::OutOfBounds { what: Bound::Address, limit };
-    assert_eq!(act(&mut founded(), Operation::Join(far)), rejected(reason));
+    assert_eq!(act(&mut bootstrapped(), Operation::Join(far)), rejected(reason));
 }
 
 #[test]
 fn a_strong_namespace_gets_a_group_of_all_members() {
-    let mut machine = founded();
+    let mut machine = bootstrapped();
     let reply = create(&mut machine, "locks", Policy::Strong);
     let (id, group) = (NamespaceId(1), Some(GroupId(1)));
     let namespace = Namespace { id, name: "locks".to_string(), policy: Policy::Strong, group };
     assert_eq!(reply, Reply::Created { namespace });
-    act(&mut machine, Operation::Join(founder(9)));
+    act(&mut machine, Operation::Join(member_info(9)));
     create(&mut machine, "later", Policy::Strong);
     let learners = |name| {
         let record = machine.registry().namespace(name).unwrap();
@@ -144,7 +144,7 @@ fn a_strong_namespace_gets_a_group_of_all_members() {
 
 #[test]
 fn numbers_are_never_used_again() {
-    let mut machine = founded();
+    let mut machine = bootstrapped();
     let mut seen = Vec::new();
     for round in 0..3 {
         for (name, policy) in [("a", Policy::Strong), ("b", eventual(4))] {
@@ -172,7 +172,7 @@ fn numbers_are_never_used_again() {
 
 #[test]
 fn the_tables_have_bounds() {
-    let mut machine = founded();
+    let mut machine = bootstrapped();
     for number in 0..NAMESPACES_MAX {
         let name: String = alloc::format!("n{number}");
         assert!(matches!(create(&mut machine, &name, eventual(1)), Reply::Created { .. }));
@@ -182,11 +182,11 @@ fn the_tables_have_bounds() {
     delete(&mut machine, "n7");
     assert!(matches!(create(&mut machine, "one-more", eventual(1)), Reply::Created { .. }));
     for number in 4..MEMBERS_MAX as u128 {
-        let mut member = founder(0);
+        let mut member = member_info(0);
         member.replica.node = NodeId((number << 64).to_be_bytes());
         assert!(matches!(act(&mut machine, Operation::Join(member)), Reply::Joined { .. }));
     }
-    assert_eq!(act(&mut machine, Operation::Join(founder(200))), full(Resource::Members));
+    assert_eq!(act(&mut machine, Operation::Join(member_info(200))), full(Resource::Members));
     // A new disk of a learner takes the place of the old one.
     assert!(matches!(act(&mut machine, Operation::Join(on_store(3, 8))), Reply::Joined { .. }));
     let restored = Machine::restore(Kind::Registry, &capture(&machine)).unwrap();

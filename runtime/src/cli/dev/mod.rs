@@ -114,7 +114,7 @@ impl Children {
         }
     }
 
-    /// Waits until every node serves and commits; founds the federation when there is none yet.
+    /// Waits until every node serves and commits; creates the federation when there is none yet.
     async fn ready(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut last = None;

@@ -20,53 +20,55 @@ const ANSWERS_MAX: usize = 16_384;
 
 /// What is known of a session's write.
 #[derive(Debug)]
-enum Known {
+enum State {
     /// It is under way; these requests wait for its answer too.
-    UnderWay(Vec<u64>),
+    InProgress(Vec<u64>),
     Done(Outcome),
 }
 
 /// A session's write in one namespace.
-pub(super) type Named = (NamespaceId, Session);
+pub(super) type SessionWrite = (NamespaceId, Session);
 
 /// Eventual writes with a session, as this process remembers them.
 #[derive(Debug, Default)]
-pub(super) struct Sessions {
-    known: BTreeMap<Named, Known>,
-    done: VecDeque<Named>,
+pub(super) struct EventualWrites {
+    known: BTreeMap<SessionWrite, State>,
+    done: VecDeque<SessionWrite>,
 }
 
 /// What a session's write is to do.
-pub(super) enum Turn {
+pub(super) enum Repeat {
     /// It is the first: write.
     First,
     /// It was answered before.
-    Again(Outcome),
+    Answered(Outcome),
     /// The first one is under way: wait for its answer.
-    Wait,
+    InProgress,
 }
 
-impl Sessions {
+impl EventualWrites {
     /// Registers a write, or finds that it is a repeat.
-    pub(super) fn begin(&mut self, session: Named, key: u64) -> Turn {
+    pub(super) fn begin(&mut self, session: SessionWrite, key: u64) -> Repeat {
         match self.known.get_mut(&session) {
             None => {
-                self.known.insert(session, Known::UnderWay(Vec::new()));
-                Turn::First
+                self.known.insert(session, State::InProgress(Vec::new()));
+                Repeat::First
             }
-            Some(Known::Done(outcome)) => Turn::Again(outcome.clone()),
-            Some(Known::UnderWay(twins)) => {
-                twins.push(key);
-                Turn::Wait
+            Some(State::Done(outcome)) => Repeat::Answered(outcome.clone()),
+            Some(State::InProgress(duplicates)) => {
+                duplicates.push(key);
+                Repeat::InProgress
             }
         }
     }
 
     /// The write is answered: who else waits for it. A refused write may be tried again, so it is not remembered.
-    fn end(&mut self, session: Named, outcome: &Outcome) -> Vec<u64> {
-        let Some(Known::UnderWay(twins)) = self.known.remove(&session) else { return Vec::new() };
+    fn end(&mut self, session: SessionWrite, outcome: &Outcome) -> Vec<u64> {
+        let Some(State::InProgress(duplicates)) = self.known.remove(&session) else {
+            return Vec::new();
+        };
         if !matches!(outcome, Outcome::Rejected(_)) {
-            self.known.insert(session, Known::Done(outcome.clone()));
+            self.known.insert(session, State::Done(outcome.clone()));
             self.done.push_back(session);
         }
         if self.done.len() > ANSWERS_MAX
@@ -75,7 +77,7 @@ impl Sessions {
             reach!("node.session.forgotten");
             self.known.remove(&oldest);
         }
-        twins
+        duplicates
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
@@ -84,11 +86,11 @@ impl Sessions {
 }
 
 impl Node {
-    /// A write that was the first of its session and number ends: so do its twins, with the same answer.
-    pub(super) fn settle_session(&mut self, session: Named, outcome: &Outcome) {
-        for twin in self.requests.sessions.end(session, outcome) {
-            reach!("node.session.twin");
-            self.finish(twin, outcome.clone());
+    /// A write that was the first of its session and number ends: so do its duplicates, with the same answer.
+    pub(super) fn answer_duplicates(&mut self, session: SessionWrite, outcome: &Outcome) {
+        for duplicate in self.requests.eventual_writes.end(session, outcome) {
+            reach!("node.session.duplicate");
+            self.finish(duplicate, outcome.clone());
         }
     }
 }

@@ -22,11 +22,11 @@ use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
 use super::request::{Origin, Stage};
 use super::{Action, Message};
-use crate::api::{Bound, Founder, Founding, Outcome, Reason, Request, Status, Value};
+use crate::api::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Request, Status, Value};
 use crate::discovery::{Identity, Unverified};
 
 /// Milliseconds between two tries of all that a founding repeats.
-const FOUNDING_MS: u64 = 200;
+const BOOTSTRAP_MS: u64 = 200;
 
 /// A named first voter, as far as it is known.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ struct Candidate {
     address: Address,
     replica: Option<Replica>,
     /// What it says of itself, when it is free.
-    founder: Option<Founder>,
+    founder: Option<MemberInfo>,
     /// It is in a federation already, or cannot be a voter.
     unfit: bool,
 }
@@ -49,7 +49,7 @@ struct Init {
 
 /// How far the founding is.
 #[derive(Debug, Default)]
-pub(super) struct Forming {
+pub(super) struct BootstrapState {
     init: Option<Init>,
     /// The client's request that waits until the founding is applied.
     waiting: Option<u64>,
@@ -72,9 +72,9 @@ impl Node {
             unfit: false,
         };
         let candidates = voters.iter().map(candidate).collect();
-        let key = self.add(origin, Request::Init { voters }, Stage::Founding);
-        self.forming.init = Some(Init { key, candidates });
-        self.on_founding_due();
+        let key = self.add(origin, Request::Init { voters }, Stage::Bootstrap);
+        self.bootstrap.init = Some(Init { key, candidates });
+        self.on_bootstrap_due();
     }
 
     fn check_init(&self, voters: &[Address]) -> Result<(), Reason> {
@@ -84,7 +84,7 @@ impl Node {
         if self.is_formed() {
             return Err(Reason::AlreadyFormed);
         }
-        if self.forming.init.is_some() {
+        if self.bootstrap.init.is_some() {
             return Err(Reason::Busy);
         }
         let limit = VOTERS_MAX as u64;
@@ -98,27 +98,27 @@ impl Node {
     }
 
     /// Time to ask or to tell again.
-    pub(super) fn on_founding_due(&mut self) {
-        self.forming.armed = false;
-        if self.forming.init.is_some() {
+    pub(super) fn on_bootstrap_due(&mut self) {
+        self.bootstrap.armed = false;
+        if self.bootstrap.init.is_some() {
             self.ask_candidates();
-            self.try_founding();
+            self.try_bootstrap();
         }
         self.tell_voters();
-        if self.forming.init.is_some() || self.untold().next().is_some() {
-            self.arm_founding();
+        if self.bootstrap.init.is_some() || self.untold().next().is_some() {
+            self.arm_bootstrap();
         }
     }
 
-    fn arm_founding(&mut self) {
-        if !core::mem::replace(&mut self.forming.armed, true) {
-            self.arm(Duration::from_millis(FOUNDING_MS), Timer::Founding);
+    fn arm_bootstrap(&mut self) {
+        if !core::mem::replace(&mut self.bootstrap.armed, true) {
+            self.arm(Duration::from_millis(BOOTSTRAP_MS), Timer::Bootstrap);
         }
     }
 
     /// Dials the named addresses, and asks who is there whether it is free.
     fn ask_candidates(&mut self) {
-        let Some(mut init) = self.forming.init.take() else { return };
+        let Some(mut init) = self.bootstrap.init.take() else { return };
         for candidate in &mut init.candidates {
             match candidate.replica {
                 None => self.act(Action::Verify { address: candidate.address.clone() }),
@@ -129,21 +129,21 @@ impl Node {
                 Some(_) => {}
             }
         }
-        self.forming.init = Some(init);
+        self.bootstrap.init = Some(init);
     }
 
     /// An address was dialled: a named voter may be there.
-    pub(super) fn on_founding_verified(
+    pub(super) fn on_bootstrap_verified(
         &mut self,
         address: &Address,
         outcome: Result<Identity, Unverified>,
     ) {
-        let (Some(init), Ok(identity)) = (&mut self.forming.init, outcome) else { return };
+        let (Some(init), Ok(identity)) = (&mut self.bootstrap.init, outcome) else { return };
         let named = init.candidates.iter_mut().find(|candidate| candidate.address == *address);
         let Some(candidate) = named else { return };
         let replica = Replica { node: identity.node, store: identity.store };
         candidate.replica = Some(replica);
-        // Founding with oneself under another address is a mistake of the operator.
+        // Bootstrap with oneself under another address is a mistake of the operator.
         candidate.unfit = replica.node == self.me.node;
         if !candidate.unfit && self.known.routed(replica.node, address) {
             self.act(Action::Route { peer: replica.node, address: Some(address.clone()) });
@@ -151,8 +151,9 @@ impl Node {
     }
 
     /// A candidate says what it is. True when the answer belongs to a founding.
-    pub(super) fn on_founding_answer(&mut self, from: Replica, outcome: &Outcome) -> bool {
-        let (Some(init), Outcome::Value(Value::Status(status))) = (&mut self.forming.init, outcome)
+    pub(super) fn on_bootstrap_answer(&mut self, from: Replica, outcome: &Outcome) -> bool {
+        let (Some(init), Outcome::Value(Value::Status(status))) =
+            (&mut self.bootstrap.init, outcome)
         else {
             return false;
         };
@@ -160,21 +161,21 @@ impl Node {
         let Some(candidate) = named else { return false };
         candidate.unfit = status.formed || status.replica != from;
         candidate.founder = Some(founder(status, &candidate.address));
-        self.try_founding();
+        self.try_bootstrap();
         true
     }
 
     /// Founds when all named voters are known and free; gives up when one cannot be one.
-    fn try_founding(&mut self) {
-        let Some(init) = &self.forming.init else { return };
+    fn try_bootstrap(&mut self) {
+        let Some(init) = &self.bootstrap.init else { return };
         if let Some(unfit) = init.candidates.iter().find(|candidate| candidate.unfit) {
-            reach!("node.founding.unfit");
+            reach!("node.bootstrap.unfit");
             let (key, address) = (init.key, unfit.address.clone());
-            self.forming.init = None;
+            self.bootstrap.init = None;
             let reason = Reason::VoterUnavailable { address };
             return self.finish(key, Outcome::Rejected(reason));
         }
-        let known: Option<Vec<Founder>> =
+        let known: Option<Vec<MemberInfo>> =
             init.candidates.iter().map(|candidate| candidate.founder.clone()).collect();
         let Some(mut members) = known else { return };
         let key = init.key;
@@ -182,28 +183,28 @@ impl Node {
         members.sort_by_key(|member| member.replica);
         members.dedup_by_key(|member| member.replica.node);
         let voters = members.len() as u8;
-        reach!("node.founding.decided");
-        self.forming.init = None;
-        self.forming.waiting = Some(key);
-        self.form(Founding { members, voters });
-        self.arm_founding();
+        reach!("node.bootstrap.decided");
+        self.bootstrap.init = None;
+        self.bootstrap.waiting = Some(key);
+        self.form(Bootstrap { members, voters });
+        self.arm_bootstrap();
     }
 
     /// This node as a member.
-    pub(super) fn own_entry(&self) -> Founder {
-        Founder { replica: self.me, address: self.address.clone(), name: self.name.clone() }
+    pub(super) fn own_entry(&self) -> MemberInfo {
+        MemberInfo { replica: self.me, address: self.address.clone(), name: self.name.clone() }
     }
 
     /// Makes a founding durable here: contacts first, so that whoever has the group can reach its members.
-    pub(super) fn form(&mut self, founding: Founding) {
-        let replicas = |founders: &[Founder]| {
+    pub(super) fn form(&mut self, founding: Bootstrap) {
+        let replicas = |founders: &[MemberInfo]| {
             let mut replicas: Vec<Replica> = founders.iter().map(|f| f.replica).collect();
             replicas.sort_unstable();
             replicas
         };
         let voters = replicas(&founding.members[..usize::from(founding.voters)]);
         let contact =
-            |f: &Founder| Contact { node: Some(f.replica.node), address: f.address.clone() };
+            |f: &MemberInfo| Contact { node: Some(f.replica.node), address: f.address.clone() };
         let others = founding.members.iter().filter(|member| member.replica != self.me);
         let contacts: Vec<Contact> = others.map(contact).collect();
         self.remember(contacts);
@@ -212,7 +213,7 @@ impl Node {
                 self.located(member.replica.node, member.address.clone());
             }
         }
-        self.known.founders = founding.members;
+        self.known.first_members = founding.members;
         // A learner begins without a configuration: a leader tells it.
         let genesis = Configuration { voters, learners: Vec::new() };
         self.create_group(GroupId::REGISTRY, genesis);
@@ -224,12 +225,12 @@ impl Node {
         let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
         let voters = if voters.contains(&self.me) { voters } else { &[] };
         let told =
-            |voter: &&Replica| **voter != self.me && !self.forming.acknowledged.contains(*voter);
+            |voter: &&Replica| **voter != self.me && !self.bootstrap.acknowledged.contains(*voter);
         voters.iter().filter(told).copied()
     }
 
     pub(super) fn registry_is_empty(&self) -> bool {
-        self.registry().is_none_or(|registry| !registry.is_founded())
+        self.registry().is_none_or(|registry| !registry.is_bootstrapped())
     }
 
     /// Tells the other voters, once the founding is durable here.
@@ -238,37 +239,37 @@ impl Node {
         if untold.is_empty() {
             return;
         }
-        let founding = self.founding();
+        let founding = self.bootstrap_message();
         for voter in untold {
-            let message = Message::Found(founding.clone());
+            let message = Message::Bootstrap(founding.clone());
             self.promise(Keeper::Group(GroupId::REGISTRY), voter, message);
         }
     }
 
     /// The founding as this node knows it. After a restart names are gone, and each member tells its own again.
-    fn founding(&self) -> Founding {
+    fn bootstrap_message(&self) -> Bootstrap {
         let group = self.groups.get(&GroupId::REGISTRY);
         let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
         let member = |voter: &Replica| {
-            let known = self.known.founders.iter().find(|founder| founder.replica == *voter);
+            let known = self.known.first_members.iter().find(|founder| founder.replica == *voter);
             known.cloned().unwrap_or_else(|| self.guess(*voter))
         };
-        Founding { members: voters.iter().map(member).collect(), voters: voters.len() as u8 }
+        Bootstrap { members: voters.iter().map(member).collect(), voters: voters.len() as u8 }
     }
 
-    fn guess(&self, replica: Replica) -> Founder {
+    fn guess(&self, replica: Replica) -> MemberInfo {
         if replica == self.me {
             return self.own_entry();
         }
         let contacts = self.discovery.machine.contacts();
         let contact = contacts.iter().find(|contact| contact.node == Some(replica.node)).cloned();
         let address = contact.map_or_else(Address::default, |contact| contact.address);
-        Founder { replica, address, name: alloc::format!("{}", replica.node) }
+        MemberInfo { replica, address, name: alloc::format!("{}", replica.node) }
     }
 
     /// A peer tells of a founding that names this node.
-    pub(super) fn on_found(&mut self, from: Replica, founding: Founding) {
-        if let Err(why) = check_founding(&founding, from, self.me) {
+    pub(super) fn on_bootstrap(&mut self, from: Replica, founding: Bootstrap) {
+        if let Err(why) = check_bootstrap(&founding, from, self.me) {
             return self.rejected(from.node, why);
         }
         if self.is_formed() {
@@ -278,34 +279,34 @@ impl Node {
                 ours.len() == theirs.len() && theirs.iter().all(|m| ours.contains(&m.replica))
             });
             if same {
-                reach!("node.founding.repeated");
-                self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::Founded);
+                reach!("node.bootstrap.repeated");
+                self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
             } else {
                 self.rejected(from.node, "a founding after another one");
             }
             return;
         }
-        reach!("node.founding.accepted");
+        reach!("node.bootstrap.accepted");
         // Two founders at once: this node takes the other's founding, and its own never began.
         self.cancel_init();
         self.form(founding);
-        self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::Founded);
-        self.arm_founding();
+        self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
+        self.arm_bootstrap();
     }
 
     /// A voter has the founding, durably.
-    pub(super) fn on_founded(&mut self, from: Replica) {
+    pub(super) fn on_bootstrap_ack(&mut self, from: Replica) {
         if self.untold().any(|voter| voter == from) {
-            self.forming.acknowledged.insert(from);
+            self.bootstrap.acknowledged.insert(from);
         }
     }
 
     /// The leader of an empty group 0 proposes its first command.
-    pub(super) fn propose_founding(&mut self) {
+    pub(super) fn propose_bootstrap(&mut self) {
         if !self.registry_is_empty() {
             return;
         }
-        let operation = Operation::Found(self.founding());
+        let operation = Operation::Bootstrap(self.bootstrap_message());
         // Seven members of bounded names and addresses fit into a command.
         let Ok(command) = (Command { session: None, operation }).encode() else { return };
         let event = raft::Event::Propose { ticket: 0, command };
@@ -315,21 +316,21 @@ impl Node {
     }
 
     /// The founding is applied here.
-    pub(super) fn founded(&mut self) {
-        self.known.founders.clear();
-        self.forming.acknowledged.clear();
-        if let Some(key) = self.forming.waiting.take() {
+    pub(super) fn bootstrapped(&mut self) {
+        self.known.first_members.clear();
+        self.bootstrap.acknowledged.clear();
+        if let Some(key) = self.bootstrap.waiting.take() {
             self.finish(key, Outcome::Value(Value::Initialized));
         }
     }
 
     /// The client's time is over: before the founding is decided nothing happened, afterwards it goes on.
-    pub(super) fn founding_expired(&mut self) -> Outcome {
-        let Some(init) = self.forming.init.take() else {
-            self.forming.waiting = None;
+    pub(super) fn bootstrap_expired(&mut self) -> Outcome {
+        let Some(init) = self.bootstrap.init.take() else {
+            self.bootstrap.waiting = None;
             return Outcome::Unknown { reached: None };
         };
-        reach!("node.founding.expired");
+        reach!("node.bootstrap.expired");
         let missing = init.candidates.into_iter().find(|candidate| candidate.founder.is_none());
         let address = missing.map_or_else(Address::default, |candidate| candidate.address);
         Outcome::Rejected(Reason::VoterUnavailable { address })
@@ -337,7 +338,7 @@ impl Node {
 
     /// Gives up a founding that is not decided: the node is in a federation now.
     pub(super) fn cancel_init(&mut self) {
-        if let Some(init) = self.forming.init.take() {
+        if let Some(init) = self.bootstrap.init.take() {
             self.finish(init.key, Outcome::Rejected(Reason::AlreadyFormed));
         }
     }
@@ -349,18 +350,18 @@ impl Node {
 }
 
 /// A candidate as it describes itself; without an address of its own, the one that it was named by.
-fn founder(status: &Status, named: &Address) -> Founder {
+fn founder(status: &Status, named: &Address) -> MemberInfo {
     let own = !status.address.0.is_empty() && status.address.0.len() <= ADDRESS_BYTES_MAX;
     let address = if own { status.address.clone() } else { named.clone() };
     let mut name = status.name.clone();
     if name.len() > NAMESPACE_NAME_BYTES_MAX {
         name = alloc::format!("{}", status.replica.node);
     }
-    Founder { replica: status.replica, address, name }
+    MemberInfo { replica: status.replica, address, name }
 }
 
 /// A founding must be one that its sender and this node are voters of, within all bounds.
-fn check_founding(founding: &Founding, from: Replica, me: Replica) -> Result<(), &'static str> {
+fn check_bootstrap(founding: &Bootstrap, from: Replica, me: Replica) -> Result<(), &'static str> {
     let members = &founding.members;
     if members.len() != usize::from(founding.voters) || members.len() > VOTERS_MAX {
         return Err("a founding with an impossible number of voters");
@@ -380,6 +381,6 @@ fn check_founding(founding: &Founding, from: Replica, me: Replica) -> Result<(),
 }
 
 /// Whether a member's name and address are within their bounds.
-pub(super) fn is_bounded(member: &Founder) -> bool {
+pub(super) fn is_bounded(member: &MemberInfo) -> bool {
     member.address.0.len() <= ADDRESS_BYTES_MAX && member.name.len() <= NAMESPACE_NAME_BYTES_MAX
 }

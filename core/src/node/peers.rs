@@ -20,7 +20,7 @@ use super::Refusal;
 /// Peers remembered. Certificates bound who may connect; this bounds what they cost.
 const PEERS_MAX: usize = 2 * MEMBERS_MAX;
 
-/// Refusals within [`REFUSED_WINDOW`], and their least span, after which a node believes its peers. Above the clone
+/// Refusals within [`REFUSED_WINDOW`], and their least ticket_count, after which a node believes its peers. Above the clone
 /// window, so that a quick restart, which is refused until the old process is forgotten, never fences.
 const REFUSALS_MIN: u32 = 5;
 const REFUSED_SPAN: Duration = Duration::from_secs(8);
@@ -158,11 +158,11 @@ impl Peer {
     }
 
     fn refusal(&self, now: Instant, boot: Boot, clone_window: Duration) -> Option<Refusal> {
-        if mutant!("node.boots.old_welcome") {
+        if mutant!("node.peers.old_welcome") {
             return None;
         }
         if boot.count < self.boot.count {
-            reach!("node.boots.stale");
+            reach!("node.peers.stale");
             return Some(Refusal::StaleBoot);
         }
         if boot.count == self.boot.count {
@@ -172,14 +172,14 @@ impl Peer {
         // a copy of its disk.
         let alive = self.up && now.since(self.heard) < clone_window;
         if alive {
-            reach!("node.boots.cloned_alive");
+            reach!("node.peers.cloned_alive");
         }
         alive.then_some(Refusal::Cloned)
     }
 
     fn welcome(&mut self, now: Instant, boot: Boot) {
         if boot.count > self.boot.count {
-            reach!("node.boots.restarted");
+            reach!("node.peers.restarted");
             self.floor = first_request_of(boot);
             self.forwards.clear();
         }
