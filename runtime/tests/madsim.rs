@@ -198,7 +198,7 @@ fn build(seed: u64, trace: &Trace) -> Vec<(Machine, NodeHandle)> {
     (1..=NODES).map(machine).collect()
 }
 
-/// A federation is founded; a write on one node is read on another; a node is cut off and comes back; another is killed
+/// A federation is created; a write on one node is read on another; a node is cut off and comes back; another is killed
 /// and comes back on the disk that it left.
 async fn scenario(seed: u64) -> String {
     let trace = Trace::default();

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn message() -> Event {
-        Event::Received { from: NodeId([1; 16]), message: Message::Founded }
+        Event::Received { from: NodeId([1; 16]), message: Message::BootstrapAck }
     }
 
     #[test]
