@@ -249,7 +249,7 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
             Some(Done::Failed { token, why }) => self.storage_failed(token, why),
             Some(Done::Full(full)) => {
                 let what = if full { "the disk is full" } else { "the disk has room again" };
-                log::warn_of(what, &"writes are refused while it is full; mend: free some space");
+                log::warn_of(what, &"writes are refused while it is full; hint: free some space");
                 self.step(Event::StorageFull { full });
             }
             Some(Done::Space { used, free }) => self.driver.metrics.store(used, free),

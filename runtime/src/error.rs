@@ -28,7 +28,7 @@ pub enum RunError {
     Credentials(#[from] CredentialsError),
     /// Peers cannot be accepted there.
     #[error(
-        "cannot listen for peers on {address}: {error}; mend: stop what uses it, or set peer.listen"
+        "cannot listen for peers on {address}: {error}; hint: stop what uses it, or set peer.listen"
     )]
     Listen {
         /// Where.
@@ -41,18 +41,18 @@ pub enum RunError {
     Open(#[from] OpenError),
     /// Its log was read, and cannot be.
     #[error(
-        "the log cannot be restored: {0}; mend: move the data directory away, and join as a new node"
+        "the log cannot be restored: {0}; hint: move the data directory away, and join as a new node"
     )]
     Restore(#[from] RestoreError),
     /// A write failed. What the disk holds now is unknown until the next start reads it.
-    #[error("the disk failed: {why}; mend: check the disk, then start the node again")]
+    #[error("the disk failed: {why}; hint: check the disk, then start the node again")]
     StorageFailed {
         /// What the operating system said.
         why: String,
     },
     /// Another process has this node's identity, or its disk failed.
     #[error(
-        "the node fenced itself: {why}; mend: let only one process use this identity and its own data directory"
+        "the node fenced itself: {why}; hint: let only one process use this identity and its own data directory"
     )]
     Fenced {
         /// Why.

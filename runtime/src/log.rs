@@ -20,7 +20,7 @@ pub fn begin(settings: &LogSettings) -> Result<(), SettingsError> {
     let filter = EnvFilter::try_new(&settings.filter).map_err(|error| SettingsError {
         key: "log.filter".to_owned(),
         why: error.to_string(),
-        mend: "info, or continuum_runtime=debug,warn".to_owned(),
+        hint: "info, or continuum_runtime=debug,warn".to_owned(),
     })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -84,7 +84,7 @@ pub fn notice(notice: &Notice) {
             error!("two writes with one dot: {dot:?}; its author was copied or forged");
         }
         Notice::Ahead { node, by_ms } => {
-            warn!("node {node} stamps {by_ms} ms ahead of this clock; mend: set its clock");
+            warn!("node {node} stamps {by_ms} ms ahead of this clock; hint: set its clock");
         }
         Notice::Refused { peer, reason } => warn!("refused node {peer}: {reason:?}"),
         Notice::WrongStore { peer, store } => {

@@ -158,9 +158,9 @@ pub enum RecoverError {
 
 impl fmt::Display for RecoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const VOID: &str = "the store is void; mend: move it away, and join as a new store";
+        const VOID: &str = "the store is void; hint: move it away, and join as a new store";
         match self {
-            Self::Empty => f.write_str("the log holds nothing durable; mend: create a new one"),
+            Self::Empty => f.write_str("the log holds nothing durable; hint: create a new one"),
             Self::Rot { segment, offset } => {
                 write!(
                     f,
@@ -179,14 +179,14 @@ impl fmt::Display for RecoverError {
             Self::Hole { segment } => {
                 write!(
                     f,
-                    "log segment {segment} is missing; mend: put it back, or join as a new store"
+                    "log segment {segment} is missing; hint: put it back, or join as a new store"
                 )
             }
             Self::Repeated { segment } => write!(f, "log segment {segment} was given twice"),
             Self::Foreign { segment, expected, found } => write!(
                 f,
                 "log segment {segment} belongs to federation {}, node {}, store {}, lane {}, and not to federation \
-                 {}, node {}, store {}, lane {}; mend: use that node's own directory",
+                 {}, node {}, store {}, lane {}; hint: use that node's own directory",
                 found.federation,
                 found.node,
                 found.store,
@@ -198,13 +198,13 @@ impl fmt::Display for RecoverError {
             ),
             Self::Version { segment, found } => write!(
                 f,
-                "log segment {segment} has version {found}, and this build reads version {}; mend: use the build \
+                "log segment {segment} has version {found}, and this build reads version {}; hint: use the build \
                  that wrote it",
                 frame::VERSION
             ),
             Self::Undecodable { segment, offset } => write!(
                 f,
-                "log segment {segment} holds at byte {offset} records of a later build; mend: use that build"
+                "log segment {segment} holds at byte {offset} records of a later build; hint: use that build"
             ),
             Self::TokenGap { segment, offset } => write!(
                 f,

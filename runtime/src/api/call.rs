@@ -114,12 +114,12 @@ impl Call {
     pub(super) fn session(&self) -> Result<Option<Session>, Problem> {
         let Some(key) = self.headers.get("idempotency-key") else { return Ok(None) };
         if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-            let mend = format!(
+            let hint = format!(
                 "use 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, chosen at random for each write"
             );
             return Err(Problem::invalid(
                 "the Idempotency-Key has a length that it may not have",
-                mend,
+                hint,
             ));
         }
         Ok(Some(token::session(key.as_bytes())))

@@ -193,7 +193,7 @@ pub struct InitShape {
 pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let place = if body.is_empty() { "the body is empty: ".to_owned() } else { String::new() };
-        Problem::new(&MALFORMED_JSON, format!("{place}{error}"), "mend the body at that place")
+        Problem::new(&MALFORMED_JSON, format!("{place}{error}"), "correct the body there")
             .with("line", error.line().into())
             .with("column", error.column().into())
     })
@@ -201,7 +201,7 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 
 /// A member that does not fit, by its place.
 fn misfit(place: &str, why: &str) -> Problem {
-    Problem::new(&MALFORMED_JSON, format!("{place}: {why}"), "mend the body at that place")
+    Problem::new(&MALFORMED_JSON, format!("{place}: {why}"), "correct the body there")
         .with("place", place.into())
 }
 

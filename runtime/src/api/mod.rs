@@ -234,8 +234,8 @@ fn wrong_method(api: &Api, path: &'static str) -> Response {
 async fn unknown_route(State(api): State<Arc<Api>>, request: Request) -> Response {
     let mut path = request.uri().path().to_owned();
     path.truncate(path.floor_char_boundary(200));
-    let mend = "see the table of routes in the README; a key's `/` is encoded as %2F";
-    let problem = Problem::new(&UNKNOWN_ROUTE, format!("no route is at {path}"), mend);
+    let hint = "see the table of routes in the README; a key's `/` is encoded as %2F";
+    let problem = Problem::new(&UNKNOWN_ROUTE, format!("no route is at {path}"), hint);
     let response = problem.into_response();
     count_problem(&api, "no route", &response);
     response

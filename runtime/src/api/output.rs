@@ -100,10 +100,10 @@ pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, P
         None => Tag::Context(register.context.clone()),
     };
     let Some(value) = register.value else {
-        let mend = "write it, or see what is there with `continuum kv list`";
+        let hint = "write it, or see what is there with `continuum kv list`";
         let seen = token::context(&register.context);
         return Err(
-            Problem::new(&ABSENT, "the key has no value", mend).with("context", seen.into())
+            Problem::new(&ABSENT, "the key has no value", hint).with("context", seen.into())
         );
     };
     if raw {

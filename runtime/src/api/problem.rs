@@ -1,4 +1,4 @@
-//! Errors as problem+json (RFC 9457): what, why and the mend; and the exit code that the command line gives for each.
+//! Errors as problem+json (RFC 9457): what, why and a hint; and the exit code that the command line gives for each.
 //!
 //! One table maps every reason of the core, and every error of HTTP itself, to a status and a code. The codes are a
 //! contract: scripts match on them, so one is never renamed. Nothing here formats a table or writes to a terminal.
@@ -83,7 +83,7 @@ pub struct Problem {
     /// What happened here, and why.
     pub detail: String,
     /// What to do about it.
-    pub mend: String,
+    pub hint: String,
     /// Further members of the body.
     pub more: Vec<(&'static str, Value)>,
     /// Further headers.
@@ -92,9 +92,9 @@ pub struct Problem {
 
 impl Problem {
     /// A problem of a kind.
-    pub fn new(kind: &'static Kind, detail: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub fn new(kind: &'static Kind, detail: impl Into<String>, hint: impl Into<String>) -> Self {
         let (more, headers) = (Vec::new(), Vec::new());
-        let mut problem = Self { kind, detail: detail.into(), mend: mend.into(), more, headers };
+        let mut problem = Self { kind, detail: detail.into(), hint: hint.into(), more, headers };
         if matches!(kind.status, 429 | 503) {
             problem.headers.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
         }
@@ -102,8 +102,8 @@ impl Problem {
     }
 
     /// The request is not valid.
-    pub fn invalid(detail: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self::new(&INVALID_REQUEST, detail, mend)
+    pub fn invalid(detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(&INVALID_REQUEST, detail, hint)
     }
 
     /// Adds a member to the body.
@@ -123,7 +123,7 @@ impl Problem {
             "status": kind.status,
             "code": kind.code,
             "detail": self.detail,
-            "mend": self.mend,
+            "hint": self.hint,
         });
         for (name, value) in &self.more {
             body[*name] = value.clone();
@@ -140,8 +140,8 @@ impl Problem {
                 "the write happened, but the level that was asked for was not reached in time"
             }
         };
-        let mend = "repeat it with the same Idempotency-Key, or read before you write again";
-        Self::new(&UNKNOWN_OUTCOME, detail, mend)
+        let hint = "repeat it with the same Idempotency-Key, or read before you write again";
+        Self::new(&UNKNOWN_OUTCOME, detail, hint)
             .with("reached", reached.map_or(Value::Null, |level| super::token::level(level).into()))
     }
 }
@@ -293,7 +293,7 @@ fn out_of_bounds(what: Bound, limit: u64) -> Problem {
 }
 
 fn full(what: Resource) -> Problem {
-    let (name, mend) = match what {
+    let (name, hint) = match what {
         Resource::Disk => ("disk", "free space on the node's disk: it resumes by itself"),
         Resource::Memory => (
             "memory for keys and values",
@@ -305,7 +305,7 @@ fn full(what: Resource) -> Problem {
         Resource::Namespaces => ("table of namespaces", "delete one that is not needed"),
         Resource::Members => ("table of members", "remove one that is gone"),
     };
-    Problem::new(&FULL, format!("the {name} is full"), mend)
+    Problem::new(&FULL, format!("the {name} is full"), hint)
 }
 
 #[cfg(test)]
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(codes.len(), problems.len(), "{codes:?}");
         assert!(!codes.contains(UNEXPECTED_ANSWER.code));
         assert!(
-            problems.iter().all(|problem| !problem.mend.is_empty() && !problem.detail.is_empty())
+            problems.iter().all(|problem| !problem.hint.is_empty() && !problem.detail.is_empty())
         );
     }
 

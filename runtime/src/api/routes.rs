@@ -49,7 +49,7 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
     }
 }
 
-/// Alive means: the driver answers, and is not fenced. What a restart cannot mend is not asked here.
+/// Alive means: the driver answers, and is not fenced. It leaves out what a restart cannot repair.
 async fn live(api: &Api) -> Answer {
     let status = api.handle.status().await?;
     if status.unready.contains(&Unready::Fenced) {
@@ -68,12 +68,12 @@ async fn ready(api: &Api) -> Answer {
         return Ok(output::json_response(StatusCode::OK, &json!({ "ready": true })));
     }
     let reasons: Vec<&str> = status.unready.iter().copied().map(output::unready).collect();
-    let problem = Problem::new(&NOT_READY, reasons.join(", "), mend(&status.unready));
+    let problem = Problem::new(&NOT_READY, reasons.join(", "), hint(&status.unready));
     Err(problem.with("ready", false.into()).with("reasons", reasons.into()))
 }
 
-/// The mend of the first reason: the others mostly follow from it.
-fn mend(unready: &[Unready]) -> &'static str {
+/// The hint of the first reason: the others mostly follow from it.
+fn hint(unready: &[Unready]) -> &'static str {
     match unready.first() {
         Some(Unready::NotFormed) => {
             "run `continuum cluster init` on one node, or let a member's address be known to it"

@@ -108,7 +108,7 @@ impl Answer {
     fn code(&self) -> String {
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
         let body = self.json();
-        for member in ["type", "title", "code", "detail", "mend"] {
+        for member in ["type", "title", "code", "detail", "hint"] {
             assert!(body[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {body}");
         }
         assert_eq!(body["status"], self.status.as_u16());

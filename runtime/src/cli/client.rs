@@ -40,8 +40,8 @@ impl Target {
     /// Reads a URL.
     pub(super) fn parse(url: &str) -> Result<Self, Failure> {
         let wrong = |why: &str| {
-            let mend = "use http://HOST:PORT or https://HOST:PORT, as `continuum dev` prints them";
-            Failure::usage(format!("{url:?} is not the URL of a node"), why, mend)
+            let hint = "use http://HOST:PORT or https://HOST:PORT, as `continuum dev` prints them";
+            Failure::usage(format!("{url:?} is not the URL of a node"), why, hint)
         };
         let uri: Uri = url.trim_end_matches('/').parse().map_err(|_| wrong("it cannot be read"))?;
         let is_tls = match uri.scheme_str() {
@@ -125,13 +125,13 @@ impl Answer {
     /// The body as JSON.
     pub(super) fn json(&self) -> Result<Value, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            let mend = "check that --node is the API of a node, of this version";
+            let hint = "check that --node is the API of a node, of this version";
             Failure::new(
                 exit::MISMATCH,
                 "not_json",
                 "the answer is not JSON",
                 error.to_string(),
-                mend,
+                hint,
             )
         })
     }
@@ -287,8 +287,8 @@ impl Client {
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
         let refused = |why: String| {
             let what = format!("{} was refused, or refused us", self.target().url());
-            let mend = "use the certificates of the node's own federation: `continuum pki issue --client NAME`";
-            Failure::new(exit::REFUSED, "tls", what, why, mend)
+            let hint = "use the certificates of the node's own federation: `continuum pki issue --client NAME`";
+            Failure::new(exit::REFUSED, "tls", what, why, hint)
         };
         let name =
             ServerName::try_from(self.target().host.clone()).map_err(|e| refused(e.to_string()))?;
@@ -353,16 +353,16 @@ fn problem(status: u16, answer: &Answer) -> Failure {
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
     let Some(code) = body["code"].as_str() else {
         let what = format!("the answer has the HTTP status {status}");
-        let mend = "check that --node is the API of a node";
+        let hint = "check that --node is the API of a node";
         return Failure::new(
             exit::of_problem("", status),
             "http",
             what,
             "it is not a problem of ours",
-            mend,
+            hint,
         );
     };
-    Failure::new(exit::of_problem(code, status), code, text("title"), text("detail"), text("mend"))
+    Failure::new(exit::of_problem(code, status), code, text("title"), text("detail"), text("hint"))
 }
 
 #[cfg(test)]

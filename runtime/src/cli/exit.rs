@@ -1,4 +1,4 @@
-//! How a command ends: exit codes, and failures that say what, why and the mend.
+//! How a command ends: exit codes, and failures that say what, why and a hint.
 //!
 //! The codes are documented in `--help` and never change meaning. A write whose outcome is not known has a code of its
 //! own, since it is not a failure: it may have happened.
@@ -58,7 +58,7 @@ pub(super) struct Failure {
     /// Why.
     pub(super) why: String,
     /// What to do about it.
-    pub(super) mend: String,
+    pub(super) hint: String,
 }
 
 impl Failure {
@@ -68,9 +68,9 @@ impl Failure {
         code: &str,
         what: impl Into<String>,
         why: impl Into<String>,
-        mend: impl Into<String>,
+        hint: impl Into<String>,
     ) -> Self {
-        Self { exit, code: code.into(), what: what.into(), why: why.into(), mend: mend.into() }
+        Self { exit, code: code.into(), what: what.into(), why: why.into(), hint: hint.into() }
     }
 
     /// The reader of a pipe went away. It is no failure, and nothing is said.
@@ -82,18 +82,18 @@ impl Failure {
     pub(super) fn local(
         what: impl Into<String>,
         error: &std::io::Error,
-        mend: impl Into<String>,
+        hint: impl Into<String>,
     ) -> Self {
-        Self::new(LOCAL, "local_io", what, error.to_string(), mend)
+        Self::new(LOCAL, "local_io", what, error.to_string(), hint)
     }
 
     /// The arguments do not fit together.
     pub(super) fn usage(
         what: impl Into<String>,
         why: impl Into<String>,
-        mend: impl Into<String>,
+        hint: impl Into<String>,
     ) -> Self {
-        Self::new(USAGE, "usage", what, why, mend)
+        Self::new(USAGE, "usage", what, why, hint)
     }
 
     /// Whether there is something to say.
@@ -121,7 +121,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error[{}]: {}", self.code, self.what)?;
-        for (name, part) in [("why", &self.why), ("mend", &self.mend)] {
+        for (name, part) in [("why", &self.why), ("hint", &self.hint)] {
             if !part.is_empty() {
                 write!(f, "\n  {name}: {part}")?;
             }
@@ -183,11 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_why_and_mend() {
+    fn a_failure_says_what_why_and_a_hint() {
         let failure = Failure::new(3, "unreachable", "nobody answers", "refused", "start it");
         assert_eq!(
             failure.to_string(),
-            "error[unreachable]: nobody answers\n  why: refused\n  mend: start it"
+            "error[unreachable]: nobody answers\n  why: refused\n  hint: start it"
         );
     }
 }

@@ -259,8 +259,8 @@ impl Line {
     fn read<T>(self, read: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, Failure> {
         read(&self.text).map_err(|why| {
             let what = format!("{}:{} cannot be imported", self.name, self.number);
-            let mend = "mend or remove the line, and check --format";
-            Failure::new(exit::LOCAL, "broken_line", what, why, mend)
+            let hint = "correct or remove the line, and check --format";
+            Failure::new(exit::LOCAL, "broken_line", what, why, hint)
         })
     }
 }
@@ -297,9 +297,9 @@ fn lines(
 
 fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|error| {
-        let mend = "give the file, or for --format wordnet the directory with data.noun, data.verb, data.adj and \
+        let hint = "give the file, or for --format wordnet the directory with data.noun, data.verb, data.adj and \
                     data.adv (Debian: apt-get install wordnet-base, /usr/share/wordnet)";
-        Failure::local(format!("{} cannot be opened", path.display()), &error, mend)
+        Failure::local(format!("{} cannot be opened", path.display()), &error, hint)
     })
 }
 

@@ -17,11 +17,11 @@ use crate::entropy;
 use crate::settings::{Layered, Settings, SettingsError};
 use crate::tls::pki::{Authority, PkiError, Validity};
 
-/// A failure from an error whose text ends in `; mend: ...`.
+/// A failure from an error whose text ends in `; hint: ...`.
 pub(super) fn failure(exit: u8, code: &str, error: &impl std::fmt::Display) -> Failure {
     let text = error.to_string();
-    let (what, mend) = text.split_once("; mend: ").unwrap_or((&text, ""));
-    Failure::new(exit, code, what, "", mend)
+    let (what, hint) = text.split_once("; hint: ").unwrap_or((&text, ""));
+    Failure::new(exit, code, what, "", hint)
 }
 
 fn pki_failure(error: &PkiError) -> Failure {
@@ -31,7 +31,7 @@ fn pki_failure(error: &PkiError) -> Failure {
 
 /// What was set wrongly.
 pub(super) fn settings_failure(error: &SettingsError) -> Failure {
-    Failure::new(exit::USAGE, "settings", error.key.clone(), error.why.clone(), error.mend.clone())
+    Failure::new(exit::USAGE, "settings", error.key.clone(), error.why.clone(), error.hint.clone())
 }
 
 fn days(days: u64) -> Validity {
@@ -183,10 +183,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_split_at_their_mend() {
-        let failure = failure(exit::LOCAL, "x", &"cannot use it; mend: use another");
+    fn an_error_text_is_split_at_its_hint() {
+        let failure = failure(exit::LOCAL, "x", &"cannot use it; hint: use another");
         assert_eq!(
-            (failure.what.as_str(), failure.mend.as_str()),
+            (failure.what.as_str(), failure.hint.as_str()),
             ("cannot use it", "use another")
         );
     }

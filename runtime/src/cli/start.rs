@@ -35,9 +35,9 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
     let stop = stop::signals()?;
     // Whoever reads only the log learns why the node ended, also when it never began.
     super::wait(on_workers(settings, stop)).map(|()| 0).inspect_err(|failure| {
-        let Failure { what, why, mend, .. } = failure;
+        let Failure { what, why, hint, .. } = failure;
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        log::fatal(&failure.code, &format_args!("{what}{why}; mend: {mend}"));
+        log::fatal(&failure.code, &format_args!("{what}{why}; hint: {hint}"));
     })
 }
 
@@ -97,8 +97,8 @@ fn acceptor(api: &ApiSettings, clock: &Arc<dyn Clock>) -> Result<Option<TlsAccep
 
 async fn listen(api: &ApiSettings) -> Result<TcpListener, Failure> {
     TcpListener::bind(api.listen).await.map_err(|error| {
-        let mend = "stop what uses it, or set api.listen";
-        Failure::local(format!("cannot listen for clients on {}", api.listen), &error, mend)
+        let hint = "stop what uses it, or set api.listen";
+        Failure::local(format!("cannot listen for clients on {}", api.listen), &error, hint)
     })
 }
 
@@ -135,8 +135,8 @@ fn end_with(parent: u32) -> Result<(), Failure> {
     })?;
     let found = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     if found != Some(parent) {
-        let mend = "leave --parent out: it is for `continuum dev` alone";
-        return Err(Failure::usage("the parent process is gone", "", mend));
+        let hint = "leave --parent out: it is for `continuum dev` alone";
+        return Err(Failure::usage("the parent process is gone", "", hint));
     }
     Ok(())
 }

@@ -23,12 +23,12 @@ pub(super) fn signals() -> Result<watch::Receiver<bool>, Failure> {
 
 /// What a command that was interrupted ends with. What it had asked for may have happened.
 pub(super) fn interrupted() -> Failure {
-    let mend = "read before you write again";
+    let hint = "read before you write again";
     Failure::new(
         exit::INTERRUPTED,
         "interrupted",
         "interrupted",
         "a write that was under way may have happened",
-        mend,
+        hint,
     )
 }

@@ -113,7 +113,7 @@ pub trait Disk: Send + 'static {
 pub enum OpenError {
     /// The directory cannot be made, read or written.
     #[error(
-        "cannot use {path}: {error}; mend: give a directory on a writable disk that this user owns"
+        "cannot use {path}: {error}; hint: give a directory on a writable disk that this user owns"
     )]
     Unusable {
         /// What was tried.
@@ -123,14 +123,14 @@ pub enum OpenError {
     },
     /// Another process has it open.
     #[error(
-        "{path} is in use by another process; mend: stop that process, or give another data directory"
+        "{path} is in use by another process; hint: stop that process, or give another data directory"
     )]
     Locked {
         /// The directory.
         path: PathBuf,
     },
     /// It is open to others.
-    #[error("{path} is open to others (mode {mode:04o}); mend: chmod 700 {path}")]
+    #[error("{path} is open to others (mode {mode:04o}); hint: chmod 700 {path}")]
     Exposed {
         /// The directory.
         path: PathBuf,
@@ -139,7 +139,7 @@ pub enum OpenError {
     },
     /// It holds files and is no store.
     #[error(
-        "{path} is not empty and no store of this program; mend: give an empty directory, or one of this node"
+        "{path} is not empty and no store of this program; hint: give an empty directory, or one of this node"
     )]
     NotAStore {
         /// The directory.
@@ -147,7 +147,7 @@ pub enum OpenError {
     },
     /// It is another node's.
     #[error(
-        "{path} belongs to node {} of federation {}, and this is node {} of federation {}; mend: give this node's own \
+        "{path} belongs to node {} of federation {}, and this is node {} of federation {}; hint: give this node's own \
          data directory, or an empty one",
         .found.node, .found.federation, .expected.node, .expected.federation
     )]
@@ -161,7 +161,7 @@ pub enum OpenError {
     },
     /// Its description is of another version, or damaged.
     #[error(
-        "{path} cannot be understood: {why}; mend: use the build that made it, or restore the file"
+        "{path} cannot be understood: {why}; hint: use the build that made it, or restore the file"
     )]
     Description {
         /// The file.
@@ -179,7 +179,7 @@ pub enum OpenError {
     },
     /// Writes were durable once, and the log is gone.
     #[error(
-        "the log in {path} is missing, and the store was in use; mend: put the segments back, or join as a new node \
+        "the log in {path} is missing, and the store was in use; hint: put the segments back, or join as a new node \
          with an empty data directory"
     )]
     LogMissing {

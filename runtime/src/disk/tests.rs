@@ -191,7 +191,7 @@ fn each_wrong_directory_has_its_own_error() {
     let description = fs::read_to_string(path.join("STORE")).unwrap();
     fs::write(path.join("STORE"), description.replace("version = 1", "version = 2")).unwrap();
     let version = error(&path).to_string();
-    assert!(version.contains("version 2") && version.contains("mend"), "{version}");
+    assert!(version.contains("version 2") && version.contains("hint"), "{version}");
     fs::write(path.join("STORE"), "nonsense").unwrap();
     assert!(matches!(error(&path), OpenError::Description { .. }));
 

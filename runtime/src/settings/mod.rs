@@ -140,19 +140,19 @@ impl Default for DiskSettings {
 
 /// Something that was set wrongly: what, why, and what to set instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {why}; mend: {mend}")]
+#[error("{key}: {why}; hint: {hint}")]
 pub struct SettingsError {
     /// The key, as its path in the file.
     pub key: String,
     /// What is wrong with it.
     pub why: String,
     /// What to set instead.
-    pub mend: String,
+    pub hint: String,
 }
 
 impl SettingsError {
-    fn new(key: &str, why: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { key: key.to_owned(), why: why.into(), mend: mend.into() }
+    fn new(key: &str, why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { key: key.to_owned(), why: why.into(), hint: hint.into() }
     }
 }
 
@@ -264,9 +264,9 @@ impl ApiSettings {
 
 fn need_file(key: &str, path: &Path) -> Result<(), SettingsError> {
     if path.as_os_str().is_empty() {
-        let mend =
+        let hint =
             "the path of a PEM file; make them with `continuum pki init` and `continuum pki issue`";
-        return Err(SettingsError::new(key, "no file is set", mend));
+        return Err(SettingsError::new(key, "no file is set", hint));
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// A file could not be read.
-    #[error("cannot read {path}: {error}; mend: issue one with `continuum pki issue`")]
+    #[error("cannot read {path}: {error}; hint: issue one with `continuum pki issue`")]
     File {
         /// Which.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum CredentialsError {
     #[error(transparent)]
     Secret(#[from] secret::SecretError),
     /// Not PEM of what it should be.
-    #[error("the {what} is not PEM: {why}; mend: use the files that `continuum pki issue` wrote")]
+    #[error("the {what} is not PEM: {why}; hint: use the files that `continuum pki issue` wrote")]
     Pem {
         /// Which one.
         what: &'static str,
@@ -60,12 +60,12 @@ pub enum CredentialsError {
     },
     /// The certificate says for nobody, or for several.
     #[error(
-        "the certificate names no identity of a federation; mend: issue one with `continuum pki issue`"
+        "the certificate names no identity of a federation; hint: issue one with `continuum pki issue`"
     )]
     Nobody,
     /// A node needs a node's certificate.
     #[error(
-        "the certificate is {principal}, and a node needs a node's; mend: `continuum pki issue node`"
+        "the certificate is {principal}, and a node needs a node's; hint: `continuum pki issue node`"
     )]
     NotANode {
         /// Whose it is.
@@ -73,7 +73,7 @@ pub enum CredentialsError {
     },
     /// The certificate is not good under the authority now.
     #[error(
-        "the certificate is not good under the given authority: {why}; mend: issue a new one with `continuum pki issue`"
+        "the certificate is not good under the given authority: {why}; hint: issue a new one with `continuum pki issue`"
     )]
     NotGood {
         /// What is wrong.
@@ -81,7 +81,7 @@ pub enum CredentialsError {
     },
     /// The certificate and the key do not belong together, or rustls refused them.
     #[error(
-        "the certificate and key cannot be used: {0}; mend: give the key that was issued with the certificate"
+        "the certificate and key cannot be used: {0}; hint: give the key that was issued with the certificate"
     )]
     Unusable(#[from] rustls::Error),
 }

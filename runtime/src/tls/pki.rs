@@ -37,7 +37,7 @@ const BACKDATED: Duration = Duration::from_secs(3600);
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// A file could not be written or read.
-    #[error("cannot use {path}: {error}{}", mend_file(error))]
+    #[error("cannot use {path}: {error}{}", hint_for(error))]
     File {
         /// Which.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum PkiError {
     Secret(#[from] secret::SecretError),
     /// The authority's files are not what `pki init` writes.
     #[error(
-        "{path} is not this program's authority: {why}; mend: use the directory that `pki init` made"
+        "{path} is not this program's authority: {why}; hint: use the directory that `pki init` made"
     )]
     NotAnAuthority {
         /// Which file.
@@ -58,26 +58,26 @@ pub enum PkiError {
         why: String,
     },
     /// A name is none.
-    #[error("{name:?} is no {what}; mend: {mend}")]
+    #[error("{name:?} is no {what}; hint: {hint}")]
     Name {
         /// What was given.
         name: String,
         /// What it should be.
         what: &'static str,
         /// What to give instead.
-        mend: &'static str,
+        hint: &'static str,
     },
     /// The library refused.
     #[error("cannot make the certificate: {0}")]
     Make(#[from] rcgen::Error),
 }
 
-fn mend_file(error: &io::Error) -> &'static str {
+fn hint_for(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AlreadyExists => {
-            "; mend: choose another directory or name, nothing is overwritten"
+            "; hint: choose another directory or name, nothing is overwritten"
         }
-        io::ErrorKind::NotFound => "; mend: make the authority first with `continuum pki init`",
+        io::ErrorKind::NotFound => "; hint: make the authority first with `continuum pki init`",
         _ => "",
     }
 }
@@ -226,7 +226,7 @@ impl Authority {
             return Err(PkiError::Name {
                 name: name.to_owned(),
                 what: "name of a client",
-                mend: "1 to 64 letters, digits, `-`, `_` or `.`",
+                hint: "1 to 64 letters, digits, `-`, `_` or `.`",
             });
         }
         self.issue(Role::Client(name.to_owned()), Vec::new(), validity)
@@ -312,7 +312,7 @@ fn host_name(host: &str) -> Result<SanType, PkiError> {
         return Err(PkiError::Name {
             name: host.to_owned(),
             what: "host name or IP address",
-            mend: "give a host without port, such as n1.example or 10.0.0.1",
+            hint: "give a host without port, such as n1.example or 10.0.0.1",
         });
     }
     Ok(SanType::DnsName(host.to_owned().try_into()?))

@@ -17,7 +17,7 @@ pub enum SecretError {
         error: io::Error,
     },
     /// Others than its owner may read it.
-    #[error("{path} is open to others (mode {mode:04o}); mend: chmod 600 {path}")]
+    #[error("{path} is open to others (mode {mode:04o}); hint: chmod 600 {path}")]
     Exposed {
         /// Which.
         path: PathBuf,

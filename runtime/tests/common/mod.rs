@@ -1,4 +1,4 @@
-//! A patient client of one node, for tests on real and on simulated time alike: it asks again what time mends.
+//! A patient client of one node, for tests on real and on simulated time alike: it retries what time will resolve.
 //!
 //! Not here: how a node is started or reached.
 
@@ -22,7 +22,7 @@ pub(crate) trait Patient {
     /// Lets others go on before the next attempt.
     async fn pause(&self);
 
-    /// Asks until the answer is none that time mends.
+    /// Asks until the answer is one that waiting does not change.
     async fn ask(&self, request: Request) -> Outcome {
         let answered = async {
             loop {
@@ -94,7 +94,7 @@ fn is_final(outcome: &Outcome) -> bool {
     }
 }
 
-/// Whether time mends this refusal.
+/// Whether this refusal passes with time.
 const fn passes(reason: &Reason) -> bool {
     matches!(
         reason,

@@ -51,7 +51,7 @@ fn a_clone_of_a_running_node_ends_itself_and_the_federation_stays_whole() {
     let mut stderr = String::new();
     clone.0.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
     assert_eq!(code, Some(CONFLICT), "{stderr}");
-    for part in ["error[fenced]", "this node's identity", "\n  mend: let only one process"] {
+    for part in ["error[fenced]", "this node's identity", "\n  hint: let only one process"] {
         assert!(stderr.contains(part), "{part:?} in {stderr}");
     }
 

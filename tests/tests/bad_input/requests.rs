@@ -25,7 +25,7 @@ fn put(dev: &Dev, namespace: &str, key: &str, bytes: usize) -> Response {
     exchange(dev.api(1), &raw).expect("an answer")
 }
 
-/// The problem is counted and told by its code; the answer says what, why and the mend.
+/// The problem is counted and told by its code; the answer says what, why and the hint.
 fn problem(dev: &Dev, status: u16, code: &str, ask: impl FnOnce() -> Response) -> Value {
     let series = format!("continuum_http_problems_total{{code=\"{code}\"");
     let reason = format!("reason=\"{code}\"");
@@ -35,7 +35,7 @@ fn problem(dev: &Dev, status: u16, code: &str, ask: impl FnOnce() -> Response) -
     assert!(headers.contains("content-type: application/problem+json"), "{headers}");
     let body: Value = serde_json::from_str(&answer.body).expect("JSON");
     assert_eq!(body["code"], code, "{body}");
-    for part in ["title", "detail", "mend"] {
+    for part in ["title", "detail", "hint"] {
         assert!(body[part].as_str().is_some_and(|text| !text.is_empty()), "{part} in {body}");
     }
     body
@@ -65,7 +65,7 @@ fn each_bad_request_has_its_own_answer() {
     let unknown = dev.run(1, &["kv", "put", "unheard-of", SECRET, "1"]);
     let text = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert_eq!(unknown.status.code(), Some(1), "{text}");
-    assert!(text.contains("error[unknown_namespace]") && text.contains("mend: "), "{text}");
+    assert!(text.contains("error[unknown_namespace]") && text.contains("hint: "), "{text}");
 
     let made =
         request(&dev, "POST", "/v1/namespaces", r#"{"name":"notes","consistency":"eventual"}"#);

@@ -59,11 +59,11 @@ pub(crate) fn ended(command: &mut Command) -> (Option<i32>, String) {
     (status.code(), String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// A process ended with this code; it said what, why and the mend to a person, and in one line of its log.
+/// A process ended with this code; it said what, why and the hint to a person, and in one line of its log.
 pub(crate) fn says((code, stderr): &(Option<i32>, String), expected: i32, parts: &[&str]) {
     assert_eq!(*code, Some(expected), "{stderr}");
     let (log, error) = stderr.split_once("error[").unwrap_or_else(|| panic!("no error: {stderr}"));
-    assert!(error.contains("\n  mend: "), "the mend: {stderr}");
+    assert!(error.contains("\n  hint: "), "the hint: {stderr}");
     let told: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
     assert_eq!(told.len(), 1, "one log line: {stderr}");
     for part in parts {

@@ -188,13 +188,13 @@ fn plan(root: &Path, nodes: Option<u16>) -> Result<Plan, Failure> {
     if entries.next().is_some() {
         let what =
             format!("{} is not empty, and not a directory of `continuum dev`", root.display());
-        let mend = "give an empty directory, or one that does not exist";
+        let hint = "give an empty directory, or one that does not exist";
         return Err(Failure::new(
             exit::LOCAL,
             "foreign_directory",
             what,
             "it has no dev.json",
-            mend,
+            hint,
         ));
     }
     let nodes = nodes.unwrap_or(NODES);
@@ -228,8 +228,8 @@ fn resume(root: &Path, path: &Path, nodes: Option<u16>) -> Result<Plan, Failure>
     }
     if nodes.is_some_and(|nodes| usize::from(nodes) != plan.nodes.len()) {
         let what = format!("{} has {} nodes", root.display(), plan.nodes.len());
-        let mend = "leave --nodes out, or give another directory";
-        return Err(Failure::usage(what, "a federation resumes with the nodes that it has", mend));
+        let hint = "leave --nodes out, or give another directory";
+        return Err(Failure::usage(what, "a federation resumes with the nodes that it has", hint));
     }
     Ok(plan)
 }

@@ -129,13 +129,13 @@ impl Children {
             tokio::time::sleep(LOOK).await;
         }
         let why = last.map(|failure| failure.to_string()).unwrap_or_default();
-        let mend = format!("read the logs, such as {}", self.all[0].node.log.display());
+        let hint = format!("read the logs, such as {}", self.all[0].node.log.display());
         Err(Failure::new(
             exit::UNREACHABLE,
             "not_ready",
             "the federation did not become ready",
             why,
-            mend,
+            hint,
         ))
     }
 
@@ -152,8 +152,8 @@ impl Children {
             // Another program may have the port; then the child is about to end.
             if status["node"].as_str() != Some(&node.node.id.to_string()) {
                 let what = format!("{} is not {}", node.node.api, node.node.name);
-                let mend = "give another --api-port";
-                return Err(Failure::new(exit::UNREACHABLE, "port_taken", what, "", mend));
+                let hint = "give another --api-port";
+                return Err(Failure::new(exit::UNREACHABLE, "port_taken", what, "", hint));
             }
             clients.push(client);
         }
@@ -255,8 +255,8 @@ impl Node {
 fn failed_start(node: &DevNode) -> Failure {
     let what = format!("{} ended while it started", node.name);
     let why = format!("its log ends so:\n{}", tail(&node.log));
-    let mend = "if another `dev` runs, give another --api-port and --data";
-    Failure::new(exit::LOCAL, "node_failed", what, why, mend)
+    let hint = "if another `dev` runs, give another --api-port and --data";
+    Failure::new(exit::LOCAL, "node_failed", what, why, hint)
 }
 
 /// Removes what [`Children::publish`] left, unless another `dev` has put its own there.
