@@ -4,55 +4,15 @@
 //! cannot reach a majority step down, so that the others' memory of it fades and their pre-votes succeed. Each needs
 //! the other. What a leader does besides is in `replicate`.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::replicate::Leader;
-use super::{Action, Message, NUMBER_MAX, Position, Raft, Replica, quorum};
-use crate::digest::Hasher;
-use crate::id::{Index, Term};
+use super::state::{Campaign, State};
+use super::{Action, Message, NUMBER_MAX, Position, Raft, quorum};
+use crate::id::{Replica, Term};
 use crate::limits::VOTERS_MAX;
 use crate::machine::Outbox;
 use crate::{mutant, reach};
-
-/// What a replica does about leadership.
-#[derive(Clone, Debug)]
-pub(super) enum State {
-    /// Follows, or learns.
-    Follower,
-    /// Asks for votes, or whether it would get them.
-    Campaign(Campaign),
-    /// Leads.
-    Leader(Box<Leader>),
-}
-
-/// A campaign.
-#[derive(Clone, Debug)]
-pub(super) struct Campaign {
-    /// Only asks, without a new term.
-    pub(super) pre: bool,
-    /// The answers so far, one a voter.
-    votes: Vec<(Replica, bool)>,
-    /// Votes are asked for once this replica's own is durable, that is once so many writes are. `None` when they were.
-    after: Option<u64>,
-    /// A leader asked for this campaign, and wants these spared.
-    handed_over: Option<Vec<Replica>>,
-}
-
-impl Campaign {
-    const fn new(pre: bool, handed_over: Option<Vec<Replica>>) -> Self {
-        Self { pre, votes: Vec::new(), after: None, handed_over }
-    }
-
-    pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.pre, &self.votes, self.after, &self.handed_over));
-    }
-
-    fn count(&self, granted: bool) -> usize {
-        self.votes.iter().filter(|(_, answer)| *answer == granted).count()
-    }
-}
 
 impl Raft {
     /// Draws the next election timeout: between the configured one and twice it, in nanoseconds, so that two replicas
@@ -346,10 +306,5 @@ impl Raft {
         self.heard = self.now;
         self.arm_election();
         true
-    }
-
-    /// The last entry that this leader's own disk has, as one voter among others.
-    pub(super) fn own_durable(&self) -> Index {
-        if mutant!("raft.commit.own_disk_ignored") { self.log.last_index() } else { self.durable }
     }
 }

@@ -4,8 +4,8 @@
 
 use alloc::vec::Vec;
 
-use super::{Action, Entry, Mark, Message, NUMBER_MAX, Payload, Position, Raft, Replica};
-use crate::id::{Index, Term};
+use super::{Action, Entry, Message, NUMBER_MAX, Payload, Position, Raft};
+use crate::id::{Index, Replica, Term};
 use crate::machine::Outbox;
 use crate::wal::Write;
 use crate::{mutant, reach};
@@ -144,43 +144,6 @@ impl Raft {
         }
     }
 
-    /// Cuts the log, and with it all claims about what follows.
-    pub(super) fn truncate(&mut self, last: Index) {
-        assert!(last >= self.commit, "what is committed is never cut off");
-        self.log.truncate(last);
-        self.configurations.truncate(last);
-        if mutant!("raft.append.aba") {
-            return;
-        }
-        self.durable = self.durable.min(last);
-        self.marks.iter_mut().for_each(|mark| mark.index = mark.index.min(last));
-    }
-
-    /// Puts entries at the end of the log and issues their write. Without entries it makes a cut durable.
-    pub(super) fn append(&mut self, entries: Vec<Entry>, out: &mut Outbox<Action>) {
-        self.save_hard(out);
-        let prev = self.log.last_index();
-        entries.iter().for_each(|entry| self.log.push(entry.clone()));
-        self.learn_configurations(prev.next(), &entries);
-        self.persist(Write::Append { group: self.group, prev, entries }, out);
-        self.mark(self.log.last_index());
-    }
-
-    /// Notes that the log is durable up to `index` once all writes so far are.
-    pub(super) fn mark(&mut self, index: Index) {
-        self.marks.push_back(Mark { writes: self.writes, index });
-    }
-
-    pub(super) fn on_persisted(&mut self, writes: u64, out: &mut Outbox<Action>) {
-        self.persisted = self.persisted.max(writes.min(self.writes));
-        while let Some(mark) = self.marks.front().filter(|mark| mark.writes <= self.persisted) {
-            self.durable = self.durable.max(mark.index);
-            self.marks.pop_front();
-        }
-        self.ask_votes(out);
-        self.try_commit(out);
-    }
-
     pub(super) fn on_heartbeat(
         &mut self,
         from: Replica,
@@ -196,37 +159,5 @@ impl Raft {
             return self.reject(from, "commits what was never acknowledged", out);
         }
         self.advance_commit(commit, out);
-    }
-
-    pub(super) fn advance_commit(&mut self, to: Index, out: &mut Outbox<Action>) {
-        if to <= self.commit && !mutant!("raft.commit.goes_back") {
-            return;
-        }
-        assert!(to <= self.log.last_index(), "only what is in the log is committed");
-        self.uncount(self.commit, to);
-        self.commit = to;
-        out.push(Action::Committed { index: to });
-        // Appends may overtake a snapshot that is under way; then its bytes are of no use.
-        if self.incoming.as_ref().is_some_and(|incoming| incoming.ends_by(to)) {
-            self.incoming = None;
-        }
-    }
-
-    /// A durable snapshot covers the log up to `position`. What may go, goes; what a slow follower may still want stays
-    /// within its budget, for without it that follower needs the whole snapshot.
-    pub(super) fn compact(&mut self, position: Position) {
-        if position.index <= self.base.index {
-            return;
-        }
-        assert!(position.index <= self.commit, "a snapshot covers committed entries alone");
-        assert!(self.log.holds(position), "a snapshot is of this log");
-        self.base = position;
-        let floor = self.wanted_after().max(self.log.offset().index);
-        let cut = self.log.retain(position.index, floor, self.config.retained_bytes_max);
-        if let Some(term) = self.log.term_at(cut).filter(|_| cut > self.log.offset().index) {
-            reach!("raft.log.compacted");
-            self.log.compact(Position { term, index: cut });
-            self.configurations.compact(cut);
-        }
     }
 }

@@ -6,7 +6,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::{Entry, Payload, Position};
+use super::types::{Entry, Payload, Position};
 use crate::id::{Index, Replica, Term};
 
 /// What an entry costs besides its payload, in bytes: its share of a message and of memory.

@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Configuration, Entry, Position, Replica};
+use super::types::{Configuration, Entry, Position};
 use crate::digest::Digest;
-use crate::id::{Index, Term};
+use crate::id::{Index, Replica, Term};
 
 /// A message between two replicas of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

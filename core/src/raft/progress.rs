@@ -5,7 +5,7 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 
-use super::Snapshot;
+use super::types::Snapshot;
 use crate::id::{Index, Replica};
 use crate::time::Instant;
 

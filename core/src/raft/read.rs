@@ -5,60 +5,12 @@
 //! confirms all reads that wait, and an answer that is late or repeated confirms no round but its own. Every read ends
 //! in `Readable` or `Refused`. No clock is trusted: there are no leases here.
 
-use alloc::collections::BTreeMap;
-
-use super::election::State;
-use super::{Action, Message, NUMBER_MAX, Raft, Refused, Replica, Ticket, quorum};
-use crate::digest::Hasher;
-use crate::id::{GroupId, Index};
+use super::state::{Asker, State, Waiting};
+use super::{Action, Message, NUMBER_MAX, Raft, Refused, Ticket, quorum};
+use crate::id::{Index, Replica};
 use crate::limits::REQUESTS_PENDING_MAX;
 use crate::machine::Outbox;
-use crate::seed::Seed;
-use crate::time::Instant;
 use crate::{mutant, reach};
-
-/// A read at its leader.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
-    asker: Asker,
-    /// What must be applied before it is served.
-    index: Index,
-    /// The round that confirms it.
-    round: u64,
-}
-
-/// Who asked.
-#[derive(Clone, Copy, Debug)]
-enum Asker {
-    Here(Ticket),
-    There { replica: Replica, id: u64 },
-}
-
-/// Reads that were sent to the leader.
-#[derive(Clone, Debug)]
-pub(super) struct Forwarded {
-    /// The next read's number. It starts at random in each life: an answer to a read of an earlier life names an older
-    /// index, and must not be taken for the answer to a new one.
-    next: u64,
-    /// In order of their numbers, and so of their deadlines.
-    pending: BTreeMap<u64, (Ticket, Instant)>,
-}
-
-impl Forwarded {
-    pub(super) fn new(seed: &Seed, group: GroupId) -> Self {
-        let first = seed.derive("raft.read", u64::from(group.0)).draw() >> 1;
-        Self { next: first, pending: BTreeMap::new() }
-    }
-
-    pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.next, &self.pending));
-    }
-
-    /// When the oldest is given up.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.pending.first_key_value().map(|(_, (_, until))| *until)
-    }
-}
 
 impl Raft {
     /// A client of this node reads.

@@ -5,141 +5,19 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::election::State;
 use super::log::{ENTRY_OVERHEAD_BYTES, entry_bytes};
 use super::progress::{Flow, Progress};
-use super::read::Waiting;
-use super::{
-    Action, Entry, Message, Payload, Position, Raft, Refused, Replica, Snapshot, Ticket, quorum,
-};
-use crate::digest::Hasher;
-use crate::id::{Index, NodeId};
-use crate::limits::VOTERS_MAX;
+use super::state::{Leader, State};
+use super::{Action, Entry, Message, Payload, Position, Raft, Refused, Ticket, quorum};
+use crate::id::{Index, NodeId, Replica};
 use crate::machine::Outbox;
-use crate::time::Instant;
 use crate::{mutant, reach};
-
-/// What only a leader has.
-#[derive(Clone, Debug)]
-pub(super) struct Leader {
-    /// All members but this replica, in their order.
-    pub(super) peers: Vec<Progress>,
-    /// The first entry of this leader's term: nothing before it is committed by counting, and no read is answered
-    /// before it is committed.
-    pub(super) noop: Index,
-    pub(super) heartbeat_at: Instant,
-    /// Group time is this much more than the clock has counted since `since`.
-    time_ms: u64,
-    since: Instant,
-    uncommitted_bytes: usize,
-    /// The last round of heartbeats that was sent, and the last that a majority confirmed.
-    pub(super) round: u64,
-    pub(super) confirmed: u64,
-    /// Reads that wait for a round, oldest first.
-    pub(super) reads: VecDeque<Waiting>,
-    heir: Option<(Replica, Instant)>,
-    /// Whom it hands leadership to no more: each gave it away, or did not take it, and nobody kept it since.
-    spared: Vec<Replica>,
-    /// The snapshot for those who need one, and whether one was asked for.
-    pub(super) snapshot: Option<Arc<Snapshot>>,
-    pub(super) capturing: bool,
-}
-
-impl Leader {
-    pub(super) fn peer(&mut self, replica: Replica) -> Option<&mut Progress> {
-        let at = self.peers.binary_search_by_key(&replica, |peer| peer.replica).ok()?;
-        self.peers.get_mut(at)
-    }
-
-    /// A voter's progress; that of a voter who is none of the peers is nothing.
-    fn of<T: Default>(&self, voter: Replica, part: impl Fn(&Progress) -> T) -> T {
-        let at = self.peers.binary_search_by_key(&voter, |peer| peer.replica);
-        at.map_or_else(|_| T::default(), |at| part(&self.peers[at]))
-    }
-
-    pub(super) fn heard(&self, voter: Replica) -> Instant {
-        self.of(voter, |peer| peer.heard)
-    }
-
-    pub(super) fn round_of(&self, voter: Replica) -> u64 {
-        self.of(voter, |peer| peer.round)
-    }
-
-    /// A leader without followers has nothing to tell in time.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        (!self.peers.is_empty()).then_some(self.heartbeat_at)
-    }
-
-    /// The voter with the longest log among those who answered lately.
-    pub(super) fn heir(
-        &self,
-        voters: &[Replica],
-        now: Instant,
-        timeout: Duration,
-    ) -> Option<Replica> {
-        let spares = |voter| self.spared.contains(&voter) && !mutant!("raft.handover.hands_back");
-        let alive = |peer: &&Progress| {
-            let may = voters.contains(&peer.replica) && !spares(peer.replica);
-            may && now.since(peer.heard) < timeout
-        };
-        self.peers.iter().filter(alive).max_by_key(|peer| peer.matched).map(|peer| peer.replica)
-    }
-
-    pub(super) fn begin_hand_over(&mut self, heir: Replica, until: Instant) {
-        self.heir = Some((heir, until));
-    }
-
-    /// Gives up a heir that did not campaign in time. The next one is another.
-    fn disown(&mut self, now: Instant) {
-        if let Some((heir, _)) = self.heir.take_if(|(_, until)| *until <= now) {
-            reach!("raft.handover.expired");
-            self.spare(heir);
-        }
-    }
-
-    fn spare(&mut self, voter: Replica) {
-        if !self.spared.contains(&voter) && self.spared.len() < VOTERS_MAX {
-            self.spared.push(voter);
-        }
-    }
-
-    /// This leader keeps its office: whoever is asked next may be anybody.
-    pub(super) fn spare_nobody(&mut self) {
-        self.spared.clear();
-    }
-
-    /// Whom the heir shall spare: all that this leader does, and itself.
-    pub(super) fn spared_by(&self, me: Replica) -> Vec<Replica> {
-        let others = self.spared.iter().copied().filter(|voter| *voter != me);
-        core::iter::once(me).chain(others).take(VOTERS_MAX).collect()
-    }
-
-    pub(super) const fn hands_over(&self) -> bool {
-        self.heir.is_some()
-    }
-
-    /// The heir, if there is one and it has the log up to `last`.
-    pub(super) fn heir_at(&self, last: Index) -> Option<Replica> {
-        let (heir, _) = self.heir?;
-        (self.of(heir, |peer| peer.matched) == last).then_some(heir)
-    }
-
-    pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.noop, self.round, self.confirmed, self.uncommitted_bytes as u64));
-        hash.value(&(self.reads.len() as u64, self.heir, &self.spared));
-        hash.value(&(self.capturing, self.time_ms));
-        for peer in &self.peers {
-            hash.value(&(peer.replica, peer.matched, peer.next, peer.round, peer.heard));
-        }
-    }
-}
 
 impl Raft {
     /// Takes office: a first entry of the own term, so that all before it can be committed (§5.4.2, §8).

@@ -9,13 +9,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
 
-use super::election::State;
 use super::progress::{Flow, Transfer};
-use super::{Action, Header, Message, NUMBER_MAX, Position, Raft, Replica, Snapshot};
-use crate::digest::{Digest, Hasher};
-use crate::id::{GroupId, Index, Owner, SnapshotId};
+use super::state::{Incoming, State};
+use super::{Action, Header, Message, NUMBER_MAX, Position, Raft, Snapshot};
+use crate::digest::Digest;
+use crate::id::{Index, Owner, Replica, SnapshotId};
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::machine::Outbox;
 use crate::wal::Write;
@@ -27,33 +27,7 @@ const WINDOW_BYTES: u64 = 4 * CHUNK_BYTES_MAX as u64;
 /// Pieces of one snapshot, so that a sender of tiny ones cannot make the receiver's lists outgrow its bytes.
 const PIECES_MAX: usize = 65_536;
 
-/// A snapshot on its way in.
-#[derive(Clone, Debug)]
-pub(super) struct Incoming {
-    header: Header,
-    id: SnapshotId,
-    chunks: Vec<Bytes>,
-    held: u64,
-    sha: Sha256,
-}
-
-/// The name of the side file of a received snapshot: the same for the same snapshot, so that a transfer that starts
-/// over writes the same bytes to the same file. Its highest bit is set; names that a node gives to its own snapshots
-/// have it clear.
-#[must_use]
-pub fn snapshot_id(group: GroupId, position: Position, digest: Digest) -> SnapshotId {
-    let mut hash = Hasher::new();
-    hash.value(&(group, position, digest));
-    SnapshotId(1 << 63 | hash.finish().short())
-}
-
 impl Snapshot {
-    /// The snapshot's length in bytes.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
-    }
-
     /// The bytes from `offset` to the end of their chunk; `None` at the end.
     fn piece(&self, offset: u64) -> Option<Bytes> {
         let mut skip = offset;
@@ -74,26 +48,6 @@ impl Snapshot {
             digest: self.digest,
             length: self.length(),
         }
-    }
-}
-
-impl Incoming {
-    fn new(group: GroupId, header: Header) -> Self {
-        let id = snapshot_id(group, header.position, header.digest);
-        Self { header, id, chunks: Vec::new(), held: 0, sha: Sha256::new() }
-    }
-
-    /// Whether it covers nothing after `index`.
-    pub(super) fn ends_by(&self, index: Index) -> bool {
-        self.header.position.index <= index
-    }
-
-    pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(&self.header, self.held));
-    }
-
-    const fn is_complete(&self) -> bool {
-        self.held == self.header.length
     }
 }
 

@@ -3,9 +3,9 @@
 //! This is where an outsider is told from a member and a hostile number from an honest one. No protocol is decided
 //! here.
 
-use super::election::State;
-use super::{Action, Event, Message, NUMBER_MAX, Raft, Replica};
-use crate::id::Term;
+use super::state::State;
+use super::{Action, Event, Message, NUMBER_MAX, Raft};
+use crate::id::{Replica, Term};
 use crate::machine::Outbox;
 use crate::time::{Instant, earlier};
 use crate::{mutant, reach};

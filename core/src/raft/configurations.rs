@@ -1,0 +1,111 @@
+//! The configurations of a log: which one holds at which index.
+//!
+//! A configuration holds from the entry that carries it on, committed or not (§6). How one is changed is in
+//! `membership`.
+
+use alloc::collections::VecDeque;
+
+use super::types::{Configuration, Entry, Payload};
+use crate::id::{Index, Replica};
+
+/// The configurations of a log, oldest first: each with the index from which on it holds.
+#[derive(Clone, Debug)]
+pub(super) struct Configurations {
+    history: VecDeque<(Index, Configuration)>,
+    me: Replica,
+    counts_me: bool,
+}
+
+impl Configurations {
+    pub(super) fn new(index: Index, configuration: Configuration, me: Replica) -> Self {
+        let counts_me = configuration.is_voter(me);
+        Self { history: [(index, configuration)].into(), me, counts_me }
+    }
+
+    pub(super) fn active(&self) -> &Configuration {
+        &self.newest().1
+    }
+
+    /// The entry that holds the active configuration.
+    pub(super) fn active_since(&self) -> Index {
+        self.newest().0
+    }
+
+    /// Whether the active configuration has this replica as a voter.
+    pub(super) const fn counts_me(&self) -> bool {
+        self.counts_me
+    }
+
+    pub(super) fn at(&self, index: Index) -> &Configuration {
+        let place = self.history.partition_point(|(since, _)| *since <= index);
+        &self.history[place.saturating_sub(1)].1
+    }
+
+    /// Takes in the configurations among entries that start at `first`. Whether there was any.
+    pub(super) fn extend<'a>(
+        &mut self,
+        first: Index,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> bool {
+        let known = self.history.len();
+        for (index, entry) in (first.0..).map(Index).zip(entries) {
+            if let Payload::Configuration(configuration) = &entry.payload {
+                self.history.push_back((index, configuration.clone()));
+            }
+        }
+        self.refresh();
+        self.history.len() > known
+    }
+
+    /// Forgets the configurations of entries after `last`. The oldest is of a snapshot or of the genesis, and stays.
+    pub(super) fn truncate(&mut self, last: Index) {
+        while self.history.len() > 1 && self.newest().0 > last {
+            self.history.pop_back();
+        }
+        self.refresh();
+    }
+
+    /// Forgets the configurations that ended before `offset`.
+    pub(super) fn compact(&mut self, offset: Index) {
+        while self.history.get(1).is_some_and(|(since, _)| *since <= offset) {
+            self.history.pop_front();
+        }
+    }
+
+    /// Starts over from a snapshot's configuration.
+    pub(super) fn install(&mut self, index: Index, configuration: Configuration) {
+        self.history.clear();
+        self.history.push_back((index, configuration));
+        self.refresh();
+    }
+
+    fn newest(&self) -> &(Index, Configuration) {
+        self.history.back().expect("there is always one: nothing removes the last")
+    }
+
+    fn refresh(&mut self) {
+        self.counts_me = self.active().is_voter(self.me);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::id::{NodeId, StoreId, Term};
+
+    #[test]
+    fn a_cut_log_returns_to_the_configuration_before() {
+        let replica = |node| Replica { node: NodeId([node; 16]), store: StoreId([1; 16]) };
+        let of = |voters: &[Replica]| Configuration { voters: voters.into(), learners: vec![] };
+        let (old, new) = (of(&[replica(1)]), of(&[replica(1), replica(2)]));
+        let mut all = Configurations::new(Index(0), old.clone(), replica(2));
+        let payload = Payload::Configuration(new.clone());
+        let entry = Entry { term: Term(1), time_ms: 0, payload };
+        assert!(all.extend(Index(5), [entry].iter()));
+        assert_eq!((all.active(), all.at(Index(4)), all.counts_me()), (&new, &old, true));
+        all.truncate(Index(4));
+        assert_eq!((all.active(), all.counts_me()), (&old, false));
+    }
+}
