@@ -19,29 +19,15 @@
 //! Deliberately absent: causal stability and the collection of what it allows (there are no tombstones to collect, only
 //! contexts to shorten), forwarding of pushes, and any choice of who the replicas are.
 
-mod ack;
-mod checkpoint;
-mod context;
-mod counter;
-mod delta;
-mod described;
-mod doom;
-mod exchange;
-mod fingerprint;
-mod hlc;
-mod map;
-mod mask;
-mod message;
-mod mint;
-mod path;
-mod push;
-mod register;
+mod author;
+mod dispatch;
+mod log;
 mod replicator;
-mod restore;
-mod session;
-mod set;
-mod store;
+mod shard;
 mod sync;
+#[cfg(test)]
+mod tests;
+mod write;
 
 use alloc::vec::Vec;
 
@@ -49,17 +35,12 @@ use crate::api::{Context, Mutation, Reason, Strategy};
 use crate::id::{Dot, NamespaceId, NodeId, Owner, Replica, ShardId, SnapshotId};
 use crate::wal::Write;
 
-pub use context::{Dots, Ranges};
-pub use described::{Described, DescribedAct, DescribedEdit, describe, dot_of};
-pub use doom::Doom;
-pub use fingerprint::Span;
-pub use mask::Mask;
-pub use message::{Answer, Fault, Listed, Message, Promise, View};
+pub use log::inspect::{Described, DescribedAct, DescribedEdit, describe, dot_of};
+pub use log::{RestoreError, Restored, RestoredShard};
 pub use replicator::{Replicator, Scrub};
-pub use restore::{RestoreError, Restored, RestoredShard};
-
-/// A request's number, chosen by the node.
-pub type Ticket = u64;
+pub use shard::{Doom, Dots, Mask, Ranges, Span};
+pub use sync::ack::Ticket;
+pub use sync::message::{Answer, Fault, Listed, Message, Promise, View};
 
 /// What the machine consumes.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::api::{Context, Mutation, Query, Reason, ShardStatus, Strategy, Value};
 use crate::config::ReplicationConfig;
 use crate::digest::{Digest, Hasher};
-use crate::id::{Actor, Boot, Dot, NamespaceId, NodeId, Owner, Replica, ShardId, SnapshotId};
+use crate::id::{Actor, Boot, Dot, NamespaceId, Owner, Replica, ShardId, SnapshotId};
 use crate::limits::SLOTS_MAX;
 use crate::machine::{Machine, Now, Outbox};
 use crate::raft::{Configuration, Position};
@@ -19,37 +19,25 @@ use crate::time::Instant;
 use crate::wal::Write;
 use crate::{mutant, reach};
 
-use super::ack::Waiters;
-use super::checkpoint::Capture;
-use super::context::{Dots, Ranges};
-use super::hlc::{self, Clock};
-use super::push::Pushes;
-use super::restore::{self, Record, RestoreError, Restored};
-use super::store::Shard;
-use super::sync::Session;
-use super::{Action, Event, Ticket, delta, exchange, map, mint};
-
-/// A peer, as far as pushes need to know it.
-#[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) replica: Replica,
-    /// Bytes pushed and not yet acknowledged.
-    pub(super) unacknowledged: u64,
-    /// When it last acknowledged, or when it was first pushed to after all was acknowledged.
-    pub(super) acknowledged_at: Instant,
-}
+use super::log::checkpoint::Capture;
+use super::log::{self, Record, RestoreError, Restored};
+use super::shard::{Dots, Ranges, Shard, query};
+use super::sync::ack::{Ticket, Waiters};
+use super::sync::peer::Peers;
+use super::sync::push::Pushes;
+use super::sync::receive::Receiver;
+use super::sync::session::SyncState;
+use super::write::hlc::{self, Clock};
+use super::{Action, Event, author, write};
 
 /// One shard with what this node does about it.
 #[derive(Debug)]
-pub(super) struct Resident {
+pub(super) struct LocalShard {
     pub(super) shard: Shard,
     /// How registers are read; `None` until the registry says that the shard exists.
     pub(super) open: Option<Strategy>,
-    pub(super) session: Option<Session>,
-    pub(super) in_sync: BTreeSet<Replica>,
+    pub(super) sync: SyncState,
     pub(super) due: Option<Instant>,
-    /// Whose turn it is to be compared with.
-    pub(super) turn: usize,
     pub(super) capture: Option<Capture>,
 }
 
@@ -61,15 +49,14 @@ pub struct Replicator {
     pub(super) config: ReplicationConfig,
     pub(super) stream: Stream,
     pub(super) clock: Clock,
-    pub(super) peers: BTreeMap<NodeId, Peer>,
-    /// Who is connected, replica or not: a link may be up before the registry names its other end.
-    pub(super) links: BTreeMap<NodeId, Replica>,
-    pub(super) residents: BTreeMap<ShardId, Resident>,
+    pub(super) peers: Peers,
+    pub(super) shards: BTreeMap<ShardId, LocalShard>,
     pub(super) timers: BTreeSet<(Instant, ShardId)>,
     pub(super) waiters: Waiters,
     pub(super) pushes: Pushes,
     pub(super) captures: VecDeque<(ShardId, SnapshotId)>,
-    pub(super) ahead: usize,
+    /// The number of waiting writes in all shards.
+    pub(super) waiting: usize,
     pub(super) issued: u64,
 }
 
@@ -103,21 +90,20 @@ impl Replicator {
             config,
             stream: seed.derive("replication.rounds", boot.count),
             clock: Clock::default(),
-            peers: BTreeMap::new(),
-            links: BTreeMap::new(),
-            residents: BTreeMap::new(),
+            peers: Peers::default(),
+            shards: BTreeMap::new(),
             timers: BTreeSet::new(),
             waiters: Waiters::default(),
             pushes: Pushes::default(),
             captures: VecDeque::new(),
-            ahead: 0,
+            waiting: 0,
             issued: 0,
         };
         for (id, records) in restored.shards {
-            let shard = restore::restore(id, &records)?;
+            let shard = log::restore(id, &records)?;
             machine.clock.observe(shard.stamp);
-            machine.ahead += shard.waiting.len();
-            machine.residents.insert(id, Resident::new(shard));
+            machine.waiting += shard.waiting.len();
+            machine.shards.insert(id, LocalShard::new(shard));
         }
         Ok(machine)
     }
@@ -135,79 +121,79 @@ impl Replicator {
     ///
     /// [`Reason::UnknownNamespace`] when the shard is not open here.
     pub fn read(&self, shard: ShardId, query: &Query) -> Result<Value, Reason> {
-        let resident = self.residents.get(&shard).ok_or(Reason::UnknownNamespace)?;
-        let strategy = resident.open.ok_or(Reason::UnknownNamespace)?;
-        Ok(map::read(&resident.shard, strategy, query))
+        let local = self.shards.get(&shard).ok_or(Reason::UnknownNamespace)?;
+        let strategy = local.open.ok_or(Reason::UnknownNamespace)?;
+        Ok(query::read(&local.shard, strategy, query))
     }
 
     /// The shard's root: equal if and only if two replicas hold the same and have seen the same.
     #[must_use]
     pub fn root(&self, shard: ShardId) -> Option<Digest> {
-        self.residents.get(&shard).map(|resident| resident.shard.root())
+        self.shards.get(&shard).map(|local| local.shard.root())
     }
 
     /// The dots that the shard has seen.
     #[must_use]
     pub fn context(&self, shard: ShardId) -> Option<Dots> {
-        self.residents.get(&shard).map(|resident| resident.shard.dots())
+        self.shards.get(&shard).map(|local| local.shard.dots())
     }
 
     /// The numbers of an actor that the shard has seen.
     #[must_use]
     pub fn seen(&self, shard: ShardId, actor: &Actor) -> Option<&Ranges> {
-        let shard = &self.residents.get(&shard)?.shard;
+        let shard = &self.shards.get(&shard)?.shard;
         shard.number(actor).map(|number| shard.seen(number))
     }
 
     /// The greatest number of writes in one shard of which parts were superseded before they arrived.
     #[must_use]
     pub fn doomed(&self) -> usize {
-        self.residents.values().map(|resident| resident.shard.doomed_writes()).max().unwrap_or(0)
+        self.shards.values().map(|local| local.shard.doomed_writes()).max().unwrap_or(0)
     }
 
     /// All dots that are seen here or wait for their stamp: what the disk holds once all writes issued so far are
     /// durable.
     #[must_use]
     pub fn held(&self, shard: ShardId) -> Dots {
-        self.residents.get(&shard).map_or_else(Dots::default, |r| exchange::held(&r.shard))
+        self.shards.get(&shard).map_or_else(Dots::default, |r| r.shard.held())
     }
 
     /// Whether all these dots are seen here, or wait for their stamp: what a promise of this node claims.
     #[must_use]
     pub fn holds(&self, shard: ShardId, dots: &Dots) -> bool {
-        let Some(resident) = self.residents.get(&shard) else { return dots.is_empty() };
-        dots.is_subset(&exchange::held(&resident.shard))
+        let Some(local) = self.shards.get(&shard) else { return dots.is_empty() };
+        dots.is_subset(&local.shard.held())
     }
 
     /// Writes that wait for their stamp to come within reach, in all shards.
     #[must_use]
     pub const fn waiting(&self) -> usize {
-        self.ahead
+        self.waiting
     }
 
     /// The shards that are held, open or not.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
-        self.residents.keys().copied()
+        self.shards.keys().copied()
     }
 
     /// One line for each open shard, in their order.
     pub fn status(&self) -> impl Iterator<Item = ShardStatus> {
-        self.residents.iter().filter(|(_, resident)| resident.open.is_some()).map(
-            |(id, resident)| ShardStatus {
+        self.shards.iter().filter(|(_, local)| local.open.is_some()).map(|(id, local)| {
+            ShardStatus {
                 namespace: id.namespace,
                 slot: id.slot,
-                root: resident.shard.root().short(),
-                writes: resident.shard.live.len() as u64,
-                in_sync: resident.in_sync.len() as u32,
+                root: local.shard.root().short(),
+                writes: local.shard.live.len() as u64,
+                in_sync: local.sync.in_sync.len() as u32,
                 peers: self.peers.len() as u32,
-            },
-        )
+            }
+        })
     }
 
     /// Bytes of memory that grow with what is held: writes and places.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.residents.values().map(|resident| resident.shard.bytes()).sum()
+        self.shards.values().map(|local| local.shard.bytes()).sum()
     }
 
     /// The shard of a key: by its SHA-256, so that all nodes agree for as long as the namespace lives.
@@ -221,7 +207,7 @@ impl Replicator {
     #[must_use]
     pub fn scrub(&self, shard: ShardId, from: Option<Dot>, limit: usize) -> Scrub {
         let mut scrub = Scrub::default();
-        let Some(shard) = self.residents.get(&shard).map(|resident| &resident.shard) else {
+        let Some(shard) = self.shards.get(&shard).map(|local| &local.shard) else {
             return scrub;
         };
         let from = from.and_then(|dot| Some((shard.number(&dot.actor)?, dot.seq)));
@@ -231,7 +217,7 @@ impl Replicator {
                 break;
             }
             scrub.checked += 1;
-            if !delta::is_intact(&live.sealed) {
+            if !write::is_intact(&live.sealed) {
                 scrub.corrupt.push(shard.dot(*at));
             }
         }
@@ -245,29 +231,29 @@ impl Replicator {
         (strategy, discard): (Strategy, bool),
         out: &mut Outbox<Action>,
     ) {
-        let resident = self.residents.entry(id).or_insert_with(|| Resident::new(Shard::new(id)));
-        if resident.open.replace(strategy).is_none() {
+        let local = self.shards.entry(id).or_insert_with(|| LocalShard::new(Shard::new(id)));
+        if local.open.replace(strategy).is_none() {
             reach!("replication.shard.opened");
             // Shards that open together do not compare together.
             let due =
                 now.mono + Duration::from_millis(self.stream.below(self.config.anti_entropy_ms));
             self.timers.insert((due, id));
-            resident.due = Some(due);
+            local.due = Some(due);
         }
-        if discard && !resident.shard.discard {
-            resident.shard.discard = true;
-            self.record(id, [restore::encode(&Record::Discarding)].into(), out);
+        if discard && !local.shard.discard {
+            local.shard.discard = true;
+            self.record(id, [log::encode(&Record::Discarding)].into(), out);
         }
     }
 
     fn close(&mut self, namespace: NamespaceId, out: &mut Outbox<Action>) {
         let shard = |slot| ShardId { namespace, slot };
-        let gone = self.residents.range(shard(0)..=shard(u16::MAX));
-        let gone: Vec<_> = gone.map(|(id, resident)| (*id, resident.due)).collect();
+        let gone = self.shards.range(shard(0)..=shard(u16::MAX));
+        let gone: Vec<_> = gone.map(|(id, local)| (*id, local.due)).collect();
         for (id, due) in gone {
             reach!("replication.shard.closed");
-            let resident = self.residents.remove(&id);
-            self.ahead -= resident.map_or(0, |resident| resident.shard.waiting.len());
+            let local = self.shards.remove(&id);
+            self.waiting -= local.map_or(0, |local| local.shard.waiting.len());
             due.map(|due| self.timers.remove(&(due, id)));
             self.waiters.forget(id);
             self.pushes.forget(id);
@@ -315,8 +301,8 @@ impl Replicator {
         mutation: &Mutation,
     ) -> Result<(Dot, u64, Bytes, Bytes), Reason> {
         let me = self.actor();
-        let resident = self.residents.get_mut(&id).filter(|resident| resident.open.is_some());
-        let shard = &mut resident.ok_or(Reason::UnknownNamespace)?.shard;
+        let local = self.shards.get_mut(&id).filter(|local| local.open.is_some());
+        let shard = &mut local.ok_or(Reason::UnknownNamespace)?.shard;
         // A context's stamp is bounded as a peer's is, so that a made-up one cannot carry the clock away.
         let reach = hlc::last_of(now.wall.0.saturating_add(self.config.ahead_ms_max));
         let mut clock = self.clock;
@@ -324,14 +310,37 @@ impl Replicator {
         let stamp = clock.stamp(now.wall);
         let peers = &self.peers;
         let admits = |actor: &Actor| {
-            let known = peers.get(&actor.replica.node).map(|peer| peer.replica);
-            known == Some(actor.replica) || (actor.replica == me.replica && actor.boot < me.boot)
+            peers.is_replica(&actor.replica)
+                || (actor.replica == me.replica && actor.boot < me.boot)
         };
-        let (dot, sealed) = mint::mint(shard, me, mutation, stamp, admits)?;
+        let (dot, sealed) = author::mint(shard, me, mutation, stamp, admits)?;
         self.clock = clock;
-        let record = exchange::apply(shard, &sealed, &delta::reopen(&sealed));
+        let record = log::merge(shard, &sealed, &write::reopen(&sealed));
         let record = record.expect("a dot that was just made is new, and room was checked");
         Ok((dot, stamp, record, sealed))
+    }
+
+    /// Pushes what is durable by now to every connected peer that keeps up.
+    fn push(&mut self, now: Now, durable: u64, out: &mut Outbox<Action>) {
+        let deltas = self.pushes.deltas(now.mono, durable, &self.config, &mut self.peers);
+        for (to, message) in deltas {
+            out.push(Action::Send { to, message, promise: false });
+        }
+    }
+
+    /// What takes writes in, beside the shards that they go to.
+    pub(super) fn receiver(
+        &mut self,
+        now: Now,
+    ) -> (Receiver<'_>, &mut BTreeMap<ShardId, LocalShard>) {
+        let receiver = Receiver {
+            me: self.actor(),
+            wall: now.wall,
+            config: &self.config,
+            clock: &mut self.clock,
+            waiting: &mut self.waiting,
+        };
+        (receiver, &mut self.shards)
     }
 
     /// Makes records durable.
@@ -339,7 +348,7 @@ impl Replicator {
         if records.is_empty() {
             return;
         }
-        if let Some(capture) = self.residents.get_mut(&shard).and_then(|r| r.capture.as_mut()) {
+        if let Some(capture) = self.shards.get_mut(&shard).and_then(|r| r.capture.as_mut()) {
             capture.note(&records);
         }
         self.persist(Write::Dots { shard, records }, out);
@@ -351,8 +360,7 @@ impl Replicator {
     }
 
     fn checkpoint(&mut self, id: ShardId, snapshot: SnapshotId) {
-        if self.residents.contains_key(&id) && !self.captures.iter().any(|(shard, _)| *shard == id)
-        {
+        if self.shards.contains_key(&id) && !self.captures.iter().any(|(shard, _)| *shard == id) {
             self.captures.push_back((id, snapshot));
         }
     }
@@ -360,8 +368,8 @@ impl Replicator {
     /// Captures one slice of the checkpoint that is under way.
     fn capture(&mut self, out: &mut Outbox<Action>) {
         let Some(&(id, snapshot)) = self.captures.front() else { return };
-        let resident = self.residents.get_mut(&id).expect("a closed shard's checkpoint is dropped");
-        let Resident { shard, capture, .. } = resident;
+        let local = self.shards.get_mut(&id).expect("a closed shard's checkpoint is dropped");
+        let LocalShard { shard, capture, .. } = local;
         let capture = capture.get_or_insert_with(|| Capture::new(shard));
         let slice = capture.slice(shard, self.config.capture_bytes);
         for (offset, data) in slice.chunks {
@@ -370,8 +378,8 @@ impl Replicator {
         let Some((length, digest)) = slice.done else { return };
         reach!("replication.checkpoint.done");
         self.captures.pop_front();
-        if let Some(resident) = self.residents.get_mut(&id) {
-            resident.capture = None;
+        if let Some(local) = self.shards.get_mut(&id) {
+            local.capture = None;
         }
         let owner = Owner::Shard(id);
         let (position, configuration) = (Position::default(), Configuration::default());
@@ -392,10 +400,10 @@ impl Replicator {
                 }
             }
             Event::Close { namespace } => self.close(namespace, out),
-            Event::Peers { replicas } => self.align(replicas, out),
-            Event::Connected { peer } => self.connected(peer, out),
-            Event::Unreachable { peer } => self.disconnected(peer),
-            Event::Received { from, message } => self.received(now, from, message, out),
+            Event::Peers { replicas } => self.set_replicas(replicas, out),
+            Event::Connected { peer } => self.on_connected(peer, out),
+            Event::Unreachable { peer } => self.on_unreachable(peer),
+            Event::Received { from, message } => self.on_message(now, from, message, out),
             Event::Mutate { ticket, shard, mutation, replicas } => {
                 self.mutate(now, (ticket, replicas), shard, &mutation, out);
             }
@@ -405,17 +413,9 @@ impl Replicator {
     }
 }
 
-impl Resident {
-    const fn new(shard: Shard) -> Self {
-        Self {
-            shard,
-            open: None,
-            session: None,
-            in_sync: BTreeSet::new(),
-            due: None,
-            turn: 0,
-            capture: None,
-        }
+impl LocalShard {
+    fn new(shard: Shard) -> Self {
+        Self { shard, open: None, sync: SyncState::default(), due: None, capture: None }
     }
 }
 
@@ -424,7 +424,7 @@ impl Machine for Replicator {
     type Action = Action;
 
     fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
-        self.due(now, out);
+        self.run_timers(now, out);
         self.handle(now, event, out);
         self.capture(out);
     }
@@ -439,18 +439,15 @@ impl Machine for Replicator {
     fn digest(&self, hash: &mut Hasher) {
         hash.value(&(self.me, self.boot, self.clock.last(), self.issued, self.waiters.len()));
         hash.number(self.pushes.len() as u64);
-        for (node, peer) in &self.peers {
-            let pushed = (peer.unacknowledged, peer.acknowledged_at);
-            hash.value(&(node, peer.replica, self.links.get(node), pushed));
-        }
-        for (id, resident) in &self.residents {
-            hash.value(&(id, resident.shard.root(), resident.open, resident.due));
-            hash.value(&(resident.shard.bytes(), resident.shard.discard, resident.turn));
-            let session = resident.session.as_ref();
+        self.peers.digest(hash);
+        for (id, local) in &self.shards {
+            hash.value(&(id, local.shard.root(), local.open, local.due));
+            hash.value(&(local.shard.bytes(), local.shard.discard, local.sync.turn));
+            let session = local.sync.session.as_ref();
             hash.value(&session.map(|s| (s.peer, s.round, s.heard, &s.spans, &s.asked)));
-            resident.shard.waiting.keys().for_each(|key| hash.value(key));
-            resident.shard.doomed().for_each(|doom| hash.value(&doom));
-            hash.value(&resident.in_sync);
+            local.shard.waiting.keys().for_each(|key| hash.value(key));
+            local.shard.doomed().for_each(|doom| hash.value(&doom));
+            hash.value(&local.sync.in_sync);
         }
         hash.value(&self.timers);
     }

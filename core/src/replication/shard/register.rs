@@ -13,22 +13,21 @@ use crate::digest::Digest;
 use crate::id::NodeId;
 use crate::mutant;
 
-use super::delta::{self, Act};
-use super::hlc;
-use super::store::{Element, Shard};
+use super::{Element, Shard};
+use crate::replication::write::{self, Act, hlc};
 
 /// The LWW order: stamp, then node, then hash. Two writes of one node in one stamp cannot be, so hashes decide only
 /// between a node's lives.
-pub(super) fn rank(shard: &Shard, element: &Element) -> (u64, NodeId, Digest) {
+pub(crate) fn rank(shard: &Shard, element: &Element) -> (u64, NodeId, Digest) {
     let live = shard.write(element);
     if mutant!("replication.lww.wall_clock") {
         return (hlc::millis(live.stamp), NodeId::default(), Digest::default());
     }
-    (live.stamp, shard.actor(element.actor).replica.node, delta::hash_of(&live.sealed))
+    (live.stamp, shard.actor(element.actor).replica.node, write::hash_of(&live.sealed))
 }
 
 /// The values of a register, the one under the strategy first.
-pub(super) fn values(shard: &Shard, elements: &[Element], strategy: Strategy) -> Vec<Bytes> {
+pub(crate) fn values(shard: &Shard, elements: &[Element], strategy: Strategy) -> Vec<Bytes> {
     let mut siblings = elements.to_vec();
     if mutant!("replication.read.by_arrival") {
         siblings.sort_by_key(|element| Reverse(element.actor));
@@ -47,7 +46,7 @@ pub(super) fn values(shard: &Shard, elements: &[Element], strategy: Strategy) ->
 
 fn value(shard: &Shard, element: &Element) -> Bytes {
     let sealed = &shard.write(element).sealed;
-    let author = delta::reopen(sealed);
+    let author = write::reopen(sealed);
     match author.edits[usize::from(element.edit)].act {
         Act::Put(value) => sealed.slice_ref(value.0),
         _ => Bytes::new(),
@@ -55,7 +54,7 @@ fn value(shard: &Shard, element: &Element) -> Bytes {
 }
 
 /// What a reader of these elements has seen.
-pub(super) fn context<'a>(shard: &Shard, elements: impl Iterator<Item = &'a Element>) -> Context {
+pub(crate) fn context<'a>(shard: &Shard, elements: impl Iterator<Item = &'a Element>) -> Context {
     let mut context = Context::default();
     for element in elements {
         context.stamp = context.stamp.max(shard.write(element).stamp);
@@ -67,7 +66,7 @@ pub(super) fn context<'a>(shard: &Shard, elements: impl Iterator<Item = &'a Elem
 }
 
 /// A register as read.
-pub(super) fn read(shard: &Shard, elements: &[Element], strategy: Strategy) -> Register {
+pub(crate) fn read(shard: &Shard, elements: &[Element], strategy: Strategy) -> Register {
     let siblings = values(shard, elements, strategy);
     Register {
         value: siblings.first().cloned(),

@@ -10,12 +10,11 @@ use bytes::Bytes;
 
 use crate::api::Value;
 
-use super::path::{self, Kind};
-use super::register;
-use super::store::Shard;
+use super::{Shard, register};
+use crate::replication::write::path::{self, Kind};
 
 /// The members of a set, in order.
-pub(super) fn read(shard: &Shard, key: &[u8], field: &[u8]) -> Value {
+pub(crate) fn read(shard: &Shard, key: &[u8], field: &[u8]) -> Value {
     let prefix = path::of_field(key, field);
     let mut members = BTreeSet::new();
     let mut elements = Vec::new();

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::id::{Dot, ShardId};
 
-use super::delta::{self, Act, Author, Deed};
-use super::restore;
+use crate::replication::write::{self, Act, Author, Deed};
 
 /// A write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,15 +67,15 @@ pub enum DescribedAct {
 /// The write in a record, if the record holds one whose bytes are what their author hashed.
 #[must_use]
 pub fn describe(record: &Bytes) -> Option<Described> {
-    let (sealed, waits) = restore::write_in(record)?;
-    let author = delta::open(&sealed).ok()?;
+    let (sealed, waits) = super::write_in(record)?;
+    let author = write::open(&sealed).ok()?;
     let edits = author.edits.iter().map(|deed| edit(&author, deed)).collect();
     Some(Described {
         shard: author.shard(),
         dot: author.dot,
         key: author.key.0.to_vec(),
         stamp: author.stamp,
-        hash: delta::hash_of(&sealed),
+        hash: write::hash_of(&sealed),
         edits,
         waits,
     })
@@ -85,7 +84,7 @@ pub fn describe(record: &Bytes) -> Option<Described> {
 /// The identity of a sealed write, whether or not its bytes are intact.
 #[must_use]
 pub fn dot_of(sealed: &Bytes) -> Option<Dot> {
-    delta::peek(sealed).map(|author| author.dot)
+    write::peek(sealed).map(|author| author.dot)
 }
 
 fn edit(author: &Author<'_>, deed: &Deed<'_>) -> DescribedEdit {
@@ -109,9 +108,10 @@ fn edit(author: &Author<'_>, deed: &Deed<'_>) -> DescribedEdit {
 mod tests {
     use alloc::vec;
 
-    use super::super::delta::{Raw, Unseen, Victim, seal};
     use super::*;
     use crate::id::{Actor, Boot, NamespaceId};
+    use crate::replication::log;
+    use crate::replication::write::{Raw, Unseen, Victim, seal};
 
     #[test]
     fn a_write_is_described_and_damage_is_not() {
@@ -137,13 +137,13 @@ mod tests {
         assert_eq!(told.edits[0].victims, [(Dot { actor: other, seq: 2 }, 0)]);
         assert_eq!(told.edits[0].unseen, [Dot { actor: other, seq: 9 }]);
         assert_eq!(told.edits[0].act, DescribedAct::Put(b"value".to_vec()));
-        let waiting = restore::encode(&restore::Record::Waiting(sealed.clone()));
+        let waiting = log::encode(&log::Record::Waiting(sealed.clone()));
         assert!(describe(&waiting).is_some_and(|told| told.waits));
         let mut spoilt = sealed.to_vec();
         spoilt[60] ^= 1;
         assert_eq!(describe(&spoilt.into()), None);
         assert_eq!(dot_of(&sealed), Some(author.dot));
         assert_eq!(dot_of(&sealed.slice(..9)), None);
-        assert_eq!(describe(&restore::encode(&restore::Record::Discarding)), None);
+        assert_eq!(describe(&log::encode(&log::Record::Discarding)), None);
     }
 }

@@ -12,9 +12,9 @@ use crate::id::Dot;
 use crate::limits::DOOMED_MAX;
 use crate::reach;
 
-use super::delta::{self, Author};
-use super::mask::Mask;
-use super::store::{At, Shard};
+use super::live_edits::Mask;
+use super::{At, Shard};
+use crate::replication::write::{self, Author};
 
 /// What was superseded of a write that has not arrived.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Doom {
 
 impl Shard {
     /// What is doomed, in canonical order within each dot.
-    pub(super) fn doomed(&self) -> impl Iterator<Item = (Dot, &Doom)> {
+    pub(crate) fn doomed(&self) -> impl Iterator<Item = (Dot, &Doom)> {
         let each = |(at, dooms): (&At, _)| (self.dot(*at), dooms);
         self.doomed.iter().map(each).flat_map(|(dot, dooms): (Dot, &BTreeSet<Doom>)| {
             dooms.iter().map(move |doom| (dot, doom))
@@ -55,12 +55,12 @@ impl Shard {
     }
 
     /// How many writes are doomed, wholly or in part.
-    pub(super) fn doomed_writes(&self) -> usize {
+    pub(crate) fn doomed_writes(&self) -> usize {
         self.doomed.len()
     }
 
     /// What was superseded of the write before it came is dead at once.
-    pub(super) fn meet_doom(&mut self, at: At, author: &Author<'_>, mask: &mut Mask) {
+    pub(crate) fn meet_doom(&mut self, at: At, author: &Author<'_>, mask: &mut Mask) {
         let Some(dooms) = self.doomed.remove(&at) else { return };
         reach!("replication.doom.met");
         for (edit, deed) in author.edits.iter().enumerate() {
@@ -72,7 +72,7 @@ impl Shard {
     }
 
     /// Takes what is doomed of a write: now if its dot is in the context, else when it arrives.
-    pub(super) fn kill_or_doom(&mut self, at: At, doom: Doom) {
+    pub(crate) fn kill_or_doom(&mut self, at: At, doom: Doom) {
         if !self.seen(at.0).contains(at.1) {
             return self.doom(at, doom);
         }
@@ -83,7 +83,7 @@ impl Shard {
     /// What a doom would leave of a live write, if it takes something.
     fn left_by(&self, at: At, doom: &Doom) -> Option<Mask> {
         let live = self.live.get(&at)?;
-        let author = delta::reopen(&live.sealed);
+        let author = write::reopen(&live.sealed);
         let mut left = live.mask.clone();
         for edit in live.mask.edits() {
             let place = author.edits[usize::from(edit)].place(author.key.0).unwrap_or_default();
@@ -95,7 +95,7 @@ impl Shard {
     }
 
     /// Notes that something is doomed of a write that has not arrived.
-    pub(super) fn doom(&mut self, at: At, doom: Doom) {
+    pub(crate) fn doom(&mut self, at: At, doom: Doom) {
         reach!("replication.doom.set");
         // Past the bound the victim will come back as a sibling until a session drops it; nothing is lost.
         if self.doomed.len() < DOOMED_MAX || self.doomed.contains_key(&at) {
@@ -106,12 +106,12 @@ impl Shard {
     }
 
     /// What a doom of a dot in the context would leave; `None` when it changes nothing.
-    pub(super) fn death_by(&self, dot: &Dot, doom: &Doom) -> Option<Mask> {
+    pub(crate) fn death_by(&self, dot: &Dot, doom: &Doom) -> Option<Mask> {
         self.left_by((self.number(&dot.actor)?, dot.seq), doom)
     }
 
     /// Whether this doom is known.
-    pub(super) fn is_doomed(&self, dot: &Dot, doom: &Doom) -> bool {
+    pub(crate) fn is_doomed(&self, dot: &Dot, doom: &Doom) -> bool {
         let Some(actor) = self.number(&dot.actor) else { return false };
         self.doomed.get(&(actor, dot.seq)).is_some_and(|dooms| dooms.contains(doom))
     }

@@ -10,12 +10,11 @@ use bytes::Bytes;
 use crate::api::{Content, Field, Query, Row, Strategy, Value};
 use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
 
-use super::path::{self, Kind, Parts};
-use super::store::{Element, Shard};
-use super::{counter, register, set};
+use super::{Element, Shard, counter, register, set};
+use crate::replication::write::path::{self, Kind, Parts};
 
 /// Answers a query from one shard.
-pub(super) fn read(shard: &Shard, strategy: Strategy, query: &Query) -> Value {
+pub(crate) fn read(shard: &Shard, strategy: Strategy, query: &Query) -> Value {
     match query {
         Query::Get { key, field } => {
             let elements = shard.at(&path::of(key, field, Kind::Register, &[]));

@@ -12,10 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::id::{Dot, ShardId};
 
-use super::context::Dots;
-use super::doom::Doom;
-use super::fingerprint::Span;
-use super::mask::Mask;
+use crate::replication::shard::{Doom, Dots, Mask, Span};
 
 /// A message between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,7 +164,7 @@ impl Message {
     }
 
     /// What it promises, for an oracle that compares this with the sender's disk; see
-    /// [`Replicator::holds`](super::Replicator::holds).
+    /// [`Replicator::holds`](crate::replication::Replicator::holds).
     #[must_use]
     pub fn promise(&self) -> Option<Promise<'_>> {
         let held = match self {
@@ -180,7 +177,7 @@ impl Message {
     }
 
     /// The dots that it claims, if it claims any.
-    pub(super) fn claims(&self) -> Option<&Dots> {
+    pub(crate) fn claims(&self) -> Option<&Dots> {
         self.promise().map(|promise| promise.held)
     }
 }

@@ -14,6 +14,15 @@
 //!
 //! No messages, no clocks and no records here: this is what they all act upon.
 
+mod context;
+pub(crate) mod counter;
+mod deferred;
+mod fingerprint;
+mod live_edits;
+pub(crate) mod query;
+mod register;
+mod set;
+
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -27,14 +36,15 @@ use crate::id::{Actor, Dot, ShardId};
 use crate::limits::SHARD_ACTORS_MAX;
 use crate::{mutant, reach};
 
-use super::context::{Dots, Ranges};
-use super::counter;
-use super::delta::{self, Act, Author, Deed, Scope};
-use super::doom::Doom;
-use super::fingerprint::Fingerprints;
-use super::mask::Mask;
-use super::path;
-use super::register;
+use self::fingerprint::Fingerprints;
+use crate::replication::write::path::{self, Scope};
+use crate::replication::write::{self, Act, Author, Deed};
+
+pub use context::{Dots, Ranges};
+pub use deferred::Doom;
+pub(crate) use fingerprint::LIST_BITS;
+pub use fingerprint::Span;
+pub use live_edits::Mask;
 
 /// What a live write costs in memory beside its bytes: its entry in the table, its fingerprints.
 const WRITE_BYTES: u64 = 160;
@@ -42,43 +52,43 @@ const WRITE_BYTES: u64 = 160;
 const PLACE_BYTES: u64 = 72;
 
 /// A dot inside a shard: the actor's number there, and the sequence number.
-pub(super) type At = (u32, u64);
+pub(crate) type At = (u32, u64);
 
 /// One live edit of one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Element {
+pub(crate) struct Element {
     /// Its author's number in this shard.
-    pub(super) actor: u32,
+    pub(crate) actor: u32,
     /// Which edit of the write.
-    pub(super) edit: u16,
+    pub(crate) edit: u16,
     /// Which write.
-    pub(super) seq: u64,
+    pub(crate) seq: u64,
 }
 
 impl Element {
     /// The write that it is a part of.
-    pub(super) const fn at(&self) -> At {
+    pub(crate) const fn at(&self) -> At {
         (self.actor, self.seq)
     }
 }
 
 /// A write with at least one live element.
 #[derive(Clone, Debug)]
-pub(super) struct Live {
+pub(crate) struct Live {
     /// As its author made it.
-    pub(super) sealed: Bytes,
+    pub(crate) sealed: Bytes,
     /// Which of its elements are live.
-    pub(super) mask: Mask,
+    pub(crate) mask: Mask,
     /// Its stamp.
-    pub(super) stamp: u64,
+    pub(crate) stamp: u64,
     /// Whether no element of it has died.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
 }
 
 impl Live {
     /// What stands for it in fingerprints: its hash, or its hash with the mask once an element died.
-    pub(super) fn leaf(&self) -> Digest {
-        let hash = delta::hash_of(&self.sealed);
+    pub(crate) fn leaf(&self) -> Digest {
+        let hash = write::hash_of(&self.sealed);
         if self.whole {
             return hash;
         }
@@ -91,25 +101,25 @@ impl Live {
 
 /// What one instant of a peer teaches beyond the writes that it sent: to be applied when all of those are held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Join {
+pub(crate) struct Join {
     /// Dots to cover.
-    pub(super) context: Dots,
+    pub(crate) context: Dots,
     /// Dots not covered of which parts are dead.
-    pub(super) doomed: Vec<(Dot, Doom)>,
+    pub(crate) doomed: Vec<(Dot, Doom)>,
     /// Live writes here of which no more than this is live.
-    pub(super) deaths: Vec<(Dot, Mask)>,
+    pub(crate) deaths: Vec<(Dot, Mask)>,
 }
 
 impl Join {
     /// Whether it teaches nothing.
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.context.is_empty() && self.doomed.is_empty() && self.deaths.is_empty()
     }
 }
 
 /// What became of a write.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Applied {
+pub(crate) enum Applied {
     /// It is new, and its dot is in the context now. The mask is there when less than all of it lives.
     New(Option<Mask>),
     /// Its dot was in the context.
@@ -138,25 +148,25 @@ impl Held {
 
 /// One shard.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shard {
+pub(crate) struct Shard {
     /// Which.
-    pub(super) id: ShardId,
+    pub(crate) id: ShardId,
     /// Whether LWW losers are dropped.
-    pub(super) discard: bool,
+    pub(crate) discard: bool,
     /// The live writes.
-    pub(super) live: BTreeMap<At, Live>,
+    pub(crate) live: BTreeMap<At, Live>,
     /// Writes stamped too far ahead, by stamp: held durably, not seen.
-    pub(super) waiting: BTreeMap<(u64, Dot), Bytes>,
+    pub(crate) waiting: BTreeMap<(u64, Dot), Bytes>,
     /// The greatest stamp seen.
-    pub(super) stamp: u64,
+    pub(crate) stamp: u64,
     /// The sums over the live writes.
-    pub(super) prints: Fingerprints,
+    pub(crate) prints: Fingerprints,
     actors: Vec<Actor>,
     numbers: BTreeMap<Actor, u32>,
     context: Vec<Ranges>,
     index: BTreeMap<Box<[u8]>, Held>,
     /// What is doomed.
-    pub(super) doomed: BTreeMap<At, BTreeSet<Doom>>,
+    pub(crate) doomed: BTreeMap<At, BTreeSet<Doom>>,
     bytes: u64,
     /// The root, while nothing changed since it was asked for.
     root: Option<Digest>,
@@ -164,65 +174,74 @@ pub(super) struct Shard {
 
 impl Shard {
     /// An empty shard.
-    pub(super) fn new(id: ShardId) -> Self {
+    pub(crate) fn new(id: ShardId) -> Self {
         Self { id, ..Self::default() }
     }
 
     /// Bytes of memory that grow with what it holds.
-    pub(super) const fn bytes(&self) -> u64 {
+    pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// The actor's number here, if it is known.
-    pub(super) fn number(&self, actor: &Actor) -> Option<u32> {
+    pub(crate) fn number(&self, actor: &Actor) -> Option<u32> {
         self.numbers.get(actor).copied()
     }
 
     /// The actor with a number of this shard.
-    pub(super) fn actor(&self, number: u32) -> Actor {
+    pub(crate) fn actor(&self, number: u32) -> Actor {
         self.actors[number as usize]
     }
 
     /// Whether so many actors more may be known.
-    pub(super) fn has_room(&self, actors: usize) -> bool {
+    pub(crate) fn has_room(&self, actors: usize) -> bool {
         self.actors.len() + actors <= SHARD_ACTORS_MAX
     }
 
     /// The dot of a place in the table.
-    pub(super) fn dot(&self, at: At) -> Dot {
+    pub(crate) fn dot(&self, at: At) -> Dot {
         Dot { actor: self.actor(at.0), seq: at.1 }
     }
 
     /// The seen dots of an actor.
-    pub(super) fn seen(&self, actor: u32) -> &Ranges {
+    pub(crate) fn seen(&self, actor: u32) -> &Ranges {
         &self.context[actor as usize]
     }
 
     /// Whether the dot is in the context.
-    pub(super) fn contains(&self, dot: &Dot) -> bool {
+    pub(crate) fn contains(&self, dot: &Dot) -> bool {
         self.number(&dot.actor).is_some_and(|actor| self.seen(actor).contains(dot.seq))
     }
 
     /// The context in its canonical form.
-    pub(super) fn dots(&self) -> Dots {
+    pub(crate) fn dots(&self) -> Dots {
         let actors = self.numbers.iter();
         Dots::new(actors.map(|(actor, number)| (*actor, self.seen(*number).clone())).collect())
     }
 
+    /// All dots whose writes this shard holds durably: those of the context, and those that wait for their stamp.
+    pub(crate) fn held(&self) -> Dots {
+        let mut held = self.dots();
+        for (_, dot) in self.waiting.keys() {
+            held.insert(dot);
+        }
+        held
+    }
+
     /// The actors with their numbers, in canonical order.
-    pub(super) fn actors(&self) -> impl Iterator<Item = (&Actor, u32)> {
+    pub(crate) fn actors(&self) -> impl Iterator<Item = (&Actor, u32)> {
         self.numbers.iter().map(|(actor, number)| (actor, *number))
     }
 
     /// The root: equal if and only if two replicas hold the same and have seen the same.
-    pub(super) fn root(&self) -> Digest {
+    pub(crate) fn root(&self) -> Digest {
         debug_assert!(self.root.is_none_or(|root| root == self.reckon_root()), "a root is current");
         self.root.unwrap_or_else(|| self.reckon_root())
     }
 
     /// As [`Self::root`], which costs nothing from now on until something changes: replicas that are equal compare
     /// theirs again and again.
-    pub(super) fn keep_root(&mut self) -> Digest {
+    pub(crate) fn keep_root(&mut self) -> Digest {
         let root = self.root();
         self.root = Some(root);
         root
@@ -240,30 +259,30 @@ impl Shard {
     }
 
     /// The elements at one place.
-    pub(super) fn at(&self, place: &[u8]) -> &[Element] {
+    pub(crate) fn at(&self, place: &[u8]) -> &[Element] {
         self.index.get(place).map_or(&[], Held::as_slice)
     }
 
     /// The places that begin with `prefix`, with their elements; see [`path::end_of`].
-    pub(super) fn within(&self, prefix: &[u8]) -> impl Iterator<Item = (&[u8], &[Element])> {
+    pub(crate) fn within(&self, prefix: &[u8]) -> impl Iterator<Item = (&[u8], &[Element])> {
         let end = path::end_of(prefix);
         let bounds = (Bound::Included(prefix), Bound::Excluded(&end[..]));
         self.index.range::<[u8], _>(bounds).map(|(place, held)| (&place[..], held.as_slice()))
     }
 
     /// The first place from `bound` on.
-    pub(super) fn first_from(&self, bound: &[u8]) -> Option<&[u8]> {
+    pub(crate) fn first_from(&self, bound: &[u8]) -> Option<&[u8]> {
         let bounds = (Bound::Included(bound), Bound::Unbounded);
         self.index.range::<[u8], _>(bounds).next().map(|(place, _)| &place[..])
     }
 
     /// The live write of an element.
-    pub(super) fn write(&self, element: &Element) -> &Live {
+    pub(crate) fn write(&self, element: &Element) -> &Live {
         self.live.get(&element.at()).expect("every element in the index belongs to a live write")
     }
 
     /// The number of an actor, which is known from now on.
-    pub(super) fn intern(&mut self, actor: &Actor) -> u32 {
+    pub(crate) fn intern(&mut self, actor: &Actor) -> u32 {
         if let Some(number) = self.number(actor) {
             return number;
         }
@@ -275,7 +294,7 @@ impl Shard {
     }
 
     /// Applies a write, wherever it came from. Applying it again is a no-op.
-    pub(super) fn apply(&mut self, sealed: &Bytes, author: &Author<'_>) -> Applied {
+    pub(crate) fn apply(&mut self, sealed: &Bytes, author: &Author<'_>) -> Applied {
         let strangers = author.actors.iter().chain([&author.dot.actor]);
         let strangers = strangers.filter(|actor| self.number(actor).is_none()).count();
         if !self.has_room(strangers) {
@@ -285,7 +304,7 @@ impl Shard {
         if self.context[at.0 as usize].contains(at.1) {
             let held = self.live.get(&at);
             if let Some(live) = held {
-                let same = delta::hash_of(&live.sealed) == delta::hash_of(sealed);
+                let same = write::hash_of(&live.sealed) == write::hash_of(sealed);
                 return if same { Applied::Known } else { Applied::Equivocation };
             }
             if !mutant!("replication.delete.resurrects") {
@@ -321,7 +340,7 @@ impl Shard {
 
     /// Takes a live write whose dot is in the context already. False when the dot has a live write, or the mask names
     /// what the write has not.
-    pub(super) fn reinstate(
+    pub(crate) fn reinstate(
         &mut self,
         sealed: &Bytes,
         author: &Author<'_>,
@@ -423,14 +442,14 @@ impl Shard {
     }
 
     /// Drops one element, if it is live. `hint` is where it probably is.
-    pub(super) fn kill(&mut self, element: Element, hint: Option<&[u8]>) {
+    pub(crate) fn kill(&mut self, element: Element, hint: Option<&[u8]>) {
         let Some(live) = self.live.get(&element.at()) else { return };
         if !live.mask.contains(element.edit) {
             return;
         }
         if !hint.is_some_and(|place| self.unindex(place, &element)) {
             let sealed = self.write(&element).sealed.clone();
-            let author = delta::reopen(&sealed);
+            let author = write::reopen(&sealed);
             let place = author.edits[usize::from(element.edit)].place(author.key.0);
             let found = self.unindex(&place.unwrap_or_default(), &element);
             assert!(found, "a live element is in the index");
@@ -472,7 +491,7 @@ impl Shard {
     }
 
     /// Drops all of a write that is not in `mask`.
-    pub(super) fn keep_only(&mut self, at: At, mask: &Mask) {
+    pub(crate) fn keep_only(&mut self, at: At, mask: &Mask) {
         let Some(live) = self.live.get(&at) else { return };
         for edit in live.mask.minus(mask) {
             self.kill(Element { actor: at.0, edit, seq: at.1 }, None);
@@ -480,7 +499,7 @@ impl Shard {
     }
 
     /// Applies what one instant of a peer teaches.
-    pub(super) fn join(&mut self, join: &Join) {
+    pub(crate) fn join(&mut self, join: &Join) {
         for (actor, ranges) in join.context.iter() {
             let number = self.intern(actor);
             self.context[number as usize].union(ranges);
@@ -502,12 +521,12 @@ impl Shard {
     }
 
     /// Keeps a write outside the context until its stamp is within reach.
-    pub(super) fn wait(&mut self, sealed: Bytes, stamp: u64, dot: Dot) {
+    pub(crate) fn wait(&mut self, sealed: Bytes, stamp: u64, dot: Dot) {
         self.waiting.insert((stamp, dot), sealed);
     }
 
     /// The elements in a scope, with their places' kinds left aside.
-    pub(super) fn in_scope(&self, scope: &Scope) -> Vec<Element> {
+    pub(crate) fn in_scope(&self, scope: &Scope) -> Vec<Element> {
         if scope.all {
             self.within(&scope.place).flat_map(|(_, elements)| elements).copied().collect()
         } else {

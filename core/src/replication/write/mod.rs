@@ -4,6 +4,9 @@
 //! [`Author`]. The hash covers the whole meaning, so neither a value nor a stamp, key, dot or victim can change on the
 //! way. Nothing here knows what a shard holds.
 
+pub(crate) mod hlc;
+pub(crate) mod path;
+
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -18,18 +21,18 @@ use crate::limits::{
 };
 use crate::mutant;
 
-use super::path::{self, Kind};
+use self::path::{Kind, Scope};
 
 /// The first byte of sealed bytes, which tells them from the other records of a shard.
-pub(super) const TAG_SEALED: u8 = 1;
+pub(crate) const TAG_SEALED: u8 = 1;
 /// Where the author's bytes begin.
 const AUTHOR_AT: usize = 33;
 /// The most bytes of a sealed write: with its envelope it fits into a frame.
-pub(super) const SEALED_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+pub(crate) const SEALED_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
 /// A borrowed run of bytes that is encoded as one, not element by element.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Raw<'a>(pub(super) &'a [u8]);
+pub(crate) struct Raw<'a>(pub(crate) &'a [u8]);
 
 impl Serialize for Raw<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -51,41 +54,41 @@ impl fmt::Debug for Raw<'_> {
 
 /// The meaning of a write: what the hash covers.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Author<'a> {
+pub(crate) struct Author<'a> {
     /// The shard's namespace.
-    pub(super) namespace: NamespaceId,
+    pub(crate) namespace: NamespaceId,
     /// The shard's slot.
-    pub(super) slot: u16,
+    pub(crate) slot: u16,
     /// The write's identity.
-    pub(super) dot: Dot,
+    pub(crate) dot: Dot,
     /// The one key that it changes.
     #[serde(borrow)]
-    pub(super) key: Raw<'a>,
+    pub(crate) key: Raw<'a>,
     /// Its stamp.
-    pub(super) stamp: u64,
+    pub(crate) stamp: u64,
     /// The other authors named below, by their place here from 1; 0 is the author of this write.
-    pub(super) actors: Vec<Actor>,
+    pub(crate) actors: Vec<Actor>,
     /// What it does, in order.
-    pub(super) edits: Vec<Deed<'a>>,
+    pub(crate) edits: Vec<Deed<'a>>,
 }
 
 /// One edit, with all that it supersedes.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Deed<'a> {
+pub(crate) struct Deed<'a> {
     /// The field.
     #[serde(borrow)]
-    pub(super) field: Raw<'a>,
+    pub(crate) field: Raw<'a>,
     /// What happens to it.
-    pub(super) act: Act<'a>,
+    pub(crate) act: Act<'a>,
     /// The superseded elements that the author held.
-    pub(super) victims: Vec<Victim>,
+    pub(crate) victims: Vec<Victim>,
     /// Dots that the client had read and the author had not: whatever they have in this edit's scope is superseded.
-    pub(super) unseen: Vec<Unseen>,
+    pub(crate) unseen: Vec<Unseen>,
 }
 
 /// What happens to a field.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) enum Act<'a> {
+pub(crate) enum Act<'a> {
     /// The register gets a value.
     Put(#[serde(borrow)] Raw<'a>),
     /// What was observed goes: of the field, or of the whole key when the field is empty.
@@ -105,43 +108,27 @@ pub(super) enum Act<'a> {
 
 /// A superseded element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Victim {
+pub(crate) struct Victim {
     /// Its author's place.
-    pub(super) actor: u32,
+    pub(crate) actor: u32,
     /// Its write.
-    pub(super) seq: u64,
+    pub(crate) seq: u64,
     /// Which edit of the write.
-    pub(super) edit: u16,
+    pub(crate) edit: u16,
 }
 
 /// A dot that the author of a write had not seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Unseen {
+pub(crate) struct Unseen {
     /// Its author's place.
-    pub(super) actor: u32,
+    pub(crate) actor: u32,
     /// Its number.
-    pub(super) seq: u64,
-}
-
-/// Which places an edit speaks of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Scope {
-    /// The place, or what all places begin with.
-    pub(super) place: Vec<u8>,
-    /// Whether it is a beginning.
-    pub(super) all: bool,
-}
-
-impl Scope {
-    /// Whether `place` is in it.
-    pub(super) fn contains(&self, place: &[u8]) -> bool {
-        if self.all { place.starts_with(&self.place) } else { place == self.place }
-    }
+    pub(crate) seq: u64,
 }
 
 impl Deed<'_> {
     /// The place of the element that the edit makes; removals make none.
-    pub(super) fn place(&self, key: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn place(&self, key: &[u8]) -> Option<Vec<u8>> {
         match self.act {
             Act::Put(_) => Some(path::of(key, self.field.0, Kind::Register, &[])),
             Act::Add(member) => Some(path::of(key, self.field.0, Kind::Set, member.0)),
@@ -151,7 +138,7 @@ impl Deed<'_> {
     }
 
     /// The places that the edit may supersede elements of.
-    pub(super) fn scope(&self, key: &[u8]) -> Scope {
+    pub(crate) fn scope(&self, key: &[u8]) -> Scope {
         let field = self.field.0;
         match self.act {
             Act::Delete if field.is_empty() => Scope { place: path::of_key(key), all: true },
@@ -164,19 +151,19 @@ impl Deed<'_> {
     }
 
     /// Whether the edit makes an element.
-    pub(super) const fn is_element(&self) -> bool {
+    pub(crate) const fn is_element(&self) -> bool {
         !matches!(self.act, Act::Delete | Act::Remove(_))
     }
 }
 
 impl Author<'_> {
     /// The shard that it belongs to.
-    pub(super) const fn shard(&self) -> ShardId {
+    pub(crate) const fn shard(&self) -> ShardId {
         ShardId { namespace: self.namespace, slot: self.slot }
     }
 
     /// The actor at a place of the table.
-    pub(super) fn actor(&self, place: u32) -> Actor {
+    pub(crate) fn actor(&self, place: u32) -> Actor {
         if place == 0 { self.dot.actor } else { self.actors[place as usize - 1] }
     }
 
@@ -211,7 +198,7 @@ impl Author<'_> {
 }
 
 /// Encodes, hashes and seals a write.
-pub(super) fn seal(author: &Author<'_>) -> Bytes {
+pub(crate) fn seal(author: &Author<'_>) -> Bytes {
     let mut bytes = Vec::with_capacity(AUTHOR_AT + 192);
     bytes.resize(AUTHOR_AT, TAG_SEALED);
     codec::encode_into(author, &mut bytes);
@@ -221,14 +208,14 @@ pub(super) fn seal(author: &Author<'_>) -> Bytes {
 }
 
 /// The hash that sealed bytes carry.
-pub(super) fn hash_of(sealed: &[u8]) -> Digest {
+pub(crate) fn hash_of(sealed: &[u8]) -> Digest {
     let mut hash = Digest::default();
     hash.0.copy_from_slice(&sealed[1..AUTHOR_AT]);
     hash
 }
 
 /// Whether sealed bytes still are what their author hashed.
-pub(super) fn is_intact(sealed: &[u8]) -> bool {
+pub(crate) fn is_intact(sealed: &[u8]) -> bool {
     mutant!("replication.hash.skipped") || Digest::of(&sealed[AUTHOR_AT..]) == hash_of(sealed)
 }
 
@@ -237,7 +224,7 @@ pub(super) fn is_intact(sealed: &[u8]) -> bool {
 /// # Errors
 ///
 /// What is wrong with them.
-pub(super) fn open(sealed: &[u8]) -> Result<Author<'_>, &'static str> {
+pub(crate) fn open(sealed: &[u8]) -> Result<Author<'_>, &'static str> {
     if sealed.len() <= AUTHOR_AT || sealed.len() > SEALED_BYTES_MAX {
         return Err("a write of a length that no write has");
     }
@@ -253,7 +240,7 @@ pub(super) fn open(sealed: &[u8]) -> Result<Author<'_>, &'static str> {
 }
 
 /// Opens sealed bytes without a look at their hash and their bounds.
-pub(super) fn peek(sealed: &[u8]) -> Option<Author<'_>> {
+pub(crate) fn peek(sealed: &[u8]) -> Option<Author<'_>> {
     codec::decode_borrowed(sealed.get(AUTHOR_AT..)?, SEALED_BYTES_MAX).ok()
 }
 
@@ -262,7 +249,7 @@ pub(super) fn peek(sealed: &[u8]) -> Option<Author<'_>> {
 /// # Panics
 ///
 /// When they do not decode: they did.
-pub(super) fn reopen(sealed: &[u8]) -> Author<'_> {
+pub(crate) fn reopen(sealed: &[u8]) -> Author<'_> {
     codec::decode_borrowed(&sealed[AUTHOR_AT..], SEALED_BYTES_MAX)
         .expect("a held write decoded when it came")
 }

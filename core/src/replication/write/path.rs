@@ -6,15 +6,17 @@
 
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::{FIELD_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// The most bytes that a place can have.
-pub(super) const PLACE_BYTES_MAX: usize =
+pub(crate) const PLACE_BYTES_MAX: usize =
     2 * (KEY_BYTES_MAX + FIELD_BYTES_MAX) + 5 + VALUE_BYTES_MAX;
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A register's value.
     Register = 0,
     /// An occurrence of a member in a set.
@@ -24,7 +26,7 @@ pub(super) enum Kind {
 }
 
 /// Appends the escaped bytes, without their end.
-pub(super) fn push_open(place: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn push_open(place: &mut Vec<u8>, bytes: &[u8]) {
     if !bytes.contains(&0) {
         place.extend_from_slice(bytes);
         return;
@@ -43,14 +45,14 @@ fn push(place: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// The beginning of all places of a key.
-pub(super) fn of_key(key: &[u8]) -> Vec<u8> {
+pub(crate) fn of_key(key: &[u8]) -> Vec<u8> {
     let mut place = Vec::with_capacity(key.len() + 8);
     push(&mut place, key);
     place
 }
 
 /// The beginning of all places of a field.
-pub(super) fn of_field(key: &[u8], field: &[u8]) -> Vec<u8> {
+pub(crate) fn of_field(key: &[u8], field: &[u8]) -> Vec<u8> {
     let mut place = Vec::with_capacity(key.len() + field.len() + 8);
     push(&mut place, key);
     push(&mut place, field);
@@ -58,7 +60,7 @@ pub(super) fn of_field(key: &[u8], field: &[u8]) -> Vec<u8> {
 }
 
 /// The place of a register or counter, or of a set's member.
-pub(super) fn of(key: &[u8], field: &[u8], kind: Kind, member: &[u8]) -> Vec<u8> {
+pub(crate) fn of(key: &[u8], field: &[u8], kind: Kind, member: &[u8]) -> Vec<u8> {
     let mut place = Vec::with_capacity(key.len() + field.len() + member.len() + 8);
     push(&mut place, key);
     push(&mut place, field);
@@ -68,7 +70,7 @@ pub(super) fn of(key: &[u8], field: &[u8], kind: Kind, member: &[u8]) -> Vec<u8>
 }
 
 /// The first bytes after all places that begin with `prefix`, which must end as [`of_key`] or [`of_field`] end it.
-pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
+pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {
         *last += 1;
@@ -78,15 +80,15 @@ pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
 
 /// A place taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     /// The key.
-    pub(super) key: Vec<u8>,
+    pub(crate) key: Vec<u8>,
     /// The field.
-    pub(super) field: Vec<u8>,
+    pub(crate) field: Vec<u8>,
     /// What is there.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// The member, of a set.
-    pub(super) member: &'a [u8],
+    pub(crate) member: &'a [u8],
 }
 
 /// Takes a place apart.
@@ -94,7 +96,7 @@ pub(super) struct Parts<'a> {
 /// # Panics
 ///
 /// When `place` was not made by [`of`]: only such places are in the index.
-pub(super) fn parts(place: &[u8]) -> Parts<'_> {
+pub(crate) fn parts(place: &[u8]) -> Parts<'_> {
     let (key, rest) = pull(place);
     let (field, rest) = pull(rest);
     let kind = match rest[0] {
@@ -115,6 +117,22 @@ fn pull(place: &[u8]) -> (Vec<u8>, &[u8]) {
         }
         bytes.push(byte);
         at += if byte == 0 { 2 } else { 1 };
+    }
+}
+
+/// Which places an edit speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Scope {
+    /// The place, or what all places begin with.
+    pub(crate) place: Vec<u8>,
+    /// Whether it is a beginning.
+    pub(crate) all: bool,
+}
+
+impl Scope {
+    /// Whether `place` is in it.
+    pub(crate) fn contains(&self, place: &[u8]) -> bool {
+        if self.all { place.starts_with(&self.place) } else { place == self.place }
     }
 }
 

@@ -9,8 +9,10 @@ use alloc::vec::Vec;
 use crate::id::{Replica, ShardId};
 use crate::reach;
 
-use super::Ticket;
-use super::context::Ranges;
+use crate::replication::shard::Ranges;
+
+/// A request's number, chosen by the node.
+pub type Ticket = u64;
 
 #[derive(Debug)]
 struct Waiter {
@@ -21,14 +23,14 @@ struct Waiter {
 
 /// The clients that wait, by ticket and by the write of this node that they wait for.
 #[derive(Debug, Default)]
-pub(super) struct Waiters {
+pub(crate) struct Waiters {
     tickets: BTreeMap<Ticket, Waiter>,
     writes: BTreeMap<(ShardId, u64), Ticket>,
 }
 
 impl Waiters {
     /// A client waits until so many replicas have this node's write.
-    pub(super) fn add(&mut self, ticket: Ticket, shard: ShardId, seq: u64, replicas: u8) {
+    pub(crate) fn add(&mut self, ticket: Ticket, shard: ShardId, seq: u64, replicas: u8) {
         let write = (shard, seq);
         let waiter = Waiter { write, replicas: usize::from(replicas), by: BTreeSet::new() };
         self.tickets.insert(ticket, waiter);
@@ -36,14 +38,14 @@ impl Waiters {
     }
 
     /// A client no longer waits.
-    pub(super) fn remove(&mut self, ticket: Ticket) {
+    pub(crate) fn remove(&mut self, ticket: Ticket) {
         if let Some(waiter) = self.tickets.remove(&ticket) {
             self.writes.remove(&waiter.write);
         }
     }
 
     /// A replica has these writes of this node durably. Returns the tickets that are done.
-    pub(super) fn credit(&mut self, shard: ShardId, from: Replica, held: &Ranges) -> Vec<Ticket> {
+    pub(crate) fn credit(&mut self, shard: ShardId, from: Replica, held: &Ranges) -> Vec<Ticket> {
         let mut done = Vec::new();
         for (low, high) in held.iter() {
             for ticket in self.writes.range((shard, low)..=(shard, high)).map(|(_, ticket)| *ticket)
@@ -61,14 +63,14 @@ impl Waiters {
     }
 
     /// The shard is gone.
-    pub(super) fn forget(&mut self, shard: ShardId) {
+    pub(crate) fn forget(&mut self, shard: ShardId) {
         let gone = |_: &Ticket, waiter: &mut Waiter| waiter.write.0 != shard;
         self.tickets.retain(gone);
         self.writes.retain(|write, _| write.0 != shard);
     }
 
     /// How many wait.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.tickets.len()
     }
 }

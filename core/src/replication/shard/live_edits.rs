@@ -17,7 +17,7 @@ pub struct Mask {
 
 impl Mask {
     /// From one flag for each edit.
-    pub(super) fn of(flags: impl ExactSizeIterator<Item = bool>) -> Self {
+    pub(crate) fn of(flags: impl ExactSizeIterator<Item = bool>) -> Self {
         let mut mask = Self { first: 0, rest: vec![0; (flags.len().max(1) - 1) / 64].into() };
         for (edit, flag) in flags.enumerate() {
             if flag {
@@ -29,7 +29,7 @@ impl Mask {
     }
 
     /// Whether the edit's element is live.
-    pub(super) fn contains(&self, edit: u16) -> bool {
+    pub(crate) fn contains(&self, edit: u16) -> bool {
         let word = match usize::from(edit) / 64 {
             0 => self.first,
             at => self.rest.get(at - 1).copied().unwrap_or(0),
@@ -38,7 +38,7 @@ impl Mask {
     }
 
     /// Drops one element. False when it was not live.
-    pub(super) fn remove(&mut self, edit: u16) -> bool {
+    pub(crate) fn remove(&mut self, edit: u16) -> bool {
         let held = self.contains(edit);
         if held && let Some(word) = self.word(usize::from(edit)) {
             *word &= !(1 << (edit % 64));
@@ -47,27 +47,27 @@ impl Mask {
     }
 
     /// Whether no element is live.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.first == 0 && self.rest.iter().all(|word| *word == 0)
     }
 
     /// The live edits, ascending.
-    pub(super) fn edits(&self) -> impl Iterator<Item = u16> + '_ {
+    pub(crate) fn edits(&self) -> impl Iterator<Item = u16> + '_ {
         (0..(1 + self.rest.len() as u16) * 64).filter(|edit| self.contains(*edit))
     }
 
     /// The live edits that `other` does not have.
-    pub(super) fn minus(&self, other: &Self) -> Vec<u16> {
+    pub(crate) fn minus(&self, other: &Self) -> Vec<u16> {
         self.edits().filter(|edit| !other.contains(*edit)).collect()
     }
 
     /// The words, for hashing.
-    pub(super) fn words(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn words(&self) -> impl Iterator<Item = u64> + '_ {
         core::iter::once(self.first).chain(self.rest.iter().copied())
     }
 
     /// Whether it is no longer than the longest write's: to be asked of what a peer or a disk produced.
-    pub(super) fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         self.rest.len() < EDITS_MAX / 64
     }
 

@@ -26,16 +26,15 @@ use crate::digest::Digest;
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::reach;
 
-use super::context::Dots;
-use super::restore::{self, Head, Record};
-use super::store::{At, Shard};
+use super::{Head, Record, encode};
+use crate::replication::shard::{At, Dots, Shard};
 
 /// What passing over a write costs in bytes of the same budget.
 const PASS_BYTES: usize = 32;
 
 /// A checkpoint under way.
 #[derive(Debug)]
-pub(super) struct Capture {
+pub(crate) struct Capture {
     /// All dots seen when it began.
     context: Dots,
     /// The last write that it passed; `None` once it passed all.
@@ -47,16 +46,16 @@ pub(super) struct Capture {
 }
 
 /// What a slice gave.
-pub(super) struct Slice {
+pub(crate) struct Slice {
     /// Pieces of the file with their offsets.
-    pub(super) chunks: Vec<(u64, Bytes)>,
+    pub(crate) chunks: Vec<(u64, Bytes)>,
     /// The file's length and digest, once it is complete.
-    pub(super) done: Option<(u64, Digest)>,
+    pub(crate) done: Option<(u64, Digest)>,
 }
 
 impl Capture {
     /// Begins.
-    pub(super) fn new(shard: &Shard) -> Self {
+    pub(crate) fn new(shard: &Shard) -> Self {
         let context = shard.dots();
         let head = Head {
             shard: shard.id,
@@ -74,18 +73,18 @@ impl Capture {
             offset: 0,
             hash: Sha256::new(),
         };
-        capture.push(&restore::encode(&Record::Head(head)));
+        capture.push(&encode(&Record::Head(head)));
         capture
     }
 
     /// Takes note of records that are issued meanwhile.
-    pub(super) fn note(&mut self, records: &[Bytes]) {
+    pub(crate) fn note(&mut self, records: &[Bytes]) {
         self.tail.extend(records.iter().cloned());
     }
 
     /// Captures some more, about so many bytes. The budget grows with the tail, so that a busy shard's checkpoint ends
     /// as well.
-    pub(super) fn slice(&mut self, shard: &Shard, bytes: usize) -> Slice {
+    pub(crate) fn slice(&mut self, shard: &Shard, bytes: usize) -> Slice {
         let mut budget = bytes + self.tail.iter().map(Bytes::len).sum::<usize>() / 4;
         self.pass(shard, &mut budget);
         while self.cursor.is_none() && budget > 0 {
@@ -113,13 +112,13 @@ impl Capture {
                     self.push(&live.sealed);
                 } else {
                     let record = Record::Masked(live.sealed.clone(), live.mask.clone());
-                    self.push(&restore::encode(&record));
+                    self.push(&encode(&record));
                 }
             }
             self.cursor = Some(Bound::Excluded(*at));
         }
         self.cursor = None;
-        self.push(&restore::encode(&Record::Tail));
+        self.push(&encode(&Record::Tail));
     }
 
     fn push(&mut self, record: &[u8]) {

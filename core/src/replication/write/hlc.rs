@@ -10,38 +10,38 @@ use crate::time::WallTime;
 const COUNTER_BITS: u32 = 16;
 
 /// The milliseconds of a stamp.
-pub(super) const fn millis(stamp: u64) -> u64 {
+pub(crate) const fn millis(stamp: u64) -> u64 {
     stamp >> COUNTER_BITS
 }
 
 /// The last stamp of a millisecond.
-pub(super) const fn last_of(ms: u64) -> u64 {
+pub(crate) const fn last_of(ms: u64) -> u64 {
     let ms = if ms > u64::MAX >> COUNTER_BITS { u64::MAX >> COUNTER_BITS } else { ms };
     (ms << COUNTER_BITS) | ((1 << COUNTER_BITS) - 1)
 }
 
 /// A node's clock: the greatest stamp that it issued or saw.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     last: u64,
 }
 
 impl Clock {
     /// Takes note of a stamp that was seen.
-    pub(super) fn observe(&mut self, stamp: u64) {
+    pub(crate) fn observe(&mut self, stamp: u64) {
         self.last = self.last.max(stamp);
     }
 
     /// A stamp above all that were issued or seen. A counter that overflows carries into the milliseconds, which only
     /// puts the clock ahead of the wall for as long as it takes.
-    pub(super) fn stamp(&mut self, wall: WallTime) -> u64 {
+    pub(crate) fn stamp(&mut self, wall: WallTime) -> u64 {
         let physical = last_of(wall.0) & !((1 << COUNTER_BITS) - 1);
         self.last = self.last.saturating_add(1).max(physical);
         self.last
     }
 
     /// The greatest stamp issued or seen.
-    pub(super) const fn last(self) -> u64 {
+    pub(crate) const fn last(self) -> u64 {
         self.last
     }
 }

@@ -14,11 +14,11 @@ use crate::id::Actor;
 use crate::limits::SEQ_MAX;
 
 /// Runs of `2^8` dots have a sum of their own.
-pub(super) const RUN_BITS: u8 = 8;
+pub(crate) const RUN_BITS: u8 = 8;
 /// Spans of at most `2^10` dots are listed instead of split.
-pub(super) const LIST_BITS: u8 = 10;
+pub(crate) const LIST_BITS: u8 = 10;
 /// A span is split into at most `2^6` parts.
-pub(super) const SPLIT_BITS: u8 = 6;
+pub(crate) const SPLIT_BITS: u8 = 6;
 
 /// An aligned span of one actor's dots: from `base`, `2^bits` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,34 +33,34 @@ pub struct Span {
 
 impl Span {
     /// The smallest span from 0 that holds all up to `last`.
-    pub(super) fn whole(actor: Actor, last: u64) -> Self {
+    pub(crate) fn whole(actor: Actor, last: u64) -> Self {
         let bits = (u64::BITS - last.leading_zeros()) as u8;
         Self { actor, base: 0, bits: bits.max(LIST_BITS) }
     }
 
     /// The last number.
-    pub(super) const fn last(&self) -> u64 {
+    pub(crate) const fn last(&self) -> u64 {
         self.base + ((1 << self.bits) - 1)
     }
 
     /// How large its parts are.
-    pub(super) fn part_bits(&self) -> u8 {
+    pub(crate) fn part_bits(&self) -> u8 {
         self.bits.saturating_sub(SPLIT_BITS).max(RUN_BITS)
     }
 
     /// One of its parts.
-    pub(super) fn part(&self, at: u8) -> Self {
+    pub(crate) fn part(&self, at: u8) -> Self {
         let bits = self.part_bits();
         Self { actor: self.actor, base: self.base + (u64::from(at) << bits), bits }
     }
 
     /// How many parts it has.
-    pub(super) fn parts(&self) -> u8 {
+    pub(crate) fn parts(&self) -> u8 {
         1 << (self.bits - self.part_bits())
     }
 
     /// Whether it is aligned and within bounds: to be asked of what a peer sent.
-    pub(super) fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         (LIST_BITS.min(RUN_BITS)..=49).contains(&self.bits)
             && self.base <= SEQ_MAX
             && self.base & ((1 << self.bits) - 1) == 0
@@ -69,7 +69,7 @@ impl Span {
 
 /// The sums of one shard.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fingerprints {
+pub(crate) struct Fingerprints {
     whole: SetSum,
     actors: Vec<u64>,
     runs: BTreeMap<(u32, u64), Run>,
@@ -83,7 +83,7 @@ struct Run {
 
 impl Fingerprints {
     /// Adds a live write's leaf.
-    pub(super) fn add(&mut self, (actor, seq): (u32, u64), leaf: &Digest) {
+    pub(crate) fn add(&mut self, (actor, seq): (u32, u64), leaf: &Digest) {
         self.whole.add(leaf);
         let total = self.actor_mut(actor);
         *total = total.wrapping_add(leaf.short());
@@ -93,7 +93,7 @@ impl Fingerprints {
     }
 
     /// Takes a leaf away that was added.
-    pub(super) fn remove(&mut self, (actor, seq): (u32, u64), leaf: &Digest) {
+    pub(crate) fn remove(&mut self, (actor, seq): (u32, u64), leaf: &Digest) {
         self.whole.remove(leaf);
         let total = self.actor_mut(actor);
         *total = total.wrapping_sub(leaf.short());
@@ -108,17 +108,17 @@ impl Fingerprints {
     }
 
     /// The sum of everything.
-    pub(super) const fn whole(&self) -> &SetSum {
+    pub(crate) const fn whole(&self) -> &SetSum {
         &self.whole
     }
 
     /// The sum of one actor's writes.
-    pub(super) fn actor(&self, actor: u32) -> u64 {
+    pub(crate) fn actor(&self, actor: u32) -> u64 {
         self.actors.get(actor as usize).copied().unwrap_or(0)
     }
 
     /// The sum of a span of one actor's writes; costs as much as it has runs.
-    pub(super) fn span(&self, actor: u32, span: &Span) -> u64 {
+    pub(crate) fn span(&self, actor: u32, span: &Span) -> u64 {
         let runs = (actor, span.base >> RUN_BITS)..=(actor, span.last() >> RUN_BITS);
         self.runs.range(runs).fold(0, |sum, (_, run)| sum.wrapping_add(run.sum))
     }

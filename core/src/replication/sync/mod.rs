@@ -20,26 +20,28 @@
 //! A death is believed only within a view, for the same reason: the superseder may be younger than the last view.
 //! A live element in a view may be dead at the asker; the answerer will learn it when it pulls in turn.
 
+pub(crate) mod ack;
+pub(crate) mod message;
+pub(crate) mod peer;
+pub(crate) mod push;
+pub(crate) mod receive;
+pub(crate) mod session;
+
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::id::{Actor, Dot, Replica};
+use crate::id::{Actor, Dot};
 use crate::limits::{CONTEXT_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::reach;
-use crate::time::Instant;
 use crate::{codec, mutant};
 
-use super::context::{Dots, Ranges};
-use super::delta;
-use super::doom::Doom;
-use super::fingerprint::{LIST_BITS, Span};
-use super::mask::Mask;
-use super::message::{Answer, Fault, Listed, View};
-use super::store::{At, Join, Live, Shard};
+use self::message::{Answer, Fault, Listed, View};
+use crate::replication::shard::{At, Doom, Dots, Join, LIST_BITS, Live, Mask, Ranges, Shard, Span};
+use crate::replication::write;
 
 /// Spans in one question.
-pub(super) const ASKS_MAX: usize = 32;
+pub(crate) const ASKS_MAX: usize = 32;
 /// Bytes of answers about spans in one view, the last answer aside, which has at most as many again.
 const ANSWER_BYTES_MAX: usize = 128 << 10;
 /// Bytes of doomed parts in one view; more are left out, which costs a later session, no element.
@@ -47,25 +49,8 @@ const DOOMED_BYTES_MAX: usize = 64 << 10;
 /// What a message takes beside its counted parts.
 const ENVELOPE_BYTES: usize = 4 << 10;
 
-/// The asker's side of a session.
-#[derive(Debug)]
-pub(super) struct Session {
-    /// Whom it asks.
-    pub(super) peer: Replica,
-    /// The open question.
-    pub(super) round: u64,
-    /// When it last heard.
-    pub(super) heard: Instant,
-    /// What to look at next.
-    pub(super) spans: Vec<Span>,
-    /// What the open question looks at.
-    pub(super) asked: Vec<Span>,
-    /// Whether the totals of the actors were compared.
-    pub(super) compared: bool,
-}
-
 /// An answer to a question.
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Some writes.
     Page(Vec<Bytes>),
     /// An instant.
@@ -75,7 +60,7 @@ pub(super) enum Reply {
 }
 
 /// Answers a question: `held` is what the asker has, `page_bytes` how much may be sent.
-pub(super) fn answer(shard: &Shard, held: &Dots, asks: &[Span], page_bytes: usize) -> Reply {
+pub(crate) fn answer(shard: &Shard, held: &Dots, asks: &[Span], page_bytes: usize) -> Reply {
     let mut view = View { context: shard.dots(), ..View::default() };
     let context_bytes = codec::encoded_len(&view.context) + 10 * view.context.len();
     if context_bytes > CONTEXT_BYTES_MAX {
@@ -170,7 +155,7 @@ fn within<'a>(
 
 fn listed((at, live): (&At, &Live)) -> Listed {
     let mask = (!live.whole).then(|| live.mask.clone());
-    Listed { seq: at.1, hash: delta::hash_of(&live.sealed).short(), mask }
+    Listed { seq: at.1, hash: write::hash_of(&live.sealed).short(), mask }
 }
 
 fn doomed(shard: &Shard, doomed: &mut Vec<(Dot, Doom)>) -> usize {
@@ -201,7 +186,7 @@ fn common(shard: &Shard, number: u32, span: &Span, theirs: &Ranges) -> u64 {
 }
 
 /// The actors whose live writes differ from those in the view, as spans to look at.
-pub(super) fn differing(shard: &Shard, view: &View) -> Vec<Span> {
+pub(crate) fn differing(shard: &Shard, view: &View) -> Vec<Span> {
     let mut spans = Vec::new();
     for ((actor, ranges), total) in view.context.iter().zip(&view.totals) {
         let span = Span::whole(*actor, ranges.last().max(last(shard, actor)));
@@ -218,7 +203,7 @@ fn last(shard: &Shard, actor: &Actor) -> u64 {
 }
 
 /// What the answers about spans teach: spans to look at next, and deaths. A write with two hashes comes back as `Err`.
-pub(super) fn compare(
+pub(crate) fn compare(
     shard: &Shard,
     view: &View,
     asked: &[Span],
@@ -256,7 +241,7 @@ fn deaths_in(
             }
             Ok(found) => {
                 let listed = &list[found];
-                if listed.hash != delta::hash_of(&live.sealed).short() {
+                if listed.hash != write::hash_of(&live.sealed).short() {
                     return Err(shard.dot(*at));
                 }
                 let mask = listed.mask.as_ref();
@@ -271,14 +256,14 @@ fn deaths_in(
 }
 
 /// What a view teaches beyond its writes, which must all be held by now; only what is news.
-pub(super) fn teach(shard: &Shard, view: &View, mut deaths: Vec<(Dot, Mask)>) -> Join {
+pub(crate) fn teach(shard: &Shard, view: &View, mut deaths: Vec<(Dot, Mask)>) -> Join {
     let news = view.context.iter().map(|(actor, ranges)| {
         let seen = shard.number(actor).map(|number| shard.seen(number));
         (*actor, seen.map_or_else(|| ranges.clone(), |seen| ranges.minus(seen)))
     });
     let context = Dots::new(news.collect());
     for (sealed, mask) in &view.births {
-        let dot = delta::reopen(sealed).dot;
+        let dot = write::reopen(sealed).dot;
         let live = shard.number(&dot.actor).and_then(|number| shard.live.get(&(number, dot.seq)));
         if let (Some(mask), Some(live)) = (mask, live)
             && !live.mask.minus(mask).is_empty()
@@ -297,7 +282,7 @@ pub(super) fn teach(shard: &Shard, view: &View, mut deaths: Vec<(Dot, Mask)>) ->
 }
 
 /// Whether a view keeps the rules of its making.
-pub(super) fn is_valid(view: &View, asked: &[Span]) -> bool {
+pub(crate) fn is_valid(view: &View, asked: &[Span]) -> bool {
     let answer = |(span, answer): (&Span, &Answer)| match answer {
         Answer::List(list) => {
             span.bits <= LIST_BITS

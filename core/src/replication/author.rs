@@ -17,10 +17,9 @@ use crate::limits::{
 };
 use crate::{mutant, reach};
 
-use super::counter;
-use super::delta::{self, Act, Author, Deed, Raw, SEALED_BYTES_MAX, Scope, Unseen, Victim};
-use super::path::{self, Kind};
-use super::store::{At, Element, Shard};
+use super::shard::{At, Element, Shard, counter};
+use super::write::path::{self, Kind, Scope};
+use super::write::{self, Act, Author, Deed, Raw, SEALED_BYTES_MAX, Unseen, Victim};
 
 /// What a client had read, as this shard knows it.
 struct Seen {
@@ -83,7 +82,7 @@ pub(super) fn mint(
     if !shard.has_room(strangers.count()) {
         return Err(Reason::Full { what: Resource::Memory });
     }
-    let sealed = delta::seal(&author);
+    let sealed = write::seal(&author);
     bound(Bound::Request, sealed.len(), SEALED_BYTES_MAX)?;
     Ok((dot, sealed))
 }

@@ -5,6 +5,9 @@
 //! that applied first, so replay gives the state that was acknowledged. A write of which less than all lived after it
 //! was applied is recorded with what lived, because a checkpoint may have lost what it met (see `checkpoint`).
 
+pub(crate) mod checkpoint;
+pub(crate) mod inspect;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
@@ -16,12 +19,9 @@ use crate::id::{Dot, ShardId};
 use crate::limits::{LOG_BATCH_BYTES_MAX, SEQ_MAX};
 use crate::{codec, mutant, reach};
 
-use super::context::Dots;
-use super::delta::{self, TAG_SEALED};
-use super::doom::Doom;
-use super::mask::Mask;
-use super::path::PLACE_BYTES_MAX;
-use super::store::{Applied, Join, Shard};
+use crate::replication::shard::{Applied, Doom, Dots, Join, Mask, Shard};
+use crate::replication::write::path::PLACE_BYTES_MAX;
+use crate::replication::write::{self, Author, TAG_SEALED};
 
 /// The first byte of a record that is not a sealed write.
 const TAG_RECORD: u8 = 2;
@@ -69,7 +69,7 @@ impl core::error::Error for RestoreError {}
 
 /// What else than a whole write a shard remembers.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Record {
+pub(crate) enum Record {
     /// A write of which only this lived when it had been applied; or lives, in a side file.
     Masked(Bytes, Mask),
     /// A write that waits for its stamp.
@@ -86,23 +86,23 @@ pub(super) enum Record {
 
 /// What a side file says before the live writes.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Whose.
-    pub(super) shard: ShardId,
+    pub(crate) shard: ShardId,
     /// All dots seen when the capture began.
-    pub(super) context: Dots,
+    pub(crate) context: Dots,
     /// What was doomed then.
-    pub(super) doomed: Vec<(Dot, Doom)>,
+    pub(crate) doomed: Vec<(Dot, Doom)>,
     /// The writes that waited then.
-    pub(super) waiting: Vec<Bytes>,
+    pub(crate) waiting: Vec<Bytes>,
     /// The greatest stamp then.
-    pub(super) stamp: u64,
+    pub(crate) stamp: u64,
     /// Whether losers are dropped.
-    pub(super) discard: bool,
+    pub(crate) discard: bool,
 }
 
 /// Encodes a record that is not a whole write.
-pub(super) fn encode(record: &Record) -> Bytes {
+pub(crate) fn encode(record: &Record) -> Bytes {
     let mut bytes = Vec::with_capacity(128);
     bytes.push(TAG_RECORD);
     codec::encode_into(record, &mut bytes);
@@ -118,8 +118,25 @@ fn decode(bytes: &[u8]) -> Result<Record, &'static str> {
     }
 }
 
+/// Merges a write that is new here, and returns its record.
+///
+/// # Errors
+///
+/// What it was instead of new.
+pub(crate) fn merge(
+    shard: &mut Shard,
+    sealed: &Bytes,
+    author: &Author<'_>,
+) -> Result<Bytes, Applied> {
+    match shard.apply(sealed, author) {
+        Applied::New(None) => Ok(sealed.clone()),
+        Applied::New(Some(mask)) => Ok(encode(&Record::Masked(sealed.clone(), mask))),
+        other => Err(other),
+    }
+}
+
 /// The sealed write in a record, and whether it waits for its stamp; none in a record of anything else.
-pub(super) fn write_in(record: &Bytes) -> Option<(Bytes, bool)> {
+pub(crate) fn write_in(record: &Bytes) -> Option<(Bytes, bool)> {
     if record.first() == Some(&TAG_SEALED) {
         return Some((record.clone(), false));
     }
@@ -131,7 +148,7 @@ pub(super) fn write_in(record: &Bytes) -> Option<(Bytes, bool)> {
 }
 
 /// Restores one shard.
-pub(super) fn restore(id: ShardId, restored: &RestoredShard) -> Result<Shard, RestoreError> {
+pub(crate) fn restore(id: ShardId, restored: &RestoredShard) -> Result<Shard, RestoreError> {
     let error = |record, why| RestoreError { shard: id, record, why };
     let mut shard = Shard::new(id);
     if let Some(file) = &restored.snapshot {
@@ -145,7 +162,7 @@ pub(super) fn restore(id: ShardId, restored: &RestoredShard) -> Result<Shard, Re
 }
 
 /// Applies one record.
-pub(super) fn replay(shard: &mut Shard, bytes: &Bytes) -> Result<(), &'static str> {
+pub(crate) fn replay(shard: &mut Shard, bytes: &Bytes) -> Result<(), &'static str> {
     if bytes.first() == Some(&TAG_SEALED) {
         return apply(shard, bytes, None);
     }
@@ -166,7 +183,7 @@ pub(super) fn replay(shard: &mut Shard, bytes: &Bytes) -> Result<(), &'static st
 }
 
 fn apply(shard: &mut Shard, sealed: &Bytes, mask: Option<&Mask>) -> Result<(), &'static str> {
-    let author = delta::open(sealed)?;
+    let author = write::open(sealed)?;
     if author.shard() != shard.id {
         return Err("a write of another shard");
     }
@@ -182,7 +199,7 @@ fn apply(shard: &mut Shard, sealed: &Bytes, mask: Option<&Mask>) -> Result<(), &
 }
 
 fn wait(shard: &mut Shard, sealed: Bytes) -> Result<(), &'static str> {
-    let author = delta::open(&sealed)?;
+    let author = write::open(&sealed)?;
     let (stamp, dot) = (author.stamp, author.dot);
     if !shard.contains(&dot) {
         shard.wait(sealed, stamp, dot);
@@ -191,7 +208,7 @@ fn wait(shard: &mut Shard, sealed: Bytes) -> Result<(), &'static str> {
 }
 
 /// Whether what came from elsewhere may be joined.
-pub(super) fn check_join(shard: &Shard, join: &Join) -> Result<(), &'static str> {
+pub(crate) fn check_join(shard: &Shard, join: &Join) -> Result<(), &'static str> {
     let dots = join.doomed.iter().map(|(dot, _)| dot);
     let dots = dots.chain(join.deaths.iter().map(|(dot, _)| dot));
     if !dots.clone().all(|dot| (1..=SEQ_MAX).contains(&dot.seq))
@@ -259,7 +276,7 @@ fn behead(shard: &mut Shard, head: Head) -> Result<(), &'static str> {
 
 /// Takes a live write from a side file, whose head covered its dot.
 fn reinstate(shard: &mut Shard, sealed: &Bytes, mask: Option<Mask>) -> Result<(), &'static str> {
-    let author = delta::open(sealed)?;
+    let author = write::open(sealed)?;
     if author.shard() != shard.id || !shard.contains(&author.dot) {
         return Err("a live write that the file's head does not cover");
     }

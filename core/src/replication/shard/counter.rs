@@ -11,13 +11,13 @@ use crate::api::{Bound, Reason};
 
 use crate::{mutant, reach};
 
-use super::delta::{self, Act, Author, Deed};
-use super::mask::Mask;
-use super::store::{At, Element, Shard};
+use super::live_edits::Mask;
+use super::{At, Element, Shard};
+use crate::replication::write::{self, Act, Author, Deed};
 
 /// The totals of one element.
-pub(super) fn totals(shard: &Shard, element: &Element) -> (u64, u64) {
-    let author = delta::reopen(&shard.write(element).sealed);
+pub(crate) fn totals(shard: &Shard, element: &Element) -> (u64, u64) {
+    let author = write::reopen(&shard.write(element).sealed);
     match author.edits[usize::from(element.edit)].act {
         Act::Count { plus, minus } => (plus, minus),
         _ => (0, 0),
@@ -26,7 +26,7 @@ pub(super) fn totals(shard: &Shard, element: &Element) -> (u64, u64) {
 
 /// Of the totals of one actor at one place the latest alone lives, in whatever order they come: those of the write that
 /// comes now, or later ones that are here.
-pub(super) fn keep_latest(shard: &mut Shard, at: At, author: &Author<'_>, mask: &mut Mask) {
+pub(crate) fn keep_latest(shard: &mut Shard, at: At, author: &Author<'_>, mask: &mut Mask) {
     if mutant!("replication.counter.sums_twice") {
         return;
     }
@@ -46,7 +46,7 @@ pub(super) fn keep_latest(shard: &mut Shard, at: At, author: &Author<'_>, mask: 
 }
 
 /// The value of a counter.
-pub(super) fn read(shard: &Shard, elements: &[Element]) -> i128 {
+pub(crate) fn read(shard: &Shard, elements: &[Element]) -> i128 {
     let pairs = elements.iter().map(|element| totals(shard, element));
     pairs.map(|(plus, minus)| i128::from(plus) - i128::from(minus)).sum()
 }
@@ -56,7 +56,7 @@ pub(super) fn read(shard: &Shard, elements: &[Element]) -> i128 {
 /// # Errors
 ///
 /// Past 64 bits either way.
-pub(super) fn count((plus, minus): (u64, u64), by: i64) -> Result<(u64, u64), Reason> {
+pub(crate) fn count((plus, minus): (u64, u64), by: i64) -> Result<(u64, u64), Reason> {
     let amount = by.unsigned_abs();
     let totals = if by < 0 {
         minus.checked_add(amount).map(|minus| (plus, minus))

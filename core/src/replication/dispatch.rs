@@ -1,0 +1,339 @@
+//! What peers cause: links, messages, comparisons. Each handler calls `sync`, and turns what comes back into actions.
+//!
+//! A message is checked before it is believed: its shard is open here, and it claims no write of this very process that
+//! this process did not make. A refused write does not spoil the writes beside it.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::id::{NodeId, Replica, ShardId};
+use crate::machine::{Now, Outbox};
+use crate::{mutant, reach};
+
+use super::shard::{Dots, Span};
+use super::sync::message::{Message, View};
+use super::sync::receive;
+use super::sync::session::{self, Session, ViewError};
+use super::{Action, Replicator, sync};
+
+/// A session that has heard nothing for this many comparison periods has ended.
+const SESSION_PERIODS: u64 = 3;
+
+/// What became of the writes of one message.
+#[derive(Default)]
+struct ReceivedWrites {
+    held: Dots,
+    bytes: u64,
+    fresh: usize,
+    refused: usize,
+    records: Vec<Bytes>,
+}
+
+impl Replicator {
+    /// Replaces the set of replicas, and compares with those that are new in it.
+    pub(super) fn set_replicas(&mut self, replicas: Vec<Replica>, out: &mut Outbox<Action>) {
+        let me = self.me.node;
+        let others = replicas.into_iter().filter(|replica| replica.node != me);
+        let added = self.peers.set_replicas(others);
+        let peers = &self.peers;
+        for local in self.shards.values_mut() {
+            local.sync.in_sync.retain(|replica| peers.is_replica(replica));
+        }
+        added.into_iter().for_each(|replica| self.begin_compare(replica, out));
+    }
+
+    /// Notes that a link is up.
+    pub(super) fn on_connected(&mut self, replica: Replica, out: &mut Outbox<Action>) {
+        self.peers.connect(replica);
+        self.begin_compare(replica, out);
+    }
+
+    /// Notes that the link to a peer is down: it will answer nothing that it was asked.
+    pub(super) fn on_unreachable(&mut self, node: NodeId) {
+        self.peers.disconnect(node);
+        for local in self.shards.values_mut() {
+            local.sync.session.take_if(|session| session.peer.node == node);
+        }
+    }
+
+    /// Compares all open shards with a replica, if it is one and is connected.
+    fn begin_compare(&mut self, replica: Replica, out: &mut Outbox<Action>) {
+        if !self.peers.reset_window(&replica) {
+            return;
+        }
+        for (id, local) in self.shards.iter_mut().filter(|(_, local)| local.open.is_some()) {
+            let message = Message::Compare { shard: *id, root: local.shard.keep_root() };
+            out.push(Action::Send { to: replica, message, promise: false });
+        }
+    }
+
+    /// Does what is due by now.
+    pub(super) fn run_timers(&mut self, now: Now, out: &mut Outbox<Action>) {
+        let patience = Duration::from_millis(self.config.anti_entropy_ms * SESSION_PERIODS);
+        while let Some(&(due, id)) = self.timers.first().filter(|(due, _)| *due <= now.mono) {
+            let next = now.mono + Duration::from_millis(self.config.anti_entropy_ms);
+            self.timers.remove(&(due, id));
+            self.timers.insert((next, id));
+            if let Some(local) = self.shards.get_mut(&id) {
+                local.due = Some(next);
+                local.sync.expire(now.mono, patience);
+            }
+            self.merge_waiting(now, id, out);
+            if !mutant!("replication.compare.never") {
+                self.compare_next(id, out);
+            }
+        }
+    }
+
+    /// Merges the waiting writes whose stamps are within reach now.
+    fn merge_waiting(&mut self, now: Now, id: ShardId, out: &mut Outbox<Action>) {
+        let (mut receiver, shards) = self.receiver(now);
+        let Some(local) = shards.get_mut(&id) else { return };
+        let records = receiver.merge_waiting(&mut local.shard);
+        self.record(id, records, out);
+    }
+
+    /// Compares roots with the next connected peer.
+    fn compare_next(&mut self, id: ShardId, out: &mut Outbox<Action>) {
+        let connected = self.peers.connected();
+        let count = connected.clone().count();
+        let Some(local) = self.shards.get_mut(&id).filter(|_| count > 0) else { return };
+        local.sync.turn = local.sync.turn.wrapping_add(1);
+        let Some(to) = connected.clone().nth(local.sync.turn % count) else { return };
+        let message = Message::Compare { shard: id, root: local.shard.keep_root() };
+        out.push(Action::Send { to, message, promise: false });
+    }
+
+    /// Takes a message from an authenticated replica.
+    pub(super) fn on_message(
+        &mut self,
+        now: Now,
+        from: Replica,
+        message: Message,
+        out: &mut Outbox<Action>,
+    ) {
+        let id = message.shard();
+        let me = self.actor();
+        let Some(local) = self.shards.get(&id).filter(|local| local.open.is_some()) else {
+            // The registry here is behind the peer's, or ahead of it; anti-entropy asks again.
+            reach!("replication.message.unknown_shard");
+            return;
+        };
+        if let Some(dots) = message.claims() {
+            if !dots.is_empty() && !dots.is_valid() {
+                return reject(from, "a context outside its bounds", out);
+            }
+            let named = dots.iter().map(|(actor, ranges)| (*actor, ranges.last()));
+            if let Some(dot) = receive::forged_dot(&local.shard, me, named) {
+                reach!("replication.forged.context");
+                out.push(Action::Equivocation { dot });
+                let why = "a context with writes of this process that it never made";
+                return reject(from, why, out);
+            }
+            if let Some(mine) = dots.ranges(&me) {
+                let done = self.waiters.credit(id, from, mine);
+                done.into_iter().for_each(|ticket| out.push(Action::Replicated { ticket }));
+            }
+        }
+        self.dispatch(now, from, message, out);
+    }
+
+    fn dispatch(&mut self, now: Now, from: Replica, message: Message, out: &mut Outbox<Action>) {
+        let Some(local) = self.shards.get_mut(&message.shard()) else { return };
+        match message {
+            Message::Delta { shard, writes } => self.on_delta(now, from, shard, &writes, out),
+            Message::Ack { bytes, .. } => {
+                if let Some(peer) = self.peers.get_mut(from.node) {
+                    peer.acknowledge(now.mono, bytes);
+                }
+            }
+            Message::Compare { shard, root } => {
+                let message = local.sync.compare(&mut local.shard, from, root);
+                let differ = matches!(message, Message::Differ { .. });
+                out.push(Action::Send { to: from, message, promise: false });
+                if differ {
+                    self.begin_session(now, from, shard, out);
+                }
+            }
+            Message::Same { root, .. } => {
+                if local.shard.keep_root() == root {
+                    local.sync.in_sync.insert(from);
+                }
+            }
+            Message::Differ { shard } => {
+                local.sync.in_sync.remove(&from);
+                self.begin_session(now, from, shard, out);
+            }
+            Message::Pull { round, context, asks, .. } => {
+                let bytes = self.config.delta_bytes_max;
+                match session::answer(&local.shard, round, &context, &asks, bytes) {
+                    Ok((message, promise)) => out.push(Action::Send { to: from, message, promise }),
+                    Err(message) => {
+                        out.push(Action::Send { to: from, message, promise: false });
+                        reject(from, "a question about impossible spans", out);
+                    }
+                }
+            }
+            Message::Page { shard, round, writes } => {
+                self.on_page(now, from, (shard, round), &writes, out);
+            }
+            Message::Whole { shard, round, view } => {
+                self.on_view(now, from, (shard, round), &view, out);
+            }
+            Message::Refused { round, .. } => {
+                reach!("replication.session.refused");
+                drop(local.sync.answered(from, round));
+            }
+        }
+    }
+
+    fn on_delta(
+        &mut self,
+        now: Now,
+        from: Replica,
+        id: ShardId,
+        writes: &[Bytes],
+        out: &mut Outbox<Action>,
+    ) {
+        let received = self.receive_writes(now, from, id, writes.iter(), out);
+        self.record(id, received.records, out);
+        let message = Message::Ack { shard: id, held: received.held, bytes: received.bytes };
+        let promise = !mutant!("replication.ack.before_fsync");
+        out.push(Action::Send { to: from, message, promise });
+    }
+
+    /// Takes writes in, each by itself. The caller issues their records, in one write.
+    fn receive_writes<'a>(
+        &mut self,
+        now: Now,
+        from: Replica,
+        id: ShardId,
+        writes: impl Iterator<Item = &'a Bytes>,
+        out: &mut Outbox<Action>,
+    ) -> ReceivedWrites {
+        let mut all = ReceivedWrites::default();
+        let (mut receiver, shards) = self.receiver(now);
+        let Some(local) = shards.get_mut(&id) else { return all };
+        for sealed in writes {
+            all.bytes += sealed.len() as u64;
+            match receiver.receive_write(&mut local.shard, sealed) {
+                Ok(received) => {
+                    all.held.insert(&received.dot);
+                    all.fresh += usize::from(received.record.is_some());
+                    all.records.extend(received.record);
+                    if let Some(by_ms) = received.ahead_by_ms {
+                        out.push(Action::Ahead { node: received.dot.actor.replica.node, by_ms });
+                    }
+                }
+                Err(refused) => {
+                    all.refused += 1;
+                    refused.equivocation.map(|dot| out.push(Action::Equivocation { dot }));
+                    reject(from, refused.why, out);
+                }
+            }
+        }
+        all
+    }
+
+    /// Begins a session, unless one is under way.
+    fn begin_session(&mut self, now: Now, to: Replica, id: ShardId, out: &mut Outbox<Action>) {
+        let Some(local) = self.shards.get_mut(&id) else { return };
+        let question = local.sync.begin(&local.shard, now.mono, to, &mut self.stream);
+        question.map(|message| out.push(Action::Send { to, message, promise: true }));
+    }
+
+    /// Asks the next question of a session.
+    fn ask(&mut self, id: ShardId, session: Session, out: &mut Outbox<Action>) {
+        let Some(local) = self.shards.get_mut(&id) else { return };
+        let to = session.peer;
+        let message = local.sync.ask(&local.shard, session, &mut self.stream);
+        out.push(Action::Send { to, message, promise: true });
+    }
+
+    fn on_page(
+        &mut self,
+        now: Now,
+        from: Replica,
+        (id, round): (ShardId, u64),
+        writes: &[Bytes],
+        out: &mut Outbox<Action>,
+    ) {
+        let Some(local) = self.shards.get_mut(&id) else { return };
+        let Some(mut session) = local.sync.answered(from, round) else { return };
+        let received = self.receive_writes(now, from, id, writes.iter(), out);
+        self.record(id, received.records, out);
+        if received.fresh == 0 {
+            // Asking again would bring the same again.
+            reach!("replication.session.stalled");
+            return;
+        }
+        session.heard = now.mono;
+        // The page said nothing about the spans.
+        let asked = core::mem::take(&mut session.asked);
+        session.spans.splice(0..0, asked);
+        self.ask(id, session, out);
+    }
+
+    fn on_view(
+        &mut self,
+        now: Now,
+        from: Replica,
+        (id, round): (ShardId, u64),
+        view: &View,
+        out: &mut Outbox<Action>,
+    ) {
+        let me = self.actor();
+        let Some(local) = self.shards.get_mut(&id) else { return };
+        let Some(mut session) = local.sync.answered(from, round) else { return };
+        let doomed = view.doomed.iter().map(|(dot, _)| (dot.actor, dot.seq));
+        let forged = receive::forged_dot(&local.shard, me, doomed).is_some();
+        if !sync::is_valid(view, &session.asked) || forged {
+            return reject(from, "a malformed view", out);
+        }
+        let births = view.births.iter().map(|(sealed, _)| sealed);
+        let received = self.receive_writes(now, from, id, births, out);
+        let mut records = received.records;
+        let spans = if received.refused == 0 {
+            self.learn(from, id, view, &mut session, &mut records, out)
+        } else {
+            None
+        };
+        self.record(id, records, out);
+        let Some(spans) = spans else { return };
+        session.heard = now.mono;
+        session.spans.extend(spans);
+        if session.spans.is_empty() {
+            reach!("replication.session.done");
+        } else {
+            self.ask(id, session, out);
+        }
+    }
+
+    /// Learns what a view says beyond its writes. Returns the spans to look at next; `None` when nothing was learnt.
+    fn learn(
+        &mut self,
+        from: Replica,
+        id: ShardId,
+        view: &View,
+        session: &mut Session,
+        records: &mut Vec<Bytes>,
+        out: &mut Outbox<Action>,
+    ) -> Option<Vec<Span>> {
+        let shard = &mut self.shards.get_mut(&id)?.shard;
+        match session::learn(shard, view, session, records) {
+            Ok(spans) => return Some(spans),
+            Err(ViewError::Waits) => {}
+            Err(ViewError::Equivocation(dot)) => out.push(Action::Equivocation { dot }),
+            Err(ViewError::Malformed(why)) => reject(from, why, out),
+        }
+        None
+    }
+}
+
+/// Reports what a peer must not send.
+fn reject(from: Replica, why: &'static str, out: &mut Outbox<Action>) {
+    reach!("replication.message.rejected");
+    out.push(Action::Rejected { from, why });
+}
