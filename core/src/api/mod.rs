@@ -1,7 +1,7 @@
-//! What clients ask and what they are told: requests, outcomes, values, notices.
+//! What clients ask and what they are told: requests, outcomes, values, status.
 //!
-//! These types are the contract of the HTTP API, of forwarding between nodes and of the simulator's clients. Names of
-//! namespaces are resolved by the node, so a client needs to know no number. Nothing here acts.
+//! These types are the contract of the HTTP API, of forwarding between nodes and of the simulator's clients. Clients
+//! name namespaces by name; the node resolves the number. This module holds data only: it does not act.
 
 mod outcome;
 mod request;

@@ -1,4 +1,4 @@
-//! What clients are told.
+//! What clients are told: the outcome of a request, and the reason of a refusal.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,30 +11,30 @@ use crate::id::{Address, Index, Replica};
 /// The answer to a request. Every request gets exactly one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The write happened, and this much was reached.
+    /// The write happened and reached `level`.
     Committed {
-        /// The level reached.
+        /// The durability level that was reached, at least the one that the request named.
         level: Level,
-        /// What the writer may want to know.
+        /// What the writer needs for its next write of the same key.
         receipt: Receipt,
     },
-    /// What was asked for.
+    /// The answer to a read.
     Value(Value),
     /// Nothing happened, and nothing will.
     Rejected(Reason),
     /// The write may have happened, or may still happen.
     Unknown {
-        /// The level that is certain, if any.
+        /// The highest level that is certain; `None` when not even [`Level::Applied`] is.
         reached: Option<Level>,
     },
 }
 
-/// What a writer may want to know.
+/// What a writer needs for its next write of the same key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// Strong: the index of the command, which is the revision of every key that it wrote.
+    /// Strong namespaces: the log index of the command, which is the revision of every key that it wrote.
     pub revision: Option<Index>,
-    /// Eventual: the context to carry in a later write, so that it supersedes this one.
+    /// Eventual namespaces: the context that a later write carries in order to supersede this one.
     pub context: Option<Context>,
 }
 
@@ -47,7 +47,7 @@ pub enum Reason {
     AlreadyFormed,
     /// A named first voter could not be reached or is in a federation already.
     VoterUnavailable {
-        /// Where it should have been.
+        /// The address that the request named.
         address: Address,
     },
     /// The federation has no such namespace.
@@ -60,92 +60,92 @@ pub enum Reason {
     WrongConsistency,
     /// A key, field, value, batch or number is outside its bound.
     OutOfBounds {
-        /// What is.
+        /// The bound that was exceeded.
         what: Bound,
-        /// The bound.
+        /// The greatest permitted value, in the unit of `what`.
         limit: u64,
     },
-    /// The compare-and-set found something else.
+    /// The compare-and-set did not find what it expected.
     Conflict {
-        /// The revision found; `None` when there is no value.
+        /// The revision that the key has now; `None` when it has no value.
         revision: Option<Index>,
     },
     /// The register has as many siblings as it may have: read it and write with its context.
     TooManySiblings,
-    /// The node votes with another disk, so its new one cannot be let in: remove the old vote first. Or it is here with
-    /// another disk at this moment.
+    /// The joining node already votes with another disk, whose vote must be removed first; or it is linked with another
+    /// disk right now.
     StoreReplaced,
-    /// The session is not known: it is too old, or began elsewhere.
+    /// The session is not known: it is too old, or it began on another node.
     SessionExpired,
-    /// No leader is known, and none was found in time. Nothing was logged.
+    /// No leader was found in time. Nothing was logged.
     NoLeader,
-    /// The node has too much to do: come back in a moment.
+    /// The node is overloaded. A retry after a moment may succeed.
     Busy,
     /// The disk, the memory or a table is full.
     Full {
-        /// What is.
+        /// The resource that ran out.
         what: Resource,
     },
     /// The node is stopping or fenced.
     Stopping,
 }
 
-/// What was outside its bound.
+/// A bound that a request exceeded, with the unit that its limit is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bound {
     /// A key's length in bytes.
     Key,
     /// A field's length in bytes.
     Field,
-    /// A value's or member's length in bytes.
+    /// The length in bytes of a value or of a set's member.
     Value,
-    /// Edits of one mutation.
+    /// The number of edits in one mutation.
     Edits,
-    /// Mutations of one request.
+    /// The number of mutations in one request.
     Mutations,
-    /// Encoded bytes of one request.
+    /// The encoded bytes of one request.
     Request,
-    /// Slots of a namespace.
+    /// The number of slots of a namespace.
     Slots,
     /// An address's length in bytes.
     Address,
-    /// A counter's range.
+    /// The magnitude of a counter.
     Counter,
-    /// First voters.
+    /// The number of first voters.
     Voters,
 }
 
-/// What is full.
+/// A resource that can run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resource {
-    /// The disk.
+    /// Disk space: the reserve is reached.
     Disk,
     /// Memory for keys and values.
     Memory,
-    /// Sessions.
+    /// The group's table of client sessions.
     Sessions,
-    /// Namespaces.
+    /// The registry's table of namespaces.
     Namespaces,
-    /// Members.
+    /// The registry's table of members.
     Members,
 }
 
-/// The first state of a federation, or the way into one.
+/// The member list that a federation begins with, or that a joining node receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bootstrap {
-    /// Its members, voters first.
+    /// The members, voters first.
     pub members: Vec<MemberInfo>,
-    /// How many of them vote in group 0 from the start; 0 for a learner that is let in.
+    /// How many of `members` vote in group 0 from the start; 0 in the list that a joining learner receives.
     pub voters: u8,
 }
 
-/// A member as founded or let in.
+/// One member of a [`Bootstrap`] list, or of a request to join.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberInfo {
-    /// Who and on which disk.
+    /// The node and the store that its promises are on.
     pub replica: Replica,
-    /// Where.
+    /// The address at which other nodes reach it.
     pub address: Address,
-    /// The operator's name for it.
+    /// The operator's name for it, at most [`crate::limits::NAMESPACE_NAME_BYTES_MAX`] bytes.
     pub name: String,
 }

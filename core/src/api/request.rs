@@ -1,4 +1,4 @@
-//! What clients ask.
+//! What clients ask: requests, and the reads and writes that they carry.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,70 +11,70 @@ use crate::id::{Address, Dot, Replica, SessionId};
 /// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Found a federation with this node and the named ones as first voters. Once, on one node.
+    /// Create a federation whose first voters are this node and the named ones. Only the first such request counts.
     Init {
-        /// Addresses of the other first voters; each must run, verified and without a federation.
+        /// Addresses of the other first voters; each must run, be verified and be in no federation.
         voters: Vec<Address>,
     },
-    /// A node that was verified asks to be a member. Answered with [`super::Value::Joined`].
+    /// A verified node asks to become a member. The answer is [`super::Value::Joined`].
     Join {
-        /// Who and on which disk.
+        /// The node, and the store that its promises are on.
         replica: Replica,
-        /// Where others reach it.
+        /// The address at which other nodes reach it.
         address: Address,
         /// The operator's name for it.
         name: String,
     },
-    /// What this node knows of itself and the federation.
+    /// Read the status of the node that is asked.
     Status,
-    /// The members of the federation.
+    /// List the members of the federation.
     Members,
-    /// All namespaces.
+    /// List all namespaces.
     Namespaces,
     /// Create a namespace.
     CreateNamespace {
-        /// What it is called.
+        /// Its name: 1 to 64 bytes, see [`super::Reason::InvalidName`].
         name: String,
         /// How it is replicated.
         policy: Policy,
         /// Makes a retry harmless.
         session: Option<Session>,
     },
-    /// Delete a namespace and all in it. A node serves it until it has learnt of that: its name must not be used again
-    /// at once.
+    /// Delete a namespace and everything in it. A node that has not heard of the deletion still serves it, so do not
+    /// reuse its name at once.
     DeleteNamespace {
-        /// Which.
+        /// The namespace's name.
         name: String,
         /// Makes a retry harmless.
         session: Option<Session>,
     },
-    /// Read.
+    /// Read keys of a namespace.
     Read {
         /// The namespace's name.
         namespace: String,
-        /// What.
+        /// What to read.
         query: Query,
     },
-    /// Write. In a strong namespace all mutations are one command: all happen, or none. In an eventual one each is an
-    /// atomic write of its own.
+    /// Write keys of a namespace. In a strong namespace all mutations are one command: all happen, or none. In an
+    /// eventual one each mutation is an atomic write of its own.
     Write {
         /// The namespace's name.
         namespace: String,
-        /// What, at most [`crate::limits::BATCH_WRITES_MAX`].
+        /// The changes, at most [`crate::limits::BATCH_WRITES_MAX`].
         mutations: Vec<Mutation>,
-        /// When to answer.
+        /// The durability to reach before the answer.
         level: Level,
-        /// Makes a retry harmless; needed for exactly-once.
+        /// Makes a retry harmless; exactly-once needs it.
         session: Option<Session>,
     },
 }
 
-/// A client session: the write with the same session and sequence number happens once, however often it is asked.
+/// A client session: a write with the same session and sequence number happens once, however often it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Session {
-    /// Chosen by the client, at random.
+    /// 128 bits that the client draws at random.
     pub id: SessionId,
-    /// Counts the session's writes from 0. The next number says that the answer to the last one arrived.
+    /// Counts the session's writes from 0. A client uses the next number once it has the answer to the last one.
     pub seq: u64,
 }
 
@@ -85,16 +85,16 @@ pub enum Policy {
     Strong,
     /// Multi-master, as CRDTs.
     Eventual {
-        /// How a register with siblings is read.
+        /// Which sibling of a register a read returns.
         strategy: Strategy,
-        /// Shards, fixed at creation; from 1 to [`crate::limits::SLOTS_MAX`].
+        /// The number of shards, fixed at creation, from 1 to [`crate::limits::SLOTS_MAX`].
         slots: u16,
-        /// Whether losers of the LWW order are dropped for good.
+        /// Whether siblings that lose in the last-writer-wins order are dropped for good.
         discard: bool,
     },
 }
 
-/// How a register with siblings is read. A pure function over the siblings, so it may change at any time.
+/// Which sibling of a register a read returns. It is a pure function over the siblings, so it may change at any time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
     /// The greatest of (hybrid logical clock, node, hash).
@@ -104,15 +104,15 @@ pub enum Strategy {
     HighestNodeWins,
 }
 
-/// When a write is answered.
+/// The durability that a write reaches before it is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Level {
-    /// In this node's memory.
+    /// The write is in this node's memory.
     Applied,
-    /// On this node's disk; in a strong namespace on a quorum's.
+    /// The write is on this node's disk; in a strong namespace on the disks of a quorum.
     #[default]
     Durable,
-    /// On this node's disk and on those of so many other replicas.
+    /// The write is on this node's disk and on the disks of this many other replicas.
     Replicated(u8),
 }
 
@@ -121,107 +121,91 @@ pub enum Level {
 pub struct Mutation {
     /// The key, at most [`crate::limits::KEY_BYTES_MAX`] bytes.
     pub key: Bytes,
-    /// What is changed, at most [`crate::limits::EDITS_MAX`].
+    /// The changes of its fields, at most [`crate::limits::EDITS_MAX`].
     pub edits: Vec<Edit>,
-    /// What the client had read; `None` observes what this replica holds.
+    /// What the client had read; with `None` the write observes all that this replica holds.
     pub context: Option<Context>,
 }
 
 /// A change of one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edit {
-    /// The field; empty for the key's own value. A key whose fields are named is a record.
+    /// The field's name; empty for the key's own value. A key with named fields is a record.
     pub field: Bytes,
-    /// The change.
+    /// What happens to the field.
     pub change: Change,
 }
 
-/// What happens to a field. A field holds a register, a set and a counter side by side, each changed by its own kinds
-/// of change; so that two nodes that use one field in two ways lose nothing.
+/// What happens to a field. A field holds a register, a set and a counter side by side, and each change touches one of
+/// them. So two nodes that use one field in two ways lose nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Set the register.
     Put(Bytes),
-    /// Remove all that was observed: the register, or with an empty field the whole record.
+    /// Remove all that the write observed: the register, or with an empty field the whole record.
     Delete,
     /// Set or remove the register if it is as expected. Strong namespaces only.
     Cas {
-        /// What it must be.
+        /// What the register must hold.
         expected: Expected,
-        /// What it becomes; `None` removes it.
+        /// The new value; `None` removes the register.
         value: Option<Bytes>,
     },
-    /// Add a member to the set. Eventual namespaces only, as are all below.
+    /// Add a member to the set. Eventual namespaces only, as are the two changes below.
     Add(Bytes),
     /// Remove the observed occurrences of a member from the set.
     Remove(Bytes),
-    /// Add to the counter.
+    /// Add this number, which may be negative, to the counter.
     Count(i64),
 }
 
-/// What a register must be for a compare-and-set.
+/// What a register must hold for a compare-and-set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expected {
-    /// Without a value.
+    /// No value.
     Absent,
-    /// At this revision.
+    /// A value that was written at this log index.
     Revision(u64),
-    /// With this value.
+    /// This value.
     Value(Bytes),
 }
 
-/// What was read, so that a later write supersedes just that. Opaque to clients.
+/// What a read returned, so that a later write supersedes exactly that. Opaque to clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
-    /// The dots that were seen.
+    /// The dots of the values that were returned.
     pub dots: Vec<Dot>,
-    /// The greatest stamp that was seen, as the hybrid logical clock's 64 bits; merged before the write is stamped.
+    /// The greatest stamp among them, as the 64 bits of the hybrid logical clock. The writing node merges it into its
+    /// clock before it stamps the write.
     pub stamp: u64,
 }
 
-/// What to read.
+/// What to read. In every variant an empty `field` names the key's own value.
+#[expect(missing_docs, reason = "`key` and `field` say all there is to say")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// The register of a field.
-    Get {
-        /// The key.
-        key: Bytes,
-        /// The field; empty for the key's own.
-        field: Bytes,
-    },
+    Get { key: Bytes, field: Bytes },
     /// The members of a set.
-    Members {
-        /// The key.
-        key: Bytes,
-        /// The field; empty for the key's own.
-        field: Bytes,
-    },
+    Members { key: Bytes, field: Bytes },
     /// The value of a counter.
-    Count {
-        /// The key.
-        key: Bytes,
-        /// The field; empty for the key's own.
-        field: Bytes,
-    },
+    Count { key: Bytes, field: Bytes },
     /// All fields of one key.
-    Record {
-        /// The key.
-        key: Bytes,
-    },
-    /// Keys in order, a page at a time.
+    Record { key: Bytes },
+    /// One page of keys, in order.
     Keys {
-        /// Only keys that begin with this.
+        /// Only keys that begin with these bytes.
         prefix: Bytes,
         /// Only keys after this one.
         after: Option<Bytes>,
-        /// At most so many; bounded by [`crate::limits::PAGE_ROWS_MAX`].
+        /// At most this many keys, and at most [`crate::limits::PAGE_ROWS_MAX`].
         limit: u32,
     },
-    /// Whole rows in order of their keys, a page at a time.
+    /// One page of whole rows, in order of their keys.
     Rows {
         /// Only keys after this one.
         after: Option<Bytes>,
-        /// At most so many; bounded by [`crate::limits::PAGE_ROWS_MAX`] and by a frame.
+        /// At most this many rows, at most [`crate::limits::PAGE_ROWS_MAX`], and at most one frame of bytes.
         limit: u32,
     },
 }

@@ -1,4 +1,4 @@
-//! What a node says of itself.
+//! What a node reports of itself.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,28 +7,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Address, Boot, GroupId, Index, NamespaceId, NodeId, Replica, Term};
 
-/// What a node knows of itself and the federation.
+/// What a node knows of itself, its groups and its shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// This node.
+    /// The node, and the store that its promises are on.
     pub replica: Replica,
-    /// This process.
+    /// The current start of its process.
     pub boot: Boot,
     /// The operator's name for this node.
     pub name: String,
-    /// Where it says that others reach it.
+    /// The address at which it says that others reach it.
     pub address: Address,
     /// Whether it is in a federation.
     pub formed: bool,
-    /// Why it is not ready to serve, if it is not; empty when ready.
+    /// Why it is not ready to serve; empty when it is ready.
     pub unready: Vec<Unready>,
-    /// Its groups.
+    /// The Raft groups that it holds a replica of, in order.
     pub groups: Vec<GroupStatus>,
-    /// Its shards.
+    /// The shards that it holds a replica of, in order.
     pub shards: Vec<ShardStatus>,
-    /// Bytes of keys and values held.
+    /// Bytes of keys and values in memory.
     pub memory_bytes: u64,
-    /// Requests under way.
+    /// Requests that are not answered yet.
     pub requests: u32,
 }
 
@@ -39,7 +39,7 @@ pub enum Unready {
     NotFormed,
     /// Group 0 has no leader that this node knows.
     NoLeader,
-    /// Its registry is behind what it knows to be committed.
+    /// It has not applied all entries of group 0 that it knows to be committed.
     CatchingUp,
     /// Its disk is full.
     DiskFull,
@@ -52,35 +52,35 @@ pub enum Unready {
 /// One group, as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStatus {
-    /// Which.
+    /// The group; 0 is the registry.
     pub group: GroupId,
-    /// Its term here.
+    /// The latest term that this node has seen.
     pub term: Term,
-    /// Its leader, if known.
+    /// The leader of `term`, if this node knows it.
     pub leader: Option<NodeId>,
-    /// What this node is in it.
+    /// This node's role in the group.
     pub role: crate::id::Role,
-    /// The last committed entry known here.
+    /// The last entry that this node knows to be committed.
     pub commit: Index,
-    /// The last applied one.
+    /// The last entry that this node has applied.
     pub applied: Index,
-    /// The last one in the log.
+    /// The last entry of this node's log.
     pub last: Index,
 }
 
 /// One shard, as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
-    /// Its namespace.
+    /// The namespace that the shard is a part of.
     pub namespace: NamespaceId,
-    /// Its slot.
+    /// Its number within the namespace, from 0.
     pub slot: u16,
-    /// The first 8 bytes of its root: equal on converged replicas.
+    /// The first 8 bytes of its root hash, which is equal on converged replicas.
     pub root: u64,
-    /// Live writes.
+    /// The number of live writes.
     pub writes: u64,
-    /// Peers whose root equals ours, as last compared.
+    /// The number of peers whose root was equal when last compared.
     pub in_sync: u32,
-    /// Peers that replicate it.
+    /// The number of peers that replicate the shard.
     pub peers: u32,
 }

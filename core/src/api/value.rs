@@ -1,4 +1,4 @@
-//! What is read.
+//! What reads return.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,139 +9,138 @@ use serde::{Deserialize, Serialize};
 use super::{Bootstrap, Context, Policy, Status};
 use crate::id::{Address, GroupId, Index, NamespaceId, Replica};
 
-/// What was read.
+/// The answer to a read. `context`, where there is one, makes a later write supersede exactly what was read.
+#[expect(missing_docs, reason = "`context` is explained once, above")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// A register.
     Register(Register),
-    /// The members of a set, in order.
+    /// The members of a set.
     Set {
-        /// The members.
+        /// The members in byte order.
         members: Vec<Bytes>,
-        /// What was read.
         context: Context,
     },
-    /// A counter.
+    /// The value of a counter.
     Counter(i128),
-    /// A record, or a row of one field.
+    /// All fields of one key.
     Record {
-        /// The fields, in order.
+        /// The fields in order of name and kind.
         fields: Vec<Field>,
-        /// What was read.
         context: Context,
     },
     /// A page of keys.
     Keys {
-        /// The keys, in order.
+        /// The keys in byte order.
         keys: Vec<Bytes>,
-        /// Whether there are more.
+        /// Whether further keys follow the last one.
         more: bool,
     },
     /// A page of rows.
     Rows {
-        /// The rows, in order of their keys.
+        /// The rows in byte order of their keys.
         rows: Vec<Row>,
-        /// Whether there are more.
+        /// Whether further rows follow the last one.
         more: bool,
     },
-    /// What the node knows.
+    /// The node's status.
     Status(Status),
-    /// The members.
+    /// The members of the federation in order of their node ids.
     Members(Vec<Member>),
-    /// The namespaces, in order of their names.
+    /// The namespaces in order of their names.
     Namespaces(Vec<Namespace>),
-    /// The node is a member now.
+    /// The node that asked is a member now; the list holds all members.
     Joined(Bootstrap),
-    /// The federation is founded.
+    /// The federation is created.
     Initialized,
 }
 
 /// A register as read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
-    /// The value under the namespace's strategy; `None` when there is none.
+    /// The value that the namespace's strategy chooses; `None` when there is no value.
     pub value: Option<Bytes>,
     /// All values, when concurrent writes left more than one; the first is `value`.
     pub siblings: Vec<Bytes>,
-    /// Strong: the revision of the value.
+    /// Strong namespaces: the log index that wrote the value.
     pub revision: Option<Index>,
-    /// Eventual: what was read.
+    /// Eventual namespaces: makes a later write supersede exactly what was read.
     pub context: Context,
 }
 
 /// One field of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
-    /// Its name; empty for the key's own value.
+    /// The field's name; empty for the key's own value.
     pub field: Bytes,
-    /// What it holds.
+    /// What the field holds.
     pub content: Content,
 }
 
 /// What a field holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Content {
-    /// Values of a register; the first is the one under the namespace's strategy.
+    /// The values of a register; the first is the one that the namespace's strategy chooses.
     Register(Vec<Bytes>),
-    /// Members of a set, in order.
+    /// The members of a set in byte order.
     Set(Vec<Bytes>),
-    /// A counter's value.
+    /// The value of a counter.
     Counter(i128),
 }
 
 /// All fields of one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// The key.
+    /// The row's key.
     pub key: Bytes,
-    /// Its fields, in order of name and kind.
+    /// The fields in order of name and kind.
     pub fields: Vec<Field>,
 }
 
-/// A member as seen by the node that was asked.
+/// A member as the node that was asked sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Who and on which disk.
+    /// The node and the store that its promises are on.
     pub replica: Replica,
     /// The operator's name for it.
     pub name: String,
-    /// Where.
+    /// The address at which other nodes reach it.
     pub address: Address,
     /// Whether it votes in group 0.
     pub voter: bool,
     /// Its health, as this node sees it.
     pub health: Health,
-    /// Its boot count as last heard; 0 when never.
+    /// Its boot count as last received by gossip; 0 when none was.
     pub boot: u64,
-    /// Requests under way on it, as it last reported.
+    /// Unanswered requests on it, as it last reported.
     pub load: u32,
 }
 
-/// How well a member is, as one node sees it.
+/// A member's health as one node sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Health {
-    /// Not heard of yet.
+    /// This node has no observation of it yet.
     #[default]
     Unknown,
-    /// Answers.
+    /// It answers.
     Healthy,
-    /// Suspected, or failing some observations.
+    /// Gossip suspects it, or some observations failed.
     Suspect,
-    /// Dead, or failing most observations.
+    /// Gossip declared it dead, or most observations failed.
     Unhealthy,
-    /// Left on its own.
+    /// It announced that it leaves.
     Left,
 }
 
-/// A namespace.
+/// A namespace as the registry holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
-    /// Its number.
+    /// Its number, never used again after a deletion.
     pub id: NamespaceId,
-    /// Its name.
+    /// The name that clients use.
     pub name: String,
     /// How it is replicated.
     pub policy: Policy,
-    /// The group of a strong namespace.
+    /// The Raft group of a strong namespace; `None` for an eventual one.
     pub group: Option<GroupId>,
 }
