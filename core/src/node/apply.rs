@@ -173,7 +173,7 @@ impl Node {
     fn outcome(&self, index: Index, reply: Reply) -> Outcome {
         let revision = match reply {
             Reply::Rejected(reason) => return Outcome::Rejected(reason),
-            Reply::Joined { .. } => return Outcome::Value(Value::Joined(self.welcome_list())),
+            Reply::Joined { .. } => return Outcome::Value(Value::Joined(self.member_list())),
             // A session's repeat has the revision of the first time.
             Reply::Written { revision } => revision,
             Reply::Bootstrapped | Reply::Created { .. } | Reply::Deleted { .. } => index,

@@ -1,11 +1,11 @@
-//! How a federation begins: one node is told to, and names the first voters.
+//! Bootstrap: how a federation begins. An operator tells one node to start it and names the other first voters.
 //!
-//! The founder verifies the named addresses, asks who is there and whether they are free, and only then makes group 0
-//! durable here. From that record on the founding is irrevocable: every voter that has it tells the others until the
-//! registry is founded, whatever restarts in between. A voter accepts one founding only; a repeat of the same one is
-//! acknowledged again. The first command of group 0 is the founding itself.
+//! The node dials the named addresses and asks each whether it is free. Once all are, it makes group 0 durable here.
+//! From that record on the bootstrap is irrevocable: every voter that has it sends it to the others until the registry
+//! is bootstrapped, across restarts. A voter accepts one bootstrap only and acknowledges a repeat of the same one
+//! again. The first command of group 0 is the bootstrap list itself.
 //!
-//! An empty store never forms a group by itself.
+//! A node with an empty store does not form a group by itself. This module does not let later nodes in (`join`).
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -25,41 +25,41 @@ use super::{Action, Message};
 use crate::api::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Request, Status, Value};
 use crate::discovery::{Identity, Unverified};
 
-/// Milliseconds between two tries of all that a founding repeats.
+/// Milliseconds between two tries of every step that a bootstrap repeats.
 const BOOTSTRAP_MS: u64 = 200;
 
-/// A named first voter, as far as it is known.
+/// A named first voter and what this node knows of it.
 #[derive(Debug)]
 struct Candidate {
     address: Address,
     replica: Option<Replica>,
-    /// What it says of itself, when it is free.
-    founder: Option<MemberInfo>,
-    /// It is in a federation already, or cannot be a voter.
+    /// What it reported of itself.
+    info: Option<MemberInfo>,
+    /// It is in a federation already, or it is this very node.
     unfit: bool,
 }
 
-/// A founding under way on this node.
+/// A bootstrap that is not decided yet, on the node that an operator asked.
 #[derive(Debug)]
 struct Init {
-    /// The client's request.
+    /// The key of the client's request.
     key: u64,
     candidates: Vec<Candidate>,
 }
 
-/// How far the founding is.
+/// The progress of a bootstrap on this node.
 #[derive(Debug, Default)]
 pub(super) struct BootstrapState {
     init: Option<Init>,
-    /// The client's request that waits until the founding is applied.
+    /// The key of the client's request, which waits until the bootstrap command is applied.
     waiting: Option<u64>,
-    /// Voters that said that they have the founding.
+    /// Voters that acknowledged that the bootstrap is durable on their disks.
     acknowledged: BTreeSet<Replica>,
     armed: bool,
 }
 
 impl Node {
-    /// A client asks this node to found a federation.
+    /// A client asks this node to create a federation.
     pub(super) fn on_init(&mut self, id: RequestId, voters: Vec<Address>) {
         let origin = Origin::Client(id);
         if let Err(reason) = self.check_init(&voters) {
@@ -68,7 +68,7 @@ impl Node {
         let candidate = |address: &Address| Candidate {
             address: address.clone(),
             replica: None,
-            founder: None,
+            info: None,
             unfit: false,
         };
         let candidates = voters.iter().map(candidate).collect();
@@ -97,15 +97,15 @@ impl Node {
         voters.iter().all(fits).then_some(()).ok_or(bound)
     }
 
-    /// Time to ask or to tell again.
+    /// The timer: repeats the questions to candidates and the bootstrap list to voters.
     pub(super) fn on_bootstrap_due(&mut self) {
         self.bootstrap.armed = false;
         if self.bootstrap.init.is_some() {
             self.ask_candidates();
             self.try_bootstrap();
         }
-        self.tell_voters();
-        if self.bootstrap.init.is_some() || self.untold().next().is_some() {
+        self.send_bootstrap();
+        if self.bootstrap.init.is_some() || self.unacknowledged().next().is_some() {
             self.arm_bootstrap();
         }
     }
@@ -116,13 +116,13 @@ impl Node {
         }
     }
 
-    /// Dials the named addresses, and asks who is there whether it is free.
+    /// Dials the named addresses, and asks each node that answers for its status.
     fn ask_candidates(&mut self) {
         let Some(mut init) = self.bootstrap.init.take() else { return };
         for candidate in &mut init.candidates {
             match candidate.replica {
                 None => self.act(Action::Verify { address: candidate.address.clone() }),
-                Some(replica) if candidate.founder.is_none() => {
+                Some(replica) if candidate.info.is_none() => {
                     let id = RequestId(self.requests.number());
                     self.send(replica, Message::Forward { id, request: Request::Status });
                 }
@@ -132,7 +132,7 @@ impl Node {
         self.bootstrap.init = Some(init);
     }
 
-    /// An address was dialled: a named voter may be there.
+    /// Dialling an address ended: a named voter may have answered there.
     pub(super) fn on_bootstrap_verified(
         &mut self,
         address: &Address,
@@ -143,14 +143,14 @@ impl Node {
         let Some(candidate) = named else { return };
         let replica = Replica { node: identity.node, store: identity.store };
         candidate.replica = Some(replica);
-        // Bootstrap with oneself under another address is a mistake of the operator.
+        // The operator named this node itself under another address.
         candidate.unfit = replica.node == self.me.node;
         if !candidate.unfit && self.known.routed(replica.node, address) {
             self.act(Action::Route { peer: replica.node, address: Some(address.clone()) });
         }
     }
 
-    /// A candidate says what it is. True when the answer belongs to a founding.
+    /// A candidate reports its status. Returns whether the answer belongs to a bootstrap.
     pub(super) fn on_bootstrap_answer(&mut self, from: Replica, outcome: &Outcome) -> bool {
         let (Some(init), Outcome::Value(Value::Status(status))) =
             (&mut self.bootstrap.init, outcome)
@@ -160,12 +160,12 @@ impl Node {
         let named = init.candidates.iter_mut().find(|c| c.replica == Some(from));
         let Some(candidate) = named else { return false };
         candidate.unfit = status.formed || status.replica != from;
-        candidate.founder = Some(founder(status, &candidate.address));
+        candidate.info = Some(info_of(status, &candidate.address));
         self.try_bootstrap();
         true
     }
 
-    /// Founds when all named voters are known and free; gives up when one cannot be one.
+    /// Decides the bootstrap when all named voters are known and free; gives up when one is unfit.
     fn try_bootstrap(&mut self) {
         let Some(init) = &self.bootstrap.init else { return };
         if let Some(unfit) = init.candidates.iter().find(|candidate| candidate.unfit) {
@@ -176,51 +176,51 @@ impl Node {
             return self.finish(key, Outcome::Rejected(reason));
         }
         let known: Option<Vec<MemberInfo>> =
-            init.candidates.iter().map(|candidate| candidate.founder.clone()).collect();
+            init.candidates.iter().map(|candidate| candidate.info.clone()).collect();
         let Some(mut members) = known else { return };
         let key = init.key;
-        members.push(self.own_entry());
+        members.push(self.own_info());
         members.sort_by_key(|member| member.replica);
         members.dedup_by_key(|member| member.replica.node);
         let voters = members.len() as u8;
         reach!("node.bootstrap.decided");
         self.bootstrap.init = None;
         self.bootstrap.waiting = Some(key);
-        self.form(Bootstrap { members, voters });
+        self.adopt_bootstrap(Bootstrap { members, voters });
         self.arm_bootstrap();
     }
 
-    /// This node as a member.
-    pub(super) fn own_entry(&self) -> MemberInfo {
+    /// This node's own entry in a list of members.
+    pub(super) fn own_info(&self) -> MemberInfo {
         MemberInfo { replica: self.me, address: self.address.clone(), name: self.name.clone() }
     }
 
-    /// Makes a founding durable here: contacts first, so that whoever has the group can reach its members.
-    pub(super) fn form(&mut self, founding: Bootstrap) {
-        let replicas = |founders: &[MemberInfo]| {
-            let mut replicas: Vec<Replica> = founders.iter().map(|f| f.replica).collect();
+    /// Makes a bootstrap durable here. Contacts come first, so that a node that has the group can reach its members.
+    pub(super) fn adopt_bootstrap(&mut self, bootstrap: Bootstrap) {
+        let replicas = |members: &[MemberInfo]| {
+            let mut replicas: Vec<Replica> = members.iter().map(|f| f.replica).collect();
             replicas.sort_unstable();
             replicas
         };
-        let voters = replicas(&founding.members[..usize::from(founding.voters)]);
+        let voters = replicas(&bootstrap.members[..usize::from(bootstrap.voters)]);
         let contact =
             |f: &MemberInfo| Contact { node: Some(f.replica.node), address: f.address.clone() };
-        let others = founding.members.iter().filter(|member| member.replica != self.me);
+        let others = bootstrap.members.iter().filter(|member| member.replica != self.me);
         let contacts: Vec<Contact> = others.map(contact).collect();
         self.remember(contacts);
-        for member in &founding.members {
+        for member in &bootstrap.members {
             if member.replica != self.me {
                 self.located(member.replica.node, member.address.clone());
             }
         }
-        self.known.first_members = founding.members;
-        // A learner begins without a configuration: a leader tells it.
+        self.known.first_members = bootstrap.members;
+        // A learner begins with an empty configuration; a leader sends it the real one.
         let genesis = Configuration { voters, learners: Vec::new() };
         self.create_group(GroupId::REGISTRY, genesis);
     }
 
-    /// Voters of group 0 that did not say yet that they have the founding; none once the registry is founded.
-    fn untold(&self) -> impl Iterator<Item = Replica> + '_ {
+    /// Voters of group 0 that have not acknowledged the bootstrap; none once the registry is bootstrapped.
+    fn unacknowledged(&self) -> impl Iterator<Item = Replica> + '_ {
         let group = self.groups.get(&GroupId::REGISTRY).filter(|_| self.registry_is_empty());
         let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
         let voters = if voters.contains(&self.me) { voters } else { &[] };
@@ -233,33 +233,33 @@ impl Node {
         self.registry().is_none_or(|registry| !registry.is_bootstrapped())
     }
 
-    /// Tells the other voters, once the founding is durable here.
-    fn tell_voters(&mut self) {
-        let untold: Vec<Replica> = self.untold().collect();
-        if untold.is_empty() {
+    /// Sends the bootstrap list to voters that lack it, once it is durable here.
+    fn send_bootstrap(&mut self) {
+        let unacknowledged: Vec<Replica> = self.unacknowledged().collect();
+        if unacknowledged.is_empty() {
             return;
         }
-        let founding = self.bootstrap_message();
-        for voter in untold {
-            let message = Message::Bootstrap(founding.clone());
+        let bootstrap = self.bootstrap_list();
+        for voter in unacknowledged {
+            let message = Message::Bootstrap(bootstrap.clone());
             self.promise(Keeper::Group(GroupId::REGISTRY), voter, message);
         }
     }
 
-    /// The founding as this node knows it. After a restart names are gone, and each member tells its own again.
-    fn bootstrap_message(&self) -> Bootstrap {
+    /// The bootstrap list as this node knows it. A restart loses the names; each member reports its own later.
+    fn bootstrap_list(&self) -> Bootstrap {
         let group = self.groups.get(&GroupId::REGISTRY);
         let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
         let member = |voter: &Replica| {
-            let known = self.known.first_members.iter().find(|founder| founder.replica == *voter);
-            known.cloned().unwrap_or_else(|| self.guess(*voter))
+            let known = self.known.first_members.iter().find(|info| info.replica == *voter);
+            known.cloned().unwrap_or_else(|| self.guess_info(*voter))
         };
         Bootstrap { members: voters.iter().map(member).collect(), voters: voters.len() as u8 }
     }
 
-    fn guess(&self, replica: Replica) -> MemberInfo {
+    fn guess_info(&self, replica: Replica) -> MemberInfo {
         if replica == self.me {
-            return self.own_entry();
+            return self.own_info();
         }
         let contacts = self.discovery.machine.contacts();
         let contact = contacts.iter().find(|contact| contact.node == Some(replica.node)).cloned();
@@ -267,36 +267,36 @@ impl Node {
         MemberInfo { replica, address, name: alloc::format!("{}", replica.node) }
     }
 
-    /// A peer tells of a founding that names this node.
-    pub(super) fn on_bootstrap(&mut self, from: Replica, founding: Bootstrap) {
-        if let Err(why) = check_bootstrap(&founding, from, self.me) {
+    /// A peer sends a bootstrap list that names this node.
+    pub(super) fn on_bootstrap(&mut self, from: Replica, bootstrap: Bootstrap) {
+        if let Err(why) = check_bootstrap(&bootstrap, from, self.me) {
             return self.rejected(from.node, why);
         }
         if self.is_formed() {
             let same = self.groups.get(&GroupId::REGISTRY).is_some_and(|group| {
                 let ours = &group.genesis.voters;
-                let theirs = &founding.members;
+                let theirs = &bootstrap.members;
                 ours.len() == theirs.len() && theirs.iter().all(|m| ours.contains(&m.replica))
             });
             if same {
                 reach!("node.bootstrap.repeated");
                 self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
             } else {
-                self.rejected(from.node, "a founding after another one");
+                self.rejected(from.node, "a bootstrap list after another one");
             }
             return;
         }
         reach!("node.bootstrap.accepted");
-        // Two founders at once: this node takes the other's founding, and its own never began.
+        // Two bootstraps at once: this node takes the other's list, and its own undecided one ends.
         self.cancel_init();
-        self.form(founding);
+        self.adopt_bootstrap(bootstrap);
         self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
         self.arm_bootstrap();
     }
 
-    /// A voter has the founding, durably.
+    /// A voter acknowledges that the bootstrap is durable on its disk.
     pub(super) fn on_bootstrap_ack(&mut self, from: Replica) {
-        if self.untold().any(|voter| voter == from) {
+        if self.unacknowledged().any(|voter| voter == from) {
             self.bootstrap.acknowledged.insert(from);
         }
     }
@@ -306,16 +306,16 @@ impl Node {
         if !self.registry_is_empty() {
             return;
         }
-        let operation = Operation::Bootstrap(self.bootstrap_message());
-        // Seven members of bounded names and addresses fit into a command.
+        let operation = Operation::Bootstrap(self.bootstrap_list());
+        // At most seven members with bounded names and addresses always fit into a command.
         let Ok(command) = (Command { session: None, operation }).encode() else { return };
         let event = raft::Event::Propose { ticket: 0, command };
         self.then(Work::Raft(GroupId::REGISTRY, event));
-        // A proposal may be lost with its term; a second one that is applied is refused by the registry.
+        // The proposal may be lost with its term. Repeating it is harmless: the registry refuses a second bootstrap.
         self.arm_align(GroupId::REGISTRY, 2000);
     }
 
-    /// The founding is applied here.
+    /// The bootstrap command is applied here.
     pub(super) fn bootstrapped(&mut self) {
         self.known.first_members.clear();
         self.bootstrap.acknowledged.clear();
@@ -324,33 +324,33 @@ impl Node {
         }
     }
 
-    /// The client's time is over: before the founding is decided nothing happened, afterwards it goes on.
+    /// The client's request timed out. Before the decision nothing happened; after it the bootstrap goes on.
     pub(super) fn bootstrap_expired(&mut self) -> Outcome {
         let Some(init) = self.bootstrap.init.take() else {
             self.bootstrap.waiting = None;
             return Outcome::Unknown { reached: None };
         };
         reach!("node.bootstrap.expired");
-        let missing = init.candidates.into_iter().find(|candidate| candidate.founder.is_none());
+        let missing = init.candidates.into_iter().find(|candidate| candidate.info.is_none());
         let address = missing.map_or_else(Address::default, |candidate| candidate.address);
         Outcome::Rejected(Reason::VoterUnavailable { address })
     }
 
-    /// Gives up a founding that is not decided: the node is in a federation now.
+    /// Ends an undecided bootstrap, because the node is in a federation now.
     pub(super) fn cancel_init(&mut self) {
         if let Some(init) = self.bootstrap.init.take() {
             self.finish(init.key, Outcome::Rejected(Reason::AlreadyFormed));
         }
     }
 
-    /// Makes contacts durable.
+    /// Makes this list of contacts durable; it replaces the one before.
     pub(super) fn remember(&mut self, contacts: Vec<Contact>) {
         self.persist_own(Keeper::Node, Write::Contacts { contacts });
     }
 }
 
-/// A candidate as it describes itself; without an address of its own, the one that it was named by.
-fn founder(status: &Status, named: &Address) -> MemberInfo {
+/// A candidate's entry, from its status. Without a usable address of its own it gets the one that the operator named.
+fn info_of(status: &Status, named: &Address) -> MemberInfo {
     let own = !status.address.0.is_empty() && status.address.0.len() <= ADDRESS_BYTES_MAX;
     let address = if own { status.address.clone() } else { named.clone() };
     let mut name = status.name.clone();
@@ -360,22 +360,22 @@ fn founder(status: &Status, named: &Address) -> MemberInfo {
     MemberInfo { replica: status.replica, address, name }
 }
 
-/// A founding must be one that its sender and this node are voters of, within all bounds.
-fn check_bootstrap(founding: &Bootstrap, from: Replica, me: Replica) -> Result<(), &'static str> {
-    let members = &founding.members;
-    if members.len() != usize::from(founding.voters) || members.len() > VOTERS_MAX {
-        return Err("a founding with an impossible number of voters");
+/// Checks that a bootstrap list is within all bounds and that its sender and this node are voters of it.
+fn check_bootstrap(bootstrap: &Bootstrap, from: Replica, me: Replica) -> Result<(), &'static str> {
+    let members = &bootstrap.members;
+    if members.len() != usize::from(bootstrap.voters) || members.len() > VOTERS_MAX {
+        return Err("a bootstrap list with an impossible number of voters");
     }
     let nodes: BTreeSet<_> = members.iter().map(|member| member.replica.node).collect();
     if nodes.len() != members.len() {
-        return Err("a founding that names a node twice");
+        return Err("a bootstrap list that names a node twice");
     }
     let names = |replica: Replica| members.iter().any(|member| member.replica == replica);
     if !names(from) || !names(me) {
-        return Err("a founding that does not name both ends");
+        return Err("a bootstrap list that does not name both ends");
     }
     if !members.iter().all(is_bounded) {
-        return Err("a founding with an oversized name or address");
+        return Err("a bootstrap list with an oversized name or address");
     }
     Ok(())
 }

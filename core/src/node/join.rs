@@ -1,9 +1,11 @@
-//! How a node comes into a federation that exists: it asks, again and again, until a member lets it in.
+//! Join: how a node enters a federation that exists. It asks one peer after another until a member lets it in.
 //!
-//! Asking is a forwarded [`Request::Join`]; the answer is the list of members. With it the node creates group 0 without
-//! a configuration and waits to be told by its leader, by entries or by a snapshot. A member that has a new name or
-//! address tells the registry in the same way, and so does a learner to which no leader speaks any more: it may have
-//! been taken out for an earlier store of its node, and would never hear of it.
+//! The question is a forwarded [`Request::Join`]; the answer is the list of members. With that list the node creates
+//! group 0 without a configuration and waits until the leader sends it entries or a snapshot. A member with a new name
+//! or address sends the same request to update the registry. So does a learner that no leader has contacted for a
+//! while: an earlier store of its node may have replaced it, and nothing would tell it so.
+//!
+//! This module does not create federations (`bootstrap`).
 
 use core::time::Duration;
 
@@ -17,14 +19,14 @@ use super::bootstrap::is_bounded;
 use super::machine::{Node, Timer};
 use crate::api::{Bootstrap, MemberInfo, Outcome, Reason, Request, Value};
 
-/// Milliseconds until the first question, between questions while peers are there, and at most.
+/// Milliseconds until the first question; the pause between questions doubles from here up to [`JOIN_MS_MAX`].
 const JOIN_MS: u64 = 250;
 const JOIN_MS_MAX: u64 = 2000;
 
-/// How far the way in is.
+/// The progress of this node's attempt to join.
 #[derive(Debug, Default)]
 pub(super) struct JoinState {
-    /// Who was asked last; the next one is after it.
+    /// The peer that was asked last; the next question goes to the one after it.
     last: NodeId,
     backoff_ms: u64,
     /// When the next question is due.
@@ -32,8 +34,7 @@ pub(super) struct JoinState {
 }
 
 impl Node {
-    /// A process starts: without a federation it asks to be let in; with one whose bootstrap is unfinished it goes on
-    /// telling.
+    /// A process starts. Without a federation it asks to be let in; with an unfinished bootstrap it continues that.
     pub(super) fn begin_membership(&mut self) {
         if self.is_formed() {
             self.on_bootstrap_due();
@@ -43,7 +44,7 @@ impl Node {
         }
     }
 
-    /// A learner looks now and then whether a leader speaks to it.
+    /// Arms the timer at which a learner checks whether a leader still contacts it.
     fn watch_for_leader(&mut self) {
         let group = self.groups.get(&GroupId::REGISTRY);
         if group.is_some_and(|group| group.raft.role() == Role::Learner) {
@@ -75,7 +76,7 @@ impl Node {
         self.join.armed = None;
         if self.is_forgotten() {
             reach!("node.join.forgotten");
-        } else if self.is_formed() && self.own_entry_is_right() {
+        } else if self.is_formed() && self.own_entry_is_current() {
             return self.watch_for_leader();
         }
         let next = self.join.backoff_ms.saturating_mul(2).clamp(JOIN_MS, JOIN_MS_MAX);
@@ -84,16 +85,17 @@ impl Node {
             reach!("node.join.asked");
             let id = RequestId(self.requests.number());
             self.join.last = peer.node;
-            let MemberInfo { replica, address, name } = self.own_entry();
+            let MemberInfo { replica, address, name } = self.own_info();
             let request = Request::Join { replica, address, name };
             self.send(peer, Message::Forward { id, request });
         }
         self.arm_join(next);
     }
 
-    /// Whether this is a learner to which no leader of group 0 has spoken for a while. It may be one no more: a late
-    /// question of an earlier store of its node takes it out, and who is out is not told. To ask again puts this store
-    /// back in its place, and changes nothing if it is there and the federation has no leader.
+    /// Whether this node is a learner that no leader of group 0 has contacted for a while. It may be a learner no
+    /// longer: a late request of an earlier store of its node replaces it, and a replaced store is not told. Asking
+    /// again puts this store back; when it was not replaced and the federation only lacks a leader, asking changes
+    /// nothing.
     fn is_forgotten(&self) -> bool {
         let Some(group) = self.groups.get(&GroupId::REGISTRY) else { return false };
         let silence_ms = (2 * self.config.raft.election_timeout_ms).max(JOIN_MS_MAX);
@@ -101,7 +103,8 @@ impl Node {
         group.raft.role() == Role::Learner && silence >= Duration::from_millis(silence_ms)
     }
 
-    /// The leader of group 0 if it is known, else each peer in turn. Whom a leader forgot may know an old one.
+    /// The leader of group 0 if it is known, else each peer in turn. A forgotten learner ignores the leader that it
+    /// knows, because that one may have been deposed.
     fn next_to_ask(&self) -> Option<Replica> {
         let group = self.groups.get(&GroupId::REGISTRY).filter(|_| !self.is_forgotten());
         let leader = group.and_then(|group| group.raft.leader());
@@ -110,7 +113,7 @@ impl Node {
         leader.or_else(after).or_else(|| self.peers.linked().next())
     }
 
-    /// A peer answers. True when the answer lets this node in.
+    /// A peer answers. Returns whether it answers this node's request to join.
     pub(super) fn on_join_answer(&mut self, from: Replica, outcome: &Outcome) -> bool {
         let Outcome::Value(Value::Joined(bootstrap)) = outcome else { return false };
         if self.is_formed() {
@@ -126,27 +129,27 @@ impl Node {
     fn join(&mut self, bootstrap: Bootstrap) {
         reach!("node.join.in");
         self.cancel_init();
-        self.form(bootstrap);
+        self.adopt_bootstrap(bootstrap);
     }
 
-    /// The registry's entry of this node is another one than it should be: tell it.
+    /// Asks for a new entry when the registry holds another name or address for this node.
     pub(super) fn check_own_entry(&mut self) {
-        if !self.own_entry_is_right() {
+        if !self.own_entry_is_current() {
             reach!("node.join.entry_changed");
             self.arm_join(JOIN_MS);
         }
     }
 
-    /// Whether the registry, once it names this node, has its name and address.
-    fn own_entry_is_right(&self) -> bool {
+    /// Whether the registry has this node's name and address, or does not list this store at all.
+    fn own_entry_is_current(&self) -> bool {
         let entry = self.registry().and_then(|registry| registry.member(self.me.node));
         entry.is_none_or(|(replica, record)| {
             *replica != self.me || (record.name == self.name && record.address == self.address)
         })
     }
 
-    /// Why this replica may not be let in: its node votes with another disk, whose vote would count twice; or is here
-    /// with another disk, so that the question is an old one that was long under way, or waited for a leader.
+    /// Refuses a replica whose node votes with another disk, since that node would then vote twice. Refuses it as well
+    /// when its node is linked here with another disk: then the request is an old one that was delayed.
     pub(super) fn check_join(&self, replica: Replica) -> Result<(), Reason> {
         let group = self.groups.get(&GroupId::REGISTRY);
         let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
@@ -163,14 +166,14 @@ impl Node {
         if votes && !welcome || replaced { Err(Reason::StoreReplaced) } else { Ok(()) }
     }
 
-    /// The members as a joiner is told.
-    pub(super) fn welcome_list(&self) -> Bootstrap {
+    /// The member list that a joining node receives.
+    pub(super) fn member_list(&self) -> Bootstrap {
         let members = self.registry().map(|registry| registry.membership().members);
         Bootstrap { members: members.unwrap_or_default(), voters: 0 }
     }
 }
 
-/// A list of members must name this node and stay within all bounds.
+/// Checks that a list of members names this node and is within all bounds.
 fn check_joined(bootstrap: &Bootstrap, me: Replica) -> Result<(), &'static str> {
     if bootstrap.voters != 0 || bootstrap.members.len() > MEMBERS_MAX {
         return Err("an impossible list of members");

@@ -1,6 +1,7 @@
-//! Bounds of a request, checked before anything is done for it.
+//! The bounds of a request, checked before the node does anything for it.
 //!
-//! What depends on state (a counter's range, siblings, revisions) is refused by the machine that holds the state.
+//! This module does not check what depends on state (a counter's range, siblings, revisions): the machine that holds
+//! the state does.
 
 use crate::api::{Bound, Change, Edit, Expected, Mutation, Policy, Query, Reason, Request};
 use crate::limits::{
@@ -9,7 +10,7 @@ use crate::limits::{
 };
 use crate::reach;
 
-/// Refuses what is out of bounds.
+/// Refuses a request that is out of bounds.
 pub(super) fn check(request: &Request) -> Result<(), Reason> {
     match request {
         Request::CreateNamespace { name, policy, .. } => {
@@ -46,7 +47,7 @@ fn within(what: Bound, value: usize, low: usize, high: usize) -> Result<(), Reas
     Err(Reason::OutOfBounds { what, limit: high as u64 })
 }
 
-/// A namespace's name: 1 to 64 bytes of a-z, 0-9, `-`, `_`, `.`, beginning with a letter.
+/// Refuses a name that is not 1 to 64 bytes of a-z, 0-9, `-`, `_`, `.`, beginning with a letter.
 fn check_name(name: &str) -> Result<(), Reason> {
     let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
     let starts = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
@@ -94,7 +95,7 @@ fn check_mutations(mutations: &[Mutation]) -> Result<(), Reason> {
     within(Bound::Request, bytes, 0, REQUEST_BYTES_MAX)
 }
 
-/// The edit's bytes, when they are within bounds.
+/// The edit's size in bytes, when it is within bounds.
 fn check_edit(edit: &Edit) -> Result<usize, Reason> {
     check_field(&edit.field)?;
     let bytes = match &edit.change {
@@ -106,13 +107,13 @@ fn check_edit(edit: &Edit) -> Result<usize, Reason> {
         }
         Change::Delete | Change::Count(_) => 0,
     };
-    // An expectation and a value may both be large; each is bounded on its own.
+    // An expected and a new value may both be as large as one value: their sum is bounded by two.
     let single = if matches!(edit.change, Change::Cas { .. }) { bytes / 2 } else { bytes };
     within(Bound::Value, single, 0, VALUE_BYTES_MAX)?;
     Ok(bytes + edit.field.len() + 8)
 }
 
-/// Whether a change is one of strong namespaces (`Some(true)`), of eventual ones, or of both (`None`).
+/// Whether a change is for strong namespaces (`Some(true)`), for eventual ones (`Some(false)`) or for both (`None`).
 const fn is_strong(change: &Change) -> Option<bool> {
     match change {
         Change::Put(_) | Change::Delete => None,
@@ -121,7 +122,7 @@ const fn is_strong(change: &Change) -> Option<bool> {
     }
 }
 
-/// Refuses changes that the namespace's consistency does not have.
+/// Refuses changes that a namespace of this consistency does not support.
 pub(super) fn check_consistency(mutations: &[Mutation], strong: bool) -> Result<(), Reason> {
     let mut edits = mutations.iter().flat_map(|mutation| &mutation.edits);
     let fits = |edit: &Edit| is_strong(&edit.change).is_none_or(|needs| needs == strong);
@@ -132,11 +133,12 @@ pub(super) fn check_consistency(mutations: &[Mutation], strong: bool) -> Result<
 mod tests {
     use alloc::string::ToString;
     use alloc::vec;
+    use alloc::vec::Vec;
 
     use super::*;
 
     #[test]
-    fn names_are_plain() {
+    fn a_name_is_short_lower_case_and_begins_with_a_letter() {
         for name in ["a", "word-net_3.1"] {
             assert_eq!(check_name(name), Ok(()));
         }
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_name_what_is_outside() {
+    fn a_refusal_names_the_bound_that_was_exceeded() {
         let write = |key: &[u8], edits: Vec<Edit>| Request::Write {
             namespace: "a".to_string(),
             mutations: vec![Mutation { key: key.to_vec().into(), edits, context: None }],
@@ -165,6 +167,4 @@ mod tests {
         assert_eq!(what(&write(b"", put(1))), Some(Bound::Key));
         assert_eq!(what(&write(b"k", vec![])), Some(Bound::Edits));
     }
-
-    use alloc::vec::Vec;
 }

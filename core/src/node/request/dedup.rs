@@ -1,9 +1,10 @@
-//! Exactly-once for eventual writes, within limits.
+//! Deduplication of eventual writes: a write with a session happens once, within limits.
 //!
-//! A session of an eventual write lives on the node that took it, for as long as the process lives and the table has
-//! room: the same (session, number) at the same node in the same boot gets the first answer. A retry at another node,
-//! or after a restart, writes again. For sets, registers and fields that is the same value once more; a counter counts
-//! twice. Strong namespaces keep their sessions in the replicated state and have no such limit.
+//! The table lives in the memory of the node that took the write. A repeat of the same (namespace, session, number) on
+//! the same node and in the same boot gets the first answer, as long as that answer is among the last [`ANSWERS_MAX`].
+//! A retry on another node, or after a restart, writes again. For sets, registers and fields that writes the same value
+//! once more; a counter counts twice. Strong namespaces keep their sessions in the replicated state (`state::session`)
+//! and have no such limit.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -18,10 +19,10 @@ use super::super::machine::Node;
 /// Answers remembered; the oldest goes first.
 const ANSWERS_MAX: usize = 16_384;
 
-/// What is known of a session's write.
+/// The state of a session's write.
 #[derive(Debug)]
 enum State {
-    /// It is under way; these requests wait for its answer too.
+    /// The write is not answered yet; the requests with these keys wait for its answer too.
     InProgress(Vec<u64>),
     Done(Outcome),
 }
@@ -29,29 +30,30 @@ enum State {
 /// A session's write in one namespace.
 pub(super) type SessionWrite = (NamespaceId, Session);
 
-/// Eventual writes with a session, as this process remembers them.
+/// Eventual writes with a session that this process remembers.
 #[derive(Debug, Default)]
 pub(super) struct EventualWrites {
-    known: BTreeMap<SessionWrite, State>,
+    states: BTreeMap<SessionWrite, State>,
+    /// Answered writes, oldest first.
     done: VecDeque<SessionWrite>,
 }
 
-/// What a session's write is to do.
+/// What the table knows of a write when a request for it arrives.
 pub(super) enum Repeat {
-    /// It is the first: write.
+    /// Nothing: this request performs the write.
     First,
-    /// It was answered before.
+    /// The write was answered before, with this outcome.
     Answered(Outcome),
-    /// The first one is under way: wait for its answer.
+    /// An earlier request performs the write; this one waits for the same answer.
     InProgress,
 }
 
 impl EventualWrites {
     /// Registers a write, or finds that it is a repeat.
-    pub(super) fn begin(&mut self, session: SessionWrite, key: u64) -> Repeat {
-        match self.known.get_mut(&session) {
+    pub(super) fn begin(&mut self, write: SessionWrite, key: u64) -> Repeat {
+        match self.states.get_mut(&write) {
             None => {
-                self.known.insert(session, State::InProgress(Vec::new()));
+                self.states.insert(write, State::InProgress(Vec::new()));
                 Repeat::First
             }
             Some(State::Done(outcome)) => Repeat::Answered(outcome.clone()),
@@ -62,33 +64,34 @@ impl EventualWrites {
         }
     }
 
-    /// The write is answered: who else waits for it. A refused write may be tried again, so it is not remembered.
-    fn end(&mut self, session: SessionWrite, outcome: &Outcome) -> Vec<u64> {
-        let Some(State::InProgress(duplicates)) = self.known.remove(&session) else {
+    /// The write is answered. Returns the keys of the duplicates that wait for the same answer. A refused write is not
+    /// remembered, because it may be tried again.
+    fn end(&mut self, write: SessionWrite, outcome: &Outcome) -> Vec<u64> {
+        let Some(State::InProgress(duplicates)) = self.states.remove(&write) else {
             return Vec::new();
         };
         if !matches!(outcome, Outcome::Rejected(_)) {
-            self.known.insert(session, State::Done(outcome.clone()));
-            self.done.push_back(session);
+            self.states.insert(write, State::Done(outcome.clone()));
+            self.done.push_back(write);
         }
         if self.done.len() > ANSWERS_MAX
             && let Some(oldest) = self.done.pop_front()
         {
             reach!("node.session.forgotten");
-            self.known.remove(&oldest);
+            self.states.remove(&oldest);
         }
         duplicates
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        self.known.keys().for_each(|session| hash.value(session));
+        self.states.keys().for_each(|write| hash.value(write));
     }
 }
 
 impl Node {
-    /// A write that was the first of its session and number ends: so do its duplicates, with the same answer.
-    pub(super) fn answer_duplicates(&mut self, session: SessionWrite, outcome: &Outcome) {
-        for duplicate in self.requests.eventual_writes.end(session, outcome) {
+    /// Gives the answer of a session's first request to all its duplicates.
+    pub(super) fn answer_duplicates(&mut self, write: SessionWrite, outcome: &Outcome) {
+        for duplicate in self.requests.eventual_writes.end(write, outcome) {
             reach!("node.session.duplicate");
             self.finish(duplicate, outcome.clone());
         }

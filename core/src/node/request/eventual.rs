@@ -1,7 +1,9 @@
-//! Requests of eventual namespaces: read and written on this node at once.
+//! Requests of eventual namespaces: this node reads and writes its own replica at once.
 //!
-//! A write is answered when its level is reached: in memory, on this node's disk, or on the disks of so many others as
+//! A write is answered when its level is reached: in memory, on this node's disk, or on the disks of N other members as
 //! well. Each mutation is an atomic write of its own, with a ticket of its own.
+//!
+//! This module does not merge or replicate (`replication`), and does not forward: every node holds every shard.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -21,31 +23,31 @@ use super::super::registry::Target;
 use super::dedup::{self, Repeat};
 use super::{Pending, Requests, Stage, check};
 
-/// What became of an eventual write so far.
+/// The progress of an eventual write.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Mutations applied here.
     accepted: u64,
-    /// Those of them that have as many replicas as were asked for.
+    /// Mutations that are durable on as many other replicas as the level asks for.
     replicated: u64,
-    /// Why a mutation did not happen.
+    /// Why a mutation was refused; the ones after it were not tried.
     refused: Option<Reason>,
-    /// What a write of a single mutation is answered with.
+    /// The receipt of the answer; it holds a context when the write is a single mutation.
     receipt: Receipt,
-    /// Where its session is remembered.
+    /// The write's entry in the table of `dedup`, when it has a session and is the first.
     session: Option<dedup::SessionWrite>,
 }
 
 impl Requests {
-    /// The request that holds a ticket.
-    fn of_ticket(&mut self, ticket: Ticket) -> Option<&mut Pending> {
-        let (key, pending) = self.pending.range_mut(..=ticket).next_back()?;
-        (ticket - *key < pending.ticket_count).then_some(pending)
+    /// The pending request that holds a ticket, with its key.
+    fn by_ticket(&mut self, ticket: Ticket) -> Option<(u64, &mut Pending)> {
+        let (&key, pending) = self.pending.range_mut(..=ticket).next_back()?;
+        (ticket - key < pending.ticket_count).then_some((key, pending))
     }
 }
 
 impl Node {
-    /// Writes each mutation into its shard, and answers when the level is reached.
+    /// Writes each mutation into its shard and answers when the level is reached.
     pub(super) fn write_eventual(&mut self, key: u64, target: Target) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         let session = pending.session();
@@ -66,7 +68,7 @@ impl Node {
             }
         }
         self.mutate(key, target, mutations, level);
-        self.written(key, level);
+        self.answer_when_reached(key, level);
     }
 
     fn remember_session(&mut self, key: u64, session: dedup::SessionWrite) {
@@ -75,6 +77,10 @@ impl Node {
         }
     }
 
+    /// Steps the replicator once for each mutation, up to the first that is refused.
+    ///
+    /// A strong write enqueues one task and learns its fate steps later. Here each verdict is needed at once, since a
+    /// refusal stops the batch, and stepping directly is safe: no machine's actions are being read at this point.
     fn mutate(&mut self, key: u64, target: Target, mutations: Vec<Mutation>, level: Level) {
         let replicas = if let Level::Replicated(others) = level { others } else { 0 };
         for (ticket, mutation) in (key..).zip(mutations) {
@@ -88,12 +94,12 @@ impl Node {
         }
     }
 
-    /// All mutations were handed over: answers, or waits for replicas.
-    fn written(&mut self, key: u64, level: Level) {
+    /// Answers a write whose mutations were all handed over, or lets it wait for replicas.
+    fn answer_when_reached(&mut self, key: u64, level: Level) {
         let token = self.shards_token();
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         if let Some(reason) = pending.progress.refused.take() {
-            // A part of the batch that happened cannot be called rejected.
+            // Rejected means that nothing happened, which is untrue once a part of the batch is applied.
             let outcome = match pending.progress.accepted {
                 0 => Outcome::Rejected(reason),
                 _ => Outcome::Unknown { reached: None },
@@ -116,32 +122,27 @@ impl Node {
         }
     }
 
-    /// A mutation is applied here and its record was issued.
+    /// A mutation is applied here, and its record is handed to the disk.
     pub(in crate::node) fn on_accepted(&mut self, ticket: Ticket, context: Context) {
-        let Some(pending) = self.requests.of_ticket(ticket) else { return };
+        let Some((_, pending)) = self.requests.by_ticket(ticket) else { return };
         pending.progress.accepted += 1;
         if pending.ticket_count == 1 {
             pending.progress.receipt.context = Some(context);
         }
     }
 
-    /// A mutation did not happen.
+    /// The replicator refused a mutation.
     pub(in crate::node) fn on_mutation_refused(&mut self, ticket: Ticket, reason: Reason) {
-        if let Some(pending) = self.requests.of_ticket(ticket) {
+        if let Some((_, pending)) = self.requests.by_ticket(ticket) {
             pending.progress.refused = Some(reason);
         }
     }
 
-    /// A mutation has the replicas that were asked for.
+    /// A mutation is durable on as many other replicas as its write asks for.
     pub(in crate::node) fn on_replicated(&mut self, ticket: Ticket) {
-        let Some((key, pending)) = self.requests.pending.range_mut(..=ticket).next_back() else {
-            return;
-        };
-        if ticket - *key < pending.ticket_count {
-            pending.progress.replicated += 1;
-            let key = *key;
-            self.check_replicated(key);
-        }
+        let Some((key, pending)) = self.requests.by_ticket(ticket) else { return };
+        pending.progress.replicated += 1;
+        self.check_replicated(key);
     }
 
     fn check_replicated(&mut self, key: u64) {
@@ -155,7 +156,7 @@ impl Node {
         }
     }
 
-    /// What ends with an eventual write: replicas are not counted any more, twins have their answer.
+    /// Ends an eventual write: stops counting replicas and answers its duplicates.
     pub(super) fn end_eventual(&mut self, key: u64, pending: &Pending, outcome: &Outcome) {
         if matches!(pending.stage, Stage::Replicating(_))
             && pending.progress.replicated < pending.ticket_count
@@ -169,14 +170,14 @@ impl Node {
         }
     }
 
-    /// The answer to a read of an eventual namespace that this node knows.
+    /// Answers a read of an eventual namespace that this node knows; `None` for any other request.
     pub(super) fn read_at_once(&self, request: &Request) -> Option<Outcome> {
         let Request::Read { namespace, query } = request else { return None };
         let target = self.namespace(namespace)?;
         target.group.is_none().then(|| self.read_shards(target, query))
     }
 
-    /// Serves a read whose namespace was just learnt.
+    /// Serves a pending read whose namespace this node has just learnt of.
     pub(super) fn read_eventual(&mut self, key: u64, target: Target) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
         let Request::Read { query, .. } = &pending.request else { return };
@@ -208,7 +209,7 @@ impl Node {
 }
 
 impl Target {
-    /// The shards of an eventual namespace; at least one.
+    /// The number of shards of an eventual namespace; at least one.
     fn slots(&self) -> u16 {
         match self.policy {
             Policy::Eventual { slots, .. } => slots.max(1),
@@ -217,12 +218,13 @@ impl Target {
     }
 }
 
-/// One page over all shards of a namespace, merged from a page of each.
+/// One page over all shards of a namespace, merged from one page of each shard.
 #[derive(Default)]
 struct Pages {
     rows: Vec<(Bytes, Option<Row>)>,
-    /// The least of the last keys of shards that have more: beyond it, a shard may hold keys that were not read.
+    /// Among shards with further rows, the least of their last keys. Beyond it a shard may hold rows that were not read.
     end: Option<Bytes>,
+    /// Whether a shard has further rows.
     more: bool,
 }
 
@@ -277,7 +279,7 @@ impl Pages {
         }
     }
 
-    /// How many rows fit into the limit and into a frame; at least one, or a page would never end.
+    /// How many rows fit into the limit and into a frame. At least one, or a listing would make no progress.
     fn fitting(&self, limit: usize) -> usize {
         let mut bytes = 0;
         let fits = self.rows.iter().take(limit).take_while(|(key, row)| {

@@ -1,7 +1,6 @@
-//! One hop: a request that this node cannot serve is asked of another one, and the answer is matched with the peer that
-//! was asked.
+//! Forwarding: a request that this node cannot serve goes to another node, and only that node's answer counts.
 //!
-//! A forwarded request is not forwarded again; the one exception is a join, whose asker is not a member and so cannot
+//! A forwarded request is not forwarded again. The one exception is a join: its sender is not a member yet, so it cannot
 //! know the leader.
 
 use crate::api::{Outcome, Reason, Request};
@@ -14,7 +13,7 @@ use super::super::machine::{Node, Work};
 use super::{Origin, Pending, Stage};
 
 impl Node {
-    /// Asks `to`, once a link to it is up.
+    /// Forwards a request to `to`, or lets it wait when no link to `to` is up.
     pub(super) fn forward(&mut self, key: u64, group: GroupId, to: Replica) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         if matches!(pending.origin, Origin::Peer(..)) && !pending.may_relay() {
@@ -32,7 +31,7 @@ impl Node {
         self.schedule_retry(key);
     }
 
-    /// Asks a voter of group 0: those hold every group.
+    /// Forwards a request to the least loaded voter of group 0 that is linked. Voters of group 0 hold every group.
     pub(super) fn forward_to_voter(&mut self, key: u64, group: GroupId) {
         let Some(registry) = self.groups.get(&GroupId::REGISTRY) else {
             return self.refuse(key, Reason::NotFormed);
@@ -57,7 +56,7 @@ impl Node {
         let origin = Origin::Peer(from, id);
         match &request {
             Request::Init { .. } => self.answer(origin, Outcome::Rejected(Reason::AlreadyFormed)),
-            // A stranger is let in as who its link proved it to be; a member may speak for one.
+            // A node that is no member joins as the replica that its link proves. A member may relay another's join.
             Request::Join { replica, .. } if !self.is_member(from) && *replica != from => {
                 self.rejected(from.node, "a join in another's name");
             }
@@ -72,19 +71,21 @@ impl Node {
         }
         let asked = self.requests.pending.get(&id.0).map(|pending| pending.stage);
         if asked != Some(Stage::Forwarded(from)) {
-            // Late: the request was answered, or is tried elsewhere.
+            // The request was answered before, or is tried on another node now.
             reach!("node.forward.late_answer");
             return;
         }
         let served = coordinator::Event::Served { node: from.node, answered: true };
         self.then(Work::Coordinator(served));
         match outcome {
-            Outcome::Rejected(reason) if is_nodes_own(&reason) => self.on_turned_away(id.0, reason),
+            Outcome::Rejected(reason) if concerns_node(&reason) => {
+                self.on_turned_away(id.0, reason)
+            }
             outcome => self.finish(id.0, outcome),
         }
     }
 
-    /// The asked node could not do it; nothing was logged by this try.
+    /// The peer could not serve the request. This try logged nothing.
     fn on_turned_away(&mut self, key: u64, reason: Reason) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
         reach!("node.forward.turned_away");
@@ -99,7 +100,7 @@ impl Node {
         }
     }
 
-    /// The group that a request is about; group 0 when its namespace is not known.
+    /// The group that serves a request; group 0 when its namespace is not known.
     fn group_of(&self, request: &Request) -> GroupId {
         let (Request::Read { namespace, .. } | Request::Write { namespace, .. }) = request else {
             return GroupId::REGISTRY;
@@ -108,7 +109,7 @@ impl Node {
         found.unwrap_or(GroupId::REGISTRY)
     }
 
-    /// The link to a peer is down: what it was asked is asked elsewhere, or its outcome is unknown.
+    /// The link to a peer is down: retries what was forwarded to it, or answers unknown where a retry could do harm.
     pub(in crate::node) fn fail_forwards(&mut self, peer: NodeId) {
         let to_peer = (peer, 0)..=(peer, u64::MAX);
         while let Some(&(_, key)) = self.requests.forwarded.range(to_peer.clone()).next() {
@@ -122,7 +123,7 @@ impl Node {
 }
 
 impl Pending {
-    /// Whether a forwarded request may be forwarded once more: a join that came straight from the one who wants in.
+    /// Whether this request may be forwarded: it came from a client, or it is a join straight from the joining node.
     pub(super) fn may_relay(&self) -> bool {
         match (&self.request, self.origin) {
             (Request::Join { replica, .. }, Origin::Peer(from, _)) => *replica == from,
@@ -131,8 +132,8 @@ impl Pending {
     }
 }
 
-/// Whether a refusal says something of the node that was asked, and nothing of the request.
-fn is_nodes_own(reason: &Reason) -> bool {
+/// Whether a refusal concerns the node that was asked, and not the request.
+fn concerns_node(reason: &Reason) -> bool {
     matches!(
         reason,
         Reason::NoLeader

@@ -1,11 +1,12 @@
-//! The life of a client request: from its arrival to its one answer.
+//! The life of a client request, from its arrival to its one answer.
 //!
-//! A request that cannot be answered at once is *pending*, under a key. A request that is tried again gets a new key,
-//! so that a late word about an earlier try finds nothing. Its key is also its Raft ticket, its first replication
+//! A request that cannot be answered at once becomes *pending*, under a key. Each new try gets a new key, so that a late
+//! report about an earlier try finds no request. The key is also the request's Raft ticket, its first replication
 //! ticket and its number when forwarded.
 //!
 //! `check` refuses what is out of bounds, `strong` proposes and reads, `forward` asks another node, `eventual` serves
-//! from the replicator, `session` remembers eventual writes. Not here: what a command does (`state`, `replication`).
+//! from the replicator, `dedup` remembers eventual writes. This module does not know what a command does (`state`,
+//! `replication`).
 
 mod check;
 mod dedup;
@@ -28,37 +29,37 @@ use super::machine::{Node, Timer, Work};
 use super::{Action, Message};
 use crate::api::{Level, Outcome, Reason, Request, Resource, Session};
 
-/// Who is answered.
+/// The asker of a request, who gets its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A client of this node.
     Client(RequestId),
-    /// A node that forwarded it; its number there.
+    /// A node that forwarded the request, and the request's number there.
     Peer(Replica, RequestId),
 }
 
-/// What a request waits for.
+/// What a pending request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// To be tried.
+    /// Its next try.
     New,
-    /// A linearizable read of the registry, since this node knows no namespace of that name.
+    /// A linearizable read of the registry, because this node knows no namespace of that name.
     ResolvingName,
     /// A leader of the group.
     Waiting(GroupId),
-    /// The group's Raft: to propose, or to find an index to read at.
+    /// The group's Raft, which is to log the proposal or to find an index to read at.
     Asked(GroupId),
-    /// The entry applied at this position's index.
+    /// The entry that is applied at this position's index: it decides the proposal.
     Logged(GroupId, Position),
-    /// This node's state of the group to reach an index.
+    /// The read's index, which the group's state on this node has not reached.
     Reading(GroupId),
     /// The answer of another node.
     Forwarded(Replica),
-    /// Other replicas of an eventual write, whose records are durable here with this token of the lane.
+    /// Other replicas of an eventual write. Its records are durable here with this token of the lane.
     Replicating(u64),
-    /// Another request of the same session and number.
+    /// The answer to an earlier request of the same session and number.
     Duplicate,
-    /// The founding.
+    /// The bootstrap of the federation.
     Bootstrap,
 }
 
@@ -70,30 +71,31 @@ pub(super) struct Pending {
     pub(super) stage: Stage,
     /// When it is answered at the latest.
     timeout: Instant,
-    /// When its timer is armed.
+    /// When its timer fires; never after `timeout`.
     wake: Instant,
     /// Whether an earlier try may have been logged somewhere.
     logged: bool,
-    /// Whether the registry was asked for its namespace.
+    /// Whether a linearizable read of the registry has looked for its namespace.
     name_checked: bool,
-    /// How many tickets it holds, from its key on.
+    /// How many tickets it holds, from its key on: one for each mutation.
     ticket_count: u64,
-    /// What became of an eventual write so far.
+    /// The progress of an eventual write.
     progress: eventual::Progress,
 }
 
 /// All requests that are not answered yet.
 #[derive(Debug)]
 pub(super) struct Requests {
+    /// The next key.
     next: u64,
     pending: BTreeMap<u64, Pending>,
-    /// Requests forwarded to each peer.
+    /// The keys of requests that were forwarded, by peer.
     forwarded: BTreeSet<(NodeId, u64)>,
     eventual_writes: dedup::EventualWrites,
 }
 
 impl Requests {
-    /// Keys start at `first`: greater than any of an earlier boot.
+    /// Keys start at `first`, which is greater than any key of an earlier boot.
     pub(super) fn new(first: u64) -> Self {
         Self {
             next: first.max(1),
@@ -103,12 +105,12 @@ impl Requests {
         }
     }
 
-    /// How many requests wait.
+    /// How many requests are pending.
     pub(super) fn len(&self) -> usize {
         self.pending.len()
     }
 
-    /// A number that no request has: for questions of the node's own.
+    /// A number that no request has, for the node's own questions to peers.
     pub(super) fn number(&mut self) -> u64 {
         self.key(1)
     }
@@ -129,12 +131,12 @@ impl Requests {
 }
 
 impl Node {
-    /// A client asks.
+    /// A client of this node sends a request.
     pub(super) fn on_requested(&mut self, id: RequestId, request: Request) {
         let origin = Origin::Client(id);
         match request {
             Request::Init { voters } => self.on_init(id, voters),
-            // Only a node may ask to be let in, and proves who it is by its link.
+            // Only a node may ask to join: its link proves its identity.
             Request::Join { .. } => {
                 let formed = self.is_formed();
                 let reason = if formed { Reason::AlreadyFormed } else { Reason::NotFormed };
@@ -144,7 +146,7 @@ impl Node {
         }
     }
 
-    /// Takes a request from a client or a peer: answers it, or makes it pending.
+    /// Takes a request from a client or a peer, and answers it or makes it pending.
     pub(super) fn accept(&mut self, origin: Origin, request: Request) {
         if let Some(outcome) = self.at_once(&request) {
             return self.answer(origin, outcome);
@@ -159,7 +161,7 @@ impl Node {
         self.submit(key);
     }
 
-    /// What needs no other machine.
+    /// Answers what the node knows of itself, even when it serves nothing else.
     fn at_once(&self, request: &Request) -> Option<Outcome> {
         use crate::api::Value;
         match request {
@@ -169,7 +171,7 @@ impl Node {
         }
     }
 
-    /// Whether the node takes this request now.
+    /// Refuses a request that the node cannot take now.
     fn admit(&self, request: &Request) -> Result<(), Reason> {
         if self.phase.stopping {
             return Err(Reason::Stopping);
@@ -225,7 +227,7 @@ impl Node {
         key
     }
 
-    /// Takes a request out, and all that refers to it by its key.
+    /// Takes a request out, with every reference to its key.
     fn remove_pending(&mut self, key: u64) -> Option<Pending> {
         let pending = self.requests.pending.remove(&key)?;
         self.disarm(pending.wake, Timer::Request(key));
@@ -241,7 +243,7 @@ impl Node {
         Some(pending)
     }
 
-    /// Gives a request a new key for its next try.
+    /// Gives a request a new key for its next try, and returns that key.
     fn rekey(&mut self, key: u64) -> Option<u64> {
         let mut pending = self.remove_pending(key)?;
         let renewed = self.requests.key(pending.ticket_count);
@@ -259,7 +261,7 @@ impl Node {
         }
     }
 
-    /// Wakes a request before its timeout, unless something else moves it.
+    /// Schedules the next try one election timeout from now, unless the request's timer fires before that.
     fn schedule_retry(&mut self, key: u64) {
         let after = Duration::from_millis(self.config.raft.election_timeout_ms);
         let at = self.now.mono + after;
@@ -272,14 +274,14 @@ impl Node {
         self.arm_at(at, Timer::Request(key));
     }
 
-    /// Moves a request to a stage.
+    /// Sets what a request waits for.
     fn set_stage(&mut self, key: u64, stage: Stage) {
         if let Some(pending) = self.requests.pending.get_mut(&key) {
             pending.stage = stage;
         }
     }
 
-    /// Tries a request: serves it, proposes it, forwards it, or lets it wait.
+    /// Tries a request: serves, proposes or forwards it, or lets it wait.
     pub(super) fn submit(&mut self, key: u64) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
         match &pending.request {
@@ -292,7 +294,7 @@ impl Node {
         }
     }
 
-    /// Resolves the namespace. A node that lacks it asks group 0 before it says unknown: a learner may lag.
+    /// Resolves the namespace. A node that does not know it asks group 0 before it refuses, because a learner may lag.
     fn submit_named(&mut self, key: u64) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
         let (Request::Read { namespace, .. } | Request::Write { namespace, .. }) = &pending.request
@@ -336,7 +338,7 @@ impl Node {
         }
     }
 
-    /// A node could not do it, which says nothing of earlier tries: those may have been logged.
+    /// Ends a request that could not be done now: unknown when an earlier try may have been logged, else rejected.
     fn refuse(&mut self, key: u64, reason: Reason) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
         let outcome = if pending.logged {
@@ -347,8 +349,8 @@ impl Node {
         self.finish(key, outcome);
     }
 
-    /// Answers whoever asked. What says that a write happened never leaves before this process's boot is durable; the
-    /// writes of the shards wait for their own token, see `eventual`.
+    /// Answers the asker. An answer that says that a write happened waits for this process's boot to be durable. An
+    /// eventual write waits for its own token instead, see `eventual`.
     pub(super) fn answer(&mut self, origin: Origin, outcome: Outcome) {
         let boot = self.hold.boot();
         self.answer_after(origin, outcome, boot);
@@ -371,7 +373,7 @@ impl Node {
         }
     }
 
-    /// A request's timer: it is over, or it is tried again.
+    /// A request's timer fires: the request expires or is tried again.
     pub(super) fn on_request_due(&mut self, key: u64) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         if self.now.mono >= pending.timeout {
@@ -381,7 +383,7 @@ impl Node {
         self.retry_or_wait(key);
     }
 
-    /// Tries again what may be tried again, and lets the rest wait for its timeout.
+    /// Tries a request again if that is harmless, and else lets it wait for its timeout.
     fn retry_or_wait(&mut self, key: u64) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         let timeout = pending.timeout;
@@ -398,7 +400,7 @@ impl Node {
         }
     }
 
-    /// The request's time is over.
+    /// Answers a request whose timeout is reached.
     fn expire(&mut self, key: u64) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
         reach!("node.request.expired");
@@ -425,16 +427,16 @@ impl Node {
         self.finish(key, outcome);
     }
 
-    /// Answers all that waits: the node is stopping, or is fenced. What may have been logged is unknown.
+    /// Answers every pending request, because the node stops or is fenced: unknown when it may have been logged.
     pub(super) fn answer_all(&mut self) {
         while let Some((&key, pending)) = self.requests.pending.first_key_value() {
-            let unsure = match pending.stage {
+            let is_unknown = match pending.stage {
                 Stage::Logged(..) | Stage::Replicating(_) | Stage::Duplicate => true,
                 Stage::Forwarded(_) | Stage::Asked(_) => is_write(&pending.request),
                 Stage::Bootstrap => self.is_formed(),
                 _ => pending.logged,
             };
-            let outcome = if unsure {
+            let outcome = if is_unknown {
                 Outcome::Unknown { reached: None }
             } else {
                 Outcome::Rejected(Reason::Stopping)
@@ -443,14 +445,14 @@ impl Node {
         }
     }
 
-    /// The newest token that a promise of the shards waits for.
+    /// The token that a promise of the shards waits for.
     fn shards_token(&self) -> u64 {
         self.hold.newest(Keeper::Shards)
     }
 }
 
 impl Pending {
-    /// The session that makes a repeat harmless, if there is one.
+    /// The session that makes a repeat harmless, if the request has one.
     fn session(&self) -> Option<Session> {
         match &self.request {
             Request::CreateNamespace { session, .. }
@@ -460,9 +462,9 @@ impl Pending {
         }
     }
 
-    /// Whether a second try is harmless although the first may have been logged.
+    /// Whether a second try is harmless even if the first was logged.
     fn may_repeat(&self) -> bool {
-        // Letting the same replica in twice is the same as once.
+        // A replica that joins twice is a member once.
         let harmless = matches!(self.request, Request::Join { .. }) || !is_write(&self.request);
         harmless || self.session().is_some() || mutant!("node.session.retry_without")
     }

@@ -1,8 +1,10 @@
-//! Requests of strong namespaces and of the registry: proposed where this node leads, else forwarded; read at an index
-//! that the leader confirmed (§6.4), on any node that holds the group.
+//! Requests of strong namespaces and of the registry. A write is proposed where this node leads, and else forwarded. A
+//! read is served by any node that holds the group, at an index that the leader confirmed (§6.4 of Ongaro's thesis).
 //!
-//! The entry that is applied at a proposal's index decides it: one of the proposal's term is the proposal, one of
-//! another term proves that the proposal never happens, so that it is safe to propose again.
+//! The entry that is applied at a proposal's index decides the proposal. An entry of the same term is the proposal
+//! itself. An entry of another term proves that the proposal never happens, so it is safe to propose again.
+//!
+//! This module does not replicate (`raft`) and does not know what a command does (`state`).
 
 use alloc::collections::BTreeSet;
 
@@ -18,14 +20,14 @@ use super::super::machine::{Node, Work};
 use super::{Origin, Stage, check, is_write};
 
 impl Node {
-    /// Proposes a write, or lets another node do so.
+    /// Proposes a write, forwards it to the leader, or lets it wait for one.
     pub(super) fn write_strong(&mut self, key: u64, group: GroupId) {
-        if let Some(reason) = self.forbids(key) {
+        if let Some(reason) = self.forbidden(key) {
             return self.refuse(key, reason);
         }
         let (role, leader) = match self.groups.get(&group) {
             Some(known) => (known.raft.role(), known.raft.leader()),
-            // Not opened here yet: ask a voter of group 0, which opens every group.
+            // This node has not opened the group yet. Voters of group 0 hold every group.
             None => return self.forward_to_voter(key, group),
         };
         if role == Role::Leader {
@@ -37,9 +39,9 @@ impl Node {
         }
     }
 
-    /// Why this write must not be logged, if it must not: its namespace is of another consistency, or it lets in who
-    /// may not come in.
-    fn forbids(&self, key: u64) -> Option<Reason> {
+    /// Why this write must not be logged: its namespace has the other consistency, or it joins a replica that may not
+    /// join. `None` when it may be logged.
+    fn forbidden(&self, key: u64) -> Option<Reason> {
         match &self.requests.pending.get(&key)?.request {
             Request::Write { mutations, .. } => check::check_consistency(mutations, true).err(),
             Request::Join { replica, .. } => self.check_join(*replica).err(),
@@ -57,7 +59,7 @@ impl Node {
         self.then(Work::Raft(group, raft::Event::Propose { ticket: key, command }));
     }
 
-    /// The proposal is in the log: what is applied there decides it.
+    /// The proposal is in the log: the entry that is applied at its index decides it.
     pub(in crate::node) fn on_proposed(&mut self, group: GroupId, key: Ticket, at: Position) {
         if !self.requests.pending.contains_key(&key) {
             return;
@@ -68,11 +70,11 @@ impl Node {
         }
     }
 
-    /// Raft will not do it: nothing was logged by this try.
+    /// Raft refuses a proposal or a read. This try logged nothing.
     pub(in crate::node) fn on_refused(&mut self, group: GroupId, key: Ticket, why: Refused) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         if matches!(pending.stage, Stage::Asked(_)) {
-            // Raft says so before it logs anything.
+            // Raft refuses before it logs anything.
             pending.stage = Stage::New;
         }
         match why {
@@ -84,7 +86,7 @@ impl Node {
         }
     }
 
-    /// Lets a request wait until a leader is known. One that was forwarded goes back: its first node waits.
+    /// Lets a request wait until a leader is known. A forwarded request is refused, because its first node waits.
     pub(super) fn wait_for_leader(&mut self, key: u64, group: GroupId) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         if matches!(pending.origin, Origin::Peer(..)) && !pending.may_relay() {
@@ -98,7 +100,7 @@ impl Node {
         self.schedule_retry(key);
     }
 
-    /// The group's leader may be known: its requests go on.
+    /// The group's leader may be known now: retries the requests that wait for it.
     pub(in crate::node) fn wake(&mut self, group: GroupId) {
         let Some(known) = self.groups.get_mut(&group) else { return };
         for key in core::mem::take(&mut known.waiting) {
@@ -106,7 +108,7 @@ impl Node {
         }
     }
 
-    /// Asks for an index to read at.
+    /// Starts a linearizable read, on a voter of group 0 when this node lacks the group.
     pub(super) fn read_strong(&mut self, key: u64, group: GroupId) {
         if !self.groups.contains_key(&group) {
             return self.forward_to_voter(key, group);
@@ -115,6 +117,7 @@ impl Node {
         self.read_index(key, group);
     }
 
+    /// Asks Raft for an index to read at.
     pub(super) fn read_index(&mut self, key: u64, group: GroupId) {
         if mutant!("node.read.stale_local") {
             return self.serve_strong(key, group);
@@ -137,7 +140,7 @@ impl Node {
         }
     }
 
-    /// Serves reads whose index is applied now.
+    /// Serves the reads whose index is applied now.
     pub(in crate::node) fn serve_reads(&mut self, group: GroupId) {
         while let Some(known) = self.groups.get_mut(&group)
             && known.reads.first().is_some_and(|(index, _)| *index <= known.applied)
@@ -148,7 +151,7 @@ impl Node {
         }
     }
 
-    /// Serves a confirmed read from the local state; a read of the registry may have been for a name.
+    /// Serves a confirmed read from the local state. A read that resolved a namespace's name submits its request again.
     fn serve_strong(&mut self, key: u64, group: GroupId) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         if pending.stage == Stage::ResolvingName {
@@ -167,7 +170,7 @@ impl Node {
         self.finish(key, outcome);
     }
 
-    /// The next proposal at or before `index`: taken out, with its term.
+    /// Takes out the next proposal that was logged at or before `index`, with its position.
     fn next_decided(&mut self, group: GroupId, index: Index) -> Option<(Position, u64)> {
         let known = self.groups.get_mut(&group)?;
         let first = known.proposals.first_entry().filter(|first| first.key().0 <= index)?;
@@ -175,14 +178,14 @@ impl Node {
         Some((Position { term, index }, key))
     }
 
-    /// An entry was applied: it decides the proposals at its index. `outcome` is what its command came to.
+    /// An entry was applied and decides the proposals at its index. `outcome` is the outcome of its command.
     pub(in crate::node) fn decide(&mut self, group: GroupId, at: Position, outcome: Outcome) {
         let mut outcome = Some(outcome);
         while let Some((logged, key)) = self.next_decided(group, at.index) {
             match outcome.take_if(|_| logged == at || mutant!("node.request.other_term_counts")) {
                 Some(outcome) => self.committed(key, outcome),
                 None => {
-                    // Another leader's entry stands there: this proposal is in no log that can win.
+                    // Another leader's entry is committed there, so this proposal can never be.
                     reach!("node.request.superseded");
                     self.retry(key);
                 }
@@ -190,7 +193,7 @@ impl Node {
         }
     }
 
-    /// The group's state jumped over indices by a snapshot: what was logged there is decided, but unknown here.
+    /// A snapshot moved the group's state past these indices. Proposals there are decided, but this node cannot tell how.
     pub(in crate::node) fn skip(&mut self, group: GroupId, to: Index) {
         let Some(known) = self.groups.get_mut(&group) else { return };
         let later = known.proposals.split_off(&(to.next(), Term(0)));
@@ -202,7 +205,7 @@ impl Node {
         }
     }
 
-    /// Nobody will tell what became of this try: it is repeated if that is harmless, else it is unknown.
+    /// The fate of this try will never be known here: repeats it if that is harmless, and else answers unknown.
     pub(in crate::node) fn lost(&mut self, key: u64) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         let write = is_write(&pending.request);
@@ -213,7 +216,7 @@ impl Node {
         self.retry(key);
     }
 
-    /// What a committed write is answered with: the level that a quorum's disks amount to.
+    /// Answers a committed write with the durability level that a quorum implies.
     pub(in crate::node) fn committed(&mut self, key: u64, outcome: Outcome) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
         let (Stage::Logged(group, _), Request::Write { level, .. }) =
@@ -240,7 +243,7 @@ impl Node {
     }
 }
 
-/// The command of a request, or why it is refused without one.
+/// Encodes a request as a command, or refuses it. The bytes are log payload, wire payload and memory at once.
 fn command(request: &Request) -> Result<Bytes, Reason> {
     let (session, operation) = match request {
         Request::CreateNamespace { name, policy, session } => {
