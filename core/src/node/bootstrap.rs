@@ -145,7 +145,7 @@ impl Node {
         candidate.replica = Some(replica);
         // The operator named this node itself under another address.
         candidate.unfit = replica.node == self.me.node;
-        if !candidate.unfit && self.known.routed(replica.node, address) {
+        if !candidate.unfit && self.registry_view.routed(replica.node, address) {
             self.act(Action::Route { peer: replica.node, address: Some(address.clone()) });
         }
     }
@@ -213,10 +213,10 @@ impl Node {
                 self.located(member.replica.node, member.address.clone());
             }
         }
-        self.known.first_members = bootstrap.members;
+        self.registry_view.first_members = bootstrap.members;
         // A learner begins with an empty configuration; a leader sends it the real one.
         let genesis = Configuration { voters, learners: Vec::new() };
-        self.create_group(GroupId::REGISTRY, genesis);
+        self.open_group(GroupId::REGISTRY, genesis);
     }
 
     /// Voters of group 0 that have not acknowledged the bootstrap; none once the registry is bootstrapped.
@@ -251,7 +251,7 @@ impl Node {
         let group = self.groups.get(&GroupId::REGISTRY);
         let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
         let member = |voter: &Replica| {
-            let known = self.known.first_members.iter().find(|info| info.replica == *voter);
+            let known = self.registry_view.first_members.iter().find(|info| info.replica == *voter);
             known.cloned().unwrap_or_else(|| self.guess_info(*voter))
         };
         Bootstrap { members: voters.iter().map(member).collect(), voters: voters.len() as u8 }
@@ -317,7 +317,7 @@ impl Node {
 
     /// The bootstrap command is applied here.
     pub(super) fn bootstrapped(&mut self) {
-        self.known.first_members.clear();
+        self.registry_view.first_members.clear();
         self.bootstrap.acknowledged.clear();
         if let Some(key) = self.bootstrap.waiting.take() {
             self.finish(key, Outcome::Value(Value::Initialized));

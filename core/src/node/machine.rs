@@ -23,7 +23,7 @@ use super::checkpoint::Checkpoints;
 use super::hold::{Durable, Hold, Keeper};
 use super::join::JoinState;
 use super::peers::Peers;
-use super::registry::Known;
+use super::registry::RegistryView;
 use super::request::Requests;
 use super::storage::step_fenced;
 use super::{Action, Event, hold};
@@ -190,7 +190,7 @@ pub struct Node {
     pub(super) hold: Hold,
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: Peers,
-    pub(super) known: Known,
+    pub(super) registry_view: RegistryView,
     pub(super) bootstrap: BootstrapState,
     pub(super) join: JoinState,
     pub(super) requests: Requests,
@@ -215,7 +215,7 @@ pub(super) struct Parts {
     pub(super) discovery: discovery::Discovery,
     pub(super) hold: Hold,
     pub(super) checkpoints: Checkpoints,
-    pub(super) known: Known,
+    pub(super) registry_view: RegistryView,
 }
 
 impl Node {
@@ -242,7 +242,7 @@ impl Node {
             hold: parts.hold,
             checkpoints: parts.checkpoints,
             peers: Peers::default(),
-            known: parts.known,
+            registry_view: parts.registry_view,
             bootstrap: BootstrapState::default(),
             join: JoinState::default(),
             requests: Requests::new(super::peers::first_request_of(boot)),

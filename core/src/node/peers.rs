@@ -1,10 +1,10 @@
-//! Peers: which disk and which life each came with, and whether the process behind a link is the one that it should be.
+//! Peers: the store and boot of each linked node, and whether its process is the one that should be there.
 //!
-//! A boot is durable before its first send, so two boots of one store that contradict each other mean that a disk was
-//! copied or rolled back. The later word wins, the other process is refused, and a process that is refused
-//! persistently fences itself: two of them must never promise with one identity.
+//! A boot is durable before its first send. So two boots of one store that contradict each other mean that a disk was
+//! copied or rolled back. One of the two processes is refused. A process that is refused persistently fences
+//! itself, because two processes must never promise with one identity.
 //!
-//! Not here: who is a member (`route`).
+//! This module does not decide who is a member (`registry`).
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
@@ -17,75 +17,77 @@ use crate::{mutant, reach};
 
 use super::Refusal;
 
-/// Peers remembered. Certificates bound who may connect; this bounds what they cost.
+/// Peers remembered. Certificates bound which nodes may connect; this bounds their cost.
 const PEERS_MAX: usize = 2 * MEMBERS_MAX;
 
-/// Refusals within [`REFUSED_WINDOW`], and their least ticket_count, after which a node believes its peers. Above the clone
-/// window, so that a quick restart, which is refused until the old process is forgotten, never fences.
+/// A node fences itself after this many refusals over at least [`REFUSED_SPAN`], with no gap above [`REFUSED_WINDOW`].
+/// The span exceeds the clone window, so a quick restart, which is refused until its old process is forgotten, does not
+/// fence.
 const REFUSALS_MIN: u32 = 5;
 const REFUSED_SPAN: Duration = Duration::from_secs(8);
 const REFUSED_WINDOW: Duration = Duration::from_secs(30);
 
-/// Forwarded requests of one peer whose numbers are remembered, so that a duplicate on the wire is not a second
-/// request. Numbers below the oldest of them count as seen.
+/// Numbers of forwarded requests remembered per peer, so that a duplicate on the wire is no second request. A number
+/// below the oldest remembered one counts as seen.
 const FORWARDS_KEPT: usize = 1024;
 
-/// Numbers of requests of one boot: 2^40 a boot, so that numbers of a later boot are greater.
+/// The first request number of a boot. Each boot has 2^40 numbers, so those of a later boot are greater.
 pub(super) const fn first_request_of(boot: Boot) -> u64 {
     boot.count << 40
 }
 
-/// A peer as its last handshake proved it.
+/// A peer as its last handshake proved it. `forwards` holds seen numbers of forwarded requests from `floor` on; every
+/// number below `floor` counts as seen.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) store: StoreId,
     pub(super) boot: Boot,
     /// Whether its link is up.
     pub(super) up: bool,
+    /// When the last message or handshake arrived.
     heard: Instant,
-    /// Forwarded requests seen: everything below `floor`, and these.
     floor: u64,
     forwards: BTreeSet<u64>,
 }
 
-/// What a handshake means.
+/// The judgement of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The process that should be there.
+    /// The process is the one that should be there.
     Welcome,
-    /// An old or copied one.
+    /// The process is an old one, or runs on a copied disk.
     Refuse(Refusal),
-    /// One too many.
+    /// The table is full, see [`PEERS_MAX`].
     Full,
 }
 
-/// All peers ever linked in this process life.
+/// All peers that were ever linked to this process.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     peers: BTreeMap<NodeId, Peer>,
-    refused: Refused,
+    refused: RefusalCount,
 }
 
-/// How often this process was refused by others.
+/// How often other nodes refused this process, without a gap above [`REFUSED_WINDOW`].
 #[derive(Clone, Copy, Debug, Default)]
-struct Refused {
+struct RefusalCount {
     count: u32,
     first: Instant,
     last: Instant,
 }
 
 impl Peers {
-    /// Judges a handshake and remembers the peer if it is welcome.
+    /// Judges a handshake, and remembers the peer if it is welcome.
     pub(super) fn connected(
         &mut self,
         now: Instant,
-        who: Replica,
+        replica: Replica,
         boot: Boot,
         clone_window: Duration,
     ) -> Verdict {
         let full = self.peers.len() >= PEERS_MAX;
-        match self.peers.get_mut(&who.node) {
-            Some(known) if known.store == who.store => {
+        match self.peers.get_mut(&replica.node) {
+            Some(known) if known.store == replica.store => {
                 if let Some(refusal) = known.refusal(now, boot, clone_window) {
                     return Verdict::Refuse(refusal);
                 }
@@ -93,25 +95,25 @@ impl Peers {
             }
             None if full => return Verdict::Full,
             _ => {
-                self.peers.insert(who.node, Peer::new(now, who.store, boot));
+                self.peers.insert(replica.node, Peer::new(now, replica.store, boot));
             }
         }
         Verdict::Welcome
     }
 
-    /// Notes that a peer was heard; the replica that the transport authenticated, `None` for a peer that has no link.
+    /// Notes that a message arrived. Returns the replica that the transport authenticated; `None` without a link.
     pub(super) fn heard(&mut self, now: Instant, peer: NodeId) -> Option<Replica> {
         let known = self.peers.get_mut(&peer).filter(|known| known.up)?;
         known.heard = now;
         Some(Replica { node: peer, store: known.store })
     }
 
-    /// Notes that a link is down; whether it was up.
+    /// Notes that a link is down. Returns whether it was up.
     pub(super) fn unreachable(&mut self, peer: NodeId) -> bool {
         self.peers.get_mut(&peer).is_some_and(|known| core::mem::replace(&mut known.up, false))
     }
 
-    /// A peer, whether its link is up or not.
+    /// A known peer, whether its link is up or not.
     pub(super) fn get(&self, peer: NodeId) -> Option<&Peer> {
         self.peers.get(&peer)
     }
@@ -121,22 +123,22 @@ impl Peers {
         self.peers.get(&to.node).is_some_and(|known| known.up && known.store == to.store)
     }
 
-    /// All peers with a link, in order.
+    /// All peers with a link, in order of their node ids.
     pub(super) fn linked(&self) -> impl Iterator<Item = Replica> + '_ {
         let up = self.peers.iter().filter(|(_, peer)| peer.up);
         up.map(|(node, peer)| Replica { node: *node, store: peer.store })
     }
 
-    /// Whether this forwarded request is new: a number is taken once.
+    /// Takes the number of a forwarded request. Returns false when it was taken before.
     pub(super) fn is_new_forward(&mut self, peer: NodeId, id: u64) -> bool {
         self.peers.get_mut(&peer).is_some_and(|known| known.take_forward(id))
     }
 
-    /// Counts a refusal of this process; whether it is persistent.
+    /// Counts a refusal of this process. Returns whether refusals are persistent by now.
     pub(super) fn refused(&mut self, now: Instant) -> bool {
         let refused = &mut self.refused;
         if refused.count == 0 || now.since(refused.last) > REFUSED_WINDOW {
-            *refused = Refused { count: 0, first: now, last: now };
+            *refused = RefusalCount { count: 0, first: now, last: now };
         }
         refused.count += 1;
         refused.last = now;
@@ -168,7 +170,7 @@ impl Peer {
         if boot.count == self.boot.count {
             return (boot.nonce != self.boot.nonce).then_some(Refusal::Cloned);
         }
-        // A process that was heard a moment ago, and whose link nobody reported down, is alive: the later boot runs on
+        // A process that sent something a moment ago, and whose link is still up, is alive. So the later boot runs on
         // a copy of its disk.
         let alive = self.up && now.since(self.heard) < clone_window;
         if alive {
@@ -208,7 +210,7 @@ mod tests {
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(1);
-    const WHO: Replica = Replica { node: NodeId([1; 16]), store: StoreId([2; 16]) };
+    const PEER: Replica = Replica { node: NodeId([1; 16]), store: StoreId([2; 16]) };
 
     fn at(ms: u64) -> Instant {
         Instant::from_millis(ms)
@@ -219,24 +221,24 @@ mod tests {
     }
 
     #[test]
-    fn contradicting_boots_are_told_apart() {
+    fn an_old_boot_is_stale_and_a_contradicting_one_is_a_clone() {
         let mut peers = Peers::default();
-        let mut meet = |ms, boot| peers.connected(at(ms), WHO, boot, WINDOW);
-        assert_eq!(meet(0, boot(5, 1)), Verdict::Welcome);
-        assert_eq!(meet(10, boot(5, 1)), Verdict::Welcome);
-        assert_eq!(meet(10, boot(4, 9)), Verdict::Refuse(Refusal::StaleBoot));
-        assert_eq!(meet(10, boot(5, 2)), Verdict::Refuse(Refusal::Cloned));
-        assert_eq!(meet(20, boot(6, 3)), Verdict::Refuse(Refusal::Cloned));
-        assert_eq!(meet(1011, boot(6, 3)), Verdict::Welcome);
-        assert_eq!(meet(1012, boot(5, 1)), Verdict::Refuse(Refusal::StaleBoot));
+        let mut connect = |ms, boot| peers.connected(at(ms), PEER, boot, WINDOW);
+        assert_eq!(connect(0, boot(5, 1)), Verdict::Welcome);
+        assert_eq!(connect(10, boot(5, 1)), Verdict::Welcome);
+        assert_eq!(connect(10, boot(4, 9)), Verdict::Refuse(Refusal::StaleBoot));
+        assert_eq!(connect(10, boot(5, 2)), Verdict::Refuse(Refusal::Cloned));
+        assert_eq!(connect(20, boot(6, 3)), Verdict::Refuse(Refusal::Cloned));
+        assert_eq!(connect(1011, boot(6, 3)), Verdict::Welcome);
+        assert_eq!(connect(1012, boot(5, 1)), Verdict::Refuse(Refusal::StaleBoot));
     }
 
     #[test]
     fn a_restart_whose_old_link_went_down_is_welcome_at_once() {
         let mut peers = Peers::default();
-        peers.connected(at(0), WHO, boot(1, 1), WINDOW);
-        assert!(peers.unreachable(WHO.node));
-        assert_eq!(peers.connected(at(1), WHO, boot(2, 7), WINDOW), Verdict::Welcome);
+        peers.connected(at(0), PEER, boot(1, 1), WINDOW);
+        assert!(peers.unreachable(PEER.node));
+        assert_eq!(peers.connected(at(1), PEER, boot(2, 7), WINDOW), Verdict::Welcome);
     }
 
     #[test]
@@ -249,23 +251,23 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_request_is_taken_once_and_an_old_boots_never() {
+    fn a_forwarded_request_is_taken_once_and_one_of_an_old_boot_never() {
         let mut peers = Peers::default();
-        peers.connected(at(0), WHO, boot(1, 1), WINDOW);
+        peers.connected(at(0), PEER, boot(1, 1), WINDOW);
         let base = first_request_of(boot(1, 1));
-        assert!(peers.is_new_forward(WHO.node, base + 3));
-        assert!(peers.is_new_forward(WHO.node, base + 2));
-        assert!(!peers.is_new_forward(WHO.node, base + 3));
+        assert!(peers.is_new_forward(PEER.node, base + 3));
+        assert!(peers.is_new_forward(PEER.node, base + 2));
+        assert!(!peers.is_new_forward(PEER.node, base + 3));
         for id in 0..=FORWARDS_KEPT as u64 {
-            peers.is_new_forward(WHO.node, base + 10 + id);
+            peers.is_new_forward(PEER.node, base + 10 + id);
         }
         assert!(
-            !peers.is_new_forward(WHO.node, base + 1),
+            !peers.is_new_forward(PEER.node, base + 1),
             "below the window everything counts as seen"
         );
-        peers.unreachable(WHO.node);
-        peers.connected(at(9), WHO, boot(2, 1), WINDOW);
-        assert!(!peers.is_new_forward(WHO.node, base + 5000));
-        assert!(peers.is_new_forward(WHO.node, first_request_of(boot(2, 1))));
+        peers.unreachable(PEER.node);
+        peers.connected(at(9), PEER, boot(2, 1), WINDOW);
+        assert!(!peers.is_new_forward(PEER.node, base + 5000));
+        assert!(peers.is_new_forward(PEER.node, first_request_of(boot(2, 1))));
     }
 }

@@ -1,8 +1,8 @@
-//! What an applied registry means for everybody else: members for gossip, the coordinator and the replicator;
-//! namespaces as shards and groups; learners for the groups that this node leads.
+//! Reacts to a changed registry: tells gossip, the coordinator and the replicator about members, opens and closes
+//! shards and groups for namespaces, and brings the learners of the groups that this node leads in line.
 //!
-//! The registry itself is in group 0's state. [`Known`] is what the others were last told of it, so that a change costs
-//! a comparison and not a restart.
+//! The registry itself is the state of group 0 (`state::registry`). [`RegistryView`] is what the other machines were
+//! last told of it, so that a change costs a comparison and not a restart.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -24,51 +24,50 @@ use crate::{mutant, reach};
 /// Milliseconds between two tries to bring a group's learners in line.
 const ALIGN_MS: u64 = 200;
 
-/// What a namespace's name resolves to.
+/// The namespace that a name resolves to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) id: NamespaceId,
-    /// The group of a strong one.
+    /// The group of a strong namespace.
     pub(super) group: Option<GroupId>,
     pub(super) policy: Policy,
 }
 
-/// A member as the others were told.
+/// A member as the other machines were last told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
+struct MemberView {
     replica: Replica,
     address: Address,
 }
 
 /// What the other machines were last told of the registry.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    members: BTreeMap<NodeId, Told>,
+pub(super) struct RegistryView {
+    members: BTreeMap<NodeId, MemberView>,
     namespaces: BTreeMap<NamespaceId, Target>,
     names: BTreeMap<String, Target>,
-    /// Where links were last asked for.
+    /// The address of each link that the driver was last asked to keep.
     routes: BTreeMap<NodeId, Address>,
-    /// First voters as a founding or a join named them, until the registry is there.
+    /// The members of the bootstrap or join list, until the registry is applied.
     pub(super) first_members: Vec<MemberInfo>,
-    /// Groups that were deleted and whose records are still needed, by the registry's entry that they were deleted by
-    /// or before.
+    /// Deleted groups whose records are still needed, with the last index of group 0 that was applied at the deletion.
     closed: BTreeMap<GroupId, u64>,
-    /// The registry names this node.
+    /// Whether the registry has named this node.
     formed: bool,
 }
 
-impl Known {
-    /// Whether the registry names this very replica.
+impl RegistryView {
+    /// Whether the registry names this node with this store.
     pub(super) fn is_member(&self, replica: Replica) -> bool {
-        self.members.get(&replica.node).is_some_and(|told| told.replica == replica)
+        self.members.get(&replica.node).is_some_and(|view| view.replica == replica)
     }
 
     /// Whether the registry names this node with another store.
     pub(super) fn is_impostor(&self, replica: Replica) -> bool {
-        self.members.get(&replica.node).is_some_and(|told| told.replica != replica)
+        self.members.get(&replica.node).is_some_and(|view| view.replica != replica)
     }
 
-    /// Notes a route; false when it is the one already asked for.
+    /// Notes a route. Returns false when the driver was already asked for it.
     pub(super) fn routed(&mut self, node: NodeId, address: &Address) -> bool {
         if self.routes.get(&node) == Some(address) {
             return false;
@@ -78,12 +77,12 @@ impl Known {
     }
 
     fn replicas(&self) -> impl Iterator<Item = Replica> + '_ {
-        self.members.values().map(|told| told.replica)
+        self.members.values().map(|view| view.replica)
     }
 }
 
 impl Node {
-    /// Whether this node is in a federation: it holds group 0.
+    /// Whether this node is in a federation, which means that it holds group 0.
     pub(super) fn is_formed(&self) -> bool {
         self.groups.contains_key(&GroupId::REGISTRY)
     }
@@ -95,24 +94,24 @@ impl Node {
 
     /// Whether the registry names this replica.
     pub(super) fn is_member(&self, replica: Replica) -> bool {
-        self.known.is_member(replica)
+        self.registry_view.is_member(replica)
     }
 
-    /// Whether a peer may take part in the protocols. Before the registry is here, everybody of the federation may who
-    /// was named at the founding; a learner was told no names that last over a restart, so it hears every peer.
+    /// Whether a peer may send messages of the protocols: once the registry is applied, members only. Before that every
+    /// peer of the federation may, because a node that restarts as a learner has no durable list of members.
     pub(super) fn may_speak(&self, peer: Replica) -> bool {
         if !self.is_formed() {
             return false;
         }
-        self.known.members.is_empty() || self.known.is_member(peer)
+        self.registry_view.members.is_empty() || self.registry_view.is_member(peer)
     }
 
-    /// What a name resolves to here.
+    /// The namespace that a name resolves to on this node.
     pub(super) fn namespace(&self, name: &str) -> Option<Target> {
-        self.known.names.get(name).copied()
+        self.registry_view.names.get(name).copied()
     }
 
-    /// The registry changed: tells everybody what is new.
+    /// The registry changed: tells the other machines what is new.
     pub(super) fn on_registry_changed(&mut self) {
         let Some(registry) = self.registry() else { return };
         let members: Vec<MemberInfo> = registry.membership().members;
@@ -123,8 +122,8 @@ impl Node {
         for group in led.collect::<Vec<GroupId>>() {
             self.then(Work::Align(group));
         }
-        if !self.known.formed && self.known.is_member(self.me) {
-            self.known.formed = true;
+        if !self.registry_view.formed && self.registry_view.is_member(self.me) {
+            self.registry_view.formed = true;
             reach!("node.formed");
             self.notify(Notice::Formed);
             self.bootstrapped();
@@ -133,23 +132,23 @@ impl Node {
         self.arm_registry_checkpoint();
     }
 
-    /// The registry was read from the disk, or came from a leader.
+    /// The registry was replaced as a whole, from the disk or from a leader's snapshot.
     pub(super) fn on_registry_read(&mut self) {
         self.on_registry_changed();
         self.close_unnamed();
     }
 
     fn tell_members(&mut self, members: Vec<MemberInfo>) {
-        let mut before = core::mem::take(&mut self.known.members);
+        let mut before = core::mem::take(&mut self.registry_view.members);
         let mut changed = false;
         for member in members {
             let node = member.replica.node;
-            let told = Told { replica: member.replica, address: member.address.clone() };
-            if before.remove(&node).as_ref() != Some(&told) {
+            let view = MemberView { replica: member.replica, address: member.address.clone() };
+            if before.remove(&node).as_ref() != Some(&view) {
                 changed = true;
                 self.tell_member(member);
             }
-            self.known.members.insert(node, told);
+            self.registry_view.members.insert(node, view);
         }
         for node in before.into_keys() {
             changed = true;
@@ -157,7 +156,7 @@ impl Node {
         }
         if changed {
             let me = self.me;
-            let replicas = self.known.replicas().filter(|replica| *replica != me).collect();
+            let replicas = self.registry_view.replicas().filter(|replica| *replica != me).collect();
             self.then(Work::Replication(replication::Event::Peers { replicas }));
             self.tell_links();
         }
@@ -176,15 +175,15 @@ impl Node {
     fn tell_gone(&mut self, node: NodeId) {
         self.then(Work::Gossip(gossip::Event::Remove { node }));
         self.then(Work::Coordinator(coordinator::Event::Deregistered { node }));
-        if self.known.routes.remove(&node).is_some() {
+        if self.registry_view.routes.remove(&node).is_some() {
             self.act(super::Action::Route { peer: node, address: None });
         }
     }
 
-    /// Members whose link came up before the registry named them.
+    /// Announces the links of members that came up before the registry named them.
     fn tell_links(&mut self) {
         let linked: Vec<Replica> =
-            self.peers.linked().filter(|peer| self.known.is_member(*peer)).collect();
+            self.peers.linked().filter(|peer| self.registry_view.is_member(*peer)).collect();
         for peer in linked {
             let Some(boot) = self.peers.get(peer.node).map(|known| known.boot) else { continue };
             self.then(Work::Gossip(gossip::Event::Connected { peer: peer.node, boot }));
@@ -194,23 +193,23 @@ impl Node {
     }
 
     fn tell_namespaces(&mut self, namespaces: Vec<NamespaceRecord>) {
-        let mut before = core::mem::take(&mut self.known.namespaces);
-        self.known.names.clear();
+        let mut before = core::mem::take(&mut self.registry_view.namespaces);
+        self.registry_view.names.clear();
         for NamespaceRecord { namespace, configuration, .. } in namespaces {
             let Namespace { id, name, policy, group } = namespace;
             let target = Target { id, group, policy };
             if before.remove(&id) != Some(target) {
                 self.open(target, configuration);
             }
-            self.known.namespaces.insert(id, target);
-            self.known.names.insert(name, target);
+            self.registry_view.namespaces.insert(id, target);
+            self.registry_view.names.insert(name, target);
         }
         for target in before.into_values() {
             self.close(target);
         }
     }
 
-    /// A namespace is new here.
+    /// Opens a namespace that is new to this node.
     fn open(&mut self, target: Target, genesis: Configuration) {
         match (target.policy, target.group) {
             (Policy::Eventual { strategy, slots, discard }, _) => {
@@ -220,14 +219,14 @@ impl Node {
             }
             (Policy::Strong, Some(group)) if !self.groups.contains_key(&group) => {
                 reach!("node.group.opened");
-                self.create_group(group, genesis);
+                self.open_group(group, genesis);
             }
             (Policy::Strong, _) => {}
         }
     }
 
-    /// Makes a group's beginning durable and its machine. What the machine promises waits for that record.
-    pub(super) fn create_group(&mut self, group: GroupId, genesis: Configuration) {
+    /// Creates the machine of a group and makes its genesis durable. The machine's promises wait for that record.
+    pub(super) fn open_group(&mut self, group: GroupId, genesis: Configuration) {
         let write = Write::Genesis { group, configuration: genesis.clone() };
         self.persist_own(Keeper::Group(group), write);
         let restored = raft::Restored { genesis: genesis.clone(), ..raft::Restored::default() };
@@ -236,7 +235,7 @@ impl Node {
         self.add_group(group, Group::new(raft, state, genesis, 0));
     }
 
-    /// A namespace is gone, and all in it.
+    /// Closes a deleted namespace and drops everything in it.
     fn close(&mut self, target: Target) {
         let Some(group) = target.group else {
             let namespace = target.id;
@@ -251,22 +250,22 @@ impl Node {
         }
         let Some(gone) = self.remove_group(group) else { return };
         reach!("node.group.closed");
-        self.abandon_group(gone);
+        self.release_requests(gone);
         self.then(Work::Coordinator(coordinator::Event::Led { group, leader: None }));
         let deleted_by =
             self.groups.get(&GroupId::REGISTRY).map_or(0, |registry| registry.applied.0);
-        self.known.closed.insert(group, deleted_by);
+        self.registry_view.closed.insert(group, deleted_by);
         self.forget_closed();
     }
 
-    /// Forgets groups on the disk whose deletion no restart undoes: the registry's side file has it. Until then a node
-    /// that starts again may have to open the group anew before it learns of the deletion once more, and then it must
-    /// know how it voted.
+    /// Forgets the records of deleted groups whose deletion is in the registry's snapshot file, so that no restart can
+    /// undo it. Until then a restarted node may have to open the group again before it learns of the deletion once
+    /// more, and then it must know how it voted.
     pub(super) fn forget_closed(&mut self) {
         let covered = self.covered(GroupId::REGISTRY);
         let early = mutant!("node.group.forgotten_early");
         let is_covered = |_: &GroupId, deleted_by: &mut u64| *deleted_by <= covered || early;
-        let buried = self.known.closed.extract_if(.., is_covered);
+        let buried = self.registry_view.closed.extract_if(.., is_covered);
         for (group, _) in buried.collect::<Vec<_>>() {
             reach!("node.group.forgotten");
             self.persist_own(Keeper::Group(group), Write::Forget { owner: Owner::Group(group) });
@@ -274,8 +273,8 @@ impl Node {
         }
     }
 
-    /// What waits for a group that is gone: a logged write is unknown, the rest finds no namespace any more.
-    fn abandon_group(&mut self, gone: Group) {
+    /// Moves on the requests that wait for a closed group: logged writes are lost, the rest is submitted again.
+    fn release_requests(&mut self, gone: Group) {
         for key in gone.proposals.into_values() {
             self.lost(key);
         }
@@ -285,11 +284,11 @@ impl Node {
         }
     }
 
-    /// The leader of a group adds the members that its configuration lacks as learners, and removes learners that are
-    /// members no more; one change at a time, each after the one before is committed.
+    /// The leader of a group adds members that its configuration lacks as learners, and removes learners that are no
+    /// longer members. It makes one change at a time, each after the previous one is committed.
     pub(super) fn align(&mut self, group: GroupId) {
         let Some(known) = self.groups.get(&group).filter(|known| known.leads()) else { return };
-        if group == GroupId::REGISTRY && self.known.members.is_empty() {
+        if group == GroupId::REGISTRY && self.registry_view.members.is_empty() {
             return self.propose_bootstrap();
         }
         let configuration = known.raft.configuration();
@@ -297,16 +296,18 @@ impl Node {
             configuration.voters.contains(replica) || configuration.learners.contains(replica)
         };
         let votes = |node: NodeId| configuration.voters.iter().any(|voter| voter.node == node);
-        let missing = self.known.replicas().find(|member| !is_in(member) && !votes(member.node));
-        let gone =
-            || configuration.learners.iter().find(|learner| !self.known.is_member(**learner));
+        let missing =
+            self.registry_view.replicas().find(|member| !is_in(member) && !votes(member.node));
+        let gone = || {
+            configuration.learners.iter().find(|learner| !self.registry_view.is_member(**learner))
+        };
         let change = missing
             .map(Reconfiguration::AddLearner)
             .or_else(|| gone().copied().map(Reconfiguration::RemoveLearner));
         if let Some(change) = change {
             reach!("node.group.aligned");
             self.then(Work::Raft(group, raft::Event::Reconfigure { ticket: 0, change }));
-            // The next one follows when this one is applied, or refused for now.
+            // The next change follows when this one is applied. The timer covers a change that Raft refuses for now.
             self.arm_align(group, ALIGN_MS);
         }
     }
@@ -325,13 +326,13 @@ impl Node {
         }
     }
 
-    /// The registry is another one than before, read from the disk or a leader's: what it numbered and does not name
-    /// was deleted. What it has not numbered yet is named by entries that are not applied yet.
+    /// Closes groups and namespaces that a replaced registry has numbered and does not name: they were deleted. It
+    /// keeps those that the registry has not numbered yet, because entries that are not applied yet create them.
     fn close_unnamed(&mut self) {
         let Some(registry) = self.registry() else { return };
         let named = |group: GroupId| {
             group == GroupId::REGISTRY
-                || self.known.namespaces.values().any(|target| target.group == Some(group))
+                || self.registry_view.namespaces.values().any(|target| target.group == Some(group))
         };
         let groups = self.groups.keys().copied();
         let groups: Vec<GroupId> =
@@ -339,7 +340,7 @@ impl Node {
         let namespaces = self.replication.machine.shards().map(|shard| shard.namespace);
         let is_gone = |namespace: &NamespaceId| {
             registry.numbered_namespace(*namespace)
-                && !self.known.namespaces.contains_key(namespace)
+                && !self.registry_view.namespaces.contains_key(namespace)
         };
         let namespaces: BTreeSet<NamespaceId> = namespaces.filter(is_gone).collect();
         groups.into_iter().for_each(|group| self.close_group(group));
@@ -349,7 +350,7 @@ impl Node {
     }
 }
 
-/// What a group's entries mean.
+/// What the entries of a group mean: group 0 holds the registry, every other group holds keys.
 pub(super) const fn kind(group: GroupId) -> state::Kind {
     if group.0 == GroupId::REGISTRY.0 { state::Kind::Registry } else { state::Kind::Keys }
 }

@@ -100,7 +100,7 @@ impl Node {
                 let node = member.replica.node;
                 let (state, load) = (member.state, member.load);
                 self.then(Work::Coordinator(coordinator::Event::Gossiped { node, state, load }));
-                if node != self.me.node && self.known.is_member(member.replica) {
+                if node != self.me.node && self.registry_view.is_member(member.replica) {
                     self.located(node, member.address);
                 }
             }
@@ -110,7 +110,7 @@ impl Node {
 
     /// A member is at this address, as the registry or gossip says.
     pub(super) fn located(&mut self, node: NodeId, address: Address) {
-        if self.known.routed(node, &address) {
+        if self.registry_view.routed(node, &address) {
             let event = discovery::Event::Located { node, address: address.clone() };
             self.then(Work::Discovery(event));
             self.act(Action::Route { peer: node, address: Some(address) });
@@ -123,7 +123,9 @@ impl Node {
             discovery::Action::Resolve { source } => self.act(Action::Resolve { source }),
             discovery::Action::Verify { address } => self.act(Action::Verify { address }),
             discovery::Action::Found { identity, address } => {
-                if identity.node != self.me.node && self.known.routed(identity.node, &address) {
+                if identity.node != self.me.node
+                    && self.registry_view.routed(identity.node, &address)
+                {
                     self.act(Action::Route { peer: identity.node, address: Some(address) });
                 }
             }
@@ -163,7 +165,7 @@ impl Node {
 
     fn welcome(&mut self, who: Replica, boot: Boot) {
         let peer = who.node;
-        if self.known.is_impostor(who) {
+        if self.registry_view.is_impostor(who) {
             reach!("node.peers.wrong_store");
             self.notify(Notice::WrongStore { peer, store: who.store });
         }

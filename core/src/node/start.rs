@@ -17,7 +17,7 @@ use crate::{discovery, gossip, state};
 use super::checkpoint::Checkpoints;
 use super::hold::Hold;
 use super::machine::{Group, Node, Parts, Work};
-use super::registry::{Known, kind};
+use super::registry::{RegistryView, kind};
 use super::restore::{self, Replayed, RestoreError, side_file};
 
 /// What a process starts with, beside its disk.
@@ -69,7 +69,7 @@ impl Node {
         let gossip = gossip::Gossip::new(own_member(&start), config.gossip.clone(), seed);
         let (me, contacts) = (start.replica.node, replayed.contacts);
         let discovery = discovery::Discovery::new(me, config.discovery.clone(), seed, contacts);
-        let known = Known::default();
+        let registry_view = RegistryView::default();
         Ok(Self::assemble(Parts {
             start,
             groups,
@@ -78,7 +78,7 @@ impl Node {
             discovery,
             hold,
             checkpoints,
-            known,
+            registry_view,
         }))
     }
 

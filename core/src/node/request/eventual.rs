@@ -222,7 +222,7 @@ impl Target {
 #[derive(Default)]
 struct Pages {
     rows: Vec<(Bytes, Option<Row>)>,
-    /// Among shards with further rows, the least of their last keys. Beyond it a shard may hold rows that were not read.
+    /// The least of the last keys of shards with further rows. Beyond it a shard may hold rows that were not read.
     end: Option<Bytes>,
     /// Whether a shard has further rows.
     more: bool,

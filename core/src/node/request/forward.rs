@@ -1,6 +1,6 @@
 //! Forwarding: a request that this node cannot serve goes to another node, and only that node's answer counts.
 //!
-//! A forwarded request is not forwarded again. The one exception is a join: its sender is not a member yet, so it cannot
+//! A forwarded request is not forwarded again. The one exception is a join: its sender is not a member yet and cannot
 //! know the leader.
 
 use crate::api::{Outcome, Reason, Request};

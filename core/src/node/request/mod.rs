@@ -1,6 +1,6 @@
 //! The life of a client request, from its arrival to its one answer.
 //!
-//! A request that cannot be answered at once becomes *pending*, under a key. Each new try gets a new key, so that a late
+//! A request that cannot be answered at once becomes *pending*, under a key. Each new try gets a new key, so a late
 //! report about an earlier try finds no request. The key is also the request's Raft ticket, its first replication
 //! ticket and its number when forwarded.
 //!

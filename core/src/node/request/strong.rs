@@ -193,7 +193,7 @@ impl Node {
         }
     }
 
-    /// A snapshot moved the group's state past these indices. Proposals there are decided, but this node cannot tell how.
+    /// A snapshot moved the group's state past these indices. Proposals there are decided, in a way unknown here.
     pub(in crate::node) fn skip(&mut self, group: GroupId, to: Index) {
         let Some(known) = self.groups.get_mut(&group) else { return };
         let later = known.proposals.split_off(&(to.next(), Term(0)));
