@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use continuum_bench::{
-    BYTES, EVERY, LATENCY_MAX, LATENCY_MIN, NODES, PING, PONG, ROUNDS, VIRTUAL_S, cpu_seconds, tell,
+use continuum_bench::mesh::{
+    BYTES, EVERY, LATENCY_MAX, LATENCY_MIN, NODES, PING, PONG, ROUNDS, VIRTUAL_S, tell,
 };
 use madsim::net::{TcpListener, TcpStream, UdpSocket};
 use madsim::runtime::{Handle, Runtime};
@@ -20,7 +20,7 @@ fn main() {
     let by_tcp = std::env::args().nth(1).is_some_and(|by| by == "tcp");
     let mut config = madsim::Config::default();
     config.net.send_latency = LATENCY_MIN..LATENCY_MAX;
-    let before = cpu_seconds();
+    let started = ThreadTime::now();
     let messages = Count::default();
     let count = messages.clone();
     Runtime::with_seed_and_config(1, config).block_on(async move {
@@ -37,7 +37,7 @@ fn main() {
     });
     let name = if by_tcp { "madsim 0.2, TCP" } else { "madsim 0.2, UDP" };
     let messages = messages.load(Ordering::Relaxed);
-    tell(name, cpu_seconds() - before, VIRTUAL_S as f64, messages, None);
+    tell(name, started.elapsed(), VIRTUAL_S as f64, messages, None);
 }
 
 fn ip(number: u8) -> IpAddr {
@@ -61,7 +61,7 @@ async fn ping_by_udp(number: u8, count: Count) {
         }
     });
     for _ in 0..ROUNDS {
-        // To send takes a while here as well: counted from the beginning, no ping is left out.
+        // Sending takes virtual time, so the next round is timed from the start of this one.
         let next = Instant::now() + EVERY;
         for peer in peers(number) {
             socket.send_to(peer, &[PING; BYTES]).await.expect("sent");
@@ -86,7 +86,7 @@ async fn listen(number: u8, count: Count) {
 }
 
 async fn ping_by_tcp(peer: SocketAddr, count: Count) {
-    // The other side listens by then.
+    // By then the other side listens.
     sleep(EVERY).await;
     let mut stream = TcpStream::connect(peer).await.expect("a connection");
     let mut bytes = [0; BYTES];

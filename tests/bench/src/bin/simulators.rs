@@ -1,10 +1,10 @@
-//! Starts every mesh in a process of its own, one after the other, and prints the table and one line of JSON.
+//! Runs each simulator's mesh in its own process, one after another, and prints a table and one line of JSON.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Each program and its argument.
+/// Each mesh program with its argument.
 const MESHES: [(&str, &str); 5] = [
     ("continuum_mesh", ""),
     ("madsim_mesh", "udp"),
@@ -14,7 +14,7 @@ const MESHES: [(&str, &str); 5] = [
 ];
 
 fn main() {
-    let own = std::env::current_exe().expect("a program knows its place");
+    let own = std::env::current_exe().expect("the path of this program");
     let mut rows = Vec::new();
     let head = ("simulator", "virtual s/CPU s", "messages/CPU s", "events/CPU s");
     eprintln!("{:<28} {:>16} {:>16} {:>14}", head.0, head.1, head.2, head.3);

@@ -1,0 +1,224 @@
+//! Raft: three replicas in one loop on one thread, ours beside `raft` (raft-rs, of TiKV) and `noraft`.
+//!
+//! One batch is B commands of clients. The leader takes them all, its disk syncs once, and messages go round until none
+//! is under way; then the next batch begins. Followers learn of a commit from the next batch's messages, after the last
+//! batch from one heartbeat. In the end every replica has applied every command, which is checked.
+//!
+//! The same for each peer:
+//!
+//! * A command is copied once into the form that the peer takes. Messages are handed over in memory, not encoded.
+//! * A replica's turn: all that arrived, then its disk, then what waited for the disk. A sync takes no time.
+//! * No replica compacts its log. Elections are over before the clock starts.
+//!
+//! What differs:
+//!
+//! * `raft-rs` runs with its `MemStorage`, with `batch_append`, and with `skip_bcast_commit`, as TiKV runs it: without
+//!   the last it sends each follower two messages for an entry.
+//! * `noraft` knows no payloads, has neither pre-vote nor check-quorum, no flow control, and no limit on what is not
+//!   committed. Its driver here keeps the payloads beside its log and sends them along.
+//! * Ours sends an append as soon as a command is proposed, eight to a follower at most; the other two gather what is
+//!   proposed in one turn.
+//!
+//! `cargo bench --bench raft`; with `-- --test` a smoke check of one iteration each; with `-- raft-rs` or any other part
+//! of a name only what has it. The last line is JSON.
+
+mod continuum;
+mod noraft;
+mod raft_rs;
+
+use bytes::Bytes;
+use continuum_bench::runs::{self, RUNS, Runs};
+use serde_json::{Value, json};
+
+const PAYLOADS: [usize; 3] = [0, 16, 256];
+const BATCHES: [usize; 3] = [1, 64, 1024];
+/// Entries of one iteration: a multiple of every batch, and enough for the logs to leave the smallest cache.
+const ENTRIES: usize = 8192;
+
+const OURS: &str = "continuum";
+const RAFT_RS: &str = "raft-rs";
+const NORAFT: &str = "noraft";
+const PEERS: [&str; 3] = [OURS, RAFT_RS, NORAFT];
+
+/// Three replicas of one peer.
+trait Cluster {
+    /// Three replicas, of which the first leads and the others know it; no message is under way.
+    fn elected() -> Self;
+
+    /// Proposes `batch` copies of a command, and lets messages go round until none is under way.
+    fn commit(&mut self, batch: usize, command: &[u8]);
+
+    /// Tells the followers of the last commit.
+    fn heartbeat(&mut self);
+
+    /// What each replica applied, and the messages so far.
+    fn counts(&self) -> ([Applied; 3], u64);
+}
+
+/// The state machine: it reads every command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Applied {
+    commands: usize,
+    bytes: usize,
+    sum: u64,
+}
+
+impl Applied {
+    fn apply(&mut self, command: &[u8]) {
+        self.commands += 1;
+        self.bytes += command.len();
+        self.sum += command.last().copied().map_or(0, u64::from);
+    }
+}
+
+/// The messages between the replicas: one inbox for each.
+#[derive(Debug)]
+struct Inboxes<M> {
+    waiting: [Vec<M>; 3],
+    taken: Vec<M>,
+    sent: u64,
+}
+
+impl<M> Inboxes<M> {
+    const fn new() -> Self {
+        Self { waiting: [Vec::new(), Vec::new(), Vec::new()], taken: Vec::new(), sent: 0 }
+    }
+
+    fn send(&mut self, to: usize, message: M) {
+        self.sent += 1;
+        self.waiting[to].push(message);
+    }
+
+    /// What arrived at a replica. It is given back with [`Self::done`], so that no turn allocates.
+    fn take(&mut self, at: usize) -> Vec<M> {
+        std::mem::replace(&mut self.waiting[at], std::mem::take(&mut self.taken))
+    }
+
+    fn done(&mut self, mut taken: Vec<M>) {
+        taken.clear();
+        self.taken = taken;
+    }
+
+    /// A replica that has messages.
+    fn next(&self, after: usize) -> Option<usize> {
+        (1..=3).map(|step| (after + step) % 3).find(|at| !self.waiting[*at].is_empty())
+    }
+}
+
+fn work(payload: usize, batch: usize) -> String {
+    format!("payload {payload}/batch {batch}")
+}
+
+struct Bench {
+    runs: Runs,
+    messages: Vec<(String, &'static str, f64)>,
+}
+
+impl Bench {
+    fn run<C: Cluster>(
+        &mut self,
+        group: &mut criterion::BenchmarkGroup<'_, continuum_bench::cpu::CpuTime>,
+        peer: &'static str,
+        (payload, batch): (usize, usize),
+    ) {
+        let command = Bytes::from(vec![1; payload]);
+        let expected = Applied {
+            commands: ENTRIES,
+            bytes: ENTRIES * payload,
+            sum: if payload == 0 { 0 } else { ENTRIES as u64 },
+        };
+        let messages = std::cell::Cell::new(None);
+        let name = work(payload, batch);
+        self.runs.measure(
+            group,
+            (&name, peer),
+            ENTRIES as u64,
+            C::elected,
+            |cluster| {
+                (0..ENTRIES / batch).for_each(|_| cluster.commit(batch, &command));
+                cluster.heartbeat();
+            },
+            |cluster| {
+                let (applied, sent) = cluster.counts();
+                assert_eq!(applied, [expected; 3], "{peer} applied everything everywhere");
+                messages.set(Some(sent as f64 / ENTRIES as f64));
+            },
+        );
+        self.messages.extend(messages.take().map(|per_entry| (name, peer, per_entry)));
+    }
+
+    fn rows(&self) -> Vec<Value> {
+        let mut rows = Vec::new();
+        for (payload, batch, peer) in cells() {
+            let name = work(payload, batch);
+            let Some(summary) = self.runs.of(&name, peer) else { continue };
+            let mut row = summary.json("entries_per_cpu_s");
+            let mut sent = self.messages.iter().filter(|(of, by, _)| *of == name && *by == peer);
+            row["peer"] = json!(peer);
+            row["payload_bytes"] = json!(payload);
+            row["batch"] = json!(batch);
+            row["messages_per_entry"] = json!(sent.next().map(|sent| runs::rounded(sent.2)));
+            rows.push(row);
+        }
+        rows
+    }
+
+    /// The smallest of our ratios to a peer over all payloads and these batches.
+    fn least(&self, peer: &'static str, batches: &[usize]) -> Value {
+        let cells = PAYLOADS.iter().flat_map(|payload| batches.iter().map(move |b| (*payload, *b)));
+        runs::least(cells.map(|(payload, b)| self.runs.ratio(&work(payload, b), OURS, peer)))
+    }
+}
+
+fn cells() -> impl Iterator<Item = (usize, usize, &'static str)> {
+    PAYLOADS.into_iter().flat_map(|payload| {
+        BATCHES.into_iter().flat_map(move |batch| PEERS.map(|peer| (payload, batch, peer)))
+    })
+}
+
+fn print_table(rows: &[Value]) {
+    let head = ["payload", "batch", "peer", "entries/CPU s", "min", "max", "messages/entry"];
+    runs::print_row(&head.map(String::from));
+    for row in rows {
+        runs::print_row(&[
+            row["payload_bytes"].to_string(),
+            row["batch"].to_string(),
+            row["peer"].as_str().unwrap_or_default().to_owned(),
+            row["entries_per_cpu_s"].to_string(),
+            row["min"].to_string(),
+            row["max"].to_string(),
+            row["messages_per_entry"].to_string(),
+        ]);
+    }
+}
+
+fn main() {
+    let mut criterion = runs::criterion();
+    let mut bench = Bench { runs: Runs::default(), messages: Vec::new() };
+    for run in 0..RUNS {
+        let mut group = runs::group(&mut criterion, "raft", run);
+        for (at, (payload, batch, _)) in cells().enumerate() {
+            // The peers take turns, and each run begins with another.
+            match PEERS[(at + run) % 3] {
+                OURS => bench.run::<continuum::Three>(&mut group, OURS, (payload, batch)),
+                RAFT_RS => bench.run::<raft_rs::Three>(&mut group, RAFT_RS, (payload, batch)),
+                _ => bench.run::<noraft::Three>(&mut group, NORAFT, (payload, batch)),
+            }
+        }
+        group.finish();
+    }
+    criterion.final_summary();
+    let rows = bench.rows();
+    print_table(&rows);
+    println!(
+        "{}",
+        json!({
+            "command": "raft",
+            "ratio_vs_raft_rs_batch1": bench.least(RAFT_RS, &[1]),
+            "min_ratio_vs_raft_rs_batched": bench.least(RAFT_RS, &[64, 1024]),
+            "min_ratio_vs_noraft": bench.least(NORAFT, &BATCHES),
+            "entries_per_iteration": ENTRIES,
+            "rows": rows,
+        })
+    );
+}
