@@ -1,6 +1,6 @@
-//! What the fuzz targets call: each decoder with hostile bytes, and what must hold of its answer.
+//! The bodies of the fuzz targets: each feeds hostile bytes to a decoder and checks its answer.
 //!
-//! The targets under `fuzz/` are a line each; the committed corpora run through the same functions as a test.
+//! The targets under `fuzz/` only call these functions. `tests/corpora.rs` runs the committed corpora through them too.
 
 use std::sync::OnceLock;
 
@@ -14,7 +14,7 @@ use continuum_runtime::link::frame::{Decoded, HEADER_BYTES, decode, encode};
 
 const BATCHES: u64 = 8;
 
-/// A sound log of some batches in one segment: its bytes, and where each batch begins.
+/// A sound log of several batches in one segment: its bytes, and the offset of each batch.
 fn log() -> &'static (Vec<u8>, Vec<u64>) {
     static LOG: OnceLock<(Vec<u8>, Vec<u64>)> = OnceLock::new();
     LOG.get_or_init(|| {
@@ -29,7 +29,7 @@ fn log() -> &'static (Vec<u8>, Vec<u64>) {
         let mut starts = Vec::new();
         for seq in 1..=BATCHES {
             let batch = writer.encode(&[(Token { lane: 0, seq }, write(seq))]);
-            // The batch that opens the segment begins after the segment's own header.
+            // The segment's header precedes its first batch.
             let header = if batch.opens_segment { BLOCK_BYTES as u64 } else { 0 };
             starts.push(batch.offset + header);
             bytes.extend_from_slice(&batch.bytes);
@@ -39,7 +39,7 @@ fn log() -> &'static (Vec<u8>, Vec<u64>) {
     })
 }
 
-/// The write of one batch; every third takes several blocks.
+/// The write of one batch. Every third one takes several blocks.
 fn write(seq: u64) -> Write {
     let length = if seq.is_multiple_of(3) { 9000 } else { 40 };
     let payload = Payload::Command(Bytes::from(vec![seq as u8; length]));
@@ -51,10 +51,10 @@ fn write(seq: u64) -> Write {
 ///
 /// # Panics
 ///
-/// When recovery panics; when it returns writes that were never written, or out of order; when it drops a batch
-/// although a later one is untouched, which proves that the batch was durable.
+/// If recovery panics; if it returns writes that were never written, or returns them out of order; if it drops a batch
+/// although a later one is intact, which proves that the batch was durable.
 pub fn recovery(input: &[u8]) {
-    // Whatever it answers: it answers.
+    // Any answer is right, as long as there is no panic.
     let _ = recover(vec![(1, Bytes::copy_from_slice(input))]);
     let (sound, starts) = log();
     let mut bytes = sound.clone();
@@ -70,25 +70,26 @@ pub fn recovery(input: &[u8]) {
     }
     for start in starts.iter().skip(recovered.writes.len() + 1) {
         let head = *start as usize..*start as usize + BLOCK_BYTES;
-        assert_ne!(bytes[head.clone()], sound[head], "a durable batch was cut as a tear");
+        assert_ne!(bytes[head.clone()], sound[head], "recovery cut a durable batch as a tear");
     }
 }
 
-/// Decodes frames from arbitrary bytes, one after the other, as a link would.
+/// Decodes frames from arbitrary bytes, one after another, as a link does.
 ///
 /// # Panics
 ///
-/// When decoding panics; when a message that was taken has another encoding than its bytes; when nothing was consumed.
+/// If decoding panics, accepts a message whose encoding differs from its bytes, or consumes nothing.
 pub fn frame(input: &[u8]) {
     let mut rest = input;
     loop {
         let used = match decode(rest) {
             Ok(Decoded::Keepalive(used)) => {
-                assert_eq!(used, HEADER_BYTES, "a keepalive is a header alone");
+                assert_eq!(used, HEADER_BYTES, "a keepalive is only a header");
                 used
             }
             Ok(Decoded::Message(message, used)) => {
-                let again = encode(message.as_ref()).expect("what came in a frame fits into one");
+                let again =
+                    encode(message.as_ref()).expect("a message from a frame fits into a frame");
                 assert_eq!(again, rest[..used], "a message with two encodings");
                 used
             }

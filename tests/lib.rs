@@ -1,4 +1,4 @@
-//! What several test files share: the workspace's root, its source files, golden text.
+//! Helpers that several test files share: the workspace's root, its source files, golden text.
 
 pub mod fuzzing;
 pub mod process;
@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 ///
 /// # Panics
 ///
-/// When this package does not lie inside one.
+/// When this package has no parent folder.
 #[must_use]
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").into()
 }
 
-/// All files below `folder` of the workspace whose name ends in `.ending`, sorted, build output left out.
+/// All files below `folder` of the workspace whose name ends in `.ending`, sorted, without build output.
 ///
 /// # Panics
 ///
-/// When a folder cannot be read.
+/// If a folder cannot be read.
 #[must_use]
 pub fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -43,11 +43,11 @@ pub fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Compares `actual` with the golden file `tests/data/<name>`; with `UPDATE=1` in the environment, rewrites it.
+/// Compares `actual` with the golden file `tests/data/<name>`. With `UPDATE=1` in the environment it rewrites the file.
 ///
 /// # Panics
 ///
-/// When they differ, with the first line that does.
+/// If they differ. The message shows the first line that differs.
 pub fn golden(name: &str, actual: &str) {
     let path = root().join("tests/data").join(name);
     if std::env::var_os("UPDATE").is_some_and(|value| value == "1") {
@@ -62,8 +62,8 @@ pub fn golden(name: &str, actual: &str) {
     let differs = expected.lines().zip(actual.lines()).position(|(old, new)| old != new);
     let line = differs.unwrap_or_else(|| expected.lines().count().min(actual.lines().count()));
     panic!(
-        "{name} differs from line {}:\n  golden: {:?}\n  actual: {:?}\nUPDATE=1 rewrites it; commit that only if you \
-         understand why it changed.",
+        "{name} differs from line {}:\n  golden: {:?}\n  actual: {:?}\nUPDATE=1 rewrites it; commit the change only if \
+         you understand why the text changed.",
         line + 1,
         expected.lines().nth(line),
         actual.lines().nth(line),

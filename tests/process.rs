@@ -1,7 +1,7 @@
-//! Real processes: the shipped binary, a `dev` federation on loopback, commands run against it.
+//! Real processes: the shipped binary, a `dev` federation on loopback, and commands that run against it.
 //!
-//! Everything here runs the binary that `cargo build` makes at the root, not one of the test build: features that only
-//! tests enable must not be in it. Children are ended by the guards that started them.
+//! This module runs the binary that `cargo build` makes at the root, not one of the test build, so that no feature that
+//! only tests enable is in it. The guard that started a child also ends it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use serde_json::Value;
 ///
 /// # Panics
 ///
-/// When it does not build.
+/// If it does not build.
 #[must_use]
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -33,11 +33,11 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// A loopback port that was free a moment ago, the first of `count` in a row.
+/// The first of `count` consecutive loopback ports that were free a moment ago.
 ///
 /// # Panics
 ///
-/// When no such run of ports is found.
+/// If there is no such run of ports.
 #[must_use]
 pub fn free_ports(count: u16) -> u16 {
     for _ in 0..100 {
@@ -51,7 +51,7 @@ pub fn free_ports(count: u16) -> u16 {
     panic!("no {count} free ports in a row");
 }
 
-/// A child process that is killed when its guard goes.
+/// A child process. Dropping the guard kills it.
 #[derive(Debug)]
 pub struct Guard(pub Child);
 
@@ -60,17 +60,17 @@ impl Guard {
     ///
     /// # Panics
     ///
-    /// When it does not start.
+    /// If it does not start.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts"))
     }
 
-    /// Waits for the end of the process.
+    /// Waits until the process ends.
     ///
     /// # Panics
     ///
-    /// When it cannot be waited for.
+    /// If the wait fails.
     pub fn wait(&mut self) -> ExitStatus {
         self.0.wait().expect("a child to wait for")
     }
@@ -78,17 +78,17 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Already gone is as good.
+        // An error means that the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Sends a signal to a process by its number, with the system's `kill`.
+/// Sends a signal to the process `pid` with the system's `kill`.
 ///
 /// # Panics
 ///
-/// When there is no such process.
+/// If there is no such process.
 pub fn signal(pid: u64, name: &str) {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
     assert!(sent.expect("kill runs").success(), "process {pid} takes {name}");
@@ -99,7 +99,7 @@ pub fn signal(pid: u64, name: &str) {
 pub struct Dev {
     /// The parent process.
     pub process: Guard,
-    /// What it printed when it was ready.
+    /// The JSON line that it printed when it was ready.
     pub ready: Value,
     restarted: Vec<Guard>,
 }
@@ -109,7 +109,7 @@ impl Dev {
     ///
     /// # Panics
     ///
-    /// When the federation does not become ready.
+    /// If the federation does not become ready.
     #[must_use]
     pub fn start(nodes: u16, data: &Path) -> Self {
         let port = free_ports(nodes).to_string();
@@ -132,37 +132,37 @@ impl Dev {
     ///
     /// # Panics
     ///
-    /// When there is no such node.
+    /// If there is no such node.
     #[must_use]
     pub fn api(&self, number: usize) -> &str {
         self.ready["api"][number - 1].as_str().expect("an API address")
     }
 
-    /// The process number of node `number`, as first started.
+    /// The process id of the first process of node `number`.
     ///
     /// # Panics
     ///
-    /// When there is no such node.
+    /// If there is no such node.
     #[must_use]
     pub fn pid(&self, number: usize) -> u64 {
-        self.ready["nodes"][number - 1]["pid"].as_u64().expect("a process number")
+        self.ready["nodes"][number - 1]["pid"].as_u64().expect("a process id")
     }
 
     /// The data directory of node `number`.
     ///
     /// # Panics
     ///
-    /// When there is no such node.
+    /// If there is no such node.
     #[must_use]
     pub fn data(&self, number: usize) -> PathBuf {
         self.ready["nodes"][number - 1]["data"].as_str().expect("a directory").into()
     }
 
-    /// A command with the arguments that start node `number` again.
+    /// The command that starts node `number` again.
     ///
     /// # Panics
     ///
-    /// When there is no such node.
+    /// If there is no such node.
     #[must_use]
     pub fn restart_command(&self, number: usize) -> Command {
         let argv = self.ready["nodes"][number - 1]["restart"].as_array().expect("arguments");
@@ -172,20 +172,20 @@ impl Dev {
         command
     }
 
-    /// Kills node `number` as a power cut would.
+    /// Kills node `number` with `SIGKILL`, as a crash would.
     pub fn kill(&self, number: usize) {
         signal(self.pid(number), "KILL");
-        // Gone only when its port is: the kernel closes it before a new process could take the data directory.
+        // The process is gone only once its port is closed; before that no new process can take the data directory.
         while TcpStream::connect(authority(self.api(number))).is_ok() {}
     }
 
-    /// Starts node `number` again after it was killed, and waits until it is ready.
+    /// Starts the killed node `number` again and waits until it is ready.
     pub fn restart(&mut self, number: usize) {
         self.start_again(number);
         self.wait_ready(number);
     }
 
-    /// Starts node `number` again after it was killed.
+    /// Starts the killed node `number` again.
     pub fn start_again(&mut self, number: usize) {
         let log = self.data(number).with_extension("restarted.log");
         let log = std::fs::File::create(log).expect("a log file");
@@ -204,17 +204,17 @@ impl Dev {
     ///
     /// # Panics
     ///
-    /// When the binary does not run.
+    /// If the binary does not run.
     #[must_use]
     pub fn run(&self, number: usize, arguments: &[&str]) -> Output {
         run(&[&["--node", self.api(number)], arguments].concat())
     }
 
-    /// Runs a command against node `number` that must succeed, and returns what it printed.
+    /// Runs a command against node `number` and returns its standard output.
     ///
     /// # Panics
     ///
-    /// When it does not succeed.
+    /// If the command fails.
     pub fn ok(&self, number: usize, arguments: &[&str]) -> String {
         let output = self.run(number, arguments);
         assert!(
@@ -227,21 +227,21 @@ impl Dev {
     }
 }
 
-/// Runs the binary to its end.
+/// Runs the binary until it ends.
 ///
 /// # Panics
 ///
-/// When it does not run.
+/// If it does not run.
 #[must_use]
 pub fn run(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
 }
 
-/// Asks another process again and again until `holds`, at most for about a minute.
+/// Polls until `holds` returns true, for at most about a minute.
 ///
 /// # Panics
 ///
-/// When it never holds.
+/// If it never does.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..1200 {
         if holds() {
@@ -253,14 +253,14 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// What a server answered.
+/// A server's response.
 #[derive(Debug)]
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// The header lines.
     pub headers: String,
-    /// The body as text.
+    /// The body, as text.
     pub body: String,
 }
 
@@ -268,19 +268,19 @@ pub struct Response {
 ///
 /// # Panics
 ///
-/// When it is not `http://127.0.0.1:PORT`.
+/// If it is not `http://127.0.0.1:PORT`.
 #[must_use]
 pub fn authority(api: &str) -> SocketAddr {
     api.trim_start_matches("http://").trim_end_matches('/').parse().expect("a socket address")
 }
 
-/// `GET` over a new connection; `None` when nobody answers.
+/// Sends a `GET` over a new connection; `None` if there is no answer.
 #[must_use]
 pub fn get(api: &str, path: &str) -> Option<Response> {
     exchange(api, &format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"))
 }
 
-/// Sends `request` as it is and reads the answer to its end; `None` when nobody answers.
+/// Sends `request` unchanged and reads the whole answer; `None` if there is no answer.
 #[must_use]
 pub fn exchange(api: &str, request: &str) -> Option<Response> {
     let mut stream = TcpStream::connect(authority(api)).ok()?;
@@ -293,7 +293,7 @@ pub fn exchange(api: &str, request: &str) -> Option<Response> {
     Some(Response { status, headers: headers.into(), body: body.into() })
 }
 
-/// The value of a metric line that begins with `series`, summed over its lines; 0 when there is none.
+/// The sum of all metric lines that begin with `series`; 0 if there is none.
 #[must_use]
 pub fn metric(api: &str, series: &str) -> f64 {
     let Some(response) = get(api, "/metrics") else { return 0.0 };

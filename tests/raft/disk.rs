@@ -1,6 +1,7 @@
-//! A disk that keeps writes in order and loses those that were not synced.
+//! A disk of Raft's writes. It keeps them in order and loses those that were not synced.
 //!
-//! It folds writes into what a restart would recover, and keeps no bytes: the log's encoding is tested elsewhere.
+//! It folds the writes into the state that a restart would recover. It keeps no bytes: the tests of `core/src/wal`
+//! cover the log's encoding.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,7 +16,7 @@ use super::State;
 /// A disk.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// What a restart would recover now.
+    /// The state that a restart would recover now.
     durable: Restored,
     /// The state of the newest durable snapshot.
     state: Vec<Bytes>,
@@ -38,25 +39,25 @@ impl Disk {
         }
     }
 
-    /// Writes issued in this life.
+    /// Writes issued since the last restart.
     #[must_use]
     pub fn issued(&self) -> u64 {
         self.synced + self.outstanding.len() as u64
     }
 
-    /// Writes of this life that are durable.
+    /// Writes since the last restart that are durable.
     #[must_use]
     pub const fn synced(&self) -> u64 {
         self.synced
     }
 
-    /// Writes that are not.
+    /// Writes that are not durable yet.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.outstanding.len()
     }
 
-    /// What a restart would recover now.
+    /// The state that a restart would recover now.
     #[must_use]
     pub const fn durable(&self) -> &Restored {
         &self.durable
@@ -78,7 +79,7 @@ impl Disk {
         self.files.values().map(|file| file.len() as u64).max().unwrap_or(0)
     }
 
-    /// Puts a term and a log of empty entries on the disk, as tables in the paper give them.
+    /// Puts a term and a log of empty entries with these terms on the disk, as the paper's figures show logs.
     pub fn preset(&mut self, term: u64, terms: &[u64]) {
         let entry = |term: &u64| Entry { term: Term(*term), time_ms: 0, payload: Payload::Noop };
         self.durable.term = Term(term);
@@ -103,7 +104,7 @@ impl Disk {
         self.synced = 0;
     }
 
-    /// Writes a snapshot of the replica's own, as the node does: durable before the log is cut.
+    /// Writes a snapshot that this replica took, as the node does: it is durable before the log is cut.
     pub(super) fn checkpoint(&mut self, record: Write, bytes: &[u8]) {
         if let Write::Snapshot { snapshot, .. } = &record {
             self.files.insert(*snapshot, bytes.to_vec());
@@ -123,12 +124,12 @@ impl Disk {
                 (durable.term, durable.vote) = (term, vote);
             }
             Write::Append { prev, entries, .. } => {
-                assert!(prev >= durable.base.index, "what a snapshot covers is not written again");
+                assert!(prev >= durable.base.index, "no append goes below the snapshot");
                 let kept = (prev.0 - durable.base.index.0) as usize;
-                assert!(kept <= durable.entries.len(), "a log on disk has no hole");
+                assert!(kept <= durable.entries.len(), "the log on disk has no hole");
                 assert!(
                     entries.iter().all(|entry| entry.term <= durable.term),
-                    "a term precedes its entries"
+                    "a term is on disk before its entries"
                 );
                 durable.entries.truncate(kept);
                 durable.entries.extend(entries);
@@ -141,7 +142,11 @@ impl Disk {
             }
             Write::Snapshot { snapshot, position, configuration, length, .. } => {
                 let file = &self.files[&snapshot];
-                assert_eq!(file.len() as u64, length, "a snapshot is named once it is whole");
+                assert_eq!(
+                    file.len() as u64,
+                    length,
+                    "a snapshot is complete before a record names it"
+                );
                 let State { time_ms, commands } =
                     codec::decode(file, usize::MAX).expect("our own encoding");
                 let covered = position.index.0.saturating_sub(durable.base.index.0) as usize;
@@ -150,7 +155,7 @@ impl Disk {
                 (durable.base_time_ms, self.state) = (time_ms, commands);
                 durable.base_configuration = Some(configuration);
             }
-            other => panic!("no write of Raft: {other:?}"),
+            other => panic!("Raft does not issue this write: {other:?}"),
         }
     }
 

@@ -1,8 +1,7 @@
-//! A network of Raft machines: their disks, their clocks, and the oracles that look after every step.
+//! A network of Raft machines with their disks and clocks. Oracles check it after every step.
 //!
-//! It stands in for the node: it withholds promises until the disk has what precedes them, and applies what is
-//! committed. Messages move only when a test says so. The full simulator, with whole nodes on real log bytes, is
-//! another crate's.
+//! The network takes the node's part: it holds promises back until the writes before them are durable, and it applies
+//! committed entries. Messages move only when a test says so. Whole nodes on real log bytes are in the crate `sim`.
 
 mod disk;
 mod oracle;
@@ -27,7 +26,7 @@ use continuum_core::wal::Write;
 pub use disk::Disk;
 pub use oracle::Oracle;
 
-/// The group that all these tests speak of.
+/// The one group of all these tests.
 pub const GROUP: GroupId = GroupId(7);
 
 /// The replica numbered `n`, from 1.
@@ -54,15 +53,15 @@ pub fn configuration(voters: &[u8], learners: &[u8]) -> Configuration {
 /// A message on its way.
 #[derive(Clone, Debug)]
 pub struct Envelope {
-    /// Who sent it.
+    /// The sender's number.
     pub from: u8,
-    /// To whom.
+    /// The receiver's number.
     pub to: u8,
-    /// What.
+    /// The message itself.
     pub message: Message,
 }
 
-/// What a snapshot holds: the state machine of these tests remembers all commands, and the group's time.
+/// The content of a snapshot. The state machine of these tests remembers all commands and the group time.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct State {
     /// Group time at the last entry.
@@ -71,7 +70,7 @@ pub struct State {
     pub commands: Vec<Bytes>,
 }
 
-/// How a read ended.
+/// The result of a read.
 pub type ReadEnd = Result<Index, Refused>;
 
 /// One replica: its process, if it runs, and its disk.
@@ -79,38 +78,38 @@ pub type ReadEnd = Result<Index, Refused>;
 pub struct Process {
     /// The machine; `None` while crashed.
     pub machine: Option<Raft>,
-    /// What it wrote.
+    /// Its disk.
     pub disk: Disk,
     /// Its clock.
     pub now: Instant,
-    /// Commands applied so far: the state of its state machine.
+    /// All commands applied so far, which are the state of its state machine.
     pub state: Vec<Bytes>,
     /// The last entry applied.
     pub applied: Position,
-    /// Proposals that entered the log, and those refused.
+    /// Proposals that entered the log or were refused.
     pub proposed: Vec<(Ticket, Result<Position, Refused>)>,
     /// Reads that ended.
     pub reads: Vec<(Ticket, ReadEnd)>,
-    /// Messages that were dropped as impossible.
+    /// Messages that the machine rejected: the sender and the reason.
     pub rejected: Vec<(u8, &'static str)>,
     /// Roles that the machine announced, newest last.
     pub roles: Vec<Role>,
-    /// Promises that wait for the disk: how many writes must be durable.
-    withheld: VecDeque<(u64, Envelope)>,
+    /// Promises that wait for the disk, each with the number of writes that must be durable first.
+    held_back: VecDeque<(u64, Envelope)>,
     capture: bool,
     lives: u64,
 }
 
-/// Replicas, and the messages between them.
+/// Replicas and the messages between them.
 #[derive(Debug)]
 pub struct Net {
     /// All replicas, by number.
     pub nodes: BTreeMap<u8, Process>,
     /// Messages under way, oldest first.
     pub wire: Vec<Envelope>,
-    /// What happened, one line each, since it was last taken.
+    /// Events since the lines were last taken, one line each.
     pub lines: Vec<String>,
-    /// What must hold after every step.
+    /// Checks the invariants after every step.
     pub oracle: Oracle,
     config: RaftConfig,
     genesis: Configuration,
@@ -119,7 +118,7 @@ pub struct Net {
 }
 
 impl Net {
-    /// Replicas numbered as in `genesis`, voters and learners, none of them started anything yet.
+    /// The voters and learners of `genesis`. They run, and no election has begun.
     #[must_use]
     pub fn new(seed: u64, genesis: &Configuration, config: RaftConfig) -> Self {
         let mut net = Self {
@@ -144,7 +143,7 @@ impl Net {
         Self::new(seed, &configuration(&[1, 2, 3], &[]), RaftConfig::default())
     }
 
-    /// Adds a replica that knows nothing of the group unless the genesis names it.
+    /// Adds a replica. It knows the group only if the genesis names it.
     pub fn add(&mut self, n: u8) {
         let member = self.genesis.is_member(replica(n));
         let genesis = if member { self.genesis.clone() } else { Configuration::default() };
@@ -158,7 +157,7 @@ impl Net {
             reads: Vec::new(),
             rejected: Vec::new(),
             roles: Vec::new(),
-            withheld: VecDeque::new(),
+            held_back: VecDeque::new(),
             capture: false,
             lives: 0,
         };
@@ -170,7 +169,7 @@ impl Net {
     ///
     /// # Panics
     ///
-    /// When it does not run.
+    /// If it does not run.
     #[must_use]
     pub fn raft(&self, n: u8) -> &Raft {
         self.nodes[&n].machine.as_ref().expect("the replica runs")
@@ -185,7 +184,7 @@ impl Net {
         self.nodes.iter().filter(|(_, process)| leads(process)).map(|(n, _)| *n).collect()
     }
 
-    /// Hands one event to a replica and performs what it asks for.
+    /// Steps a replica with one event and performs its actions.
     pub fn step(&mut self, n: u8, event: Event) {
         let Some(process) = self.nodes.get_mut(&n) else { return };
         let Some(machine) = process.machine.as_mut() else { return };
@@ -208,7 +207,7 @@ impl Net {
                 let envelope = Envelope { from: n, to: number(to), message };
                 let needed = process.disk.issued();
                 if promise && process.disk.synced() < needed {
-                    process.withheld.push_back((needed, envelope));
+                    process.held_back.push_back((needed, envelope));
                 } else {
                     self.transmit(envelope);
                 }
@@ -243,7 +242,7 @@ impl Net {
         while process.applied.index < index {
             let next = process.applied.index.next();
             let entry =
-                machine.entry(next).expect("what is committed and not applied is in the log");
+                machine.entry(next).expect("a committed entry that is not applied is in the log");
             self.oracle.applied(n, next, entry);
             process.applied = Position { term: entry.term, index: next };
             if let Payload::Command(command) = &entry.payload {
@@ -257,7 +256,7 @@ impl Net {
         assert_eq!(
             Digest::of(&bytes),
             snapshot.digest,
-            "a snapshot is verified before it is installed"
+            "the machine verifies a snapshot before it installs it"
         );
         let state: State = codec::decode(&bytes, usize::MAX).expect("our own encoding");
         assert_eq!(state.time_ms, snapshot.time_ms);
@@ -285,7 +284,7 @@ impl Net {
         }
     }
 
-    /// Answers a leader that asked for a snapshot.
+    /// Gives a leader the snapshot that it asked for, if it asked for one.
     pub fn answer_capture(&mut self, n: u8, chunk_bytes: usize) {
         if std::mem::take(&mut self.nodes.get_mut(&n).expect("a known replica").capture) {
             let snapshot = Arc::new(self.capture(n, chunk_bytes));
@@ -293,9 +292,9 @@ impl Net {
         }
     }
 
-    /// Writes a checkpoint of a replica's own, makes it durable, and lets the log before it go.
+    /// Checkpoints a replica: the snapshot becomes durable, then the machine drops the log before it.
     pub fn compact(&mut self, n: u8) {
-        // The log is first-in, first-out: what precedes the checkpoint's record is durable with it.
+        // The log is first-in, first-out: every write before the checkpoint's record becomes durable with it.
         self.sync(n, usize::MAX);
         let snapshot = self.capture(n, 1 << 16);
         if snapshot.position.index <= self.raft(n).base().index {
@@ -319,7 +318,7 @@ impl Net {
         self.step(n, Event::Compact { position });
     }
 
-    /// The disk of a replica finishes its first `writes` outstanding writes, and what waited for them leaves.
+    /// Makes the first `writes` outstanding writes of a replica durable and sends the promises that waited for them.
     pub fn sync(&mut self, n: u8, writes: usize) {
         let process = self.nodes.get_mut(&n).expect("a known replica");
         if process.machine.is_none() || process.disk.outstanding() == 0 || writes == 0 {
@@ -327,25 +326,25 @@ impl Net {
         }
         process.disk.sync(writes);
         let synced = process.disk.synced();
-        while let Some((_, envelope)) = self.withheld_until(n, synced) {
+        while let Some((_, envelope)) = self.pop_ready(n, synced) {
             self.lines.push(format!("{n} disk has it: {}", script::sending(&envelope)));
             self.transmit(envelope);
         }
         self.step(n, Event::Persisted { writes: synced });
     }
 
-    fn withheld_until(&mut self, n: u8, synced: u64) -> Option<(u64, Envelope)> {
-        let withheld = &mut self.nodes.get_mut(&n).expect("a known replica").withheld;
-        withheld.pop_front_if(|(needed, _)| *needed <= synced)
+    fn pop_ready(&mut self, n: u8, synced: u64) -> Option<(u64, Envelope)> {
+        let held_back = &mut self.nodes.get_mut(&n).expect("a known replica").held_back;
+        held_back.pop_front_if(|(needed, _)| *needed <= synced)
     }
 
-    /// Delivers the message at a place on the wire.
+    /// Delivers the message at index `at` of the wire.
     pub fn deliver(&mut self, at: usize) {
         let Envelope { from, to, message } = self.wire.remove(at);
         self.step(to, Event::Received { from: replica(from), message });
     }
 
-    /// Advances all clocks, stepping whoever's deadline passes.
+    /// Advances all clocks and steps every replica whose deadline has passed.
     pub fn advance(&mut self, ms: u64) {
         let numbers: Vec<u8> = self.nodes.keys().copied().collect();
         for n in numbers {
@@ -353,7 +352,7 @@ impl Net {
         }
     }
 
-    /// Advances one clock.
+    /// Advances one clock and steps its replica if the deadline has passed.
     pub fn advance_one(&mut self, n: u8, ms: u64) {
         let process = self.nodes.get_mut(&n).expect("a known replica");
         process.now = process.now + std::time::Duration::from_millis(ms);
@@ -363,7 +362,7 @@ impl Net {
         }
     }
 
-    /// Advances one clock to its machine's deadline.
+    /// Advances one clock to its machine's deadline and steps the machine.
     pub fn timeout(&mut self, n: u8) {
         if let Some(due) = self.raft(n).deadline() {
             let process = self.nodes.get_mut(&n).expect("a known replica");
@@ -372,11 +371,11 @@ impl Net {
         }
     }
 
-    /// Kills a replica: its process and all writes that are not durable are gone; `kept` of them made it.
+    /// Kills a replica. It loses its process and its writes that are not durable, except the first `kept` of them.
     pub fn crash(&mut self, n: u8, kept: usize) {
         let process = self.nodes.get_mut(&n).expect("a known replica");
         process.machine = None;
-        process.withheld.clear();
+        process.held_back.clear();
         process.capture = false;
         process.disk.crash(kept);
     }
@@ -388,7 +387,7 @@ impl Net {
             return;
         }
         process.lives += 1;
-        // Another seed in each life, as in production.
+        // Each start has its own seed, as in production.
         let seed = Seed::from_number(self.seed * 1_000_000 + u64::from(n) * 1000 + process.lives);
         let (restored, state) = process.disk.restore();
         (process.applied, process.state) = (restored.base, state);
@@ -398,14 +397,14 @@ impl Net {
         self.step(n, Event::Tick);
     }
 
-    /// Starts a replica over with this term and a log of these terms on its disk.
+    /// Restarts a replica with this term and a log of entries of these terms on its disk.
     pub fn preset(&mut self, n: u8, term: u64, terms: &[u64]) {
         self.crash(n, 0);
         self.nodes.get_mut(&n).expect("a known replica").disk.preset(term, terms);
         self.restart(n);
     }
 
-    /// Hands a message to a replica; what it answers to the sender at once or once its disk is done.
+    /// Delivers a message to a replica and syncs its disk. Returns its answers to the sender.
     pub fn ask(&mut self, from: u8, to: u8, message: Message) -> Vec<Message> {
         self.wire.clear();
         self.step(to, Event::Received { from: replica(from), message });
@@ -428,8 +427,7 @@ impl Net {
         self.step(n, Event::Propose { ticket, command });
     }
 
-    /// Lets all disks finish and all messages arrive, but those that `passes` stops, until nothing is left. Messages
-    /// that are stopped are lost.
+    /// Syncs all disks and delivers all messages until nothing is left. Messages for which `passes` is false are lost.
     pub fn settle_if(&mut self, passes: impl Fn(&Envelope) -> bool) {
         for _ in 0..10_000 {
             let numbers: Vec<u8> = self.nodes.keys().copied().collect();
@@ -447,7 +445,7 @@ impl Net {
             }
         }
         let tail = &self.lines[self.lines.len().saturating_sub(30)..];
-        panic!("the replicas never fall silent:\n{}", tail.join("\n"));
+        panic!("the replicas never stop sending:\n{}", tail.join("\n"));
     }
 
     fn answer_capture_if_running(&mut self, n: u8) {
@@ -456,18 +454,18 @@ impl Net {
         }
     }
 
-    /// Lets all disks finish and all messages arrive until nothing is left.
+    /// Syncs all disks and delivers all messages until nothing is left.
     pub fn settle(&mut self) {
         self.settle_if(|_| true);
     }
 
-    /// Makes a replica the leader: its timeout passes and everybody answers.
+    /// Makes a replica the leader: its timeout passes and all replicas answer.
     ///
     /// # Panics
     ///
-    /// When it does not win.
+    /// If it does not win.
     pub fn elect(&mut self, n: u8) {
-        // The others forget a leader that is silent for longer than any election timeout.
+        // The others grant pre-votes only once their leader has been silent for an election timeout.
         let others: Vec<u8> = self.nodes.keys().copied().filter(|other| *other != n).collect();
         for other in others {
             let process = self.nodes.get_mut(&other).expect("a known replica");

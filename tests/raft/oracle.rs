@@ -1,6 +1,6 @@
-//! What must hold after every step: the five properties of figure 3, durability at send, monotony.
+//! Invariants that hold after every step: the five properties of figure 3, durability at send, monotonic counters.
 //!
-//! It looks at machines and disks from outside and shares no code with what it judges.
+//! The oracle reads machines and disks from outside and shares no code with them.
 
 use std::collections::BTreeMap;
 
@@ -10,27 +10,27 @@ use continuum_core::raft::{Entry, Payload, Position, Promise, Raft};
 
 use super::{Disk, Envelope, Process, number, replica};
 
-/// Sees everything, remembers what matters.
+/// Observes all replicas and remembers what later checks need.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    /// Who led in each term.
+    /// The leader of each term.
     leaders: BTreeMap<Term, u8>,
-    /// Every entry ever in a log, with the term of the one before it.
+    /// Every entry that was ever in a log, with the term of the entry before it.
     entries: BTreeMap<Position, (Entry, Term)>,
-    /// What was applied anywhere.
+    /// Every applied entry, by index.
     committed: BTreeMap<Index, Entry>,
-    /// Term and commit index of each replica in its present life.
+    /// Term and commit index of each replica since its last restart.
     seen: BTreeMap<u8, (Term, Index)>,
 }
 
 impl Oracle {
-    /// How many entries were applied anywhere.
+    /// The number of entries that some replica has applied.
     #[must_use]
     pub fn committed(&self) -> usize {
         self.committed.len()
     }
 
-    /// Judges a message as it leaves, against what the sender's disk would recover to.
+    /// Checks a message as it leaves against the state that the sender's disk would recover.
     pub(super) fn sent(&self, disk: &Disk, envelope: &Envelope) {
         let (durable, message) = (disk.durable(), &envelope.message);
         match message.promise() {
@@ -46,7 +46,7 @@ impl Oracle {
                 let there = disk.holds(matched);
                 assert!(
                     there || durable.term > term,
-                    "an acknowledgement precedes the disk: {message:?}"
+                    "an acknowledgement leaves before it is durable: {message:?}"
                 );
             }
             Some(Promise::Held { bytes, .. }) => {
@@ -58,30 +58,33 @@ impl Oracle {
         }
     }
 
-    /// Judges an entry as it is applied: state machine safety.
+    /// Checks an entry as it is applied: state machine safety.
     pub(super) fn applied(&mut self, n: u8, index: Index, entry: &Entry) {
         let first = self.committed.entry(index).or_insert_with(|| entry.clone());
-        assert_eq!(first, entry, "replica {n} applies another entry at {index}");
+        assert_eq!(first, entry, "replica {n} applies a different entry at {index}");
     }
 
-    /// Judges an installed snapshot: it is the state that its entries make.
+    /// Checks an installed snapshot: it must equal the state that its entries produce.
     pub(super) fn installed(&mut self, n: u8, position: Position, state: &[Bytes]) {
         let commands =
             self.committed.range(..=position.index).filter_map(|(_, entry)| match &entry.payload {
                 Payload::Command(command) => Some(command),
                 _ => None,
             });
-        assert!(commands.eq(state), "replica {n} installs a state that no log made");
+        assert!(commands.eq(state), "replica {n} installs a state that no log produced");
         let (_, commit) = self.seen.get(&n).copied().unwrap_or_default();
-        assert!(position.index > commit, "replica {n} goes back to a snapshot");
+        assert!(
+            position.index > commit,
+            "replica {n} installs a snapshot of entries that it has committed"
+        );
     }
 
-    /// A new life of a replica begins.
+    /// Notes that a replica restarted.
     pub(super) fn restarted(&mut self, n: u8) {
         self.seen.remove(&n);
     }
 
-    /// Judges all replicas.
+    /// Checks all replicas.
     pub(super) fn look(&mut self, nodes: &BTreeMap<u8, Process>) {
         for (n, process) in nodes {
             if let Some(machine) = &process.machine {
@@ -108,7 +111,7 @@ impl Oracle {
         self.log_matching(machine);
     }
 
-    /// What a leader holds for committed is on the disks of a majority, running or crashed.
+    /// An entry that a leader takes for committed is on the disks of a majority, running or crashed.
     fn committed_on_disks(machine: &Raft, nodes: &BTreeMap<u8, Process>) {
         let (commit, voters) = (machine.commit(), &machine.configuration().voters);
         if machine.role() != Role::Leader || commit <= machine.base().index {
@@ -118,16 +121,17 @@ impl Oracle {
             Position { term: machine.term_at(commit).expect("in the log"), index: commit };
         let has = |n: &u8| nodes.get(n).is_some_and(|process| process.disk.holds(position));
         let count = voters.iter().map(|voter| number(*voter)).filter(has).count();
-        assert!(count * 2 > voters.len(), "{position:?} is committed and on {count} disks");
+        assert!(count * 2 > voters.len(), "{position:?} is committed but only on {count} disks");
     }
 
-    /// Each entry is the only one at its position, and always follows an entry of the same term: by induction, logs
-    /// that share an entry share all before it.
+    /// Only one entry exists at each position, and it always follows an entry of the same term. By induction, logs that
+    /// share an entry share all entries before it.
     fn log_matching(&mut self, machine: &Raft) {
         for index in machine.first().0..=machine.last().index.0 {
             let entry = machine.entry(Index(index)).expect("from first to last");
-            let prev =
-                machine.term_at(Index(index - 1)).expect("the one before the first is known");
+            let prev = machine
+                .term_at(Index(index - 1))
+                .expect("the term before the first entry is known");
             let position = Position { term: entry.term, index: Index(index) };
             let earlier = machine.entry(Index(index - 1)).map_or(0, |entry| entry.time_ms);
             assert!(earlier <= entry.time_ms, "group time goes back at {position:?}");

@@ -1,7 +1,8 @@
-//! Transcripts: a script of commands, and what the replicas did after each.
+//! Transcripts: a script of commands with the actions of the replicas after each.
 //!
-//! A script is a text file of blocks: a command, `----`, and the lines that it caused, until an empty line. Lines that
-//! begin with `#` are the author's. The runner rewrites the lines between; a test compares.
+//! A script is a text file of blocks: a command, `----`, and the lines that the command caused, up to an empty line.
+//! Lines that begin with `#` are comments. The runner fills in the caused lines; a test compares the result with the
+//! file.
 
 use std::fmt::Write as _;
 
@@ -24,7 +25,7 @@ impl std::fmt::Display for At {
 }
 
 fn who(replica: Option<Replica>) -> String {
-    replica.map_or_else(|| "nobody".into(), |replica| number(replica).to_string())
+    replica.map_or_else(|| "none".into(), |replica| number(replica).to_string())
 }
 
 fn members(configuration: &Configuration) -> String {
@@ -103,7 +104,7 @@ fn message_text(message: &Message) -> String {
     }
 }
 
-/// A message as it leaves.
+/// The line of a message that leaves.
 #[must_use]
 pub fn sending(envelope: &Envelope) -> String {
     format!("{} -> {}  {}", envelope.from, envelope.to, message_text(&envelope.message))
@@ -125,7 +126,7 @@ fn write_text(write: &Write) -> String {
     }
 }
 
-/// What an action reads like; `None` when it is not worth a line.
+/// The line of an action; `None` if transcripts do not show it.
 #[must_use]
 pub fn line(n: u8, action: &Action) -> Option<String> {
     Some(match action {
@@ -164,11 +165,11 @@ const fn role_text(role: Role) -> &'static str {
     }
 }
 
-/// Runs a script and returns it with its outcome filled in.
+/// Runs a script and returns it with the caused lines filled in.
 ///
 /// # Panics
 ///
-/// When it holds a command that is none, or an oracle objects.
+/// If the script has an unknown command, or an oracle fails.
 #[must_use]
 pub fn run(script: &str) -> String {
     let mut net = Net::new(1, &configuration(&[1, 2, 3], &[]), RaftConfig::default());
@@ -212,7 +213,7 @@ fn command(net: &mut Net, cut: &mut Vec<(u8, u8)>, line: &str) {
         }
         "add" => net.add(node(1)),
         "timeout" => net.timeout(node(1)),
-        // elect N: its timeout passes and everybody answers; only the outcome is shown.
+        // elect N: its timeout passes and all replicas answer; the transcript shows only the roles.
         "elect" => {
             net.timeout(node(1));
             net.settle_if(|envelope| passes(cut, envelope));
@@ -221,7 +222,7 @@ fn command(net: &mut Net, cut: &mut Vec<(u8, u8)>, line: &str) {
         "pass" => net.advance_one(node(1), n(2)),
         "settle" => net.settle_if(|envelope| passes(cut, envelope)),
         "sync" => net.sync(node(1), usize::MAX),
-        // deliver FROM TO: all that is under way from one to the other.
+        // deliver FROM TO: delivers all messages in flight from one to the other.
         "deliver" => {
             let is = |e: &Envelope| (e.from, e.to) == (node(1), node(2));
             let due = net.wire.iter().filter(|e| is(e)).count();
@@ -231,7 +232,7 @@ fn command(net: &mut Net, cut: &mut Vec<(u8, u8)>, line: &str) {
             }
         }
         "lose" => net.wire.clear(),
-        // cut A B: nothing passes between the two, either way.
+        // cut A B: loses all messages between the two, in both directions.
         "cut" => cut.extend([(node(1), node(2)), (node(2), node(1))]),
         "heal" => cut.clear(),
         "propose" => net.propose(node(1), 1, words[2]),
@@ -241,12 +242,12 @@ fn command(net: &mut Net, cut: &mut Vec<(u8, u8)>, line: &str) {
             net.step(node(1), Event::Reconfigure { ticket: 2, change });
         }
         "handover" => net.step(node(1), Event::HandOver),
-        // crash N K: the first K of its outstanding writes reach the disk, the rest is torn off.
+        // crash N K: the first K of its outstanding writes reach the disk, the rest are lost.
         "crash" => net.crash(node(1), node(2).into()),
         "restart" => net.restart(node(1)),
         "compact" => net.compact(node(1)),
         "logs" => logs(net),
-        other => panic!("no command: {other}"),
+        other => panic!("unknown command: {other}"),
     }
 }
 

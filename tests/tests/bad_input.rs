@@ -1,8 +1,8 @@
-//! Bad input against real processes: each gets its own error, exit code or status, a counter and a log line, and the
-//! node, or the rest of the federation, stays healthy with nothing lost.
+//! Bad input against real processes. Each case has its own error, exit code or status, counter and log line. The node,
+//! or the rest of the federation, stays healthy and loses nothing.
 //!
-//! Every case first shows that the good input works. What a node that never ran leaves is its exit code and its
-//! standard error; counters are those of the nodes that live.
+//! Every case first shows that good input works. A node that never starts is judged by its exit code and its standard
+//! error; counters are read from running nodes.
 
 #[path = "bad_input/clones.rs"]
 mod clones;

@@ -1,4 +1,4 @@
-//! The committed fuzz corpora, replayed on stable: what a fuzz target once found stays found.
+//! The committed fuzz corpora, replayed on stable Rust, so that a bug that fuzzing found once cannot come back.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Fixed-point logarithms and powers beside floating point, which the core itself does not use, not even in its tests.
+//! Fixed-point logarithms and powers compared with floating point. The core and its own tests use no floating point.
 
 use continuum_core::fixed::Fixed;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ proptest! {
     #[test]
     fn logarithms_are_within_their_bound(n in 1..u64::MAX, shift in 0..64_u32) {
         let n = (n >> shift).max(1);
-        // The yardstick itself is off by some 1e-14 at 64.
+        // The error of the float itself is about 1e-14 at 64.
         let slack = 1e-13;
         let log2 = (n as f64).log2() - float(Fixed::log2(n));
         prop_assert!((-slack..2.0 * UNIT + slack).contains(&log2), "log2({n}) off by {log2}");

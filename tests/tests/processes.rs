@@ -1,4 +1,4 @@
-//! A federation of real processes, as a person would start, use and break it.
+//! A federation of real processes, started, used and broken as a user would do it.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +43,7 @@ fn the_quick_start_survives_a_kill() {
     dev.ok(1, &["kv", "put", "facts", "sky", "blue"]);
     assert_eq!(dev.ok(2, &["kv", "get", "facts", "sky"]), "blue\n");
 
-    // The eventual write is local to node 3; node 1 has it as soon as gossip or anti-entropy brought it.
+    // The eventual write is local to node 3. Node 1 has it once a push or anti-entropy brought it.
     dev.ok(3, &["kv", "put", "notes", "sea", "green"]);
     dev.ok(3, &["set", "add", "notes", "tags", "wet"]);
     dev.ok(3, &["counter", "add", "notes", "visits", "5"]);
@@ -68,7 +68,7 @@ fn the_quick_start_survives_a_kill() {
 }
 
 #[test]
-fn an_import_survives_a_kill_half_way() {
+fn an_import_survives_a_kill_of_another_node_midway() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = folder.path().join("wordnet");
     wordnet(&source, 3000);
@@ -101,9 +101,9 @@ fn a_stopped_federation_resumes_with_its_memory() {
     dev.ok(1, &["ns", "create", "facts", "--consistency", "strong"]);
     dev.ok(1, &["kv", "put", "facts", "sky", "blue"]);
     signal(dev.process.0.id().into(), "INT");
-    assert!(dev.process.wait().success(), "an interrupted dev ends well");
+    assert!(dev.process.wait().success(), "an interrupted `dev` exits with success");
     let nodes: Vec<String> = (1..=3).map(|node| dev.api(node).to_owned()).collect();
-    assert!(nodes.iter().all(|api| get(api, "/livez").is_none()), "its children are gone");
+    assert!(nodes.iter().all(|api| get(api, "/livez").is_none()), "its children have ended");
     drop(dev);
 
     let dev = Dev::start(3, &data);
@@ -127,12 +127,12 @@ fn the_shipped_binary_carries_no_planted_bug() {
     for (name, _) in continuum_core::mark::instrument::MUTANTS {
         assert!(!holds(name), "the shipped binary names the mutant {name}");
     }
-    // The search itself works: a name that must be there is found.
+    // The search itself works: it finds a name that must be there.
     assert!(holds("wal_fsync"));
 }
 
 #[test]
-fn absent_keys_and_wrong_words_have_their_exit_codes() {
+fn absent_keys_and_wrong_usage_have_their_exit_codes() {
     let folder = tempfile::tempdir().expect("a folder");
     let dev = Dev::start(1, &folder.path().join("dev"));
     dev.ok(1, &["ns", "create", "facts", "--consistency", "strong"]);

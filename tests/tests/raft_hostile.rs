@@ -1,4 +1,4 @@
-//! What an enemy would say: no message makes a machine panic, or take back what is committed.
+//! Hostile messages: none makes a machine panic or take back a committed entry.
 
 use bytes::Bytes;
 use continuum_core::config::RaftConfig;
@@ -10,7 +10,7 @@ use continuum_core::time::{Instant, WallTime};
 use continuum_tests::raft::{Net, configuration, replica};
 use proptest::prelude::*;
 
-/// Numbers as an enemy would choose them.
+/// Numbers as an attacker would choose them.
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0_u64..6, Just(u64::MAX), Just(u64::MAX - 1), Just(1 << 62), any::<u64>()]
 }
@@ -92,8 +92,9 @@ static MACHINES: std::sync::LazyLock<[Raft; 2]> = std::sync::LazyLock::new(|| {
     })
 });
 
-/// A federation whose learner's disk lied: it had acknowledged all, and goes on with the first entry and some more that
-/// are of no log any more. Its link broke with its process, as links do, or the leader noticed nothing.
+/// A federation whose learner's disk lied. The learner acknowledged every entry, lost them, and goes on with the first
+/// entry and `stale` entries that are in no log any more. Its link broke with its process, or the leader noticed
+/// nothing.
 fn with_a_disk_that_lied(stale: usize, link_breaks: bool) -> Net {
     let mut net = Net::new(1, &configuration(&[1, 2, 3], &[4]), RaftConfig::default());
     net.elect(1);
@@ -109,9 +110,9 @@ fn with_a_disk_that_lied(stale: usize, link_breaks: bool) -> Net {
     net
 }
 
-/// What it has left is asked for, and what it lost is sent again, without two nodes that keep each other busy.
+/// The leader finds out what the learner still has and sends the rest again, in a bounded number of messages.
 #[test]
-fn who_lost_what_it_acknowledged_gets_it_again() {
+fn a_learner_that_lost_acknowledged_entries_gets_them_again() {
     for (stale, link_breaks) in [(0, false), (2, false), (0, true), (2, true), (8, true)] {
         let mut net = with_a_disk_that_lied(stale, link_breaks);
         net.propose(2, 9, "y");
@@ -126,7 +127,7 @@ fn who_lost_what_it_acknowledged_gets_it_again() {
     }
 }
 
-/// With its link the leader's word ends of what such a disk holds: a heartbeat commits nothing there.
+/// When the link breaks, the leader forgets what such a disk holds, so a heartbeat commits nothing there.
 #[test]
 fn a_heartbeat_commits_nothing_on_a_disk_that_may_have_lied() {
     let mut net = with_a_disk_that_lied(8, true);
@@ -142,7 +143,7 @@ fn a_heartbeat_commits_nothing_on_a_disk_that_may_have_lied() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
-    /// Whatever anybody says, a machine neither panics nor takes back what is committed.
+    /// No message makes a machine panic or take back a committed entry.
     #[test]
     fn no_message_makes_a_machine_panic(
         leads: bool, messages in proptest::collection::vec((1_u8..6, message()), 1..30),

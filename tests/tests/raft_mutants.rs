@@ -1,7 +1,7 @@
-//! Every planted bug of Raft, with the shortest story that it spoils: each story ends well without its mutant, and in a
-//! broken assertion, here or in an oracle, with it. So each test of the same kind elsewhere can fail.
+//! Every planted bug of Raft, with the shortest scenario that exposes it. Each scenario passes without its mutant and
+//! breaks an assertion, here or in an oracle, with it. This proves that tests of the same kind elsewhere can fail.
 //!
-//! The active mutant is of the whole process, so this is one test in a file of its own.
+//! The active mutant is global to the process, so this file holds a single test.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -63,7 +63,7 @@ fn a_longer_log_of_an_older_term_gets_no_vote() {
     assert!(!granted(&net.ask(2, 1, vote(6, at(1, 9)))));
 }
 
-fn two_lonely_candidates_do_not_win() {
+fn two_isolated_candidates_do_not_win() {
     let mut net = Net::three(1);
     for n in [1, 2] {
         net.timeout(n);
@@ -90,7 +90,7 @@ fn a_leader_counts_its_own_disk_only_when_it_has_the_entry() {
     net.propose(1, 1, "x");
     net.deliver(0);
     net.sync(2, 9);
-    let answer = net.wire.iter().position(|envelope| envelope.to == 1).expect("2 answers");
+    let answer = net.wire.iter().position(|envelope| envelope.to == 1).expect("replica 2 answers");
     net.deliver(answer);
     assert_eq!(net.raft(1).commit(), Index(1));
 }
@@ -116,7 +116,7 @@ fn an_overtaken_append_cuts_nothing() {
     assert_eq!(net.terms(1), [1, 1, 1]);
 }
 
-fn bytes_prove_nothing_about_what_replaced_them() {
+fn durable_bytes_prove_nothing_about_their_replacement() {
     let mut net = Net::three(1);
     net.step(1, received(2, append(1, at(0, 0), 0, &[1, 1])));
     net.step(1, received(3, append(2, at(1, 1), 0, &[2])));
@@ -124,7 +124,7 @@ fn bytes_prove_nothing_about_what_replaced_them() {
     assert_eq!(net.raft(1).durable(), Index(1));
 }
 
-fn a_lonely_leader_confirms_no_read() {
+fn an_isolated_leader_confirms_no_read() {
     let mut net = Net::three(1);
     net.elect(1);
     net.step(1, Event::Read { ticket: 1000 });
@@ -176,7 +176,7 @@ fn an_old_snapshot_is_not_installed() {
     assert_eq!(net.raft(3).last(), at(1, 4));
 }
 
-fn a_candidate_says_where_its_log_ends() {
+fn a_candidate_reports_its_last_entry_truthfully() {
     let mut net = Net::three(1);
     net.preset(1, 5, &[1, 2]);
     net.timeout(1);
@@ -187,7 +187,7 @@ fn a_candidate_says_where_its_log_ends() {
     assert_eq!(said, Some(at(2, 2)));
 }
 
-fn a_leader_keeps_its_log() {
+fn a_leader_never_truncates_its_log() {
     let mut net = Net::three(1);
     net.elect(1);
     net.propose(1, 1, "x");
@@ -196,7 +196,7 @@ fn a_leader_keeps_its_log() {
     assert_eq!(net.raft(1).last(), at(1, 2));
 }
 
-fn an_append_keeps_to_its_budget() {
+fn an_append_stays_within_its_byte_limit() {
     let mut net = Net::three(1);
     net.elect(1);
     let long = "x".repeat(150 << 10);
@@ -213,7 +213,7 @@ fn an_append_keeps_to_its_budget() {
     assert_eq!(sent.max(), Some(1));
 }
 
-fn a_follower_keeps_what_is_committed() {
+fn a_follower_never_lowers_its_commit_index() {
     let mut net = Net::three(1);
     net.ask(2, 1, append(1, at(0, 0), 2, &[1, 1]));
     net.ask(2, 1, Message::Heartbeat { term: Term(1), commit: Index(1), round: 1 });
@@ -241,27 +241,27 @@ fn an_overtaken_append_cuts_nothing_committed() {
     assert_eq!(net.raft(1).last(), at(1, 2));
 }
 
-fn leadership_is_not_handed_back() {
+fn leadership_is_not_transferred_back() {
     let mut net = Net::three(1);
     net.elect(1);
     for _ in 0..3 {
         net.step(net.leaders()[0], Event::HandOver);
         net.settle();
     }
-    assert_eq!(net.raft(net.leaders()[0]).term(), Term(3), "who is last keeps it");
+    assert_eq!(net.raft(net.leaders()[0]).term(), Term(3), "the last voter keeps the leadership");
 }
 
-const STORIES: &[(&str, fn())] = &[
+const SCENARIOS: &[(&str, fn())] = &[
     ("raft.ack.before_fsync", an_acknowledgement_waits_for_the_disk),
-    ("raft.append.aba", bytes_prove_nothing_about_what_replaced_them),
+    ("raft.append.aba", durable_bytes_prove_nothing_about_their_replacement),
     ("raft.append.cuts_committed", an_overtaken_append_cuts_nothing_committed),
     ("raft.commit.old_term", an_old_entry_on_all_disks_is_not_committed),
     ("raft.commit.own_disk_ignored", a_leader_counts_its_own_disk_only_when_it_has_the_entry),
     ("raft.commit.unverified", commit_stops_at_the_last_new_entry),
-    ("raft.handover.hands_back", leadership_is_not_handed_back),
+    ("raft.handover.hands_back", leadership_is_not_transferred_back),
     ("raft.match.skipped", entries_need_the_one_before_them),
-    ("raft.quorum.off_by_one", two_lonely_candidates_do_not_win),
-    ("raft.read.stale_round", a_lonely_leader_confirms_no_read),
+    ("raft.quorum.off_by_one", two_isolated_candidates_do_not_win),
+    ("raft.read.stale_round", an_isolated_leader_confirms_no_read),
     ("raft.read.without_noop", a_new_leader_answers_no_read_before_its_first_entry),
     ("raft.snapshot.stale_installed", an_old_snapshot_is_not_installed),
     ("raft.term.bumped_by_heartbeat", a_later_term_deposes_a_leader),
@@ -270,33 +270,33 @@ const STORIES: &[(&str, fn())] = &[
     ("raft.vote.index_only", a_longer_log_of_an_older_term_gets_no_vote),
     ("raft.vote.not_persisted", a_vote_waits_for_the_disk),
     ("raft.vote.twice", a_vote_is_given_once),
-    ("raft.vote.boasts", a_candidate_says_where_its_log_ends),
-    ("raft.conflict.gives_way", a_leader_keeps_its_log),
-    ("raft.append.unbounded", an_append_keeps_to_its_budget),
-    ("raft.commit.goes_back", a_follower_keeps_what_is_committed),
+    ("raft.vote.boasts", a_candidate_reports_its_last_entry_truthfully),
+    ("raft.conflict.gives_way", a_leader_never_truncates_its_log),
+    ("raft.append.unbounded", an_append_stays_within_its_byte_limit),
+    ("raft.commit.goes_back", a_follower_never_lowers_its_commit_index),
     ("raft.membership.learner_votes", a_learner_does_not_vote),
 ];
 
 #[test]
-fn each_mutant_spoils_its_story_and_nothing_else_does() {
+fn each_scenario_fails_with_its_mutant_and_passes_without() {
     let known =
         instrument::MUTANTS.iter().map(|(name, _)| *name).filter(|n| n.starts_with("raft."));
     assert!(
-        known.eq(STORIES.iter().map(|(name, _)| *name)),
-        "every mutant has its story, in order"
+        known.eq(SCENARIOS.iter().map(|(name, _)| *name)),
+        "every mutant has its scenario, in the order of the table"
     );
-    for (_, story) in STORIES {
-        story();
+    for (_, scenario) in SCENARIOS {
+        scenario();
     }
     std::panic::set_hook(Box::new(|_| ()));
-    let survivors: Vec<&str> = STORIES
+    let survivors: Vec<&str> = SCENARIOS
         .iter()
-        .filter(|(name, story)| {
+        .filter(|(name, scenario)| {
             assert!(instrument::activate(Some(name)));
-            catch_unwind(AssertUnwindSafe(story)).is_ok()
+            catch_unwind(AssertUnwindSafe(scenario)).is_ok()
         })
         .map(|(name, _)| *name)
         .collect();
     let _ = std::panic::take_hook();
-    assert!(survivors.is_empty(), "nothing noticed {survivors:?}");
+    assert!(survivors.is_empty(), "no scenario fails with {survivors:?}");
 }

@@ -1,5 +1,5 @@
-//! One test a sentence of the Raft paper: figure 2 and sections 5.1 to 5.4.3. The sentence stands above the test, in
-//! our words. What the thesis adds is in `raft_thesis.rs`.
+//! The Raft paper, one test for each sentence of figure 2 and sections 5.1 to 5.4.3. The comment above a test gives the
+//! sentence in our words. `raft_thesis.rs` covers what the thesis adds.
 
 use bytes::Bytes;
 use continuum_core::id::{Index, Role, Term};
@@ -41,7 +41,7 @@ fn a_later_term_in_an_answer_deposes() {
     assert_eq!((net.raft(1).role(), net.raft(1).term()), (Role::Follower, Term(9)));
 }
 
-/// 5.1: a follower that sees a later term in a request enters it, and remembers no vote for it.
+/// 5.1: a follower that sees a later term in a request enters that term and has not voted in it.
 #[test]
 fn a_later_term_in_a_request_is_entered() {
     let mut net = Net::three(1);
@@ -67,7 +67,7 @@ fn a_vote_of_an_earlier_term_is_denied() {
     assert_eq!(net.ask(2, 1, vote(4, at(3, 9))), voted(5, false));
 }
 
-/// Figure 2, RequestVote 2 (5.2): a vote is given to the first who asks with a good log, and again to the same one.
+/// Figure 2, RequestVote 2 (5.2): a vote goes to the first candidate with a good log, and again to the same candidate.
 #[test]
 fn a_vote_is_given_first_come_first_served() {
     let mut net = Net::three(1);
@@ -76,7 +76,7 @@ fn a_vote_is_given_first_come_first_served() {
     assert_eq!(net.ask(2, 1, vote(1, at(0, 0))), voted(1, true));
 }
 
-/// 5.2: a server gives at most one vote in a term, also when it crashed in between.
+/// 5.2: a server gives at most one vote in a term, even if it crashes in between.
 #[test]
 fn a_vote_survives_a_crash() {
     let mut net = Net::three(1);
@@ -87,7 +87,7 @@ fn a_vote_survives_a_crash() {
     assert_eq!(net.ask(3, 1, vote(1, at(0, 0))), voted(1, false));
 }
 
-/// Figure 2, state: what is persistent is so before an answer leaves. A crash before that takes the answer with it.
+/// Figure 2, state: persistent state is durable before an answer leaves. A crash before that loses the answer too.
 #[test]
 fn no_promise_leaves_before_the_disk_has_it() {
     let mut net = Net::three(1);
@@ -100,7 +100,7 @@ fn no_promise_leaves_before_the_disk_has_it() {
     assert_eq!(net.ask(3, 1, vote(1, at(0, 0))), voted(1, true));
 }
 
-/// 5.4.1: a voter denies its vote to a log less up to date than its own: first by last term, then by length.
+/// 5.4.1: a voter denies its vote to a log that is less up to date than its own: first by last term, then by length.
 #[test]
 fn a_vote_needs_a_log_as_up_to_date() {
     for (mine, theirs, granted) in [
@@ -121,7 +121,7 @@ fn a_vote_needs_a_log_as_up_to_date() {
     }
 }
 
-/// Figure 2, AppendEntries 2 (5.3): without the entry before them, entries are refused.
+/// Figure 2, AppendEntries 2 (5.3): a follower refuses entries if it lacks the entry before them.
 #[test]
 fn entries_need_the_one_before_them() {
     let mut net = Net::three(1);
@@ -133,9 +133,9 @@ fn entries_need_the_one_before_them() {
     assert_eq!(net.terms(1), [1, 2]);
 }
 
-/// Figure 2, AppendEntries 3 (5.3): an entry that conflicts goes, and all that follow it.
+/// Figure 2, AppendEntries 3 (5.3): a follower removes a conflicting entry and all entries after it.
 #[test]
-fn a_conflicting_entry_goes_with_all_after_it() {
+fn a_conflicting_entry_is_removed_with_all_after_it() {
     let mut net = Net::three(1);
     net.preset(1, 2, &[1, 2, 2, 2]);
     assert_eq!(net.ask(2, 1, append(3, at(1, 1), 0, &[3])), appended(3, at(3, 2)));
@@ -145,9 +145,9 @@ fn a_conflicting_entry_goes_with_all_after_it() {
     assert_eq!(net.terms(1), [1, 3]);
 }
 
-/// Figure 2, AppendEntries 3 and 4 (5.3): only a conflict cuts the log; an append that comes late does not.
+/// Figure 2, AppendEntries 3 and 4 (5.3): only a conflict truncates the log; a late append does not.
 #[test]
-fn an_overtaken_append_cuts_nothing() {
+fn an_overtaken_append_truncates_nothing() {
     let mut net = Net::three(1);
     assert_eq!(net.ask(2, 1, append(1, at(0, 0), 0, &[1, 1, 1])), appended(1, at(1, 3)));
     assert_eq!(net.ask(2, 1, append(1, at(0, 0), 0, &[1])), appended(1, at(1, 1)));
@@ -155,7 +155,7 @@ fn an_overtaken_append_cuts_nothing() {
     assert_eq!(net.terms(1), [1, 1, 1]);
 }
 
-/// Figure 2, AppendEntries 4: what is there already is not appended again.
+/// Figure 2, AppendEntries 4: entries that are already in the log are not appended again.
 #[test]
 fn a_repeated_append_changes_nothing() {
     let mut net = Net::three(1);
@@ -166,8 +166,8 @@ fn a_repeated_append_changes_nothing() {
     assert_eq!(net.terms(1), [1, 1, 1]);
 }
 
-/// Figure 2, AppendEntries 5: the commit index follows the leader's, but not past the last entry of the append: what
-/// follows that in the follower's log is of unknown origin.
+/// Figure 2, AppendEntries 5: the commit index follows the leader's, but not past the last entry of the append. Later
+/// entries in the follower's log are of unknown origin.
 #[test]
 fn commit_stops_at_the_last_new_entry() {
     let mut net = Net::three(1);
@@ -176,7 +176,7 @@ fn commit_stops_at_the_last_new_entry() {
     assert_eq!(net.raft(1).commit(), Index(2));
 }
 
-/// Figure 2, followers (5.2): without a word from a leader for an election timeout, a follower starts an election.
+/// Figure 2, followers (5.2): a follower that hears no leader for an election timeout starts an election.
 #[test]
 fn a_silent_leader_is_replaced() {
     let mut net = Net::three(1);
@@ -185,9 +185,9 @@ fn a_silent_leader_is_replaced() {
     assert_eq!(net.raft(1).role(), Role::PreCandidate);
 }
 
-/// Figure 2, followers (5.2): a heartbeat puts the election off.
+/// Figure 2, followers (5.2): a heartbeat postpones the election.
 #[test]
-fn a_heartbeat_puts_the_election_off() {
+fn a_heartbeat_postpones_the_election() {
     let mut net = Net::three(1);
     for _ in 0..20 {
         net.advance_one(1, 400);
@@ -212,9 +212,9 @@ fn a_candidate_votes_for_itself_and_asks_the_others() {
     assert!(net.wire.iter().all(|envelope| envelope.message == vote(1, at(0, 0))));
 }
 
-/// 5.2 with 3.8 of the thesis: a candidate asks nobody before its own vote is durable.
+/// 5.2 with 3.8 of the thesis: a candidate requests no vote before its own vote is durable.
 #[test]
-fn a_candidate_asks_once_its_own_vote_is_durable() {
+fn a_candidate_requests_votes_once_its_own_is_durable() {
     let mut net = Net::three(1);
     net.timeout(1);
     net.wire.clear();
@@ -225,7 +225,7 @@ fn a_candidate_asks_once_its_own_vote_is_durable() {
     assert_eq!(net.wire.len(), 2);
 }
 
-/// Figure 2, candidates (5.2): a majority of votes makes a leader, less does not.
+/// Figure 2, candidates (5.2): a candidate becomes leader with a majority of the votes, and not with fewer.
 #[test]
 fn a_majority_of_votes_makes_a_leader() {
     let mut net = Net::new(
@@ -239,12 +239,12 @@ fn a_majority_of_votes_makes_a_leader() {
     }
     net.ask(2, 1, voted(1, true).remove(0));
     net.ask(2, 1, voted(1, true).remove(0));
-    assert_eq!(net.raft(1).role(), Role::Candidate, "one voter counts once");
+    assert_eq!(net.raft(1).role(), Role::Candidate, "repeated votes of one voter count once");
     net.ask(3, 1, voted(1, true).remove(0));
     assert_eq!(net.raft(1).role(), Role::Leader);
 }
 
-/// Figure 2, candidates (5.2): an append of a leader of the same term makes a candidate follow.
+/// Figure 2, candidates (5.2): a candidate that receives an append from a leader of its term becomes a follower.
 #[test]
 fn a_candidate_follows_a_leader_of_its_term() {
     let mut net = Net::three(1);
@@ -254,7 +254,7 @@ fn a_candidate_follows_a_leader_of_its_term() {
     assert_eq!((net.raft(1).role(), net.raft(1).leader()), (Role::Follower, Some(replica(3))));
 }
 
-/// Figure 2, candidates (5.2): when the timeout passes again, another election begins.
+/// Figure 2, candidates (5.2): a candidate whose timeout passes again starts another election.
 #[test]
 fn a_candidate_that_waits_too_long_starts_over() {
     let mut net = Net::three(1);
@@ -275,9 +275,9 @@ fn election_timeouts_are_spread_over_their_interval() {
     assert!(timeouts.iter().any(|ms| *ms < 600) && timeouts.iter().any(|ms| *ms > 900));
 }
 
-/// Figure 2, leaders (5.2): a leader makes itself known at once, and again before anybody's timeout.
+/// Figure 2, leaders (5.2): a leader sends appends at once, and heartbeats before any election timeout.
 #[test]
-fn a_leader_makes_itself_known() {
+fn a_leader_announces_itself() {
     let mut net = Net::three(1);
     net.timeout(1);
     net.ask(2, 1, Message::PreVoted { term: Term(1), granted: true });
@@ -296,7 +296,7 @@ fn a_leader_makes_itself_known() {
     assert!(matches!(net.wire[0].message, Message::Heartbeat { .. }));
 }
 
-/// Figure 2, leaders (5.3): a command is appended, replicated, and answered for once it is applied.
+/// Figure 2, leaders (5.3): a leader appends a command, replicates it, and answers once it is applied.
 #[test]
 fn a_command_is_committed_by_a_majority() {
     let mut net = Net::three(1);
@@ -308,7 +308,7 @@ fn a_command_is_committed_by_a_majority() {
     assert_eq!(net.nodes[&1].state, [Bytes::from_static(b"x")]);
 }
 
-/// 5.3: a leader's own disk is one voter: two followers commit without it.
+/// 5.3: a leader's own disk is one voter among others: two followers commit without it.
 #[test]
 fn the_leaders_disk_is_one_voter_among_others() {
     let mut net = Net::three(1);
@@ -322,7 +322,7 @@ fn the_leaders_disk_is_one_voter_among_others() {
     assert_eq!((net.raft(1).commit(), net.raft(1).durable()), (Index(2), Index(1)));
 }
 
-/// 5.3, figure 7: whatever a follower misses or has too much, it ends with the leader's log.
+/// 5.3, figure 7: a follower with missing or extra entries ends with the leader's log.
 #[test]
 fn followers_of_figure_7_end_with_the_leaders_log() {
     let leader = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6];
@@ -339,14 +339,14 @@ fn followers_of_figure_7_end_with_the_leaders_log() {
         net.preset(1, 7, &leader);
         net.preset(2, 7, follower);
         net.preset(3, 7, &leader[..1]);
-        // The others' votes make it the leader of term 8, whoever's log is longer here.
+        // The other five vote for the leader of term 8, even if this follower's log is longer.
         net.elect(1);
         let expected: Vec<u64> = leader.iter().copied().chain([8]).collect();
         assert_eq!(net.terms(2), expected, "{follower:?}");
     }
 }
 
-/// 5.3: a conflict is resolved a term at a time, not an entry at a time.
+/// 5.3: a leader resolves a conflict one term at a time, not one entry at a time.
 #[test]
 fn a_conflict_is_resolved_in_few_messages() {
     let mut net = Net::three(1);
@@ -359,7 +359,7 @@ fn a_conflict_is_resolved_in_few_messages() {
     assert_eq!(net.terms(2), net.terms(1));
 }
 
-/// 5.3: a leader never changes its own log but by appending, whoever claims to lead its term.
+/// 5.3: a leader only appends to its own log, even if another replica claims to lead its term.
 #[test]
 fn a_leader_only_appends() {
     let mut net = Net::three(1);
@@ -369,9 +369,9 @@ fn a_leader_only_appends() {
     assert_eq!(net.nodes[&1].rejected.len(), 1);
 }
 
-/// 5.4.2, figure 8: an entry of an older term is not committed by counting; an entry of this term commits it as well.
+/// 5.4.2, figure 8: counting replicas does not commit an entry of an older term; committing a newer entry does.
 #[test]
-fn an_older_entry_is_committed_by_a_newer_one_alone() {
+fn only_a_newer_entry_commits_an_older_one() {
     let mut net = Net::three(1);
     net.preset(1, 2, &[1, 2]);
     net.timeout(1);
@@ -379,15 +379,19 @@ fn an_older_entry_is_committed_by_a_newer_one_alone() {
     assert_eq!((net.raft(1).role(), net.terms(1)), (Role::Leader, vec![1, 2, 3]));
     net.ask(2, 1, appended(3, at(2, 2)).remove(0));
     net.ask(3, 1, appended(3, at(2, 2)).remove(0));
-    assert_eq!(net.raft(1).commit(), Index(0), "all disks have the entry of term 2");
+    assert_eq!(
+        net.raft(1).commit(),
+        Index(0),
+        "the entry of term 2 is on all disks and not committed"
+    );
     net.preset(2, 3, &[1, 2, 3]);
     net.ask(2, 1, appended(3, at(3, 3)).remove(0));
     assert_eq!(net.raft(1).commit(), Index(3));
 }
 
-/// 5.4.3: who lacks a committed entry cannot win, for a majority has it.
+/// 5.4.3: a candidate that lacks a committed entry cannot win, because a majority has that entry.
 #[test]
-fn who_lacks_a_committed_entry_cannot_win() {
+fn a_candidate_without_a_committed_entry_cannot_win() {
     let mut net = Net::three(1);
     net.elect(1);
     net.propose(1, 7, "x");
@@ -401,16 +405,16 @@ fn who_lacks_a_committed_entry_cannot_win() {
     }
 }
 
-/// 5.4.1 with asynchronous disks: bytes that were durable prove nothing about the entries that replaced theirs. An
-/// entry of term 1 is written, replaced at the same index by one of term 2, and the first write alone becomes durable.
+/// 5.4.1 with asynchronous disks: a durable write proves nothing about the entry that replaced its entry. An entry of
+/// term 1 is written, then one of term 2 replaces it at the same index, and only the first write becomes durable.
 #[test]
-fn a_durable_write_proves_nothing_about_what_replaced_it() {
+fn a_durable_write_proves_nothing_about_its_replacement() {
     let mut net = Net::three(1);
     let event =
         |from, message| continuum_core::raft::Event::Received { from: replica(from), message };
     net.step(1, event(2, append(1, at(0, 0), 0, &[1, 1])));
     net.step(1, event(3, append(2, at(1, 1), 0, &[2])));
-    // The first life's term and entries, but not those of term 2.
+    // Term 1 and its entry are durable; term 2 and its entry are not.
     net.sync(1, 2);
     assert_eq!(net.raft(1).durable(), Index(1));
     net.sync(1, 9);

@@ -1,6 +1,6 @@
-//! Random schedules over 3 and 5 replicas: delivery, loss, duplication, reordering, clocks that run apart, crashes that
-//! lose undurable writes, checkpoints, hand-overs, learners. The oracles look after every step; in the end the network
-//! heals, and the group must commit again.
+//! Random schedules over 3 and 5 replicas: delivery, loss, duplication, reordering, diverging clocks, crashes that lose
+//! writes, checkpoints, leadership transfers, learners. The oracles check every step. At the end the network heals and
+//! the group must commit again.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use continuum_core::raft::{Event, Reconfiguration};
 use continuum_tests::raft::{Net, configuration, replica};
 use proptest::prelude::*;
 
-/// One thing that happens. Numbers are taken modulo what there is.
+/// One event of a schedule. Each number is taken modulo the number of candidates.
 #[derive(Clone, Debug)]
 enum Op {
     Deliver(usize),
@@ -59,13 +59,13 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A run: the network, and what the clients remember.
+/// A run: the network and the clients' memory.
 struct Run {
     net: Net,
     tickets: u64,
-    /// For each read, how far anybody had applied when it began.
+    /// For each read, the highest index that any replica had applied when the read began.
     floors: BTreeMap<u64, u64>,
-    /// The replica that nothing reaches and that reaches nobody.
+    /// The isolated replica: it neither sends nor receives.
     isolated: u8,
 }
 
@@ -73,7 +73,7 @@ impl Run {
     fn new(seed: u64, voters: u8) -> Self {
         let voters: Vec<u8> = (1..=voters).collect();
         let config = RaftConfig {
-            // Small bounds, so that windows fill, batches split and snapshots are needed.
+            // Small bounds make windows fill, batches split and snapshots necessary.
             append_bytes_max: 100,
             inflight_max: 2,
             retained_bytes_max: 100,
@@ -98,7 +98,7 @@ impl Run {
         match *op {
             Op::Deliver(at) => self.on_wire(at).into_iter().for_each(|at| {
                 let envelope = &self.net.wire[at];
-                // What is stopped stays on the wire: it may arrive, very late.
+                // A stopped message stays on the wire and may arrive very late.
                 if ![envelope.from, envelope.to].contains(&self.isolated) {
                     self.net.deliver(at);
                 }
@@ -143,7 +143,7 @@ impl Run {
             return;
         }
         self.tickets += 1;
-        // Most clients have found the leader.
+        // Most clients ask the leader.
         let node = match (op, &self.net.leaders()[..]) {
             (Op::Propose(_) | Op::Read(_) | Op::Compact(_), [.., leader]) if n % 4 != 0 => *leader,
             _ => node,
@@ -180,7 +180,7 @@ impl Run {
         self.net.step(node, Event::Reconfigure { ticket: self.tickets % 1000, change });
     }
 
-    /// A read ends once, and never before what was committed when it began.
+    /// A read ends once, at an index that covers everything committed when it began.
     fn check_reads(&mut self) {
         for process in self.net.nodes.values_mut() {
             for (ticket, end) in process.reads.drain(..) {
@@ -192,7 +192,7 @@ impl Run {
         }
     }
 
-    /// All replicas run, everything arrives, clocks advance together: the group leads and commits.
+    /// All replicas run, all messages arrive and clocks advance together, until the group elects a leader and commits.
     fn heal(&mut self) {
         let numbers: Vec<u8> = self.net.nodes.keys().copied().collect();
         numbers.iter().for_each(|n| self.net.restart(*n));
@@ -213,13 +213,13 @@ impl Run {
                 return;
             }
         }
-        panic!("no leader commits after all faults are gone");
+        panic!("no leader commits after all faults ended");
     }
 }
 
 fn run(seed: u64, voters: u8, ops: &[Op]) {
     let mut run = Run::new(seed, voters);
-    // Time spent without a leader tests little: most runs begin with one.
+    // A run without a leader tests little, so most runs begin with one.
     if !seed.is_multiple_of(4) {
         run.net.elect(1);
     }

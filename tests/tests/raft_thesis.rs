@@ -1,6 +1,6 @@
-//! One test a sentence of what Ongaro's thesis and the field add to the Raft paper: pre-vote (9.6), check-quorum, reads
-//! (6.4), hand-over (3.10), learners (4.2.1), snapshots (chapter 5). Numbers with # are threads of etcd where the bug
-//! was.
+//! Additions of Ongaro's thesis and of practice to the Raft paper, one test for each sentence: pre-vote (9.6),
+//! check-quorum, reads (6.4), leadership transfer (3.10), learners (4.2.1), snapshots (chapter 5). A number with #
+//! names the etcd issue that reported the bug.
 
 use bytes::Bytes;
 use continuum_core::config::RaftConfig;
@@ -25,9 +25,9 @@ fn pre_vote(term: u64, last: Position) -> Message {
     Message::PreVote { term: Term(term), last }
 }
 
-/// 9.6: a server that is cut off does not raise its term, however often it times out.
+/// 9.6: an isolated server does not raise its term, however often it times out.
 #[test]
-fn a_lonely_server_keeps_its_term() {
+fn an_isolated_server_keeps_its_term() {
     let mut net = Net::three(1);
     net.elect(1);
     for _ in 0..10 {
@@ -37,9 +37,9 @@ fn a_lonely_server_keeps_its_term() {
     assert_eq!((net.raft(3).role(), net.raft(3).term()), (Role::PreCandidate, Term(1)));
 }
 
-/// 9.6: and when it is back, it follows the leader that there is.
+/// 9.6: when the isolated server is back, it follows the present leader.
 #[test]
-fn a_returning_server_disturbs_nobody() {
+fn a_returning_server_deposes_no_leader() {
     let mut net = Net::three(1);
     net.elect(1);
     net.timeout(3);
@@ -50,7 +50,8 @@ fn a_returning_server_disturbs_nobody() {
     assert_eq!((net.raft(3).role(), net.raft(3).leader()), (Role::Follower, Some(replica(1))));
 }
 
-/// 9.6: a pre-vote is granted for a later term, by a log as up to date, without a leader; and changes nothing.
+/// 9.6: a voter without a leader grants a pre-vote for a later term to a log at least as up to date as its own. The
+/// grant changes nothing.
 #[test]
 fn a_pre_vote_is_granted_as_a_vote_would_be() {
     for (term, last, granted) in
@@ -65,8 +66,8 @@ fn a_pre_vote_is_granted_as_a_vote_would_be() {
     }
 }
 
-/// 9.6 with 4.2.3: who heard of a leader within an election timeout grants no pre-vote, and ignores votes of later
-/// terms.
+/// 9.6 with 4.2.3: a voter that heard from a leader within an election timeout grants no pre-vote and ignores vote
+/// requests of later terms.
 #[test]
 fn a_fresh_leader_is_protected() {
     let mut net = Net::three(1);
@@ -79,9 +80,9 @@ fn a_fresh_leader_is_protected() {
     assert_eq!((net.raft(1).term(), net.raft(2).term()), (Term(1), Term(1)));
 }
 
-/// #8334: a denial of a later term brings the asker to that term, so that it is not denied forever.
+/// #8334: a candidate that is denied by a later term enters that term, so that it is not denied forever.
 #[test]
-fn a_denial_of_a_later_term_is_heeded() {
+fn a_candidate_enters_the_later_term_of_a_denial() {
     let mut net = Net::three(1);
     net.preset(2, 6, &[]);
     net.timeout(1);
@@ -104,7 +105,7 @@ fn a_leader_without_a_majority_steps_down() {
     assert_eq!((net.raft(1).role(), net.raft(1).leader()), (Role::Follower, None));
 }
 
-/// 6.2: one follower of two is a majority with the leader.
+/// 6.2: the leader and one of two followers are a majority.
 #[test]
 fn a_leader_with_a_majority_stays() {
     let mut net = Net::three(1);
@@ -116,9 +117,9 @@ fn a_leader_with_a_majority_stays() {
     assert_eq!(net.raft(1).role(), Role::Leader);
 }
 
-/// 4.2.3: a removed or foreign server is not heard when it asks for votes, or answers with a later term.
+/// 4.2.3: vote requests and later terms of a removed or foreign server are ignored.
 #[test]
-fn strangers_disturb_nobody() {
+fn strangers_depose_no_leader() {
     let mut net = Net::three(1);
     net.preset(1, 5, &[1, 1]);
     for message in [
@@ -133,10 +134,10 @@ fn strangers_disturb_nobody() {
     assert_eq!(net.nodes[&1].rejected.len(), 4);
 }
 
-/// #10998: who does not know that it is a voter, or who the candidate is, still votes when the candidate's log is
-/// longer.
+/// #10998: a replica that does not know that it is a voter, or does not know the candidate, still votes if the
+/// candidate's log is longer.
 #[test]
-fn who_does_not_know_the_candidate_votes_by_its_log() {
+fn a_vote_for_an_unknown_candidate_depends_on_its_log() {
     let mut net = Net::three(1);
     net.add(4);
     let vote = Message::Vote { term: Term(3), last: at(2, 5), handed_over: false };
@@ -144,7 +145,7 @@ fn who_does_not_know_the_candidate_votes_by_its_log() {
     assert_eq!(net.raft(4).role(), Role::Learner);
 }
 
-/// 6.4: a leader answers no read before it has committed an entry of its term.
+/// 6.4: a leader answers no read before it has committed an entry of its own term.
 #[test]
 fn no_read_before_the_first_entry_is_committed() {
     let mut net = Net::three(1);
@@ -161,7 +162,7 @@ fn no_read_before_the_first_entry_is_committed() {
     assert_eq!(net.nodes[&1].reads, [(1000, Ok(Index(1)))]);
 }
 
-/// 6.4: the leader exchanges heartbeats with a majority before it answers, and these must be later than the read.
+/// 6.4: before it answers a read, the leader exchanges heartbeats with a majority. Their round began after the read.
 #[test]
 fn a_read_needs_a_round_that_began_after_it() {
     let mut net = Net::three(1);
@@ -180,12 +181,16 @@ fn a_read_needs_a_round_that_began_after_it() {
     };
     let Message::Heartbeat { round, .. } = late[0].message else { panic!("a heartbeat") };
     answers(&mut net, round);
-    assert_eq!(net.nodes[&1].reads, [], "late and repeated answers to an earlier round");
+    assert_eq!(
+        net.nodes[&1].reads,
+        [],
+        "late and repeated answers to an earlier round confirm nothing"
+    );
     answers(&mut net, round + 1);
     assert_eq!(net.nodes[&1].reads, [(1000, Ok(Index(1)))]);
 }
 
-/// 6.4: one round confirms all reads that wait for it.
+/// 6.4: one round confirms all reads that wait.
 #[test]
 fn one_round_confirms_all_waiting_reads() {
     let mut net = Net::three(1);
@@ -197,10 +202,10 @@ fn one_round_confirms_all_waiting_reads() {
     net.settle();
     assert_eq!(net.nodes[&1].reads.len(), 100);
     let rounds = net.lines.iter().filter(|line| line.contains("1 -> 2  Heartbeat")).count();
-    assert_eq!(rounds, 1, "the first read's round was under way; the second is for all others");
+    assert_eq!(rounds, 1, "the first read started a round; one more round serves all others");
 }
 
-/// 6.4: a follower asks the leader, applies up to the answer, and serves the read itself; so does a learner.
+/// 6.4: a follower asks the leader for an index, applies up to it, and serves the read itself. A learner does the same.
 #[test]
 fn followers_and_learners_serve_reads() {
     let mut net = Net::new(1, &configuration(&[1, 2, 3], &[4]), RaftConfig::default());
@@ -211,11 +216,15 @@ fn followers_and_learners_serve_reads() {
         net.step(reader, Event::Read { ticket: 1000 });
         net.settle();
         assert_eq!(net.nodes[&reader].reads, [(1000, Ok(Index(2)))]);
-        assert_eq!(net.raft(reader).commit(), Index(2), "told at once, without a heartbeat");
+        assert_eq!(
+            net.raft(reader).commit(),
+            Index(2),
+            "the leader reports the commit at once, before the next heartbeat"
+        );
     }
 }
 
-/// 6.4: a leader of the past confirms nothing: the read is refused when it steps down.
+/// 6.4: a stale leader confirms no read and refuses it when it steps down.
 #[test]
 fn a_partitioned_leader_serves_no_read() {
     let mut net = Net::three(1);
@@ -228,7 +237,7 @@ fn a_partitioned_leader_serves_no_read() {
     assert_eq!(net.nodes[&1].reads, [(1000, Err(Refused::LostLeadership))]);
 }
 
-/// Every read ends: one whose leader does not answer, by a timeout; one without a leader, at once.
+/// Every read ends: after a timeout if the leader does not answer, and at once if there is no leader.
 #[test]
 fn every_read_ends() {
     let mut net = Net::three(1);
@@ -241,9 +250,9 @@ fn every_read_ends() {
     assert_eq!(net.nodes[&2].reads.last().map(|read| read.0), Some(1001));
 }
 
-/// 6.4: an answer to a read of an earlier life is no answer to a read of this one.
+/// 6.4: an answer to a read from before a restart does not answer a read from after it.
 #[test]
-fn an_answer_of_an_earlier_life_is_none() {
+fn an_answer_from_before_a_restart_is_ignored() {
     let mut net = Net::three(1);
     net.elect(1);
     net.step(2, Event::Read { ticket: 1000 });
@@ -259,25 +268,27 @@ fn an_answer_of_an_earlier_life_is_none() {
     assert_eq!(net.nodes[&2].reads, [(1001, Ok(Index(1)))]);
 }
 
-/// 3.10: the heir is told to campaign once it has the whole log, and needs no timeout to win.
+/// 3.10: the leader tells the transfer target to campaign once the target has the whole log. The target wins without an
+/// election timeout.
 #[test]
-fn leadership_is_handed_to_a_follower_with_the_whole_log() {
+fn leadership_goes_to_a_follower_with_the_whole_log() {
     let mut net = Net::three(1);
     net.elect(1);
     net.propose(1, 1, "x");
     net.lines.clear();
     net.step(1, Event::HandOver);
     let told = |net: &Net| net.lines.iter().any(|line| line.contains("TimeoutNow"));
-    assert!(!told(&net), "nobody has the entry yet");
+    assert!(!told(&net), "no follower has the entry yet");
     net.settle();
     assert!(told(&net));
     assert_eq!((net.leaders().len(), net.raft(1).role()), (1, Role::Follower));
     assert_eq!(net.raft(net.leaders()[0]).term(), Term(2));
 }
 
-/// 3.10: meanwhile the leader takes no proposals, and no reads: its heir may already commit what it has not seen.
+/// 3.10: during a transfer the leader takes no proposals and no reads, because the target may already commit entries
+/// that the leader has not seen.
 #[test]
-fn nothing_is_served_during_a_hand_over() {
+fn a_leader_serves_nothing_during_a_transfer() {
     let mut net = Net::three(1);
     net.elect(1);
     net.step(1, Event::HandOver);
@@ -288,9 +299,9 @@ fn nothing_is_served_during_a_hand_over() {
     assert_eq!(net.nodes[&1].proposed, [(1, Err(Refused::NotLeader(None)))]);
 }
 
-/// 3.10: who has the leadership from one that gave it away does not give it back, and keeps it where nobody is left.
+/// 3.10: a voter that got leadership by transfer does not transfer it back, and keeps it if no other target is left.
 #[test]
-fn of_voters_that_all_hand_over_one_keeps_it() {
+fn when_all_voters_transfer_leadership_the_last_keeps_it() {
     let mut net = Net::three(1);
     net.elect(1);
     for expected in [2, 3] {
@@ -303,16 +314,16 @@ fn of_voters_that_all_hand_over_one_keeps_it() {
     assert_ne!(last, first);
     net.step(last, Event::HandOver);
     net.settle();
-    assert_eq!((net.leaders(), net.raft(last).term()), (vec![last], Term(3)), "nobody is left");
-    // It kept it: it may be handed to anybody again.
+    assert_eq!((net.leaders(), net.raft(last).term()), (vec![last], Term(3)), "no target is left");
+    // It kept the leadership, so it may transfer it to any voter again.
     net.step(last, Event::HandOver);
     net.settle();
     assert_eq!(net.raft(net.leaders()[0]).term(), Term(4));
 }
 
-/// 3.10: a heir that does not campaign within an election timeout loses its chance, and the leader serves again.
+/// 3.10: if the target does not campaign within an election timeout, the leader gives up the transfer and serves again.
 #[test]
-fn a_hand_over_that_fails_is_given_up() {
+fn a_failed_transfer_is_abandoned() {
     let mut net = Net::three(1);
     net.elect(1);
     net.step(1, Event::HandOver);
@@ -324,21 +335,21 @@ fn a_hand_over_that_fails_is_given_up() {
     assert_eq!(net.nodes[&1].proposed, [(1, Ok(at(1, 2)))]);
 }
 
-/// 4.2.1: a learner receives the log, is not counted, and does not campaign, even when told to.
+/// 4.2.1: a learner receives the log, does not count for commit, and does not campaign, even when told to.
 #[test]
 fn learners_are_not_counted_and_do_not_campaign() {
     let mut net = Net::new(1, &configuration(&[1, 2, 3], &[4, 5, 6]), RaftConfig::default());
     net.elect(1);
     net.propose(1, 1, "x");
     net.settle_if(|envelope| envelope.from > 3 || envelope.to > 3);
-    assert_eq!(net.raft(1).commit(), Index(1), "three learners and no voter");
+    assert_eq!(net.raft(1).commit(), Index(1), "three learners have the entry and no second voter");
     net.advance_one(4, 10_000);
     assert_eq!(net.raft(4).role(), Role::Learner);
     net.ask(1, 4, Message::TimeoutNow { term: Term(1), spared: vec![replica(1)] });
     assert_eq!(net.raft(4).role(), Role::Learner);
 }
 
-/// 4.1: a configuration is in effect as soon as it is appended; the next one waits until it is committed.
+/// 4.1: a configuration takes effect when it is appended. The next change waits until it is committed.
 #[test]
 fn a_configuration_is_effective_on_append_and_changes_one_at_a_time() {
     let mut net = Net::three(1);
@@ -357,7 +368,7 @@ fn a_configuration_is_effective_on_append_and_changes_one_at_a_time() {
     assert_eq!(net.raft(5).configuration(), &configuration(&[1, 2, 3], &[4, 5]));
 }
 
-/// 4.1: a configuration goes with the entry that held it.
+/// 4.1: truncating the entry of a configuration undoes the configuration.
 #[test]
 fn a_lost_configuration_is_undone() {
     let mut net = Net::three(1);
@@ -373,7 +384,7 @@ fn a_lost_configuration_is_undone() {
     assert_eq!(net.terms(1), net.terms(2));
 }
 
-/// Group time: a leader counts on from its predecessor's last entry by its own clock, whatever that clock shows.
+/// Group time: a leader continues from its predecessor's last entry. It adds only time that passed on its own clock.
 #[test]
 fn group_time_goes_on_under_the_next_leader() {
     let mut net = Net::three(1);
@@ -395,7 +406,7 @@ fn group_time_goes_on_under_the_next_leader() {
     assert_eq!(time(&net, heir), Some(150));
 }
 
-/// A leader whose uncommitted entries exceed their budget says so; what is committed frees it.
+/// A leader refuses proposals while its uncommitted entries exceed their limit. Committed entries free it.
 #[test]
 fn a_leader_that_cannot_commit_refuses_more() {
     let config = RaftConfig { uncommitted_bytes_max: 200, ..RaftConfig::default() };
@@ -409,7 +420,7 @@ fn a_leader_that_cannot_commit_refuses_more() {
     assert_eq!(refused(&net), 5);
 }
 
-/// A leader's followers with three commands and a checkpoint, and replica 3 without any of it.
+/// Replicas 1 and 2 with three commands and a checkpoint, and replica 3 with none of these.
 fn with_a_gap() -> Net {
     let config = RaftConfig { retained_bytes_max: 0, ..RaftConfig::default() };
     let mut net = Net::new(1, &configuration(&[1, 2, 3], &[]), config);
@@ -423,7 +434,7 @@ fn with_a_gap() -> Net {
     net
 }
 
-/// Steps replica 1's heartbeat and delivers until a message that `until` names is on the wire.
+/// Steps replica 1's heartbeats and delivers messages until one that satisfies `until` is on the wire.
 fn run_until(net: &mut Net, until: impl Fn(&Message) -> bool) {
     for _ in 0..2000 {
         if net.wire.iter().any(|envelope| until(&envelope.message)) {
@@ -451,9 +462,9 @@ fn caught_up(net: &mut Net) {
     assert_eq!(net.raft(3).last(), net.raft(1).last());
 }
 
-/// Chapter 5: a follower whose entries are gone gets the state, and what follows it from the log.
+/// Chapter 5: a follower whose entries are gone from the leader's log gets the snapshot and then the entries after it.
 #[test]
-fn a_follower_without_its_entries_gets_the_state() {
+fn a_follower_whose_entries_are_gone_gets_a_snapshot() {
     let mut net = with_a_gap();
     caught_up(&mut net);
     net.propose(1, 99, "more");
@@ -463,9 +474,9 @@ fn a_follower_without_its_entries_gets_the_state() {
     assert_eq!(net.raft(3).base(), at(1, 41));
 }
 
-/// Chapter 5: a receiver that restarts in the middle says that it forgot, and gets the snapshot again.
+/// Chapter 5: a receiver that restarts during a transfer reports that it holds nothing, and gets the snapshot again.
 #[test]
-fn a_receiver_may_restart_in_the_middle() {
+fn a_receiver_may_restart_during_a_transfer() {
     let mut net = with_a_gap();
     run_until(&mut net, |m| matches!(m, Message::Held { bytes: Some(256..), .. }));
     net.crash(3, 1);
@@ -473,7 +484,7 @@ fn a_receiver_may_restart_in_the_middle() {
     caught_up(&mut net);
 }
 
-/// Chapter 5: chunks that were lost are sent again from where the receiver is.
+/// Chapter 5: after a loss the sender resumes where the receiver stopped.
 #[test]
 fn a_transfer_resumes_after_loss() {
     let mut net = with_a_gap();
@@ -482,10 +493,10 @@ fn a_transfer_resumes_after_loss() {
     net.lines.clear();
     caught_up(&mut net);
     let again = net.lines.iter().filter(|line| line.contains("bytes from 0 on")).count();
-    assert_eq!(again, 0, "what is held is not sent twice");
+    assert_eq!(again, 0, "chunks that the receiver holds are not sent again");
 }
 
-/// Chapter 5: another leader's newer snapshot supersedes one that is under way.
+/// Chapter 5: a newer snapshot of another leader replaces a transfer under way.
 #[test]
 fn a_newer_snapshot_supersedes() {
     let mut net = with_a_gap();
@@ -504,7 +515,7 @@ fn a_newer_snapshot_supersedes() {
     assert_eq!(net.nodes[&3].state, net.nodes[&2].state);
 }
 
-/// Chapter 5: a snapshot of what is committed already is not installed.
+/// Chapter 5: a snapshot of entries that are already committed is not installed.
 #[test]
 fn an_old_snapshot_is_not_installed() {
     let mut net = with_a_gap();
@@ -522,7 +533,7 @@ fn an_old_snapshot_is_not_installed() {
     assert_eq!(net.raft(3).last(), at(1, 42));
 }
 
-/// A snapshot with other bytes than its digest says is dropped.
+/// A snapshot whose bytes do not match its digest is dropped.
 #[test]
 fn a_corrupt_snapshot_is_not_installed() {
     let mut net = Net::three(1);

@@ -1,5 +1,5 @@
-//! Transcripts of Raft as golden text: what each replica does, in the order in which it does it. They are read as the
-//! protocol's documentation; `tests/raft/script.rs` explains their form.
+//! Transcripts of Raft as golden text: all actions of the replicas, in order. They serve as the protocol's
+//! documentation. `tests/raft/script.rs` explains the format.
 
 use std::fs;
 

@@ -1,8 +1,9 @@
-//! Laws of CRDT replication over random histories: 3 and 4 replicas that write, crash, lose, repeat and reorder.
+//! Laws of CRDT replication over random histories of 3 and 4 replicas that write, crash, and lose, repeat and reorder
+//! messages.
 //!
-//! The ids are those that the code's comments use: L1 to L4 merge laws (as convergence under any delivery), L5 loading
-//! what was saved, L6 the executable specification, L8 no resurrection, L9 coverage, L11 redelivery, L14 and L15 roots,
-//! L16 decoding is total, L18 one dot one content, L19 a crash loses nothing that was durable.
+//! Comments in the code use the same ids: L1 to L4 merge laws (as convergence under any delivery), L5 a saved state
+//! loads unchanged, L6 the executable specification, L8 no resurrection, L9 coverage, L11 redelivery, L14 and L15 roots,
+//! L16 decoding is total, L18 one content for each dot, L19 a crash loses nothing durable.
 
 #[path = "replication/mod.rs"]
 mod world;
@@ -43,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn one_large_page_or_many_small_ones(moves in moves(120), bytes in 1usize..4000) {
+    fn page_size_changes_no_result(moves in moves(120), bytes in 1usize..4000) {
         let mut setup = Setup { strategy: View::HighestNodeWins, ..Setup::default() };
         setup.config.delta_bytes_max = bytes;
         if let Err(why) = History::run(setup, &moves) {
@@ -52,11 +53,11 @@ proptest! {
     }
 
     #[test]
-    fn a_replica_that_gets_everything_twice_is_the_same(moves in moves(80)) {
+    fn a_replica_that_gets_everything_twice_is_unchanged(moves in moves(80)) {
         let mut history = History::run(Setup::default(), &moves).map_err(TestCaseError::fail)?;
         let world = &mut history.world;
         let (root, issued) = (world.roots(), world.processes[1].disk.len());
-        let told = world.told.replicated.clone();
+        let replicated = world.answers.replicated.clone();
         for message in world.network.clone() {
             let event = Event::Received { from: replica(message.0), message: message.2 };
             world.step(message.1, event.clone());
@@ -64,11 +65,11 @@ proptest! {
         }
         prop_assert_eq!(&root, &world.roots());
         prop_assert_eq!(issued, world.processes[1].disk.len());
-        prop_assert_eq!(told, world.told.replicated.clone());
+        prop_assert_eq!(replicated, world.answers.replicated.clone());
     }
 
     #[test]
-    fn spoilt_messages_do_no_harm(moves in moves(60), spoils in vec((any::<u16>(), any::<u8>()), 1..40)) {
+    fn corrupted_messages_do_no_harm(moves in moves(60), spoils in vec((any::<u16>(), any::<u8>()), 1..40)) {
         let mut world = History::run(Setup::default(), &moves).map_err(TestCaseError::fail)?.world;
         world.mutate(0, put("k", "", "v"));
         world.pass(2_000);
@@ -83,7 +84,7 @@ proptest! {
                 world.step(to, Event::Received { from: replica(from), message });
             }
         }
-        // A spoilt context is a lie that nobody can see through; but no process may fall, and all still serve.
+        // No replica can detect a corrupted context, so roots may differ. No process may panic, and all must serve.
         for at in 0..3 {
             prop_assert!(world.processes[at].machine.root(SHARD).is_some());
             world.mutate(at, put("k", "", "w"));
@@ -102,13 +103,13 @@ proptest! {
 }
 
 #[test]
-fn a_quiet_federation_says_little() {
+fn an_idle_federation_sends_little() {
     let mut world = World::new(Setup::default());
     world.mutate(0, put("k", "", "v"));
     world.converge().expect("converges");
     world.network.clear();
     world.pass(1_000);
-    // One comparison from each replica, and nothing else to say.
+    // Each replica sends one comparison, and there is nothing else to send.
     assert_eq!(world.network.len(), 3);
     assert!(world.network.iter().all(|(_, _, message)| matches!(message, Message::Compare { .. })));
 }

@@ -1,6 +1,6 @@
-//! Planted bugs of replication, each of which the same random histories must find.
+//! Planted bugs of replication. Random histories must find each of them.
 //!
-//! The active mutant is of the whole process, so this file has one test and goes through them one by one.
+//! The active mutant is global to the process, so this file holds a single test that tries one mutant after another.
 
 #[path = "replication/mod.rs"]
 mod world;
@@ -15,10 +15,10 @@ use continuum_core::seed::{Seed, Stream};
 use world::history::{History, Move, busy_checkpoint};
 use world::{Setup, World, put, replica};
 
-/// Histories until a mutant counts as not found.
+/// Histories to try before a mutant counts as missed.
 const HISTORIES: u64 = 300;
 
-/// Clocks are sound in these histories: what is wrong with stamps is the simulator's to see.
+/// Clocks are sound in these histories. The simulator finds the bugs that need wrong clocks.
 const OF_CLOCKS: &str = "replication.hlc.";
 
 fn moves(stream: &mut Stream) -> Vec<Move> {
@@ -26,17 +26,17 @@ fn moves(stream: &mut Stream) -> Vec<Move> {
     (0..200).map(|_| (byte(stream), byte(stream), byte(stream), byte(stream))).collect()
 }
 
-/// Whether one history, or a corrupted message beside it, is as it should be.
+/// Runs one history, and one with a corrupted message.
 fn run(number: u64) -> Result<(), String> {
     let mut stream = Seed::from_number(number).derive("mutants", 0);
     let setup = Setup { discard: number % 4 == 3, ..Setup::default() };
     History::run(setup, &moves(&mut stream))?;
     corrupt(&mut stream)?;
-    // Larger than the others: a tenth of the runs is enough.
+    // This case is larger than the others, so a tenth of the runs is enough.
     if number.is_multiple_of(10) { busy_checkpoint(number) } else { Ok(()) }
 }
 
-/// A byte of a value flips on the way: all replicas end with what was written.
+/// A byte of a value flips in transit. All replicas must end with the written value.
 fn corrupt(stream: &mut Stream) -> Result<(), String> {
     let mut world = World::new(Setup::default());
     world.network.clear();
@@ -56,7 +56,7 @@ fn corrupt(stream: &mut Stream) -> Result<(), String> {
     if sound { Ok(()) } else { Err("a corrupted value was taken".into()) }
 }
 
-/// The first history that finds something, with what it finds.
+/// The first history that fails, with its failure.
 fn found(histories: u64) -> Option<(u64, String)> {
     (0..histories).find_map(|number| match catch_unwind(AssertUnwindSafe(|| run(number))) {
         Ok(Ok(())) => None,

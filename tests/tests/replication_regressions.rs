@@ -1,5 +1,5 @@
-//! Named cases: what an earlier implementation got wrong (C1 to C8 of the predecessor, cr-sqlite's #413), and the
-//! bounds, refusals and alarms of replication.
+//! Named cases: bugs of earlier implementations (C1 to C8 of the predecessor, cr-sqlite's #413), and the bounds,
+//! refusals and alarms of replication.
 
 #[path = "replication/mod.rs"]
 mod world;
@@ -16,14 +16,14 @@ use proptest::prelude::*;
 
 use world::{SHARD, Setup, World, bytes, one, put, recover, replica};
 
-/// Three replicas with nothing under way.
+/// Three replicas with no message in flight.
 fn quiet(setup: Setup) -> World {
     let mut world = World::new(setup);
     world.network.clear();
     world
 }
 
-/// The pushes under way from one replica to another, taken out in order, each write as a message of its own.
+/// Takes the pushes in flight from one replica to another, in order, with one message for each write.
 fn take(world: &mut World, from: usize, to: usize) -> Vec<Message> {
     (0..world.processes.len()).for_each(|at| world.sync_disk(at));
     let taken = world.network.extract_if(.., |(f, t, _)| *f == from && *t == to);
@@ -43,8 +43,8 @@ fn give(world: &mut World, from: usize, to: usize, message: Message) {
 
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
-/// Writes a at 0, b at 1 and c at 0, where c has seen a alone, with stamps a > b > c by the wall; gives them to
-/// replica 2 in every order; and returns what it then reads.
+/// Writes a at 0, b at 1 and c at 0. c has seen only a, and the wall clocks give a > b > c. Delivers the writes to
+/// replica 2 in every order and returns what it then reads.
 fn finals(strategy: Strategy) -> Vec<(Option<Bytes>, Vec<Bytes>)> {
     let run = |order: &[usize; 3]| {
         let mut world = quiet(Setup { strategy, ..Setup::default() });
@@ -70,14 +70,14 @@ fn finals(strategy: Strategy) -> Vec<(Option<Bytes>, Vec<Bytes>)> {
 fn c1_the_last_writer_wins_in_every_order() {
     let finals = finals(Strategy::LastWriterWins);
     assert!(finals.iter().all(|seen| seen == &finals[0]));
-    // c knew a: its stamp is above a's, whatever the wall clock said.
+    // c has seen a, so its stamp is above a's, whatever the wall clock says.
     assert_eq!(finals[0].0, Some(bytes("c")));
     assert_eq!(finals[0].1, [bytes("c"), bytes("b")]);
 }
 
-/// A total that was superseded by one that is late, or lost with the disk that had it, was summed with its successor.
+/// A total used to be summed with its successor when the successor came late or was lost with its disk.
 #[test]
-fn an_actors_latest_total_counts_alone_in_every_order() {
+fn only_an_actors_latest_total_counts_in_every_order() {
     for order in ORDERS {
         let mut world = quiet(Setup::default());
         for by in [5, 7, -9] {
@@ -118,7 +118,7 @@ fn c3_sets_merge_to_one_set_in_every_order() {
     };
     let finals: Vec<_> = ORDERS.iter().map(run).collect();
     assert!(finals.iter().all(|seen| seen == &finals[0]));
-    assert_eq!(finals[0].0, [bytes("x")], "the add that the remove had not seen stays");
+    assert_eq!(finals[0].0, [bytes("x")], "an add that the remove had not seen stays");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn c6_a_lost_write_before_one_that_arrived_is_offered_again() {
 }
 
 #[test]
-fn c7_no_bit_of_a_write_can_change_on_the_way() {
+fn c7_a_write_with_any_flipped_bit_is_rejected() {
     let mut world = quiet(Setup::default());
     world.mutate(0, put("k", "f", "v"));
     let Message::Delta { shard, writes } = take(&mut world, 0, 1).remove(0) else {
@@ -177,7 +177,7 @@ fn c7_no_bit_of_a_write_can_change_on_the_way() {
 }
 
 #[test]
-fn c8_a_write_costs_what_it_changes_not_what_there_is() {
+fn c8_the_cost_of_a_write_does_not_depend_on_the_size_of_the_shard() {
     let mut world = quiet(Setup::default());
     let mut lengths = Vec::new();
     for n in 0..3_000 {
@@ -191,10 +191,10 @@ fn c8_a_write_costs_what_it_changes_not_what_there_is() {
     assert!(most.zip(least).is_some_and(|(most, least)| most - least < 16), "{least:?} {most:?}");
 }
 
-/// cr-sqlite's #413: a change that supersedes one that never came must not make it known, lest a third replica that
-/// syncs from here lacks it for ever.
+/// cr-sqlite's #413: a change that supersedes a missing change must not mark the missing one as seen. Otherwise a third
+/// replica that syncs from here never gets it.
 #[test]
-fn a_superseder_that_came_alone_covers_nothing_of_its_victim() {
+fn a_write_that_arrives_alone_does_not_cover_the_write_it_supersedes() {
     let mut world = quiet(Setup::default());
     let both = |f: &str, g: &str| {
         let edits = vec![
@@ -205,7 +205,7 @@ fn a_superseder_that_came_alone_covers_nothing_of_its_victim() {
     };
     world.mutate(0, both("f1", "g1"));
     world.mutate(0, put("row", "f", "f2"));
-    // The second write comes to 1 without the first, which has a second field; 2 hears from 1 alone.
+    // Replica 1 gets the second write without the first, which has a second field. Replica 2 syncs only with 1.
     let pushes = take(&mut world, 0, 1);
     give(&mut world, 0, 1, pushes[1].clone());
     world.network.clear();
@@ -225,11 +225,11 @@ fn a_superseder_that_came_alone_covers_nothing_of_its_victim() {
 }
 
 #[test]
-fn a_context_from_another_replica_supersedes_what_has_not_arrived_here() {
+fn a_context_from_another_replica_supersedes_writes_that_have_not_arrived_here() {
     let mut world = quiet(Setup::default());
     world.mutate(0, put("k", "", "old"));
     let context = world.get(0, "k", "").context;
-    // 1 has not heard of it. The client writes there, with what it read at 0.
+    // Replica 1 lacks the write. The client writes there with the context that it read at 0.
     let mutation = Mutation { context: Some(context), ..put("k", "", "new") };
     world.mutate(1, mutation);
     world.converge().expect("converges");
@@ -248,7 +248,7 @@ fn an_empty_context_supersedes_nothing() {
 }
 
 #[test]
-fn siblings_are_bounded_where_they_are_made_and_merged_where_they_arrive() {
+fn local_writes_bound_siblings_and_merges_keep_them_all() {
     let mut world = quiet(Setup::default());
     let blind =
         |value: String| Mutation { context: Some(Context::default()), ..put("k", "", &value) };
@@ -256,13 +256,13 @@ fn siblings_are_bounded_where_they_are_made_and_merged_where_they_arrive() {
         world.mutate(0, blind(format!("a{n}")));
     }
     let refused = world.mutate(0, blind("too many".into()));
-    assert_eq!(world.told.refused[&refused], Reason::TooManySiblings);
+    assert_eq!(world.answers.refused[&refused], Reason::TooManySiblings);
     world.mutate(1, put("k", "", "b"));
     world.converge().expect("converges");
     assert_eq!(world.get(0, "k", "").siblings.len(), SIBLINGS_MAX + 1);
-    // What observes some of them may write.
+    // A write that observes some of them is accepted.
     let ticket = world.mutate(0, put("k", "", "one"));
-    assert!(world.told.accepted.contains_key(&ticket));
+    assert!(world.answers.accepted.contains_key(&ticket));
     assert_eq!(world.get(0, "k", "").value, Some(bytes("one")));
 }
 
@@ -284,7 +284,7 @@ fn deleting_a_key_removes_every_observed_field_of_it() {
 }
 
 #[test]
-fn counters_sum_and_a_concurrent_count_survives_a_delete_with_what_it_stood_on() {
+fn a_concurrent_count_survives_a_delete_together_with_its_actors_total() {
     let mut world = quiet(Setup::default());
     world.mutate(0, one("n", "", Change::Count(5)));
     world.mutate(1, one("n", "", Change::Count(-2)));
@@ -293,7 +293,7 @@ fn counters_sum_and_a_concurrent_count_survives_a_delete_with_what_it_stood_on()
     world.mutate(2, one("n", "", Change::Delete));
     world.mutate(0, one("n", "", Change::Count(1)));
     world.converge().expect("converges");
-    // The documented reset anomaly: the totals of replica 0 came back with its concurrent count.
+    // The documented reset anomaly: replica 0's total came back with its concurrent count.
     assert_eq!(world.count(1, "n"), 6);
     world.mutate(1, one("n", "", Change::Delete));
     world.mutate(1, one("n", "", Change::Count(4)));
@@ -306,7 +306,7 @@ fn a_counter_refuses_to_leave_its_range() {
     for _ in 0..2 {
         world.mutate(0, one("n", "", Change::Count(i64::MIN)));
     }
-    let refused = world.told.refused.values().next();
+    let refused = world.answers.refused.values().next();
     let out_of_range = Reason::OutOfBounds { what: Bound::Counter, limit: u64::MAX };
     assert_eq!(refused, Some(&out_of_range));
     assert_eq!(world.count(0, "n"), i128::from(i64::MIN));
@@ -324,7 +324,7 @@ fn a_write_stamped_too_far_ahead_waits_durably() {
     world.sync_disk(1);
     world.crash(1).expect("restores");
     assert_eq!(world.processes[1].machine.waiting(), 1);
-    // While it waits, sessions bring it no second time, and what else there is.
+    // While the write waits, sessions do not send it again, and they send all other writes.
     world.mutate(0, put("k2", "", "also from the future"));
     world.mutate(2, put("k3", "", "now"));
     world.pass(1_000);
@@ -341,12 +341,12 @@ fn a_write_stamped_too_far_ahead_waits_durably() {
 }
 
 #[test]
-fn a_made_up_context_cannot_carry_the_clock_away() {
+fn a_forged_context_cannot_push_the_clock_ahead() {
     let mut world = quiet(Setup::default());
     let context = Some(Context { dots: Vec::new(), stamp: u64::MAX });
     let ticket = world.mutate(0, Mutation { context, ..put("k", "", "v") });
     let now = world.now(0).wall.0;
-    assert!(world.told.accepted[&ticket].1.stamp >> 16 <= now + 60_001);
+    assert!(world.answers.accepted[&ticket].1.stamp >> 16 <= now + 60_001);
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn two_writes_with_one_dot_are_an_equivocation_and_never_merge() {
     assert_eq!(world.equivocations.len(), 1);
     assert_eq!(world.get(1, "k", "").siblings.len(), 0);
     assert_eq!(world.get(1, "k", "").value, Some(bytes("one")));
-    // Found as well when both sides hold one of the two and only compare.
+    // The alarm also comes when each side holds one of the two and they only compare roots.
     twin.network.clear();
     let register = twin.processes.remove(0);
     world.processes[0] = register;
@@ -371,7 +371,7 @@ fn two_writes_with_one_dot_are_an_equivocation_and_never_merge() {
 }
 
 #[test]
-fn who_knows_my_future_writes_is_an_alarm() {
+fn a_peer_that_knows_my_future_writes_raises_an_alarm() {
     let mut world = quiet(Setup::default());
     let mut twin = quiet(Setup::default());
     for n in 0..3 {
@@ -379,7 +379,7 @@ fn who_knows_my_future_writes_is_an_alarm() {
     }
     let pushes = take(&mut twin, 0, 1);
     pushes.into_iter().for_each(|push| give(&mut world, 0, 1, push));
-    // Replica 0 has written nothing; replica 1 holds three writes of its very boot.
+    // Replica 0 has written nothing, but replica 1 holds three writes of replica 0's present boot.
     assert!(world.converge().is_err());
     assert!(world.equivocations.iter().any(|dot| dot.actor.replica == replica(0)));
     assert!(world.rows(0).is_empty());
@@ -392,27 +392,30 @@ fn a_client_learns_when_enough_replicas_have_its_write_on_disk() {
     for to in [1, 2] {
         let push = take(&mut world, 0, to).remove(0);
         give(&mut world, 0, to, push);
-        assert!(world.network.iter().all(|(from, _, _)| *from != to), "not before the disk has it");
-        assert!(!world.told.replicated.contains(&ticket));
+        assert!(
+            world.network.iter().all(|(from, _, _)| *from != to),
+            "no acknowledgement leaves before the write is durable"
+        );
+        assert!(!world.answers.replicated.contains(&ticket));
         for ack in take(&mut world, to, 0) {
             give(&mut world, to, 0, ack);
         }
     }
-    assert!(world.told.replicated.contains(&ticket));
-    // A lost acknowledgement is made good by the next session.
+    assert!(world.answers.replicated.contains(&ticket));
+    // The next session replaces a lost acknowledgement.
     let ticket = world.write(0, put("k", "", "w"), 2);
     world.sync_disk(0);
     world.network.clear();
     world.converge().expect("converges");
-    assert!(world.told.replicated.contains(&ticket));
+    assert!(world.answers.replicated.contains(&ticket));
     let abandoned = world.write(0, put("k", "", "x"), 2);
     world.step(0, Event::Abandon { ticket: abandoned });
     world.converge().expect("converges");
-    assert!(!world.told.replicated.contains(&abandoned));
+    assert!(!world.answers.replicated.contains(&abandoned));
 }
 
 #[test]
-fn bounds_are_refused_by_name() {
+fn a_write_past_a_bound_is_refused_with_the_bounds_name() {
     let mut world = quiet(Setup::default());
     let long = "x".repeat(2_000);
     let cas = Change::Cas { expected: continuum_core::api::Expected::Absent, value: None };
@@ -426,13 +429,13 @@ fn bounds_are_refused_by_name() {
     ];
     for (mutation, reason) in cases {
         let ticket = world.mutate(0, mutation);
-        assert_eq!(world.told.refused[&ticket], reason);
+        assert_eq!(world.answers.refused[&ticket], reason);
     }
     assert!(world.processes[0].disk.is_empty());
 }
 
 #[test]
-fn thousands_of_lost_deaths_are_found_by_halving() {
+fn thousands_of_missed_removals_are_found_by_halving() {
     let mut world = quiet(Setup::default());
     for n in 0..6_000 {
         world.mutate(0, put(&format!("k{n:04}"), "", "v"));
@@ -472,7 +475,7 @@ fn keys_come_in_order_page_by_page() {
 }
 
 #[test]
-fn a_scrub_reads_everything_in_pages() {
+fn a_scrub_checks_all_writes_in_pages() {
     let mut world = quiet(Setup::default());
     for n in 0..10 {
         world.mutate(0, put(&n.to_string(), "", "v"));
@@ -504,7 +507,7 @@ fn a_closed_namespace_is_forgotten() {
 }
 
 #[test]
-fn links_may_come_before_the_registry_names_their_ends() {
+fn a_link_may_come_up_before_the_registry_lists_its_peer() {
     let mut world = World::new(Setup { replicas: 2, ..Setup::default() });
     world.network.clear();
     world.step(0, Event::Peers { replicas: Vec::new() });

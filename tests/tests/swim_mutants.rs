@@ -1,7 +1,7 @@
-//! The planted bugs of gossip, discovery and coordinator, each against the law that it breaks.
+//! The planted bugs of gossip, discovery and coordinator, each with the law that it breaks.
 //!
-//! The active mutant is of the whole process, so this file is one test: every law holds in the sound code, and the one
-//! named fails under its mutant.
+//! The active mutant is global to the process, so this file holds a single test. Every law holds in the sound code and
+//! fails under its mutant.
 
 use continuum_core::api::Health;
 use continuum_core::config::{CoordinatorConfig, DiscoveryConfig, GossipConfig};
@@ -39,7 +39,7 @@ fn step<M: Machine>(machine: &mut M, ms: u64, event: M::Event) -> Vec<M::Action>
     out.drain().collect()
 }
 
-/// Node 0, which knows nodes 1 to 5, at millisecond 1.
+/// Node 0 at millisecond 1. It knows nodes 1 to 5.
 fn gossip() -> Gossip {
     let me = Member {
         replica: claim(0, 0, State::Alive).replica,
@@ -79,14 +79,14 @@ fn refutes() -> bool {
     machine.own().incarnation.refutations == 1
 }
 
-fn keeps_the_newer_life_against(state_told: State) -> bool {
+fn keeps_the_newer_boot_against(state_told: State) -> bool {
     let mut machine = gossip();
     hear(&mut machine, 1, 1, Body::News, vec![claim(2, 1, State::Alive)]);
     hear(&mut machine, 1, 1, Body::News, vec![claim(2, 0, state_told)]);
     state(&machine, 2) == State::Alive
 }
 
-/// Ticks through the first probe, which nobody answers but `liar`; returns the target's state at its end.
+/// Ticks through the first probe. Only `liar` answers it. Returns the target's state at its end.
 fn first_probe(mut liar: bool) -> State {
     let mut machine = gossip();
     let mut begun = None;
@@ -97,7 +97,7 @@ fn first_probe(mut liar: bool) -> State {
                 step(&mut machine, ends, gossip::Event::Tick);
                 return state(&machine, target);
             }
-            // A member that is no helper, since none is asked yet, vouches for the target.
+            // A member that was not asked to help sends an ack for the target.
             let bystander = (1..=5).find(|n| *n != target).expect("of five");
             if core::mem::take(&mut liar) {
                 hear(&mut machine, due - 1, bystander, Body::Ack { number }, vec![]);
@@ -114,10 +114,10 @@ fn first_probe(mut liar: bool) -> State {
     }
 }
 
-fn tells_the_suspect() -> bool {
+fn informs_the_suspect() -> bool {
     let mut machine = gossip();
     hear(&mut machine, 1, 1, Body::News, vec![claim(2, 0, State::Suspect)]);
-    // Told out to the others first, so that only the buddy system is left.
+    // Use up the retransmissions to the others first, so that only the buddy system is left.
     (0..50).for_each(|number| drop(hear(&mut machine, 1, 1, Body::Ping { number }, vec![])));
     let sent = hear(&mut machine, 1, 2, Body::Ping { number: 1 }, vec![]);
     sent.iter().any(|action| match action {
@@ -128,7 +128,7 @@ fn tells_the_suspect() -> bool {
     })
 }
 
-fn tells_only_what_it_verified() -> bool {
+fn shares_only_verified_contacts() -> bool {
     let (me, seed) = (node(0), Seed::from_number(1));
     let mut machine = Discovery::new(me, DiscoveryConfig::default(), &seed, vec![]);
     let peers: Vec<Contact> =
@@ -155,7 +155,7 @@ fn coordinator() -> Coordinator {
     machine
 }
 
-fn one_bad_answer_turns_nobody() -> bool {
+fn one_failure_changes_no_health() -> bool {
     let mut machine = coordinator();
     let bad = coordinator::Event::Served { node: node(1), answered: false };
     step(&mut machine, 9000, bad);
@@ -164,7 +164,7 @@ fn one_bad_answer_turns_nobody() -> bool {
 
 fn spreads_its_own_requests() -> bool {
     let mut machine = coordinator();
-    // Node 2 reported a little more; after the first few requests that is the other way round.
+    // Node 2 reported a slightly higher load. After the first few requests node 1 has the higher one.
     let load = coordinator::Event::Gossiped { node: node(2), state: State::Alive, load: 3 };
     step(&mut machine, 1, load);
     for _ in 0..20 {
@@ -174,31 +174,31 @@ fn spreads_its_own_requests() -> bool {
     machine.under_way(node(2)) > 5
 }
 
-/// A mutant, and what holds without it alone.
+/// A mutant, and the law that holds only without it.
 type Law = (&'static str, fn() -> bool);
 
 #[test]
-fn each_mutant_breaks_its_law_and_sound_code_breaks_none() {
+fn each_law_fails_under_its_mutant_and_holds_in_sound_code() {
     let laws: [Law; 9] = [
         ("gossip.refute.dropped", refutes),
-        ("gossip.dead.overrides_newer_alive", || keeps_the_newer_life_against(State::Dead)),
-        ("gossip.incarnation.ignored", || keeps_the_newer_life_against(State::Suspect)),
+        ("gossip.dead.overrides_newer_alive", || keeps_the_newer_boot_against(State::Dead)),
+        ("gossip.incarnation.ignored", || keeps_the_newer_boot_against(State::Suspect)),
         ("gossip.suspect.at_once", || first_probe(false) == State::Suspect),
         ("gossip.ack.of_anybody", || first_probe(true) == State::Suspect),
-        ("gossip.buddy.silent", tells_the_suspect),
-        ("discovery.tell.unverified", tells_only_what_it_verified),
-        ("coordinator.health.no_hysteresis", one_bad_answer_turns_nobody),
+        ("gossip.buddy.silent", informs_the_suspect),
+        ("discovery.tell.unverified", shares_only_verified_contacts),
+        ("coordinator.health.no_hysteresis", one_failure_changes_no_health),
         ("coordinator.choice.herds", spreads_its_own_requests),
     ];
     for (mutant, law) in laws {
         assert!(activate(None));
         assert!(law(), "{mutant}: the law fails in sound code");
         assert!(activate(Some(mutant)));
-        assert!(!law(), "{mutant} goes unseen");
+        assert!(!law(), "no law fails under {mutant}");
     }
     assert!(activate(None));
     let rooms = ["gossip.", "discovery.", "coordinator."];
     let planted =
         MUTANTS.iter().filter(|(name, _)| rooms.iter().any(|room| name.starts_with(room)));
-    assert_eq!(planted.count(), laws.len(), "a mutant of these rooms has no law here");
+    assert_eq!(planted.count(), laws.len(), "a mutant of these modules has no law here");
 }

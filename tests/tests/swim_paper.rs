@@ -1,6 +1,6 @@
 //! SWIM (Das, Gupta, Motivala, DSN 2002, sections 3 and 4) and Lifeguard (Dadgar, Phillips, Currey, DSN 2018, section
-//! IV), message by message: one test for each rule that the machine follows. What many machines do together is tested
-//! beside the code.
+//! IV), message by message: one test for each rule that the machine follows. Tests of many machines together are in
+//! `core/src/gossip`.
 
 #[path = "swim/driven.rs"]
 mod driven;
@@ -32,7 +32,7 @@ fn one_member_is_probed_in_each_period() {
 }
 
 #[test]
-fn who_answers_is_not_pinged_again_in_the_period() {
+fn a_target_that_answers_is_not_pinged_again_in_the_period() {
     let mut d = Driven::met(7);
     let sent = d.live(20_000, &[]);
     let pings = sent.iter().filter_map(ping).count();
@@ -42,7 +42,7 @@ fn who_answers_is_not_pinged_again_in_the_period() {
 
 #[test]
 fn a_silent_target_is_pinged_again_within_the_timeout() {
-    // Ours, not the paper's: three direct pings, at 0, 1/3 and 2/3 of the ping timeout.
+    // This rule is not in the paper: three direct pings, at 0, 1/3 and 2/3 of the ping timeout.
     let mut d = Driven::met(7);
     let (target, number) = d.next_probe();
     let begun = d.now.as_millis();
@@ -60,9 +60,7 @@ fn after_the_timeout_k_members_are_asked_to_ping() {
     let asked = requests(&d.run(1));
     let helpers: BTreeSet<NodeId> = asked.iter().map(|(helper, _, _)| *helper).collect();
     assert_eq!((asked.len(), helpers.len()), (3, 3));
-    assert!(
-        asked.iter().all(|(helper, n, whom)| *helper != target && *n == number && *whom == target)
-    );
+    assert!(asked.iter().all(|(helper, n, of)| *helper != target && *n == number && *of == target));
 }
 
 #[test]
@@ -104,7 +102,7 @@ fn without_any_ack_by_the_end_of_the_period_the_target_fails() {
 }
 
 #[test]
-fn an_ack_of_another_probe_or_from_nobody_asked_counts_for_nothing() {
+fn an_ack_of_another_probe_or_from_a_member_not_asked_counts_for_nothing() {
     let mut d = Driven::met(7);
     let (target, number) = d.next_probe();
     let asked = requests(&d.run(500));
@@ -118,8 +116,8 @@ fn an_ack_of_another_probe_or_from_nobody_asked_counts_for_nothing() {
 }
 
 #[test]
-fn what_an_earlier_life_asked_settles_nothing_now() {
-    // Ours, not the paper's: processes start again, and a ping of one life may be answered in the next.
+fn an_ack_to_a_ping_from_before_a_restart_counts_for_nothing() {
+    // This rule is not in the paper: a process may restart between its ping and the answer.
     let numbers = |seed: u64| -> BTreeSet<u64> {
         let mut d = Driven::met_as(7, seed);
         d.live(100_000, &[]).iter().filter_map(ping).map(|(_, number)| number).collect()
@@ -131,7 +129,7 @@ fn what_an_earlier_life_asked_settles_nothing_now() {
 // SWIM 4.1: dissemination.
 
 #[test]
-fn news_rides_on_pings_acks_and_requests() {
+fn updates_are_piggybacked_on_pings_acks_and_requests() {
     let mut d = Driven::met(7);
     d.hear(1, Body::News, vec![claim(2, 1, State::Alive)]);
     let told = |sent: &[Sent]| {
@@ -146,7 +144,7 @@ fn news_rides_on_pings_acks_and_requests() {
 }
 
 #[test]
-fn each_piece_of_news_is_told_lambda_log_n_times() {
+fn each_update_is_sent_lambda_log_n_times() {
     let mut d = Driven::met(9);
     d.hear(1, Body::News, vec![claim(2, 1, State::Alive)]);
     let mut times = 0;
@@ -163,7 +161,7 @@ fn each_piece_of_news_is_told_lambda_log_n_times() {
 }
 
 #[test]
-fn news_told_less_often_goes_first() {
+fn updates_sent_less_often_go_first() {
     let config = GossipConfig { updates_max: 1, ..GossipConfig::default() };
     let mut d = Driven::new(9, config);
     (1..=9).for_each(|n| drop(d.hear(n, Body::News, vec![])));
@@ -182,7 +180,7 @@ fn news_told_less_often_goes_first() {
 }
 
 #[test]
-fn old_news_is_not_told_on() {
+fn stale_updates_are_not_forwarded() {
     let mut d = Driven::met(7);
     d.hear(1, Body::News, vec![claim(2, 4, State::Alive)]);
     d.drain_news();
@@ -198,7 +196,7 @@ fn old_news_is_not_told_on() {
 // SWIM 4.2: suspicion.
 
 #[test]
-fn the_failed_target_is_suspected_and_that_is_spread() {
+fn a_failed_target_is_suspected_and_the_suspicion_spreads() {
     let mut d = Driven::met(7);
     let (target, _) = d.next_probe();
     d.run(1000);
@@ -217,11 +215,11 @@ fn a_suspect_is_still_a_member_and_is_probed() {
 }
 
 #[test]
-fn a_suspicion_that_runs_out_is_a_death_and_that_is_spread() {
+fn a_suspicion_that_times_out_is_a_death_and_the_death_spreads() {
     let mut d = Driven::met(3);
     d.step(Event::Remove { node: node(1) });
     d.hear(3, Body::News, vec![claim(2, 0, State::Suspect)]);
-    // Three members: nobody is there to confirm, so the shortest time holds: 4 * max(1, log10 3) periods.
+    // With three members no one can confirm, so the shortest timeout applies: 4 * max(1, log10 3) periods.
     d.live(3_990, &[2]);
     assert_eq!(d.state(2), State::Suspect);
     d.live(20, &[2]);
@@ -231,7 +229,7 @@ fn a_suspicion_that_runs_out_is_a_death_and_that_is_spread() {
 }
 
 #[test]
-fn a_suspect_that_refutes_in_time_is_alive() {
+fn a_suspect_that_refutes_in_time_stays_alive() {
     let mut d = Driven::met(3);
     d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
     d.live(2_000, &[]);
@@ -243,12 +241,12 @@ fn a_suspect_that_refutes_in_time_is_alive() {
 }
 
 #[test]
-fn a_member_that_hears_that_it_is_suspected_raises_its_incarnation() {
+fn a_suspected_member_raises_its_incarnation() {
     let mut d = Driven::met(3);
     let sent = d.hear(1, Body::Ping { number: 1 }, vec![claim(ME, 0, State::Suspect)]);
     assert_eq!(d.refutations(ME), 1);
     assert!(sent.iter().all(|(_, _, m)| m.me.incarnation == incarnation(1)));
-    // An old accusation is answered by nothing.
+    // A suspicion of an older incarnation gets no answer.
     d.hear(2, Body::News, vec![claim(ME, 0, State::Dead)]);
     assert_eq!(d.refutations(ME), 1);
     d.hear(2, Body::News, vec![claim(ME, 1, State::Dead)]);
@@ -256,7 +254,7 @@ fn a_member_that_hears_that_it_is_suspected_raises_its_incarnation() {
 }
 
 #[test]
-fn nobody_raises_anothers_incarnation() {
+fn no_member_raises_the_incarnation_of_another() {
     let mut d = Driven::met(4);
     let mut sent = Vec::new();
     for round in 0..20 {
@@ -268,7 +266,7 @@ fn nobody_raises_anothers_incarnation() {
     assert!(claims.filter(|c| c.replica.node != node(ME)).all(|c| c.incarnation.refutations == 0));
 }
 
-/// The order of all claims: the paper's table of overrides, with a later boot above everything.
+/// All claims in order: the paper's table of overrides, and a later boot above everything.
 fn order() -> Vec<(u64, u64, State)> {
     let states = [State::Alive, State::Suspect, State::Dead, State::Left];
     let mut all = Vec::new();
@@ -320,7 +318,7 @@ fn each_round_probes_each_member_once_in_a_new_order() {
 }
 
 #[test]
-fn every_member_is_probed_within_two_rounds_whoever_joins() {
+fn every_member_is_probed_within_two_rounds_while_others_join() {
     let mut d = Driven::met(8);
     let mut last: BTreeMap<NodeId, usize> = (1..=8).map(|n| (node(n), 0)).collect();
     for period in 1..200 {
@@ -337,10 +335,10 @@ fn every_member_is_probed_within_two_rounds_whoever_joins() {
     }
 }
 
-// Ours, where the papers are silent.
+// Rules that are not in the papers.
 
 #[test]
-fn the_dead_are_pinged_now_and_then_and_told_of_it() {
+fn dead_members_are_pinged_sometimes_and_learn_of_their_death() {
     let mut d = Driven::met(3);
     d.hear(1, Body::News, vec![claim(2, 0, State::Dead)]);
     d.drain_news();
@@ -351,19 +349,19 @@ fn the_dead_are_pinged_now_and_then_and_told_of_it() {
 }
 
 #[test]
-fn who_leaves_says_so_and_probes_no_more() {
+fn a_leaving_member_announces_it_and_stops_probing() {
     let mut d = Driven::met(7);
     let sent = d.step(Event::Leave);
     assert_eq!(sent.len(), 7);
     assert!(sent.iter().all(|(_, _, m)| m.me.state == State::Left));
     assert!(d.run(60_000).is_empty());
-    // It still answers, so that nobody takes it for dead before it is gone.
+    // It still answers, so that no member declares it dead before it is gone.
     let sent = d.hear(3, Body::Ping { number: 5 }, vec![]);
     assert!(says(&sent, 3, Body::Ack { number: 5 }));
 }
 
 #[test]
-fn a_refutation_goes_straight_to_the_accusers() {
+fn a_refutation_goes_straight_to_the_members_that_suspect() {
     let mut d = Driven::met(9);
     let mut news = claim(ME, 0, State::Suspect);
     news.accusers = vec![node(4), node(5)];

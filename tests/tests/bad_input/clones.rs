@@ -1,4 +1,4 @@
-//! A copy of a running node's data directory, started beside it: two processes of one identity.
+//! A copy of a running node's data directory, started beside the node: two processes with one identity.
 
 use std::fs;
 use std::io::Read as _;
@@ -12,7 +12,7 @@ use super::witness::{keep, kept, lines};
 
 const CONFLICT: i32 = 6;
 
-/// Copies a directory and all in it. What its owner removes meanwhile is left out.
+/// Copies a directory with its content. A file that its owner removes meanwhile is left out.
 fn copy(from: &Path, to: &Path) {
     fs::DirBuilder::new().mode(0o700).create(to).expect("made");
     for entry in fs::read_dir(from).expect("readable").map(|entry| entry.expect("an entry")) {
@@ -37,7 +37,7 @@ fn clone_of(dev: &Dev, number: usize, data: &Path) -> Command {
 }
 
 #[test]
-fn a_clone_of_a_running_node_ends_itself_and_the_federation_stays_whole() {
+fn a_clone_of_a_running_node_stops_and_the_federation_stays_whole() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut dev = Dev::start(3, &folder.path().join("dev"));
     keep(&dev);
@@ -55,16 +55,16 @@ fn a_clone_of_a_running_node_ends_itself_and_the_federation_stays_whole() {
         assert!(stderr.contains(part), "{part:?} in {stderr}");
     }
 
-    // The others counted the refusals and said whom they refused; the node itself runs on, and nothing is lost.
+    // The other nodes counted the refusals and logged the refused node. The original keeps running and nothing is lost.
     let id = dev.ready["nodes"][2]["id"].as_str().expect("an id").to_owned();
     let series = "continuum_rejected_total{reason=\"boot\"";
     let refused = |number| {
-        let told = lines(&dev, number, &["refused node", &id, "Cloned"]);
+        let logged = lines(&dev, number, &["refused node", &id, "Cloned"]);
         let counted = metric(dev.api(number), series);
-        assert_eq!(counted > 0.5, told > 0, "node {number} tells what it counts");
-        told
+        assert_eq!(counted > 0.5, logged > 0, "node {number} logs what it counts");
+        logged
     };
-    assert!(refused(1) + refused(2) > 0, "somebody refused the clone");
+    assert!(refused(1) + refused(2) > 0, "a node refused the clone");
     for number in 1..=3 {
         wait_until("all are ready", || {
             get(dev.api(number), "/readyz").is_some_and(|answer| answer.status == 200)
@@ -74,7 +74,7 @@ fn a_clone_of_a_running_node_ends_itself_and_the_federation_stays_whole() {
     }
     assert!(dev.process.0.try_wait().expect("a child").is_none());
 
-    // On its own ground the identity starts again.
+    // The identity can start again from its own data directory.
     dev.kill(3);
     dev.restart(3);
     kept(&dev, 3);

@@ -1,7 +1,7 @@
-//! Logs that are not as they were written: torn ends, which every power cut leaves, and damage before the end.
+//! Damaged logs: torn ends, which power cuts leave, and damage before the end.
 //!
-//! A log is a row of blocks of 4 KiB, each with a prefix that says what it is; a batch begins with a head, and an idle
-//! log ends in a seal, a batch without records.
+//! A log is a sequence of 4 KiB blocks. The prefix of a block gives its kind. A batch begins with a head block, and an
+//! idle log ends with a seal, which is a batch without records.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -15,9 +15,9 @@ use super::witness::{ended, keep, kept, lines, says};
 const LOCAL: i32 = 8;
 /// Bytes of a block's prefix.
 const PREFIX_BYTES: usize = 48;
-/// Where a head says how many records its batch has, from the block's beginning.
+/// The offset in a head block of the number of records in its batch.
 const RECORDS_AT: usize = PREFIX_BYTES + 32 + 32 + 8 + 4;
-/// The kind of a block that begins a batch, which is the seventh byte of its prefix.
+/// The kind of a head block: the seventh byte of its prefix.
 const HEAD: u8 = 1;
 
 /// The segments of node `number`, oldest first.
@@ -30,7 +30,7 @@ fn segments(dev: &Dev, number: usize) -> Vec<PathBuf> {
     found
 }
 
-/// Where each batch of a segment begins, in bytes, and how many records it has.
+/// The offset in bytes and the number of records of each batch in a segment.
 fn batches(segment: &PathBuf) -> Vec<(usize, u32)> {
     let bytes = fs::read(segment).expect("a readable segment");
     let heads = bytes
@@ -44,14 +44,14 @@ fn batches(segment: &PathBuf) -> Vec<(usize, u32)> {
     heads.map(|(at, block)| (at * BLOCK_BYTES, records(block))).collect()
 }
 
-/// The newest segment, and the last batch in it.
+/// The newest segment and its last batch.
 fn end(dev: &Dev, number: usize) -> (PathBuf, (usize, u32)) {
     let newest = segments(dev, number).pop().expect("a segment");
     let last = *batches(&newest).last().expect("a batch");
     (newest, last)
 }
 
-/// Waits until nothing is left to write, and cuts the power.
+/// Waits until the log is idle, then kills the node.
 fn cut_power(dev: &Dev, number: usize) {
     wait_until("the idle log is sealed", || end(dev, number).1.1 == 0);
     dev.kill(number);
@@ -62,13 +62,13 @@ fn overwrite(path: &PathBuf, at: usize, bytes: &[u8]) {
     file.write_all_at(bytes, at as u64).expect("written");
 }
 
-/// The next batch was under way: some of its sectors came, and not the first one.
+/// Tears the next batch: some of its sectors are on disk, but not the first.
 fn tear_next(dev: &Dev, number: usize) {
     let (segment, (seal, _)) = end(dev, number);
     overwrite(&segment, seal + BLOCK_BYTES + 512, &[0xab; 1024]);
 }
 
-/// The last batch, a seal, came in part: its prefix, and nothing of what it says.
+/// Tears the last batch, a seal: its prefix is on disk, but not its body.
 fn tear_last(dev: &Dev, number: usize) {
     let (segment, (seal, _)) = end(dev, number);
     overwrite(&segment, seal + PREFIX_BYTES, &[0; 512 - PREFIX_BYTES]);
@@ -85,7 +85,7 @@ fn torn_logs_are_cut_and_nothing_acknowledged_is_lost() {
         (1..=3).all(|number| dev.run(number, &["kv", "get", "notes", "sea"]).stdout == b"deep\n")
     });
 
-    // Node 3 misses what comes now; then the power fails for all, and every log is torn in one way or another.
+    // Node 3 misses the next writes. Then all nodes fail, and every log has a torn end of one kind or the other.
     cut_power(&dev, 3);
     dev.ok(1, &["kv", "put", "facts", "rain", "wet"]);
     dev.ok(1, &["kv", "put", "notes", "wind", "cold"]);
@@ -101,13 +101,16 @@ fn torn_logs_are_cut_and_nothing_acknowledged_is_lost() {
     (1..=3).for_each(|number| dev.start_again(number));
     (1..=3).for_each(|number| dev.wait_ready(number));
     for number in 1..=3 {
-        let told =
+        let logged =
             lines(&dev, number, &["cut the unfinished end of the log", "segment ", "at byte "]);
-        assert_eq!(told, 1, "node {number} says once what it cut");
-        assert!(metric(dev.api(number), "continuum_wal_torn_total ") > 0.5, "and counts it");
+        assert_eq!(logged, 1, "node {number} logs the cut once");
+        assert!(
+            metric(dev.api(number), "continuum_wal_torn_total ") > 0.5,
+            "node {number} counts the cut"
+        );
         kept(&dev, number);
         assert_eq!(dev.ok(number, &["kv", "get", "facts", "rain"]), "wet\n");
-        wait_until("the peers bring what was missed", || {
+        wait_until("the peers send the missed writes", || {
             let has = |key: &str, value: &[u8]| {
                 dev.run(number, &["kv", "get", "notes", key]).stdout == value
             };
@@ -117,7 +120,7 @@ fn torn_logs_are_cut_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
-fn a_flipped_byte_before_the_end_is_not_started_upon() {
+fn a_node_with_a_flipped_byte_before_the_end_does_not_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut dev = Dev::start(3, &folder.path().join("dev"));
     keep(&dev);
@@ -125,8 +128,8 @@ fn a_flipped_byte_before_the_end_is_not_started_upon() {
     let segment = segments(&dev, 2).remove(0);
     let whole = fs::read(&segment).expect("a readable segment");
     let (at, _) = *batches(&segment).iter().find(|(_, records)| *records > 0).expect("a batch");
-    let place = at + PREFIX_BYTES + 100;
-    overwrite(&segment, place, &[whole[place] ^ 1]);
+    let offset = at + PREFIX_BYTES + 100;
+    overwrite(&segment, offset, &[whole[offset] ^ 1]);
     let damaged = fs::read(&segment).expect("a readable segment");
 
     let number =
@@ -134,9 +137,13 @@ fn a_flipped_byte_before_the_end_is_not_started_upon() {
     let named = format!("log segment {} is damaged at byte {at}", number.expect("a number"));
     let parts = [named.as_str(), "before its end", "the store is void", "move it away"];
     says(&ended(&mut dev.restart_command(2)), LOCAL, &parts);
-    assert_eq!(fs::read(&segment).expect("a readable segment"), damaged, "nothing is changed");
+    assert_eq!(
+        fs::read(&segment).expect("a readable segment"),
+        damaged,
+        "the node changes nothing"
+    );
 
-    // The others serve on, and count and tell that one is gone.
+    // The other nodes keep serving, and count and log that one is gone.
     for number in [1, 3] {
         kept(&dev, number);
         let gone = ["suspect", "unhealthy"];
@@ -147,12 +154,12 @@ fn a_flipped_byte_before_the_end_is_not_started_upon() {
             gone.into_iter().map(count).sum::<f64>() > 0.5
         });
         let id = dev.ready["nodes"][1]["id"].as_str().expect("an id");
-        assert!(lines(&dev, number, &[id, "now "]) > 0, "node {number} tells it");
+        assert!(lines(&dev, number, &[id, "now "]) > 0, "node {number} logs it");
     }
     assert!(get(dev.api(2), "/livez").is_none());
 
-    // Once the byte is right again, so is the node.
-    overwrite(&segment, place, &[whole[place]]);
+    // With the right byte the node starts again.
+    overwrite(&segment, offset, &[whole[offset]]);
     dev.restart(2);
     kept(&dev, 2);
 }

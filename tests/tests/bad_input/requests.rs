@@ -1,4 +1,4 @@
-//! Requests that no client should send: each is answered with its own problem, and the node serves on.
+//! Bad requests: the node answers each with its own problem and keeps serving.
 
 use continuum_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use continuum_tests::process::{Dev, Response, exchange};
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::witness::{keep, log, refused};
 
-/// A key that no log may hold.
-const SECRET: &str = "what-nobody-may-log";
+/// A key that must not appear in any log.
+const SECRET: &str = "must-not-be-logged";
 
 fn request(dev: &Dev, method: &str, path: &str, body: &str) -> Response {
     let length = body.len();
@@ -25,7 +25,7 @@ fn put(dev: &Dev, namespace: &str, key: &str, bytes: usize) -> Response {
     exchange(dev.api(1), &raw).expect("an answer")
 }
 
-/// The problem is counted and told by its code; the answer says what, why and the hint.
+/// Checks that the node counts and logs the problem by its code, and that the answer has what, why and the hint.
 fn problem(dev: &Dev, status: u16, code: &str, ask: impl FnOnce() -> Response) -> Value {
     let series = format!("continuum_http_problems_total{{code=\"{code}\"");
     let reason = format!("reason=\"{code}\"");
@@ -54,7 +54,7 @@ fn each_bad_request_has_its_own_answer() {
     assert_eq!(body["limit"], VALUE_BYTES_MAX);
     let long_key = SECRET.repeat(KEY_BYTES_MAX / SECRET.len() + 1);
     problem(&dev, 413, "value_too_large", || put(&dev, "facts", &long_key, 1));
-    // The head is enough: nobody waits for so many bytes, nor makes room for them.
+    // The head alone gets the answer: the node neither waits for 4 GiB nor allocates them.
     problem(&dev, 413, "body_too_large", || {
         let head = "PUT /v1/namespaces/facts/kv/k HTTP/1.1\r\nHost: node\r\nConnection: close";
         exchange(dev.api(1), &format!("{head}\r\nContent-Length: 4294967296\r\n\r\n"))

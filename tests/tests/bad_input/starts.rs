@@ -1,7 +1,7 @@
-//! Nodes that must not start: a busy port, wrong certificates, a data directory that is none of theirs.
+//! Nodes that must not start: a busy port, wrong certificates, a data directory of another node.
 //!
-//! Each says why and ends with its exit code, and the node that runs beside them notices nothing. A directory on a disk
-//! that takes no writes is one below `/sys`, which refuses even the superuser, whom permissions do not.
+//! Each prints the reason and ends with its exit code, and a node that runs beside it is not affected. A directory
+//! below `/sys` stands for a read-only disk, because `/sys` refuses writes even of the superuser.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,7 +18,7 @@ const TLS_REFUSED: i32 = 5;
 const LOCAL: i32 = 8;
 const MISMATCH: i32 = 9;
 
-/// A second process with the settings of node 1, and these settings over them.
+/// A second process with the settings of node 1, overridden by these.
 fn beside(dev: &Dev, settings: &[(&str, &str)]) -> Command {
     let mut command = dev.restart_command(1);
     let ports = free_ports(2);
@@ -31,7 +31,7 @@ fn beside(dev: &Dev, settings: &[(&str, &str)]) -> Command {
     command
 }
 
-/// It ends with this code and these words, and leaves node 1 as it is.
+/// Checks that the second process ends with this code and these words, and that node 1 is unaffected.
 fn refused(dev: &Dev, settings: &[(&str, &str)], code: i32, parts: &[&str]) {
     says(&ended(&mut beside(dev, settings)), code, parts);
     kept(dev, 1);
@@ -41,7 +41,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }
 
-/// A directory of its own with these permissions.
+/// A new directory with these permissions.
 fn directory(parent: &Path, name: &str, mode: u32) -> PathBuf {
     let path = parent.join(name);
     fs::create_dir(&path).expect("made");
@@ -57,11 +57,11 @@ fn a_busy_port_is_named_and_no_store_is_touched() {
     let data = folder.path().join("unused");
     let api = dev.api(1).trim_start_matches("http://").to_owned();
     let peer = dev.ready["nodes"][0]["peer"].as_str().expect("an address").to_owned();
-    let busy = |key: &str, at: &str, whom: &str| {
-        let what = format!("cannot listen for {whom} on {at}");
+    let busy = |key: &str, at: &str, users: &str| {
+        let what = format!("cannot listen for {users} on {at}");
         let parts = [what.as_str(), "in use", "stop what uses it", key];
         refused(&dev, &[("data", text(&data)), (key, at)], LOCAL, &parts);
-        assert!(!data.exists(), "a busy port is told before the store is made");
+        assert!(!data.exists(), "a busy port is reported before the store is created");
     };
     busy("api.listen", &api, "clients");
     busy("peer.listen", &peer, "peers");
@@ -94,7 +94,7 @@ fn a_node_with_a_wrong_certificate_does_not_start() {
     );
     with(&client.0, &client.1, &["client/ann", "a node needs a node's"]);
     with(&good.0, &other.1, &["the key that was issued with the certificate"]);
-    assert!(!data.join("STORE").exists(), "no store is made for nobody");
+    assert!(!data.join("STORE").exists(), "no store is created");
     let missing = files.join("missing.pem");
     let absent = [("peer.cert", text(&missing)), ("data", text(&data))];
     refused(&dev, &absent, LOCAL, &["cannot read", "missing.pem", "pki issue"]);
@@ -127,7 +127,7 @@ fn a_directory_that_is_not_the_nodes_own_is_refused_and_left_alone() {
     at(&open, LOCAL, &["is open to others (mode 0755)", "chmod 700"]);
     at(&dev.data(1), LOCAL, &["in use by another process", "stop that process"]);
 
-    // Node 9 of the same federation, then a node of another one, come to the store of node 1.
+    // Node 9 of the same federation, then a node of another federation, start on the store of node 1.
     let ours = Authority::load(&root.join("pki")).expect("the federation's authority");
     let theirs = Authority::mint(validity()).expect("another authority");
     dev.kill(1);

@@ -1,4 +1,4 @@
-//! Strangers at the port of peers: those who do not get through the handshake, and those who do and talk nonsense.
+//! Strangers at the peer port: some fail the handshake, others pass it and send garbage.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -24,14 +24,14 @@ use serde::de::DeserializeOwned;
 use super::witness::{keep, kept, refused, validity};
 
 const NODE: NodeId = NodeId([9; 16]);
-/// A frame of eight bytes that encode nothing.
+/// A frame of eight bytes that do not decode.
 const GARBAGE: [u8; 12] = [0, 0, 0, 8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-/// The beginning of a frame of 4 GiB less one byte.
+/// The length prefix of a frame of 4 GiB minus one byte.
 const FOUR_GIB: [u8; 4] = [0xff; 4];
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-/// Trusts any listener, so that a refusal is the listener's alone.
+/// Trusts any listener, so that only the listener can refuse.
 #[derive(Debug)]
 struct AnyServer;
 
@@ -71,7 +71,7 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// The dialling end of somebody with this certificate.
+/// A TLS client with this certificate.
 fn with(authority: &Authority, issued: &Issued) -> ClientConfig {
     let (ca, certificate) = (authority.certificate(), issued.certificate.as_bytes());
     let credentials = Credentials::from_pem(ca.as_bytes(), certificate, issued.key.as_bytes());
@@ -81,7 +81,7 @@ fn with(authority: &Authority, issued: &Issued) -> ClientConfig {
     config
 }
 
-/// The dialling end of somebody without a certificate.
+/// A TLS client without a certificate.
 fn without(version: &'static SupportedProtocolVersion) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]);
@@ -92,7 +92,7 @@ fn without(version: &'static SupportedProtocolVersion) -> ClientConfig {
     config
 }
 
-/// Where node 1 takes its peers.
+/// The peer address of node 1.
 fn peers(dev: &Dev) -> SocketAddr {
     let address = dev.ready["nodes"][0]["peer"].as_str().expect("an address");
     address.parse().expect("a socket address")
@@ -101,16 +101,16 @@ fn peers(dev: &Dev) -> SocketAddr {
 fn dial(dev: &Dev, config: &ClientConfig) -> Stream {
     let name = ServerName::try_from("localhost").expect("a name");
     let connection = ClientConnection::new(Arc::new(config.clone()), name);
-    let tcp = TcpStream::connect(peers(dev)).expect("somebody listens");
+    let tcp = TcpStream::connect(peers(dev)).expect("a listener");
     StreamOwned::new(connection.expect("a connection"), tcp)
 }
 
-/// What the other end makes of us, when we say nothing but what the handshake needs.
+/// Does only the handshake and returns the result of a read after it.
 fn handshake(dev: &Dev, config: &ClientConfig) -> io::Result<usize> {
     dial(dev, config).read(&mut [0; 1])
 }
 
-/// The handshake fails for `reason`, and the stranger is told so by an alert of TLS.
+/// Checks that the handshake fails for `reason` and that the stranger gets a TLS alert.
 fn shut_out(dev: &Dev, reason: &str, config: &ClientConfig) {
     let series = format!("continuum_tls_handshake_failures_total{{reason=\"{reason}\"");
     let parts = ["refused 127.0.0.1:", "TLS failed: ", &format!("reason=\"{reason}\"")];
@@ -119,7 +119,7 @@ fn shut_out(dev: &Dev, reason: &str, config: &ClientConfig) {
     assert!(error.contains("received fatal alert"), "{reason}: {error}");
 }
 
-/// A hello that is true.
+/// An honest hello.
 fn hello(federation: FederationId, purpose: Purpose) -> Hello {
     let (store, boot) = (StoreId([7; 16]), Boot { count: 1, nonce: 5 });
     Hello { federation, node: NODE, store, boot, purpose, versions: VERSIONS }
@@ -133,7 +133,7 @@ fn receive<T: DeserializeOwned + serde::Serialize>(stream: &mut Stream) -> T {
     codec::decode(&body, GREETING_BYTES_MAX).expect("what is due")
 }
 
-/// Greets as a node does, and is welcome.
+/// Greets as a node does and is welcomed.
 fn greeted(dev: &Dev, config: &ClientConfig, hello: &Hello) -> Stream {
     let mut stream = dial(dev, config);
     stream.write_all(&frame::encode(hello).expect("short")).expect("sent");
@@ -144,15 +144,15 @@ fn greeted(dev: &Dev, config: &ClientConfig, hello: &Hello) -> Stream {
     stream
 }
 
-/// Says something, and reads until the other end has had enough.
+/// Sends bytes and reads until the other end closes.
 fn say(mut stream: Stream, bytes: &[u8]) {
     stream.write_all(bytes).expect("sent");
     stream.flush().expect("sent");
-    // The end may come as a reset: what is left unread on the other side is not wanted there.
+    // The close may be a reset, because the other end does not read all bytes.
     let _ = stream.read_to_end(&mut Vec::new());
 }
 
-/// The most memory that the process of node 1 ever had, in KiB.
+/// The peak memory of node 1's process, in KiB.
 fn peak_kib(dev: &Dev) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", dev.pid(1))).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a figure");
@@ -183,7 +183,7 @@ fn strangers_are_shut_out_of_the_handshake() {
     shut_out(&dev, "protocol", &http);
     let plain = "continuum_tls_handshake_failures_total{reason=\"garbage\"";
     refused(&dev, plain, &["TLS failed: ", "reason=\"garbage\""], || {
-        let mut stream = TcpStream::connect(peers(&dev)).expect("somebody listens");
+        let mut stream = TcpStream::connect(peers(&dev)).expect("a listener");
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
         let _ = stream.read_to_end(&mut Vec::new());
     });
@@ -191,7 +191,7 @@ fn strangers_are_shut_out_of_the_handshake() {
 }
 
 #[test]
-fn nonsense_of_a_known_node_ends_its_connection_alone() {
+fn garbage_of_a_known_node_closes_only_its_connection() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("dev");
     let dev = Dev::start(1, &root);
@@ -205,7 +205,7 @@ fn nonsense_of_a_known_node_ends_its_connection_alone() {
         refused(&dev, &series, &["refused ", &format!("reason=\"{reason}\"")], provoke);
     };
 
-    // Instead of a greeting.
+    // Garbage instead of a greeting.
     rejected("frame_garbage", &|| say(dial(&dev, &config), &GARBAGE));
     rejected("frame_too_long", &|| say(dial(&dev, &config), &FOUR_GIB));
     let lie = |lie: &Hello| {
@@ -217,7 +217,7 @@ fn nonsense_of_a_known_node_ends_its_connection_alone() {
     rejected("hello_federation", &|| lie(&Hello { federation: FederationId([8; 16]), ..truth }));
     rejected("hello_version", &|| lie(&Hello { versions: (7, 9), ..truth }));
 
-    // In the middle of a link: both connections of a peer are up, and one of them goes wrong.
+    // Garbage on an established link: both connections of a peer are up, and one of them sends it.
     let linked = || metric(dev.api(1), "continuum_peer_connected ");
     for (reason, bytes) in [("frame_garbage", &GARBAGE[..]), ("frame_too_long", &FOUR_GIB[..])] {
         wait_until("no peer is linked", || linked() < 0.5);
@@ -228,6 +228,6 @@ fn nonsense_of_a_known_node_ends_its_connection_alone() {
         rejected(reason, &|| say(control.take().expect("said once"), bytes));
         drop(bulk);
     }
-    assert!(peak_kib(&dev) < 1 << 20, "no room was made for 4 GiB: {} KiB", peak_kib(&dev));
+    assert!(peak_kib(&dev) < 1 << 20, "the node allocated no 4 GiB: {} KiB", peak_kib(&dev));
     kept(&dev, 1);
 }

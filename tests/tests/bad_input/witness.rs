@@ -1,4 +1,4 @@
-//! What all cases look at: a key written before, the node's health, its counters and its log; and how a process ended.
+//! Checks that all cases share: a key written before, the node's health, counters and log, and how a process ended.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -7,14 +7,14 @@ use continuum_runtime::clock::{Clock, SystemClock};
 use continuum_runtime::tls::pki::{ISSUED_VALID, Validity};
 use continuum_tests::process::{Dev, get, metric, wait_until};
 
-/// Writes the key that must still be there afterwards, and reads it.
+/// Writes the key that must survive the case, and reads it.
 pub(crate) fn keep(dev: &Dev) {
     dev.ok(1, &["ns", "create", "facts", "--consistency", "strong"]);
     dev.ok(1, &["kv", "put", "facts", "sky", "blue"]);
     kept(dev, 1);
 }
 
-/// The node is ready, still has the key, and takes another.
+/// Checks that the node is ready, still has the key, and accepts another.
 pub(crate) fn kept(dev: &Dev, number: usize) {
     let ready = get(dev.api(number), "/readyz").map(|answer| answer.status);
     assert_eq!(ready, Some(200), "node {number} is ready");
@@ -22,21 +22,21 @@ pub(crate) fn kept(dev: &Dev, number: usize) {
     dev.ok(number, &["kv", "put", "facts", "grass", "green"]);
 }
 
-/// What node `number` logged so far, in its lives under `dev` and after.
+/// The log of node `number` so far, before and after its restart.
 pub(crate) fn log(dev: &Dev, number: usize) -> String {
     let data = dev.data(number);
     let first = fs::read_to_string(data.with_file_name("node.log")).expect("a readable log");
     first + &fs::read_to_string(data.with_extension("restarted.log")).unwrap_or_default()
 }
 
-/// Lines of the log of node `number` that hold all of `parts`.
+/// The number of log lines of node `number` that contain all of `parts`.
 pub(crate) fn lines(dev: &Dev, number: usize, parts: &[&str]) -> usize {
     let log = log(dev, number);
     log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
 }
 
-/// Provokes a refusal by node 1: it is counted once in `series`, told in one line that holds `parts`, and the node
-/// serves on.
+/// Provokes a refusal by node 1. The node counts it once in `series`, logs it in one line that contains `parts`, and
+/// keeps serving.
 pub(crate) fn refused<T>(
     dev: &Dev,
     series: &str,
@@ -46,20 +46,21 @@ pub(crate) fn refused<T>(
     let (counted, told) = (metric(dev.api(1), series), lines(dev, 1, parts));
     let answer = provoke();
     wait_until(&format!("{series} counts"), || metric(dev.api(1), series) > counted);
-    wait_until(&format!("the log says {parts:?}"), || lines(dev, 1, parts) > told);
+    wait_until(&format!("the log has {parts:?}"), || lines(dev, 1, parts) > told);
     assert!((metric(dev.api(1), series) - counted - 1.0).abs() < 0.5, "{series} counts once");
-    assert_eq!(lines(dev, 1, parts), told + 1, "one line says {parts:?}");
+    assert_eq!(lines(dev, 1, parts), told + 1, "one line contains {parts:?}");
     kept(dev, 1);
     answer
 }
 
-/// Runs a process to its own end, and returns its exit code and its standard error.
+/// Runs a process until it ends. Returns its exit code and standard error.
 pub(crate) fn ended(command: &mut Command) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command.output().expect("it starts");
     (status.code(), String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// A process ended with this code; it said what, why and the hint to a person, and in one line of its log.
+/// Checks that a process ended with this code, and printed what, why and the hint, once for the user and once as a log
+/// line.
 pub(crate) fn says((code, stderr): &(Option<i32>, String), expected: i32, parts: &[&str]) {
     assert_eq!(*code, Some(expected), "{stderr}");
     let (log, error) = stderr.split_once("error[").unwrap_or_else(|| panic!("no error: {stderr}"));
@@ -71,7 +72,7 @@ pub(crate) fn says((code, stderr): &(Option<i32>, String), expected: i32, parts:
     }
 }
 
-/// How long certificates of these tests are good.
+/// The validity of the certificates in these tests.
 pub(crate) fn validity() -> Validity {
     Validity::starting(SystemClock.now().wall, ISSUED_VALID)
 }

@@ -1,6 +1,6 @@
-//! Random histories, and what every replica may show after them: the executable specification of each type.
+//! Random histories, and the executable specification of the state that every replica may show after them.
 //!
-//! The specification knows writes and what each had observed, nothing of elements, masks or messages.
+//! The specification knows only the writes and what each had observed. It knows no elements, live edits or messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,16 +12,16 @@ use continuum_core::wal::Write;
 
 use super::{SHARD, Setup, World, bytes};
 
-/// One move of a history, as four small numbers: what, where, and two for the details. Shrinks to simple moves.
+/// One move of a history as four small numbers: the kind, the replica, and two details. Small numbers are simple moves.
 pub type Move = (u8, u8, u8, u8);
 
 const KEYS: [&str; 3] = ["a", "b\0", "c"];
 const FIELDS: [&str; 3] = ["", "f", "g"];
 const MEMBERS: [&str; 3] = ["x", "y", "z"];
-/// Fields of this key are counted and nothing else, so that sums can be told from the counts alone.
+/// The key whose fields are only counters, so that the counts alone determine the sums.
 const COUNTED: &str = "n";
 
-/// A write as the specification knows it.
+/// A write in the specification.
 struct Written {
     ticket: Ticket,
     at: usize,
@@ -30,15 +30,15 @@ struct Written {
     observed: Dots,
 }
 
-/// A world with the writes that it accepted.
+/// A world and the writes that it accepted.
 pub struct History {
     pub world: World,
     writes: Vec<Written>,
     saved: Vec<Context>,
     values: u32,
-    /// Writes that were durable, or known elsewhere, when their author crashed; and those of authors that never did.
+    /// Writes that survived: durable or known elsewhere when the author crashed, or of an author that never crashed.
     owed: BTreeSet<Dot>,
-    /// Edits that were seen dead, by replica.
+    /// For each replica, edits that it has seen dead.
     dead: BTreeSet<(usize, Dot, usize)>,
 }
 
@@ -55,7 +55,7 @@ impl History {
         }
     }
 
-    /// Runs a history and checks it on the way and at its end.
+    /// Runs a history. Checks it after each move and at the end.
     pub fn run(setup: Setup, moves: &[Move]) -> Result<Self, String> {
         let mut history = Self::new(setup);
         for (at, step) in moves.iter().enumerate() {
@@ -98,7 +98,7 @@ impl History {
 
     fn deliver(&mut self, b: u8) {
         if !self.world.network.is_empty() {
-            // Mostly in order, so that conversations get somewhere; sometimes not.
+            // Mostly in order, so that sessions make progress, and sometimes not.
             let count = self.world.network.len();
             let index = if b < 200 { 0 } else { usize::from(b) % count };
             self.world.deliver(index);
@@ -141,7 +141,7 @@ impl History {
             }
         };
         let ticket = self.world.mutate(at, mutation.clone());
-        if let Some((dot, _)) = self.world.told.accepted.get(&ticket) {
+        if let Some((dot, _)) = self.world.answers.accepted.get(&ticket) {
             self.writes.push(Written { ticket, at, dot: *dot, mutation, observed });
         }
     }
@@ -171,8 +171,8 @@ impl History {
         Edit { field, change }
     }
 
-    /// L9: what a replica claims to have seen of registers, it shows, or it knows what superseded it. L8: what it knew
-    /// to be dead stays dead.
+    /// L9: a replica shows every register write that it claims to have seen, or knows a write that superseded it. L8:
+    /// an edit that it has seen dead stays dead.
     fn check_coverage(&mut self, at: usize) -> Result<(), String> {
         let discard = self.world.setup.discard;
         let seen = self.world.processes[at].machine.context(SHARD).unwrap_or_default();
@@ -220,7 +220,7 @@ impl History {
         Ok(())
     }
 
-    /// L6: the rows are what the specification makes of the visible writes.
+    /// L6: the rows equal those that the specification derives from the visible writes.
     fn check_spec(&self, seen: &Dots) -> Result<(), String> {
         let visible: Vec<_> = self.writes.iter().filter(|w| seen.contains(&w.dot)).collect();
         let (mut registers, mut sets) = (BTreeMap::new(), BTreeMap::new());
@@ -266,7 +266,7 @@ impl History {
         ))
     }
 
-    /// Running totals: the last visible count of an actor stands for all its counts up to it.
+    /// Counts are running totals: the last visible count of an actor includes all its earlier counts.
     fn expected_sum(&self, seen: &Dots) -> i128 {
         let counts = |write: &&Written| write.mutation.key == bytes(COUNTED);
         let mut last: BTreeMap<Actor, u64> = BTreeMap::new();
@@ -287,7 +287,7 @@ impl History {
     }
 }
 
-/// L5 and L19 under load: a shard of many slices is captured while it is written to, and restored.
+/// L5 and L19 under load: captures a shard of many slices during writes, and restores it.
 pub fn busy_checkpoint(number: u64) -> Result<(), String> {
     let mut stream = Seed::from_number(number).derive("checkpoint", 0);
     let mut world = World::new(Setup { discard: number.is_multiple_of(2), ..Setup::default() });
@@ -321,7 +321,7 @@ pub fn busy_checkpoint(number: u64) -> Result<(), String> {
     if world.rows(0) == rows { Ok(()) } else { Err("the restored rows differ".into()) }
 }
 
-/// Whether `later` supersedes the `n`th edit of `write`: it speaks of its place, and had observed it.
+/// Whether `later` supersedes the `n`th edit of `write`: it changes the same field and had observed the edit.
 fn supersedes(later: &Written, write: &Written, n: usize) -> bool {
     let edit = &write.mutation.edits[n];
     let same = later.dot == write.dot;

@@ -1,7 +1,7 @@
-//! A small world of replicators: disks that forget what was not synced, a network that loses, repeats and reorders, and
-//! clocks that disagree; with the model that says what every replica may answer.
+//! A small world of replicators: disks that lose unsynced writes, a network that loses, repeats and reorders messages,
+//! clocks that disagree, and the model of what every replica may answer.
 //!
-//! It drives the machine alone. Whole nodes on real log bytes are the simulator's business.
+//! It drives only the machine. The simulator drives whole nodes on real log bytes.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(unreachable_pub, reason = "a module of test binaries")]
@@ -29,7 +29,7 @@ use continuum_core::wal::Write;
 
 pub const SHARD: ShardId = ShardId { namespace: NamespaceId(7), slot: 0 };
 
-/// How the world is set up.
+/// The parameters of a world.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub replicas: u8,
@@ -45,25 +45,25 @@ impl Default for Setup {
     }
 }
 
-/// One process on its disk.
+/// One process and its disk.
 pub struct Process {
     pub me: Replica,
     pub boot: Boot,
     pub machine: Replicator,
-    /// All writes issued; the first `durable` survive a crash.
+    /// All issued writes. The first `durable` survive a crash.
     pub disk: Vec<Write>,
     pub durable: usize,
-    /// The root after each step, by the number of writes issued so far.
+    /// The root after each step, by the number of writes issued until then.
     roots: BTreeMap<usize, Digest>,
-    withheld: Vec<(usize, Replica, Message)>,
-    /// Milliseconds that its wall clock is off.
+    held_back: Vec<(usize, Replica, Message)>,
+    /// The error of its wall clock in milliseconds.
     pub skew_ms: i64,
     snapshots: u64,
 }
 
-/// What a client was told.
+/// The answers that clients got.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct Answers {
     pub accepted: BTreeMap<Ticket, (Dot, Context)>,
     pub refused: BTreeMap<Ticket, Reason>,
     pub replicated: BTreeSet<Ticket>,
@@ -72,14 +72,14 @@ pub struct Told {
 pub struct World {
     pub setup: Setup,
     pub processes: Vec<Process>,
-    /// Messages under way: from, to, what.
+    /// Messages in flight: sender, receiver, content.
     pub network: Vec<(usize, usize, Message)>,
     pub ms: u64,
-    pub told: Told,
+    pub answers: Answers,
     pub equivocations: Vec<Dot>,
     pub rejected: Vec<&'static str>,
     pub ahead: usize,
-    /// Something was pushed before it was durable.
+    /// A write was pushed before it was durable.
     early: bool,
     next: Ticket,
 }
@@ -111,7 +111,7 @@ impl World {
             processes: Vec::new(),
             network: Vec::new(),
             ms: 1_000_000,
-            told: Told::default(),
+            answers: Answers::default(),
             equivocations: Vec::new(),
             rejected: Vec::new(),
             ahead: 0,
@@ -129,7 +129,7 @@ impl World {
                 disk: Vec::new(),
                 durable: 0,
                 roots: BTreeMap::new(),
-                withheld: Vec::new(),
+                held_back: Vec::new(),
                 skew_ms: 0,
                 snapshots: 0,
             });
@@ -174,17 +174,17 @@ impl World {
             Action::Persist { write } => process.disk.push(write),
             Action::Send { to, message, promise } => {
                 if promise && process.durable < process.disk.len() {
-                    process.withheld.push((process.disk.len(), to, message));
+                    process.held_back.push((process.disk.len(), to, message));
                 } else {
                     self.early |= self.is_early(at, &message);
                     self.send(at, to, &message);
                 }
             }
             Action::Accepted { ticket, dot, context } => {
-                assert!(self.told.accepted.insert(ticket, (dot, context)).is_none());
+                assert!(self.answers.accepted.insert(ticket, (dot, context)).is_none());
             }
-            Action::Refused { ticket, reason } => drop(self.told.refused.insert(ticket, reason)),
-            Action::Replicated { ticket } => drop(self.told.replicated.insert(ticket)),
+            Action::Refused { ticket, reason } => drop(self.answers.refused.insert(ticket, reason)),
+            Action::Replicated { ticket } => drop(self.answers.replicated.insert(ticket)),
             Action::Checkpointed { .. } => {}
             Action::Equivocation { dot } => self.equivocations.push(dot),
             Action::Ahead { .. } => self.ahead += 1,
@@ -192,14 +192,14 @@ impl World {
         }
     }
 
-    /// Whether a message pushes what is not durable at its sender: a crash would take it back there, and not here.
+    /// Whether a message pushes a write that is not durable at its sender. A crash would undo it there but not here.
     fn is_early(&self, at: usize, message: &Message) -> bool {
         let Message::Delta { writes, .. } = message else { return false };
         let process = &self.processes[at];
         let pushed = |record| {
-            describe(record).is_some_and(|told| {
-                let own = told.dot.actor.replica == replica(at);
-                own && writes.iter().any(|write| dot_of(write) == Some(told.dot))
+            describe(record).is_some_and(|info| {
+                let own = info.dot.actor.replica == replica(at);
+                own && writes.iter().any(|write| dot_of(write) == Some(info.dot))
             })
         };
         let mut pending = process.disk[process.durable..].iter();
@@ -207,7 +207,7 @@ impl World {
             .any(|write| matches!(write, Write::Dots { records, .. } if records.iter().any(pushed)))
     }
 
-    /// Messages go through their bytes, as on a real link, and what they promise is compared with the disk.
+    /// Encodes and decodes a message, as a real link does, and puts it on the network.
     fn send(&mut self, at: usize, to: Replica, message: &Message) {
         let encoded = continuum_core::codec::encode(message);
         assert!(encoded.len() <= continuum_core::limits::FRAME_BYTES_MAX);
@@ -217,7 +217,7 @@ impl World {
         self.network.extend(to.map(|to| (at, to, decoded)));
     }
 
-    /// Whether the disk of a process would recover to what its messages under way promise.
+    /// Checks that the disk of each process would recover everything that its messages in flight promise.
     pub fn promises_hold(&self) -> Result<(), String> {
         if self.early {
             return Err("a write was pushed before it was durable".into());
@@ -228,7 +228,7 @@ impl World {
             let recovered =
                 self.machine(*from, process.boot, recover(&process.disk[..process.durable]));
             if !recovered.holds(promise.shard, promise.held) {
-                return Err(format!("{from} promised what its disk does not have"));
+                return Err(format!("{from} promised writes that its disk does not have"));
             }
         }
         Ok(())
@@ -240,16 +240,16 @@ impl World {
         let durable = process.durable;
         self.step(at, Event::Persisted { writes: durable as u64 });
         let process = &mut self.processes[at];
-        let ready = process.withheld.extract_if(.., |(needs, _, _)| *needs <= durable);
+        let ready = process.held_back.extract_if(.., |(needs, _, _)| *needs <= durable);
         let ready: Vec<_> = ready.collect();
         ready.into_iter().for_each(|(_, to, message)| self.send(at, to, &message));
     }
 
-    /// Kills a process and starts it again on what its disk kept.
+    /// Kills a process and restarts it from the durable writes of its disk.
     pub fn crash(&mut self, at: usize) -> Result<(), String> {
         let process = &mut self.processes[at];
         process.disk.truncate(process.durable);
-        process.withheld.clear();
+        process.held_back.clear();
         process.boot = Boot { count: process.boot.count + 1, nonce: process.boot.nonce };
         let before = process.roots.get(&process.durable).copied();
         process.roots.clear();
@@ -257,7 +257,7 @@ impl World {
         self.processes[at].machine = self.machine(at, boot, restored);
         let after = self.processes[at].machine.root(SHARD);
         if before.is_some() && after.is_some() && before != after {
-            return Err(format!("L19: {at} restored another state than it had"));
+            return Err(format!("L19: {at} restored a state that differs from the one it had"));
         }
         self.introduce(at);
         Ok(())
@@ -291,7 +291,7 @@ impl World {
         (0..self.processes.len()).for_each(|at| self.step(at, Event::Tick));
     }
 
-    /// Heals everything, and lets time pass until all roots are equal.
+    /// Ends all faults and advances time until all roots are equal.
     pub fn converge(&mut self) -> Result<(), String> {
         self.processes.iter_mut().for_each(|process| process.skew_ms = 0);
         for _ in 0..100 {
@@ -355,7 +355,7 @@ impl World {
     }
 }
 
-/// What a log says of shards, as a node's restore reads it.
+/// Folds a log into the shards' restored state, as a node's restore does.
 pub fn recover(disk: &[Write]) -> Restored {
     let mut restored = Restored::default();
     let mut files: BTreeMap<SnapshotId, BytesMut> = BTreeMap::new();
@@ -377,7 +377,7 @@ pub fn recover(disk: &[Write]) -> Restored {
                 restored.shards.insert(*shard, entry);
             }
             Write::Forget { owner: Owner::Shard(shard) } => drop(restored.shards.remove(shard)),
-            _ => panic!("a replicator issues no {write:?}"),
+            _ => panic!("a replicator does not issue {write:?}"),
         }
     }
     restored

@@ -1,4 +1,4 @@
-//! One machine, driven by hand: node 0 of a federation whose other nodes say what the test wants.
+//! One machine driven by hand: node 0 of a federation. The test plays all other nodes.
 
 use continuum_core::config::GossipConfig;
 use continuum_core::gossip::{
@@ -67,12 +67,12 @@ impl Driven {
         driven
     }
 
-    /// As [`Self::new`], with everybody heard of, and no full sync for a while.
+    /// Like [`Self::new`], but node 0 has heard from every member and no full sync is due soon.
     pub(crate) fn met(others: u8) -> Self {
         Self::met_as(others, 11)
     }
 
-    /// As [`Self::met`], in the life of this seed.
+    /// Like [`Self::met`], with this seed.
     pub(crate) fn met_as(others: u8, seed: u64) -> Self {
         let mut driven = Self::with_seed(others, GossipConfig::default(), seed);
         for n in 1..=others {
@@ -100,7 +100,7 @@ impl Driven {
         self.step(Event::Received { from: node(from), message: message(from, body, claims) })
     }
 
-    /// Lets time pass, with a tick at each deadline.
+    /// Advances time, with a tick at each deadline.
     pub(crate) fn run(&mut self, ms: u64) -> Vec<Sent> {
         let end = Instant(self.now.0 + ms * 1_000_000);
         let mut sent = Vec::new();
@@ -112,7 +112,7 @@ impl Driven {
         sent
     }
 
-    /// Lets time pass, while everybody but `silent` answers every ping.
+    /// Advances time while every member except `silent` answers every ping.
     pub(crate) fn live(&mut self, ms: u64, silent: &[u8]) -> Vec<Sent> {
         let end = Instant(self.now.0 + ms * 1_000_000);
         let mut sent = Vec::new();
@@ -131,7 +131,7 @@ impl Driven {
         sent
     }
 
-    /// Has every pending piece of news told out.
+    /// Sends every pending update until its retransmissions are used up.
     pub(crate) fn drain_news(&mut self) {
         for _ in 0..40 {
             self.hear(1, Body::Ping { number: 0 }, vec![]);
@@ -139,10 +139,10 @@ impl Driven {
         }
     }
 
-    /// Lets time pass until the next probe's first ping.
+    /// Advances time to the next probe's first ping.
     pub(crate) fn next_probe(&mut self) -> (NodeId, u64) {
         loop {
-            let due = self.machine.deadline().expect("somebody is always to be probed");
+            let due = self.machine.deadline().expect("a next probe is always due");
             self.now = self.now.max(due);
             let sent = self.step(Event::Tick);
             if let Some(found) = sent.iter().find_map(ping) {
@@ -176,5 +176,5 @@ pub(crate) fn requests(sent: &[Sent]) -> Vec<(NodeId, u64, NodeId)> {
 }
 
 pub(crate) fn says(sent: &[Sent], to: u8, body: Body) -> bool {
-    sent.iter().any(|(_, whom, message)| *whom == node(to) && message.body == body)
+    sent.iter().any(|(_, receiver, message)| *receiver == node(to) && message.body == body)
 }

@@ -1,4 +1,4 @@
-//! Whatever a member says: no message breaks the machine or grows it.
+//! Hostile members: no message breaks the machine or makes it grow.
 
 use continuum_core::config::GossipConfig;
 use continuum_core::gossip::{Action, Body, Claim, Event, Message, State};
@@ -43,7 +43,7 @@ fn any_message() -> impl Strategy<Value = (u8, Message)> {
 
 proptest! {
     #[test]
-    fn no_message_breaks_it_and_every_answer_is_within_bounds(
+    fn no_message_breaks_the_machine_and_every_answer_is_bounded(
         messages in proptest::collection::vec((any_message(), 0..2_000_u64), 0..60),
     ) {
         let mut d = Driven::new(9, GossipConfig::default());

@@ -7,18 +7,18 @@ use super::driven::{Driven, ME, Sent, claim, node, ping, requests};
 // Lifeguard IV-A: the local health multiplier, and nacks.
 
 #[test]
-fn a_helper_says_so_when_it_could_not_reach_the_target() {
+fn a_helper_sends_a_nack_when_it_cannot_reach_the_target() {
     let mut d = Driven::met(7);
     let asked = d.now.as_millis();
     d.hear(1, Body::PingRequest { number: 77, target: node(2) }, vec![]);
     let sent = d.live(900, &[2]);
     let nacks: Vec<&Sent> = sent.iter().filter(|s| s.2.body == Body::Nack { number: 77 }).collect();
     assert_eq!(nacks.len(), 1);
-    // Four fifths of the time that the asker has left.
+    // After four fifths of the time that the requester has left.
     assert_eq!((nacks[0].1, nacks[0].0 - asked), (node(1), 400));
 }
 
-/// Runs one probe that fails, with so many of the three helpers nacking.
+/// Runs one probe that fails; `nacks` of the three helpers send a nack.
 fn fail_probe(d: &mut Driven, nacks: usize) {
     let (_, number) = d.next_probe();
     let asked = requests(&d.run(500 * u64::from(d.machine.distrust() + 1)));
@@ -31,7 +31,7 @@ fn fail_probe(d: &mut Driven, nacks: usize) {
 }
 
 #[test]
-fn a_missing_nack_is_a_reason_to_distrust_oneself_and_a_full_set_is_none() {
+fn missing_nacks_worsen_local_health_and_a_full_set_does_not() {
     let mut d = Driven::met(30);
     fail_probe(&mut d, 3);
     assert_eq!(d.machine.distrust(), 0);
@@ -40,7 +40,7 @@ fn a_missing_nack_is_a_reason_to_distrust_oneself_and_a_full_set_is_none() {
 }
 
 #[test]
-fn a_successful_probe_restores_trust_and_a_refutation_takes_it() {
+fn a_successful_probe_improves_local_health_and_a_refutation_worsens_it() {
     let mut d = Driven::met(30);
     d.hear(1, Body::News, vec![claim(ME, 0, State::Suspect)]);
     assert_eq!(d.machine.distrust(), 1);
@@ -49,7 +49,7 @@ fn a_successful_probe_restores_trust_and_a_refutation_takes_it() {
 }
 
 #[test]
-fn distrust_slows_the_period_and_the_timeout_and_saturates() {
+fn bad_local_health_lengthens_period_and_timeout_up_to_a_limit() {
     let mut d = Driven::met(30);
     for refutations in 0..40 {
         d.hear(1, Body::News, vec![claim(ME, refutations, State::Suspect)]);
@@ -57,7 +57,7 @@ fn distrust_slows_the_period_and_the_timeout_and_saturates() {
     assert_eq!(d.machine.distrust(), 8);
     let (target, _) = d.next_probe();
     let begun = d.now.as_millis();
-    assert!(requests(&d.run(4_499)).is_empty(), "0.5 s, nine times as long");
+    assert!(requests(&d.run(4_499)).is_empty(), "the timeout of 0.5 s is nine times as long");
     assert_eq!(requests(&d.run(1)).len(), 3);
     let (next, _) = d.next_probe();
     assert_ne!(next, target);
@@ -65,7 +65,7 @@ fn distrust_slows_the_period_and_the_timeout_and_saturates() {
 }
 
 #[test]
-fn distrust_does_not_slow_the_pings_of_the_dead() {
+fn bad_local_health_does_not_slow_the_pings_of_dead_members() {
     let mut d = Driven::met(30);
     d.hear(1, Body::News, vec![claim(2, 0, State::Dead)]);
     for refutations in 0..40 {
@@ -74,12 +74,12 @@ fn distrust_does_not_slow_the_pings_of_the_dead() {
     assert_eq!(d.machine.distrust(), 8);
     let sent = d.run(27_000);
     let asked = sent.iter().filter(|s| ping(s).is_some() && s.1 == node(2));
-    assert_eq!(asked.count(), 3, "one in each of the long periods");
+    assert_eq!(asked.count(), 3, "one ping in each of the long periods");
 }
 
 // Lifeguard IV-B: the suspicion timeout.
 
-/// How long node 2 of a federation of ten is suspected when so many others accuse it.
+/// Milliseconds from the first suspicion of node 2 by these members to its death, in a federation of ten.
 fn suspected_for(accusers: &[u8]) -> u64 {
     let mut d = Driven::met(9);
     let begun = d.now.as_millis();
@@ -95,8 +95,8 @@ fn suspected_for(accusers: &[u8]) -> u64 {
 }
 
 #[test]
-fn independent_accusers_shorten_the_suspicion_and_repeats_do_not() {
-    // Ten members: shortest 4 s, longest 24 s, K = 2; one confirmation cuts 20 s * log 2 / log 3.
+fn independent_confirmations_shorten_the_suspicion_and_repeats_do_not() {
+    // Ten members: shortest 4 s, longest 24 s, K = 2. One confirmation removes 20 s * log 2 / log 3.
     let near = |expected: u64, found: u64| found.abs_diff(expected) <= 20;
     assert!(near(24_000, suspected_for(&[4])));
     assert!(near(24_000, suspected_for(&[4, 4, 4, 4])));
@@ -106,13 +106,13 @@ fn independent_accusers_shorten_the_suspicion_and_repeats_do_not() {
 }
 
 #[test]
-fn who_accuses_itself_or_is_no_member_confirms_nothing() {
+fn the_suspect_itself_and_non_members_confirm_nothing() {
     let near = |expected: u64, found: u64| found.abs_diff(expected) <= 20;
     assert!(near(24_000, suspected_for(&[4, 2, 200, 201])));
 }
 
 #[test]
-fn a_new_accuser_is_told_on() {
+fn a_new_confirmation_is_forwarded() {
     let mut d = Driven::met(9);
     d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
     d.drain_news();
@@ -127,7 +127,7 @@ fn a_new_accuser_is_told_on() {
 // Lifeguard IV-C: the buddy system.
 
 #[test]
-fn a_suspect_learns_of_it_with_every_ping() {
+fn every_ping_tells_a_suspect_of_the_suspicion() {
     let mut d = Driven::met(3);
     d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
     d.drain_news();
@@ -141,7 +141,7 @@ fn a_suspect_learns_of_it_with_every_ping() {
 }
 
 #[test]
-fn a_suspect_learns_of_it_at_once_from_who_accuses_it() {
+fn a_member_that_suspects_another_tells_it_at_once() {
     let mut d = Driven::met(7);
     let (target, _) = d.next_probe();
     let sent = d.run(1_000);

@@ -1,4 +1,5 @@
-//! Who is listened to, and the full sync, page by page. The papers have no registry; these rules are ours.
+//! Senders that a machine accepts, and the full sync, page by page. These rules are not in the papers, which have no
+//! registry.
 
 use std::collections::BTreeSet;
 
@@ -10,19 +11,19 @@ use continuum_core::time::WallTime;
 
 use super::driven::{Driven, ME, Sent, claim, message, node, replica};
 
-/// What the machine says to a message that it must refuse.
+/// The machine's reasons for rejecting a message.
 fn refused(d: &mut Driven, from: NodeId, message: Message) -> Vec<&'static str> {
     let now = Now { mono: d.now, wall: WallTime(0) };
     d.machine.step(now, Event::Received { from, message }, &mut d.out);
     let reasons = d.out.drain().map(|action| match action {
         Action::Rejected { why, .. } => why,
-        other => panic!("nothing but a rejection, not {other:?}"),
+        other => panic!("expected a rejection, not {other:?}"),
     });
     reasons.collect()
 }
 
 #[test]
-fn gossip_of_no_member_of_another_store_or_under_another_name_is_rejected() {
+fn gossip_from_a_non_member_another_store_or_under_another_name_is_rejected() {
     let mut d = Driven::met(3);
     let news = || vec![claim(2, 9, State::Dead)];
     assert_eq!(refused(&mut d, node(7), message(7, Body::Ping { number: 1 }, news())).len(), 1);
@@ -48,7 +49,7 @@ fn claims_and_loads_of_unknown_nodes_are_counted_and_ignored() {
 }
 
 #[test]
-fn the_removed_are_heard_no_more_and_another_store_is_another_member() {
+fn a_removed_member_is_rejected_and_another_store_is_another_member() {
     let mut d = Driven::met(3);
     d.step(Event::Remove { node: node(2) });
     let ping = message(2, Body::Ping { number: 1 }, vec![]);
@@ -66,7 +67,7 @@ fn the_removed_are_heard_no_more_and_another_store_is_another_member() {
 }
 
 #[test]
-fn a_load_of_another_life_or_an_older_report_does_not_win() {
+fn a_load_of_another_boot_or_an_older_report_does_not_win() {
     let mut d = Driven::met(3);
     let boot = claim(2, 0, State::Alive).incarnation.boot;
     let mut report = |count: u64, version: u64, requests: u32| {
@@ -103,7 +104,7 @@ fn large() -> Driven {
 }
 
 #[test]
-fn who_knows_nothing_gets_the_whole_table_in_pages() {
+fn a_member_that_knows_nothing_gets_the_whole_table_in_pages() {
     let mut d = large();
     let (mut after, mut known) = (None, BTreeSet::new());
     for _ in 0..4 {
@@ -116,12 +117,12 @@ fn who_knows_nothing_gets_the_whole_table_in_pages() {
             break;
         }
     }
-    // All but the asker itself.
+    // All members except the asker.
     assert_eq!((known.len(), after), (199, None));
 }
 
 #[test]
-fn a_session_pushes_page_after_page_until_the_table_is_through() {
+fn a_session_pushes_page_after_page_until_the_table_ends() {
     let mut d = large();
     let is_page = |s: &Sent| matches!(s.2.body, Body::Push { .. });
     let mut sent = d.run(2_100).into_iter().filter(is_page).collect::<Vec<_>>();
@@ -132,7 +133,7 @@ fn a_session_pushes_page_after_page_until_the_table_is_through() {
         let peer = sent[0].1;
         known.extend(claims.iter().map(|c| c.replica.node));
         pages += 1;
-        // Nobody else's answer moves it on.
+        // An answer of another member does not advance the session.
         let other = if peer == node(1) { 2 } else { 1 };
         assert!(!d.hear(other, Body::Pull { after, upto }, vec![]).iter().any(is_page));
         sent = d.hear(peer.0[0], Body::Pull { after, upto }, vec![]);
@@ -141,25 +142,25 @@ fn a_session_pushes_page_after_page_until_the_table_is_through() {
 }
 
 #[test]
-fn an_answer_holds_only_what_is_known_better() {
+fn an_answer_holds_only_claims_newer_than_the_askers() {
     let mut d = Driven::met(6);
     d.hear(1, Body::News, vec![claim(3, 4, State::Alive)]);
     let theirs: Vec<Claim> = (2..=6).map(|n| claim(n, 2, State::Alive)).collect();
     let (claims, _, _) = page(&d.hear(1, Body::Push { after: None, upto: None }, theirs));
     let nodes: Vec<NodeId> = claims.iter().map(|c| c.replica.node).collect();
     assert_eq!(nodes, vec![node(3)]);
-    assert_eq!(d.refutations(4), 2, "and what they know better is taken over");
+    assert_eq!(d.refutations(4), 2, "newer claims of the asker are adopted");
 }
 
 #[test]
-fn a_death_told_in_a_sync_is_a_suspicion_that_nobody_confirms() {
+fn a_death_from_a_sync_becomes_a_suspicion_without_confirmations() {
     let mut d = Driven::met(9);
     for peer in [1, 3, 4, 5] {
         d.hear(peer, Body::Push { after: None, upto: None }, vec![claim(2, 0, State::Dead)]);
     }
     assert_eq!(d.state(2), State::Suspect);
     d.live(23_000, &[]);
-    assert_eq!(d.state(2), State::Suspect, "it gets the longest time");
+    assert_eq!(d.state(2), State::Suspect, "it gets the longest timeout");
     d.hear(2, Body::Ping { number: 1 }, vec![]);
     d.hear(6, Body::News, vec![claim(2, 1, State::Alive)]);
     assert_eq!(d.state(2), State::Alive);

@@ -1,7 +1,7 @@
 //! Golden transcripts: all messages of a small scene, as text in `tests/data/swim/`.
 //!
-//! A transcript holds what the papers describe in prose: who says what to whom, when, and what it carries. A change of
-//! any message shows as a difference that a person can read. `UPDATE=1` writes them anew.
+//! Each line of a transcript gives time, sender, receiver and content of a message, so that any change of a message
+//! shows as a readable difference. `UPDATE=1` rewrites the files.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ fn name(node: continuum_core::id::NodeId) -> String {
 }
 
 fn body(body: Body, first: u64) -> String {
-    // The machine's numbers begin anywhere, and are told from 1 on; the others' are small.
+    // The machine's ping numbers begin anywhere, so the transcript counts them from 1. The others' numbers are small.
     let told = |number: u64| if number < first { number } else { number - first + 1 };
     match body {
         Body::Ping { number } => format!("ping {}", told(number)),
@@ -40,7 +40,7 @@ fn told(claim: &Claim) -> String {
 
 struct Scene {
     driven: Driven,
-    /// The first number that the machine used.
+    /// The machine's first ping number.
     first: u64,
     text: String,
 }
@@ -87,7 +87,7 @@ impl Scene {
         self.note(&sent);
     }
 
-    /// Compares with the file.
+    /// Compares the scene with the golden file.
     fn is(self, file: &str) {
         let text: String = self.text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
         golden(&format!("swim/{file}"), &text);
@@ -97,7 +97,7 @@ impl Scene {
 #[test]
 fn a_probe_that_fails_and_ends_in_a_death() {
     let mut scene = Scene::new(4);
-    // Nobody answers anything: the first target is suspected after its period and, unconfirmed, dies late.
+    // No member answers. The first target is suspected after its period and, without confirmations, dies late.
     scene.driven.changed.clear();
     scene.run(3_000);
     scene.is("silence.txt");
@@ -115,7 +115,7 @@ fn a_suspicion_that_is_refuted() {
 }
 
 #[test]
-fn this_node_is_suspected_and_helps_and_leaves() {
+fn this_node_is_suspected_helps_and_leaves() {
     let mut scene = Scene::new(4);
     scene.driven.changed.clear();
     scene.hear(1, Body::Ping { number: 3 }, vec![claim(ME, 0, State::Suspect)]);
