@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cpu::CpuTime;
 
 /// Runs of each peer.
-pub const RUNS: usize = 5;
+pub const RUNS: usize = 7;
 /// Samples of one run: the fewest that criterion takes.
 const SAMPLES: usize = 10;
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use continuum_core::config::RaftConfig;
-use continuum_core::id::{GroupId, Index, NodeId, Replica, StoreId};
+use continuum_core::id::{GroupId, Index, NodeId, Replica, Role, StoreId};
 use continuum_core::machine::{Machine as _, Now, Outbox};
-use continuum_core::raft::{Action, Configuration, Event, Message, Payload, Raft, Restored, Role};
+use continuum_core::raft::{Action, Configuration, Event, Message, Payload, Raft, Restored};
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
 

@@ -3,12 +3,12 @@
 use std::marker::PhantomData;
 
 use bytes::Bytes;
+use continuum_core::api::{Change, Edit, Mutation, Query, Strategy, Value};
 use continuum_core::codec;
 use continuum_core::config::ReplicationConfig;
 use continuum_core::id::{Boot, NamespaceId, NodeId, Replica, ShardId, StoreId};
 use continuum_core::limits::FRAME_BYTES_MAX;
 use continuum_core::machine::{Machine as _, Now, Outbox};
-use continuum_core::node::api::{Change, Edit, Mutation, Query, Strategy, Value};
 use continuum_core::replication::{Action, Event, Message, Replicator, Restored};
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
