@@ -8,6 +8,7 @@ use bytes::Bytes;
 use continuum_core::id::{FederationId, GroupId, Index, NodeId, StoreId, Term, Token};
 use continuum_core::limits::BLOCK_BYTES;
 use continuum_core::node::Message;
+use continuum_core::raft;
 use continuum_core::raft::{Entry, Payload};
 use continuum_core::wal::{Header, LogWriter, Write, recover};
 use continuum_runtime::link::frame::{Decoded, HEADER_BYTES, decode, encode};
@@ -44,7 +45,8 @@ fn write(seq: u64) -> Write {
     let length = if seq.is_multiple_of(3) { 9000 } else { 40 };
     let payload = Payload::Command(Bytes::from(vec![seq as u8; length]));
     let entry = Entry { term: Term(1), time_ms: seq, payload };
-    Write::Append { group: GroupId(1), prev: Index(seq - 1), entries: vec![entry] }
+    let write = raft::Write::Append { prev: Index(seq - 1), entries: vec![entry] };
+    Write::Group { group: GroupId(1), write }
 }
 
 /// Recovers a log from arbitrary bytes, and from a sound log after arbitrary edits.

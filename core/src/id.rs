@@ -12,6 +12,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
+
 /// Declares a 128-bit identity that prints as 32 hexadecimal digits.
 macro_rules! wide_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -204,6 +206,18 @@ pub enum Owner {
     Shard(ShardId),
 }
 
+impl Owner {
+    /// The machine that writes this owner's records.
+    #[must_use]
+    pub const fn writer(self) -> Writer {
+        match self {
+            Self::Node => Writer::Node,
+            Self::Group(group) => Writer::Group(group),
+            Self::Shard(_) => Writer::Shards,
+        }
+    }
+}
+
 /// A write handed to the disk: the lane's log is first-in, first-out, so a persisted token covers all before it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -228,11 +242,49 @@ pub struct Contact {
     pub address: Address,
 }
 
-/// The name of a side file that holds a snapshot: unique in its store.
+/// The name of a snapshot file: unique in its store.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct SnapshotId(pub u64);
+
+/// A complete snapshot file, as the log record that names it describes it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct SnapshotFile {
+    /// The file's name.
+    pub id: SnapshotId,
+    /// The file's length in bytes.
+    pub length: u64,
+    /// SHA-256 of the file.
+    pub digest: Digest,
+}
+
+impl SnapshotFile {
+    /// Describes the file `id` with these bytes.
+    #[must_use]
+    pub fn of(id: SnapshotId, bytes: &[u8]) -> Self {
+        Self { id, length: bytes.len() as u64, digest: Digest::of(bytes) }
+    }
+
+    /// Whether these bytes are the file.
+    #[must_use]
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        bytes.len() as u64 == self.length && Digest::of(bytes) == self.digest
+    }
+}
+
+/// A machine that writes to the log and promises what it wrote. Its promises wait for its own newest write alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Writer {
+    /// The node itself.
+    Node,
+    /// The Raft machine of one group.
+    Group(GroupId),
+    /// The replicator, for all shards.
+    Shards,
+}
 
 /// What a replica is in its group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

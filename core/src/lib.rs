@@ -34,6 +34,7 @@ pub mod digest;
 pub mod discovery;
 pub mod fixed;
 pub mod gossip;
+pub mod hold;
 pub mod id;
 pub mod limits;
 pub mod machine;

@@ -77,3 +77,7 @@ pub const REQUESTS_PENDING_MAX: usize = 65_536;
 
 /// Bytes handed to the disk and not yet durable, past which clients are refused and peers slowed.
 pub const UNPERSISTED_BYTES_MAX: usize = 64 << 20;
+
+/// Messages that wait for the disk inside one node. Past it they are dropped as a full queue drops them: each machine
+/// repeats its messages.
+pub const WAITING_ACTIONS_MAX: usize = 65_536;

@@ -14,7 +14,6 @@ use continuum_core::discovery::Source;
 use continuum_core::id::{Contact, RequestId, Token};
 use continuum_core::machine::{Machine as _, Now, Outbox};
 use continuum_core::node::{Action, Event, Node, Notice};
-use continuum_core::raft::Payload;
 use continuum_core::wal::Write;
 use tokio::sync::{mpsc, oneshot};
 
@@ -227,7 +226,7 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
     }
 
     fn persist(&mut self, token: Token, write: Write) {
-        let bytes = payload_bytes(&write);
+        let bytes = write.payload_bytes() as u64;
         self.unpersisted.push_back((token, bytes));
         self.unpersisted_bytes += bytes;
         self.driver.disk.submit(Job::Persist(token, write));
@@ -347,21 +346,4 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
             None => Ok(Stopped { boot: self.driver.node.boot() }),
         }
     }
-}
-
-/// About how many bytes a write carries.
-fn payload_bytes(write: &Write) -> u64 {
-    let bytes = match write {
-        Write::Append { entries, .. } => {
-            let command = |payload: &Payload| match payload {
-                Payload::Command(command) => command.len(),
-                _ => 0,
-            };
-            entries.iter().map(|entry| command(&entry.payload)).sum()
-        }
-        Write::Chunk { data, .. } => data.len(),
-        Write::Dots { records, .. } => records.iter().map(bytes::Bytes::len).sum(),
-        _ => 0,
-    };
-    bytes as u64
 }

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use continuum_core::codec;
 use continuum_core::id::{Index, SnapshotId, Term};
-use continuum_core::raft::{Configuration, Entry, Payload, Position, Restored};
-use continuum_core::wal::Write;
+use continuum_core::raft::{Configuration, Entry, Payload, Position, Restored, Write};
 
 use super::State;
 
@@ -106,8 +105,8 @@ impl Disk {
 
     /// Writes a snapshot that this replica took, as the node does: it is durable before the log is cut.
     pub(super) fn checkpoint(&mut self, record: Write, bytes: &[u8]) {
-        if let Write::Snapshot { snapshot, .. } = &record {
-            self.files.insert(*snapshot, bytes.to_vec());
+        if let Write::Snapshot { file, .. } = &record {
+            self.files.insert(file.id, bytes.to_vec());
         }
         self.keep(record);
     }
@@ -140,11 +139,11 @@ impl Disk {
                 file.truncate(offset as usize);
                 file.extend_from_slice(&data);
             }
-            Write::Snapshot { snapshot, position, configuration, length, .. } => {
-                let file = &self.files[&snapshot];
+            Write::Snapshot { file: named, position, configuration, .. } => {
+                let file = &self.files[&named.id];
                 assert_eq!(
                     file.len() as u64,
-                    length,
+                    named.length,
                     "a snapshot is complete before a record names it"
                 );
                 let State { time_ms, commands } =
@@ -155,7 +154,7 @@ impl Disk {
                 (durable.base_time_ms, self.state) = (time_ms, commands);
                 durable.base_configuration = Some(configuration);
             }
-            other => panic!("Raft does not issue this write: {other:?}"),
+            Write::Genesis { .. } | Write::Forget => panic!("the node alone writes these"),
         }
     }
 

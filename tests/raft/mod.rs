@@ -14,14 +14,16 @@ use bytes::Bytes;
 use continuum_core::codec;
 use continuum_core::config::RaftConfig;
 use continuum_core::digest::Digest;
-use continuum_core::id::{GroupId, Index, NodeId, Owner, Replica, Role, SnapshotId, StoreId};
+use continuum_core::id::{
+    GroupId, Index, NodeId, Replica, Role, SnapshotFile, SnapshotId, StoreId,
+};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::raft::{
     Action, Configuration, Event, Message, Payload, Position, Raft, Refused, Snapshot, Ticket,
+    Write,
 };
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
-use continuum_core::wal::Write;
 
 pub use disk::Disk;
 pub use oracle::Oracle;
@@ -305,13 +307,10 @@ impl Net {
         let process = self.nodes.get_mut(&n).expect("a known replica");
         process.disk.checkpoint(
             Write::Snapshot {
-                owner: Owner::Group(GROUP),
-                snapshot: id,
-                length,
+                file: SnapshotFile { id, length, digest: snapshot.digest },
                 position,
                 time_ms: snapshot.time_ms,
                 configuration: snapshot.configuration,
-                digest: snapshot.digest,
             },
             &snapshot.chunks.concat(),
         );

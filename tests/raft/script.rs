@@ -9,9 +9,8 @@ use std::fmt::Write as _;
 use continuum_core::config::RaftConfig;
 use continuum_core::id::{Index, Replica, Role};
 use continuum_core::raft::{
-    Action, Configuration, Entry, Event, Message, Payload, Position, Reconfiguration,
+    Action, Configuration, Entry, Event, Message, Payload, Position, Reconfiguration, Write,
 };
-use continuum_core::wal::Write;
 
 use super::{Envelope, Net, configuration, number, replica};
 

@@ -535,13 +535,13 @@ proptest! {
         let at = usize::from(flip.0) % file.len();
         file[at] ^= flip.1;
         let hostile = [
-            RestoredShard { snapshot: Some(file.into()), records: Vec::new() },
+            RestoredShard { snapshot: Some(file.into()), ..RestoredShard::default() },
             RestoredShard {
-                snapshot: None,
                 records: records.into_iter().map(|mut record| {
                     record.insert(0, flip.1 % 3);
                     record.into()
                 }).collect(),
+                ..RestoredShard::default()
             },
         ];
         for shard in hostile {

@@ -127,6 +127,19 @@ pub struct Mutation {
     pub context: Option<Context>,
 }
 
+impl Mutation {
+    /// The bytes of the key and of the values that are set, about as many as the mutation takes in a message.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        let edits = self.edits.iter().map(|edit| match &edit.change {
+            Change::Put(value) | Change::Add(value) | Change::Remove(value) => value.len(),
+            Change::Cas { value, .. } => value.as_ref().map_or(0, Bytes::len),
+            Change::Delete | Change::Count(_) => 0,
+        });
+        self.key.len() + edits.sum::<usize>()
+    }
+}
+
 /// A change of one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edit {

@@ -18,12 +18,12 @@ use crate::reach;
 use crate::state::{Command, Operation};
 use crate::wal::Write;
 
-use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
 use super::request::{Origin, Stage};
 use super::{Action, Message};
 use crate::api::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Request, Status, Value};
 use crate::discovery::{Identity, Unverified};
+use crate::id::Writer;
 
 /// Milliseconds between two tries of every step that a bootstrap repeats.
 const BOOTSTRAP_MS: u64 = 200;
@@ -242,7 +242,7 @@ impl Node {
         let bootstrap = self.bootstrap_list();
         for voter in unacknowledged {
             let message = Message::Bootstrap(bootstrap.clone());
-            self.promise(Keeper::Group(GroupId::REGISTRY), voter, message);
+            self.promise(Writer::Group(GroupId::REGISTRY), voter, message);
         }
     }
 
@@ -280,7 +280,7 @@ impl Node {
             });
             if same {
                 reach!("node.bootstrap.repeated");
-                self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
+                self.promise(Writer::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
             } else {
                 self.rejected(from.node, "a bootstrap list after another one");
             }
@@ -290,7 +290,7 @@ impl Node {
         // Two bootstraps at once: this node takes the other's list, and its own undecided one ends.
         self.cancel_init();
         self.adopt_bootstrap(bootstrap);
-        self.promise(Keeper::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
+        self.promise(Writer::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
         self.arm_bootstrap();
     }
 
@@ -345,7 +345,7 @@ impl Node {
 
     /// Makes this list of contacts durable; it replaces the one before.
     pub(super) fn remember(&mut self, contacts: Vec<Contact>) {
-        self.persist_own(Keeper::Node, Write::Contacts { contacts });
+        self.persist_own(Write::Contacts { contacts });
     }
 }
 

@@ -16,15 +16,14 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::digest::{Digest, Hasher};
-use crate::id::{GroupId, Owner, ShardId, SnapshotId, Token};
+use crate::digest::Hasher;
+use crate::id::{GroupId, Owner, ShardId, SnapshotFile, SnapshotId, Token};
 use crate::limits::BLOCK_BYTES;
-use crate::raft::{self, Configuration, Position, Snapshot};
+use crate::raft::{self, Position, Snapshot};
 use crate::wal::Write;
 use crate::{mutant, reach, replication};
 
 use super::Action;
-use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
 use crate::node::Notice;
 
@@ -34,15 +33,25 @@ const COPIED_ENTRIES: usize = 256;
 /// Milliseconds after which a changed registry is checkpointed: many changes share one.
 const REGISTRY_MS: u64 = 1000;
 
-/// A side file as the log names it.
+/// The newest snapshot file of an owner, and the record that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) snapshot: SnapshotId,
-    pub(super) length: u64,
+    pub(super) file: SnapshotFile,
+    /// The last entry that a group's snapshot contains; zero for a shard.
     pub(super) position: Position,
-    pub(super) time_ms: u64,
-    pub(super) configuration: Configuration,
-    pub(super) digest: Digest,
+    write: Write,
+}
+
+impl Record {
+    /// The record, if it names a snapshot file.
+    pub(super) fn of(write: &Write) -> Option<Self> {
+        let file = write.snapshot()?;
+        let position = match write {
+            Write::Group { write: raft::Write::Snapshot { position, .. }, .. } => *position,
+            _ => Position::default(),
+        };
+        Some(Self { file, position, write: write.clone() })
+    }
 }
 
 /// What is known of one owner's records.
@@ -75,8 +84,7 @@ struct Move {
 /// A side file that no record names yet: a driver keeps it for its newest piece.
 #[derive(Clone, Copy, Debug)]
 struct Unfinished {
-    /// Who writes it.
-    keeper: Keeper,
+    owner: Owner,
     newest: u64,
     at: u64,
     length: u64,
@@ -128,7 +136,7 @@ impl Checkpoints {
 
     /// An owner as it was found in the log.
     pub(super) fn found(&mut self, owner: Owner, oldest: u64, at: u64, record: Option<Record>) {
-        let live = record.as_ref().map_or(0, |record| record.length);
+        let live = record.as_ref().map_or(0, |record| record.file.length);
         let account = Account { oldest, at, record, live, changed: true, under_way: false };
         self.live += live;
         self.accounts.insert(owner, account);
@@ -152,46 +160,28 @@ impl Checkpoints {
     }
 
     /// Notes a write that was handed to the disk.
-    pub(super) fn issued(&mut self, keeper: Keeper, seq: u64, bytes: usize, write: &Write) {
+    pub(super) fn issued(&mut self, seq: u64, bytes: usize, write: &Write) {
         self.issued_bytes += bytes as u64;
+        let owner = write.owner();
+        if let Some(chunk) = write.chunk() {
+            let length = chunk.offset + chunk.data.len() as u64;
+            let file = Unfinished { owner, newest: seq, at: self.log_bytes, length };
+            self.unfinished.insert(chunk.snapshot, file);
+            return;
+        }
+        if let Some(record) = Record::of(write) {
+            return self.named(seq, owner, record);
+        }
         match write {
             Write::Boot { .. } => self.restart(seq),
-            Write::Contacts { .. } => self.need(Owner::Node, seq),
-            Write::Genesis { group, .. }
-            | Write::Hard { group, .. }
-            | Write::Append { group, .. } => {
-                self.need(Owner::Group(*group), seq);
-            }
-            Write::Dots { shard, .. } => {
-                self.need(Owner::Shard(*shard), seq);
-                if let Some(account) = self.account(Owner::Shard(*shard)) {
+            Write::Group { write: raft::Write::Forget, .. }
+            | Write::Shard { write: replication::Write::Forget, .. } => self.forget(seq, owner),
+            Write::Contacts { .. } | Write::Group { .. } => self.need(owner, seq),
+            Write::Shard { .. } => {
+                self.need(owner, seq);
+                if let Some(account) = self.account(owner) {
                     account.changed = true;
                 }
-            }
-            Write::Snapshot {
-                owner,
-                snapshot,
-                length,
-                position,
-                time_ms,
-                configuration,
-                digest,
-            } => {
-                let record = Record {
-                    snapshot: *snapshot,
-                    length: *length,
-                    position: *position,
-                    time_ms: *time_ms,
-                    configuration: configuration.clone(),
-                    digest: *digest,
-                };
-                self.named(seq, *owner, record);
-            }
-            Write::Forget { owner } => self.forget(seq, *owner),
-            Write::Chunk { snapshot, offset, data } => {
-                let length = offset + data.len() as u64;
-                let file = Unfinished { keeper, newest: seq, at: self.log_bytes, length };
-                self.unfinished.insert(*snapshot, file);
             }
         }
     }
@@ -217,14 +207,13 @@ impl Checkpoints {
     fn named(&mut self, seq: u64, owner: Owner, record: Record) {
         self.need(owner, seq);
         // From now on the record that names it keeps the file.
-        self.unfinished.remove(&record.snapshot);
-        let (at, live) = (self.log_bytes, record.length);
-        self.replaced.retain(|(_, replaced)| *replaced != record.snapshot);
+        self.unfinished.remove(&record.file.id);
+        let (at, live, snapshot) = (self.log_bytes, record.file.length, record.file.id);
+        self.replaced.retain(|(_, replaced)| *replaced != snapshot);
         let Some(account) = self.accounts.get_mut(&owner) else { return };
-        let snapshot = record.snapshot;
-        let before = account.record.replace(record).filter(|before| before.snapshot != snapshot);
+        let before = account.record.replace(record).filter(|before| before.file.id != snapshot);
         if let Some(before) = before {
-            self.replaced.push_back((seq, before.snapshot));
+            self.replaced.push_back((seq, before.file.id));
         }
         account.changed = false;
         if matches!(owner, Owner::Shard(_)) {
@@ -237,7 +226,7 @@ impl Checkpoints {
         if let Some(gone) = self.accounts.remove(&owner) {
             self.by_age.remove(&(gone.oldest, owner));
             self.live -= gone.live;
-            self.replaced.extend(gone.record.map(|record| (seq, record.snapshot)));
+            self.replaced.extend(gone.record.map(|record| (seq, record.file.id)));
         }
         self.moves.retain(|known| known.owner != owner);
     }
@@ -358,25 +347,34 @@ impl Node {
     /// A transfer that rests must not hold the log back: an empty piece makes its file young. A file that Raft gave up
     /// is left to the driver.
     fn keep_or_drop(&mut self, snapshot: SnapshotId, file: Unfinished) {
-        let wanted = match file.keeper {
-            Keeper::Group(id) => {
+        let wanted = match file.owner {
+            Owner::Group(id) => {
                 self.raft(id).is_some_and(|raft| raft.incoming_file() == Some(snapshot))
             }
-            Keeper::Shards | Keeper::Node => true,
+            Owner::Shard(_) | Owner::Node => true,
         };
         self.checkpoints.unfinished.remove(&snapshot);
         if wanted {
             reach!("node.checkpoint.file_kept");
             let (offset, data) = (file.length, Bytes::new());
-            self.persist_own(file.keeper, Write::Chunk { snapshot, offset, data });
+            match file.owner {
+                Owner::Group(group) => {
+                    self.persist_for_group(group, raft::Write::Chunk { snapshot, offset, data });
+                }
+                Owner::Shard(shard) => {
+                    let write = replication::Write::Chunk { snapshot, offset, data };
+                    self.persist_own(Write::Shard { shard, write });
+                }
+                Owner::Node => {}
+            }
         }
     }
 
     /// The node's own records, again: `issued` takes the boot for a new beginning.
     fn checkpoint_node(&mut self) {
         reach!("node.checkpoint.node");
-        let first = self.hold.next();
-        self.persist_own(Keeper::Node, self.boot_record());
+        let first = self.gate.next();
+        self.persist_own(self.boot_record());
         self.remember_contacts();
         self.moving(Owner::Node, first, 0, None);
     }
@@ -398,7 +396,7 @@ impl Node {
     /// Everything from `first` on, `live` bytes, replaces what the owner wrote before, once the last of it is durable.
     fn moving(&mut self, owner: Owner, first: u64, live: u64, position: Option<Position>) {
         let at = self.checkpoints.log_bytes;
-        let last = self.hold.next() - 1;
+        let last = self.gate.next() - 1;
         if let Some(account) = self.checkpoints.account(owner) {
             account.under_way = true;
         }
@@ -449,25 +447,24 @@ impl Node {
 
     /// Writes all that a group needs: its beginning, its state, its term and vote, the entries after the state.
     pub(super) fn checkpoint_group(&mut self, id: GroupId, snapshot: Option<&Snapshot>) {
-        let keeper = Keeper::Group(id);
         let covered = self.covered(id);
         let Some(group) = self.groups.get(&id) else { return };
         let (term, vote) = (group.raft.term(), group.raft.vote());
         let configuration = group.genesis.clone();
-        let first = self.hold.next();
-        self.persist_own(keeper, Write::Genesis { group: id, configuration });
+        let first = self.gate.next();
+        self.persist_for_group(id, raft::Write::Genesis { configuration });
         // A leader's snapshot may have overtaken the captured one.
         let record = match snapshot.filter(|snapshot| snapshot.position.index.0 > covered) {
-            Some(snapshot) => Some(self.write_side_file(id, snapshot)),
+            Some(snapshot) => Some(self.write_snapshot_file(id, snapshot)),
             None => self.checkpoints.account(Owner::Group(id)).and_then(|a| a.record.clone()),
         };
         let position = record.as_ref().map(|record| record.position);
-        let length = record.as_ref().map_or(0, |record| record.length);
+        let length = record.as_ref().map_or(0, |record| record.file.length);
         let before = self.checkpoints.issued_bytes;
         if let Some(record) = record {
-            self.persist_own(keeper, record.into_write(Owner::Group(id)));
+            self.persist_own(record.write);
         }
-        self.persist_own(keeper, Write::Hard { group: id, term, vote });
+        self.persist_for_group(id, raft::Write::Hard { term, vote });
         self.copy_entries(id, position.unwrap_or_default());
         let live = length + self.checkpoints.issued_bytes - before;
         self.moving(Owner::Group(id), first, live, position);
@@ -476,24 +473,25 @@ impl Node {
         }
     }
 
-    fn write_side_file(&mut self, id: GroupId, taken: &Snapshot) -> Record {
+    fn write_snapshot_file(&mut self, id: GroupId, taken: &Snapshot) -> Record {
         reach!("node.checkpoint.group");
         let snapshot = self.checkpoints.next_snapshot();
         let mut length = 0;
         for chunk in &taken.chunks {
-            let write = Write::Chunk { snapshot, offset: length, data: chunk.clone() };
-            self.persist_own(Keeper::Group(id), write);
+            let write = raft::Write::Chunk { snapshot, offset: length, data: chunk.clone() };
+            self.persist_for_group(id, write);
             length += chunk.len() as u64;
         }
         self.notify(Notice::Checkpointed { owner: Owner::Group(id), bytes: length });
-        Record {
-            snapshot,
-            length,
-            position: taken.position,
+        let file = SnapshotFile { id: snapshot, length, digest: taken.digest };
+        let position = taken.position;
+        let write = raft::Write::Snapshot {
+            file,
+            position,
             time_ms: taken.time_ms,
             configuration: taken.configuration.clone(),
-            digest: taken.digest,
-        }
+        };
+        Record { file, position, write: Write::Group { group: id, write } }
     }
 
     /// Writes the entries after `from` again.
@@ -507,12 +505,12 @@ impl Node {
             if entries.is_empty() {
                 if mutant!("node.checkpoint.copy_cuts") {
                     let prev = from.index;
-                    self.persist_own(Keeper::Group(id), Write::Append { group: id, prev, entries });
+                    self.persist_for_group(id, raft::Write::Append { prev, entries });
                 }
                 return;
             }
             let next = crate::id::Index(prev.0 + entries.len() as u64);
-            self.persist_own(Keeper::Group(id), Write::Append { group: id, prev, entries });
+            self.persist_for_group(id, raft::Write::Append { prev, entries });
             prev = next;
         }
     }
@@ -523,19 +521,12 @@ impl Node {
         let Some(account) = self.checkpoints.account(owner) else { return };
         if let Some(record) = account.record.clone().filter(|_| !account.changed) {
             reach!("node.checkpoint.named_again");
-            self.persist_own(Keeper::Shards, record.into_write(owner));
+            self.persist_own(record.write);
             return;
         }
         reach!("node.checkpoint.shard");
         let snapshot = self.checkpoints.next_snapshot();
         let event = replication::Event::Checkpoint { shard, snapshot };
         self.then(Work::Replication(event));
-    }
-}
-
-impl Record {
-    fn into_write(self, owner: Owner) -> Write {
-        let Self { snapshot, length, position, time_ms, configuration, digest } = self;
-        Write::Snapshot { owner, snapshot, length, position, time_ms, configuration, digest }
     }
 }

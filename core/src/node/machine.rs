@@ -20,13 +20,14 @@ use crate::{coordinator, discovery, gossip, mutant, raft, reach, replication, st
 use super::apply::Capture;
 use super::bootstrap::BootstrapState;
 use super::checkpoint::Checkpoints;
-use super::hold::{Durable, Hold, Keeper};
 use super::join::JoinState;
 use super::peers::Peers;
 use super::registry::RegistryView;
 use super::request::Requests;
 use super::storage::step_fenced;
-use super::{Action, Event, hold};
+use super::{Action, Event};
+use crate::hold::{DurabilityGate, Durable};
+use crate::id::Writer;
 use crate::node::Notice;
 
 /// What remains to be done in this step.
@@ -187,7 +188,7 @@ pub struct Node {
     pub(super) gossip: Driven<gossip::Gossip>,
     pub(super) discovery: Driven<discovery::Discovery>,
     pub(super) coordinator: Driven<coordinator::Coordinator>,
-    pub(super) hold: Hold,
+    pub(super) gate: DurabilityGate<Action>,
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: Peers,
     pub(super) registry_view: RegistryView,
@@ -213,7 +214,7 @@ pub(super) struct Parts {
     pub(super) replication: replication::Replicator,
     pub(super) gossip: gossip::Gossip,
     pub(super) discovery: discovery::Discovery,
-    pub(super) hold: Hold,
+    pub(super) gate: DurabilityGate<Action>,
     pub(super) checkpoints: Checkpoints,
     pub(super) registry_view: RegistryView,
 }
@@ -239,7 +240,7 @@ impl Node {
             gossip: Driven::new(parts.gossip),
             discovery: Driven::new(parts.discovery),
             coordinator: Driven::new(coordinator),
-            hold: parts.hold,
+            gate: parts.gate,
             checkpoints: parts.checkpoints,
             peers: Peers::default(),
             registry_view: parts.registry_view,
@@ -286,21 +287,26 @@ impl Node {
         self.timers.remove(&(at, timer));
     }
 
-    /// Issues a write of the node's own, on behalf of `keeper`.
-    pub(super) fn persist_own(&mut self, keeper: Keeper, write: Write) -> u64 {
-        self.persist(keeper, false, write)
+    /// Issues a write of the node's own, on behalf of the record's owner.
+    pub(super) fn persist_own(&mut self, write: Write) -> u64 {
+        self.persist(false, write)
     }
 
-    /// Issues a write; its number in the lane.
-    pub(super) fn persist(&mut self, keeper: Keeper, counted: bool, write: Write) -> u64 {
-        let bytes = hold::cost(&write);
-        let token = self.hold.issue(keeper, counted, bytes);
-        self.checkpoints.issued(keeper, token.seq, bytes, &write);
-        let is_chunk = matches!(write, Write::Chunk { .. });
+    /// Issues a record of a group on behalf of its Raft.
+    pub(super) fn persist_for_group(&mut self, group: GroupId, write: raft::Write) -> u64 {
+        self.persist_own(Write::Group { group, write })
+    }
+
+    /// Issues a write and returns its number in the lane. `counted` is true if the owner's machine issued it.
+    pub(super) fn persist(&mut self, counted: bool, write: Write) -> u64 {
+        let bytes = write.payload_bytes();
+        let token = self.gate.issue(write.owner().writer(), counted, bytes);
+        self.checkpoints.issued(token.seq, bytes, &write);
+        let is_chunk = write.chunk().is_some();
         self.act(Action::Persist { token, write });
         if is_chunk {
-            // The log numbers its records without holes, and chunks are in files beside it: the boot, once more, takes
-            // the chunk's place there. Whoever knows that it is durable knows that the chunk is.
+            // The log numbers its records without holes, and chunks are in files beside it: the boot record, once more,
+            // takes the chunk's number there. Once that is durable, so is the chunk.
             let write = self.boot_record();
             self.act(Action::Persist { token, write });
         }
@@ -334,9 +340,9 @@ impl Node {
         self.phase.started = true;
         reach!("node.start");
         if mutant!("node.boot.not_persisted") {
-            self.hold.skip_boot();
+            self.gate.skip_boot();
         } else {
-            self.persist_own(Keeper::Node, self.boot_record());
+            self.persist_own(self.boot_record());
         }
         self.remember_contacts();
         self.arm_report();
@@ -484,16 +490,16 @@ impl Node {
     fn on_persisted(&mut self, token: crate::id::Token) {
         let mut durable = mem::take(&mut self.durable);
         let mut released = mem::take(&mut self.released);
-        let bytes = self.hold.persisted(token, &mut durable, &mut released);
+        let bytes = self.gate.persisted(token, &mut durable, &mut released);
         released.drain(..).for_each(|action| self.out.push(action));
         self.released = released;
         for news in durable.drain(..) {
-            match news.keeper {
-                Keeper::Node => {}
-                Keeper::Group(group) => {
+            match news.writer {
+                Writer::Node => {}
+                Writer::Group(group) => {
                     self.step_raft(group, raft::Event::Persisted { writes: news.writes });
                 }
-                Keeper::Shards => {
+                Writer::Shards => {
                     self.step_replication(replication::Event::Persisted { writes: news.writes });
                 }
             }
@@ -556,7 +562,7 @@ impl Machine for Node {
         self.gossip.machine.digest(hash);
         self.discovery.machine.digest(hash);
         self.coordinator.machine.digest(hash);
-        self.hold.digest(hash);
+        self.gate.digest(hash);
         self.checkpoints.digest(hash);
         self.peers.digest(hash);
         self.requests.digest(hash);

@@ -9,7 +9,6 @@
 //! | `machine` | one step: due timers, the event, what follows from it |
 //! | `start` | from a recovered log to a node |
 //! | `restore` | from writes to what each machine starts from |
-//! | `hold` | what waits for which token |
 //! | `storage` | the disk's answers: durable, failed, full; fencing |
 //! | `route` | whose action is whose event |
 //! | `registry` | what an applied registry means for all others |
@@ -24,7 +23,6 @@
 mod apply;
 mod bootstrap;
 mod checkpoint;
-mod hold;
 mod join;
 mod machine;
 mod notice;
@@ -44,6 +42,7 @@ mod wire;
 
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
@@ -52,7 +51,7 @@ use crate::id::{Address, Boot, Contact, GroupId, NodeId, RequestId, SnapshotId, 
 use crate::wal::Write;
 use crate::{gossip, mutant, raft, replication};
 
-use crate::api::{Outcome, Request};
+use crate::api::{Mutation, Outcome, Request};
 
 pub use machine::Node;
 pub use notice::Notice;
@@ -270,6 +269,31 @@ pub enum MessageError {
 impl Message {
     /// Kinds of message that this build knows. New ones are added at the end.
     pub const KINDS: u32 = 9;
+
+    /// About how many bytes the message has beside its envelope: the payloads that it carries.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        /// What an update about a member and a load take.
+        const UPDATE_BYTES: usize = 80;
+        const LOAD_BYTES: usize = 40;
+        match self {
+            Self::Raft { message: raft::Message::Append { entries, .. }, .. } => {
+                entries.iter().map(raft::Entry::payload_bytes).sum()
+            }
+            Self::Raft { message: raft::Message::Chunk { data, .. }, .. } => data.len(),
+            Self::Replication(
+                replication::Message::Delta { writes, .. }
+                | replication::Message::Page { writes, .. },
+            ) => writes.iter().map(Bytes::len).sum(),
+            Self::Gossip(gossip) => {
+                UPDATE_BYTES * gossip.claims.len() + LOAD_BYTES * gossip.loads.len()
+            }
+            Self::Forward { request: Request::Write { mutations, .. }, .. } => {
+                mutations.iter().map(Mutation::payload_bytes).sum()
+            }
+            _ => 0,
+        }
+    }
 
     fn is_later(kind: u32) -> bool {
         kind >= Self::KINDS && !mutant!("node.message.unknown_is_garbage")

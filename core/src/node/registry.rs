@@ -9,14 +9,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::id::{Address, GroupId, NamespaceId, NodeId, Owner, Replica};
+use crate::id::{Address, GroupId, NamespaceId, NodeId, Replica};
 use crate::raft::{Configuration, Reconfiguration};
-use crate::wal::Write;
 use crate::{coordinator, gossip, raft, replication, state};
 
-use super::hold::Keeper;
 use super::machine::{Group, Node, Timer, Work};
 use crate::api::{MemberInfo, Namespace, Policy};
+use crate::id::Writer;
 use crate::node::Notice;
 use crate::state::registry::NamespaceRecord;
 use crate::{mutant, reach};
@@ -227,8 +226,8 @@ impl Node {
 
     /// Creates the machine of a group and makes its genesis durable. The machine's promises wait for that record.
     pub(super) fn open_group(&mut self, group: GroupId, genesis: Configuration) {
-        let write = Write::Genesis { group, configuration: genesis.clone() };
-        self.persist_own(Keeper::Group(group), write);
+        let configuration = genesis.clone();
+        self.persist_for_group(group, raft::Write::Genesis { configuration });
         let restored = raft::Restored { genesis: genesis.clone(), ..raft::Restored::default() };
         let raft = raft::Raft::new(group, self.me, self.config.raft.clone(), &self.seed, restored);
         let state = state::Machine::new(kind(group));
@@ -268,8 +267,8 @@ impl Node {
         let buried = self.registry_view.closed.extract_if(.., is_covered);
         for (group, _) in buried.collect::<Vec<_>>() {
             reach!("node.group.forgotten");
-            self.persist_own(Keeper::Group(group), Write::Forget { owner: Owner::Group(group) });
-            self.hold.forget(Keeper::Group(group));
+            self.persist_for_group(group, raft::Write::Forget);
+            self.gate.forget(Writer::Group(group));
         }
     }
 

@@ -5,13 +5,14 @@
 
 use crate::discovery::{Identity, Unverified};
 use crate::id::{Address, Boot, GroupId, NodeId, Owner, Replica, Role, StoreId};
+use crate::wal::Write;
 use crate::{coordinator, discovery, gossip, raft, reach, replication};
 use core::time::Duration;
 
-use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
 use super::peers::Verdict;
 use super::{Action, Message, Refusal};
+use crate::id::Writer;
 use crate::node::Notice;
 
 impl Node {
@@ -21,13 +22,13 @@ impl Node {
             raft::Action::Send { to, message, promise } => {
                 let message = Message::Raft { group, message };
                 if promise {
-                    self.promise(Keeper::Group(group), to, message);
+                    self.promise(Writer::Group(group), to, message);
                 } else {
                     self.send(to, message);
                 }
             }
             raft::Action::Persist { write } => {
-                self.persist(Keeper::Group(group), true, write);
+                self.persist(true, Write::Group { group, write });
             }
             raft::Action::Committed { .. } => self.then(Work::Apply(group)),
             raft::Action::Proposed { ticket, position } => {
@@ -68,26 +69,24 @@ impl Node {
         use replication::Action as Asked;
         match action {
             Asked::Send { to, message, promise: true } => {
-                self.promise(Keeper::Shards, to, Message::Replication(message));
+                self.promise(Writer::Shards, to, Message::Replication(message));
             }
             Asked::Send { to, message, promise: false } => {
                 self.send(to, Message::Replication(message));
             }
-            Asked::Persist { write } => {
-                self.persist(Keeper::Shards, true, write);
+            Asked::Persist { shard, write } => {
+                self.persist(true, Write::Shard { shard, write });
             }
             Asked::Accepted { ticket, context, .. } => self.on_accepted(ticket, context),
             Asked::Refused { ticket, reason } => self.on_mutation_refused(ticket, reason),
             Asked::Replicated { ticket } => self.on_replicated(ticket),
-            Asked::Checkpointed { owner, bytes } => self.on_checkpointed(owner, bytes),
+            Asked::Checkpointed { shard, bytes } => {
+                self.notify(Notice::Checkpointed { owner: Owner::Shard(shard), bytes });
+            }
             Asked::Equivocation { dot } => self.notify(Notice::Equivocation { dot }),
             Asked::Ahead { node, by_ms } => self.notify(Notice::Ahead { node, by_ms }),
             Asked::Rejected { from, why } => self.rejected(from.node, why),
         }
-    }
-
-    fn on_checkpointed(&mut self, owner: Owner, bytes: u64) {
-        self.notify(Notice::Checkpointed { owner, bytes });
     }
 
     /// What gossip asks for.

@@ -9,16 +9,16 @@ use bytes::Bytes;
 use crate::config::Config;
 use crate::id::{Address, Boot, FederationId, GroupId, Owner, Replica, SnapshotId, Token};
 use crate::raft::Raft;
-use crate::replication::{self, Replicator};
+use crate::replication::Replicator;
 use crate::seed::Seed;
 use crate::wal::Write;
 use crate::{discovery, gossip, state};
 
 use super::checkpoint::Checkpoints;
-use super::hold::Hold;
 use super::machine::{Group, Node, Parts, Work};
 use super::registry::{RegistryView, kind};
-use super::restore::{self, Replayed, RestoreError, side_file};
+use super::restore::{self, Replayed, RestoreError, snapshot_file};
+use crate::hold::DurabilityGate;
 
 /// What a process starts with, beside its disk.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ impl Node {
         let own = snapshots.keys().filter(|snapshot| snapshot.0 >> 63 == 0).copied().max();
         let last = own.unwrap_or_default().max(replayed.last_snapshot);
         let mut checkpoints = Checkpoints::new(bytes_max, replayed.log_bytes, last);
-        let hold = Hold::new(replayed.last);
+        let gate = DurabilityGate::new(replayed.last);
         for (owner, (oldest, at)) in core::mem::take(&mut replayed.oldest) {
             checkpoints.found(owner, oldest, at, replayed.record(owner));
         }
@@ -76,7 +76,7 @@ impl Node {
             replication,
             gossip,
             discovery,
-            hold,
+            gate,
             checkpoints,
             registry_view,
         }))
@@ -109,12 +109,9 @@ fn replicator(
     replayed: &mut Replayed,
     snapshots: &mut BTreeMap<SnapshotId, Bytes>,
 ) -> Result<Replicator, RestoreError> {
-    let mut shards = BTreeMap::new();
-    for (id, shard) in core::mem::take(&mut replayed.shards) {
-        shards.insert(id, shard.into_restored(snapshots)?);
-    }
+    let mut restored = core::mem::take(&mut replayed.shards);
+    restored.load(|snapshot| snapshots.remove(&snapshot))?;
     let (config, seed) = (start.config.replication.clone(), &start.seed);
-    let restored = replication::Restored { shards };
     Replicator::new(start.replica, start.boot, config, seed, restored)
         .map_err(RestoreError::Replication)
 }
@@ -127,16 +124,16 @@ fn groups(
     let mut groups = BTreeMap::new();
     for (id, group) in core::mem::take(&mut replayed.groups) {
         let kind = kind(id);
-        let state = match &group.snapshot {
+        let restored = group.raft;
+        let state = match restored.snapshot {
             None => state::Machine::new(kind),
-            Some(record) => {
-                let file = side_file(snapshots, record)?;
+            Some(file) => {
+                let file = snapshot_file(snapshots, file)?;
                 state::Machine::restore(kind, &[file])
                     .map_err(|_| RestoreError::Undecodable { owner: Owner::Group(id) })?
             }
         };
-        let genesis = group.genesis.clone();
-        let restored = group.into_raft();
+        let genesis = restored.genesis.clone();
         if state.applied() != restored.base.index {
             return Err(RestoreError::Undecodable { owner: Owner::Group(id) });
         }

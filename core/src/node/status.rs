@@ -78,7 +78,7 @@ impl Node {
     /// of a process that crashed before would have the same count and another nonce, as a copy of its disk has.
     #[must_use]
     pub const fn is_booted(&self) -> bool {
-        self.hold.is_booted()
+        self.gate.is_booted()
     }
 
     /// Of which federation.
@@ -96,13 +96,13 @@ impl Node {
     /// Messages and replies that wait for the disk.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.hold.len()
+        self.gate.len()
     }
 
     /// Bytes handed to the disk and not yet durable.
     #[must_use]
     pub const fn unpersisted_bytes(&self) -> usize {
-        self.hold.unpersisted_bytes()
+        self.gate.unpersisted_bytes()
     }
 
     /// Bytes of keys and values held.

@@ -69,10 +69,10 @@ impl Node {
     /// Goes silent for good: nothing is sent any more, nothing waits any more, every request is answered.
     pub(super) fn fence(&mut self, why: &'static str) {
         reach!("node.fenced");
-        let replies: Vec<Action> = self.hold.abandon().collect();
-        for reply in replies {
+        let waiting: Vec<Action> = self.gate.abandon().collect();
+        for action in waiting {
             // What waited for the disk may be on it, or not.
-            if let Action::Reply { id, .. } = reply {
+            if let Action::Reply { id, .. } = action {
                 self.act(Action::Reply { id, outcome: Outcome::Unknown { reached: None } });
             }
         }

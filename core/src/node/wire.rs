@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 use crate::id::{Contact, NodeId, Replica};
 use crate::{discovery, gossip, raft, reach};
 
-use super::hold::Keeper;
 use super::machine::{Node, Work};
 use super::{Action, Message, Plane};
-use crate::api::{Change, Mutation, Outcome, Request, Value};
+use crate::api::{Outcome, Request, Value};
+use crate::hold::Waits;
+use crate::id::Writer;
 use crate::node::Notice;
 
 /// Messages with more payload than this go on the bulk plane.
@@ -23,13 +24,13 @@ const CONTROL_APPEND_BYTES_MAX: usize = 128 << 10;
 impl Node {
     /// Sends what promises nothing: it waits for this process's boot alone.
     pub(super) fn send(&mut self, to: Replica, message: Message) {
-        let boot = self.hold.boot();
+        let boot = self.gate.boot();
         self.send_after(to, message, boot);
     }
 
-    /// Sends what promises something of `keeper`: it waits for all that `keeper` has written.
-    pub(super) fn promise(&mut self, keeper: Keeper, to: Replica, message: Message) {
-        let token = self.hold.newest(keeper);
+    /// Sends what promises something of `writer`: it waits for all that `writer` has written.
+    pub(super) fn promise(&mut self, writer: Writer, to: Replica, message: Message) {
+        let token = self.gate.newest(writer);
         self.send_after(to, message, token);
     }
 
@@ -41,7 +42,7 @@ impl Node {
         }
         let plane = plane(&message);
         let send = Action::Send { to: to.node, plane, message };
-        if let Some(send) = self.hold.withhold(token, send) {
+        if let Some(send) = self.gate.release_when_durable(token, send, Waits::Droppable) {
             self.act(send);
         }
     }
@@ -112,22 +113,16 @@ impl Node {
 
 /// The connection that a message belongs on: votes, probes and small things are never behind large ones.
 fn plane(message: &Message) -> Plane {
-    let bytes = match message {
-        Message::Raft { message: raft::Message::Append { entries, .. }, .. } => {
-            let bytes: usize = entries.iter().map(|entry| payload(&entry.payload)).sum();
-            let is_large = bytes > CONTROL_APPEND_BYTES_MAX;
-            return if is_large { Plane::Bulk } else { Plane::Control };
-        }
+    let control_bytes_max = match message {
+        Message::Raft { message: raft::Message::Append { .. }, .. } => CONTROL_APPEND_BYTES_MAX,
         Message::Raft { message: raft::Message::Chunk { .. }, .. } | Message::Replication(_) => {
             return Plane::Bulk;
         }
-        Message::Forward { request: Request::Write { mutations, .. }, .. } => {
-            mutations.iter().map(mutation).sum()
-        }
         Message::Answer { outcome: Outcome::Value(value), .. } => return answer_plane(value),
-        _ => 0,
+        Message::Forward { .. } => CONTROL_BYTES_MAX,
+        _ => return Plane::Control,
     };
-    if bytes > CONTROL_BYTES_MAX { Plane::Bulk } else { Plane::Control }
+    if message.payload_bytes() > control_bytes_max { Plane::Bulk } else { Plane::Control }
 }
 
 const fn answer_plane(value: &Value) -> Plane {
@@ -140,22 +135,6 @@ const fn answer_plane(value: &Value) -> Plane {
         | Value::Rows { .. } => Plane::Bulk,
         _ => Plane::Control,
     }
-}
-
-fn payload(payload: &raft::Payload) -> usize {
-    match payload {
-        raft::Payload::Command(command) => command.len(),
-        raft::Payload::Noop | raft::Payload::Configuration(_) => 0,
-    }
-}
-
-fn mutation(mutation: &Mutation) -> usize {
-    let edits = mutation.edits.iter().map(|edit| match &edit.change {
-        Change::Put(value) | Change::Add(value) | Change::Remove(value) => value.len(),
-        Change::Cas { value, .. } => value.as_ref().map_or(0, bytes::Bytes::len),
-        Change::Delete | Change::Count(_) => 0,
-    });
-    mutation.key.len() + edits.sum::<usize>()
 }
 
 #[cfg(test)]

@@ -7,10 +7,9 @@ use alloc::vec::Vec;
 
 use super::message::{Message, Promise};
 use super::state::Mark;
-use super::{Action, Entry, Position, Raft};
+use super::{Action, Entry, Position, Raft, Write};
 use crate::id::{Index, Replica};
 use crate::machine::Outbox;
-use crate::wal::Write;
 use crate::{mutant, reach};
 
 impl Raft {
@@ -26,7 +25,7 @@ impl Raft {
         if self.hard_changed {
             self.hard_changed = false;
             let vote = if mutant!("raft.vote.forgotten") { None } else { self.vote };
-            self.persist(Write::Hard { group: self.group, term: self.term, vote }, out);
+            self.persist(Write::Hard { term: self.term, vote }, out);
         }
     }
 
@@ -62,7 +61,7 @@ impl Raft {
         let prev = self.log.last_index();
         entries.iter().for_each(|entry| self.log.push(entry.clone()));
         self.learn_configurations(prev.next(), &entries);
-        self.persist(Write::Append { group: self.group, prev, entries }, out);
+        self.persist(Write::Append { prev, entries }, out);
         self.mark(self.log.last_index());
     }
 

@@ -7,9 +7,9 @@ use alloc::sync::Arc;
 use bytes::Bytes;
 
 use super::message::Message;
+use super::record::Write;
 use super::types::{Position, Reconfiguration, Refused, Snapshot, Ticket};
 use crate::id::{Index, NodeId, Replica, Role, Term};
-use crate::wal::Write;
 
 /// What a group's machine consumes.
 #[derive(Clone, Debug)]

@@ -4,10 +4,9 @@
 
 use alloc::vec::Vec;
 
-use super::{Action, Entry, Message, NUMBER_MAX, Payload, Position, Raft};
+use super::{Action, Entry, Message, NUMBER_MAX, Payload, Position, Raft, Write};
 use crate::id::{Index, Replica, Term};
 use crate::machine::Outbox;
-use crate::wal::Write;
 use crate::{mutant, reach};
 
 /// Why a message cannot come from an honest leader, whatever this replica's log holds.
@@ -80,8 +79,8 @@ impl Raft {
                 self.reject(from, "contradicts a committed entry", out);
             } else {
                 if mutant!("raft.append.cuts_committed") && tail.index < self.commit {
-                    let (group, prev) = (self.group, tail.index);
-                    self.persist(Write::Append { group, prev, entries: Vec::new() }, out);
+                    let prev = tail.index;
+                    self.persist(Write::Append { prev, entries: Vec::new() }, out);
                 }
                 self.send(from, Message::Appended { term: self.term, matched: tail }, out);
             }

@@ -6,8 +6,8 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::types::{Entry, Payload, Position};
-use crate::id::{Index, Replica, Term};
+use super::types::{Entry, Position};
+use crate::id::{Index, Term};
 
 /// What an entry costs besides its payload, in bytes: its share of a message and of memory.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 32;
@@ -27,15 +27,8 @@ pub(super) struct Log {
 }
 
 /// What an entry counts against byte budgets.
-pub(super) fn entry_bytes(entry: &Entry) -> usize {
-    ENTRY_OVERHEAD_BYTES
-        + match &entry.payload {
-            Payload::Noop => 0,
-            Payload::Configuration(configuration) => {
-                (configuration.voters.len() + configuration.learners.len()) * size_of::<Replica>()
-            }
-            Payload::Command(command) => command.len(),
-        }
+pub(super) const fn entry_bytes(entry: &Entry) -> usize {
+    ENTRY_OVERHEAD_BYTES + entry.payload_bytes()
 }
 
 impl Log {
@@ -186,6 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::raft::Payload;
 
     fn entry(term: u64, bytes: usize) -> Entry {
         let command = Bytes::from(alloc::vec![0; bytes]);

@@ -41,6 +41,7 @@ mod message;
 mod progress;
 mod quorum;
 mod read;
+mod record;
 mod replicate;
 mod snapshot;
 mod state;
@@ -63,8 +64,9 @@ use types::NUMBER_MAX;
 
 pub use event::{Action, Event};
 pub use message::{Header, Message, Promise};
+pub use record::{Restored, Write};
 pub use types::{
-    Configuration, Entry, Payload, Position, Reconfiguration, Refused, Restored, Snapshot, Ticket,
+    Configuration, Entry, Payload, Position, Reconfiguration, Refused, Snapshot, Ticket,
     snapshot_id,
 };
 
@@ -119,8 +121,9 @@ impl Raft {
         seed: &Seed,
         restored: Restored,
     ) -> Self {
-        let Restored { genesis, term, vote, base, base_time_ms, base_configuration, entries } =
-            restored;
+        let Restored {
+            genesis, term, vote, base, base_time_ms, base_configuration, entries, ..
+        } = restored;
         let log = Log::new(base, base_time_ms, entries);
         let mut configurations =
             Configurations::new(base.index, base_configuration.unwrap_or(genesis), me);

@@ -13,12 +13,11 @@ use sha2::Digest as _;
 
 use super::progress::{Flow, Transfer};
 use super::state::{Incoming, State};
-use super::{Action, Header, Message, NUMBER_MAX, Position, Raft, Snapshot};
+use super::{Action, Header, Message, NUMBER_MAX, Position, Raft, Snapshot, Write};
 use crate::digest::Digest;
-use crate::id::{Index, Owner, Replica, SnapshotId};
+use crate::id::{Index, Replica, SnapshotFile, SnapshotId};
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::machine::Outbox;
-use crate::wal::Write;
 use crate::{mutant, reach};
 
 /// Bytes sent ahead of what the receiver holds: enough to keep its disk busy, little enough to give up.
@@ -287,20 +286,10 @@ impl Raft {
             self.append(Vec::new(), out);
         }
         self.save_hard(out);
-        let owner = Owner::Group(self.group);
-        let (snapshot, record) = (id, configuration.clone());
-        self.persist(
-            Write::Snapshot {
-                owner,
-                snapshot,
-                length,
-                position,
-                time_ms,
-                configuration: record,
-                digest,
-            },
-            out,
-        );
+        let file = SnapshotFile { id, length, digest };
+        let record =
+            Write::Snapshot { file, position, time_ms, configuration: configuration.clone() };
+        self.persist(record, out);
         self.log.reset(position, time_ms);
         let counted = self.configurations.counts_me();
         self.configurations.install(position.index, configuration.clone());

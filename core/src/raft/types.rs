@@ -60,6 +60,12 @@ impl Configuration {
         self.is_voter(replica) || self.learners.binary_search(&replica).is_ok()
     }
 
+    /// The bytes of its members, about as many as it takes in the log, in a message and in memory.
+    #[must_use]
+    pub const fn payload_bytes(&self) -> usize {
+        (self.voters.len() + self.learners.len()) * size_of::<Replica>()
+    }
+
     /// This configuration after a change; `None` when the change names a voter, nobody, or one too many.
     pub(super) fn changed(&self, change: Reconfiguration) -> Option<Self> {
         let (mut voters, mut learners) = (self.voters.clone(), self.learners.clone());
@@ -86,7 +92,7 @@ impl Configuration {
     }
 }
 
-/// One entry of a log. Its index is its place.
+/// One entry of a log. Its index is its position in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The term of the leader that made it.
@@ -95,6 +101,18 @@ pub struct Entry {
     pub time_ms: u64,
     /// What it says.
     pub payload: Payload,
+}
+
+impl Entry {
+    /// The bytes of the payload, about as many as it takes in the log, in a message and in memory.
+    #[must_use]
+    pub const fn payload_bytes(&self) -> usize {
+        match &self.payload {
+            Payload::Noop => 0,
+            Payload::Configuration(configuration) => configuration.payload_bytes(),
+            Payload::Command(command) => command.len(),
+        }
+    }
 }
 
 /// What an entry says.
@@ -164,25 +182,6 @@ pub enum Refused {
     Busy,
     /// The change names a voter, or someone who is not there, or follows one that is not committed.
     InvalidChange,
-}
-
-/// What a group's records on disk amount to.
-#[derive(Clone, Debug, Default)]
-pub struct Restored {
-    /// The configuration from the group's `Write::Genesis`.
-    pub genesis: Configuration,
-    /// The term of the last `Write::Hard`.
-    pub term: Term,
-    /// Its vote.
-    pub vote: Option<Replica>,
-    /// The last entry that the newest durable snapshot covers, or zero.
-    pub base: Position,
-    /// Group time at `base`, in milliseconds.
-    pub base_time_ms: u64,
-    /// The configuration as of `base`, if there is a snapshot.
-    pub base_configuration: Option<Configuration>,
-    /// The entries after `base`. Entries that the log holds up to `base` are dropped, those after it are kept.
-    pub entries: Vec<Entry>,
 }
 
 #[cfg(test)]

@@ -32,11 +32,10 @@ mod write;
 use alloc::vec::Vec;
 
 use crate::api::{Context, Mutation, Reason, Strategy};
-use crate::id::{Dot, NamespaceId, NodeId, Owner, Replica, ShardId, SnapshotId};
-use crate::wal::Write;
+use crate::id::{Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId};
 
 pub use log::inspect::{Described, DescribedAct, DescribedEdit, describe, dot_of};
-pub use log::{RestoreError, Restored, RestoredShard};
+pub use log::{FileError, RestoreError, Restored, RestoredShard, Write};
 pub use replicator::{Replicator, Scrub};
 pub use shard::{Doom, Dots, Mask, Ranges, Span};
 pub use sync::ack::Ticket;
@@ -129,7 +128,9 @@ pub enum Action {
     },
     /// Make a write durable. The machine counts its writes from 1; the count comes back with [`Event::Persisted`].
     Persist {
-        /// What.
+        /// The shard whose record it is.
+        shard: ShardId,
+        /// The record.
         write: Write,
     },
     /// A client's write is applied here, and its record was issued.
@@ -156,7 +157,7 @@ pub enum Action {
     /// A shard's state was written to its side file: [`Write::Snapshot`] was issued.
     Checkpointed {
         /// Whose.
-        owner: Owner,
+        shard: ShardId,
         /// The file's length.
         bytes: u64,
     },

@@ -10,17 +10,15 @@ use bytes::Bytes;
 use crate::api::{Context, Mutation, Query, Reason, ShardStatus, Strategy, Value};
 use crate::config::ReplicationConfig;
 use crate::digest::{Digest, Hasher};
-use crate::id::{Actor, Boot, Dot, NamespaceId, Owner, Replica, ShardId, SnapshotId};
+use crate::id::{Actor, Boot, Dot, NamespaceId, Replica, ShardId, SnapshotFile, SnapshotId};
 use crate::limits::SLOTS_MAX;
 use crate::machine::{Machine, Now, Outbox};
-use crate::raft::{Configuration, Position};
 use crate::seed::{Seed, Stream};
 use crate::time::Instant;
-use crate::wal::Write;
 use crate::{mutant, reach};
 
 use super::log::checkpoint::Capture;
-use super::log::{self, Record, RestoreError, Restored};
+use super::log::{self, Record, RestoreError, Restored, Write};
 use super::shard::{Dots, Ranges, Shard, query};
 use super::sync::ack::{Ticket, Waiters};
 use super::sync::peer::Peers;
@@ -258,7 +256,7 @@ impl Replicator {
             self.waiters.forget(id);
             self.pushes.forget(id);
             self.captures.retain(|(shard, _)| *shard != id);
-            self.persist(Write::Forget { owner: Owner::Shard(id) }, out);
+            self.persist(id, Write::Forget, out);
         }
     }
 
@@ -351,12 +349,12 @@ impl Replicator {
         if let Some(capture) = self.shards.get_mut(&shard).and_then(|r| r.capture.as_mut()) {
             capture.note(&records);
         }
-        self.persist(Write::Dots { shard, records }, out);
+        self.persist(shard, Write::Dots { records }, out);
     }
 
-    pub(super) fn persist(&mut self, write: Write, out: &mut Outbox<Action>) {
+    pub(super) fn persist(&mut self, shard: ShardId, write: Write, out: &mut Outbox<Action>) {
         self.issued += 1;
-        out.push(Action::Persist { write });
+        out.push(Action::Persist { shard, write });
     }
 
     fn checkpoint(&mut self, id: ShardId, snapshot: SnapshotId) {
@@ -373,7 +371,7 @@ impl Replicator {
         let capture = capture.get_or_insert_with(|| Capture::new(shard));
         let slice = capture.slice(shard, self.config.capture_bytes);
         for (offset, data) in slice.chunks {
-            self.persist(Write::Chunk { snapshot, offset, data }, out);
+            self.persist(id, Write::Chunk { snapshot, offset, data }, out);
         }
         let Some((length, digest)) = slice.done else { return };
         reach!("replication.checkpoint.done");
@@ -381,13 +379,9 @@ impl Replicator {
         if let Some(local) = self.shards.get_mut(&id) {
             local.capture = None;
         }
-        let owner = Owner::Shard(id);
-        let (position, configuration) = (Position::default(), Configuration::default());
-        let time_ms = 0;
-        let write =
-            Write::Snapshot { owner, snapshot, length, position, time_ms, configuration, digest };
-        self.persist(write, out);
-        out.push(Action::Checkpointed { owner, bytes: length });
+        let file = SnapshotFile { id: snapshot, length, digest };
+        self.persist(id, Write::Snapshot { file }, out);
+        out.push(Action::Checkpointed { shard: id, bytes: length });
     }
 
     fn handle(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {

@@ -18,15 +18,14 @@
 use alloc::vec::Vec;
 
 use super::{Header, Write};
-use crate::codec;
 use crate::digest::{Digest, Hasher};
 use crate::id::{FederationId, NodeId, StoreId};
 use crate::limits::BLOCK_BYTES;
-use crate::mutant;
+use crate::{codec, mutant};
 
 /// The format that this build writes, and the only one that it reads. The prefix keeps its layout and its check in all
 /// versions, so that a later one is told from damage.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"CWAL";
 /// Bytes of a block before its content.
@@ -250,7 +249,7 @@ impl ReadBatch {
             let (record, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
             let write: Write = codec::decode(record, record.len()).ok()?;
             // Pieces of side files have their own files.
-            if matches!(write, Write::Chunk { .. }) {
+            if write.chunk().is_some() {
                 return None;
             }
             writes.push(write);

@@ -27,12 +27,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
 use crate::id::{
-    Boot, Contact, FederationId, GroupId, Index, NodeId, Owner, Replica, ShardId, SnapshotId,
-    StoreId, Term,
+    Boot, Contact, FederationId, GroupId, NodeId, Owner, ShardId, SnapshotFile, SnapshotId, StoreId,
 };
-use crate::raft::{Configuration, Entry, Position};
+use crate::{raft, replication};
 
 pub use frame::VERSION;
 pub use recover::{RecoverError, Recovered, Tear, Torn, recover};
@@ -57,88 +55,101 @@ pub struct Header {
     pub lane: u16,
 }
 
-/// One thing to make durable. A lane's log keeps them in order.
+/// One record to make durable. A lane's log keeps its records in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Write {
     /// A process started: durable before its first send.
     Boot {
-        /// Whose log this is.
+        /// The federation that the log belongs to.
         federation: FederationId,
-        /// Whose log this is.
+        /// The node that the log belongs to.
         node: NodeId,
-        /// Whose log this is.
+        /// The data directory that the log belongs to.
         store: StoreId,
-        /// The start.
+        /// This start of the store.
         boot: Boot,
     },
-    /// A group exists here, from this configuration on.
-    Genesis {
-        /// The group.
-        group: GroupId,
-        /// Its first configuration; empty for a learner that will be told by a leader.
-        configuration: Configuration,
-    },
-    /// A group's term and vote: one record, so that no crash parts them (Raft §5.2).
-    Hard {
-        /// The group.
-        group: GroupId,
-        /// Its current term here.
-        term: Term,
-        /// Who got this node's vote in that term.
-        vote: Option<Replica>,
-    },
-    /// Entries right after `prev`. From the first that contradicts the log on, whatever the log held is gone; without
-    /// entries all after `prev` is. Entries that the log holds already change nothing, so that a long log can be copied
-    /// forward in several records.
-    Append {
-        /// The group.
-        group: GroupId,
-        /// The position that the entries follow.
-        prev: Index,
-        /// The entries, in order.
-        entries: Vec<Entry>,
-    },
-    /// A piece of a side file. The file is synced before the record that names it is written.
-    Chunk {
-        /// The file.
-        snapshot: SnapshotId,
-        /// Where in the file.
-        offset: u64,
-        /// The bytes, at most [`crate::limits::CHUNK_BYTES_MAX`].
-        data: Bytes,
-    },
-    /// A side file is complete and replaces all that its owner wrote before `position`.
-    Snapshot {
-        /// A group or a shard.
-        owner: Owner,
-        /// The file.
-        snapshot: SnapshotId,
-        /// The file's length in bytes.
-        length: u64,
-        /// The last entry that it contains; zero for a shard.
-        position: Position,
-        /// Group time at that entry in milliseconds, which no later entry goes behind; zero for a shard.
-        time_ms: u64,
-        /// The group's configuration as of `position`; empty for a shard.
-        configuration: Configuration,
-        /// SHA-256 of the file.
-        digest: Digest,
-    },
-    /// CRDT writes of one shard, each as its author's bytes.
-    Dots {
-        /// The shard.
-        shard: ShardId,
-        /// What to remember, in the shard's own encoding.
-        records: Vec<Bytes>,
-    },
-    /// The owner's records are no longer needed: its namespace was deleted.
-    Forget {
-        /// Whose records.
-        owner: Owner,
-    },
-    /// Peers that were verified, so that a restart finds them again.
+    /// All peers that were verified, so that a restart finds them again.
     Contacts {
-        /// All of them.
+        /// The peers; they replace those of the record before.
         contacts: Vec<Contact>,
     },
+    /// A record of a group.
+    Group {
+        /// The group.
+        group: GroupId,
+        /// Its record.
+        write: raft::Write,
+    },
+    /// A record of a shard.
+    Shard {
+        /// The shard.
+        shard: ShardId,
+        /// Its record.
+        write: replication::Write,
+    },
+}
+
+/// A piece of a snapshot file: the bytes and where they go.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// The file.
+    pub snapshot: SnapshotId,
+    /// The piece's first byte in the file.
+    pub offset: u64,
+    /// The bytes.
+    pub data: &'a Bytes,
+}
+
+impl Write {
+    /// The owner of the record.
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        match self {
+            Self::Boot { .. } | Self::Contacts { .. } => Owner::Node,
+            Self::Group { group, .. } => Owner::Group(*group),
+            Self::Shard { shard, .. } => Owner::Shard(*shard),
+        }
+    }
+
+    /// The piece of a snapshot file that this is, if it is one. Pieces go into files beside the log.
+    #[must_use]
+    pub const fn chunk(&self) -> Option<Chunk<'_>> {
+        match self {
+            Self::Group { write: raft::Write::Chunk { snapshot, offset, data }, .. }
+            | Self::Shard { write: replication::Write::Chunk { snapshot, offset, data }, .. } => {
+                Some(Chunk { snapshot: *snapshot, offset: *offset, data })
+            }
+            _ => None,
+        }
+    }
+
+    /// The snapshot file that this record names, if it names one.
+    #[must_use]
+    pub const fn snapshot(&self) -> Option<SnapshotFile> {
+        match self {
+            Self::Group { write: raft::Write::Snapshot { file, .. }, .. }
+            | Self::Shard { write: replication::Write::Snapshot { file }, .. } => Some(*file),
+            _ => None,
+        }
+    }
+
+    /// About how many bytes the record takes in the log; for a chunk, in its file. Exact enough to decide when to refuse
+    /// writes and when to take a checkpoint.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        /// What a record takes beside its payload.
+        const RECORD_BYTES: usize = 48;
+        /// What a contact takes beside its address.
+        const CONTACT_BYTES: usize = 24;
+        RECORD_BYTES
+            + match self {
+                Self::Boot { .. } => 0,
+                Self::Contacts { contacts } => {
+                    contacts.iter().map(|contact| CONTACT_BYTES + contact.address.0.len()).sum()
+                }
+                Self::Group { write, .. } => write.payload_bytes(),
+                Self::Shard { write, .. } => write.payload_bytes(),
+            }
+    }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use continuum_core::codec;
 use continuum_core::id::{SnapshotId, StoreId, Token};
 use continuum_core::limits::LOG_BATCH_BYTES_MAX;
-use continuum_core::wal::{Batch, Header, LogWriter, Recovered, Write};
+use continuum_core::wal::{Batch, Chunk, Header, LogWriter, Recovered, Write};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::directory::{Directory, unusable};
@@ -246,17 +246,12 @@ impl Worker {
         let mut log = Vec::with_capacity(batch.len());
         let mut named = Vec::new();
         for (token, write) in batch {
-            match write {
-                Write::Chunk { snapshot, offset, data } => {
-                    self.attempt(|worker| worker.side.write(token, snapshot, offset, &data))?;
-                }
-                other => {
-                    if let Write::Snapshot { snapshot, .. } = &other {
-                        named.push((token, *snapshot));
-                    }
-                    log.push((token, other));
-                }
+            if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
+                self.attempt(|worker| worker.side.write(token, snapshot, offset, data))?;
+                continue;
             }
+            named.extend(write.snapshot().map(|file| (token, file.id)));
+            log.push((token, write));
         }
         Ok((log, named))
     }
@@ -351,6 +346,7 @@ mod tests {
     use std::cell::Cell;
 
     use continuum_core::id::{FederationId, GroupId, NodeId, Term};
+    use continuum_core::raft;
 
     use super::*;
 
@@ -367,7 +363,10 @@ mod tests {
     }
 
     fn write(seq: u64) -> Job {
-        let write = Write::Hard { group: GroupId(0), term: Term(seq), vote: None };
+        let write = Write::Group {
+            group: GroupId(0),
+            write: raft::Write::Hard { term: Term(seq), vote: None },
+        };
         Job::Persist(Token { lane: 0, seq }, write)
     }
 

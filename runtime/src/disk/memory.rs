@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use continuum_core::id::{SnapshotId, StoreId, Token};
-use continuum_core::wal::{Batch, Header, LogWriter, Write, recover};
+use continuum_core::wal::{Batch, Chunk, Header, LogWriter, Write, recover};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel as queue};
 
 use super::{Disk, Done, Holder, Job, OpenError, Opened};
@@ -127,11 +127,11 @@ impl Worker {
             match job {
                 Job::Persist(token, write) => {
                     newest = Some(token);
-                    match write {
-                        Write::Chunk { snapshot, offset, data } => {
-                            write_at(shelf.side.entry(snapshot).or_default(), offset, &data);
+                    match write.chunk() {
+                        Some(Chunk { snapshot, offset, data }) => {
+                            write_at(shelf.side.entry(snapshot).or_default(), offset, data);
                         }
-                        other => log.push((token, other)),
+                        None => log.push((token, write)),
                     }
                 }
                 Job::Discard(snapshot) => drop(shelf.side.remove(&snapshot)),

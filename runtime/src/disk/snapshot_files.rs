@@ -40,9 +40,7 @@ impl SideFiles {
     ) -> io::Result<(Self, BTreeMap<SnapshotId, Bytes>)> {
         let mut named = BTreeMap::new();
         for (token, write) in writes {
-            if let Write::Snapshot { snapshot, .. } = write {
-                named.insert(*snapshot, token.seq);
-            }
+            named.extend(write.snapshot().map(|file| (file.id, token.seq)));
         }
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&path)? {

@@ -5,9 +5,11 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use bytes::Bytes;
-use continuum_core::digest::Digest;
-use continuum_core::id::{FederationId, GroupId, NodeId, Owner, SnapshotId, StoreId, Term, Token};
-use continuum_core::raft::{Configuration, Position};
+use continuum_core::id::{
+    FederationId, GroupId, NodeId, SnapshotFile, SnapshotId, StoreId, Term, Token,
+};
+use continuum_core::raft::{self, Configuration, Position};
+use continuum_core::replication;
 use continuum_core::wal::{RecoverError, Write};
 
 use super::*;
@@ -33,8 +35,12 @@ fn token(seq: u64) -> Token {
     Token { lane: 0, seq }
 }
 
+const fn of_group(write: raft::Write) -> Write {
+    Write::Group { group: GroupId(0), write }
+}
+
 fn hard(term: u64) -> Write {
-    Write::Hard { group: GroupId(0), term: Term(term), vote: None }
+    of_group(raft::Write::Hard { term: Term(term), vote: None })
 }
 
 /// Waits until all up to `token` is durable, and returns how many syncs that took.
@@ -65,7 +71,7 @@ fn write(disk: &mut FileDisk, opened: &mut Opened, first: u64, terms: &[u64]) {
 
 fn terms(opened: &Opened) -> Vec<u64> {
     let term = |(_, write): &(Token, Write)| match write {
-        Write::Hard { term, .. } => term.0,
+        Write::Group { write: raft::Write::Hard { term, .. }, .. } => term.0,
         other => panic!("{other:?}"),
     };
     opened.writes.iter().map(term).collect()
@@ -217,19 +223,17 @@ fn an_empty_directory_of_ones_own_is_taken_and_closed() {
 }
 
 fn chunk(snapshot: u64, offset: u64, data: &'static [u8]) -> Write {
-    Write::Chunk { snapshot: SnapshotId(snapshot), offset, data: Bytes::from_static(data) }
+    let (snapshot, data) = (SnapshotId(snapshot), Bytes::from_static(data));
+    of_group(raft::Write::Chunk { snapshot, offset, data })
 }
 
 fn named(snapshot: u64) -> Write {
-    Write::Snapshot {
-        owner: Owner::Group(GroupId(0)),
-        snapshot: SnapshotId(snapshot),
-        length: 10,
+    of_group(raft::Write::Snapshot {
+        file: SnapshotFile { id: SnapshotId(snapshot), length: 10, ..SnapshotFile::default() },
         position: Position::default(),
         time_ms: 0,
         configuration: Configuration::default(),
-        digest: Digest::default(),
-    }
+    })
 }
 
 #[test]
@@ -294,9 +298,9 @@ fn old_segments_go_when_nothing_in_them_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
-    let large = || Write::Dots {
+    let large = || Write::Shard {
         shard: continuum_core::id::ShardId::default(),
-        records: vec![Bytes::from(vec![7; 6 << 20])],
+        write: replication::Write::Dots { records: vec![Bytes::from(vec![7; 6 << 20])] },
     };
     for seq in 1..=6 {
         disk.submit(Job::Persist(token(seq), large()));

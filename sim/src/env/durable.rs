@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use continuum_core::id::{Boot, GroupId, Index, Owner, Replica, ShardId, SnapshotId, Term};
-use continuum_core::raft::{Entry, Position};
-use continuum_core::replication::Dots;
-use continuum_core::wal::Write;
+use continuum_core::id::{Boot, GroupId, Index, Replica, ShardId, SnapshotId, Term};
+use continuum_core::raft::{self, Entry, Position};
+use continuum_core::replication::{self, Dots};
+use continuum_core::wal::{Chunk, Write};
 
 /// One group's hard state and log, as terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,30 +183,36 @@ impl Durable {
     pub(crate) fn apply(&mut self, write: &Write) {
         match write {
             Write::Boot { boot, .. } => self.boot = *boot,
-            Write::Hard { group, term, vote } => {
-                let view = self.group_mut(*group);
-                (view.term, view.vote) = (*term, *vote);
-            }
-            Write::Append { group, prev, entries } => self.group_mut(*group).append(*prev, entries),
-            Write::Snapshot { owner: Owner::Group(group), position, .. } => {
-                self.group_mut(*group).install(*position);
-            }
-            Write::Forget { owner: Owner::Group(group) } => {
-                self.groups.remove(group);
-            }
-            Write::Forget { owner: Owner::Shard(shard) } => {
+            Write::Contacts { .. } => {}
+            Write::Group { group, write } => self.apply_group(*group, write),
+            Write::Shard { shard, write: replication::Write::Forget } => {
                 self.shards.remove(shard);
                 self.forgotten.insert(*shard);
             }
-            Write::Chunk { snapshot, offset, data } => {
-                let length = self.files.entry(*snapshot).or_default();
-                if *offset == 0 {
-                    *length = data.len() as u64;
-                } else if *offset <= *length {
-                    *length = (*length).max(offset + data.len() as u64);
-                }
+            Write::Shard { .. } => {}
+        }
+        if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
+            let length = self.files.entry(snapshot).or_default();
+            if offset == 0 {
+                *length = data.len() as u64;
+            } else if offset <= *length {
+                *length = (*length).max(offset + data.len() as u64);
             }
-            _ => {}
+        }
+    }
+
+    fn apply_group(&mut self, group: GroupId, write: &raft::Write) {
+        match write {
+            raft::Write::Hard { term, vote } => {
+                let view = self.group_mut(group);
+                (view.term, view.vote) = (*term, *vote);
+            }
+            raft::Write::Append { prev, entries } => self.group_mut(group).append(*prev, entries),
+            raft::Write::Snapshot { position, .. } => self.group_mut(group).install(*position),
+            raft::Write::Forget => {
+                self.groups.remove(&group);
+            }
+            raft::Write::Genesis { .. } | raft::Write::Chunk { .. } => {}
         }
     }
 }

@@ -106,10 +106,11 @@ pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{Boot, GroupId, Index, NodeId, Owner, Replica, Role, Term, Token};
+use continuum_core::id::{Boot, GroupId, Index, NodeId, Replica, Role, ShardId, Term, Token};
 use continuum_core::machine::Now;
 use continuum_core::node::{Action, Message, Node, Notice};
-use continuum_core::raft::Position;
+use continuum_core::raft::{self, Position};
+use continuum_core::replication;
 use continuum_core::wal::Write;
 
 use crate::env::durable::LogView;
@@ -301,55 +302,81 @@ impl Oracles {
     }
 
     fn observe_write(&mut self, step: &Step<'_>, token: Token, write: &Write) -> Verdict {
+        match write {
+            Write::Boot { .. } | Write::Contacts { .. } => Ok(()),
+            Write::Group { group, write } => self.observe_group_write(step, *group, write),
+            Write::Shard { shard, write } => self.observe_shard_write(step, token, *shard, write),
+        }
+    }
+
+    fn observe_group_write(
+        &mut self,
+        step: &Step<'_>,
+        group: GroupId,
+        write: &raft::Write,
+    ) -> Verdict {
         let seen = &mut self.nodes[step.me].groups;
         match write {
-            Write::Hard { group, term, vote } => {
-                let watched = seen.entry(*group).or_default();
+            raft::Write::Hard { term, vote } => {
+                let watched = seen.entry(group).or_default();
                 one_vote_per_term::check(&watched.view, *term, *vote)?;
                 // A checkpoint names a vote again that was given before.
                 let is_new = (watched.view.term, watched.view.vote) != (*term, *vote);
-                let asks = step.cause.asks.filter(|(asked, ..)| asked == group && is_new);
+                let asks = step.cause.asks.filter(|(asked, ..)| *asked == group && is_new);
                 vote_for_up_to_date_log::check(watched.view.last(), *vote, asks)?;
                 (watched.view.term, watched.view.vote) = (*term, *vote);
             }
-            Write::Append { group, prev, entries } => {
-                let watched = seen.entry(*group).or_default();
-                let ledger = self.ledger.group_mut(*group);
+            raft::Write::Append { prev, entries } => {
+                let watched = seen.entry(group).or_default();
+                let ledger = self.ledger.group_mut(group);
                 committed_entry_replaced::check(watched, ledger, *prev, entries)?;
                 leader_append_only::check(watched, *prev, entries)?;
                 log_matching::check(&watched.view, ledger, *prev, entries)?;
                 one_configuration::check(ledger, entries)?;
                 watched.view.append(*prev, entries);
             }
-            // Who joins begins without a configuration, and learns it from the leader.
-            Write::Genesis { group, configuration } if !configuration.voters.is_empty() => {
-                let ledger = self.ledger.group_mut(*group);
+            // A node that joins begins without a configuration, and learns it from the leader.
+            raft::Write::Genesis { configuration } if !configuration.voters.is_empty() => {
+                let ledger = self.ledger.group_mut(group);
                 one_configuration::check_voters(&mut ledger.voters, configuration)?;
             }
-            Write::Snapshot { owner: Owner::Group(group), position, .. } => {
-                let watched = seen.entry(*group).or_default();
-                snapshot_of_committed::check(self.ledger.group_mut(*group), *position)?;
+            raft::Write::Snapshot { position, .. } => {
+                let watched = seen.entry(group).or_default();
+                snapshot_of_committed::check(self.ledger.group_mut(group), *position)?;
                 // A checkpoint names a snapshot again that was there before.
                 let is_new = watched.view.base != *position;
-                let received = is_new && step.cause.chunk == Some((*group, *position));
+                let received = is_new && step.cause.chunk == Some((group, *position));
                 snapshot_of_committed::check_install(watched.commit, *position, received)?;
                 watched.view.install(*position);
             }
-            Write::Forget { owner: Owner::Group(group) } => {
-                seen.remove(group);
+            raft::Write::Forget => {
+                seen.remove(&group);
             }
-            Write::Forget { owner: Owner::Shard(shard) } => {
-                self.writes.forgotten(step.me, *shard);
-            }
-            Write::Dots { shard, records } => {
+            raft::Write::Genesis { .. } | raft::Write::Chunk { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn observe_shard_write(
+        &mut self,
+        step: &Step<'_>,
+        token: Token,
+        shard: ShardId,
+        write: &replication::Write,
+    ) -> Verdict {
+        match write {
+            replication::Write::Dots { records } => {
                 let Process { replica, boot, .. } = step.processes[step.me];
                 let wall = Wall { now_ms: step.now.wall.0, ahead_ms: self.rules.ahead_ms };
                 let by = Author { number: step.me, replica, boot, wall, token };
-                self.writes.observe(by, &step.wanted, *shard, records)?;
+                self.writes.observe(by, &step.wanted, shard, records)
             }
-            _ => {}
+            replication::Write::Forget => {
+                self.writes.forgotten(step.me, shard);
+                Ok(())
+            }
+            replication::Write::Chunk { .. } | replication::Write::Snapshot { .. } => Ok(()),
         }
-        Ok(())
     }
 
     fn observe_send(&mut self, step: &Step<'_>, to: NodeId, message: &Message) -> Verdict {

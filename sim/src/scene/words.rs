@@ -8,7 +8,7 @@ use bytes::Bytes;
 use continuum_core::api::{
     Change, Edit, Expected, Mutation, Outcome, Query, Register, Request, Value,
 };
-use continuum_core::id::{Dot, GroupId, NodeId, Owner, Replica};
+use continuum_core::id::{Dot, GroupId, NodeId, Replica};
 use continuum_core::node::Message;
 use continuum_core::raft::{self, Payload, Position};
 use continuum_core::replication::{self, describe, dot_of};
@@ -274,38 +274,39 @@ fn of_gossip(names: &Names, message: &gossip::Message) -> (bool, String) {
 
 /// A write to the log.
 pub(crate) fn write(names: &Names, write: &Write) -> Words {
-    let of_owner = |owner: &Owner| match owner {
-        Owner::Group(group) => Protocol::Raft(*group),
-        Owner::Shard(_) => Protocol::Replication,
-        Owner::Node => Protocol::Other,
-    };
     let (protocol, is_routine, label) = match write {
         Write::Boot { boot, .. } => (Protocol::Other, false, format!("boot {}", boot.count)),
-        Write::Genesis { group, .. } => (Protocol::Raft(*group), false, "genesis".to_owned()),
-        Write::Hard { group, term, vote: Some(vote) } => {
-            let label = format!("t{term}, vote {}", names.node(vote.node));
-            (Protocol::Raft(*group), false, label)
-        }
-        Write::Hard { group, term, vote: None } => {
-            (Protocol::Raft(*group), false, format!("t{term}, no vote"))
-        }
-        Write::Append { group, prev, entries } => {
-            (Protocol::Raft(*group), false, appended(prev.0, entries))
-        }
-        Write::Chunk { offset, data, .. } => {
-            (Protocol::Other, false, format!("chunk {offset}+{}", data.len()))
-        }
-        Write::Snapshot { owner, position, .. } => {
-            (of_owner(owner), false, format!("snapshot {}", place(*position)))
-        }
-        Write::Dots { records, .. } => {
-            let dots = records.iter().map(|record| describe(record).map(|write| write.dot));
-            (Protocol::Replication, false, names.dots(dots.filter(Option::is_some)))
-        }
-        Write::Forget { owner } => (of_owner(owner), false, "forget".to_owned()),
         Write::Contacts { .. } => (Protocol::Other, true, "contacts".to_owned()),
+        Write::Group { group, write } => (Protocol::Raft(*group), false, group_write(names, write)),
+        Write::Shard { write, .. } => (Protocol::Replication, false, shard_write(names, write)),
     };
     Words { protocol, is_routine, label, detail: names.detail(write) }
+}
+
+fn group_write(names: &Names, write: &raft::Write) -> String {
+    match write {
+        raft::Write::Genesis { .. } => "genesis".to_owned(),
+        raft::Write::Hard { term, vote: Some(vote) } => {
+            format!("t{term}, vote {}", names.node(vote.node))
+        }
+        raft::Write::Hard { term, vote: None } => format!("t{term}, no vote"),
+        raft::Write::Append { prev, entries } => appended(prev.0, entries),
+        raft::Write::Chunk { offset, data, .. } => format!("chunk {offset}+{}", data.len()),
+        raft::Write::Snapshot { position, .. } => format!("snapshot {}", place(*position)),
+        raft::Write::Forget => "forget".to_owned(),
+    }
+}
+
+fn shard_write(names: &Names, write: &replication::Write) -> String {
+    match write {
+        replication::Write::Dots { records } => {
+            let dots = records.iter().map(|record| describe(record).map(|write| write.dot));
+            names.dots(dots.filter(Option::is_some))
+        }
+        replication::Write::Chunk { offset, data, .. } => format!("chunk {offset}+{}", data.len()),
+        replication::Write::Snapshot { file } => format!("snapshot of {} bytes", file.length),
+        replication::Write::Forget => "forget".to_owned(),
+    }
 }
 
 fn appended(prev: u64, entries: &[raft::Entry]) -> String {

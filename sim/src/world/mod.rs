@@ -25,7 +25,7 @@ use continuum_core::discovery::{Identity, Unverified};
 use continuum_core::id::{Address, FederationId, Replica};
 use continuum_core::machine::{Machine as _, Outbox};
 use continuum_core::node::{Action, Event, Notice};
-use continuum_core::replication::Replicator;
+use continuum_core::replication::{self, Replicator};
 use continuum_core::wal::Write;
 
 use crate::env::asker::Asker;
@@ -348,7 +348,11 @@ impl World {
                     scene.writes(me, &write);
                 }
                 let process = &mut self.processes[me];
-                if let (Write::Dots { shard, .. }, Some(node)) = (&write, &process.node) {
+                if let (
+                    Write::Shard { shard, write: replication::Write::Dots { .. } },
+                    Some(node),
+                ) = (&write, &process.node)
+                {
                     let held = node.replicator().held(*shard);
                     process.disk.expect(token, *shard, held);
                 }
@@ -512,8 +516,12 @@ fn wanted<'a>(
     if let Some((request, ..)) = &cause.request {
         return process.requests.get(request).and_then(of).into_iter().collect();
     }
-    let makes =
-        |action: &Action| matches!(action, Action::Persist { write: Write::Dots { .. }, .. });
+    let makes = |action: &Action| {
+        let Action::Persist { write: Write::Shard { write, .. }, .. } = action else {
+            return false;
+        };
+        matches!(write, replication::Write::Dots { .. })
+    };
     let waits = actions.iter().any(makes).then_some(&process.requests);
     waits.into_iter().flat_map(|requests| requests.values()).filter_map(of).collect()
 }

@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use continuum_core::api::{Change, Content, Context, Edit, Mutation, Query, Value};
 use continuum_core::id::{Actor, Dot};
-use continuum_core::replication::{Dots, Ticket};
+use continuum_core::replication::{Dots, Ticket, Write};
 use continuum_core::seed::{Seed, Stream};
-use continuum_core::wal::Write;
 
 use super::{SHARD, Setup, World, bytes};
 
@@ -313,8 +312,8 @@ pub fn busy_checkpoint(number: u64) -> Result<(), String> {
     world.mutate(0, super::put("last", "", "written after the checkpoint"));
     let rows = world.rows(0);
     world.sync_disk(0);
-    let named = |write: &Write| matches!(write, Write::Snapshot { .. });
-    if !world.processes[0].disk.iter().any(named) {
+    let is_named = |write: &Write| matches!(write, Write::Snapshot { .. });
+    if !world.processes[0].disk.iter().any(|(_, write)| is_named(write)) {
         return Err("the checkpoint does not end".into());
     }
     world.crash(0)?;

@@ -16,16 +16,13 @@ use continuum_core::api::{
 };
 use continuum_core::config::ReplicationConfig;
 use continuum_core::digest::Digest;
-use continuum_core::id::{
-    Boot, Dot, NamespaceId, NodeId, Owner, Replica, ShardId, SnapshotId, StoreId,
-};
+use continuum_core::id::{Boot, Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::replication::{
-    Action, Event, Message, Replicator, Restored, RestoredShard, Ticket, describe, dot_of,
+    Action, Event, Message, Replicator, Restored, Ticket, Write, describe, dot_of,
 };
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
-use continuum_core::wal::Write;
 
 pub const SHARD: ShardId = ShardId { namespace: NamespaceId(7), slot: 0 };
 
@@ -51,7 +48,7 @@ pub struct Process {
     pub boot: Boot,
     pub machine: Replicator,
     /// All issued writes. The first `durable` survive a crash.
-    pub disk: Vec<Write>,
+    pub disk: Vec<(ShardId, Write)>,
     pub durable: usize,
     /// The root after each step, by the number of writes issued until then.
     roots: BTreeMap<usize, Digest>,
@@ -171,7 +168,7 @@ impl World {
     fn perform(&mut self, at: usize, action: Action) {
         let process = &mut self.processes[at];
         match action {
-            Action::Persist { write } => process.disk.push(write),
+            Action::Persist { shard, write } => process.disk.push((shard, write)),
             Action::Send { to, message, promise } => {
                 if promise && process.durable < process.disk.len() {
                     process.held_back.push((process.disk.len(), to, message));
@@ -203,8 +200,9 @@ impl World {
             })
         };
         let mut pending = process.disk[process.durable..].iter();
-        pending
-            .any(|write| matches!(write, Write::Dots { records, .. } if records.iter().any(pushed)))
+        pending.any(
+            |(_, write)| matches!(write, Write::Dots { records } if records.iter().any(pushed)),
+        )
     }
 
     /// Encodes and decodes a message, as a real link does, and puts it on the network.
@@ -355,30 +353,19 @@ impl World {
     }
 }
 
-/// Folds a log into the shards' restored state, as a node's restore does.
-pub fn recover(disk: &[Write]) -> Restored {
+/// Folds a log into the shards' restored state.
+pub fn recover(disk: &[(ShardId, Write)]) -> Restored {
     let mut restored = Restored::default();
     let mut files: BTreeMap<SnapshotId, BytesMut> = BTreeMap::new();
-    for write in disk {
-        match write {
-            Write::Dots { shard, records } => {
-                let entry = restored.shards.entry(*shard).or_default();
-                entry.records.extend(records.iter().cloned());
-            }
-            Write::Chunk { snapshot, offset, data } => {
-                let file = files.entry(*snapshot).or_default();
-                assert_eq!(file.len() as u64, *offset);
-                file.extend_from_slice(data);
-            }
-            Write::Snapshot { owner: Owner::Shard(shard), snapshot, length, digest, .. } => {
-                let file = files.remove(snapshot).expect("its chunks came before").freeze();
-                assert_eq!((file.len() as u64, Digest::of(&file)), (*length, *digest));
-                let entry = RestoredShard { snapshot: Some(file), records: Vec::new() };
-                restored.shards.insert(*shard, entry);
-            }
-            Write::Forget { owner: Owner::Shard(shard) } => drop(restored.shards.remove(shard)),
-            _ => panic!("a replicator does not issue {write:?}"),
+    for (shard, write) in disk {
+        if let Write::Chunk { snapshot, offset, data } = write {
+            let file = files.entry(*snapshot).or_default();
+            assert_eq!(file.len() as u64, *offset);
+            file.extend_from_slice(data);
         }
+        restored.apply(*shard, write.clone());
     }
+    let read = |snapshot| files.remove(&snapshot).map(BytesMut::freeze);
+    restored.load(read).expect("a named file is complete");
     restored
 }

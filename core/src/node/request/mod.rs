@@ -24,10 +24,11 @@ use crate::raft::Position;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
-use super::hold::Keeper;
 use super::machine::{Node, Timer, Work};
 use super::{Action, Message};
 use crate::api::{Level, Outcome, Reason, Request, Resource, Session};
+use crate::hold::Waits;
+use crate::id::Writer;
 
 /// The asker of a request, who gets its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +192,7 @@ impl Node {
             reach!("node.request.disk_full");
             return Err(Reason::Full { what: Resource::Disk });
         }
-        if self.hold.unpersisted_bytes() >= UNPERSISTED_BYTES_MAX {
+        if self.gate.unpersisted_bytes() >= UNPERSISTED_BYTES_MAX {
             reach!("node.request.disk_slow");
             return Err(Reason::Busy);
         }
@@ -323,7 +324,7 @@ impl Node {
 
     /// Answers a request and forgets it.
     pub(super) fn finish(&mut self, key: u64, outcome: Outcome) {
-        let boot = self.hold.boot();
+        let boot = self.gate.boot();
         self.finish_after(key, outcome, boot);
     }
 
@@ -352,7 +353,7 @@ impl Node {
     /// Answers the asker. An answer that says that a write happened waits for this process's boot to be durable. An
     /// eventual write waits for its own token instead, see `eventual`.
     pub(super) fn answer(&mut self, origin: Origin, outcome: Outcome) {
-        let boot = self.hold.boot();
+        let boot = self.gate.boot();
         self.answer_after(origin, outcome, boot);
     }
 
@@ -362,7 +363,11 @@ impl Node {
             Origin::Client(id) => {
                 let promises = matches!(outcome, Outcome::Committed { .. });
                 let reply = Action::Reply { id, outcome };
-                let reply = if promises { self.hold.withhold(token, reply) } else { Some(reply) };
+                let reply = if promises {
+                    self.gate.release_when_durable(token, reply, Waits::Always)
+                } else {
+                    Some(reply)
+                };
                 if let Some(reply) = reply {
                     self.act(reply);
                 }
@@ -408,7 +413,7 @@ impl Node {
         let outcome = match stage {
             Stage::Replicating(token) => {
                 let reached =
-                    if self.hold.is_durable(token) { Level::Durable } else { Level::Applied };
+                    if self.gate.is_durable(token) { Level::Durable } else { Level::Applied };
                 Outcome::Unknown { reached: Some(reached) }
             }
             Stage::Bootstrap => self.bootstrap_expired(),
@@ -447,7 +452,7 @@ impl Node {
 
     /// The token that a promise of the shards waits for.
     fn shards_token(&self) -> u64 {
-        self.hold.newest(Keeper::Shards)
+        self.gate.newest(Writer::Shards)
     }
 }
 

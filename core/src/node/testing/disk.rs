@@ -7,7 +7,7 @@ use core::mem;
 use bytes::Bytes;
 
 use crate::id::{FederationId, Replica, SnapshotId, Token};
-use crate::wal::{self, Batch, Header, LogWriter, RecoverError, Write};
+use crate::wal::{self, Batch, Chunk, Header, LogWriter, RecoverError, Write};
 
 /// What a restart finds: the log's writes, and the side files.
 pub(in crate::node) type Found = (Vec<(Token, Write)>, BTreeMap<SnapshotId, Bytes>);
@@ -53,7 +53,7 @@ impl Disk {
             return false;
         }
         let writes = mem::take(&mut self.queue);
-        let is_record = |(_, write): &&(Token, Write)| !matches!(write, Write::Chunk { .. });
+        let is_record = |(_, write): &&(Token, Write)| write.chunk().is_none();
         let records: Vec<_> = writes.iter().filter(is_record).cloned().collect();
         let batch = (!records.is_empty()).then(|| self.writer.encode(&records));
         self.flight = Some((writes, batch));
@@ -64,23 +64,15 @@ impl Disk {
     pub(super) fn finish(&mut self) -> Token {
         let (writes, batch) = self.flight.take().expect("a batch is under way");
         for (token, write) in &writes {
-            match write {
-                Write::Chunk { snapshot, offset, data } => {
-                    let (bytes, newest) = self.files.entry(*snapshot).or_default();
-                    bytes.truncate(*offset as usize);
-                    assert_eq!(
-                        bytes.len() as u64,
-                        *offset,
-                        "a side file is written from its start"
-                    );
-                    bytes.extend_from_slice(data);
-                    *newest = token.seq;
-                }
-                Write::Snapshot { snapshot, .. } => {
-                    let file = self.files.get_mut(snapshot);
-                    file.expect("a named file exists").1 = token.seq;
-                }
-                _ => {}
+            if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
+                let (bytes, newest) = self.files.entry(snapshot).or_default();
+                bytes.truncate(offset as usize);
+                assert_eq!(bytes.len() as u64, offset, "a snapshot file has no hole");
+                bytes.extend_from_slice(data);
+                *newest = token.seq;
+            } else if let Some(file) = write.snapshot() {
+                let file = self.files.get_mut(&file.id);
+                file.expect("a named file exists").1 = token.seq;
             }
         }
         if let Some(batch) = batch {

@@ -6,6 +6,7 @@ use crate::machine::{Machine as _, Now, Outbox};
 use crate::node::{Action, Event, Node};
 use crate::time::{Instant, WallTime};
 use crate::wal::Write;
+use crate::{raft, replication};
 
 /// The group of the namespace that a test makes and deletes: the second one, after `locks`.
 const GROUP: GroupId = GroupId(2);
@@ -29,9 +30,17 @@ fn after_deletion(seed: u64) -> World {
     world
 }
 
+const fn is_forget(write: &Write) -> bool {
+    matches!(
+        write,
+        Write::Group { write: raft::Write::Forget, .. }
+            | Write::Shard { write: replication::Write::Forget, .. }
+    )
+}
+
 fn forgets(world: &mut World, at: usize, owner: Owner) -> bool {
     let (writes, _) = world.hosts[at].disk.recover();
-    let is_it = |write: &Write| matches!(write, Write::Forget { owner: found } if *found == owner);
+    let is_it = |write: &Write| write.owner() == owner && is_forget(write);
     writes.iter().any(|(_, write)| is_it(write))
 }
 
@@ -69,8 +78,7 @@ fn what_was_deleted_and_not_forgotten_goes_when_the_registry_is_read() {
     delete(&mut world, "spare");
     world.run(3_000);
     let (writes, files) = world.hosts[1].disk.recover();
-    let is_kept = |write: &Write| !matches!(write, Write::Forget { .. });
-    let kept: Vec<_> = writes.into_iter().filter(|(_, write)| is_kept(write)).collect();
+    let kept: Vec<_> = writes.into_iter().filter(|(_, write)| !is_forget(write)).collect();
     let start = world.start_of(1, Boot { count: 2, nonce: 5 });
     let mut node = Node::restore(start, kept, files).expect("it restores");
     let holds = |node: &Node| {
@@ -85,7 +93,7 @@ fn what_was_deleted_and_not_forgotten_goes_when_the_registry_is_read() {
     let forgotten = out
         .as_slice()
         .iter()
-        .filter(|action| matches!(action, Action::Persist { write: Write::Forget { .. }, .. }));
+        .filter(|action| matches!(action, Action::Persist { write, .. } if is_forget(write)));
     assert_eq!(forgotten.count(), 2);
 }
 

@@ -3,9 +3,10 @@
 use super::*;
 use crate::api::{Reason, Resource, Unready};
 use crate::config::Config;
-use crate::id::{Boot, GroupId, NodeId, Replica, Role, SnapshotId, StoreId, Token};
+use crate::id::{Boot, GroupId, NodeId, Replica, Role, SnapshotFile, SnapshotId, StoreId, Token};
 use crate::machine::{Machine, Now, Outbox};
 use crate::node::{Action, Event, Message, Node, Notice, Refusal, RestoreError};
+use crate::raft;
 use crate::time::{Instant, WallTime};
 use crate::wal::Write;
 
@@ -173,8 +174,7 @@ fn a_follower_that_slept_for_long_gets_a_snapshot() {
     world.run(15_000);
     let installed = |notice: &Notice| matches!(notice, Notice::Installed { .. });
     assert!(world.hosts[2].notices.iter().any(installed));
-    let at =
-        |world: &World, at: usize| world.node(at).raft(GroupId(1)).map(crate::raft::Raft::commit);
+    let at = |world: &World, at: usize| world.node(at).raft(GroupId(1)).map(raft::Raft::commit);
     assert_eq!(at(&world, 2), at(&world, 0));
     let digest = |at: usize| world.node(at).state(GroupId(1)).map(crate::state::Machine::digest);
     assert_eq!(digest(2), digest(0));
@@ -206,7 +206,7 @@ fn leadership_goes_around_full_disks_once_and_finds_a_free_one() {
     let mut world = federation(3, 40);
     world.run(3000);
     let leader = |world: &World| {
-        let role = |at: &usize| world.node(*at).raft(GroupId(1)).map(crate::raft::Raft::role);
+        let role = |at: &usize| world.node(*at).raft(GroupId(1)).map(raft::Raft::role);
         (0..3).find(|at| role(at) == Some(Role::Leader)).expect("a leader")
     };
     let term = |world: &World| world.node(0).raft(GroupId(1)).map(|raft| raft.term().0);
@@ -372,22 +372,20 @@ fn records_out_of_order_and_missing_files_are_refused() {
     };
     let group = GroupId(1);
     let replica: Replica = world.hosts[0].replica;
-    let configuration = crate::raft::Configuration { voters: vec![replica], learners: vec![] };
-    let genesis = Write::Genesis { group, configuration: configuration.clone() };
-    let hard = Write::Hard { group, term: crate::id::Term(1), vote: None };
-    let gap = Write::Append { group, prev: crate::id::Index(5), entries: Vec::new() };
+    let configuration = raft::Configuration { voters: vec![replica], learners: vec![] };
+    let of_group = |write| Write::Group { group, write };
+    let genesis = of_group(raft::Write::Genesis { configuration: configuration.clone() });
+    let hard = of_group(raft::Write::Hard { term: crate::id::Term(1), vote: None });
+    let gap = of_group(raft::Write::Append { prev: crate::id::Index(5), entries: Vec::new() });
     assert!(matches!(restore(vec![hard.clone()]), Some(RestoreError::Order { .. })));
     assert!(matches!(restore(vec![genesis.clone(), gap]), Some(RestoreError::Order { .. })));
     assert_eq!(restore(vec![hard, genesis.clone()]), None, "a leftover before the beginning");
-    let snapshot = Write::Snapshot {
-        owner: crate::id::Owner::Group(group),
-        snapshot: SnapshotId(3),
-        length: 1,
-        position: crate::raft::Position { term: crate::id::Term(1), index: crate::id::Index(1) },
+    let snapshot = of_group(raft::Write::Snapshot {
+        file: SnapshotFile { id: SnapshotId(3), length: 1, ..SnapshotFile::default() },
+        position: raft::Position { term: crate::id::Term(1), index: crate::id::Index(1) },
         time_ms: 0,
         configuration,
-        digest: crate::digest::Digest::default(),
-    };
+    });
     let missing = restore(vec![genesis, snapshot]);
     assert!(matches!(missing, Some(RestoreError::SnapshotMissing { .. })));
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod inspect;
+mod record;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -15,7 +16,7 @@ use core::fmt;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Dot, ShardId};
+use crate::id::{Dot, ShardId, SnapshotFile, SnapshotId};
 use crate::limits::{LOG_BATCH_BYTES_MAX, SEQ_MAX};
 use crate::{codec, mutant, reach};
 
@@ -23,23 +24,75 @@ use crate::replication::shard::{Applied, Doom, Dots, Join, Mask, Shard};
 use crate::replication::write::path::PLACE_BYTES_MAX;
 use crate::replication::write::{self, Author, TAG_SEALED};
 
+pub use record::Write;
+
 /// The first byte of a record that is not a sealed write.
 const TAG_RECORD: u8 = 2;
 
-/// What a store held of all shards.
+/// What the records of all shards amount to: the state that [`crate::replication::Replicator::new`] starts from.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
-    /// By shard.
+    /// The shards that were not forgotten.
     pub shards: BTreeMap<ShardId, RestoredShard>,
 }
 
-/// What a store held of one shard.
+/// What the records of one shard amount to.
 #[derive(Clone, Debug, Default)]
 pub struct RestoredShard {
-    /// The newest side file.
+    /// The newest snapshot file.
+    pub file: Option<SnapshotFile>,
+    /// The bytes of that file; see [`Restored::load`].
     pub snapshot: Option<Bytes>,
-    /// The records of all `Write::Dots` after it, in order.
+    /// The records after it, in order.
     pub records: Vec<Bytes>,
+}
+
+impl Restored {
+    /// Applies the next record of the log.
+    pub fn apply(&mut self, shard: ShardId, write: Write) {
+        match write {
+            Write::Dots { records } => {
+                self.shards.entry(shard).or_default().records.extend(records);
+            }
+            // Chunks are in files beside the log.
+            Write::Chunk { .. } => {}
+            Write::Snapshot { file } => {
+                // The file contains all older records.
+                let file = Some(file);
+                self.shards.insert(shard, RestoredShard { file, ..RestoredShard::default() });
+            }
+            Write::Forget => drop(self.shards.remove(&shard)),
+        }
+    }
+
+    /// Loads the snapshot files that the records name; `read` gives the bytes of a file that it has.
+    ///
+    /// # Errors
+    ///
+    /// The first file that is missing or damaged.
+    pub fn load(
+        &mut self,
+        mut read: impl FnMut(SnapshotId) -> Option<Bytes>,
+    ) -> Result<(), FileError> {
+        for shard in self.shards.values_mut() {
+            let Some(file) = shard.file else { continue };
+            let bytes = read(file.id).ok_or(FileError::Missing(file.id))?;
+            if !file.matches(&bytes) {
+                return Err(FileError::Damaged(file.id));
+            }
+            shard.snapshot = Some(bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Why a snapshot file cannot be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileError {
+    /// The file is not there.
+    Missing(SnapshotId),
+    /// The file is not what its record says.
+    Damaged(SnapshotId),
 }
 
 /// Why a store cannot be restored.

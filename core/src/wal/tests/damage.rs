@@ -8,11 +8,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{Disk, header, write};
-use crate::codec;
 use crate::id::{NodeId, StoreId};
 use crate::limits::BLOCK_BYTES;
 use crate::wal::frame::{PREFIX_BYTES, Place, Prefix};
 use crate::wal::{Header, LogWriter, RecoverError, Tear, Torn};
+use crate::{codec, replication};
 
 /// How a block is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -388,7 +388,10 @@ fn a_payload_cannot_pass_for_a_batch() {
     let shift = 48 + 80 + 4 + 40;
     let data: Vec<u8> = image[BLOCK_BYTES - shift % BLOCK_BYTES..].to_vec();
     let shard = crate::id::ShardId::default();
-    let write = crate::wal::Write::Dots { shard, records: vec![Bytes::from(data)] };
+    let write = crate::wal::Write::Shard {
+        shard,
+        write: replication::Write::Dots { records: vec![Bytes::from(data)] },
+    };
     torn.append(&[super::write(1, 10)]);
     let kept = torn.writes.len();
     torn.append(&[write]);

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::Token;
 use crate::limits::BLOCK_BYTES;
+use crate::replication;
 
 pub(super) fn header() -> Header {
     Header {
@@ -26,7 +27,7 @@ pub(super) fn header() -> Header {
 pub(super) fn write(mark: u64, bytes: usize) -> Write {
     let data = vec![mark as u8 | 1; bytes];
     let shard = ShardId { slot: mark as u16, ..ShardId::default() };
-    Write::Dots { shard, records: vec![Bytes::from(data)] }
+    Write::Shard { shard, write: replication::Write::Dots { records: vec![Bytes::from(data)] } }
 }
 
 /// A disk as the driver keeps it, and what was written to it.

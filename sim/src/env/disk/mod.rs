@@ -19,7 +19,7 @@ use std::fmt;
 use bytes::Bytes;
 use continuum_core::id::{ShardId, SnapshotId, Token};
 use continuum_core::replication::Dots;
-use continuum_core::wal::{self, Batch, Header, LogWriter, RecoverError, Write};
+use continuum_core::wal::{self, Batch, Chunk, Header, LogWriter, RecoverError, Write};
 
 use crate::env::durable::Durable;
 use crate::rng::{Draws, stream};
@@ -157,7 +157,7 @@ impl Disk {
             return None;
         }
         let writes = std::mem::take(&mut self.queue);
-        let is_chunk = |(_, write): &(Token, Write)| matches!(write, Write::Chunk { .. });
+        let is_chunk = |(_, write): &(Token, Write)| write.chunk().is_some();
         let chunks = writes.iter().filter(|write| is_chunk(write)).count();
         let batch = if chunks == 0 {
             Some(self.writer.encode(&writes))
@@ -193,21 +193,17 @@ impl Disk {
         for (token, write) in &flight.writes {
             self.durable.apply(write);
             self.meet(*token);
-            match write {
-                Write::Chunk { snapshot, offset, data } => {
-                    let file = self.media.files.entry(*snapshot).or_default();
-                    file.newest = *token;
-                    if *offset == 0 {
-                        file.bytes.clear();
-                    }
-                    file.write(*offset as usize, data, |_| true);
+            if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
+                let file = self.media.files.entry(snapshot).or_default();
+                file.newest = *token;
+                if offset == 0 {
+                    file.bytes.clear();
                 }
-                Write::Snapshot { snapshot, .. } => {
-                    if let Some(file) = self.media.files.get_mut(snapshot) {
-                        file.newest = *token;
-                    }
-                }
-                _ => {}
+                file.write(offset as usize, data, |_| true);
+            } else if let Some(named) = write.snapshot()
+                && let Some(file) = self.media.files.get_mut(&named.id)
+            {
+                file.newest = *token;
             }
         }
         if let Some(batch) = &flight.batch {
@@ -276,10 +272,8 @@ impl Disk {
         let batch = flight.batch.filter(|_| now >= flight.batch_at);
         // Side files are synced once the batch is written.
         let chunks_fate = if now >= flight.batch_at { Fate::Kept } else { fate };
-        let length = |write: &Write| match write {
-            Write::Chunk { data, .. } => fate::sectors(data.len()),
-            _ => 0,
-        };
+        let length =
+            |write: &Write| write.chunk().map_or(0, |chunk| fate::sectors(chunk.data.len()));
         let of_batch = batch.as_ref().map_or(0, |batch| fate::sectors(batch.bytes.len()));
         let of_chunks: usize = flight.writes.iter().map(|(_, write)| length(write)).sum();
         let sectors = if batch.is_some() { of_batch } else { of_chunks };
@@ -287,12 +281,12 @@ impl Disk {
         let crash = |fate| Crash { draws, node, number, fate, sectors };
         let (mut lost, mut before) = (0, 0);
         for (at, (token, write)) in flight.writes.iter().enumerate() {
-            let Write::Chunk { snapshot, offset, data } = write else { continue };
+            let Some(Chunk { snapshot, offset, data }) = write.chunk() else { continue };
             let survivors = crash(chunks_fate).survivors(at as u64, before, data.len());
             before += survivors.len();
-            let file = self.media.files.entry(*snapshot).or_default();
+            let file = self.media.files.entry(snapshot).or_default();
             file.newest = *token;
-            lost += file.write(*offset as usize, data, |at| survivors[at]);
+            lost += file.write(offset as usize, data, |at| survivors[at]);
         }
         if let Some(batch) = batch {
             let survivors = crash(fate).survivors(u64::MAX, 0, batch.bytes.len());
@@ -346,8 +340,8 @@ impl Disk {
             // The crash spared them: they were never synced, and are durable all the same.
             self.durable.apply(write);
             self.synced = *token;
-            if let Write::Snapshot { snapshot, .. } = write
-                && let Some(file) = self.media.files.get_mut(snapshot)
+            if let Some(named) = write.snapshot()
+                && let Some(file) = self.media.files.get_mut(&named.id)
             {
                 file.newest = *token;
             }
@@ -361,10 +355,7 @@ impl Disk {
     /// Deletes side files that no record names, as a driver does when it opens a store: a process that crashes again
     /// and again would else leave one each time.
     fn drop_unnamed_files(&mut self, writes: &[(Token, Write)]) {
-        let name = |(_, write): &(Token, Write)| match write {
-            Write::Snapshot { snapshot, .. } => Some(*snapshot),
-            _ => None,
-        };
+        let name = |(_, write): &(Token, Write)| write.snapshot().map(|file| file.id);
         let named: BTreeSet<SnapshotId> = writes.iter().filter_map(name).collect();
         let durable = &mut self.durable;
         self.media.files.retain(|snapshot, _| {
@@ -409,14 +400,18 @@ impl Disk {
 
 #[cfg(test)]
 mod tests {
-    use continuum_core::digest::Digest;
-    use continuum_core::id::{GroupId, Owner};
-    use continuum_core::raft::{Configuration, Position};
+    use continuum_core::id::{GroupId, SnapshotFile};
+    use continuum_core::raft::{self, Configuration, Position};
+    use continuum_core::replication;
 
     use super::*;
 
     fn write(seq: u64) -> (Token, Write) {
         (Token { lane: 0, seq }, Write::Contacts { contacts: Vec::new() })
+    }
+
+    const fn of_shard(shard: ShardId, write: replication::Write) -> Write {
+        Write::Shard { shard, write }
     }
 
     /// Hands a write to the disk and begins its batch.
@@ -447,8 +442,8 @@ mod tests {
         let mut disk = Disk::new(0, Draws::new(1), Header::default());
         let (token, shard) = (|seq| Token { lane: 0, seq }, ShardId::default());
         disk.expect(token(1), shard, Dots::default());
-        disk.persist(token(1), Write::Dots { shard, records: Vec::new() });
-        disk.persist(token(2), Write::Forget { owner: Owner::Shard(shard) });
+        disk.persist(token(1), of_shard(shard, replication::Write::Dots { records: Vec::new() }));
+        disk.persist(token(2), of_shard(shard, replication::Write::Forget));
         disk.begin(0, 100);
         disk.finish(false);
         assert_eq!(disk.durable.shard(shard), None);
@@ -463,16 +458,14 @@ mod tests {
         let token = |seq| Token { lane: 0, seq };
         let snapshot = SnapshotId(7);
         let data = Bytes::from_static(b"state");
-        let names = Write::Snapshot {
-            owner: Owner::Group(GroupId(1)),
-            snapshot,
-            length: data.len() as u64,
+        let of_group = |write| Write::Group { group: GroupId(1), write };
+        let names = of_group(raft::Write::Snapshot {
+            file: SnapshotFile::of(snapshot, &data),
             position: Position::default(),
             time_ms: 0,
             configuration: Configuration::default(),
-            digest: Digest::default(),
-        };
-        disk.persist(token(1), Write::Chunk { snapshot, offset: 0, data });
+        });
+        disk.persist(token(1), of_group(raft::Write::Chunk { snapshot, offset: 0, data }));
         disk.persist(token(1), names.clone());
         disk.begin(0, 100);
         disk.finish(false);
@@ -483,7 +476,10 @@ mod tests {
         disk.release(token(2));
         assert!(disk.media.files.contains_key(&snapshot), "the spared record names it");
         let data = Bytes::from_static(b"unfinished");
-        disk.persist(token(3), Write::Chunk { snapshot: SnapshotId(8), offset: 0, data });
+        disk.persist(
+            token(3),
+            of_group(raft::Write::Chunk { snapshot: SnapshotId(8), offset: 0, data }),
+        );
         disk.begin(500, 100);
         disk.finish(false);
         assert_eq!(disk.side_files(), 2);

@@ -7,7 +7,8 @@ use continuum_core::api::{
     Change, Content, Context, Edit, Field, Level, Mutation, Outcome, Receipt, Row,
 };
 use continuum_core::digest::Digest;
-use continuum_core::id::{Actor, Boot, Dot, Owner, ShardId, StoreId};
+use continuum_core::id::{Actor, Boot, Dot, ShardId, StoreId};
+use continuum_core::replication;
 use continuum_core::replication::{
     Described, DescribedAct as Act, DescribedEdit, Dots, Message, Ranges,
 };
@@ -311,7 +312,7 @@ fn promised() -> Vec<Planted> {
     let before = durability_at_send::check_replication(&disk, &ack);
     disk.set_shard(shard, held);
     let after = durability_at_send::check_replication(&disk, &ack);
-    disk.apply(&Write::Forget { owner: Owner::Shard(shard) });
+    disk.apply(&Write::Shard { shard, write: replication::Write::Forget });
     let deleted = durability_at_send::check_replication(&disk, &ack);
     disk.set_shard(shard, Dots::default());
     let anew = durability_at_send::check_replication(&disk, &ack);
