@@ -46,7 +46,7 @@ pub(crate) enum Command {
         mutant: Option<String>,
         /// Only tell the steps between these virtual milliseconds, in words.
         #[arg(long, value_name = "A..B", value_parser = range)]
-        tell_ms: Option<Range<u64>>,
+        print_ms: Option<Range<u64>>,
     },
     /// Run many seeds, or hunt a planted bug with them.
     Swarm(Swarm),
@@ -80,7 +80,7 @@ pub(crate) enum Command {
         mutant: Option<String>,
         /// Only tell the steps between these virtual milliseconds, in words.
         #[arg(long, value_name = "A..B", value_parser = range)]
-        tell_ms: Option<Range<u64>>,
+        print_ms: Option<Range<u64>>,
     },
     /// Make a failing plan small: as a file that replays it, and as a picture.
     Shrink(ShrinkArgs),
@@ -159,7 +159,7 @@ pub(crate) struct Worker {
     pub(crate) slip_at: Option<u64>,
     /// Print these steps of the first run in all words instead.
     #[arg(long, value_parser = range)]
-    pub(crate) tell_steps: Option<Range<u64>>,
+    pub(crate) print_steps: Option<Range<u64>>,
 }
 
 /// What to shrink, and where to.

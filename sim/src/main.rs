@@ -28,19 +28,19 @@ fn main() -> ExitCode {
 
 fn perform(command: Command) -> Result<bool, String> {
     match command {
-        Command::Run { seed, mutant, tell_ms: Some(stretch), .. } => {
-            run::tell(&Plan::from_seed(seed), mutant.as_deref(), stretch)
+        Command::Run { seed, mutant, print_ms: Some(stretch), .. } => {
+            run::print_steps(&Plan::from_seed(seed), mutant.as_deref(), stretch)
         }
-        Command::Run { seed, once, mutant, tell_ms: None } => run::run(seed, once, mutant),
+        Command::Run { seed, once, mutant, print_ms: None } => run::run(seed, once, mutant),
         Command::Swarm(args) => swarm::swarm(&args),
         Command::Report { files, out } => report::report(&files, out.as_deref()),
         Command::Mutants { machine, jobs } => {
             mutants::mutants(machine.as_deref(), jobs.unwrap_or_else(cores))
         }
-        Command::Replay { file, mutant, tell_ms: Some(stretch), .. } => {
-            run::tell(&read_plan(&file)?, mutant.as_deref(), stretch)
+        Command::Replay { file, mutant, print_ms: Some(stretch), .. } => {
+            run::print_steps(&read_plan(&file)?, mutant.as_deref(), stretch)
         }
-        Command::Replay { file, once, mutant, tell_ms: None } => run::replay(&file, once, mutant),
+        Command::Replay { file, once, mutant, print_ms: None } => run::replay(&file, once, mutant),
         Command::Shrink(args) => shrink::run(&args),
         Command::Plan { seed } => run::plan(seed),
         Command::Bench { plan } => bench::bench(plan.as_deref()),

@@ -1,6 +1,6 @@
 //! One run of one plan: setup, faults, healing, judgement.
 //!
-//! A run that breaks a law is run again from the start, to tell its last steps in words: words cost nothing in the runs
+//! A run that breaks a law is run again from the start, to describe its last steps in words: words cost nothing in the runs
 //! that break none.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use crate::oracle::witness::Witness;
 use crate::oracle::{eventual, one_reply, strong};
 use crate::plan::Plan;
 use crate::plan::fault::Tally;
-use crate::plan::selected_ops::Kept;
+use crate::plan::selected_ops::SelectedOps;
 use crate::scene::Scene;
 use crate::verdict::{Broken, Verdict};
 use crate::workload::history::Space;
@@ -68,7 +68,7 @@ pub struct Outcome {
     /// Operations of unknown outcome.
     pub unknown: u64,
     /// All operations that clients began.
-    pub asked: Kept,
+    pub asked: SelectedOps,
     /// Faults as planned and as they happened.
     pub planned: Tally,
     /// How often each fault struck.
@@ -90,7 +90,7 @@ pub fn run_in(plan: &Plan, setting: Setting) -> Outcome {
     let Some(broken) = broken else { return outcome_of(world, None) };
     let (at_ns, node, events) = (world.now, world.stepping, world.trace.events);
     let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD)..u64::MAX, setting);
-    let steps = again.told.iter().map(crate::transcript::tell).collect();
+    let steps = again.step_texts.iter().map(crate::transcript::lines).collect();
     let Broken { oracle, what } = broken;
     let violation = Violation { oracle: oracle.to_owned(), what, at_ns, node, steps };
     outcome_of(world, Some(violation))
@@ -131,17 +131,17 @@ pub fn hush_panics() {
 
 /// Runs a plan, and tells all steps within a stretch of virtual milliseconds in words.
 #[must_use]
-pub fn tell(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
+pub fn describe(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
     let mut world = World::new(plan.clone());
-    world.tell_within = stretch_ms.start * MS..stretch_ms.end * MS;
+    world.described_within = stretch_ms.start * MS..stretch_ms.end * MS;
     let (world, _) = finish(world);
-    world.told.iter().map(crate::transcript::tell).collect()
+    world.step_texts.iter().map(crate::transcript::lines).collect()
 }
 
 /// Runs a plan, and tells these steps in all words: two runs are compared by them.
 #[must_use]
-pub fn tell_steps(plan: &Plan, steps: Range<u64>, setting: Setting) -> Vec<String> {
-    attempt(plan, steps, setting).0.told.iter().map(crate::transcript::tell_all).collect()
+pub fn describe_steps(plan: &Plan, steps: Range<u64>, setting: Setting) -> Vec<String> {
+    attempt(plan, steps, setting).0.step_texts.iter().map(crate::transcript::full_line).collect()
 }
 
 /// How a run failed, without words.
@@ -151,7 +151,7 @@ pub(crate) struct Failure {
     pub(crate) what: String,
     pub(crate) at_ns: u64,
     /// All operations that clients began, and when they began the last one.
-    pub(crate) asked: Kept,
+    pub(crate) asked: SelectedOps,
     pub(crate) asked_at_ns: u64,
 }
 
@@ -175,20 +175,20 @@ pub(crate) fn record(plan: &Plan) -> World {
     finish(world).0
 }
 
-fn asked(world: &World) -> Kept {
+fn asked(world: &World) -> SelectedOps {
     let operations = world.clients.history.operations.iter();
-    operations.map(|operation| (operation.client, operation.place)).collect()
+    operations.map(|operation| (operation.client, operation.op_index)).collect()
 }
 
-fn attempt(plan: &Plan, tell_steps: Range<u64>, setting: Setting) -> (World, Option<Broken>) {
+fn attempt(plan: &Plan, described_steps: Range<u64>, setting: Setting) -> (World, Option<Broken>) {
     let mut world = World::new(plan.clone());
     world.setting = setting;
-    world.tell_steps = tell_steps;
+    world.described_steps = described_steps;
     finish(world)
 }
 
 fn finish(mut world: World) -> (World, Option<Broken>) {
-    let verdict = catch_unwind(AssertUnwindSafe(|| world.live()));
+    let verdict = catch_unwind(AssertUnwindSafe(|| world.run_to_end()));
     let broken = match verdict {
         Ok(Ok(())) => None,
         Ok(Err(broken)) => Some(broken),
@@ -202,7 +202,7 @@ fn finish(mut world: World) -> (World, Option<Broken>) {
 
 impl World {
     /// The whole run.
-    fn live(&mut self) -> Verdict {
+    fn run_to_end(&mut self) -> Verdict {
         let heal_at = self.plan.heal_ms() * MS;
         // The last faults end at this very moment, and what their end does (a disk that lied takes back what it said)
         // is to be healed as well.
@@ -227,9 +227,9 @@ impl World {
         }
         self.check_strong()?;
         self.check_states()?;
-        self.check_tenants()?;
-        let kept = self.has_losses().then(|| self.kept());
-        let excused = kept.as_ref().map(|kept| self.oracles.writes.nowhere_in(kept));
+        self.check_churn()?;
+        let recorded = self.has_losses().then(|| self.recorded_dots());
+        let excused = recorded.as_ref().map(|recorded| self.oracles.writes.nowhere_in(recorded));
         let excused = excused.unwrap_or_default();
         let (first, others) = self.first_and_others();
         for space in [Space::Siblings, Space::Discard] {
@@ -242,7 +242,7 @@ impl World {
                 }
             }
             eventual::check(&self.clients.history, space, &rows, &excused)?;
-            self.check_specification(space, rows, kept.as_ref())?;
+            self.check_specification(space, rows, recorded.as_ref())?;
         }
         self.check_acknowledged(&excused)
     }
@@ -258,7 +258,7 @@ impl World {
     /// `durable` promises the disk of who acknowledges, and no other. So an acknowledged write may be gone only if all
     /// disks that ever had it are outside of the core, or lost what they had. What one disk of the core held and did
     /// not lose is owed, whoever acknowledged it.
-    fn kept(&self) -> BTreeSet<(ShardId, Dot)> {
+    fn recorded_dots(&self) -> BTreeSet<(ShardId, Dot)> {
         let disks = self.core().map(|node| (node, self.processes[node].disk.persisted()));
         self.oracles.writes.recorded_on(disks)
     }
@@ -268,7 +268,7 @@ impl World {
         &self,
         space: Space,
         rows: Vec<Row>,
-        kept: Option<&BTreeSet<(ShardId, Dot)>>,
+        recorded: Option<&BTreeSet<(ShardId, Dot)>>,
     ) -> Verdict {
         let numbered = self.operator.namespaces.iter().find(|(known, _)| *known == space);
         let Some((_, namespace)) = numbered else { return Ok(()) };
@@ -283,7 +283,8 @@ impl World {
             let rows = by_shard.remove(&shard).unwrap_or_default();
             let context = self.context_of(shard);
             let discards = space == Space::Discard;
-            let is_known = |dot: &Dot| kept.is_none_or(|kept| kept.contains(&(shard, *dot)));
+            let is_known =
+                |dot: &Dot| recorded.is_none_or(|recorded| recorded.contains(&(shard, *dot)));
             let covers = |dot: &Dot| context.contains(dot);
             self.oracles.writes.check(shard, discards, &rows, covers, is_known)?;
         }

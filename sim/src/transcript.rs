@@ -9,7 +9,7 @@ const WORDS_MAX: usize = 220;
 
 /// One step in words.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct StepText {
     pub(crate) at: u64,
     pub(crate) node: usize,
     pub(crate) event: String,
@@ -17,18 +17,18 @@ pub(crate) struct Told {
 }
 
 /// One step in words: time, node as a number and as a column, event, actions.
-pub(crate) fn tell(told: &Told) -> String {
-    let column = format!("{:>width$}", told.node, width = told.node * 2 + 1);
-    let mut text = format!("{:>14} {column:<12} {}", seconds(told.at), cut(&told.event, WORDS_MAX));
-    for action in &told.actions {
+pub(crate) fn lines(step: &StepText) -> String {
+    let column = format!("{:>width$}", step.node, width = step.node * 2 + 1);
+    let mut text = format!("{:>14} {column:<12} {}", seconds(step.at), cut(&step.event, WORDS_MAX));
+    for action in &step.actions {
         let _ = write!(text, "\n{:>29}> {}", "", cut(action, WORDS_MAX));
     }
     text
 }
 
 /// One step in one line with nothing left out.
-pub(crate) fn tell_all(told: &Told) -> String {
-    format!("{} node {}: {} > {}", seconds(told.at), told.node, told.event, told.actions.join("; "))
+pub(crate) fn full_line(step: &StepText) -> String {
+    format!("{} node {}: {} > {}", seconds(step.at), step.node, step.event, step.actions.join("; "))
         .replace('\n', " ")
 }
 

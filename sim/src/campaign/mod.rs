@@ -130,7 +130,7 @@ impl Campaign {
     fn compared(&self, work: &Work, record: Record, again: &Record) -> Record {
         let Some(same) = same_links(&record, again) else { return record };
         let steps = same * LINK_EVENTS..(same + 1) * LINK_EVENTS;
-        let told = |pass| self.tell_steps(work, pass, &steps);
+        let told = |pass| self.print_steps(work, pass, &steps);
         let first = match (told(1), told(2)) {
             (Ok(one), Ok(other)) => first_difference(&one, &other),
             (one, other) => format!("cannot tell: {:?}, {:?}", one.err(), other.err()),
@@ -139,9 +139,9 @@ impl Campaign {
     }
 
     /// A worker's own words for some steps of one run.
-    fn tell_steps(&self, work: &Work, pass: u32, steps: &Range<u64>) -> Result<String, String> {
+    fn print_steps(&self, work: &Work, pass: u32, steps: &Range<u64>) -> Result<String, String> {
         let mut command = self.command(work, pass);
-        command.arg("--tell-steps").arg(format!("{}..{}", steps.start, steps.end));
+        command.arg("--print-steps").arg(format!("{}..{}", steps.start, steps.end));
         let output = command.stdin(Stdio::null()).output();
         let output = output.map_err(|error| format!("cannot start a worker: {error}"))?;
         String::from_utf8(output.stdout).map_err(|error| error.to_string())

@@ -29,7 +29,7 @@ pub(crate) fn run(seed: u64, once: bool, mutant: Option<String>) -> Result<bool,
 }
 
 /// Prints what happened in a stretch of virtual time.
-pub(crate) fn tell(
+pub(crate) fn print_steps(
     plan: &Plan,
     mutant: Option<&str>,
     stretch_ms: Range<u64>,
@@ -38,7 +38,7 @@ pub(crate) fn tell(
     if !instrument::activate(mutant) {
         return Err(format!("there is no mutant {}", mutant.unwrap_or_default()));
     }
-    run::tell(plan, stretch_ms).iter().for_each(|step| print(step));
+    run::describe(plan, stretch_ms).iter().for_each(|step| print(step));
     Ok(true)
 }
 

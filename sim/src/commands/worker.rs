@@ -24,8 +24,8 @@ pub(crate) fn worker(args: Worker) -> Result<bool, String> {
     let plans = from_file.into_iter().chain(args.seeds.into_iter().flatten().map(Plan::from_seed));
     for plan in plans {
         let setting = Setting { observes: observes(plan.seed), slip_at: args.slip_at };
-        if let Some(steps) = args.tell_steps {
-            run::tell_steps(&plan, steps, setting).iter().for_each(|step| print(step));
+        if let Some(steps) = args.print_steps {
+            run::describe_steps(&plan, steps, setting).iter().for_each(|step| print(step));
             break;
         }
         let record = record(&plan, setting);

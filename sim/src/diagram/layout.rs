@@ -17,7 +17,7 @@ use crate::oracle::{
 };
 use crate::run::NO_PANIC;
 use crate::scene::words::Protocol;
-use crate::scene::{Batch, Lane, Moment, Scene, Sent, Turn};
+use crate::scene::{Batch, Lane, Moment, NodeEvent, Scene, Sent};
 use crate::workload::history::{Operation, Space};
 
 /// Messages that stand out, at most; the picture begins late enough for that.
@@ -226,7 +226,7 @@ impl<'a> Layout<'a> {
         let named = sent.words.label.split([',', ':']).next().unwrap_or_default();
         let mut operations = self.operations.iter();
         operations
-            .find(|operation| named == format!("c{}.{}", operation.client, operation.place))
+            .find(|operation| named == format!("c{}.{}", operation.client, operation.op_index))
             .is_none_or(|operation| self.focus.shows_space(operation.space))
     }
 
@@ -240,14 +240,14 @@ impl<'a> Layout<'a> {
 
     /// Whether a turn is shown.
     fn shows_moment(&self, moment: &Moment) -> bool {
-        let shown = match &moment.turn {
-            Turn::Role { group, term, .. } => {
+        let shown = match &moment.event {
+            NodeEvent::Role { group, term, .. } => {
                 *term > Term(0) && self.focus.shows(Protocol::Raft(*group))
             }
-            Turn::Commit { group, .. } => {
+            NodeEvent::Commit { group, .. } => {
                 matches!(self.focus, Focus::Raft(_)) && self.focus.shows(Protocol::Raft(*group))
             }
-            Turn::Start { .. } | Turn::Crash { .. } => true,
+            NodeEvent::Start { .. } | NodeEvent::Crash { .. } => true,
         };
         shown && moment.at >= self.from
     }
@@ -358,10 +358,10 @@ impl<'a> Layout<'a> {
                 (4.0, 4.0, beside(sent.to, sent.from > sent.to, false))
             }
             What::Turns(number) => {
-                let Moment { node, turn, .. } = &self.scene.moments[number];
+                let Moment { node, event, .. } = &self.scene.moments[number];
                 let lane = Lane::Node(*node);
                 let mut cells = beside(lane, false, false);
-                if !matches!(turn, Turn::Commit { .. }) {
+                if !matches!(event, NodeEvent::Commit { .. }) {
                     cells.extend(beside(lane, true, false));
                 }
                 (text, text, cells)
@@ -397,8 +397,8 @@ impl<'a> Layout<'a> {
             Focus::Raft(Some(group)) => Some(group),
             Focus::Replication | Focus::Gossip => None,
             Focus::Raft(None) | Focus::All => {
-                let groups = self.scene.moments.iter().filter_map(|moment| match moment.turn {
-                    Turn::Role { group, .. } => Some(group),
+                let groups = self.scene.moments.iter().filter_map(|moment| match moment.event {
+                    NodeEvent::Role { group, .. } => Some(group),
                     _ => None,
                 });
                 groups.max()

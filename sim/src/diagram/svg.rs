@@ -10,7 +10,7 @@ use super::layout::{FAULTS_X, Layout, TIME_X, TOP, What};
 use super::page::escape;
 use crate::env::clock::MS;
 use crate::scene::words::{self, Protocol, cut};
-use crate::scene::{Arrival, Lane, Sent, Turn};
+use crate::scene::{Arrival, Lane, NodeEvent, Sent};
 
 /// Longest words beside an arrow and beside a client.
 const LABEL_MAX: usize = 34;
@@ -141,9 +141,9 @@ fn lives(layout: &Layout<'_>, node: usize) -> Vec<(f64, f64)> {
     let mut lives = Vec::new();
     let mut since = None;
     for moment in layout.scene.moments.iter().filter(|moment| moment.node == node) {
-        match moment.turn {
-            Turn::Start { .. } => since = Some(moment.at),
-            Turn::Crash { .. } => {
+        match moment.event {
+            NodeEvent::Start { .. } => since = Some(moment.at),
+            NodeEvent::Crash { .. } => {
                 if let Some(from) = since.take().filter(|_| moment.at >= layout.from) {
                     lives.push((height(layout, from), layout.y_at(moment.at)));
                 }
@@ -168,11 +168,11 @@ fn roles(out: &mut String, layout: &Layout<'_>) {
     for node in 0..layout.scene.names.count() {
         let mut now: Option<(u64, Role, Term)> = None;
         for moment in layout.scene.moments.iter().filter(|moment| moment.node == node) {
-            let next = match moment.turn {
-                Turn::Role { group: of, role, term } if of == group => {
+            let next = match moment.event {
+                NodeEvent::Role { group: of, role, term } if of == group => {
                     Some((moment.at, role, term))
                 }
-                Turn::Crash { .. } => None,
+                NodeEvent::Crash { .. } => None,
                 _ => continue,
             };
             if let Some(was) = now.filter(|_| moment.at >= layout.from) {
@@ -369,8 +369,8 @@ fn batch(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
 fn turn(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     let moment = &layout.scene.moments[number];
     let x = layout.x_of(Lane::Node(moment.node));
-    let (class, words) = match &moment.turn {
-        Turn::Commit { index, .. } => {
+    let (class, words) = match &moment.event {
+        NodeEvent::Commit { index, .. } => {
             return text(
                 out,
                 "label right commit",
@@ -378,13 +378,13 @@ fn turn(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
                 &format!("commits {index}"),
             );
         }
-        Turn::Role { role, term, .. } => {
+        NodeEvent::Role { role, term, .. } => {
             (role_name(*role), format!("{} t{term}", role_name(*role)))
         }
-        Turn::Start { is_restart: false } => ("start", "starts".to_owned()),
-        Turn::Start { is_restart: true } => ("start", "restarts".to_owned()),
-        Turn::Crash { sectors_lost: 0 } => ("crash", "crashes".to_owned()),
-        Turn::Crash { sectors_lost } => ("crash", format!("crashes, loses {sectors_lost}")),
+        NodeEvent::Start { is_restart: false } => ("start", "starts".to_owned()),
+        NodeEvent::Start { is_restart: true } => ("start", "restarts".to_owned()),
+        NodeEvent::Crash { sectors_lost: 0 } => ("crash", "crashes".to_owned()),
+        NodeEvent::Crash { sectors_lost } => ("crash", format!("crashes, loses {sectors_lost}")),
     };
     let wide = 14.0 + 6.2 * words.chars().count() as f64;
     let at = format!("{words} at {}", seconds(moment.at));

@@ -28,8 +28,8 @@ impl LogView {
         if index == self.base.index {
             return Some(self.base.term);
         }
-        let place = index.0.checked_sub(self.first)?;
-        if self.first == 0 { None } else { self.terms.get(place as usize).copied() }
+        let offset = index.0.checked_sub(self.first)?;
+        if self.first == 0 { None } else { self.terms.get(offset as usize).copied() }
     }
 
     /// The last entry.

@@ -9,7 +9,7 @@ use crate::rng::{Draws, stream};
 
 /// What happens to the messages of one direction at present.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Weather {
+pub(crate) struct LinkConditions {
     pub(crate) drop_ppm: u64,
     pub(crate) corrupt_ppm: u64,
     pub(crate) twice_ppm: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Weather {
     pub(crate) narrow_until: u64,
 }
 
-impl Weather {
+impl LinkConditions {
     /// Adds what one fault does to one direction. Of two rates the higher counts.
     pub(crate) fn add(&mut self, fault: &Fault, from: usize, to: usize) {
         let amount_ns = fault.amount.max(1).unsigned_abs() * MS;
@@ -90,8 +90,8 @@ fn cuts(fault: &Fault, from: usize, to: usize) -> bool {
 
 /// On which side of a bridge a node is; the bridge itself is on none.
 fn side(fault: &Fault, node: usize) -> Option<usize> {
-    let place = fault.nodes.iter().position(|named| *named == node).unwrap_or(fault.nodes.len());
-    (place > 0).then(|| place % fault.amount.max(2).unsigned_abs() as usize)
+    let index = fault.nodes.iter().position(|named| *named == node).unwrap_or(fault.nodes.len());
+    (index > 0).then(|| index % fault.amount.max(2).unsigned_abs() as usize)
 }
 
 /// Which links a swizzle clogs, each from when to when: one by one, until all are, then opened one by one.
@@ -132,9 +132,9 @@ mod tests {
     }
 
     fn is_cut(fault: &Fault, from: usize, to: usize) -> bool {
-        let mut weather = Weather::default();
-        weather.add(fault, from, to);
-        weather.cut == Some(fault.kind)
+        let mut conditions = LinkConditions::default();
+        conditions.add(fault, from, to);
+        conditions.cut == Some(fault.kind)
     }
 
     #[test]

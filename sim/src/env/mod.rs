@@ -3,7 +3,6 @@
 //! Each file models one thing and draws its own chance. Nothing here knows who uses the federation, what must hold, or
 //! when a fault begins: the world tells it.
 
-pub(crate) mod asker;
 pub(crate) mod clock;
 pub(crate) mod disk;
 pub(crate) mod durable;
@@ -11,4 +10,5 @@ pub(crate) mod link_conditions;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod replay;
+pub(crate) mod requester;
 pub(crate) mod step_queue;

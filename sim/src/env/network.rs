@@ -7,7 +7,7 @@
 use continuum_core::node::Plane;
 
 use crate::env::clock::MS;
-use crate::env::link_conditions::{Weather, swizzle};
+use crate::env::link_conditions::{LinkConditions, swizzle};
 use crate::plan::fault::{Fault, Kind, Tally};
 use crate::rng::{Draws, stream};
 
@@ -39,7 +39,7 @@ const LATENCY: u64 = stream("net.latency", 0);
 
 /// One direction between two nodes.
 #[derive(Clone, Debug)]
-struct Way {
+struct Direction {
     stream: u64,
     sent: u64,
     /// The latest arrival so far on each plane.
@@ -48,7 +48,7 @@ struct Way {
     free_at: [u64; 2],
     /// Planes that broke before the link did.
     broken: [bool; 2],
-    weather: Weather,
+    conditions: LinkConditions,
     /// Nothing passes any more, whatever the weather.
     severed: bool,
 }
@@ -90,26 +90,26 @@ pub(crate) struct Network {
     draws: Draws,
     /// How long one message takes while nothing goes wrong, at least and at most.
     pub(crate) latency_ns: (u64, u64),
-    ways: Vec<Way>,
+    directions: Vec<Direction>,
     pairs: Vec<Pair>,
 }
 
 impl Network {
     pub(crate) fn new(nodes: usize, draws: Draws, latency_us: (u64, u64)) -> Self {
-        let way = |at: usize| Way {
+        let direction = |at: usize| Direction {
             stream: stream("net.way", at as u64),
             sent: 0,
             last: [0; 2],
             free_at: [0; 2],
             broken: [false; 2],
-            weather: Weather::default(),
+            conditions: LinkConditions::default(),
             severed: false,
         };
         Self {
             nodes,
             draws,
             latency_ns: (latency_us.0 * 1_000, latency_us.1 * 1_000),
-            ways: (0..nodes * nodes).map(way).collect(),
+            directions: (0..nodes * nodes).map(direction).collect(),
             pairs: vec![Pair::default(); nodes * nodes],
         }
     }
@@ -119,24 +119,24 @@ impl Network {
     }
 
     /// Derives what happens in each direction from the faults that last at present.
-    pub(crate) fn set_weather<'a, I>(&mut self, active: &I)
+    pub(crate) fn set_conditions<'a, I>(&mut self, active: &I)
     where
         I: Iterator<Item = &'a Fault> + Clone,
     {
-        for at in 0..self.ways.len() {
+        for at in 0..self.directions.len() {
             let (from, to) = (at / self.nodes, at % self.nodes);
-            let mut weather = Weather::default();
-            active.clone().for_each(|fault| weather.add(fault, from, to));
-            let way = &mut self.ways[at];
-            way.weather = weather;
-            if weather.bytes_per_s == 0 {
-                way.free_at = [0; 2];
+            let mut conditions = LinkConditions::default();
+            active.clone().for_each(|fault| conditions.add(fault, from, to));
+            let direction = &mut self.directions[at];
+            direction.conditions = conditions;
+            if conditions.bytes_per_s == 0 {
+                direction.free_at = [0; 2];
             }
         }
         for fault in active.clone().filter(|fault| fault.kind == Kind::Swizzle) {
             for ((a, b), times) in swizzle(fault, self.nodes, self.draws) {
-                for way in [a * self.nodes + b, b * self.nodes + a] {
-                    self.ways[way].weather.swizzled = times;
+                for direction in [a * self.nodes + b, b * self.nodes + a] {
+                    self.directions[direction].conditions.swizzled = times;
                 }
             }
         }
@@ -144,45 +144,50 @@ impl Network {
 
     /// Whether it matters how long the messages from one node to another are.
     pub(crate) fn is_narrow(&self, from: usize, to: usize) -> bool {
-        self.ways[from * self.nodes + to].weather.bytes_per_s > 0
+        self.directions[from * self.nodes + to].conditions.bytes_per_s > 0
     }
 
     /// How many of the messages from one node to another come again, and how late, if any do.
     pub(crate) fn replays(&self, from: usize, to: usize) -> Option<(u64, u64)> {
-        let weather = &self.ways[from * self.nodes + to].weather;
-        (weather.replay_ppm > 0).then_some((weather.replay_ppm, weather.replay_ns))
+        let conditions = &self.directions[from * self.nodes + to].conditions;
+        (conditions.replay_ppm > 0).then_some((conditions.replay_ppm, conditions.replay_ns))
     }
 
     /// Beside how many of the messages from one node to another goes what the other, being older, does not know.
     pub(crate) fn later_ppm(&self, from: usize, to: usize) -> u64 {
-        self.ways[from * self.nodes + to].weather.later_ppm
+        self.directions[from * self.nodes + to].conditions.later_ppm
     }
 
     /// A number of its own for each message between two nodes, and the stream of that direction.
-    pub(crate) fn place(&self, from: usize, to: usize) -> (u64, u64) {
-        let way = &self.ways[from * self.nodes + to];
-        (way.stream, way.sent)
+    pub(crate) fn position(&self, from: usize, to: usize) -> (u64, u64) {
+        let direction = &self.directions[from * self.nodes + to];
+        (direction.stream, direction.sent)
     }
 
     /// From now on nothing that one node says reaches another.
     pub(crate) fn sever(&mut self, from: usize, to: usize) {
-        self.ways[from * self.nodes + to].severed = true;
+        self.directions[from * self.nodes + to].severed = true;
     }
 
     /// Whether messages can pass both ways.
     pub(crate) fn is_open(&self, a: usize, b: usize) -> bool {
         let hears = |from: usize, to: usize| {
-            let way = &self.ways[from * self.nodes + to];
-            way.weather.cut.is_none() && !way.severed
+            let direction = &self.directions[from * self.nodes + to];
+            direction.conditions.cut.is_none() && !direction.severed
         };
         hears(a, b) && hears(b, a)
     }
 
     /// How long one message takes from one node to another when nothing goes wrong.
     pub(crate) fn latency(&mut self, from: usize, to: usize) -> u64 {
-        let way = &mut self.ways[from * self.nodes + to];
-        way.sent += 1;
-        self.draws.between(LATENCY ^ way.stream, way.sent, self.latency_ns.0, self.latency_ns.1)
+        let direction = &mut self.directions[from * self.nodes + to];
+        direction.sent += 1;
+        self.draws.between(
+            LATENCY ^ direction.stream,
+            direction.sent,
+            self.latency_ns.0,
+            self.latency_ns.1,
+        )
     }
 
     /// Decides the fate of one message that leaves at `now`. How many `bytes` it has matters on a narrow link alone.
@@ -194,34 +199,36 @@ impl Network {
         bytes: u64,
         fired: &mut Tally,
     ) -> Arrivals {
-        let way = &mut self.ways[from * self.nodes + to];
-        way.sent += 1;
-        let (draws, id, k) = (self.draws, way.stream, way.sent);
-        if way.severed {
+        let direction = &mut self.directions[from * self.nodes + to];
+        direction.sent += 1;
+        let (draws, id, k) = (self.draws, direction.stream, direction.sent);
+        if direction.severed {
             return Arrivals::default();
         }
-        if let Some(kind) = way.weather.cut {
+        if let Some(kind) = direction.conditions.cut {
             fired.count(kind);
             return Arrivals::default();
         }
-        if draws.chance(DROP ^ id, k, way.weather.drop_ppm) {
+        if draws.chance(DROP ^ id, k, direction.conditions.drop_ppm) {
             fired.count(Kind::Drop);
             return Arrivals::default();
         }
-        if way.broken[plane as usize] {
+        if direction.broken[plane as usize] {
             return Arrivals::default();
         }
-        let Some(leaves) = way.carry(plane, now, bytes, fired) else { return Arrivals::default() };
+        let Some(leaves) = direction.enqueue(plane, now, bytes, fired) else {
+            return Arrivals::default();
+        };
         let latency = draws.between(LATENCY ^ id, k, self.latency_ns.0, self.latency_ns.1);
-        let at = way.arrive(draws, plane, leaves + latency, fired);
-        if draws.chance(BREAK ^ id, k, way.weather.break_ppm) {
+        let at = direction.arrive(draws, plane, leaves + latency, fired);
+        if draws.chance(BREAK ^ id, k, direction.conditions.break_ppm) {
             fired.count(Kind::ResetMidFrame);
             let half = draws.chance(HALF ^ id, k, HALF_PPM);
-            way.broken[plane as usize] = half;
+            direction.broken[plane as usize] = half;
             let noticed = if half { draws.below(NOTICED ^ id, k, HALF_NS) } else { 0 };
             return Arrivals { breaks: Some(at + noticed), ..Arrivals::default() };
         }
-        let twice = draws.chance(TWICE ^ id, k, way.weather.twice_ppm);
+        let twice = draws.chance(TWICE ^ id, k, direction.conditions.twice_ppm);
         let second = twice.then(|| {
             fired.count(Kind::Duplicate);
             at + draws.below(LATER ^ id, k, 50 * MS)
@@ -231,9 +238,13 @@ impl Network {
 
     /// Which of so many bits of the last message between two nodes changes on its way, if one does.
     pub(crate) fn corrupted(&self, from: usize, to: usize, bits: u64) -> Option<u64> {
-        let way = &self.ways[from * self.nodes + to];
-        let struck = self.draws.chance(CORRUPT ^ way.stream, way.sent, way.weather.corrupt_ppm);
-        struck.then(|| self.draws.below(BIT ^ way.stream, way.sent, bits))
+        let direction = &self.directions[from * self.nodes + to];
+        let struck = self.draws.chance(
+            CORRUPT ^ direction.stream,
+            direction.sent,
+            direction.conditions.corrupt_ppm,
+        );
+        struck.then(|| self.draws.below(BIT ^ direction.stream, direction.sent, bits))
     }
 
     /// One end wants the link, or does not. Returns whether a handshake should begin now.
@@ -286,9 +297,9 @@ impl Network {
     pub(crate) fn come_up(&mut self, a: usize, b: usize, now: u64) {
         let at = self.pair(a, b);
         self.pairs[at].state = State::Up;
-        for way in [a * self.nodes + b, b * self.nodes + a] {
-            let way = &mut self.ways[way];
-            (way.last, way.free_at, way.broken) = ([now; 2], [0; 2], [false; 2]);
+        for direction in [a * self.nodes + b, b * self.nodes + a] {
+            let direction = &mut self.directions[direction];
+            (direction.last, direction.free_at, direction.broken) = ([now; 2], [0; 2], [false; 2]);
         }
     }
 
@@ -321,16 +332,16 @@ impl Network {
 
     /// A draw for matters of one pair that are no message.
     pub(crate) fn jitter(&mut self, a: usize, b: usize, bound: u64) -> u64 {
-        let way = &mut self.ways[a * self.nodes + b];
-        way.sent += 1;
-        self.draws.below(stream("net.jitter", 0) ^ way.stream, way.sent, bound)
+        let direction = &mut self.directions[a * self.nodes + b];
+        direction.sent += 1;
+        self.draws.below(stream("net.jitter", 0) ^ direction.stream, direction.sent, bound)
     }
 }
 
-impl Way {
+impl Direction {
     /// When a narrow connection has taken the message; never when too much waits for it already.
-    fn carry(&mut self, plane: Plane, now: u64, bytes: u64, fired: &mut Tally) -> Option<u64> {
-        let rate = self.weather.bytes_per_s;
+    fn enqueue(&mut self, plane: Plane, now: u64, bytes: u64, fired: &mut Tally) -> Option<u64> {
+        let rate = self.conditions.bytes_per_s;
         if rate == 0 {
             return Some(now);
         }
@@ -345,32 +356,32 @@ impl Way {
         }
         *free_at = begins + bytes * 1_000_000_000 / rate;
         // What waits when the fault ends goes out at once.
-        Some((*free_at).min(self.weather.narrow_until.max(now)))
+        Some((*free_at).min(self.conditions.narrow_until.max(now)))
     }
 
     /// When a message that would arrive at this time does: later when it is held up, and not before what was sent
     /// before it, unless it was overtaken.
     fn arrive(&mut self, draws: Draws, plane: Plane, mut at: u64, fired: &mut Tally) -> u64 {
         let (id, k) = (self.stream, self.sent);
-        let weather = &self.weather;
-        if weather.clogged_until > at {
+        let conditions = &self.conditions;
+        if conditions.clogged_until > at {
             fired.count(Kind::Clog);
-            at = weather.clogged_until;
+            at = conditions.clogged_until;
         }
-        let (clogs, opens) = weather.swizzled;
+        let (clogs, opens) = conditions.swizzled;
         if clogs <= at && at < opens {
             fired.count(Kind::Swizzle);
             at = opens;
         }
-        if draws.chance(DELAY ^ id, k, weather.delay_ppm) {
+        if draws.chance(DELAY ^ id, k, conditions.delay_ppm) {
             fired.count(Kind::Delay);
-            at += draws.below(LATE ^ id, k, weather.delay_ns);
+            at += draws.below(LATE ^ id, k, conditions.delay_ns);
         }
         let last = &mut self.last[plane as usize];
-        if draws.chance(REORDER ^ id, k, weather.reorder_ppm) {
+        if draws.chance(REORDER ^ id, k, conditions.reorder_ppm) {
             // What comes after it is not held back by it.
             fired.count(Kind::Reorder);
-            at.max(*last) + draws.below(OVERTAKEN ^ id, k, weather.reorder_ns)
+            at.max(*last) + draws.below(OVERTAKEN ^ id, k, conditions.reorder_ns)
         } else {
             *last = at.max(*last + 1);
             *last
@@ -408,7 +419,7 @@ mod tests {
     fn a_one_way_cut_cuts_one_way() {
         let mut network = network();
         let mut fired = Tally::default();
-        network.set_weather(&[fault(Kind::OneWay)].iter());
+        network.set_conditions(&[fault(Kind::OneWay)].iter());
         assert_eq!(network.transmit((0, 1), Plane::Bulk, 0, 0, &mut fired), Arrivals::default());
         assert!(network.transmit((1, 0), Plane::Bulk, 0, 0, &mut fired).first.is_some());
         assert!(network.transmit((1, 2), Plane::Bulk, 0, 0, &mut fired).first.is_some());
@@ -421,7 +432,7 @@ mod tests {
         let mut network = network();
         let mut fired = Tally::default();
         network.sever(0, 1);
-        network.set_weather(&[].iter());
+        network.set_conditions(&[].iter());
         assert_eq!(network.transmit((0, 1), Plane::Bulk, 0, 0, &mut fired), Arrivals::default());
         assert!(network.transmit((1, 0), Plane::Bulk, 0, 0, &mut fired).first.is_some());
         assert!(!network.is_open(1, 0) && network.is_open(0, 2));
@@ -433,7 +444,7 @@ mod tests {
         let mut network = network();
         let mut fired = Tally::default();
         let faults = [fault(Kind::Drop), fault(Kind::Duplicate), fault(Kind::Reorder)];
-        network.set_weather(&faults.iter());
+        network.set_conditions(&faults.iter());
         let mut arrived = Vec::new();
         for now in 0..400 {
             let arrivals = network.transmit((0, 1), Plane::Control, now * 100_000, 0, &mut fired);
@@ -461,10 +472,10 @@ mod tests {
     fn a_swizzled_link_holds_messages_for_its_time_alone() {
         let mut network = network();
         let mut fired = Tally::default();
-        network.set_weather(&[fault(Kind::Swizzle)].iter());
-        let (clogs, opens) = network.ways[1].weather.swizzled;
+        network.set_conditions(&[fault(Kind::Swizzle)].iter());
+        let (clogs, opens) = network.directions[1].conditions.swizzled;
         assert!(opens > clogs, "a link of the first node");
-        assert_eq!(network.ways[5].weather.swizzled, (0, 0), "a link of others");
+        assert_eq!(network.directions[5].conditions.swizzled, (0, 0), "a link of others");
         let at = |network: &mut Network, now, fired: &mut Tally| {
             network.transmit((0, 1), Plane::Control, now, 0, fired).first
         };
@@ -479,7 +490,7 @@ mod tests {
         let mut fired = Tally::default();
         assert!(!network.is_narrow(0, 1));
         let narrow = Fault { amount: 10_000, for_ms: 60_000, ..fault(Kind::Capacity) };
-        network.set_weather(&[narrow].iter());
+        network.set_conditions(&[narrow].iter());
         assert!(network.is_narrow(0, 1) && network.is_narrow(2, 0) && !network.is_narrow(1, 2));
         let mut send = |plane, now| network.transmit((0, 1), plane, now, 5_000, &mut fired).first;
         let times: Vec<_> = (0..40).map(|_| send(Plane::Control, 0)).collect();
@@ -491,7 +502,7 @@ mod tests {
         );
         assert!(send(Plane::Control, 30_000 * MS).is_some_and(|at| at < 30_600 * MS));
         assert!(fired.of(Kind::Capacity) >= 39);
-        network.set_weather(&[].iter());
+        network.set_conditions(&[].iter());
         let at = network.transmit((0, 1), Plane::Control, 31_000 * MS, 5_000, &mut fired).first;
         assert!(at.is_some_and(|at| at < 31_001 * MS), "the fault is over");
     }
@@ -500,7 +511,7 @@ mod tests {
     fn what_waits_for_a_narrow_link_arrives_when_the_fault_ends() {
         let mut network = network();
         let mut fired = Tally::default();
-        network.set_weather(&[Fault { amount: 10, ..fault(Kind::Capacity) }].iter());
+        network.set_conditions(&[Fault { amount: 10, ..fault(Kind::Capacity) }].iter());
         let at = network.transmit((0, 1), Plane::Bulk, 0, 5_000, &mut fired).first;
         assert!(at.is_some_and(|at| (1_000 * MS..1_001 * MS).contains(&at)), "{at:?}");
     }
@@ -510,17 +521,17 @@ mod tests {
         let mut network = network();
         let mut fired = Tally::default();
         network.come_up(0, 1, 0);
-        network.set_weather(&[fault(Kind::ResetMidFrame)].iter());
+        network.set_conditions(&[fault(Kind::ResetMidFrame)].iter());
         let mut now = 0;
         // Until one breaks on its plane alone.
-        while !network.ways[1].broken[Plane::Control as usize] {
+        while !network.directions[1].broken[Plane::Control as usize] {
             now += MS;
-            let last = network.ways[1].last[Plane::Control as usize];
+            let last = network.directions[1].last[Plane::Control as usize];
             let sent = network.transmit((0, 1), Plane::Control, now, 0, &mut fired);
             assert_eq!(sent.first.is_none(), sent.breaks.is_some());
             assert!(sent.breaks.or(sent.first) > Some(last), "what was sent before arrives before");
         }
-        network.set_weather(&[].iter());
+        network.set_conditions(&[].iter());
         let mut send = |plane| network.transmit((0, 1), plane, now, 0, &mut fired).first;
         assert!(send(Plane::Control).is_none() && send(Plane::Bulk).is_some());
         network.come_up(0, 1, now);

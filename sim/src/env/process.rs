@@ -12,10 +12,10 @@ use continuum_core::node::{self, Node, Start};
 use continuum_core::seed::Seed;
 use continuum_core::wal::{Header, Write};
 
-use crate::env::asker::Asker;
 use crate::env::clock::{Clock, MS};
 use crate::env::disk::{Disk, Found};
 use crate::env::durable::Durable;
+use crate::env::requester::Requester;
 use crate::env::step_queue::StepQueue;
 use crate::rng::{Draws, stream};
 
@@ -35,22 +35,22 @@ pub(crate) struct Process {
     /// The boot of the life before this one.
     pub(crate) last_boot: Boot,
     /// Counts starts: what was meant for an earlier life does not reach a later one.
-    pub(crate) life: u64,
+    pub(crate) generation: u64,
     /// Requests not answered yet.
-    pub(crate) requests: BTreeMap<RequestId, Asker>,
+    pub(crate) requests: BTreeMap<RequestId, Requester>,
     next_request: u64,
     /// When its next tick is due, in virtual time.
     pub(crate) due: u64,
     /// Steps in a row after which it wanted a tick at once.
-    pub(crate) hurries: u32,
+    pub(crate) immediate_ticks: u32,
     /// Whether it ends in the middle of its next sync.
-    pub(crate) is_aimed_at: bool,
+    pub(crate) crashes_in_sync: bool,
     /// What waits while it is stopped or slow.
-    pub(crate) gate: StepQueue,
+    pub(crate) step_queue: StepQueue,
     /// Writes handed to the disk in this life, for the sync times.
     pub(crate) syncs: u64,
     /// Its node votes with another store than this one.
-    pub(crate) is_stranger: bool,
+    pub(crate) has_foreign_store: bool,
     /// What a lost voter held when it promised.
     promised: Option<Box<Durable>>,
 }
@@ -85,26 +85,26 @@ impl Process {
             node: None,
             boot: Boot::default(),
             last_boot: Boot::default(),
-            life: 0,
+            generation: 0,
             requests: BTreeMap::new(),
             next_request: 0,
             due: u64::MAX,
-            hurries: 0,
-            is_aimed_at: false,
-            gate: StepQueue::default(),
+            immediate_ticks: 0,
+            crashes_in_sync: false,
+            step_queue: StepQueue::default(),
             syncs: 0,
-            is_stranger: false,
+            has_foreign_store: false,
             promised: None,
         }
     }
 
     /// Another, empty store.
-    pub(crate) fn renew(&mut self, store: StoreId, is_stranger: bool) {
+    pub(crate) fn replace_store(&mut self, store: StoreId, has_foreign_store: bool) {
         self.replica.store = store;
         let Replica { node, store } = self.replica;
         let header = Header { federation: self.federation, node, store, lane: 0 };
         self.disk = Disk::new(self.number, self.draws, header);
-        self.is_stranger = is_stranger;
+        self.has_foreign_store = has_foreign_store;
     }
 
     /// Its disk is about to lose what was promised by it.
@@ -144,7 +144,7 @@ impl Process {
         }
         let Found { writes, snapshots } =
             found.unwrap_or(Found { writes: Vec::new(), snapshots: BTreeMap::new() });
-        self.life += 1;
+        self.generation += 1;
         self.last_boot = self.boot;
         self.boot = Boot { count: next_count(&writes), nonce: self.draw("process.nonce") };
         // A power failure: the monotonic clock begins anew, as far into its boot as it takes to start a process.
@@ -177,29 +177,29 @@ impl Process {
     /// Ends the process.
     pub(crate) fn stop(&mut self) {
         self.node = None;
-        self.is_aimed_at = false;
-        self.gate.reset();
+        self.crashes_in_sync = false;
+        self.step_queue.reset();
         self.due = u64::MAX;
         self.requests.clear();
     }
 
     /// The clock changed its pace: the deadline is at another time.
-    pub(crate) fn reckon(&mut self) {
+    pub(crate) fn update_deadline(&mut self) {
         if let Some(node) = &self.node {
             self.due = node.deadline().map_or(u64::MAX, |deadline| self.clock.when(deadline));
         }
     }
 
     /// A number for a new request.
-    pub(crate) fn take_request(&mut self, asker: Asker) -> RequestId {
+    pub(crate) fn take_request(&mut self, requester: Requester) -> RequestId {
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        self.requests.insert(id, asker);
+        self.requests.insert(id, requester);
         id
     }
 
     fn draw(&self, label: &str) -> u64 {
-        self.draws.bits(stream(label, self.number as u64), self.life)
+        self.draws.bits(stream(label, self.number as u64), self.generation)
     }
 }
 

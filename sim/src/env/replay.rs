@@ -12,11 +12,11 @@ const KEPT_MAX: usize = 16;
 
 /// A message that was sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct SentMessage {
     /// On which link, from which store, and to which life of its receiver.
     pub(crate) epoch: u32,
     pub(crate) store: StoreId,
-    pub(crate) life: u64,
+    pub(crate) generation: u64,
     pub(crate) print: u64,
     pub(crate) message: Message,
 }
@@ -24,44 +24,46 @@ pub(crate) struct Kept {
 /// What was kept of each direction.
 #[derive(Debug)]
 pub(crate) struct Replays {
-    ways: Vec<Vec<Kept>>,
+    directions: Vec<Vec<SentMessage>>,
 }
 
 impl Replays {
     pub(crate) fn new(nodes: usize) -> Self {
-        Self { ways: vec![Vec::new(); nodes * nodes] }
+        Self { directions: vec![Vec::new(); nodes * nodes] }
     }
 
     /// Keeps a message, in place of an older one when there are too many: which, `draw` says. A refusal is of one link
     /// alone, and is never kept.
-    pub(crate) fn keep(&mut self, way: usize, draw: u64, kept: Kept) {
-        if matches!(kept.message, Message::Refused(_)) {
+    pub(crate) fn keep(&mut self, direction: usize, draw: u64, message: SentMessage) {
+        if matches!(message.message, Message::Refused(_)) {
             return;
         }
-        let kepts = &mut self.ways[way];
-        if kepts.len() < KEPT_MAX {
-            kepts.push(kept);
+        let messages = &mut self.directions[direction];
+        if messages.len() < KEPT_MAX {
+            messages.push(message);
         } else {
-            kepts[(draw % KEPT_MAX as u64) as usize] = kept;
+            messages[(draw % KEPT_MAX as u64) as usize] = message;
         }
     }
 
     /// What may come again on the link of this epoch, from this store to this life of the receiver.
     pub(crate) fn of(
         &self,
-        way: usize,
+        direction: usize,
         epoch: u32,
         store: StoreId,
-        life: u64,
-    ) -> impl Iterator<Item = &Kept> {
-        let ends = (store, life);
-        let comes = move |kept: &&Kept| kept.epoch != epoch && (kept.store, kept.life) == ends;
-        self.ways[way].iter().filter(comes)
+        generation: u64,
+    ) -> impl Iterator<Item = &SentMessage> {
+        let ends = (store, generation);
+        let comes = move |message: &&SentMessage| {
+            message.epoch != epoch && (message.store, message.generation) == ends
+        };
+        self.directions[direction].iter().filter(comes)
     }
 
     /// The fault is over.
     pub(crate) fn clear(&mut self) {
-        self.ways.iter_mut().for_each(Vec::clear);
+        self.directions.iter_mut().for_each(Vec::clear);
     }
 }
 
@@ -73,14 +75,14 @@ mod tests {
 
     const STORE: StoreId = StoreId([1; 16]);
 
-    fn kept(epoch: u32, life: u64, message: Message) -> Kept {
-        Kept { epoch, store: STORE, life, print: 0, message }
+    fn message(epoch: u32, generation: u64, message: Message) -> SentMessage {
+        SentMessage { epoch, store: STORE, generation, print: 0, message }
     }
 
     #[test]
     fn a_message_comes_again_on_a_later_link_to_the_same_process() {
         let mut replays = Replays::new(2);
-        replays.keep(1, 0, kept(3, 1, Message::BootstrapAck));
+        replays.keep(1, 0, message(3, 1, Message::BootstrapAck));
         assert_eq!(replays.of(1, 3, STORE, 1).count(), 0, "its link is still up");
         assert_eq!(replays.of(1, 5, STORE, 2).count(), 0, "its receiver is gone");
         assert_eq!(replays.of(2, 5, STORE, 1).count(), 0, "another direction");
@@ -95,8 +97,8 @@ mod tests {
     fn few_are_kept_and_no_refusal() {
         let mut replays = Replays::new(2);
         for draw in 0..100 {
-            replays.keep(1, draw, kept(3, 1, Message::BootstrapAck));
-            replays.keep(2, draw, kept(3, 1, Message::Refused(Refusal::Cloned)));
+            replays.keep(1, draw, message(3, 1, Message::BootstrapAck));
+            replays.keep(2, draw, message(3, 1, Message::Refused(Refusal::Cloned)));
         }
         assert_eq!(replays.of(1, 5, STORE, 1).count(), KEPT_MAX);
         assert_eq!(replays.of(2, 5, STORE, 1).count(), 0);

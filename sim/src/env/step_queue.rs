@@ -84,15 +84,15 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_but_for_what_is_no_message() {
-        let mut gate = StepQueue { stopped: true, ..StepQueue::default() };
-        (0..2 * MESSAGES_MAX).for_each(|_| gate.push(message(), 0, 0));
-        gate.push(Event::Tick, 0, 0);
-        gate.push(Event::Tick, 0, 0);
-        gate.push(Event::Persisted { token: Token { lane: 0, seq: 1 } }, 0, 0);
-        assert_eq!(gate.waiting.len(), MESSAGES_MAX + 2);
-        while gate.pop().is_some() {}
-        assert_eq!((gate.messages, gate.ticks), (0, false));
-        gate.stopped = false;
-        assert!(gate.is_open());
+        let mut step_queue = StepQueue { stopped: true, ..StepQueue::default() };
+        (0..2 * MESSAGES_MAX).for_each(|_| step_queue.push(message(), 0, 0));
+        step_queue.push(Event::Tick, 0, 0);
+        step_queue.push(Event::Tick, 0, 0);
+        step_queue.push(Event::Persisted { token: Token { lane: 0, seq: 1 } }, 0, 0);
+        assert_eq!(step_queue.waiting.len(), MESSAGES_MAX + 2);
+        while step_queue.pop().is_some() {}
+        assert_eq!((step_queue.messages, step_queue.ticks), (0, false));
+        step_queue.stopped = false;
+        assert!(step_queue.is_open());
     }
 }

@@ -55,7 +55,7 @@ impl Budgets {
 pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     let Some(node) = &process.node else { return Ok(()) };
     within("writes under way to the disk", process.disk.pending(), WRITES_PENDING_MAX)?;
-    within("side files", process.disk.side_files(), FILES_PER_OWNER * owners(node))?;
+    within("side files", process.disk.snapshot_files(), FILES_PER_OWNER * owners(node))?;
     within("requests", process.requests.len(), REQUESTS_PENDING_MAX + SESSIONS_MAX)?;
     within("pending requests", node.requests(), REQUESTS_PENDING_MAX)?;
     within("withheld messages", node.held(), HELD_MAX)?;

@@ -11,7 +11,7 @@ use continuum_core::api::{Change, Content, Edit, Level, Mutation, Outcome, Row};
 
 use crate::verdict::{Broken, Verdict};
 use crate::workload::client::is_strict;
-use crate::workload::history::{Asked, Body, Ended, History, Operation, Space};
+use crate::workload::history::{Body, Ending, History, Operation, Responder, Space};
 
 pub(crate) const CONVERGENCE: &str = "convergence";
 pub(crate) const LOST: &str = "acknowledged-write-lost";
@@ -47,7 +47,7 @@ pub(crate) fn check(
     let mut deeds: BTreeMap<Place, Vec<Deed<'_>>> = BTreeMap::new();
     for (number, operation) in history.of(space) {
         let Body::Write { mutations, .. } = &operation.body else { continue };
-        if matches!(operation.ended, Ended::Nothing) {
+        if matches!(operation.ended, Ending::Nothing) {
             check_nothing(operation, mutations, &held)?;
             continue;
         }
@@ -94,7 +94,7 @@ fn held_by(rows: &[Row]) -> BTreeMap<Place, Held> {
 
 /// An acknowledgement at level `applied` promises nothing after a crash.
 pub(crate) fn is_certain(operation: &Operation) -> bool {
-    matches!(&operation.ended, Ended::Told(Outcome::Committed { level, .. }) if *level >= Level::Durable)
+    matches!(&operation.ended, Ending::Answered(Outcome::Committed { level, .. }) if *level >= Level::Durable)
 }
 
 /// A write that was rejected left nothing. Values are unique to their writes, members are not.
@@ -159,9 +159,10 @@ fn could_beat(space: Space, other: &Deed<'_>, deed: &Deed<'_>) -> bool {
 }
 
 fn is_after_at_one_node(first: &Deed<'_>, second: &Deed<'_>) -> bool {
-    let (one, other) = (first.operation.answered, second.operation.answered);
+    let (one, other) = (first.operation.answered_by, second.operation.answered_by);
     // A disk that lost something may have lost the greatest stamp as well; so has a store that took another's place.
-    let replica = |asked: Option<Asked>| asked.map(|Asked { store, losses, .. }| (store, losses));
+    let replica =
+        |asked: Option<Responder>| asked.map(|Responder { store, losses, .. }| (store, losses));
     one.is_some() && replica(one) == replica(other) && !is_strict(&second.mutation.key)
 }
 
@@ -212,13 +213,13 @@ mod tests {
 
     use super::*;
 
-    fn write(called: u64, seen_at: Option<u64>, change: Change, ended: Ended) -> Operation {
+    fn write(called: u64, seen_at: Option<u64>, change: Change, ended: Ending) -> Operation {
         let context = seen_at.map(|_| Context::default());
         let edits = vec![Edit { field: Bytes::new(), change }];
         let mutation = Mutation { key: Bytes::from_static(b"r00"), edits, context };
         Operation {
             client: 0,
-            place: 0,
+            op_index: 0,
             space: Space::Siblings,
             body: Body::Write { mutations: vec![mutation], level: Level::Durable },
             session: None,
@@ -226,13 +227,18 @@ mod tests {
             called,
             returned: called + 5,
             ended,
-            answered: Some(Asked { node: 0, life: 1, store: StoreId::default(), losses: 0 }),
+            answered_by: Some(Responder {
+                node: 0,
+                generation: 1,
+                store: StoreId::default(),
+                losses: 0,
+            }),
         }
     }
 
-    fn done() -> Ended {
+    fn done() -> Ending {
         let receipt = Receipt::default();
-        Ended::Told(Outcome::Committed { level: Level::Durable, receipt })
+        Ending::Answered(Outcome::Committed { level: Level::Durable, receipt })
     }
 
     fn put(value: &'static str) -> Change {
@@ -279,10 +285,10 @@ mod tests {
         assert_eq!(verdict(after, &[register(&["a"])]), Some(LOST));
         // Nobody wrote that; its write was rejected; its outcome is unknown.
         assert_eq!(verdict(vec![], &[register(&["x"])]), Some(PHANTOM));
-        let rejected = vec![write(1, None, put("x"), Ended::Nothing)];
+        let rejected = vec![write(1, None, put("x"), Ending::Nothing)];
         assert_eq!(verdict(rejected.clone(), &[register(&["x"])]), Some(PHANTOM));
         assert_eq!(verdict(rejected, &[]), None);
-        let unknown = vec![write(1, None, put("x"), Ended::Unknown)];
+        let unknown = vec![write(1, None, put("x"), Ending::Unknown)];
         assert_eq!(verdict(unknown.clone(), &[register(&["x"])]), None);
         assert_eq!(verdict(unknown, &[]), None);
     }
@@ -306,7 +312,8 @@ mod tests {
     #[test]
     fn planted_counters() {
         let count = |by, ended| write(10, None, Change::Count(by), ended);
-        let deeds = || vec![count(5, done()), count(-2, Ended::Unknown), count(7, Ended::Unknown)];
+        let deeds =
+            || vec![count(5, done()), count(-2, Ending::Unknown), count(7, Ending::Unknown)];
         for (value, expected) in
             [(5, None), (3, None), (12, None), (2, Some(LOST)), (13, Some(LOST))]
         {

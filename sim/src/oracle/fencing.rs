@@ -16,7 +16,7 @@ pub(crate) fn check(step: &Step<'_>) -> Verdict {
     if step.node.is_fenced() {
         check_silence(step.actions)?;
     }
-    if step.processes[step.me].is_stranger && step.node.groups().next().is_some() {
+    if step.processes[step.me].has_foreign_store && step.node.groups().next().is_some() {
         let what = format!("{:?} is of a group", step.processes[step.me].replica);
         return Err(Broken::new(STRANGER, what));
     }

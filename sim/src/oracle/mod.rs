@@ -205,7 +205,7 @@ pub(crate) struct Step<'a> {
     /// What the node was handed.
     pub(crate) cause: Cause,
     /// What a client wanted by that; what clients wait for, when a step makes writes that nobody asked of it.
-    pub(crate) wanted: Vec<writes::Wanted<'a>>,
+    pub(crate) wanted: Vec<writes::RequestedWrite<'a>>,
     /// What its clocks showed.
     pub(crate) now: Now,
 }

@@ -2,14 +2,14 @@
 
 use continuum_core::id::RequestId;
 
-use crate::env::asker::Asker;
 use crate::env::process::Process;
+use crate::env::requester::Requester;
 use crate::verdict::Broken;
 
 pub(crate) const NAME: &str = "one-reply";
 
 /// A node answers; returns who asked.
-pub(crate) fn check(process: &mut Process, id: RequestId) -> Result<Asker, Broken> {
+pub(crate) fn check(process: &mut Process, id: RequestId) -> Result<Requester, Broken> {
     process.requests.remove(&id).ok_or_else(|| {
         Broken::new(NAME, format!("request {id} is answered, and is not waiting for an answer"))
     })

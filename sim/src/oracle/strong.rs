@@ -18,7 +18,7 @@ use super::linear::{self, Call, Seen, Version};
 use super::witness::{EXACTLY_ONCE, Effect, Witness};
 use crate::verdict::{Broken, Verdict};
 
-use crate::workload::history::{Body, Ended, History, Operation, Space};
+use crate::workload::history::{Body, Ending, History, Operation, Space};
 
 pub(crate) const WITNESS: &str = "linearizable-witness";
 pub(crate) const SEARCH: &str = "linearizable-search";
@@ -105,17 +105,17 @@ fn check_told(operation: &Operation, mutations: &[Mutation], effect: Option<Effe
         Err(Broken::new(law, what))
     };
     match (&operation.ended, effect) {
-        (Ended::Told(Outcome::Committed { receipt, .. }), Some(Effect::Written(index)))
+        (Ending::Answered(Outcome::Committed { receipt, .. }), Some(Effect::Written(index)))
             if receipt.revision == Some(index) =>
         {
             Ok(())
         }
         (
-            Ended::Told(Outcome::Rejected(Reason::Conflict { revision })),
+            Ending::Answered(Outcome::Rejected(Reason::Conflict { revision })),
             Some(Effect::Conflict(_, found)),
         ) if *revision == found => Ok(()),
-        (Ended::Told(told), _) => broken(WITNESS, told),
-        (Ended::Nothing, Some(_)) => broken(EXACTLY_ONCE, &"that nothing happened"),
+        (Ending::Answered(told), _) => broken(WITNESS, told),
+        (Ending::Nothing, Some(_)) => broken(EXACTLY_ONCE, &"that nothing happened"),
         _ => Ok(()),
     }
 }
@@ -184,10 +184,10 @@ fn calls(operation: &Operation, witness: &Witness) -> Vec<(Bytes, Call)> {
         Body::Read(_) => Vec::new(),
         Body::Write { mutations, .. } => {
             let (effect, returned) = match &operation.ended {
-                Ended::Told(Outcome::Committed { receipt, .. }) => {
+                Ending::Answered(Outcome::Committed { receipt, .. }) => {
                     (receipt.revision.map(Effect::Written), returned)
                 }
-                Ended::Told(Outcome::Rejected(Reason::Conflict { revision })) => {
+                Ending::Answered(Outcome::Rejected(Reason::Conflict { revision })) => {
                     (Some(Effect::Conflict(Index(0), *revision)), returned)
                 }
                 _ => (witness.effect(operation.session, mutations), u64::MAX),
@@ -234,13 +234,13 @@ fn seen_of(mutation: &Mutation, effect: Effect, witness: &Witness) -> Seen {
 impl Operation {
     /// Whether the client was told what happened.
     pub(crate) const fn is_told(&self) -> bool {
-        matches!(self.ended, Ended::Told(_))
+        matches!(self.ended, Ending::Answered(_))
     }
 
     /// The register that it read.
     const fn register(&self) -> Option<&Register> {
         match &self.ended {
-            Ended::Told(Outcome::Value(Value::Register(register))) => Some(register),
+            Ending::Answered(Outcome::Value(Value::Register(register))) => Some(register),
             _ => None,
         }
     }

@@ -22,7 +22,7 @@ use super::{
 use crate::verdict::{Broken, Verdict};
 
 /// A client's operation that the step was asked for, with what it wants changed.
-pub(crate) type Wanted<'a> = (usize, &'a Mutation);
+pub(crate) type RequestedWrite<'a> = (usize, &'a Mutation);
 
 /// Who logs.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +126,7 @@ impl Writes {
     pub(crate) fn observe(
         &mut self,
         by: Author,
-        wanted: &[Wanted<'_>],
+        wanted: &[RequestedWrite<'_>],
         shard: ShardId,
         records: &[Bytes],
     ) -> Verdict {
@@ -139,7 +139,7 @@ impl Writes {
             let actor = told.dot.actor;
             let is_own = actor.replica == by.replica && actor.boot == by.boot;
             // Of several that waited for the same key, one that was made already is not made again.
-            let is_it = |(operation, mutation): &&Wanted<'_>| {
+            let is_it = |(operation, mutation): &&RequestedWrite<'_>| {
                 let is_new = wanted.len() == 1 || !self.made_for.contains_key(operation);
                 is_own && is_new && mutation.key[..] == told.key[..]
             };

@@ -73,7 +73,7 @@ pub enum Kind {
     FsyncLies,
     /// The first sync in the window fails. The process goes silent, ends, and starts again on a disk that is well.
     FsyncError,
-    /// The next batch is written to another place of the log.
+    /// The next batch is written to another index of the log.
     Misdirect,
     /// A sector before the last batch answers with zeros, or with an error when `amount` is odd.
     Latent,
@@ -317,8 +317,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_place_and_its_name() {
-        for (place, kind) in Kind::ALL.iter().enumerate() {
-            assert_eq!(*kind as usize, place);
+        for (index, kind) in Kind::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, index);
             let json = serde_json::to_string(kind).expect("a kind serializes");
             assert_eq!(json, format!("\"{}\"", kind.name()));
         }

@@ -24,7 +24,7 @@ use crate::rng::Dice;
 
 /// Who may be struck by what breaks the model.
 #[derive(Clone, Debug)]
-pub(crate) struct Atlas {
+pub(crate) struct FaultBudget {
     victims: Vec<usize>,
 }
 
@@ -37,7 +37,7 @@ const fn quorum(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-impl Atlas {
+impl FaultBudget {
     pub(crate) fn draw(cluster: &Cluster, dice: &mut Dice) -> Self {
         let mut voters: Vec<usize> = (0..cluster.voters).collect();
         let mut victims: Vec<usize> = (cluster.voters..cluster.nodes).collect();

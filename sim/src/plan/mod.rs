@@ -12,7 +12,7 @@ use continuum_core::config::Config;
 use serde::{Deserialize, Serialize};
 
 use fault::Fault;
-use selected_ops::Kept;
+use selected_ops::SelectedOps;
 
 /// Everything that decides a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +150,7 @@ pub struct Workload {
     pub operations_min: u64,
     /// Only these operations take place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub only: Option<Kept>,
+    pub only: Option<SelectedOps>,
 }
 
 impl Plan {

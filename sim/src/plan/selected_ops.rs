@@ -11,21 +11,21 @@ use serde::{Deserialize, Serialize};
 /// Operations, by client and place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
-pub struct Kept {
-    places: BTreeMap<usize, BTreeSet<u64>>,
+pub struct SelectedOps {
+    indices: BTreeMap<usize, BTreeSet<u64>>,
 }
 
-impl Kept {
+impl SelectedOps {
     /// Whether this operation takes place.
     #[must_use]
-    pub fn holds(&self, client: usize, place: u64) -> bool {
-        self.places.get(&client).is_some_and(|places| places.contains(&place))
+    pub fn holds(&self, client: usize, index: u64) -> bool {
+        self.indices.get(&client).is_some_and(|indices| indices.contains(&index))
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.values().map(BTreeSet::len).sum()
+        self.indices.values().map(BTreeSet::len).sum()
     }
 
     /// Whether there is none.
@@ -36,43 +36,44 @@ impl Kept {
 
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        let clients = self.places.iter();
-        clients.flat_map(|(client, places)| places.iter().map(|place| (*client, *place)))
+        let clients = self.indices.iter();
+        clients.flat_map(|(client, indices)| indices.iter().map(|index| (*client, *index)))
     }
 
     /// How many clients it takes to have them all.
     #[must_use]
     pub fn clients(&self) -> usize {
-        self.places.keys().next_back().map_or(0, |client| client + 1)
+        self.indices.keys().next_back().map_or(0, |client| client + 1)
     }
 }
 
-impl FromIterator<(usize, u64)> for Kept {
+impl FromIterator<(usize, u64)> for SelectedOps {
     fn from_iter<I: IntoIterator<Item = (usize, u64)>>(operations: I) -> Self {
-        let mut kept = Self::default();
-        for (client, place) in operations {
-            kept.places.entry(client).or_default().insert(place);
+        let mut selected = Self::default();
+        for (client, index) in operations {
+            selected.indices.entry(client).or_default().insert(index);
         }
-        kept
+        selected
     }
 }
 
-impl From<Kept> for Vec<String> {
-    fn from(kept: Kept) -> Self {
-        kept.places
+impl From<SelectedOps> for Vec<String> {
+    fn from(selected: SelectedOps) -> Self {
+        selected
+            .indices
             .iter()
-            .map(|(client, places)| format!("{client}: {}", spans(places).join(", ")))
+            .map(|(client, indices)| format!("{client}: {}", spans(indices).join(", ")))
             .collect()
     }
 }
 
 /// Runs of places that follow each other, each as a number or a range.
-fn spans(places: &BTreeSet<u64>) -> Vec<String> {
+fn spans(indices: &BTreeSet<u64>) -> Vec<String> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
-    for place in places {
+    for index in indices {
         match runs.last_mut() {
-            Some((_, end)) if *end == *place => *end += 1,
-            _ => runs.push((*place, place + 1)),
+            Some((_, end)) if *end == *index => *end += 1,
+            _ => runs.push((*index, index + 1)),
         }
     }
     let text = |(start, end): &(u64, u64)| match end - start {
@@ -82,22 +83,22 @@ fn spans(places: &BTreeSet<u64>) -> Vec<String> {
     runs.iter().map(text).collect()
 }
 
-impl TryFrom<Vec<String>> for Kept {
+impl TryFrom<Vec<String>> for SelectedOps {
     type Error = String;
 
     fn try_from(lines: Vec<String>) -> Result<Self, String> {
-        let mut kept = Self::default();
+        let mut selected = Self::default();
         for line in &lines {
             let wrong = || format!("{line:?} lists no operations: write \"2: 0, 4..7\"");
-            let (client, places) = line.split_once(':').ok_or_else(wrong)?;
+            let (client, indices) = line.split_once(':').ok_or_else(wrong)?;
             let client = client.trim().parse().map_err(|_| wrong())?;
-            let of_client = kept.places.entry(client).or_default();
-            for span in places.split(',').map(str::trim).filter(|span| !span.is_empty()) {
+            let of_client = selected.indices.entry(client).or_default();
+            for span in indices.split(',').map(str::trim).filter(|span| !span.is_empty()) {
                 of_client.extend(parse_span(span).ok_or_else(wrong)?);
             }
         }
-        kept.places.retain(|_, places| !places.is_empty());
-        Ok(kept)
+        selected.indices.retain(|_, indices| !indices.is_empty());
+        Ok(selected)
     }
 }
 
@@ -108,8 +109,8 @@ fn parse_span(span: &str) -> Option<std::ops::Range<u64>> {
     let (start, end) = match span.split_once("..") {
         Some((start, end)) => (start.trim().parse().ok()?, end.trim().parse().ok()?),
         None => {
-            let place: u64 = span.parse().ok()?;
-            (place, place.checked_add(1)?)
+            let index: u64 = span.parse().ok()?;
+            (index, index.checked_add(1)?)
         }
     };
     (start < end && end - start <= SPAN_MAX).then_some(start..end)
@@ -121,21 +122,21 @@ mod tests {
 
     #[test]
     fn a_list_survives_its_text() {
-        let kept: Kept = [(2, 0), (2, 4), (2, 5), (2, 6), (0, 9)].into_iter().collect();
-        let lines: Vec<String> = kept.clone().into();
+        let selected: SelectedOps = [(2, 0), (2, 4), (2, 5), (2, 6), (0, 9)].into_iter().collect();
+        let lines: Vec<String> = selected.clone().into();
         assert_eq!(lines, ["0: 9", "2: 0, 4..7"]);
-        assert_eq!(Kept::try_from(lines), Ok(kept.clone()));
-        assert_eq!((kept.len(), kept.clients()), (5, 3));
-        assert!(kept.holds(2, 5) && !kept.holds(2, 7) && !kept.holds(1, 0));
-        assert_eq!(kept.iter().next(), Some((0, 9)));
+        assert_eq!(SelectedOps::try_from(lines), Ok(selected.clone()));
+        assert_eq!((selected.len(), selected.clients()), (5, 3));
+        assert!(selected.holds(2, 5) && !selected.holds(2, 7) && !selected.holds(1, 0));
+        assert_eq!(selected.iter().next(), Some((0, 9)));
     }
 
     #[test]
     fn nonsense_is_refused() {
         for wrong in ["1", "x: 1", "1: x", "1: 3..2", "1: 0..999999999", "1: 18446744073709551615"]
         {
-            assert!(Kept::try_from(vec![wrong.to_owned()]).is_err(), "{wrong}");
+            assert!(SelectedOps::try_from(vec![wrong.to_owned()]).is_err(), "{wrong}");
         }
-        assert_eq!(Kept::try_from(vec!["1:".to_owned()]), Ok(Kept::default()));
+        assert_eq!(SelectedOps::try_from(vec!["1:".to_owned()]), Ok(SelectedOps::default()));
     }
 }

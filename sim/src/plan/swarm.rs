@@ -5,7 +5,7 @@
 //! is in `plan`; what a fault does is in the module that owns what it breaks.
 
 use crate::plan::fault::{Fault, Kind};
-use crate::plan::fault_budget::Atlas;
+use crate::plan::fault_budget::FaultBudget;
 use crate::plan::{Cluster, Plan, Workload, capture_bytes};
 use crate::rng::{Dice, Draws, stream};
 
@@ -21,8 +21,8 @@ impl Plan {
         let late = late_nodes(&mut draws.dice(stream("plan.late", 0)));
         cluster.nodes = cluster.nodes.max(cluster.voters + late);
         let workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
-        let atlas = Atlas::draw(&cluster, &mut draws.dice(stream("plan.atlas", 0)));
-        let heal = atlas.heal(&cluster, &mut draws.dice(stream("plan.heal", 0)));
+        let budget = FaultBudget::draw(&cluster, &mut draws.dice(stream("plan.atlas", 0)));
+        let heal = budget.heal(&cluster, &mut draws.dice(stream("plan.heal", 0)));
         let faults = Vec::new();
         let mut plan = Self { seed, calm_ms, fault_ms, cluster, workload, heal, faults };
         for kind in Kind::ALL {
@@ -30,7 +30,7 @@ impl Plan {
             if kind == Kind::Add {
                 plan.plant_late(late, dice);
             } else {
-                plan.plant(kind, &atlas, dice);
+                plan.plant(kind, &budget, dice);
             }
         }
         plan
@@ -46,7 +46,7 @@ impl Plan {
     }
 
     /// Plants the faults of one kind, if its bit is set.
-    fn plant(&mut self, kind: Kind, atlas: &Atlas, dice: &mut Dice) {
+    fn plant(&mut self, kind: Kind, budget: &FaultBudget, dice: &mut Dice) {
         if !dice.chance(500_000) {
             return;
         }
@@ -59,7 +59,7 @@ impl Plan {
             _ => dice.between(1, 3),
         };
         for _ in 0..times {
-            let fault = self.draw_fault(kind, atlas, dice);
+            let fault = self.draw_fault(kind, budget, dice);
             let chains = kind == Kind::Partition && dice.chance(400_000);
             self.faults.push(fault);
             if chains {
@@ -80,7 +80,7 @@ impl Plan {
         }
     }
 
-    fn draw_fault(&self, kind: Kind, atlas: &Atlas, dice: &mut Dice) -> Fault {
+    fn draw_fault(&self, kind: Kind, budget: &FaultBudget, dice: &mut Dice) -> Fault {
         let nodes = self.cluster.nodes;
         let at_ms = self.calm_ms + dice.below(self.fault_ms * 9 / 10);
         let most = self.heal_ms() - at_ms;
@@ -133,7 +133,7 @@ impl Plan {
             Kind::ClientDuplicate | Kind::ClientAbandon | Kind::ClientRetry | Kind::ClientBurst => {
                 self.draw_client_fault(&mut fault, dice);
             }
-            _ => self.draw_store_fault(&mut fault, atlas, dice),
+            _ => self.draw_store_fault(&mut fault, budget, dice),
         }
         fault
     }
@@ -242,7 +242,7 @@ impl Plan {
     }
 
     /// What strikes a node's store, or the node as a whole.
-    fn draw_store_fault(&self, fault: &mut Fault, atlas: &Atlas, dice: &mut Dice) {
+    fn draw_store_fault(&self, fault: &mut Fault, budget: &FaultBudget, dice: &mut Dice) {
         let nodes = self.cluster.nodes;
         let most = self.heal_ms() - fault.at_ms;
         let span = |dice: &mut Dice, low, high| dice.between(low, high).min(most);
@@ -252,12 +252,12 @@ impl Plan {
             }
             Kind::FsyncLies | Kind::Misdirect | Kind::Latent | Kind::Rot | Kind::Rollback => {
                 fault.for_ms = span(dice, 2_000, 20_000);
-                fault.nodes = atlas.victim(dice);
+                fault.nodes = budget.victim(dice);
                 fault.amount = dice.below(2) as i64;
             }
             Kind::Wipe => {
                 fault.for_ms = span(dice, 20, 8_000);
-                fault.nodes = atlas.victim(dice);
+                fault.nodes = budget.victim(dice);
             }
             Kind::FsyncError | Kind::Full => {
                 fault.for_ms = span(dice, 500, 15_000);

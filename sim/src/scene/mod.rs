@@ -13,7 +13,7 @@ use continuum_core::id::{GroupId, Index, Replica, Role, Term};
 use continuum_core::node::{Message, Node};
 use continuum_core::wal::Write;
 
-use crate::env::asker::Attempt;
+use crate::env::requester::Attempt;
 use crate::plan::fault::Fault;
 
 /// Where something is: a node, or the clients.
@@ -58,19 +58,19 @@ pub(crate) struct Batch {
 
 /// Something that happens at one node at one moment.
 #[derive(Clone, Debug)]
-pub(crate) enum Turn {
+pub(crate) enum NodeEvent {
     Role { group: GroupId, role: Role, term: Term },
     Commit { group: GroupId, index: Index },
     Start { is_restart: bool },
     Crash { sectors_lost: u64 },
 }
 
-/// A turn of a node.
+/// A event of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct Moment {
     pub(crate) at: u64,
     pub(crate) node: usize,
-    pub(crate) turn: Turn,
+    pub(crate) event: NodeEvent,
 }
 
 /// A fault while it lasts.
@@ -185,12 +185,12 @@ impl Scene {
             }
             let (role, term, index) = is;
             if was.is_none_or(|(was, at, _)| (was, at) != (role, term)) {
-                let turn = Turn::Role { group, role, term };
-                self.moments.push(Moment { at: now, node: me, turn });
+                let event = NodeEvent::Role { group, role, term };
+                self.moments.push(Moment { at: now, node: me, event });
             }
             if was.is_none_or(|(_, _, was)| was != index) && index > Index(0) {
-                let turn = Turn::Commit { group, index };
-                self.moments.push(Moment { at: now, node: me, turn });
+                let event = NodeEvent::Commit { group, index };
+                self.moments.push(Moment { at: now, node: me, event });
             }
         }
     }
@@ -223,7 +223,7 @@ impl Scene {
 
     /// A process starts.
     pub(crate) fn starts(&mut self, now: u64, node: usize, is_restart: bool) {
-        self.moments.push(Moment { at: now, node, turn: Turn::Start { is_restart } });
+        self.moments.push(Moment { at: now, node, event: NodeEvent::Start { is_restart } });
     }
 
     /// A process ends.
@@ -231,7 +231,7 @@ impl Scene {
         self.ends_batch(now, node, sectors_lost > 0);
         self.waiting[node].clear();
         self.seen[node].clear();
-        self.moments.push(Moment { at: now, node, turn: Turn::Crash { sectors_lost } });
+        self.moments.push(Moment { at: now, node, event: NodeEvent::Crash { sectors_lost } });
     }
 
     /// A fault begins.
@@ -257,9 +257,11 @@ impl Scene {
     /// The group that a node last moved in, heard of or spoke of.
     pub(crate) fn last_group(&self, node: usize) -> Option<GroupId> {
         let moves = self.moments.iter().filter(|moment| moment.node == node);
-        let moves = moves.filter_map(|moment| match moment.turn {
-            Turn::Role { group, .. } | Turn::Commit { group, .. } => Some((moment.at, group)),
-            Turn::Start { .. } | Turn::Crash { .. } => None,
+        let moves = moves.filter_map(|moment| match moment.event {
+            NodeEvent::Role { group, .. } | NodeEvent::Commit { group, .. } => {
+                Some((moment.at, group))
+            }
+            NodeEvent::Start { .. } | NodeEvent::Crash { .. } => None,
         });
         let words = self.sent.iter().filter_map(|sent| {
             let Protocol::Raft(group) = sent.words.protocol else { return None };

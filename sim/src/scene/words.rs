@@ -1,6 +1,6 @@
-//! Short words for messages, writes, requests and faults: what stands beside an arrow, and what is told on hovering.
+//! Short words for messages, writes, requests and faults: what stands beside an arrow, and what is result on hovering.
 //!
-//! Nodes are told by their numbers. Nothing is escaped here; that is the page's business.
+//! Nodes are result by their numbers. Nothing is escaped here; that is the page's business.
 
 use std::fmt::{Debug, Write as _};
 
@@ -15,9 +15,9 @@ use continuum_core::replication::{self, describe, dot_of};
 use continuum_core::wal::Write;
 use continuum_core::{gossip, node};
 
-use crate::env::asker::Attempt;
+use crate::env::requester::Attempt;
 use crate::plan::fault::{Fault, Kind};
-use crate::workload::history::{Body, Ended, Operation};
+use crate::workload::history::{Body, Ending, Operation};
 
 /// Longest detail.
 const DETAIL_MAX: usize = 500;
@@ -107,7 +107,7 @@ const SMALL: &[([&str; 3], &str)] = &[
     (["Dot { actor: ", ", seq: ", " }"], "$1#$2"),
 ];
 
-/// Replaces every place where the parts stand around two values that hold no brackets.
+/// Replaces every position_text where the parts stand around two values that hold no brackets.
 fn rewrite(text: &str, [before, between, after]: [&str; 3], template: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -162,8 +162,8 @@ pub(crate) fn message(names: &Names, message: &Message) -> Words {
             let is_routine = !matches!(asked, Request::Read { .. } | Request::Write { .. });
             (Protocol::Requests, is_routine, format!("forward {}", request(asked)))
         }
-        Message::Answer { outcome: told, .. } => {
-            let label = outcome(told);
+        Message::Answer { outcome: result, .. } => {
+            let label = outcome(result);
             let is_routine = label == "value" || label.contains("NotFormed");
             (Protocol::Requests, is_routine, format!("answer {label}"))
         }
@@ -177,37 +177,39 @@ pub(crate) fn message(names: &Names, message: &Message) -> Words {
     Words { protocol, is_routine, label, detail }
 }
 
-fn place(position: Position) -> String {
+fn position_text(position: Position) -> String {
     format!("{}@t{}", position.index, position.term)
 }
 
 fn of_raft(message: &raft::Message) -> (bool, String) {
     use raft::Message as M;
     let label = match message {
-        M::PreVote { term, last } => format!("pre-vote t{term}, log {}", place(*last)),
+        M::PreVote { term, last } => format!("pre-vote t{term}, log {}", position_text(*last)),
         M::PreVoted { term, granted } => format!("pre-vote t{term} {}", yes(*granted)),
-        M::Vote { term, last, .. } => format!("vote? t{term}, log {}", place(*last)),
+        M::Vote { term, last, .. } => format!("vote? t{term}, log {}", position_text(*last)),
         M::Voted { term, granted } => format!("vote t{term} {}", yes(*granted)),
         M::Append { term, prev, entries, .. } => match entries.len() as u64 {
-            0 => format!("has {}? t{term}", place(*prev)),
+            0 => format!("has {}? t{term}", position_text(*prev)),
             1 => format!("append {} t{term}", prev.index.0 + 1),
             count => format!("append {}..{} t{term}", prev.index.0 + 1, prev.index.0 + count),
         },
-        M::Appended { term, matched } => format!("ack {} t{term}", place(*matched)),
+        M::Appended { term, matched } => format!("ack {} t{term}", position_text(*matched)),
         M::Conflict { term, refused, hint } => {
-            format!("conflict {refused} t{term}, try {}", place(*hint))
+            format!("conflict {refused} t{term}, try {}", position_text(*hint))
         }
         M::Heartbeat { term, commit, .. } => format!("heartbeat t{term} c{commit}"),
         M::HeartbeatSeen { term, .. } => format!("seen t{term}"),
         M::Stale { term } => format!("stale: t{term}"),
-        M::Offer { term, header } => format!("snapshot {}? t{term}", place(header.position)),
+        M::Offer { term, header } => {
+            format!("snapshot {}? t{term}", position_text(header.position))
+        }
         M::Chunk { position, offset, data, .. } => {
-            format!("chunk {} {offset}+{}", place(*position), data.len())
+            format!("chunk {} {offset}+{}", position_text(*position), data.len())
         }
         M::Held { position, bytes: Some(bytes), .. } => {
-            format!("held {bytes} of {}", place(*position))
+            format!("held {bytes} of {}", position_text(*position))
         }
-        M::Held { position, bytes: None, .. } => format!("unknown: {}", place(*position)),
+        M::Held { position, bytes: None, .. } => format!("unknown: {}", position_text(*position)),
         M::TimeoutNow { term, .. } => format!("campaign! t{term}"),
         M::Read { .. } => "read index?".to_owned(),
         M::ReadAnswer { index: Some(index), .. } => format!("read at {index}"),
@@ -292,7 +294,7 @@ fn group_write(names: &Names, write: &raft::Write) -> String {
         raft::Write::Hard { term, vote: None } => format!("t{term}, no vote"),
         raft::Write::Append { prev, entries } => appended(prev.0, entries),
         raft::Write::Chunk { offset, data, .. } => format!("chunk {offset}+{}", data.len()),
-        raft::Write::Snapshot { position, .. } => format!("snapshot {}", place(*position)),
+        raft::Write::Snapshot { position, .. } => format!("snapshot {}", position_text(*position)),
         raft::Write::Forget => "forget".to_owned(),
     }
 }
@@ -323,7 +325,7 @@ fn appended(prev: u64, entries: &[raft::Entry]) -> String {
 }
 
 fn named(attempt: Attempt) -> String {
-    format!("c{}.{}", attempt.client, attempt.place)
+    format!("c{}.{}", attempt.client, attempt.op_index)
 }
 
 /// An attempt of a client.
@@ -336,9 +338,9 @@ pub(crate) fn attempt(attempt: Attempt) -> Words {
 }
 
 /// An answer to a client.
-pub(crate) fn answer(names: &Names, attempt: Attempt, told: &Outcome) -> Words {
-    let label = format!("{}: {}", named(attempt), outcome(told));
-    let detail = names.detail(told);
+pub(crate) fn answer(names: &Names, attempt: Attempt, result: &Outcome) -> Words {
+    let label = format!("{}: {}", named(attempt), outcome(result));
+    let detail = names.detail(result);
     Words { protocol: Protocol::Requests, is_routine: false, label, detail }
 }
 
@@ -348,18 +350,18 @@ pub(crate) fn operation(operation: &Operation) -> String {
         Body::Read(asked) => query(asked),
         Body::Write { mutations, .. } => mutations.iter().map(change).collect::<Vec<_>>().join(" "),
     };
-    let who = format!("c{}.{}", operation.client, operation.place);
+    let who = format!("c{}.{}", operation.client, operation.op_index);
     format!("{who} {}: {body}", operation.space.name())
 }
 
 /// How it ended.
 pub(crate) fn ended(operation: &Operation) -> String {
-    let who = format!("c{}.{}", operation.client, operation.place);
+    let who = format!("c{}.{}", operation.client, operation.op_index);
     match &operation.ended {
-        Ended::Open => format!("{who} waits"),
-        Ended::Told(told) => format!("{who} {}", outcome(told)),
-        Ended::Nothing => format!("{who} did nothing"),
-        Ended::Unknown => format!("{who} unknown"),
+        Ending::Open => format!("{who} waits"),
+        Ending::Answered(result) => format!("{who} {}", outcome(result)),
+        Ending::Nothing => format!("{who} did nothing"),
+        Ending::Unknown => format!("{who} unknown"),
     }
 }
 
@@ -420,8 +422,8 @@ fn change(mutation: &Mutation) -> String {
     mutation.edits.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-fn outcome(told: &Outcome) -> String {
-    match told {
+fn outcome(result: &Outcome) -> String {
+    match result {
         Outcome::Committed { receipt, .. } => match receipt.revision {
             Some(revision) => format!("ok, rev {revision}"),
             None => "ok".to_owned(),

@@ -13,7 +13,7 @@ mod numbers;
 use crate::env::clock::MS;
 use crate::plan::Plan;
 use crate::plan::fault::{Fault, Kind};
-use crate::plan::selected_ops::Kept;
+use crate::plan::selected_ops::SelectedOps;
 use crate::rng::{Draws, stream};
 use crate::run::{self, Failure};
 
@@ -101,7 +101,7 @@ impl<'a> Shrinker<'a> {
     }
 
     fn progress(&self) -> Progress {
-        let operations = self.plan.workload.only.as_ref().map_or(0, Kept::len);
+        let operations = self.plan.workload.only.as_ref().map_or(0, SelectedOps::len);
         Progress { runs: self.runs, faults: self.plan.faults.len(), operations }
     }
 
@@ -183,7 +183,7 @@ impl<'a> Shrinker<'a> {
         let Progress { faults, operations, .. } = self.progress();
         (1..=chances).any(|salt| {
             let plan = self.part(salt, faults > FAULTS_GOAL, operations > OPERATIONS_GOAL);
-            let left = plan.workload.only.as_ref().map_or(0, Kept::len) + plan.faults.len();
+            let left = plan.workload.only.as_ref().map_or(0, SelectedOps::len) + plan.faults.len();
             left < faults + operations && self.takes(plan)
         })
     }
@@ -199,7 +199,7 @@ impl<'a> Shrinker<'a> {
             all || draws.chance(stream(label, 0), place, share_ppm)
         };
         plan.faults.retain(|_| keeps("shrink.fault", !of_faults));
-        let only = plan.workload.only.iter().flat_map(Kept::iter);
+        let only = plan.workload.only.iter().flat_map(SelectedOps::iter);
         let only = only.filter(|_| keeps("shrink.operation", !of_operations)).collect();
         plan.workload.only = Some(only);
         plan.seed = seed;
@@ -279,7 +279,7 @@ impl<'a> Shrinker<'a> {
         ddmin(operations, parts, |operations| self.keeps(operations.iter().copied().collect()));
     }
 
-    fn keeps(&mut self, only: Kept) -> bool {
+    fn keeps(&mut self, only: SelectedOps) -> bool {
         let mut plan = self.plan.clone();
         plan.workload.only = Some(only);
         self.takes(plan)

@@ -28,13 +28,13 @@ pub(crate) enum Stage {
     /// So many writes were acknowledged.
     Fill(u64),
     /// So many reads were answered.
-    Look(u64),
+    Check(u64),
     Delete,
 }
 
 /// One tenant.
 #[derive(Debug)]
-pub(crate) struct Tenant {
+pub(crate) struct ChurnClient {
     pub(crate) fault: usize,
     /// What it is called and drawn by: not the fault's place, which moves when others are left out.
     window: (u64, u64),
@@ -45,12 +45,12 @@ pub(crate) struct Tenant {
     /// The request that it waits for, or makes next.
     pub(crate) number: u64,
     /// Whether what it wants was asked for, so that it may happen yet.
-    pub(crate) asked: bool,
+    pub(crate) is_waiting: bool,
     /// What was acknowledged of the namespace that is there.
     pub(crate) acknowledged: BTreeMap<Bytes, Bytes>,
 }
 
-impl Tenant {
+impl ChurnClient {
     pub(crate) const fn new(fault: usize, window: (u64, u64), draws: Draws) -> Self {
         Self {
             fault,
@@ -59,7 +59,7 @@ impl Tenant {
             incarnation: 0,
             stage: Stage::Create,
             number: 0,
-            asked: false,
+            is_waiting: false,
             acknowledged: BTreeMap::new(),
         }
     }
@@ -81,7 +81,7 @@ impl Tenant {
         stream(label, self.window.0 << 32 | self.window.1)
     }
 
-    pub(crate) fn nature(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         let name = self.stream(NATURE);
         if self.draws.chance(name, self.incarnation, 500_000) {
             return Policy::Strong;
@@ -116,7 +116,7 @@ impl Tenant {
         match self.stage {
             Stage::Create => {
                 let session = Some(self.session(0));
-                Request::CreateNamespace { name: namespace, policy: self.nature(), session }
+                Request::CreateNamespace { name: namespace, policy: self.policy(), session }
             }
             Stage::Fill(count) => {
                 let (key, value) = self.write(count);
@@ -125,7 +125,7 @@ impl Tenant {
                 let session = Some(self.session(count));
                 Request::Write { namespace, mutations, level: Level::Durable, session }
             }
-            Stage::Look(count) => {
+            Stage::Check(count) => {
                 let (key, _) = self.write(count);
                 Request::Read { namespace, query: Query::Get { key, field: Bytes::new() } }
             }
@@ -136,7 +136,7 @@ impl Tenant {
     }
 
     /// Takes in an answer to what it waits for. One that is not certain changes nothing: it asks again.
-    pub(crate) fn told(&mut self, outcome: &Outcome) {
+    pub(crate) fn on_reply(&mut self, outcome: &Outcome) {
         self.number += 1;
         let done = match (self.stage, outcome) {
             (_, Outcome::Committed { .. } | Outcome::Value(_)) => true,
@@ -145,21 +145,21 @@ impl Tenant {
             _ => false,
         };
         if done {
-            self.go_on();
+            self.advance();
         }
     }
 
-    fn go_on(&mut self) {
-        self.asked = false;
+    fn advance(&mut self) {
+        self.is_waiting = false;
         self.stage = match self.stage {
             Stage::Create => Stage::Fill(0),
             Stage::Fill(count) => {
                 let (key, value) = self.write(count);
                 self.acknowledged.insert(key, value);
-                if count + 1 < self.writes() { Stage::Fill(count + 1) } else { Stage::Look(0) }
+                if count + 1 < self.writes() { Stage::Fill(count + 1) } else { Stage::Check(0) }
             }
-            Stage::Look(count) if count + 1 < self.writes() => Stage::Look(count + 1),
-            Stage::Look(_) => Stage::Delete,
+            Stage::Check(count) if count + 1 < self.writes() => Stage::Check(count + 1),
+            Stage::Check(_) => Stage::Delete,
             Stage::Delete => {
                 self.acknowledged.clear();
                 self.incarnation += 1;

@@ -5,7 +5,7 @@
 //!
 //! Chance is by position. The operation at a place of a client, its time, its retries and its manners are drawn from
 //! (client, place) alone; one whose time comes while the client still waits for an earlier one is missed. So an
-//! operation can be left out (`kept`), and every other is asked at its old time, of its old node, for its old key. What
+//! operation can be left out (`selected`), and every other is asked at its old time, of its old node, for its old key. What
 //! remains is what a client cannot know without it: contexts, revisions and the first number of a session.
 
 use std::collections::BTreeMap;
@@ -16,11 +16,11 @@ use continuum_core::api::{
     Session, Value,
 };
 
-use crate::env::asker::Attempt;
 use crate::env::clock::MS;
+use crate::env::requester::Attempt;
 use crate::plan::Workload;
 use crate::rng::{Dice, Draws, stream};
-use crate::workload::history::{Asked, Body, Ended, History, Operation, Space, session_id};
+use crate::workload::history::{Body, Ending, History, Operation, Responder, Space, session_id};
 
 /// Attempts of one operation.
 const ATTEMPTS_MAX: u32 = 6;
@@ -39,13 +39,13 @@ const MANNERS: &str = "client.manners";
 const SESSION: &str = "client.session";
 
 /// The name of a stream of one operation.
-const fn of(label: &str, client: usize, place: u64) -> u64 {
-    stream(label, (client as u64) << 32 | place)
+const fn of(label: &str, client: usize, op_index: u64) -> u64 {
+    stream(label, (client as u64) << 32 | op_index)
 }
 
 /// What the world does for a client.
 #[derive(Debug)]
-pub(crate) enum Errand {
+pub(crate) enum ClientAction {
     /// Carry this request to this node.
     Ask { attempt: Attempt, node: usize, request: Request },
     /// Wake the client when it may have to ask again.
@@ -57,7 +57,7 @@ pub(crate) enum Errand {
 /// What the client waits for.
 #[derive(Debug)]
 struct Current {
-    place: u64,
+    op_index: u64,
     operation: usize,
     request: Request,
     attempts: u32,
@@ -86,7 +86,7 @@ struct Client {
 
 /// Rates of what clients do wrong at present.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Manners {
+pub(crate) struct ClientMode {
     pub(crate) duplicate_ppm: u64,
     pub(crate) abandon_ppm: u64,
     /// After how long what can be asked twice is, if clients are impatient.
@@ -96,7 +96,7 @@ pub(crate) struct Manners {
     pub(crate) quiet_until: u64,
 }
 
-impl Manners {
+impl ClientMode {
     /// For how long nobody asks yet.
     pub(crate) fn quiet_ns(&self, now: u64) -> Option<u64> {
         (self.quiet_until > now).then(|| self.quiet_until - now)
@@ -105,7 +105,7 @@ impl Manners {
 
 /// What of it happened.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Misbehaved {
+pub(crate) struct Injected {
     pub(crate) duplicated: bool,
     pub(crate) abandoned: bool,
 }
@@ -157,7 +157,7 @@ impl Clients {
     /// How long a request of a client is under way, or a reply to it.
     pub(crate) fn latency(&self, attempt: Attempt, is_reply: bool, (low, high): (u64, u64)) -> u64 {
         let k = u64::from(attempt.number) << 1 | u64::from(is_reply);
-        self.draws.between(of(LATENCY, attempt.client, attempt.place), k, low, high)
+        self.draws.between(of(LATENCY, attempt.client, attempt.op_index), k, low, high)
     }
 
     /// The time of a client's next operation has come.
@@ -165,69 +165,69 @@ impl Clients {
         &mut self,
         number: usize,
         now: u64,
-        manners: Manners,
-        errands: &mut Vec<Errand>,
-    ) -> Misbehaved {
+        mode: ClientMode,
+        actions: &mut Vec<ClientAction>,
+    ) -> Injected {
         let client = &mut self.clients[number];
-        let place = client.next;
+        let op_index = client.next;
         client.next += 1;
         let pause = stream(PAUSE, number as u64);
         let (low, high) = (self.workload.think_ms_min, self.workload.think_ms_max);
-        let after_ns = self.draws.between(pause, place, low * 1000, high * 1000) * 1000;
-        errands.push(Errand::Wake { client: number, after_ns });
-        let kept = self.workload.only.as_ref().is_none_or(|only| only.holds(number, place));
-        if client.current.is_some() || !kept {
-            return Misbehaved::default();
+        let after_ns = self.draws.between(pause, op_index, low * 1000, high * 1000) * 1000;
+        actions.push(ClientAction::Wake { client: number, after_ns });
+        let selected = self.workload.only.as_ref().is_none_or(|only| only.holds(number, op_index));
+        if client.current.is_some() || !selected {
+            return Injected::default();
         }
-        let operation = self.call(number, place, now);
-        let mut misbehaved = Misbehaved::default();
-        self.attempt(number, errands);
-        let name = of(MANNERS, number, place);
+        let operation = self.call(number, op_index, now);
+        let mut injected = Injected::default();
+        self.attempt(number, actions);
+        let name = of(MANNERS, number, op_index);
         let has_session = self.history.operations[operation].session.is_some();
-        if has_session && self.draws.chance(name, 0, manners.duplicate_ppm) {
-            misbehaved.duplicated = true;
-            self.attempt(number, errands);
+        if has_session && self.draws.chance(name, 0, mode.duplicate_ppm) {
+            injected.duplicated = true;
+            self.attempt(number, actions);
         }
-        if self.draws.chance(name, 1, manners.abandon_ppm) {
-            misbehaved.abandoned = true;
+        if self.draws.chance(name, 1, mode.abandon_ppm) {
+            injected.abandoned = true;
             self.give_up(number, now);
         }
-        misbehaved
+        injected
     }
 
     /// A client begins the operation at a place. Returns its number in the history.
-    fn call(&mut self, number: usize, place: u64, now: u64) -> usize {
+    fn call(&mut self, number: usize, op_index: u64, now: u64) -> usize {
         let client = &mut self.clients[number];
-        let mut dice = self.draws.dice(of(CHOICE, number, place));
-        let mut choice = Choice { client, place, load: &self.workload, dice: &mut dice };
+        let mut dice = self.draws.dice(of(CHOICE, number, op_index));
+        let mut choice = Choice { client, op_index, load: &self.workload, dice: &mut dice };
         let (space, body, session) = choice.choose();
         let seen_at = client.seen_at(space, &body);
         let request = request_of(space, &body, session);
         let operation = self.history.call(Operation {
             client: number,
-            place,
+            op_index,
             space,
             body,
             session,
             seen_at,
             called: now,
             returned: 0,
-            ended: Ended::Open,
-            answered: None,
+            ended: Ending::Open,
+            answered_by: None,
         });
         client.current =
-            Some(Current { place, operation, request, attempts: 0, open: 0, tainted: false });
+            Some(Current { op_index, operation, request, attempts: 0, open: 0, tainted: false });
         operation
     }
 
     /// An answer arrived.
-    pub(crate) fn told(
+    pub(crate) fn on_reply(
         &mut self,
         attempt: Attempt,
         now: u64,
-        by: Asked,
+        by: Responder,
         outcome: Outcome,
-        errands: &mut Vec<Errand>,
+        actions: &mut Vec<ClientAction>,
     ) {
         let client = &mut self.clients[attempt.client];
         let Some(current) = client.current.as_mut() else { return };
@@ -242,43 +242,43 @@ impl Clients {
                 let operation = &self.history.operations[attempt.operation];
                 client.learn(now, operation.space, &operation.body, &outcome);
                 client.current = None;
-                self.history.end(attempt.operation, now, Ended::Told(outcome), Some(by));
+                self.history.end(attempt.operation, now, Ending::Answered(outcome), Some(by));
             }
             Outcome::Rejected(Reason::SessionExpired) => {
                 // No retry mends that.
                 self.give_up(attempt.client, now);
                 self.clients[attempt.client].begin_session();
             }
-            Outcome::Rejected(_) => self.retry(attempt.client, now, errands),
+            Outcome::Rejected(_) => self.retry(attempt.client, now, actions),
             Outcome::Unknown { .. } => {
                 current.tainted = true;
-                self.retry(attempt.client, now, errands);
+                self.retry(attempt.client, now, actions);
             }
         }
     }
 
     /// An attempt was lost: the connection was refused, or broke when `tainted`.
-    pub(crate) fn failed(
+    pub(crate) fn on_lost(
         &mut self,
         attempt: Attempt,
         now: u64,
         tainted: bool,
-        errands: &mut Vec<Errand>,
+        actions: &mut Vec<ClientAction>,
     ) {
         let Some(current) = self.clients[attempt.client].current.as_mut() else { return };
         if current.operation == attempt.operation {
             current.open = current.open.saturating_sub(1);
             current.tainted |= tainted;
-            self.retry(attempt.client, now, errands);
+            self.retry(attempt.client, now, actions);
         }
     }
 
     /// An attempt took too long. Returns whether a client that is impatient asks again.
-    pub(crate) fn timed_out(
+    pub(crate) fn on_timeout(
         &mut self,
         attempt: Attempt,
         now: u64,
-        errands: &mut Vec<Errand>,
+        actions: &mut Vec<ClientAction>,
     ) -> bool {
         let client = &mut self.clients[attempt.client];
         let Some(current) = client.current.as_mut() else { return false };
@@ -287,7 +287,7 @@ impl Clients {
         }
         // It is still open: whatever it does, it may do later.
         current.tainted = true;
-        self.retry(attempt.client, now, errands);
+        self.retry(attempt.client, now, actions);
         self.retry_ms > 0 && self.clients[attempt.client].current.is_some()
     }
 
@@ -301,7 +301,7 @@ impl Clients {
     }
 
     /// Asks again elsewhere, or ends the operation.
-    fn retry(&mut self, number: usize, now: u64, errands: &mut Vec<Errand>) {
+    fn retry(&mut self, number: usize, now: u64, actions: &mut Vec<ClientAction>) {
         let client = &mut self.clients[number];
         let Some(current) = client.current.as_ref() else { return };
         let session = self.history.operations[current.operation].session;
@@ -309,34 +309,34 @@ impl Clients {
         let may_repeat = session.is_some() || is_read || !current.tainted;
         let most = if self.retry_ms > 0 { HASTY_MAX } else { ATTEMPTS_MAX };
         if may_repeat && current.attempts < most {
-            self.attempt(number, errands);
+            self.attempt(number, actions);
         } else {
             self.give_up(number, now);
         }
     }
 
-    fn attempt(&mut self, number: usize, errands: &mut Vec<Errand>) {
+    fn attempt(&mut self, number: usize, actions: &mut Vec<ClientAction>) {
         let client = &mut self.clients[number];
         let Some(current) = client.current.as_mut() else { return };
         current.attempts += 1;
         current.open += 1;
-        let Current { place, operation, attempts, .. } = *current;
-        let attempt = Attempt { client: number, place, operation, number: attempts };
+        let Current { op_index, operation, attempts, .. } = *current;
+        let attempt = Attempt { client: number, op_index, operation, number: attempts };
         let node = Self::node(&self.draws, self.nodes, &self.homes, attempt);
         let request = current.request.clone();
-        errands.push(Errand::Ask { attempt, node, request });
+        actions.push(ClientAction::Ask { attempt, node, request });
         // What must not be asked twice is waited for as ever.
         let is_read = matches!(current.request, Request::Read { .. });
         let repeats = is_read || self.history.operations[current.operation].session.is_some();
         let hasty = repeats && self.retry_ms > 0;
         let after_ms = if hasty { self.retry_ms } else { self.workload.timeout_ms };
-        errands.push(Errand::Timeout { attempt, after_ns: after_ms * MS });
+        actions.push(ClientAction::Timeout { attempt, after_ns: after_ms * MS });
     }
 
     /// Who is asked: one for some operations in a row, anybody when the client strays, and then each time another.
     fn node(draws: &Draws, nodes: usize, homes: &[usize], attempt: Attempt) -> usize {
-        let Attempt { client, place, number, .. } = attempt;
-        let name = of(NODE, client, place);
+        let Attempt { client, op_index, number, .. } = attempt;
+        let name = of(NODE, client, op_index);
         let strays = draws.chance(name, 0, STRAY_PPM);
         if number == 1 && strays {
             return draws.below(name, 1, nodes as u64) as usize;
@@ -345,7 +345,7 @@ impl Clients {
         let home = if number > 1 {
             draws.below(name, u64::from(number), most)
         } else {
-            draws.below(stream(HOME, client as u64), place / HOME_OPERATIONS, most)
+            draws.below(stream(HOME, client as u64), op_index / HOME_OPERATIONS, most)
         };
         homes[home as usize]
     }
@@ -354,11 +354,11 @@ impl Clients {
         let client = &mut self.clients[number];
         let Some(current) = client.current.take() else { return };
         let unknown = current.tainted || current.open > 0;
-        let ended = if unknown { Ended::Unknown } else { Ended::Nothing };
+        let ended = if unknown { Ending::Unknown } else { Ending::Nothing };
         if self.history.operations[current.operation].session.is_some() {
             // The next number says that the last answer arrived, which it did not: both ways must be safe. But a
             // session opens with its number 0, which may not have happened.
-            let anew = self.draws.chance(of(SESSION, number, current.place), 0, 500_000);
+            let anew = self.draws.chance(of(SESSION, number, current.op_index), 0, 500_000);
             if !client.went_on || anew {
                 client.begin_session();
             }
@@ -385,10 +385,10 @@ impl Client {
     }
 
     /// The session of a write at a place: it opens with number 0, and then its numbers are those of the places.
-    fn session(&mut self, place: u64) -> Session {
+    fn session(&mut self, op_index: u64) -> Session {
         let id = session_id(self.number, self.sessions);
         self.went_on = self.began;
-        Session { id, seq: if std::mem::replace(&mut self.began, true) { place + 1 } else { 0 } }
+        Session { id, seq: if std::mem::replace(&mut self.began, true) { op_index + 1 } else { 0 } }
     }
 
     /// When this client learnt the context that a write carries.
@@ -430,7 +430,7 @@ impl Client {
 /// What a client asks at a place.
 struct Choice<'a> {
     client: &'a mut Client,
-    place: u64,
+    op_index: u64,
     load: &'a Workload,
     dice: &'a mut Dice,
 }
@@ -445,7 +445,7 @@ impl Choice<'_> {
                 Body::Write { mutations, .. } => (true, writes_no_value(&mutations[0])),
             };
             let wished = self.dice.chance(self.load.session_ppm);
-            let session = (writes && (wished || bare)).then(|| self.client.session(self.place));
+            let session = (writes && (wished || bare)).then(|| self.client.session(self.op_index));
             return (Space::Strong, body, session);
         }
         let space = *self.dice.pick(&[Space::Siblings, Space::Siblings, Space::Discard]);
@@ -460,7 +460,7 @@ impl Choice<'_> {
 
     /// A value that nobody else writes, sometimes long. `which` of the operation's values it is.
     fn value(&mut self, which: &str) -> Bytes {
-        let mut value = format!("{}.{}{which}", self.client.number, self.place).into_bytes();
+        let mut value = format!("{}.{}{which}", self.client.number, self.op_index).into_bytes();
         if self.dice.chance(self.load.large_ppm) {
             let length = self.dice.below(self.load.value_bytes_max) as usize;
             value.resize(value.len().max(length), b'.');
@@ -589,35 +589,36 @@ mod tests {
 
     use super::*;
     use crate::plan::Plan;
-    use crate::plan::selected_ops::Kept;
+    use crate::plan::selected_ops::SelectedOps;
 
     const OPERATIONS: u64 = 200;
 
     /// What one client asks, each with its time and node, when all it asks is answered within a millisecond; but for
     /// every seventh, which is lost twice.
-    fn asked(only: Option<Kept>) -> BTreeMap<u64, (u64, Vec<usize>, Request)> {
+    fn asked(only: Option<SelectedOps>) -> BTreeMap<u64, (u64, Vec<usize>, Request)> {
         let workload = Workload { only, ..Plan::from_seed(3).workload };
         let mut clients = Clients::new(5, &workload, Draws::new(3));
-        let (mut asked, mut errands, mut now) = (BTreeMap::new(), Vec::new(), 0);
-        for place in 0..OPERATIONS {
-            clients.wake(0, now, Manners::default(), &mut errands);
+        let (mut asked, mut actions, mut now) = (BTreeMap::new(), Vec::new(), 0);
+        for op_index in 0..OPERATIONS {
+            clients.wake(0, now, ClientMode::default(), &mut actions);
             let mut nodes = Vec::new();
             let mut pause = 0;
-            while let Some(errand) = errands.pop() {
-                match errand {
-                    Errand::Wake { after_ns, .. } => pause = after_ns,
-                    Errand::Timeout { .. } => {}
-                    Errand::Ask { attempt, node, request } => {
+            while let Some(action) = actions.pop() {
+                match action {
+                    ClientAction::Wake { after_ns, .. } => pause = after_ns,
+                    ClientAction::Timeout { .. } => {}
+                    ClientAction::Ask { attempt, node, request } => {
                         nodes.push(node);
-                        if place % 7 == 0 && nodes.len() < 3 {
-                            clients.failed(attempt, now, false, &mut errands);
+                        if op_index % 7 == 0 && nodes.len() < 3 {
+                            clients.on_lost(attempt, now, false, &mut actions);
                             continue;
                         }
-                        let receipt = Receipt { revision: Some(Index(place)), context: None };
+                        let receipt = Receipt { revision: Some(Index(op_index)), context: None };
                         let outcome = Outcome::Committed { level: Level::Durable, receipt };
-                        let by = Asked { node, life: 1, store: StoreId::default(), losses: 0 };
-                        asked.insert(place, (now, std::mem::take(&mut nodes), request));
-                        clients.told(attempt, now + MS, by, outcome, &mut errands);
+                        let by =
+                            Responder { node, generation: 1, store: StoreId::default(), losses: 0 };
+                        asked.insert(op_index, (now, std::mem::take(&mut nodes), request));
+                        clients.on_reply(attempt, now + MS, by, outcome, &mut actions);
                     }
                 }
             }
@@ -635,12 +636,12 @@ mod tests {
         });
         assert!(sessions.count() > 10, "the workload has sessions");
         for left_out in [0, 1, 7, 50, 99] {
-            let only = (0..OPERATIONS).filter(|place| *place != left_out);
-            let rest = asked(Some(only.map(|place| (0, place)).collect()));
+            let only = (0..OPERATIONS).filter(|op_index| *op_index != left_out);
+            let rest = asked(Some(only.map(|op_index| (0, op_index)).collect()));
             assert_eq!(rest.len() as u64, OPERATIONS - 1);
-            for (place, (at, nodes, request)) in &rest {
-                let (old_at, old_nodes, old) = &all[place];
-                assert_eq!((at, nodes), (old_at, old_nodes), "operation {place}");
+            for (op_index, (at, nodes, request)) in &rest {
+                let (old_at, old_nodes, old) = &all[op_index];
+                assert_eq!((at, nodes), (old_at, old_nodes), "operation {op_index}");
                 let opens =
                     matches!(request, Request::Write { session: Some(s), .. } if s.seq == 0);
                 // The first write of a session that is left opens it.
@@ -649,10 +650,10 @@ mod tests {
                 } else {
                     (old.clone(), request.clone())
                 };
-                assert_eq!(old, new, "operation {place} without {left_out}");
+                assert_eq!(old, new, "operation {op_index} without {left_out}");
             }
         }
-        assert_eq!(asked(Some(Kept::default())).len(), 0);
+        assert_eq!(asked(Some(SelectedOps::default())).len(), 0);
     }
 
     fn strip(request: &Request) -> Request {
@@ -667,14 +668,14 @@ mod tests {
     fn who_still_waits_misses_what_is_next() {
         let workload = Workload { clients: 1, ..Plan::from_seed(3).workload };
         let mut clients = Clients::new(3, &workload, Draws::new(3));
-        let mut errands = Vec::new();
-        clients.wake(0, 0, Manners::default(), &mut errands);
-        clients.wake(0, 9, Manners::default(), &mut errands);
+        let mut actions = Vec::new();
+        clients.wake(0, 0, ClientMode::default(), &mut actions);
+        clients.wake(0, 9, ClientMode::default(), &mut actions);
         assert_eq!(clients.history.operations.len(), 1);
-        let wakes = errands.iter().filter(|errand| matches!(errand, Errand::Wake { .. }));
+        let wakes = actions.iter().filter(|action| matches!(action, ClientAction::Wake { .. }));
         assert_eq!(wakes.count(), 2, "the time of a missed operation passes all the same");
         clients.give_up_all(10);
-        clients.wake(0, 11, Manners::default(), &mut errands);
-        assert_eq!(clients.history.operations[1].place, 2);
+        clients.wake(0, 11, ClientMode::default(), &mut actions);
+        assert_eq!(clients.history.operations[1].op_index, 2);
     }
 }

@@ -38,12 +38,12 @@ pub(crate) enum Body {
 
 /// How it ended for the client.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Ended {
+pub(crate) enum Ending {
     /// Still waiting.
     #[default]
     Open,
     /// Told for certain: committed, a value, or a compare-and-set that found something else.
-    Told(Outcome),
+    Answered(Outcome),
     /// Certainly nothing happened.
     Nothing,
     /// It may have happened.
@@ -52,9 +52,9 @@ pub(crate) enum Ended {
 
 /// A node that was asked, in which of its lives, on which store, and how often its disk had lost something by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct Responder {
     pub(crate) node: usize,
-    pub(crate) life: u64,
+    pub(crate) generation: u64,
     pub(crate) store: StoreId,
     pub(crate) losses: u64,
 }
@@ -65,7 +65,7 @@ pub(crate) struct Operation {
     /// Who asked.
     pub(crate) client: usize,
     /// Its place among the operations of that client.
-    pub(crate) place: u64,
+    pub(crate) op_index: u64,
     pub(crate) space: Space,
     pub(crate) body: Body,
     pub(crate) session: Option<Session>,
@@ -73,15 +73,15 @@ pub(crate) struct Operation {
     pub(crate) seen_at: u64,
     pub(crate) called: u64,
     pub(crate) returned: u64,
-    pub(crate) ended: Ended,
+    pub(crate) ended: Ending,
     /// Who answered, if somebody did.
-    pub(crate) answered: Option<Asked>,
+    pub(crate) answered_by: Option<Responder>,
 }
 
 impl Operation {
     /// Whether the client knows that it took place.
     pub(crate) const fn is_acknowledged(&self) -> bool {
-        matches!(self.ended, Ended::Told(Outcome::Committed { .. } | Outcome::Value(_)))
+        matches!(self.ended, Ending::Answered(Outcome::Committed { .. } | Outcome::Value(_)))
     }
 }
 
@@ -103,13 +103,13 @@ impl History {
     }
 
     /// Notes how an operation ended.
-    pub(crate) fn end(&mut self, number: usize, now: u64, ended: Ended, by: Option<Asked>) {
+    pub(crate) fn end(&mut self, number: usize, now: u64, ended: Ending, by: Option<Responder>) {
         let operation = &mut self.operations[number];
         operation.returned = now;
         operation.ended = ended;
-        operation.answered = by;
+        operation.answered_by = by;
         self.acknowledged += u64::from(operation.is_acknowledged());
-        self.unknown += u64::from(matches!(operation.ended, Ended::Unknown));
+        self.unknown += u64::from(matches!(operation.ended, Ending::Unknown));
     }
 
     /// Operations of one namespace with their numbers.

@@ -69,7 +69,7 @@ impl Operator {
     }
 
     /// Whether clients may begin operations.
-    pub(crate) const fn lets_clients_ask(&self) -> bool {
+    pub(crate) const fn admits_clients(&self) -> bool {
         matches!(self.stage, Stage::Serve | Stage::Healed)
     }
 
@@ -106,7 +106,7 @@ impl Operator {
     }
 
     /// The answer to a setup request.
-    pub(crate) fn told(&mut self, outcome: &Outcome) {
+    pub(crate) fn on_reply(&mut self, outcome: &Outcome) {
         self.waiting = false;
         let done = match (self.stage, outcome) {
             (Stage::Found, Outcome::Value(Value::Initialized)) => true,
@@ -136,7 +136,7 @@ impl Operator {
     }
 
     /// A setup request was lost.
-    pub(crate) const fn failed(&mut self) {
+    pub(crate) const fn on_lost(&mut self) {
         self.waiting = false;
     }
 

@@ -4,14 +4,14 @@
 
 use continuum_core::api::{Outcome, Request};
 
-use crate::env::asker::{Asker, Turn};
 use crate::env::clock::MS;
+use crate::env::requester::{ChurnRequest, Requester};
 use crate::oracle::deleted_is_gone;
 use crate::plan::fault::Kind;
 use crate::rng::stream;
 use crate::verdict::Verdict;
-use crate::workload::churn::{Stage, Tenant};
-use crate::world::{Happening, World};
+use crate::workload::churn::{ChurnClient, Stage};
+use crate::world::{World, WorldEvent};
 
 /// A tenant rests from so long to so long between two requests, ..
 const PAUSE_NS: (u64, u64) = (20 * MS, 250 * MS);
@@ -23,74 +23,73 @@ const PAUSE: &str = "tenant.pause";
 const LATENCY: &str = "tenant.latency";
 
 impl World {
-    /// A fault brings a tenant.
-    pub(crate) fn admit(&mut self, fault: usize) {
+    /// A fault adds a churn client.
+    pub(crate) fn add_churn_client(&mut self, fault: usize) {
         let window = (self.plan.faults[fault].at_ms, self.plan.faults[fault].for_ms);
-        self.tenants.push(Tenant::new(fault, window, self.draws));
-        self.plan_in(0, Happening::Tenant { turn: Turn { fault, number: 0 } });
+        self.churn_clients.push(ChurnClient::new(fault, window, self.draws));
+        self.schedule_in(0, WorldEvent::Churn { id: ChurnRequest { fault, number: 0 } });
     }
 
-    /// A tenant asks, unless it has an answer already.
-    pub(crate) fn tenant_asks(&mut self, turn: Turn) {
-        let is_over = !self.active[turn.fault];
+    /// A churn client sends its next request, unless this one was answered already.
+    pub(crate) fn churn_asks(&mut self, id: ChurnRequest) {
+        let is_over = !self.active[id.fault];
         let is_open = self.operator.is_open();
-        let whom: Vec<usize> = self.clients.homes.clone();
-        let Some(tenant) = self.tenants.iter_mut().find(|tenant| tenant.fault == turn.fault) else {
-            return;
-        };
-        if tenant.number != turn.number || (is_over && !tenant.asked) {
+        let nodes: Vec<usize> = self.clients.homes.clone();
+        let mut clients = self.churn_clients.iter_mut();
+        let Some(client) = clients.find(|client| client.fault == id.fault) else { return };
+        if client.number != id.number || (is_over && !client.is_waiting) {
             return;
         }
         if !is_open {
-            return self.plan_in(PATIENCE_NS, Happening::Tenant { turn });
+            return self.schedule_in(PATIENCE_NS, WorldEvent::Churn { id });
         }
-        // A request that is not answered in time is made again under another number.
-        tenant.number += u64::from(tenant.asked);
-        tenant.asked = true;
-        let turn = Turn { number: tenant.number, ..turn };
-        let name = tenant.stream(NODE);
-        let node = whom[self.draws.below(name, turn.number, whom.len() as u64) as usize];
-        let request = tenant.request();
+        // A request that timed out is sent again under another number.
+        client.number += u64::from(client.is_waiting);
+        client.is_waiting = true;
+        let id = ChurnRequest { number: client.number, ..id };
+        let name = client.stream(NODE);
+        let node = nodes[self.draws.below(name, id.number, nodes.len() as u64) as usize];
+        let request = client.request();
         if matches!(request, Request::CreateNamespace { .. } | Request::DeleteNamespace { .. }) {
             self.fired.count(Kind::Churn);
         }
-        let latency = self.tenant_latency(turn, false);
-        let asker = Asker::Tenant(turn);
-        self.plan_in(latency, Happening::Request { node, asker, request });
-        self.plan_in(PATIENCE_NS, Happening::Tenant { turn });
+        let latency = self.churn_latency(id, false);
+        let requester = Requester::Churn(id);
+        self.schedule_in(latency, WorldEvent::Request { node, requester, request });
+        self.schedule_in(PATIENCE_NS, WorldEvent::Churn { id });
     }
 
-    /// How long a request of a tenant is under way, or the reply to it.
-    pub(crate) fn tenant_latency(&self, turn: Turn, is_reply: bool) -> u64 {
+    /// The latency of a churn client's request, or of the reply to it.
+    pub(crate) fn churn_latency(&self, id: ChurnRequest, is_reply: bool) -> u64 {
         let (low, high) = self.network.latency_ns;
-        let name = stream(LATENCY, turn.fault as u64);
-        self.draws.between(name, turn.number << 1 | u64::from(is_reply), low, high)
+        let name = stream(LATENCY, id.fault as u64);
+        self.draws.between(name, id.number << 1 | u64::from(is_reply), low, high)
     }
 
-    /// A tenant's request was answered, or nobody is there who could.
-    pub(crate) fn tenant_told(&mut self, turn: Turn, outcome: Option<&Outcome>) {
+    /// A churn client's request was answered; or lost, when there is no outcome.
+    pub(crate) fn on_churn_reply(&mut self, id: ChurnRequest, outcome: Option<&Outcome>) {
         let waits =
-            |tenant: &&mut Tenant| tenant.fault == turn.fault && tenant.number == turn.number;
-        let Some(tenant) = self.tenants.iter_mut().find(waits) else { return };
+            |client: &&mut ChurnClient| client.fault == id.fault && client.number == id.number;
+        let Some(client) = self.churn_clients.iter_mut().find(waits) else { return };
         match outcome {
-            Some(outcome) => tenant.told(outcome),
-            None => tenant.number += 1,
+            Some(outcome) => client.on_reply(outcome),
+            None => client.number += 1,
         }
-        let (number, name) = (tenant.number, tenant.stream(PAUSE));
+        let (number, name) = (client.number, client.stream(PAUSE));
         let after = self.draws.between(name, number, PAUSE_NS.0, PAUSE_NS.1);
-        self.plan_in(after, Happening::Tenant { turn: Turn { number, ..turn } });
+        self.schedule_in(after, WorldEvent::Churn { id: ChurnRequest { number, ..id } });
     }
 
     /// Tenants have what they know, and no node has more.
-    pub(crate) fn check_tenants(&self) -> Verdict {
+    pub(crate) fn check_churn(&self) -> Verdict {
         let has_losses = self.has_losses();
         for number in self.core() {
             let Some(node) = &self.processes[number].node else { continue };
             deleted_is_gone::check_leftovers(number, node)?;
-            for tenant in &self.tenants {
-                for incarnation in 0..=tenant.incarnation {
-                    let name = tenant.name_of(incarnation);
-                    let owed = owed(tenant, incarnation, has_losses);
+            for client in &self.churn_clients {
+                for incarnation in 0..=client.incarnation {
+                    let name = client.name_of(incarnation);
+                    let owed = owed(client, incarnation, has_losses);
                     deleted_is_gone::check(
                         number,
                         &name,
@@ -104,15 +103,15 @@ impl World {
     }
 
     /// A tenant that has no certain answer yet.
-    pub(crate) fn find_waiting_tenant(&self) -> Option<String> {
-        let waits = self.tenants.iter().find(|tenant| tenant.asked)?;
+    pub(crate) fn find_waiting_churn(&self) -> Option<String> {
+        let waits = self.churn_clients.iter().find(|client| client.is_waiting)?;
         Some(format!("{} waits for an answer to {:?}", waits.name(), waits.stage))
     }
 }
 
 /// What a tenant was told of one of its namespaces. Not before it is certain.
-fn owed(tenant: &Tenant, incarnation: u64, may_lose: bool) -> deleted_is_gone::Owed<'_> {
-    let is_there = incarnation == tenant.incarnation && tenant.stage != Stage::Create;
-    let policy = is_there.then(|| tenant.nature());
-    deleted_is_gone::Owed { policy, values: &tenant.acknowledged, may_lose }
+fn owed(client: &ChurnClient, incarnation: u64, may_lose: bool) -> deleted_is_gone::Owed<'_> {
+    let is_there = incarnation == client.incarnation && client.stage != Stage::Create;
+    let policy = is_there.then(|| client.policy());
+    deleted_is_gone::Owed { policy, values: &client.acknowledged, may_lose }
 }

@@ -5,24 +5,24 @@ use continuum_core::discovery::Source;
 use continuum_core::id::{Address, Boot, Contact, NodeId, Replica};
 use continuum_core::node::{Event, Message, Node, Refusal};
 
-use crate::env::asker::{Asker, Attempt};
 use crate::env::clock::MS;
 use crate::env::disk::Fate;
 use crate::env::network::{KEEPALIVE_NS, REDIAL_NS};
+use crate::env::requester::{Attempt, Requester};
 use crate::oracle::recovery;
 use crate::plan::fault::Kind;
 use crate::rng::stream;
 use crate::scene::Lane;
 use crate::verdict::{Broken, Verdict};
-use crate::workload::history::Asked;
+use crate::workload::history::Responder;
 
 use crate::env::process::{Process, address_of, number_at};
 use crate::trace::fold;
-use crate::world::{Happening, World};
+use crate::world::{World, WorldEvent};
 
 /// An idle log is sealed after so long.
 const SEAL_NS: u64 = 20 * MS;
-const HAUNTS: u64 = stream("net.replay.handshake", 0);
+const OLD_PROCESS: u64 = stream("net.replay.handshake", 0);
 /// The protocol version that all ends speak.
 const PROTOCOL: u16 = 1;
 
@@ -38,94 +38,96 @@ mod tag {
 
 impl World {
     /// One happening.
-    pub(crate) fn happen(&mut self, happening: Happening) -> Verdict {
-        match happening {
-            Happening::Deliver { from, to, epoch, print, message } => {
+    pub(crate) fn dispatch(&mut self, event: WorldEvent) -> Verdict {
+        match event {
+            WorldEvent::Deliver { from, to, epoch, print, message } => {
                 self.deliver(from, to, epoch, print, message)
             }
-            Happening::Dial { from, to, life } => self.dial(from, to, life),
-            Happening::LinkUp { from, to, epoch } => self.link_up(from, to, epoch),
-            Happening::LinkLost { node, peer, life } => self.link_lost(node, peer, life),
-            Happening::Break { from, to, epoch } => {
+            WorldEvent::Dial { from, to, generation } => self.dial(from, to, generation),
+            WorldEvent::LinkUp { from, to, epoch } => self.link_up(from, to, epoch),
+            WorldEvent::LinkLost { node, peer, generation } => {
+                self.link_lost(node, peer, generation)
+            }
+            WorldEvent::Break { from, to, epoch } => {
                 if self.network.epoch(from, to) == Some(epoch) {
                     self.break_link(from, to, false);
                 }
                 Ok(())
             }
-            Happening::Keepalive { from, to, epoch } => self.keepalive(from, to, epoch),
-            Happening::Synced { node, life } => self.synced(node, life),
-            Happening::Seal { node, life, syncs } => {
-                self.seal(node, life, syncs);
+            WorldEvent::Keepalive { from, to, epoch } => self.keepalive(from, to, epoch),
+            WorldEvent::Synced { node, generation } => self.synced(node, generation),
+            WorldEvent::Seal { node, generation, syncs } => {
+                self.seal(node, generation, syncs);
                 Ok(())
             }
-            Happening::Inform { node, life, event } => {
-                if self.processes[node].life != life {
+            WorldEvent::Inform { node, generation, event } => {
+                if self.processes[node].generation != generation {
                     return Ok(());
                 }
                 self.step(node, event, tag::INFORMED, 0)
             }
-            Happening::Request { node, asker, request } => self.ask(node, asker, request),
-            Happening::Reply { asker, by, outcome } => {
-                self.reply(asker, by, outcome);
+            WorldEvent::Request { node, requester, request } => self.ask(node, requester, request),
+            WorldEvent::Reply { requester, by, outcome } => {
+                self.reply(requester, by, outcome);
                 Ok(())
             }
-            Happening::Lost { asker, tainted } => {
-                self.lost(asker, tainted);
+            WorldEvent::Lost { requester, tainted } => {
+                self.lost(requester, tainted);
                 Ok(())
             }
-            Happening::Timeout { attempt } => {
+            WorldEvent::Timeout { attempt } => {
                 self.time_out(attempt);
                 Ok(())
             }
-            Happening::Wake { client } => {
+            WorldEvent::Wake { client } => {
                 self.wake(client);
                 Ok(())
             }
-            Happening::Begin { fault } => self.begin_fault(fault),
-            Happening::End { fault } => self.end_fault(fault),
-            Happening::Crash { node, life } => {
+            WorldEvent::Begin { fault } => self.begin_fault(fault),
+            WorldEvent::End { fault } => self.end_fault(fault),
+            WorldEvent::Crash { node, generation } => {
                 let process = &self.processes[node];
-                if process.life == life && process.is_aimed_at {
+                if process.generation == generation && process.crashes_in_sync {
                     self.crash(node, Kind::Crash);
                 }
                 Ok(())
             }
-            Happening::Start { node } => self.start(node),
-            Happening::Loop { node, fault } => self.crash_again(node, fault),
-            Happening::Turn { node, life } => self.turn(node, life),
-            Happening::Exit { .. } | Happening::Leave { .. } | Happening::Mend { .. } => {
-                self.end_in_order(&happening);
+            WorldEvent::Start { node } => self.start(node),
+            WorldEvent::Loop { node, fault } => self.crash_again(node, fault),
+            WorldEvent::RunQueued { node, generation } => self.run_queued(node, generation),
+            WorldEvent::Exit { .. } | WorldEvent::Leave { .. } | WorldEvent::Mend { .. } => {
+                self.end_in_order(&event);
                 Ok(())
             }
-            Happening::Operate => {
+            WorldEvent::Operate => {
                 self.operate();
                 Ok(())
             }
-            Happening::Tenant { turn } => {
-                self.tenant_asks(turn);
+            WorldEvent::Churn { id } => {
+                self.churn_asks(id);
                 Ok(())
             }
         }
     }
 
-    fn ask(&mut self, node: usize, asker: Asker, request: Request) -> Verdict {
+    fn ask(&mut self, node: usize, requester: Requester, request: Request) -> Verdict {
         if !self.processes[node].is_up() {
-            self.plan_in(MS, Happening::Lost { asker, tainted: false });
+            self.schedule_in(MS, WorldEvent::Lost { requester, tainted: false });
             return Ok(());
         }
-        if let (Some(scene), Asker::Client(_)) = (&mut self.scene, asker) {
+        if let (Some(scene), Requester::Client(_)) = (&mut self.scene, requester) {
             scene.arrives(self.now, Lane::Clients, node);
         }
-        let id = self.processes[node].take_request(asker);
+        let id = self.processes[node].take_request(requester);
         self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
     }
 
     /// A process ends, and not by a crash.
-    fn end_in_order(&mut self, happening: &Happening) {
-        match *happening {
-            Happening::Exit { node, life } => self.exit(node, life),
-            Happening::Leave { node, life, since } => self.leave(node, life, since),
-            Happening::Mend { node, losses } => self.notice(node, losses),
+    fn end_in_order(&mut self, event: &WorldEvent) {
+        match *event {
+            WorldEvent::Exit { node, generation } => self.exit(node, generation),
+            WorldEvent::Leave { node, generation, since } => self.leave(node, generation, since),
+            WorldEvent::Mend { node, losses } => self.notice_old_store(node, losses),
             _ => {}
         }
     }
@@ -166,29 +168,29 @@ impl World {
     /// Plans the next attempt to make a link, unless one is planned.
     fn redial(&mut self, me: usize, peer: usize, after: u64) {
         if self.network.is_missing(me, peer) && self.network.plan_dial(me, peer) {
-            let life = self.processes[me].life;
+            let generation = self.processes[me].generation;
             let jitter = self.network.jitter(me, peer, REDIAL_NS / 2);
             let after = if after == 0 { jitter / 100 } else { after + jitter };
-            self.plan_in(after, Happening::Dial { from: me, to: peer, life });
+            self.schedule_in(after, WorldEvent::Dial { from: me, to: peer, generation });
         }
     }
 
-    fn dial(&mut self, me: usize, peer: usize, life: u64) -> Verdict {
-        if self.processes[me].life != life || !self.processes[me].is_up() {
+    fn dial(&mut self, me: usize, peer: usize, generation: u64) -> Verdict {
+        if self.processes[me].generation != generation || !self.processes[me].is_up() {
             return Ok(());
         }
         self.network.dial_done(me, peer);
         if !self.network.is_missing(me, peer) {
             return Ok(());
         }
-        if !self.greets(me) {
+        if !self.accepts_handshake(me) {
             self.redial(me, peer, MS);
             return Ok(());
         }
-        if self.greets(peer) && self.network.is_open(me, peer) {
+        if self.accepts_handshake(peer) && self.network.is_open(me, peer) {
             let epoch = self.network.dial(me, peer);
             let latency = 3 * self.network.latency(me, peer);
-            self.plan_in(latency, Happening::LinkUp { from: me, to: peer, epoch });
+            self.schedule_in(latency, WorldEvent::LinkUp { from: me, to: peer, epoch });
             return Ok(());
         }
         self.redial(me, peer, REDIAL_NS);
@@ -200,7 +202,7 @@ impl World {
         if !self.network.is_dialling(from, to, epoch) {
             return Ok(());
         }
-        let up = self.greets(from) && self.greets(to);
+        let up = self.accepts_handshake(from) && self.accepts_handshake(to);
         if !up || !self.network.is_open(from, to) {
             self.network.go_down(from, to);
             self.redial(from, to, REDIAL_NS);
@@ -210,19 +212,19 @@ impl World {
         self.network.come_up(from, to, self.now);
         self.connected(to, from)?;
         self.connected(from, to)?;
-        self.haunt(to, from)?;
-        self.haunt(from, to)
+        self.connect_old_process(to, from)?;
+        self.connect_old_process(from, to)
     }
 
     /// An earlier process of the peer, which its successor took for dead, ends a handshake as late as this. What it is
-    /// told reaches nobody.
-    fn haunt(&mut self, me: usize, peer: usize) -> Verdict {
-        let (way, k) = self.network.place(peer, me);
+    /// refusal reaches nobody.
+    fn connect_old_process(&mut self, me: usize, peer: usize) -> Verdict {
+        let (way, k) = self.network.position(peer, me);
         let rate = self.network.replays(peer, me).map_or(0, |(ppm, _)| ppm);
         let Process { replica, last_boot, .. } = self.processes[peer];
         // Who was not let in just now would find its earlier process in its place.
         let let_in = self.network.epoch(me, peer).is_some();
-        if last_boot.count == 0 || !let_in || !self.draws.chance(HAUNTS ^ way, k, rate) {
+        if last_boot.count == 0 || !let_in || !self.draws.chance(OLD_PROCESS ^ way, k, rate) {
             return Ok(());
         }
         self.fired.count(Kind::Replay);
@@ -254,16 +256,16 @@ impl World {
             if !self.processes[node].is_up() {
                 continue;
             }
-            let life = self.processes[node].life;
+            let generation = self.processes[node].generation;
             let latency = self.network.latency(peer, node);
             let after = if silently { KEEPALIVE_NS / 2 + latency } else { latency };
-            self.plan_in(after, Happening::LinkLost { node, peer, life });
+            self.schedule_in(after, WorldEvent::LinkLost { node, peer, generation });
         }
     }
 
-    fn link_lost(&mut self, me: usize, peer: usize, life: u64) -> Verdict {
+    fn link_lost(&mut self, me: usize, peer: usize, generation: u64) -> Verdict {
         // A link that was made again in the meantime is not lost.
-        if self.processes[me].life != life || !self.network.is_down(me, peer) {
+        if self.processes[me].generation != generation || !self.network.is_down(me, peer) {
             return Ok(());
         }
         self.redial(me, peer, REDIAL_NS);
@@ -272,13 +274,14 @@ impl World {
     }
 
     /// Whether a node greets others: it is there, not stopped, and its boot, which a handshake names, is durable.
-    pub(crate) fn greets(&self, node: usize) -> bool {
+    pub(crate) fn accepts_handshake(&self, node: usize) -> bool {
         let process = &self.processes[node];
-        !process.gate.stopped && process.node.as_ref().is_some_and(Node::is_booted)
+        !process.step_queue.stopped && process.node.as_ref().is_some_and(Node::is_booted)
     }
 
     fn keepalive(&mut self, a: usize, b: usize, epoch: u32) -> Verdict {
-        let open = self.network.is_open(a, b) && self.greets(a) && self.greets(b);
+        let open =
+            self.network.is_open(a, b) && self.accepts_handshake(a) && self.accepts_handshake(b);
         if self.network.epoch(a, b) == Some(epoch) && !open {
             self.break_link(a, b, false);
         }
@@ -299,8 +302,8 @@ impl World {
         if self.network.epoch(me, peer).is_some() && self.network.is_open(me, peer) {
             let latency = self.network.latency(me, peer);
             let message = Message::Refused(reason);
-            let told = Happening::Deliver { from: me, to: peer, epoch: 0, print: 0, message };
-            self.plan_in(latency, told);
+            let refusal = WorldEvent::Deliver { from: me, to: peer, epoch: 0, print: 0, message };
+            self.schedule_in(latency, refusal);
         }
         self.break_link(me, peer, false);
         Ok(())
@@ -318,13 +321,13 @@ impl World {
             Source::Peers => Vec::new(),
         };
         let latency = self.network.latency(me, me);
-        let life = self.processes[me].life;
+        let generation = self.processes[me].generation;
         let event = Event::Resolved { source, peers };
-        self.plan_in(latency, Happening::Inform { node: me, life, event });
+        self.schedule_in(latency, WorldEvent::Inform { node: me, generation, event });
     }
 
-    fn synced(&mut self, node: usize, life: u64) -> Verdict {
-        if self.processes[node].life != life {
+    fn synced(&mut self, node: usize, generation: u64) -> Verdict {
+        if self.processes[node].generation != generation {
             return Ok(());
         }
         if self.fails_sync(node) {
@@ -337,7 +340,7 @@ impl World {
         }
         if !self.sync(node) && token.is_some() {
             let syncs = self.processes[node].syncs;
-            self.plan_in(SEAL_NS, Happening::Seal { node, life, syncs });
+            self.schedule_in(SEAL_NS, WorldEvent::Seal { node, generation, syncs });
         }
         match token {
             Some(token) => self.step(node, Event::Persisted { token }, tag::PERSISTED, token.seq),
@@ -363,9 +366,10 @@ impl World {
     /// A sync fails. What it wrote may be on the disk or not; the process will not say that it is.
     fn fail_sync(&mut self, node: usize) -> Verdict {
         self.fired.count(Kind::FsyncError);
-        let life = self.processes[node].life;
+        let generation = self.processes[node].generation;
         let fates = [Fate::Kept, Fate::Torn, Fate::Gone];
-        let fate = fates[self.draws.below(stream("disk.error", node as u64), life, 3) as usize];
+        let fate =
+            fates[self.draws.below(stream("disk.error", node as u64), generation, 3) as usize];
         let token = self.processes[node].disk.fail(self.now, fate);
         self.step(node, Event::StorageFailed { token }, tag::INFORMED, token.seq)
     }
@@ -375,64 +379,64 @@ impl World {
         self.step(node, event, tag::INFORMED, 0)
     }
 
-    fn seal(&mut self, node: usize, life: u64, syncs: u64) {
+    fn seal(&mut self, node: usize, generation: u64, syncs: u64) {
         let sync_ns = self.sync_ns(node);
         let process = &mut self.processes[node];
         // A log is sealed by the process that wrote it, not after its end.
-        if !process.is_up() || process.life != life || process.syncs != syncs {
+        if !process.is_up() || process.generation != generation || process.syncs != syncs {
             return;
         }
         if let Some(done_at) = process.disk.seal(self.now, sync_ns) {
             process.syncs += 1;
-            self.plan_at(done_at, Happening::Synced { node, life });
+            self.schedule_at(done_at, WorldEvent::Synced { node, generation });
         }
     }
 
-    fn reply(&mut self, asker: Asker, by: Asked, outcome: Outcome) {
-        match asker {
-            Asker::Client(attempt) => self.run_errands(|world, errands| {
-                world.clients.told(attempt, world.now, by, outcome, errands);
+    fn reply(&mut self, requester: Requester, by: Responder, outcome: Outcome) {
+        match requester {
+            Requester::Client(attempt) => self.run_client_actions(|world, actions| {
+                world.clients.on_reply(attempt, world.now, by, outcome, actions);
             }),
-            Asker::Operator => self.operator.told(&outcome),
-            Asker::Probe => self.operator.probed(by.node, &outcome),
-            Asker::Tenant(turn) => self.tenant_told(turn, Some(&outcome)),
+            Requester::Operator => self.operator.on_reply(&outcome),
+            Requester::Probe => self.operator.probed(by.node, &outcome),
+            Requester::Churn(request) => self.on_churn_reply(request, Some(&outcome)),
         }
     }
 
-    fn lost(&mut self, asker: Asker, tainted: bool) {
-        match asker {
-            Asker::Client(attempt) => self.run_errands(|world, errands| {
-                world.clients.failed(attempt, world.now, tainted, errands);
+    fn lost(&mut self, requester: Requester, tainted: bool) {
+        match requester {
+            Requester::Client(attempt) => self.run_client_actions(|world, actions| {
+                world.clients.on_lost(attempt, world.now, tainted, actions);
             }),
-            Asker::Operator => self.operator.failed(),
-            Asker::Probe => {}
-            Asker::Tenant(turn) => self.tenant_told(turn, None),
+            Requester::Operator => self.operator.on_lost(),
+            Requester::Probe => {}
+            Requester::Churn(request) => self.on_churn_reply(request, None),
         }
     }
 
     fn time_out(&mut self, attempt: Attempt) {
-        self.run_errands(|world, errands| {
-            if world.clients.timed_out(attempt, world.now, errands) {
+        self.run_client_actions(|world, actions| {
+            if world.clients.on_timeout(attempt, world.now, actions) {
                 world.fired.count(Kind::ClientRetry);
             }
         });
     }
 
     fn wake(&mut self, client: usize) {
-        if !self.operator.lets_clients_ask() {
+        if !self.operator.admits_clients() {
             return;
         }
-        if let Some(after_ns) = self.manners.quiet_ns(self.now) {
-            self.plan_in(after_ns, Happening::Wake { client });
+        if let Some(after_ns) = self.mode.quiet_ns(self.now) {
+            self.schedule_in(after_ns, WorldEvent::Wake { client });
             return;
         }
-        self.run_errands(|world, errands| {
-            let (now, manners) = (world.now, world.manners);
-            let misbehaved = world.clients.wake(client, now, manners, errands);
-            if misbehaved.duplicated {
+        self.run_client_actions(|world, actions| {
+            let (now, mode) = (world.now, world.mode);
+            let injected = world.clients.wake(client, now, mode, actions);
+            if injected.duplicated {
                 world.fired.count(Kind::ClientDuplicate);
             }
-            if misbehaved.abandoned {
+            if injected.abandoned {
                 world.fired.count(Kind::ClientAbandon);
             }
         });
@@ -440,13 +444,13 @@ impl World {
 
     /// A process starts, unless it is up, or kept down.
     pub(crate) fn start(&mut self, node: usize) -> Verdict {
-        let stand = &self.standing[node];
+        let survival = &self.survival[node];
         let is_off = self.is_active(Kind::Crash, node) || self.is_active(Kind::Blackout, node);
-        let is_down = self.processes[node].life > 0 && is_off;
-        if self.processes[node].is_up() || stand.is_dead || is_down {
+        let is_down = self.processes[node].generation > 0 && is_off;
+        if self.processes[node].is_up() || survival.is_dead || is_down {
             return Ok(());
         }
-        self.end_imposters();
+        self.stop_untrusted_voters();
         let mut lasting = self.plan.faults.iter().zip(&self.active);
         let probes = lasting.any(|(fault, active)| *active && fault.kind == Kind::Rot);
         let started = self.processes[node].start(self.now, probes);
@@ -454,7 +458,7 @@ impl World {
             self.refuse_store(node);
             return Ok(());
         }
-        let restarted = self.processes[node].life > 1;
+        let restarted = self.processes[node].generation > 1;
         if let Some(scene) = &mut self.scene {
             scene.starts(self.now, node, restarted);
         }
@@ -480,9 +484,9 @@ impl World {
         ];
         let lasting: Vec<_> =
             kinds.into_iter().filter(|(kind, _)| self.is_active(*kind, node)).collect();
-        let life = self.processes[node].life;
+        let generation = self.processes[node].generation;
         let name = stream("crash.fate", node as u64);
-        let chosen = self.draws.below(name, life, lasting.len() as u64) as usize;
+        let chosen = self.draws.below(name, generation, lasting.len() as u64) as usize;
         let Some((kind, fate)) = lasting.get(chosen).copied() else {
             self.end(node, Fate::Kept);
             return;
@@ -494,24 +498,24 @@ impl World {
 
     /// The process of a node that is up ends. Returns how many sectors that it had written are lost.
     pub(crate) fn end(&mut self, node: usize, fate: Fate) -> u64 {
-        let is_imposing = self.is_imposing(node);
+        let runs_untrusted = self.runs_untrusted(node);
         let lost = self.processes[node].disk.crash(self.now, fate);
         if let Some(scene) = &mut self.scene {
             scene.crashes(self.now, node, lost);
         }
-        for asker in std::mem::take(&mut self.processes[node].requests).into_values() {
-            self.plan_in(MS, Happening::Lost { asker, tainted: true });
+        for requester in std::mem::take(&mut self.processes[node].requests).into_values() {
+            self.schedule_in(MS, WorldEvent::Lost { requester, tainted: true });
         }
-        let life = self.processes[node].life;
+        let generation = self.processes[node].generation;
         self.processes[node].stop();
         self.oracles.ended(node);
-        let silently = self.draws.chance(stream("crash.silent", node as u64), life, 300_000);
+        let silently = self.draws.chance(stream("crash.silent", node as u64), generation, 300_000);
         for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
             self.break_link(node, peer, silently);
         }
         self.network.forget_wishes(node);
-        if is_imposing {
-            self.mend(node);
+        if runs_untrusted {
+            self.replace_void_store(node);
         } else if self.processes[node].disk.is_lying() {
             self.took_back(node);
         }
@@ -531,14 +535,14 @@ mod tests {
         let mut world = World::new(plan);
         world.start(0).expect("an empty disk is no violation");
         world.step(0, Event::Tick, 0, 0).expect("no violation");
-        let life = world.processes[0].life;
-        world.synced(0, life).expect("no violation");
+        let generation = world.processes[0].generation;
+        world.synced(0, generation).expect("no violation");
         while !world.processes[0].disk.is_idle() {
-            world.synced(0, life).expect("no violation");
+            world.synced(0, generation).expect("no violation");
         }
         let syncs = world.processes[0].syncs;
         world.crash(0, Kind::Crash);
-        world.seal(0, life, syncs);
+        world.seal(0, generation, syncs);
         assert!(world.processes[0].disk.is_idle(), "the next process would wait for it in vain");
     }
 
@@ -549,20 +553,20 @@ mod tests {
         let mut world = World::new(plan);
         world.start(0).expect("an empty disk is no violation");
         world.start(1).expect("an empty disk is no violation");
-        assert!(!world.greets(0) && !world.greets(1));
+        assert!(!world.accepts_handshake(0) && !world.accepts_handshake(1));
         for node in [0, 1] {
             world.step(node, Event::Tick, 0, 0).expect("no violation");
         }
-        let life = world.processes[0].life;
+        let generation = world.processes[0].generation;
         world.network.want(0, 1, true);
-        world.dial(0, 1, life).expect("no violation");
+        world.dial(0, 1, generation).expect("no violation");
         assert!(world.network.is_missing(0, 1), "its own boot is not durable");
-        world.synced(0, life).expect("no violation");
-        assert!(world.greets(0));
-        world.dial(0, 1, life).expect("no violation");
+        world.synced(0, generation).expect("no violation");
+        assert!(world.accepts_handshake(0));
+        world.dial(0, 1, generation).expect("no violation");
         assert!(world.network.is_missing(0, 1), "the other's boot is not durable");
-        world.synced(1, life).expect("no violation");
-        world.dial(0, 1, life).expect("no violation");
+        world.synced(1, generation).expect("no violation");
+        world.dial(0, 1, generation).expect("no violation");
         assert!(!world.network.is_missing(0, 1));
     }
 }

@@ -8,36 +8,36 @@ use std::collections::BinaryHeap;
 use continuum_core::api::{Outcome, Request};
 use continuum_core::node::{Event, Message};
 
-use crate::env::asker::{Asker, Attempt, Turn};
-use crate::workload::history::Asked;
+use crate::env::requester::{Attempt, ChurnRequest, Requester};
+use crate::workload::history::Responder;
 
 /// Something that will happen.
 #[derive(Debug)]
-pub(crate) enum Happening {
+pub(crate) enum WorldEvent {
     /// A message arrives on a link of this epoch; on any link when 0.
     Deliver { from: usize, to: usize, epoch: u32, print: u64, message: Message },
     /// A node tries to make a link.
-    Dial { from: usize, to: usize, life: u64 },
+    Dial { from: usize, to: usize, generation: u64 },
     /// A handshake ends well.
     LinkUp { from: usize, to: usize, epoch: u32 },
     /// A link breaks.
     Break { from: usize, to: usize, epoch: u32 },
     /// A node notices that its link is gone.
-    LinkLost { node: usize, peer: usize, life: u64 },
+    LinkLost { node: usize, peer: usize, generation: u64 },
     /// A link has been silent for long.
     Keepalive { from: usize, to: usize, epoch: u32 },
     /// A batch is durable.
-    Synced { node: usize, life: u64 },
+    Synced { node: usize, generation: u64 },
     /// The log has been idle for a while.
-    Seal { node: usize, life: u64, syncs: u64 },
+    Seal { node: usize, generation: u64, syncs: u64 },
     /// An answer of the driver to its node.
-    Inform { node: usize, life: u64, event: Event },
+    Inform { node: usize, generation: u64, event: Event },
     /// A request reaches a node.
-    Request { node: usize, asker: Asker, request: Request },
+    Request { node: usize, requester: Requester, request: Request },
     /// A reply reaches who asked.
-    Reply { asker: Asker, by: Asked, outcome: Outcome },
+    Reply { requester: Requester, by: Responder, outcome: Outcome },
     /// A connection was refused, or broke.
-    Lost { asker: Asker, tainted: bool },
+    Lost { requester: Requester, tainted: bool },
     /// A client has waited for long.
     Timeout { attempt: Attempt },
     /// A client begins its next operation.
@@ -47,41 +47,41 @@ pub(crate) enum Happening {
     /// A fault ends.
     End { fault: usize },
     /// A process ends, in the middle of a sync.
-    Crash { node: usize, life: u64 },
+    Crash { node: usize, generation: u64 },
     /// A process starts.
     Start { node: usize },
     /// A process that crashes again and again does, or starts.
     Loop { node: usize, fault: usize },
     /// What waits first for a process has its turn.
-    Turn { node: usize, life: u64 },
+    RunQueued { node: usize, generation: u64 },
     /// A process ends by itself.
-    Exit { node: usize, life: u64 },
+    Exit { node: usize, generation: u64 },
     /// A process that was asked to stop may end.
-    Leave { node: usize, life: u64, since: u64 },
+    Leave { node: usize, generation: u64, since: u64 },
     /// An operator notices an older store.
     Mend { node: usize, losses: u64 },
     /// The operator looks at the federation.
     Operate,
     /// A tenant has rested, or waited, for long enough.
-    Tenant { turn: Turn },
+    Churn { id: ChurnRequest },
 }
 
 /// Happenings ordered by time, and at one time by the order in which they were planned.
 #[derive(Debug, Default)]
-pub(crate) struct Agenda {
+pub(crate) struct EventQueue {
     heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    slots: Vec<Option<Happening>>,
+    slots: Vec<Option<WorldEvent>>,
     free: Vec<u32>,
     planned: u64,
 }
 
-impl Agenda {
-    pub(crate) fn plan(&mut self, at: u64, happening: Happening) {
+impl EventQueue {
+    pub(crate) fn plan(&mut self, at: u64, event: WorldEvent) {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() as u32 - 1
         });
-        self.slots[slot as usize] = Some(happening);
+        self.slots[slot as usize] = Some(event);
         self.planned += 1;
         self.heap.push(Reverse((at, self.planned, slot)));
     }
@@ -95,7 +95,7 @@ impl Agenda {
         self.heap.peek().map_or(u64::MAX, |Reverse((at, _, _))| *at)
     }
 
-    pub(crate) fn take(&mut self) -> Option<Happening> {
+    pub(crate) fn take(&mut self) -> Option<WorldEvent> {
         let Reverse((_, _, slot)) = self.heap.pop()?;
         self.free.push(slot);
         self.slots[slot as usize].take()

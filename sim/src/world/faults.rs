@@ -11,7 +11,7 @@ use crate::plan::fault::Kind;
 use crate::rng::stream;
 use crate::verdict::Verdict;
 
-use crate::world::{Happening, World};
+use crate::world::{World, WorldEvent};
 
 /// How long a process that crashes again and again is down each time.
 const DOWN_NS: (u64, u64) = (MS, 200 * MS);
@@ -20,7 +20,7 @@ impl World {
     /// A fault begins.
     pub(crate) fn begin_fault(&mut self, fault: usize) -> Verdict {
         self.active[fault] = true;
-        self.aim(fault);
+        self.target_leader(fault);
         self.refresh();
         if let Some(scene) = &mut self.scene {
             scene.fault_begins(self.now, fault, &self.plan.faults[fault]);
@@ -29,11 +29,12 @@ impl World {
         let mut struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
         match fault.kind {
             Kind::Crash if fault.amount % 2 == 1 => {
-                struck.for_each(|node| self.processes[node].is_aimed_at = true);
+                struck.for_each(|node| self.processes[node].crashes_in_sync = true);
             }
             Kind::Crash | Kind::Blackout => struck.for_each(|node| self.crash(node, fault.kind)),
             Kind::CrashLoop => {
-                struck.for_each(|node| self.plan_in(0, Happening::Loop { node, fault: number }));
+                struck
+                    .for_each(|node| self.schedule_in(0, WorldEvent::Loop { node, fault: number }));
             }
             Kind::Pause => struck.for_each(|node| self.pause(node)),
             Kind::Reset => {
@@ -63,14 +64,14 @@ impl World {
             Kind::Rollback => struck.for_each(|node| self.keep_backup(number, node)),
             Kind::Full => struck.try_for_each(|node| self.fill(node, true))?,
             Kind::Handover => struck.try_for_each(|node| self.ask_to_stop(node))?,
-            Kind::Churn => self.admit(number),
+            Kind::Churn => self.add_churn_client(number),
             _ => {}
         }
         Ok(())
     }
 
     /// Some faults strike whoever leads when they begin.
-    fn aim(&mut self, fault: usize) {
+    fn target_leader(&mut self, fault: usize) {
         let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
             (Kind::Crash, 2..) | (Kind::Pause | Kind::Isolate | Kind::Handover, 1..) => 0,
             (Kind::CrashLoop | Kind::Slow, amount) if amount % 2 == 1 => 0,
@@ -101,7 +102,7 @@ impl World {
                 if let Some(epoch) =
                     self.network.epoch(a, b).filter(|_| !self.network.is_open(a, b))
                 {
-                    self.plan_in(KEEPALIVE_NS, Happening::Keepalive { from: a, to: b, epoch });
+                    self.schedule_in(KEEPALIVE_NS, WorldEvent::Keepalive { from: a, to: b, epoch });
                 }
             }
         }
@@ -118,23 +119,23 @@ impl World {
         for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
             match fault.kind {
                 Kind::Crash => {
-                    self.processes[node].is_aimed_at = false;
+                    self.processes[node].crashes_in_sync = false;
                     self.start_again(node)?;
                 }
-                Kind::Blackout if self.processes[node].life > 0 => {
+                Kind::Blackout if self.processes[node].generation > 0 => {
                     let name = stream("blackout.start", node as u64);
                     let most = fault.amount.unsigned_abs() * MS;
                     let after = self.draws.below(name, number as u64, most);
-                    self.plan_in(after, Happening::Start { node });
+                    self.schedule_in(after, WorldEvent::Start { node });
                 }
                 Kind::CrashLoop | Kind::Wipe | Kind::Handover => self.start_again(node)?,
                 Kind::Pause if !self.is_active(Kind::Pause, node) => {
-                    self.processes[node].gate.stopped = false;
-                    self.plan_turn(node);
+                    self.processes[node].step_queue.stopped = false;
+                    self.schedule_queued(node);
                 }
                 Kind::Rot | Kind::Latent | Kind::Misdirect | Kind::FsyncLies => {
-                    self.processes[node].disk.goes_astray = false;
-                    self.find_out(node);
+                    self.processes[node].disk.misdirects_next = false;
+                    self.power_cycle_damaged(node);
                 }
                 Kind::Rollback => self.roll_back(number, node),
                 Kind::Full if !self.is_active(Kind::Full, node) => self.fill(node, false)?,
@@ -146,13 +147,13 @@ impl World {
 
     /// A node that has not started for the first time is not started by the end of anything.
     fn start_again(&mut self, node: usize) -> Verdict {
-        if self.processes[node].life > 0 { self.start(node) } else { Ok(()) }
+        if self.processes[node].generation > 0 { self.start(node) } else { Ok(()) }
     }
 
     /// A process that crashes again and again does so, or starts, and the other of both comes next.
     pub(crate) fn crash_again(&mut self, node: usize, fault: usize) -> Verdict {
-        let life = self.processes[node].life;
-        if !self.active[fault] || life == 0 {
+        let generation = self.processes[node].generation;
+        if !self.active[fault] || generation == 0 {
             return Ok(());
         }
         let name = stream("crash.loop", node as u64);
@@ -163,18 +164,18 @@ impl World {
             self.start_again(node)?;
         }
         let after = if was_up || !self.processes[node].is_up() {
-            self.draws.between(name, life, DOWN_NS.0, DOWN_NS.1)
+            self.draws.between(name, generation, DOWN_NS.0, DOWN_NS.1)
         } else {
             // Often within the time that its first sync takes: its boot is not durable then.
-            let early = self.draws.chance(name ^ 1, life, 400_000);
+            let early = self.draws.chance(name ^ 1, generation, 400_000);
             let most = if early {
                 self.plan.cluster.sync_us_max * 1_000
             } else {
                 self.plan.faults[fault].amount.max(1).unsigned_abs() * MS
             };
-            self.draws.below(name ^ 2, life, most)
+            self.draws.below(name ^ 2, generation, most)
         };
-        self.plan_in(after, Happening::Loop { node, fault });
+        self.schedule_in(after, WorldEvent::Loop { node, fault });
         Ok(())
     }
 
@@ -183,11 +184,14 @@ impl World {
         if !self.processes[node].is_up() {
             return;
         }
-        self.processes[node].gate.stopped = true;
+        self.processes[node].step_queue.stopped = true;
         self.fired.count(Kind::Pause);
         for peer in (0..self.processes.len()).filter(|peer| *peer != node) {
             if let Some(epoch) = self.network.epoch(node, peer) {
-                self.plan_in(KEEPALIVE_NS, Happening::Keepalive { from: node, to: peer, epoch });
+                self.schedule_in(
+                    KEEPALIVE_NS,
+                    WorldEvent::Keepalive { from: node, to: peer, epoch },
+                );
             }
         }
     }
@@ -199,19 +203,19 @@ impl World {
         }
         let disk = &mut self.processes[node].disk;
         if kind == Kind::Misdirect {
-            disk.goes_astray = true;
+            disk.misdirects_next = true;
         } else {
             disk.damage(kind, amount);
         }
     }
 
     /// A machine whose disk is not what its process takes it for is switched off and on.
-    fn find_out(&mut self, node: usize) {
+    fn power_cycle_damaged(&mut self, node: usize) {
         let process = &self.processes[node];
         let is_damaged = !process.disk.damaged_by().is_empty() || process.disk.is_lying();
         if process.is_up() && is_damaged {
             self.end_silently(node);
-            self.plan_in(MS, Happening::Start { node });
+            self.schedule_in(MS, WorldEvent::Start { node });
         }
     }
 
@@ -227,22 +231,22 @@ impl World {
     fn refresh(&mut self) {
         let faults = self.plan.faults.iter().zip(&self.active);
         let active = faults.filter(|(_, active)| **active).map(|(fault, _)| fault);
-        self.network.set_weather(&active);
-        self.manners = crate::workload::client::Manners::default();
+        self.network.set_conditions(&active);
+        self.mode = crate::workload::client::ClientMode::default();
         for fault in active.clone() {
             match fault.kind {
-                Kind::ClientDuplicate => self.manners.duplicate_ppm = fault.rate_ppm,
-                Kind::ClientAbandon => self.manners.abandon_ppm = fault.rate_ppm,
-                Kind::ClientRetry => self.manners.retry_ms = fault.amount.max(1).unsigned_abs(),
+                Kind::ClientDuplicate => self.mode.duplicate_ppm = fault.rate_ppm,
+                Kind::ClientAbandon => self.mode.abandon_ppm = fault.rate_ppm,
+                Kind::ClientRetry => self.mode.retry_ms = fault.amount.max(1).unsigned_abs(),
                 Kind::ClientBurst => {
-                    self.manners.bursts = true;
+                    self.mode.bursts = true;
                     let quiet_ms = fault.at_ms + fault.amount.unsigned_abs();
-                    self.manners.quiet_until = self.manners.quiet_until.max(quiet_ms * MS);
+                    self.mode.quiet_until = self.mode.quiet_until.max(quiet_ms * MS);
                 }
                 _ => {}
             }
         }
-        self.clients.retry_ms = self.manners.retry_ms;
+        self.clients.retry_ms = self.mode.retry_ms;
         if !active.clone().any(|fault| fault.kind == Kind::Replay) {
             self.replays.clear();
         }
@@ -260,10 +264,10 @@ impl World {
             }
             process.clock.set_skew(skew);
             process.clock.set_drift(self.now, drift);
-            process.gate.slow_ns = of(Kind::Slow).unsigned_abs() * MS;
+            process.step_queue.slow_ns = of(Kind::Slow).unsigned_abs() * MS;
             let frozen = active.clone().filter(|f| f.kind == Kind::Freeze && f.strikes(node));
             process.clock.set_frozen(frozen.map(|fault| fault.at_ms * MS).min());
-            process.reckon();
+            process.update_deadline();
         }
     }
 

@@ -7,14 +7,14 @@ use continuum_core::api::{Change, Edit, Level, Mutation, Request};
 use continuum_core::id::Role;
 use continuum_core::node::Node;
 
-use crate::env::asker::Asker;
 use crate::env::clock::MS;
 use crate::env::process::Process;
+use crate::env::requester::Requester;
 use crate::oracle::{liveness, one_reply, views};
 use crate::verdict::Verdict;
 use crate::workload::history::Space;
 use crate::workload::operator::Stage;
-use crate::world::{Happening, World};
+use crate::world::{World, WorldEvent};
 
 /// How often the operator looks.
 const LOOK_NS: u64 = 100 * MS;
@@ -26,19 +26,22 @@ const SETUP_MS: u64 = 30_000;
 impl World {
     /// The operator looks.
     pub(crate) fn operate(&mut self) {
-        self.plan_in(LOOK_NS, Happening::Operate);
+        self.schedule_in(LOOK_NS, WorldEvent::Operate);
         let before = self.operator.stage;
         if !self.operator.waiting
             && let Some(request) = self.operator.request()
         {
             self.operator.waiting = true;
             let latency = self.network.latency(0, 0);
-            self.plan_in(latency, Happening::Request { node: 0, asker: Asker::Operator, request });
+            self.schedule_in(
+                latency,
+                WorldEvent::Request { node: 0, requester: Requester::Operator, request },
+            );
         }
         match self.operator.stage {
-            Stage::Healed => self.look_for_enough(),
+            Stage::Healed => self.check_operations(),
             Stage::Probe => self.probe(),
-            Stage::Settle => self.look_for_equality(),
+            Stage::Settle => self.check_equality(),
             Stage::Serve if self.operator.opened && self.operator.healed_at > 0 => self.heal(),
             Stage::Serve if !self.operator.opened => {
                 self.operator.opened = true;
@@ -46,7 +49,7 @@ impl World {
                 let at = self.plan.calm_ms * MS * OPEN_EIGHTHS / 8;
                 for client in 0..self.clients.count() {
                     let at = at.max(self.now) + client as u64 * 7 * MS;
-                    self.plan_at(at, Happening::Wake { client });
+                    self.schedule_at(at, WorldEvent::Wake { client });
                 }
             }
             _ => {}
@@ -65,9 +68,9 @@ impl World {
             }
             for node in 0..self.processes.len() {
                 self.processes[node].clock.correct();
-                let losses = self.standing[node].losses;
-                self.notice(node, losses);
-                self.plan_in(0, Happening::Start { node });
+                let losses = self.survival[node].losses;
+                self.notice_old_store(node, losses);
+                self.schedule_in(0, WorldEvent::Start { node });
             }
         }
         if self.operator.stage == Stage::Serve && self.operator.opened {
@@ -105,8 +108,8 @@ impl World {
         }
     }
 
-    fn look_for_enough(&mut self) {
-        self.look_for_leaders();
+    fn check_operations(&mut self) {
+        self.check_leaders();
         // Not once for all: that a disk is void is found out when its process starts.
         self.clients.homes = self.core().collect();
         if self.clients.history.acknowledged >= self.plan.workload.operations_min {
@@ -115,7 +118,7 @@ impl World {
         }
     }
 
-    fn look_for_leaders(&mut self) {
+    fn check_leaders(&mut self) {
         if self.liveness.leader_ns.is_none() && self.is_led() {
             self.liveness.leader_ns = Some(self.now - self.operator.healed_at);
         }
@@ -132,7 +135,7 @@ impl World {
 
     /// Asks every node of the core that has not served yet for a strong write.
     fn probe(&mut self) {
-        self.look_for_leaders();
+        self.check_leaders();
         if self.core().all(|node| self.operator.served[node]) && self.liveness.leader_ns.is_some() {
             self.liveness.served_ns = Some(self.now - self.operator.healed_at);
             self.operator.stage = Stage::Settle;
@@ -155,12 +158,15 @@ impl World {
                 level: Level::Durable,
                 session: None,
             };
-            self.plan_in(MS, Happening::Request { node, asker: Asker::Probe, request });
+            self.schedule_in(
+                MS,
+                WorldEvent::Request { node, requester: Requester::Probe, request },
+            );
         }
     }
 
     /// Looks whether all replicas of the core are equal, of all shards and of all groups, and nothing is under way.
-    fn look_for_equality(&mut self) {
+    fn check_equality(&mut self) {
         self.operator.unequal = self.find_difference();
         if self.operator.unequal.is_none() {
             self.liveness.equal_ns = Some(self.now - self.operator.since);
@@ -173,7 +179,7 @@ impl World {
         if let Some(broken) = self.processes.iter().find_map(|p| one_reply::check_end(p).err()) {
             return Some(broken.what);
         }
-        if let Some(what) = self.find_waiting_tenant() {
+        if let Some(what) = self.find_waiting_churn() {
             return Some(what);
         }
         let view = |process: &Process| {

@@ -18,15 +18,15 @@ use crate::oracle::fencing;
 use crate::plan::fault::Kind;
 use crate::rng::{Draws, stream};
 use crate::verdict::{Broken, Verdict};
-use crate::world::{Happening, World};
+use crate::world::{World, WorldEvent};
 
 /// An operator notices an older store within so many milliseconds, if no peer does.
 const NOTICED_MS: (u64, u64) = (12_000, 30_000);
 
 /// A copy of a node's disk, and the process and store that it was taken from.
 #[derive(Debug)]
-pub(crate) struct Kept {
-    life: u64,
+pub(crate) struct DiskCopy {
+    generation: u64,
     losses: u64,
     store: StoreId,
     backup: Backup,
@@ -55,9 +55,9 @@ pub(crate) fn store_id(draws: Draws, number: usize, losses: u64) -> StoreId {
 impl World {
     /// Whether what breaks the model may strike this node: the federation is set up, and the node is still of it.
     pub(crate) fn may_break(&self, node: usize) -> bool {
-        let stand = &self.standing[node];
-        let has_started = self.processes[node].life > 0;
-        self.operator.is_open() && has_started && !stand.is_lost && !stand.is_dead
+        let survival = &self.survival[node];
+        let has_started = self.processes[node].generation > 0;
+        self.operator.is_open() && has_started && !survival.is_lost && !survival.is_dead
     }
 
     /// The data directory of a node is deleted.
@@ -66,29 +66,29 @@ impl World {
             self.fired.count(Kind::Wipe);
             self.end_silently(node);
             self.lose(node);
-            self.renew(node);
+            self.give_empty_store(node);
         }
     }
 
     /// A node gets an empty data directory.
-    fn renew(&mut self, node: usize) {
-        let stand = &mut self.standing[node];
-        stand.is_untrusted = false;
-        let (losses, is_stranger) = (stand.losses, stand.is_lost);
+    fn give_empty_store(&mut self, node: usize) {
+        let survival = &mut self.survival[node];
+        survival.is_untrusted = false;
+        let (losses, is_foreign) = (survival.losses, survival.is_lost);
         let store = store_id(self.draws, node, losses);
-        self.processes[node].renew(store, is_stranger);
+        self.processes[node].replace_store(store, is_foreign);
         self.oracles.writes.disk_gone(node);
     }
 
     /// The operator of a node whose process has ended, and whose store is void, mends it.
-    pub(crate) fn mend(&mut self, node: usize) {
-        if self.standing[node].is_lost && self.draw_of("mend.dead", node, 2) == 0 {
-            self.standing[node].is_dead = true;
+    pub(crate) fn replace_void_store(&mut self, node: usize) {
+        if self.survival[node].is_lost && self.draw_of("mend.dead", node, 2) == 0 {
+            self.survival[node].is_dead = true;
             return;
         }
-        self.renew(node);
+        self.give_empty_store(node);
         let after = self.draw_of("mend.after", node, 5_000 * MS);
-        self.plan_in(after, Happening::Start { node });
+        self.schedule_in(after, WorldEvent::Start { node });
     }
 
     /// A restart finds the store void.
@@ -97,7 +97,7 @@ impl World {
             self.fired.count(kind);
         }
         self.lose(node);
-        self.mend(node);
+        self.replace_void_store(node);
     }
 
     /// The drive took back what it had reported. Nobody knows; a voter that went on from there could vote again in a
@@ -105,30 +105,30 @@ impl World {
     pub(crate) fn took_back(&mut self, node: usize) {
         self.fired.count(Kind::FsyncLies);
         self.lose(node);
-        if self.standing[node].is_lost {
-            self.mend(node);
+        if self.survival[node].is_lost {
+            self.replace_void_store(node);
         } else {
-            self.distrust(node);
+            self.mark_untrusted(node);
         }
     }
 
     /// The store is older than it should be, and is found out after a while.
-    fn distrust(&mut self, node: usize) {
-        self.standing[node].is_untrusted = true;
-        let losses = self.standing[node].losses;
+    fn mark_untrusted(&mut self, node: usize) {
+        self.survival[node].is_untrusted = true;
+        let losses = self.survival[node].losses;
         let (low, high) = NOTICED_MS;
         let after = (low + self.draw_of("mend.noticed", node, high - low)) * MS;
-        self.plan_in(after, Happening::Mend { node, losses });
+        self.schedule_in(after, WorldEvent::Mend { node, losses });
     }
 
     /// The operator notices an older store.
-    pub(crate) fn notice(&mut self, node: usize, losses: u64) {
-        let stand = &self.standing[node];
-        if stand.is_untrusted && stand.losses == losses {
+    pub(crate) fn notice_old_store(&mut self, node: usize, losses: u64) {
+        let survival = &self.survival[node];
+        if survival.is_untrusted && survival.losses == losses {
             self.end_silently(node);
             // A voter was mended as its process ended.
-            if self.standing[node].is_untrusted {
-                self.mend(node);
+            if self.survival[node].is_untrusted {
+                self.replace_void_store(node);
             }
         }
     }
@@ -138,27 +138,29 @@ impl World {
         if !self.may_break(node) || !self.processes[node].is_up() {
             return;
         }
-        let Process { life, replica, .. } = self.processes[node];
-        let (losses, store) = (self.standing[node].losses, replica.store);
+        let Process { generation, replica, .. } = self.processes[node];
+        let (losses, store) = (self.survival[node].losses, replica.store);
         self.end_silently(node);
-        if self.standing[node].losses == losses {
+        if self.survival[node].losses == losses {
             let backup = self.processes[node].disk.backup();
-            self.backups.insert(fault, Kept { life, losses, store, backup });
-            self.plan_in(MS, Happening::Start { node });
+            self.backups.insert(fault, DiskCopy { generation, losses, store, backup });
+            self.schedule_in(MS, WorldEvent::Start { node });
         }
     }
 
     /// The process starts from the copy.
     pub(crate) fn roll_back(&mut self, fault: usize, node: usize) {
-        let Some(Kept { life, losses, store, backup }) = self.backups.remove(&fault) else {
+        let Some(DiskCopy { generation, losses, store, backup }) = self.backups.remove(&fault)
+        else {
             return;
         };
         // A store that was noticed to be an older one may have been replaced without another loss.
         let is_as_kept = |world: &Self| {
             let is_same = world.processes[node].replica.store == store;
-            is_same && world.standing[node].losses == losses
+            is_same && world.survival[node].losses == losses
         };
-        let restarted = self.processes[node].is_up() && self.processes[node].life > life;
+        let restarted =
+            self.processes[node].is_up() && self.processes[node].generation > generation;
         let votes = node < self.plan.cluster.voters;
         if !restarted || !is_as_kept(self) || votes && !self.is_known_to_all(node) {
             return;
@@ -170,8 +172,8 @@ impl World {
         self.fired.count(Kind::Rollback);
         self.lose(node);
         self.processes[node].disk.roll_back(backup);
-        self.distrust(node);
-        self.plan_in(MS, Happening::Start { node });
+        self.mark_untrusted(node);
+        self.schedule_in(MS, WorldEvent::Start { node });
     }
 
     /// Whether every other living process has met the present boot of this one.
@@ -185,9 +187,9 @@ impl World {
     }
 
     /// A process starts, and remembers no boots: no voter may go on from an older store beside it.
-    pub(crate) fn end_imposters(&mut self) {
+    pub(crate) fn stop_untrusted_voters(&mut self) {
         for node in 0..self.processes.len() {
-            if self.is_imposing(node) {
+            if self.runs_untrusted(node) {
                 self.end_silently(node);
             }
         }
@@ -196,30 +198,30 @@ impl World {
     /// A node went silent for good: its process ends in a moment.
     pub(crate) fn on_fenced(&mut self, node: usize, why: &str) -> Verdict {
         let process = &self.processes[node];
-        if !process.disk.has_failed() && !self.standing[node].is_untrusted {
+        if !process.disk.has_failed() && !self.survival[node].is_untrusted {
             let what = format!("node {node} fences itself, and its store is sound: {why}");
             return Err(Broken::new(fencing::NAME, what));
         }
-        let life = process.life;
+        let generation = process.generation;
         let name = stream("fence.exit", node as u64);
-        let after = self.draws.below(name, life, 200 * MS);
-        self.plan_in(after, Happening::Exit { node, life });
+        let after = self.draws.below(name, generation, 200 * MS);
+        self.schedule_in(after, WorldEvent::Exit { node, generation });
         Ok(())
     }
 
     /// A process ends by itself, and is started again; one that its peers refuse is found out by that.
-    pub(crate) fn exit(&mut self, node: usize, life: u64) {
-        if self.processes[node].life != life || !self.processes[node].is_up() {
+    pub(crate) fn exit(&mut self, node: usize, generation: u64) {
+        if self.processes[node].generation != generation || !self.processes[node].is_up() {
             return;
         }
-        let losses = self.standing[node].losses;
-        if self.standing[node].is_untrusted {
-            return self.notice(node, losses);
+        let losses = self.survival[node].losses;
+        if self.survival[node].is_untrusted {
+            return self.notice_old_store(node, losses);
         }
         self.end_silently(node);
         let name = stream("fence.restart", node as u64);
-        let after = self.draws.between(name, life, 100 * MS, 5_000 * MS);
-        self.plan_in(after, Happening::Start { node });
+        let after = self.draws.between(name, generation, 100 * MS, 5_000 * MS);
+        self.schedule_in(after, WorldEvent::Start { node });
     }
 
     /// The process of a node ends, and what it had written is on its disk.

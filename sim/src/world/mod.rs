@@ -28,13 +28,13 @@ use continuum_core::node::{Action, Event, Notice};
 use continuum_core::replication::{self, Replicator};
 use continuum_core::wal::Write;
 
-use crate::env::asker::Asker;
 use crate::env::clock::MS;
 use crate::env::network::Network;
 use crate::env::process::Process;
 use crate::env::replay::Replays;
+use crate::env::requester::Requester;
 use crate::oracle::liveness::Liveness;
-use crate::oracle::writes::Wanted;
+use crate::oracle::writes::RequestedWrite;
 use crate::oracle::{
     Cause, Oracles, Roster, Rules, Step, bounded_memory, cheapest_is_chosen, durability_at_send,
     one_reply,
@@ -44,17 +44,17 @@ use crate::plan::fault::{Kind, Tally};
 use crate::rng::{Draws, stream};
 use crate::scene::Scene;
 use crate::trace::{Trace, fingerprint, fold};
-use crate::transcript::Told;
+use crate::transcript::StepText;
 use crate::verdict::{Broken, Verdict};
-use crate::workload::churn::Tenant;
-use crate::workload::client::{Clients, Errand, Manners};
-use crate::workload::history::{Asked, Body};
+use crate::workload::churn::ChurnClient;
+use crate::workload::client::{ClientAction, ClientMode, Clients};
+use crate::workload::history::{Body, Responder};
 use crate::workload::operator::Operator;
-use event::Agenda;
-pub(crate) use event::Happening;
-use identity::{Kept, node_id, store_id, wide};
-use progress::Pace;
-use survivors::Stand;
+use event::EventQueue;
+pub(crate) use event::WorldEvent;
+use identity::{DiskCopy, node_id, store_id, wide};
+use progress::ProgressGuard;
+use survivors::Survival;
 
 /// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
 const TICKS_MAX: u32 = 10_000;
@@ -71,8 +71,8 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) draws: Draws,
     pub(crate) now: u64,
-    agenda: Agenda,
-    pace: Pace,
+    events: EventQueue,
+    pace: ProgressGuard,
     pub(crate) processes: Vec<Process>,
     pub(crate) network: Network,
     pub(crate) replays: Replays,
@@ -81,30 +81,30 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     /// When what was reached after healing.
     pub(crate) liveness: Liveness,
-    pub(crate) tenants: Vec<Tenant>,
+    pub(crate) churn_clients: Vec<ChurnClient>,
     pub(crate) trace: Trace,
     pub(crate) fired: Tally,
     /// Which faults last at present.
     pub(crate) active: Vec<bool>,
-    pub(crate) manners: Manners,
-    pub(crate) standing: Vec<Stand>,
+    pub(crate) mode: ClientMode,
+    pub(crate) survival: Vec<Survival>,
     /// Copies of disks, by the fault that took them.
-    pub(crate) backups: BTreeMap<usize, Kept>,
+    pub(crate) backups: BTreeMap<usize, DiskCopy>,
     /// The nodes whose sync a fault made fail.
     pub(crate) failed: BTreeSet<(usize, usize)>,
     out: Outbox<Action>,
-    errands: Vec<Errand>,
+    actions: Vec<ClientAction>,
     /// Steps that were no no-op.
     pub(crate) steps: u64,
     /// Messages that went onto a link.
     pub(crate) messages: u64,
     /// Who is taking a step, for what is said when it panics.
     pub(crate) stepping: usize,
-    /// These steps are told in words.
-    pub(crate) tell_steps: Range<u64>,
-    /// Steps within this stretch of virtual time are told as well.
-    pub(crate) tell_within: Range<u64>,
-    pub(crate) told: Vec<Told>,
+    /// These steps are text in words.
+    pub(crate) described_steps: Range<u64>,
+    /// Steps within this stretch of virtual time are text as well.
+    pub(crate) described_within: Range<u64>,
+    pub(crate) step_texts: Vec<StepText>,
     budgets: bounded_memory::Budgets,
     pub(crate) setting: Setting,
     /// The run ends here, if that is before healing.
@@ -116,7 +116,7 @@ pub(crate) struct World {
 /// What surrounds a run, beside the plan.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setting {
-    /// Every step is told in words, and the words are thrown away: to look must change nothing.
+    /// Every step is text in words, and the words are thrown away: to look must change nothing.
     pub observes: bool,
     /// From this step on the time depends on where memory lies. For the tests of what must see it.
     pub slip_at: Option<u64>,
@@ -146,8 +146,8 @@ impl World {
         let mut world = Self {
             draws,
             now: 0,
-            agenda: Agenda::default(),
-            pace: Pace::default(),
+            events: EventQueue::default(),
+            pace: ProgressGuard::default(),
             processes,
             network: Network::new(nodes, draws, latency),
             replays: Replays::new(nodes),
@@ -155,22 +155,22 @@ impl World {
             clients: Clients::new(nodes, &plan.workload, draws),
             operator: Operator::new(&plan),
             liveness: Liveness::default(),
-            tenants: Vec::new(),
+            churn_clients: Vec::new(),
             trace: Trace::new(),
             fired: Tally::default(),
             active: vec![false; plan.faults.len()],
-            manners: Manners::default(),
-            standing: vec![Stand::default(); nodes],
+            mode: ClientMode::default(),
+            survival: vec![Survival::default(); nodes],
             backups: BTreeMap::new(),
             failed: BTreeSet::new(),
             out: Outbox::new(),
-            errands: Vec::new(),
+            actions: Vec::new(),
             steps: 0,
             messages: 0,
             stepping: 0,
-            tell_steps: 0..0,
-            tell_within: 0..0,
-            told: Vec::new(),
+            described_steps: 0..0,
+            described_within: 0..0,
+            step_texts: Vec::new(),
             budgets: bounded_memory::Budgets::of(&config),
             setting: Setting::default(),
             stop_at: u64::MAX,
@@ -184,24 +184,24 @@ impl World {
     /// Plans what the plan says.
     fn begin(&mut self) {
         for node in 0..self.processes.len() {
-            self.plan_at(self.first_start_ms(node) * MS, Happening::Start { node });
+            self.schedule_at(self.first_start_ms(node) * MS, WorldEvent::Start { node });
         }
         for fault in 0..self.plan.faults.len() {
             let (at_ms, for_ms) = (self.plan.faults[fault].at_ms, self.plan.faults[fault].for_ms);
-            self.plan_at(at_ms * MS, Happening::Begin { fault });
-            self.plan_at((at_ms + for_ms) * MS, Happening::End { fault });
+            self.schedule_at(at_ms * MS, WorldEvent::Begin { fault });
+            self.schedule_at((at_ms + for_ms) * MS, WorldEvent::End { fault });
         }
-        self.plan_at(100 * MS, Happening::Operate);
+        self.schedule_at(100 * MS, WorldEvent::Operate);
     }
 
     /// Plans a happening at a time.
-    pub(crate) fn plan_at(&mut self, at: u64, happening: Happening) {
-        self.agenda.plan(at.max(self.now), happening);
+    pub(crate) fn schedule_at(&mut self, at: u64, event: WorldEvent) {
+        self.events.plan(at.max(self.now), event);
     }
 
     /// Plans a happening after a while.
-    pub(crate) fn plan_in(&mut self, after: u64, happening: Happening) {
-        self.agenda.plan(self.now + after, happening);
+    pub(crate) fn schedule_in(&mut self, after: u64, event: WorldEvent) {
+        self.events.plan(self.now + after, event);
     }
 
     /// Does what is next, if that is before `until`. Returns whether it was.
@@ -212,28 +212,28 @@ impl World {
                 (due, node) = (process.due, number);
             }
         }
-        let next = self.agenda.next_at();
+        let next = self.events.next_at();
         if due.min(next) >= until {
             self.now = until;
             return Ok(false);
         }
         self.now = self.now.max(due.min(next));
-        self.pace.count(self.now, self.agenda.len())?;
+        self.pace.count(self.now, self.events.len())?;
         if due <= next {
-            if self.processes[node].hurries > TICKS_MAX {
+            if self.processes[node].immediate_ticks > TICKS_MAX {
                 let what = format!("node {node} asks for a tick at once, again and again");
                 return Err(Broken::new(progress::NAME, what));
             }
             self.step(node, Event::Tick, 0, 0)?;
-        } else if let Some(happening) = self.agenda.take() {
-            self.happen(happening)?;
+        } else if let Some(event) = self.events.take() {
+            self.dispatch(event)?;
         }
         Ok(true)
     }
 
     /// Hands one event to a node, at once or when it has its turn.
     pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
-        if self.processes[me].gate.is_open() {
+        if self.processes[me].step_queue.is_open() {
             self.take_step(me, event, tag, print)
         } else {
             self.wait(me, event, tag, print)
@@ -242,9 +242,9 @@ impl World {
 
     /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
     pub(crate) fn take_step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
-        let keeps =
-            self.tell_steps.contains(&self.trace.events) || self.tell_within.contains(&self.now);
-        let tells = keeps || self.setting.observes;
+        let keeps = self.described_steps.contains(&self.trace.events)
+            || self.described_within.contains(&self.now);
+        let describes = keeps || self.setting.observes;
         if self.setting.slip_at == Some(self.trace.events) {
             self.now += address_of(&self.processes) % MS;
         }
@@ -255,22 +255,23 @@ impl World {
         self.stepping = me;
         self.steps += 1;
         self.trace.event(self.now, me, tag, print);
-        if tells {
+        if describes {
             let event = format!("{event:?}");
-            self.told.push(Told { at: self.now, node: me, event, actions: Vec::new() });
+            self.step_texts.push(StepText { at: self.now, node: me, event, actions: Vec::new() });
         }
         node.step(now, event, &mut self.out);
         process.due = node.deadline().map_or(u64::MAX, |deadline| process.clock.when(deadline));
-        process.hurries = if process.due <= self.now { process.hurries + 1 } else { 0 };
-        if process.hurries > 0 {
+        process.immediate_ticks =
+            if process.due <= self.now { process.immediate_ticks + 1 } else { 0 };
+        if process.immediate_ticks > 0 {
             let name = stream("step.next", me as u64);
             process.due = self.now + self.draws.between(name, self.steps, STEP_NS.0, STEP_NS.1);
         }
-        if tells && let Some(told) = self.told.last_mut() {
-            told.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
+        if describes && let Some(text) = self.step_texts.last_mut() {
+            text.actions = self.out.as_slice().iter().map(|action| format!("{action:?}")).collect();
         }
-        if tells && !keeps {
-            self.told.pop();
+        if describes && !keeps {
+            self.step_texts.pop();
         }
         if let (Some(scene), Some(node)) = (&mut self.scene, &self.processes[me].node) {
             scene.stepped(self.now, me, node);
@@ -309,13 +310,13 @@ impl World {
             scene.begins_batch(self.now, node);
         }
         process.syncs += 1;
-        let life = process.life;
-        if process.is_aimed_at {
+        let generation = process.generation;
+        if process.crashes_in_sync {
             let name = stream("crash.aim", node as u64);
-            let after = self.draws.below(name, life, done_at - self.now);
-            self.plan_in(after, Happening::Crash { node, life });
+            let after = self.draws.below(name, generation, done_at - self.now);
+            self.schedule_in(after, WorldEvent::Crash { node, generation });
         }
-        self.plan_at(done_at, Happening::Synced { node, life });
+        self.schedule_at(done_at, WorldEvent::Synced { node, generation });
         true
     }
 
@@ -361,23 +362,24 @@ impl World {
             gone @ (Action::Discard { .. } | Action::Release { .. }) => self.delete(me, &gone),
             Action::Reply { id, outcome } => {
                 self.trace.action(4, fold(id.0, fingerprint(&outcome)));
-                let asker = one_reply::check(&mut self.processes[me], id)?;
-                self.check_reply(me, asker, &outcome)?;
-                let (life, losses) = (self.processes[me].life, self.standing[me].losses);
+                let requester = one_reply::check(&mut self.processes[me], id)?;
+                self.check_reply(me, requester, &outcome)?;
+                let (generation, losses) =
+                    (self.processes[me].generation, self.survival[me].losses);
                 let store = self.processes[me].replica.store;
-                let by = Asked { node: me, life, store, losses };
-                let latency = match asker {
-                    Asker::Client(attempt) => {
+                let by = Responder { node: me, generation, store, losses };
+                let latency = match requester {
+                    Requester::Client(attempt) => {
                         let latency = self.clients.latency(attempt, true, self.network.latency_ns);
                         if let Some(scene) = &mut self.scene {
                             scene.answers(self.now, me, attempt, &outcome, self.now + latency);
                         }
                         latency
                     }
-                    Asker::Operator | Asker::Probe => self.network.latency(me, me),
-                    Asker::Tenant(turn) => self.tenant_latency(turn, true),
+                    Requester::Operator | Requester::Probe => self.network.latency(me, me),
+                    Requester::Churn(request) => self.churn_latency(request, true),
                 };
-                self.plan_in(latency, Happening::Reply { asker, by, outcome });
+                self.schedule_in(latency, WorldEvent::Reply { requester, by, outcome });
             }
             Action::Resolve { source } => {
                 self.trace.action(5, 0);
@@ -405,9 +407,9 @@ impl World {
         Ok(())
     }
 
-    /// What a client of an eventual namespace is told is on the disk of who tells it.
-    fn check_reply(&self, me: usize, asker: Asker, outcome: &Outcome) -> Verdict {
-        let Asker::Client(attempt) = asker else { return Ok(()) };
+    /// What a client of an eventual namespace is text is on the disk of who describes it.
+    fn check_reply(&self, me: usize, requester: Requester, outcome: &Outcome) -> Verdict {
+        let Requester::Client(attempt) = requester else { return Ok(()) };
         let operation = &self.clients.history.operations[attempt.operation];
         let Body::Write { mutations, .. } = &operation.body else { return Ok(()) };
         let numbers = &self.operator.namespaces;
@@ -423,16 +425,16 @@ impl World {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::env::process::number_at(&address)
             .filter(|number| *number < self.processes.len() && *number != me)
-            .filter(|number| self.greets(*number) && self.greets(me))
+            .filter(|number| self.accepts_handshake(*number) && self.accepts_handshake(me))
             .filter(|number| self.network.is_open(me, *number));
         let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;
             Ok(Identity { node, store, boot: process.boot })
         });
-        let life = self.processes[me].life;
+        let generation = self.processes[me].generation;
         let event = Event::Verified { address, outcome };
-        self.plan_in(latency, Happening::Inform { node: me, life, event });
+        self.schedule_in(latency, WorldEvent::Inform { node: me, generation, event });
     }
 
     /// How long the next sync of a node takes.
@@ -446,33 +448,36 @@ impl World {
     }
 
     /// Clients ask, wait and wake.
-    pub(crate) fn run_errands(&mut self, run: impl FnOnce(&mut Self, &mut Vec<Errand>)) {
-        let mut errands = std::mem::take(&mut self.errands);
-        run(self, &mut errands);
-        for errand in errands.drain(..) {
-            match errand {
-                Errand::Ask { attempt, node, request } => {
+    pub(crate) fn run_client_actions(
+        &mut self,
+        run: impl FnOnce(&mut Self, &mut Vec<ClientAction>),
+    ) {
+        let mut actions = std::mem::take(&mut self.actions);
+        run(self, &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                ClientAction::Ask { attempt, node, request } => {
                     let latency = self.clients.latency(attempt, false, self.network.latency_ns);
                     if let Some(scene) = &mut self.scene {
                         scene.asks(self.now, attempt, node, self.now + latency);
                     }
-                    let asker = Asker::Client(attempt);
-                    self.plan_in(latency, Happening::Request { node, asker, request });
+                    let requester = Requester::Client(attempt);
+                    self.schedule_in(latency, WorldEvent::Request { node, requester, request });
                 }
-                Errand::Timeout { attempt, after_ns } => {
-                    self.plan_in(after_ns, Happening::Timeout { attempt });
+                ClientAction::Timeout { attempt, after_ns } => {
+                    self.schedule_in(after_ns, WorldEvent::Timeout { attempt });
                 }
-                Errand::Wake { client, after_ns } => {
-                    let bursts = self.manners.bursts && self.manners.quiet_until <= self.now;
+                ClientAction::Wake { client, after_ns } => {
+                    let bursts = self.mode.bursts && self.mode.quiet_until <= self.now;
                     if bursts {
                         self.fired.count(Kind::ClientBurst);
                     }
                     let after_ns = if bursts { after_ns / BURST_FASTER } else { after_ns };
-                    self.plan_in(after_ns, Happening::Wake { client });
+                    self.schedule_in(after_ns, WorldEvent::Wake { client });
                 }
             }
         }
-        self.errands = errands;
+        self.actions = actions;
     }
 
     /// What the last step asked for, when a law kept it from being performed.
@@ -505,9 +510,9 @@ fn wanted<'a>(
     process: &Process,
     cause: &Cause,
     actions: &[Action],
-) -> Vec<Wanted<'a>> {
-    let of = |asker: &Asker| {
-        let Asker::Client(attempt) = asker else { return None };
+) -> Vec<RequestedWrite<'a>> {
+    let of = |requester: &Requester| {
+        let Requester::Client(attempt) = requester else { return None };
         match &clients.history.operations[attempt.operation].body {
             Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
             Body::Read(_) => None,

@@ -9,7 +9,7 @@ use crate::plan::fault::Kind;
 use crate::rng::stream;
 use crate::verdict::Verdict;
 
-use crate::world::{Happening, World};
+use crate::world::{World, WorldEvent};
 
 /// What waits when the fault is over is worked off at this pace.
 const STEP_NS: (u64, u64) = (5_000, 50_000);
@@ -24,45 +24,47 @@ impl World {
         if matches!(event, Event::Tick) {
             process.due = u64::MAX;
         }
-        if process.gate.slow_ns > 0 && process.gate.free_at > self.now {
+        if process.step_queue.slow_ns > 0 && process.step_queue.free_at > self.now {
             self.fired.count(Kind::Slow);
         }
-        process.gate.push(event, tag, print);
-        self.plan_turn(me);
+        process.step_queue.push(event, tag, print);
+        self.schedule_queued(me);
         Ok(())
     }
 
     /// Plans the next turn of a process, if something waits for one.
-    pub(crate) fn plan_turn(&mut self, me: usize) {
+    pub(crate) fn schedule_queued(&mut self, me: usize) {
         let process = &mut self.processes[me];
-        let gate = &mut process.gate;
-        if gate.stopped || gate.planned || gate.waiting.is_empty() {
+        let step_queue = &mut process.step_queue;
+        if step_queue.stopped || step_queue.planned || step_queue.waiting.is_empty() {
             return;
         }
-        gate.planned = true;
-        let (at, life) = (gate.free_at, process.life);
-        self.plan_at(at, Happening::Turn { node: me, life });
+        step_queue.planned = true;
+        let (at, generation) = (step_queue.free_at, process.generation);
+        self.schedule_at(at, WorldEvent::RunQueued { node: me, generation });
     }
 
     /// What waits first has its turn.
-    pub(crate) fn turn(&mut self, me: usize, life: u64) -> Verdict {
+    pub(crate) fn run_queued(&mut self, me: usize, generation: u64) -> Verdict {
         let process = &mut self.processes[me];
-        if process.life != life {
+        if process.generation != generation {
             return Ok(());
         }
-        let gate = &mut process.gate;
-        gate.planned = false;
-        let Some(next) = (if gate.stopped { None } else { gate.pop() }) else { return Ok(()) };
-        gate.turns += 1;
-        let name = stream("process.step", me as u64) ^ life;
-        let takes = if gate.slow_ns > 0 {
-            self.draws.below(name, gate.turns, gate.slow_ns)
-        } else {
-            self.draws.between(name, gate.turns, STEP_NS.0, STEP_NS.1)
+        let step_queue = &mut process.step_queue;
+        step_queue.planned = false;
+        let Some(next) = (if step_queue.stopped { None } else { step_queue.pop() }) else {
+            return Ok(());
         };
-        gate.free_at = self.now + takes;
+        step_queue.turns += 1;
+        let name = stream("process.step", me as u64) ^ generation;
+        let takes = if step_queue.slow_ns > 0 {
+            self.draws.below(name, step_queue.turns, step_queue.slow_ns)
+        } else {
+            self.draws.between(name, step_queue.turns, STEP_NS.0, STEP_NS.1)
+        };
+        step_queue.free_at = self.now + takes;
         self.take_step(me, next.event, next.tag, next.print)?;
-        self.plan_turn(me);
+        self.schedule_queued(me);
         Ok(())
     }
 }
@@ -91,7 +93,7 @@ mod tests {
     #[test]
     fn a_stopped_process_takes_no_step_until_it_goes_on() {
         let mut world = world();
-        world.processes[0].gate.stopped = true;
+        world.processes[0].step_queue.stopped = true;
         let before = world.steps;
         for _ in 0..3 {
             world.step(0, message(), 0, 0).expect("no violation");
@@ -99,30 +101,30 @@ mod tests {
         world.step(0, Event::Tick, 0, 0).expect("no violation");
         assert_eq!(world.steps, before);
         assert_eq!(world.processes[0].due, u64::MAX, "no tick comes of itself");
-        world.processes[0].gate.stopped = false;
-        let life = world.processes[0].life;
-        world.turn(0, life + 1).expect("no violation");
+        world.processes[0].step_queue.stopped = false;
+        let generation = world.processes[0].generation;
+        world.run_queued(0, generation + 1).expect("no violation");
         assert_eq!(world.steps, before, "another life's turn");
         for turns in 1..=4 {
-            world.turn(0, life).expect("no violation");
+            world.run_queued(0, generation).expect("no violation");
             assert_eq!(world.steps, before + turns);
         }
-        assert!(world.processes[0].gate.is_open());
+        assert!(world.processes[0].step_queue.is_open());
     }
 
     #[test]
     fn a_slow_process_takes_one_step_at_a_time() {
         let mut world = world();
-        world.processes[0].gate.slow_ns = 1_000_000;
+        world.processes[0].step_queue.slow_ns = 1_000_000;
         world.step(0, message(), 0, 0).expect("no violation");
-        let life = world.processes[0].life;
-        world.turn(0, life).expect("no violation");
-        let free_at = world.processes[0].gate.free_at;
+        let generation = world.processes[0].generation;
+        world.run_queued(0, generation).expect("no violation");
+        let free_at = world.processes[0].step_queue.free_at;
         assert!(free_at > world.now && free_at < world.now + 1_000_000);
         assert_eq!(world.fired.of(Kind::Slow), 0);
         world.step(0, message(), 0, 0).expect("no violation");
         assert_eq!(world.fired.of(Kind::Slow), 1);
         world.crash(0, Kind::Crash);
-        assert!(world.processes[0].gate.waiting.is_empty());
+        assert!(world.processes[0].step_queue.waiting.is_empty());
     }
 }

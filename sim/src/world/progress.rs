@@ -16,12 +16,12 @@ const PENDING_MAX: usize = 50_000;
 
 /// What has happened in this virtual second.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct ProgressGuard {
     second: u64,
     happened: u64,
 }
 
-impl Pace {
+impl ProgressGuard {
     /// Counts what happens now, while so many happenings are planned.
     pub(crate) fn count(&mut self, now: u64, pending: usize) -> Verdict {
         let second = now / (1_000 * MS);
@@ -50,12 +50,12 @@ mod tests {
 
     #[test]
     fn a_storm_is_seen_and_a_long_run_is_not() {
-        let mut pace = Pace::default();
+        let mut pace = ProgressGuard::default();
         assert!((0..HAPPENINGS_MAX * 3).all(|number| pace.count(number * MS / 10, 0).is_ok()));
-        let mut pace = Pace::default();
+        let mut pace = ProgressGuard::default();
         let storm = (0..=HAPPENINGS_MAX).map(|number| pace.count(number, 0)).find(Result::is_err);
         assert_eq!(storm.and_then(Result::err).map(|broken| broken.oracle), Some(NAME));
-        assert!(Pace::default().count(0, PENDING_MAX).is_ok());
-        assert!(Pace::default().count(0, PENDING_MAX + 1).is_err());
+        assert!(ProgressGuard::default().count(0, PENDING_MAX).is_ok());
+        assert!(ProgressGuard::default().count(0, PENDING_MAX + 1).is_err());
     }
 }

@@ -15,8 +15,8 @@ use crate::plan::fault::Kind;
 use crate::rng::stream;
 use crate::verdict::Verdict;
 
-use crate::env::replay::Kept;
-use crate::world::{Happening, World};
+use crate::env::replay::SentMessage;
+use crate::world::{World, WorldEvent};
 
 /// What a message takes beside its payload.
 const ENVELOPE_BYTES: usize = 100;
@@ -50,7 +50,7 @@ impl World {
         let fired = &mut self.fired;
         let arrivals = self.network.transmit((me, to), plane, self.now, bytes as u64, fired);
         if let Some(at) = arrivals.breaks {
-            self.plan_at(at, Happening::Break { from: me, to, epoch });
+            self.schedule_at(at, WorldEvent::Break { from: me, to, epoch });
         }
         if let Some((ppm, late_ns)) = self.network.replays(me, to) {
             self.replay(me, to, ppm, late_ns);
@@ -64,7 +64,7 @@ impl World {
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
             *sealed = bytes.into();
         }
-        self.garble(me, to, &mut message);
+        self.forge_ack(me, to, &mut message);
         if let Some(scene) = &mut self.scene {
             let cut = (!self.network.is_open(me, to)).then_some("cut off");
             let fate = cut.filter(|_| arrivals.first.is_none());
@@ -72,10 +72,10 @@ impl World {
         }
         if let Some(at) = arrivals.second {
             let message = message.clone();
-            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
+            self.schedule_at(at, WorldEvent::Deliver { from: me, to, epoch, print, message });
         }
         if let Some(at) = arrivals.first {
-            self.plan_at(at, Happening::Deliver { from: me, to, epoch, print, message });
+            self.schedule_at(at, WorldEvent::Deliver { from: me, to, epoch, print, message });
         }
         self.speak_later_version(me, to)
     }
@@ -83,7 +83,7 @@ impl World {
     /// A member whose memory is bad vouches for whom it was not asked about: its gossip acknowledges the ping that its
     /// receiver has under way with another. Only once helpers were chosen: until then it may become one, by a request
     /// that is lost for want of a link, and then nobody could tell.
-    fn garble(&mut self, me: usize, to: usize, message: &mut Message) {
+    fn forge_ack(&mut self, me: usize, to: usize, message: &mut Message) {
         let Message::Gossip(gossip) = message else { return };
         if self.network.corrupted(me, to, 1).is_none() {
             return;
@@ -107,30 +107,32 @@ impl World {
         print: u64,
         message: &Message,
     ) {
-        let (way, k) = self.network.place(from, to);
-        if self.draws.chance(KEEP ^ way, k, ppm) {
-            let (store, life) = (self.processes[from].replica.store, self.processes[to].life);
-            let kept = Kept { epoch, store, life, print, message: message.clone() };
-            let draw = self.draws.bits(KEEP ^ way, k);
-            self.replays.keep(from * self.processes.len() + to, draw, kept);
+        let (direction, k) = self.network.position(from, to);
+        if self.draws.chance(KEEP ^ direction, k, ppm) {
+            let (store, generation) =
+                (self.processes[from].replica.store, self.processes[to].generation);
+            let sent = SentMessage { epoch, store, generation, print, message: message.clone() };
+            let draw = self.draws.bits(KEEP ^ direction, k);
+            self.replays.keep(from * self.processes.len() + to, draw, sent);
         }
     }
 
     /// A message of an earlier link comes again, or does not.
     fn replay(&mut self, from: usize, to: usize, ppm: u64, late_ns: u64) {
-        let (way, k) = self.network.place(from, to);
-        if !self.draws.chance(AGAIN ^ way, k, ppm) {
+        let (direction, k) = self.network.position(from, to);
+        if !self.draws.chance(AGAIN ^ direction, k, ppm) {
             return;
         }
         let Some(epoch) = self.network.epoch(from, to) else { return };
-        let (store, life) = (self.processes[from].replica.store, self.processes[to].life);
-        let old = || self.replays.of(from * self.processes.len() + to, epoch, store, life);
-        let which = self.draws.below(WHICH ^ way, k, old().count() as u64);
-        let Some(kept) = old().nth(which as usize) else { return };
-        let Kept { print, message, .. } = kept.clone();
+        let (store, generation) =
+            (self.processes[from].replica.store, self.processes[to].generation);
+        let old = || self.replays.of(from * self.processes.len() + to, epoch, store, generation);
+        let which = self.draws.below(WHICH ^ direction, k, old().count() as u64);
+        let Some(sent) = old().nth(which as usize) else { return };
+        let SentMessage { print, message, .. } = sent.clone();
         self.fired.count(Kind::Replay);
-        let late = self.draws.below(LATE ^ way, k, late_ns);
-        self.plan_in(late, Happening::Deliver { from, to, epoch, print, message });
+        let late = self.draws.below(LATE ^ direction, k, late_ns);
+        self.schedule_in(late, WorldEvent::Deliver { from, to, epoch, print, message });
     }
 }
 

@@ -10,7 +10,7 @@ use crate::world::World;
 
 /// What became of one node.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stand {
+pub(crate) struct Survival {
     /// It was a voter, and what it promised may be forgotten.
     pub(crate) is_lost: bool,
     /// Its process never starts again.
@@ -26,39 +26,39 @@ pub(crate) struct Stand {
 impl World {
     /// The nodes that count at the end: all that healing heals, but for lost voters.
     pub(crate) fn core(&self) -> impl Iterator<Item = usize> + Clone + '_ {
-        let counts = |(_, stand): &(usize, &Stand)| !stand.is_lost && !stand.is_outside;
-        self.standing.iter().enumerate().filter(counts).map(|(node, _)| node)
+        let counts = |(_, survival): &(usize, &Survival)| !survival.is_lost && !survival.is_outside;
+        self.survival.iter().enumerate().filter(counts).map(|(node, _)| node)
     }
 
     /// Whether an acknowledged write may be gone for good: some disk lost something, or some node is outside.
     pub(crate) fn has_losses(&self) -> bool {
-        self.standing.iter().any(|stand| stand.is_outside || stand.losses > 0)
+        self.survival.iter().any(|survival| survival.is_outside || survival.losses > 0)
     }
 
     /// A disk lost what it had reported. A voter whose disk did never takes part again; what it promised until now it
     /// promised in good faith.
     pub(crate) fn lose(&mut self, node: usize) {
-        let stand = &mut self.standing[node];
-        stand.losses += 1;
-        if node < self.plan.cluster.voters && !stand.is_lost {
-            stand.is_lost = true;
+        let survival = &mut self.survival[node];
+        survival.losses += 1;
+        if node < self.plan.cluster.voters && !survival.is_lost {
+            survival.is_lost = true;
             self.processes[node].keep_promises();
         }
     }
 
     /// Whether a voter runs on a store that forgot what it promised.
-    pub(crate) fn is_imposing(&self, node: usize) -> bool {
-        let stand = &self.standing[node];
-        stand.is_lost && stand.is_untrusted && self.processes[node].is_up()
+    pub(crate) fn runs_untrusted(&self, node: usize) -> bool {
+        let survival = &self.survival[node];
+        survival.is_lost && survival.is_untrusted && self.processes[node].is_up()
     }
 
     /// The core is well from now on, and the rest never again.
     pub(crate) fn part_core_from_rest(&mut self) {
         let nodes = self.processes.len();
         let core = self.plan.heal.members(nodes);
-        let bridge = core.iter().copied().find(|node| !self.standing[*node].is_lost);
+        let bridge = core.iter().copied().find(|node| !self.survival[*node].is_lost);
         for node in (0..nodes).filter(|node| !core.contains(node)) {
-            self.standing[node].is_outside = true;
+            self.survival[node].is_outside = true;
             for member in core.iter().copied() {
                 match self.plan.heal.rest {
                     Rest::Dead => {}
@@ -70,7 +70,7 @@ impl World {
             }
             if self.plan.heal.rest == Rest::Dead {
                 self.end_silently(node);
-                self.standing[node].is_dead = true;
+                self.survival[node].is_dead = true;
             }
         }
         self.watch_cuts();
@@ -86,6 +86,6 @@ impl World {
 
     /// A draw about a node, for its so many-th loss.
     pub(crate) fn draw_of(&self, label: &str, node: usize, below: u64) -> u64 {
-        self.draws.below(stream(label, node as u64), self.standing[node].losses, below)
+        self.draws.below(stream(label, node as u64), self.survival[node].losses, below)
     }
 }

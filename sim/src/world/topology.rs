@@ -14,7 +14,7 @@ use crate::oracle::unknown_message_is_dropped;
 use crate::plan::fault::Kind;
 use crate::rng::stream;
 use crate::verdict::Verdict;
-use crate::world::{Happening, World};
+use crate::world::{World, WorldEvent};
 
 /// A driver looks so often whether a process that was asked to stop has done all that it has to, and ends it after so
 /// long.
@@ -72,22 +72,22 @@ impl World {
             return Ok(());
         }
         self.fired.count(Kind::Handover);
-        let life = process.life;
-        self.plan_in(STOP_LOOK_NS, Happening::Leave { node, life, since: self.now });
+        let generation = process.generation;
+        self.schedule_in(STOP_LOOK_NS, WorldEvent::Leave { node, generation, since: self.now });
         self.inform(node, Event::Stopping)
     }
 
     /// A process that was asked to stop ends, if it has nothing more to do or has had its time.
-    pub(crate) fn leave(&mut self, node: usize, life: u64, since: u64) {
+    pub(crate) fn leave(&mut self, node: usize, generation: u64, since: u64) {
         let process = &self.processes[node];
-        if process.life != life || !process.is_up() {
+        if process.generation != generation || !process.is_up() {
             return;
         }
         let is_quiet = process.requests.is_empty() && process.disk.is_idle();
         if is_quiet || self.now - since >= STOP_MAX_NS {
             self.end_silently(node);
         } else {
-            self.plan_in(STOP_LOOK_NS, Happening::Leave { node, life, since });
+            self.schedule_in(STOP_LOOK_NS, WorldEvent::Leave { node, generation, since });
         }
     }
 

@@ -63,7 +63,7 @@ impl Media {
             return false;
         };
         // Up to some blocks behind what was ever written.
-        let blocks = segment.places.len() * SECTOR_BYTES / BLOCK_BYTES + 4;
+        let blocks = segment.slots.len() * SECTOR_BYTES / BLOCK_BYTES + 4;
         let offset = draws.below(name, 1, blocks as u64) as usize * BLOCK_BYTES;
         if (*id, offset) == (batch.segment, batch.offset as usize) {
             return false;
@@ -147,7 +147,7 @@ mod tests {
     fn a_batch_that_went_astray_is_noticed_whatever_follows() {
         for seed in 0..200 {
             let mut disk = disk_with(seed, 4);
-            disk.goes_astray = true;
+            disk.misdirects_next = true;
             begun(&mut disk, 5);
             assert!(disk.finish(false).is_some());
             if disk.damaged_by().is_empty() {

@@ -31,7 +31,7 @@ use segment::Media;
 
 /// Writes under way.
 #[derive(Debug)]
-struct Flight {
+struct InFlight {
     /// Everything that becomes durable, in order.
     writes: Vec<(Token, Write)>,
     /// The log's part of it.
@@ -51,7 +51,7 @@ pub(crate) struct Disk {
     queue: Vec<(Token, Write)>,
     /// What a shard holds once a write is durable, oldest write first.
     shards: VecDeque<(Token, ShardId, Dots)>,
-    flight: Option<Flight>,
+    in_flight: Option<InFlight>,
     /// The newest token that was reported durable, or found to be so after a restart.
     persisted: Token,
     synced: Token,
@@ -64,7 +64,7 @@ pub(crate) struct Disk {
     /// A sync failed: nothing is written any more until a restart.
     has_failed: bool,
     /// Whether the next batch is written to another place.
-    pub(crate) goes_astray: bool,
+    pub(crate) misdirects_next: bool,
     /// What the synced writes amount to.
     pub(crate) durable: Durable,
 }
@@ -108,7 +108,7 @@ impl Disk {
             media: Media::default(),
             queue: Vec::new(),
             shards: VecDeque::new(),
-            flight: None,
+            in_flight: None,
             persisted: Token::default(),
             synced: Token::default(),
             crashes: 0,
@@ -116,7 +116,7 @@ impl Disk {
             honest: None,
             took_back: false,
             has_failed: false,
-            goes_astray: false,
+            misdirects_next: false,
             durable: Durable::default(),
         }
     }
@@ -133,22 +133,22 @@ impl Disk {
 
     /// Writes that are not durable yet.
     pub(crate) fn pending(&self) -> usize {
-        self.queue.len() + self.flight.as_ref().map_or(0, |flight| flight.writes.len())
+        self.queue.len() + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.writes.len())
     }
 
     /// How many side files there are.
-    pub(crate) fn side_files(&self) -> usize {
+    pub(crate) fn snapshot_files(&self) -> usize {
         self.media.files.len()
     }
 
     /// Whether there is nothing to do.
     pub(crate) const fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.flight.is_none()
+        self.queue.is_empty() && self.in_flight.is_none()
     }
 
     /// Whether there is a batch to begin.
     pub(crate) const fn may_begin(&self) -> bool {
-        self.flight.is_none() && !self.queue.is_empty() && !self.has_failed
+        self.in_flight.is_none() && !self.queue.is_empty() && !self.has_failed
     }
 
     /// Begins the next batch, if there is one and no other is under way. Returns when it will be durable.
@@ -167,7 +167,7 @@ impl Disk {
         };
         let batch_at = if chunks > 0 { now + sync_ns } else { now };
         let done_at = if batch.is_some() { batch_at + sync_ns } else { batch_at };
-        self.flight = Some(Flight { writes, batch, batch_at });
+        self.in_flight = Some(InFlight { writes, batch, batch_at });
         Some(done_at)
     }
 
@@ -178,21 +178,21 @@ impl Disk {
         }
         let batch = self.writer.seal()?;
         let done_at = now + sync_ns;
-        self.flight = Some(Flight { writes: Vec::new(), batch: Some(batch), batch_at: now });
+        self.in_flight = Some(InFlight { writes: Vec::new(), batch: Some(batch), batch_at: now });
         Some(done_at)
     }
 
     /// The batch under way is durable, or the drive `lies` that it is. Returns its newest token; none for a seal.
     pub(crate) fn finish(&mut self, lies: bool) -> Option<Token> {
-        let flight = self.flight.take()?;
+        let in_flight = self.in_flight.take()?;
         if !lies {
             self.honest = None;
         } else if self.honest.is_none() {
             self.honest = Some(Box::new(self.media.clone()));
         }
-        for (token, write) in &flight.writes {
+        for (token, write) in &in_flight.writes {
             self.durable.apply(write);
-            self.meet(*token);
+            self.record_shards(*token);
             if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
                 let file = self.media.files.entry(snapshot).or_default();
                 file.newest = *token;
@@ -206,16 +206,16 @@ impl Disk {
                 file.newest = *token;
             }
         }
-        if let Some(batch) = &flight.batch {
+        if let Some(batch) = &in_flight.batch {
             self.write(batch);
         }
-        let last = flight.writes.last().map(|(token, _)| *token)?;
+        let last = in_flight.writes.last().map(|(token, _)| *token)?;
         self.persisted = last;
         Some(last)
     }
 
     /// Writes up to this one are durable: the shards hold what was expected of that.
-    fn meet(&mut self, token: Token) {
+    fn record_shards(&mut self, token: Token) {
         while self.shards.front().is_some_and(|(expected, _, _)| *expected <= token) {
             if let Some((_, shard, dots)) = self.shards.pop_front() {
                 self.durable.set_shard(shard, dots);
@@ -226,9 +226,9 @@ impl Disk {
     /// Writes a batch where it belongs, or elsewhere.
     fn write(&mut self, batch: &Batch) {
         self.media.last = (batch.segment, batch.offset as usize);
-        if self.goes_astray {
+        if self.misdirects_next {
             let name = stream("disk.astray", self.node << 32 | self.persisted.seq);
-            self.goes_astray = false;
+            self.misdirects_next = false;
             if self.media.misdirect(batch, self.draws, name) {
                 return;
             }
@@ -262,25 +262,25 @@ impl Disk {
         self.crashes += 1;
         self.queue.clear();
         self.shards.clear();
-        let flight = self.flight.take();
+        let in_flight = self.in_flight.take();
         if let Some(honest) = self.honest.take() {
             self.media = *honest;
             self.took_back = true;
             return 0;
         }
-        let Some(flight) = flight else { return 0 };
-        let batch = flight.batch.filter(|_| now >= flight.batch_at);
+        let Some(in_flight) = in_flight else { return 0 };
+        let batch = in_flight.batch.filter(|_| now >= in_flight.batch_at);
         // Side files are synced once the batch is written.
-        let chunks_fate = if now >= flight.batch_at { Fate::Kept } else { fate };
+        let chunks_fate = if now >= in_flight.batch_at { Fate::Kept } else { fate };
         let length =
             |write: &Write| write.chunk().map_or(0, |chunk| fate::sectors(chunk.data.len()));
         let of_batch = batch.as_ref().map_or(0, |batch| fate::sectors(batch.bytes.len()));
-        let of_chunks: usize = flight.writes.iter().map(|(_, write)| length(write)).sum();
+        let of_chunks: usize = in_flight.writes.iter().map(|(_, write)| length(write)).sum();
         let sectors = if batch.is_some() { of_batch } else { of_chunks };
         let (draws, node, number) = (self.draws, self.node, self.crashes);
         let crash = |fate| Crash { draws, node, number, fate, sectors };
         let (mut lost, mut before) = (0, 0);
-        for (at, (token, write)) in flight.writes.iter().enumerate() {
+        for (at, (token, write)) in in_flight.writes.iter().enumerate() {
             let Some(Chunk { snapshot, offset, data }) = write.chunk() else { continue };
             let survivors = crash(chunks_fate).survivors(at as u64, before, data.len());
             before += survivors.len();
@@ -302,7 +302,7 @@ impl Disk {
 
     /// The sync under way fails at `now`; what it wrote is on the disk as `fate` says. Returns the write that failed.
     pub(crate) fn fail(&mut self, now: u64, fate: Fate) -> Token {
-        let newest = self.flight.as_ref().and_then(|flight| flight.writes.last());
+        let newest = self.in_flight.as_ref().and_then(|in_flight| in_flight.writes.last());
         let token = newest.map_or(self.persisted, |(token, _)| *token);
         self.crash(now, fate);
         self.has_failed = true;
@@ -482,10 +482,10 @@ mod tests {
         );
         disk.begin(500, 100);
         disk.finish(false);
-        assert_eq!(disk.side_files(), 2);
+        assert_eq!(disk.snapshot_files(), 2);
         disk.crash(700, Fate::Kept);
         disk.recover().expect("a tear is no damage");
-        assert_eq!(disk.side_files(), 1, "nothing names the other");
+        assert_eq!(disk.snapshot_files(), 1, "nothing names the other");
         disk.release(token(3));
         assert!(disk.media.files.is_empty());
     }

@@ -19,13 +19,13 @@ const TAIL_BYTES: usize = 8192;
 
 /// A side file: its bytes, and what tells when it is no longer needed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SideFile {
+pub(super) struct SnapshotFile {
     pub(super) bytes: Vec<u8>,
     /// The newest token that wrote or named it.
     pub(super) newest: Token,
 }
 
-impl SideFile {
+impl SnapshotFile {
     /// Writes those sectors of `data` for which `survives` holds; returns how many did not.
     pub(super) fn write(
         &mut self,
@@ -53,7 +53,7 @@ impl SideFile {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Media {
     pub(super) segments: BTreeMap<u64, Segment>,
-    pub(super) files: BTreeMap<SnapshotId, SideFile>,
+    pub(super) files: BTreeMap<SnapshotId, SnapshotFile>,
     /// Where the last batch begins whose sync was reported.
     pub(super) last: (u64, usize),
     /// Segments that are damaged before their last batch, and by what.
@@ -82,7 +82,7 @@ impl Media {
     pub(super) fn erase(&mut self, segment: u64, offset: usize) {
         self.segments.retain(|number, _| *number <= segment);
         if let Some(cut) = self.segments.get_mut(&segment) {
-            cut.places.truncate(offset.div_ceil(SECTOR_BYTES));
+            cut.slots.truncate(offset.div_ceil(SECTOR_BYTES));
         }
     }
 
@@ -93,7 +93,8 @@ impl Media {
 
     /// All side files.
     pub(super) fn read_files(&self) -> BTreeMap<SnapshotId, Bytes> {
-        let file = |(id, file): (&SnapshotId, &SideFile)| (*id, Bytes::from(file.bytes.clone()));
+        let file =
+            |(id, file): (&SnapshotId, &SnapshotFile)| (*id, Bytes::from(file.bytes.clone()));
         self.files.iter().map(file).collect()
     }
 }
@@ -102,7 +103,7 @@ impl Media {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Segment {
     /// For each sector its place in `sectors` plus one; 0 for zeros.
-    pub(super) places: Vec<u32>,
+    pub(super) slots: Vec<u32>,
     sectors: Vec<u8>,
 }
 
@@ -111,20 +112,20 @@ impl Segment {
     pub(super) fn write(&mut self, offset: usize, data: &[u8], survives: impl Fn(usize) -> bool) {
         let first = offset / SECTOR_BYTES;
         let end = first + data.len().div_ceil(SECTOR_BYTES);
-        if self.places.len() < end {
-            self.places.resize(end, 0);
+        if self.slots.len() < end {
+            self.slots.resize(end, 0);
         }
         for (at, sector) in data.chunks(SECTOR_BYTES).enumerate().filter(|(at, _)| survives(*at)) {
-            let place = &mut self.places[first + at];
+            let slot = &mut self.slots[first + at];
             if *sector == ZEROS[..sector.len()] {
-                *place = 0;
+                *slot = 0;
                 continue;
             }
-            if *place == 0 {
-                *place = (self.sectors.len() / SECTOR_BYTES) as u32 + 1;
+            if *slot == 0 {
+                *slot = (self.sectors.len() / SECTOR_BYTES) as u32 + 1;
                 self.sectors.resize(self.sectors.len() + SECTOR_BYTES, 0);
             }
-            let from = (*place as usize - 1) * SECTOR_BYTES;
+            let from = (*slot as usize - 1) * SECTOR_BYTES;
             let sector_now = &mut self.sectors[from..from + SECTOR_BYTES];
             sector_now.fill(0);
             sector_now[..sector.len()].copy_from_slice(sector);
@@ -133,29 +134,29 @@ impl Segment {
 
     /// Where the sectors that are not zeros begin.
     pub(super) fn used(&self) -> impl Iterator<Item = usize> + '_ {
-        let places = self.places.iter().enumerate();
-        places.filter(|(_, place)| **place > 0).map(|(at, _)| at * SECTOR_BYTES)
+        let slots = self.slots.iter().enumerate();
+        slots.filter(|(_, slot)| **slot > 0).map(|(at, _)| at * SECTOR_BYTES)
     }
 
     /// The sector that begins at `offset`; `None` for zeros.
     pub(super) fn sector_mut(&mut self, offset: usize) -> Option<&mut [u8]> {
-        let place = *self.places.get(offset / SECTOR_BYTES)?;
-        let from = (place as usize).checked_sub(1)? * SECTOR_BYTES;
+        let slot = *self.slots.get(offset / SECTOR_BYTES)?;
+        let from = (slot as usize).checked_sub(1)? * SECTOR_BYTES;
         self.sectors.get_mut(from..from + SECTOR_BYTES)
     }
 
     /// The sector that begins at `offset` reads as zeros.
     pub(super) fn blank(&mut self, offset: usize) {
-        if let Some(place) = self.places.get_mut(offset / SECTOR_BYTES) {
-            *place = 0;
+        if let Some(slot) = self.slots.get_mut(offset / SECTOR_BYTES) {
+            *slot = 0;
         }
     }
 
     /// All bytes up to the last ever written, and some zeros behind.
     pub(super) fn read(&self) -> Bytes {
-        let mut bytes = vec![0; self.places.len() * SECTOR_BYTES + TAIL_BYTES];
-        for (at, place) in self.places.iter().enumerate().filter(|(_, place)| **place > 0) {
-            let from = (*place as usize - 1) * SECTOR_BYTES;
+        let mut bytes = vec![0; self.slots.len() * SECTOR_BYTES + TAIL_BYTES];
+        for (at, slot) in self.slots.iter().enumerate().filter(|(_, slot)| **slot > 0) {
+            let from = (*slot as usize - 1) * SECTOR_BYTES;
             let sector = &self.sectors[from..from + SECTOR_BYTES];
             bytes[at * SECTOR_BYTES..(at + 1) * SECTOR_BYTES].copy_from_slice(sector);
         }
@@ -176,8 +177,8 @@ mod tests {
             segment.write(sector * SECTOR_BYTES, &data, |_| true);
             expected[sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES].fill(byte);
             assert_eq!(
-                segment.read()[..(segment.places.len() * SECTOR_BYTES)],
-                expected[..segment.places.len() * SECTOR_BYTES]
+                segment.read()[..(segment.slots.len() * SECTOR_BYTES)],
+                expected[..segment.slots.len() * SECTOR_BYTES]
             );
         }
         segment.write(0, &[5; 3 * SECTOR_BYTES], |at| at == 2);

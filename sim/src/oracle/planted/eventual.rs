@@ -22,7 +22,7 @@ use super::super::{
 use super::{Planted, bad, good};
 use crate::env::durable::Durable;
 use crate::verdict::Verdict;
-use crate::workload::history::{Asked, Body, Ended, History, Operation, Space};
+use crate::workload::history::{Body, Ending, History, Operation, Responder, Space};
 
 pub(super) fn all() -> Vec<Planted> {
     [clients(), orders(), amounts(), made(), clocks(), covered(), promised()].concat()
@@ -46,13 +46,13 @@ fn set(members: &[&'static str]) -> Vec<Row> {
 }
 
 /// A client's write, called at a time with a context that was learnt at another.
-fn told(called: u64, seen_at: Option<u64>, change: Change, ended: Ended) -> Operation {
+fn told(called: u64, seen_at: Option<u64>, change: Change, ended: Ending) -> Operation {
     let context = seen_at.map(|_| Context::default());
     let edits = vec![Edit { field: Bytes::new(), change }];
     let mutations = vec![Mutation { key: Bytes::from_static(b"r00"), edits, context }];
     Operation {
         client: 0,
-        place: 0,
+        op_index: 0,
         space: Space::Siblings,
         body: Body::Write { mutations, level: Level::Durable },
         session: None,
@@ -60,13 +60,18 @@ fn told(called: u64, seen_at: Option<u64>, change: Change, ended: Ended) -> Oper
         called,
         returned: called + 5,
         ended,
-        answered: Some(Asked { node: 0, life: 1, store: StoreId::default(), losses: 0 }),
+        answered_by: Some(Responder {
+            node: 0,
+            generation: 1,
+            store: StoreId::default(),
+            losses: 0,
+        }),
     }
 }
 
-fn done() -> Ended {
+fn done() -> Ending {
     let receipt = Receipt::default();
-    Ended::Told(Outcome::Committed { level: Level::Durable, receipt })
+    Ending::Answered(Outcome::Committed { level: Level::Durable, receipt })
 }
 
 fn put(called: u64, seen_at: u64, value: &'static str) -> Operation {
@@ -83,7 +88,7 @@ fn clients() -> Vec<Planted> {
     let add = |called| told(called, None, Change::Add(m()), done());
     let remove = |called, at| told(called, Some(at), Change::Remove(m()), done());
     let count = |by, ended| told(10, None, Change::Count(by), ended);
-    let rejected = || told(1, None, Change::Put(Bytes::from_static(b"x")), Ended::Nothing);
+    let rejected = || told(1, None, Change::Put(Bytes::from_static(b"x")), Ending::Nothing);
     let apart = || vec![put(10, 0, "a"), put(20, 5, "b")];
     let counter = |value| row(Content::Counter(value));
     vec![
@@ -115,7 +120,7 @@ fn clients() -> Vec<Planted> {
         bad("a member from nowhere", eventual::PHANTOM, judge(vec![add(10)], &set(&["m", "n"]))),
         good(
             "a count that may have happened",
-            judge(vec![count(5, done()), count(7, Ended::Unknown)], &counter(12)),
+            judge(vec![count(5, done()), count(7, Ending::Unknown)], &counter(12)),
         ),
         bad("a count counted twice", eventual::LOST, judge(vec![count(5, done())], &counter(10))),
         bad(
@@ -131,8 +136,8 @@ fn outlived(stores: [u8; 2]) -> Verdict {
     let write = |(at, store): (usize, u8)| {
         let value = Bytes::from_static([b"a", b"b"][at]);
         let operation = told(10 + 10 * at as u64, None, Change::Put(value), done());
-        let by = Asked { node: 0, life: 1, store: StoreId([store; 16]), losses: 1 };
-        Operation { space: Space::Discard, answered: Some(by), ..operation }
+        let by = Responder { node: 0, generation: 1, store: StoreId([store; 16]), losses: 1 };
+        Operation { space: Space::Discard, answered_by: Some(by), ..operation }
     };
     let mut operations: Vec<Operation> = stores.into_iter().enumerate().map(write).collect();
     let mut rows = register(&["a"]);

@@ -82,7 +82,7 @@ fn members() -> Vec<Planted> {
 }
 
 /// A probe of node 2 by ping 7, of which node 3 was asked as well, is answered.
-fn answered(by: Option<(NodeId, u64)>) -> Verdict {
+fn answered_by(by: Option<(NodeId, u64)>) -> Verdict {
     let mut probes = Probes::default();
     let body = Body::PingRequest { number: 7, target: node(2) };
     probes.asks(node(3), &Message { body, ..ping(Vec::new()) });
@@ -93,15 +93,15 @@ fn answered(by: Option<(NodeId, u64)>) -> Verdict {
 
 fn probes() -> Vec<Planted> {
     vec![
-        good("the target answers", answered(Some((node(2), 7)))),
-        good("an asked helper answers", answered(Some((node(3), 7)))),
-        bad("a bystander vouches", ack_from_pinged_member::NAME, answered(Some((node(4), 7)))),
+        good("the target answers", answered_by(Some((node(2), 7)))),
+        good("an asked helper answers", answered_by(Some((node(3), 7)))),
+        bad("a bystander vouches", ack_from_pinged_member::NAME, answered_by(Some((node(4), 7)))),
         bad(
             "an answer to another ping counts",
             ack_from_pinged_member::NAME,
-            answered(Some((node(2), 6))),
+            answered_by(Some((node(2), 6))),
         ),
-        bad("silence counts as an answer", ack_from_pinged_member::NAME, answered(None)),
+        bad("silence counts as an answer", ack_from_pinged_member::NAME, answered_by(None)),
     ]
 }
 

@@ -15,7 +15,7 @@ use super::super::witness::{EXACTLY_ONCE, Effect, Witness};
 use super::super::{read_sees_acknowledged, session_applied_once, strong};
 use super::{Planted, bad, good};
 use crate::verdict::Verdict;
-use crate::workload::history::{Body, Ended, History, Operation, Space};
+use crate::workload::history::{Body, Ending, History, Operation, Space};
 
 fn bytes(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
@@ -68,10 +68,10 @@ fn witness(log: &[Logged]) -> Result<Witness, crate::verdict::Broken> {
     Ok(witness)
 }
 
-fn operation(called: u64, returned: u64, body: Body, ended: Ended) -> Operation {
+fn operation(called: u64, returned: u64, body: Body, ended: Ending) -> Operation {
     Operation {
         client: 0,
-        place: 0,
+        op_index: 0,
         space: Space::Strong,
         body,
         session: None,
@@ -79,11 +79,11 @@ fn operation(called: u64, returned: u64, body: Body, ended: Ended) -> Operation 
         called,
         returned,
         ended,
-        answered: None,
+        answered_by: None,
     }
 }
 
-fn write(called: u64, returned: u64, mutations: Vec<Mutation>, ended: Ended) -> Operation {
+fn write(called: u64, returned: u64, mutations: Vec<Mutation>, ended: Ending) -> Operation {
     operation(called, returned, Body::Write { mutations, level: Level::Durable }, ended)
 }
 
@@ -91,13 +91,13 @@ fn with(session: Option<Session>, operation: Operation) -> Operation {
     Operation { session, ..operation }
 }
 
-fn at(index: u64) -> Ended {
+fn at(index: u64) -> Ending {
     let receipt = Receipt { revision: Some(Index(index)), context: None };
-    Ended::Told(Outcome::Committed { level: Level::Durable, receipt })
+    Ending::Answered(Outcome::Committed { level: Level::Durable, receipt })
 }
 
-fn conflict(found: Option<u64>) -> Ended {
-    Ended::Told(Outcome::Rejected(Reason::Conflict { revision: found.map(Index) }))
+fn conflict(found: Option<u64>) -> Ending {
+    Ending::Answered(Outcome::Rejected(Reason::Conflict { revision: found.map(Index) }))
 }
 
 fn register(seen: Option<(&'static str, u64)>) -> Register {
@@ -112,7 +112,7 @@ fn read(
     seen: Option<(&'static str, u64)>,
 ) -> Operation {
     let body = Body::Read(Query::Get { key: bytes(key), field: Bytes::new() });
-    let ended = Ended::Told(Outcome::Value(Value::Register(register(seen))));
+    let ended = Ending::Answered(Outcome::Value(Value::Register(register(seen))));
     operation(called, returned, body, ended)
 }
 
@@ -232,20 +232,24 @@ fn unknowns() -> Vec<Planted> {
     vec![
         good(
             "unknown, and it happened",
-            judge(&[one("a")], vec![a(Ended::Unknown), unseen(1), seen(3)]),
+            judge(&[one("a")], vec![a(Ending::Unknown), unseen(1), seen(3)]),
         ),
-        good("unknown, and it did not happen", judge(&[], vec![a(Ended::Unknown), unseen(1)])),
+        good("unknown, and it did not happen", judge(&[], vec![a(Ending::Unknown), unseen(1)])),
         bad(
             "unknown, seen and unseen",
             strong::SEARCH,
-            judge(&[one("a")], vec![a(Ended::Unknown), seen(1), unseen(3)]),
+            judge(&[one("a")], vec![a(Ending::Unknown), seen(1), unseen(3)]),
         ),
         bad(
             "unknown, in no log, and seen",
             strong::SEARCH,
-            judge(&[], vec![a(Ended::Unknown), unseen(1), seen(3), unseen(5)]),
+            judge(&[], vec![a(Ending::Unknown), unseen(1), seen(3), unseen(5)]),
         ),
-        bad("rejected, and it happened", EXACTLY_ONCE, judge(&[one("a")], vec![a(Ended::Nothing)])),
+        bad(
+            "rejected, and it happened",
+            EXACTLY_ONCE,
+            judge(&[one("a")], vec![a(Ending::Nothing)]),
+        ),
     ]
 }
 

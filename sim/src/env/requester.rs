@@ -8,7 +8,7 @@
 pub(crate) struct Attempt {
     pub(crate) client: usize,
     /// Its place among the client's operations.
-    pub(crate) place: u64,
+    pub(crate) op_index: u64,
     /// Its number in the history.
     pub(crate) operation: usize,
     pub(crate) number: u32,
@@ -16,7 +16,7 @@ pub(crate) struct Attempt {
 
 /// One request of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Turn {
+pub(crate) struct ChurnRequest {
     /// The fault that brought the tenant.
     pub(crate) fault: usize,
     /// The number of the request.
@@ -25,7 +25,7 @@ pub(crate) struct Turn {
 
 /// Who waits for a request's reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asker {
+pub(crate) enum Requester {
     /// A client.
     Client(Attempt),
     /// The operator who founds the federation.
@@ -33,5 +33,5 @@ pub(crate) enum Asker {
     /// The probe after healing.
     Probe,
     /// A tenant.
-    Tenant(Turn),
+    Churn(ChurnRequest),
 }
