@@ -27,7 +27,7 @@ pub fn criterion() -> Criterion<CpuTime> {
         .sample_size(SAMPLES)
         .warm_up_time(Duration::from_millis(20))
         .measurement_time(Duration::from_millis(100))
-        .nresamples(1000)
+        .nresamples(1001)
         .configure_from_args()
 }
 

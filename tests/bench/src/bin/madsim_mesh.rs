@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use continuum_bench::mesh::{
     BYTES, EVERY, LATENCY_MAX, LATENCY_MIN, NODES, PING, PONG, ROUNDS, VIRTUAL_S, tell,
 };
+use cpu_time::ThreadTime;
 use madsim::net::{TcpListener, TcpStream, UdpSocket};
 use madsim::runtime::{Handle, Runtime};
 use madsim::time::{Duration, Instant, sleep, sleep_until};
@@ -20,6 +21,7 @@ fn main() {
     let by_tcp = std::env::args().nth(1).is_some_and(|by| by == "tcp");
     let mut config = madsim::Config::default();
     config.net.send_latency = LATENCY_MIN..LATENCY_MAX;
+    // Read outside the runtime, inside of which madsim simulates every clock.
     let started = ThreadTime::now();
     let messages = Count::default();
     let count = messages.clone();

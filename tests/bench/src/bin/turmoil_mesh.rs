@@ -8,6 +8,7 @@ use std::time::Duration;
 use continuum_bench::mesh::{
     BYTES, EVERY, LATENCY_MAX, LATENCY_MIN, NODES, PING, PONG, ROUNDS, VIRTUAL_S, tell,
 };
+use cpu_time::ThreadTime;
 use turmoil::net::UdpSocket;
 
 const PORT: u16 = 7000;
