@@ -21,7 +21,7 @@ fn main() {
     let by_tcp = std::env::args().nth(1).is_some_and(|by| by == "tcp");
     let mut config = madsim::Config::default();
     config.net.send_latency = LATENCY_MIN..LATENCY_MAX;
-    // Read outside the runtime, inside of which madsim simulates every clock.
+    // Both readings are outside the runtime, because inside it madsim simulates every clock.
     let started = ThreadTime::now();
     let messages = Count::default();
     let count = messages.clone();
