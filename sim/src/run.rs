@@ -335,7 +335,7 @@ impl World {
         let (first, others) = self.first_and_others();
         for (group, _) in self.oracles.ledger.groups() {
             let digest = |node: usize| {
-                self.processes[node].node.as_ref()?.state(group).map(state::Machine::digest)
+                self.processes[node].node.as_ref()?.state(group).map(state::StateMachine::digest)
             };
             let expected = digest(first);
             if let Some(node) = others.clone().find(|node| digest(*node) != expected) {

@@ -5,9 +5,9 @@
 
 use continuum_core::api::Health;
 use continuum_core::config::{CoordinatorConfig, DiscoveryConfig, GossipConfig};
-use continuum_core::coordinator::{self, Choice, Coordinator};
+use continuum_core::coordinator::{self, Choice, Coordinator, Liveness};
 use continuum_core::discovery::{self, Discovery, Identity, Source};
-use continuum_core::gossip::{self, Body, Claim, Gossip, Incarnation, Member, Message, State};
+use continuum_core::gossip::{self, Body, Gossip, Incarnation, Member, Message, State, Update};
 use continuum_core::id::{Address, Boot, Contact, NodeId, Replica, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::mark::instrument::{MUTANTS, activate};
@@ -22,13 +22,13 @@ fn incarnation(refutations: u64) -> Incarnation {
     Incarnation { boot: Boot { count: 1, nonce: 1 }, refutations }
 }
 
-fn claim(n: u8, refutations: u64, state: State) -> Claim {
-    Claim {
+fn update(n: u8, refutations: u64, state: State) -> Update {
+    Update {
         replica: Replica { node: node(n), store: StoreId::default() },
         incarnation: incarnation(refutations),
         state,
         address: Address("here:1".into()),
-        accusers: vec![node(3); usize::from(state == State::Suspect)],
+        confirmations: vec![node(3); usize::from(state == State::Suspect)],
     }
 }
 
@@ -42,7 +42,7 @@ fn step<M: Machine>(machine: &mut M, ms: u64, event: M::Event) -> Vec<M::Action>
 /// Node 0 at millisecond 1. It knows nodes 1 to 5.
 fn gossip() -> Gossip {
     let me = Member {
-        replica: claim(0, 0, State::Alive).replica,
+        replica: update(0, 0, State::Alive).replica,
         name: "me".into(),
         address: Address("here:1".into()),
         incarnation: incarnation(0),
@@ -51,9 +51,9 @@ fn gossip() -> Gossip {
     };
     let mut machine = Gossip::new(me, GossipConfig::default(), &Seed::from_number(1));
     for n in 1..=5 {
-        let Claim { replica, address, .. } = claim(n, 0, State::Alive);
-        step(&mut machine, 1, gossip::Event::Join { replica, name: "n".into(), address });
-        hear(&mut machine, 1, n, Body::News, vec![]);
+        let Update { replica, address, .. } = update(n, 0, State::Alive);
+        step(&mut machine, 1, gossip::Event::Add { replica, name: "n".into(), address });
+        hear(&mut machine, 1, n, Body::Updates, vec![]);
     }
     machine
 }
@@ -63,9 +63,9 @@ fn hear(
     ms: u64,
     from: u8,
     body: Body,
-    claims: Vec<Claim>,
+    updates: Vec<Update>,
 ) -> Vec<gossip::Action> {
-    let message = Message { body, me: claim(from, 0, State::Alive), claims, loads: vec![] };
+    let message = Message { body, sender: update(from, 0, State::Alive), updates, loads: vec![] };
     step(machine, ms, gossip::Event::Received { from: node(from), message })
 }
 
@@ -75,14 +75,14 @@ fn state(machine: &Gossip, n: u8) -> State {
 
 fn refutes() -> bool {
     let mut machine = gossip();
-    hear(&mut machine, 1, 1, Body::News, vec![claim(0, 0, State::Suspect)]);
+    hear(&mut machine, 1, 1, Body::Updates, vec![update(0, 0, State::Suspect)]);
     machine.own().incarnation.refutations == 1
 }
 
 fn keeps_the_newer_boot_against(state_told: State) -> bool {
     let mut machine = gossip();
-    hear(&mut machine, 1, 1, Body::News, vec![claim(2, 1, State::Alive)]);
-    hear(&mut machine, 1, 1, Body::News, vec![claim(2, 0, state_told)]);
+    hear(&mut machine, 1, 1, Body::Updates, vec![update(2, 1, State::Alive)]);
+    hear(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, state_told)]);
     state(&machine, 2) == State::Alive
 }
 
@@ -116,13 +116,13 @@ fn first_probe(mut liar: bool) -> State {
 
 fn informs_the_suspect() -> bool {
     let mut machine = gossip();
-    hear(&mut machine, 1, 1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    hear(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     // Use up the retransmissions to the others first, so that only the buddy system is left.
     (0..50).for_each(|number| drop(hear(&mut machine, 1, 1, Body::Ping { number }, vec![])));
     let sent = hear(&mut machine, 1, 2, Body::Ping { number: 1 }, vec![]);
     sent.iter().any(|action| match action {
         gossip::Action::Send { message, .. } => {
-            message.claims.iter().any(|c| c.replica.node == node(2) && c.state == State::Suspect)
+            message.updates.iter().any(|c| c.replica.node == node(2) && c.state == State::Suspect)
         }
         _ => false,
     })
@@ -140,7 +140,9 @@ fn shares_only_verified_contacts() -> bool {
     step(&mut machine, 1, discovery::Event::Verified { address, outcome });
     let told = step(&mut machine, 1, discovery::Event::Connected { peer: node(2) });
     told.iter().all(|action| match action {
-        discovery::Action::Tell { contacts, .. } => contacts.iter().all(|c| c.node.is_some()),
+        discovery::Action::SendContacts { contacts, .. } => {
+            contacts.iter().all(|c| c.node.is_some())
+        }
         _ => true,
     })
 }
@@ -148,8 +150,12 @@ fn shares_only_verified_contacts() -> bool {
 fn coordinator() -> Coordinator {
     let mut machine = Coordinator::new(node(0), CoordinatorConfig::default());
     for n in 1..=2 {
-        step(&mut machine, 1, coordinator::Event::Registered { node: node(n) });
-        let alive = coordinator::Event::Gossiped { node: node(n), state: State::Alive, load: 0 };
+        step(&mut machine, 1, coordinator::Event::Add { node: node(n) });
+        let alive = coordinator::Event::LivenessChanged {
+            node: node(n),
+            liveness: Liveness::Alive,
+            load: 0,
+        };
         step(&mut machine, 1, alive);
     }
     machine
@@ -157,7 +163,7 @@ fn coordinator() -> Coordinator {
 
 fn one_failure_changes_no_health() -> bool {
     let mut machine = coordinator();
-    let bad = coordinator::Event::Served { node: node(1), answered: false };
+    let bad = coordinator::Event::RequestEnded { node: node(1), answered: false };
     step(&mut machine, 9000, bad);
     machine.health(node(1)) == Health::Healthy
 }
@@ -165,7 +171,8 @@ fn one_failure_changes_no_health() -> bool {
 fn spreads_its_own_requests() -> bool {
     let mut machine = coordinator();
     // Node 2 reported a slightly higher load. After the first few requests node 1 has the higher one.
-    let load = coordinator::Event::Gossiped { node: node(2), state: State::Alive, load: 3 };
+    let load =
+        coordinator::Event::LivenessChanged { node: node(2), liveness: Liveness::Alive, load: 3 };
     step(&mut machine, 1, load);
     for _ in 0..20 {
         let both = [node(1), node(2)].into_iter();

@@ -19,7 +19,7 @@ use continuum_core::config::GossipConfig;
 use continuum_core::gossip::{Body, Event, State};
 use continuum_core::id::{Address, NodeId};
 
-use driven::{Driven, ME, Sent, claim, incarnation, node, ping, replica, requests, says};
+use driven::{Driven, ME, Sent, incarnation, node, ping, replica, requests, says, update};
 
 // SWIM 3.1: the failure detector.
 
@@ -131,14 +131,14 @@ fn an_ack_to_a_ping_from_before_a_restart_counts_for_nothing() {
 #[test]
 fn updates_are_piggybacked_on_pings_acks_and_requests() {
     let mut d = Driven::met(7);
-    d.hear(1, Body::News, vec![claim(2, 1, State::Alive)]);
+    d.hear(1, Body::Updates, vec![update(2, 1, State::Alive)]);
     let told = |sent: &[Sent]| {
-        sent.iter().any(|(_, _, m)| m.claims.iter().any(|c| c.replica.node == node(2)))
+        sent.iter().any(|(_, _, m)| m.updates.iter().any(|c| c.replica.node == node(2)))
     };
     assert!(told(&d.hear(3, Body::Ping { number: 1 }, vec![])), "an ack");
-    d.hear(1, Body::News, vec![claim(2, 2, State::Alive)]);
+    d.hear(1, Body::Updates, vec![update(2, 2, State::Alive)]);
     assert!(told(&d.hear(3, Body::PingRequest { number: 1, target: node(4) }, vec![])), "a ping");
-    d.hear(1, Body::News, vec![claim(2, 3, State::Alive)]);
+    d.hear(1, Body::Updates, vec![update(2, 3, State::Alive)]);
     let silent = d.run(1600);
     assert!(told(&silent));
 }
@@ -146,13 +146,13 @@ fn updates_are_piggybacked_on_pings_acks_and_requests() {
 #[test]
 fn each_update_is_sent_lambda_log_n_times() {
     let mut d = Driven::met(9);
-    d.hear(1, Body::News, vec![claim(2, 1, State::Alive)]);
+    d.hear(1, Body::Updates, vec![update(2, 1, State::Alive)]);
     let mut times = 0;
     for number in 0..40 {
         let sent = d.hear(3, Body::Ping { number }, vec![]);
         times += sent
             .iter()
-            .flat_map(|(_, _, m)| &m.claims)
+            .flat_map(|(_, _, m)| &m.updates)
             .filter(|c| c.replica.node == node(2))
             .count();
     }
@@ -164,32 +164,35 @@ fn each_update_is_sent_lambda_log_n_times() {
 fn updates_sent_less_often_go_first() {
     let config = GossipConfig { updates_max: 1, ..GossipConfig::default() };
     let mut d = Driven::new(9, config);
-    (1..=9).for_each(|n| drop(d.hear(n, Body::News, vec![])));
+    (1..=9).for_each(|n| drop(d.hear(n, Body::Updates, vec![])));
     (0..200).for_each(|_| {
         d.hear(1, Body::Ping { number: 0 }, vec![]);
         d.hear(2, Body::Ping { number: 0 }, vec![]);
     });
     let tell = |d: &mut Driven| {
         let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
-        sent.iter().flat_map(|(_, _, m)| &m.claims).map(|c| c.replica.node.0[0]).collect::<Vec<_>>()
+        sent.iter()
+            .flat_map(|(_, _, m)| &m.updates)
+            .map(|c| c.replica.node.0[0])
+            .collect::<Vec<_>>()
     };
-    d.hear(1, Body::News, vec![claim(4, 1, State::Alive)]);
+    d.hear(1, Body::Updates, vec![update(4, 1, State::Alive)]);
     assert_eq!((tell(&mut d), tell(&mut d)), (vec![4], vec![4]));
-    d.hear(1, Body::News, vec![claim(5, 1, State::Alive)]);
+    d.hear(1, Body::Updates, vec![update(5, 1, State::Alive)]);
     assert_eq!((tell(&mut d), tell(&mut d)), (vec![5], vec![5]));
 }
 
 #[test]
 fn stale_updates_are_not_forwarded() {
     let mut d = Driven::met(7);
-    d.hear(1, Body::News, vec![claim(2, 4, State::Alive)]);
+    d.hear(1, Body::Updates, vec![update(2, 4, State::Alive)]);
     d.drain_news();
     let before = d.changed.len();
     for (refutations, state) in [(3, State::Dead), (3, State::Suspect), (4, State::Alive)] {
-        d.hear(1, Body::News, vec![claim(2, refutations, state)]);
+        d.hear(1, Body::Updates, vec![update(2, refutations, state)]);
     }
     let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
-    assert!(sent[0].2.claims.is_empty());
+    assert!(sent[0].2.updates.is_empty());
     assert_eq!(d.changed.len(), before);
 }
 
@@ -202,14 +205,14 @@ fn a_failed_target_is_suspected_and_the_suspicion_spreads() {
     d.run(1000);
     let other = (1..=7).find(|n| node(*n) != target).expect("of seven");
     let sent = d.hear(other, Body::Ping { number: 1 }, vec![]);
-    let told = sent[0].2.claims.iter().find(|c| c.replica.node == target).expect("told");
-    assert_eq!((told.state, &told.accusers), (State::Suspect, &vec![node(ME)]));
+    let told = sent[0].2.updates.iter().find(|c| c.replica.node == target).expect("told");
+    assert_eq!((told.state, &told.confirmations), (State::Suspect, &vec![node(ME)]));
 }
 
 #[test]
 fn a_suspect_is_still_a_member_and_is_probed() {
     let mut d = Driven::met(3);
-    d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    d.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     let sent = d.live(3_500, &[]);
     assert!(sent.iter().filter_map(ping).any(|(to, _)| to == node(2)));
 }
@@ -218,23 +221,23 @@ fn a_suspect_is_still_a_member_and_is_probed() {
 fn a_suspicion_that_times_out_is_a_death_and_the_death_spreads() {
     let mut d = Driven::met(3);
     d.step(Event::Remove { node: node(1) });
-    d.hear(3, Body::News, vec![claim(2, 0, State::Suspect)]);
+    d.hear(3, Body::Updates, vec![update(2, 0, State::Suspect)]);
     // With three members no one can confirm, so the shortest timeout applies: 4 * max(1, log10 3) periods.
     d.live(3_990, &[2]);
     assert_eq!(d.state(2), State::Suspect);
     d.live(20, &[2]);
     assert_eq!(d.state(2), State::Dead);
     let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
-    assert!(sent[0].2.claims.iter().any(|c| c.replica.node == node(2) && c.state == State::Dead));
+    assert!(sent[0].2.updates.iter().any(|c| c.replica.node == node(2) && c.state == State::Dead));
 }
 
 #[test]
 fn a_suspect_that_refutes_in_time_stays_alive() {
     let mut d = Driven::met(3);
-    d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    d.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     d.live(2_000, &[]);
     assert_eq!(d.state(2), State::Suspect, "an ack is no refutation");
-    d.hear(3, Body::News, vec![claim(2, 1, State::Alive)]);
+    d.hear(3, Body::Updates, vec![update(2, 1, State::Alive)]);
     assert_eq!((d.state(2), d.refutations(2)), (State::Alive, 1));
     d.live(60_000, &[]);
     assert_eq!(d.state(2), State::Alive);
@@ -243,13 +246,13 @@ fn a_suspect_that_refutes_in_time_stays_alive() {
 #[test]
 fn a_suspected_member_raises_its_incarnation() {
     let mut d = Driven::met(3);
-    let sent = d.hear(1, Body::Ping { number: 1 }, vec![claim(ME, 0, State::Suspect)]);
+    let sent = d.hear(1, Body::Ping { number: 1 }, vec![update(ME, 0, State::Suspect)]);
     assert_eq!(d.refutations(ME), 1);
-    assert!(sent.iter().all(|(_, _, m)| m.me.incarnation == incarnation(1)));
+    assert!(sent.iter().all(|(_, _, m)| m.sender.incarnation == incarnation(1)));
     // A suspicion of an older incarnation gets no answer.
-    d.hear(2, Body::News, vec![claim(ME, 0, State::Dead)]);
+    d.hear(2, Body::Updates, vec![update(ME, 0, State::Dead)]);
     assert_eq!(d.refutations(ME), 1);
-    d.hear(2, Body::News, vec![claim(ME, 1, State::Dead)]);
+    d.hear(2, Body::Updates, vec![update(ME, 1, State::Dead)]);
     assert_eq!(d.refutations(ME), 2);
 }
 
@@ -258,15 +261,15 @@ fn no_member_raises_the_incarnation_of_another() {
     let mut d = Driven::met(4);
     let mut sent = Vec::new();
     for round in 0..20 {
-        let accused = claim(2, 0, if round % 2 == 0 { State::Suspect } else { State::Dead });
+        let accused = update(2, 0, if round % 2 == 0 { State::Suspect } else { State::Dead });
         sent.extend(d.hear(1, Body::Ping { number: round }, vec![accused]));
         sent.extend(d.live(700, &[3]));
     }
-    let claims = sent.iter().flat_map(|(_, _, m)| &m.claims);
-    assert!(claims.filter(|c| c.replica.node != node(ME)).all(|c| c.incarnation.refutations == 0));
+    let updates = sent.iter().flat_map(|(_, _, m)| &m.updates);
+    assert!(updates.filter(|c| c.replica.node != node(ME)).all(|c| c.incarnation.refutations == 0));
 }
 
-/// All claims in order: the paper's table of overrides, and a later boot above everything.
+/// All updates in order: the paper's table of overrides, and a later boot above everything.
 fn order() -> Vec<(u64, u64, State)> {
     let states = [State::Alive, State::Suspect, State::Dead, State::Left];
     let mut all = Vec::new();
@@ -285,9 +288,9 @@ fn claims_override_each_other_as_in_the_table() {
         for (second_at, second) in order.iter().enumerate() {
             let mut d = Driven::met(4);
             for (boot, refutations, state) in [first, second] {
-                let mut news = claim(2, *refutations, *state);
+                let mut news = update(2, *refutations, *state);
                 news.incarnation.boot.count = *boot;
-                d.hear(1, Body::News, vec![news]);
+                d.hear(1, Body::Updates, vec![news]);
             }
             let member = d.machine.member(node(2)).expect("a member");
             let held =
@@ -325,7 +328,7 @@ fn every_member_is_probed_within_two_rounds_while_others_join() {
         if period % 9 == 0 && period < 100 {
             let n = 8 + (period / 9) as u8;
             let (replica, address) = (replica(n), Address(format!("host{n}:1")));
-            d.step(Event::Join { replica, name: format!("n{n}"), address });
+            d.step(Event::Add { replica, name: format!("n{n}"), address });
             last.insert(node(n), period);
         }
         let (target, number) = d.next_probe();
@@ -340,12 +343,12 @@ fn every_member_is_probed_within_two_rounds_while_others_join() {
 #[test]
 fn dead_members_are_pinged_sometimes_and_learn_of_their_death() {
     let mut d = Driven::met(3);
-    d.hear(1, Body::News, vec![claim(2, 0, State::Dead)]);
+    d.hear(1, Body::Updates, vec![update(2, 0, State::Dead)]);
     d.drain_news();
     let sent = d.live(60_000, &[2]);
     let to_dead: Vec<&Sent> = sent.iter().filter(|s| ping(s).is_some() && s.1 == node(2)).collect();
     assert!((10..=13).contains(&to_dead.len()), "{}", to_dead.len());
-    assert!(to_dead.iter().all(|(_, _, m)| m.claims[0].state == State::Dead));
+    assert!(to_dead.iter().all(|(_, _, m)| m.updates[0].state == State::Dead));
 }
 
 #[test]
@@ -353,7 +356,7 @@ fn a_leaving_member_announces_it_and_stops_probing() {
     let mut d = Driven::met(7);
     let sent = d.step(Event::Leave);
     assert_eq!(sent.len(), 7);
-    assert!(sent.iter().all(|(_, _, m)| m.me.state == State::Left));
+    assert!(sent.iter().all(|(_, _, m)| m.sender.state == State::Left));
     assert!(d.run(60_000).is_empty());
     // It still answers, so that no member declares it dead before it is gone.
     let sent = d.hear(3, Body::Ping { number: 5 }, vec![]);
@@ -363,9 +366,9 @@ fn a_leaving_member_announces_it_and_stops_probing() {
 #[test]
 fn a_refutation_goes_straight_to_the_members_that_suspect() {
     let mut d = Driven::met(9);
-    let mut news = claim(ME, 0, State::Suspect);
-    news.accusers = vec![node(4), node(5)];
-    let sent = d.hear(1, Body::News, vec![news]);
+    let mut news = update(ME, 0, State::Suspect);
+    news.confirmations = vec![node(4), node(5)];
+    let sent = d.hear(1, Body::Updates, vec![news]);
     let told: BTreeSet<NodeId> = sent.iter().map(|(_, to, _)| *to).collect();
     assert_eq!(told, BTreeSet::from([node(1), node(4), node(5)]));
 }

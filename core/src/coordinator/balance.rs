@@ -29,7 +29,7 @@ impl Rotation {
 
 impl Coordinator {
     /// Chooses one of `candidates` for a request; `None` when none may serve. Unless it is this node, the request
-    /// counts as under way there until [`super::Event::Served`] tells how it ended.
+    /// counts as under way there until [`super::Event::RequestEnded`] tells how it ended.
     pub fn choose(
         &mut self,
         how: Choice,
@@ -53,7 +53,7 @@ impl Coordinator {
         self.rotation.room = room;
         if let Some(node) = chosen {
             self.rotation.last = node;
-            self.registry.count(node);
+            self.members.count(node);
         }
         chosen
     }
@@ -68,7 +68,7 @@ impl Coordinator {
     }
 
     fn cost(&self, node: NodeId, health: Health) -> u64 {
-        let Some(entry) = self.registry.get(node) else { return 1 };
+        let Some(entry) = self.members.get(node) else { return 1 };
         // One more for the request itself: doubling nothing would make an idle suspect as cheap as an idle healthy one.
         let charge = entry.charge(self.now, &self.config);
         let own = if mutant!("coordinator.choice.herds") { 0 } else { u64::from(entry.under_way) };
@@ -86,7 +86,7 @@ impl Coordinator {
         room.sort_unstable_by_key(|(node, _)| (*node <= last, *node));
         for (node, health) in room.iter() {
             let suspect = *health == Health::Suspect;
-            let Some(entry) = self.registry.get_mut(*node).filter(|_| suspect) else {
+            let Some(entry) = self.members.get_mut(*node).filter(|_| suspect) else {
                 return Some(*node);
             };
             entry.passed_over = !entry.passed_over;

@@ -6,10 +6,10 @@
 
 use core::time::Duration;
 
-use super::registry::Entry;
+use super::Liveness;
+use super::members::Observations;
 use crate::api::Health;
 use crate::config::CoordinatorConfig;
-use crate::gossip::State;
 use crate::time::{Instant, earlier};
 use crate::{mutant, reach};
 
@@ -25,7 +25,7 @@ struct Evidence {
 
 /// A member's health by now, and when to look again.
 pub(super) fn review(
-    entry: &Entry,
+    entry: &Observations,
     now: Instant,
     config: &CoordinatorConfig,
 ) -> (Health, Option<Instant>) {
@@ -46,8 +46,8 @@ pub(super) fn review(
     (next, evidence.changes)
 }
 
-fn is_final(entry: &Entry) -> bool {
-    matches!(entry.verdict, Some(State::Dead | State::Left))
+fn is_final(entry: &Observations) -> bool {
+    matches!(entry.liveness, Some(Liveness::Dead | Liveness::Left))
 }
 
 /// Better, but by one step: who was unhealthy serves as a suspect first (slow start).
@@ -61,25 +61,25 @@ fn step_up(from: Health, to: Health) -> Health {
     }
 }
 
-fn weigh(entry: &Entry, now: Instant, config: &CoordinatorConfig) -> Evidence {
+fn weigh(entry: &Observations, now: Instant, config: &CoordinatorConfig) -> Evidence {
     let steady = |health| Evidence { health, changes: None };
-    match entry.verdict {
-        Some(State::Left) => return steady(Health::Left),
-        Some(State::Dead) => return steady(Health::Unhealthy),
+    match entry.liveness {
+        Some(Liveness::Left) => return steady(Health::Left),
+        Some(Liveness::Dead) => return steady(Health::Unhealthy),
         None if !entry.is_heard() => return steady(Health::Unknown),
         _ => {}
     }
     let link = judge_link(entry, now, config);
     let requests = judge_requests(entry, now, config);
     let mut health = link.health.max(requests.health);
-    if entry.verdict == Some(State::Suspect) {
+    if entry.liveness == Some(Liveness::Suspect) {
         health = health.max(Health::Suspect);
     }
     Evidence { health, changes: earlier(link.changes, requests.changes) }
 }
 
 /// Down for too often or too long makes a suspect: others may well reach it.
-fn judge_link(entry: &Entry, now: Instant, config: &CoordinatorConfig) -> Evidence {
+fn judge_link(entry: &Observations, now: Instant, config: &CoordinatorConfig) -> Evidence {
     if entry.link.up != Some(false) {
         return Evidence { health: Health::Healthy, changes: None };
     }
@@ -93,7 +93,7 @@ fn judge_link(entry: &Entry, now: Instant, config: &CoordinatorConfig) -> Eviden
 }
 
 /// Failing makes unhealthy for a while, then suspect until it answered often enough.
-fn judge_requests(entry: &Entry, now: Instant, config: &CoordinatorConfig) -> Evidence {
+fn judge_requests(entry: &Observations, now: Instant, config: &CoordinatorConfig) -> Evidence {
     let Some(since) = entry.requests.failing_since else {
         return Evidence { health: Health::Healthy, changes: None };
     };

@@ -8,11 +8,13 @@
 
 mod balance;
 mod health;
-mod registry;
+mod members;
 #[cfg(test)]
 mod tests;
 
 use alloc::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
 
 use crate::api::Health;
 use crate::config::CoordinatorConfig;
@@ -20,11 +22,24 @@ use crate::digest::Hasher;
 use crate::id::{GroupId, NodeId};
 use crate::limits::NAMESPACES_MAX;
 use crate::machine::{Machine, Now, Outbox};
+use crate::reach;
 use crate::time::Instant;
-use crate::{gossip, reach};
 
 use balance::Rotation;
-use registry::Registry;
+use members::Members;
+
+/// A failure detector's word on a member, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Liveness {
+    /// It answers.
+    Alive,
+    /// It was silent, and may still answer.
+    Suspect,
+    /// It was silent for too long.
+    Dead,
+    /// It said goodbye.
+    Left,
+}
 
 /// What the machine consumes.
 #[derive(Clone, Debug)]
@@ -32,40 +47,40 @@ pub enum Event {
     /// Time passed.
     Tick,
     /// The registry names this member.
-    Registered {
+    Add {
         /// Who.
         node: NodeId,
     },
     /// The registry no longer names it.
-    Deregistered {
+    Remove {
         /// Who.
         node: NodeId,
     },
-    /// Gossip's verdict and the member's own report.
-    Gossiped {
+    /// Gossip's liveness and the member's own report.
+    LivenessChanged {
         /// Who.
         node: NodeId,
-        /// The verdict.
-        state: gossip::State,
+        /// The liveness.
+        liveness: Liveness,
         /// Requests under way on it.
         load: u32,
     },
     /// A request that was forwarded to a member ended, well or not.
-    Served {
+    RequestEnded {
         /// Who.
         node: NodeId,
         /// Whether it answered in time.
         answered: bool,
     },
     /// A link came up or went down.
-    Linked {
+    LinkChanged {
         /// Who.
         node: NodeId,
         /// Whether it is up.
         up: bool,
     },
     /// A group's leader became known, or unknown.
-    Led {
+    LeaderChanged {
         /// The group.
         group: GroupId,
         /// Who leads.
@@ -102,7 +117,7 @@ pub enum Choice {
 pub struct Coordinator {
     me: NodeId,
     config: CoordinatorConfig,
-    registry: Registry,
+    members: Members,
     /// When each member is to be looked at again: a dwell or an ejection ends.
     reviews: BTreeSet<(Instant, NodeId)>,
     leaders: BTreeMap<GroupId, NodeId>,
@@ -118,7 +133,7 @@ impl Coordinator {
         Self {
             me,
             config,
-            registry: Registry::default(),
+            members: Members::default(),
             reviews: BTreeSet::new(),
             leaders: BTreeMap::new(),
             rotation: Rotation::default(),
@@ -132,25 +147,25 @@ impl Coordinator {
         if node == self.me {
             return Health::Healthy;
         }
-        self.registry.get(node).map_or(Health::Unknown, |entry| entry.health)
+        self.members.get(node).map_or(Health::Unknown, |entry| entry.health)
     }
 
     /// Requests under way on a member, as it last reported; 0 when it did not.
     #[must_use]
     pub fn load(&self, node: NodeId) -> u32 {
-        self.registry.get(node).map_or(0, |entry| entry.load)
+        self.members.get(node).map_or(0, |entry| entry.load)
     }
 
     /// Requests that this node chose a member for and that did not end yet.
     #[must_use]
     pub fn under_way(&self, node: NodeId) -> u32 {
-        self.registry.get(node).map_or(0, |entry| entry.under_way)
+        self.members.get(node).map_or(0, |entry| entry.under_way)
     }
 
     /// What a member's failures weigh in a choice by now.
     #[must_use]
     pub fn charge(&self, node: NodeId) -> u32 {
-        self.registry.get(node).map_or(0, |entry| entry.charge(self.now, &self.config))
+        self.members.get(node).map_or(0, |entry| entry.charge(self.now, &self.config))
     }
 
     /// Who leads a group, as far as this node knows.
@@ -166,10 +181,10 @@ impl Coordinator {
 
     /// All registered members and their health, by node.
     pub fn registered(&self) -> impl Iterator<Item = (NodeId, Health)> {
-        self.registry.iter().map(|(node, entry)| (node, entry.health))
+        self.members.iter().map(|(node, entry)| (node, entry.health))
     }
 
-    fn led(&mut self, group: GroupId, leader: Option<NodeId>) {
+    fn set_leader(&mut self, group: GroupId, leader: Option<NodeId>) {
         let room = self.leaders.len() <= NAMESPACES_MAX || self.leaders.contains_key(&group);
         match leader {
             Some(leader) if room => {
@@ -182,8 +197,8 @@ impl Coordinator {
         }
     }
 
-    fn deregister(&mut self, node: NodeId) {
-        if let Some(entry) = self.registry.remove(node)
+    fn remove(&mut self, node: NodeId) {
+        if let Some(entry) = self.members.remove(node)
             && let Some(at) = entry.review
         {
             self.reviews.remove(&(at, node));
@@ -192,7 +207,7 @@ impl Coordinator {
 
     /// Looks at a member whose accounts changed, or whose time has come.
     fn review(&mut self, now: Instant, node: NodeId, out: &mut Outbox<Action>) {
-        let Some(entry) = self.registry.get_mut(node) else { return };
+        let Some(entry) = self.members.get_mut(node) else { return };
         let from = entry.health;
         let (to, again) = health::review(entry, now, &self.config);
         if let Some(old) = core::mem::replace(&mut entry.review, again) {
@@ -203,7 +218,7 @@ impl Coordinator {
             entry.health = to;
             entry.since = Some(now);
             out.push(Action::Health { node, from, to });
-            // The new state may itself be on its way to another.
+            // The new liveness may itself be on its way to another.
             self.review(now, node, out);
         }
     }
@@ -228,24 +243,24 @@ impl Machine for Coordinator {
         let config = &self.config;
         let node = match event {
             Event::Tick => return,
-            Event::Led { group, leader } => return self.led(group, leader),
-            Event::Deregistered { node } => return self.deregister(node),
-            Event::Registered { node } => {
-                if node != self.me && !self.registry.add(node) {
-                    reach!("coordinator.registry.full");
+            Event::LeaderChanged { group, leader } => return self.set_leader(group, leader),
+            Event::Remove { node } => return self.remove(node),
+            Event::Add { node } => {
+                if node != self.me && !self.members.add(node) {
+                    reach!("coordinator.members.full");
                 }
                 return;
             }
-            Event::Gossiped { node, state, load } => {
-                self.registry.change(node, |entry| entry.gossiped(state, load));
+            Event::LivenessChanged { node, liveness, load } => {
+                self.members.change(node, |entry| entry.on_liveness(liveness, load));
                 node
             }
-            Event::Served { node, answered } => {
-                self.registry.change(node, |entry| entry.served(mono, answered, config));
+            Event::RequestEnded { node, answered } => {
+                self.members.change(node, |entry| entry.on_request_ended(mono, answered, config));
                 node
             }
-            Event::Linked { node, up } => {
-                self.registry.change(node, |entry| entry.linked(mono, up, config));
+            Event::LinkChanged { node, up } => {
+                self.members.change(node, |entry| entry.on_link(mono, up, config));
                 node
             }
         };
@@ -257,7 +272,7 @@ impl Machine for Coordinator {
     }
 
     fn digest(&self, hash: &mut Hasher) {
-        self.registry.digest(hash);
+        self.members.digest(hash);
         hash.value(&self.leaders);
         hash.value(&self.reviews);
         self.rotation.digest(hash);

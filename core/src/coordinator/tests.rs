@@ -3,7 +3,6 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use gossip::State;
 use proptest::prelude::*;
 
 use super::*;
@@ -27,8 +26,8 @@ impl Driven {
         let machine = Coordinator::new(ME, CoordinatorConfig::default());
         let mut driven = Self { machine, now: Instant::from_millis(10_000), told: Vec::new() };
         for n in 1..=n {
-            driven.step(Event::Registered { node: node(n) });
-            driven.gossip(n, State::Alive, 0);
+            driven.step(Event::Add { node: node(n) });
+            driven.gossip(n, Liveness::Alive, 0);
         }
         driven
     }
@@ -53,16 +52,16 @@ impl Driven {
         self.step(Event::Tick);
     }
 
-    fn gossip(&mut self, n: u8, state: State, load: u32) {
-        self.step(Event::Gossiped { node: node(n), state, load });
+    fn gossip(&mut self, n: u8, liveness: Liveness, load: u32) {
+        self.step(Event::LivenessChanged { node: node(n), liveness, load });
     }
 
     fn serve(&mut self, n: u8, answered: bool) {
-        self.step(Event::Served { node: node(n), answered });
+        self.step(Event::RequestEnded { node: node(n), answered });
     }
 
     fn link(&mut self, n: u8, up: bool) {
-        self.step(Event::Linked { node: node(n), up });
+        self.step(Event::LinkChanged { node: node(n), up });
     }
 
     fn health(&self, n: u8) -> Health {
@@ -75,7 +74,7 @@ impl Driven {
         for _ in 0..times {
             let chosen = self.machine.choose(how, (1..=n).map(node)).expect("somebody serves");
             shares[usize::from(chosen.0[0]) - 1] += 1;
-            self.step(Event::Served { node: chosen, answered: true });
+            self.step(Event::RequestEnded { node: chosen, answered: true });
         }
         shares
     }
@@ -84,7 +83,7 @@ impl Driven {
 #[test]
 fn who_was_never_heard_of_is_unknown() {
     let mut d = Driven::new(0);
-    d.step(Event::Registered { node: node(1) });
+    d.step(Event::Add { node: node(1) });
     assert_eq!(d.health(1), Health::Unknown);
     d.link(1, false);
     d.run(60_000);
@@ -92,7 +91,7 @@ fn who_was_never_heard_of_is_unknown() {
     d.link(1, true);
     assert_eq!(d.health(1), Health::Healthy);
     assert_eq!(d.health(9), Health::Unknown);
-    d.gossip(9, State::Alive, 3);
+    d.gossip(9, Liveness::Alive, 3);
     assert_eq!((d.health(9), d.machine.load(node(9))), (Health::Unknown, 0), "not registered");
 }
 
@@ -132,15 +131,15 @@ fn who_failed_is_tried_again_as_a_suspect_and_returns_by_answers() {
 #[test]
 fn gossip_verdicts_are_believed_at_once_and_undone_step_by_step() {
     let mut d = Driven::new(1);
-    d.gossip(1, State::Dead, 0);
+    d.gossip(1, Liveness::Dead, 0);
     assert_eq!(d.health(1), Health::Unhealthy);
-    d.gossip(1, State::Alive, 0);
+    d.gossip(1, Liveness::Alive, 0);
     assert_eq!(d.health(1), Health::Unhealthy, "one word does not raise the dead");
     d.run(1000);
     assert_eq!(d.health(1), Health::Suspect);
     d.run(1000);
     assert_eq!(d.health(1), Health::Healthy);
-    d.gossip(1, State::Left, 0);
+    d.gossip(1, Liveness::Left, 0);
     assert_eq!(d.health(1), Health::Left);
 }
 
@@ -148,8 +147,8 @@ fn gossip_verdicts_are_believed_at_once_and_undone_step_by_step() {
 fn a_flapping_member_changes_at_most_once_a_dwell() {
     let mut d = Driven::new(1);
     for turn in 0..1000_u32 {
-        let state = if turn % 2 == 0 { State::Suspect } else { State::Alive };
-        d.gossip(1, state, 0);
+        let liveness = if turn % 2 == 0 { Liveness::Suspect } else { Liveness::Alive };
+        d.gossip(1, liveness, 0);
         d.run(50);
     }
     assert!(d.told.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 1000), "{:?}", d.told);
@@ -187,15 +186,15 @@ fn equals_take_turns_and_the_least_loaded_gets_more() {
     let mut d = Driven::new(4);
     assert_eq!(d.shares(Choice::LeastLoaded, 4, 400), vec![100; 4]);
     assert_eq!(d.shares(Choice::RoundRobin, 4, 400), vec![100; 4]);
-    d.gossip(2, State::Alive, 5);
+    d.gossip(2, Liveness::Alive, 5);
     assert_eq!(d.shares(Choice::LeastLoaded, 4, 300), vec![100, 0, 100, 100]);
 }
 
 #[test]
 fn our_own_requests_count_before_the_next_report() {
     let mut d = Driven::new(2);
-    d.gossip(1, State::Alive, 0);
-    d.gossip(2, State::Alive, 10);
+    d.gossip(1, Liveness::Alive, 0);
+    d.gossip(2, Liveness::Alive, 10);
     let chosen: Vec<_> =
         (0..30).filter_map(|_| d.machine.choose(Choice::LeastLoaded, (1..=2).map(node))).collect();
     let first = chosen.iter().filter(|chosen| **chosen == node(1)).count();
@@ -210,7 +209,7 @@ fn who_fails_fast_attracts_nothing() {
         let chosen = d.machine.choose(Choice::LeastLoaded, (1..=4).map(node)).expect("somebody");
         let answered = chosen != node(3);
         failed += u32::from(!answered);
-        d.step(Event::Served { node: chosen, answered });
+        d.step(Event::RequestEnded { node: chosen, answered });
         if round % 10 == 0 {
             d.run(10);
         }
@@ -222,14 +221,14 @@ fn who_fails_fast_attracts_nothing() {
 fn suspects_get_half_and_the_unhealthy_nothing() {
     let mut d = Driven::new(4);
     d.run(2000);
-    d.gossip(1, State::Suspect, 0);
-    d.gossip(2, State::Dead, 0);
+    d.gossip(1, Liveness::Suspect, 0);
+    d.gossip(2, Liveness::Dead, 0);
     let shares = d.shares(Choice::RoundRobin, 4, 500);
     assert_eq!(shares[1], 0);
     assert!(shares[0].abs_diff(100) <= 2 && shares[2].abs_diff(200) <= 2, "{shares:?}");
     let mut d = Driven::new(2);
     d.run(2000);
-    d.gossip(1, State::Suspect, 0);
+    d.gossip(1, Liveness::Suspect, 0);
     (0..30).for_each(|_| {
         d.machine.choose(Choice::LeastLoaded, (1..=2).map(node));
     });
@@ -240,9 +239,9 @@ fn suspects_get_half_and_the_unhealthy_nothing() {
 fn when_most_are_unwell_health_is_ignored_except_of_the_left() {
     let mut d = Driven::new(5);
     for n in 1..=3 {
-        d.gossip(n, State::Dead, 0);
+        d.gossip(n, Liveness::Dead, 0);
     }
-    d.gossip(4, State::Left, 0);
+    d.gossip(4, Liveness::Left, 0);
     let shares = d.shares(Choice::RoundRobin, 5, 400);
     assert_eq!(shares, vec![100, 100, 100, 0, 100]);
     assert_eq!(d.machine.choose(Choice::RoundRobin, core::iter::once(node(4))), None);
@@ -252,30 +251,30 @@ fn when_most_are_unwell_health_is_ignored_except_of_the_left() {
 #[test]
 fn leaders_come_and_go() {
     let mut d = Driven::new(1);
-    d.step(Event::Led { group: GroupId(3), leader: Some(node(1)) });
+    d.step(Event::LeaderChanged { group: GroupId(3), leader: Some(node(1)) });
     assert_eq!(d.machine.leader(GroupId(3)), Some(node(1)));
-    d.step(Event::Led { group: GroupId(3), leader: None });
+    d.step(Event::LeaderChanged { group: GroupId(3), leader: None });
     assert_eq!(d.machine.leader(GroupId(3)), None);
     for group in 0..9000 {
-        d.step(Event::Led { group: GroupId(group), leader: Some(ME) });
+        d.step(Event::LeaderChanged { group: GroupId(group), leader: Some(ME) });
     }
     assert_eq!(d.machine.leaders().count(), NAMESPACES_MAX + 1);
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let states = [State::Alive, State::Suspect, State::Dead, State::Left];
+    let states = [Liveness::Alive, Liveness::Suspect, Liveness::Dead, Liveness::Left];
     prop_oneof![
         Just(Event::Tick),
-        (1..5_u8).prop_map(|n| Event::Registered { node: node(n) }),
-        (1..5_u8).prop_map(|n| Event::Deregistered { node: node(n) }),
-        (1..5_u8, 0..4_usize, any::<u32>()).prop_map(move |(n, at, load)| Event::Gossiped {
+        (1..5_u8).prop_map(|n| Event::Add { node: node(n) }),
+        (1..5_u8).prop_map(|n| Event::Remove { node: node(n) }),
+        (1..5_u8, 0..4_usize, any::<u32>()).prop_map(move |(n, at, load)| Event::LivenessChanged {
             node: node(n),
-            state: states[at],
+            liveness: states[at],
             load
         }),
         (1..5_u8, any::<bool>())
-            .prop_map(|(n, answered)| Event::Served { node: node(n), answered }),
-        (1..5_u8, any::<bool>()).prop_map(|(n, up)| Event::Linked { node: node(n), up }),
+            .prop_map(|(n, answered)| Event::RequestEnded { node: node(n), answered }),
+        (1..5_u8, any::<bool>()).prop_map(|(n, up)| Event::LinkChanged { node: node(n), up }),
     ]
 }
 

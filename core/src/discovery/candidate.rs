@@ -18,7 +18,7 @@ pub(super) enum Trust {
     /// Somebody else answered there than should, or we ourselves.
     Distrusted,
     /// A peer told of it.
-    Told,
+    Reported,
     /// Gossip or the registry has a member there.
     Located,
     /// An operator's source names it.
@@ -33,7 +33,7 @@ pub(super) enum Trust {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
     /// Nothing: its node is connected, or it is this node.
-    Rest,
+    Idle,
     /// To be dialled from then on.
     Due(Instant),
     /// The end of its handshake, which counts as failed then.
@@ -56,9 +56,9 @@ pub(super) struct Candidates {
     due: BTreeSet<(Instant, Address)>,
     dialled: BTreeSet<(Instant, Address)>,
     /// The addresses at which each node is, or should be.
-    homes: BTreeSet<(NodeId, Address)>,
+    by_node: BTreeSet<(NodeId, Address)>,
     /// The least useful first.
-    useful: BTreeSet<(Trust, Reverse<u32>, Address)>,
+    eviction_order: BTreeSet<(Trust, Reverse<u32>, Address)>,
     limit: usize,
 }
 
@@ -68,8 +68,8 @@ impl Candidates {
             all: BTreeMap::new(),
             due: BTreeSet::new(),
             dialled: BTreeSet::new(),
-            homes: BTreeSet::new(),
-            useful: BTreeSet::new(),
+            by_node: BTreeSet::new(),
+            eviction_order: BTreeSet::new(),
             limit,
         }
     }
@@ -79,10 +79,10 @@ impl Candidates {
     }
 
     /// The addresses at which a node is, or should be.
-    pub(super) fn of(&self, node: NodeId) -> Vec<Address> {
+    pub(super) fn addresses_of(&self, node: NodeId) -> Vec<Address> {
         let from = (node, Address::default());
-        let homes = self.homes.range(from..).take_while(|(owner, _)| *owner == node);
-        homes.map(|(_, address)| address.clone()).collect()
+        let by_node = self.by_node.range(from..).take_while(|(owner, _)| *owner == node);
+        by_node.map(|(_, address)| address.clone()).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -93,12 +93,12 @@ impl Candidates {
     pub(super) fn offer(&mut self, contact: Contact, trust: Trust, now: Instant) -> bool {
         let Contact { node, address } = contact;
         if self.all.contains_key(&address) {
-            self.offer_again(&address, node, trust, now);
+            self.update_known(&address, node, trust, now);
             return false;
         }
         let mut lost = false;
         if self.all.len() >= self.limit {
-            let Some((worst, failures, victim)) = self.useful.first().cloned() else {
+            let Some((worst, failures, evicted)) = self.eviction_order.first().cloned() else {
                 return false;
             };
             // An equal would only push out an equal: who floods the table gains nothing.
@@ -108,14 +108,20 @@ impl Candidates {
             }
             reach!("discovery.candidate.evicted");
             lost = worst >= Trust::Remembered;
-            self.take(&victim);
+            self.take(&evicted);
         }
         self.put(address, Candidate { trust, node, failures: 0, wait: Wait::Due(now) });
         lost
     }
 
     /// A known candidate is named again: trust only grows by it, and only what was never proven may change its node.
-    fn offer_again(&mut self, address: &Address, node: Option<NodeId>, trust: Trust, now: Instant) {
+    fn update_known(
+        &mut self,
+        address: &Address,
+        node: Option<NodeId>,
+        trust: Trust,
+        now: Instant,
+    ) {
         let Some(mut known) = self.take(address) else { return };
         let proven = known.trust == Trust::Distrusted || known.trust == Trust::Verified;
         // What a handshake said of an address, for or against, no list and no hearsay unsays.
@@ -126,7 +132,7 @@ impl Candidates {
                 known.node = node;
             }
             // An operator's or gossip's word wakes what rests because its node was reached elsewhere.
-            if known.wait == Wait::Rest {
+            if known.wait == Wait::Idle {
                 known.wait = Wait::Due(now);
             }
         }
@@ -161,10 +167,10 @@ impl Candidates {
     }
 
     /// Nothing is to be done about it; a dial under way goes on.
-    pub(super) fn rest(&mut self, address: &Address) {
+    pub(super) fn set_idle(&mut self, address: &Address) {
         self.change(address, |candidate| {
             if !matches!(candidate.wait, Wait::Dialled(_)) {
-                candidate.wait = Wait::Rest;
+                candidate.wait = Wait::Idle;
             }
         });
     }
@@ -172,7 +178,7 @@ impl Candidates {
     /// Dials again from `at` on, if it was at rest.
     pub(super) fn retry(&mut self, address: &Address, at: Instant) {
         self.change(address, |candidate| {
-            if candidate.wait == Wait::Rest {
+            if candidate.wait == Wait::Idle {
                 candidate.wait = Wait::Due(at);
             }
         });
@@ -213,12 +219,12 @@ impl Candidates {
     }
 
     /// It is this node's own address: never dialled again. True when it was taken for somebody else's.
-    pub(super) fn is_ourselves(&mut self, address: &Address) -> bool {
+    pub(super) fn mark_as_self(&mut self, address: &Address) -> bool {
         let mut lost = false;
         self.change(address, |candidate| {
             lost = candidate.trust >= Trust::Remembered;
             *candidate =
-                Candidate { trust: Trust::Distrusted, node: None, failures: 0, wait: Wait::Rest };
+                Candidate { trust: Trust::Distrusted, node: None, failures: 0, wait: Wait::Idle };
         });
         lost
     }
@@ -226,7 +232,7 @@ impl Candidates {
     /// All candidates of at least this trust, as contacts, the least useful first.
     pub(super) fn contacts(&self, least: Trust) -> impl Iterator<Item = Contact> {
         let from = (least, Reverse(u32::MAX), Address::default());
-        self.useful.range(from..).filter_map(|(_, _, address)| {
+        self.eviction_order.range(from..).filter_map(|(_, _, address)| {
             let node = self.all.get(address)?.node;
             Some(Contact { node, address: address.clone() })
         })
@@ -242,11 +248,15 @@ impl Candidates {
     fn take(&mut self, address: &Address) -> Option<Candidate> {
         let (address, candidate) = self.all.remove_entry(address)?;
         if let Some(node) = candidate.node {
-            self.homes.remove(&(node, address.clone()));
+            self.by_node.remove(&(node, address.clone()));
         }
-        self.useful.remove(&(candidate.trust, Reverse(candidate.failures), address.clone()));
+        self.eviction_order.remove(&(
+            candidate.trust,
+            Reverse(candidate.failures),
+            address.clone(),
+        ));
         match candidate.wait {
-            Wait::Rest => {}
+            Wait::Idle => {}
             Wait::Due(at) => {
                 self.due.remove(&(at, address));
             }
@@ -258,10 +268,10 @@ impl Candidates {
     }
 
     fn put(&mut self, address: Address, candidate: Candidate) {
-        self.homes.extend(candidate.node.map(|node| (node, address.clone())));
-        self.useful.insert((candidate.trust, Reverse(candidate.failures), address.clone()));
+        self.by_node.extend(candidate.node.map(|node| (node, address.clone())));
+        self.eviction_order.insert((candidate.trust, Reverse(candidate.failures), address.clone()));
         match candidate.wait {
-            Wait::Rest => {}
+            Wait::Idle => {}
             Wait::Due(at) => {
                 self.due.insert((at, address.clone()));
             }

@@ -71,7 +71,7 @@ pub enum Event {
         peers: Vec<Contact>,
     },
     /// A verified peer told of contacts that it verified.
-    Told {
+    ContactsReceived {
         /// Who told.
         from: NodeId,
         /// What.
@@ -117,21 +117,21 @@ pub enum Action {
         address: Address,
     },
     /// A peer proved to be at an address: keep a link to it.
-    Found {
+    Connect {
         /// Who.
         identity: Identity,
         /// Where.
         address: Address,
     },
     /// Tell a peer of verified contacts.
-    Tell {
+    SendContacts {
         /// Whom.
         to: NodeId,
         /// What.
         contacts: Vec<Contact>,
     },
     /// The verified contacts changed: make them durable.
-    Remember {
+    SaveContacts {
         /// All of them.
         contacts: Vec<Contact>,
     },
@@ -141,19 +141,19 @@ pub enum Action {
 pub const CONTACTS_MAX: usize = 64;
 
 /// How long a dial may take before it counts as unanswered, should the driver never say.
-const DIAL: Duration = Duration::from_secs(30);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A handshake that ended with somebody else is not tried again for so many of the longest pauses.
-const QUARANTINE: u32 = 8;
+const QUARANTINE_PAUSES: u32 = 8;
 
 /// The verified contacts are written once they were at rest for so long, so that a start writes once.
-const REST: Duration = Duration::from_secs(1);
+const SAVE_DELAY: Duration = Duration::from_secs(1);
 
 /// Peers told when the verified contacts change. Each tells on what it verified, so that few are enough.
-const TELL_FANOUT: usize = 3;
+const SEND_FANOUT: usize = 3;
 
 /// A peer is neither told nor listened to more often than this.
-const TELL_GAP: Duration = Duration::from_secs(1);
+const EXCHANGE_GAP: Duration = Duration::from_secs(1);
 
 /// Dials under way. The rest waits: a name with a thousand addresses must not open a thousand sockets.
 const DIALS_MAX: usize = 16;
@@ -168,7 +168,7 @@ pub struct Discovery {
     /// `None` before the first step.
     resolve_at: Option<Instant>,
     /// When the verified contacts are written and told, if they changed.
-    rest_at: Option<Instant>,
+    save_at: Option<Instant>,
     random: Stream,
 }
 
@@ -187,7 +187,7 @@ impl Discovery {
             candidates,
             peers: Peers::default(),
             resolve_at: None,
-            rest_at: None,
+            save_at: None,
             random: seed.derive("discovery", 0),
         }
     }
@@ -220,11 +220,11 @@ impl Discovery {
             self.failed(now, &address, Unverified::Unreachable);
         }
         self.dial(now, out);
-        if self.rest_at.is_some_and(|at| at <= now) {
-            self.rest_at = None;
+        if self.save_at.is_some_and(|at| at <= now) {
+            self.save_at = None;
             reach!("discovery.contacts.remembered");
-            out.push(Action::Remember { contacts: self.contacts() });
-            self.tell_some(now, out);
+            out.push(Action::SaveContacts { contacts: self.contacts() });
+            self.send_to_some(now, out);
         }
     }
 
@@ -255,11 +255,11 @@ impl Discovery {
             if node.is_some_and(|node| self.peers.is_connected(node)) {
                 // Its link will say when it breaks; until then there is nothing to learn here.
                 reach!("discovery.dial.needless");
-                self.candidates.rest(&address);
+                self.candidates.set_idle(&address);
                 continue;
             }
             reach!("discovery.dial");
-            self.candidates.dialled(&address, now + DIAL);
+            self.candidates.dialled(&address, now + DIAL_TIMEOUT);
             out.push(Action::Verify { address });
         }
         if self.candidates.due(now).is_some() {
@@ -279,7 +279,7 @@ impl Discovery {
     }
 
     fn contacts_changed(&mut self, now: Instant) {
-        self.rest_at = Some(now + REST);
+        self.save_at = Some(now + SAVE_DELAY);
     }
 
     fn verified_as(
@@ -292,7 +292,7 @@ impl Discovery {
         if identity.node == self.me {
             // Our own address, from a list that is the same on all nodes.
             reach!("discovery.verify.ourselves");
-            if self.candidates.is_ourselves(&address) {
+            if self.candidates.mark_as_self(&address) {
                 self.contacts_changed(now);
             }
             return;
@@ -311,9 +311,9 @@ impl Discovery {
         }
         if self.peers.is_connected(identity.node) {
             reach!("discovery.verify.second_address");
-            self.candidates.rest(&address);
+            self.candidates.set_idle(&address);
         } else {
-            out.push(Action::Found { identity, address });
+            out.push(Action::Connect { identity, address });
         }
     }
 
@@ -325,7 +325,7 @@ impl Discovery {
             Unverified::Refused => {
                 reach!("discovery.verify.refused");
                 let longest = Duration::from_millis(self.config.backoff_ms_max);
-                self.jittered(longest.saturating_mul(QUARANTINE))
+                self.jittered(longest.saturating_mul(QUARANTINE_PAUSES))
             }
         };
         let distrusted = why == Unverified::Refused;
@@ -334,26 +334,29 @@ impl Discovery {
         }
     }
 
-    fn told(&mut self, now: Instant, from: NodeId, contacts: Vec<Contact>) {
-        if !self.peers.may_tell_us(from, now, TELL_GAP) {
+    fn receive_contacts(&mut self, now: Instant, from: NodeId, contacts: Vec<Contact>) {
+        if !self.peers.may_receive(from, now, EXCHANGE_GAP) {
             reach!("discovery.told.too_often");
             return;
         }
         for contact in contacts.into_iter().take(CONTACTS_MAX) {
-            self.offer(now, contact, Trust::Told);
+            self.offer(now, contact, Trust::Reported);
         }
     }
 
     fn connected(&mut self, now: Instant, peer: NodeId, out: &mut Outbox<Action>) {
         if self.peers.connect(peer) {
-            self.candidates.of(peer).iter().for_each(|address| self.candidates.rest(address));
-            self.tell(now, peer, out);
+            self.candidates
+                .addresses_of(peer)
+                .iter()
+                .for_each(|address| self.candidates.set_idle(address));
+            self.send_contacts(now, peer, out);
         }
     }
 
     fn unreachable(&mut self, now: Instant, peer: NodeId) {
         let was_connected = self.peers.disconnect(peer);
-        for address in self.candidates.of(peer) {
+        for address in self.candidates.addresses_of(peer) {
             let pause = self.backoff(1);
             self.candidates.retry(&address, now + pause);
         }
@@ -365,23 +368,23 @@ impl Discovery {
     }
 
     /// Tells a few connected peers, chosen by chance, of the verified contacts.
-    fn tell_some(&mut self, now: Instant, out: &mut Outbox<Action>) {
+    fn send_to_some(&mut self, now: Instant, out: &mut Outbox<Action>) {
         let mut peers: Vec<NodeId> = self.peers.connected().collect();
         self.random.shuffle(&mut peers);
-        for peer in peers.into_iter().take(TELL_FANOUT) {
-            self.tell(now, peer, out);
+        for peer in peers.into_iter().take(SEND_FANOUT) {
+            self.send_contacts(now, peer, out);
         }
     }
 
     /// Only what this node verified itself is told: hearsay would travel for ever.
-    fn tell(&mut self, now: Instant, to: NodeId, out: &mut Outbox<Action>) {
+    fn send_contacts(&mut self, now: Instant, to: NodeId, out: &mut Outbox<Action>) {
         let least =
-            if mutant!("discovery.tell.unverified") { Trust::Told } else { Trust::Verified };
+            if mutant!("discovery.tell.unverified") { Trust::Reported } else { Trust::Verified };
         let others = self.candidates.contacts(least).filter(|contact| contact.node != Some(to));
         let contacts: Vec<Contact> = others.take(CONTACTS_MAX).collect();
-        if !contacts.is_empty() && self.peers.may_be_told(to, now, TELL_GAP) {
+        if !contacts.is_empty() && self.peers.may_send(to, now, EXCHANGE_GAP) {
             reach!("discovery.tell");
-            out.push(Action::Tell { to, contacts });
+            out.push(Action::SendContacts { to, contacts });
         }
     }
 }
@@ -399,7 +402,9 @@ impl Machine for Discovery {
                     self.offer(mono, contact, Trust::Listed);
                 }
             }
-            Event::Told { from, contacts } => self.told(mono, from, contacts),
+            Event::ContactsReceived { from, contacts } => {
+                self.receive_contacts(mono, from, contacts)
+            }
             Event::Verified { address, outcome } => match outcome {
                 Ok(identity) => self.verified_as(mono, address, identity, out),
                 Err(why) => self.failed(mono, &address, why),
@@ -415,12 +420,12 @@ impl Machine for Discovery {
 
     fn deadline(&self) -> Option<Instant> {
         let dial = self.candidates.deadline(self.candidates.dialling() < DIALS_MAX);
-        earlier(earlier(Some(self.resolve_at.unwrap_or(Instant::ZERO)), self.rest_at), dial)
+        earlier(earlier(Some(self.resolve_at.unwrap_or(Instant::ZERO)), self.save_at), dial)
     }
 
     fn digest(&self, hash: &mut Hasher) {
         self.candidates.digest(hash);
         self.peers.digest(hash);
-        hash.value(&(self.resolve_at, self.rest_at, self.random.clone().draw()));
+        hash.value(&(self.resolve_at, self.save_at, self.random.clone().draw()));
     }
 }

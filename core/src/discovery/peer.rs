@@ -14,9 +14,9 @@ use crate::time::Instant;
 #[derive(Clone, Copy, Debug, Default)]
 struct Peer {
     /// When it was last told.
-    told: Option<Instant>,
+    last_sent: Option<Instant>,
     /// When it last told us.
-    tells: Option<Instant>,
+    last_received: Option<Instant>,
 }
 
 /// All connected peers.
@@ -53,24 +53,26 @@ impl Peers {
     }
 
     /// Whether a peer may be told something now; if so, it counts as told.
-    pub(super) fn may_be_told(&mut self, node: NodeId, now: Instant, gap: Duration) -> bool {
-        self.connected.get_mut(&node).is_some_and(|peer| pass(&mut peer.told, now, gap))
+    pub(super) fn may_send(&mut self, node: NodeId, now: Instant, gap: Duration) -> bool {
+        self.connected.get_mut(&node).is_some_and(|peer| rate_limit(&mut peer.last_sent, now, gap))
     }
 
     /// Whether a peer may tell something now; if so, it counts as having told. Only who is connected may.
-    pub(super) fn may_tell_us(&mut self, node: NodeId, now: Instant, gap: Duration) -> bool {
-        self.connected.get_mut(&node).is_some_and(|peer| pass(&mut peer.tells, now, gap))
+    pub(super) fn may_receive(&mut self, node: NodeId, now: Instant, gap: Duration) -> bool {
+        self.connected
+            .get_mut(&node)
+            .is_some_and(|peer| rate_limit(&mut peer.last_received, now, gap))
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
         hash.number(self.connected.len() as u64);
         for (node, peer) in &self.connected {
-            hash.value(&(node, peer.told, peer.tells));
+            hash.value(&(node, peer.last_sent, peer.last_received));
         }
     }
 }
 
-fn pass(last: &mut Option<Instant>, now: Instant, gap: Duration) -> bool {
+fn rate_limit(last: &mut Option<Instant>, now: Instant, gap: Duration) -> bool {
     let may = last.is_none_or(|last| now >= last + gap);
     if may {
         *last = Some(now);

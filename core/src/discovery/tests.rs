@@ -15,7 +15,7 @@ fn node(n: u8) -> NodeId {
     NodeId([n; 16])
 }
 
-fn place(n: u16) -> Address {
+fn host(n: u16) -> Address {
     Address(format!("host{n}:7000"))
 }
 
@@ -56,12 +56,12 @@ impl Driven {
     }
 
     fn listed(&mut self, places: &[u16]) -> Vec<Action> {
-        let peers = places.iter().map(|n| Contact { node: None, address: place(*n) }).collect();
+        let peers = places.iter().map(|n| Contact { node: None, address: host(*n) }).collect();
         self.step(Event::Resolved { source: Source::Bootstrap, peers })
     }
 
     fn verify(&mut self, n: u16, outcome: Result<NodeId, Unverified>) -> Vec<Action> {
-        self.step(Event::Verified { address: place(n), outcome: outcome.map(identity) })
+        self.step(Event::Verified { address: host(n), outcome: outcome.map(identity) })
     }
 }
 
@@ -82,11 +82,11 @@ fn dial_times(actions: &[(u64, Action)]) -> Vec<u64> {
 fn a_candidate_is_found_only_by_its_handshake() {
     let mut d = Driven::new(DiscoveryConfig::default(), vec![]);
     let actions = d.listed(&[1]);
-    assert_eq!(dials(&actions), vec![&place(1)]);
+    assert_eq!(dials(&actions), vec![&host(1)]);
     assert_eq!(d.machine.verified().count(), 0);
     let actions = d.verify(1, Ok(node(1)));
-    assert!(matches!(&actions[..], [Action::Found { identity, .. }] if identity.node == node(1)));
-    assert_eq!(d.machine.contacts(), vec![Contact { node: Some(node(1)), address: place(1) }]);
+    assert!(matches!(&actions[..], [Action::Connect { identity, .. }] if identity.node == node(1)));
+    assert_eq!(d.machine.contacts(), vec![Contact { node: Some(node(1)), address: host(1) }]);
 }
 
 #[test]
@@ -111,9 +111,9 @@ fn somebody_else_is_left_alone_for_longer_than_nobody() {
     let mut d = Driven::new(DiscoveryConfig::default(), vec![]);
     d.listed(&[1]);
     d.verify(1, Err(Unverified::Refused));
-    let told = vec![Contact { node: Some(node(1)), address: place(1) }];
+    let told = vec![Contact { node: Some(node(1)), address: host(1) }];
     d.step(Event::Connected { peer: node(9) });
-    d.step(Event::Told { from: node(9), contacts: told });
+    d.step(Event::ContactsReceived { from: node(9), contacts: told });
     assert!(dial_times(&d.run(80_000)).is_empty(), "neither time nor hearsay shortens it");
     assert!(!dial_times(&d.run(60_000)).is_empty());
 }
@@ -130,7 +130,7 @@ fn our_own_address_is_dialled_once() {
         assert!(dials(&d.listed(&[1, 2])).is_empty());
         d.run(30_000);
     }
-    assert!(d.machine.contacts().iter().all(|contact| contact.address != place(1)));
+    assert!(d.machine.contacts().iter().all(|contact| contact.address != host(1)));
 }
 
 #[test]
@@ -168,38 +168,38 @@ fn a_moved_node_is_followed() {
     d.listed(&[1]);
     d.verify(1, Ok(node(1)));
     d.step(Event::Connected { peer: node(1) });
-    d.step(Event::Located { node: node(1), address: place(5) });
+    d.step(Event::Located { node: node(1), address: host(5) });
     assert!(dial_times(&d.run(60_000)).is_empty());
     d.step(Event::Unreachable { peer: node(1) });
     let seen = d.run(300);
     assert!(
-        seen.iter().any(|(_, a)| matches!(a, Action::Verify { address } if *address == place(5)))
+        seen.iter().any(|(_, a)| matches!(a, Action::Verify { address } if *address == host(5)))
     );
     let found = d.verify(5, Ok(node(1)));
-    assert!(matches!(&found[..], [Action::Found { address, .. }] if *address == place(5)));
+    assert!(matches!(&found[..], [Action::Connect { address, .. }] if *address == host(5)));
     // Another node took over the old address.
     d.verify(1, Ok(node(2)));
-    let contact = Contact { node: Some(node(2)), address: place(1) };
+    let contact = Contact { node: Some(node(2)), address: host(1) };
     assert!(d.machine.contacts().contains(&contact));
 }
 
 #[test]
 fn only_what_was_verified_is_told_and_not_too_often() {
-    let hearsay = Contact { node: Some(node(7)), address: place(7) };
+    let hearsay = Contact { node: Some(node(7)), address: host(7) };
     let mut d = Driven::new(DiscoveryConfig::default(), vec![hearsay]);
     d.listed(&[1, 2, 3]);
     d.verify(1, Ok(node(1)));
     d.verify(2, Ok(node(2)));
     let actions = d.step(Event::Connected { peer: node(1) });
-    let expected = vec![Contact { node: Some(node(2)), address: place(2) }];
+    let expected = vec![Contact { node: Some(node(2)), address: host(2) }];
     assert!(actions.iter().any(
-        |action| matches!(action, Action::Tell { to, contacts } if *to == node(1) && *contacts == expected)
+        |action| matches!(action, Action::SendContacts { to, contacts } if *to == node(1) && *contacts == expected)
     ));
     assert!(d.step(Event::Connected { peer: node(1) }).is_empty());
     // The change is told once it is at rest, and then there is quiet.
     d.verify(3, Ok(node(3)));
     let tells = |seen: &[(u64, Action)]| {
-        seen.iter().filter(|(_, action)| matches!(action, Action::Tell { .. })).count()
+        seen.iter().filter(|(_, action)| matches!(action, Action::SendContacts { .. })).count()
     };
     assert_eq!(tells(&d.run(5_000)), 1);
     d.step(Event::Connected { peer: node(3) });
@@ -219,7 +219,7 @@ fn contacts_are_written_once_they_are_at_rest_and_survive() {
     let written: Vec<_> = seen
         .iter()
         .filter_map(|(_, action)| match action {
-            Action::Remember { contacts } => Some(contacts.clone()),
+            Action::SaveContacts { contacts } => Some(contacts.clone()),
             _ => None,
         })
         .collect();
@@ -237,12 +237,12 @@ fn a_flood_pushes_out_nothing_better() {
     d.verify(1, Ok(node(1)));
     d.step(Event::Connected { peer: node(9) });
     for round in 0..50_u16 {
-        let many = (0..200).map(|n| Contact { node: None, address: place(100 + round * 200 + n) });
-        d.step(Event::Told { from: node(9), contacts: many.collect() });
+        let many = (0..200).map(|n| Contact { node: None, address: host(100 + round * 200 + n) });
+        d.step(Event::ContactsReceived { from: node(9), contacts: many.collect() });
         d.run(1_000);
     }
     assert_eq!(d.machine.known(), 20);
-    let known = |d: &Driven, n| d.machine.candidates.contains(&place(n));
+    let known = |d: &Driven, n| d.machine.candidates.contains(&host(n));
     assert!(known(&d, 1) && known(&d, 2));
     assert!(d.machine.candidates.dialling() <= DIALS_MAX);
     // The operator's list still finds room.
@@ -262,7 +262,7 @@ fn a_dial_that_is_never_answered_ends() {
 
 fn any_event() -> impl Strategy<Value = Event> {
     let contact = (0..30_u16, proptest::option::of(0..9_u8))
-        .prop_map(|(n, id)| Contact { node: id.map(node), address: place(n) });
+        .prop_map(|(n, id)| Contact { node: id.map(node), address: host(n) });
     let contacts = proptest::collection::vec(contact, 0..6);
     let outcome = prop_oneof![
         (0..9_u8).prop_map(|n| Ok(identity(node(n)))),
@@ -273,13 +273,13 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(Event::Tick),
         contacts.clone().prop_map(|peers| Event::Resolved { source: Source::Bootstrap, peers }),
-        (0..9_u8, contacts).prop_map(|(n, contacts)| Event::Told { from: node(n), contacts }),
-        (0..30_u16, outcome)
-            .prop_map(|(n, outcome)| Event::Verified { address: place(n), outcome }),
+        (0..9_u8, contacts)
+            .prop_map(|(n, contacts)| Event::ContactsReceived { from: node(n), contacts }),
+        (0..30_u16, outcome).prop_map(|(n, outcome)| Event::Verified { address: host(n), outcome }),
         (0..9_u8).prop_map(|n| Event::Connected { peer: node(n) }),
         (0..9_u8).prop_map(|n| Event::Unreachable { peer: node(n) }),
         (0..9_u8, 0..30_u16)
-            .prop_map(|(n, at)| Event::Located { node: node(n), address: place(at) }),
+            .prop_map(|(n, at)| Event::Located { node: node(n), address: host(at) }),
     ]
 }
 
@@ -297,7 +297,7 @@ proptest! {
             let mut actions = d.step(event);
             actions.extend(d.run(pause).into_iter().map(|(_, action)| action));
             for action in actions {
-                if let Action::Tell { contacts, .. } | Action::Remember { contacts } = action {
+                if let Action::SendContacts { contacts, .. } | Action::SaveContacts { contacts } = action {
                     for contact in contacts {
                         let node = contact.node.expect("a verified contact has a node");
                         prop_assert!(proven.contains(&(contact.address, node)) && node != ME);

@@ -1,14 +1,14 @@
-//! The table of members: what is held of each, and which claim beats which.
+//! The table of members: what is held of each, and which update beats which.
 //!
-//! A claim is (incarnation, state), ordered as written: a later boot beats everything, then more refutations, and at
-//! equal incarnations alive < suspect < dead < left. That is a total order, so all who heard the same claims hold the
-//! same, in whatever order they came. Which claims to believe at all is decided in `mod`; nothing is sent from here.
+//! A update is (incarnation, state), ordered as written: a later boot beats everything, then more refutations, and at
+//! equal incarnations alive < suspect < dead < left. That is a total order, so all who heard the same updates hold the
+//! same, in whatever order they came. Which updates to believe at all is decided in `mod`; nothing is sent from here.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use super::message::{Claim, Load};
+use super::message::{Load, Update};
 use super::suspicion::Suspicion;
 use super::{Incarnation, Member, State};
 use crate::digest::Hasher;
@@ -47,15 +47,15 @@ pub(super) struct Table {
     forgets: BTreeSet<(Instant, NodeId)>,
 }
 
-/// Whether `claim` beats what is held.
-pub(super) fn beats(claim: (Incarnation, State), held: (Incarnation, State)) -> bool {
+/// Whether `update` beats what is held.
+pub(super) fn beats(update: (Incarnation, State), held: (Incarnation, State)) -> bool {
     if mutant!("gossip.incarnation.ignored") {
-        return claim.1 != held.1;
+        return update.1 != held.1;
     }
-    if mutant!("gossip.dead.overrides_newer_alive") && claim.1 == State::Dead {
+    if mutant!("gossip.dead.overrides_newer_alive") && update.1 == State::Dead {
         return held.1 < State::Dead;
     }
-    claim > held
+    update > held
 }
 
 impl Record {
@@ -71,7 +71,7 @@ impl Record {
         Self { member, load_version: 0, suspicion: None, in_ring: false }
     }
 
-    /// What is compared between claims.
+    /// What is compared between updates.
     pub(super) fn held(&self) -> (Incarnation, State) {
         (self.member.incarnation, self.member.state)
     }
@@ -82,13 +82,16 @@ impl Record {
     }
 
     /// What is held, as told to others.
-    pub(super) fn claim(&self) -> Claim {
-        Claim {
+    pub(super) fn update(&self) -> Update {
+        Update {
             replica: self.member.replica,
             incarnation: self.member.incarnation,
             state: self.member.state,
             address: self.member.address.clone(),
-            accusers: self.suspicion.as_ref().map_or_else(Vec::new, |s| s.accusers.clone()),
+            confirmations: self
+                .suspicion
+                .as_ref()
+                .map_or_else(Vec::new, |s| s.confirmations.clone()),
         }
     }
 
@@ -102,21 +105,21 @@ impl Record {
         }
     }
 
-    /// Takes over a claim's incarnation and, with a new one, its address: only the member itself raises either. Says
+    /// Takes over a update's incarnation and, with a new one, its address: only the member itself raises either. Says
     /// whether it moved.
-    pub(super) fn adopt(&mut self, claim: &Claim) -> bool {
+    pub(super) fn adopt(&mut self, update: &Update) -> bool {
         let member = &mut self.member;
-        let moves = claim.incarnation != member.incarnation
-            && !claim.address.0.is_empty()
-            && claim.address != member.address;
+        let moves = update.incarnation != member.incarnation
+            && !update.address.0.is_empty()
+            && update.address != member.address;
         if moves {
-            member.address.clone_from(&claim.address);
+            member.address.clone_from(&update.address);
         }
-        if claim.incarnation.boot != member.incarnation.boot {
+        if update.incarnation.boot != member.incarnation.boot {
             // A process that starts anew counts its reports anew.
             self.load_version = 0;
         }
-        member.incarnation = claim.incarnation;
+        member.incarnation = update.incarnation;
         moves
     }
 }
@@ -154,7 +157,7 @@ impl Table {
 
     /// The registry names a member. False when it was named already, or there are as many as there may be.
     #[must_use]
-    pub(super) fn join(
+    pub(super) fn add(
         &mut self,
         replica: Replica,
         name: alloc::string::String,
@@ -178,9 +181,9 @@ impl Table {
             reach!("gossip.member.table_full");
             return false;
         }
-        let record = match self.exhume(node) {
+        let record = match self.take_removed(node) {
             Some(mut old) if old.member.replica == replica => {
-                reach!("gossip.member.exhumed");
+                reach!("gossip.member.recalled");
                 old.member.name = name;
                 old
             }
@@ -199,7 +202,7 @@ impl Table {
         if self.removed.len() >= MEMBERS_MAX
             && let Some((_, oldest)) = self.forgets.first().copied()
         {
-            self.exhume(oldest);
+            self.take_removed(oldest);
         }
         self.forgets.insert((until, node));
         self.removed.insert(node, Tombstone { until, record });
@@ -214,7 +217,7 @@ impl Table {
         Some(record)
     }
 
-    fn exhume(&mut self, node: NodeId) -> Option<Record> {
+    fn take_removed(&mut self, node: NodeId) -> Option<Record> {
         let tombstone = self.removed.remove(&node)?;
         self.forgets.remove(&(tombstone.until, node));
         Some(tombstone.record)
@@ -225,7 +228,7 @@ impl Table {
         while let Some((until, node)) = self.forgets.first().copied()
             && until <= now
         {
-            self.exhume(node);
+            self.take_removed(node);
         }
     }
 
@@ -281,7 +284,7 @@ impl Table {
             hash.number(record.load_version);
             hash.number(u64::from(record.in_ring));
             let suspicion = record.suspicion.as_ref();
-            hash.value(&suspicion.map(|s| (s.ends(), &s.accusers)));
+            hash.value(&suspicion.map(|s| (s.ends(), &s.confirmations)));
         }
         for (node, tombstone) in &self.removed {
             hash.value(&(node, tombstone.until, tombstone.record.held()));
@@ -321,19 +324,19 @@ mod tests {
         Replica { node: NodeId([node; 16]), store: crate::id::StoreId([store; 16]) }
     }
 
-    fn join(table: &mut Table, replica: Replica) -> bool {
-        table.join(replica, String::new(), Address::default())
+    fn add(table: &mut Table, replica: Replica) -> bool {
+        table.add(replica, String::new(), Address::default())
     }
 
     proptest! {
         #[test]
         fn claims_are_totally_ordered(a: (u64, u64, u64, u8), b: (u64, u64, u64, u8)) {
-            let claim = |(count, nonce, refutations, state): (u64, u64, u64, u8)| {
+            let update = |(count, nonce, refutations, state): (u64, u64, u64, u8)| {
                 let boot = Boot { count: count % 3, nonce: nonce % 2 };
                 let states = [State::Alive, State::Suspect, State::Dead, State::Left];
                 (Incarnation { boot, refutations: refutations % 3 }, states[usize::from(state % 4)])
             };
-            let (a, b) = (claim(a), claim(b));
+            let (a, b) = (update(a), update(b));
             prop_assert_eq!(u8::from(beats(a, b)) + u8::from(beats(b, a)), u8::from(a != b));
         }
     }
@@ -352,17 +355,17 @@ mod tests {
     #[test]
     fn the_removed_keep_their_incarnation_until_forgotten() {
         let mut table = Table::default();
-        assert!(join(&mut table, replica(1, 1)));
-        assert!(!join(&mut table, replica(1, 1)));
+        assert!(add(&mut table, replica(1, 1)));
+        assert!(!add(&mut table, replica(1, 1)));
         let boot = Boot { count: 7, nonce: 7 };
         table.get_mut(NodeId([1; 16])).unwrap().member.incarnation.boot = boot;
         table.remove(NodeId([1; 16]), Instant(50));
         table.forget(Instant(49));
-        assert!(join(&mut table, replica(1, 1)));
+        assert!(add(&mut table, replica(1, 1)));
         assert_eq!(table.get(NodeId([1; 16])).unwrap().member.incarnation.boot, boot);
         table.remove(NodeId([1; 16]), Instant(50));
         table.forget(Instant(50));
-        assert!(join(&mut table, replica(1, 1)));
+        assert!(add(&mut table, replica(1, 1)));
         assert!(!table.get(NodeId([1; 16])).unwrap().is_heard());
         assert_eq!((table.living(), table.forgetting()), (1, None));
     }
@@ -370,10 +373,10 @@ mod tests {
     #[test]
     fn another_store_starts_from_nothing() {
         let mut table = Table::default();
-        assert!(join(&mut table, replica(1, 1)));
+        assert!(add(&mut table, replica(1, 1)));
         table.transition(NodeId([1; 16]), State::Dead, None);
         assert_eq!((table.living(), table.next_dead(NodeId([1; 16]))), (0, Some(NodeId([1; 16]))));
-        assert!(join(&mut table, replica(1, 2)));
+        assert!(add(&mut table, replica(1, 2)));
         assert_eq!((table.living(), table.next_dead(NodeId([1; 16]))), (1, None));
     }
 
@@ -385,7 +388,7 @@ mod tests {
             id[..4].copy_from_slice(&n.to_be_bytes());
             Replica { node: NodeId(id), ..Replica::default() }
         };
-        let joined = (0..MEMBERS_MAX as u32 + 9).filter(|n| join(&mut table, wide(*n))).count();
+        let joined = (0..MEMBERS_MAX as u32 + 9).filter(|n| add(&mut table, wide(*n))).count();
         assert_eq!((joined, table.len(), table.living()), (MEMBERS_MAX, MEMBERS_MAX, MEMBERS_MAX));
         (0..MEMBERS_MAX as u32).for_each(|n| table.remove(wide(n).node, Instant(n.into())));
         assert_eq!((table.len(), table.living(), table.removed.len()), (0, 0, MEMBERS_MAX));

@@ -12,10 +12,10 @@ use crate::id::{Address, Boot, NodeId, Replica};
 use crate::limits::ADDRESS_BYTES_MAX;
 
 /// Claims in one message, a page of a full sync included. With the longest addresses a message stays below 64 KiB.
-pub const CLAIMS_MAX: usize = 64;
+pub const UPDATES_MAX: usize = 64;
 
-/// Accusers named in one claim.
-pub const ACCUSERS_MAX: usize = 8;
+/// Accusers named in one update.
+pub const CONFIRMATIONS_MAX: usize = 8;
 
 /// Refutations in one boot. A node that is wrongly suspected every second needs over a century for it.
 pub const REFUTATIONS_MAX: u64 = u32::MAX as u64;
@@ -26,9 +26,9 @@ pub struct Message {
     /// What it is for.
     pub body: Body,
     /// The sender, as it sees itself.
-    pub me: Claim,
+    pub sender: Update,
     /// News of members; in a full sync, the page.
-    pub claims: Vec<Claim>,
+    pub updates: Vec<Update>,
     /// News of members' load.
     pub loads: Vec<Load>,
 }
@@ -59,7 +59,7 @@ pub enum Body {
         number: u64,
     },
     /// Nothing but news.
-    News,
+    Updates,
     /// The sender's part of a full sync; the receiver answers with what it knows better.
     Push {
         /// The page holds members behind this one.
@@ -78,7 +78,7 @@ pub enum Body {
 
 /// What the sender holds of a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct Update {
     /// Of whom.
     pub replica: Replica,
     /// In which incarnation.
@@ -88,7 +88,7 @@ pub struct Claim {
     /// Where it is in this incarnation's boot.
     pub address: Address,
     /// Who suspects it, when suspected: independent accusations shorten the suspicion (Lifeguard IV-B).
-    pub accusers: Vec<NodeId>,
+    pub confirmations: Vec<NodeId>,
 }
 
 /// The load of a member, as it said itself.
@@ -111,23 +111,23 @@ impl Message {
     ///
     /// What is wrong, for the log.
     pub fn check(&self, from: NodeId) -> Result<(), &'static str> {
-        if self.me.replica.node != from {
+        if self.sender.replica.node != from {
             return Err("the sender's card is another node's");
         }
-        if self.claims.len() > CLAIMS_MAX || self.loads.len() > CLAIMS_MAX {
+        if self.updates.len() > UPDATES_MAX || self.loads.len() > UPDATES_MAX {
             return Err("more news than a message may carry");
         }
-        if matches!(self.me.state, State::Suspect | State::Dead) {
+        if matches!(self.sender.state, State::Suspect | State::Dead) {
             return Err("a sender cannot be dead in its own eyes");
         }
-        core::iter::once(&self.me).chain(&self.claims).try_for_each(Claim::check)
+        core::iter::once(&self.sender).chain(&self.updates).try_for_each(Update::check)
     }
 }
 
-impl Claim {
+impl Update {
     fn check(&self) -> Result<(), &'static str> {
-        if self.accusers.len() > ACCUSERS_MAX {
-            return Err("more accusers than a claim may name");
+        if self.confirmations.len() > CONFIRMATIONS_MAX {
+            return Err("more confirmations than a update may name");
         }
         if self.address.0.len() > ADDRESS_BYTES_MAX {
             return Err("an address that is too long");
@@ -148,14 +148,14 @@ mod tests {
     use crate::codec;
     use crate::limits::FRAME_BYTES_MAX;
 
-    fn claim() -> Claim {
+    fn update() -> Update {
         let boot = Boot { count: u64::MAX, nonce: u64::MAX };
-        Claim {
+        Update {
             replica: Replica::default(),
             incarnation: Incarnation { boot, refutations: REFUTATIONS_MAX },
             state: State::Alive,
             address: Address(String::from_utf8(vec![b'a'; ADDRESS_BYTES_MAX]).unwrap()),
-            accusers: vec![NodeId::default(); ACCUSERS_MAX],
+            confirmations: vec![NodeId::default(); CONFIRMATIONS_MAX],
         }
     }
 
@@ -165,9 +165,9 @@ mod tests {
         let target = Some(NodeId::default());
         Message {
             body: Body::Push { after: target, upto: target },
-            me: claim(),
-            claims: vec![claim(); CLAIMS_MAX],
-            loads: vec![load; CLAIMS_MAX],
+            sender: update(),
+            updates: vec![update(); UPDATES_MAX],
+            loads: vec![load; UPDATES_MAX],
         }
     }
 
@@ -181,13 +181,13 @@ mod tests {
     #[test]
     fn each_bound_is_checked() {
         let spoils: [fn(&mut Message); 7] = [
-            |m| m.claims.push(claim()),
+            |m| m.updates.push(update()),
             |m| m.loads.push(m.loads[0]),
-            |m| m.claims[9].accusers.push(NodeId::default()),
-            |m| m.claims[9].address.0.push('a'),
-            |m| m.claims[63].incarnation.refutations += 1,
-            |m| m.me.state = State::Dead,
-            |m| m.me.replica.node = NodeId([1; 16]),
+            |m| m.updates[9].confirmations.push(NodeId::default()),
+            |m| m.updates[9].address.0.push('a'),
+            |m| m.updates[63].incarnation.refutations += 1,
+            |m| m.sender.state = State::Dead,
+            |m| m.sender.replica.node = NodeId([1; 16]),
         ];
         for (at, spoil) in spoils.iter().enumerate() {
             let mut message = largest();

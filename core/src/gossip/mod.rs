@@ -7,17 +7,15 @@
 //! Deliberately not here: who may be a member (the registry), links and addresses to dial (discovery), what a verdict
 //! means for requests (the coordinator), persistence (a boot counter that the node holds makes incarnations unique).
 
-mod hear;
+mod broadcast;
 mod member;
 mod message;
 mod probe;
-mod spread;
+mod receive;
 mod suspicion;
 mod sync;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod world;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -33,14 +31,14 @@ use crate::seed::Seed;
 use crate::time::{Instant, earlier};
 use crate::{mutant, reach};
 
+use broadcast::Broadcast;
 use member::Table;
 use probe::Prober;
-use spread::Spread;
 use suspicion::Rule;
 use sync::Syncer;
 
-pub use message::{ACCUSERS_MAX, Body, CLAIMS_MAX, Claim, Load, Message, REFUTATIONS_MAX};
-pub use probe::Probing;
+pub use message::{Body, CONFIRMATIONS_MAX, Load, Message, REFUTATIONS_MAX, UPDATES_MAX, Update};
+pub use probe::ProbeInfo;
 
 /// How often a member refuted its death: a later boot beats any count of an earlier one. Volatile.
 #[derive(
@@ -92,7 +90,7 @@ pub enum Event {
     /// Time passed.
     Tick,
     /// The registry names this member: it may be probed and heard. Repeats are harmless.
-    Join {
+    Add {
         /// Who, on which disk.
         replica: Replica,
         /// The operator's name for it.
@@ -184,8 +182,8 @@ pub struct Gossip {
     load_version: u64,
     config: GossipConfig,
     table: Table,
-    news: Spread,
-    load_news: Spread,
+    updates: Broadcast,
+    load_updates: Broadcast,
     prober: Prober,
     syncer: Syncer,
     counters: Counters,
@@ -200,8 +198,8 @@ impl Gossip {
             load_version: 0,
             config,
             table: Table::default(),
-            news: Spread::default(),
-            load_news: Spread::default(),
+            updates: Broadcast::default(),
+            load_updates: Broadcast::default(),
             prober: Prober::new(seed),
             syncer: Syncer::new(seed),
             counters: Counters::default(),
@@ -237,8 +235,8 @@ impl Gossip {
     /// Lifeguard's local health: 0 when this node trusts itself, up to 8. Its probes are that many times slower, plus
     /// one.
     #[must_use]
-    pub const fn distrust(&self) -> u32 {
-        self.prober.distrust()
+    pub const fn local_health(&self) -> u32 {
+        self.prober.local_health()
     }
 
     fn period(&self) -> Duration {
@@ -260,13 +258,13 @@ impl Gossip {
     }
 
     /// This node, as it tells others.
-    fn card(&self) -> Claim {
-        Claim {
+    fn self_update(&self) -> Update {
+        Update {
             replica: self.me.replica,
             incarnation: self.me.incarnation,
             state: self.me.state,
             address: self.me.address.clone(),
-            accusers: Vec::new(),
+            confirmations: Vec::new(),
         }
     }
 
@@ -286,47 +284,50 @@ impl Gossip {
         let silent = mutant!("gossip.buddy.silent");
         let accused = |r: &&member::Record| r.member.state != State::Alive && !silent;
         let accusation = self.table.get(to).filter(accused);
-        let mut claims: Vec<Claim> = accusation.map(member::Record::claim).into_iter().collect();
-        let room = self.config.updates_max.min(CLAIMS_MAX).saturating_sub(claims.len());
-        let limit = spread::limit(self.config.retransmit_multiplier, members);
-        for node in self.news.take(room, limit, to) {
-            claims.extend(self.table.get(node).map(member::Record::claim));
+        let mut updates: Vec<Update> = accusation.map(member::Record::update).into_iter().collect();
+        let room = self.config.updates_max.min(UPDATES_MAX).saturating_sub(updates.len());
+        let limit = broadcast::limit(self.config.retransmit_multiplier, members);
+        for node in self.updates.take(room, limit, to) {
+            updates.extend(self.table.get(node).map(member::Record::update));
         }
         // A load is stale after a second: telling it as often as a death would be waste.
-        let load_limit = spread::limit(1, members);
+        let load_limit = broadcast::limit(1, members);
         let mut loads = alloc::vec![self.own_load()];
-        for node in self.load_news.take(LOADS_PER_MESSAGE, load_limit, to) {
+        for node in self.load_updates.take(LOADS_PER_MESSAGE, load_limit, to) {
             loads.extend(self.table.get(node).map(member::Record::load));
         }
-        out.push(Action::Send { to, message: Message { body, me: self.card(), claims, loads } });
+        out.push(Action::Send {
+            to,
+            message: Message { body, sender: self.self_update(), updates, loads },
+        });
     }
 
     /// Does everything that is due by `now`.
     fn catch_up(&mut self, now: Instant, out: &mut Outbox<Action>) {
         let Some(due) = self.deadline().filter(|due| *due <= now) else { return };
         if now.since(due) > self.period() {
-            self.forgive(now);
+            self.reset_after_pause(now);
         }
         self.advance_probes(now, out);
-        self.bury_due(now, out);
+        self.end_suspicions(now, out);
         self.advance_sync(now, out);
         self.table.forget(now);
     }
 
     /// Declares dead whose suspicion is over.
-    fn bury_due(&mut self, now: Instant, out: &mut Outbox<Action>) {
+    fn end_suspicions(&mut self, now: Instant, out: &mut Outbox<Action>) {
         while let Some((ends, node)) = self.table.ending()
             && ends <= now
         {
-            self.bury(node, out);
+            self.declare_dead(node, out);
         }
     }
 
     /// This node was stopped for longer than a period (a suspended machine, a stalled process) and could hear nothing:
     /// its silence is its own fault (Lifeguard's premise), so nobody is judged by it.
-    fn forgive(&mut self, now: Instant) {
-        reach!("gossip.pause.forgiven");
-        self.prober.worsen();
+    fn reset_after_pause(&mut self, now: Instant) {
+        reach!("gossip.pause.reset");
+        self.prober.worsen_health();
         self.prober.abandon(now);
         while let Some((ends, node)) = self.table.ending()
             && ends <= now
@@ -335,23 +336,23 @@ impl Gossip {
         }
     }
 
-    fn join(&mut self, now: Instant, replica: Replica, name: String, address: Address) {
+    fn add(&mut self, now: Instant, replica: Replica, name: String, address: Address) {
         let node = replica.node;
         if node == self.me.replica.node {
             self.me.name = name;
             return;
         }
-        if !self.table.join(replica, name, address) || self.is_leaving() {
+        if !self.table.add(replica, name, address) || self.is_leaving() {
             return;
         }
-        self.enlist(node);
+        self.add_to_ring(node);
         let period = self.period();
         self.prober.start(now, period);
         self.syncer.start(now, period);
     }
 
     /// Puts a living member into the probe ring, once.
-    fn enlist(&mut self, node: NodeId) {
+    fn add_to_ring(&mut self, node: NodeId) {
         if let Some(record) = self.table.get_mut(node)
             && !record.in_ring
         {
@@ -362,8 +363,8 @@ impl Gossip {
 
     fn remove(&mut self, now: Instant, node: NodeId) {
         self.table.remove(node, now + Duration::from_millis(self.config.dead_kept_ms));
-        self.news.remove(node);
-        self.load_news.remove(node);
+        self.updates.remove(node);
+        self.load_updates.remove(node);
     }
 
     /// A link is up. That alone proves nothing to others, so the peer is asked for its card; who was given up is also
@@ -401,7 +402,7 @@ impl Gossip {
         let table = &self.table;
         let lives = |n: NodeId| table.get(n).is_some_and(|r| r.member.state <= State::Suspect);
         for node in self.prober.pick(LEAVE_FANOUT, lives) {
-            self.send(node, Body::News, out);
+            self.send(node, Body::Updates, out);
         }
     }
 }
@@ -415,7 +416,7 @@ impl Machine for Gossip {
         self.catch_up(mono, out);
         match event {
             Event::Tick => {}
-            Event::Join { replica, name, address } => self.join(mono, replica, name, address),
+            Event::Add { replica, name, address } => self.add(mono, replica, name, address),
             Event::Remove { node } => self.remove(mono, node),
             Event::Connected { peer, boot } => self.connected(mono, peer, boot, out),
             Event::Received { from, message } => self.receive(mono, from, &message, out),
@@ -423,7 +424,7 @@ impl Machine for Gossip {
             Event::Leave => self.leave(out),
         }
         // A confirmation may have cut a suspicion to less than what has passed of it.
-        self.bury_due(mono, out);
+        self.end_suspicions(mono, out);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -439,8 +440,8 @@ impl Machine for Gossip {
         hash.number(self.load_version);
         self.prober.digest(hash);
         self.table.digest(hash);
-        self.news.digest(hash);
-        self.load_news.digest(hash);
+        self.updates.digest(hash);
+        self.load_updates.digest(hash);
         self.syncer.digest(hash);
     }
 }

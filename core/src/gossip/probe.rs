@@ -1,8 +1,8 @@
-//! Probing: is that member there? (SWIM 3.1 and 4.3; Lifeguard IV-A, LHA-Probe.)
+//! ProbeInfo: is that member there? (SWIM 3.1 and 4.3; Lifeguard IV-A, LHA-Probe.)
 //!
 //! One member a period, in a shuffled circle, so that each is probed once within 2N - 1 periods. A silent target gets
 //! further direct pings before helpers are asked: that one ping was lost is far likelier than that the target died. A
-//! node that has reason to distrust itself (missing nacks, refuted suspicions) probes slower.
+//! node that has reason to local_health itself (missing nacks, refuted suspicions) probes slower.
 //!
 //! Not here: what a failed probe means for the target (`mod`, `suspicion`).
 
@@ -20,8 +20,8 @@ use crate::seed::{Seed, Stream};
 use crate::time::{Instant, earlier};
 use crate::{mutant, reach};
 
-/// Lifeguard's S: how far a node may distrust itself. Its period is at most nine times the configured one.
-const DISTRUST_MAX: u32 = 8;
+/// Lifeguard's S: how far a node may local_health itself. Its period is at most nine times the configured one.
+const LOCAL_HEALTH_MAX: u32 = 8;
 
 /// Places of the ring that are looked at for helpers: enough to find them unless most members are dead.
 const WALK_MAX: usize = 64;
@@ -51,7 +51,7 @@ struct Probe {
 
 /// The probe under way, as others may look at it.
 #[derive(Clone, Copy, Debug)]
-pub struct Probing<'a> {
+pub struct ProbeInfo<'a> {
     /// Who is probed.
     pub target: NodeId,
     /// The number of its pings.
@@ -84,7 +84,7 @@ pub(super) struct Prober {
     relay_ends: BTreeSet<(Instant, u64)>,
     number: u64,
     /// Lifeguard's local health multiplier, 0 when well.
-    distrust: u32,
+    local_health: u32,
     /// The dead member that was pinged last, and periods since.
     dead: NodeId,
     dead_periods: u32,
@@ -103,7 +103,7 @@ impl Prober {
             // Numbers of one life are not those of another: what an earlier life asked is answered in this one, if the
             // question was under way that long.
             number: seed.derive("gossip.number", 0).draw() >> 16,
-            distrust: 0,
+            local_health: 0,
             dead: NodeId::default(),
             dead_periods: 0,
             random: seed.derive("gossip.probe", 0),
@@ -139,16 +139,16 @@ impl Prober {
     }
 
     /// How much this node distrusts itself, 0 to 8.
-    pub(super) const fn distrust(&self) -> u32 {
-        self.distrust
+    pub(super) const fn local_health(&self) -> u32 {
+        self.local_health
     }
 
-    pub(super) fn worsen(&mut self) {
-        self.distrust = (self.distrust + 1).min(DISTRUST_MAX);
+    pub(super) fn worsen_health(&mut self) {
+        self.local_health = (self.local_health + 1).min(LOCAL_HEALTH_MAX);
     }
 
-    fn improve(&mut self) {
-        self.distrust = self.distrust.saturating_sub(1);
+    fn improve_health(&mut self) {
+        self.local_health = self.local_health.saturating_sub(1);
     }
 
     /// Gives up the probe under way without a verdict.
@@ -160,7 +160,7 @@ impl Prober {
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
         hash.value(&self.ring);
-        hash.value(&(self.turn as u64, self.idle_until, self.number, self.distrust));
+        hash.value(&(self.turn as u64, self.idle_until, self.number, self.local_health));
         hash.value(&(self.dead, self.dead_periods, self.random.clone().draw()));
         let probe = self.probe.as_ref();
         hash.value(&probe.map(|p| (p.target, p.number, p.started, p.ends, p.pings)));
@@ -200,10 +200,10 @@ impl Probe {
 impl Gossip {
     /// The probe under way, if there is one.
     #[must_use]
-    pub fn probing(&self) -> Option<Probing<'_>> {
+    pub fn probe(&self) -> Option<ProbeInfo<'_>> {
         let Probe { target, number, acked, helpers, .. } = self.prober.probe.as_ref()?;
         let helpers = helpers.as_deref().unwrap_or_default();
-        Some(Probing { target: *target, number: *number, acked: *acked, helpers })
+        Some(ProbeInfo { target: *target, number: *number, acked: *acked, helpers })
     }
 
     /// Does what is due by `now` for probes and relays.
@@ -237,7 +237,7 @@ impl Gossip {
     }
 
     fn begin_probe(&mut self, now: Instant, out: &mut Outbox<Action>) {
-        let slower = self.prober.distrust + 1;
+        let slower = self.prober.local_health + 1;
         let period = self.period().saturating_mul(slower);
         self.ping_the_dead(slower, out);
         let Some(target) = self.next_target() else {
@@ -307,7 +307,7 @@ impl Gossip {
     fn conclude_probe(&mut self, now: Instant, out: &mut Outbox<Action>) {
         let Some(probe) = self.prober.probe.take() else { return };
         if probe.acked {
-            self.prober.improve();
+            self.prober.improve_health();
             return;
         }
         reach!("gossip.probe.failed");
@@ -316,9 +316,9 @@ impl Gossip {
         let helpers = probe.helpers.map_or(0, |helpers| helpers.len());
         if helpers == 0 || probe.nacked.len() < helpers {
             reach!("gossip.probe.nack_missing");
-            self.prober.worsen();
+            self.prober.worsen_health();
         }
-        self.accuse(now, probe.target, out);
+        self.suspect(now, probe.target, out);
     }
 
     /// Now and then one dead member is pinged. The ping tells it that it is held dead, and it refutes if it is not: a

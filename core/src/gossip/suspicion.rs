@@ -1,12 +1,12 @@
 //! How long a member may stay suspected before it is declared dead (Lifeguard IV-B, LHA-Suspicion).
 //!
 //! One accuser may itself be the sick one, so it waits long; each further, independent accuser shortens the wait, down
-//! to the least. Pure arithmetic and the list of accusers; the table keeps the deadlines.
+//! to the least. Pure arithmetic and the list of confirmations; the table keeps the deadlines.
 
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::message::ACCUSERS_MAX;
+use super::message::CONFIRMATIONS_MAX;
 use crate::fixed::Fixed;
 use crate::id::NodeId;
 use crate::time::Instant;
@@ -22,7 +22,7 @@ pub(super) struct Rule {
     /// Without any.
     pub(super) longest: Duration,
     /// Confirmations, beyond the first accuser, that bring it down to the shortest (Lifeguard's K).
-    pub(super) confirmations: u32,
+    pub(super) confirmations_wanted: u32,
 }
 
 impl Rule {
@@ -32,25 +32,25 @@ impl Rule {
         let log = Fixed::log10(members as u64).max(Fixed::ONE);
         let base = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         let shortest = log.of(base.saturating_mul(u64::from(multiplier)));
-        // The suspect and this node accuse nobody. Who waits for more accusers than there are waits in vain.
+        // The suspect and this node accuse nobody. Who waits for more confirmations than there are waits in vain.
         let others = u32::try_from(members.saturating_sub(2)).unwrap_or(u32::MAX);
-        let wanted = multiplier.saturating_sub(2).min(ACCUSERS_MAX as u32 - 1);
-        let confirmations = if others < wanted { 0 } else { wanted };
+        let wanted = multiplier.saturating_sub(2).min(CONFIRMATIONS_MAX as u32 - 1);
+        let confirmations_wanted = if others < wanted { 0 } else { wanted };
         Self {
             shortest: Duration::from_nanos(shortest),
             longest: Duration::from_nanos(shortest.saturating_mul(LONGEST)),
-            confirmations,
+            confirmations_wanted,
         }
     }
 
     /// The wait after `confirmed` confirmations:
     /// `max(shortest, longest - (longest - shortest) * log(confirmed + 1) / log(confirmations + 1))`.
     pub(super) fn timeout(&self, confirmed: u32) -> Duration {
-        if confirmed >= self.confirmations {
+        if confirmed >= self.confirmations_wanted {
             return self.shortest;
         }
         let log = |n: u32| Fixed::log2(u64::from(n) + 1);
-        let share = log(confirmed).over(log(self.confirmations));
+        let share = log(confirmed).over(log(self.confirmations_wanted));
         let span = self.longest.saturating_sub(self.shortest);
         let cut = share.of(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
         self.longest.saturating_sub(Duration::from_nanos(cut)).max(self.shortest)
@@ -62,30 +62,30 @@ impl Rule {
 pub(super) struct Suspicion {
     pub(super) rule: Rule,
     /// Who accuses: at least one, each once.
-    pub(super) accusers: Vec<NodeId>,
+    pub(super) confirmations: Vec<NodeId>,
     since: Instant,
 }
 
 impl Suspicion {
     /// A suspicion that begins now, with its first accuser.
     pub(super) fn new(rule: Rule, since: Instant, accuser: NodeId) -> Self {
-        Self { rule, accusers: alloc::vec![accuser], since }
+        Self { rule, confirmations: alloc::vec![accuser], since }
     }
 
     /// Adds an accuser; whether that was news that counts.
     #[must_use]
     pub(super) fn confirm(&mut self, accuser: NodeId) -> bool {
-        let full = self.accusers.len() > self.rule.confirmations as usize;
-        let fresh = !full && !self.accusers.contains(&accuser);
+        let full = self.confirmations.len() > self.rule.confirmations_wanted as usize;
+        let fresh = !full && !self.confirmations.contains(&accuser);
         if fresh {
-            self.accusers.push(accuser);
+            self.confirmations.push(accuser);
         }
         fresh
     }
 
     /// When the suspect is declared dead.
     pub(super) fn ends(&self) -> Instant {
-        self.since + self.rule.timeout(self.accusers.len() as u32 - 1)
+        self.since + self.rule.timeout(self.confirmations.len() as u32 - 1)
     }
 
     /// Starts the wait over: this node was asleep, and could not have heard a refutation.
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn an_accuser_counts_once_and_only_as_many_as_are_waited_for() {
         let rule = Rule::new(SECOND, 4, 20);
-        assert_eq!(rule.confirmations, 2);
+        assert_eq!(rule.confirmations_wanted, 2);
         let mut suspicion = Suspicion::new(rule, Instant::ZERO, NodeId([1; 16]));
         assert_eq!(suspicion.ends(), Instant::ZERO + rule.longest);
         assert!(!suspicion.confirm(NodeId([1; 16])));
@@ -154,6 +154,6 @@ mod tests {
     #[test]
     fn too_few_members_to_confirm_means_the_shortest_wait() {
         let rule = Rule::new(SECOND, 4, 3);
-        assert_eq!((rule.confirmations, rule.timeout(0)), (0, Duration::from_secs(4)));
+        assert_eq!((rule.confirmations_wanted, rule.timeout(0)), (0, Duration::from_secs(4)));
     }
 }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::member::beats;
-use super::message::{Body, CLAIMS_MAX, Claim, Load, Message};
+use super::message::{Body, Load, Message, UPDATES_MAX, Update};
 use super::{Action, Gossip, State};
 use crate::digest::Hasher;
 use crate::id::NodeId;
@@ -66,7 +66,7 @@ impl Syncer {
         hash.value(&(self.cursor, self.next, self.last, self.random.clone().draw()));
     }
 
-    /// Half to all of the span, so that the sessions of many nodes spread out.
+    /// Half to all of the span, so that the sessions of many nodes queue out.
     fn jittered(&mut self, span: Duration) -> Duration {
         let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(self.random.between(nanos / 2, nanos))
@@ -98,7 +98,7 @@ impl Gossip {
         self.syncer.last = Some(now);
         // A session that starts in the middle passes its first page twice at most.
         let resumed = usize::from(self.syncer.cursor.is_some());
-        let pages_left = self.table.len().div_ceil(CLAIMS_MAX) + resumed;
+        let pages_left = self.table.len().div_ceil(UPDATES_MAX) + resumed;
         self.syncer.session = Some(Session { peer, pages_left });
         self.push_page(out);
     }
@@ -113,29 +113,32 @@ impl Gossip {
         let (peer, after) = (session.peer, self.syncer.cursor);
         // Of those never heard of there is nothing to say; the peer answers with what it knows of them.
         let mut page = self.table.behind(after).filter(|record| record.is_heard());
-        let records: Vec<_> = page.by_ref().take(CLAIMS_MAX).collect();
+        let records: Vec<_> = page.by_ref().take(UPDATES_MAX).collect();
         let upto = if page.next().is_some() {
             reach!("gossip.sync.paged");
             records.last().map(|record| record.member.replica.node)
         } else {
             None
         };
-        let claims: Vec<Claim> = records.iter().map(|record| record.claim()).collect();
+        let updates: Vec<Update> = records.iter().map(|record| record.update()).collect();
         let loads: Vec<Load> = records.iter().map(|record| record.load()).collect();
-        self.send_page(peer, Body::Push { after, upto }, claims, loads, out);
+        self.send_page(peer, Body::Push { after, upto }, updates, loads, out);
     }
 
     fn send_page(
         &self,
         to: NodeId,
         body: Body,
-        claims: Vec<Claim>,
+        updates: Vec<Update>,
         mut loads: Vec<Load>,
         out: &mut Outbox<Action>,
     ) {
-        loads.truncate(CLAIMS_MAX - 1);
+        loads.truncate(UPDATES_MAX - 1);
         loads.push(self.own_load());
-        out.push(Action::Send { to, message: Message { body, me: self.card(), claims, loads } });
+        out.push(Action::Send {
+            to,
+            message: Message { body, sender: self.self_update(), updates, loads },
+        });
     }
 
     /// Answers a page with what this node knows better of its stretch.
@@ -143,12 +146,12 @@ impl Gossip {
         &mut self,
         from: NodeId,
         stretch: (Option<NodeId>, Option<NodeId>),
-        claims: &[Claim],
+        updates: &[Update],
         out: &mut Outbox<Action>,
     ) {
         let (after, upto) = stretch;
         let theirs: BTreeMap<NodeId, _> =
-            claims.iter().map(|c| (c.replica.node, (c.incarnation, c.state))).collect();
+            updates.iter().map(|c| (c.replica.node, (c.incarnation, c.state))).collect();
         let within = |node: NodeId| upto.is_none_or(|upto| node <= upto);
         let mut better = self
             .table
@@ -159,11 +162,11 @@ impl Gossip {
                 let held = theirs.get(&record.member.replica.node);
                 held.is_none_or(|held| beats(record.held(), *held))
             });
-        let page: Vec<_> = better.by_ref().take(CLAIMS_MAX).collect();
+        let page: Vec<_> = better.by_ref().take(UPDATES_MAX).collect();
         // What did not fit is behind the last one sent: the pusher goes on from there.
         let cut = better.next().and_then(|_| page.last()).map(|record| record.member.replica.node);
-        let (claims, loads) = page.iter().map(|record| (record.claim(), record.load())).unzip();
-        self.send_page(from, Body::Pull { after, upto: cut.or(upto) }, claims, loads, out);
+        let (updates, loads) = page.iter().map(|record| (record.update(), record.load())).unzip();
+        self.send_page(from, Body::Pull { after, upto: cut.or(upto) }, updates, loads, out);
     }
 
     /// An answer to a page: goes on with the next one.

@@ -62,7 +62,7 @@ impl Group {
             Payload::Configuration(_) => Entry::Configuration,
         };
         if matches!(applied, Entry::Nothing | Entry::Configuration) {
-            self.state.pass(index);
+            self.state.advance(index);
         }
         if matches!(applied, Entry::Command(Applied::Halted(_))) {
             reach!("node.apply.halted");
@@ -87,7 +87,7 @@ impl Group {
             self.begin_capture();
             return None;
         };
-        match self.state.capture_slice(CAPTURE_BYTES) {
+        match self.state.next_slice(CAPTURE_BYTES) {
             Slice::More => None,
             Slice::Chunk(chunk) => {
                 capture.sha.update(&chunk);
@@ -106,7 +106,7 @@ impl Group {
     /// Freezes the state, once what changed beside the last capture is merged.
     fn begin_capture(&mut self) {
         let Some(term) = self.raft.term_at(self.applied) else { return };
-        if !self.state.settle(SETTLE_MAX) || !self.state.capture_begin() {
+        if !self.state.merge_overlay(SETTLE_MAX) || !self.state.begin_capture() {
             return;
         }
         let ahead = mutant!("node.capture.claims_too_much");
@@ -185,7 +185,8 @@ impl Node {
     /// A snapshot of the leader replaces the state.
     pub(super) fn install(&mut self, id: GroupId, snapshot: &Snapshot) {
         let Some(known) = self.groups.get_mut(&id) else { return };
-        let Ok(state) = state::Machine::restore(super::registry::kind(id), &snapshot.chunks) else {
+        let Ok(state) = state::StateMachine::restore(super::registry::kind(id), &snapshot.chunks)
+        else {
             // Its digest is right: whoever made it does not write what this build reads.
             return self.fence("a leader's snapshot does not restore");
         };

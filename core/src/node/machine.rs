@@ -75,7 +75,7 @@ pub(super) enum Timer {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) raft: raft::Raft,
-    pub(super) state: state::Machine,
+    pub(super) state: state::StateMachine,
     /// The last entry that `state` contains.
     pub(super) applied: Index,
     deadline: Option<Instant>,
@@ -100,7 +100,7 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn new(
         raft: raft::Raft,
-        state: state::Machine,
+        state: state::StateMachine,
         genesis: raft::Configuration,
         time_ms: u64,
     ) -> Self {

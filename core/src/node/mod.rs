@@ -286,7 +286,7 @@ impl Message {
                 | replication::Message::Page { writes, .. },
             ) => writes.iter().map(Bytes::len).sum(),
             Self::Gossip(gossip) => {
-                UPDATE_BYTES * gossip.claims.len() + LOAD_BYTES * gossip.loads.len()
+                UPDATE_BYTES * gossip.updates.len() + LOAD_BYTES * gossip.loads.len()
             }
             Self::Forward { request: Request::Write { mutations, .. }, .. } => {
                 mutations.iter().map(Mutation::payload_bytes).sum()

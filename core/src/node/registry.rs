@@ -163,17 +163,17 @@ impl Node {
 
     fn tell_member(&mut self, member: MemberInfo) {
         let MemberInfo { replica, address, name } = member;
-        self.then(Work::Coordinator(coordinator::Event::Registered { node: replica.node }));
+        self.then(Work::Coordinator(coordinator::Event::Add { node: replica.node }));
         if replica.node == self.me.node {
             return;
         }
         self.located(replica.node, address.clone());
-        self.then(Work::Gossip(gossip::Event::Join { replica, name, address }));
+        self.then(Work::Gossip(gossip::Event::Add { replica, name, address }));
     }
 
     fn tell_gone(&mut self, node: NodeId) {
         self.then(Work::Gossip(gossip::Event::Remove { node }));
-        self.then(Work::Coordinator(coordinator::Event::Deregistered { node }));
+        self.then(Work::Coordinator(coordinator::Event::Remove { node }));
         if self.registry_view.routes.remove(&node).is_some() {
             self.act(super::Action::Route { peer: node, address: None });
         }
@@ -186,7 +186,10 @@ impl Node {
         for peer in linked {
             let Some(boot) = self.peers.get(peer.node).map(|known| known.boot) else { continue };
             self.then(Work::Gossip(gossip::Event::Connected { peer: peer.node, boot }));
-            self.then(Work::Coordinator(coordinator::Event::Linked { node: peer.node, up: true }));
+            self.then(Work::Coordinator(coordinator::Event::LinkChanged {
+                node: peer.node,
+                up: true,
+            }));
             self.then(Work::Replication(replication::Event::Connected { peer }));
         }
     }
@@ -230,7 +233,7 @@ impl Node {
         self.persist_for_group(group, raft::Write::Genesis { configuration });
         let restored = raft::Restored { genesis: genesis.clone(), ..raft::Restored::default() };
         let raft = raft::Raft::new(group, self.me, self.config.raft.clone(), &self.seed, restored);
-        let state = state::Machine::new(kind(group));
+        let state = state::StateMachine::new(kind(group));
         self.add_group(group, Group::new(raft, state, genesis, 0));
     }
 
@@ -250,7 +253,7 @@ impl Node {
         let Some(gone) = self.remove_group(group) else { return };
         reach!("node.group.closed");
         self.release_requests(gone);
-        self.then(Work::Coordinator(coordinator::Event::Led { group, leader: None }));
+        self.then(Work::Coordinator(coordinator::Event::LeaderChanged { group, leader: None }));
         let deleted_by =
             self.groups.get(&GroupId::REGISTRY).map_or(0, |registry| registry.applied.0);
         self.registry_view.closed.insert(group, deleted_by);

@@ -51,7 +51,7 @@ impl Node {
         leader: Option<Replica>,
     ) {
         let leader = leader.map(|leader| leader.node);
-        self.then(Work::Coordinator(coordinator::Event::Led { group, leader }));
+        self.then(Work::Coordinator(coordinator::Event::LeaderChanged { group, leader }));
         self.notify(Notice::Role { group, term, role, leader });
         if leader.is_some() {
             self.then(Work::Wake(group));
@@ -97,8 +97,12 @@ impl Node {
             }
             gossip::Action::Changed { member } => {
                 let node = member.replica.node;
-                let (state, load) = (member.state, member.load);
-                self.then(Work::Coordinator(coordinator::Event::Gossiped { node, state, load }));
+                let (liveness, load) = (liveness(member.state), member.load);
+                self.then(Work::Coordinator(coordinator::Event::LivenessChanged {
+                    node,
+                    liveness,
+                    load,
+                }));
                 if node != self.me.node && self.registry_view.is_member(member.replica) {
                     self.located(node, member.address);
                 }
@@ -121,17 +125,17 @@ impl Node {
         match action {
             discovery::Action::Resolve { source } => self.act(Action::Resolve { source }),
             discovery::Action::Verify { address } => self.act(Action::Verify { address }),
-            discovery::Action::Found { identity, address } => {
+            discovery::Action::Connect { identity, address } => {
                 if identity.node != self.me.node
                     && self.registry_view.routed(identity.node, &address)
                 {
                     self.act(Action::Route { peer: identity.node, address: Some(address) });
                 }
             }
-            discovery::Action::Tell { to, contacts } => {
+            discovery::Action::SendContacts { to, contacts } => {
                 self.send_to_node(to, Message::Contacts(contacts));
             }
-            discovery::Action::Remember { contacts } => self.remember(contacts),
+            discovery::Action::SaveContacts { contacts } => self.remember(contacts),
         }
     }
 
@@ -171,7 +175,7 @@ impl Node {
         self.then(Work::Discovery(discovery::Event::Connected { peer }));
         if self.may_speak(who) {
             self.then(Work::Gossip(gossip::Event::Connected { peer, boot }));
-            self.then(Work::Coordinator(coordinator::Event::Linked { node: peer, up: true }));
+            self.then(Work::Coordinator(coordinator::Event::LinkChanged { node: peer, up: true }));
             self.then(Work::Replication(replication::Event::Connected { peer: who }));
         }
         self.on_join_connected();
@@ -195,7 +199,7 @@ impl Node {
             return;
         }
         self.fail_forwards(peer);
-        self.then(Work::Coordinator(coordinator::Event::Linked { node: peer, up: false }));
+        self.then(Work::Coordinator(coordinator::Event::LinkChanged { node: peer, up: false }));
         self.then(Work::Replication(replication::Event::Unreachable { peer }));
         let groups: alloc::vec::Vec<GroupId> = self.groups.keys().copied().collect();
         for group in groups {
@@ -218,5 +222,15 @@ impl Node {
         let requests = u32::try_from(self.requests.len()).unwrap_or(u32::MAX);
         self.then(Work::Gossip(gossip::Event::Load { requests }));
         self.arm_report();
+    }
+}
+
+/// Gossip's state of a member, in the coordinator's words.
+const fn liveness(state: gossip::State) -> coordinator::Liveness {
+    match state {
+        gossip::State::Alive => coordinator::Liveness::Alive,
+        gossip::State::Suspect => coordinator::Liveness::Suspect,
+        gossip::State::Dead => coordinator::Liveness::Dead,
+        gossip::State::Left => coordinator::Liveness::Left,
     }
 }

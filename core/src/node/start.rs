@@ -126,10 +126,10 @@ fn groups(
         let kind = kind(id);
         let restored = group.raft;
         let state = match restored.snapshot {
-            None => state::Machine::new(kind),
+            None => state::StateMachine::new(kind),
             Some(file) => {
                 let file = snapshot_file(snapshots, file)?;
-                state::Machine::restore(kind, &[file])
+                state::StateMachine::restore(kind, &[file])
                     .map_err(|_| RestoreError::Undecodable { owner: Owner::Group(id) })?
             }
         };

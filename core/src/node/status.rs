@@ -22,7 +22,7 @@ impl Node {
 
     /// This node's applied state of a group.
     #[must_use]
-    pub fn state(&self, group: GroupId) -> Option<&state::Machine> {
+    pub fn state(&self, group: GroupId) -> Option<&state::StateMachine> {
         self.groups.get(&group).map(|group| &group.state)
     }
 

@@ -107,7 +107,7 @@ impl Node {
     }
 
     fn on_contacts(&mut self, from: NodeId, contacts: Vec<Contact>) {
-        self.then(Work::Discovery(discovery::Event::Told { from, contacts }));
+        self.then(Work::Discovery(discovery::Event::ContactsReceived { from, contacts }));
     }
 }
 

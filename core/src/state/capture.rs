@@ -19,11 +19,11 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::frozen::{FrozenMap, View};
 use super::kv::{Keys, Slot};
 use super::registry::{MemberRecord, NamespaceRecord, Registry, is_name};
 use super::session::{Remembered, Sessions};
-use super::{Kind, Machine};
+use super::snapshot_map::{SnapshotMap, View};
+use super::{Kind, StateMachine};
 use crate::codec::{self, DecodeError};
 use crate::id::{Index, Replica, SessionId};
 use crate::limits::{
@@ -122,7 +122,7 @@ struct Table<K, V> {
 }
 
 impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
-    fn new(map: &FrozenMap<K, V>) -> Option<Self> {
+    fn new(map: &SnapshotMap<K, V>) -> Option<Self> {
         Some(Self { view: map.view()?, is_begun: false, after: None })
     }
 
@@ -163,7 +163,7 @@ pub(super) struct Capture {
 
 impl Capture {
     /// Views a state; `None` while changes beside an earlier capture are not merged.
-    pub(super) fn begin(state: &Machine) -> Option<Self> {
+    pub(super) fn begin(state: &StateMachine) -> Option<Self> {
         let mut buffer = FORMAT.to_vec();
         let Registry { members, namespaces, next_namespace, next_group } = &state.registry;
         write_record(
@@ -239,7 +239,7 @@ fn write_record<T: Serialize>(out: &mut Vec<u8>, record: &T) {
 }
 
 /// Reads a state back from its chunks, however they are cut.
-pub(super) fn restore(kind: Kind, chunks: &[Bytes]) -> Result<Machine, RestoreError> {
+pub(super) fn restore(kind: Kind, chunks: &[Bytes]) -> Result<StateMachine, RestoreError> {
     let mut reader = Reader { chunks, rest: &[], scratch: Vec::new() };
     if reader.array()? != FORMAT {
         return Err(RestoreError::Format);
@@ -269,7 +269,7 @@ pub(super) fn restore(kind: Kind, chunks: &[Bytes]) -> Result<Machine, RestoreEr
     if mutant!("state.numbers.skipped_by_restore") {
         next_group += 1;
     }
-    let mut machine = Machine::new(kind);
+    let mut machine = StateMachine::new(kind);
     machine.registry = Registry { members, namespaces, next_namespace, next_group };
     machine.sessions = Sessions::new(sessions);
     machine.keys = Keys::new(keys);
@@ -333,7 +333,7 @@ impl<'a> Reader<'a> {
         &mut self,
         records_max: usize,
         is_valid: impl Fn(&K, &V) -> bool,
-    ) -> Result<FrozenMap<K, V>, RestoreError>
+    ) -> Result<SnapshotMap<K, V>, RestoreError>
     where
         K: Ord + Clone + Serialize + DeserializeOwned,
         V: Clone + Serialize + DeserializeOwned,
@@ -354,7 +354,7 @@ impl<'a> Reader<'a> {
             }
             tree.insert(key, value);
         }
-        Ok(FrozenMap::from_tree(tree))
+        Ok(SnapshotMap::from_tree(tree))
     }
 
     fn end(&self) -> Result<(), RestoreError> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::command::Reply;
-use super::frozen::{FrozenMap, Iter};
+use super::snapshot_map::{Iter, SnapshotMap};
 use crate::api::{
     Bound, Change, Content, Context, Edit, Expected, Field, Mutation, Query, Reason, Register, Row,
     Value,
@@ -41,13 +41,13 @@ pub struct Slot {
 /// All keys of one group.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
-    pub(super) map: FrozenMap<Bytes, Slot>,
+    pub(super) map: SnapshotMap<Bytes, Slot>,
     bytes: u64,
 }
 
 impl Keys {
     /// The keys of a table, as restored.
-    pub(super) fn new(map: FrozenMap<Bytes, Slot>) -> Self {
+    pub(super) fn new(map: SnapshotMap<Bytes, Slot>) -> Self {
         let bytes = map.iter().map(|(key, slot)| weight(key, slot)).sum();
         Self { map, bytes }
     }

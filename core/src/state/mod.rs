@@ -1,15 +1,15 @@
 //! What Raft applies: the registry of group 0, the keys of strong namespaces, client sessions.
 //!
-//! One [`Machine`] per group. It is deterministic: the same entries give the same state and the same answers on every
+//! One [`StateMachine`] per group. It is deterministic: the same entries give the same state and the same answers on every
 //! replica, whatever the captures taken beside it. It knows nothing of terms, votes or who leads, reads no clock, and
 //! does not count memory against a limit: what must be refused for that is refused before it is proposed.
 
 pub mod capture;
 pub mod command;
-pub mod frozen;
 pub mod kv;
 pub mod registry;
 pub mod session;
+pub mod snapshot_map;
 
 #[cfg(test)]
 mod tests;
@@ -60,7 +60,7 @@ pub struct Halt {
 
 /// The applied state of one group.
 #[derive(Debug)]
-pub struct Machine {
+pub struct StateMachine {
     kind: Kind,
     applied: Index,
     registry: Registry,
@@ -71,7 +71,7 @@ pub struct Machine {
 }
 
 /// A copy of the state, all of it, and without the capture under way.
-impl Clone for Machine {
+impl Clone for StateMachine {
     fn clone(&self) -> Self {
         Self {
             kind: self.kind,
@@ -85,7 +85,7 @@ impl Clone for Machine {
     }
 }
 
-impl Machine {
+impl StateMachine {
     /// The state before the first entry.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
@@ -138,7 +138,7 @@ impl Machine {
     /// # Panics
     ///
     /// As [`Self::apply`].
-    pub fn pass(&mut self, index: Index) {
+    pub fn advance(&mut self, index: Index) {
         if self.halted.is_none() {
             assert_eq!(index, self.applied.next(), "entries are applied in order, each once");
             self.applied = index;
@@ -221,8 +221,8 @@ impl Machine {
     }
 
     /// Begins a capture of the state as it is now; its position is [`Self::applied`]. False while another is under way
-    /// or what changed beside the last one is not merged: see [`Self::settle`].
-    pub fn capture_begin(&mut self) -> bool {
+    /// or what changed beside the last one is not merged: see [`Self::merge_overlay`].
+    pub fn begin_capture(&mut self) -> bool {
         if self.capture.is_some() {
             return false;
         }
@@ -234,7 +234,7 @@ impl Machine {
     }
 
     /// Goes on with the capture: encodes about so many bytes. After [`Slice::Done`], or with no capture, there is none.
-    pub fn capture_slice(&mut self, budget_bytes: usize) -> Slice {
+    pub fn next_slice(&mut self, budget_bytes: usize) -> Slice {
         let Some(capture) = &mut self.capture else { return Slice::Done };
         let slice = capture.slice(budget_bytes);
         if slice == Slice::Done {
@@ -244,7 +244,7 @@ impl Machine {
     }
 
     /// Gives the capture up, if there is one.
-    pub fn capture_drop(&mut self) {
+    pub fn cancel_capture(&mut self) {
         self.capture = None;
     }
 
@@ -256,12 +256,12 @@ impl Machine {
 
     /// Merges at most so many changes of each table that were made beside the last capture. True when none are left,
     /// and a capture can begin. Every change merges a few as well, so a busy group gets there by itself.
-    pub fn settle(&mut self, entries_max: usize) -> bool {
+    pub fn merge_overlay(&mut self, entries_max: usize) -> bool {
         // Not a short-circuit: each table gets its turn.
-        self.sessions.table.settle(entries_max)
-            & self.registry.members.settle(entries_max)
-            & self.registry.namespaces.settle(entries_max)
-            & self.keys.map.settle(entries_max)
+        self.sessions.table.merge_overlay(entries_max)
+            & self.registry.members.merge_overlay(entries_max)
+            & self.registry.namespaces.merge_overlay(entries_max)
+            & self.keys.map.merge_overlay(entries_max)
     }
 
     /// Feeds the whole state to `hash`, in order: replicas that applied the same entries feed the same. Costs O(n), so

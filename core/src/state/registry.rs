@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Operation, Reply};
-use super::frozen::FrozenMap;
+use super::snapshot_map::SnapshotMap;
 use crate::api::{Bootstrap, Bound, MemberInfo, Namespace, Policy, Reason, Resource};
 use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
 use crate::limits::{
@@ -47,8 +47,8 @@ pub struct NamespaceRecord {
 /// Members and namespaces.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    pub(super) members: FrozenMap<Replica, MemberRecord>,
-    pub(super) namespaces: FrozenMap<String, NamespaceRecord>,
+    pub(super) members: SnapshotMap<Replica, MemberRecord>,
+    pub(super) namespaces: SnapshotMap<String, NamespaceRecord>,
     /// The number of the next namespace, from 1.
     pub(super) next_namespace: u32,
     /// The number of the next group, from 1: 0 is the registry's own.
@@ -58,8 +58,8 @@ pub struct Registry {
 impl Default for Registry {
     fn default() -> Self {
         Self {
-            members: FrozenMap::default(),
-            namespaces: FrozenMap::default(),
+            members: SnapshotMap::default(),
+            namespaces: SnapshotMap::default(),
             next_namespace: 1,
             next_group: 1,
         }

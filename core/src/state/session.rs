@@ -13,7 +13,7 @@ use alloc::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::command::Reply;
-use super::frozen::FrozenMap;
+use super::snapshot_map::SnapshotMap;
 use crate::api::{Reason, Resource, Session};
 use crate::id::SessionId;
 use crate::limits::SESSIONS_MAX;
@@ -46,7 +46,7 @@ pub(super) enum Admission {
 /// All sessions of a group.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    pub(super) table: FrozenMap<SessionId, Remembered>,
+    pub(super) table: SnapshotMap<SessionId, Remembered>,
     /// By time of last use: who is idle longest is found without a scan.
     by_use: BTreeSet<(u64, SessionId)>,
     /// [`SESSIONS_MAX`]; less in tests.
@@ -55,13 +55,13 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self::new(FrozenMap::default())
+        Self::new(SnapshotMap::default())
     }
 }
 
 impl Sessions {
     /// The sessions of a table, as restored.
-    pub(super) fn new(table: FrozenMap<SessionId, Remembered>) -> Self {
+    pub(super) fn new(table: SnapshotMap<SessionId, Remembered>) -> Self {
         let by_use = table.iter().map(|(id, known)| (known.used_ms, *id)).collect();
         Self { table, by_use, sessions_max: SESSIONS_MAX }
     }

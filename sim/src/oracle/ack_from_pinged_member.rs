@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use continuum_core::gossip::{Body, Gossip, Message, Probing};
+use continuum_core::gossip::{Body, Gossip, Message, ProbeInfo};
 use continuum_core::id::NodeId;
 
 use crate::verdict::{Broken, Verdict};
@@ -33,11 +33,11 @@ impl Probes {
 
     /// A step ends; `ack` is who acknowledged which ping by it.
     pub(crate) fn check(&mut self, gossip: &Gossip, ack: Option<(NodeId, u64)>) -> Verdict {
-        let Some(probing) = gossip.probing() else { return Ok(()) };
+        let Some(probing) = gossip.probe() else { return Ok(()) };
         self.look(&probing, ack)
     }
 
-    pub(crate) fn look(&mut self, probing: &Probing<'_>, ack: Option<(NodeId, u64)>) -> Verdict {
+    pub(crate) fn look(&mut self, probing: &ProbeInfo<'_>, ack: Option<(NodeId, u64)>) -> Verdict {
         if probing.number != self.number {
             *self = Self { number: probing.number, ..Self::default() };
         }

@@ -5,7 +5,7 @@
 
 use continuum_core::config::Config;
 use continuum_core::discovery::CONTACTS_MAX;
-use continuum_core::gossip::CLAIMS_MAX;
+use continuum_core::gossip::UPDATES_MAX;
 use continuum_core::limits::{
     CHUNK_BYTES_MAX, DOOMED_MAX, MEMBERS_MAX, REQUEST_BYTES_MAX, REQUESTS_PENDING_MAX,
     SESSIONS_MAX, UNPERSISTED_BYTES_MAX,
@@ -30,7 +30,7 @@ const FILES_PER_OWNER: usize = 3;
 pub(crate) struct Budgets {
     append_bytes: usize,
     delta_bytes: usize,
-    claims: usize,
+    updates: usize,
     memory_bytes: u64,
     uncommitted_bytes: usize,
     ahead_writes: usize,
@@ -42,7 +42,7 @@ impl Budgets {
         Self {
             append_bytes: config.raft.append_bytes_max,
             delta_bytes: config.replication.delta_bytes_max,
-            claims: CLAIMS_MAX,
+            updates: UPDATES_MAX,
             memory_bytes: config.node.memory_bytes_max,
             uncommitted_bytes: config.raft.uncommitted_bytes_max,
             ahead_writes: config.replication.ahead_writes_max,
@@ -96,7 +96,7 @@ pub(crate) fn check_message(budgets: &Budgets, message: &Message) -> Verdict {
             let bytes = writes.iter().map(bytes::Bytes::len).sum();
             within("bytes of writes in a message", bytes, budgets.delta_bytes)
         }
-        Message::Gossip(message) => within("claims", message.claims.len(), budgets.claims),
+        Message::Gossip(message) => within("updates", message.updates.len(), budgets.updates),
         Message::Contacts(contacts) => within("contacts", contacts.len(), CONTACTS_MAX),
         _ => Ok(()),
     }

@@ -10,7 +10,7 @@ use continuum_core::api::{Content, Namespace, Policy, Query, Row, Value};
 use continuum_core::id::{GroupId, NamespaceId, ShardId};
 use continuum_core::limits::PAGE_ROWS_MAX;
 use continuum_core::node::Node;
-use continuum_core::state::Machine;
+use continuum_core::state::StateMachine;
 
 use crate::verdict::{Broken, Verdict};
 
@@ -36,7 +36,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn of(node: &Node, name: &str) -> Self {
-        let registry = node.state(GroupId::REGISTRY).map(Machine::registry);
+        let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
         let Some(record) = registry.and_then(|registry| registry.namespace(name)) else {
             return Self::default();
         };
@@ -91,7 +91,7 @@ pub(crate) fn check(number: usize, name: &str, owed: &Owed<'_>, held: &Held) -> 
 
 /// A node has no group and no shard that its registry does not name.
 pub(crate) fn check_leftovers(number: usize, node: &Node) -> Verdict {
-    let Some(registry) = node.state(GroupId::REGISTRY).map(Machine::registry) else {
+    let Some(registry) = node.state(GroupId::REGISTRY).map(StateMachine::registry) else {
         return Ok(());
     };
     let named = || registry.namespaces().map(|record| &record.namespace);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use continuum_core::api::{Query, Reason, Register, Session, Value};
 use continuum_core::id::{Index, SessionId};
 use continuum_core::state::session::Remembered;
-use continuum_core::state::{Machine, Reply};
+use continuum_core::state::{Reply, StateMachine};
 
 use super::witness::{Effect, Witness};
 use crate::verdict::{Broken, Verdict};
@@ -16,7 +16,7 @@ use crate::verdict::{Broken, Verdict};
 pub(crate) const NAME: &str = "session-applied-once";
 
 /// A replica's state applied this entry last.
-pub(crate) fn check(witness: &Witness, state: &Machine, at: Index) -> Verdict {
+pub(crate) fn check(witness: &Witness, state: &StateMachine, at: Index) -> Verdict {
     let Some((session, keys, effect)) = witness.session_at(at) else { return Ok(()) };
     match effect {
         Some(effect) => check_new(session, *effect, state.sessions().get(&session.id)),
@@ -42,7 +42,7 @@ pub(crate) fn check_new(session: Session, effect: Effect, held: Option<&Remember
 }
 
 /// A command of a number that was there before, or of a session that is not open: it writes nothing.
-fn check_repeated(state: &Machine, id: SessionId, keys: &[Bytes], at: Index) -> Verdict {
+fn check_repeated(state: &StateMachine, id: SessionId, keys: &[Bytes], at: Index) -> Verdict {
     for key in keys {
         let query = Query::Get { key: key.clone(), field: Bytes::new() };
         if let Ok(Value::Register(register)) = state.query(&query) {

@@ -2,7 +2,7 @@
 //! `StateMachineSafety`), and equal prefixes make equal states.
 
 use continuum_core::id::{GroupId, Index};
-use continuum_core::state::Machine;
+use continuum_core::state::StateMachine;
 
 use super::Watched;
 use super::ledger::GroupLedger;
@@ -36,7 +36,7 @@ pub(crate) fn check_applied(watched: &Watched, ledger: &mut GroupLedger, index: 
 /// The state after the same entries is the same on all replicas.
 pub(crate) fn check_state(
     me: usize,
-    state: &Machine,
+    state: &StateMachine,
     ledger: &mut GroupLedger,
     group: GroupId,
 ) -> Verdict {

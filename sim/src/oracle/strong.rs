@@ -12,7 +12,7 @@ use bytes::Bytes;
 use continuum_core::api::{Change, Expected, Mutation, Outcome, Query, Reason, Register, Value};
 use continuum_core::id::Index;
 
-use continuum_core::state::Machine;
+use continuum_core::state::StateMachine;
 
 use super::linear::{self, Call, Seen, Version};
 use super::witness::{EXACTLY_ONCE, Effect, Witness};
@@ -38,7 +38,7 @@ pub(crate) fn check(history: &History, witness: &Witness) -> Verdict {
 }
 
 /// A replica's state is what the log amounts to.
-pub(crate) fn check_state(witness: &Witness, state: &Machine) -> Verdict {
+pub(crate) fn check_state(witness: &Witness, state: &StateMachine) -> Verdict {
     for (key, versions) in &witness.keys {
         let query = Query::Get { key: key.clone(), field: Bytes::new() };
         let current = versions.current();

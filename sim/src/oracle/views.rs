@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use continuum_core::gossip::{self, Body, Counters, Incarnation, State};
 use continuum_core::id::{GroupId, Index, NodeId, Replica, StoreId};
 use continuum_core::node::Node;
-use continuum_core::state::Machine;
+use continuum_core::state::StateMachine;
 
 use super::ack_from_pinged_member::Probes;
 use super::{incarnation_precedence, suspect_is_told, suspicion_before_death, suspicion_refuted};
 use crate::verdict::Verdict;
 
-/// What is held of a member, in the order in which claims beat each other.
+/// What is held of a member, in the order in which updates beat each other.
 pub(crate) type Held = (Incarnation, State);
 
 /// With which store a node is a member, and the entry that let it in, as the observer's registry has it. Who is let in
@@ -51,14 +51,14 @@ impl Heard {
     }
 }
 
-/// The greatest claim about the receiver in a message of gossip.
+/// The greatest update about the receiver in a message of gossip.
 pub(crate) fn accusation(me: NodeId, message: &gossip::Message) -> Option<Held> {
-    let claims = message.claims.iter().filter(|claim| claim.replica.node == me);
-    claims.map(|claim| (claim.incarnation, claim.state)).max()
+    let updates = message.updates.iter().filter(|update| update.replica.node == me);
+    updates.map(|update| (update.incarnation, update.state)).max()
 }
 
 fn admission(node: &Node, replica: Replica) -> Admission {
-    let registry = node.state(GroupId::REGISTRY).map(Machine::registry);
+    let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
     let member = registry.and_then(|registry| registry.member(replica.node));
     let joined = member.filter(|(known, _)| **known == replica).map(|(_, record)| record.joined);
     (replica.store, joined)
@@ -122,26 +122,32 @@ pub(crate) fn difference<'a>(nodes: &(impl Iterator<Item = &'a Node> + Clone)) -
 
 #[cfg(test)]
 mod tests {
-    use continuum_core::gossip::{Claim, Message};
+    use continuum_core::gossip::{Message, Update};
     use continuum_core::id::Address;
 
     use super::*;
-    fn claim(node: u8, refutations: u64, state: State) -> Claim {
+    fn update(node: u8, refutations: u64, state: State) -> Update {
         let incarnation = Incarnation { refutations, ..Incarnation::default() };
         let replica = Replica { node: NodeId([node; 16]), ..Replica::default() };
-        Claim { replica, incarnation, state, address: Address::default(), accusers: Vec::new() }
+        Update {
+            replica,
+            incarnation,
+            state,
+            address: Address::default(),
+            confirmations: Vec::new(),
+        }
     }
 
     #[test]
     fn the_gravest_accusation_counts() {
-        let claims = vec![
-            claim(1, 5, State::Alive),
-            claim(1, 4, State::Dead),
-            claim(1, 5, State::Suspect),
-            claim(2, 9, State::Dead),
+        let updates = vec![
+            update(1, 5, State::Alive),
+            update(1, 4, State::Dead),
+            update(1, 5, State::Suspect),
+            update(2, 9, State::Dead),
         ];
-        let me = claim(3, 0, State::Alive);
-        let message = Message { body: Body::News, me, claims, loads: Vec::new() };
+        let sender = update(3, 0, State::Alive);
+        let message = Message { body: Body::Updates, sender, updates, loads: Vec::new() };
         let accused = accusation(NodeId([1; 16]), &message).expect("it is accused");
         assert_eq!((accused.0.refutations, accused.1), (5, State::Suspect));
         assert_eq!(accusation(NodeId([9; 16]), &message), None);

@@ -10,7 +10,7 @@ use continuum_core::api::{Mutation, Policy, Row};
 use continuum_core::id::{Boot, Dot, GroupId, NamespaceId, Replica, ShardId, Token};
 use continuum_core::node::Node;
 use continuum_core::replication::{Described, DescribedAct, DescribedEdit, Dots, describe};
-use continuum_core::state::{Machine, Registry};
+use continuum_core::state::{Registry, StateMachine};
 
 use super::context_covers_what_is_known::Covered;
 use super::eventual_specification::{Place, Rank, rank_of, takes};
@@ -220,7 +220,7 @@ impl Writes {
 
 /// Whether losers are dropped in a namespace, as this node knows it.
 fn discards(node: &Node, namespace: NamespaceId) -> bool {
-    let registry = node.state(GroupId::REGISTRY).map(Machine::registry);
+    let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
     let mut known = registry.into_iter().flat_map(Registry::namespaces);
     known.any(|record| {
         record.namespace.id == namespace

@@ -257,15 +257,15 @@ fn of_gossip(names: &Names, message: &gossip::Message) -> (bool, String) {
         }
         Body::Ack { number } => format!("ack #{}", short(number)),
         Body::Nack { number } => format!("nack #{}", short(number)),
-        Body::News => "news".to_owned(),
+        Body::Updates => "updates".to_owned(),
         Body::Push { .. } => "push".to_owned(),
         Body::Pull { .. } => "pull".to_owned(),
     };
     let telling: Vec<_> = message
-        .claims
+        .updates
         .iter()
-        .filter(|claim| claim.state != gossip::State::Alive)
-        .map(|claim| format!("{} {:?}", names.node(claim.replica.node), claim.state))
+        .filter(|update| update.state != gossip::State::Alive)
+        .map(|update| format!("{} {:?}", names.node(update.replica.node), update.state))
         .collect();
     if !telling.is_empty() {
         let _ = write!(label, ": {}", telling.join(", ").to_lowercase());

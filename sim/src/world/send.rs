@@ -89,11 +89,11 @@ impl World {
             return;
         }
         let receiver = self.processes[to].node.as_ref();
-        let Some(probing) = receiver.and_then(|node| node.gossip().probing()) else { return };
-        let from = gossip.me.replica.node;
-        let chosen = !probing.helpers.is_empty();
-        if chosen && probing.target != from && !probing.helpers.contains(&from) {
-            gossip.body = Body::Ack { number: probing.number };
+        let Some(probe) = receiver.and_then(|node| node.gossip().probe()) else { return };
+        let from = gossip.sender.replica.node;
+        let chosen = !probe.helpers.is_empty();
+        if chosen && probe.target != from && !probe.helpers.contains(&from) {
+            gossip.body = Body::Ack { number: probe.number };
             self.fired.count(Kind::Corrupt);
         }
     }
@@ -160,7 +160,7 @@ fn size_of(message: &Message) -> usize {
         Message::Replication(
             Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
         ) => writes.iter().map(Bytes::len).sum(),
-        Message::Gossip(gossip) => 80 * gossip.claims.len() + 40 * gossip.loads.len(),
+        Message::Gossip(gossip) => 80 * gossip.updates.len() + 40 * gossip.loads.len(),
         Message::Forward { request: Request::Write { mutations, .. }, .. } => {
             mutations.iter().map(mutation).sum()
         }

@@ -2,7 +2,7 @@
 
 use continuum_core::config::GossipConfig;
 use continuum_core::gossip::{
-    Action, Body, Claim, Event, Gossip, Incarnation, Member, Message, State,
+    Action, Body, Event, Gossip, Incarnation, Member, Message, State, Update,
 };
 use continuum_core::id::{Address, Boot, NodeId, Replica, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
@@ -23,14 +23,20 @@ pub(crate) fn incarnation(refutations: u64) -> Incarnation {
     Incarnation { boot: Boot { count: 5, nonce: 5 }, refutations }
 }
 
-pub(crate) fn claim(n: u8, refutations: u64, state: State) -> Claim {
-    let accusers = if state == State::Suspect { vec![node(9)] } else { Vec::new() };
+pub(crate) fn update(n: u8, refutations: u64, state: State) -> Update {
+    let confirmations = if state == State::Suspect { vec![node(9)] } else { Vec::new() };
     let address = Address(format!("host{n}:1"));
-    Claim { replica: replica(n), incarnation: incarnation(refutations), state, address, accusers }
+    Update {
+        replica: replica(n),
+        incarnation: incarnation(refutations),
+        state,
+        address,
+        confirmations,
+    }
 }
 
-pub(crate) fn message(from: u8, body: Body, claims: Vec<Claim>) -> Message {
-    Message { body, me: claim(from, 0, State::Alive), claims, loads: Vec::new() }
+pub(crate) fn message(from: u8, body: Body, updates: Vec<Update>) -> Message {
+    Message { body, sender: update(from, 0, State::Alive), updates, loads: Vec::new() }
 }
 
 /// Node 0 of a federation of nodes 0 to n.
@@ -62,7 +68,7 @@ impl Driven {
         let mut driven = Self { machine, now, out: Outbox::new(), changed: Vec::new() };
         for n in 1..=others {
             let (replica, address) = (replica(n), Address(format!("host{n}:1")));
-            driven.step(Event::Join { replica, name: format!("n{n}"), address });
+            driven.step(Event::Add { replica, name: format!("n{n}"), address });
         }
         driven
     }
@@ -76,7 +82,7 @@ impl Driven {
     pub(crate) fn met_as(others: u8, seed: u64) -> Self {
         let mut driven = Self::with_seed(others, GossipConfig::default(), seed);
         for n in 1..=others {
-            driven.hear(n, Body::News, vec![]);
+            driven.hear(n, Body::Updates, vec![]);
         }
         driven.drain_news();
         driven
@@ -96,8 +102,8 @@ impl Driven {
         sent
     }
 
-    pub(crate) fn hear(&mut self, from: u8, body: Body, claims: Vec<Claim>) -> Vec<Sent> {
-        self.step(Event::Received { from: node(from), message: message(from, body, claims) })
+    pub(crate) fn hear(&mut self, from: u8, body: Body, updates: Vec<Update>) -> Vec<Sent> {
+        self.step(Event::Received { from: node(from), message: message(from, body, updates) })
     }
 
     /// Advances time, with a tick at each deadline.

@@ -1,22 +1,22 @@
 //! Hostile members: no message breaks the machine or makes it grow.
 
 use continuum_core::config::GossipConfig;
-use continuum_core::gossip::{Action, Body, Claim, Event, Message, State};
+use continuum_core::gossip::{Action, Body, Event, Message, State, Update};
 use continuum_core::machine::{Machine, Now};
 use continuum_core::time::{Instant, WallTime};
 use proptest::prelude::*;
 
-use super::driven::{Driven, ME, claim, node};
+use super::driven::{Driven, ME, node, update};
 
-fn any_claim() -> impl Strategy<Value = Claim> {
+fn any_update() -> impl Strategy<Value = Update> {
     let states = [State::Alive, State::Suspect, State::Dead, State::Left];
-    let accusers = proptest::collection::vec((0..12_u8).prop_map(node), 0..11);
-    (0..12_u8, 4..7_u64, any::<u64>(), 0..40_u32, 0..4_usize, accusers).prop_map(
-        move |(n, boot, refutations, shift, state, accusers)| {
-            let mut claim = claim(n, refutations >> (shift + 24), states[state]);
-            claim.incarnation.boot.count = boot;
-            claim.accusers = accusers;
-            claim
+    let confirmations = proptest::collection::vec((0..12_u8).prop_map(node), 0..11);
+    (0..12_u8, 4..7_u64, any::<u64>(), 0..40_u32, 0..4_usize, confirmations).prop_map(
+        move |(n, boot, refutations, shift, state, confirmations)| {
+            let mut made = update(n, refutations >> (shift + 24), states[state]);
+            made.incarnation.boot.count = boot;
+            made.confirmations = confirmations;
+            made
         },
     )
 }
@@ -27,16 +27,16 @@ fn any_message() -> impl Strategy<Value = (u8, Message)> {
         (0..20_u64, 0..12_u8).prop_map(|(number, n)| Body::PingRequest { number, target: node(n) }),
         (0..20_u64).prop_map(|number| Body::Ack { number }),
         (0..20_u64).prop_map(|number| Body::Nack { number }),
-        Just(Body::News),
+        Just(Body::Updates),
         (0..12_u8).prop_map(|n| Body::Push { after: Some(node(n)), upto: None }),
         (0..12_u8).prop_map(|n| Body::Push { after: None, upto: Some(node(n)) }),
         (0..12_u8).prop_map(|n| Body::Pull { after: None, upto: Some(node(n)) }),
     ];
-    let claims = proptest::collection::vec(any_claim(), 0..70);
-    (0..12_u8, body, any_claim(), claims, any::<bool>()).prop_map(
-        |(n, body, card, claims, honest)| {
-            let me = if honest { claim(n, 0, State::Alive) } else { card };
-            (n, Message { body, me, claims, loads: Vec::new() })
+    let updates = proptest::collection::vec(any_update(), 0..70);
+    (0..12_u8, body, any_update(), updates, any::<bool>()).prop_map(
+        |(n, body, sender, updates, honest)| {
+            let sender = if honest { update(n, 0, State::Alive) } else { sender };
+            (n, Message { body, sender, updates, loads: Vec::new() })
         },
     )
 }

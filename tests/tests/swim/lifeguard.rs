@@ -2,7 +2,7 @@
 
 use continuum_core::gossip::{Body, State};
 
-use super::driven::{Driven, ME, Sent, claim, node, ping, requests};
+use super::driven::{Driven, ME, Sent, node, ping, requests, update};
 
 // Lifeguard IV-A: the local health multiplier, and nacks.
 
@@ -21,12 +21,12 @@ fn a_helper_sends_a_nack_when_it_cannot_reach_the_target() {
 /// Runs one probe that fails; `nacks` of the three helpers send a nack.
 fn fail_probe(d: &mut Driven, nacks: usize) {
     let (_, number) = d.next_probe();
-    let asked = requests(&d.run(500 * u64::from(d.machine.distrust() + 1)));
+    let asked = requests(&d.run(500 * u64::from(d.machine.local_health() + 1)));
     assert_eq!(asked.len(), 3);
     for (helper, _, _) in asked.iter().take(nacks) {
         d.hear(helper.0[0], Body::Nack { number }, vec![]);
     }
-    let ends = 500 * u64::from(d.machine.distrust() + 1);
+    let ends = 500 * u64::from(d.machine.local_health() + 1);
     d.run(ends);
 }
 
@@ -34,27 +34,27 @@ fn fail_probe(d: &mut Driven, nacks: usize) {
 fn missing_nacks_worsen_local_health_and_a_full_set_does_not() {
     let mut d = Driven::met(30);
     fail_probe(&mut d, 3);
-    assert_eq!(d.machine.distrust(), 0);
+    assert_eq!(d.machine.local_health(), 0);
     fail_probe(&mut d, 2);
-    assert_eq!(d.machine.distrust(), 1);
+    assert_eq!(d.machine.local_health(), 1);
 }
 
 #[test]
 fn a_successful_probe_improves_local_health_and_a_refutation_worsens_it() {
     let mut d = Driven::met(30);
-    d.hear(1, Body::News, vec![claim(ME, 0, State::Suspect)]);
-    assert_eq!(d.machine.distrust(), 1);
+    d.hear(1, Body::Updates, vec![update(ME, 0, State::Suspect)]);
+    assert_eq!(d.machine.local_health(), 1);
     d.live(5_000, &[]);
-    assert_eq!(d.machine.distrust(), 0);
+    assert_eq!(d.machine.local_health(), 0);
 }
 
 #[test]
 fn bad_local_health_lengthens_period_and_timeout_up_to_a_limit() {
     let mut d = Driven::met(30);
     for refutations in 0..40 {
-        d.hear(1, Body::News, vec![claim(ME, refutations, State::Suspect)]);
+        d.hear(1, Body::Updates, vec![update(ME, refutations, State::Suspect)]);
     }
-    assert_eq!(d.machine.distrust(), 8);
+    assert_eq!(d.machine.local_health(), 8);
     let (target, _) = d.next_probe();
     let begun = d.now.as_millis();
     assert!(requests(&d.run(4_499)).is_empty(), "the timeout of 0.5 s is nine times as long");
@@ -67,11 +67,11 @@ fn bad_local_health_lengthens_period_and_timeout_up_to_a_limit() {
 #[test]
 fn bad_local_health_does_not_slow_the_pings_of_dead_members() {
     let mut d = Driven::met(30);
-    d.hear(1, Body::News, vec![claim(2, 0, State::Dead)]);
+    d.hear(1, Body::Updates, vec![update(2, 0, State::Dead)]);
     for refutations in 0..40 {
-        d.hear(1, Body::News, vec![claim(ME, refutations, State::Suspect)]);
+        d.hear(1, Body::Updates, vec![update(ME, refutations, State::Suspect)]);
     }
-    assert_eq!(d.machine.distrust(), 8);
+    assert_eq!(d.machine.local_health(), 8);
     let sent = d.run(27_000);
     let asked = sent.iter().filter(|s| ping(s).is_some() && s.1 == node(2));
     assert_eq!(asked.count(), 3, "one ping in each of the long periods");
@@ -80,13 +80,13 @@ fn bad_local_health_does_not_slow_the_pings_of_dead_members() {
 // Lifeguard IV-B: the suspicion timeout.
 
 /// Milliseconds from the first suspicion of node 2 by these members to its death, in a federation of ten.
-fn suspected_for(accusers: &[u8]) -> u64 {
+fn suspected_for(confirmations: &[u8]) -> u64 {
     let mut d = Driven::met(9);
     let begun = d.now.as_millis();
-    for accuser in accusers {
-        let mut news = claim(2, 0, State::Suspect);
-        news.accusers = vec![node(*accuser)];
-        d.hear(1, Body::News, vec![news]);
+    for accuser in confirmations {
+        let mut news = update(2, 0, State::Suspect);
+        news.confirmations = vec![node(*accuser)];
+        d.hear(1, Body::Updates, vec![news]);
     }
     while d.state(2) != State::Dead {
         d.live(10, &[]);
@@ -114,14 +114,14 @@ fn the_suspect_itself_and_non_members_confirm_nothing() {
 #[test]
 fn a_new_confirmation_is_forwarded() {
     let mut d = Driven::met(9);
-    d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    d.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     d.drain_news();
-    let mut news = claim(2, 0, State::Suspect);
-    news.accusers = vec![node(5)];
-    d.hear(1, Body::News, vec![news]);
+    let mut news = update(2, 0, State::Suspect);
+    news.confirmations = vec![node(5)];
+    d.hear(1, Body::Updates, vec![news]);
     let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
-    let told = sent[0].2.claims.iter().find(|c| c.replica.node == node(2)).expect("told");
-    assert_eq!(told.accusers, vec![node(9), node(5)]);
+    let told = sent[0].2.updates.iter().find(|c| c.replica.node == node(2)).expect("told");
+    assert_eq!(told.confirmations, vec![node(9), node(5)]);
 }
 
 // Lifeguard IV-C: the buddy system.
@@ -129,14 +129,14 @@ fn a_new_confirmation_is_forwarded() {
 #[test]
 fn every_ping_tells_a_suspect_of_the_suspicion() {
     let mut d = Driven::met(3);
-    d.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    d.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     d.drain_news();
     let sent = d.live(3_500, &[2]);
     let to_suspect: Vec<&Sent> =
         sent.iter().filter(|s| ping(s).is_some() && s.1 == node(2)).collect();
     assert!(!to_suspect.is_empty());
     assert!(to_suspect.iter().all(|(_, _, m)| {
-        m.claims.first().is_some_and(|c| c.replica.node == node(2) && c.state == State::Suspect)
+        m.updates.first().is_some_and(|c| c.replica.node == node(2) && c.state == State::Suspect)
     }));
 }
 
@@ -145,8 +145,8 @@ fn a_member_that_suspects_another_tells_it_at_once() {
     let mut d = Driven::met(7);
     let (target, _) = d.next_probe();
     let sent = d.run(1_000);
-    let told = sent.iter().find(|(_, to, m)| *to == target && m.body == Body::News);
+    let told = sent.iter().find(|(_, to, m)| *to == target && m.body == Body::Updates);
     let (_, _, message) = told.expect("told");
-    assert_eq!(message.claims[0].state, State::Suspect);
-    assert_eq!(message.claims[0].replica.node, target);
+    assert_eq!(message.updates[0].state, State::Suspect);
+    assert_eq!(message.updates[0].replica.node, target);
 }

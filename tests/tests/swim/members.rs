@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use continuum_core::config::GossipConfig;
-use continuum_core::gossip::{Action, Body, CLAIMS_MAX, Claim, Event, Load, Message, State};
+use continuum_core::gossip::{Action, Body, Event, Load, Message, State, UPDATES_MAX, Update};
 use continuum_core::id::{Address, NodeId, StoreId};
 use continuum_core::machine::{Machine, Now};
 use continuum_core::time::WallTime;
 
-use super::driven::{Driven, ME, Sent, claim, message, node, replica};
+use super::driven::{Driven, ME, Sent, message, node, replica, update};
 
 /// The machine's reasons for rejecting a message.
 fn refused(d: &mut Driven, from: NodeId, message: Message) -> Vec<&'static str> {
@@ -25,10 +25,10 @@ fn refused(d: &mut Driven, from: NodeId, message: Message) -> Vec<&'static str> 
 #[test]
 fn gossip_from_a_non_member_another_store_or_under_another_name_is_rejected() {
     let mut d = Driven::met(3);
-    let news = || vec![claim(2, 9, State::Dead)];
+    let news = || vec![update(2, 9, State::Dead)];
     assert_eq!(refused(&mut d, node(7), message(7, Body::Ping { number: 1 }, news())).len(), 1);
     let mut other_store = message(3, Body::Ping { number: 1 }, news());
-    other_store.me.replica.store = StoreId([99; 16]);
+    other_store.sender.replica.store = StoreId([99; 16]);
     assert_eq!(refused(&mut d, node(3), other_store).len(), 1);
     let borrowed = message(1, Body::Ping { number: 1 }, news());
     assert_eq!(refused(&mut d, node(3), borrowed).len(), 1);
@@ -38,10 +38,10 @@ fn gossip_from_a_non_member_another_store_or_under_another_name_is_rejected() {
 #[test]
 fn claims_and_loads_of_unknown_nodes_are_counted_and_ignored() {
     let mut d = Driven::met(3);
-    let mut other_store = claim(2, 5, State::Dead);
+    let mut other_store = update(2, 5, State::Dead);
     other_store.replica.store = StoreId([99; 16]);
-    let mut news = message(1, Body::News, vec![claim(50, 0, State::Alive), other_store]);
-    let boot = news.me.incarnation.boot;
+    let mut news = message(1, Body::Updates, vec![update(50, 0, State::Alive), other_store]);
+    let boot = news.sender.incarnation.boot;
     news.loads.push(Load { node: node(51), boot, version: 1, requests: 1 });
     d.step(Event::Received { from: node(1), message: news });
     assert_eq!((d.machine.counters().unknown, d.state(2)), (3, State::Alive));
@@ -56,12 +56,12 @@ fn a_removed_member_is_rejected_and_another_store_is_another_member() {
     assert_eq!(refused(&mut d, node(2), ping.clone()).len(), 1);
     let mut fresh = replica(2);
     fresh.store = StoreId([77; 16]);
-    d.step(Event::Join { replica: fresh, name: "n2".into(), address: Address("new:1".into()) });
+    d.step(Event::Add { replica: fresh, name: "n2".into(), address: Address("new:1".into()) });
     assert_eq!(refused(&mut d, node(2), ping).len(), 1, "the old disk is no member");
-    let mut card = message(2, Body::Ping { number: 1 }, vec![]);
-    card.me.replica = fresh;
-    card.me.incarnation.boot.count = 1;
-    assert_eq!(d.step(Event::Received { from: node(2), message: card }).len(), 1);
+    let mut fresh_ping = message(2, Body::Ping { number: 1 }, vec![]);
+    fresh_ping.sender.replica = fresh;
+    fresh_ping.sender.incarnation.boot.count = 1;
+    assert_eq!(d.step(Event::Received { from: node(2), message: fresh_ping }).len(), 1);
     let member = d.machine.member(node(2)).expect("a member");
     assert_eq!((member.replica, member.incarnation.boot.count), (fresh, 1));
 }
@@ -69,9 +69,9 @@ fn a_removed_member_is_rejected_and_another_store_is_another_member() {
 #[test]
 fn a_load_of_another_boot_or_an_older_report_does_not_win() {
     let mut d = Driven::met(3);
-    let boot = claim(2, 0, State::Alive).incarnation.boot;
+    let boot = update(2, 0, State::Alive).incarnation.boot;
     let mut report = |count: u64, version: u64, requests: u32| {
-        let mut news = message(1, Body::News, vec![]);
+        let mut news = message(1, Body::Updates, vec![]);
         let mut boot = boot;
         boot.count = count;
         news.loads.push(Load { node: node(2), boot, version, requests });
@@ -86,11 +86,11 @@ fn a_load_of_another_boot_or_an_older_report_does_not_win() {
     assert_eq!(report(boot.count, u64::MAX, 60), 60);
 }
 
-/// The page in an answer: its claims, and where it ends.
-fn page(sent: &[Sent]) -> (Vec<Claim>, Option<NodeId>, Option<NodeId>) {
+/// The page in an answer: its updates, and where it ends.
+fn page(sent: &[Sent]) -> (Vec<Update>, Option<NodeId>, Option<NodeId>) {
     let found = sent.iter().find_map(|(_, _, m)| match m.body {
         Body::Push { after, upto } | Body::Pull { after, upto } => {
-            Some((m.claims.clone(), after, upto))
+            Some((m.updates.clone(), after, upto))
         }
         _ => None,
     });
@@ -99,7 +99,7 @@ fn page(sent: &[Sent]) -> (Vec<Claim>, Option<NodeId>, Option<NodeId>) {
 
 fn large() -> Driven {
     let mut d = Driven::new(200, GossipConfig::default());
-    (1..=200).for_each(|n| drop(d.hear(n, Body::News, vec![])));
+    (1..=200).for_each(|n| drop(d.hear(n, Body::Updates, vec![])));
     d
 }
 
@@ -109,9 +109,9 @@ fn a_member_that_knows_nothing_gets_the_whole_table_in_pages() {
     let (mut after, mut known) = (None, BTreeSet::new());
     for _ in 0..4 {
         let sent = d.hear(1, Body::Push { after, upto: None }, vec![]);
-        let (claims, _, upto) = page(&sent);
-        assert!(claims.len() <= CLAIMS_MAX);
-        known.extend(claims.iter().map(|c| c.replica.node));
+        let (updates, _, upto) = page(&sent);
+        assert!(updates.len() <= UPDATES_MAX);
+        known.extend(updates.iter().map(|c| c.replica.node));
         after = upto;
         if after.is_none() {
             break;
@@ -129,9 +129,9 @@ fn a_session_pushes_page_after_page_until_the_table_ends() {
     assert_eq!(sent.len(), 1, "the first session begins within two periods");
     let (mut known, mut pages) = (BTreeSet::new(), 0);
     while sent.iter().any(is_page) {
-        let (claims, after, upto) = page(&sent);
+        let (updates, after, upto) = page(&sent);
         let peer = sent[0].1;
-        known.extend(claims.iter().map(|c| c.replica.node));
+        known.extend(updates.iter().map(|c| c.replica.node));
         pages += 1;
         // An answer of another member does not advance the session.
         let other = if peer == node(1) { 2 } else { 1 };
@@ -144,25 +144,25 @@ fn a_session_pushes_page_after_page_until_the_table_ends() {
 #[test]
 fn an_answer_holds_only_claims_newer_than_the_askers() {
     let mut d = Driven::met(6);
-    d.hear(1, Body::News, vec![claim(3, 4, State::Alive)]);
-    let theirs: Vec<Claim> = (2..=6).map(|n| claim(n, 2, State::Alive)).collect();
-    let (claims, _, _) = page(&d.hear(1, Body::Push { after: None, upto: None }, theirs));
-    let nodes: Vec<NodeId> = claims.iter().map(|c| c.replica.node).collect();
+    d.hear(1, Body::Updates, vec![update(3, 4, State::Alive)]);
+    let theirs: Vec<Update> = (2..=6).map(|n| update(n, 2, State::Alive)).collect();
+    let (updates, _, _) = page(&d.hear(1, Body::Push { after: None, upto: None }, theirs));
+    let nodes: Vec<NodeId> = updates.iter().map(|c| c.replica.node).collect();
     assert_eq!(nodes, vec![node(3)]);
-    assert_eq!(d.refutations(4), 2, "newer claims of the asker are adopted");
+    assert_eq!(d.refutations(4), 2, "newer updates of the asker are adopted");
 }
 
 #[test]
 fn a_death_from_a_sync_becomes_a_suspicion_without_confirmations() {
     let mut d = Driven::met(9);
     for peer in [1, 3, 4, 5] {
-        d.hear(peer, Body::Push { after: None, upto: None }, vec![claim(2, 0, State::Dead)]);
+        d.hear(peer, Body::Push { after: None, upto: None }, vec![update(2, 0, State::Dead)]);
     }
     assert_eq!(d.state(2), State::Suspect);
     d.live(23_000, &[]);
     assert_eq!(d.state(2), State::Suspect, "it gets the longest timeout");
     d.hear(2, Body::Ping { number: 1 }, vec![]);
-    d.hear(6, Body::News, vec![claim(2, 1, State::Alive)]);
+    d.hear(6, Body::Updates, vec![update(2, 1, State::Alive)]);
     assert_eq!(d.state(2), State::Alive);
     assert_eq!(d.refutations(ME), 0);
 }

@@ -5,10 +5,10 @@
 
 use std::fmt::Write as _;
 
-use continuum_core::gossip::{Body, Claim, Event, State};
+use continuum_core::gossip::{Body, Event, State, Update};
 use continuum_tests::golden;
 
-use super::driven::{Driven, ME, Sent, claim, node};
+use super::driven::{Driven, ME, Sent, node, update};
 
 fn name(node: continuum_core::id::NodeId) -> String {
     format!("n{}", node.0[0])
@@ -24,17 +24,20 @@ fn body(body: Body, first: u64) -> String {
         }
         Body::Ack { number } => format!("ack {}", told(number)),
         Body::Nack { number } => format!("nack {}", told(number)),
-        Body::News => "news".into(),
+        Body::Updates => "updates".into(),
         Body::Push { after, upto } => format!("push {:?}..{:?}", after.map(name), upto.map(name)),
         Body::Pull { after, upto } => format!("pull {:?}..{:?}", after.map(name), upto.map(name)),
     }
 }
 
-fn told(claim: &Claim) -> String {
-    let accusers: Vec<String> = claim.accusers.iter().map(|n| name(*n)).collect();
-    let by =
-        if accusers.is_empty() { String::new() } else { format!(" by {}", accusers.join("+")) };
-    let Claim { replica, incarnation, state, .. } = claim;
+fn told(update: &Update) -> String {
+    let confirmations: Vec<String> = update.confirmations.iter().map(|n| name(*n)).collect();
+    let by = if confirmations.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", confirmations.join("+"))
+    };
+    let Update { replica, incarnation, state, .. } = update;
     format!("{} {state:?}/{}{by}", name(replica.node), incarnation.refutations)
 }
 
@@ -52,14 +55,15 @@ impl Scene {
 
     fn note(&mut self, sent: &[Sent]) {
         for (at, to, message) in sent {
-            let claims: Vec<String> = message.claims.iter().map(told).collect();
+            let updates: Vec<String> = message.updates.iter().map(told).collect();
             if let Body::Ping { number } = message.body {
                 self.first = self.first.min(number);
             }
             let what = body(message.body, self.first);
             let line = format!("{at:>6} ms  me -> {}  {what}", name(*to));
-            let me = format!("me {:?}/{}", message.me.state, message.me.incarnation.refutations);
-            writeln!(self.text, "{line}  [{me}]  {}", claims.join(", ")).expect("to a string");
+            let me =
+                format!("me {:?}/{}", message.sender.state, message.sender.incarnation.refutations);
+            writeln!(self.text, "{line}  [{me}]  {}", updates.join(", ")).expect("to a string");
         }
         for member in self.driven.changed.drain(..) {
             let (who, state) = (name(member.replica.node), member.state);
@@ -67,13 +71,13 @@ impl Scene {
         }
     }
 
-    fn hear(&mut self, from: u8, what: Body, claims: Vec<Claim>) {
+    fn hear(&mut self, from: u8, what: Body, updates: Vec<Update>) {
         let at = self.driven.now.as_millis();
-        let news: Vec<String> = claims.iter().map(told).collect();
+        let news: Vec<String> = updates.iter().map(told).collect();
         let line =
             format!("{at:>6} ms  n{from} -> me  {}  {}", body(what, self.first), news.join(", "));
         writeln!(self.text, "{line}").expect("to a string");
-        let sent = self.driven.hear(from, what, claims);
+        let sent = self.driven.hear(from, what, updates);
         self.note(&sent);
     }
 
@@ -107,10 +111,10 @@ fn a_probe_that_fails_and_ends_in_a_death() {
 fn a_suspicion_that_is_refuted() {
     let mut scene = Scene::new(4);
     scene.driven.changed.clear();
-    scene.hear(1, Body::News, vec![claim(2, 0, State::Suspect)]);
+    scene.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     scene.hear(2, Body::Ping { number: 7 }, vec![]);
-    scene.hear(3, Body::Ping { number: 8 }, vec![claim(2, 1, State::Alive)]);
-    scene.hear(4, Body::Ping { number: 9 }, vec![claim(2, 0, State::Dead)]);
+    scene.hear(3, Body::Ping { number: 8 }, vec![update(2, 1, State::Alive)]);
+    scene.hear(4, Body::Ping { number: 9 }, vec![update(2, 0, State::Dead)]);
     scene.is("refuted.txt");
 }
 
@@ -118,7 +122,7 @@ fn a_suspicion_that_is_refuted() {
 fn this_node_is_suspected_helps_and_leaves() {
     let mut scene = Scene::new(4);
     scene.driven.changed.clear();
-    scene.hear(1, Body::Ping { number: 3 }, vec![claim(ME, 0, State::Suspect)]);
+    scene.hear(1, Body::Ping { number: 3 }, vec![update(ME, 0, State::Suspect)]);
     scene.hear(3, Body::PingRequest { number: 4, target: node(2) }, vec![]);
     scene.run(400);
     scene.step(Event::Leave);

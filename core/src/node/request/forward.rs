@@ -75,7 +75,7 @@ impl Node {
             reach!("node.forward.late_answer");
             return;
         }
-        let served = coordinator::Event::Served { node: from.node, answered: true };
+        let served = coordinator::Event::RequestEnded { node: from.node, answered: true };
         self.then(Work::Coordinator(served));
         match outcome {
             Outcome::Rejected(reason) if concerns_node(&reason) => {
@@ -114,7 +114,7 @@ impl Node {
         let to_peer = (peer, 0)..=(peer, u64::MAX);
         while let Some(&(_, key)) = self.requests.forwarded.range(to_peer.clone()).next() {
             reach!("node.forward.link_lost");
-            let served = coordinator::Event::Served { node: peer, answered: false };
+            let served = coordinator::Event::RequestEnded { node: peer, answered: false };
             self.then(Work::Coordinator(served));
             self.requests.forwarded.remove(&(peer, key));
             self.lost(key);

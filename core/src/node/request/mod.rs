@@ -424,7 +424,7 @@ impl Node {
             _ => Outcome::Rejected(Reason::NoLeader),
         };
         if let Stage::Forwarded(to) = stage {
-            self.then(Work::Coordinator(crate::coordinator::Event::Served {
+            self.then(Work::Coordinator(crate::coordinator::Event::RequestEnded {
                 node: to.node,
                 answered: false,
             }));

@@ -176,7 +176,8 @@ fn a_follower_that_slept_for_long_gets_a_snapshot() {
     assert!(world.hosts[2].notices.iter().any(installed));
     let at = |world: &World, at: usize| world.node(at).raft(GroupId(1)).map(raft::Raft::commit);
     assert_eq!(at(&world, 2), at(&world, 0));
-    let digest = |at: usize| world.node(at).state(GroupId(1)).map(crate::state::Machine::digest);
+    let digest =
+        |at: usize| world.node(at).state(GroupId(1)).map(crate::state::StateMachine::digest);
     assert_eq!(digest(2), digest(0));
 }
 

@@ -10,7 +10,7 @@ use super::{apply, capture, drain, keys, put, session, write};
 use crate::api::{Bootstrap, MemberInfo, Policy};
 use crate::id::{Index, NodeId, Replica};
 use crate::limits::CHUNK_BYTES_MAX;
-use crate::state::{Command, Kind, Machine, Operation, RestoreError, Slice};
+use crate::state::{Command, Kind, Operation, RestoreError, Slice, StateMachine};
 
 fn registry_command() -> impl Strategy<Value = Bytes> {
     let member_info = (0..6_u8, 0..3_u8).prop_map(|(node, store)| {
@@ -64,7 +64,7 @@ fn run() -> impl Strategy<Value = (Kind, Vec<(Bytes, bool, usize)>)> {
 proptest! {
     #[test]
     fn a_capture_is_the_state_at_its_beginning((kind, steps) in run()) {
-        let mut machine = Machine::new(kind);
+        let mut machine = StateMachine::new(kind);
         if kind == Kind::Registry {
             apply(&mut machine, 0, &bootstrap(3, 3));
         }
@@ -72,16 +72,16 @@ proptest! {
         let mut plain = machine.clone();
         let (mut expected, mut chunks) = (None, Vec::new());
         for (place, (command, begins, budget)) in steps.into_iter().enumerate() {
-            if begins && machine.capture_begin() {
+            if begins && machine.begin_capture() {
                 expected = Some((capture(&plain), plain.digest(), plain.applied()));
             }
-            match machine.capture_slice(budget) {
+            match machine.next_slice(budget) {
                 Slice::Chunk(chunk) => chunks.push(chunk),
                 Slice::More => prop_assert!(expected.is_some()),
                 Slice::Done => {
                     if let Some((bytes, digest, applied)) = expected.take() {
                         prop_assert_eq!(&chunks, &bytes);
-                        let restored = Machine::restore(kind, &chunks).unwrap();
+                        let restored = StateMachine::restore(kind, &chunks).unwrap();
                         prop_assert_eq!((restored.digest(), restored.applied()), (digest, applied));
                         prop_assert_eq!(capture(&restored), bytes);
                         chunks.clear();
@@ -98,7 +98,7 @@ proptest! {
             prop_assert_eq!(chunks, bytes);
         }
         // With the capture gone everything merges, and the next one is of the newest state.
-        prop_assert!(machine.settle(usize::MAX));
+        prop_assert!(machine.merge_overlay(usize::MAX));
         prop_assert_eq!(capture(&machine), capture(&plain));
     }
 
@@ -109,7 +109,7 @@ proptest! {
         bit in 0..8_u8,
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {
-        let mut machine = Machine::new(kind);
+        let mut machine = StateMachine::new(kind);
         if kind == Kind::Registry {
             apply(&mut machine, 0, &bootstrap(2, 1));
         }
@@ -124,7 +124,7 @@ proptest! {
         }
         let bytes = Bytes::from(bytes);
         let (head, tail) = (bytes.slice(..7.min(bytes.len())), bytes.slice(7.min(bytes.len())..));
-        if let Ok(restored) = Machine::restore(kind, &[head, tail]) {
+        if let Ok(restored) = StateMachine::restore(kind, &[head, tail]) {
             prop_assert_eq!(capture(&restored).concat(), bytes);
         }
     }
@@ -133,15 +133,15 @@ proptest! {
     fn restoring_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut tagged = b"CSTATE\x01\x00".to_vec();
         tagged.extend_from_slice(&bytes);
-        let noise = Machine::restore(Kind::Keys, &[bytes.into()]).map(|_| ());
+        let noise = StateMachine::restore(Kind::Keys, &[bytes.into()]).map(|_| ());
         prop_assert!(matches!(noise, Err(RestoreError::Format | RestoreError::Short)));
-        prop_assert!(Machine::restore(Kind::Registry, &[tagged.into()]).is_err());
+        prop_assert!(StateMachine::restore(Kind::Registry, &[tagged.into()]).is_err());
     }
 }
 
 #[test]
 fn chunks_are_full_but_for_the_last_and_cut_through_records() {
-    let mut machine = Machine::new(Kind::Keys);
+    let mut machine = StateMachine::new(Kind::Keys);
     for key in 0..9 {
         apply(&mut machine, 0, &write(None, vec![put(&[key], &vec![key; 300 << 10])]));
     }
@@ -150,21 +150,22 @@ fn chunks_are_full_but_for_the_last_and_cut_through_records() {
     let (last, full) = lengths.split_last().unwrap();
     assert!(full.iter().all(|length| *length == CHUNK_BYTES_MAX) && *last <= CHUNK_BYTES_MAX);
     assert!(full.len() > 9);
-    assert!(machine.capture_begin());
+    assert!(machine.begin_capture());
     assert_eq!(drain(&mut machine, 1), whole);
-    assert_eq!(Machine::restore(Kind::Keys, &whole).unwrap().digest(), machine.digest());
+    assert_eq!(StateMachine::restore(Kind::Keys, &whole).unwrap().digest(), machine.digest());
     // As one file, and in other pieces.
     let file = Bytes::from(whole.concat());
     let pieces = [file.slice(..5), Bytes::new(), file.slice(5..99_999), file.slice(99_999..)];
-    assert_eq!(Machine::restore(Kind::Keys, &pieces).unwrap().digest(), machine.digest());
+    assert_eq!(StateMachine::restore(Kind::Keys, &pieces).unwrap().digest(), machine.digest());
 }
 
 #[test]
 fn each_damage_of_a_capture_has_its_error() {
-    let mut machine = Machine::new(Kind::Keys);
+    let mut machine = StateMachine::new(Kind::Keys);
     apply(&mut machine, 0, &write(Some(session(1, 0)), vec![put(b"a", b"1"), put(b"b", b"2")]));
     let restore = |kind, bytes: &[u8]| {
-        Machine::restore(kind, &[Bytes::copy_from_slice(bytes)]).map(|machine| machine.applied())
+        StateMachine::restore(kind, &[Bytes::copy_from_slice(bytes)])
+            .map(|machine| machine.applied())
     };
     let whole = capture(&machine).concat();
     assert_eq!(restore(Kind::Keys, &whole), Ok(Index(1)));
@@ -203,20 +204,20 @@ fn each_damage_of_a_capture_has_its_error() {
 
 #[test]
 fn a_capture_can_be_dropped_and_begun_again() {
-    let mut machine = Machine::new(Kind::Keys);
+    let mut machine = StateMachine::new(Kind::Keys);
     apply(&mut machine, 0, &write(None, vec![put(b"a", b"1")]));
-    assert!(machine.capture_begin() && !machine.capture_begin());
+    assert!(machine.begin_capture() && !machine.begin_capture());
     let many: Vec<_> = (0..40_u8).map(|key| put(&[key], b"2")).collect();
     apply(&mut machine, 0, &write(None, many));
-    machine.capture_drop();
-    assert!(!machine.is_capturing() && !machine.capture_begin());
-    assert!(!machine.settle(7) && machine.settle(100));
-    assert!(machine.capture_begin());
-    assert_eq!(machine.capture_slice(9), Slice::More);
-    let restored = Machine::restore(Kind::Keys, &capture_again(machine)).unwrap();
+    machine.cancel_capture();
+    assert!(!machine.is_capturing() && !machine.begin_capture());
+    assert!(!machine.merge_overlay(7) && machine.merge_overlay(100));
+    assert!(machine.begin_capture());
+    assert_eq!(machine.next_slice(9), Slice::More);
+    let restored = StateMachine::restore(Kind::Keys, &capture_again(machine)).unwrap();
     assert_eq!(restored.keys().len(), 41);
 }
 
-fn capture_again(mut machine: Machine) -> Vec<Bytes> {
+fn capture_again(mut machine: StateMachine) -> Vec<Bytes> {
     drain(&mut machine, 50)
 }

@@ -11,7 +11,7 @@ use super::{apply, mutation, put, write};
 use crate::api::{Bound, Change, Edit, Expected, Mutation, Query, Reason, Value};
 use crate::id::Index;
 use crate::limits::{EDITS_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX, REQUEST_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::state::{Kind, Machine, Reply};
+use crate::state::{Kind, Reply, StateMachine};
 
 type Model = BTreeMap<Bytes, (Bytes, Index)>;
 
@@ -74,7 +74,7 @@ fn model_write(model: &mut Model, index: Index, mutations: &[Mutation]) -> Reply
     Reply::Written { revision: index }
 }
 
-fn get(machine: &Machine, key: &Bytes) -> Option<(Bytes, Index)> {
+fn get(machine: &StateMachine, key: &Bytes) -> Option<(Bytes, Index)> {
     let query = Query::Get { key: key.clone(), field: Bytes::new() };
     let Ok(Value::Register(register)) = machine.query(&query) else { panic!("a register") };
     assert_eq!(register.siblings, Vec::from_iter(register.value.clone()));
@@ -82,7 +82,7 @@ fn get(machine: &Machine, key: &Bytes) -> Option<(Bytes, Index)> {
 }
 
 /// All keys by pages of a few.
-fn list(machine: &Machine, prefix: &Bytes, limit: u32) -> Vec<Bytes> {
+fn list(machine: &StateMachine, prefix: &Bytes, limit: u32) -> Vec<Bytes> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let query = Query::Keys { prefix: prefix.clone(), after: after.clone(), limit };
@@ -102,12 +102,12 @@ proptest! {
         commands in proptest::collection::vec((mutations(), any::<bool>(), 1..64_usize), 1..60),
         limit in 1..5_u32,
     ) {
-        let (mut machine, mut model) = (Machine::new(Kind::Keys), Model::new());
+        let (mut machine, mut model) = (StateMachine::new(Kind::Keys), Model::new());
         for (mutations, capture, budget) in commands {
             if capture {
-                machine.capture_begin();
+                machine.begin_capture();
             }
-            machine.capture_slice(budget);
+            machine.next_slice(budget);
             let before = model.clone();
             let reply = apply(&mut machine, 0, &write(None, mutations.clone()));
             prop_assert_eq!(&reply, &model_write(&mut model, machine.applied(), &mutations));
@@ -132,7 +132,7 @@ proptest! {
 
 #[test]
 fn what_is_out_of_bounds_or_of_another_kind_is_refused_whole() {
-    let mut machine = Machine::new(Kind::Keys);
+    let mut machine = StateMachine::new(Kind::Keys);
     let bound = |what, limit: usize| Reason::OutOfBounds { what, limit: limit as u64 };
     let field = Edit { field: Bytes::from_static(b"f"), change: Change::Delete };
     let many = vec![Edit { field: Bytes::new(), change: Change::Delete }; EDITS_MAX + 1];
@@ -159,7 +159,7 @@ fn what_is_out_of_bounds_or_of_another_kind_is_refused_whole() {
 
 #[test]
 fn sets_counters_and_fields_are_not_read_here() {
-    let machine = Machine::new(Kind::Keys);
+    let machine = StateMachine::new(Kind::Keys);
     let (key, field) = (Bytes::new(), Bytes::from_static(b"f"));
     let queries = [
         Query::Members { key: key.clone(), field: Bytes::new() },
@@ -173,7 +173,7 @@ fn sets_counters_and_fields_are_not_read_here() {
 
 #[test]
 fn a_page_fits_into_a_message_and_is_never_empty() {
-    let mut machine = Machine::new(Kind::Keys);
+    let mut machine = StateMachine::new(Kind::Keys);
     for key in 0..5 {
         apply(&mut machine, 0, &write(None, vec![put(&[key], &vec![7; VALUE_BYTES_MAX])]));
     }
@@ -194,7 +194,7 @@ fn a_page_fits_into_a_message_and_is_never_empty() {
 
 #[test]
 fn a_page_has_no_more_rows_than_the_bound() {
-    let mut machine = Machine::new(Kind::Keys);
+    let mut machine = StateMachine::new(Kind::Keys);
     let keys: Vec<_> =
         (0..PAGE_ROWS_MAX as u16 + 5).map(|key| put(&key.to_be_bytes(), b"")).collect();
     apply(&mut machine, 0, &write(None, keys));

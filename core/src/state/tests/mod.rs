@@ -32,7 +32,7 @@ pub(super) fn write(session: Option<Session>, mutations: Vec<Mutation>) -> Bytes
 }
 
 /// Applies at the next index; the reply, or a panic when the machine halts.
-pub(super) fn apply(machine: &mut Machine, time_ms: u64, command: &Bytes) -> Reply {
+pub(super) fn apply(machine: &mut StateMachine, time_ms: u64, command: &Bytes) -> Reply {
     match machine.apply(machine.applied().next(), time_ms, command) {
         Applied::Reply(reply) => reply,
         Applied::Halted(halt) => panic!("halted: {halt:?}"),
@@ -40,10 +40,10 @@ pub(super) fn apply(machine: &mut Machine, time_ms: u64, command: &Bytes) -> Rep
 }
 
 /// The rest of a capture, with slices of this budget.
-pub(super) fn drain(machine: &mut Machine, budget_bytes: usize) -> Vec<Bytes> {
+pub(super) fn drain(machine: &mut StateMachine, budget_bytes: usize) -> Vec<Bytes> {
     let mut chunks = Vec::new();
     loop {
-        match machine.capture_slice(budget_bytes) {
+        match machine.next_slice(budget_bytes) {
             Slice::More => {}
             Slice::Chunk(chunk) => chunks.push(chunk),
             Slice::Done => return chunks,
@@ -52,15 +52,15 @@ pub(super) fn drain(machine: &mut Machine, budget_bytes: usize) -> Vec<Bytes> {
 }
 
 /// A whole capture at once.
-pub(super) fn capture(machine: &Machine) -> Vec<Bytes> {
+pub(super) fn capture(machine: &StateMachine) -> Vec<Bytes> {
     let mut machine = machine.clone();
-    assert!(machine.capture_begin());
+    assert!(machine.begin_capture());
     drain(&mut machine, usize::MAX)
 }
 
 #[test]
 fn an_unknown_command_halts_and_is_never_skipped() {
-    let mut machine = Machine::new(Kind::Keys);
+    let mut machine = StateMachine::new(Kind::Keys);
     apply(&mut machine, 0, &write(None, vec![put(b"a", b"1")]));
     let before = machine.digest();
     let unknown = Bytes::from_static(&[1, 0, 99]);
@@ -70,7 +70,7 @@ fn an_unknown_command_halts_and_is_never_skipped() {
     // What follows does not happen either, known or not.
     let known = write(None, vec![put(b"a", b"2")]);
     assert_eq!(machine.apply(Index(3), 0, &known), Applied::Halted(halt));
-    machine.pass(Index(4));
+    machine.advance(Index(4));
     assert_eq!((machine.applied(), machine.halted()), (Index(1), Some(halt)));
     assert_ne!(machine.digest(), before);
 }
@@ -80,17 +80,17 @@ fn a_machine_takes_the_commands_of_its_kind_alone() {
     let found = Operation::DeleteNamespace { name: "a".into() };
     let command = Command { session: None, operation: found }.encode().unwrap();
     let refused = Reply::Rejected(Reason::WrongConsistency);
-    assert_eq!(apply(&mut Machine::new(Kind::Keys), 0, &command), refused);
+    assert_eq!(apply(&mut StateMachine::new(Kind::Keys), 0, &command), refused);
     let query = Query::Get { key: Bytes::new(), field: Bytes::new() };
-    assert_eq!(Machine::new(Kind::Registry).query(&query), Err(Reason::WrongConsistency));
+    assert_eq!(StateMachine::new(Kind::Registry).query(&query), Err(Reason::WrongConsistency));
 }
 
 #[test]
 #[should_panic(expected = "in order")]
 fn an_entry_is_not_applied_twice() {
-    let mut machine = Machine::new(Kind::Keys);
-    machine.pass(Index(1));
-    machine.pass(Index(1));
+    let mut machine = StateMachine::new(Kind::Keys);
+    machine.advance(Index(1));
+    machine.advance(Index(1));
 }
 
 #[test]

@@ -9,23 +9,23 @@ use crate::api::{Bootstrap, Bound, MemberInfo, Namespace, Policy, Reason, Resour
 use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
 use crate::limits::{ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX};
 use crate::state::registry::is_name;
-use crate::state::{Command, Kind, Machine, Operation, Reply};
+use crate::state::{Command, Kind, Operation, Reply, StateMachine};
 
-fn act(machine: &mut Machine, operation: Operation) -> Reply {
+fn act(machine: &mut StateMachine, operation: Operation) -> Reply {
     apply(machine, 0, &Command { session: None, operation }.encode().unwrap())
 }
 
-fn bootstrapped() -> Machine {
-    let mut machine = Machine::new(Kind::Registry);
+fn bootstrapped() -> StateMachine {
+    let mut machine = StateMachine::new(Kind::Registry);
     assert_eq!(apply(&mut machine, 0, &bootstrap(4, 3)), Reply::Bootstrapped);
     machine
 }
 
-fn create(machine: &mut Machine, name: &str, policy: Policy) -> Reply {
+fn create(machine: &mut StateMachine, name: &str, policy: Policy) -> Reply {
     act(machine, Operation::CreateNamespace { name: name.into(), policy })
 }
 
-fn delete(machine: &mut Machine, name: &str) -> Reply {
+fn delete(machine: &mut StateMachine, name: &str) -> Reply {
     act(machine, Operation::DeleteNamespace { name: name.into() })
 }
 
@@ -44,7 +44,7 @@ fn on_store(node: u8, store: u8) -> MemberInfo {
 
 #[test]
 fn nothing_comes_before_the_founding_and_it_comes_once() {
-    let mut machine = Machine::new(Kind::Registry);
+    let mut machine = StateMachine::new(Kind::Registry);
     assert_eq!(create(&mut machine, "a", Policy::Strong), rejected(Reason::NotFormed));
     assert_eq!(act(&mut machine, Operation::Join(member_info(1))), rejected(Reason::NotFormed));
     assert_eq!(apply(&mut machine, 0, &bootstrap(4, 3)), Reply::Bootstrapped);
@@ -60,13 +60,13 @@ fn nothing_comes_before_the_founding_and_it_comes_once() {
 fn a_founding_that_could_not_elect_is_refused() {
     let limit = VOTERS_MAX as u64;
     for (members, voters) in [(3, 0), (8, 8), (2, 3), (0, 0)] {
-        let mut machine = Machine::new(Kind::Registry);
+        let mut machine = StateMachine::new(Kind::Registry);
         let reason = Reason::OutOfBounds { what: Bound::Voters, limit };
         assert_eq!(apply(&mut machine, 0, &bootstrap(members, voters)), rejected(reason));
         assert!(!machine.registry().is_bootstrapped());
     }
     let twice = Bootstrap { members: [on_store(1, 1), on_store(1, 2)].into(), voters: 2 };
-    let reply = act(&mut Machine::new(Kind::Registry), Operation::Bootstrap(twice));
+    let reply = act(&mut StateMachine::new(Kind::Registry), Operation::Bootstrap(twice));
     assert_eq!(reply, rejected(Reason::OutOfBounds { what: Bound::Voters, limit: 1 }));
 }
 
@@ -160,7 +160,7 @@ fn numbers_are_never_used_again() {
         }
         // Nor after a restore from a state that holds none of them.
         assert_eq!(machine.registry().namespaces().count(), 0, "{round}");
-        machine = Machine::restore(Kind::Registry, &capture(&machine)).unwrap();
+        machine = StateMachine::restore(Kind::Registry, &capture(&machine)).unwrap();
     }
     assert_eq!(seen.last(), Some(&(NamespaceId(6), None)));
     for slots in [0, SLOTS_MAX + 1] {
@@ -189,6 +189,6 @@ fn the_tables_have_bounds() {
     assert_eq!(act(&mut machine, Operation::Join(member_info(200))), full(Resource::Members));
     // A new disk of a learner takes the place of the old one.
     assert!(matches!(act(&mut machine, Operation::Join(on_store(3, 8))), Reply::Joined { .. }));
-    let restored = Machine::restore(Kind::Registry, &capture(&machine)).unwrap();
+    let restored = StateMachine::restore(Kind::Registry, &capture(&machine)).unwrap();
     assert_eq!(restored.digest(), machine.digest());
 }

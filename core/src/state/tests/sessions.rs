@@ -9,7 +9,7 @@ use super::{apply, capture, mutation, put, session, write};
 use crate::api::{Change, Expected, Reason, Resource};
 use crate::id::{Index, SessionId};
 use crate::state::session::{Admission, IDLE_MS_MIN, Sessions};
-use crate::state::{Kind, Machine, Reply};
+use crate::state::{Kind, Reply, StateMachine};
 
 proptest! {
     /// Clients whose commands stand in the log any number of times and in any order, over snapshots and restores.
@@ -17,11 +17,11 @@ proptest! {
     fn a_write_happens_once_however_often_it_is_in_the_log(
         log in proptest::collection::vec((0..3_u8, 0..5_u64, any::<bool>(), 0..9_u8), 1..80),
     ) {
-        let mut machine = Machine::new(Kind::Keys);
+        let mut machine = StateMachine::new(Kind::Keys);
         let mut latest: BTreeMap<u8, (u64, Reply)> = BTreeMap::new();
         for (client, seq, conditional, restart) in log {
             if restart == 0 {
-                machine = Machine::restore(Kind::Keys, &capture(&machine)).unwrap();
+                machine = StateMachine::restore(Kind::Keys, &capture(&machine)).unwrap();
             }
             // A condition makes the first answer a conflict now and then: it is repeated like any other.
             let change = if conditional {
@@ -55,14 +55,14 @@ proptest! {
     fn who_is_forgotten_is_agreed(
         log in proptest::collection::vec((0..9_u8, 0..2_u64, 0..IDLE_MS_MIN), 1..60), at in 0..60_usize,
     ) {
-        let mut one = Machine::new(Kind::Keys);
+        let mut one = StateMachine::new(Kind::Keys);
         one.sessions = Sessions::with_max(4);
         let mut other = one.clone();
         let mut time_ms = 0;
         for (place, (client, seq, pause_ms)) in log.into_iter().enumerate() {
             time_ms += pause_ms;
             if place == at {
-                other = Machine::restore(Kind::Keys, &capture(&other)).unwrap();
+                other = StateMachine::restore(Kind::Keys, &capture(&other)).unwrap();
                 other.sessions.limit(4);
             }
             let command = write(Some(session(client, seq)), vec![put(&[client], &[seq as u8])]);
@@ -75,9 +75,9 @@ proptest! {
 
 #[test]
 fn a_full_table_forgets_the_longest_idle_and_no_busy_one() {
-    let mut machine = Machine::new(Kind::Keys);
+    let mut machine = StateMachine::new(Kind::Keys);
     machine.sessions = Sessions::with_max(2);
-    let at = |machine: &mut Machine, time_ms, client, seq| {
+    let at = |machine: &mut StateMachine, time_ms, client, seq| {
         apply(machine, time_ms, &write(Some(session(client, seq)), vec![put(&[client], b"x")]))
     };
     let written = |index| Reply::Written { revision: Index(index) };

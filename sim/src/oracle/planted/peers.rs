@@ -1,7 +1,7 @@
 //! Peers: who is alive, who may vouch, who is let in, who is chosen.
 
 use continuum_core::api::Health;
-use continuum_core::gossip::{Body, Claim, Incarnation, Member, Message, Probing, State};
+use continuum_core::gossip::{Body, Incarnation, Member, Message, ProbeInfo, State, Update};
 use continuum_core::id::{Address, Boot, Contact, NodeId, Replica, StoreId};
 use continuum_core::time::Instant;
 
@@ -28,14 +28,14 @@ fn held(refutations: u64, state: State) -> Held {
     (Incarnation { refutations, ..Incarnation::default() }, state)
 }
 
-fn claim(number: u8, (incarnation, state): Held) -> Claim {
+fn update(number: u8, (incarnation, state): Held) -> Update {
     let replica = Replica { node: node(number), ..Replica::default() };
-    Claim { replica, incarnation, state, address: Address::default(), accusers: Vec::new() }
+    Update { replica, incarnation, state, address: Address::default(), confirmations: Vec::new() }
 }
 
-fn ping(claims: Vec<Claim>) -> Message {
-    let me = claim(1, held(0, State::Alive));
-    Message { body: Body::Ping { number: 1 }, me, claims, loads: Vec::new() }
+fn ping(updates: Vec<Update>) -> Message {
+    let sender = update(1, held(0, State::Alive));
+    Message { body: Body::Ping { number: 1 }, sender, updates, loads: Vec::new() }
 }
 
 fn members() -> Vec<Planted> {
@@ -50,7 +50,7 @@ fn members() -> Vec<Planted> {
         load: 0,
     };
     let (alive, suspect) = (held(1, State::Alive), held(1, State::Suspect));
-    let told = ping(vec![claim(2, suspect)]);
+    let told = ping(vec![update(2, suspect)]);
     vec![
         good("a member is suspected", turns(alive, suspect)),
         good("a member refutes", turns(suspect, held(2, State::Alive))),
@@ -87,7 +87,7 @@ fn answered_by(by: Option<(NodeId, u64)>) -> Verdict {
     let body = Body::PingRequest { number: 7, target: node(2) };
     probes.asks(node(3), &Message { body, ..ping(Vec::new()) });
     let helpers = [node(3)];
-    let probing = Probing { target: node(2), number: 7, acked: true, helpers: &helpers };
+    let probing = ProbeInfo { target: node(2), number: 7, acked: true, helpers: &helpers };
     probes.look(&probing, by)
 }
 

@@ -13,7 +13,7 @@ use crate::reach;
 
 /// A queue of members whose news is to be told, the least told first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Spread {
+pub(super) struct Broadcast {
     /// Each member's place in `order`.
     places: BTreeMap<NodeId, (u32, u64)>,
     /// (times told, arrival) -> member. Among the equally often told the oldest goes first, so none starves.
@@ -21,7 +21,7 @@ pub(super) struct Spread {
     arrivals: u64,
 }
 
-impl Spread {
+impl Broadcast {
     /// There is news of this member: tell it, as if never told before.
     pub(super) fn add(&mut self, node: NodeId) {
         self.remove(node);
@@ -46,7 +46,7 @@ impl Spread {
             if told.saturating_add(1) < limit {
                 self.place(*node, told + 1);
             } else {
-                reach!("gossip.spread.told_enough");
+                reach!("gossip.broadcast.sent_enough");
             }
         }
         chosen
@@ -87,32 +87,32 @@ mod tests {
     const B: NodeId = NodeId([2; 16]);
     const C: NodeId = NodeId([3; 16]);
 
-    fn take(spread: &mut Spread, room: usize, limit: u32) -> Vec<NodeId> {
-        spread.take(room, limit, NodeId::default())
+    fn take(queue: &mut Broadcast, room: usize, limit: u32) -> Vec<NodeId> {
+        queue.take(room, limit, NodeId::default())
     }
 
     #[test]
     fn the_least_told_goes_first_and_the_told_out_goes_away() {
-        let mut spread = Spread::default();
-        spread.add(A);
-        spread.add(B);
-        assert_eq!(take(&mut spread, 1, 2), vec![A]);
-        spread.add(C);
-        assert_eq!(take(&mut spread, 2, 2), vec![B, C]);
-        assert_eq!(take(&mut spread, 9, 2), vec![A, B, C]);
-        assert_eq!(take(&mut spread, 9, 2), vec![]);
+        let mut queue = Broadcast::default();
+        queue.add(A);
+        queue.add(B);
+        assert_eq!(take(&mut queue, 1, 2), vec![A]);
+        queue.add(C);
+        assert_eq!(take(&mut queue, 2, 2), vec![B, C]);
+        assert_eq!(take(&mut queue, 9, 2), vec![A, B, C]);
+        assert_eq!(take(&mut queue, 9, 2), vec![]);
     }
 
     #[test]
     fn fresh_news_starts_over_and_takes_no_second_place() {
-        let mut spread = Spread::default();
-        spread.add(A);
-        take(&mut spread, 1, 2);
-        spread.add(A);
-        assert_eq!((spread.len(), spread.order.len()), (1, 1));
-        take(&mut spread, 1, 2);
-        assert_eq!(take(&mut spread, 1, 2), vec![A]);
-        assert_eq!(spread.len(), 0);
+        let mut queue = Broadcast::default();
+        queue.add(A);
+        take(&mut queue, 1, 2);
+        queue.add(A);
+        assert_eq!((queue.len(), queue.order.len()), (1, 1));
+        take(&mut queue, 1, 2);
+        assert_eq!(take(&mut queue, 1, 2), vec![A]);
+        assert_eq!(queue.len(), 0);
     }
 
     #[test]

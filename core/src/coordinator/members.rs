@@ -1,16 +1,16 @@
 //! The registered members, and what is observed of each, in accounts that are never mixed.
 //!
-//! Gossip's verdict, this node's link and the outcome of its own requests are three witnesses with three failure modes;
+//! Gossip's liveness, this node's link and the outcome of its own requests are three witnesses with three failure modes;
 //! what they mean together is decided in `health`. Members come from the registry alone: an observation of anybody else
 //! is dropped.
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;
 
+use super::Liveness;
 use crate::api::Health;
 use crate::config::CoordinatorConfig;
 use crate::digest::Hasher;
-use crate::gossip::State;
 use crate::id::NodeId;
 use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
@@ -46,8 +46,8 @@ pub(super) struct Requests {
 
 /// All that is known of one member.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Entry {
-    pub(super) verdict: Option<State>,
+pub(super) struct Observations {
+    pub(super) liveness: Option<Liveness>,
     pub(super) link: Link,
     pub(super) requests: Requests,
     pub(super) load: u32,
@@ -63,13 +63,13 @@ pub(super) struct Entry {
     pub(super) review: Option<Instant>,
 }
 
-impl Entry {
-    pub(super) fn gossiped(&mut self, state: State, load: u32) {
-        self.verdict = Some(state);
+impl Observations {
+    pub(super) fn on_liveness(&mut self, liveness: Liveness, load: u32) {
+        self.liveness = Some(liveness);
         self.load = load;
     }
 
-    pub(super) fn linked(&mut self, now: Instant, up: bool, config: &CoordinatorConfig) {
+    pub(super) fn on_link(&mut self, now: Instant, up: bool, config: &CoordinatorConfig) {
         let link = &mut self.link;
         let stood = now.since(link.since) >= Duration::from_millis(config.dwell_ms);
         match (link.up, up) {
@@ -91,7 +91,12 @@ impl Entry {
         link.since = now;
     }
 
-    pub(super) fn served(&mut self, now: Instant, answered: bool, config: &CoordinatorConfig) {
+    pub(super) fn on_request_ended(
+        &mut self,
+        now: Instant,
+        answered: bool,
+        config: &CoordinatorConfig,
+    ) {
         let charge = self.charge(now, config);
         self.under_way = self.under_way.saturating_sub(1);
         self.charged = now;
@@ -117,7 +122,7 @@ impl Entry {
     /// Whether anything good was ever known of it.
     pub(super) fn is_heard(&self) -> bool {
         let by_us = self.link.up == Some(true) || self.requests.good > 0;
-        self.verdict.is_some() || by_us || self.since.is_some()
+        self.liveness.is_some() || by_us || self.since.is_some()
     }
 
     /// What failures weigh by now: half as much after each dwell.
@@ -129,35 +134,35 @@ impl Entry {
 
 /// All registered members.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Registry {
-    entries: BTreeMap<NodeId, Entry>,
+pub(super) struct Members {
+    entries: BTreeMap<NodeId, Observations>,
 }
 
-impl Registry {
+impl Members {
     /// Adds a member, once. False when there is no room.
     #[must_use]
     pub(super) fn add(&mut self, node: NodeId) -> bool {
         let known = self.entries.contains_key(&node);
         if !known && self.entries.len() < MEMBERS_MAX {
-            self.entries.insert(node, Entry::default());
+            self.entries.insert(node, Observations::default());
             return true;
         }
         known
     }
 
-    pub(super) fn remove(&mut self, node: NodeId) -> Option<Entry> {
+    pub(super) fn remove(&mut self, node: NodeId) -> Option<Observations> {
         self.entries.remove(&node)
     }
 
-    pub(super) fn get(&self, node: NodeId) -> Option<&Entry> {
+    pub(super) fn get(&self, node: NodeId) -> Option<&Observations> {
         self.entries.get(&node)
     }
 
-    pub(super) fn get_mut(&mut self, node: NodeId) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, node: NodeId) -> Option<&mut Observations> {
         self.entries.get_mut(&node)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &Entry)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &Observations)> {
         self.entries.iter().map(|(node, entry)| (*node, entry))
     }
 
@@ -169,9 +174,9 @@ impl Registry {
     }
 
     /// Changes a member's accounts; who is not registered has none.
-    pub(super) fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Entry)) {
+    pub(super) fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Observations)) {
         let Some(entry) = self.entries.get_mut(&node) else {
-            reach!("coordinator.registry.unknown");
+            reach!("coordinator.members.unknown");
             return;
         };
         change(entry);
@@ -180,7 +185,7 @@ impl Registry {
     pub(super) fn digest(&self, hash: &mut Hasher) {
         hash.number(self.entries.len() as u64);
         for (node, entry) in &self.entries {
-            hash.value(&(node, entry.verdict, entry.health, entry.since, entry.review));
+            hash.value(&(node, entry.liveness, entry.health, entry.since, entry.review));
             hash.value(&(entry.link.up, entry.link.since, entry.link.downs));
             let requests = &entry.requests;
             hash.value(&(requests.bad, requests.good, requests.failing_since));

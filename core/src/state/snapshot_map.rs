@@ -22,27 +22,27 @@ pub type View<K, V> = Arc<BTreeMap<K, V>>;
 
 /// An ordered map with views.
 #[derive(Debug)]
-pub struct FrozenMap<K, V> {
+pub struct SnapshotMap<K, V> {
     base: Arc<BTreeMap<K, V>>,
     /// What changed since the base was shared; `None` where a key was removed.
     overlay: BTreeMap<K, Option<V>>,
     length: usize,
 }
 
-impl<K, V> Default for FrozenMap<K, V> {
+impl<K, V> Default for SnapshotMap<K, V> {
     fn default() -> Self {
         Self { base: Arc::default(), overlay: BTreeMap::new(), length: 0 }
     }
 }
 
 /// A copy is a map of its own: a shared tree would keep both from merging. It costs O(n).
-impl<K: Ord + Clone, V: Clone> Clone for FrozenMap<K, V> {
+impl<K: Ord + Clone, V: Clone> Clone for SnapshotMap<K, V> {
     fn clone(&self) -> Self {
         Self::from_tree(self.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }
 
-impl<K: Ord + Clone, V: Clone> FrozenMap<K, V> {
+impl<K: Ord + Clone, V: Clone> SnapshotMap<K, V> {
     /// A map of these entries.
     #[must_use]
     pub fn from_tree(tree: BTreeMap<K, V>) -> Self {
@@ -91,9 +91,9 @@ impl<K: Ord + Clone, V: Clone> FrozenMap<K, V> {
     }
 
     fn put(&mut self, key: K, value: Option<V>) -> Option<V> {
-        self.settle(MERGE_PER_CHANGE);
+        self.merge_overlay(MERGE_PER_CHANGE);
         let Some(base) = Arc::get_mut(&mut self.base) else {
-            reach!("state.frozen.overlaid");
+            reach!("state.snapshot_map.overlaid");
             let held = self.base.get(&key);
             return match self.overlay.entry(key) {
                 btree_map::Entry::Occupied(mut changed) => changed.insert(value),
@@ -112,7 +112,7 @@ impl<K: Ord + Clone, V: Clone> FrozenMap<K, V> {
     }
 
     /// Merges at most so many overlay entries back, once no view is left. True when none remain: a view can be taken.
-    pub fn settle(&mut self, entries_max: usize) -> bool {
+    pub fn merge_overlay(&mut self, entries_max: usize) -> bool {
         if self.overlay.is_empty() {
             return true;
         }
@@ -124,7 +124,7 @@ impl<K: Ord + Clone, V: Clone> FrozenMap<K, V> {
                 Some((key, None)) => drop(base.remove(&key)),
             }
         }
-        reach!("state.frozen.merged");
+        reach!("state.snapshot_map.merged");
         self.overlay.is_empty()
     }
 
@@ -188,7 +188,7 @@ mod tests {
         Remove(u8),
         View,
         Drop,
-        Settle(usize),
+        Merge(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -197,14 +197,14 @@ mod tests {
             4 => any::<u8>().prop_map(|key| Step::Remove(key % 40)),
             1 => Just(Step::View),
             1 => Just(Step::Drop),
-            1 => (0..9_usize).prop_map(Step::Settle),
+            1 => (0..9_usize).prop_map(Step::Merge),
         ]
     }
 
     proptest! {
         #[test]
         fn it_is_a_map_and_a_view_stays_as_it_was(steps in proptest::collection::vec(step(), 0..200)) {
-            let (mut map, mut model) = (FrozenMap::default(), BTreeMap::new());
+            let (mut map, mut model) = (SnapshotMap::default(), BTreeMap::new());
             let mut view = None;
             for step in steps {
                 match step {
@@ -216,7 +216,7 @@ mod tests {
                     }
                     Step::View => {}
                     Step::Drop => view = None,
-                    Step::Settle(count) => prop_assert_eq!(map.settle(count), map.view().is_some()),
+                    Step::Merge(count) => prop_assert_eq!(map.merge_overlay(count), map.view().is_some()),
                 }
                 if let Some((view, then)) = &view {
                     prop_assert_eq!(&**view, then);
@@ -231,13 +231,13 @@ mod tests {
                 }
             }
             drop(view);
-            prop_assert!(map.settle(usize::MAX) && map.view().is_some());
+            prop_assert!(map.merge_overlay(usize::MAX) && map.view().is_some());
         }
     }
 
     #[test]
     fn changes_alone_end_the_overlay() {
-        let mut map = FrozenMap::default();
+        let mut map = SnapshotMap::default();
         let view = map.view();
         for key in 0..800 {
             map.insert(key, key);

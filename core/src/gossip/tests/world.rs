@@ -7,8 +7,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::{Action, Counters, Event, Gossip, Incarnation, Member, Message, State};
 use crate::config::GossipConfig;
+use crate::gossip::{Action, Counters, Event, Gossip, Incarnation, Member, Message, State};
 use crate::id::{Address, Boot, NodeId, Replica, StoreId};
 use crate::machine::{Machine, Now, Outbox};
 use crate::seed::{Seed, Stream};
@@ -96,7 +96,7 @@ impl World {
         self.nodes[at] = Some(Gossip::new(me, self.config.clone(), &seed));
         for other in 0..self.nodes.len() {
             let Member { replica, name, address, .. } = member(other, 0);
-            self.step(at, Event::Join { replica, name, address });
+            self.step(at, Event::Add { replica, name, address });
         }
     }
 

@@ -1,9 +1,11 @@
 //! The laws of the whole machine, in a world of many.
 
+mod world;
+
 use alloc::vec::Vec;
 
-use super::world::{World, id, member, replica};
 use super::*;
+use world::{World, id, member, replica};
 
 const SECOND: u64 = 1000;
 
@@ -40,7 +42,7 @@ fn a_crash_is_known_to_all_within_the_bound() {
         world.run(20 * SECOND);
         world.crash(7);
         let known = |w: &World| w.agree(State::Dead);
-        // First probe by anybody, the longest suspicion (confirmations make it the shortest), and the spread.
+        // First probe by anybody, the longest suspicion (confirmations make it the shortest), and the queue.
         let bound = 2 * SECOND + 6 * 4 * 1302 + 5 * SECOND;
         assert!(world.run_until(bound, known), "seed {seed}");
         world.run(30 * SECOND);
@@ -187,7 +189,7 @@ fn a_stopped_process_judges_nobody() {
     let mut out = Outbox::new();
     stopped.step(Now { mono: world.now, wall: crate::time::WallTime(0) }, Event::Tick, &mut out);
     assert_eq!(stopped.member(id(2)).map(|m| m.state), Some(State::Suspect));
-    assert!(stopped.distrust() > 0);
+    assert!(stopped.local_health() > 0);
 }
 
 #[test]
