@@ -1,24 +1,22 @@
 //! The composition of all machines, and the only surface that a driver sees.
 //!
-//! A node routes events down, hands one machine's actions to another as events, and withholds what promises something
-//! until the disk has it. It decides no protocol question itself.
+//! A node routes events to its machines, hands one machine's action to another as an event, and holds back what
+//! promises something until the disk has it. It does not decide a question of any protocol itself.
 //!
 //! | module | what it answers |
 //! |---|---|
-//! | [`api`] | what clients ask and are told |
-//! | `machine` | one step: due timers, the event, what follows from it |
-//! | `start` | from a recovered log to a node |
-//! | `restore` | from writes to what each machine starts from |
-//! | `storage` | the disk's answers: durable, failed, full; fencing |
-//! | `route` | whose action is whose event |
-//! | `registry` | what an applied registry means for all others |
-//! | `boots` | which process is behind a link |
-//! | `wire` | messages in and out, their plane, who may say what |
+//! | `machine` | one step: due timers, the event, and all that follows from it |
+//! | `route` | which machine's action becomes which machine's event |
+//! | `wire` | messages in and out: who may send what, on which plane |
+//! | `peers` | which process is behind a link |
+//! | `registry` | what an applied registry means for the other machines |
 //! | `request` | the life of a client request |
-//! | `founding`, `join` | how a node comes into a federation |
+//! | `bootstrap`, `join` | how a federation begins, and how a node enters one |
 //! | `apply` | committed entries into states, states into snapshots |
 //! | `checkpoint` | which log records are still needed |
-//! | `status` | what the node says of itself |
+//! | `restore`, `start` | from the writes of a recovered log to a node |
+//! | `storage` | the disk's other answers: failed, full; fencing and stopping |
+//! | `status`, `notice` | what the node reports, asked and unasked |
 
 mod apply;
 mod bootstrap;
@@ -63,150 +61,157 @@ pub use start::Start;
 pub enum Event {
     /// Time passed; see [`crate::machine::Machine::deadline`].
     Tick,
-    /// A link to a peer is up. The identity is what the handshake proved, never what a message claims.
+    /// A link to a peer is up. All fields are what the handshake proved, never what a message claims.
     Connected {
-        /// Who.
+        /// The node at the other end.
         peer: NodeId,
-        /// On which disk.
+        /// The data directory that its promises are on.
         store: StoreId,
-        /// In which life.
+        /// The start of its process.
         boot: Boot,
         /// The protocol version that both ends speak.
         version: u16,
     },
-    /// A message from a connected peer, as the transport authenticated it.
+    /// A message from a connected peer.
     Received {
-        /// Who sent it.
+        /// The sender, as the transport authenticated it.
         from: NodeId,
-        /// What it says.
+        /// The decoded message.
         message: Message,
     },
     /// The link to a peer is down, or could not be made.
     Unreachable {
-        /// Who.
+        /// The node at the other end.
         peer: NodeId,
     },
     /// All writes of the lane up to this token are durable. Repeats are harmless.
     Persisted {
-        /// The newest of them.
+        /// The newest durable write.
         token: Token,
     },
-    /// A write failed. The node goes silent: a failed fsync is never retried.
+    /// A write failed. The node goes silent, because a failed fsync is never retried.
     StorageFailed {
-        /// The write.
+        /// The write that failed.
         token: Token,
     },
-    /// The disk's reserve was reached, or is free again. A full disk is not a failure: writes are refused until it
-    /// ends.
+    /// The disk's reserve was reached, or is free again. A full disk is not a failure: until it ends, writes are
+    /// refused.
     StorageFull {
-        /// Whether it is full now.
+        /// Whether the reserve is reached now.
         full: bool,
     },
-    /// A client asks.
+    /// A client sends a request.
     Requested {
-        /// The request's number on this node.
+        /// The request's number on this node, unique while the process lives.
         id: RequestId,
-        /// What it asks.
+        /// The request itself.
         request: Request,
     },
-    /// A source was resolved, to possibly nothing.
+    /// A source of candidates was resolved, as [`Action::Resolve`] asked.
     Resolved {
-        /// The source.
+        /// The source that was asked.
         source: Source,
-        /// What it named.
+        /// The candidates that it named; possibly none.
         peers: Vec<Contact>,
     },
-    /// An address was dialled and its handshake ended.
+    /// An address was dialled, as [`Action::Verify`] asked, and the handshake ended.
     Verified {
-        /// The address.
+        /// The address that was dialled.
         address: Address,
-        /// Who proved to be there, or why nobody did.
+        /// The identity that was proved there, or why none was.
         outcome: Result<Identity, Unverified>,
     },
-    /// The process was asked to stop: hand over what can be handed over.
+    /// The process was asked to stop: the node gives away its leadership and answers every request.
     Stopping,
 }
 
-/// What a node asks of its driver. The driver may perform the actions of a step in any order; its duties are to keep a
-/// lane's log first-in, first-out, and to greet nobody before [`Node::is_booted`].
+/// What a node asks of its driver.
+///
+/// The driver may perform the actions of one step in any order. Its two duties are to keep a lane's log first-in,
+/// first-out, and to begin no handshake before [`Node::is_booted`].
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Send a message, or drop it: a full queue drops.
+    /// Send a message. The driver may drop, delay or reorder it: each protocol repeats what it needs.
     Send {
-        /// To whom.
+        /// The receiving node.
         to: NodeId,
-        /// On which connection.
+        /// The connection to use.
         plane: Plane,
-        /// What.
+        /// The message to encode.
         message: Message,
     },
-    /// Make a write durable, and say so with [`Event::Persisted`]. Never dropped.
+    /// Make a write durable, then report [`Event::Persisted`]. The driver may delay it, but must not drop it and must
+    /// keep the order of tokens within the lane.
     Persist {
-        /// Its number in its lane.
+        /// The write's number in its lane.
         token: Token,
-        /// What to write.
+        /// The record or the piece of a snapshot file.
         write: Write,
     },
-    /// Nothing needs this side file any more, although records may still name it: it may be deleted. Without this the
-    /// files of an owner that changes often would pile up until its log is released.
+    /// Delete a snapshot file that nothing needs, although log records may still name it. The driver may delay or
+    /// reorder it; when it drops it, the file stays until the next start.
     Discard {
         /// The file.
         snapshot: SnapshotId,
     },
-    /// No write of this lane before the token is needed any more: log segments and side files that hold nothing newer
-    /// may be deleted.
+    /// Delete log segments and snapshot files that hold nothing from this token on. The driver may delay or drop it,
+    /// because a later one covers it; until then they take disk space.
     Release {
-        /// The oldest write still needed.
+        /// The oldest write of the lane that is still needed.
         before: Token,
     },
-    /// Answer a client. Every request is answered exactly once.
+    /// Answer a client. The driver may delay or reorder it, but must not drop it while the client waits: every request
+    /// is answered exactly once.
     Reply {
-        /// The request.
+        /// The request's number.
         id: RequestId,
         /// The answer.
         outcome: Outcome,
     },
-    /// Ask a source for candidates, and answer with [`Event::Resolved`].
+    /// Ask a source for candidates, then report [`Event::Resolved`]. The driver may drop, delay or reorder it: the node
+    /// asks again later.
     Resolve {
-        /// The source.
+        /// The source to ask.
         source: Source,
     },
-    /// Dial an address, make the handshake, and answer with [`Event::Verified`].
+    /// Dial an address, make the handshake, then report [`Event::Verified`]. The driver may drop, delay or reorder it:
+    /// an unanswered dial expires and is repeated.
     Verify {
-        /// The address.
+        /// The address to dial.
         address: Address,
     },
-    /// Keep a link to this peer at this address; without an address, keep none.
+    /// Keep a link to a peer at this address, or keep none. The driver may delay it, but must not drop it and must keep
+    /// the order per peer: the latest one counts.
     Route {
         /// The peer.
         peer: NodeId,
-        /// Where it is.
+        /// Its address; `None` ends the link.
         address: Option<Address>,
     },
-    /// Close the link to one process of a peer, and tell it why with [`Message::Refused`]. Another process of the peer
-    /// keeps its link, and hears nothing of it.
+    /// Close the link to one process of a peer after sending it [`Message::Refused`]. Another process of the same peer
+    /// keeps its link. The driver must not drop it, and closes the link before it hands over further messages from it.
     Refuse {
         /// The peer.
         peer: NodeId,
-        /// The process, as its handshake named it.
+        /// The refused process, as its handshake named it.
         boot: Boot,
-        /// Why, as the peer is told.
+        /// The reason, which the peer is told.
         reason: Refusal,
     },
-    /// Something that an operator, a metric or an oracle wants to know.
+    /// Report something to operators, metrics or oracles. The driver may drop, delay or reorder it.
     Notify(Notice),
 }
 
-/// Why a link is closed by this end.
+/// Why this end closes a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
-    /// A later boot of the same store was seen: the peer's process is an old one.
+    /// This node saw a later boot of the same store, so the peer's process is an old one.
     StaleBoot,
-    /// The same boot count with another nonce was seen, or an older boot that is still alive: one disk was copied.
+    /// This node saw the same boot count with another nonce, or an older boot that is still alive: one disk was copied.
     Cloned,
 }
 
-/// The class of a message: each peer has one connection for each, so that bulk never delays control.
+/// The class of a message. Each peer has one connection per plane, so that bulk never delays control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Plane {
     /// Votes, heartbeats, probes, small appends, requests.
@@ -218,56 +223,55 @@ pub enum Plane {
 /// What nodes say to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// Consensus, of one group.
+    /// A message of one Raft group.
     Raft {
         /// The group.
         group: GroupId,
-        /// What.
+        /// The group's own message.
         message: raft::Message,
     },
-    /// CRDT replication.
+    /// A message of CRDT replication.
     Replication(replication::Message),
-    /// Membership.
+    /// A message of membership and failure detection.
     Gossip(gossip::Message),
-    /// The founder of a federation tells a named first voter of it.
+    /// A first voter sends the bootstrap list to another first voter.
     Bootstrap(crate::api::Bootstrap),
-    /// The voter has it, durably.
+    /// A first voter acknowledges that the bootstrap list is durable on its disk.
     BootstrapAck,
     /// Contacts that the sender verified.
     Contacts(Vec<Contact>),
     /// A client's request that the sender cannot serve. It is not forwarded again.
     Forward {
-        /// The sender's number for it.
+        /// The sender's number for the request.
         id: RequestId,
-        /// What is asked.
+        /// The client's request.
         request: Request,
     },
     /// The answer to a forwarded request.
     Answer {
-        /// The asker's number for it.
+        /// The number that the forwarding node gave the request.
         id: RequestId,
-        /// The answer.
+        /// The answer for the client.
         outcome: Outcome,
     },
-    /// The receiver's process is refused, see [`Refusal`]: it must fence itself if this persists.
+    /// The sender refuses the receiver's process, see [`Refusal`]. The receiver fences itself if that persists.
     Refused(Refusal),
 }
 
-/// Why bytes are no message of this build.
+/// Why bytes do not decode to a message of this build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageError {
-    /// A kind of message that a later version added. It is dropped and counted like one that was lost, and the link
-    /// lives on.
+    /// A kind of message that a later version added. The receiver drops it like a lost message and keeps the link.
     UnknownKind {
-        /// Its place among all kinds.
+        /// The kind's number, from 0.
         kind: u32,
     },
-    /// Not the encoding of a message.
+    /// The bytes are not the encoding of a message.
     Malformed(DecodeError),
 }
 
 impl Message {
-    /// Kinds of message that this build knows. New ones are added at the end.
+    /// The number of kinds that this build knows. New kinds are added at the end.
     pub const KINDS: u32 = 9;
 
     /// About how many bytes the message has beside its envelope: the payloads that it carries.
@@ -299,7 +303,7 @@ impl Message {
         kind >= Self::KINDS && !mutant!("node.message.unknown_is_garbage")
     }
 
-    /// Decodes a message that a peer sent; at most `limit` bytes are looked at.
+    /// Decodes a message that a peer sent. Reads at most `limit` bytes.
     ///
     /// Only the outermost kind may be unknown: a later version that changes what a kind holds gives it a new kind, or
     /// speaks it on links of the new version alone.
