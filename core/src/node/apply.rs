@@ -1,6 +1,8 @@
-//! Committed entries into states, in order and a bounded number a step; states into snapshots, a slice a step.
+//! Applies committed entries to the states of groups, in order and a bounded number per step. Captures states as
+//! snapshots, one slice per step.
 //!
-//! What a command means is `state`'s business, and when a state is captured for the log's sake is `checkpoint`'s.
+//! This module does not know what a command means (`state`) and does not decide when the log needs a capture
+//! (`checkpoint`).
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -18,16 +20,16 @@ use super::machine::{Group, Node, Work};
 use crate::api::{Level, Outcome, Query, Receipt, Value};
 use crate::node::Notice;
 
-/// Entries applied in one step of one group. The rest follows in the next step, which is due at once.
+/// Entries of one group applied in one step. The rest follows in the next step, which is due at once.
 const APPLY_MAX: usize = 256;
 
 /// Bytes of a state captured in one step.
 const CAPTURE_BYTES: usize = 128 << 10;
 
-/// Changes merged back in one step before a capture may begin.
+/// Changes of the last capture's overlay that one step merges back. A capture begins once none is left.
 const SETTLE_MAX: usize = 1024;
 
-/// A state on its way into a snapshot.
+/// A capture in progress.
 #[derive(Debug)]
 pub(super) struct Capture {
     position: Position,
@@ -37,7 +39,7 @@ pub(super) struct Capture {
     sha: Sha256,
 }
 
-/// What an entry came to.
+/// The result of applying an entry.
 enum Entry {
     Nothing,
     Command(Applied),
@@ -73,7 +75,7 @@ impl Group {
         Some((Position { term: entry.term, index }, applied))
     }
 
-    /// Answers a read of keys.
+    /// Answers a read from the group's applied state.
     pub(super) fn read(&self, query: &Query) -> Outcome {
         match self.state.query(query) {
             Ok(value) => Outcome::Value(value),
@@ -81,7 +83,7 @@ impl Group {
         }
     }
 
-    /// Goes on with a capture; the snapshot when it is complete.
+    /// Takes the next slice of the capture, beginning one if needed. Returns the snapshot once it is complete.
     fn capture_slice(&mut self) -> Option<Arc<Snapshot>> {
         let Some(capture) = &mut self.capture else {
             self.begin_capture();
@@ -103,7 +105,7 @@ impl Group {
         }
     }
 
-    /// Freezes the state, once what changed beside the last capture is merged.
+    /// Freezes the state for a capture, once the changes made during the last capture are merged back.
     fn begin_capture(&mut self) {
         let Some(term) = self.raft.term_at(self.applied) else { return };
         if !self.state.merge_overlay(SETTLE_MAX) || !self.state.begin_capture() {
@@ -122,7 +124,7 @@ impl Group {
 }
 
 impl Node {
-    /// Applies what is committed.
+    /// Applies committed entries of a group, at most [`APPLY_MAX`] of them.
     pub(super) fn apply(&mut self, id: GroupId) {
         let Some(known) = self.groups.get(&id) else { return };
         let before = known.applied;
@@ -148,7 +150,7 @@ impl Node {
         let outcome = match entry {
             Entry::Command(Applied::Reply(reply)) => {
                 if id == GroupId::REGISTRY {
-                    // Before any reply: whoever hears of a namespace may use it here at once.
+                    // This comes before any reply: a client that learns of a namespace may use it here at once.
                     self.on_registry_changed();
                 }
                 if !waits {
@@ -169,12 +171,12 @@ impl Node {
         }
     }
 
-    /// What a client is told of an applied command.
+    /// The client's answer to an applied command.
     fn outcome(&self, index: Index, reply: Reply) -> Outcome {
         let revision = match reply {
             Reply::Rejected(reason) => return Outcome::Rejected(reason),
             Reply::Joined { .. } => return Outcome::Value(Value::Joined(self.member_list())),
-            // A session's repeat has the revision of the first time.
+            // A repeat within a session has the revision of the first write, not the index of the repeat.
             Reply::Written { revision } => revision,
             Reply::Bootstrapped | Reply::Created { .. } | Reply::Deleted { .. } => index,
         };
@@ -187,7 +189,7 @@ impl Node {
         let Some(known) = self.groups.get_mut(&id) else { return };
         let Ok(state) = state::StateMachine::restore(super::registry::kind(id), &snapshot.chunks)
         else {
-            // Its digest is right: whoever made it does not write what this build reads.
+            // The digest matches, so the build of the leader writes a format that this build cannot read.
             return self.fence("a leader's snapshot does not restore");
         };
         reach!("node.apply.installed");
@@ -199,7 +201,7 @@ impl Node {
         self.then(Work::Installed(id));
     }
 
-    /// What follows from an installed snapshot, once the step of Raft that installed it is over.
+    /// Handles an installed snapshot after the Raft step that installed it.
     pub(super) fn installed(&mut self, id: GroupId) {
         let Some(known) = self.groups.get(&id) else { return };
         let (applied, at) = (known.applied, known.raft.base().index);
@@ -212,7 +214,7 @@ impl Node {
         self.then(Work::Apply(id));
     }
 
-    /// A leader wants the state for a follower whose entries are gone.
+    /// Raft asks for a snapshot, because a follower needs entries that the log no longer has.
     pub(super) fn on_capture(&mut self, id: GroupId) {
         if let Some(known) = self.groups.get_mut(&id) {
             known.wanted_by_raft = true;
@@ -220,7 +222,7 @@ impl Node {
         }
     }
 
-    /// Goes on with the captures under way.
+    /// Takes the next slice of every capture in progress.
     pub(super) fn continue_captures(&mut self) {
         for id in self.capturing.clone() {
             let Some(known) = self.groups.get_mut(&id) else {

@@ -1,4 +1,6 @@
-//! From a recovered log to a node: each machine starts from what the disk proves, and from nothing else.
+//! From a recovered log to a node. Each machine starts from what the disk proves, and from nothing else.
+//!
+//! This module does not read the log's records (`restore`).
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -20,32 +22,32 @@ use super::registry::{RegistryView, kind};
 use super::restore::{self, Replayed, RestoreError, snapshot_file};
 use crate::hold::DurabilityGate;
 
-/// What a process starts with, beside its disk.
+/// What a process starts with, besides its disk.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// All knobs, validated.
     pub config: Config,
-    /// The federation that this node's certificate is of.
+    /// The federation that this node's certificate names.
     pub federation: FederationId,
-    /// Who this is and on which disk.
+    /// This node, and the store that its promises are on.
     pub replica: Replica,
     /// This start: the count of [`super::last_boot`] plus one, and a fresh nonce.
     pub boot: Boot,
-    /// Fresh from the operating system, or a simulator's.
+    /// 32 bytes from the operating system, or the simulator's.
     pub seed: Seed,
     /// The operator's name for this node.
     pub name: String,
-    /// Where others reach it.
+    /// The address at which other nodes reach it.
     pub address: Address,
 }
 
 impl Node {
-    /// A node as its disk proves it: `writes` as recovered from the log, in order, and every side file found, whole. A
-    /// fresh store has neither.
+    /// Builds a node from its disk: `writes` are the recovered records of the log, in order; `snapshots` holds every
+    /// snapshot file that was found, whole. A fresh store has neither.
     ///
     /// # Errors
     ///
-    /// [`RestoreError`] when the log is not this node's, a side file is missing or damaged, or a record cannot be.
+    /// [`RestoreError`] when the log is another node's, a snapshot file is missing or damaged, or a record is invalid.
     pub fn restore(
         start: Start,
         writes: Vec<(Token, Write)>,
@@ -53,7 +55,7 @@ impl Node {
     ) -> Result<Self, RestoreError> {
         let mut replayed = restore::replay(&start, writes)?;
         let bytes_max = start.config.node.checkpoint_bytes;
-        // Unfinished files count as well: a name is never used for other bytes.
+        // Unfinished files count as well, so that no file name is used twice.
         let own = snapshots.keys().filter(|snapshot| snapshot.0 >> 63 == 0).copied().max();
         let last = own.unwrap_or_default().max(replayed.last_snapshot);
         let mut checkpoints = Checkpoints::new(bytes_max, replayed.log_bytes, last);
@@ -63,7 +65,7 @@ impl Node {
         }
         let replication = replicator(&start, &mut replayed, &mut snapshots)?;
         let groups = groups(&start, &mut replayed, &mut snapshots)?;
-        // What nothing took is of records that later ones replaced.
+        // Files that no machine took belong to records that later records replaced.
         snapshots.into_keys().for_each(|snapshot| checkpoints.found_unneeded(snapshot));
         let (config, seed) = (&start.config, &start.seed);
         let gossip = gossip::Gossip::new(own_member(&start), config.gossip.clone(), seed);
@@ -82,7 +84,7 @@ impl Node {
         }))
     }
 
-    /// The first step tells everybody what the restored registry says, and asks for links to known peers.
+    /// Part of the first step: asks for links to known peers, and tells the machines what the restored registry says.
     pub(super) fn begin_routes(&mut self) {
         for contact in self.discovery.machine.contacts() {
             if let Some(node) = contact.node.filter(|node| *node != self.me.node) {

@@ -1,4 +1,5 @@
-//! What a node says of itself: status for operators, accessors for drivers, metrics and oracles.
+//! What a node reports when asked: status for operators, accessors for drivers, metrics and oracles. Nothing here
+//! changes the node.
 
 use alloc::vec::Vec;
 
@@ -9,7 +10,7 @@ use super::machine::{Group, Node};
 use crate::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value};
 
 impl Node {
-    /// This node's Raft of a group.
+    /// This node's Raft machine of a group.
     #[must_use]
     pub fn raft(&self, group: GroupId) -> Option<&raft::Raft> {
         self.groups.get(&group).map(|group| &group.raft)
@@ -26,25 +27,25 @@ impl Node {
         self.groups.get(&group).map(|group| &group.state)
     }
 
-    /// The shards.
+    /// The machine that holds the shards.
     #[must_use]
     pub const fn replicator(&self) -> &replication::Replicator {
         &self.replication.machine
     }
 
-    /// Membership as gossiped.
+    /// The machine of membership and failure detection.
     #[must_use]
     pub const fn gossip(&self) -> &gossip::Gossip {
         &self.gossip.machine
     }
 
-    /// Where nodes may be found.
+    /// The machine that finds the addresses of nodes.
     #[must_use]
     pub const fn discovery(&self) -> &discovery::Discovery {
         &self.discovery.machine
     }
 
-    /// How well members are.
+    /// The machine that judges the health of members.
     #[must_use]
     pub const fn coordinator(&self) -> &coordinator::Coordinator {
         &self.coordinator.machine
@@ -62,26 +63,27 @@ impl Node {
         self.phase.fenced.is_some()
     }
 
-    /// Who this is and on which disk.
+    /// This node, and the store that its promises are on.
     #[must_use]
     pub const fn replica(&self) -> Replica {
         self.me
     }
 
-    /// In which life.
+    /// The current start of this process.
     #[must_use]
     pub const fn boot(&self) -> Boot {
         self.boot
     }
 
-    /// Whether this life is durable. Until then a driver greets nobody: a handshake names the boot, and the next start
-    /// of a process that crashed before would have the same count and another nonce, as a copy of its disk has.
+    /// Whether this boot is durable. Until then a driver begins no handshake, because a handshake names the boot. A
+    /// process that crashed before that point would start again with the same count and another nonce, and peers would
+    /// take it for a copy of its disk.
     #[must_use]
     pub const fn is_booted(&self) -> bool {
         self.gate.is_booted()
     }
 
-    /// Of which federation.
+    /// The federation that this node's certificate names.
     #[must_use]
     pub const fn federation(&self) -> FederationId {
         self.federation
@@ -99,20 +101,20 @@ impl Node {
         self.gate.len()
     }
 
-    /// Bytes handed to the disk and not yet durable.
+    /// Bytes of writes that were handed to the disk and are not durable yet.
     #[must_use]
     pub const fn unpersisted_bytes(&self) -> usize {
         self.gate.unpersisted_bytes()
     }
 
-    /// Bytes of keys and values held.
+    /// Bytes of keys and values in memory.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let strong: u64 = self.groups.values().map(|group| group.state.bytes()).sum();
         strong + self.replication.machine.bytes()
     }
 
-    /// What this node knows of itself and the federation.
+    /// The answer to [`crate::api::Request::Status`].
     #[must_use]
     pub fn status(&self) -> Status {
         Status {
@@ -152,10 +154,11 @@ impl Node {
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         let Some(registry) = self.registry() else { return Vec::new() };
-        registry.members().map(|(replica, record)| self.seen(replica, record)).collect()
+        registry.members().map(|(replica, record)| self.member(replica, record)).collect()
     }
 
-    fn seen(&self, replica: &Replica, record: &state::registry::MemberRecord) -> Member {
+    /// One member, from the registry's record, gossip and the coordinator.
+    fn member(&self, replica: &Replica, record: &state::registry::MemberRecord) -> Member {
         let node: NodeId = replica.node;
         let gossiped = self.gossip.machine.member(node).filter(|m| m.replica == *replica);
         let mine = node == self.me.node;
@@ -175,7 +178,7 @@ impl Node {
         }
     }
 
-    /// All namespaces, by name.
+    /// All namespaces in order of their names.
     pub(super) fn namespaces(&self) -> Outcome {
         let registry = self.registry();
         let all: Vec<Namespace> = registry

@@ -1,4 +1,8 @@
-//! The disk's answers other than "durable", and the end of a node: fencing and stopping.
+//! The disk's answers other than "durable", and the end of a process: fencing and stopping.
+//!
+//! A full disk passes: until it does, the node refuses writes and gives away leadership. A failed disk does not: the
+//! node fences itself, which means that it goes silent and must exit. This module does not decide what waits for the
+//! disk (`hold`).
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -12,12 +16,12 @@ use super::{Action, Event};
 use crate::api::{Outcome, Reason};
 use crate::node::Notice;
 
-/// A node with a full disk offers what it leads again after so many election timeouts. Each offer may go once around
-/// all voters, and each of them serves nobody for a round trip or two: so rarely, that costs next to nothing.
+/// A node with a full disk offers its leadership again after this many election timeouts. An offer may pass through all
+/// voters, and each of them serves no request for a round trip or two. At this rate that costs next to nothing.
 const HAND_OVER_TIMEOUTS: u32 = 10;
 
 impl Node {
-    /// The disk's reserve was reached, or is free again. Writes are refused in between, and others lead.
+    /// The disk's reserve was reached or is free again. In between this node refuses writes and gives away leadership.
     pub(super) fn on_storage_full(&mut self, full: bool) {
         if self.phase.disk_full == full {
             return;
@@ -30,7 +34,7 @@ impl Node {
         }
     }
 
-    /// While the disk is full, leadership that nobody else took is offered again: another disk may be free by then.
+    /// Arms the timer at which a node with a full disk offers its leadership again. Another disk may be free by then.
     fn hand_over_later(&mut self) {
         if !core::mem::replace(&mut self.phase.hands_over_again, true) {
             let timeout = Duration::from_millis(self.config.raft.election_timeout_ms);
@@ -47,7 +51,7 @@ impl Node {
         }
     }
 
-    /// Gives away all leadership.
+    /// Gives away the leadership of every group.
     fn hand_over(&mut self) {
         let led = self.groups.iter().filter(|(_, group)| group.leads()).map(|(id, _)| *id);
         for group in led.collect::<Vec<GroupId>>() {
@@ -66,12 +70,12 @@ impl Node {
         self.answer_all();
     }
 
-    /// Goes silent for good: nothing is sent any more, nothing waits any more, every request is answered.
+    /// Fences the node: it sends nothing more, drops what waits for the disk, and answers every request.
     pub(super) fn fence(&mut self, why: &'static str) {
         reach!("node.fenced");
         let waiting: Vec<Action> = self.gate.abandon().collect();
         for action in waiting {
-            // What waited for the disk may be on it, or not.
+            // The write that this reply waited for may or may not be on the disk.
             if let Action::Reply { id, .. } = action {
                 self.act(Action::Reply { id, outcome: Outcome::Unknown { reached: None } });
             }
@@ -83,7 +87,7 @@ impl Node {
     }
 }
 
-/// A fenced node answers clients, and nobody else.
+/// One step of a fenced node: it refuses clients and ignores everything else.
 pub(super) fn step_fenced(event: &Event, out: &mut Outbox<Action>) {
     if let Event::Requested { id, .. } = event {
         out.push(Action::Reply { id: *id, outcome: Outcome::Rejected(Reason::Stopping) });
