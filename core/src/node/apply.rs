@@ -16,7 +16,7 @@ use crate::raft::{self, Configuration, Payload, Position, Snapshot};
 use crate::state::{self, Applied, Reply, Slice};
 use crate::{mutant, reach};
 
-use super::machine::{Group, Node, Work};
+use super::machine::{Group, Node, Task};
 use crate::api::{Level, Outcome, Query, Receipt, Value};
 use crate::node::Notice;
 
@@ -159,7 +159,7 @@ impl Node {
                 self.outcome(at.index, reply)
             }
             Entry::Configuration => {
-                self.then(Work::Align(id));
+                self.enqueue(Task::Align(id));
                 Outcome::Unknown { reached: None }
             }
             Entry::Nothing | Entry::Command(Applied::Halted(_)) => {
@@ -198,7 +198,7 @@ impl Node {
         known.applied = snapshot.position.index;
         known.time_ms = snapshot.time_ms;
         self.notify(Notice::Installed { owner: Owner::Group(id) });
-        self.then(Work::Installed(id));
+        self.enqueue(Task::Installed(id));
     }
 
     /// Handles an installed snapshot after the Raft step that installed it.
@@ -211,13 +211,13 @@ impl Node {
         self.skip(id, at);
         self.notify(Notice::Applied { group: id, index: applied });
         self.serve_reads(id);
-        self.then(Work::Apply(id));
+        self.enqueue(Task::Apply(id));
     }
 
     /// Raft asks for a snapshot, because a follower needs entries that the log no longer has.
     pub(super) fn on_capture(&mut self, id: GroupId) {
         if let Some(known) = self.groups.get_mut(&id) {
-            known.wanted_by_raft = true;
+            known.raft_wants_capture = true;
             self.capturing.insert(id);
         }
     }
@@ -230,15 +230,15 @@ impl Node {
                 continue;
             };
             let Some(snapshot) = known.capture_slice() else { continue };
-            let to_raft = core::mem::take(&mut known.wanted_by_raft);
-            let to_disk = core::mem::take(&mut known.wanted_by_disk);
+            let to_raft = core::mem::take(&mut known.raft_wants_capture);
+            let to_disk = core::mem::take(&mut known.disk_wants_capture);
             self.capturing.remove(&id);
             if to_disk {
                 self.checkpoint_group(id, Some(&snapshot));
             }
             if to_raft {
                 reach!("node.apply.captured");
-                self.then(Work::Raft(id, raft::Event::Captured { snapshot }));
+                self.enqueue(Task::Raft(id, raft::Event::Captured { snapshot }));
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::reach;
 use crate::state::{Command, Operation};
 use crate::wal::Write;
 
-use super::machine::{Node, Timer, Work};
+use super::machine::{Node, Task, Timer};
 use super::request::{Origin, Stage};
 use super::{Action, Message};
 use crate::api::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Request, Status, Value};
@@ -121,7 +121,7 @@ impl Node {
         let Some(mut init) = self.bootstrap.init.take() else { return };
         for candidate in &mut init.candidates {
             match candidate.replica {
-                None => self.act(Action::Verify { address: candidate.address.clone() }),
+                None => self.emit(Action::Verify { address: candidate.address.clone() }),
                 Some(replica) if candidate.info.is_none() => {
                     let id = RequestId(self.requests.number());
                     self.send(replica, Message::Forward { id, request: Request::Status });
@@ -146,7 +146,7 @@ impl Node {
         // The operator named this node itself under another address.
         candidate.unfit = replica.node == self.me.node;
         if !candidate.unfit && self.registry_view.routed(replica.node, address) {
-            self.act(Action::Route { peer: replica.node, address: Some(address.clone()) });
+            self.emit(Action::Route { peer: replica.node, address: Some(address.clone()) });
         }
     }
 
@@ -310,7 +310,7 @@ impl Node {
         // At most seven members with bounded names and addresses always fit into a command.
         let Ok(command) = (Command { session: None, operation }).encode() else { return };
         let event = raft::Event::Propose { ticket: 0, command };
-        self.then(Work::Raft(GroupId::REGISTRY, event));
+        self.enqueue(Task::Raft(GroupId::REGISTRY, event));
         // The proposal may be lost with its term. Repeating it is harmless: the registry refuses a second bootstrap.
         self.arm_align(GroupId::REGISTRY, 2000);
     }

@@ -24,7 +24,7 @@ use crate::wal::Write;
 use crate::{mutant, reach, replication};
 
 use super::Action;
-use super::machine::{Node, Timer, Work};
+use super::machine::{Node, Task, Timer};
 use crate::node::Notice;
 
 /// Entries of one record of a copied log.
@@ -35,14 +35,14 @@ const REGISTRY_MS: u64 = 1000;
 
 /// The newest snapshot file of an owner, and the record that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct SnapshotRecord {
     pub(super) file: SnapshotFile,
     /// The last entry that a group's snapshot contains; zero for a shard.
     pub(super) position: Position,
     write: Write,
 }
 
-impl Record {
+impl SnapshotRecord {
     /// The record, if it names a snapshot file.
     pub(super) fn of(write: &Write) -> Option<Self> {
         let file = write.snapshot()?;
@@ -60,18 +60,18 @@ struct Account {
     /// The token of the oldest record that it needs, and where in the log that is, in estimated bytes.
     oldest: u64,
     at: u64,
-    record: Option<Record>,
+    record: Option<SnapshotRecord>,
     /// About what its checkpoint writes, in bytes.
     live: u64,
     /// Whether a shard was written to since `record`.
     changed: bool,
     /// A checkpoint is under way.
-    under_way: bool,
+    in_progress: bool,
 }
 
 /// A checkpoint that becomes one when its last record is durable.
 #[derive(Debug)]
-struct Move {
+struct PendingCheckpoint {
     last: u64,
     owner: Owner,
     oldest: u64,
@@ -83,7 +83,7 @@ struct Move {
 
 /// A side file that no record names yet: a driver keeps it for its newest piece.
 #[derive(Clone, Copy, Debug)]
-struct Unfinished {
+struct UnfinishedFile {
     owner: Owner,
     newest: u64,
     at: u64,
@@ -102,8 +102,8 @@ pub(super) struct Checkpoints {
     live: u64,
     accounts: BTreeMap<Owner, Account>,
     by_age: BTreeSet<(u64, Owner)>,
-    moves: VecDeque<Move>,
-    unfinished: BTreeMap<SnapshotId, Unfinished>,
+    pending: VecDeque<PendingCheckpoint>,
+    unfinished: BTreeMap<SnapshotId, UnfinishedFile>,
     /// Side files that no record names any more once a token is durable, in the order of those.
     replaced: VecDeque<(u64, SnapshotId)>,
     last_snapshot: u64,
@@ -124,7 +124,7 @@ impl Checkpoints {
             live: 0,
             accounts: BTreeMap::new(),
             by_age: BTreeSet::new(),
-            moves: VecDeque::new(),
+            pending: VecDeque::new(),
             unfinished: BTreeMap::new(),
             replaced: VecDeque::new(),
             last_snapshot: last_snapshot.0,
@@ -135,16 +135,22 @@ impl Checkpoints {
     }
 
     /// An owner as it was found in the log.
-    pub(super) fn found(&mut self, owner: Owner, oldest: u64, at: u64, record: Option<Record>) {
+    pub(super) fn restore_account(
+        &mut self,
+        owner: Owner,
+        oldest: u64,
+        at: u64,
+        record: Option<SnapshotRecord>,
+    ) {
         let live = record.as_ref().map_or(0, |record| record.file.length);
-        let account = Account { oldest, at, record, live, changed: true, under_way: false };
+        let account = Account { oldest, at, record, live, changed: true, in_progress: false };
         self.live += live;
         self.accounts.insert(owner, account);
         self.by_age.insert((oldest, owner));
     }
 
     /// A side file was found that nothing needs.
-    pub(super) fn found_unneeded(&mut self, snapshot: SnapshotId) {
+    pub(super) fn discard_later(&mut self, snapshot: SnapshotId) {
         self.replaced.push_back((0, snapshot));
     }
 
@@ -165,12 +171,12 @@ impl Checkpoints {
         let owner = write.owner();
         if let Some(chunk) = write.chunk() {
             let length = chunk.offset + chunk.data.len() as u64;
-            let file = Unfinished { owner, newest: seq, at: self.log_bytes, length };
+            let file = UnfinishedFile { owner, newest: seq, at: self.log_bytes, length };
             self.unfinished.insert(chunk.snapshot, file);
             return;
         }
-        if let Some(record) = Record::of(write) {
-            return self.named(seq, owner, record);
+        if let Some(record) = SnapshotRecord::of(write) {
+            return self.on_snapshot_named(seq, owner, record);
         }
         match write {
             Write::Boot { .. } => self.restart(seq),
@@ -193,18 +199,18 @@ impl Checkpoints {
     /// The owner needs this record, unless it needs an older one.
     fn need(&mut self, owner: Owner, seq: u64) {
         if !self.accounts.contains_key(&owner) {
-            self.found(owner, seq, self.log_bytes, None);
+            self.restore_account(owner, seq, self.log_bytes, None);
         }
     }
 
     /// A boot replaces the one before, and the node repeats its contacts with it.
     fn restart(&mut self, seq: u64) {
         self.forget(seq, Owner::Node);
-        self.found(Owner::Node, seq, self.log_bytes, None);
+        self.restore_account(Owner::Node, seq, self.log_bytes, None);
     }
 
     /// A side file is complete. A shard needs nothing older; a group's older records go with its whole checkpoint.
-    fn named(&mut self, seq: u64, owner: Owner, record: Record) {
+    fn on_snapshot_named(&mut self, seq: u64, owner: Owner, record: SnapshotRecord) {
         self.need(owner, seq);
         // From now on the record that names it keeps the file.
         self.unfinished.remove(&record.file.id);
@@ -217,8 +223,15 @@ impl Checkpoints {
         }
         account.changed = false;
         if matches!(owner, Owner::Shard(_)) {
-            account.under_way = true;
-            self.moves.push_back(Move { last: seq, owner, oldest: seq, at, live, position: None });
+            account.in_progress = true;
+            self.pending.push_back(PendingCheckpoint {
+                last: seq,
+                owner,
+                oldest: seq,
+                at,
+                live,
+                position: None,
+            });
         }
     }
 
@@ -228,7 +241,7 @@ impl Checkpoints {
             self.live -= gone.live;
             self.replaced.extend(gone.record.map(|record| (seq, record.file.id)));
         }
-        self.moves.retain(|known| known.owner != owner);
+        self.pending.retain(|known| known.owner != owner);
     }
 
     /// The oldest owner that is due and not under way, which is under way from now on.
@@ -236,12 +249,12 @@ impl Checkpoints {
         let owner = self.oldest_idle().filter(|owner| self.is_overdue(*owner));
         self.due = owner.is_some() || self.stale_file().is_some();
         let owner = owner?;
-        self.account(owner)?.under_way = true;
+        self.account(owner)?.in_progress = true;
         Some(owner)
     }
 
     fn oldest_idle(&self) -> Option<Owner> {
-        let idle = |owner: &Owner| self.accounts.get(owner).is_some_and(|known| !known.under_way);
+        let idle = |owner: &Owner| self.accounts.get(owner).is_some_and(|known| !known.in_progress);
         self.by_age.iter().map(|(_, owner)| *owner).find(idle)
     }
 
@@ -256,29 +269,30 @@ impl Checkpoints {
     }
 
     /// An unfinished side file whose last piece is so old that it holds the log back.
-    fn stale_file(&self) -> Option<(SnapshotId, Unfinished)> {
-        let stale = |file: &Unfinished| self.log_bytes.saturating_sub(file.at) > self.allowance();
+    fn stale_file(&self) -> Option<(SnapshotId, UnfinishedFile)> {
+        let stale =
+            |file: &UnfinishedFile| self.log_bytes.saturating_sub(file.at) > self.allowance();
         let found = self.unfinished.iter().find(|(_, file)| stale(file));
         found.map(|(snapshot, file)| (*snapshot, *file))
     }
 
     /// So many bytes became durable, in one batch.
-    fn grew(&mut self, bytes: usize) {
+    fn on_bytes_durable(&mut self, bytes: usize) {
         self.log_bytes += bytes.next_multiple_of(BLOCK_BYTES) as u64;
         let overdue = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
         self.due = overdue || self.stale_file().is_some();
     }
 
     /// The next checkpoint that is complete with `seq` durable: its owner's older records are not needed any more.
-    fn complete(&mut self, seq: u64) -> Option<Move> {
+    fn complete(&mut self, seq: u64) -> Option<PendingCheckpoint> {
         let done = self
-            .moves
+            .pending
             .pop_front_if(|known| known.last <= seq || mutant!("node.checkpoint.released_early"))?;
         if let Some(account) = self.accounts.get_mut(&done.owner) {
             self.by_age.remove(&(account.oldest, done.owner));
             self.by_age.insert((done.oldest, done.owner));
             self.live = self.live - account.live + done.live;
-            (account.oldest, account.at, account.under_way) = (done.oldest, done.at, false);
+            (account.oldest, account.at, account.in_progress) = (done.oldest, done.at, false);
             account.live = done.live;
         }
         Some(done)
@@ -310,21 +324,21 @@ impl Checkpoints {
 impl Node {
     /// The log is durable up to `seq`, by so many bytes more.
     pub(super) fn checkpoints_durable(&mut self, seq: u64, bytes: usize) {
-        self.checkpoints.grew(bytes);
+        self.checkpoints.on_bytes_durable(bytes);
         while let Some(snapshot) = self.checkpoints.next_unneeded(seq) {
             reach!("node.checkpoint.discarded");
-            self.act(Action::Discard { snapshot });
+            self.emit(Action::Discard { snapshot });
         }
         let mut moved = false;
         while let Some(done) = self.checkpoints.complete(seq) {
             moved = true;
             if let (Owner::Group(group), Some(position)) = (done.owner, done.position) {
-                self.then(Work::Raft(group, raft::Event::Compact { position }));
+                self.enqueue(Task::Raft(group, raft::Event::Compact { position }));
             }
         }
         if moved && let Some(seq) = self.checkpoints.releasable() {
             reach!("node.checkpoint.released");
-            self.act(Action::Release { before: Token { lane: 0, seq } });
+            self.emit(Action::Release { before: Token { lane: 0, seq } });
         }
     }
 
@@ -346,7 +360,7 @@ impl Node {
 
     /// A transfer that rests must not hold the log back: an empty piece makes its file young. A file that Raft gave up
     /// is left to the driver.
-    fn keep_or_drop(&mut self, snapshot: SnapshotId, file: Unfinished) {
+    fn keep_or_drop(&mut self, snapshot: SnapshotId, file: UnfinishedFile) {
         let wanted = match file.owner {
             Owner::Group(id) => {
                 self.raft(id).is_some_and(|raft| raft.incoming_file() == Some(snapshot))
@@ -376,7 +390,7 @@ impl Node {
         let first = self.gate.next();
         self.persist_own(self.boot_record());
         self.remember_contacts();
-        self.moving(Owner::Node, first, 0, None);
+        self.begin_checkpoint(Owner::Node, first, 0, None);
     }
 
     /// This process's boot.
@@ -394,13 +408,26 @@ impl Node {
     }
 
     /// Everything from `first` on, `live` bytes, replaces what the owner wrote before, once the last of it is durable.
-    fn moving(&mut self, owner: Owner, first: u64, live: u64, position: Option<Position>) {
+    fn begin_checkpoint(
+        &mut self,
+        owner: Owner,
+        first: u64,
+        live: u64,
+        position: Option<Position>,
+    ) {
         let at = self.checkpoints.log_bytes;
         let last = self.gate.next() - 1;
         if let Some(account) = self.checkpoints.account(owner) {
-            account.under_way = true;
+            account.in_progress = true;
         }
-        self.checkpoints.moves.push_back(Move { last, owner, oldest: first, at, live, position });
+        self.checkpoints.pending.push_back(PendingCheckpoint {
+            last,
+            owner,
+            oldest: first,
+            at,
+            live,
+            position,
+        });
     }
 
     /// The registry is checkpointed soon after each change: a node that restarts alone then knows the eventual
@@ -415,11 +442,11 @@ impl Node {
 
     pub(super) fn on_registry_due(&mut self) {
         self.checkpoints.registry_armed = false;
-        let idle = |account: &&mut Account| !account.under_way;
+        let idle = |account: &&mut Account| !account.in_progress;
         match self.checkpoints.account(Owner::Group(GroupId::REGISTRY)).filter(idle) {
             Some(account) => {
                 reach!("node.checkpoint.registry");
-                account.under_way = true;
+                account.in_progress = true;
                 self.begin_group_checkpoint(GroupId::REGISTRY);
             }
             None => self.arm_registry_checkpoint(),
@@ -431,7 +458,7 @@ impl Node {
         let covered = self.covered(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         if group.applied.0 > covered && group.state.halted().is_none() {
-            group.wanted_by_disk = true;
+            group.disk_wants_capture = true;
             self.capturing.insert(id);
         } else {
             self.checkpoint_group(id, None);
@@ -467,13 +494,13 @@ impl Node {
         self.persist_for_group(id, raft::Write::Hard { term, vote });
         self.copy_entries(id, position.unwrap_or_default());
         let live = length + self.checkpoints.issued_bytes - before;
-        self.moving(Owner::Group(id), first, live, position);
+        self.begin_checkpoint(Owner::Group(id), first, live, position);
         if id == GroupId::REGISTRY {
             self.forget_closed();
         }
     }
 
-    fn write_snapshot_file(&mut self, id: GroupId, taken: &Snapshot) -> Record {
+    fn write_snapshot_file(&mut self, id: GroupId, taken: &Snapshot) -> SnapshotRecord {
         reach!("node.checkpoint.group");
         let snapshot = self.checkpoints.next_snapshot();
         let mut length = 0;
@@ -491,7 +518,7 @@ impl Node {
             time_ms: taken.time_ms,
             configuration: taken.configuration.clone(),
         };
-        Record { file, position, write: Write::Group { group: id, write } }
+        SnapshotRecord { file, position, write: Write::Group { group: id, write } }
     }
 
     /// Writes the entries after `from` again.
@@ -527,6 +554,6 @@ impl Node {
         reach!("node.checkpoint.shard");
         let snapshot = self.checkpoints.next_snapshot();
         let event = replication::Event::Checkpoint { shard, snapshot };
-        self.then(Work::Replication(event));
+        self.enqueue(Task::Replication(event));
     }
 }

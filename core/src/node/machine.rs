@@ -1,6 +1,6 @@
 //! One step of a node: what is due, the event, and all that follows from it.
 //!
-//! Machines never call each other. What one asks of another goes through the queue of [`Work`], so that a step is a
+//! Machines never call each other. What one asks of another goes through the queue of [`Task`], so that a step is a
 //! flat loop and no machine is stepped while another one's actions are being read.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,7 +32,7 @@ use crate::node::Notice;
 
 /// What remains to be done in this step.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum Task {
     Raft(GroupId, raft::Event),
     Replication(replication::Event),
     Gossip(gossip::Event),
@@ -68,7 +68,7 @@ pub(super) enum Timer {
     /// Checkpoint the registry after a change.
     Registry,
     /// Give away leadership once more.
-    HandOver,
+    OfferLeadership,
 }
 
 /// A Raft group on this node.
@@ -93,8 +93,8 @@ pub(super) struct Group {
     pub(super) time_ms: u64,
     pub(super) capture: Option<Capture>,
     /// Who waits for the capture.
-    pub(super) wanted_by_raft: bool,
-    pub(super) wanted_by_disk: bool,
+    pub(super) raft_wants_capture: bool,
+    pub(super) disk_wants_capture: bool,
 }
 
 impl Group {
@@ -118,8 +118,8 @@ impl Group {
             genesis,
             time_ms,
             capture: None,
-            wanted_by_raft: false,
-            wanted_by_disk: false,
+            raft_wants_capture: false,
+            disk_wants_capture: false,
         }
     }
 
@@ -130,19 +130,19 @@ impl Group {
 
 /// A machine with its outbox and its cached deadline.
 #[derive(Debug)]
-pub(super) struct Driven<M: Machine> {
+pub(super) struct Stepper<M: Machine> {
     pub(super) machine: M,
     out: Outbox<M::Action>,
     deadline: Option<Instant>,
 }
 
-impl<M: Machine> Driven<M> {
+impl<M: Machine> Stepper<M> {
     /// Due at once: the first step arms the machine's timers.
     pub(super) const fn new(machine: M) -> Self {
         Self { machine, out: Outbox::new(), deadline: Some(Instant::ZERO) }
     }
 
-    /// Steps the machine and lends its actions; [`Driven::done`] takes the room back.
+    /// Steps the machine and lends its actions; [`Stepper::done`] takes the room back.
     fn step(&mut self, now: Now, event: M::Event) -> Outbox<M::Action> {
         let mut out = mem::take(&mut self.out);
         self.machine.step(now, event, &mut out);
@@ -150,7 +150,7 @@ impl<M: Machine> Driven<M> {
         out
     }
 
-    fn done(&mut self, out: Outbox<M::Action>) {
+    fn put_back(&mut self, out: Outbox<M::Action>) {
         self.out = out;
     }
 }
@@ -163,7 +163,7 @@ pub(super) struct Phase {
     pub(super) stopping: bool,
     pub(super) disk_full: bool,
     /// A timer to give away leadership once more is armed.
-    pub(super) hands_over_again: bool,
+    pub(super) offer_armed: bool,
     /// Why the node went silent for good.
     pub(super) fenced: Option<&'static str>,
 }
@@ -184,10 +184,10 @@ pub struct Node {
     /// Deadlines of all groups that have one, so that a step looks at no group that is not due.
     group_deadlines: BTreeSet<(Instant, GroupId)>,
     raft_out: Outbox<raft::Action>,
-    pub(super) replication: Driven<replication::Replicator>,
-    pub(super) gossip: Driven<gossip::Gossip>,
-    pub(super) discovery: Driven<discovery::Discovery>,
-    pub(super) coordinator: Driven<coordinator::Coordinator>,
+    pub(super) replication: Stepper<replication::Replicator>,
+    pub(super) gossip: Stepper<gossip::Gossip>,
+    pub(super) discovery: Stepper<discovery::Discovery>,
+    pub(super) coordinator: Stepper<coordinator::Coordinator>,
     pub(super) gate: DurabilityGate<Action>,
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: Peers,
@@ -196,7 +196,7 @@ pub struct Node {
     pub(super) join: JoinState,
     pub(super) requests: Requests,
     timers: BTreeSet<(Instant, Timer)>,
-    work: VecDeque<Work>,
+    tasks: VecDeque<Task>,
     /// Groups that have more to apply than one step does.
     pub(super) unapplied: BTreeSet<GroupId>,
     /// Groups whose state is being captured.
@@ -236,10 +236,10 @@ impl Node {
             group_deadlines: parts.groups.keys().map(due).collect(),
             groups: parts.groups,
             raft_out: Outbox::new(),
-            replication: Driven::new(parts.replication),
-            gossip: Driven::new(parts.gossip),
-            discovery: Driven::new(parts.discovery),
-            coordinator: Driven::new(coordinator),
+            replication: Stepper::new(parts.replication),
+            gossip: Stepper::new(parts.gossip),
+            discovery: Stepper::new(parts.discovery),
+            coordinator: Stepper::new(coordinator),
             gate: parts.gate,
             checkpoints: parts.checkpoints,
             peers: Peers::default(),
@@ -248,7 +248,7 @@ impl Node {
             join: JoinState::default(),
             requests: Requests::new(super::peers::first_request_of(boot)),
             timers: BTreeSet::new(),
-            work: VecDeque::new(),
+            tasks: VecDeque::new(),
             unapplied: BTreeSet::new(),
             capturing: BTreeSet::new(),
             out: Outbox::new(),
@@ -259,7 +259,7 @@ impl Node {
     }
 
     /// Appends an action of this step.
-    pub(super) fn act(&mut self, action: Action) {
+    pub(super) fn emit(&mut self, action: Action) {
         self.out.push(action);
     }
 
@@ -268,8 +268,8 @@ impl Node {
     }
 
     /// Queues what another machine has to be told in this step.
-    pub(super) fn then(&mut self, work: Work) {
-        self.work.push_back(work);
+    pub(super) fn enqueue(&mut self, task: Task) {
+        self.tasks.push_back(task);
     }
 
     /// Wakes the node `after` from now for this.
@@ -303,18 +303,18 @@ impl Node {
         let token = self.gate.issue(write.owner().writer(), counted, bytes);
         self.checkpoints.issued(token.seq, bytes, &write);
         let is_chunk = write.chunk().is_some();
-        self.act(Action::Persist { token, write });
+        self.emit(Action::Persist { token, write });
         if is_chunk {
             // The log numbers its records without holes, and chunks are in files beside it: the boot record, once more,
             // takes the chunk's number there. Once that is durable, so is the chunk.
             let write = self.boot_record();
-            self.act(Action::Persist { token, write });
+            self.emit(Action::Persist { token, write });
         }
         token.seq
     }
 
     /// The node's part of a step; fenced nodes and storage events are sorted out before.
-    fn take(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::Tick => {
                 let sound = !mutant!("node.canary");
@@ -328,7 +328,7 @@ impl Node {
             Event::StorageFull { full } => self.on_storage_full(full),
             Event::Requested { id, request } => self.on_requested(id, request),
             Event::Resolved { source, peers } => {
-                self.then(Work::Discovery(discovery::Event::Resolved { source, peers }));
+                self.enqueue(Task::Discovery(discovery::Event::Resolved { source, peers }));
             }
             Event::Verified { address, outcome } => self.on_verified(address, outcome),
             Event::Stopping => self.on_stopping(),
@@ -351,7 +351,7 @@ impl Node {
     }
 
     /// Steps all that is due by now.
-    fn due(&mut self) {
+    fn step_due(&mut self) {
         let now = self.now.mono;
         let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         while let Some(&(at, group)) = self.group_deadlines.first()
@@ -381,7 +381,7 @@ impl Node {
             self.on_timer(timer);
         }
         for group in mem::take(&mut self.unapplied) {
-            self.then(Work::Apply(group));
+            self.enqueue(Task::Apply(group));
         }
         self.continue_checkpoint();
         self.continue_captures();
@@ -395,25 +395,25 @@ impl Node {
             Timer::Align(group) => self.on_align_due(group),
             Timer::Report => self.on_report_due(),
             Timer::Registry => self.on_registry_due(),
-            Timer::HandOver => self.on_hand_over_due(),
+            Timer::OfferLeadership => self.on_offer_due(),
         }
     }
 
     /// Works until nothing follows any more.
     fn run(&mut self) {
-        while let Some(work) = self.work.pop_front() {
-            match work {
-                Work::Raft(group, event) => self.step_raft(group, event),
-                Work::Replication(event) => self.step_replication(event),
-                Work::Gossip(event) => self.step_gossip(event),
-                Work::Discovery(event) => self.step_discovery(event),
-                Work::Coordinator(event) => self.step_coordinator(event),
-                Work::Apply(group) => self.apply(group),
-                Work::Installed(group) => self.installed(group),
-                Work::Wake(group) => self.wake(group),
-                Work::Submit(key) => self.submit(key),
-                Work::Registry => self.on_registry_read(),
-                Work::Align(group) => self.align(group),
+        while let Some(task) = self.tasks.pop_front() {
+            match task {
+                Task::Raft(group, event) => self.step_raft(group, event),
+                Task::Replication(event) => self.step_replication(event),
+                Task::Gossip(event) => self.step_gossip(event),
+                Task::Discovery(event) => self.step_discovery(event),
+                Task::Coordinator(event) => self.step_coordinator(event),
+                Task::Apply(group) => self.apply(group),
+                Task::Installed(group) => self.installed(group),
+                Task::Wake(group) => self.wake(group),
+                Task::Submit(key) => self.submit(key),
+                Task::Registry => self.on_registry_read(),
+                Task::Align(group) => self.align(group),
             }
         }
     }
@@ -423,7 +423,7 @@ impl Node {
         let kept = |action: &Action| !matches!(action, Action::Send { .. });
         let actions: Vec<Action> = self.out.drain().filter(kept).collect();
         actions.into_iter().for_each(|action| self.out.push(action));
-        self.work.clear();
+        self.tasks.clear();
     }
 
     pub(super) fn step_raft(&mut self, id: GroupId, event: raft::Event) {
@@ -460,7 +460,7 @@ impl Node {
         for action in out.drain() {
             self.on_replication(action);
         }
-        self.replication.done(out);
+        self.replication.put_back(out);
     }
 
     pub(super) fn step_gossip(&mut self, event: gossip::Event) {
@@ -468,7 +468,7 @@ impl Node {
         for action in out.drain() {
             self.on_gossip(action);
         }
-        self.gossip.done(out);
+        self.gossip.put_back(out);
     }
 
     pub(super) fn step_discovery(&mut self, event: discovery::Event) {
@@ -476,7 +476,7 @@ impl Node {
         for action in out.drain() {
             self.on_discovery(action);
         }
-        self.discovery.done(out);
+        self.discovery.put_back(out);
     }
 
     pub(super) fn step_coordinator(&mut self, event: coordinator::Event) {
@@ -484,7 +484,7 @@ impl Node {
         for action in out.drain() {
             self.on_coordinator(&action);
         }
-        self.coordinator.done(out);
+        self.coordinator.put_back(out);
     }
 
     fn on_persisted(&mut self, token: crate::id::Token) {
@@ -523,10 +523,10 @@ impl Machine for Node {
             self.begin();
         }
         if self.deadline().is_some_and(|at| at <= now.mono) {
-            self.due();
+            self.step_due();
             self.run();
         }
-        self.take(event);
+        self.on_event(event);
         self.run();
         mem::swap(&mut self.out, out);
     }

@@ -13,7 +13,7 @@ use crate::id::{Address, GroupId, NamespaceId, NodeId, Replica};
 use crate::raft::{Configuration, Reconfiguration};
 use crate::{coordinator, gossip, raft, replication, state};
 
-use super::machine::{Group, Node, Timer, Work};
+use super::machine::{Group, Node, Task, Timer};
 use crate::api::{MemberInfo, Namespace, Policy};
 use crate::id::Writer;
 use crate::node::Notice;
@@ -119,7 +119,7 @@ impl Node {
         self.tell_namespaces(namespaces);
         let led = self.groups.iter().filter(|(_, group)| group.leads()).map(|(id, _)| *id);
         for group in led.collect::<Vec<GroupId>>() {
-            self.then(Work::Align(group));
+            self.enqueue(Task::Align(group));
         }
         if !self.registry_view.formed && self.registry_view.is_member(self.me) {
             self.registry_view.formed = true;
@@ -156,26 +156,26 @@ impl Node {
         if changed {
             let me = self.me;
             let replicas = self.registry_view.replicas().filter(|replica| *replica != me).collect();
-            self.then(Work::Replication(replication::Event::Peers { replicas }));
+            self.enqueue(Task::Replication(replication::Event::Peers { replicas }));
             self.tell_links();
         }
     }
 
     fn tell_member(&mut self, member: MemberInfo) {
         let MemberInfo { replica, address, name } = member;
-        self.then(Work::Coordinator(coordinator::Event::Add { node: replica.node }));
+        self.enqueue(Task::Coordinator(coordinator::Event::Add { node: replica.node }));
         if replica.node == self.me.node {
             return;
         }
         self.located(replica.node, address.clone());
-        self.then(Work::Gossip(gossip::Event::Add { replica, name, address }));
+        self.enqueue(Task::Gossip(gossip::Event::Add { replica, name, address }));
     }
 
     fn tell_gone(&mut self, node: NodeId) {
-        self.then(Work::Gossip(gossip::Event::Remove { node }));
-        self.then(Work::Coordinator(coordinator::Event::Remove { node }));
+        self.enqueue(Task::Gossip(gossip::Event::Remove { node }));
+        self.enqueue(Task::Coordinator(coordinator::Event::Remove { node }));
         if self.registry_view.routes.remove(&node).is_some() {
-            self.act(super::Action::Route { peer: node, address: None });
+            self.emit(super::Action::Route { peer: node, address: None });
         }
     }
 
@@ -185,12 +185,12 @@ impl Node {
             self.peers.linked().filter(|peer| self.registry_view.is_member(*peer)).collect();
         for peer in linked {
             let Some(boot) = self.peers.get(peer.node).map(|known| known.boot) else { continue };
-            self.then(Work::Gossip(gossip::Event::Connected { peer: peer.node, boot }));
-            self.then(Work::Coordinator(coordinator::Event::LinkChanged {
+            self.enqueue(Task::Gossip(gossip::Event::Connected { peer: peer.node, boot }));
+            self.enqueue(Task::Coordinator(coordinator::Event::LinkChanged {
                 node: peer.node,
                 up: true,
             }));
-            self.then(Work::Replication(replication::Event::Connected { peer }));
+            self.enqueue(Task::Replication(replication::Event::Connected { peer }));
         }
     }
 
@@ -217,7 +217,7 @@ impl Node {
             (Policy::Eventual { strategy, slots, discard }, _) => {
                 let namespace = target.id;
                 let event = replication::Event::Open { namespace, slots, strategy, discard };
-                self.then(Work::Replication(event));
+                self.enqueue(Task::Replication(event));
             }
             (Policy::Strong, Some(group)) if !self.groups.contains_key(&group) => {
                 reach!("node.group.opened");
@@ -241,7 +241,7 @@ impl Node {
     fn close(&mut self, target: Target) {
         let Some(group) = target.group else {
             let namespace = target.id;
-            return self.then(Work::Replication(replication::Event::Close { namespace }));
+            return self.enqueue(Task::Replication(replication::Event::Close { namespace }));
         };
         self.close_group(group);
     }
@@ -253,7 +253,7 @@ impl Node {
         let Some(gone) = self.remove_group(group) else { return };
         reach!("node.group.closed");
         self.release_requests(gone);
-        self.then(Work::Coordinator(coordinator::Event::LeaderChanged { group, leader: None }));
+        self.enqueue(Task::Coordinator(coordinator::Event::LeaderChanged { group, leader: None }));
         let deleted_by =
             self.groups.get(&GroupId::REGISTRY).map_or(0, |registry| registry.applied.0);
         self.registry_view.closed.insert(group, deleted_by);
@@ -282,7 +282,7 @@ impl Node {
         }
         let reads = gone.reads.into_iter().map(|(_, key)| key);
         for key in reads.chain(gone.waiting) {
-            self.then(Work::Submit(key));
+            self.enqueue(Task::Submit(key));
         }
     }
 
@@ -308,7 +308,7 @@ impl Node {
             .or_else(|| gone().copied().map(Reconfiguration::RemoveLearner));
         if let Some(change) = change {
             reach!("node.group.aligned");
-            self.then(Work::Raft(group, raft::Event::Reconfigure { ticket: 0, change }));
+            self.enqueue(Task::Raft(group, raft::Event::Reconfigure { ticket: 0, change }));
             // The next change follows when this one is applied. The timer covers a change that Raft refuses for now.
             self.arm_align(group, ALIGN_MS);
         }
@@ -324,7 +324,7 @@ impl Node {
     pub(super) fn on_align_due(&mut self, group: GroupId) {
         if let Some(known) = self.groups.get_mut(&group) {
             known.aligning = false;
-            self.then(Work::Align(group));
+            self.enqueue(Task::Align(group));
         }
     }
 
@@ -347,7 +347,7 @@ impl Node {
         let namespaces: BTreeSet<NamespaceId> = namespaces.filter(is_gone).collect();
         groups.into_iter().for_each(|group| self.close_group(group));
         for namespace in namespaces {
-            self.then(Work::Replication(replication::Event::Close { namespace }));
+            self.enqueue(Task::Replication(replication::Event::Close { namespace }));
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::wal::Write;
 use crate::{raft, reach};
 
 use super::Start;
-use super::checkpoint::Record;
+use super::checkpoint::SnapshotRecord;
 
 /// Why a log is not one that this node can go on from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,12 +94,12 @@ pub fn last_boot(writes: &[(Token, Write)]) -> Option<Boot> {
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) raft: raft::Restored,
-    record: Option<Record>,
+    record: Option<SnapshotRecord>,
 }
 
 /// All that a log says.
 #[derive(Debug, Default)]
-pub(super) struct Replayed {
+pub(super) struct Replay {
     pub(super) groups: BTreeMap<GroupId, Group>,
     pub(super) shards: replication::Restored,
     pub(super) contacts: Vec<Contact>,
@@ -111,30 +111,30 @@ pub(super) struct Replayed {
     pub(super) log_bytes: u64,
     boot: Option<Boot>,
     /// The records that name the newest snapshot files of shards.
-    records: BTreeMap<ShardId, Record>,
+    records: BTreeMap<ShardId, SnapshotRecord>,
     /// Groups of which only leftovers were found so far.
     orphans: BTreeMap<GroupId, Token>,
 }
 
 /// Replays a recovered log.
-pub(super) fn replay(start: &Start, writes: Vec<(Token, Write)>) -> Result<Replayed, RestoreError> {
-    let mut replayed = Replayed::default();
+pub(super) fn replay(start: &Start, writes: Vec<(Token, Write)>) -> Result<Replay, RestoreError> {
+    let mut replay = Replay::default();
     for (token, write) in writes {
-        replayed.last = replayed.last.max(token.seq);
-        replayed.log_bytes += write.payload_bytes() as u64;
-        replayed.take(start, token, write)?;
+        replay.last = replay.last.max(token.seq);
+        replay.log_bytes += write.payload_bytes() as u64;
+        replay.apply(start, token, write)?;
     }
-    match replayed.orphans.pop_first() {
-        None => Ok(replayed),
+    match replay.orphans.pop_first() {
+        None => Ok(replay),
         Some((group, token)) => {
             Err(RestoreError::Order { owner: Owner::Group(group), token, expected: "a genesis" })
         }
     }
 }
 
-impl Replayed {
-    fn take(&mut self, start: &Start, token: Token, write: Write) -> Result<(), RestoreError> {
-        let record = Record::of(&write);
+impl Replay {
+    fn apply(&mut self, start: &Start, token: Token, write: Write) -> Result<(), RestoreError> {
+        let record = SnapshotRecord::of(&write);
         if let Some(record) = &record {
             self.last_snapshot = self.last_snapshot.max(record.file.id);
         }
@@ -159,7 +159,7 @@ impl Replayed {
     }
 
     /// The record that names an owner's newest snapshot file.
-    pub(super) fn record(&self, owner: Owner) -> Option<Record> {
+    pub(super) fn record(&self, owner: Owner) -> Option<SnapshotRecord> {
         match owner {
             Owner::Node => None,
             Owner::Group(group) => self.groups.get(&group)?.record.clone(),
@@ -177,7 +177,7 @@ impl Replayed {
         token: Token,
         group: GroupId,
         write: raft::Write,
-        record: Option<Record>,
+        record: Option<SnapshotRecord>,
     ) -> Result<(), RestoreError> {
         let owner = Owner::Group(group);
         match write {
@@ -216,7 +216,7 @@ impl Replayed {
         token: Token,
         shard: ShardId,
         write: replication::Write,
-        record: Option<Record>,
+        record: Option<SnapshotRecord>,
     ) {
         let owner = Owner::Shard(shard);
         match &write {

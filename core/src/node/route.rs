@@ -9,7 +9,7 @@ use crate::wal::Write;
 use crate::{coordinator, discovery, gossip, raft, reach, replication};
 use core::time::Duration;
 
-use super::machine::{Node, Timer, Work};
+use super::machine::{Node, Task, Timer};
 use super::peers::Verdict;
 use super::{Action, Message, Refusal};
 use crate::id::Writer;
@@ -30,7 +30,7 @@ impl Node {
             raft::Action::Persist { write } => {
                 self.persist(true, Write::Group { group, write });
             }
-            raft::Action::Committed { .. } => self.then(Work::Apply(group)),
+            raft::Action::Committed { .. } => self.enqueue(Task::Apply(group)),
             raft::Action::Proposed { ticket, position } => {
                 self.on_proposed(group, ticket, position);
             }
@@ -51,15 +51,15 @@ impl Node {
         leader: Option<Replica>,
     ) {
         let leader = leader.map(|leader| leader.node);
-        self.then(Work::Coordinator(coordinator::Event::LeaderChanged { group, leader }));
+        self.enqueue(Task::Coordinator(coordinator::Event::LeaderChanged { group, leader }));
         self.notify(Notice::Role { group, term, role, leader });
         if leader.is_some() {
-            self.then(Work::Wake(group));
+            self.enqueue(Task::Wake(group));
         }
         if role == Role::Leader {
-            self.then(Work::Align(group));
+            self.enqueue(Task::Align(group));
             if self.phase.disk_full || self.phase.stopping {
-                self.then(Work::Raft(group, raft::Event::HandOver));
+                self.enqueue(Task::Raft(group, raft::Event::HandOver));
             }
         }
     }
@@ -98,7 +98,7 @@ impl Node {
             gossip::Action::Changed { member } => {
                 let node = member.replica.node;
                 let (liveness, load) = (liveness(member.state), member.load);
-                self.then(Work::Coordinator(coordinator::Event::LivenessChanged {
+                self.enqueue(Task::Coordinator(coordinator::Event::LivenessChanged {
                     node,
                     liveness,
                     load,
@@ -115,21 +115,21 @@ impl Node {
     pub(super) fn located(&mut self, node: NodeId, address: Address) {
         if self.registry_view.routed(node, &address) {
             let event = discovery::Event::Located { node, address: address.clone() };
-            self.then(Work::Discovery(event));
-            self.act(Action::Route { peer: node, address: Some(address) });
+            self.enqueue(Task::Discovery(event));
+            self.emit(Action::Route { peer: node, address: Some(address) });
         }
     }
 
     /// What discovery asks for.
     pub(super) fn on_discovery(&mut self, action: discovery::Action) {
         match action {
-            discovery::Action::Resolve { source } => self.act(Action::Resolve { source }),
-            discovery::Action::Verify { address } => self.act(Action::Verify { address }),
+            discovery::Action::Resolve { source } => self.emit(Action::Resolve { source }),
+            discovery::Action::Verify { address } => self.emit(Action::Verify { address }),
             discovery::Action::Connect { identity, address } => {
                 if identity.node != self.me.node
                     && self.registry_view.routed(identity.node, &address)
                 {
-                    self.act(Action::Route { peer: identity.node, address: Some(address) });
+                    self.emit(Action::Route { peer: identity.node, address: Some(address) });
                 }
             }
             discovery::Action::SendContacts { to, contacts } => {
@@ -159,7 +159,7 @@ impl Node {
                 self.welcome(who, boot);
             }
             Verdict::Refuse(reason) => {
-                self.act(Action::Refuse { peer, boot, reason });
+                self.emit(Action::Refuse { peer, boot, reason });
                 self.notify(Notice::Refused { peer, reason });
             }
             Verdict::Full => self.rejected(peer, "one peer too many"),
@@ -172,11 +172,14 @@ impl Node {
             reach!("node.peers.wrong_store");
             self.notify(Notice::WrongStore { peer, store: who.store });
         }
-        self.then(Work::Discovery(discovery::Event::Connected { peer }));
+        self.enqueue(Task::Discovery(discovery::Event::Connected { peer }));
         if self.may_speak(who) {
-            self.then(Work::Gossip(gossip::Event::Connected { peer, boot }));
-            self.then(Work::Coordinator(coordinator::Event::LinkChanged { node: peer, up: true }));
-            self.then(Work::Replication(replication::Event::Connected { peer: who }));
+            self.enqueue(Task::Gossip(gossip::Event::Connected { peer, boot }));
+            self.enqueue(Task::Coordinator(coordinator::Event::LinkChanged {
+                node: peer,
+                up: true,
+            }));
+            self.enqueue(Task::Replication(replication::Event::Connected { peer: who }));
         }
         self.on_join_connected();
     }
@@ -194,23 +197,23 @@ impl Node {
 
     /// A link is down.
     pub(super) fn on_unreachable(&mut self, peer: NodeId) {
-        self.then(Work::Discovery(discovery::Event::Unreachable { peer }));
+        self.enqueue(Task::Discovery(discovery::Event::Unreachable { peer }));
         if !self.peers.unreachable(peer) {
             return;
         }
         self.fail_forwards(peer);
-        self.then(Work::Coordinator(coordinator::Event::LinkChanged { node: peer, up: false }));
-        self.then(Work::Replication(replication::Event::Unreachable { peer }));
+        self.enqueue(Task::Coordinator(coordinator::Event::LinkChanged { node: peer, up: false }));
+        self.enqueue(Task::Replication(replication::Event::Unreachable { peer }));
         let groups: alloc::vec::Vec<GroupId> = self.groups.keys().copied().collect();
         for group in groups {
-            self.then(Work::Raft(group, raft::Event::Unreachable { peer }));
+            self.enqueue(Task::Raft(group, raft::Event::Unreachable { peer }));
         }
     }
 
     /// An address was dialled.
     pub(super) fn on_verified(&mut self, address: Address, outcome: Result<Identity, Unverified>) {
         self.on_bootstrap_verified(&address, outcome);
-        self.then(Work::Discovery(discovery::Event::Verified { address, outcome }));
+        self.enqueue(Task::Discovery(discovery::Event::Verified { address, outcome }));
     }
 
     pub(super) fn arm_report(&mut self) {
@@ -220,7 +223,7 @@ impl Node {
     /// Tells the others how much is under way here.
     pub(super) fn on_report_due(&mut self) {
         let requests = u32::try_from(self.requests.len()).unwrap_or(u32::MAX);
-        self.then(Work::Gossip(gossip::Event::Load { requests }));
+        self.enqueue(Task::Gossip(gossip::Event::Load { requests }));
         self.arm_report();
     }
 }

@@ -17,9 +17,9 @@ use crate::wal::Write;
 use crate::{discovery, gossip, state};
 
 use super::checkpoint::Checkpoints;
-use super::machine::{Group, Node, Parts, Work};
+use super::machine::{Group, Node, Parts, Task};
 use super::registry::{RegistryView, kind};
-use super::restore::{self, Replayed, RestoreError, snapshot_file};
+use super::restore::{self, Replay, RestoreError, snapshot_file};
 use crate::hold::DurabilityGate;
 
 /// What a process starts with, besides its disk.
@@ -53,23 +53,23 @@ impl Node {
         writes: Vec<(Token, Write)>,
         mut snapshots: BTreeMap<SnapshotId, Bytes>,
     ) -> Result<Self, RestoreError> {
-        let mut replayed = restore::replay(&start, writes)?;
+        let mut replay = restore::replay(&start, writes)?;
         let bytes_max = start.config.node.checkpoint_bytes;
-        // Unfinished files count as well, so that no file name is used twice.
+        // UnfinishedFile files count as well, so that no file name is used twice.
         let own = snapshots.keys().filter(|snapshot| snapshot.0 >> 63 == 0).copied().max();
-        let last = own.unwrap_or_default().max(replayed.last_snapshot);
-        let mut checkpoints = Checkpoints::new(bytes_max, replayed.log_bytes, last);
-        let gate = DurabilityGate::new(replayed.last);
-        for (owner, (oldest, at)) in core::mem::take(&mut replayed.oldest) {
-            checkpoints.found(owner, oldest, at, replayed.record(owner));
+        let last = own.unwrap_or_default().max(replay.last_snapshot);
+        let mut checkpoints = Checkpoints::new(bytes_max, replay.log_bytes, last);
+        let gate = DurabilityGate::new(replay.last);
+        for (owner, (oldest, at)) in core::mem::take(&mut replay.oldest) {
+            checkpoints.restore_account(owner, oldest, at, replay.record(owner));
         }
-        let replication = replicator(&start, &mut replayed, &mut snapshots)?;
-        let groups = groups(&start, &mut replayed, &mut snapshots)?;
+        let replication = replicator(&start, &mut replay, &mut snapshots)?;
+        let groups = groups(&start, &mut replay, &mut snapshots)?;
         // Files that no machine took belong to records that later records replaced.
-        snapshots.into_keys().for_each(|snapshot| checkpoints.found_unneeded(snapshot));
+        snapshots.into_keys().for_each(|snapshot| checkpoints.discard_later(snapshot));
         let (config, seed) = (&start.config, &start.seed);
         let gossip = gossip::Gossip::new(own_member(&start), config.gossip.clone(), seed);
-        let (me, contacts) = (start.replica.node, replayed.contacts);
+        let (me, contacts) = (start.replica.node, replay.contacts);
         let discovery = discovery::Discovery::new(me, config.discovery.clone(), seed, contacts);
         let registry_view = RegistryView::default();
         Ok(Self::assemble(Parts {
@@ -91,7 +91,7 @@ impl Node {
                 self.located(node, contact.address);
             }
         }
-        self.then(Work::Registry);
+        self.enqueue(Task::Registry);
     }
 }
 
@@ -108,10 +108,10 @@ fn own_member(start: &Start) -> gossip::Member {
 
 fn replicator(
     start: &Start,
-    replayed: &mut Replayed,
+    replay: &mut Replay,
     snapshots: &mut BTreeMap<SnapshotId, Bytes>,
 ) -> Result<Replicator, RestoreError> {
-    let mut restored = core::mem::take(&mut replayed.shards);
+    let mut restored = core::mem::take(&mut replay.shards);
     restored.load(|snapshot| snapshots.remove(&snapshot))?;
     let (config, seed) = (start.config.replication.clone(), &start.seed);
     Replicator::new(start.replica, start.boot, config, seed, restored)
@@ -120,11 +120,11 @@ fn replicator(
 
 fn groups(
     start: &Start,
-    replayed: &mut Replayed,
+    replay: &mut Replay,
     snapshots: &mut BTreeMap<SnapshotId, Bytes>,
 ) -> Result<BTreeMap<GroupId, Group>, RestoreError> {
     let mut groups = BTreeMap::new();
-    for (id, group) in core::mem::take(&mut replayed.groups) {
+    for (id, group) in core::mem::take(&mut replay.groups) {
         let kind = kind(id);
         let restored = group.raft;
         let state = match restored.snapshot {

@@ -11,14 +11,14 @@ use crate::id::GroupId;
 use crate::machine::Outbox;
 use crate::{gossip, raft, reach};
 
-use super::machine::{Node, Timer, Work};
+use super::machine::{Node, Task, Timer};
 use super::{Action, Event};
 use crate::api::{Outcome, Reason};
 use crate::node::Notice;
 
 /// A node with a full disk offers its leadership again after this many election timeouts. An offer may pass through all
 /// voters, and each of them serves no request for a round trip or two. At this rate that costs next to nothing.
-const HAND_OVER_TIMEOUTS: u32 = 10;
+const OFFER_TIMEOUTS: u32 = 10;
 
 impl Node {
     /// The disk's reserve was reached or is free again. In between this node refuses writes and gives away leadership.
@@ -29,33 +29,33 @@ impl Node {
         reach!("node.storage.full_changed");
         self.phase.disk_full = full;
         if full {
-            self.hand_over();
-            self.hand_over_later();
+            self.transfer_leadership();
+            self.arm_offer();
         }
     }
 
     /// Arms the timer at which a node with a full disk offers its leadership again. Another disk may be free by then.
-    fn hand_over_later(&mut self) {
-        if !core::mem::replace(&mut self.phase.hands_over_again, true) {
+    fn arm_offer(&mut self) {
+        if !core::mem::replace(&mut self.phase.offer_armed, true) {
             let timeout = Duration::from_millis(self.config.raft.election_timeout_ms);
-            self.arm(timeout.saturating_mul(HAND_OVER_TIMEOUTS), Timer::HandOver);
+            self.arm(timeout.saturating_mul(OFFER_TIMEOUTS), Timer::OfferLeadership);
         }
     }
 
-    pub(super) fn on_hand_over_due(&mut self) {
-        self.phase.hands_over_again = false;
+    pub(super) fn on_offer_due(&mut self) {
+        self.phase.offer_armed = false;
         if self.phase.disk_full {
             reach!("node.storage.full_still");
-            self.hand_over();
-            self.hand_over_later();
+            self.transfer_leadership();
+            self.arm_offer();
         }
     }
 
     /// Gives away the leadership of every group.
-    fn hand_over(&mut self) {
+    fn transfer_leadership(&mut self) {
         let led = self.groups.iter().filter(|(_, group)| group.leads()).map(|(id, _)| *id);
         for group in led.collect::<Vec<GroupId>>() {
-            self.then(Work::Raft(group, raft::Event::HandOver));
+            self.enqueue(Task::Raft(group, raft::Event::HandOver));
         }
     }
 
@@ -65,8 +65,8 @@ impl Node {
             return;
         }
         reach!("node.stopping");
-        self.hand_over();
-        self.then(Work::Gossip(gossip::Event::Leave));
+        self.transfer_leadership();
+        self.enqueue(Task::Gossip(gossip::Event::Leave));
         self.answer_all();
     }
 
@@ -77,7 +77,7 @@ impl Node {
         for action in waiting {
             // The write that this reply waited for may or may not be on the disk.
             if let Action::Reply { id, .. } = action {
-                self.act(Action::Reply { id, outcome: Outcome::Unknown { reached: None } });
+                self.emit(Action::Reply { id, outcome: Outcome::Unknown { reached: None } });
             }
         }
         self.answer_all();

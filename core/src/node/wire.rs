@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::id::{Contact, NodeId, Replica};
 use crate::{discovery, gossip, raft, reach};
 
-use super::machine::{Node, Work};
+use super::machine::{Node, Task};
 use super::{Action, Message, Plane};
 use crate::api::{Outcome, Request, Value};
 use crate::hold::Waits;
@@ -43,7 +43,7 @@ impl Node {
         let plane = plane(&message);
         let send = Action::Send { to: to.node, plane, message };
         if let Some(send) = self.gate.release_when_durable(token, send, Waits::Droppable) {
-            self.act(send);
+            self.emit(send);
         }
     }
 
@@ -107,7 +107,7 @@ impl Node {
     }
 
     fn on_contacts(&mut self, from: NodeId, contacts: Vec<Contact>) {
-        self.then(Work::Discovery(discovery::Event::ContactsReceived { from, contacts }));
+        self.enqueue(Task::Discovery(discovery::Event::ContactsReceived { from, contacts }));
     }
 }
 

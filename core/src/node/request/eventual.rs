@@ -18,7 +18,7 @@ use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
 use crate::reach;
 use crate::replication::{self, Replicator, Ticket};
 
-use super::super::machine::{Node, Work};
+use super::super::machine::{Node, Task};
 use super::super::registry::Target;
 use super::dedup::{self, Repeat};
 use super::{Pending, Requests, Stage, check};
@@ -162,7 +162,7 @@ impl Node {
             && pending.progress.replicated < pending.ticket_count
         {
             for ticket in key..key + pending.ticket_count {
-                self.then(Work::Replication(replication::Event::Abandon { ticket }));
+                self.enqueue(Task::Replication(replication::Event::Abandon { ticket }));
             }
         }
         if let Some(session) = pending.progress.session {

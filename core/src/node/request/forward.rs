@@ -9,7 +9,7 @@ use crate::id::{GroupId, NodeId, Replica, RequestId};
 use crate::reach;
 
 use super::super::Message;
-use super::super::machine::{Node, Work};
+use super::super::machine::{Node, Task};
 use super::{Origin, Pending, Stage};
 
 impl Node {
@@ -76,7 +76,7 @@ impl Node {
             return;
         }
         let served = coordinator::Event::RequestEnded { node: from.node, answered: true };
-        self.then(Work::Coordinator(served));
+        self.enqueue(Task::Coordinator(served));
         match outcome {
             Outcome::Rejected(reason) if concerns_node(&reason) => {
                 self.on_turned_away(id.0, reason)
@@ -115,7 +115,7 @@ impl Node {
         while let Some(&(_, key)) = self.requests.forwarded.range(to_peer.clone()).next() {
             reach!("node.forward.link_lost");
             let served = coordinator::Event::RequestEnded { node: peer, answered: false };
-            self.then(Work::Coordinator(served));
+            self.enqueue(Task::Coordinator(served));
             self.requests.forwarded.remove(&(peer, key));
             self.lost(key);
         }

@@ -24,7 +24,7 @@ use crate::raft::Position;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
-use super::machine::{Node, Timer, Work};
+use super::machine::{Node, Task, Timer};
 use super::{Action, Message};
 use crate::api::{Level, Outcome, Reason, Request, Resource, Session};
 use crate::hold::Waits;
@@ -258,7 +258,7 @@ impl Node {
     /// Tries a request again in this step.
     fn retry(&mut self, key: u64) {
         if let Some(key) = self.rekey(key) {
-            self.then(Work::Submit(key));
+            self.enqueue(Task::Submit(key));
         }
     }
 
@@ -369,7 +369,7 @@ impl Node {
                     Some(reply)
                 };
                 if let Some(reply) = reply {
-                    self.act(reply);
+                    self.emit(reply);
                 }
             }
             Origin::Peer(peer, id) => {
@@ -424,7 +424,7 @@ impl Node {
             _ => Outcome::Rejected(Reason::NoLeader),
         };
         if let Stage::Forwarded(to) = stage {
-            self.then(Work::Coordinator(crate::coordinator::Event::RequestEnded {
+            self.enqueue(Task::Coordinator(crate::coordinator::Event::RequestEnded {
                 node: to.node,
                 answered: false,
             }));

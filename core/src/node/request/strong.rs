@@ -16,7 +16,7 @@ use crate::raft::{self, Position, Refused, Ticket};
 use crate::state::{Command, Operation};
 use crate::{mutant, reach};
 
-use super::super::machine::{Node, Work};
+use super::super::machine::{Node, Task};
 use super::{Origin, Stage, check, is_write};
 
 impl Node {
@@ -56,7 +56,7 @@ impl Node {
             Err(reason) => return self.refuse(key, reason),
         };
         self.set_stage(key, Stage::Asked(group));
-        self.then(Work::Raft(group, raft::Event::Propose { ticket: key, command }));
+        self.enqueue(Task::Raft(group, raft::Event::Propose { ticket: key, command }));
     }
 
     /// The proposal is in the log: the entry that is applied at its index decides it.
@@ -122,7 +122,7 @@ impl Node {
         if mutant!("node.read.stale_local") {
             return self.serve_strong(key, group);
         }
-        self.then(Work::Raft(group, raft::Event::Read { ticket: key }));
+        self.enqueue(Task::Raft(group, raft::Event::Read { ticket: key }));
         self.schedule_retry(key);
     }
 
@@ -157,7 +157,7 @@ impl Node {
         if pending.stage == Stage::ResolvingName {
             pending.name_checked = true;
             pending.stage = Stage::New;
-            return self.then(Work::Submit(key));
+            return self.enqueue(Task::Submit(key));
         }
         let outcome = match &pending.request {
             Request::Namespaces => self.namespaces(),

@@ -1,4 +1,5 @@
-//! A disk of the small world: real log bytes in segments, side files, and nothing that was not synced after a crash.
+//! A disk of the small world: real log bytes in segments, snapshot files, and nothing that was not synced after a
+//! crash.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use crate::id::{FederationId, Replica, SnapshotId, Token};
 use crate::wal::{self, Batch, Chunk, Header, LogWriter, RecoverError, Write};
 
-/// What a restart finds: the log's writes, and the side files.
+/// What a restart finds: the log's writes, and the snapshot files.
 pub(in crate::node) type Found = (Vec<(Token, Write)>, BTreeMap<SnapshotId, Bytes>);
 
 type Flight = (Vec<(Token, Write)>, Option<Batch>);
@@ -92,8 +93,8 @@ impl Disk {
         segment[batch.offset as usize..end].copy_from_slice(&batch.bytes);
     }
 
-    /// How many side files there are.
-    pub(in crate::node) fn side_files(&self) -> usize {
+    /// How many snapshot files there are.
+    pub(in crate::node) fn snapshot_files(&self) -> usize {
         self.files.len()
     }
 
@@ -140,7 +141,7 @@ impl Disk {
         }
     }
 
-    /// Bytes of the log, and of side files.
+    /// Bytes of the log, and of snapshot files.
     pub(in crate::node) fn bytes(&self) -> (usize, usize) {
         let files = self.files.values().map(|(bytes, _)| bytes.len()).sum();
         (self.segments.values().map(Vec::len).sum(), files)

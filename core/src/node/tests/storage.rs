@@ -80,7 +80,7 @@ fn the_disk_and_the_restart_stay_bounded() {
     let took = |notice: &Notice| matches!(notice, Notice::Checkpointed { .. });
     assert!(world.hosts[1].notices.iter().filter(|n| took(n)).count() > 4);
     let files = world.hosts[1].disk.bytes().1;
-    assert!(files < 16 << 20, "{files} bytes of side files");
+    assert!(files < 16 << 20, "{files} bytes of snapshot files");
     (0..3).for_each(|at| world.crash(at));
     (0..3).for_each(|at| world.start(at));
     world.run(4000);
@@ -143,7 +143,7 @@ fn a_checkpoint_may_break_off_anywhere() {
 /// The log is far too short to be released: what the registry's checkpoints replaced goes all the same, also what a
 /// crash left behind.
 #[test]
-fn side_files_that_later_ones_replaced_go_at_once() {
+fn snapshot_files_that_later_ones_replaced_go_at_once() {
     let mut world = federation(1, 41);
     for round in 0..12 {
         create(&mut world, &alloc::format!("more{round}"), Policy::Strong);
@@ -154,7 +154,7 @@ fn side_files_that_later_ones_replaced_go_at_once() {
             world.start(0);
             world.run(1500);
         }
-        let files = world.hosts[0].disk.side_files();
+        let files = world.hosts[0].disk.snapshot_files();
         assert!((1..=3).contains(&files), "{files} after {round} changes");
     }
 }
