@@ -1,4 +1,4 @@
-//! Time, as the driver hands it to the core: the only module that reads a clock.
+//! Time for the core and for TLS. No other module reads a clock.
 //!
 //! A test or a simulated world injects its own [`Clock`]; certificate validity is checked against the same one.
 
@@ -13,7 +13,7 @@ use rustls::time_provider::TimeProvider;
 
 /// A source of time.
 pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
-    /// The time now: monotonic and wall.
+    /// The monotonic and the wall time now.
     fn now(&self) -> Now;
 }
 
@@ -23,7 +23,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        // BOOTTIME counts suspend: a lease must not outlive a closed lid.
+        // BOOTTIME counts suspend, so that a lease ends while the machine sleeps.
         let boot = clock_gettime(ClockId::Boottime);
         let wall = clock_gettime(ClockId::Realtime);
         let nanos = unsigned(boot.tv_sec) * 1_000_000_000 + unsigned(boot.tv_nsec);
@@ -37,7 +37,7 @@ fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-/// A span measured outside the core, for a metric.
+/// Measures a span for a metric, outside the core.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
@@ -55,7 +55,7 @@ impl Stopwatch {
     }
 }
 
-/// Lets rustls judge certificates by an injected clock.
+/// Lets rustls check certificates by an injected clock.
 #[derive(Debug)]
 pub(crate) struct TlsTime(pub(crate) Arc<dyn Clock>);
 

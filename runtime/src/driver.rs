@@ -1,10 +1,10 @@
-//! The loop that owns the node: one event at a time in, its actions performed at once.
+//! The loop that owns the node: it feeds one event at a time to the core and performs the actions at once.
 //!
-//! Sources are asked in a fixed order, and in each turn a bounded number is taken from each, so that none starves
-//! another. Performing an action never waits: a message that finds its queue full is dropped and counted, a write is
-//! never dropped. No protocol is decided here.
+//! Each round takes a bounded number of events from each source, in a fixed order, so that none starves another.
+//! Performing an action never waits: a message whose queue is full is dropped and counted, a write is never dropped.
+//! The driver decides no protocol question.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,41 +18,42 @@ use continuum_core::wal::Write;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::disk::{Disk, Done, Job};
+use crate::disk::{Disk, DiskEvent, DiskRequest};
 use crate::error::{RunError, Stopped};
-use crate::handle::{Ask, Asks};
+use crate::handle::{Command, Commands};
 use crate::link::{Incoming, Links};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::resolve::Resolver;
 
-/// What is taken from one source in one turn.
-const TURN: usize = 128;
-/// The same for messages of up to a frame each.
-const TURN_BULK: usize = 16;
-/// Without any deadline the node is asked again after this.
+/// Events taken from one source in one round.
+const PER_ROUND: usize = 128;
+/// The same for bulk messages, each of up to a frame.
+const BULK_PER_ROUND: usize = 16;
+/// The node is woken after this when it has no deadline.
 const NO_DEADLINE: Duration = Duration::from_secs(60);
-/// A stop waits at least so long, that what the core hands over can leave, and at most so long for writes and answers.
+/// A stop lasts at least `STOP_MIN`, so that the core's last messages can leave, and waits at most `STOP_MAX` for writes
+/// and replies.
 const STOP_MIN: Duration = Duration::from_millis(100);
 const STOP_MAX: Duration = Duration::from_secs(2);
-/// Answers of the resolver that may wait.
+/// Results of the resolver that may wait.
 const RESOLVED: usize = 16;
 
-/// Sees every event that the core consumes and every action that it asks for. For tests.
+/// Sees every event that the core consumes and every action that it emits. For tests.
 pub trait Observer: Send {
-    /// An event, before it is consumed.
+    /// Called before the core consumes the event.
     fn event(&mut self, now: Now, event: &Event);
-    /// What the core asks for in return.
+    /// Called with all actions of that event, before they are performed.
     fn actions(&mut self, actions: &[Action]);
 }
 
-/// Everything that the loop owns.
+/// What the loop is started with.
 pub(crate) struct Driver<D, R> {
     pub(crate) node: Node,
     pub(crate) links: Links,
     pub(crate) disk: D,
-    pub(crate) done: mpsc::UnboundedReceiver<Done>,
-    pub(crate) asks: Asks,
+    pub(crate) disk_events: mpsc::UnboundedReceiver<DiskEvent>,
+    pub(crate) commands: Commands,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) resolver: R,
     pub(crate) bootstrap: Vec<String>,
@@ -61,29 +62,29 @@ pub(crate) struct Driver<D, R> {
     pub(crate) next_request: u64,
 }
 
-/// What the loop keeps between two events.
-struct Turn<D, R> {
+/// The running loop.
+struct EventLoop<D, R> {
     driver: Driver<D, R>,
     out: Outbox<Action>,
     replies: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
-    unpersisted: VecDeque<(Token, u64)>,
-    unpersisted_bytes: u64,
+    /// The last token handed to the disk.
+    newest: Token,
     resolved: mpsc::Receiver<(Source, Vec<Contact>)>,
     resolvers: mpsc::Sender<(Source, Vec<Contact>)>,
-    /// Why the node must end, once it must.
+    /// Set when the node must end.
     ended: Option<RunError>,
-    /// Since when it is stopping.
+    /// Set when the stop began.
     stopping: Option<Now>,
     disk_is_closed: bool,
 }
 
-/// What the loop was woken by.
+/// What woke the loop.
 enum Wake {
     Stop,
-    Done(Option<Done>),
+    Disk(Option<DiskEvent>),
     Report(Option<crate::link::Report>),
     Incoming(Option<Incoming>),
-    Ask(Option<Ask>),
+    Command(Option<Command>),
     Resolved(Option<(Source, Vec<Contact>)>),
     Time,
 }
@@ -92,12 +93,11 @@ impl<D: Disk, R: Resolver> Driver<D, R> {
     /// Runs the node until `stop` resolves, its storage fails or it is fenced.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> Result<Stopped, RunError> {
         let (resolvers, resolved) = mpsc::channel(RESOLVED);
-        let mut turn = Turn {
+        let mut event_loop = EventLoop {
             driver: self,
             out: Outbox::new(),
             replies: BTreeMap::new(),
-            unpersisted: VecDeque::new(),
-            unpersisted_bytes: 0,
+            newest: Token::default(),
             resolved,
             resolvers,
             ended: None,
@@ -105,17 +105,17 @@ impl<D: Disk, R: Resolver> Driver<D, R> {
             disk_is_closed: false,
         };
         tokio::pin!(stop);
-        turn.step(Event::Tick);
-        while !turn.is_over() {
-            let wake = turn.wait(stop.as_mut()).await;
-            turn.take(wake);
-            turn.round();
+        event_loop.step(Event::Tick);
+        while !event_loop.is_over() {
+            let wake = event_loop.wait(stop.as_mut()).await;
+            event_loop.take(wake);
+            event_loop.round();
         }
-        turn.close().await
+        event_loop.close().await
     }
 }
 
-impl<D: Disk, R: Resolver> Turn<D, R> {
+impl<D: Disk, R: Resolver> EventLoop<D, R> {
     async fn wait(&mut self, stop: std::pin::Pin<&mut impl Future<Output = ()>>) -> Wake {
         let pause = self.pause();
         let is_stopping = self.stopping.is_some();
@@ -123,44 +123,44 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
         tokio::select! {
             biased;
             () = stop, if !is_stopping => Wake::Stop,
-            done = driver.done.recv() => Wake::Done(done),
+            event = driver.disk_events.recv() => Wake::Disk(event),
             report = driver.links.reports.recv() => Wake::Report(report),
             incoming = driver.links.control.recv() => Wake::Incoming(incoming),
             incoming = driver.links.bulk.recv() => Wake::Incoming(incoming),
-            ask = driver.asks.recv(), if !driver.asks.is_closed() => Wake::Ask(ask),
+            command = driver.commands.recv(), if !driver.commands.is_closed() => Wake::Command(command),
             resolved = self.resolved.recv() => Wake::Resolved(resolved),
             () = tokio::time::sleep(pause) => Wake::Time,
         }
     }
 
-    /// How long until the core wants to be woken; while stopping, no longer than until that is looked at again.
+    /// How long until the core must be woken. While stopping, short enough to notice the end of the stop.
     fn pause(&self) -> Duration {
         let now = self.driver.clock.now().mono;
         let until = self.driver.node.deadline().map_or(NO_DEADLINE, |due| due.since(now));
         if self.stopping.is_some() { until.min(STOP_MIN) } else { until.min(NO_DEADLINE) }
     }
 
-    /// A bounded number from each source, none of which is waited for.
+    /// Takes what waits in each source, up to its bound, without waiting.
     fn round(&mut self) {
-        for _ in 0..TURN {
-            let Ok(done) = self.driver.done.try_recv() else { break };
-            self.take(Wake::Done(Some(done)));
+        for _ in 0..PER_ROUND {
+            let Ok(event) = self.driver.disk_events.try_recv() else { break };
+            self.take(Wake::Disk(Some(event)));
         }
-        for _ in 0..TURN {
+        for _ in 0..PER_ROUND {
             let Ok(report) = self.driver.links.reports.try_recv() else { break };
             self.take(Wake::Report(Some(report)));
         }
-        for _ in 0..TURN {
+        for _ in 0..PER_ROUND {
             let Ok(incoming) = self.driver.links.control.try_recv() else { break };
             self.take(Wake::Incoming(Some(incoming)));
         }
-        for _ in 0..TURN_BULK {
+        for _ in 0..BULK_PER_ROUND {
             let Ok(incoming) = self.driver.links.bulk.try_recv() else { break };
             self.take(Wake::Incoming(Some(incoming)));
         }
-        for _ in 0..TURN {
-            let Ok(ask) = self.driver.asks.try_recv() else { break };
-            self.take(Wake::Ask(Some(ask)));
+        for _ in 0..PER_ROUND {
+            let Ok(command) = self.driver.commands.try_recv() else { break };
+            self.take(Wake::Command(Some(command)));
         }
     }
 
@@ -170,24 +170,24 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
                 self.stopping = Some(self.driver.clock.now());
                 self.step(Event::Stopping);
             }
-            Wake::Done(done) => self.done(done),
+            Wake::Disk(event) => self.on_disk(event),
             Wake::Report(report) => {
                 report.into_iter().for_each(|report| self.driver.links.handle(report));
             }
             Wake::Incoming(Some(incoming)) if self.driver.links.is_current(&incoming) => {
-                self.driver.links.heard(&incoming);
+                self.driver.links.received(&incoming);
                 let Incoming { from, message, .. } = incoming;
                 self.step(Event::Received { from, message });
             }
-            Wake::Ask(Some(ask)) => self.ask(ask),
+            Wake::Command(Some(command)) => self.on_command(command),
             Wake::Resolved(Some((source, peers))) => self.step(Event::Resolved { source, peers }),
-            // A message of a process that is not linked any more, or a queue whose other end is gone.
-            Wake::Incoming(_) | Wake::Ask(None) | Wake::Resolved(None) => {}
+            // The sender is not linked any more, or the source has ended.
+            Wake::Incoming(_) | Wake::Command(None) | Wake::Resolved(None) => {}
             Wake::Time => self.step(Event::Tick),
         }
         while let Some(event) = self.driver.links.next_event() {
             self.step(event);
-            self.driver.links.settle();
+            self.driver.links.event_consumed();
         }
     }
 
@@ -211,8 +211,8 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
         match action {
             Action::Send { to, plane, message } => driver.links.send(to, plane, message),
             Action::Persist { token, write } => self.persist(token, write),
-            Action::Discard { snapshot } => driver.disk.submit(Job::Discard(snapshot)),
-            Action::Release { before } => driver.disk.submit(Job::Release(before)),
+            Action::Discard { snapshot } => driver.disk.submit(DiskRequest::Discard(snapshot)),
+            Action::Release { before } => driver.disk.submit(DiskRequest::Release(before)),
             Action::Reply { id, outcome } => self.reply(id, outcome),
             Action::Resolve { source } => self.resolve(source),
             Action::Verify { address } => driver.links.verify(address),
@@ -226,39 +226,30 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
     }
 
     fn persist(&mut self, token: Token, write: Write) {
-        let bytes = write.payload_bytes() as u64;
-        self.unpersisted.push_back((token, bytes));
-        self.unpersisted_bytes += bytes;
-        self.driver.disk.submit(Job::Persist(token, write));
+        self.newest = token;
+        self.driver.disk.submit(DiskRequest::Persist(token, write));
     }
 
-    fn done(&mut self, done: Option<Done>) {
-        match done {
-            Some(Done::Persisted { token, writes, took }) => {
-                while let Some((_, bytes)) = self.unpersisted.pop_front_if(|(t, _)| *t <= token) {
-                    self.unpersisted_bytes -= bytes;
-                }
+    fn on_disk(&mut self, event: Option<DiskEvent>) {
+        match event {
+            Some(DiskEvent::Persisted { token, writes, took }) => {
                 self.driver.metrics.synced(took, writes);
-                self.driver.metrics.unpersisted(self.unpersisted_bytes);
                 self.step(Event::Persisted { token });
+                self.driver.metrics.unpersisted(self.driver.node.unpersisted_bytes() as u64);
                 if self.driver.node.is_booted() {
                     self.driver.links.open();
                 }
             }
-            Some(Done::Failed { token, why }) => self.storage_failed(token, why),
-            Some(Done::Full(full)) => {
+            Some(DiskEvent::Failed { token, why }) => self.storage_failed(token, why),
+            Some(DiskEvent::Full(full)) => {
                 let what = if full { "the disk is full" } else { "the disk has room again" };
-                log::warn_of(what, &"writes are refused while it is full; hint: free some space");
+                log::warn(what, &"writes are refused while it is full; hint: free some space");
                 self.step(Event::StorageFull { full });
             }
-            Some(Done::Space { used, free }) => self.driver.metrics.store(used, free),
-            Some(Done::Stopped) => self.disk_is_closed = true,
-            // The disk's end is gone without a word: its thread died.
-            None => {
-                let token =
-                    self.unpersisted.front().map_or_else(Token::default, |(token, _)| *token);
-                self.storage_failed(token, "its thread ended".to_owned());
-            }
+            Some(DiskEvent::Space { used, free }) => self.driver.metrics.store(used, free),
+            Some(DiskEvent::Stopped) => self.disk_is_closed = true,
+            // The disk's thread died without a report.
+            None => self.storage_failed(self.newest, "its thread ended".to_owned()),
         }
     }
 
@@ -269,16 +260,16 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
         }
     }
 
-    fn ask(&mut self, ask: Ask) {
-        match ask {
-            Ask::Request { request, reply } => {
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Request { request, reply } => {
                 let id = RequestId(self.driver.next_request);
                 self.driver.next_request += 1;
                 self.replies.insert(id, reply);
                 self.step(Event::Requested { id, request });
             }
-            Ask::Status { reply } => {
-                // An asker that has gone away needs no answer.
+            Command::Status { reply } => {
+                // A client that has gone away needs no answer.
                 let _ = reply.send(self.driver.node.status());
             }
         }
@@ -316,30 +307,30 @@ impl<D: Disk, R: Resolver> Turn<D, R> {
         log::notice(notice);
     }
 
-    /// Whether the loop has nothing more to do: it failed, or it is stopping and all is answered and durable.
+    /// Whether the loop may end: the node failed, or it is stopping and everything is answered and durable.
     fn is_over(&self) -> bool {
         if self.ended.is_some() {
             return true;
         }
         let Some(since) = self.stopping else { return false };
         let waited = self.driver.clock.now().mono.since(since.mono);
-        let is_quiet = self.replies.is_empty() && self.unpersisted.is_empty();
+        let is_quiet = self.replies.is_empty() && self.driver.node.unpersisted_bytes() == 0;
         waited >= STOP_MAX || (waited >= STOP_MIN && is_quiet)
     }
 
-    /// Links first, so that nobody counts on this node any more; then the log is sealed and the store let go.
+    /// Closes the links first, so that no peer relies on this node any more; then seals the log and closes the store.
     async fn close(mut self) -> Result<Stopped, RunError> {
         self.driver.links.close().await;
-        self.driver.disk.submit(Job::Stop);
+        self.driver.disk.submit(DiskRequest::Stop);
         let sealed = async {
-            while let Some(done) = self.driver.done.recv().await {
-                if done == Done::Stopped {
+            while let Some(event) = self.driver.disk_events.recv().await {
+                if event == DiskEvent::Stopped {
                     break;
                 }
             }
         };
         if self.ended.is_none() && tokio::time::timeout(STOP_MAX, sealed).await.is_err() {
-            log::warn_of("the log could not be sealed in time", &"the next start recovers it");
+            log::warn("the log could not be sealed in time", &"the next start recovers it");
         }
         match self.ended {
             Some(error) => Err(error),

@@ -1,15 +1,14 @@
-//! Fresh randomness from the operating system: identities and the seed of a process life.
+//! Fresh randomness from the operating system, for identities and for the seed of a process.
 //!
-//! Only edges of the program call it (the command line, the PKI). The driver is handed a [`Seed`], so that a simulated
-//! run can be repeated.
+//! Only the command line and the PKI call it. The driver is given a [`Seed`], so that a simulated run can be repeated.
 
 use continuum_core::seed::Seed;
 
-/// 32 fresh bytes: the root of all chance of one process life.
+/// 32 fresh bytes: the root of all randomness of one process.
 ///
 /// # Panics
 ///
-/// If the operating system has no randomness to give: without it no key and no identity is safe.
+/// If the operating system has no randomness: without it no key and no identity is safe.
 #[must_use]
 pub fn seed() -> Seed {
     Seed(bytes())

@@ -1,4 +1,4 @@
-//! How a node's run ends: as asked, or with an error.
+//! How a node's run ends: by a stop, or with an error.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,52 +10,52 @@ use crate::disk::OpenError;
 use crate::settings::SettingsError;
 use crate::tls::CredentialsError;
 
-/// How a node ended that was asked to.
+/// The node stopped as asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped {
-    /// The life that ended.
+    /// The process that ended.
     pub boot: Boot,
 }
 
 /// Why a node did not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Something is set wrongly.
+    /// A setting is wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// Its certificate cannot be used.
+    /// The certificate cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// Peers cannot be accepted there.
+    /// The peers' listener cannot be opened.
     #[error(
         "cannot listen for peers on {address}: {error}; hint: stop what uses it, or set peer.listen"
     )]
     Listen {
-        /// Where.
+        /// Where peers should be accepted.
         address: SocketAddr,
-        /// Why.
+        /// From the operating system.
         error: io::Error,
     },
-    /// Its store cannot be opened.
+    /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Its log was read, and cannot be.
+    /// The log was read, but the core refuses what it holds.
     #[error(
         "the log cannot be restored: {0}; hint: move the data directory away, and join as a new node"
     )]
     Restore(#[from] RestoreError),
-    /// A write failed. What the disk holds now is unknown until the next start reads it.
+    /// A write failed. Only the next start can tell what the disk holds.
     #[error("the disk failed: {why}; hint: check the disk, then start the node again")]
     StorageFailed {
-        /// What the operating system said.
+        /// From the operating system.
         why: String,
     },
-    /// Another process has this node's identity, or its disk failed.
+    /// Another process has this node's identity, or the storage failed.
     #[error(
         "the node fenced itself: {why}; hint: let only one process use this identity and its own data directory"
     )]
     Fenced {
-        /// Why.
+        /// The core's reason.
         why: &'static str,
     },
 }

@@ -1,7 +1,7 @@
 //! The thin half of Continuum: sockets, TLS, disk, clock, HTTP and the command line around the pure core.
 //!
-//! Nothing here decides a protocol question. The driver feeds one [`continuum_core::node::Node`] with events and
-//! performs its actions; everything else in this crate makes those events or carries those actions out.
+//! The driver feeds one [`continuum_core::node::Node`] with events and performs its actions. All other modules produce
+//! those events or carry out those actions. This crate decides no protocol question.
 
 pub mod api;
 pub mod cli;

@@ -1,6 +1,6 @@
-//! What people are told: one line for each notable thing, at the boundary. The only module that writes logs.
+//! Log lines: one for each notable event at the edges of the node. No other module writes logs.
 //!
-//! Lines go to stderr. Keys, values and seeds never do.
+//! Lines go to stderr. Keys, values and seeds are never logged.
 
 use std::fmt::Display;
 use std::io::IsTerminal as _;
@@ -11,11 +11,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings, SettingsError};
 
-/// Begins to write logs. Once in a process; a second time changes nothing.
+/// Starts logging. A second call in the same process changes nothing.
 ///
 /// # Errors
 ///
-/// [`SettingsError`] for a filter that is none.
+/// [`SettingsError`] when the filter cannot be parsed.
 pub fn begin(settings: &LogSettings) -> Result<(), SettingsError> {
     let filter = EnvFilter::try_new(&settings.filter).map_err(|error| SettingsError {
         key: "log.filter".to_owned(),
@@ -27,7 +27,7 @@ pub fn begin(settings: &LogSettings) -> Result<(), SettingsError> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);
-    // An earlier call in the same process has its way.
+    // Fails when an earlier call has started logging; that one stays.
     let _ = match settings.format {
         LogFormat::Pretty => lines.try_init(),
         LogFormat::Json => lines.json().try_init(),
@@ -35,37 +35,37 @@ pub fn begin(settings: &LogSettings) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// Something notable that went well.
-pub fn tell(what: &str, detail: &dyn Display) {
+/// A notable event that went well.
+pub fn info(what: &str, detail: &dyn Display) {
     info!("{what}: {detail}");
 }
 
-/// Something that an operator should look at.
-pub fn warn_of(what: &str, detail: &dyn Display) {
+/// An event that needs an operator's attention.
+pub fn warn(what: &str, detail: &dyn Display) {
     warn!("{what}: {detail}");
 }
 
-/// What ends the process.
+/// An event that ends the process.
 pub fn fatal(what: &str, detail: &dyn Display) {
     error!("{what}: {detail}");
 }
 
-/// Somebody was refused; the reason is the label of the counter.
+/// A connection or message was refused; `reason` is the label of its counter.
 pub fn refused(whom: &dyn Display, reason: &str, detail: &dyn Display) {
     warn!(reason, "refused {whom}: {detail}");
 }
 
-/// A client's request was refused; the reason is the label of the counter. No warning: the client has been told.
+/// A client's request was refused; `reason` is the label of its counter. No warning: the client has been told.
 pub fn refused_request(route: &str, reason: &str, detail: &str) {
     info!(reason, "refused a request for {route}: {detail}");
 }
 
-/// Nobody answers: tried again, so no news.
+/// No answer from an address. Only for debugging, since the node tries again by itself.
 pub fn unreachable(address: &str, detail: &dyn Display) {
     debug!("{address}: {detail}");
 }
 
-/// What the core wants to be known.
+/// A notice of the core.
 pub fn notice(notice: &Notice) {
     match notice {
         Notice::Rejected { from, why } => warn!("refused a message of node {from}: {why}"),

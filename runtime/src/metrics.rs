@@ -1,7 +1,7 @@
-//! Figures for Prometheus: an explicit registry, so that several nodes can live in one process.
+//! Metrics for Prometheus, in an explicit registry, so that several nodes can live in one process.
 //!
-//! Counters are raised where things happen; gauges of the node's state are set from its status when somebody asks.
-//! Every refusal is a count by its reason.
+//! Counters are raised where the events happen. Gauges of the node's state are set from its status at each scrape. Every
+//! refusal is counted by its reason.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// One label that says why or how.
+/// The label of counters that are split by reason.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Why {
     reason: String,
@@ -47,7 +47,7 @@ struct Ended {
     outcome: &'static str,
 }
 
-/// All figures of one node.
+/// All metrics of one node.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -69,7 +69,7 @@ pub struct Metrics {
     state: StateGauges,
 }
 
-/// What is set from a node's status.
+/// Gauges that are set from a node's status.
 #[derive(Debug, Default)]
 struct StateGauges {
     ready: Gauge,
@@ -93,7 +93,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Figures of a node that has done nothing.
+    /// All metrics at zero.
     #[must_use]
     pub fn new() -> Self {
         let mut metrics = Self {
@@ -104,7 +104,7 @@ impl Metrics {
             dropped: Family::default(),
             steps: Counter::default(),
             torn: Counter::default(),
-            // 50 microseconds to 6.5 s: from an NVMe's sync to a disk that is about to die.
+            // 50 microseconds to 6.5 s: from an NVMe's sync to that of a failing disk.
             fsync: Histogram::new(exponential_buckets(50e-6, 2.0, 18)),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
             unpersisted: Gauge::default(),
@@ -172,34 +172,34 @@ impl Metrics {
         r.register("requests_pending", "Requests under way", s.pending.clone());
     }
 
-    /// Something that a peer or client did was refused.
+    /// Something from a peer or client was refused.
     pub fn rejected(&self, reason: &str) {
         self.rejected.get_or_create(&Why { reason: reason.to_owned() }).inc();
     }
 
-    /// How often something was refused for this reason.
+    /// The count of refusals for a reason.
     #[must_use]
     pub fn rejections(&self, reason: &str) -> u64 {
         self.rejected.get_or_create(&Why { reason: reason.to_owned() }).get()
     }
 
-    /// What is counted about HTTP.
+    /// The metrics of the HTTP API.
     pub(crate) const fn http(&self) -> &HttpMetrics {
         &self.http
     }
 
-    /// A handshake failed.
+    /// A TLS handshake failed.
     pub fn handshake_failed(&self, reason: &str) {
         self.handshake_failures.get_or_create(&Why { reason: reason.to_owned() }).inc();
     }
 
-    /// How often a handshake failed for this reason.
+    /// The count of failed handshakes for a reason.
     #[must_use]
     pub fn handshake_failures(&self, reason: &str) -> u64 {
         self.handshake_failures.get_or_create(&Why { reason: reason.to_owned() }).get()
     }
 
-    /// A request ended.
+    /// A request was answered.
     pub fn answered(&self, outcome: &Outcome) {
         let outcome = match outcome {
             Outcome::Committed { .. } => "committed",
@@ -220,12 +220,12 @@ impl Metrics {
         self.steps.inc();
     }
 
-    /// An unfinished end of the log was cut.
+    /// The unfinished end of the log was cut.
     pub fn torn(&self) {
         self.torn.inc();
     }
 
-    /// One sync made so many writes durable.
+    /// One sync took this long and made this many writes durable.
     pub fn synced(&self, took: Duration, writes: usize) {
         self.fsync.observe(took.as_secs_f64());
         self.batch.observe(writes as f64);
@@ -236,7 +236,7 @@ impl Metrics {
         self.unpersisted.set(signed(bytes));
     }
 
-    /// What the store takes, and what its disk has left.
+    /// Bytes that the store uses, and bytes free on its file system.
     pub fn store(&self, used: u64, free: u64) {
         self.store.set(signed(used));
         self.store_free.set(signed(free));
@@ -253,7 +253,7 @@ impl Metrics {
         self.certificate_expiry.set(at_s as f64);
     }
 
-    /// Takes the node's state.
+    /// Sets the gauges of the node's state.
     pub fn observe(&self, status: &Status) {
         let s = &self.state;
         s.ready.set(i64::from(status.unready.is_empty()));
@@ -276,7 +276,7 @@ impl Metrics {
         }
     }
 
-    /// Takes the members' health.
+    /// Sets the gauges of the members' health.
     pub fn observe_members(&self, members: &[Member]) {
         for health in
             [Health::Unknown, Health::Healthy, Health::Suspect, Health::Unhealthy, Health::Left]
@@ -287,7 +287,7 @@ impl Metrics {
         }
     }
 
-    /// All figures in the text format of OpenMetrics.
+    /// All metrics in the text format of OpenMetrics.
     #[must_use]
     pub fn render(&self) -> String {
         let mut page = String::new();
@@ -297,7 +297,7 @@ impl Metrics {
     }
 }
 
-/// What is counted about HTTP.
+/// Metrics of the HTTP API.
 #[derive(Debug)]
 pub(crate) struct HttpMetrics {
     requests: Family<RequestLabels, Counter>,
@@ -322,7 +322,7 @@ struct ProblemLabels {
     code: &'static str,
 }
 
-/// From a read in memory to a write that waits for its timeout.
+/// Bucket bounds in seconds: from a read in memory to a write that waits for its timeout.
 const SECONDS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
@@ -337,14 +337,14 @@ impl Default for HttpMetrics {
 }
 
 impl HttpMetrics {
-    /// Names the families in a registry, below its prefix.
+    /// Registers the families; their names follow the registry's prefix.
     fn register(&self, registry: &mut Registry) {
         registry.register("http_requests", "HTTP requests answered", self.requests.clone());
         registry.register("http_request_seconds", "Time to answer", self.seconds.clone());
         registry.register("http_problems", "HTTP problems, by code", self.problems.clone());
     }
 
-    /// A request of a route was answered.
+    /// A request was answered after this many seconds.
     pub(crate) fn answered(
         &self,
         method: &'static str,
@@ -376,7 +376,7 @@ const fn health_label(health: Health) -> &'static str {
     }
 }
 
-/// The label of a request that was refused.
+/// The label of a refused request.
 const fn rejection(reason: &Reason) -> &'static str {
     match reason {
         Reason::NotFormed => "not_formed",

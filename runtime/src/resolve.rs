@@ -1,17 +1,17 @@
-//! Where nodes may be: the operator's list, with host names resolved by the system.
+//! Finds addresses of nodes: the operator's list, with host names resolved by the system.
 //!
-//! Whether somebody answers there, and who, is not decided here: the core has each address verified.
+//! This module does not check which node answers at an address; the core has each one verified.
 
 use std::future::Future;
 
 use continuum_core::id::{Address, Contact};
 
-/// Addresses taken from one host name: a name that stands for more names more than a node can use.
+/// Addresses taken from one host name; more than a node can use.
 const PER_NAME_MAX: usize = 64;
 
 /// Turns the operator's list into addresses.
 pub trait Resolver: Clone + Send + Sync + 'static {
-    /// The addresses that each name stands for now. A name that stands for nothing adds nothing.
+    /// The current addresses of all names. A name without an address adds nothing.
     fn resolve(&self, names: Vec<String>) -> impl Future<Output = Vec<Contact>> + Send;
 }
 
@@ -26,7 +26,7 @@ impl Resolver for SystemResolver {
             let Ok(addresses) = tokio::net::lookup_host(&name).await else { continue };
             let mut texts: Vec<String> =
                 addresses.take(PER_NAME_MAX).map(|address| address.to_string()).collect();
-            // One address keeps its name, so that a host that moves is found again.
+            // A single address is kept as its name, so that a host that moves is found again.
             if texts.len() == 1 {
                 texts = vec![name];
             }

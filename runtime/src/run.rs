@@ -1,4 +1,4 @@
-//! From settings and seams to a running node.
+//! Starts a node from its settings and seams, and runs it.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,52 +15,52 @@ use crate::clock::Clock;
 use crate::disk::{Disk, Holder, Opened};
 use crate::driver::{Driver, Observer};
 use crate::error::{RunError, Stopped};
-use crate::handle::Asks;
-use crate::link::{Limits, Links, Myself, Tls};
+use crate::handle::Commands;
+use crate::link::{Limits, Links, LocalIdentity, Tls};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::resolve::Resolver;
 use crate::settings::Settings;
 use crate::tls::Credentials;
 
-/// Everything that a node is given. What reads the world (disk, clock, names, chance) is a seam.
+/// Everything that a node is given. Disk, clock, resolver and seed are seams, so that a test can replace the outside.
 pub struct Inputs<D, R> {
-    /// What the operator set; validated here.
+    /// The operator's settings; [`run`] validates them.
     pub settings: Settings,
-    /// The node's certificate: who it is.
+    /// The node's certificate, which holds its identity, and its key.
     pub credentials: Credentials,
-    /// The root of all chance of this process life; fresh in production.
+    /// The root of all randomness of this process; fresh in production.
     pub seed: Seed,
-    /// Where its store is.
+    /// Opens the store.
     pub disk: D,
-    /// The time.
+    /// The source of time, also for certificates.
     pub clock: Arc<dyn Clock>,
-    /// Names.
+    /// Looks up the host names of the bootstrap list.
     pub resolver: R,
-    /// Questions of clients; see [`crate::handle::channel`].
-    pub asks: Asks,
-    /// Figures; shared with whoever renders them.
+    /// Commands of clients; see [`crate::handle::channel`].
+    pub commands: Commands,
+    /// Shared with the API, which renders them.
     pub metrics: Arc<Metrics>,
     /// Bounds of the peers' listener.
     pub limits: Limits,
-    /// Told once, when the node takes part.
+    /// Told once, when the node accepts peers.
     pub started: Option<oneshot::Sender<Started>>,
     /// Sees all events and actions; for tests.
     pub observer: Option<Box<dyn Observer>>,
 }
 
-/// What a node is once it takes part.
+/// What is known of a node once it accepts peers.
 #[derive(Clone, Copy, Debug)]
 pub struct Started {
     /// The federation of its certificate.
     pub federation: FederationId,
-    /// Who it is and on which disk.
+    /// Its node id and the id of its data directory.
     pub replica: Replica,
-    /// Which life of it.
+    /// This process.
     pub boot: Boot,
-    /// Where it accepts peers.
+    /// The address on which it accepts peers.
     pub peers: SocketAddr,
-    /// What was cut from its log.
+    /// What was cut from the end of its log.
     pub torn: Option<Torn>,
 }
 
@@ -68,7 +68,7 @@ pub struct Started {
 ///
 /// # Errors
 ///
-/// [`RunError`]. Nothing of the store is lost by any of them.
+/// [`RunError`]. None of them loses anything that the store holds.
 pub async fn run<D: Disk, R: Resolver>(
     inputs: Inputs<D, R>,
     stop: impl Future<Output = ()>,
@@ -85,7 +85,7 @@ pub async fn run<D: Disk, R: Resolver>(
     let (listener, peers) = listen(settings.peer.listen).await?;
     let opened = disk.open(holder, fresh_store(&seed))?;
     let me = myself(holder, &opened, &seed);
-    let Opened { writes, snapshots, torn, done, .. } = opened;
+    let Opened { writes, snapshots, torn, events, .. } = opened;
     let replica = Replica { node: me.node, store: me.store };
     let start = Start {
         config: settings.core.clone(),
@@ -109,8 +109,8 @@ pub async fn run<D: Disk, R: Resolver>(
         node,
         links,
         disk,
-        done,
-        asks: inputs.asks,
+        disk_events: events,
+        commands: inputs.commands,
         clock,
         resolver: inputs.resolver,
         bootstrap: settings.peer.bootstrap,
@@ -136,15 +136,15 @@ fn fresh_store(seed: &Seed) -> StoreId {
     StoreId(id)
 }
 
-fn myself(holder: Holder, opened: &Opened, seed: &Seed) -> Myself {
+fn myself(holder: Holder, opened: &Opened, seed: &Seed) -> LocalIdentity {
     let count = last_boot(&opened.writes).map_or(1, |boot| boot.count + 1);
     let nonce = seed.derive("runtime.boot", count).draw();
     let Holder { federation, node } = holder;
-    Myself { federation, node, store: opened.store, boot: Boot { count, nonce } }
+    LocalIdentity { federation, node, store: opened.store, boot: Boot { count, nonce } }
 }
 
-/// The operator's name, or the first digits of the node's id.
-fn name(settings: &Settings, me: Myself) -> String {
+/// The operator's name, or the first 8 digits of the node's id.
+fn name(settings: &Settings, me: LocalIdentity) -> String {
     if settings.name.is_empty() {
         return me.node.to_string().chars().take(8).collect();
     }
@@ -155,15 +155,15 @@ fn announce(to: Option<oneshot::Sender<Started>>, started: Started) {
     let Started { federation, replica, boot, peers, torn } = started;
     if let Some(torn) = torn {
         let detail = format!("segment {} at byte {}: {:?}", torn.segment, torn.offset, torn.what);
-        log::warn_of("cut the unfinished end of the log", &detail);
+        log::warn("cut the unfinished end of the log", &detail);
     }
     let detail = format!(
         "node {} of federation {federation}, store {}, boot {}, peers on {peers}",
         replica.node, replica.store, boot.count
     );
-    log::tell("started", &detail);
+    log::info("started", &detail);
     if let Some(to) = to {
-        // Whoever asked to be told may have gone away.
+        // A receiver that has gone away needs no report.
         let _ = to.send(started);
     }
 }

@@ -65,7 +65,7 @@ fn inputs(
         issued.certificate.as_bytes(),
         issued.key.as_bytes(),
     );
-    let (handle, asks) = handle::channel();
+    let (handle, commands) = handle::channel();
     let (tell, told) = oneshot::channel();
     let inputs = Inputs {
         credentials: credentials.unwrap(),
@@ -73,7 +73,7 @@ fn inputs(
         disk: FileDisk::new(settings.data.clone(), 1 << 20),
         clock: Arc::new(SystemClock),
         resolver: SystemResolver,
-        asks,
+        commands,
         metrics: Arc::new(Metrics::new()),
         limits: Limits::default(),
         started: Some(tell),

@@ -134,7 +134,7 @@ impl Machine {
             self.issued.certificate.as_bytes(),
             self.issued.key.as_bytes(),
         );
-        let (handle, asks) = handle::channel();
+        let (handle, commands) = handle::channel();
         *self.handle.lock().unwrap() = Some(handle);
         let inputs = Inputs {
             settings: settings(self.node),
@@ -143,7 +143,7 @@ impl Machine {
             disk: self.disk.clone(),
             clock: Arc::new(self.clock),
             resolver: SystemResolver,
-            asks,
+            commands,
             metrics: Arc::new(Metrics::new()),
             limits: Limits::default(),
             started: None,
@@ -241,7 +241,7 @@ async fn scenario(seed: u64) -> String {
     format!("trace {} of {} lines", hash.0.clone().finish(), hash.1)
 }
 
-/// Runs when another test's process asks for it with a seed, and passes at once otherwise.
+/// Runs when another test's process commands for it with a seed, and passes at once otherwise.
 #[test]
 fn run_one_seed() {
     let Ok(seed) = env::var(SEED) else { return };

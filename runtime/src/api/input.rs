@@ -11,8 +11,8 @@ use continuum_core::limits::{BATCH_WRITES_MAX, PAGE_ROWS_MAX};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::json::JsonBytes;
 use super::problem::{MALFORMED_JSON, Problem};
-use super::shape::Text;
 use super::{token, uri};
 
 /// Bytes of one body. A request of the core's size fits in also where every byte of it is escaped or in base64.
@@ -21,19 +21,19 @@ pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// The body of a batch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BatchShape {
+pub struct BatchBody {
     /// The writes, in order.
-    pub writes: Vec<WriteShape>,
+    pub writes: Vec<WriteBody>,
 }
 
 /// One atomic write of one key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WriteShape {
+pub struct WriteBody {
     /// The key.
-    pub key: Text,
+    pub key: JsonBytes,
     /// What is changed.
-    pub edits: Vec<EditShape>,
+    pub edits: Vec<EditBody>,
     /// The token of what was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
@@ -42,25 +42,25 @@ pub struct WriteShape {
 /// Changes of one field, done in the order of the members here.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EditShape {
+pub struct EditBody {
     /// The field; empty for the key's own value.
     #[serde(default)]
-    pub field: Text,
+    pub field: JsonBytes,
     /// Remove what was observed: the register, or with an empty field the whole record.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delete: bool,
     /// Set the register.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub put: Option<Text>,
+    pub put: Option<JsonBytes>,
     /// Set the register if it is as expected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cas: Option<CasShape>,
+    pub cas: Option<CasBody>,
     /// Remove members from the set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub remove: Vec<Text>,
+    pub remove: Vec<JsonBytes>,
     /// Add members to the set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub add: Vec<Text>,
+    pub add: Vec<JsonBytes>,
     /// Add to the counter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<i64>,
@@ -69,18 +69,18 @@ pub struct EditShape {
 /// A compare-and-set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CasShape {
+pub struct CasBody {
     /// What the register must be.
-    pub expected: ExpectedShape,
+    pub expected: ExpectedBody,
     /// What it becomes; none removes it.
     #[serde(default)]
-    pub value: Option<Text>,
+    pub value: Option<JsonBytes>,
 }
 
 /// What a register must be: exactly one of these.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ExpectedShape {
+pub struct ExpectedBody {
     /// Without a value.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub absent: bool,
@@ -89,15 +89,15 @@ pub struct ExpectedShape {
     pub revision: Option<u64>,
     /// With this value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<Text>,
+    pub value: Option<JsonBytes>,
 }
 
 /// The body of a put that is not raw.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PutShape {
+pub struct PutBody {
     /// The value.
-    pub value: Text,
+    pub value: JsonBytes,
     /// The token of what was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
@@ -106,13 +106,13 @@ pub struct PutShape {
 /// The body of a change of a set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SetShape {
+pub struct SetBody {
     /// Members to add.
     #[serde(default)]
-    pub add: Vec<Text>,
+    pub add: Vec<JsonBytes>,
     /// Members to remove.
     #[serde(default)]
-    pub remove: Vec<Text>,
+    pub remove: Vec<JsonBytes>,
     /// The token of what was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
@@ -121,7 +121,7 @@ pub struct SetShape {
 /// The body of a change of a counter.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CountShape {
+pub struct CountBody {
     /// How much to add; negative to take away.
     pub add: i64,
 }
@@ -129,9 +129,9 @@ pub struct CountShape {
 /// The body of a change of a record.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RecordShape {
+pub struct RecordBody {
     /// What is changed.
-    pub edits: Vec<EditShape>,
+    pub edits: Vec<EditBody>,
     /// The token of what was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
@@ -140,14 +140,14 @@ pub struct RecordShape {
 /// The body that makes a namespace.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NamespaceShape {
+pub struct NamespaceBody {
     /// What it is called.
     pub name: String,
     /// How it is replicated.
-    pub consistency: ConsistencyShape,
+    pub consistency: ConsistencyName,
     /// How a register with siblings is read; eventual only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub strategy: Option<StrategyShape>,
+    pub strategy: Option<StrategyName>,
     /// Shards; eventual only. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u16>,
@@ -159,7 +159,7 @@ pub struct NamespaceShape {
 /// How a namespace is replicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum ConsistencyShape {
+pub enum ConsistencyName {
     /// Linearizable, by Raft.
     Strong,
     /// Always writable, as CRDTs.
@@ -169,7 +169,7 @@ pub enum ConsistencyShape {
 /// How a register with siblings is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum StrategyShape {
+pub enum StrategyName {
     /// The latest write by hybrid logical clock wins.
     LastWriterWins,
     /// The write of the highest node wins.
@@ -179,7 +179,7 @@ pub enum StrategyShape {
 /// The body of `init`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct InitShape {
+pub struct InitBody {
     /// Addresses of the other first voters.
     #[serde(default)]
     pub voters: Vec<String>,
@@ -218,7 +218,7 @@ pub fn context(place: &str, token: Option<&str>) -> Result<Option<Context>, Prob
     token.map(read).transpose()
 }
 
-impl EditShape {
+impl EditBody {
     /// The edits that this one stands for.
     fn edits(self, place: &str) -> Result<Vec<Edit>, Problem> {
         let mut changes = Vec::with_capacity(1);
@@ -241,14 +241,14 @@ impl EditShape {
     }
 }
 
-impl CasShape {
+impl CasBody {
     /// The change that this stands for.
     ///
     /// # Errors
     ///
     /// A problem that names the place, when not exactly one expectation is there.
     pub fn change(self, place: &str) -> Result<Change, Problem> {
-        let ExpectedShape { absent, revision, value } = self.expected;
+        let ExpectedBody { absent, revision, value } = self.expected;
         let expected = match (absent, revision, value) {
             (true, None, None) => Expected::Absent,
             (false, Some(revision), None) => Expected::Revision(revision),
@@ -269,7 +269,7 @@ impl CasShape {
 /// # Errors
 ///
 /// A problem that names the place.
-pub fn mutation(place: &str, write: WriteShape) -> Result<Mutation, Problem> {
+pub fn mutation(place: &str, write: WriteBody) -> Result<Mutation, Problem> {
     let dot = if place.is_empty() { "" } else { "." };
     let context = context(&format!("{place}{dot}context"), write.context.as_deref())?;
     let mut edits = Vec::with_capacity(write.edits.len());
@@ -287,7 +287,7 @@ pub fn mutation(place: &str, write: WriteShape) -> Result<Mutation, Problem> {
 /// # Errors
 ///
 /// A problem that names the place.
-pub fn mutations(batch: BatchShape) -> Result<Vec<Mutation>, Problem> {
+pub fn mutations(batch: BatchBody) -> Result<Vec<Mutation>, Problem> {
     if batch.writes.is_empty() || batch.writes.len() > BATCH_WRITES_MAX {
         return Err(misfit("writes", &format!("there must be 1 to {BATCH_WRITES_MAX} of them")));
     }
@@ -295,7 +295,7 @@ pub fn mutations(batch: BatchShape) -> Result<Vec<Mutation>, Problem> {
     writes.map(|(at, write)| mutation(&format!("writes[{at}]"), write)).collect()
 }
 
-impl NamespaceShape {
+impl NamespaceBody {
     /// The request that makes it.
     ///
     /// # Errors
@@ -304,15 +304,15 @@ impl NamespaceShape {
     pub fn policy(&self) -> Result<Policy, Problem> {
         let eventual_only = self.strategy.is_some() || self.slots.is_some() || self.discard;
         match self.consistency {
-            ConsistencyShape::Strong if eventual_only => Err(misfit(
+            ConsistencyName::Strong if eventual_only => Err(misfit(
                 "consistency",
                 "strategy, slots and discard are for eventual namespaces",
             )),
-            ConsistencyShape::Strong => Ok(Policy::Strong),
-            ConsistencyShape::Eventual => Ok(Policy::Eventual {
+            ConsistencyName::Strong => Ok(Policy::Strong),
+            ConsistencyName::Eventual => Ok(Policy::Eventual {
                 strategy: match self.strategy {
-                    None | Some(StrategyShape::LastWriterWins) => Strategy::LastWriterWins,
-                    Some(StrategyShape::HighestNodeWins) => Strategy::HighestNodeWins,
+                    None | Some(StrategyName::LastWriterWins) => Strategy::LastWriterWins,
+                    Some(StrategyName::HighestNodeWins) => Strategy::HighestNodeWins,
                 },
                 slots: self.slots.unwrap_or(1),
                 discard: self.discard,
@@ -399,7 +399,7 @@ impl Params {
 
 /// The request of `init`.
 #[must_use]
-pub fn init(shape: InitShape) -> Request {
+pub fn init(shape: InitBody) -> Request {
     let voters = shape.voters.into_iter().map(continuum_core::id::Address).collect();
     Request::Init { voters }
 }
@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn malformed_json_names_line_and_column() {
-        let problem = json::<BatchShape>(b"{\n \"writes\": [}").err().map(|problem| problem.body());
+        let problem = json::<BatchBody>(b"{\n \"writes\": [}").err().map(|problem| problem.body());
         let body = problem.unwrap_or_default();
         assert_eq!((body["line"].as_u64(), body["column"].as_u64()), (Some(2), Some(13)), "{body}");
         assert_eq!(body["code"], "malformed_json");
@@ -422,15 +422,15 @@ mod tests {
 
     #[test]
     fn another_shape_names_the_member() {
-        assert!(detail(json::<SetShape>(br#"{"ad":["x"]}"#)).contains("unknown field `ad`"));
-        assert!(detail(json::<CountShape>(br#"{"add":1.5}"#)).contains("line 1 column"));
-        assert!(detail(json::<CountShape>(b"")).contains("the body is empty"));
+        assert!(detail(json::<SetBody>(br#"{"ad":["x"]}"#)).contains("unknown field `ad`"));
+        assert!(detail(json::<CountBody>(br#"{"add":1.5}"#)).contains("line 1 column"));
+        assert!(detail(json::<CountBody>(b"")).contains("the body is empty"));
     }
 
     #[test]
     fn an_edit_that_changes_nothing_is_named_by_its_place() {
         let text = br#"{"writes":[{"key":"a","edits":[{"put":"1"}]},{"key":"b","edits":[{"field":"f"}]}]}"#;
-        let batch = json::<BatchShape>(text).and_then(mutations);
+        let batch = json::<BatchBody>(text).and_then(mutations);
         assert!(detail(batch).starts_with("writes[1].edits[0]: changes nothing"));
     }
 
@@ -438,7 +438,7 @@ mod tests {
     fn an_edit_keeps_its_order() {
         let text =
             br#"{"key":"k","edits":[{"field":"f","add":["x","y"],"remove":["z"],"count":-2}]}"#;
-        let mutation = json::<WriteShape>(text).and_then(|write| mutation("", write));
+        let mutation = json::<WriteBody>(text).and_then(|write| mutation("", write));
         let changes = mutation
             .map(|mutation| mutation.edits.into_iter().map(|edit| edit.change).collect::<Vec<_>>());
         let bytes = Bytes::from_static;
@@ -453,15 +453,15 @@ mod tests {
 
     #[test]
     fn a_cas_expects_exactly_one_thing() {
-        let none = CasShape::default().change("cas");
+        let none = CasBody::default().change("cas");
         assert!(detail(none).contains("exactly one"));
-        let two = json::<CasShape>(br#"{"expected":{"absent":true,"revision":3}}"#);
+        let two = json::<CasBody>(br#"{"expected":{"absent":true,"revision":3}}"#);
         assert!(detail(two.and_then(|cas| cas.change("cas"))).contains("exactly one"));
     }
 
     #[test]
     fn strong_namespaces_have_no_slots() {
-        let shape = json::<NamespaceShape>(br#"{"name":"a","consistency":"strong","slots":2}"#);
+        let shape = json::<NamespaceBody>(br#"{"name":"a","consistency":"strong","slots":2}"#);
         assert!(detail(shape.and_then(|shape| shape.policy())).contains("eventual"));
     }
 

@@ -7,11 +7,11 @@
 mod call;
 mod guard;
 pub mod input;
+pub mod json;
 pub mod output;
 pub mod problem;
 mod routes;
 pub mod serve;
-pub mod shape;
 #[cfg(test)]
 mod tests;
 pub mod token;

@@ -13,8 +13,8 @@ use continuum_core::api::{
 use continuum_core::id::Role;
 use serde_json::{Map, Value as Json, json};
 
+use super::json::{Count, FieldBody, JsonBytes, json_bytes, line};
 use super::problem::{ABSENT, Problem, UNEXPECTED_ANSWER};
-use super::shape::{Count, FieldShape, Text, line, texts};
 use super::token::{self, Tag};
 
 /// Says whether a page of lines is followed by more.
@@ -111,9 +111,9 @@ pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, P
         let response = ([(header::CONTENT_TYPE, bytes)], Body::from(value)).into_response();
         return Ok(with_tag(response, Some(&tag)));
     }
-    let mut body = json!({ "key": Text(key), "value": Text(value) });
+    let mut body = json!({ "key": JsonBytes(key), "value": JsonBytes(value) });
     if register.siblings.len() > 1 {
-        body["siblings"] = json!(texts(&register.siblings));
+        body["siblings"] = json!(json_bytes(&register.siblings));
     }
     match &tag {
         Tag::Revision(revision) => body["revision"] = (*revision).into(),
@@ -127,7 +127,7 @@ pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, P
 pub fn json(value: &Value) -> Json {
     match value {
         Value::Set { members, context } => {
-            json!({ "members": texts(members), "context": token::context(context) })
+            json!({ "members": json_bytes(members), "context": token::context(context) })
         }
         Value::Counter(count) => json!({ "value": Count(*count) }),
         Value::Record { fields, context } => {
@@ -135,7 +135,7 @@ pub fn json(value: &Value) -> Json {
         }
         Value::Keys { keys, more } => {
             let next = keys.last().filter(|_| *more).map(|key| token::cursor(key));
-            json!({ "keys": texts(keys), "more": more, "next": next })
+            json!({ "keys": json_bytes(keys), "more": more, "next": next })
         }
         Value::Status(status) => self::status(status),
         Value::Members(members) => {
@@ -149,8 +149,8 @@ pub fn json(value: &Value) -> Json {
     }
 }
 
-fn fields(fields: &[Field]) -> Vec<FieldShape> {
-    fields.iter().map(FieldShape::from).collect()
+fn fields(fields: &[Field]) -> Vec<FieldBody> {
+    fields.iter().map(FieldBody::from).collect()
 }
 
 /// A page of rows: one canonical line each.

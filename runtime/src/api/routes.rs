@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::call::Call;
 use super::input::{
-    self, BatchShape, CasShape, CountShape, EditShape, InitShape, NamespaceShape, PutShape,
-    RecordShape, SetShape, WriteShape,
+    self, BatchBody, CasBody, CountBody, EditBody, InitBody, NamespaceBody, PutBody, RecordBody,
+    SetBody, WriteBody,
 };
+use super::json::JsonBytes;
 use super::problem::{NOT_READY, Problem, STOPPING, UNKNOWN_NAMESPACE};
-use super::shape::Text;
 use super::token::Tag;
 use super::{Api, Operation, output};
 
@@ -114,7 +114,7 @@ async fn plain(api: &Api, request: Request, call: Call) -> Answer {
 }
 
 async fn init(api: &Api, call: Call) -> Answer {
-    let shape = if call.body.is_empty() { InitShape::default() } else { input::json(&call.body)? };
+    let shape = if call.body.is_empty() { InitBody::default() } else { input::json(&call.body)? };
     call.params.finish()?;
     let value = output::value(api.handle.request(input::init(shape)).await?)?;
     Ok(output::json_response(StatusCode::OK, &output::json(&value)))
@@ -122,7 +122,7 @@ async fn init(api: &Api, call: Call) -> Answer {
 
 async fn create_namespace(api: &Api, call: Call) -> Answer {
     let session = call.session()?;
-    let shape: NamespaceShape = input::json(&call.body)?;
+    let shape: NamespaceBody = input::json(&call.body)?;
     call.params.finish()?;
     let policy = shape.policy()?;
     let request = Request::CreateNamespace { name: shape.name, policy, session };
@@ -210,7 +210,7 @@ async fn read(api: &Api, operation: Operation, mut call: Call) -> Answer {
         return Err(output::unexpected(&value));
     }
     if operation != Operation::Keys {
-        body["key"] = json!(Text(key));
+        body["key"] = json!(JsonBytes(key));
     }
     Ok(output::json_response(StatusCode::OK, &body))
 }
@@ -225,7 +225,7 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
         Operation::SetChange => vec![set_change(&mut call)?],
         Operation::CountAdd => vec![count_add(&mut call)?],
         Operation::RecordChange => vec![record_change(&call)?],
-        _ => input::mutations(input::json::<BatchShape>(&call.body)?)?,
+        _ => input::mutations(input::json::<BatchBody>(&call.body)?)?,
     };
     let level = call.params.level()?;
     let session = call.session()?;
@@ -269,7 +269,7 @@ fn conditional(
 
 fn put(call: &mut Call) -> Result<Mutation, Problem> {
     if call.is_json() {
-        let shape: PutShape = input::json(&call.body)?;
+        let shape: PutBody = input::json(&call.body)?;
         return conditional(call, Some(shape.value.0), shape.context.as_deref());
     }
     let value = call.body.clone();
@@ -281,26 +281,26 @@ fn delete(call: &mut Call) -> Result<Mutation, Problem> {
 }
 
 fn cas(call: &mut Call) -> Result<Mutation, Problem> {
-    let change = input::json::<CasShape>(&call.body)?.change("expected")?;
+    let change = input::json::<CasBody>(&call.body)?.change("expected")?;
     let field = call.params.take("field").unwrap_or_default();
     Ok(Mutation { key: call.key(), edits: vec![Edit { field, change }], context: None })
 }
 
 fn set_change(call: &mut Call) -> Result<Mutation, Problem> {
-    let SetShape { add, remove, context } = input::json(&call.body)?;
-    let field = Text(call.params.take("field").unwrap_or_default());
-    let edit = EditShape { field, add, remove, ..EditShape::default() };
-    input::mutation("", WriteShape { key: Text(call.key()), edits: vec![edit], context })
+    let SetBody { add, remove, context } = input::json(&call.body)?;
+    let field = JsonBytes(call.params.take("field").unwrap_or_default());
+    let edit = EditBody { field, add, remove, ..EditBody::default() };
+    input::mutation("", WriteBody { key: JsonBytes(call.key()), edits: vec![edit], context })
 }
 
 fn count_add(call: &mut Call) -> Result<Mutation, Problem> {
-    let CountShape { add } = input::json(&call.body)?;
+    let CountBody { add } = input::json(&call.body)?;
     let field = call.params.take("field").unwrap_or_default();
     let edits = vec![Edit { field, change: Change::Count(add) }];
     Ok(Mutation { key: call.key(), edits, context: None })
 }
 
 fn record_change(call: &Call) -> Result<Mutation, Problem> {
-    let RecordShape { edits, context } = input::json(&call.body)?;
-    input::mutation("", WriteShape { key: Text(call.key()), edits, context })
+    let RecordBody { edits, context } = input::json(&call.body)?;
+    input::mutation("", WriteBody { key: JsonBytes(call.key()), edits, context })
 }

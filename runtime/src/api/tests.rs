@@ -20,7 +20,7 @@ use tower::Service as _;
 use super::input::BODY_BYTES_MAX;
 use super::problem::KINDS;
 use super::{Api, ROUTES, Route, router, serve, token};
-use crate::handle::{ASKS_MAX, Ask, Asks, channel};
+use crate::handle::{COMMANDS_MAX, Command, Commands, channel};
 use crate::metrics::Metrics;
 
 /// What the driver was asked.
@@ -42,14 +42,14 @@ fn status(unready: Vec<Unready>) -> Status {
 }
 
 /// Answers everything with `outcome`, and remembers what was asked.
-async fn drive(mut asks: Asks, outcome: Outcome, unready: Vec<Unready>, seen: Seen) {
-    while let Some(ask) = asks.recv().await {
-        match ask {
-            Ask::Request { request, reply } => {
+async fn drive(mut commands: Commands, outcome: Outcome, unready: Vec<Unready>, seen: Seen) {
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Request { request, reply } => {
                 seen.lock().expect("no panic holds it").push(request);
                 drop(reply.send(outcome.clone()));
             }
-            Ask::Status { reply } => drop(reply.send(status(unready.clone()))),
+            Command::Status { reply } => drop(reply.send(status(unready.clone()))),
         }
     }
 }
@@ -65,9 +65,9 @@ impl World {
     }
 
     fn unready(outcome: Outcome, unready: Vec<Unready>) -> Self {
-        let (handle, asks) = channel();
+        let (handle, commands) = channel();
         let seen = Seen::default();
-        tokio::spawn(drive(asks, outcome, unready, Arc::clone(&seen)));
+        tokio::spawn(drive(commands, outcome, unready, Arc::clone(&seen)));
         let api = Api::new(handle, Arc::new(Metrics::new()));
         Self { api: Arc::new(api), seen }
     }
@@ -287,9 +287,9 @@ async fn a_body_over_the_limit_is_refused_declared_or_not() {
 
 #[tokio::test]
 async fn a_full_queue_is_429_and_an_unknown_outcome_504() {
-    let (handle, asks) = channel();
+    let (handle, commands) = channel();
     let mut waiting = Vec::new();
-    for _ in 0..ASKS_MAX {
+    for _ in 0..COMMANDS_MAX {
         let mut question = Box::pin(handle.request(Request::Members));
         // One poll puts it into the queue.
         tokio::select! {
@@ -304,7 +304,7 @@ async fn a_full_queue_is_429_and_an_unknown_outcome_504() {
     let answer = world.ask("GET", "/v1/members", Body::empty()).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "busy"));
     assert_eq!(answer.headers[header::RETRY_AFTER], "1");
-    drop(asks);
+    drop(commands);
     let answer = world.ask("GET", "/v1/members", Body::empty()).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "stopping"));
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
-use crate::api::input::{ConsistencyShape, StrategyShape};
+use crate::api::input::{ConsistencyName, StrategyName};
 
 /// Nodes that hold memory form a federation and share it.
 #[derive(Debug, Parser)]
@@ -243,10 +243,10 @@ pub(super) enum Ns {
         name: String,
         /// How it is replicated
         #[arg(long, value_enum)]
-        consistency: ConsistencyShape,
+        consistency: ConsistencyName,
         /// How a register with siblings is read; eventual only
         #[arg(long, value_enum)]
-        strategy: Option<StrategyShape>,
+        strategy: Option<StrategyName>,
         /// Shards, fixed for ever; eventual only
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
         slots: Option<u16>,
@@ -267,7 +267,7 @@ pub(super) enum Ns {
 
 /// A key of a namespace.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Place {
+pub(super) struct KeyPath {
     /// The namespace
     pub(super) ns: String,
     /// The key
@@ -294,7 +294,7 @@ pub(super) enum Kv {
     )]
     Put {
         #[command(flatten)]
-        place: Place,
+        place: KeyPath,
         /// The value; `-` reads standard input
         #[arg(allow_hyphen_values = true)]
         value: String,
@@ -310,13 +310,13 @@ pub(super) enum Kv {
     )]
     Get {
         #[command(flatten)]
-        place: Place,
+        place: KeyPath,
     },
     /// Remove a value; with no --field the whole record
     #[command(after_help = "Examples:\n  continuum kv del facts sky")]
     Del {
         #[command(flatten)]
-        place: Place,
+        place: KeyPath,
         #[command(flatten)]
         promise: Promise,
     },
@@ -345,7 +345,7 @@ pub(super) enum Kv {
 #[command(group = clap::ArgGroup::new("expectation").required(true))]
 pub(super) struct Cas {
     #[command(flatten)]
-    pub(super) place: Place,
+    pub(super) place: KeyPath,
     /// What it becomes
     #[arg(required_unless_present = "delete", allow_hyphen_values = true)]
     pub(super) value: Option<String>,
@@ -370,7 +370,7 @@ pub(super) enum Set {
     #[command(after_help = "Examples:\n  continuum set add notes tags wet cold")]
     Add {
         #[command(flatten)]
-        place: Place,
+        place: KeyPath,
         /// The members
         #[arg(required = true)]
         members: Vec<String>,
@@ -381,7 +381,7 @@ pub(super) enum Set {
     #[command(after_help = "Examples:\n  continuum set rm notes tags cold")]
     Rm {
         #[command(flatten)]
-        place: Place,
+        place: KeyPath,
         /// The members
         #[arg(required = true)]
         members: Vec<String>,
@@ -392,7 +392,7 @@ pub(super) enum Set {
     #[command(after_help = "Examples:\n  continuum set members notes tags")]
     Members {
         #[command(flatten)]
-        place: Place,
+        place: KeyPath,
     },
 }
 
@@ -405,7 +405,7 @@ pub(super) enum Counter {
     )]
     Add {
         #[command(flatten)]
-        place: Place,
+        place: KeyPath,
         /// How much
         #[arg(allow_negative_numbers = true)]
         amount: i64,
@@ -416,7 +416,7 @@ pub(super) enum Counter {
     #[command(after_help = "Examples:\n  continuum counter get notes visits")]
     Get {
         #[command(flatten)]
-        place: Place,
+        place: KeyPath,
     },
 }
 

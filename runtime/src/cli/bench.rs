@@ -14,8 +14,8 @@ use super::args::{Bench, Load};
 use super::client::{Call, Client};
 use super::exit::{self, Failure};
 use super::output::{Screen, say};
-use crate::api::input::{BatchShape, ConsistencyShape, EditShape, NamespaceShape, WriteShape};
-use crate::api::shape::Text;
+use crate::api::input::{BatchBody, ConsistencyName, EditBody, NamespaceBody, WriteBody};
+use crate::api::json::JsonBytes;
 use crate::entropy;
 
 /// Keys of each client: enough to be many, few enough to stay in memory.
@@ -67,14 +67,9 @@ const fn name(load: Load) -> &'static str {
 /// Makes the namespace, and waits until every node serves it.
 async fn create(ns: &str, load: Load, nodes: &mut [Client]) -> Result<(), Failure> {
     let consistency =
-        if load == Load::Strong { ConsistencyShape::Strong } else { ConsistencyShape::Eventual };
-    let shape = NamespaceShape {
-        name: ns.into(),
-        consistency,
-        strategy: None,
-        slots: None,
-        discard: false,
-    };
+        if load == Load::Strong { ConsistencyName::Strong } else { ConsistencyName::Eventual };
+    let shape =
+        NamespaceBody { name: ns.into(), consistency, strategy: None, slots: None, discard: false };
     nodes[0].send(&Call::post("/v1/namespaces", &shape).once()).await?;
     let warm = Call::put(format!("/v1/namespaces/{ns}/kv/warm"), Bytes::from_static(b"up"));
     for node in nodes {
@@ -102,7 +97,7 @@ async fn measure(
     let (go, ready) = tokio::sync::watch::channel(None);
     let (warmed, mut warm) = tokio::sync::mpsc::channel::<()>(1);
     for number in 0..clients {
-        let mut client = nodes[usize::from(number) % nodes.len()].twin();
+        let mut client = nodes[usize::from(number) % nodes.len()].another();
         let (load, mut ready, warmed) =
             (Writer::new(bench, load, number, ns), ready.clone(), warmed.clone());
         tasks.push(tokio::spawn(async move {
@@ -169,10 +164,10 @@ impl Writer {
             return Call::put(format!("/v1/namespaces/{ns}/kv/{}", self.key()), self.value.clone());
         }
         let writes = (0..self.batch).map(|_| {
-            let edit = EditShape { put: Some(Text(self.value.clone())), ..EditShape::default() };
-            WriteShape { key: Text(self.key().into()), edits: vec![edit], context: None }
+            let edit = EditBody { put: Some(JsonBytes(self.value.clone())), ..EditBody::default() };
+            WriteBody { key: JsonBytes(self.key().into()), edits: vec![edit], context: None }
         });
-        let batch = BatchShape { writes: writes.collect() };
+        let batch = BatchBody { writes: writes.collect() };
         Call::post(format!("/v1/namespaces/{ns}/batch"), &batch)
     }
 }

@@ -196,7 +196,7 @@ impl Client {
     }
 
     /// Another client of the same nodes, with a connection of its own.
-    pub(super) fn twin(&self) -> Self {
+    pub(super) fn another(&self) -> Self {
         Self::new(self.targets.clone(), self.tls.clone(), self.timeout)
     }
 

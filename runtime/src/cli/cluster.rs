@@ -6,7 +6,7 @@ use super::args::{Cluster, Ns};
 use super::client::{Call, Client};
 use super::exit::Failure;
 use super::output::Screen;
-use crate::api::input::{InitShape, NamespaceShape};
+use crate::api::input::{InitBody, NamespaceBody};
 use crate::api::uri;
 
 /// `ns ...`.
@@ -17,14 +17,14 @@ pub(super) async fn namespaces(
 ) -> Result<(), Failure> {
     match verb {
         Ns::Create { name, consistency, strategy, slots, discard } => {
-            let shape = NamespaceShape { name, consistency, strategy, slots, discard };
+            let shape = NamespaceBody { name, consistency, strategy, slots, discard };
             let answer = client.send(&Call::post("/v1/namespaces", &shape).once()).await?;
-            said(&answer.json()?, &format!("created {}", shape.name), screen)
+            print_done(&answer.json()?, &format!("created {}", shape.name), screen)
         }
         Ns::Delete { name } => {
             let path = format!("/v1/namespaces/{}", uri::encode(name.as_bytes()));
             let answer = client.send(&Call::delete(path).once()).await?;
-            said(&answer.json()?, &format!("deleted {name}"), screen)
+            print_done(&answer.json()?, &format!("deleted {name}"), screen)
         }
         Ns::List => {
             let body = client.send(&Call::get("/v1/namespaces")).await?.json()?;
@@ -46,9 +46,9 @@ pub(super) async fn cluster(
 ) -> Result<(), Failure> {
     match verb {
         Cluster::Init { voter } => {
-            let call = Call::post("/v1/init", &InitShape { voters: voter });
+            let call = Call::post("/v1/init", &InitBody { voters: voter });
             let body = client.send(&call).await?.json()?;
-            said(&body, "the federation is created", screen)
+            print_done(&body, "the federation is created", screen)
         }
         Cluster::Status => {
             let body = client.send(&Call::get("/v1/status")).await?.json()?;
@@ -102,8 +102,8 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Tells that something was done: in words, or with all that the node said.
-pub(super) fn said(body: &Value, words: &str, screen: &mut Screen) -> Result<(), Failure> {
+/// Tells that something was done: in words, or with all that the node print_done.
+pub(super) fn print_done(body: &Value, words: &str, screen: &mut Screen) -> Result<(), Failure> {
     if screen.is_json() {
         return screen.json(body);
     }

@@ -6,19 +6,17 @@ use bytes::Bytes;
 use continuum_core::limits::{PAGE_ROWS_MAX, VALUE_BYTES_MAX};
 use serde_json::{Value, json};
 
-use super::args::{Cas, Counter, Kv, Place, Promise, Record, Set};
+use super::args::{Cas, Counter, KeyPath, Kv, Promise, Record, Set};
 use super::client::{Call, Client};
-use super::cluster::said;
+use super::cluster::print_done;
 use super::exit::Failure;
 use super::output::Screen;
-use crate::api::input::{
-    CasShape, CountShape, EditShape, ExpectedShape, PutShape, RecordShape, SetShape,
-};
-use crate::api::shape::Text;
+use crate::api::input::{CasBody, CountBody, EditBody, ExpectedBody, PutBody, RecordBody, SetBody};
+use crate::api::json::JsonBytes;
 use crate::api::uri;
 
 /// The path of a key in one of the API's collections.
-fn path(collection: &str, place: &Place, promise: Option<&Promise>) -> String {
+fn path(collection: &str, place: &KeyPath, promise: Option<&Promise>) -> String {
     let (ns, key) = (uri::encode(place.ns.as_bytes()), uri::encode(place.key.as_bytes()));
     let mut path = format!("/v1/namespaces/{ns}/{collection}/{key}");
     let mut separator = '?';
@@ -43,7 +41,7 @@ pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Re
             let value = value_of(&value)?;
             let call = match context {
                 None => Call::put(path, value),
-                Some(_) => Call::put_json(path, &PutShape { value: Text(value), context }),
+                Some(_) => Call::put_json(path, &PutBody { value: JsonBytes(value), context }),
             };
             (call, "put")
         }
@@ -51,15 +49,15 @@ pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Re
         Kv::Cas(cas) => (cas_call(cas), "set"),
     };
     let answer = client.send(&call.once()).await?;
-    said(&answer.json()?, words, screen)
+    print_done(&answer.json()?, words, screen)
 }
 
 fn cas_call(cas: Cas) -> Call {
     let Cas { place, value, expect, expect_revision, expect_absent, delete: _ } = cas;
-    let text = |text: String| Text(text.into());
+    let text = |text: String| JsonBytes(text.into());
     let expected =
-        ExpectedShape { absent: expect_absent, revision: expect_revision, value: expect.map(text) };
-    Call::post(path("cas", &place, None), &CasShape { expected, value: value.map(text) })
+        ExpectedBody { absent: expect_absent, revision: expect_revision, value: expect.map(text) };
+    Call::post(path("cas", &place, None), &CasBody { expected, value: value.map(text) })
 }
 
 /// A value from the command line, or from standard input.
@@ -76,7 +74,7 @@ fn value_of(argument: &str) -> Result<Bytes, Failure> {
     Ok(value.into())
 }
 
-async fn get(place: &Place, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+async fn get(place: &KeyPath, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
     let call = Call::get(path("kv", place, None));
     if screen.is_json() {
         return screen.json(&client.send(&call).await?.json()?);
@@ -102,7 +100,7 @@ async fn list(
         let call =
             Call::get(format!("/v1/namespaces/{ns}/keys?prefix={prefix}&limit={page}{after}"));
         let body = client.send(&call).await?.json()?;
-        let keys: Vec<Text> = serde_json::from_value(body["keys"].clone()).unwrap_or_default();
+        let keys: Vec<JsonBytes> = serde_json::from_value(body["keys"].clone()).unwrap_or_default();
         left -= page;
         if screen.is_json() {
             all.extend(keys);
@@ -122,26 +120,31 @@ pub(super) async fn set(
     client: &mut Client,
     screen: &mut Screen,
 ) -> Result<(), Failure> {
-    let texts = |members: Vec<String>| members.into_iter().map(|one| Text(one.into())).collect();
+    let json_bytes =
+        |members: Vec<String>| members.into_iter().map(|one| JsonBytes(one.into())).collect();
     let (place, promise, shape, words) = match verb {
         Set::Add { place, members, promise } => {
-            (place, promise, SetShape { add: texts(members), ..SetShape::default() }, "added")
+            (place, promise, SetBody { add: json_bytes(members), ..SetBody::default() }, "added")
         }
-        Set::Rm { place, members, promise } => {
-            (place, promise, SetShape { remove: texts(members), ..SetShape::default() }, "removed")
-        }
+        Set::Rm { place, members, promise } => (
+            place,
+            promise,
+            SetBody { remove: json_bytes(members), ..SetBody::default() },
+            "removed",
+        ),
         Set::Members { place } => return members(&place, client, screen).await,
     };
     let call = Call::post(path("sets", &place, Some(&promise)), &shape).once();
-    said(&client.send(&call).await?.json()?, words, screen)
+    print_done(&client.send(&call).await?.json()?, words, screen)
 }
 
-async fn members(place: &Place, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+async fn members(place: &KeyPath, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
     let body = client.send(&Call::get(path("sets", place, None))).await?.json()?;
     if screen.is_json() {
         return screen.json(&body);
     }
-    let members: Vec<Text> = serde_json::from_value(body["members"].clone()).unwrap_or_default();
+    let members: Vec<JsonBytes> =
+        serde_json::from_value(body["members"].clone()).unwrap_or_default();
     members.iter().try_for_each(|member| screen.line(&member.0))
 }
 
@@ -154,8 +157,8 @@ pub(super) async fn counter(
     match verb {
         Counter::Add { place, amount, promise } => {
             let path = path("counters", &place, Some(&promise));
-            let call = Call::post(path, &CountShape { add: amount }).once();
-            said(&client.send(&call).await?.json()?, "counted", screen)
+            let call = Call::post(path, &CountBody { add: amount }).once();
+            print_done(&client.send(&call).await?.json()?, "counted", screen)
         }
         Counter::Get { place } => {
             let body = client.send(&Call::get(path("counters", &place, None))).await?.json()?;
@@ -177,26 +180,26 @@ pub(super) async fn record(
 ) -> Result<(), Failure> {
     match verb {
         Record::Get { ns, key } => {
-            let place = Place { ns, key, field: String::new() };
+            let place = KeyPath { ns, key, field: String::new() };
             let body = client.send(&Call::get(path("records", &place, None))).await?.json()?;
             if screen.is_json() { screen.json(&body) } else { show_record(&body, screen) }
         }
         Record::Put { ns, key, put, add, remove, count, delete, promise } => {
-            let place = Place { ns, key, field: String::new() };
+            let place = KeyPath { ns, key, field: String::new() };
             let edit =
-                |field: String| EditShape { field: Text(field.into()), ..EditShape::default() };
-            let text = |text: String| Text(text.into());
+                |field: String| EditBody { field: JsonBytes(field.into()), ..EditBody::default() };
+            let text = |text: String| JsonBytes(text.into());
             let mut edits = Vec::new();
-            edits.extend(delete.into_iter().map(|f| EditShape { delete: true, ..edit(f) }));
-            edits.extend(put.into_iter().map(|(f, v)| EditShape { put: Some(text(v)), ..edit(f) }));
+            edits.extend(delete.into_iter().map(|f| EditBody { delete: true, ..edit(f) }));
+            edits.extend(put.into_iter().map(|(f, v)| EditBody { put: Some(text(v)), ..edit(f) }));
             edits.extend(
-                remove.into_iter().map(|(f, v)| EditShape { remove: vec![text(v)], ..edit(f) }),
+                remove.into_iter().map(|(f, v)| EditBody { remove: vec![text(v)], ..edit(f) }),
             );
-            edits.extend(add.into_iter().map(|(f, v)| EditShape { add: vec![text(v)], ..edit(f) }));
-            edits.extend(count.into_iter().map(|(f, n)| EditShape { count: Some(n), ..edit(f) }));
-            let shape = RecordShape { edits, context: None };
+            edits.extend(add.into_iter().map(|(f, v)| EditBody { add: vec![text(v)], ..edit(f) }));
+            edits.extend(count.into_iter().map(|(f, n)| EditBody { count: Some(n), ..edit(f) }));
+            let shape = RecordBody { edits, context: None };
             let call = Call::post(path("records", &place, Some(&promise)), &shape).once();
-            said(&client.send(&call).await?.json()?, "put", screen)
+            print_done(&client.send(&call).await?.json()?, "put", screen)
         }
     }
 }
@@ -248,11 +251,11 @@ mod tests {
 
     #[test]
     fn keys_and_levels_are_encoded() {
-        let place = Place { ns: "notes".into(), key: "a/b c".into(), field: "é".into() };
+        let place = KeyPath { ns: "notes".into(), key: "a/b c".into(), field: "é".into() };
         let promise = Promise { level: "replicated:2".into() };
         let expected = "/v1/namespaces/notes/kv/a%2Fb%20c?field=%C3%A9&level=replicated%3A2";
         assert_eq!(path("kv", &place, Some(&promise)), expected);
-        let place = Place { field: String::new(), ..place };
+        let place = KeyPath { field: String::new(), ..place };
         assert_eq!(path("kv", &place, None), "/v1/namespaces/notes/kv/a%2Fb%20c");
     }
 }

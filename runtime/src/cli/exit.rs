@@ -11,7 +11,7 @@ use crate::api::problem::{KINDS, Kind};
 pub(super) const NEGATIVE: u8 = 1;
 /// The command line or its arguments are wrong.
 pub(super) const USAGE: u8 = 2;
-/// Nobody answers, or there is no leader.
+/// NoIdentity answers, or there is no leader.
 pub(super) const UNREACHABLE: u8 = 3;
 /// No answer in time: a write may have happened.
 pub(super) const UNKNOWN: u8 = 4;
@@ -73,7 +73,7 @@ impl Failure {
         Self { exit, code: code.into(), what: what.into(), why: why.into(), hint: hint.into() }
     }
 
-    /// The reader of a pipe went away. It is no failure, and nothing is said.
+    /// The reader of a pipe went away. It is no failure, and nothing is print_done.
     pub(super) fn pipe_closed() -> Self {
         Self::new(0, "", "", "", "")
     }

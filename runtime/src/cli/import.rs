@@ -19,7 +19,7 @@ use super::client::{Call, Client};
 use super::exit::{self, Failure};
 use super::output::{Screen, say};
 use super::{jsonl, wordnet};
-use crate::api::input::{BatchShape, WriteShape};
+use crate::api::input::{BatchBody, WriteBody};
 use crate::api::uri;
 
 /// Bytes of keys and values in one batch, about: half a request of the core, so that framing always fits.
@@ -32,11 +32,11 @@ const PAUSE_MS_MAX: u64 = 2_000;
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
 /// The writes of one row of the source.
-type Rows = Box<dyn Iterator<Item = Result<Vec<WriteShape>, Failure>> + Send>;
+type Rows = Box<dyn Iterator<Item = Result<Vec<WriteBody>, Failure>> + Send>;
 
 /// What was done.
 #[derive(Debug, Default)]
-struct Done {
+struct Totals {
     rows: u64,
     batches: u64,
     retries: u64,
@@ -56,7 +56,7 @@ pub(super) async fn run(
     client.stay();
     let begun = Instant::now();
     let bar = bar(total);
-    let mut done = Done::default();
+    let mut done = Totals::default();
     let ended = write_all(import, &client, rows(import)?, &bar, &mut done).await;
     bar.finish_and_clear();
     if let Err(failure) = ended {
@@ -66,7 +66,7 @@ pub(super) async fn run(
     report(&done, begun.elapsed(), screen)
 }
 
-fn report(done: &Done, elapsed: Duration, screen: &mut Screen) -> Result<(), Failure> {
+fn report(done: &Totals, elapsed: Duration, screen: &mut Screen) -> Result<(), Failure> {
     let seconds = elapsed.as_secs_f64();
     let rate = (done.rows as f64 / seconds.max(f64::EPSILON)).round();
     say(format!(
@@ -96,11 +96,11 @@ async fn write_all(
     client: &Client,
     rows: Rows,
     bar: &ProgressBar,
-    done: &mut Done,
+    done: &mut Totals,
 ) -> Result<(), Failure> {
     let path = format!("/v1/namespaces/{}/batch", uri::encode(import.ns.as_bytes()));
     let patience = Duration::from_secs(import.patience);
-    let mut idle: Vec<Client> = (0..import.concurrency).map(|_| client.twin()).collect();
+    let mut idle: Vec<Client> = (0..import.concurrency).map(|_| client.another()).collect();
     let mut sending = VecDeque::new();
     let mut broken = None;
     for batch in Batches::new(rows, usize::from(import.batch)) {
@@ -131,7 +131,7 @@ type Sent = Result<(Client, u64, u64), Failure>;
 async fn settle(
     sending: &mut VecDeque<JoinHandle<Sent>>,
     bar: &ProgressBar,
-    done: &mut Done,
+    done: &mut Totals,
 ) -> Result<Option<Client>, Failure> {
     let Some(oldest) = sending.pop_front() else { return Ok(None) };
     let sent = oldest.await.unwrap_or_else(|error| {
@@ -181,11 +181,11 @@ impl Batches {
 }
 
 impl Iterator for Batches {
-    type Item = Result<(u64, BatchShape), Failure>;
+    type Item = Result<(u64, BatchBody), Failure>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (mut rows, mut bytes) = (0, 0);
-        let mut writes: Vec<WriteShape> = Vec::new();
+        let mut writes: Vec<WriteBody> = Vec::new();
         loop {
             // What was read before a broken row goes out first; the next call meets the broken one.
             let row = match self.rows.peek() {
@@ -204,12 +204,12 @@ impl Iterator for Batches {
             bytes += size;
             rows += 1;
         }
-        (!writes.is_empty()).then_some(Ok((rows, BatchShape { writes })))
+        (!writes.is_empty()).then_some(Ok((rows, BatchBody { writes })))
     }
 }
 
 /// About how many bytes a write has in the core's encoding.
-fn weight(write: &WriteShape) -> usize {
+fn weight(write: &WriteBody) -> usize {
     let edits = write.edits.iter().map(|edit| {
         let parts = edit.put.iter().chain(&edit.add).chain(&edit.remove);
         parts.map(|part| part.0.len() + edit.field.0.len() + 16).sum::<usize>() + 32
@@ -328,19 +328,19 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::api::input::EditShape;
-    use crate::api::shape::Text;
+    use crate::api::input::EditBody;
+    use crate::api::json::JsonBytes;
 
     fn import(path: PathBuf, format: Source) -> Import {
         Import { ns: "n".into(), format, path, concurrency: 1, batch: 2, patience: 1 }
     }
 
-    fn write(bytes: usize) -> WriteShape {
-        let edit = EditShape { put: Some(Text(vec![0; bytes].into())), ..EditShape::default() };
-        WriteShape { key: Text::from("k"), edits: vec![edit], context: None }
+    fn write(bytes: usize) -> WriteBody {
+        let edit = EditBody { put: Some(JsonBytes(vec![0; bytes].into())), ..EditBody::default() };
+        WriteBody { key: JsonBytes::from("k"), edits: vec![edit], context: None }
     }
 
-    fn sizes(rows: Vec<Result<Vec<WriteShape>, Failure>>) -> Vec<Option<usize>> {
+    fn sizes(rows: Vec<Result<Vec<WriteBody>, Failure>>) -> Vec<Option<usize>> {
         let batches = Batches::new(Box::new(rows.into_iter()), 2);
         batches.map(|batch| batch.map(|(_, batch)| batch.writes.len()).ok()).collect()
     }

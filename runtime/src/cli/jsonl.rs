@@ -3,8 +3,8 @@
 //! A register with siblings comes back with siblings: the first value supersedes what the replica holds, each further
 //! one is a write that has seen nothing. A counter's value is added, since that is all that a counter can be told.
 
-use crate::api::input::{EditShape, WriteShape};
-use crate::api::shape::{FieldShape, RowShape, Text};
+use crate::api::input::{EditBody, WriteBody};
+use crate::api::json::{FieldBody, JsonBytes, RowBody};
 use crate::api::token;
 
 /// The writes of one line.
@@ -12,8 +12,8 @@ use crate::api::token;
 /// # Errors
 ///
 /// What is wrong with the line.
-pub(super) fn writes(line: &[u8]) -> Result<Vec<WriteShape>, String> {
-    let row: RowShape = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+pub(super) fn writes(line: &[u8]) -> Result<Vec<WriteBody>, String> {
+    let row: RowBody = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let mut edits = Vec::new();
     let mut siblings = Vec::new();
     for (at, field) in row.fields.into_iter().enumerate() {
@@ -25,14 +25,14 @@ pub(super) fn writes(line: &[u8]) -> Result<Vec<WriteShape>, String> {
     if edits.is_empty() {
         return Err("the row has no fields".into());
     }
-    let mut writes = vec![WriteShape { key: row.key, edits, context: None }];
+    let mut writes = vec![WriteBody { key: row.key, edits, context: None }];
     writes.extend(siblings);
     Ok(writes)
 }
 
 /// The edit of one field, and the further values of its register.
-fn edit(field: FieldShape) -> Result<(EditShape, Vec<Text>), String> {
-    let mut edit = EditShape { field: field.field, ..EditShape::default() };
+fn edit(field: FieldBody) -> Result<(EditBody, Vec<JsonBytes>), String> {
+    let mut edit = EditBody { field: field.field, ..EditBody::default() };
     let mut further = Vec::new();
     match (field.register, field.set, field.counter) {
         (Some(values), None, None) => {
@@ -55,10 +55,10 @@ fn edit(field: FieldShape) -> Result<(EditShape, Vec<Text>), String> {
 }
 
 /// A value beside the one that the register has: it supersedes nothing.
-fn sibling(key: &Text, field: &Text, value: Text) -> WriteShape {
+fn sibling(key: &JsonBytes, field: &JsonBytes, value: JsonBytes) -> WriteBody {
     let nothing = token::context(&continuum_core::api::Context::default());
-    let edit = EditShape { field: field.clone(), put: Some(value), ..EditShape::default() };
-    WriteShape { key: key.clone(), edits: vec![edit], context: Some(nothing) }
+    let edit = EditBody { field: field.clone(), put: Some(value), ..EditBody::default() };
+    WriteBody { key: key.clone(), edits: vec![edit], context: Some(nothing) }
 }
 
 #[cfg(test)]
@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
     use crate::api::input;
-    use crate::api::shape::line;
+    use crate::api::json::line;
 
     fn mutations(line: &[u8]) -> Vec<Mutation> {
         let writes = writes(line).expect("a row");

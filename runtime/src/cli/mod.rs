@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody may be listening; the exit code still says how it ended.
+            // NoIdentity may be listening; the exit code still says how it ended.
             drop(error.print());
             let is_help =
                 matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);

@@ -59,7 +59,7 @@ async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(),
     let acceptor = acceptor(&settings.api, &clock)?;
     let listener = listen(&settings.api).await?;
     let metrics = Arc::new(Metrics::new());
-    let (handle, asks) = handle::channel();
+    let (handle, commands) = handle::channel();
     let api = Arc::new(Api::new(handle, Arc::clone(&metrics)));
     let (end, ended) = watch::channel(false);
     let serving = tokio::spawn(serve(listener, acceptor, api, ended));
@@ -70,7 +70,7 @@ async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(),
         seed: entropy::seed(),
         clock,
         resolver: SystemResolver,
-        asks,
+        commands,
         metrics,
         limits: Limits::default(),
         started: None,

@@ -13,14 +13,14 @@ use continuum_core::api::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::args::{Cli, Format, Import, Kv, Place, Source, Verb};
+use super::args::{Cli, Format, Import, KeyPath, Kv, Source, Verb};
 use super::client::Client;
 use super::exit::{self, Failure};
 use super::output::Screen;
 use super::{cluster, data, import};
 use crate::api::serve::serve;
 use crate::api::{Api, ROUTES};
-use crate::handle::{Ask, channel};
+use crate::handle::{Command, channel};
 use crate::metrics::Metrics;
 
 /// What is printed.
@@ -67,13 +67,13 @@ async fn node(
 ) -> (Client, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
-    let (handle, mut asks) = channel();
+    let (handle, mut commands) = channel();
     let (stop, stopped) = watch::channel(false);
     let api = Arc::new(Api::new(handle, Arc::new(Metrics::new())));
     tokio::spawn(serve(listener, None, api, stopped));
     tokio::spawn(async move {
-        while let Some(ask) = asks.recv().await {
-            if let Ask::Request { request, reply } = ask {
+        while let Some(command) = commands.recv().await {
+            if let Command::Request { request, reply } = command {
                 drop(reply.send(answer(request)));
             }
         }
@@ -81,8 +81,8 @@ async fn node(
     (Client::of_url(&url, Duration::from_secs(30)).expect("a URL"), stop)
 }
 
-fn place(key: &str) -> Place {
-    Place { ns: "facts".into(), key: key.into(), field: String::new() }
+fn place(key: &str) -> KeyPath {
+    KeyPath { ns: "facts".into(), key: key.into(), field: String::new() }
 }
 
 fn register(value: Option<&'static [u8]>) -> Outcome {
@@ -174,9 +174,7 @@ async fn an_export_takes_every_page() {
 fn source(folder: &tempfile::TempDir, rows: u32) -> Import {
     let path: PathBuf = folder.path().join("rows.jsonl");
     let lines: Vec<u8> = (0..rows)
-        .flat_map(|at| {
-            [crate::api::shape::line(&row(format!("k{at:04}"))), b"\n".to_vec()].concat()
-        })
+        .flat_map(|at| [crate::api::json::line(&row(format!("k{at:04}"))), b"\n".to_vec()].concat())
         .collect();
     std::fs::write(&path, lines).expect("written");
     let ns = "notes".to_owned();

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::input::{EditShape, WriteShape};
-use crate::api::shape::Text;
+use crate::api::input::{EditBody, WriteBody};
+use crate::api::json::JsonBytes;
 
 /// The data files and the letter of their part of speech.
 pub(super) const FILES: [(&str, char); 4] =
@@ -54,7 +54,7 @@ pub(super) fn is_licence(line: &str) -> bool {
 /// # Errors
 ///
 /// What is wrong with the line.
-pub(super) fn concept(letter: char, line: &str) -> Result<WriteShape, String> {
+pub(super) fn concept(letter: char, line: &str) -> Result<WriteBody, String> {
     let (head, gloss) = line.split_once(" | ").ok_or("there is no ` | ` before a gloss")?;
     let mut words = Words(head.split_ascii_whitespace());
     let offset = words.offset()?;
@@ -69,14 +69,18 @@ pub(super) fn concept(letter: char, line: &str) -> Result<WriteShape, String> {
     if let Some(rest) = words.0.next() {
         return Err(format!("{rest:?} stands where the gloss should begin"));
     }
-    let put = |field: &str, value: &str| EditShape {
-        field: Text::from(field),
-        put: Some(Text::from(value)),
-        ..EditShape::default()
+    let put = |field: &str, value: &str| EditBody {
+        field: JsonBytes::from(field),
+        put: Some(JsonBytes::from(value)),
+        ..EditBody::default()
     };
     let mut edits = vec![put("gloss", gloss.trim()), put("pos", pos)];
     edits.extend(fields.edits());
-    Ok(WriteShape { key: Text::from(format!("{letter}{offset}").as_str()), edits, context: None })
+    Ok(WriteBody {
+        key: JsonBytes::from(format!("{letter}{offset}").as_str()),
+        edits,
+        context: None,
+    })
 }
 
 /// The part of speech, which must be one of the file's.
@@ -176,11 +180,11 @@ impl Fields {
         self.0.entry(field.to_owned()).or_default().insert(member);
     }
 
-    fn edits(self) -> impl Iterator<Item = EditShape> {
-        self.0.into_iter().map(|(field, members)| EditShape {
-            field: Text(field.into()),
-            add: members.into_iter().map(|member| Text(member.into())).collect(),
-            ..EditShape::default()
+    fn edits(self) -> impl Iterator<Item = EditBody> {
+        self.0.into_iter().map(|(field, members)| EditBody {
+            field: JsonBytes(field.into()),
+            add: members.into_iter().map(|member| JsonBytes(member.into())).collect(),
+            ..EditBody::default()
         })
     }
 }
@@ -217,7 +221,7 @@ mod tests {
     use super::*;
 
     fn read(letter: char, line: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
-        let text = |text: Text| String::from_utf8_lossy(&text.0).into_owned();
+        let text = |text: JsonBytes| String::from_utf8_lossy(&text.0).into_owned();
         let write = concept(letter, line)?;
         let mut fields = BTreeMap::from([("key".to_owned(), vec![text(write.key)])]);
         for edit in write.edits {

@@ -19,8 +19,8 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::directory::{Directory, unusable};
 use super::reserve::Reserve;
 use super::segment::Segments;
-use super::snapshot_files::SideFiles;
-use super::{Disk, Done, Holder, Job, OpenError, Opened};
+use super::snapshot_files::SnapshotFiles;
+use super::{Disk, DiskEvent, DiskRequest, Holder, OpenError, Opened};
 use crate::clock::Stopwatch;
 
 /// A log that gets no write for this long is sealed, and the next segment is made.
@@ -33,7 +33,7 @@ const FULL_RETRY: Duration = Duration::from_millis(200);
 pub struct FileDisk {
     path: PathBuf,
     reserve_bytes: u64,
-    jobs: Option<Sender<Job>>,
+    requests: Option<Sender<DiskRequest>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -41,30 +41,31 @@ impl FileDisk {
     /// A store in this directory, with so many bytes kept back for a full disk. Nothing is touched before it is opened.
     #[must_use]
     pub const fn new(path: PathBuf, reserve_bytes: u64) -> Self {
-        Self { path, reserve_bytes, jobs: None, thread: None }
+        Self { path, reserve_bytes, requests: None, thread: None }
     }
 }
 
 impl Disk for FileDisk {
     fn open(&mut self, holder: Holder, fresh: StoreId) -> Result<Opened, OpenError> {
-        let (worker, opened, jobs) = Worker::open(&self.path, self.reserve_bytes, holder, fresh)?;
+        let (worker, opened, requests) =
+            Worker::open(&self.path, self.reserve_bytes, holder, fresh)?;
         let thread = std::thread::Builder::new().name("continuum-disk".to_owned());
         let thread = thread.spawn(|| worker.run()).map_err(|e| unusable(&self.path, e))?;
-        (self.jobs, self.thread) = (Some(jobs), Some(thread));
+        (self.requests, self.thread) = (Some(requests), Some(thread));
         Ok(opened)
     }
 
-    fn submit(&mut self, job: Job) {
-        if let Some(jobs) = &self.jobs {
+    fn submit(&mut self, request: DiskRequest) {
+        if let Some(requests) = &self.requests {
             // A worker that is gone has said why through its own channel.
-            let _ = jobs.send(job);
+            let _ = requests.send(request);
         }
     }
 }
 
 impl Drop for FileDisk {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.requests = None;
         if let Some(thread) = self.thread.take() {
             // The lock is free once the thread has ended, not earlier.
             let _ = thread.join();
@@ -90,17 +91,17 @@ impl From<io::Error> for End {
 struct Worker {
     directory: Directory,
     segments: Segments,
-    side: SideFiles,
+    snapshots: SnapshotFiles,
     reserve: Reserve,
     writer: LogWriter,
     has_begun: bool,
     is_full: bool,
-    /// Whether nothing is left to do until the next job.
+    /// Whether nothing is left to do until the next request.
     is_idle: bool,
-    told: UnboundedSender<Done>,
-    queue: Receiver<Job>,
+    told: UnboundedSender<DiskEvent>,
+    queue: Receiver<DiskRequest>,
     /// Jobs taken from the queue and not yet begun, oldest first.
-    backlog: VecDeque<Job>,
+    backlog: VecDeque<DiskRequest>,
 }
 
 impl Worker {
@@ -109,7 +110,7 @@ impl Worker {
         reserve_bytes: u64,
         holder: Holder,
         fresh: StoreId,
-    ) -> Result<(Self, Opened, Sender<Job>), OpenError> {
+    ) -> Result<(Self, Opened, Sender<DiskRequest>), OpenError> {
         let directory = Directory::open(path, holder, fresh)?;
         let store = directory.store;
         let Holder { federation, node } = holder;
@@ -117,17 +118,17 @@ impl Worker {
         let (segments, recovered) = Segments::open(&directory, header)?;
         let Recovered { writes, writer, torn, .. } = recovered;
         let side = directory.side();
-        let (side, snapshots) =
-            SideFiles::open(side.clone(), &writes).map_err(|e| unusable(&side, e))?;
+        let (files, snapshots) =
+            SnapshotFiles::open(side.clone(), &writes).map_err(|e| unusable(&side, e))?;
         let mut reserve = Reserve::new(directory.reserve(), reserve_bytes);
         let has_reserve = reserve.keep().map_err(|e| unusable(&directory.reserve(), e))?;
-        let (told, done) = unbounded_channel();
-        let (jobs, queue) = channel();
+        let (told, events) = unbounded_channel();
+        let (requests, queue) = channel();
         let worker = Self {
             has_begun: directory.has_begun(),
             directory,
             segments,
-            side,
+            snapshots: files,
             reserve,
             writer,
             is_full: !has_reserve,
@@ -136,12 +137,12 @@ impl Worker {
             queue,
             backlog: VecDeque::new(),
         };
-        Ok((worker, Opened { store, writes, snapshots, torn, done }, jobs))
+        Ok((worker, Opened { store, writes, snapshots, torn, events }, requests))
     }
 
     fn run(mut self) {
         if self.is_full {
-            self.tell(Done::Full(true));
+            self.tell(DiskEvent::Full(true));
         }
         self.tell_space();
         let mut newest = self.writer.next_token();
@@ -150,28 +151,28 @@ impl Worker {
                 Ok(()) => {}
                 Err(End::Stopped) => break,
                 Err(End::Failed(error)) => {
-                    self.tell(Done::Failed { token: newest, why: error.to_string() });
+                    self.tell(DiskEvent::Failed { token: newest, why: error.to_string() });
                     return;
                 }
             }
         }
-        self.tell(Done::Stopped);
+        self.tell(DiskEvent::Stopped);
     }
 
-    /// One job, or what idleness is for.
+    /// One request, or what idleness is for.
     fn turn(&mut self, newest: &mut Token) -> Result<(), End> {
-        match self.next_job() {
-            Some(Job::Persist(token, write)) => {
+        match self.next_request() {
+            Some(DiskRequest::Persist(token, write)) => {
                 let batch = self.gather(token, write);
                 *newest = batch.last().map_or(token, |(token, _)| *token);
                 self.commit(batch)
             }
-            Some(Job::Discard(snapshot)) => {
-                self.side.discard(snapshot)?;
+            Some(DiskRequest::Discard(snapshot)) => {
+                self.snapshots.discard(snapshot)?;
                 Ok(())
             }
-            Some(Job::Release(before)) => self.release(before),
-            Some(Job::Stop) => {
+            Some(DiskRequest::Release(before)) => self.release(before),
+            Some(DiskRequest::Stop) => {
                 self.seal()?;
                 Err(End::Stopped)
             }
@@ -179,20 +180,20 @@ impl Worker {
         }
     }
 
-    /// The next job; `None` when there was none for a while and there is idle work.
-    fn next_job(&mut self) -> Option<Job> {
-        if let Some(job) = self.backlog.pop_front() {
-            return Some(job);
+    /// The next request; `None` when there was none for a while and there is idle work.
+    fn next_request(&mut self) -> Option<DiskRequest> {
+        if let Some(request) = self.backlog.pop_front() {
+            return Some(request);
         }
         let pause = match (self.is_idle, self.is_full) {
-            (true, false) => return Some(self.queue.recv().unwrap_or(Job::Stop)),
+            (true, false) => return Some(self.queue.recv().unwrap_or(DiskRequest::Stop)),
             (true, true) => FULL_RETRY,
             (false, _) => IDLE,
         };
         match self.queue.recv_timeout(pause) {
-            Ok(job) => Some(job),
+            Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Job::Stop),
+            Err(RecvTimeoutError::Disconnected) => Some(DiskRequest::Stop),
         }
     }
 
@@ -200,9 +201,9 @@ impl Worker {
     fn gather(&mut self, token: Token, write: Write) -> Vec<(Token, Write)> {
         let mut bytes = codec::encoded_len(&write);
         let mut batch = vec![(token, write)];
-        while let Some(job) = self.backlog.pop_front().or_else(|| self.queue.try_recv().ok()) {
-            match job {
-                Job::Persist(token, write)
+        while let Some(request) = self.backlog.pop_front().or_else(|| self.queue.try_recv().ok()) {
+            match request {
+                DiskRequest::Persist(token, write)
                     if bytes + codec::encoded_len(&write) <= LOG_BATCH_BYTES_MAX =>
                 {
                     bytes += codec::encoded_len(&write);
@@ -223,16 +224,16 @@ impl Worker {
         let (token, writes) = (*token, batch.len());
         let (log, named) = self.part(batch)?;
         let watch = Stopwatch::start();
-        self.side.sync()?;
+        self.snapshots.sync()?;
         for (token, snapshot) in named {
-            self.attempt(|worker| worker.side.name(token, snapshot))?;
+            self.attempt(|worker| worker.snapshots.name(token, snapshot))?;
         }
         if !log.is_empty() {
             let batch = self.writer.encode(&log);
             self.put(&batch)?;
         }
         self.is_idle = false;
-        self.tell(Done::Persisted { token, writes, took: watch.elapsed() });
+        self.tell(DiskEvent::Persisted { token, writes, took: watch.elapsed() });
         Ok(())
     }
 
@@ -247,7 +248,7 @@ impl Worker {
         let mut named = Vec::new();
         for (token, write) in batch {
             if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
-                self.attempt(|worker| worker.side.write(token, snapshot, offset, data))?;
+                self.attempt(|worker| worker.snapshots.write(token, snapshot, offset, data))?;
                 continue;
             }
             named.extend(write.snapshot().map(|file| (token, file.id)));
@@ -279,7 +280,7 @@ impl Worker {
     fn release(&mut self, before: Token) -> Result<(), End> {
         let segments = self.writer.releasable(before);
         self.segments.delete(&segments)?;
-        self.side.release(before)?;
+        self.snapshots.release(before)?;
         self.tell_space();
         Ok(())
     }
@@ -290,7 +291,7 @@ impl Worker {
         self.attempt(|worker| worker.segments.prepare())?;
         if self.is_full && self.reserve.keep_when_free()? {
             self.is_full = false;
-            self.tell(Done::Full(false));
+            self.tell(DiskEvent::Full(false));
             self.tell_space();
         }
         self.is_idle = true;
@@ -312,14 +313,14 @@ impl Worker {
         if !self.is_full {
             self.is_full = true;
             self.reserve.give_up()?;
-            self.tell(Done::Full(true));
+            self.tell(DiskEvent::Full(true));
             return Ok(());
         }
         match self.queue.recv_timeout(FULL_RETRY) {
             // Whoever stops now was told nothing about the writes that wait.
-            Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => Err(End::Stopped),
-            Ok(job) => {
-                self.backlog.push_back(job);
+            Ok(DiskRequest::Stop) | Err(RecvTimeoutError::Disconnected) => Err(End::Stopped),
+            Ok(request) => {
+                self.backlog.push_back(request);
                 Ok(())
             }
             Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -327,11 +328,11 @@ impl Worker {
     }
 
     fn tell_space(&self) {
-        let used = self.segments.bytes() + self.side.bytes();
-        self.tell(Done::Space { used, free: self.reserve.free() });
+        let used = self.segments.bytes() + self.snapshots.bytes();
+        self.tell(DiskEvent::Space { used, free: self.reserve.free() });
     }
 
-    fn tell(&self, done: Done) {
+    fn tell(&self, done: DiskEvent) {
         // A driver that is gone needs to be told nothing.
         let _ = self.told.send(done);
     }
@@ -353,44 +354,44 @@ mod tests {
     const HOLDER: Holder = Holder { federation: FederationId([1; 16]), node: NodeId([2; 16]) };
     const RESERVE: u64 = 64 << 10;
 
-    fn worker(path: &Path, reserve: u64) -> (Worker, Opened, Sender<Job>) {
+    fn worker(path: &Path, reserve: u64) -> (Worker, Opened, Sender<DiskRequest>) {
         Worker::open(path, reserve, HOLDER, StoreId([3; 16])).unwrap()
     }
 
-    fn told(opened: &mut Opened) -> Vec<Done> {
-        let all = std::iter::from_fn(|| opened.done.try_recv().ok());
-        all.filter(|done| !matches!(done, Done::Space { .. })).collect()
+    fn told(opened: &mut Opened) -> Vec<DiskEvent> {
+        let all = std::iter::from_fn(|| opened.events.try_recv().ok());
+        all.filter(|done| !matches!(done, DiskEvent::Space { .. })).collect()
     }
 
-    fn write(seq: u64) -> Job {
+    fn write(seq: u64) -> DiskRequest {
         let write = Write::Group {
             group: GroupId(0),
             write: raft::Write::Hard { term: Term(seq), vote: None },
         };
-        Job::Persist(Token { lane: 0, seq }, write)
+        DiskRequest::Persist(Token { lane: 0, seq }, write)
     }
 
     #[test]
     fn a_full_disk_gives_up_the_reserve_waits_and_takes_it_back() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut worker, mut opened, jobs) = worker(&dir.path().join("data"), RESERVE);
+        let (mut worker, mut opened, requests) = worker(&dir.path().join("data"), RESERVE);
         let reserve = worker.directory.reserve();
         assert!(reserve.exists());
-        jobs.send(write(1)).unwrap();
+        requests.send(write(1)).unwrap();
         let tries = Cell::new(0);
-        // Full three times: the first gives up the reserve, the others wait for jobs or a moment.
+        // Full three times: the first gives up the reserve, the others wait for requests or a moment.
         let done = worker.attempt(|_| {
             tries.set(tries.get() + 1);
             if tries.get() <= 3 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         });
         assert!(done.is_ok() && tries.get() == 4 && !reserve.exists());
-        assert_eq!(told(&mut opened), [Done::Full(true)], "told once");
+        assert_eq!(told(&mut opened), [DiskEvent::Full(true)], "told once");
         // What came meanwhile is not lost, and the end of the shortage is noticed.
         let mut newest = Token::default();
         assert!(worker.turn(&mut newest).is_ok() && worker.turn(&mut newest).is_ok());
         let told = told(&mut opened);
         assert!(
-            matches!(told[..], [Done::Persisted { writes: 1, .. }, Done::Full(false)]),
+            matches!(told[..], [DiskEvent::Persisted { writes: 1, .. }, DiskEvent::Full(false)]),
             "{told:?}"
         );
         assert!(reserve.exists());
@@ -399,8 +400,8 @@ mod tests {
     #[test]
     fn a_stop_does_not_wait_for_a_full_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut worker, _opened, jobs) = worker(&dir.path().join("data"), RESERVE);
-        jobs.send(Job::Stop).unwrap();
+        let (mut worker, _opened, requests) = worker(&dir.path().join("data"), RESERVE);
+        requests.send(DiskRequest::Stop).unwrap();
         let done = worker.attempt(|_| Err(io::ErrorKind::StorageFull.into()));
         assert!(matches!(done, Err(End::Stopped)));
     }
@@ -412,10 +413,10 @@ mod tests {
         let mut disk = FileDisk::new(dir.path().join("data"), free + (1 << 30));
         let mut opened = disk.open(HOLDER, StoreId([3; 16])).unwrap();
         disk.submit(write(1));
-        disk.submit(Job::Stop);
-        let all: Vec<Done> = std::iter::from_fn(|| opened.done.blocking_recv()).collect();
-        assert_eq!(all[0], Done::Full(true));
-        assert!(all.iter().any(|done| matches!(done, Done::Persisted { .. })), "{all:?}");
+        disk.submit(DiskRequest::Stop);
+        let all: Vec<DiskEvent> = std::iter::from_fn(|| opened.events.blocking_recv()).collect();
+        assert_eq!(all[0], DiskEvent::Full(true));
+        assert!(all.iter().any(|done| matches!(done, DiskEvent::Persisted { .. })), "{all:?}");
     }
 
     #[test]
@@ -427,8 +428,11 @@ mod tests {
         std::fs::remove_dir_all(path.join("lane-0")).unwrap();
         disk.submit(write(1));
         disk.submit(write(2));
-        let all: Vec<Done> = std::iter::from_fn(|| opened.done.blocking_recv()).collect();
-        assert!(matches!(all.last(), Some(Done::Failed { token: Token { seq: 1.., .. }, .. })));
-        assert!(!all.iter().any(|done| matches!(done, Done::Persisted { .. })), "{all:?}");
+        let all: Vec<DiskEvent> = std::iter::from_fn(|| opened.events.blocking_recv()).collect();
+        assert!(matches!(
+            all.last(),
+            Some(DiskEvent::Failed { token: Token { seq: 1.., .. }, .. })
+        ));
+        assert!(!all.iter().any(|done| matches!(done, DiskEvent::Persisted { .. })), "{all:?}");
     }
 }

@@ -46,26 +46,26 @@ pub struct Opened {
     pub snapshots: BTreeMap<SnapshotId, Bytes>,
     /// What was cut from the log's end.
     pub torn: Option<Torn>,
-    /// What the disk tells from now on. At most one for each job, so it is bounded by what the core hands out.
-    pub done: mpsc::UnboundedReceiver<Done>,
+    /// What the disk tells from now on. At most one for each request, so it is bounded by what the core hands out.
+    pub events: mpsc::UnboundedReceiver<DiskEvent>,
 }
 
 /// What the driver asks of a disk.
 #[derive(Clone, Debug)]
-pub enum Job {
+pub enum DiskRequest {
     /// Make a write durable. A piece of a side file shares its token with the log record that follows it.
     Persist(Token, Write),
     /// Nothing needs this side file any more.
     Discard(SnapshotId),
     /// No write before this token is needed any more.
     Release(Token),
-    /// Make everything durable, seal the log, say [`Done::Stopped`] and let go of the store.
+    /// Make everything durable, seal the log, say [`DiskEvent::Stopped`] and let go of the store.
     Stop,
 }
 
 /// What a disk tells the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum DiskEvent {
     /// All writes up to this token are durable.
     Persisted {
         /// The newest of them.
@@ -104,8 +104,8 @@ pub trait Disk: Send + 'static {
     /// [`OpenError`]; nothing that was there is lost.
     fn open(&mut self, holder: Holder, fresh: StoreId) -> Result<Opened, OpenError>;
 
-    /// Takes a job; never blocks. Jobs before a successful `open` are lost.
-    fn submit(&mut self, job: Job);
+    /// Takes a request; never blocks. Jobs before a successful `open` are lost.
+    fn submit(&mut self, request: DiskRequest);
 }
 
 /// Why a store cannot be opened.

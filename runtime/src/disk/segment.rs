@@ -129,7 +129,7 @@ pub(super) fn zero_filled(path: &Path, length: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Asks for room at once where the file system knows how; elsewhere the zeros take it.
+/// Commands for room at once where the file system knows how; elsewhere the zeros take it.
 pub(super) fn reserve(file: &File, length: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, length) {
         Err(error) if error != rustix::io::Errno::OPNOTSUPP => Err(error.into()),

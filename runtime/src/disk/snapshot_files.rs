@@ -17,7 +17,7 @@ use super::segment::{directory_bytes, remove};
 
 /// The side files of one store.
 #[derive(Debug)]
-pub(super) struct SideFiles {
+pub(super) struct SnapshotFiles {
     path: PathBuf,
     parts: BTreeMap<SnapshotId, Part>,
     /// Whole files, each with the newest token that names it.
@@ -32,7 +32,7 @@ struct Part {
     is_synced: bool,
 }
 
-impl SideFiles {
+impl SnapshotFiles {
     /// Reads all files that the log names, and deletes all others.
     pub(super) fn open(
         path: PathBuf,

@@ -47,14 +47,14 @@ fn hard(term: u64) -> Write {
 fn durable(opened: &mut Opened, until: Token) -> usize {
     let mut syncs = 0;
     loop {
-        match opened.done.blocking_recv().expect("the disk lives") {
-            Done::Persisted { token, .. } => {
+        match opened.events.blocking_recv().expect("the disk lives") {
+            DiskEvent::Persisted { token, .. } => {
                 syncs += 1;
                 if token >= until {
                     return syncs;
                 }
             }
-            Done::Space { .. } => {}
+            DiskEvent::Space { .. } => {}
             other => panic!("{other:?}"),
         }
     }
@@ -64,7 +64,7 @@ fn durable(opened: &mut Opened, until: Token) -> usize {
 fn write(disk: &mut FileDisk, opened: &mut Opened, first: u64, terms: &[u64]) {
     for (at, term) in terms.iter().enumerate() {
         let token = token(first + at as u64);
-        disk.submit(Job::Persist(token, hard(*term)));
+        disk.submit(DiskRequest::Persist(token, hard(*term)));
         durable(opened, token);
     }
 }
@@ -104,7 +104,7 @@ fn what_waits_for_a_sync_shares_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let (mut disk, mut opened) = open(&dir.path().join("data")).unwrap();
     for seq in 1..=2000 {
-        disk.submit(Job::Persist(token(seq), hard(seq)));
+        disk.submit(DiskRequest::Persist(token(seq), hard(seq)));
     }
     let syncs = durable(&mut opened, token(2000));
     // Each sync covers all that came during the one before, so 2000 writes need nowhere near as many.
@@ -120,7 +120,7 @@ fn a_torn_end_is_cut_and_written_over() {
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
     write(&mut disk, &mut opened, 1, &[1, 2, 3]);
-    disk.submit(Job::Stop);
+    disk.submit(DiskRequest::Stop);
     drop(disk);
     // Blocks: header, three batches, the seal. The seal is lost and the third batch half written.
     let file = fs::OpenOptions::new().write(true).open(segment(&path)).unwrap();
@@ -252,7 +252,7 @@ fn side_files_survive_once_they_are_named_and_go_when_released() {
         (5, named(1)),
     ];
     for (seq, write) in writes {
-        disk.submit(Job::Persist(token(seq), write));
+        disk.submit(DiskRequest::Persist(token(seq), write));
     }
     durable(&mut opened, token(5));
     drop(disk);
@@ -262,11 +262,11 @@ fn side_files_survive_once_they_are_named_and_go_when_released() {
     let files: Vec<_> = opened.snapshots.iter().map(|(id, data)| (id.0, &data[..])).collect();
     assert_eq!(files, [(1, &b"helloworld"[..])]);
     // The next checkpoint names another file; then the first may go.
-    disk.submit(Job::Persist(token(6), chunk(3, 0, b"0123456789")));
-    disk.submit(Job::Persist(token(6), hard(5)));
-    disk.submit(Job::Persist(token(7), named(3)));
-    disk.submit(Job::Release(token(7)));
-    disk.submit(Job::Persist(token(8), hard(6)));
+    disk.submit(DiskRequest::Persist(token(6), chunk(3, 0, b"0123456789")));
+    disk.submit(DiskRequest::Persist(token(6), hard(5)));
+    disk.submit(DiskRequest::Persist(token(7), named(3)));
+    disk.submit(DiskRequest::Release(token(7)));
+    disk.submit(DiskRequest::Persist(token(8), hard(6)));
     durable(&mut opened, token(8));
     drop(disk);
     let (_disk, opened) = open(&path).unwrap();
@@ -280,12 +280,12 @@ fn a_discarded_side_file_goes_although_the_log_still_names_it() {
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
     for (seq, snapshot) in [(1, 1), (2, 2)] {
-        disk.submit(Job::Persist(token(seq), chunk(snapshot, 0, b"0123456789")));
-        disk.submit(Job::Persist(token(seq), named(snapshot)));
+        disk.submit(DiskRequest::Persist(token(seq), chunk(snapshot, 0, b"0123456789")));
+        disk.submit(DiskRequest::Persist(token(seq), named(snapshot)));
         durable(&mut opened, token(seq));
     }
-    disk.submit(Job::Discard(SnapshotId(1)));
-    disk.submit(Job::Persist(token(3), hard(1)));
+    disk.submit(DiskRequest::Discard(SnapshotId(1)));
+    disk.submit(DiskRequest::Persist(token(3), hard(1)));
     durable(&mut opened, token(3));
     drop(disk);
     let (_disk, opened) = open(&path).unwrap();
@@ -303,7 +303,7 @@ fn old_segments_go_when_nothing_in_them_is_needed() {
         write: replication::Write::Dots { records: vec![Bytes::from(vec![7; 6 << 20])] },
     };
     for seq in 1..=6 {
-        disk.submit(Job::Persist(token(seq), large()));
+        disk.submit(DiskRequest::Persist(token(seq), large()));
         durable(&mut opened, token(seq));
     }
     let segments = || {
@@ -315,8 +315,8 @@ fn old_segments_go_when_nothing_in_them_is_needed() {
         names
     };
     assert_eq!(segments().len(), 3, "two writes of 6 MiB fit into a segment of 16 MiB");
-    disk.submit(Job::Release(token(5)));
-    disk.submit(Job::Persist(token(7), hard(1)));
+    disk.submit(DiskRequest::Release(token(5)));
+    disk.submit(DiskRequest::Persist(token(7), hard(1)));
     durable(&mut opened, token(7));
     assert_eq!(segments(), ["0000000000000003.log"]);
     drop(disk);

@@ -1,7 +1,7 @@
-//! One connection that carries messages of one class: frames out of a bounded queue, frames into the driver's.
+//! One connection of one class of messages: writes frames from a bounded queue, and reads frames into the driver's queue.
 //!
-//! Every frame is flushed before the next wait. A connection that hears nothing for a while is taken for dead, and one
-//! that says nothing sends keepalives, because TCP itself notices a lost peer only after minutes.
+//! Each group of frames is flushed before the next wait. A connection that receives nothing for a while counts as dead,
+//! and an idle connection sends keepalives, because TCP itself notices a lost peer only after minutes.
 
 use std::io;
 use std::sync::Arc;
@@ -19,79 +19,79 @@ use tokio::time::timeout;
 use crate::link::frame::{self, FrameError, HEADER_BYTES};
 use crate::metrics::Metrics;
 
-/// A connection that says nothing sends a keepalive this often.
+/// An idle connection sends a keepalive this often.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(1);
-/// A connection that hears nothing for this long is dead: three keepalives lost.
+/// A connection that receives nothing for this long is dead: three keepalives were lost.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(4);
-/// A peer that takes no bytes for this long is dead.
+/// A peer that accepts no bytes for this long is dead.
 const WRITE_MAX: Duration = Duration::from_secs(10);
-/// Frames are gathered up to so many bytes before they are written in one piece.
+/// Frames are joined into one write up to this many bytes.
 const GATHER_BYTES: usize = 128 << 10;
 
-/// What goes out.
+/// What a connection sends.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly all are messages: a box each would cost more"
 )]
 pub(super) enum Outgoing {
-    /// A message.
     Message {
-        /// What it says.
         message: Message,
-        /// Its place in the queue's room, given back when it is taken.
-        _place: OwnedSemaphorePermit,
+        /// The message's share of the queue's budget, returned when the message leaves the queue.
+        _permit: OwnedSemaphorePermit,
     },
-    /// The last word: why the connection is closed.
+    /// The last frame: the reason for closing.
     Goodbye(Refusal),
 }
 
-/// The driver's end of what a connection sends. Bounded in bytes, as they go over the wire: a few pages of anti-entropy
-/// take as much of it as thousands of votes.
+/// The driver's end of a connection's queue. Its bound is in bytes as sent: a few pages of anti-entropy take as much
+/// of it as thousands of votes.
 #[derive(Clone, Debug)]
-pub(super) struct Queue {
+pub(super) struct SendQueue {
     sender: mpsc::UnboundedSender<Outgoing>,
-    room: Arc<Semaphore>,
+    budget: Arc<Semaphore>,
 }
 
-/// What a message takes of a queue beside its bytes; it bounds their number too.
+/// What each message takes of the budget beside its bytes. This also bounds the number of messages.
 const MESSAGE_BYTES: usize = 256;
 
-impl Queue {
-    /// A queue for so many bytes, and its other end.
+impl SendQueue {
+    /// A queue for this many bytes, and its receiving end.
     pub(super) fn new(bytes: usize) -> (Self, mpsc::UnboundedReceiver<Outgoing>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { sender, room: Arc::new(Semaphore::new(bytes)) }, receiver)
+        (Self { sender, budget: Arc::new(Semaphore::new(bytes)) }, receiver)
     }
 
-    /// Sends a message unless there is no room for it; whether it did.
+    /// Queues a message, and returns true, if the budget has room for it.
     pub(super) fn send(&self, message: Message) -> bool {
         let bytes = MESSAGE_BYTES + codec::encoded_len(&message);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let Ok(_place) = Arc::clone(&self.room).try_acquire_many_owned(bytes) else { return false };
-        self.sender.send(Outgoing::Message { message, _place }).is_ok()
+        let Ok(_permit) = Arc::clone(&self.budget).try_acquire_many_owned(bytes) else {
+            return false;
+        };
+        self.sender.send(Outgoing::Message { message, _permit }).is_ok()
     }
 
-    /// Sends the last word, for which there is always room.
-    pub(super) fn part(&self, refusal: Refusal) {
-        // A connection that has ended needs no last word.
+    /// Queues the reason for closing as the last frame. It needs no budget.
+    pub(super) fn close_with(&self, refusal: Refusal) {
+        // A connection that has ended needs no reason.
         let _ = self.sender.send(Outgoing::Goodbye(refusal));
     }
 }
 
-/// A message that came in, with its place in the budget of bytes that wait for the driver.
+/// A received message, with its share of the budget of bytes that wait for the driver.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Who sent it.
+    /// The sender.
     pub from: NodeId,
-    /// In which life.
+    /// The sender's process.
     pub boot: Boot,
-    /// What it says.
+    /// Its content.
     pub message: Message,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// Where messages of one class go.
+/// The driver's queue for messages of one class.
 #[derive(Clone, Debug)]
 pub(super) struct Inbox {
     pub(super) queue: mpsc::Sender<Incoming>,
@@ -100,19 +100,19 @@ pub(super) struct Inbox {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Carries messages until either end closes or fails.
-pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
+/// Runs a connection until either end closes it or it fails.
+pub(super) async fn run<S: AsyncRead + AsyncWrite>(
     stream: S,
     peer: (NodeId, Boot),
     outgoing: mpsc::UnboundedReceiver<Outgoing>,
-    go: oneshot::Receiver<()>,
+    start_reading: oneshot::Receiver<()>,
     inbox: Inbox,
 ) -> Result<(), FrameError> {
     let (reader, writer) = tokio::io::split(stream);
     tokio::select! {
         biased;
         ended = write(writer, outgoing) => Ok(ended?),
-        ended = read(reader, peer, go, inbox) => ended,
+        ended = read(reader, peer, start_reading, inbox) => ended,
     }
 }
 
@@ -142,13 +142,13 @@ async fn write<W: AsyncWrite + Unpin>(
     }
 }
 
-/// Appends the frame; whether it is the last one.
+/// Appends a frame. True if it is the last one.
 fn push(buffer: &mut BytesMut, outgoing: Outgoing) -> bool {
     let (message, is_last) = match outgoing {
         Outgoing::Message { message, .. } => (message, false),
         Outgoing::Goodbye(refusal) => (Message::Refused(refusal), true),
     };
-    // A message that fits no frame is dropped like any other: its sender repeats or gives up.
+    // A message that fits no frame is dropped like any other: its sender repeats it or gives up.
     let frame: Bytes = frame::encode(&message).unwrap_or_default();
     buffer.extend_from_slice(&frame);
     is_last
@@ -162,11 +162,11 @@ async fn flush<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> io::Resul
 async fn read<R: AsyncRead + Unpin>(
     mut reader: R,
     (from, boot): (NodeId, Boot),
-    go: oneshot::Receiver<()>,
+    start_reading: oneshot::Receiver<()>,
     inbox: Inbox,
 ) -> Result<(), FrameError> {
-    if go.await.is_err() {
-        // Not wanted: the writing half says its last word and ends the connection.
+    if start_reading.await.is_err() {
+        // Refused: the writing half sends the reason and ends the connection.
         std::future::pending::<()>().await;
     }
     let mut body = BytesMut::new();
@@ -178,7 +178,7 @@ async fn read<R: AsyncRead + Unpin>(
         }
         let message = match Message::decode(&body, FRAME_BYTES_MAX) {
             Ok(message) => message,
-            // As if it were lost: a later version does not count on one that does not know it.
+            // Skipped, as if lost: a later version does not rely on a message that older ones do not know.
             Err(MessageError::UnknownKind { .. }) => {
                 inbox.metrics.rejected("message_unknown");
                 continue;
@@ -186,9 +186,9 @@ async fn read<R: AsyncRead + Unpin>(
             Err(MessageError::Malformed(error)) => return Err(error.into()),
         };
         let bytes = u32::try_from(length).unwrap_or(u32::MAX);
-        let place = Arc::clone(&inbox.budget).acquire_many_owned(bytes).await;
-        let _place = place.map_err(|_| FrameError::Closed)?;
-        let incoming = Incoming { from, boot, message, _place };
+        let slot = Arc::clone(&inbox.budget).acquire_many_owned(bytes).await;
+        let _permit = slot.map_err(|_| FrameError::Closed)?;
+        let incoming = Incoming { from, boot, message, _permit };
         inbox.queue.send(incoming).await.map_err(|_| FrameError::Closed)?;
     }
 }
@@ -211,10 +211,10 @@ mod tests {
     #[test]
     fn a_queue_is_bounded_in_bytes_and_what_was_taken_makes_room() {
         let each = MESSAGE_BYTES + codec::encoded_len(&message());
-        let (queue, mut taken) = Queue::new(3 * each + 1);
+        let (queue, mut taken) = SendQueue::new(3 * each + 1);
         let sent = [(); 5].map(|()| queue.send(message()));
         assert_eq!(sent, [true, true, true, false, false]);
-        queue.part(Refusal::StaleBoot);
+        queue.close_with(Refusal::StaleBoot);
         drop(taken.try_recv().expect("a message"));
         assert!(queue.send(message()) && !queue.send(message()));
         let left: Vec<_> = std::iter::from_fn(|| taken.try_recv().ok()).collect();

@@ -1,8 +1,8 @@
 //! Frames of a link: four bytes of length, then that many bytes of one value in canonical encoding.
 //!
-//! The length is checked before a byte is allocated. A frame of length zero is a keepalive. The first frame each way is
-//! a [`Hello`], the second a [`Verdict`], all others are [`Message`]s. [`decode`] is pure and total: garbage is an
-//! error value.
+//! The length is checked before anything is allocated. A frame of length zero is a keepalive. The first frame each way
+//! is a [`Hello`], the second a [`Verdict`], all others are [`Message`]s. [`decode`] is pure and never panics: garbage
+//! is an error value.
 
 use std::io;
 
@@ -17,63 +17,63 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Bytes of the length before each frame.
 pub const HEADER_BYTES: usize = 4;
-/// A greeting is short; a longer one is garbage.
-pub const GREETING_BYTES_MAX: usize = 1024;
+/// Bytes of a hello or verdict at most. Real ones are far shorter.
+pub const HELLO_BYTES_MAX: usize = 1024;
 /// The protocol versions that this build speaks, lowest and highest.
 pub const VERSIONS: (u16, u16) = (1, 1);
 
 /// The first frame of a link, each way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The federation: also in the certificate.
+    /// Must be the one in the sender's certificate.
     pub federation: FederationId,
-    /// The sender: also in the certificate.
+    /// The sender. Must be the one in its certificate.
     pub node: NodeId,
-    /// Its data directory.
+    /// The id of the sender's data directory.
     pub store: StoreId,
-    /// Its process.
+    /// The sender's process.
     pub boot: Boot,
-    /// What the connection is for.
+    /// The dialling end chooses it; the accepting end repeats it.
     pub purpose: Purpose,
-    /// The lowest and the highest protocol version that it speaks.
+    /// The lowest and the highest protocol version that the sender speaks.
     pub versions: (u16, u16),
 }
 
-/// What a connection is for: the dialling end says.
+/// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
-    /// To learn who is there; closed after the verdict.
+    /// To learn which node answers; closed after the verdict.
     Verify,
-    /// To carry messages of one class.
-    Carry(Plane),
+    /// To exchange messages of one class.
+    Messages(Plane),
 }
 
-/// The second frame of a link, each way: what the sender makes of the other's hello.
+/// The second frame of a link, each way: the answer to the other end's hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// Messages may follow.
     Welcome,
-    /// The connection is closed.
+    /// The connection closes.
     Refused(HelloRefusal),
 }
 
 /// Why a hello was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum HelloRefusal {
-    /// It claims another federation than the certificate.
+    /// The certificate is of another federation.
     #[error("it claims another federation than its certificate")]
     Federation,
-    /// It claims another node than the certificate.
+    /// The certificate is of another node.
     #[error("it claims another node than its certificate")]
     Identity,
-    /// Both ends are one node.
+    /// Both ends are the same node.
     #[error("it is this node itself")]
-    Myself,
-    /// No common protocol version.
+    SameNode,
+    /// The ends have no protocol version in common.
     #[error("it speaks no protocol version of ours")]
     Version,
-    /// The accepting end has as many connections as it takes.
-    #[error("it has as many connections as it takes")]
+    /// The refusing end has reached its bound on connections.
+    #[error("it has as many connections as it accepts")]
     TooMany,
 }
 
@@ -84,38 +84,38 @@ impl HelloRefusal {
         match self {
             Self::Federation => "hello_federation",
             Self::Identity => "hello_identity",
-            Self::Myself => "hello_myself",
+            Self::SameNode => "hello_same_node",
             Self::Version => "hello_version",
             Self::TooMany => "hello_too_many",
         }
     }
 }
 
-/// The version that two ends speak: the highest common one.
+/// The highest version that both ranges contain.
 #[must_use]
 pub fn common_version(ours: (u16, u16), theirs: (u16, u16)) -> Option<u16> {
     let highest = ours.1.min(theirs.1);
     (highest >= ours.0.max(theirs.0)).then_some(highest)
 }
 
-/// Why a frame was not taken.
+/// Why a frame was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The connection ended between two frames.
     #[error("the connection was closed")]
     Closed,
-    /// The length is past its limit; nothing was allocated for it.
-    #[error("a frame of {length} bytes, and at most {limit} are allowed")]
+    /// The length is past its limit. Nothing was allocated for it.
+    #[error("a frame of {length} bytes, but at most {limit} are allowed")]
     TooLong {
         /// Bytes claimed.
         length: u32,
         /// Bytes allowed.
         limit: usize,
     },
-    /// The bytes are not the encoding of what is due.
+    /// The bytes are not the encoding of the expected type.
     #[error("garbage in a frame: {0}")]
     Garbage(#[from] DecodeError),
-    /// The connection broke.
+    /// Reading or writing failed.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
 }
@@ -132,20 +132,20 @@ impl FrameError {
     }
 }
 
-/// What the first bytes of a stream hold.
+/// What the first bytes of a stream hold. The last number is the bytes that the frame took.
 #[derive(Debug)]
 pub enum Decoded {
-    /// A keepalive, and how many bytes it took.
+    /// A frame of length zero.
     Keepalive(usize),
-    /// A message, and how many bytes it took.
+    /// A message of this version.
     Message(Box<Message>, usize),
-    /// A kind of message that a later version added, and how many bytes it took.
+    /// A message of a kind that a later version added.
     Unknown(u32, usize),
-    /// Not yet a whole frame.
+    /// The frame is not yet complete.
     Incomplete,
 }
 
-/// Decodes the first frame of `bytes`. Pure and total.
+/// Decodes the first frame of `bytes`. Pure, and never panics.
 ///
 /// # Errors
 ///
@@ -171,7 +171,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, FrameError> {
     }
 }
 
-/// Encodes one value as a frame; `None` when it would be longer than a frame may be.
+/// Encodes one value as a frame; `None` when it would exceed [`FRAME_BYTES_MAX`].
 #[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Option<Bytes> {
     let mut body = Vec::with_capacity(256);
@@ -207,7 +207,7 @@ pub async fn read<R: AsyncRead + Unpin>(
     Ok(length)
 }
 
-/// Reads one value that is due, past keepalives.
+/// Reads one value, skipping keepalives.
 ///
 /// # Errors
 ///
@@ -226,7 +226,7 @@ where
 ///
 /// # Errors
 ///
-/// The connection's; a value too long for a frame is `InvalidInput`.
+/// The connection's own; a value too long for a frame is `InvalidInput`.
 pub async fn write_value<T: Serialize, W: AsyncWrite + Unpin>(
     writer: &mut W,
     value: &T,

@@ -1,7 +1,7 @@
 //! The handshake of a connection, at both ends: TLS, then a hello and a verdict each way, all within one timeout.
 //!
-//! What the hello claims must be what the certificate proves. A refusal is told to the other end, counted and logged by
-//! the caller.
+//! The hello must claim what the certificate proves. Each end sends its refusal to the other; the caller counts and
+//! logs it.
 
 use std::io;
 use std::sync::Arc;
@@ -13,49 +13,49 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::limits::{Gate, Known};
+use super::limits::{Limiter, PeerSlot};
 use crate::link::frame::{
-    self, FrameError, GREETING_BYTES_MAX, Hello, HelloRefusal, Purpose, VERSIONS, Verdict,
+    self, FrameError, HELLO_BYTES_MAX, Hello, HelloRefusal, Purpose, VERSIONS, Verdict,
 };
 use crate::tls::principal::{Principal, Role};
 use crate::tls::{HANDSHAKE_TIMEOUT, PEER_PROTOCOL, reason};
 
-/// Who this end is.
+/// This node and process, as its hellos name them.
 #[derive(Clone, Copy, Debug)]
-pub struct Myself {
-    /// The federation.
+pub struct LocalIdentity {
+    /// Also in this node's certificate.
     pub federation: FederationId,
-    /// The node.
+    /// Also in this node's certificate.
     pub node: NodeId,
-    /// Its store.
+    /// The id of the data directory.
     pub store: StoreId,
-    /// Its process.
+    /// The running process.
     pub boot: Boot,
 }
 
-/// A connection whose other end proved who it is.
+/// A connection whose handshake succeeded.
 #[derive(Debug)]
-pub(super) struct Greeted {
+pub(super) struct Established {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) hello: Hello,
     pub(super) version: u16,
-    pub(super) place: Known,
+    pub(super) slot: PeerSlot,
 }
 
-impl Greeted {
+impl Established {
     pub(super) const fn identity(&self) -> Identity {
         let Hello { node, store, boot, .. } = self.hello;
         Identity { node, store, boot }
     }
 }
 
-/// Why a handshake ended without a connection.
+/// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
-pub enum GreetError {
-    /// Nobody answers there.
+pub enum HandshakeError {
+    /// No TCP connection was made.
     #[error("nobody answers: {0}")]
     Unreachable(io::Error),
-    /// It took too long.
+    /// It was not complete within [`HANDSHAKE_TIMEOUT`].
     #[error("the handshake took longer than {}s", HANDSHAKE_TIMEOUT.as_secs())]
     Timeout,
     /// TLS failed.
@@ -64,27 +64,27 @@ pub enum GreetError {
     /// The other end did not agree on our protocol.
     #[error("the other end does not speak the protocol of peers")]
     Protocol,
-    /// No frame of ours.
-    #[error("the greeting failed: {0}")]
+    /// The hello or the verdict did not arrive as a frame.
+    #[error("the exchange of hellos failed: {0}")]
     Frame(#[from] FrameError),
-    /// Its hello was refused here.
+    /// This end refused the other's hello.
     #[error("refused: {0}")]
     Refused(HelloRefusal),
-    /// Our hello was refused there.
+    /// The other end refused this end's hello.
     #[error("the other end refused: {0}")]
     RefusedByPeer(HelloRefusal),
-    /// Somebody else answers there.
-    #[error("node {0} answers there, and another was expected")]
-    Stranger(NodeId),
+    /// Another node answers at the address.
+    #[error("node {0} answers there, but another was expected")]
+    WrongNode(NodeId),
 }
 
-impl From<io::Error> for GreetError {
+impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> Self {
         Self::Tls(error)
     }
 }
 
-impl GreetError {
+impl HandshakeError {
     /// The label of its counter.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -96,11 +96,11 @@ impl GreetError {
             Self::Frame(error) => error.label().unwrap_or("closed"),
             Self::Refused(refusal) => refusal.label(),
             Self::RefusedByPeer(_) => "refused_by_peer",
-            Self::Stranger(_) => "stranger",
+            Self::WrongNode(_) => "wrong_node",
         }
     }
 
-    /// What the core is told of an address where this happened.
+    /// What the core is told about the address.
     pub(super) const fn unverified(&self) -> Unverified {
         match self {
             Self::Unreachable(_) | Self::Timeout => Unverified::Unreachable,
@@ -112,74 +112,74 @@ impl GreetError {
 /// The dialling end.
 pub(super) async fn dial(
     connector: &TlsConnector,
-    gate: &Arc<Gate>,
-    me: Myself,
+    limiter: &Arc<Limiter>,
+    me: LocalIdentity,
     address: &str,
     purpose: Purpose,
-) -> Result<Greeted, GreetError> {
+) -> Result<Established, HandshakeError> {
     let whole = async {
-        let tcp = TcpStream::connect(address).await.map_err(GreetError::Unreachable)?;
-        tcp.set_nodelay(true).map_err(GreetError::Unreachable)?;
-        // No name is sent, and none is checked: the identity in the certificate counts.
-        let name = ServerName::try_from("continuum").map_err(|_| GreetError::Protocol)?;
+        let tcp = TcpStream::connect(address).await.map_err(HandshakeError::Unreachable)?;
+        tcp.set_nodelay(true).map_err(HandshakeError::Unreachable)?;
+        // TLS wants a name; neither end checks it. The identity in the certificate counts.
+        let name = ServerName::try_from("continuum").map_err(|_| HandshakeError::Protocol)?;
         let mut stream = TlsStream::from(connector.connect(name, tcp).await?);
         let proved = proved(&stream)?;
         frame::write_value(&mut stream, &me.hello(purpose)).await?;
-        let theirs: Hello = frame::read_value(&mut stream, GREETING_BYTES_MAX).await?;
-        conclude(stream, me, proved, theirs, purpose, gate).await
+        let theirs: Hello = frame::read_value(&mut stream, HELLO_BYTES_MAX).await?;
+        conclude(stream, me, proved, theirs, purpose, limiter).await
     };
-    timeout(HANDSHAKE_TIMEOUT, whole).await.unwrap_or(Err(GreetError::Timeout))
+    timeout(HANDSHAKE_TIMEOUT, whole).await.unwrap_or(Err(HandshakeError::Timeout))
 }
 
 /// The accepting end.
 pub(super) async fn accept(
     acceptor: &TlsAcceptor,
-    gate: &Arc<Gate>,
-    me: Myself,
+    limiter: &Arc<Limiter>,
+    me: LocalIdentity,
     tcp: TcpStream,
-) -> Result<Greeted, GreetError> {
+) -> Result<Established, HandshakeError> {
     let whole = async {
-        tcp.set_nodelay(true).map_err(GreetError::Unreachable)?;
+        tcp.set_nodelay(true).map_err(HandshakeError::Unreachable)?;
         let mut stream = TlsStream::from(acceptor.accept(tcp).await?);
         let proved = proved(&stream)?;
-        let theirs: Hello = frame::read_value(&mut stream, GREETING_BYTES_MAX).await?;
+        let theirs: Hello = frame::read_value(&mut stream, HELLO_BYTES_MAX).await?;
         frame::write_value(&mut stream, &me.hello(theirs.purpose)).await?;
-        conclude(stream, me, proved, theirs, theirs.purpose, gate).await
+        conclude(stream, me, proved, theirs, theirs.purpose, limiter).await
     };
-    timeout(HANDSHAKE_TIMEOUT, whole).await.unwrap_or(Err(GreetError::Timeout))
+    timeout(HANDSHAKE_TIMEOUT, whole).await.unwrap_or(Err(HandshakeError::Timeout))
 }
 
-/// Both ends alike: a verdict each way.
+/// The exchange of verdicts, the same at both ends.
 async fn conclude(
     mut stream: TlsStream<TcpStream>,
-    me: Myself,
+    me: LocalIdentity,
     proved: Principal,
     theirs: Hello,
     purpose: Purpose,
-    gate: &Arc<Gate>,
-) -> Result<Greeted, GreetError> {
+    limiter: &Arc<Limiter>,
+) -> Result<Established, HandshakeError> {
     let judged = judge(me, &proved, &theirs, purpose).and_then(|version| {
-        let place = gate.known(theirs.node).ok_or(HelloRefusal::TooMany)?;
-        Ok((version, place))
+        let slot = limiter.established(theirs.node).ok_or(HelloRefusal::TooMany)?;
+        Ok((version, slot))
     });
     let verdict = match &judged {
         Ok(_) => Verdict::Welcome,
         Err(refusal) => Verdict::Refused(*refusal),
     };
     let told = frame::write_value(&mut stream, &verdict).await;
-    // Read also by an end that refuses: closing with bytes unread would tear its own verdict off the wire.
-    let theirs_of_us = frame::read_value(&mut stream, GREETING_BYTES_MAX).await;
-    let (version, place) = judged.map_err(GreetError::Refused)?;
+    // An end that refuses reads too: closing with unread bytes resets the connection and loses its own verdict.
+    let verdict_on_us = frame::read_value(&mut stream, HELLO_BYTES_MAX).await;
+    let (version, slot) = judged.map_err(HandshakeError::Refused)?;
     told?;
-    match theirs_of_us? {
-        Verdict::Welcome => Ok(Greeted { stream, hello: theirs, version, place }),
-        Verdict::Refused(refusal) => Err(GreetError::RefusedByPeer(refusal)),
+    match verdict_on_us? {
+        Verdict::Welcome => Ok(Established { stream, hello: theirs, version, slot }),
+        Verdict::Refused(refusal) => Err(HandshakeError::RefusedByPeer(refusal)),
     }
 }
 
-/// Whether the hello says what the certificate proves, and in which version both speak.
+/// Checks that the hello claims what the certificate proves, and returns the common protocol version.
 fn judge(
-    me: Myself,
+    me: LocalIdentity,
     proved: &Principal,
     theirs: &Hello,
     purpose: Purpose,
@@ -190,25 +190,25 @@ fn judge(
     if proved.role != Role::Node(theirs.node) {
         return Err(HelloRefusal::Identity);
     }
-    // Who asks an address only who is there may find itself.
+    // A node that verifies an address may find itself there.
     if theirs.node == me.node && purpose != Purpose::Verify {
-        return Err(HelloRefusal::Myself);
+        return Err(HelloRefusal::SameNode);
     }
     frame::common_version(VERSIONS, theirs.versions).ok_or(HelloRefusal::Version)
 }
 
-/// What the other end's certificate proves.
-fn proved(stream: &TlsStream<TcpStream>) -> Result<Principal, GreetError> {
+/// The identity that the other end's certificate proves.
+fn proved(stream: &TlsStream<TcpStream>) -> Result<Principal, HandshakeError> {
     let (_, session) = stream.get_ref();
     if session.alpn_protocol() != Some(PEER_PROTOCOL) {
-        return Err(GreetError::Protocol);
+        return Err(HandshakeError::Protocol);
     }
     let leaf = session.peer_certificates().and_then(<[_]>::first);
     leaf.and_then(|leaf| Principal::of_certificate(leaf))
-        .ok_or(GreetError::Refused(HelloRefusal::Identity))
+        .ok_or(HandshakeError::Refused(HelloRefusal::Identity))
 }
 
-impl Myself {
+impl LocalIdentity {
     const fn hello(&self, purpose: Purpose) -> Hello {
         let Self { federation, node, store, boot } = *self;
         Hello { federation, node, store, boot, purpose, versions: VERSIONS }
@@ -221,20 +221,20 @@ mod tests {
 
     use super::*;
 
-    const ME: Myself = Myself {
+    const ME: LocalIdentity = LocalIdentity {
         federation: FederationId([1; 16]),
         node: NodeId([2; 16]),
         store: StoreId([3; 16]),
         boot: Boot { count: 1, nonce: 2 },
     };
-    const CARRY: Purpose = Purpose::Carry(Plane::Control);
+    const MESSAGES: Purpose = Purpose::Messages(Plane::Control);
 
     fn judged(change: impl FnOnce(&mut Hello, &mut Principal)) -> Result<u16, HelloRefusal> {
         let node = NodeId([7; 16]);
-        let mut hello = Hello { node, ..ME.hello(CARRY) };
+        let mut hello = Hello { node, ..ME.hello(MESSAGES) };
         let mut proved = Principal { federation: ME.federation, role: Role::Node(node) };
         change(&mut hello, &mut proved);
-        judge(ME, &proved, &hello, CARRY)
+        judge(ME, &proved, &hello, MESSAGES)
     }
 
     #[test]
@@ -252,6 +252,6 @@ mod tests {
             hello.node = ME.node;
             proved.role = Role::Node(ME.node);
         };
-        assert_eq!(judged(myself), Err(HelloRefusal::Myself));
+        assert_eq!(judged(myself), Err(HelloRefusal::SameNode));
     }
 }

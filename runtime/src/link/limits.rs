@@ -1,6 +1,6 @@
-//! How many connections are taken: before anything is proved, by address and in all; afterwards, by peer and in all.
+//! Bounds on connections: during the handshake, by address and in total; after it, by peer and in total.
 //!
-//! Past a bound a connection is closed at once. Places are given back when their guard is dropped.
+//! Past a bound a connection is closed at once. Dropping a slot returns it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,40 +13,40 @@ use continuum_core::limits::MEMBERS_MAX;
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Handshakes under way.
-    pub strangers_max: usize,
+    pub pending_max: usize,
     /// Handshakes under way from one address.
-    pub strangers_per_address_max: usize,
-    /// Connections that proved who they are.
+    pub pending_per_address_max: usize,
+    /// Connections whose handshake succeeded.
     pub connections_max: usize,
-    /// Connections of one peer: two planes, twice while simultaneous dials are sorted out, and a life that is ending.
+    /// Connections of one peer: two planes, each twice while simultaneous dials are resolved, and a process that is ending.
     pub connections_per_peer_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            strangers_max: 256,
-            strangers_per_address_max: 64,
+            pending_max: 256,
+            pending_per_address_max: 64,
             connections_max: 4 * MEMBERS_MAX,
             connections_per_peer_max: 12,
         }
     }
 }
 
-/// Counts connections.
+/// Counts connections against the limits.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Limiter {
     limits: Limits,
     counts: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    strangers: Count<IpAddr>,
+    pending: Count<IpAddr>,
     connections: Count<NodeId>,
 }
 
-/// A count in all and by key.
+/// A total, and a count for each key.
 #[derive(Debug)]
 struct Count<K> {
     total: usize,
@@ -81,46 +81,45 @@ impl<K: Ord + Copy> Count<K> {
     }
 }
 
-/// The place of a connection that proved nothing yet.
+/// The slot of a connection during its handshake.
 #[derive(Debug)]
-pub struct Stranger {
-    gate: Arc<Gate>,
+pub struct PendingSlot {
+    limiter: Arc<Limiter>,
     address: IpAddr,
 }
 
-/// The place of a connection that proved who it is.
+/// The slot of a connection whose handshake succeeded.
 #[derive(Debug)]
-pub struct Known {
-    gate: Arc<Gate>,
+pub struct PeerSlot {
+    limiter: Arc<Limiter>,
     peer: NodeId,
 }
 
-impl Gate {
-    /// A gate that nobody went through.
+impl Limiter {
+    /// A limiter without connections.
     #[must_use]
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, counts: Mutex::default() })
     }
 
-    /// A place for a stranger; `None` past the bounds.
+    /// A slot for a handshake; `None` past the bounds.
     #[must_use]
-    pub fn stranger(self: &Arc<Self>, address: IpAddr) -> Option<Stranger> {
-        let Limits { strangers_max, strangers_per_address_max, .. } = self.limits;
-        let entered =
-            self.lock().strangers.enter(address, strangers_max, strangers_per_address_max);
-        entered.then(|| Stranger { gate: Arc::clone(self), address })
+    pub fn pending(self: &Arc<Self>, address: IpAddr) -> Option<PendingSlot> {
+        let Limits { pending_max, pending_per_address_max, .. } = self.limits;
+        let entered = self.lock().pending.enter(address, pending_max, pending_per_address_max);
+        entered.then(|| PendingSlot { limiter: Arc::clone(self), address })
     }
 
-    /// A place for a peer; `None` past the bounds.
+    /// A slot for a connection of a peer; `None` past the bounds.
     #[must_use]
-    pub fn known(self: &Arc<Self>, peer: NodeId) -> Option<Known> {
+    pub fn established(self: &Arc<Self>, peer: NodeId) -> Option<PeerSlot> {
         let Limits { connections_max, connections_per_peer_max, .. } = self.limits;
         let entered =
             self.lock().connections.enter(peer, connections_max, connections_per_peer_max);
-        entered.then(|| Known { gate: Arc::clone(self), peer })
+        entered.then(|| PeerSlot { limiter: Arc::clone(self), peer })
     }
 
-    /// Connections that proved who they are.
+    /// Connections whose handshake succeeded.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.lock().connections.total
@@ -131,15 +130,15 @@ impl Gate {
     }
 }
 
-impl Drop for Stranger {
+impl Drop for PendingSlot {
     fn drop(&mut self) {
-        self.gate.lock().strangers.leave(self.address);
+        self.limiter.lock().pending.leave(self.address);
     }
 }
 
-impl Drop for Known {
+impl Drop for PeerSlot {
     fn drop(&mut self) {
-        self.gate.lock().connections.leave(self.peer);
+        self.limiter.lock().connections.leave(self.peer);
     }
 }
 
@@ -150,27 +149,27 @@ mod tests {
     #[test]
     fn places_are_bounded_and_given_back() {
         let limits = Limits {
-            strangers_max: 3,
-            strangers_per_address_max: 2,
+            pending_max: 3,
+            pending_per_address_max: 2,
             connections_max: 2,
             connections_per_peer_max: 1,
         };
-        let gate = Gate::new(limits);
+        let limiter = Limiter::new(limits);
         let address = |last| IpAddr::from([127, 0, 0, last]);
-        let first = gate.stranger(address(1)).unwrap();
-        let _second = gate.stranger(address(1)).unwrap();
-        assert!(gate.stranger(address(1)).is_none(), "two from one address");
-        let _third = gate.stranger(address(2)).unwrap();
-        assert!(gate.stranger(address(3)).is_none(), "three in all");
+        let first = limiter.pending(address(1)).unwrap();
+        let _second = limiter.pending(address(1)).unwrap();
+        assert!(limiter.pending(address(1)).is_none(), "two from one address");
+        let _third = limiter.pending(address(2)).unwrap();
+        assert!(limiter.pending(address(3)).is_none(), "three in all");
         drop(first);
-        assert!(gate.stranger(address(1)).is_some());
+        assert!(limiter.pending(address(1)).is_some());
 
-        let ann = gate.known(NodeId([1; 16])).unwrap();
-        assert!(gate.known(NodeId([1; 16])).is_none());
-        let _ben = gate.known(NodeId([2; 16])).unwrap();
-        assert!(gate.known(NodeId([3; 16])).is_none());
+        let ann = limiter.established(NodeId([1; 16])).unwrap();
+        assert!(limiter.established(NodeId([1; 16])).is_none());
+        let _ben = limiter.established(NodeId([2; 16])).unwrap();
+        assert!(limiter.established(NodeId([3; 16])).is_none());
         drop(ann);
-        assert!(gate.known(NodeId([3; 16])).is_some());
-        assert_eq!(gate.connections(), 1);
+        assert!(limiter.established(NodeId([3; 16])).is_some());
+        assert_eq!(limiter.connections(), 1);
     }
 }

@@ -1,8 +1,8 @@
-//! Links to peers: a listener, dials, and of each peer one connection for each class of messages.
+//! Links to peers: a listener, dials, and one connection to each peer for each class of messages.
 //!
-//! The driver owns [`Links`]; tasks own the connections and report to it through bounded queues. Who may be linked is
-//! the core's decision, asked by an event for each process of a peer; here is which connections make a link, and that a
-//! link is tried again.
+//! The driver owns [`Links`]. Tasks own the connections and report to it through bounded queues. This module decides
+//! which connections form a link, and redials. It does not decide who may be linked: it asks the core, with one event
+//! for each process of a peer.
 
 mod connection;
 pub mod frame;
@@ -27,45 +27,45 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use connection::{Inbox, Queue, carry};
-use handshake::Greeted;
-use peer::{Connection, PLANES, Peer, Placed, at};
+use connection::{Inbox, SendQueue};
+use handshake::Established;
+use peer::{Connection, PLANES, Peer, Placement, plane_index};
 
 use crate::link::frame::Purpose;
 use crate::log;
 use crate::metrics::Metrics;
 
 pub use connection::Incoming;
-pub use handshake::{GreetError, Myself};
-pub use limits::{Gate, Limits};
+pub use handshake::{HandshakeError, LocalIdentity};
+pub use limits::{Limiter, Limits};
 
-/// Bytes of messages that may wait to be sent on one connection of a class; past it messages are dropped. Above what
-/// the machines send to one peer before it answers, so that dropping is for peers that take nothing.
+/// Bytes of messages that may wait to be sent on one connection of each class; past it, messages are dropped. The
+/// machines send one peer less than this before it answers, so only a peer that reads nothing loses messages.
 const OUTGOING_CONTROL_BYTES: usize = 4 << 20;
 const OUTGOING_BULK_BYTES: usize = 16 << 20;
 /// Messages of one class that may wait for the driver, and their bytes.
 const INCOMING: usize = 1024;
 const INCOMING_BYTES: usize = 32 << 20;
-/// Addresses that are verified at once; past it nobody is found there.
+/// Addresses verified at once; past it, an address is reported as unreachable.
 const VERIFYING_MAX: usize = 64;
-/// Pauses before a dial that failed is tried again, doubling from the first to the last.
+/// Bounds of the pause before a failed dial is repeated. The pause doubles from the first to the last.
 const BACKOFF_MIN_MS: u64 = 50;
 const BACKOFF_MAX_MS: u64 = 3000;
-/// The end with the larger id dials a little later, so that most pairs need one dial each way.
+/// The node with the larger id dials this much later, so that most pairs of nodes need one dial each way.
 const YIELD_MS: u64 = 100;
-/// How long closing waits for last words to be written.
+/// How long closing waits for the last frames to be written.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
-/// What a task tells the driver.
+/// What a task reports to the driver.
 #[derive(Debug)]
-pub struct Report(News);
+pub struct Report(ReportKind);
 
 #[derive(Debug)]
-enum News {
+enum ReportKind {
     Up(Box<Up>),
     Down { peer: NodeId, id: u64, plane: Plane },
-    Due { peer: NodeId, plane: Plane },
-    Undialled { peer: NodeId, plane: Plane },
+    DialDue { peer: NodeId, plane: Plane },
+    DialFailed { peer: NodeId, plane: Plane },
     Verified { address: Address, outcome: Result<Identity, Unverified> },
 }
 
@@ -78,29 +78,29 @@ struct Up {
 
 /// What all tasks share.
 struct Context {
-    me: Myself,
+    me: LocalIdentity,
     connector: TlsConnector,
     acceptor: TlsAcceptor,
-    gate: Arc<Gate>,
+    limiter: Arc<Limiter>,
     metrics: Arc<Metrics>,
     reports: mpsc::Sender<Report>,
     inboxes: [Inbox; 2],
     ids: AtomicU64,
-    /// Closed once this process's boot is durable: a handshake names it, so that nobody is greeted before.
+    /// Closed once this process's boot is durable. No handshake runs before: a handshake names the boot.
     booted: Semaphore,
 }
 
 /// All links of one node.
 pub struct Links {
     context: Arc<Context>,
-    /// What tasks report.
+    /// Reports of the tasks.
     pub reports: mpsc::Receiver<Report>,
-    /// Messages of the control plane.
+    /// Received messages of the control plane.
     pub control: mpsc::Receiver<Incoming>,
-    /// Messages of the bulk plane.
+    /// Received messages of the bulk plane.
     pub bulk: mpsc::Receiver<Incoming>,
     peers: BTreeMap<NodeId, Peer>,
-    /// The life that the core is asked about right now.
+    /// The process that the core is deciding about now.
     candidate: Option<(NodeId, Boot)>,
     events: VecDeque<Event>,
     verifying: usize,
@@ -108,20 +108,20 @@ pub struct Links {
     listener: AbortHandle,
 }
 
-/// What TLS needs at both ends.
+/// The TLS configurations of both ends.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// The accepting end.
+    /// For connections that peers dial.
     pub server: Arc<rustls::ServerConfig>,
-    /// The dialling end.
+    /// For connections that this node dials.
     pub client: Arc<rustls::ClientConfig>,
 }
 
 impl Links {
-    /// Holds the listener. Nobody is accepted or dialled before [`Links::open`].
+    /// Takes over the listener. No connection is accepted or dialled before [`Links::open`].
     #[must_use]
     pub fn start(
-        me: Myself,
+        me: LocalIdentity,
         listener: TcpListener,
         tls: Tls,
         limits: Limits,
@@ -140,7 +140,7 @@ impl Links {
             me,
             connector: TlsConnector::from(tls.client),
             acceptor: TlsAcceptor::from(tls.server),
-            gate: Gate::new(limits),
+            limiter: Limiter::new(limits),
             metrics,
             reports: reports_in,
             inboxes,
@@ -162,12 +162,13 @@ impl Links {
         }
     }
 
-    /// This process's boot is durable: peers may hear of it. Harmless to repeat.
+    /// This process's boot is durable, so handshakes may begin. Harmless to repeat.
     pub fn open(&self) {
         self.context.booted.close();
     }
 
-    /// The next event for the core. After it has been consumed, and its actions performed, call [`Links::settle`].
+    /// The next event for the core. Once the core has consumed it and its actions are performed, call
+    /// [`Links::event_consumed`].
     pub fn next_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
         if let Event::Connected { peer, boot, .. } = &event {
@@ -176,57 +177,57 @@ impl Links {
         Some(event)
     }
 
-    /// The core has consumed the last event: a process that it did not refuse is linked.
-    pub fn settle(&mut self) {
+    /// The core has consumed the last event. A process that the core did not refuse is now linked.
+    pub fn event_consumed(&mut self) {
         if let Some((id, boot)) = self.candidate.take()
             && let Some(peer) = self.peers.get_mut(&id)
-            && peer.lives.iter().any(|life| life.boot == boot)
+            && peer.processes.iter().any(|process| process.boot == boot)
         {
             peer.promote(boot);
             self.count();
         }
     }
 
-    /// Whether a message is from the process that is linked.
+    /// Whether the linked process sent this message.
     #[must_use]
     pub fn is_current(&self, incoming: &Incoming) -> bool {
         self.peers.get(&incoming.from).is_some_and(|peer| peer.linked == Some(incoming.boot))
     }
 
-    /// Takes what a task reports; the events are taken with [`Links::next_event`].
+    /// Handles a task's report. Events that follow from it are taken with [`Links::next_event`].
     pub fn handle(&mut self, report: Report) {
         match report.0 {
-            News::Up(up) => self.up(*up),
-            News::Down { peer, id, plane } => self.down(peer, id, plane),
-            News::Due { peer, plane } => self.due(peer, plane),
-            News::Undialled { peer, plane } => self.undialled(peer, plane),
-            News::Verified { address, outcome } => {
+            ReportKind::Up(up) => self.up(*up),
+            ReportKind::Down { peer, id, plane } => self.down(peer, id, plane),
+            ReportKind::DialDue { peer, plane } => self.dial_due(peer, plane),
+            ReportKind::DialFailed { peer, plane } => self.dial_failed(peer, plane),
+            ReportKind::Verified { address, outcome } => {
                 self.verifying -= 1;
                 self.events.push_back(Event::Verified { address, outcome });
             }
         }
     }
 
-    /// A message of the linked process came. A refusal makes the next dial wait: otherwise two processes would greet
-    /// and part without a pause.
-    pub fn heard(&mut self, incoming: &Incoming) {
+    /// The linked process sent a message. A refusal delays the next dial: otherwise two processes would connect and
+    /// refuse each other without a pause.
+    pub fn received(&mut self, incoming: &Incoming) {
         if let Some(peer) = self.peers.get_mut(&incoming.from) {
             let is_refused = matches!(incoming.message, Message::Refused(_));
             peer.refusals = if is_refused { peer.refusals.saturating_add(1) } else { 0 };
         }
     }
 
-    /// Sends a message, or drops it.
+    /// Sends a message, or drops it when there is no link or no room in its queue.
     pub fn send(&mut self, to: NodeId, plane: Plane, message: Message) {
-        let life = self.peers.get_mut(&to).and_then(Peer::linked_life);
-        let connection = life.and_then(|life| life.planes[at(plane)].as_ref());
+        let process = self.peers.get_mut(&to).and_then(Peer::linked_process);
+        let connection = process.and_then(|process| process.planes[plane_index(plane)].as_ref());
         let sent = connection.map(|connection| connection.outgoing.send(message));
         if sent != Some(true) {
             self.context.metrics.dropped(plane_name(plane));
         }
     }
 
-    /// Dials an address to learn who is there.
+    /// Dials an address to learn which node answers there.
     pub fn verify(&mut self, address: Address) {
         if self.verifying >= VERIFYING_MAX {
             let outcome = Err(Unverified::Unreachable);
@@ -237,7 +238,7 @@ impl Links {
         tokio::spawn(verify(Arc::clone(&self.context), address));
     }
 
-    /// Keeps a link to a peer at an address; without an address, none.
+    /// Keeps a link to a peer at an address; `None` ends the link.
     pub fn route(&mut self, id: NodeId, address: Option<Address>) {
         if id == self.context.me.node {
             return;
@@ -250,7 +251,7 @@ impl Links {
         peer.failures = 0;
         peer.dials.iter_mut().filter_map(Option::take).for_each(|dial| dial.abort());
         if peer.route.is_none() {
-            peer.lives.clear();
+            peer.processes.clear();
             let was_linked = peer.linked.take().is_some();
             self.peers.remove(&id);
             self.unlinked(id, was_linked);
@@ -259,30 +260,30 @@ impl Links {
         }
     }
 
-    /// Closes the link to a process of a peer and tells it why.
+    /// Closes the link to a process of a peer, and sends it the reason.
     pub fn refuse(&mut self, id: NodeId, boot: Boot, reason: Refusal) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let was_linked = peer.linked == Some(boot);
-        let Some(life) = peer.end(boot) else { return };
-        for connection in life.planes.into_iter().flatten() {
-            connection.outgoing.part(reason);
+        let Some(process) = peer.end(boot) else { return };
+        for connection in process.planes.into_iter().flatten() {
+            connection.outgoing.close_with(reason);
         }
         peer.failures += 1;
         self.unlinked(id, was_linked);
         self.dial(id);
     }
 
-    /// Closes all links, and waits for last words to be written.
+    /// Closes all links, and waits until their last frames are written.
     pub async fn close(&mut self) {
         self.listener.abort();
         for peer in self.peers.values_mut() {
             peer.dials.iter_mut().filter_map(Option::take).for_each(|dial| dial.abort());
         }
         self.peers.clear();
-        let gate = Arc::clone(&self.context.gate);
+        let limiter = Arc::clone(&self.context.limiter);
         let ended =
-            async { while gate.connections() > 0 && self.reports.recv().await.is_some() {} };
-        // A peer that takes no bytes does not hold up the stop.
+            async { while limiter.connections() > 0 && self.reports.recv().await.is_some() {} };
+        // A peer that reads nothing must not delay the stop.
         let _ = tokio::time::timeout(CLOSE_MAX, ended).await;
     }
 
@@ -291,11 +292,11 @@ impl Links {
         let me = self.context.me.node;
         let peer = self.peers.entry(who.node).or_default();
         if connection.dialled_by == me {
-            peer.dials[at(plane)] = None;
+            peer.dials[plane_index(plane)] = None;
         }
         let version = connection.version;
-        let placed = peer.place((me, who.node), (who.store, who.boot), plane, connection);
-        if placed == Placed::Whole {
+        let placement = peer.add((me, who.node), (who.store, who.boot), plane, connection);
+        if placement == Placement::Complete {
             let Identity { node, store, boot } = who;
             self.events.push_back(Event::Connected { peer: node, store, boot, version });
         }
@@ -309,9 +310,9 @@ impl Links {
         self.dial(id);
     }
 
-    fn undialled(&mut self, id: NodeId, plane: Plane) {
+    fn dial_failed(&mut self, id: NodeId, plane: Plane) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.dials[at(plane)] = None;
+        peer.dials[plane_index(plane)] = None;
         peer.failures = peer.failures.saturating_add(1);
         if plane == Plane::Control && peer.linked.is_none() {
             self.events.push_back(Event::Unreachable { peer: id });
@@ -326,7 +327,7 @@ impl Links {
         self.count();
     }
 
-    /// Dials whatever plane of a peer needs it, after a pause.
+    /// Dials each plane of a peer that has no connection, after a pause.
     fn dial(&mut self, id: NodeId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.is_idle() {
@@ -341,26 +342,26 @@ impl Links {
                 let context = Arc::clone(&self.context);
                 let task = async move {
                     tokio::time::sleep(Duration::from_millis(pause)).await;
-                    context.report(News::Due { peer: id, plane }).await;
+                    context.report(ReportKind::DialDue { peer: id, plane }).await;
                 };
-                peer.dials[at(plane)] = Some(tokio::spawn(task).abort_handle());
+                peer.dials[plane_index(plane)] = Some(tokio::spawn(task).abort_handle());
             }
         }
     }
 
-    /// A pause is over: the plane is dialled unless the peer has dialled meanwhile.
-    fn due(&mut self, id: NodeId, plane: Plane) {
+    /// The pause is over: dials the plane, unless the peer has dialled meanwhile.
+    fn dial_due(&mut self, id: NodeId, plane: Plane) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.dials[at(plane)] = None;
+        peer.dials[plane_index(plane)] = None;
         if let Some(address) = peer.route.clone().filter(|_| peer.needs(plane)) {
             let task = dial(Arc::clone(&self.context), id, address, plane);
-            peer.dials[at(plane)] = Some(tokio::spawn(task).abort_handle());
+            peer.dials[plane_index(plane)] = Some(tokio::spawn(task).abort_handle());
         }
     }
 
     fn count(&self) {
         let linked = self.peers.values().filter(|peer| peer.linked.is_some()).count();
-        self.context.metrics.links(linked, self.context.gate.connections());
+        self.context.metrics.links(linked, self.context.limiter.connections());
     }
 }
 
@@ -373,7 +374,7 @@ impl Drop for Links {
     }
 }
 
-/// None before the first failure; then doubling, each drawn from the upper half, so that two ends part.
+/// No pause before the first failure. Then it doubles; each is drawn from its upper half, so that two ends differ.
 fn backoff(failures: u32, jitter: &mut Stream) -> u64 {
     if failures == 0 {
         return 0;
@@ -389,35 +390,31 @@ const fn plane_name(plane: Plane) -> &'static str {
     }
 }
 
-/// Accepts connections for as long as the node lives.
+/// Accepts connections until the node stops.
 async fn listen(context: Arc<Context>, listener: TcpListener) {
-    context.boot().await;
+    context.boot_is_durable().await;
     loop {
         match listener.accept().await {
-            Ok((tcp, remote)) => match context.gate.stranger(remote.ip()) {
-                Some(place) => {
+            Ok((tcp, remote)) => match context.limiter.pending(remote.ip()) {
+                Some(slot) => {
                     let context = Arc::clone(&context);
                     tokio::spawn(async move {
-                        let greeted = context.accept(tcp, &remote.to_string()).await;
-                        drop(place);
-                        if let Some(greeted) = greeted {
-                            let purpose = greeted.hello.purpose;
-                            let dialler = greeted.hello.node;
-                            context.serve(greeted, purpose, dialler).await;
+                        let established = context.accept(tcp, &remote.to_string()).await;
+                        drop(slot);
+                        if let Some(established) = established {
+                            let purpose = established.hello.purpose;
+                            let dialler = established.hello.node;
+                            context.serve(established, purpose, dialler).await;
                         }
                     });
                 }
                 None => {
-                    context.metrics.rejected("too_many_strangers");
-                    log::refused(
-                        &remote,
-                        "too_many_strangers",
-                        &"its address or all have too many",
-                    );
+                    context.metrics.rejected("too_many_pending");
+                    log::refused(&remote, "too_many_pending", &"its address or all have too many");
                 }
             },
             Err(error) => {
-                // Out of descriptors, mostly: a pause lets some be given back.
+                // Mostly no file descriptor is free. The pause lets others be closed.
                 context.metrics.rejected("accept");
                 log::refused(&"a connection", "accept", &error);
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -428,43 +425,43 @@ async fn listen(context: Arc<Context>, listener: TcpListener) {
 
 /// Dials one plane of a peer once.
 async fn dial(context: Arc<Context>, peer: NodeId, address: Address, plane: Plane) {
-    let purpose = Purpose::Carry(plane);
+    let purpose = Purpose::Messages(plane);
     match context.dial(&address.0, purpose, Some(peer)).await {
-        Ok(greeted) => {
-            // From here on the connection lives on its own: the dial's handle must not end it.
+        Ok(established) => {
+            // The connection now has a task of its own, so that aborting the dial does not end it.
             let me = context.me.node;
-            tokio::spawn(async move { context.serve(greeted, purpose, me).await });
+            tokio::spawn(async move { context.serve(established, purpose, me).await });
         }
-        Err(_) => context.report(News::Undialled { peer, plane }).await,
+        Err(_) => context.report(ReportKind::DialFailed { peer, plane }).await,
     }
 }
 
-/// Dials an address to learn who is there.
+/// Dials an address to learn which node answers there.
 async fn verify(context: Arc<Context>, address: Address) {
     let outcome = match context.dial(&address.0, Purpose::Verify, None).await {
-        Ok(greeted) => Ok(greeted.identity()),
+        Ok(established) => Ok(established.identity()),
         Err(error) => Err(error.unverified()),
     };
-    context.report(News::Verified { address, outcome }).await;
+    context.report(ReportKind::Verified { address, outcome }).await;
 }
 
 impl Context {
-    async fn report(&self, news: News) {
-        // A driver that is gone needs to be told nothing.
-        let _ = self.reports.send(Report(news)).await;
+    async fn report(&self, kind: ReportKind) {
+        // A driver that has ended needs no report.
+        let _ = self.reports.send(Report(kind)).await;
     }
 
     /// Waits until this process's boot is durable.
-    async fn boot(&self) {
-        // There is no permit: what ends the wait is that the semaphore is closed.
+    async fn boot_is_durable(&self) {
+        // The semaphore has no permits: closing it ends the wait.
         let _ = self.booted.acquire().await;
     }
 
-    async fn accept(&self, tcp: TcpStream, remote: &str) -> Option<Greeted> {
-        match handshake::accept(&self.acceptor, &self.gate, self.me, tcp).await {
-            Ok(greeted) => Some(greeted),
+    async fn accept(&self, tcp: TcpStream, remote: &str) -> Option<Established> {
+        match handshake::accept(&self.acceptor, &self.limiter, self.me, tcp).await {
+            Ok(established) => Some(established),
             Err(error) => {
-                self.failed(&error, remote);
+                self.report_failure(&error, remote);
                 None
             }
         }
@@ -475,26 +472,27 @@ impl Context {
         address: &str,
         purpose: Purpose,
         expected: Option<NodeId>,
-    ) -> Result<Greeted, GreetError> {
-        self.boot().await;
-        let dialled = handshake::dial(&self.connector, &self.gate, self.me, address, purpose).await;
-        let judged = dialled.and_then(|greeted| match expected {
-            Some(expected) if expected != greeted.hello.node => {
-                Err(GreetError::Stranger(greeted.hello.node))
+    ) -> Result<Established, HandshakeError> {
+        self.boot_is_durable().await;
+        let dialled =
+            handshake::dial(&self.connector, &self.limiter, self.me, address, purpose).await;
+        let judged = dialled.and_then(|established| match expected {
+            Some(expected) if expected != established.hello.node => {
+                Err(HandshakeError::WrongNode(established.hello.node))
             }
-            _ => Ok(greeted),
+            _ => Ok(established),
         });
         if let Err(error) = &judged {
-            self.failed(error, address);
+            self.report_failure(error, address);
         }
         judged
     }
 
-    fn failed(&self, error: &GreetError, remote: &str) {
+    fn report_failure(&self, error: &HandshakeError, remote: &str) {
         let label = error.label();
         match error {
-            GreetError::Unreachable(_) => return log::unreachable(remote, error),
-            GreetError::Tls(_) | GreetError::Timeout | GreetError::Protocol => {
+            HandshakeError::Unreachable(_) => return log::unreachable(remote, error),
+            HandshakeError::Tls(_) | HandshakeError::Timeout | HandshakeError::Protocol => {
                 self.metrics.handshake_failed(label);
             }
             _ => self.metrics.rejected(label),
@@ -502,28 +500,34 @@ impl Context {
         log::refused(&remote, label, error);
     }
 
-    /// Carries messages on a connection until it ends.
-    async fn serve(self: Arc<Self>, greeted: Greeted, purpose: Purpose, dialled_by: NodeId) {
-        let Purpose::Carry(plane) = purpose else { return };
-        let who = greeted.identity();
-        let Greeted { stream, version, place, .. } = greeted;
+    /// Runs a connection until it ends.
+    async fn serve(
+        self: Arc<Self>,
+        established: Established,
+        purpose: Purpose,
+        dialled_by: NodeId,
+    ) {
+        let Purpose::Messages(plane) = purpose else { return };
+        let who = established.identity();
+        let Established { stream, version, slot, .. } = established;
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let (outgoing, queue) = Queue::new(match plane {
+        let (outgoing, queue) = SendQueue::new(match plane {
             Plane::Control => OUTGOING_CONTROL_BYTES,
             Plane::Bulk => OUTGOING_BULK_BYTES,
         });
-        let (go, waits) = oneshot::channel();
-        let connection = Connection { id, dialled_by, version, outgoing, go: Some(go) };
-        self.report(News::Up(Box::new(Up { who, plane, connection }))).await;
-        let inbox = self.inboxes[at(plane)].clone();
-        let ended = carry(stream, (who.node, who.boot), queue, waits, inbox).await;
+        let (start_reading, may_read) = oneshot::channel();
+        let connection =
+            Connection { id, dialled_by, version, outgoing, start_reading: Some(start_reading) };
+        self.report(ReportKind::Up(Box::new(Up { who, plane, connection }))).await;
+        let inbox = self.inboxes[plane_index(plane)].clone();
+        let ended = connection::run(stream, (who.node, who.boot), queue, may_read, inbox).await;
         if let Err(error) = &ended
             && let Some(label) = error.label()
         {
             self.metrics.rejected(label);
             log::refused(&who.node, label, error);
         }
-        drop(place);
-        self.report(News::Down { peer: who.node, id, plane }).await;
+        drop(slot);
+        self.report(ReportKind::Down { peer: who.node, id, plane }).await;
     }
 }

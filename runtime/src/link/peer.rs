@@ -1,23 +1,24 @@
-//! What is known of one peer's connections, and which of them count. Pure: nothing is dialled or closed here.
+//! What is known of one peer's connections, and which of them form the link. Pure: this module dials and closes nothing.
 //!
-//! A *life* is one process of the peer, told apart by its boot. It is whole when both of its planes are up; then the
-//! core is asked whether it is the process that should be there. Until the core has answered, the life before it stays.
+//! A peer restarts, so it can have connections of several processes, told apart by their boot. A process is complete
+//! when both of its planes are up. Then the core is asked whether to link it. Until the core answers, the process that
+//! was linked before stays.
 
 use continuum_core::id::{Address, Boot, NodeId, StoreId};
 use continuum_core::node::Plane;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::connection::Queue;
+use super::connection::SendQueue;
 
-/// Lives of one peer whose connections are kept at once: the linked one, one that comes, and one more.
-const LIVES_MAX: usize = 3;
+/// Processes of one peer whose connections are kept at once: the linked one, its successor, and one more.
+const PROCESSES_MAX: usize = 3;
 
-/// Both planes, in the order in which arrays hold them.
+/// Both planes, in the order of the arrays.
 pub(super) const PLANES: [Plane; 2] = [Plane::Control, Plane::Bulk];
 
-/// The place of a plane in an array.
-pub(super) const fn at(plane: Plane) -> usize {
+/// The index of a plane in the arrays.
+pub(super) const fn plane_index(plane: Plane) -> usize {
     match plane {
         Plane::Control => 0,
         Plane::Bulk => 1,
@@ -29,61 +30,61 @@ pub(super) const fn at(plane: Plane) -> usize {
 pub(super) struct Connection {
     /// Unique in this process.
     pub(super) id: u64,
-    /// Which end dialled.
+    /// The node that dialled.
     pub(super) dialled_by: NodeId,
-    /// The protocol version that both ends speak.
+    /// The protocol version of this connection.
     pub(super) version: u16,
-    pub(super) outgoing: Queue,
-    /// Lets its reading half begin.
-    pub(super) go: Option<oneshot::Sender<()>>,
+    pub(super) outgoing: SendQueue,
+    /// Tells the reading half to begin; taken when it is told.
+    pub(super) start_reading: Option<oneshot::Sender<()>>,
 }
 
 impl Connection {
-    pub(super) fn begin(&mut self) {
-        if let Some(go) = self.go.take() {
-            // A connection that ended meanwhile says so on its own.
-            let _ = go.send(());
+    pub(super) fn start_reading(&mut self) {
+        if let Some(start_reading) = self.start_reading.take() {
+            // A connection that has ended reports that itself.
+            let _ = start_reading.send(());
         }
     }
 }
 
 /// The connections of one process of the peer.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct PeerProcess {
     pub(super) store: StoreId,
     pub(super) boot: Boot,
     pub(super) planes: [Option<Connection>; 2],
 }
 
-impl Life {
-    const fn is_whole(&self) -> bool {
+impl PeerProcess {
+    const fn is_complete(&self) -> bool {
         self.planes[0].is_some() && self.planes[1].is_some()
     }
 }
 
 /// What became of a connection that came up.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Placed {
-    /// It is kept, and its life is not linked yet.
+pub(super) enum Placement {
+    /// It is kept. Its process is not linked yet.
     Waiting,
-    /// It makes a life whole: the core is to be asked.
-    Whole,
-    /// It joined the linked life.
+    /// It completes its process: the core must be asked.
+    Complete,
+    /// Its process is linked already.
     Joined,
-    /// Another one counts; it is closed.
+    /// The other connection of this plane is kept; this one is closed.
     Dropped,
 }
 
 /// One peer.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
-    /// Where a link to it is kept.
+    /// The address at which a link is kept.
     pub(super) route: Option<Address>,
     /// Oldest first.
-    pub(super) lives: Vec<Life>,
-    /// The life that the core takes for connected.
+    pub(super) processes: Vec<PeerProcess>,
+    /// The process that the core counts as connected.
     pub(super) linked: Option<Boot>,
-    /// Dials under way or due.
+    /// Dials under way, or waiting for their pause to end.
     pub(super) dials: [Option<AbortHandle>; 2],
     /// Dials that failed in a row.
     pub(super) failures: u32,
@@ -92,98 +93,105 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Takes a connection that came up. Of two connections of one life and plane both ends keep the same one: that of
-    /// the smaller dialler; of two by the same dialler, the newer.
-    pub(super) fn place(
+    /// Adds a connection that came up. Of two connections of the same process and plane, both ends keep the one that the
+    /// smaller node id dialled; if one end dialled both, they keep the newer.
+    pub(super) fn add(
         &mut self,
         (me, peer): (NodeId, NodeId),
         (store, boot): (StoreId, Boot),
         plane: Plane,
         connection: Connection,
-    ) -> Placed {
+    ) -> Placement {
         let is_linked = self.linked == Some(boot);
-        let life = self.life_or_new(store, boot);
-        let slot = &mut life.planes[at(plane)];
+        let process = self.process_or_new(store, boot);
+        let slot = &mut process.planes[plane_index(plane)];
         let keeps_old = slot.as_ref().is_some_and(|old| {
             old.dialled_by != connection.dialled_by && connection.dialled_by != me.min(peer)
         });
         if keeps_old {
-            return Placed::Dropped;
+            return Placement::Dropped;
         }
         let is_new = slot.is_none();
         let connection = slot.insert(connection);
         if is_linked {
-            connection.begin();
-            return Placed::Joined;
+            connection.start_reading();
+            return Placement::Joined;
         }
-        if is_new && life.is_whole() { Placed::Whole } else { Placed::Waiting }
+        if is_new && process.is_complete() { Placement::Complete } else { Placement::Waiting }
     }
 
-    fn life_or_new(&mut self, store: StoreId, boot: Boot) -> &mut Life {
-        let found = self.lives.iter().position(|life| (life.store, life.boot) == (store, boot));
+    fn process_or_new(&mut self, store: StoreId, boot: Boot) -> &mut PeerProcess {
+        let found = self
+            .processes
+            .iter()
+            .position(|process| (process.store, process.boot) == (store, boot));
         let index = found.unwrap_or_else(|| {
-            if self.lives.len() >= LIVES_MAX {
+            if self.processes.len() >= PROCESSES_MAX {
                 let linked = self.linked;
-                let oldest = self.lives.iter().position(|life| Some(life.boot) != linked);
-                self.lives.remove(oldest.unwrap_or(0));
+                let oldest = self.processes.iter().position(|process| Some(process.boot) != linked);
+                self.processes.remove(oldest.unwrap_or(0));
             }
-            self.lives.push(Life { store, boot, planes: [None, None] });
-            self.lives.len() - 1
+            self.processes.push(PeerProcess { store, boot, planes: [None, None] });
+            self.processes.len() - 1
         });
-        &mut self.lives[index]
+        &mut self.processes[index]
     }
 
-    /// The life that is linked.
-    pub(super) fn linked_life(&mut self) -> Option<&mut Life> {
+    /// The process that is linked.
+    pub(super) fn linked_process(&mut self) -> Option<&mut PeerProcess> {
         let linked = self.linked?;
-        self.lives.iter_mut().find(|life| life.boot == linked)
+        self.processes.iter_mut().find(|process| process.boot == linked)
     }
 
-    /// The core takes this life: all others end, and its connections begin to read.
+    /// The core accepted this process: all others end, and its connections begin to read.
     pub(super) fn promote(&mut self, boot: Boot) {
-        self.lives.retain(|life| life.boot == boot);
+        self.processes.retain(|process| process.boot == boot);
         self.linked = Some(boot);
         self.failures = 0;
-        for life in &mut self.lives {
-            life.planes.iter_mut().flatten().for_each(Connection::begin);
+        for process in &mut self.processes {
+            process.planes.iter_mut().flatten().for_each(Connection::start_reading);
         }
     }
 
-    /// Takes a life away, and closes its connections when the result is dropped.
-    pub(super) fn end(&mut self, boot: Boot) -> Option<Life> {
+    /// Removes a process. Dropping the result closes its connections.
+    pub(super) fn end(&mut self, boot: Boot) -> Option<PeerProcess> {
         if self.linked == Some(boot) {
             self.linked = None;
         }
-        let index = self.lives.iter().position(|life| life.boot == boot)?;
-        Some(self.lives.remove(index))
+        let index = self.processes.iter().position(|process| process.boot == boot)?;
+        Some(self.processes.remove(index))
     }
 
-    /// A connection ended. Whether the link is down with it: the control plane of the linked life carries it.
+    /// A connection ended. True if that ends the link, which the control connection of the linked process carries.
     pub(super) fn lost(&mut self, id: u64, plane: Plane) -> bool {
-        let is_it = |life: &Life| life.planes[at(plane)].as_ref().is_some_and(|held| held.id == id);
-        let Some(index) = self.lives.iter().position(is_it) else { return false };
-        let boot = self.lives[index].boot;
+        let is_it = |process: &PeerProcess| {
+            process.planes[plane_index(plane)].as_ref().is_some_and(|held| held.id == id)
+        };
+        let Some(index) = self.processes.iter().position(is_it) else { return false };
+        let boot = self.processes[index].boot;
         if self.linked == Some(boot) && plane == Plane::Control {
             self.end(boot);
             return true;
         }
-        let life = &mut self.lives[index];
-        life.planes[at(plane)] = None;
-        if life.planes.iter().all(Option::is_none) {
-            self.lives.remove(index);
+        let process = &mut self.processes[index];
+        process.planes[plane_index(plane)] = None;
+        if process.planes.iter().all(Option::is_none) {
+            self.processes.remove(index);
         }
         false
     }
 
-    /// Whether a plane has to be dialled.
+    /// Whether a plane must be dialled.
     pub(super) fn needs(&self, plane: Plane) -> bool {
-        let has = |life: &Life| life.planes[at(plane)].is_some();
-        self.route.is_some() && self.dials[at(plane)].is_none() && !self.lives.iter().any(has)
+        let has = |process: &PeerProcess| process.planes[plane_index(plane)].is_some();
+        self.route.is_some()
+            && self.dials[plane_index(plane)].is_none()
+            && !self.processes.iter().any(has)
     }
 
-    /// Whether nothing is known of it that is worth keeping.
+    /// Whether the peer can be forgotten.
     pub(super) fn is_idle(&self) -> bool {
-        self.route.is_none() && self.lives.is_empty() && self.dials.iter().all(Option::is_none)
+        self.route.is_none() && self.processes.is_empty() && self.dials.iter().all(Option::is_none)
     }
 }
 
@@ -200,12 +208,22 @@ mod tests {
     }
 
     fn connection(id: u64, dialled_by: NodeId) -> Connection {
-        let (outgoing, _) = Queue::new(1);
-        Connection { id, dialled_by, version: 1, outgoing, go: Some(oneshot::channel().0) }
+        let (outgoing, _) = SendQueue::new(1);
+        Connection {
+            id,
+            dialled_by,
+            version: 1,
+            outgoing,
+            start_reading: Some(oneshot::channel().0),
+        }
     }
 
     fn kept(peer: &Peer, plane: Plane) -> Vec<u64> {
-        peer.lives.iter().filter_map(|life| life.planes[at(plane)].as_ref()).map(|c| c.id).collect()
+        peer.processes
+            .iter()
+            .filter_map(|process| process.planes[plane_index(plane)].as_ref())
+            .map(|c| c.id)
+            .collect()
     }
 
     #[test]
@@ -216,7 +234,7 @@ mod tests {
                 for id in order {
                     let dialler = if id == 1 { ANN } else { BEN };
                     let placed = connection(id, dialler);
-                    peer.place((me, other), boot(1), Plane::Control, placed);
+                    peer.add((me, other), boot(1), Plane::Control, placed);
                 }
                 assert_eq!(kept(&peer, Plane::Control), [1], "the smaller node's");
             }
@@ -226,26 +244,26 @@ mod tests {
     #[test]
     fn a_redial_by_the_same_end_replaces_the_one_that_it_gave_up() {
         let mut peer = Peer::default();
-        peer.place((ANN, BEN), boot(1), Plane::Bulk, connection(1, BEN));
-        peer.place((ANN, BEN), boot(1), Plane::Bulk, connection(2, BEN));
+        peer.add((ANN, BEN), boot(1), Plane::Bulk, connection(1, BEN));
+        peer.add((ANN, BEN), boot(1), Plane::Bulk, connection(2, BEN));
         assert_eq!(kept(&peer, Plane::Bulk), [2]);
     }
 
     #[test]
-    fn a_life_is_whole_with_both_planes_and_a_later_one_waits_for_the_core() {
+    fn a_life_is_complete_with_both_planes_and_a_later_one_waits_for_the_core() {
         let mut peer = Peer::default();
         let ends = (ANN, BEN);
-        let placed = peer.place(ends, boot(1), Plane::Bulk, connection(1, ANN));
-        assert_eq!(placed, Placed::Waiting);
-        let placed = peer.place(ends, boot(1), Plane::Control, connection(2, ANN));
-        assert_eq!(placed, Placed::Whole);
+        let placed = peer.add(ends, boot(1), Plane::Bulk, connection(1, ANN));
+        assert_eq!(placed, Placement::Waiting);
+        let placed = peer.add(ends, boot(1), Plane::Control, connection(2, ANN));
+        assert_eq!(placed, Placement::Complete);
         peer.promote(boot(1).1);
-        let placed = peer.place(ends, boot(1), Plane::Control, connection(3, ANN));
-        assert_eq!(placed, Placed::Joined);
+        let placed = peer.add(ends, boot(1), Plane::Control, connection(3, ANN));
+        assert_eq!(placed, Placement::Joined);
 
-        peer.place(ends, boot(2), Plane::Control, connection(4, BEN));
-        let placed = peer.place(ends, boot(2), Plane::Bulk, connection(5, BEN));
-        assert_eq!((placed, peer.linked), (Placed::Whole, Some(boot(1).1)));
+        peer.add(ends, boot(2), Plane::Control, connection(4, BEN));
+        let placed = peer.add(ends, boot(2), Plane::Bulk, connection(5, BEN));
+        assert_eq!((placed, peer.linked), (Placement::Complete, Some(boot(1).1)));
         assert!(peer.end(boot(2).1).is_some(), "refused by the core");
         assert_eq!((kept(&peer, Plane::Control), peer.linked), (vec![3], Some(boot(1).1)));
     }
@@ -253,8 +271,8 @@ mod tests {
     #[test]
     fn the_control_plane_carries_the_link() {
         let mut peer = Peer::default();
-        peer.place((ANN, BEN), boot(1), Plane::Bulk, connection(1, ANN));
-        peer.place((ANN, BEN), boot(1), Plane::Control, connection(2, ANN));
+        peer.add((ANN, BEN), boot(1), Plane::Bulk, connection(1, ANN));
+        peer.add((ANN, BEN), boot(1), Plane::Control, connection(2, ANN));
         peer.promote(boot(1).1);
         peer.route = Some(Address("a:1".to_owned()));
         assert!(!peer.lost(9, Plane::Control), "a connection that does not count");
@@ -268,11 +286,11 @@ mod tests {
     #[test]
     fn lives_are_bounded_and_the_linked_one_stays() {
         let mut peer = Peer::default();
-        peer.place((ANN, BEN), boot(1), Plane::Control, connection(1, ANN));
-        peer.place((ANN, BEN), boot(1), Plane::Bulk, connection(2, ANN));
+        peer.add((ANN, BEN), boot(1), Plane::Control, connection(1, ANN));
+        peer.add((ANN, BEN), boot(1), Plane::Bulk, connection(2, ANN));
         peer.promote(boot(1).1);
         for count in 2..20 {
-            peer.place((ANN, BEN), boot(count), Plane::Control, connection(count * 10, BEN));
+            peer.add((ANN, BEN), boot(count), Plane::Control, connection(count * 10, BEN));
         }
         assert_eq!(kept(&peer, Plane::Control), [1, 180, 190]);
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::link::frame::{self, GREETING_BYTES_MAX, Hello, HelloRefusal, VERSIONS, Verdict};
+use crate::link::frame::{self, HELLO_BYTES_MAX, Hello, HelloRefusal, VERSIONS, Verdict};
 use crate::tls::Credentials;
 use crate::tls::pki::{Authority, ISSUED_VALID, Issued, Validity};
 
@@ -67,7 +67,7 @@ async fn limited(credentials: &Credentials, boot: Boot, limits: Limits) -> End {
     let address = listener.local_addr().unwrap();
     let node = credentials.node().unwrap();
     let federation = credentials.federation();
-    let me = Myself { federation, node, store: StoreId(node.0), boot };
+    let me = LocalIdentity { federation, node, store: StoreId(node.0), boot };
     let metrics = Arc::new(Metrics::new());
     let jitter = Seed::from_number(1).derive("test", 0);
     let links = Links::start(me, listener, tls(credentials), limits, Arc::clone(&metrics), jitter);
@@ -81,7 +81,7 @@ impl End {
         let next = async {
             loop {
                 if let Some(event) = self.links.next_event() {
-                    self.links.settle();
+                    self.links.event_consumed();
                     return event;
                 }
                 let report = self.links.reports.recv().await.unwrap();
@@ -168,7 +168,7 @@ async fn a_peer_that_goes_away_is_reported_and_dialled_again() {
     assert_eq!(ann.connected().await, (BEN, BOOT));
     drop(ben);
     assert!(matches!(ann.event().await, Event::Unreachable { peer: BEN }));
-    // The same node comes back at the same address in another life.
+    // The same node comes back at the same address in another process.
     let listener = loop {
         if let Ok(listener) = TcpListener::bind(address).await {
             break listener;
@@ -176,7 +176,12 @@ async fn a_peer_that_goes_away_is_reported_and_dialled_again() {
     };
     let credentials = node(&authority, BEN);
     let boot = Boot { count: 2, nonce: 3 };
-    let me = Myself { federation: authority.federation(), node: BEN, store: StoreId(BEN.0), boot };
+    let me = LocalIdentity {
+        federation: authority.federation(),
+        node: BEN,
+        store: StoreId(BEN.0),
+        boot,
+    };
     let metrics = Arc::new(Metrics::new());
     let jitter = Seed::from_number(2).derive("test", 0);
     let ben = Links::start(me, listener, tls(&credentials), Limits::default(), metrics, jitter);
@@ -211,13 +216,13 @@ async fn a_process_that_the_core_refuses_is_told_and_the_link_before_stays() {
     let event = event.unwrap();
     assert!(matches!(event, Event::Connected { peer: BEN, boot, .. } if boot == clone));
     ann.links.refuse(BEN, clone, Refusal::Cloned);
-    ann.links.settle();
+    ann.links.event_consumed();
     let told = timeout(PATIENCE, second.links.control.recv()).await.unwrap().unwrap();
     assert_eq!(told.message, Message::Refused(Refusal::Cloned));
     // The first process still has its link.
     ann.links.send(BEN, Plane::Control, refused_message());
-    let heard = timeout(PATIENCE, first.links.control.recv()).await.unwrap().unwrap();
-    assert_eq!(heard.message, refused_message());
+    let received = timeout(PATIENCE, first.links.control.recv()).await.unwrap().unwrap();
+    assert_eq!(received.message, refused_message());
 }
 
 #[tokio::test]
@@ -387,7 +392,7 @@ fn hello_of(authority: &Authority, node: NodeId) -> Hello {
         node,
         store: StoreId([4; 16]),
         boot: BOOT,
-        purpose: Purpose::Carry(Plane::Control),
+        purpose: Purpose::Messages(Plane::Control),
         versions: VERSIONS,
     }
 }
@@ -407,9 +412,9 @@ async fn stream_of(
 async fn greet_raw(address: SocketAddr, credentials: &Credentials, hello: &Hello) -> Verdict {
     let mut stream = stream_of(address, credentials).await;
     frame::write_value(&mut stream, hello).await.unwrap();
-    let _theirs: Hello = frame::read_value(&mut stream, GREETING_BYTES_MAX).await.unwrap();
+    let _theirs: Hello = frame::read_value(&mut stream, HELLO_BYTES_MAX).await.unwrap();
     frame::write_value(&mut stream, &Verdict::Welcome).await.unwrap();
-    frame::read_value(&mut stream, GREETING_BYTES_MAX).await.unwrap()
+    frame::read_value(&mut stream, HELLO_BYTES_MAX).await.unwrap()
 }
 
 #[tokio::test]
@@ -440,12 +445,12 @@ async fn link_by_hand(
     for plane in PLANES {
         let mut hello = hello_of(authority, BEN);
         hello.boot = Boot { count: boot, nonce: 0 };
-        hello.purpose = Purpose::Carry(plane);
+        hello.purpose = Purpose::Messages(plane);
         let mut stream = stream_of(ann.address, credentials).await;
         frame::write_value(&mut stream, &hello).await.unwrap();
-        let _: Hello = frame::read_value(&mut stream, GREETING_BYTES_MAX).await.unwrap();
+        let _: Hello = frame::read_value(&mut stream, HELLO_BYTES_MAX).await.unwrap();
         frame::write_value(&mut stream, &Verdict::Welcome).await.unwrap();
-        let _: Verdict = frame::read_value(&mut stream, GREETING_BYTES_MAX).await.unwrap();
+        let _: Verdict = frame::read_value(&mut stream, HELLO_BYTES_MAX).await.unwrap();
         planes.push(stream);
     }
     planes
@@ -461,8 +466,8 @@ async fn a_message_of_a_later_version_is_counted_and_the_link_lives_on() {
     let later = (Message::KINDS, "what a later version says");
     frame::write_value(&mut planes[0], &later).await.unwrap();
     frame::write_value(&mut planes[0], &refused_message()).await.unwrap();
-    let heard = timeout(PATIENCE, ann.links.control.recv()).await.unwrap().unwrap();
-    assert_eq!(heard.message, refused_message());
+    let received = timeout(PATIENCE, ann.links.control.recv()).await.unwrap().unwrap();
+    assert_eq!(received.message, refused_message());
     assert_eq!(ann.metrics.rejections("message_unknown"), 1);
 }
 
@@ -492,11 +497,11 @@ async fn garbage_and_endless_frames_close_the_link_and_nothing_else() {
 #[tokio::test]
 async fn a_silent_connection_holds_its_place_no_longer_than_the_handshake_may_take() {
     let authority = authority();
-    let limits = Limits { strangers_max: 1, ..Limits::default() };
+    let limits = Limits { pending_max: 1, ..Limits::default() };
     let mut ann = limited(&node(&authority, ANN), BOOT, limits).await;
     let _silent = TcpStream::connect(ann.address).await.unwrap();
     let mut refused = TcpStream::connect(ann.address).await.unwrap();
-    assert_eq!(refused.read(&mut [0; 1]).await.unwrap_or(0), 0, "the one place is taken");
+    assert_eq!(refused.read(&mut [0; 1]).await.unwrap_or(0), 0, "the one slot is taken");
     tokio::time::pause();
     tokio::time::advance(crate::tls::HANDSHAKE_TIMEOUT).await;
     tokio::time::resume();
@@ -507,10 +512,10 @@ async fn a_silent_connection_holds_its_place_no_longer_than_the_handshake_may_ta
 #[tokio::test]
 async fn past_the_bound_strangers_are_closed_at_once() {
     let authority = authority();
-    let limits = Limits { strangers_per_address_max: 1, ..Limits::default() };
+    let limits = Limits { pending_per_address_max: 1, ..Limits::default() };
     let ann = limited(&node(&authority, ANN), BOOT, limits).await;
     let _silent = TcpStream::connect(ann.address).await.unwrap();
     let mut second = TcpStream::connect(ann.address).await.unwrap();
     assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed without a word");
-    ann.counted(|metrics| metrics.rejections("too_many_strangers")).await;
+    ann.counted(|metrics| metrics.rejections("too_many_pending")).await;
 }

@@ -62,7 +62,7 @@ pub enum CredentialsError {
     #[error(
         "the certificate names no identity of a federation; hint: issue one with `continuum pki issue`"
     )]
-    Nobody,
+    NoIdentity,
     /// A node needs a node's certificate.
     #[error(
         "the certificate is {principal}, and a node needs a node's; hint: `continuum pki issue node`"
@@ -75,7 +75,7 @@ pub enum CredentialsError {
     #[error(
         "the certificate is not good under the given authority: {why}; hint: issue a new one with `continuum pki issue`"
     )]
-    NotGood {
+    Invalid {
         /// What is wrong.
         why: String,
     },
@@ -122,7 +122,7 @@ impl Credentials {
         }
         let chain = certificates("certificate", certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| pem_error("key", error))?;
-        let principal = Principal::of_certificate(&chain[0]).ok_or(CredentialsError::Nobody)?;
+        let principal = Principal::of_certificate(&chain[0]).ok_or(CredentialsError::NoIdentity)?;
         let authority = std::str::from_utf8(ca).ok().and_then(federation_of);
         Ok(Self { principal, authority, roots: Arc::new(roots), chain, key })
     }
@@ -167,18 +167,18 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// [`CredentialsError::NotGood`].
+    /// [`CredentialsError::Invalid`].
     pub fn check(&self, clock: &dyn Clock) -> Result<(), CredentialsError> {
         let ours = self.federation();
         if let Some(theirs) = self.authority.filter(|theirs| *theirs != ours) {
             let why =
                 format!("it is of federation {ours}, and the authority of federation {theirs}");
-            return Err(CredentialsError::NotGood { why });
+            return Err(CredentialsError::Invalid { why });
         }
         let now = UnixTime::since_unix_epoch(Duration::from_millis(clock.now().wall.0));
         self.verifier(Audience::Federation)?
             .judge(&self.chain[0], &self.chain[1..], now)
-            .map_err(|error| CredentialsError::NotGood { why: error.to_string() })
+            .map_err(|error| CredentialsError::Invalid { why: error.to_string() })
     }
 
     /// The accepting end of a peer link: only nodes of the federation get in.
@@ -260,7 +260,7 @@ impl Credentials {
     fn verifier(&self, audience: Audience) -> Result<Arc<Verifier>, CredentialsError> {
         Verifier::new(provider(), Arc::clone(&self.roots), self.federation(), audience)
             .map(Arc::new)
-            .map_err(|why| CredentialsError::NotGood { why })
+            .map_err(|why| CredentialsError::Invalid { why })
     }
 }
 

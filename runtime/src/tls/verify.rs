@@ -31,7 +31,7 @@ pub(super) enum Audience {
 pub enum Refused {
     /// It names no identity, or several.
     #[error("the certificate names no identity")]
-    Nobody,
+    NoIdentity,
     /// It is of another federation.
     #[error("the certificate is of another federation")]
     OtherFederation,
@@ -94,7 +94,7 @@ impl Verifier {
 
     fn admit(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
         let refused = match Principal::of_certificate(leaf) {
-            None => Refused::Nobody,
+            None => Refused::NoIdentity,
             Some(found) if found.federation != self.federation => Refused::OtherFederation,
             Some(Principal { role: Role::Client(_), .. }) if self.audience == Audience::Nodes => {
                 Refused::NotANode
@@ -224,7 +224,7 @@ fn certificate_reason(error: &CertificateError) -> &'static str {
             "purpose"
         }
         CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<Refused>() {
-            Some(Refused::Nobody) => "no_identity",
+            Some(Refused::NoIdentity) => "no_identity",
             Some(Refused::OtherFederation) => "other_federation",
             Some(Refused::NotANode) => "not_a_node",
             None => "certificate",

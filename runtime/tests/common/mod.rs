@@ -16,13 +16,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node that can be asked.
 pub(crate) trait Patient {
-    /// Asks once; nothing when the node is not there.
+    /// Commands once; nothing when the node is not there.
     async fn ask_once(&self, request: &Request) -> Option<Outcome>;
 
     /// Lets others go on before the next attempt.
     async fn pause(&self);
 
-    /// Asks until the answer is one that waiting does not change.
+    /// Commands until the answer is one that waiting does not change.
     async fn ask(&self, request: Request) -> Outcome {
         let answered = async {
             loop {

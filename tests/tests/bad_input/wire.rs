@@ -9,7 +9,7 @@ use continuum_core::codec;
 use continuum_core::id::{Boot, FederationId, NodeId, StoreId};
 use continuum_core::node::Plane;
 use continuum_runtime::clock::SystemClock;
-use continuum_runtime::link::frame::{self, GREETING_BYTES_MAX, Hello, Purpose, VERSIONS, Verdict};
+use continuum_runtime::link::frame::{self, HELLO_BYTES_MAX, Hello, Purpose, VERSIONS, Verdict};
 use continuum_runtime::tls::pki::{Authority, Issued};
 use continuum_runtime::tls::{Credentials, PEER_PROTOCOL};
 use continuum_tests::process::{Dev, metric, wait_until};
@@ -130,7 +130,7 @@ fn receive<T: DeserializeOwned + serde::Serialize>(stream: &mut Stream) -> T {
     stream.read_exact(&mut length).expect("a frame");
     let mut body = vec![0; u32::from_be_bytes(length) as usize];
     stream.read_exact(&mut body).expect("a whole frame");
-    codec::decode(&body, GREETING_BYTES_MAX).expect("what is due")
+    codec::decode(&body, HELLO_BYTES_MAX).expect("what is due")
 }
 
 /// Greets as a node does and is welcomed.
@@ -221,7 +221,7 @@ fn garbage_of_a_known_node_closes_only_its_connection() {
     let linked = || metric(dev.api(1), "continuum_peer_connected ");
     for (reason, bytes) in [("frame_garbage", &GARBAGE[..]), ("frame_too_long", &FOUR_GIB[..])] {
         wait_until("no peer is linked", || linked() < 0.5);
-        let carry = |plane| greeted(&dev, &config, &hello(federation, Purpose::Carry(plane)));
+        let carry = |plane| greeted(&dev, &config, &hello(federation, Purpose::Messages(plane)));
         let (control, bulk) = (carry(Plane::Control), carry(Plane::Bulk));
         wait_until("the peer is linked", || linked() > 0.5);
         let control = std::cell::Cell::new(Some(control));

@@ -23,7 +23,7 @@ use super::exit::{self, Failure};
 use super::local::{DevState, state_file};
 use super::output::{Screen, say};
 use super::stop;
-use crate::api::input::InitShape;
+use crate::api::input::InitBody;
 use crate::tls::secret;
 use continuum_core::limits::VOTERS_MAX;
 use layout::{DevNode, Layout, READY_WITHIN, tail};
@@ -160,7 +160,7 @@ impl Children {
         if !is_formed {
             let others = self.all.iter().skip(1).take(VOTERS_MAX - 1);
             let voters = others.map(|node| node.node.peer.clone()).collect();
-            clients[0].send(&Call::post("/v1/init", &InitShape { voters })).await?;
+            clients[0].send(&Call::post("/v1/init", &InitBody { voters })).await?;
         }
         for client in &mut clients {
             client.send(&Call::get("/readyz")).await?;

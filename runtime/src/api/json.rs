@@ -16,15 +16,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Text(pub Bytes);
+pub struct JsonBytes(pub Bytes);
 
-impl From<&str> for Text {
+impl From<&str> for JsonBytes {
     fn from(text: &str) -> Self {
         Self(Bytes::copy_from_slice(text.as_bytes()))
     }
 }
 
-impl Serialize for Text {
+impl Serialize for JsonBytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if let Ok(text) = std::str::from_utf8(&self.0) {
             return serializer.serialize_str(text);
@@ -35,30 +35,30 @@ impl Serialize for Text {
     }
 }
 
-impl<'de> Deserialize<'de> for Text {
+impl<'de> Deserialize<'de> for JsonBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextVisitor)
+        deserializer.deserialize_any(JsonBytesVisitor)
     }
 }
 
-struct TextVisitor;
+struct JsonBytesVisitor;
 
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text;
+impl<'de> Visitor<'de> for JsonBytesVisitor {
+    type Value = JsonBytes;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string or {\"base64\": \"...\"}")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
-        Ok(Text::from(text))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<JsonBytes, E> {
+        Ok(JsonBytes::from(text))
     }
 
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Text, E> {
-        Ok(Text(Bytes::from(text)))
+    fn visit_string<E: de::Error>(self, text: String) -> Result<JsonBytes, E> {
+        Ok(JsonBytes(Bytes::from(text)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonBytes, A::Error> {
         let Some((name, value)) = map.next_entry::<String, String>()? else {
             return Err(de::Error::missing_field("base64"));
         };
@@ -70,7 +70,7 @@ impl<'de> Visitor<'de> for TextVisitor {
         }
         STANDARD
             .decode(value)
-            .map(|bytes| Text(Bytes::from(bytes)))
+            .map(|bytes| JsonBytes(Bytes::from(bytes)))
             .map_err(|error| de::Error::custom(format!("base64: {error}")))
     }
 }
@@ -119,45 +119,45 @@ impl Visitor<'_> for CountVisitor {
 /// A row in JSON: one line of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RowShape {
+pub struct RowBody {
     /// The key.
-    pub key: Text,
+    pub key: JsonBytes,
     /// Its fields, in order of name and kind.
-    pub fields: Vec<FieldShape>,
+    pub fields: Vec<FieldBody>,
 }
 
 /// A field in JSON. Exactly one of the kinds is there; a name that is used in two ways stands in two fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FieldShape {
+pub struct FieldBody {
     /// Its name; empty for the key's own value.
-    pub field: Text,
+    pub field: JsonBytes,
     /// The values of a register; the first is the one under the namespace's strategy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub register: Option<Vec<Text>>,
+    pub register: Option<Vec<JsonBytes>>,
     /// The members of a set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub set: Option<Vec<Text>>,
+    pub set: Option<Vec<JsonBytes>>,
     /// The value of a counter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter: Option<Count>,
 }
 
-impl From<&Row> for RowShape {
+impl From<&Row> for RowBody {
     fn from(row: &Row) -> Self {
         Self {
-            key: Text(row.key.clone()),
-            fields: row.fields.iter().map(FieldShape::from).collect(),
+            key: JsonBytes(row.key.clone()),
+            fields: row.fields.iter().map(FieldBody::from).collect(),
         }
     }
 }
 
-impl From<&Field> for FieldShape {
+impl From<&Field> for FieldBody {
     fn from(field: &Field) -> Self {
-        let mut shape = Self { field: Text(field.field.clone()), ..Self::default() };
+        let mut shape = Self { field: JsonBytes(field.field.clone()), ..Self::default() };
         match &field.content {
-            Content::Register(values) => shape.register = Some(texts(values)),
-            Content::Set(members) => shape.set = Some(texts(members)),
+            Content::Register(values) => shape.register = Some(json_bytes(values)),
+            Content::Set(members) => shape.set = Some(json_bytes(members)),
             Content::Counter(value) => shape.counter = Some(Count(*value)),
         }
         shape
@@ -166,15 +166,15 @@ impl From<&Field> for FieldShape {
 
 /// Bytes as they look in JSON.
 #[must_use]
-pub fn texts(values: &[Bytes]) -> Vec<Text> {
-    values.iter().cloned().map(Text).collect()
+pub fn json_bytes(values: &[Bytes]) -> Vec<JsonBytes> {
+    values.iter().cloned().map(JsonBytes).collect()
 }
 
 /// The canonical line of a row, without its newline.
 #[must_use]
 pub fn line(row: &Row) -> Vec<u8> {
     // Serialization into memory fails only on maps with keys that are not strings, and a row has none.
-    serde_json::to_vec(&RowShape::from(row)).unwrap_or_default()
+    serde_json::to_vec(&RowBody::from(row)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -204,8 +204,8 @@ mod tests {
         ) {
             let fields = fields.into_iter().map(|(field, content)| Field { field, content }).collect();
             let row = Row { key, fields };
-            let read: RowShape = serde_json::from_slice(&line(&row)).map_err(|e| TestCaseError::fail(e.to_string()))?;
-            prop_assert_eq!(read, RowShape::from(&row));
+            let read: RowBody = serde_json::from_slice(&line(&row)).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            prop_assert_eq!(read, RowBody::from(&row));
         }
     }
 
@@ -240,7 +240,7 @@ mod tests {
         for broken in
             ["{}", r#"{"hex":"00"}"#, r#"{"base64":"!"}"#, r#"{"base64":"AA==","x":1}"#, "7"]
         {
-            assert!(serde_json::from_str::<Text>(broken).is_err(), "{broken}");
+            assert!(serde_json::from_str::<JsonBytes>(broken).is_err(), "{broken}");
         }
     }
 }
