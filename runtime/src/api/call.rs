@@ -1,7 +1,7 @@
-//! One HTTP request, read whole and within bounds, before anything is asked of the core.
+//! One HTTP request, read whole and within bounds before the core is asked.
 //!
-//! Memory for bodies is taken from one budget for all connections, so that many large or slow bodies are refused with
-//! 429 instead of growing the process.
+//! All connections permit one budget for bodies: when many or slow bodies use it up, further ones get 429, and the
+//! process does not grow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use super::problem::{BODY_TIMEOUT, BODY_TOO_LARGE, BUSY, Problem};
 use super::token::{self, Tag};
 use super::{Api, uri};
 
-/// A body arrives within this, or its connection is not worth its memory.
+/// A body must be complete within this, or its memory is taken back.
 const BODY_TIMEOUT_S: u64 = 30;
 
-/// The longest idempotency key: a UUID is 36.
+/// The longest idempotency key in bytes; a UUID has 36.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
 /// One request.
@@ -33,8 +33,8 @@ pub(super) struct Call {
     pub(super) params: Params,
     headers: HeaderMap,
     pub(super) body: Bytes,
-    /// The body's share of the budget, held as long as the request.
-    _share: Option<OwnedSemaphorePermit>,
+    /// The body's permit of the budget, held as long as the request.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Call {
@@ -43,12 +43,12 @@ impl Call {
         let (parts, body) = request.into_parts();
         let segments = segments(&parts)?;
         let params = Params::new(parts.uri.query())?;
-        let share = share(api, &parts.headers)?;
-        let body = if share.is_some() { collect(body).await? } else { Bytes::new() };
-        Ok(Self { segments, params, headers: parts.headers, body, _share: share })
+        let permit = permit(api, &parts.headers)?;
+        let body = if permit.is_some() { collect(body).await? } else { Bytes::new() };
+        Ok(Self { segments, params, headers: parts.headers, body, _permit: permit })
     }
 
-    /// The namespace in the path. A name is ASCII; what is not becomes a name that no namespace has.
+    /// The namespace in the path. Names are ASCII; other bytes become a name that no namespace has.
     pub(super) fn namespace(&self) -> String {
         self.segments
             .get(2)
@@ -69,7 +69,7 @@ impl Call {
         })
     }
 
-    /// Whether the client asked for bytes.
+    /// Whether the client accepts raw bytes.
     pub(super) fn wants_raw(&self) -> bool {
         self.headers.get_all(header::ACCEPT).iter().any(|value| {
             value.to_str().is_ok_and(|value| value.contains("application/octet-stream"))
@@ -87,7 +87,7 @@ impl Call {
         )
     }
 
-    /// What `If-Match` says was read.
+    /// The version of the value that `If-Match` requires.
     pub(super) fn if_match(&self) -> Result<Option<Tag>, Problem> {
         let Some(text) = self.text(&header::IF_MATCH)? else { return Ok(None) };
         token::parse_tag(text).map(Some).ok_or_else(|| {
@@ -117,10 +117,7 @@ impl Call {
             let hint = format!(
                 "use 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, chosen at random for each write"
             );
-            return Err(Problem::invalid(
-                "the Idempotency-Key has a length that it may not have",
-                hint,
-            ));
+            return Err(Problem::invalid("the Idempotency-Key is empty or too long", hint));
         }
         Ok(Some(token::session(key.as_bytes())))
     }
@@ -135,8 +132,8 @@ fn segments(parts: &Parts) -> Result<Vec<Bytes>, Problem> {
     })
 }
 
-/// Takes the body's share of the budget; `None` when there is no body.
-fn share(api: &Api, headers: &HeaderMap) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+/// Takes the body's permit of the budget; `None` when there is no body.
+fn permit(api: &Api, headers: &HeaderMap) -> Result<Option<OwnedSemaphorePermit>, Problem> {
     let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -151,7 +148,7 @@ fn share(api: &Api, headers: &HeaderMap) -> Result<Option<OwnedSemaphorePermit>,
     Arc::clone(&api.bodies).try_acquire_many_owned(kib).map(Some).map_err(|_| {
         Problem::new(
             &BUSY,
-            "the node holds as many bodies as it takes",
+            "the node has reached its bound on bodies in memory",
             "wait a moment and repeat the request",
         )
     })
@@ -168,7 +165,7 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
             Err(Problem::invalid(format!("the body could not be read: {error}"), "send it whole"))
         }
         Err(_) => {
-            let detail = format!("the body was not whole after {BODY_TIMEOUT_S} s");
+            let detail = format!("the body was not complete after {BODY_TIMEOUT_S} s");
             Err(Problem::new(
                 &BODY_TIMEOUT,
                 detail,

@@ -1,7 +1,7 @@
-//! Time limits of one connection: a head that trickles in, a peer that never reads, and one that has nothing to say.
+//! Time limits of one connection: for a slow head, for a client that does not read, and for an idle connection.
 //!
-//! hyper's own limits need a timer of a runtime; here the stream notes its progress and one task looks at it, so the
-//! same code runs on a simulated network. Bodies have a limit of their own where they are read.
+//! hyper's own limits need its timer. Here the stream records its progress and one task checks it, so that the same code
+//! runs on a simulated network. Bodies have a limit of their own, where they are read.
 
 use std::io;
 use std::pin::Pin;
@@ -13,19 +13,19 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// A head is whole within this, from its first byte.
+/// A head must be complete within this after its first byte.
 pub(super) const HEAD_MS: u64 = 5_000;
-/// A connection without a request is kept for this.
+/// A connection without a request is closed after this.
 pub(super) const IDLE_MS: u64 = 75_000;
-/// A peer that reads nothing of an answer is waited for this long.
+/// A client that reads nothing of an answer is closed after this.
 pub(super) const STALLED_MS: u64 = 30_000;
-/// How often a connection is looked at.
+/// How often a connection is checked.
 const LOOK_MS: u64 = 1_000;
 
-/// Why a connection without a request is closed.
+/// The reason when a connection without a request is closed.
 pub(super) const IDLE: &str = "idle";
 
-/// What one connection is doing. Times are milliseconds since it was made, 0 for "not now".
+/// What one connection is doing. Times are milliseconds since it was opened; 0 means "not now".
 #[derive(Debug)]
 pub(super) struct Progress {
     begun: Instant,
@@ -46,12 +46,12 @@ impl Progress {
         })
     }
 
-    /// Now, never 0.
+    /// The time now, never 0.
     fn now_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// A request's head is whole: until [`Progress::served`] the time is the request's own.
+    /// A request's head is complete. Until [`Progress::served`] the connection is not idle.
     pub(super) fn serving(&self) {
         self.is_serving.store(true, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
@@ -98,7 +98,7 @@ impl Progress {
     }
 }
 
-/// Ends when the connection is overdue, with why.
+/// Waits until the connection is overdue, and returns the reason.
 pub(super) async fn watch(progress: Weak<Progress>) -> &'static str {
     loop {
         tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
@@ -109,7 +109,7 @@ pub(super) async fn watch(progress: Weak<Progress>) -> &'static str {
     }
 }
 
-/// A stream that notes its progress.
+/// A stream that records its progress.
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
     stream: S,
@@ -163,7 +163,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 mod tests {
     use super::*;
 
-    /// Sets a connection's clock back, so that time passes without waiting.
+    /// Sets a connection's clock back, so that the test need not wait.
     fn aged(ms: u64) -> Progress {
         let progress = Arc::into_inner(Progress::new()).expect("no other owner");
         Progress { begun: progress.begun - Duration::from_millis(ms), ..progress }

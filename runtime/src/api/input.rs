@@ -1,7 +1,7 @@
-//! What clients send: JSON bodies and queries, made into the core's requests.
+//! What clients send: JSON bodies and queries, converted to the core's requests.
 //!
-//! A body that cannot be read names the place: line and column when it is not JSON or has another shape, and the
-//! member (`writes[3].edits[0]`) when its parts do not fit together. Bounds of keys and values are the core's.
+//! Every problem says where it is: line and column when a body is not JSON or lacks a member, and the path of the member
+//! (`writes[3].edits[0]`) when its parts do not fit together. The core checks the bounds of keys and values.
 
 use bytes::Bytes;
 use continuum_core::api::{
@@ -15,7 +15,7 @@ use super::json::JsonBytes;
 use super::problem::{MALFORMED_JSON, Problem};
 use super::{token, uri};
 
-/// Bytes of one body. A request of the core's size fits in also where every byte of it is escaped or in base64.
+/// Bytes of one body. The core's largest request fits even when JSON escapes or base64 make it longer.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 
 /// The body of a batch.
@@ -32,14 +32,14 @@ pub struct BatchBody {
 pub struct WriteBody {
     /// The key.
     pub key: JsonBytes,
-    /// What is changed.
+    /// Applied in order.
     pub edits: Vec<EditBody>,
-    /// The token of what was read.
+    /// The context token of the read that this write follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }
 
-/// Changes of one field, done in the order of the members here.
+/// Changes of one field, applied in the order of the members here.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EditBody {
@@ -72,7 +72,7 @@ pub struct EditBody {
 pub struct CasBody {
     /// What the register must be.
     pub expected: ExpectedBody,
-    /// What it becomes; none removes it.
+    /// The new value; without it the register is removed.
     #[serde(default)]
     pub value: Option<JsonBytes>,
 }
@@ -96,9 +96,9 @@ pub struct ExpectedBody {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PutBody {
-    /// The value.
+    /// The new value.
     pub value: JsonBytes,
-    /// The token of what was read.
+    /// The context token of the read that this write follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }
@@ -113,7 +113,7 @@ pub struct SetBody {
     /// Members to remove.
     #[serde(default)]
     pub remove: Vec<JsonBytes>,
-    /// The token of what was read.
+    /// The context token of the read that this write follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }
@@ -122,7 +122,7 @@ pub struct SetBody {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CountBody {
-    /// How much to add; negative to take away.
+    /// The amount; negative to subtract.
     pub add: i64,
 }
 
@@ -130,18 +130,18 @@ pub struct CountBody {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordBody {
-    /// What is changed.
+    /// Applied in order.
     pub edits: Vec<EditBody>,
-    /// The token of what was read.
+    /// The context token of the read that this write follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }
 
-/// The body that makes a namespace.
+/// The body that creates a namespace.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NamespaceBody {
-    /// What it is called.
+    /// Unique in the federation.
     pub name: String,
     /// How it is replicated.
     pub consistency: ConsistencyName,
@@ -172,7 +172,7 @@ pub enum ConsistencyName {
 pub enum StrategyName {
     /// The latest write by hybrid logical clock wins.
     LastWriterWins,
-    /// The write of the highest node wins.
+    /// The write of the highest node id wins.
     HighestNodeWins,
 }
 
@@ -180,7 +180,7 @@ pub enum StrategyName {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitBody {
-    /// Addresses of the other first voters.
+    /// Peer addresses of the other first voters.
     #[serde(default)]
     pub voters: Vec<String>,
 }
@@ -192,47 +192,47 @@ pub struct InitBody {
 /// A problem that names line and column.
 pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
-        let place = if body.is_empty() { "the body is empty: ".to_owned() } else { String::new() };
-        Problem::new(&MALFORMED_JSON, format!("{place}{error}"), "correct the body there")
+        let empty = if body.is_empty() { "the body is empty: ".to_owned() } else { String::new() };
+        Problem::new(&MALFORMED_JSON, format!("{empty}{error}"), "correct the body there")
             .with("line", error.line().into())
             .with("column", error.column().into())
     })
 }
 
-/// A member that does not fit, by its place.
-fn misfit(place: &str, why: &str) -> Problem {
-    Problem::new(&MALFORMED_JSON, format!("{place}: {why}"), "correct the body there")
-        .with("place", place.into())
+/// The problem of a member at this path.
+fn misfit(path: &str, why: &str) -> Problem {
+    Problem::new(&MALFORMED_JSON, format!("{path}: {why}"), "correct the body there")
+        .with("path", path.into())
 }
 
-/// Reads the token of a context.
+/// Reads a context token.
 ///
 /// # Errors
 ///
-/// A problem that names the place.
-pub fn context(place: &str, token: Option<&str>) -> Result<Option<Context>, Problem> {
+/// A problem that names the path.
+pub fn context(path: &str, token: Option<&str>) -> Result<Option<Context>, Problem> {
     let read = |token| {
         token::parse_context(token)
-            .ok_or_else(|| misfit(place, "not a context token: use the one of a read, unchanged"))
+            .ok_or_else(|| misfit(path, "not a context token: use the one of a read, unchanged"))
     };
     token.map(read).transpose()
 }
 
 impl EditBody {
-    /// The edits that this one stands for.
-    fn edits(self, place: &str) -> Result<Vec<Edit>, Problem> {
+    /// The core's edits.
+    fn edits(self, path: &str) -> Result<Vec<Edit>, Problem> {
         let mut changes = Vec::with_capacity(1);
         changes.extend(self.delete.then_some(Change::Delete));
         changes.extend(self.put.map(|value| Change::Put(value.0)));
         if let Some(cas) = self.cas {
-            changes.push(cas.change(place)?);
+            changes.push(cas.change(path)?);
         }
         changes.extend(self.remove.into_iter().map(|member| Change::Remove(member.0)));
         changes.extend(self.add.into_iter().map(|member| Change::Add(member.0)));
         changes.extend(self.count.map(Change::Count));
         if changes.is_empty() {
             return Err(misfit(
-                place,
+                path,
                 "changes nothing: it needs put, delete, cas, add, remove or count",
             ));
         }
@@ -242,12 +242,12 @@ impl EditBody {
 }
 
 impl CasBody {
-    /// The change that this stands for.
+    /// The core's change.
     ///
     /// # Errors
     ///
-    /// A problem that names the place, when not exactly one expectation is there.
-    pub fn change(self, place: &str) -> Result<Change, Problem> {
+    /// A problem that names the path, when there is not exactly one expectation.
+    pub fn change(self, path: &str) -> Result<Change, Problem> {
         let ExpectedBody { absent, revision, value } = self.expected;
         let expected = match (absent, revision, value) {
             (true, None, None) => Expected::Absent,
@@ -255,7 +255,7 @@ impl CasBody {
             (false, None, Some(value)) => Expected::Value(value.0),
             _ => {
                 return Err(misfit(
-                    place,
+                    path,
                     "expected needs exactly one of absent, revision and value",
                 ));
             }
@@ -264,29 +264,29 @@ impl CasBody {
     }
 }
 
-/// The mutation of one key.
+/// The core's mutation of one key.
 ///
 /// # Errors
 ///
-/// A problem that names the place.
-pub fn mutation(place: &str, write: WriteBody) -> Result<Mutation, Problem> {
-    let dot = if place.is_empty() { "" } else { "." };
-    let context = context(&format!("{place}{dot}context"), write.context.as_deref())?;
+/// A problem that names the path.
+pub fn mutation(path: &str, write: WriteBody) -> Result<Mutation, Problem> {
+    let dot = if path.is_empty() { "" } else { "." };
+    let context = context(&format!("{path}{dot}context"), write.context.as_deref())?;
     let mut edits = Vec::with_capacity(write.edits.len());
     for (at, edit) in write.edits.into_iter().enumerate() {
-        edits.extend(edit.edits(&format!("{place}{dot}edits[{at}]"))?);
+        edits.extend(edit.edits(&format!("{path}{dot}edits[{at}]"))?);
     }
     if edits.is_empty() {
-        return Err(misfit(place, "has no edits"));
+        return Err(misfit(path, "has no edits"));
     }
     Ok(Mutation { key: write.key.0, edits, context })
 }
 
-/// The mutations of a batch.
+/// The core's mutations of a batch.
 ///
 /// # Errors
 ///
-/// A problem that names the place.
+/// A problem that names the path.
 pub fn mutations(batch: BatchBody) -> Result<Vec<Mutation>, Problem> {
     if batch.writes.is_empty() || batch.writes.len() > BATCH_WRITES_MAX {
         return Err(misfit("writes", &format!("there must be 1 to {BATCH_WRITES_MAX} of them")));
@@ -296,7 +296,7 @@ pub fn mutations(batch: BatchBody) -> Result<Vec<Mutation>, Problem> {
 }
 
 impl NamespaceBody {
-    /// The request that makes it.
+    /// The policy of the namespace.
     ///
     /// # Errors
     ///
@@ -321,7 +321,7 @@ impl NamespaceBody {
     }
 }
 
-/// The parameters of a query, taken out one by one, so that an unknown one is refused.
+/// The parameters of a query. Each is taken out once, so that unknown ones are left over and refused.
 #[derive(Debug)]
 pub struct Params(Vec<(Bytes, Bytes)>);
 
@@ -343,11 +343,11 @@ impl Params {
         Some(self.0.swap_remove(at).1)
     }
 
-    /// Takes the level that a write asks for.
+    /// Takes the durability level of a write.
     ///
     /// # Errors
     ///
-    /// A problem for another text.
+    /// A problem for any other text.
     pub fn level(&mut self) -> Result<Level, Problem> {
         let Some(text) = self.take("level") else { return Ok(Level::default()) };
         std::str::from_utf8(&text).ok().and_then(token::parse_level).ok_or_else(|| {
@@ -355,11 +355,11 @@ impl Params {
         })
     }
 
-    /// Takes the greatest number of rows of a page.
+    /// Takes the page size.
     ///
     /// # Errors
     ///
-    /// A problem for another text.
+    /// A problem for any other text.
     pub fn limit(&mut self) -> Result<u32, Problem> {
         let most = u32::try_from(PAGE_ROWS_MAX).unwrap_or(u32::MAX);
         let Some(text) = self.take("limit") else { return Ok(most) };
@@ -373,7 +373,7 @@ impl Params {
     ///
     /// # Errors
     ///
-    /// A problem for another text.
+    /// A problem for any other text.
     pub fn after(&mut self) -> Result<Option<Bytes>, Problem> {
         let Some(text) = self.take("after") else { return Ok(None) };
         token::parse_cursor(&text).map(Some).ok_or_else(|| {

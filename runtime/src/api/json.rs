@@ -1,8 +1,8 @@
-//! How bytes, counters and rows look in JSON; shared by the HTTP API, `export` and `import`.
+//! Bytes, counters and rows in JSON, shared by the HTTP API, `export` and `import`.
 //!
 //! Keys, fields, values and members are bytes. In JSON they are a string when they are UTF-8, and otherwise
-//! `{"base64": "..."}`; so that text stays readable and no byte is lost. A row has one canonical line: fixed member
-//! order, no spaces, keys and fields in the order of their bytes. Nothing here talks to a node.
+//! `{"base64": "..."}`, so that text stays readable and no byte is lost. A row has one canonical line: fixed member
+//! order, no spaces, keys and fields in the order of their bytes.
 
 use std::fmt;
 
@@ -126,13 +126,13 @@ pub struct RowBody {
     pub fields: Vec<FieldBody>,
 }
 
-/// A field in JSON. Exactly one of the kinds is there; a name that is used in two ways stands in two fields.
+/// A field in JSON. It has exactly one of the kinds; a name used for two kinds makes two fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FieldBody {
     /// Its name; empty for the key's own value.
     pub field: JsonBytes,
-    /// The values of a register; the first is the one under the namespace's strategy.
+    /// The values of a register; the first is the one that the namespace's strategy chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub register: Option<Vec<JsonBytes>>,
     /// The members of a set.
@@ -164,7 +164,7 @@ impl From<&Field> for FieldBody {
     }
 }
 
-/// Bytes as they look in JSON.
+/// Wraps each for JSON.
 #[must_use]
 pub fn json_bytes(values: &[Bytes]) -> Vec<JsonBytes> {
     values.iter().cloned().map(JsonBytes).collect()
@@ -173,7 +173,7 @@ pub fn json_bytes(values: &[Bytes]) -> Vec<JsonBytes> {
 /// The canonical line of a row, without its newline.
 #[must_use]
 pub fn line(row: &Row) -> Vec<u8> {
-    // Serialization into memory fails only on maps with keys that are not strings, and a row has none.
+    // Serialization to memory fails only on maps whose keys are not strings, and a row has none.
     serde_json::to_vec(&RowBody::from(row)).unwrap_or_default()
 }
 

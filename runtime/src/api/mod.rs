@@ -1,8 +1,8 @@
-//! The HTTP API: JSON under `/v1`, metrics and probes, on top of the [`Handle`] into the driver.
+//! The HTTP API: JSON under `/v1`, metrics and probes, on top of the [`Handle`] to the driver.
 //!
-//! One table, [`ROUTES`], drives the router and the documentation test. A route turns one HTTP request into one
-//! request of the core and its outcome into one answer; it decides no protocol question, keeps no state and retries
-//! nothing. Every error is problem+json, those of unknown routes and wrong methods included.
+//! One table, [`ROUTES`], makes the router and the documentation test. A route turns one HTTP request into one request
+//! of the core, and its outcome into one answer. It decides no protocol question, keeps no state and retries nothing.
+//! Every error is problem+json, including those of unknown routes and wrong methods.
 
 mod call;
 mod guard;
@@ -32,70 +32,48 @@ use crate::metrics::Metrics;
 use call::Call;
 use problem::{Kind, METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE};
 
-/// Kibibytes of bodies held at once, all connections together: past it new bodies are answered with 429.
+/// Kibibytes of bodies in memory, over all connections. Past it, new bodies are answered with 429.
 const BODIES_KIB_MAX: usize = 256 << 10;
 
-/// What a route does.
+/// What a route does; [`ROUTES`] says it in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the table of routes has a summary of each")]
 pub enum Operation {
-    /// Whether the process lives.
     Live,
-    /// Whether it is ready to serve.
     Ready,
-    /// Metrics, for Prometheus.
     Metrics,
-    /// What the node knows of itself.
     Status,
-    /// The members of the federation.
     Members,
-    /// Create the federation.
     Init,
-    /// All namespaces.
     Namespaces,
-    /// Make a namespace.
     CreateNamespace,
-    /// One namespace.
     Namespace,
-    /// Delete a namespace.
     DeleteNamespace,
-    /// A page of keys.
     Keys,
-    /// Read a register.
     Get,
-    /// Set a register.
     Put,
-    /// Remove what was observed of a key or field.
     Delete,
-    /// Compare and set.
     Cas,
-    /// The members of a set.
     SetMembers,
-    /// Add to and remove from a set.
     SetChange,
-    /// The value of a counter.
     Count,
-    /// Add to a counter.
     CountAdd,
-    /// All fields of a key.
     Record,
-    /// Change fields of a key, atomically.
     RecordChange,
-    /// Many writes in one request.
     Batch,
-    /// A page of whole rows.
     Rows,
 }
 
 /// One route.
 #[derive(Debug)]
 pub struct Route {
-    /// Its method.
+    /// The HTTP method.
     pub method: &'static str,
-    /// Its path; a part in braces is one percent-encoded segment.
+    /// The path; a part in braces is one percent-encoded segment.
     pub path: &'static str,
-    /// What it does.
+    /// What the route performs.
     pub operation: Operation,
-    /// What it is for, in one line.
+    /// One line for the documentation.
     pub summary: &'static str,
 }
 
@@ -113,20 +91,20 @@ macro_rules! routes {
 }
 
 routes! {
-    GET "/livez" Live "200 while the process lives and is not fenced";
+    GET "/livez" Live "200 while the process runs and is not fenced";
     GET "/readyz" Ready "200 when ready to serve, else 503 with the reasons";
     GET "/metrics" Metrics "metrics in the text format of OpenMetrics";
-    GET "/v1/status" Status "what the node knows of itself: groups, shards, memory";
+    GET "/v1/status" Status "the node's own state: groups, shards, memory";
     GET "/v1/members" Members "the members of the federation and their health, as this node sees them";
     POST "/v1/init" Init "create the federation, once, on one node";
     GET "/v1/namespaces" Namespaces "all namespaces";
-    POST "/v1/namespaces" CreateNamespace "make a namespace";
+    POST "/v1/namespaces" CreateNamespace "create a namespace";
     GET "/v1/namespaces/{namespace}" Namespace "one namespace";
-    DELETE "/v1/namespaces/{namespace}" DeleteNamespace "delete a namespace and all in it";
+    DELETE "/v1/namespaces/{namespace}" DeleteNamespace "delete a namespace and everything in it";
     GET "/v1/namespaces/{namespace}/keys" Keys "keys in order, a page at a time";
     GET "/v1/namespaces/{namespace}/kv/{key}" Get "read a value; raw with Accept: application/octet-stream";
     PUT "/v1/namespaces/{namespace}/kv/{key}" Put "set a value: the raw body, or JSON with value and context";
-    DELETE "/v1/namespaces/{namespace}/kv/{key}" Delete "remove a value, or with an empty field the whole record";
+    DELETE "/v1/namespaces/{namespace}/kv/{key}" Delete "remove a value; without a field, the whole record";
     POST "/v1/namespaces/{namespace}/cas/{key}" Cas "set or remove a value if it is as expected (strong)";
     GET "/v1/namespaces/{namespace}/sets/{key}" SetMembers "the members of a set (eventual)";
     POST "/v1/namespaces/{namespace}/sets/{key}" SetChange "add members to and remove them from a set (eventual)";
@@ -138,7 +116,7 @@ routes! {
     GET "/v1/namespaces/{namespace}/rows" Rows "whole rows as lines of canonical JSON, a page at a time";
 }
 
-/// What the routes work with.
+/// What all routes share.
 #[derive(Debug)]
 pub struct Api {
     handle: Handle,
@@ -147,7 +125,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API on a handle; it counts into `metrics` and renders them.
+    /// An API over a handle. It counts requests in `metrics`, and renders them.
     #[must_use]
     pub fn new(handle: Handle, metrics: Arc<Metrics>) -> Self {
         Self { handle, metrics, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)) }
@@ -160,7 +138,7 @@ fn count(api: &Api, route: &Route, response: &Response, seconds: f64) {
     count_problem(api, route.path, response);
 }
 
-/// Counts a problem. Bad input is told too, by its route: what is in a request never stands in a log.
+/// Counts a problem. Bad input is also logged, by its route alone: a log never holds what is in a request.
 fn count_problem(api: &Api, path: &str, response: &Response) {
     let Some(kind) = response.extensions().get::<&'static Kind>() else { return };
     api.metrics.http().problem(kind.code);
@@ -181,7 +159,7 @@ pub fn router(api: Arc<Api>) -> Router {
     router.fallback(unknown_route).with_state(api)
 }
 
-/// All methods of a path, and the problem for the others.
+/// All methods of a path, and the problem for any other method.
 fn methods(path: &'static str) -> MethodRouter<Arc<Api>> {
     let mut methods = MethodRouter::new();
     for route in ROUTES.iter().filter(|route| route.path == path) {
@@ -234,7 +212,7 @@ fn wrong_method(api: &Api, path: &'static str) -> Response {
 async fn unknown_route(State(api): State<Arc<Api>>, request: Request) -> Response {
     let mut path = request.uri().path().to_owned();
     path.truncate(path.floor_char_boundary(200));
-    let hint = "see the table of routes in the README; a key's `/` is encoded as %2F";
+    let hint = "see the table of routes in runtime/README.md; encode a `/` in a key as %2F";
     let problem = Problem::new(&UNKNOWN_ROUTE, format!("no route is at {path}"), hint);
     let response = problem.into_response();
     count_problem(&api, "no route", &response);

@@ -1,6 +1,6 @@
 //! What clients get: the core's outcomes as JSON, raw bytes or pages of lines.
 //!
-//! Numbers above 53 bits that are identities (nonces, roots) are hexadecimal text, since JSON readers round them.
+//! Ids above 53 bits (nonces, roots) are hexadecimal text, since JSON readers round such numbers.
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -17,16 +17,16 @@ use super::json::{Count, FieldBody, JsonBytes, json_bytes, line};
 use super::problem::{ABSENT, Problem, UNEXPECTED_ANSWER};
 use super::token::{self, Tag};
 
-/// Says whether a page of lines is followed by more.
+/// Whether another page follows this one.
 pub static MORE: HeaderName = HeaderName::from_static("continuum-more");
 /// The cursor after the last line of a page.
 pub static NEXT: HeaderName = HeaderName::from_static("continuum-next");
 
-/// The value of a read, or the problem of an outcome that is none.
+/// The value of a read.
 ///
 /// # Errors
 ///
-/// The problem that the outcome stands for.
+/// The problem of any other outcome.
 pub fn value(outcome: Outcome) -> Result<Value, Problem> {
     match outcome {
         Outcome::Value(value) => Ok(value),
@@ -40,7 +40,7 @@ pub fn value(outcome: Outcome) -> Result<Value, Problem> {
 ///
 /// # Errors
 ///
-/// The problem that the outcome stands for.
+/// The problem of any other outcome.
 pub fn committed(outcome: Outcome) -> Result<Response, Problem> {
     match outcome {
         Outcome::Committed { level, receipt } => Ok(receipt_response(level, receipt)),
@@ -50,7 +50,7 @@ pub fn committed(outcome: Outcome) -> Result<Response, Problem> {
     }
 }
 
-/// The node answered with something that does not fit the question.
+/// The problem when the node's answer does not fit the question.
 pub fn unexpected(found: &impl std::fmt::Debug) -> Problem {
     let mut text = format!("{found:?}");
     text.truncate(text.floor_char_boundary(200));
@@ -78,9 +78,9 @@ pub fn json_response(status: StatusCode, body: &Json) -> Response {
     (status, [(header::CONTENT_TYPE, json)], body.to_string()).into_response()
 }
 
-/// Adds the entity tag of what was read.
+/// Adds the entity tag of the value that was read.
 fn with_tag(mut response: Response, tag: Option<&Tag>) -> Response {
-    // A tag is base64 and quotes; a context too long for a header is left to the body.
+    // A tag is base64 and quotes. A context too long for a header is in the body alone.
     let text = tag.map(token::tag).filter(|text| text.len() <= 8 << 10);
     if let Some(value) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {
         response.headers_mut().insert(header::ETAG, value);
@@ -88,8 +88,8 @@ fn with_tag(mut response: Response, tag: Option<&Tag>) -> Response {
     response
 }
 
-/// A register: raw when the client asked for bytes, else JSON. Without a value it is a problem that carries the
-/// context, since a later write may have to supersede the delete that was seen.
+/// A register: raw when the client accepts bytes, else JSON. Without a value it is a problem that carries the context,
+/// since a later write may have to supersede the delete that was read.
 ///
 /// # Errors
 ///
@@ -153,7 +153,7 @@ fn fields(fields: &[Field]) -> Vec<FieldBody> {
     fields.iter().map(FieldBody::from).collect()
 }
 
-/// A page of rows: one canonical line each.
+/// A page of rows, one canonical line each.
 #[must_use]
 pub fn rows(rows: &[Row], more: bool) -> Response {
     let mut body = Vec::with_capacity(rows.len() * 64);
@@ -224,7 +224,7 @@ const fn health(health: Health) -> &'static str {
     }
 }
 
-/// What a node knows, in JSON.
+/// A node's status in JSON.
 #[must_use]
 pub fn status(status: &Status) -> Json {
     json!({
@@ -243,7 +243,7 @@ pub fn status(status: &Status) -> Json {
     })
 }
 
-/// Why a node is not ready, as `/readyz` says it.
+/// The reason's name in `/readyz`.
 #[must_use]
 pub const fn unready(reason: Unready) -> &'static str {
     match reason {

@@ -1,7 +1,7 @@
-//! Errors as problem+json (RFC 9457): what, why and a hint; and the exit code that the command line gives for each.
+//! Errors as problem+json (RFC 9457): what, why and a hint, and the exit code of the command line for each.
 //!
-//! One table maps every reason of the core, and every error of HTTP itself, to a status and a code. The codes are a
-//! contract: scripts match on them, so one is never renamed. Nothing here formats a table or writes to a terminal.
+//! One table maps each of the core's reasons, and each error of HTTP itself, to a status and a code. The codes are a
+//! contract: scripts match on them, so they are never renamed.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,15 +18,14 @@ pub struct Kind {
     pub code: &'static str,
     /// The HTTP status.
     pub status: u16,
-    /// The exit code of the command line; the table of all is in `--help`.
+    /// The exit code of the command line; `--help` lists all.
     pub exit: u8,
-    /// What it is, in a few words.
+    /// A short description for people.
     pub title: &'static str,
 }
 
 impl Kind {
-    /// Whether the request itself is wrong, which whoever sent it should hear of in the log too. Absent values,
-    /// conflicts and overload are ordinary.
+    /// Whether the request itself is wrong: such requests are logged. Absent values, conflicts and overload are ordinary.
     #[must_use]
     pub fn is_bad_input(&self) -> bool {
         self.exit == 2 || matches!(self.status, 413 | 422) || self.code == UNKNOWN_NAMESPACE.code
@@ -50,27 +49,27 @@ kinds! {
     ALREADY_FORMED = ("already_formed", 409, 6, "The node is in a federation already");
     BODY_TIMEOUT = ("body_timeout", 408, 4, "The request's body did not arrive in time");
     BODY_TOO_LARGE = ("body_too_large", 413, 7, "The request's body is too large");
-    BUSY = ("busy", 429, 7, "The node has too much to do");
+    BUSY = ("busy", 429, 7, "The node is overloaded");
     CONFLICT = ("conflict", 412, 6, "The value is not as expected");
     FULL = ("full", 507, 7, "The node is full");
-    INVALID_NAME = ("invalid_name", 400, 2, "That is not a name");
+    INVALID_NAME = ("invalid_name", 400, 2, "The name is not valid");
     INVALID_REQUEST = ("invalid_request", 400, 2, "The request is not valid");
-    MALFORMED_JSON = ("malformed_json", 400, 2, "The body is not the JSON that is expected");
+    MALFORMED_JSON = ("malformed_json", 400, 2, "The body is not the expected JSON");
     METHOD_NOT_ALLOWED = ("method_not_allowed", 405, 2, "The route has no such method");
     NAMESPACE_EXISTS = ("namespace_exists", 409, 6, "A namespace of that name exists");
     NO_LEADER = ("no_leader", 503, 3, "No leader is known");
     NOT_FORMED = ("not_formed", 503, 3, "The node is in no federation");
     NOT_READY = ("not_ready", 503, 3, "The node is not ready to serve");
-    OUT_OF_BOUNDS = ("out_of_bounds", 422, 7, "Something is outside its bound");
+    OUT_OF_BOUNDS = ("out_of_bounds", 422, 7, "A number or address is outside its bound");
     SESSION_EXPIRED = ("session_expired", 409, 6, "The idempotency key is too old");
     STOPPING = ("stopping", 503, 3, "The node is stopping");
-    STORE_REPLACED = ("store_replaced", 409, 9, "The node has another disk than its vote");
+    STORE_REPLACED = ("store_replaced", 409, 9, "The node is a member with another disk");
     TOO_MANY_SIBLINGS = ("too_many_siblings", 409, 6, "The value has too many siblings");
-    UNEXPECTED_ANSWER = ("unexpected_answer", 500, 8, "The node answered something else than was asked");
+    UNEXPECTED_ANSWER = ("unexpected_answer", 500, 8, "The node's answer does not fit the request");
     UNKNOWN_NAMESPACE = ("unknown_namespace", 404, 1, "The federation has no such namespace");
     UNKNOWN_OUTCOME = ("unknown_outcome", 504, 4, "The write may have happened, or may still happen");
     UNKNOWN_ROUTE = ("unknown_route", 404, 2, "There is no such route");
-    VALUE_TOO_LARGE = ("value_too_large", 413, 7, "Something is larger than it may be");
+    VALUE_TOO_LARGE = ("value_too_large", 413, 7, "A key, value or request is too large");
     VOTER_UNAVAILABLE = ("voter_unavailable", 503, 3, "A named first voter is not available");
     WRONG_CONSISTENCY = ("wrong_consistency", 409, 2, "The namespace has the other consistency");
 }
@@ -78,11 +77,11 @@ kinds! {
 /// A problem to answer with.
 #[derive(Debug)]
 pub struct Problem {
-    /// Its kind.
+    /// Gives the status and the code.
     pub kind: &'static Kind,
-    /// What happened here, and why.
+    /// What happened, and why.
     pub detail: String,
-    /// What to do about it.
+    /// What the client can do.
     pub hint: String,
     /// Further members of the body.
     pub more: Vec<(&'static str, Value)>,
@@ -91,7 +90,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of a kind.
+    /// A problem of a kind. Statuses 429 and 503 get a `Retry-After` of one second.
     pub fn new(kind: &'static Kind, detail: impl Into<String>, hint: impl Into<String>) -> Self {
         let (more, headers) = (Vec::new(), Vec::new());
         let mut problem = Self { kind, detail: detail.into(), hint: hint.into(), more, headers };
@@ -131,7 +130,7 @@ impl Problem {
         body
     }
 
-    /// A write of which less is certain than was asked for.
+    /// The level that was asked for was not reached, or the outcome is not known.
     #[must_use]
     pub fn unknown(reached: Option<Level>) -> Self {
         let detail = match reached {
@@ -155,7 +154,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         self.headers.into_iter().for_each(|(name, value)| drop(headers.insert(name, value)));
-        // The metrics count by code without a second look at the body.
+        // The metrics count by code, and need not parse the body.
         response.extensions_mut().insert(self.kind);
         response
     }
@@ -198,13 +197,13 @@ impl From<Reason> for Problem {
             ),
             Reason::Busy => Self::new(
                 &BUSY,
-                "the node has as much under way as it takes",
+                "the node has reached its bound on requests under way",
                 "wait a moment and repeat the request",
             ),
             Reason::StoreReplaced => Self::new(
                 &STORE_REPLACED,
-                "the node votes, or is here at this moment, with another disk than the one that asks",
-                "bring back the data directory that it voted with, and run one process of a node alone",
+                "the node votes, or runs at this moment, with another disk than the one that asks",
+                "bring back the data directory that it voted with, and run only one process of a node",
             ),
             Reason::Full { what } => full(what),
             Reason::Stopping => {
@@ -222,13 +221,13 @@ impl From<Reason> for Problem {
     }
 }
 
-/// The reasons that speak of the request rather than of the node.
+/// The reasons that lie in the request, not in the node.
 fn refused_write(reason: Reason) -> Problem {
     match reason {
         Reason::UnknownNamespace => Problem::new(
             &UNKNOWN_NAMESPACE,
-            "the federation's registry does not name it",
-            "see `continuum ns list`, or make it with `continuum ns create NAME --consistency strong|eventual`",
+            "the federation's registry does not list it",
+            "see `continuum ns list`, or create it with `continuum ns create NAME --consistency strong|eventual`",
         ),
         Reason::NamespaceExists => Problem::new(
             &NAMESPACE_EXISTS,
@@ -237,15 +236,15 @@ fn refused_write(reason: Reason) -> Problem {
         ),
         Reason::InvalidName => Problem::new(
             &INVALID_NAME,
-            "the name has a character or a length that names do not have",
+            "the name has a character or a length that is not allowed",
             format!(
-                "use 1 to {NAMESPACE_NAME_BYTES_MAX} of a-z, 0-9, `-`, `_`, `.`, beginning with a letter"
+                "use 1 to {NAMESPACE_NAME_BYTES_MAX} of a-z, 0-9, `-`, `_`, `.`, starting with a letter"
             ),
         ),
         Reason::WrongConsistency => Problem::new(
             &WRONG_CONSISTENCY,
             "compare-and-set needs a strong namespace; sets, counters and records need an eventual one",
-            "see `continuum ns list` for its consistency, and use a namespace of the other kind",
+            "see `continuum ns list`, and use a namespace of the other consistency",
         ),
         Reason::Conflict { revision } => Problem::new(
             &CONFLICT,
@@ -258,12 +257,12 @@ fn refused_write(reason: Reason) -> Problem {
         .with("revision", revision.map_or(Value::Null, |revision| revision.0.into())),
         Reason::TooManySiblings => Problem::new(
             &TOO_MANY_SIBLINGS,
-            format!("the register has {SIBLINGS_MAX} concurrent values, as many as it may have"),
+            format!("the register has {SIBLINGS_MAX} concurrent values, which is the bound"),
             "read it, choose or merge, and write with the context of that read",
         ),
         Reason::SessionExpired => Problem::new(
             &SESSION_EXPIRED,
-            "the node no longer knows what became of the first try with this key",
+            "the node no longer remembers the outcome of the first try with this key",
             "read before you write again, then use a new Idempotency-Key",
         ),
         Reason::OutOfBounds { what, limit } => out_of_bounds(what, limit),
@@ -294,7 +293,7 @@ fn out_of_bounds(what: Bound, limit: u64) -> Problem {
 
 fn full(what: Resource) -> Problem {
     let (name, hint) = match what {
-        Resource::Disk => ("disk", "free space on the node's disk: it resumes by itself"),
+        Resource::Disk => ("disk", "free space on the node's disk; the node resumes by itself"),
         Resource::Memory => (
             "memory for keys and values",
             "delete what is not needed, or raise node.memory_bytes_max",
@@ -316,7 +315,7 @@ mod tests {
 
     use super::*;
 
-    /// Every reason once; that each has an arm of its own is checked by the compiler.
+    /// Every reason once. The compiler checks that each has a match arm of its own.
     fn reasons() -> Vec<Reason> {
         vec![
             Reason::NotFormed,

@@ -1,4 +1,4 @@
-//! What each route does: one request of the core, and its outcome as an answer.
+//! What each route does: sends one request to the core and answers with its outcome.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -49,7 +49,7 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
     }
 }
 
-/// Alive means: the driver answers, and is not fenced. It leaves out what a restart cannot repair.
+/// Alive means: the driver answers, and the node is not fenced. Only what a restart can repair makes this fail.
 async fn live(api: &Api) -> Answer {
     let status = api.handle.status().await?;
     if status.unready.contains(&Unready::Fenced) {
@@ -72,14 +72,14 @@ async fn ready(api: &Api) -> Answer {
     Err(problem.with("ready", false.into()).with("reasons", reasons.into()))
 }
 
-/// The hint of the first reason: the others mostly follow from it.
+/// The hint for the first reason; the others mostly follow from it.
 fn hint(unready: &[Unready]) -> &'static str {
     match unready.first() {
         Some(Unready::NotFormed) => {
-            "run `continuum cluster init` on one node, or let a member's address be known to it"
+            "run `continuum cluster init` on one node, or give this one a member's address in peer.bootstrap"
         }
         Some(Unready::NoLeader) => "more than half of the voters must run and reach each other",
-        Some(Unready::DiskFull) => "free space on the node's disk: it resumes by itself",
+        Some(Unready::DiskFull) => "free space on the node's disk; the node resumes by itself",
         Some(Unready::Fenced) => {
             "read its log: its storage failed, or another process has its identity"
         }
@@ -87,7 +87,7 @@ fn hint(unready: &[Unready]) -> &'static str {
     }
 }
 
-/// All figures, with the gauges as they are now. A node that does not answer still shows what was counted.
+/// All metrics, with current gauges. If the node does not answer, the gauges are old and the counters are current.
 async fn metrics(api: &Api) -> Response {
     if let Ok(status) = api.handle.status().await {
         api.metrics.observe(&status);
@@ -152,7 +152,7 @@ async fn namespace(api: &Api, call: Call) -> Answer {
     }
 }
 
-/// Names the namespace that is not known.
+/// Adds the name of an unknown namespace.
 fn named(mut problem: Problem, name: &str) -> Problem {
     if problem.kind == &UNKNOWN_NAMESPACE {
         let mut name = name.to_owned();
@@ -189,7 +189,7 @@ async fn rows(api: &Api, mut call: Call) -> Answer {
     }
 }
 
-/// Reads whose value is JSON.
+/// The reads that answer with JSON.
 async fn read(api: &Api, operation: Operation, mut call: Call) -> Answer {
     let (namespace, key) = (call.namespace(), call.key());
     let mut field = || call.params.take("field").unwrap_or_default();
@@ -215,7 +215,7 @@ async fn read(api: &Api, operation: Operation, mut call: Call) -> Answer {
     Ok(output::json_response(StatusCode::OK, &body))
 }
 
-/// Every write of keys.
+/// All writes of keys.
 async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
     let namespace = call.namespace();
     let mutations = match operation {
@@ -236,7 +236,7 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
     output::committed(outcome).map_err(|problem| named(problem, &name))
 }
 
-/// A write of one register under the conditions of the headers.
+/// A write of one register, with the conditions in the headers.
 fn conditional(
     call: &mut Call,
     value: Option<Bytes>,

@@ -1,7 +1,7 @@
 //! The accept loop: hyper's http1 over our own streams, with a bounded number of connections.
 //!
-//! Nothing of hyper's runs or times anything itself. Past the bound a connection is closed at once, so that those that
-//! are open keep their share. Plain HTTP or TLS is the caller's choice: here a stream is a stream.
+//! hyper starts no task and no timer here. Past the bound a connection is closed at once, so that open ones keep their
+//! share. The caller chooses plain HTTP or TLS.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -31,16 +31,16 @@ use crate::tls::{self, HANDSHAKE_TIMEOUT};
 /// Connections at once. Each may hold a head and one request; bodies have a budget of their own.
 pub const CONNECTIONS_MAX: usize = 2048;
 
-/// Requests under way when the node stops are answered within this.
+/// On a stop, requests under way are answered within this.
 const LAST_ANSWERS_S: u64 = 2;
 
-/// A request's head, also hyper's buffer of one connection: keys of a kibibyte are at most thrice as long encoded.
+/// Bytes of a request's head, and of hyper's buffer: a key of a kibibyte is up to three times as long when encoded.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// After a failed accept (no file descriptor is free, mostly) the loop pauses instead of spinning.
+/// Pause after a failed accept, mostly because no file descriptor is free.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
-/// Serves until `stop` turns true; requests under way are then answered, and their connections closed.
+/// Serves until `stop` turns true. Then requests under way are answered, and their connections closed.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -48,7 +48,7 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let router = router(Arc::clone(&api));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -59,8 +59,13 @@ pub async fn serve(
             tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            refused(&api, from, "too_many_connections", &"as many are open as may be");
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            refused(
+                &api,
+                from,
+                "too_many_connections",
+                &"the bound on open connections is reached",
+            );
             continue;
         };
         let (tls, router, api, stop) =
@@ -75,36 +80,36 @@ pub async fn serve(
                     refused(&api, from, why, &error);
                 }
             }
-            drop(place);
+            drop(permit);
         });
     }
-    // All places are free when the last answer is out.
+    // All permits are free once the last answer is sent.
     let last = Duration::from_secs(LAST_ANSWERS_S);
-    drop(tokio::time::timeout(last, places.acquire_many(CONNECTIONS_MAX as u32)).await);
+    drop(tokio::time::timeout(last, permits.acquire_many(CONNECTIONS_MAX as u32)).await);
 }
 
-/// A connection that was closed for being slow is a refusal; one that was idle was only tidied up.
+/// Closing a slow connection counts as a refusal; closing an idle one does not.
 fn note(api: &Api, from: SocketAddr, why: Option<&'static str>) {
     if let Some(why) = why.filter(|why| *why != guard::IDLE) {
         refused(api, from, why, &"it took too long");
     }
 }
 
-/// Counts and tells that somebody was refused.
+/// Counts and logs a refused connection.
 fn refused(api: &Api, from: SocketAddr, why: &str, detail: &dyn Display) {
     api.metrics.rejected(why);
     log::refused(&format_args!("API connection from {from}"), why, detail);
 }
 
-/// A stream that HTTP can be spoken on.
+/// A stream for HTTP.
 enum Opened {
     Plain(TcpStream),
     Secure(Box<TlsStream<TcpStream>>),
 }
 
-/// Makes the handshake, where there is one to make.
+/// Performs the TLS handshake, if there is TLS.
 async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Opened> {
-    // Small answers must not wait for Nagle; a socket that cannot is slower, not wrong.
+    // Small answers must not wait for Nagle's algorithm. A socket without the option is only slower.
     drop(stream.set_nodelay(true));
     let Some(tls) = tls else { return Ok(Opened::Plain(stream)) };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
@@ -112,7 +117,7 @@ async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Opened>
     Ok(Opened::Secure(Box::new(stream)))
 }
 
-/// Serves HTTP on any stream; says why it was closed, if it was overdue.
+/// Serves HTTP on any stream. Returns the reason if it closed the connection as overdue.
 pub(super) async fn http<S>(
     stream: S,
     router: Router,

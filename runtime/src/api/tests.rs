@@ -1,4 +1,4 @@
-//! The router against a driver that answers from a table, and whole connections over a pipe in memory.
+//! Tests of the router with a driver that answers from a table, and of whole connections over a pipe in memory.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +23,7 @@ use super::{Api, ROUTES, Route, router, serve, token};
 use crate::handle::{COMMANDS_MAX, Command, Commands, channel};
 use crate::metrics::Metrics;
 
-/// What the driver was asked.
+/// The requests that the driver received.
 type Seen = Arc<Mutex<Vec<Request>>>;
 
 fn status(unready: Vec<Unready>) -> Status {
@@ -41,7 +41,7 @@ fn status(unready: Vec<Unready>) -> Status {
     }
 }
 
-/// Answers everything with `outcome`, and remembers what was asked.
+/// Answers everything with `outcome`, and records the requests.
 async fn drive(mut commands: Commands, outcome: Outcome, unready: Vec<Unready>, seen: Seen) {
     while let Some(command) = commands.recv().await {
         match command {
@@ -104,7 +104,7 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// The code, after the body's form was checked.
+    /// The code, after a check of the body's form.
     fn code(&self) -> String {
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
         let body = self.json();
@@ -276,7 +276,7 @@ async fn a_body_over_the_limit_is_refused_declared_or_not() {
     let request = chunked.body(Body::from(vec![0; BODY_BYTES_MAX + 1])).expect("a request");
     assert_eq!(world.send(request).await.code(), "body_too_large");
     assert!(world.asked().is_empty());
-    // A value over the core's limit reaches the core, whose refusal is the answer.
+    // The core refuses a value over its own limit, and its refusal is the answer.
     let limit = VALUE_BYTES_MAX as u64;
     let what = continuum_core::api::Bound::Value;
     let world = World::new(Outcome::Rejected(Reason::OutOfBounds { what, limit }));
@@ -350,7 +350,7 @@ async fn a_namespace_is_found_by_name_or_named_in_the_problem() {
     assert!(answer.json()["detail"].to_string().contains("`fiction`"));
 }
 
-/// Runs a connection over a pipe, and gives the client's end.
+/// Serves a connection over a pipe, and returns the client's end.
 fn connect(world: &World) -> (tokio::io::DuplexStream, watch::Sender<bool>) {
     let (client, server) = duplex(1 << 16);
     let (stop, stopped) = watch::channel(false);

@@ -1,4 +1,4 @@
-//! Small texts of the API: levels, entity tags, context tokens, cursors, sessions.
+//! Short texts of the API: levels, entity tags, context tokens, cursors, sessions.
 //!
 //! An entity tag is `"r17"` for revision 17 of a strong key, or `"c..."` for the causal context of an eventual read.
 //! Contexts and cursors are opaque to clients: base64url of the core's canonical bytes.
@@ -12,12 +12,12 @@ use continuum_core::digest::Digest;
 use continuum_core::id::SessionId;
 use continuum_core::limits::{CONTEXT_BYTES_MAX, KEY_BYTES_MAX};
 
-/// What a tag says of the value that was read.
+/// The version of a value that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tag {
-    /// Its revision in a strong namespace.
+    /// In a strong namespace.
     Revision(u64),
-    /// What was seen of it in an eventual one.
+    /// In an eventual namespace.
     Context(Context),
 }
 
@@ -54,7 +54,7 @@ pub fn parse_context(token: &str) -> Option<Context> {
     codec::decode(&bytes, CONTEXT_BYTES_MAX).ok()
 }
 
-/// The entity tag of what was read.
+/// The entity tag of a value.
 #[must_use]
 pub fn tag(tag: &Tag) -> String {
     match tag {
@@ -63,7 +63,7 @@ pub fn tag(tag: &Tag) -> String {
     }
 }
 
-/// Reads an entity tag as clients send it back in `If-Match`.
+/// Reads an entity tag from `If-Match`.
 #[must_use]
 pub fn parse_tag(text: &str) -> Option<Tag> {
     let inner = text.trim().strip_prefix('"')?.strip_suffix('"')?;
@@ -87,7 +87,7 @@ pub fn parse_cursor(text: &[u8]) -> Option<Bytes> {
     (key.len() <= KEY_BYTES_MAX).then(|| key.into())
 }
 
-/// The session that an idempotency key stands for: one write, so its number is 0.
+/// The session of an idempotency key. It has one write, with the number 0.
 #[must_use]
 pub fn session(idempotency_key: &[u8]) -> Session {
     let mut id = [0; 16];

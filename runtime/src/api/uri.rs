@@ -1,10 +1,10 @@
-//! Paths and queries as bytes: keys need not be UTF-8, so a percent-encoded byte is just a byte.
+//! Paths and queries as bytes. Keys need not be UTF-8, so a percent-encoded byte may be any byte.
 //!
-//! No templates and no routing: the router matches on the encoded path, so an encoded `/` never ends a segment.
+//! This module does no routing. The router matches the encoded path, so an encoded `/` never ends a segment.
 
 use bytes::Bytes;
 
-/// Decodes `%XX`; with `plus` also `+` as a space, as forms write it in queries. `None` for a broken escape.
+/// Decodes `%XX`, and with `plus` also `+` as a space, as forms write it in queries. `None` for a broken escape.
 #[must_use]
 pub fn decode(text: &str, plus: bool) -> Option<Bytes> {
     let mut bytes = Vec::with_capacity(text.len());

@@ -1,12 +1,12 @@
-//! The data directory: locked by one process, closed to others, and of one node for ever.
+//! The data directory: locked by one process, closed to other users, and owned by one node for ever.
 //!
 //! ```text
-//! LOCK      held by the process that uses the store
-//! STORE     whose store it is, and its id
-//! BEGUN     there from the first durable write on: a log that is gone can be told from one that never was
+//! LOCK      locked by the process that uses the store
+//! STORE     the federation and node that own it, and its store id
+//! BEGUN     created with the first durable write: tells a lost log from one that was never written
 //! reserve   bytes kept back for a full disk
 //! lane-0/   the log's segments
-//! side/     snapshots
+//! side/     snapshot files
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{Holder, OpenError};
 use crate::tls::secret;
 
-/// The version of the directory's layout. This build reads it alone.
+/// The version of the directory's layout. This build reads no other.
 const VERSION: u32 = 1;
 
 /// An open, locked data directory.
@@ -32,7 +32,7 @@ pub(super) struct Directory {
     _lock: File,
 }
 
-/// What `STORE` says.
+/// The content of `STORE`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {
@@ -46,7 +46,7 @@ impl Directory {
     /// Opens the directory of this node, or makes it when it is absent or empty.
     pub(super) fn open(path: &Path, holder: Holder, fresh: StoreId) -> Result<Self, OpenError> {
         make(path).map_err(|error| unusable(path, error))?;
-        // Asked before the lock file is there.
+        // Checked before the lock file is created.
         let is_empty = is_empty(path).map_err(|error| unusable(path, error))?;
         let mode = fs::metadata(path).map_err(|error| unusable(path, error))?.permissions().mode();
         if is_empty {
@@ -92,7 +92,7 @@ impl Directory {
         self.path.join("BEGUN").exists()
     }
 
-    /// Notes, durably, that writes are durable here from now on.
+    /// Records, durably, that the log has durable writes.
     pub(super) fn begin(&self) -> io::Result<()> {
         let path = self.path.join("BEGUN");
         File::create(&path)?.sync_all()?;
@@ -133,7 +133,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Whose store it is; `None` when the directory holds nothing but what an unfinished creation left.
+/// The owner and id of the store; `None` when the directory holds only the files of an unfinished creation.
 fn describe(path: &Path) -> Result<Option<(Holder, StoreId)>, OpenError> {
     let name = path.join("STORE");
     let text = match fs::read_to_string(&name) {

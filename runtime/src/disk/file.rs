@@ -1,7 +1,7 @@
-//! The real disk: one thread that writes, syncs and tells how far the log is durable.
+//! The real disk: one thread that writes, syncs and reports how far the log is durable.
 //!
-//! Group commit: whatever came while the last sync ran becomes one batch of the next one. A batch is written only after
-//! the sync of the one before returned. A full disk is waited for, with the reserve given up; a failed sync is final.
+//! Group commit: the writes that arrive during a sync form the next batch. A batch is written only after the sync of the
+//! previous one has returned. On a full disk the thread gives up the reserve and waits for space. A failed sync is final.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,9 +23,9 @@ use super::snapshot_files::SnapshotFiles;
 use super::{Disk, DiskEvent, DiskRequest, Holder, OpenError, Opened};
 use crate::clock::Stopwatch;
 
-/// A log that gets no write for this long is sealed, and the next segment is made.
+/// A log without writes for this long is sealed, and the next segment is made.
 const IDLE: Duration = Duration::from_millis(50);
-/// How often a full disk is looked at again.
+/// How often a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
 /// A store in a directory of the file system.
@@ -38,7 +38,7 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    /// A store in this directory, with so many bytes kept back for a full disk. Nothing is touched before it is opened.
+    /// A store in this directory, with this many bytes kept back for a full disk. Nothing is touched before it is opened.
     #[must_use]
     pub const fn new(path: PathBuf, reserve_bytes: u64) -> Self {
         Self { path, reserve_bytes, requests: None, thread: None }
@@ -57,7 +57,7 @@ impl Disk for FileDisk {
 
     fn submit(&mut self, request: DiskRequest) {
         if let Some(requests) = &self.requests {
-            // A worker that is gone has said why through its own channel.
+            // A worker that has ended has reported why.
             let _ = requests.send(request);
         }
     }
@@ -67,7 +67,7 @@ impl Drop for FileDisk {
     fn drop(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // The lock is free once the thread has ended, not earlier.
+            // The lock is released only when the thread has ended.
             let _ = thread.join();
         }
     }
@@ -100,7 +100,7 @@ struct Worker {
     is_idle: bool,
     told: UnboundedSender<DiskEvent>,
     queue: Receiver<DiskRequest>,
-    /// Jobs taken from the queue and not yet begun, oldest first.
+    /// Requests taken from the queue and not yet begun, oldest first.
     backlog: VecDeque<DiskRequest>,
 }
 
@@ -159,7 +159,7 @@ impl Worker {
         self.tell(DiskEvent::Stopped);
     }
 
-    /// One request, or what idleness is for.
+    /// Performs one request, or the idle work.
     fn turn(&mut self, newest: &mut Token) -> Result<(), End> {
         match self.next_request() {
             Some(DiskRequest::Persist(token, write)) => {
@@ -180,7 +180,7 @@ impl Worker {
         }
     }
 
-    /// The next request; `None` when there was none for a while and there is idle work.
+    /// The next request; `None` when none came for a while and there is idle work.
     fn next_request(&mut self) -> Option<DiskRequest> {
         if let Some(request) = self.backlog.pop_front() {
             return Some(request);
@@ -197,7 +197,7 @@ impl Worker {
         }
     }
 
-    /// Everything that waits to be written, up to what a batch may hold.
+    /// The write, and the writes that wait behind it, up to the bound of a batch.
     fn gather(&mut self, token: Token, write: Write) -> Vec<(Token, Write)> {
         let mut bytes = codec::encoded_len(&write);
         let mut batch = vec![(token, write)];
@@ -218,7 +218,7 @@ impl Worker {
         batch
     }
 
-    /// Makes a batch durable: side files first, since the log may name them.
+    /// Makes a batch durable: snapshot files first, since the log may name them.
     fn commit(&mut self, batch: Vec<(Token, Write)>) -> Result<(), End> {
         let Some((token, _)) = batch.last() else { return Ok(()) };
         let (token, writes) = (*token, batch.len());
@@ -237,8 +237,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Parts a batch into pieces, which are written to their side files, and what goes into the log, with the names of
-    /// the side files in it.
+    /// Writes the batch's chunks to their snapshot files. Returns the records for the log, and the snapshots that they
+    /// name.
     #[expect(clippy::type_complexity, reason = "two lists that are used at once by the one caller")]
     fn part(
         &mut self,
@@ -285,7 +285,7 @@ impl Worker {
         Ok(())
     }
 
-    /// What is better done while nobody waits.
+    /// Work for times without requests.
     fn idle(&mut self) -> Result<(), End> {
         self.seal()?;
         self.attempt(|worker| worker.segments.prepare())?;
@@ -298,7 +298,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Does something that a full disk only delays.
+    /// Repeats an operation for as long as the disk is full.
     fn attempt(&mut self, act: impl Fn(&mut Self) -> io::Result<()>) -> Result<(), End> {
         loop {
             match act(self) {
@@ -308,7 +308,7 @@ impl Worker {
         }
     }
 
-    /// Gives up the reserve; when it is gone already, waits for a moment.
+    /// Gives up the reserve; if that is gone already, waits for a moment.
     fn make_room(&mut self) -> Result<(), End> {
         if !self.is_full {
             self.is_full = true;
@@ -317,7 +317,7 @@ impl Worker {
             return Ok(());
         }
         match self.queue.recv_timeout(FULL_RETRY) {
-            // Whoever stops now was told nothing about the writes that wait.
+            // The waiting writes are lost, which is safe: none of them was reported as durable.
             Ok(DiskRequest::Stop) | Err(RecvTimeoutError::Disconnected) => Err(End::Stopped),
             Ok(request) => {
                 self.backlog.push_back(request);
@@ -333,7 +333,7 @@ impl Worker {
     }
 
     fn tell(&self, done: DiskEvent) {
-        // A driver that is gone needs to be told nothing.
+        // A driver that has ended needs no report.
         let _ = self.told.send(done);
     }
 }
@@ -386,7 +386,7 @@ mod tests {
         });
         assert!(done.is_ok() && tries.get() == 4 && !reserve.exists());
         assert_eq!(told(&mut opened), [DiskEvent::Full(true)], "told once");
-        // What came meanwhile is not lost, and the end of the shortage is noticed.
+        // The request that arrived meanwhile is not lost, and the end of the shortage is noticed.
         let mut newest = Token::default();
         assert!(worker.turn(&mut newest).is_ok() && worker.turn(&mut newest).is_ok());
         let told = told(&mut opened);

@@ -1,8 +1,7 @@
-//! A disk in memory with the real log's bytes: what a simulated world restarts a node on.
+//! A disk in memory that holds the real log's bytes, so that a test or simulated network can restart a node on it.
 //!
-//! Clones share one store, so that it outlives the process that uses it. Writes become durable a moment after they were
-//! handed in, in batches; a process that is killed loses those under way. It has no faults of its own: torn and rotten
-//! bytes are the simulator's business.
+//! Clones share one store, so that it survives the process that uses it. Writes become durable in batches, a moment
+//! after they are submitted; a killed process loses those under way. This disk injects no faults; the simulator does.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,13 +25,13 @@ pub struct MemDisk {
     requests: Option<UnboundedSender<DiskRequest>>,
 }
 
-/// What is durable.
+/// The durable content.
 #[derive(Debug, Default)]
 struct Store {
     header: Option<Header>,
     segments: BTreeMap<u64, Vec<u8>>,
     snapshots: BTreeMap<SnapshotId, Vec<u8>>,
-    /// Which life of a process uses the store: an earlier one writes nothing more.
+    /// Counts the processes that opened the store. Only the latest may write.
     life: u64,
 }
 

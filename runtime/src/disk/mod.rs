@@ -1,7 +1,7 @@
 //! Making writes durable: the seam between the driver and a disk, real or simulated.
 //!
-//! A disk keeps one lane's log first-in, first-out, and says how far it is durable. What the bytes of the log are is
-//! [`continuum_core::wal`]'s business, what the writes mean is nobody's here.
+//! A disk keeps one lane's log first-in, first-out, and reports how far it is durable. [`continuum_core::wal`] defines
+//! the log's bytes. This module does not look at what the writes mean.
 
 mod directory;
 mod file;
@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 pub use file::FileDisk;
 pub use memory::MemDisk;
 
-/// Whose store it is: from the node's certificate.
+/// The owner of a store, from the node's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The federation.
@@ -38,57 +38,57 @@ pub struct Holder {
 /// What a store held when it was opened.
 #[derive(Debug)]
 pub struct Opened {
-    /// Its id.
+    /// The id of the data directory.
     pub store: StoreId,
-    /// Its log, in order.
+    /// The log, in order.
     pub writes: Vec<(Token, Write)>,
-    /// The side files that its log names.
+    /// The snapshot files that the log names.
     pub snapshots: BTreeMap<SnapshotId, Bytes>,
     /// What was cut from the log's end.
     pub torn: Option<Torn>,
-    /// What the disk tells from now on. At most one for each request, so it is bounded by what the core hands out.
+    /// The disk's reports. At most one for each request, so the core's bound on requests bounds this queue.
     pub events: mpsc::UnboundedReceiver<DiskEvent>,
 }
 
 /// What the driver asks of a disk.
 #[derive(Clone, Debug)]
 pub enum DiskRequest {
-    /// Make a write durable. A piece of a side file shares its token with the log record that follows it.
+    /// Make a write durable. A chunk of a snapshot file shares its token with the log record that follows it.
     Persist(Token, Write),
-    /// Nothing needs this side file any more.
+    /// Delete this snapshot file.
     Discard(SnapshotId),
     /// No write before this token is needed any more.
     Release(Token),
-    /// Make everything durable, seal the log, say [`DiskEvent::Stopped`] and let go of the store.
+    /// Make everything durable, seal the log, report [`DiskEvent::Stopped`] and close the store.
     Stop,
 }
 
-/// What a disk tells the driver.
+/// What a disk reports to the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskEvent {
     /// All writes up to this token are durable.
     Persisted {
         /// The newest of them.
         token: Token,
-        /// How many the sync covered.
+        /// The number of writes that the sync covered.
         writes: usize,
         /// How long the sync took.
         took: Duration,
     },
     /// A write failed. Nothing after it is tried: what a failed sync left behind is unknown.
     Failed {
-        /// The newest write that is not known to be durable.
+        /// The newest write that may not be durable.
         token: Token,
-        /// What the operating system said.
+        /// From the operating system.
         why: String,
     },
-    /// The disk is full, or is not any more. Writes wait meanwhile; none is lost.
+    /// The disk is full, or has room again. Writes wait meanwhile; none is lost.
     Full(bool),
-    /// What the store takes and what is left, in bytes.
+    /// How much space is used and free.
     Space {
-        /// Taken by the store.
+        /// Bytes that the store uses.
         used: u64,
-        /// Free on its file system.
+        /// Bytes free on its file system.
         free: u64,
     },
     /// The store is closed.
@@ -101,10 +101,10 @@ pub trait Disk: Send + 'static {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; nothing that was there is lost.
+    /// [`OpenError`]. Nothing in the store is lost.
     fn open(&mut self, holder: Holder, fresh: StoreId) -> Result<Opened, OpenError>;
 
-    /// Takes a request; never blocks. Jobs before a successful `open` are lost.
+    /// Takes a request; never blocks. Requests before a successful `open` are lost.
     fn submit(&mut self, request: DiskRequest);
 }
 
@@ -116,9 +116,9 @@ pub enum OpenError {
         "cannot use {path}: {error}; hint: give a directory on a writable disk that this user owns"
     )]
     Unusable {
-        /// What was tried.
+        /// The file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// From the operating system.
         error: io::Error,
     },
     /// Another process has it open.
@@ -126,47 +126,47 @@ pub enum OpenError {
         "{path} is in use by another process; hint: stop that process, or give another data directory"
     )]
     Locked {
-        /// The directory.
+        /// The data directory.
         path: PathBuf,
     },
-    /// It is open to others.
+    /// Other users may read or write it.
     #[error("{path} is open to others (mode {mode:04o}); hint: chmod 700 {path}")]
     Exposed {
-        /// The directory.
+        /// The data directory.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// It holds files and is no store.
+    /// It holds files, but no store.
     #[error(
-        "{path} is not empty and no store of this program; hint: give an empty directory, or one of this node"
+        "{path} is not empty and not a store of this program; hint: give an empty directory, or one of this node"
     )]
     NotAStore {
-        /// The directory.
+        /// The data directory.
         path: PathBuf,
     },
-    /// It is another node's.
+    /// It belongs to another node.
     #[error(
         "{path} belongs to node {} of federation {}, and this is node {} of federation {}; hint: give this node's own \
          data directory, or an empty one",
         .found.node, .found.federation, .expected.node, .expected.federation
     )]
     Foreign {
-        /// The directory.
+        /// The data directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The owner that it names.
         found: Box<Holder>,
-        /// Who asked.
+        /// This node.
         expected: Box<Holder>,
     },
-    /// Its description is of another version, or damaged.
+    /// Its `STORE` file is of another version, or damaged.
     #[error(
         "{path} cannot be understood: {why}; hint: use the build that made it, or restore the file"
     )]
     Description {
-        /// The file.
+        /// The `STORE` file.
         path: PathBuf,
-        /// What is wrong.
+        /// The version or the damage.
         why: String,
     },
     /// Its log cannot be used.
@@ -174,10 +174,10 @@ pub enum OpenError {
     Log {
         /// The log's directory.
         path: PathBuf,
-        /// Why.
+        /// Which damage, and what to do.
         error: Box<RecoverError>,
     },
-    /// Writes were durable once, and the log is gone.
+    /// The log is gone, although writes were durable once.
     #[error(
         "the log in {path} is missing, and the store was in use; hint: put the segments back, or join as a new node \
          with an empty data directory"

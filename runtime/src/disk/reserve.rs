@@ -1,4 +1,4 @@
-//! The reserve: room that is kept back, and given up when the disk is full, so that what was taken can be made durable.
+//! The reserve: space that is kept back, and given up on a full disk, so that accepted writes can still become durable.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -23,7 +23,7 @@ impl Reserve {
         Self { path, length, is_kept: false }
     }
 
-    /// Takes the room; false when the disk has not so much.
+    /// Allocates the reserve; false when the disk has too little space.
     pub(super) fn keep(&mut self) -> io::Result<bool> {
         if self.is_kept {
             return Ok(true);
@@ -41,7 +41,7 @@ impl Reserve {
         }
     }
 
-    /// Takes the room again once the disk has enough for it and for the next segment.
+    /// Allocates the reserve again once the disk has room for it and for the next segment.
     pub(super) fn keep_when_free(&mut self) -> io::Result<bool> {
         if !self.is_kept && self.free() < self.length + 2 * SEGMENT_BYTES {
             return Ok(false);
@@ -49,13 +49,13 @@ impl Reserve {
         self.keep()
     }
 
-    /// Gives the room up.
+    /// Frees the space.
     pub(super) fn give_up(&mut self) -> io::Result<()> {
         self.is_kept = false;
         remove(&self.path)
     }
 
-    /// Bytes free on the disk for this user; the reserve is not.
+    /// Bytes free for this user on the file system, without the reserve.
     pub(super) fn free(&self) -> u64 {
         let directory = self.path.parent().unwrap_or(&self.path);
         statvfs(directory).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))

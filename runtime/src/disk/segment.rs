@@ -1,4 +1,4 @@
-//! The log's segments as files: zero-filled before they are used, so that a sync of a batch writes no metadata.
+//! The log's segments as files, zero-filled before use, so that a sync of a batch writes no metadata.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -28,7 +28,7 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Reads the log of this lane. A log that never held anything durable starts anew.
+    /// Reads the log of this lane. A log that never held a durable write starts anew.
     pub(super) fn open(
         directory: &Directory,
         header: Header,
@@ -59,7 +59,7 @@ impl Segments {
         Ok((Self { path, current, has_spare: false }, recovered))
     }
 
-    /// Puts a batch in its place. Not durable before [`Segments::sync`]; harmless to repeat.
+    /// Writes a batch at its offset. Not durable before [`Segments::sync`]; harmless to repeat.
     pub(super) fn write(&mut self, batch: &Batch) -> io::Result<()> {
         if batch.opens_segment {
             self.prepare()?;
@@ -72,7 +72,7 @@ impl Segments {
         file.write_all_at(&batch.bytes, batch.offset)
     }
 
-    /// Makes the batch just written durable, and with it the name of a segment that it opened.
+    /// Makes the last written batch durable, and with it the name of a segment that it opened.
     pub(super) fn sync(&self, batch: &Batch) -> io::Result<()> {
         let file = self.current.as_ref().ok_or(io::ErrorKind::NotFound)?;
         file.sync_data()?;
@@ -82,7 +82,7 @@ impl Segments {
         Ok(())
     }
 
-    /// Makes the next segment ahead of its use: takes milliseconds that no batch should wait for.
+    /// Makes the next segment ahead of its use: that takes milliseconds, for which no batch should wait.
     pub(super) fn prepare(&mut self) -> io::Result<()> {
         if self.has_spare {
             return Ok(());
@@ -90,7 +90,7 @@ impl Segments {
         let path = self.path.join(SPARE);
         let made = zero_filled(&path, SEGMENT_BYTES);
         if made.is_err() {
-            // Half a spare would hold the room that others may need now.
+            // Half a spare would take space that others may need now.
             let _ = fs::remove_file(&path);
         }
         made?;
@@ -109,13 +109,13 @@ impl Segments {
         Ok(())
     }
 
-    /// Bytes that the segments take.
+    /// Bytes that the segments use.
     pub(super) fn bytes(&self) -> u64 {
         directory_bytes(&self.path)
     }
 }
 
-/// Makes a file of zeros that needs no further space or metadata when it is overwritten.
+/// Makes a file of zeros. Overwriting it needs no further space or metadata.
 pub(super) fn zero_filled(path: &Path, length: u64) -> io::Result<()> {
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
@@ -129,7 +129,7 @@ pub(super) fn zero_filled(path: &Path, length: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Commands for room at once where the file system knows how; elsewhere the zeros take it.
+/// Allocates space at once where the file system supports it; elsewhere writing the zeros does.
 pub(super) fn reserve(file: &File, length: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, length) {
         Err(error) if error != rustix::io::Errno::OPNOTSUPP => Err(error.into()),
@@ -137,7 +137,7 @@ pub(super) fn reserve(file: &File, length: u64) -> io::Result<()> {
     }
 }
 
-/// Deletes a file; one that is not there is deleted.
+/// Deletes a file. A missing file is no error.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -175,7 +175,7 @@ fn read(path: &Path) -> io::Result<Vec<(u64, Bytes)>> {
     let mut segments = Vec::new();
     for segment in numbers(path)? {
         let name = path.join(name(segment));
-        // What a process that died alone left in memory must be on the disk before anything is built on it.
+        // A process that died may have left these bytes in the page cache only. They must be durable before use.
         File::open(&name)?.sync_all()?;
         segments.push((segment, Bytes::from(fs::read(&name)?)));
     }
@@ -187,8 +187,8 @@ fn newest(path: &Path) -> io::Result<Option<File>> {
     numbers(path)?.last().map(open).transpose()
 }
 
-/// Makes a cut durable before the log goes on: what was cut could otherwise come back whole, from its own sectors and
-/// equal ones that a later life wrote over the missing ones.
+/// Makes a cut durable before the log continues. Otherwise the cut batch could come back whole: from its own sectors
+/// that were written, and equal ones that a later process wrote over the missing ones.
 fn cut(path: &Path, torn: &Torn) -> io::Result<()> {
     let mut later = numbers(path)?;
     later.retain(|segment| *segment > torn.segment);

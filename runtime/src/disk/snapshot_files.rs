@@ -1,7 +1,7 @@
-//! Side files: snapshots, written in pieces next to the log and named by one of its records.
+//! Snapshot files: written in chunks next to the log, and named by a record of the log.
 //!
-//! A file is a `.part` until the record that names it is about to be written; then it is synced and becomes a `.snap`.
-//! Parts do not survive a restart.
+//! A file is a `.part` until the record that names it is about to be written. Then it is synced and renamed to `.snap`.
+//! A restart deletes all parts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -15,12 +15,12 @@ use continuum_core::wal::Write;
 
 use super::segment::{directory_bytes, remove};
 
-/// The side files of one store.
+/// The snapshot files of one store.
 #[derive(Debug)]
 pub(super) struct SnapshotFiles {
     path: PathBuf,
     parts: BTreeMap<SnapshotId, Part>,
-    /// Whole files, each with the newest token that names it.
+    /// Complete files, each with the newest token that names it.
     whole: BTreeMap<SnapshotId, u64>,
 }
 
@@ -58,7 +58,7 @@ impl SnapshotFiles {
         Ok((Self { path, parts: BTreeMap::new(), whole: named }, found))
     }
 
-    /// Writes one piece. Harmless to repeat.
+    /// Writes one chunk. Harmless to repeat.
     pub(super) fn write(
         &mut self,
         token: Token,
@@ -81,7 +81,7 @@ impl SnapshotFiles {
         part.file.write_all_at(data, offset)
     }
 
-    /// Makes all pieces written so far durable.
+    /// Makes all chunks written so far durable.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         let mut dirty = false;
         for part in self.parts.values_mut().filter(|part| !part.is_synced) {
@@ -92,7 +92,7 @@ impl SnapshotFiles {
         if dirty { self.sync_names() } else { Ok(()) }
     }
 
-    /// The log is about to name this file: it becomes whole. A file that is whole already is named once more.
+    /// The log is about to name this file: completes it. A file that is complete already only gets the newer token.
     pub(super) fn name(&mut self, token: Token, snapshot: SnapshotId) -> io::Result<()> {
         if let Some(part) = self.parts.get_mut(&snapshot) {
             if !part.is_synced {
@@ -107,7 +107,7 @@ impl SnapshotFiles {
         Ok(())
     }
 
-    /// Deletes a file. One that comes back with a crash is deleted when its last name is released.
+    /// Deletes a file. If a crash brings it back, it is deleted when its last name is released.
     pub(super) fn discard(&mut self, snapshot: SnapshotId) -> io::Result<()> {
         if self.whole.remove(&snapshot).is_some() {
             remove(&self.whole(snapshot))?;
@@ -115,7 +115,7 @@ impl SnapshotFiles {
         Ok(())
     }
 
-    /// Deletes files that nothing from this token on names or continues.
+    /// Deletes files that neither this token nor a later one names or continues.
     pub(super) fn release(&mut self, before: Token) -> io::Result<()> {
         let old = |newest: &u64| *newest < before.seq;
         let whole: Vec<_> = self.whole.iter().filter(|(_, newest)| old(newest)).collect();
@@ -130,7 +130,7 @@ impl SnapshotFiles {
         if paths.is_empty() { Ok(()) } else { self.sync_names() }
     }
 
-    /// Bytes that the files take.
+    /// Bytes that the files use.
     pub(super) fn bytes(&self) -> u64 {
         directory_bytes(&self.path)
     }

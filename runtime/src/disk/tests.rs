@@ -1,4 +1,4 @@
-//! A store in real files: opening, group commit, crashes by cut and flipped bytes, foreign and damaged directories.
+//! Tests of a store in real files: opening, group commit, torn and damaged bytes, wrong directories.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -43,7 +43,7 @@ fn hard(term: u64) -> Write {
     of_group(raft::Write::Hard { term: Term(term), vote: None })
 }
 
-/// Waits until all up to `token` is durable, and returns how many syncs that took.
+/// Waits until all writes up to `until` are durable, and returns the number of syncs.
 fn durable(opened: &mut Opened, until: Token) -> usize {
     let mut syncs = 0;
     loop {
@@ -107,7 +107,7 @@ fn what_waits_for_a_sync_shares_the_next_one() {
         disk.submit(DiskRequest::Persist(token(seq), hard(seq)));
     }
     let syncs = durable(&mut opened, token(2000));
-    // Each sync covers all that came during the one before, so 2000 writes need nowhere near as many.
+    // Each sync covers all writes that arrived during the previous one, so 2000 writes need far fewer syncs.
     assert!(syncs < 1000, "{syncs} syncs");
     drop(disk);
     let (_disk, opened) = open(&dir.path().join("data")).unwrap();
@@ -147,7 +147,7 @@ fn a_flipped_byte_before_the_end_is_rot_and_the_store_stays_shut() {
     let found = error(&path);
     let OpenError::Log { error: why, .. } = found else { panic!("{found}") };
     assert_eq!(*why, RecoverError::Rot { segment: 1, offset: 8192 });
-    // Asking again changes nothing: no byte was cut.
+    // Opening again changes nothing: no byte was cut.
     assert_eq!(fs::read(segment(&path)).unwrap(), bytes);
     assert!(matches!(error(&path), OpenError::Log { .. }));
 }
@@ -261,7 +261,7 @@ fn side_files_survive_once_they_are_named_and_go_when_released() {
     assert_eq!(tokens, [1, 2, 3, 4, 5], "pieces are not in the log");
     let files: Vec<_> = opened.snapshots.iter().map(|(id, data)| (id.0, &data[..])).collect();
     assert_eq!(files, [(1, &b"helloworld"[..])]);
-    // The next checkpoint names another file; then the first may go.
+    // The next checkpoint names another file; then the first may be deleted.
     disk.submit(DiskRequest::Persist(token(6), chunk(3, 0, b"0123456789")));
     disk.submit(DiskRequest::Persist(token(6), hard(5)));
     disk.submit(DiskRequest::Persist(token(7), named(3)));

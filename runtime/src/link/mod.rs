@@ -410,7 +410,11 @@ async fn listen(context: Arc<Context>, listener: TcpListener) {
                 }
                 None => {
                     context.metrics.rejected("too_many_pending");
-                    log::refused(&remote, "too_many_pending", &"its address or all have too many");
+                    log::refused(
+                        &remote,
+                        "too_many_pending",
+                        &"too many handshakes are under way, from its address or in all",
+                    );
                 }
             },
             Err(error) => {
