@@ -1,15 +1,17 @@
-//! Which log records are still needed, so that old ones can go: the disk and the time to restart stay bounded.
+//! Checkpoints: which log records are still needed, so that old ones can go. They bound the disk and the time to
+//! restart.
 //!
-//! Each owner of records needs its oldest one. When too much of the log lies behind the oldest of all, its owner is
-//! checkpointed: all that it needs is written again, a state as a side file. Once that is durable its older records are
-//! not needed, and the log before the oldest needed record is released. An owner whose state did not change since its
-//! last side file repeats the record that names the file, not the file.
+//! Each owner of records needs all of them from its oldest needed one on. When too much of the log follows the oldest
+//! needed record of all, its owner is checkpointed: everything that it needs is written again, its state as a snapshot
+//! file. Once that is durable, the older records of the owner are not needed, and the log before the oldest needed
+//! record is released. An owner whose state did not change since its last snapshot file repeats the record that names
+//! the file, not the file.
 //!
-//! Too much is `checkpoint_bytes` and twice what one checkpoint of all owners writes. What checkpoints write lies in
-//! the log as well: without that allowance a node that holds more than `checkpoint_bytes` would checkpoint for ever.
-//! With it, a round of checkpoints writes no more than clients wrote since the one before.
+//! Too much is `checkpoint_bytes` plus twice what one checkpoint of all owners writes. Checkpoints write to the log as
+//! well. Without that allowance a node that holds more than `checkpoint_bytes` would checkpoint without end; with it, a
+//! round of checkpoints writes no more than clients wrote since the round before.
 //!
-//! Not here: files, and which of them a driver deletes.
+//! This module does not handle files, and does not choose which ones a driver deletes.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::time::Duration;
@@ -27,10 +29,10 @@ use super::Action;
 use super::machine::{Node, Task, Timer};
 use crate::node::Notice;
 
-/// Entries of one record of a copied log.
+/// Entries per record when a checkpoint copies a group's log.
 const COPIED_ENTRIES: usize = 256;
 
-/// Milliseconds after which a changed registry is checkpointed: many changes share one.
+/// Milliseconds from a change of the registry to its checkpoint, so that many changes share one.
 const REGISTRY_MS: u64 = 1000;
 
 /// The newest snapshot file of an owner, and the record that names it.
@@ -39,6 +41,7 @@ pub(super) struct SnapshotRecord {
     pub(super) file: SnapshotFile,
     /// The last entry that a group's snapshot contains; zero for a shard.
     pub(super) position: Position,
+    /// The log record itself, so that a checkpoint can repeat it.
     write: Write,
 }
 
@@ -54,68 +57,79 @@ impl SnapshotRecord {
     }
 }
 
-/// What is known of one owner's records.
+/// The records that one owner needs.
 #[derive(Debug)]
 struct Account {
-    /// The token of the oldest record that it needs, and where in the log that is, in estimated bytes.
+    /// The token of the oldest record that it needs.
     oldest: u64,
+    /// Where in the log that record stands, in estimated bytes from the log's beginning.
     at: u64,
     record: Option<SnapshotRecord>,
-    /// About what its checkpoint writes, in bytes.
+    /// Estimated bytes that a checkpoint of it writes.
     live: u64,
     /// Whether a shard was written to since `record`.
     changed: bool,
-    /// A checkpoint is under way.
+    /// Whether a checkpoint of it is in progress.
     in_progress: bool,
 }
 
-/// A checkpoint that becomes one when its last record is durable.
+/// A checkpoint that is complete once its last record is durable.
 #[derive(Debug)]
 struct PendingCheckpoint {
-    last: u64,
     owner: Owner,
+    /// The tokens of its first and last record.
     oldest: u64,
+    last: u64,
+    /// The owner's `at` and `live` once it is complete.
     at: u64,
     live: u64,
-    /// A group's log is compacted up to here then.
+    /// A group's log is compacted up to here once it is complete.
     position: Option<Position>,
 }
 
-/// A side file that no record names yet: a driver keeps it for its newest piece.
+/// A snapshot file that no record names yet. A driver keeps it as long as the token of its newest piece is needed.
 #[derive(Clone, Copy, Debug)]
 struct UnfinishedFile {
     owner: Owner,
+    /// The token of the newest piece.
     newest: u64,
+    /// Where in the log that token stands, in estimated bytes from the log's beginning.
     at: u64,
+    /// Bytes written so far.
     length: u64,
 }
 
 /// The accounts of all owners.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
+    /// `checkpoint_bytes` of the configuration.
     bytes_max: u64,
-    /// Estimated bytes of the log so far. What was durable is counted in whole blocks, as the disk has it.
+    /// Estimated bytes of the log so far. Durable batches count as whole blocks, as the disk has them.
     log_bytes: u64,
     /// Estimated bytes of all writes that were issued, durable or not.
     issued_bytes: u64,
-    /// About what a checkpoint of all owners writes, in bytes.
+    /// Estimated bytes that a checkpoint of all owners writes.
     live: u64,
     accounts: BTreeMap<Owner, Account>,
+    /// All owners by the token of their oldest needed record.
     by_age: BTreeSet<(u64, Owner)>,
+    /// Checkpoints in progress, in the order of their last records.
     pending: VecDeque<PendingCheckpoint>,
     unfinished: BTreeMap<SnapshotId, UnfinishedFile>,
-    /// Side files that no record names any more once a token is durable, in the order of those.
+    /// Snapshot files that no record needs once this token is durable, in the order of the tokens.
     replaced: VecDeque<(u64, SnapshotId)>,
+    /// The greatest file number used.
     last_snapshot: u64,
+    /// The token up to which the log was released.
     released: u64,
-    /// An owner is due.
+    /// Whether an owner or an unfinished file is due.
     due: bool,
-    /// The registry's timer is armed.
+    /// Whether the timer of the registry's checkpoint is armed.
     registry_armed: bool,
 }
 
 impl Checkpoints {
-    /// The accounts as a log was found: `log_bytes` long, its files numbered up to `last_snapshot`.
+    /// No accounts yet, for a recovered log of `log_bytes` bytes whose files are numbered up to `last_snapshot`.
     pub(super) fn new(bytes_max: u64, log_bytes: u64, last_snapshot: SnapshotId) -> Self {
         Self {
             bytes_max,
@@ -134,7 +148,7 @@ impl Checkpoints {
         }
     }
 
-    /// An owner as it was found in the log.
+    /// Adds the account of an owner: its oldest needed record, where in the log that is, and its snapshot file.
     pub(super) fn restore_account(
         &mut self,
         owner: Owner,
@@ -149,17 +163,18 @@ impl Checkpoints {
         self.by_age.insert((oldest, owner));
     }
 
-    /// A side file was found that nothing needs.
+    /// Discards a snapshot file that the restart found and no record needs.
     pub(super) fn discard_later(&mut self, snapshot: SnapshotId) {
         self.replaced.push_back((0, snapshot));
     }
 
-    /// Whether the next step has work here.
+    /// Whether the next step has a checkpoint to continue.
     pub(super) const fn is_running(&self) -> bool {
         self.due
     }
 
-    /// A name that no file of this store has. Names with the highest bit are Raft's, see [`raft::snapshot_id`].
+    /// The name of a new file. Raft names the files that it receives itself, with the highest bit set, see
+    /// [`raft::snapshot_id`].
     fn next_snapshot(&mut self) -> SnapshotId {
         self.last_snapshot += 1;
         SnapshotId(self.last_snapshot)
@@ -196,23 +211,23 @@ impl Checkpoints {
         self.accounts.get_mut(&owner)
     }
 
-    /// The owner needs this record, unless it needs an older one.
+    /// Notes that the owner needs this record, unless it needs an older one.
     fn need(&mut self, owner: Owner, seq: u64) {
         if !self.accounts.contains_key(&owner) {
             self.restore_account(owner, seq, self.log_bytes, None);
         }
     }
 
-    /// A boot replaces the one before, and the node repeats its contacts with it.
+    /// A boot record replaces the one before. The node repeats its contacts after it.
     fn restart(&mut self, seq: u64) {
         self.forget(seq, Owner::Node);
         self.restore_account(Owner::Node, seq, self.log_bytes, None);
     }
 
-    /// A side file is complete. A shard needs nothing older; a group's older records go with its whole checkpoint.
+    /// A record names a complete snapshot file. It completes a shard's checkpoint; a group's needs further records.
     fn on_snapshot_named(&mut self, seq: u64, owner: Owner, record: SnapshotRecord) {
         self.need(owner, seq);
-        // From now on the record that names it keeps the file.
+        // From now on the record that names the file keeps it.
         self.unfinished.remove(&record.file.id);
         let (at, live, snapshot) = (self.log_bytes, record.file.length, record.file.id);
         self.replaced.retain(|(_, replaced)| *replaced != snapshot);
@@ -244,7 +259,8 @@ impl Checkpoints {
         self.pending.retain(|known| known.owner != owner);
     }
 
-    /// The oldest owner that is due and not under way, which is under way from now on.
+    /// The owner with the oldest needed record, if that is overdue and no checkpoint of it is in progress. Marks it as
+    /// in progress.
     fn next_due(&mut self) -> Option<Owner> {
         let owner = self.oldest_idle().filter(|owner| self.is_overdue(*owner));
         self.due = owner.is_some() || self.stale_file().is_some();
@@ -263,12 +279,12 @@ impl Checkpoints {
         self.log_bytes.saturating_sub(at) > self.allowance()
     }
 
-    /// How much of the log may lie behind a record that is needed.
+    /// How many bytes of log may follow a record that is needed.
     const fn allowance(&self) -> u64 {
         self.bytes_max.saturating_add(self.live.saturating_mul(2))
     }
 
-    /// An unfinished side file whose last piece is so old that it holds the log back.
+    /// An unfinished snapshot file whose newest piece is so old that it keeps the log from being released.
     fn stale_file(&self) -> Option<(SnapshotId, UnfinishedFile)> {
         let stale =
             |file: &UnfinishedFile| self.log_bytes.saturating_sub(file.at) > self.allowance();
@@ -276,14 +292,14 @@ impl Checkpoints {
         found.map(|(snapshot, file)| (*snapshot, *file))
     }
 
-    /// So many bytes became durable, in one batch.
+    /// Notes that one batch of `bytes` bytes became durable.
     fn on_bytes_durable(&mut self, bytes: usize) {
         self.log_bytes += bytes.next_multiple_of(BLOCK_BYTES) as u64;
         let overdue = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
         self.due = overdue || self.stale_file().is_some();
     }
 
-    /// The next checkpoint that is complete with `seq` durable: its owner's older records are not needed any more.
+    /// Takes out the next checkpoint that is complete with `seq` durable. Its owner no longer needs its older records.
     fn complete(&mut self, seq: u64) -> Option<PendingCheckpoint> {
         let done = self
             .pending
@@ -298,13 +314,13 @@ impl Checkpoints {
         Some(done)
     }
 
-    /// The next side file that nothing needs, with `seq` durable.
+    /// The next snapshot file that nothing needs with `seq` durable.
     fn next_unneeded(&mut self, seq: u64) -> Option<SnapshotId> {
         let early = mutant!("node.checkpoint.discards_early");
         self.replaced.pop_front_if(|(after, _)| *after <= seq || early).map(|(_, file)| file)
     }
 
-    /// The oldest record that anybody needs, when that moved.
+    /// The oldest token that an owner or an unfinished file needs, if it moved since the last call.
     fn releasable(&mut self) -> Option<u64> {
         let records = self.by_age.first().map(|(oldest, _)| *oldest)?;
         let files = self.unfinished.values().map(|file| file.newest).min();
@@ -322,7 +338,7 @@ impl Checkpoints {
 }
 
 impl Node {
-    /// The log is durable up to `seq`, by so many bytes more.
+    /// The log is durable up to `seq`, by `bytes` bytes more.
     pub(super) fn checkpoints_durable(&mut self, seq: u64, bytes: usize) {
         self.checkpoints.on_bytes_durable(bytes);
         while let Some(snapshot) = self.checkpoints.next_unneeded(seq) {
@@ -342,7 +358,7 @@ impl Node {
         }
     }
 
-    /// Checkpoints the next owner that is due.
+    /// Begins the checkpoint of the next owner that is due.
     pub(super) fn continue_checkpoint(&mut self) {
         if !self.checkpoints.is_running() {
             return;
@@ -358,8 +374,8 @@ impl Node {
         }
     }
 
-    /// A transfer that rests must not hold the log back: an empty piece makes its file young. A file that Raft gave up
-    /// is left to the driver.
+    /// A paused snapshot transfer must not keep the log from being released, so an empty piece makes its file young. A
+    /// file that Raft gave up is forgotten, and the driver deletes it with the log.
     fn keep_or_drop(&mut self, snapshot: SnapshotId, file: UnfinishedFile) {
         let wanted = match file.owner {
             Owner::Group(id) => {
@@ -384,7 +400,7 @@ impl Node {
         }
     }
 
-    /// The node's own records, again: `issued` takes the boot for a new beginning.
+    /// Writes the node's own records again. [`Checkpoints::issued`] takes the boot record for a new beginning.
     fn checkpoint_node(&mut self) {
         reach!("node.checkpoint.node");
         let first = self.gate.next();
@@ -393,7 +409,7 @@ impl Node {
         self.begin_checkpoint(Owner::Node, first, 0, None);
     }
 
-    /// This process's boot.
+    /// This process's boot record.
     pub(super) fn boot_record(&self) -> Write {
         let (federation, boot) = (self.federation, self.boot);
         Write::Boot { federation, node: self.me.node, store: self.me.store, boot }
@@ -407,7 +423,8 @@ impl Node {
         }
     }
 
-    /// Everything from `first` on, `live` bytes, replaces what the owner wrote before, once the last of it is durable.
+    /// Notes a checkpoint whose records were issued, from token `first` to the newest one, with `live` bytes. They
+    /// replace the owner's older records once the last one is durable.
     fn begin_checkpoint(
         &mut self,
         owner: Owner,
@@ -430,8 +447,8 @@ impl Node {
         });
     }
 
-    /// The registry is checkpointed soon after each change: a node that restarts alone then knows the eventual
-    /// namespaces at once, and goes on taking their writes.
+    /// Checkpoints the registry soon after each change. So a node that restarts without reaching the others knows the
+    /// eventual namespaces at once, and takes their writes.
     pub(super) fn arm_registry_checkpoint(&mut self) {
         let applied = self.groups.get(&GroupId::REGISTRY).map_or(0, |group| group.applied.0);
         let behind = applied > self.covered(GroupId::REGISTRY);
@@ -453,7 +470,7 @@ impl Node {
         }
     }
 
-    /// A state that moved on since its last side file is captured first.
+    /// Captures the group's state first, if it changed since the last snapshot file.
     fn begin_group_checkpoint(&mut self, id: GroupId) {
         let covered = self.covered(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
@@ -465,14 +482,14 @@ impl Node {
         }
     }
 
-    /// The last entry that the group's newest side file contains.
+    /// The last entry that the group's newest snapshot file contains.
     pub(super) fn covered(&self, id: GroupId) -> u64 {
         let account = self.checkpoints.accounts.get(&Owner::Group(id));
         let record = account.and_then(|account| account.record.as_ref());
         record.map_or(0, |record| record.position.index.0)
     }
 
-    /// Writes all that a group needs: its beginning, its state, its term and vote, the entries after the state.
+    /// Writes all that a group needs: its genesis, its state, its term and vote, and the entries after the state.
     pub(super) fn checkpoint_group(&mut self, id: GroupId, snapshot: Option<&Snapshot>) {
         let covered = self.covered(id);
         let Some(group) = self.groups.get(&id) else { return };
@@ -480,7 +497,7 @@ impl Node {
         let configuration = group.genesis.clone();
         let first = self.gate.next();
         self.persist_for_group(id, raft::Write::Genesis { configuration });
-        // A leader's snapshot may have overtaken the captured one.
+        // A snapshot that the leader sent meanwhile may be newer than the captured one.
         let record = match snapshot.filter(|snapshot| snapshot.position.index.0 > covered) {
             Some(snapshot) => Some(self.write_snapshot_file(id, snapshot)),
             None => self.checkpoints.account(Owner::Group(id)).and_then(|a| a.record.clone()),
@@ -542,7 +559,8 @@ impl Node {
         }
     }
 
-    /// The replicator writes the shard's side file; an unchanged one is only named again.
+    /// Lets the replicator write the shard's snapshot file. For an unchanged shard the record that names the file is
+    /// written again instead.
     fn checkpoint_shard(&mut self, shard: ShardId) {
         let owner = Owner::Shard(shard);
         let Some(account) = self.checkpoints.account(owner) else { return };

@@ -1,7 +1,9 @@
-//! One step of a node: what is due, the event, and all that follows from it.
+//! One step of a node: the timers that are due, the event, and all that follows from both.
 //!
-//! Machines never call each other. What one asks of another goes through the queue of [`Task`], so that a step is a
-//! flat loop and no machine is stepped while another one's actions are being read.
+//! Machines never call each other. What one machine asks of another becomes a [`Task`] in a queue. So a step is a flat
+//! loop, and no machine is stepped while another one's actions are being read.
+//!
+//! This module does not decide which machine's action becomes which machine's event (`route`).
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -30,145 +32,7 @@ use crate::hold::{DurabilityGate, Durable};
 use crate::id::Writer;
 use crate::node::Notice;
 
-/// What remains to be done in this step.
-#[derive(Debug)]
-pub(super) enum Task {
-    Raft(GroupId, raft::Event),
-    Replication(replication::Event),
-    Gossip(gossip::Event),
-    Discovery(discovery::Event),
-    Coordinator(coordinator::Event),
-    /// Apply what is committed.
-    Apply(GroupId),
-    /// The state was replaced by a snapshot.
-    Installed(GroupId),
-    /// The group's leader may be known now: requests that wait for it go on.
-    Wake(GroupId),
-    /// A request goes on.
-    Submit(u64),
-    /// The registry changed.
-    Registry,
-    /// The leader of the group brings its learners in line with the registry.
-    Align(GroupId),
-}
-
-/// The node's own timers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
-    /// A request's timeout, or its next try.
-    Request(u64),
-    /// Tell the other first voters of the founding, or ask whether they are ready.
-    Bootstrap,
-    /// Ask to be let in.
-    Join,
-    /// Bring a group's learners in line.
-    Align(GroupId),
-    /// Tell the others this node's load.
-    Report,
-    /// Checkpoint the registry after a change.
-    Registry,
-    /// Give away leadership once more.
-    OfferLeadership,
-}
-
-/// A Raft group on this node.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) raft: raft::Raft,
-    pub(super) state: state::StateMachine,
-    /// The last entry that `state` contains.
-    pub(super) applied: Index,
-    deadline: Option<Instant>,
-    /// Proposals in the log, by place: the entry applied there decides them.
-    pub(super) proposals: BTreeMap<(Index, crate::id::Term), u64>,
-    /// Reads that wait until their index is applied.
-    pub(super) reads: BTreeSet<(Index, u64)>,
-    /// A timer to bring its learners in line is armed.
-    pub(super) aligning: bool,
-    /// Requests that wait for a leader.
-    pub(super) waiting: BTreeSet<u64>,
-    /// What the group began with.
-    pub(super) genesis: raft::Configuration,
-    /// Group time at `applied`.
-    pub(super) time_ms: u64,
-    pub(super) capture: Option<Capture>,
-    /// Who waits for the capture.
-    pub(super) raft_wants_capture: bool,
-    pub(super) disk_wants_capture: bool,
-}
-
-impl Group {
-    pub(super) fn new(
-        raft: raft::Raft,
-        state: state::StateMachine,
-        genesis: raft::Configuration,
-        time_ms: u64,
-    ) -> Self {
-        let applied = raft.base().index;
-        Self {
-            // Its first step arms its timers.
-            deadline: Some(Instant::ZERO),
-            raft,
-            state,
-            applied,
-            proposals: BTreeMap::new(),
-            reads: BTreeSet::new(),
-            aligning: false,
-            waiting: BTreeSet::new(),
-            genesis,
-            time_ms,
-            capture: None,
-            raft_wants_capture: false,
-            disk_wants_capture: false,
-        }
-    }
-
-    pub(super) fn leads(&self) -> bool {
-        self.raft.role() == Role::Leader
-    }
-}
-
-/// A machine with its outbox and its cached deadline.
-#[derive(Debug)]
-pub(super) struct Stepper<M: Machine> {
-    pub(super) machine: M,
-    out: Outbox<M::Action>,
-    deadline: Option<Instant>,
-}
-
-impl<M: Machine> Stepper<M> {
-    /// Due at once: the first step arms the machine's timers.
-    pub(super) const fn new(machine: M) -> Self {
-        Self { machine, out: Outbox::new(), deadline: Some(Instant::ZERO) }
-    }
-
-    /// Steps the machine and lends its actions; [`Stepper::done`] takes the room back.
-    fn step(&mut self, now: Now, event: M::Event) -> Outbox<M::Action> {
-        let mut out = mem::take(&mut self.out);
-        self.machine.step(now, event, &mut out);
-        self.deadline = self.machine.deadline();
-        out
-    }
-
-    fn put_back(&mut self, out: Outbox<M::Action>) {
-        self.out = out;
-    }
-}
-
-/// What a process is up to.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Phase {
-    /// The first step was made.
-    started: bool,
-    pub(super) stopping: bool,
-    pub(super) disk_full: bool,
-    /// A timer to give away leadership once more is armed.
-    pub(super) offer_armed: bool,
-    /// Why the node went silent for good.
-    pub(super) fenced: Option<&'static str>,
-}
-
-/// The composition of all machines. See [`super`] for what it is made of.
+/// The composition of all machines. See [`super`] for its modules.
 #[derive(Debug)]
 pub struct Node {
     pub(super) config: Config,
@@ -181,7 +45,7 @@ pub struct Node {
     pub(super) now: Now,
     pub(super) phase: Phase,
     pub(super) groups: BTreeMap<GroupId, Group>,
-    /// Deadlines of all groups that have one, so that a step looks at no group that is not due.
+    /// The deadlines of all groups that have one, so that a step looks only at groups that are due.
     group_deadlines: BTreeSet<(Instant, GroupId)>,
     raft_out: Outbox<raft::Action>,
     pub(super) replication: Stepper<replication::Replicator>,
@@ -197,316 +61,14 @@ pub struct Node {
     pub(super) requests: Requests,
     timers: BTreeSet<(Instant, Timer)>,
     tasks: VecDeque<Task>,
-    /// Groups that have more to apply than one step does.
+    /// Groups with committed entries left over from the last step.
     pub(super) unapplied: BTreeSet<GroupId>,
     /// Groups whose state is being captured.
     pub(super) capturing: BTreeSet<GroupId>,
-    /// The actions of the step under way.
+    /// The actions of the current step.
     out: Outbox<Action>,
     durable: Vec<Durable>,
     pub(super) released: Vec<Action>,
-}
-
-/// What a node is made of.
-pub(super) struct Parts {
-    pub(super) start: super::Start,
-    pub(super) groups: BTreeMap<GroupId, Group>,
-    pub(super) replication: replication::Replicator,
-    pub(super) gossip: gossip::Gossip,
-    pub(super) discovery: discovery::Discovery,
-    pub(super) gate: DurabilityGate<Action>,
-    pub(super) checkpoints: Checkpoints,
-    pub(super) registry_view: RegistryView,
-}
-
-impl Node {
-    pub(super) fn assemble(parts: Parts) -> Self {
-        let super::Start { config, federation, replica, boot, seed, name, address } = parts.start;
-        let coordinator = coordinator::Coordinator::new(replica.node, config.coordinator.clone());
-        let due = |group: &GroupId| (Instant::ZERO, *group);
-        Self {
-            federation,
-            me: replica,
-            boot,
-            seed,
-            name,
-            address,
-            now: Now { mono: Instant::ZERO, wall: crate::time::WallTime::default() },
-            phase: Phase::default(),
-            group_deadlines: parts.groups.keys().map(due).collect(),
-            groups: parts.groups,
-            raft_out: Outbox::new(),
-            replication: Stepper::new(parts.replication),
-            gossip: Stepper::new(parts.gossip),
-            discovery: Stepper::new(parts.discovery),
-            coordinator: Stepper::new(coordinator),
-            gate: parts.gate,
-            checkpoints: parts.checkpoints,
-            peers: Peers::default(),
-            registry_view: parts.registry_view,
-            bootstrap: BootstrapState::default(),
-            join: JoinState::default(),
-            requests: Requests::new(super::peers::first_request_of(boot)),
-            timers: BTreeSet::new(),
-            tasks: VecDeque::new(),
-            unapplied: BTreeSet::new(),
-            capturing: BTreeSet::new(),
-            out: Outbox::new(),
-            durable: Vec::new(),
-            released: Vec::new(),
-            config,
-        }
-    }
-
-    /// Appends an action of this step.
-    pub(super) fn emit(&mut self, action: Action) {
-        self.out.push(action);
-    }
-
-    pub(super) fn notify(&mut self, notice: Notice) {
-        self.out.push(Action::Notify(notice));
-    }
-
-    /// Queues what another machine has to be told in this step.
-    pub(super) fn enqueue(&mut self, task: Task) {
-        self.tasks.push_back(task);
-    }
-
-    /// Wakes the node `after` from now for this.
-    pub(super) fn arm(&mut self, after: Duration, timer: Timer) -> Instant {
-        let at = self.now.mono + after;
-        self.timers.insert((at, timer));
-        at
-    }
-
-    pub(super) fn arm_at(&mut self, at: Instant, timer: Timer) {
-        self.timers.insert((at, timer));
-    }
-
-    pub(super) fn disarm(&mut self, at: Instant, timer: Timer) {
-        self.timers.remove(&(at, timer));
-    }
-
-    /// Issues a write of the node's own, on behalf of the record's owner.
-    pub(super) fn persist_own(&mut self, write: Write) -> u64 {
-        self.persist(false, write)
-    }
-
-    /// Issues a record of a group on behalf of its Raft.
-    pub(super) fn persist_for_group(&mut self, group: GroupId, write: raft::Write) -> u64 {
-        self.persist_own(Write::Group { group, write })
-    }
-
-    /// Issues a write and returns its number in the lane. `counted` is true if the owner's machine issued it.
-    pub(super) fn persist(&mut self, counted: bool, write: Write) -> u64 {
-        let bytes = write.payload_bytes();
-        let token = self.gate.issue(write.owner().writer(), counted, bytes);
-        self.checkpoints.issued(token.seq, bytes, &write);
-        let is_chunk = write.chunk().is_some();
-        self.emit(Action::Persist { token, write });
-        if is_chunk {
-            // The log numbers its records without holes, and chunks are in files beside it: the boot record, once more,
-            // takes the chunk's number there. Once that is durable, so is the chunk.
-            let write = self.boot_record();
-            self.emit(Action::Persist { token, write });
-        }
-        token.seq
-    }
-
-    /// The node's part of a step; fenced nodes and storage events are sorted out before.
-    fn on_event(&mut self, event: Event) {
-        match event {
-            Event::Tick => {
-                let sound = !mutant!("node.canary");
-                assert!(sound, "the planted bug that proves that the pipeline reports");
-            }
-            Event::Connected { peer, store, boot, .. } => self.on_connected(peer, store, boot),
-            Event::Received { from, message } => self.on_received(from, message),
-            Event::Unreachable { peer } => self.on_unreachable(peer),
-            Event::Persisted { token } => self.on_persisted(token),
-            Event::StorageFailed { .. } => self.fence("the storage failed"),
-            Event::StorageFull { full } => self.on_storage_full(full),
-            Event::Requested { id, request } => self.on_requested(id, request),
-            Event::Resolved { source, peers } => {
-                self.enqueue(Task::Discovery(discovery::Event::Resolved { source, peers }));
-            }
-            Event::Verified { address, outcome } => self.on_verified(address, outcome),
-            Event::Stopping => self.on_stopping(),
-        }
-    }
-
-    /// The first step of a process: the boot must be durable before anything leaves.
-    fn begin(&mut self) {
-        self.phase.started = true;
-        reach!("node.start");
-        if mutant!("node.boot.not_persisted") {
-            self.gate.skip_boot();
-        } else {
-            self.persist_own(self.boot_record());
-        }
-        self.remember_contacts();
-        self.arm_report();
-        self.begin_routes();
-        self.begin_membership();
-    }
-
-    /// Steps all that is due by now.
-    fn step_due(&mut self) {
-        let now = self.now.mono;
-        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-        while let Some(&(at, group)) = self.group_deadlines.first()
-            && at <= now
-        {
-            self.step_raft(group, raft::Event::Tick);
-            // A machine that does not move its deadline would be stepped for ever.
-            let next = self.groups.get(&group).and_then(|group| group.deadline);
-            assert!(next.is_none_or(|next| next > at), "a tick did what was due at {at}");
-        }
-        if is_due(self.replication.deadline) {
-            self.step_replication(replication::Event::Tick);
-        }
-        if is_due(self.gossip.deadline) {
-            self.step_gossip(gossip::Event::Tick);
-        }
-        if is_due(self.discovery.deadline) {
-            self.step_discovery(discovery::Event::Tick);
-        }
-        if is_due(self.coordinator.deadline) {
-            self.step_coordinator(coordinator::Event::Tick);
-        }
-        while let Some(&(at, timer)) = self.timers.first()
-            && at <= now
-        {
-            self.timers.pop_first();
-            self.on_timer(timer);
-        }
-        for group in mem::take(&mut self.unapplied) {
-            self.enqueue(Task::Apply(group));
-        }
-        self.continue_checkpoint();
-        self.continue_captures();
-    }
-
-    fn on_timer(&mut self, timer: Timer) {
-        match timer {
-            Timer::Request(key) => self.on_request_due(key),
-            Timer::Bootstrap => self.on_bootstrap_due(),
-            Timer::Join => self.on_join_due(),
-            Timer::Align(group) => self.on_align_due(group),
-            Timer::Report => self.on_report_due(),
-            Timer::Registry => self.on_registry_due(),
-            Timer::OfferLeadership => self.on_offer_due(),
-        }
-    }
-
-    /// Works until nothing follows any more.
-    fn run(&mut self) {
-        while let Some(task) = self.tasks.pop_front() {
-            match task {
-                Task::Raft(group, event) => self.step_raft(group, event),
-                Task::Replication(event) => self.step_replication(event),
-                Task::Gossip(event) => self.step_gossip(event),
-                Task::Discovery(event) => self.step_discovery(event),
-                Task::Coordinator(event) => self.step_coordinator(event),
-                Task::Apply(group) => self.apply(group),
-                Task::Installed(group) => self.installed(group),
-                Task::Wake(group) => self.wake(group),
-                Task::Submit(key) => self.submit(key),
-                Task::Registry => self.on_registry_read(),
-                Task::Align(group) => self.align(group),
-            }
-        }
-    }
-
-    /// Drops the messages of this step and all that would follow from it.
-    pub(super) fn drop_messages(&mut self) {
-        let kept = |action: &Action| !matches!(action, Action::Send { .. });
-        let actions: Vec<Action> = self.out.drain().filter(kept).collect();
-        actions.into_iter().for_each(|action| self.out.push(action));
-        self.tasks.clear();
-    }
-
-    pub(super) fn step_raft(&mut self, id: GroupId, event: raft::Event) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let mut out = mem::take(&mut self.raft_out);
-        group.raft.step(self.now, event, &mut out);
-        let before = mem::replace(&mut group.deadline, group.raft.deadline());
-        if before != group.deadline {
-            before.map(|at| self.group_deadlines.remove(&(at, id)));
-            group.deadline.map(|at| self.group_deadlines.insert((at, id)));
-        }
-        for action in out.drain() {
-            self.on_raft(id, action);
-        }
-        self.raft_out = out;
-    }
-
-    /// Adds a group; its first tick is due at once.
-    pub(super) fn add_group(&mut self, id: GroupId, group: Group) {
-        self.group_deadlines.insert((Instant::ZERO, id));
-        self.groups.insert(id, group);
-    }
-
-    /// Takes a group out.
-    pub(super) fn remove_group(&mut self, id: GroupId) -> Option<Group> {
-        let group = self.groups.remove(&id)?;
-        group.deadline.map(|at| self.group_deadlines.remove(&(at, id)));
-        self.unapplied.remove(&id);
-        Some(group)
-    }
-
-    pub(super) fn step_replication(&mut self, event: replication::Event) {
-        let mut out = self.replication.step(self.now, event);
-        for action in out.drain() {
-            self.on_replication(action);
-        }
-        self.replication.put_back(out);
-    }
-
-    pub(super) fn step_gossip(&mut self, event: gossip::Event) {
-        let mut out = self.gossip.step(self.now, event);
-        for action in out.drain() {
-            self.on_gossip(action);
-        }
-        self.gossip.put_back(out);
-    }
-
-    pub(super) fn step_discovery(&mut self, event: discovery::Event) {
-        let mut out = self.discovery.step(self.now, event);
-        for action in out.drain() {
-            self.on_discovery(action);
-        }
-        self.discovery.put_back(out);
-    }
-
-    pub(super) fn step_coordinator(&mut self, event: coordinator::Event) {
-        let mut out = self.coordinator.step(self.now, event);
-        for action in out.drain() {
-            self.on_coordinator(&action);
-        }
-        self.coordinator.put_back(out);
-    }
-
-    fn on_persisted(&mut self, token: crate::id::Token) {
-        let mut durable = mem::take(&mut self.durable);
-        let mut released = mem::take(&mut self.released);
-        let bytes = self.gate.persisted(token, &mut durable, &mut released);
-        released.drain(..).for_each(|action| self.out.push(action));
-        self.released = released;
-        for news in durable.drain(..) {
-            match news.writer {
-                Writer::Node => {}
-                Writer::Group(group) => {
-                    self.step_raft(group, raft::Event::Persisted { writes: news.writes });
-                }
-                Writer::Shards => {
-                    self.step_replication(replication::Event::Persisted { writes: news.writes });
-                }
-            }
-        }
-        self.durable = durable;
-        self.checkpoints_durable(token.seq, bytes);
-    }
 }
 
 impl Machine for Node {
@@ -568,4 +130,446 @@ impl Machine for Node {
         self.requests.digest(hash);
         self.timers.iter().for_each(|(at, _)| hash.value(at));
     }
+}
+
+impl Node {
+    /// The first step of a process. Its boot record must be durable before any message or reply leaves.
+    fn begin(&mut self) {
+        self.phase.started = true;
+        reach!("node.start");
+        if mutant!("node.boot.not_persisted") {
+            self.gate.skip_boot();
+        } else {
+            self.persist_own(self.boot_record());
+        }
+        self.remember_contacts();
+        self.arm_report();
+        self.begin_routes();
+        self.begin_membership();
+    }
+
+    /// Steps every machine, timer and piece of long work that is due by now.
+    fn step_due(&mut self) {
+        let now = self.now.mono;
+        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        while let Some(&(at, group)) = self.group_deadlines.first()
+            && at <= now
+        {
+            self.step_raft(group, raft::Event::Tick);
+            // A machine that does not move its deadline would be stepped without end.
+            let next = self.groups.get(&group).and_then(|group| group.deadline);
+            assert!(next.is_none_or(|next| next > at), "a tick did what was due at {at}");
+        }
+        if is_due(self.replication.deadline) {
+            self.step_replication(replication::Event::Tick);
+        }
+        if is_due(self.gossip.deadline) {
+            self.step_gossip(gossip::Event::Tick);
+        }
+        if is_due(self.discovery.deadline) {
+            self.step_discovery(discovery::Event::Tick);
+        }
+        if is_due(self.coordinator.deadline) {
+            self.step_coordinator(coordinator::Event::Tick);
+        }
+        while let Some(&(at, timer)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            self.on_timer(timer);
+        }
+        for group in mem::take(&mut self.unapplied) {
+            self.enqueue(Task::Apply(group));
+        }
+        self.continue_checkpoint();
+        self.continue_captures();
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Request(key) => self.on_request_due(key),
+            Timer::Bootstrap => self.on_bootstrap_due(),
+            Timer::Join => self.on_join_due(),
+            Timer::Align(group) => self.on_align_due(group),
+            Timer::Report => self.on_report_due(),
+            Timer::Registry => self.on_registry_due(),
+            Timer::OfferLeadership => self.on_offer_due(),
+        }
+    }
+
+    /// Handles the event of this step.
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Tick => {
+                let sound = !mutant!("node.canary");
+                assert!(sound, "the planted bug that proves that the pipeline reports");
+            }
+            Event::Connected { peer, store, boot, .. } => self.on_connected(peer, store, boot),
+            Event::Received { from, message } => self.on_received(from, message),
+            Event::Unreachable { peer } => self.on_unreachable(peer),
+            Event::Persisted { token } => self.on_persisted(token),
+            Event::StorageFailed { .. } => self.fence("the storage failed"),
+            Event::StorageFull { full } => self.on_storage_full(full),
+            Event::Requested { id, request } => self.on_requested(id, request),
+            Event::Resolved { source, peers } => {
+                self.enqueue(Task::Discovery(discovery::Event::Resolved { source, peers }));
+            }
+            Event::Verified { address, outcome } => self.on_verified(address, outcome),
+            Event::Stopping => self.on_stopping(),
+        }
+    }
+
+    /// Writes became durable: releases the actions that waited for them, and tells their machines.
+    fn on_persisted(&mut self, token: crate::id::Token) {
+        let mut durable = mem::take(&mut self.durable);
+        let mut released = mem::take(&mut self.released);
+        let bytes = self.gate.persisted(token, &mut durable, &mut released);
+        released.drain(..).for_each(|action| self.out.push(action));
+        self.released = released;
+        for news in durable.drain(..) {
+            match news.writer {
+                Writer::Node => {}
+                Writer::Group(group) => {
+                    self.step_raft(group, raft::Event::Persisted { writes: news.writes });
+                }
+                Writer::Shards => {
+                    self.step_replication(replication::Event::Persisted { writes: news.writes });
+                }
+            }
+        }
+        self.durable = durable;
+        self.checkpoints_durable(token.seq, bytes);
+    }
+
+    /// Performs tasks until the queue is empty.
+    fn run(&mut self) {
+        while let Some(task) = self.tasks.pop_front() {
+            match task {
+                Task::Raft(group, event) => self.step_raft(group, event),
+                Task::Replication(event) => self.step_replication(event),
+                Task::Gossip(event) => self.step_gossip(event),
+                Task::Discovery(event) => self.step_discovery(event),
+                Task::Coordinator(event) => self.step_coordinator(event),
+                Task::Apply(group) => self.apply(group),
+                Task::Installed(group) => self.installed(group),
+                Task::Wake(group) => self.wake(group),
+                Task::Submit(key) => self.submit(key),
+                Task::Registry => self.on_registry_read(),
+                Task::Align(group) => self.align(group),
+            }
+        }
+    }
+
+    pub(super) fn step_raft(&mut self, id: GroupId, event: raft::Event) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let mut out = mem::take(&mut self.raft_out);
+        group.raft.step(self.now, event, &mut out);
+        let before = mem::replace(&mut group.deadline, group.raft.deadline());
+        if before != group.deadline {
+            before.map(|at| self.group_deadlines.remove(&(at, id)));
+            group.deadline.map(|at| self.group_deadlines.insert((at, id)));
+        }
+        for action in out.drain() {
+            self.on_raft(id, action);
+        }
+        self.raft_out = out;
+    }
+
+    pub(super) fn step_replication(&mut self, event: replication::Event) {
+        let mut out = self.replication.step(self.now, event);
+        for action in out.drain() {
+            self.on_replication(action);
+        }
+        self.replication.put_back(out);
+    }
+
+    pub(super) fn step_gossip(&mut self, event: gossip::Event) {
+        let mut out = self.gossip.step(self.now, event);
+        for action in out.drain() {
+            self.on_gossip(action);
+        }
+        self.gossip.put_back(out);
+    }
+
+    pub(super) fn step_discovery(&mut self, event: discovery::Event) {
+        let mut out = self.discovery.step(self.now, event);
+        for action in out.drain() {
+            self.on_discovery(action);
+        }
+        self.discovery.put_back(out);
+    }
+
+    pub(super) fn step_coordinator(&mut self, event: coordinator::Event) {
+        let mut out = self.coordinator.step(self.now, event);
+        for action in out.drain() {
+            self.on_coordinator(&action);
+        }
+        self.coordinator.put_back(out);
+    }
+
+    /// Appends an action to this step's outbox.
+    pub(super) fn emit(&mut self, action: Action) {
+        self.out.push(action);
+    }
+
+    pub(super) fn notify(&mut self, notice: Notice) {
+        self.out.push(Action::Notify(notice));
+    }
+
+    /// Queues a task of this step.
+    pub(super) fn enqueue(&mut self, task: Task) {
+        self.tasks.push_back(task);
+    }
+
+    /// Drops the messages and the remaining tasks of this step.
+    pub(super) fn drop_messages(&mut self) {
+        let kept = |action: &Action| !matches!(action, Action::Send { .. });
+        let actions: Vec<Action> = self.out.drain().filter(kept).collect();
+        actions.into_iter().for_each(|action| self.out.push(action));
+        self.tasks.clear();
+    }
+
+    /// Arms a timer `after` from now, and returns when it fires.
+    pub(super) fn arm(&mut self, after: Duration, timer: Timer) -> Instant {
+        let at = self.now.mono + after;
+        self.timers.insert((at, timer));
+        at
+    }
+
+    pub(super) fn arm_at(&mut self, at: Instant, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    pub(super) fn disarm(&mut self, at: Instant, timer: Timer) {
+        self.timers.remove(&(at, timer));
+    }
+
+    /// Issues a write of the node's own, on behalf of the record's owner.
+    pub(super) fn persist_own(&mut self, write: Write) -> u64 {
+        self.persist(false, write)
+    }
+
+    /// Issues a record of a group on behalf of its Raft.
+    pub(super) fn persist_for_group(&mut self, group: GroupId, write: raft::Write) -> u64 {
+        self.persist_own(Write::Group { group, write })
+    }
+
+    /// Issues a write and returns its number in the lane. `counted` is true if the owner's machine issued it.
+    pub(super) fn persist(&mut self, counted: bool, write: Write) -> u64 {
+        let bytes = write.payload_bytes();
+        let token = self.gate.issue(write.owner().writer(), counted, bytes);
+        self.checkpoints.issued(token.seq, bytes, &write);
+        let is_chunk = write.chunk().is_some();
+        self.emit(Action::Persist { token, write });
+        if is_chunk {
+            // The log numbers its records without holes, and chunks are in files beside it: the boot record, once more,
+            // takes the chunk's number there. Once that is durable, so is the chunk.
+            let write = self.boot_record();
+            self.emit(Action::Persist { token, write });
+        }
+        token.seq
+    }
+
+    /// Adds a group; its first tick is due at once.
+    pub(super) fn add_group(&mut self, id: GroupId, group: Group) {
+        self.group_deadlines.insert((Instant::ZERO, id));
+        self.groups.insert(id, group);
+    }
+
+    /// Takes a group out, with its deadline.
+    pub(super) fn remove_group(&mut self, id: GroupId) -> Option<Group> {
+        let group = self.groups.remove(&id)?;
+        group.deadline.map(|at| self.group_deadlines.remove(&(at, id)));
+        self.unapplied.remove(&id);
+        Some(group)
+    }
+
+    /// A node whose machines are restored. Each is due at once.
+    pub(super) fn assemble(parts: Parts) -> Self {
+        let super::Start { config, federation, replica, boot, seed, name, address } = parts.start;
+        let coordinator = coordinator::Coordinator::new(replica.node, config.coordinator.clone());
+        let due = |group: &GroupId| (Instant::ZERO, *group);
+        Self {
+            federation,
+            me: replica,
+            boot,
+            seed,
+            name,
+            address,
+            now: Now { mono: Instant::ZERO, wall: crate::time::WallTime::default() },
+            phase: Phase::default(),
+            group_deadlines: parts.groups.keys().map(due).collect(),
+            groups: parts.groups,
+            raft_out: Outbox::new(),
+            replication: Stepper::new(parts.replication),
+            gossip: Stepper::new(parts.gossip),
+            discovery: Stepper::new(parts.discovery),
+            coordinator: Stepper::new(coordinator),
+            gate: parts.gate,
+            checkpoints: parts.checkpoints,
+            peers: Peers::default(),
+            registry_view: parts.registry_view,
+            bootstrap: BootstrapState::default(),
+            join: JoinState::default(),
+            requests: Requests::new(super::peers::first_request_of(boot)),
+            timers: BTreeSet::new(),
+            tasks: VecDeque::new(),
+            unapplied: BTreeSet::new(),
+            capturing: BTreeSet::new(),
+            out: Outbox::new(),
+            durable: Vec::new(),
+            released: Vec::new(),
+            config,
+        }
+    }
+}
+
+/// Something that this step still has to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    Raft(GroupId, raft::Event),
+    Replication(replication::Event),
+    Gossip(gossip::Event),
+    Discovery(discovery::Event),
+    Coordinator(coordinator::Event),
+    /// Apply committed entries of the group.
+    Apply(GroupId),
+    /// Handle that a leader's snapshot replaced the group's state.
+    Installed(GroupId),
+    /// Retry the requests that wait for a leader of the group.
+    Wake(GroupId),
+    /// Try the pending request with this key.
+    Submit(u64),
+    /// Tell all machines what the registry says.
+    Registry,
+    /// Bring the group's learners in line with the registry, if this node leads it.
+    Align(GroupId),
+}
+
+/// The node's own timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Retry or expire the pending request with this key.
+    Request(u64),
+    /// Send the bootstrap list to the other first voters, or ask whether they are free.
+    Bootstrap,
+    /// Ask a peer to be let in.
+    Join,
+    /// Bring the group's learners in line with the registry.
+    Align(GroupId),
+    /// Report this node's load to the other members.
+    Report,
+    /// Checkpoint the registry after a change.
+    Registry,
+    /// Offer leadership again, because the disk is still full.
+    OfferLeadership,
+}
+
+/// A Raft group on this node.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) raft: raft::Raft,
+    pub(super) state: state::StateMachine,
+    /// The last entry that `state` contains.
+    pub(super) applied: Index,
+    deadline: Option<Instant>,
+    /// The keys of logged proposals, by position: the entry that is applied there decides each.
+    pub(super) proposals: BTreeMap<(Index, crate::id::Term), u64>,
+    /// Reads that wait until this index is applied, with their keys.
+    pub(super) reads: BTreeSet<(Index, u64)>,
+    /// Whether the timer to bring its learners in line is armed.
+    pub(super) aligning: bool,
+    /// The keys of requests that wait for a leader.
+    pub(super) waiting: BTreeSet<u64>,
+    /// The configuration that the group began with.
+    pub(super) genesis: raft::Configuration,
+    /// Group time at `applied`, in milliseconds.
+    pub(super) time_ms: u64,
+    pub(super) capture: Option<Capture>,
+    /// Whether Raft waits for a capture, and whether a checkpoint does.
+    pub(super) raft_wants_capture: bool,
+    pub(super) disk_wants_capture: bool,
+}
+
+impl Group {
+    pub(super) fn new(
+        raft: raft::Raft,
+        state: state::StateMachine,
+        genesis: raft::Configuration,
+        time_ms: u64,
+    ) -> Self {
+        let applied = raft.base().index;
+        Self {
+            // Due at once: the first step arms the machine's timers.
+            deadline: Some(Instant::ZERO),
+            raft,
+            state,
+            applied,
+            proposals: BTreeMap::new(),
+            reads: BTreeSet::new(),
+            aligning: false,
+            waiting: BTreeSet::new(),
+            genesis,
+            time_ms,
+            capture: None,
+            raft_wants_capture: false,
+            disk_wants_capture: false,
+        }
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.raft.role() == Role::Leader
+    }
+}
+
+/// A machine with its outbox and its cached deadline, and the code that steps it.
+#[derive(Debug)]
+pub(super) struct Stepper<M: Machine> {
+    pub(super) machine: M,
+    out: Outbox<M::Action>,
+    deadline: Option<Instant>,
+}
+
+impl<M: Machine> Stepper<M> {
+    /// Due at once: the first step arms the machine's timers.
+    pub(super) const fn new(machine: M) -> Self {
+        Self { machine, out: Outbox::new(), deadline: Some(Instant::ZERO) }
+    }
+
+    /// Steps the machine and returns the outbox with its actions. [`Stepper::put_back`] keeps the outbox's memory.
+    fn step(&mut self, now: Now, event: M::Event) -> Outbox<M::Action> {
+        let mut out = mem::take(&mut self.out);
+        self.machine.step(now, event, &mut out);
+        self.deadline = self.machine.deadline();
+        out
+    }
+
+    fn put_back(&mut self, out: Outbox<M::Action>) {
+        self.out = out;
+    }
+}
+
+/// The phase of a process, from its first step to its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Phase {
+    /// Whether the first step was made.
+    started: bool,
+    pub(super) stopping: bool,
+    pub(super) disk_full: bool,
+    /// Whether the timer to offer leadership again is armed.
+    pub(super) offer_armed: bool,
+    /// Why the node went silent for good; `None` while it works.
+    pub(super) fenced: Option<&'static str>,
+}
+
+/// The restored parts that a node is assembled from.
+pub(super) struct Parts {
+    pub(super) start: super::Start,
+    pub(super) groups: BTreeMap<GroupId, Group>,
+    pub(super) replication: replication::Replicator,
+    pub(super) gossip: gossip::Gossip,
+    pub(super) discovery: discovery::Discovery,
+    pub(super) gate: DurabilityGate<Action>,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) registry_view: RegistryView,
 }

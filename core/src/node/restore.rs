@@ -1,10 +1,10 @@
 //! From the writes of a recovered log to what each machine starts from.
 //!
-//! Total: any sequence of writes gives either a start or a typed error. The log may begin in the middle of an owner's
-//! records, since old segments are deleted once a checkpoint repeats what is still needed: records of an owner before
-//! its first [`raft::Write::Genesis`] are such leftovers.
+//! Every sequence of writes gives either a start or a typed error. The log may begin in the middle of an owner's
+//! records, because old segments are deleted once a checkpoint repeats what is still needed. So records of a group
+//! before its first [`raft::Write::Genesis`] are leftovers. They are ignored, and a genesis must follow them.
 //!
-//! Not here: bytes and tears (`wal`), and what the machines do with their starts.
+//! This module does not read bytes and does not detect tears (`wal`). Each machine folds its own records.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -20,42 +20,42 @@ use crate::{raft, reach};
 use super::Start;
 use super::checkpoint::SnapshotRecord;
 
-/// Why a log is not one that this node can go on from.
+/// Why a node cannot start from a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RestoreError {
     /// The log belongs to another federation, node or store: the data directory is not this node's.
     Foreign {
-        /// Which of the three differs.
+        /// `federation`, `node` or `store`: the one that differs.
         what: &'static str,
     },
-    /// A later boot than this one is in the log already: the driver must start with [`last_boot`] plus one.
+    /// The log holds this boot or a later one already: the driver must start with [`last_boot`] plus one.
     StaleBoot {
-        /// The boot in the log.
+        /// The latest boot in the log.
         found: Boot,
     },
-    /// A record names a side file that is not there.
+    /// A record names a snapshot file that does not exist.
     SnapshotMissing {
-        /// The file.
+        /// The file's name.
         snapshot: SnapshotId,
     },
-    /// A side file is not what its record says.
+    /// A snapshot file has another length or digest than its record says.
     SnapshotDamaged {
-        /// The file.
+        /// The file's name.
         snapshot: SnapshotId,
     },
-    /// A record stands where it cannot: its predecessors are missing.
+    /// A record is out of order: its predecessors are missing.
     Order {
-        /// Whose record.
+        /// The group or shard that the record belongs to.
         owner: Owner,
-        /// Its token.
+        /// The record's number in the log.
         token: Token,
-        /// What was expected.
+        /// What had to come before it.
         expected: &'static str,
     },
-    /// A state or a record inside of one does not decode.
+    /// A state, or a record within a state, does not decode.
     Undecodable {
-        /// Whose.
+        /// The group or shard that it belongs to.
         owner: Owner,
     },
     /// The replicator refuses its records.
@@ -67,8 +67,12 @@ impl fmt::Display for RestoreError {
         match self {
             Self::Foreign { what } => write!(f, "the log belongs to another {what}"),
             Self::StaleBoot { found } => write!(f, "the log holds boot {} already", found.count),
-            Self::SnapshotMissing { snapshot } => write!(f, "side file {} is missing", snapshot.0),
-            Self::SnapshotDamaged { snapshot } => write!(f, "side file {} is damaged", snapshot.0),
+            Self::SnapshotMissing { snapshot } => {
+                write!(f, "snapshot file {} is missing", snapshot.0)
+            }
+            Self::SnapshotDamaged { snapshot } => {
+                write!(f, "snapshot file {} is damaged", snapshot.0)
+            }
             Self::Order { owner, token, expected } => {
                 write!(f, "record {} of {owner:?} is out of order: {expected}", token.seq)
             }
@@ -80,7 +84,7 @@ impl fmt::Display for RestoreError {
 
 impl core::error::Error for RestoreError {}
 
-/// The last boot in a log: a driver starts with its count plus one and a fresh nonce, or with 1 when there is none.
+/// The last boot in a log. A driver starts with its count plus one and a fresh nonce, or with count 1 without one.
 #[must_use]
 pub fn last_boot(writes: &[(Token, Write)]) -> Option<Boot> {
     let boots = writes.iter().filter_map(|(_, write)| match write {
@@ -97,22 +101,24 @@ pub(super) struct Group {
     record: Option<SnapshotRecord>,
 }
 
-/// All that a log says.
+/// Everything that a log says.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     pub(super) groups: BTreeMap<GroupId, Group>,
     pub(super) shards: replication::Restored,
     pub(super) contacts: Vec<Contact>,
-    /// The greatest token and snapshot file number found.
+    /// The greatest token found.
     pub(super) last: u64,
+    /// The greatest name of a snapshot file found.
     pub(super) last_snapshot: SnapshotId,
-    /// Oldest needed record of each owner, and where in the log it stands, in estimated bytes.
+    /// The token of each owner's oldest needed record, and where in the log that stands, in estimated bytes.
     pub(super) oldest: BTreeMap<Owner, (u64, u64)>,
+    /// Estimated bytes of the log.
     pub(super) log_bytes: u64,
     boot: Option<Boot>,
     /// The records that name the newest snapshot files of shards.
     records: BTreeMap<ShardId, SnapshotRecord>,
-    /// Groups of which only leftovers were found so far.
+    /// Groups of which only leftovers were found so far, with the first leftover's token.
     orphans: BTreeMap<GroupId, Token>,
 }
 
@@ -192,7 +198,7 @@ impl Replay {
                 self.groups.remove(&group);
                 return Ok(());
             }
-            // Pieces of snapshot files are never in the log; one that is says nothing by itself.
+            // The log does not hold pieces of snapshot files. One that stands there anyway means nothing by itself.
             raft::Write::Chunk { .. } => return Ok(()),
             raft::Write::Hard { .. }
             | raft::Write::Append { .. }
@@ -236,7 +242,7 @@ impl Replay {
     }
 }
 
-/// The log must be this node's, and its last boot before this one.
+/// Checks that the log is this node's, and that its boots come before this one.
 fn check_boot(
     start: &Start,
     (federation, replica): (crate::id::FederationId, Replica),
@@ -258,7 +264,7 @@ fn check_boot(
     Ok(())
 }
 
-/// Takes out a snapshot file, which must be as its record describes it.
+/// Takes out a snapshot file, and checks its length and digest against its record.
 pub(super) fn snapshot_file(
     snapshots: &mut BTreeMap<SnapshotId, Bytes>,
     file: SnapshotFile,

@@ -1,7 +1,7 @@
-//! Whose action is whose event: the one place where the machines meet.
+//! Which machine's action becomes which machine's event. This is the one place where the machines meet.
 //!
-//! Nothing is decided here. What a machine tells of the world goes to all who care; what it asks of the driver goes
-//! out, or waits in `hold`.
+//! This module decides nothing. It passes a machine's report to every machine that needs it, and hands a request for
+//! the driver to the driver, or to the durability gate ([`crate::hold`]) when it promises something.
 
 use crate::discovery::{Identity, Unverified};
 use crate::id::{Address, Boot, GroupId, NodeId, Owner, Replica, Role, StoreId};
@@ -16,7 +16,7 @@ use crate::id::Writer;
 use crate::node::Notice;
 
 impl Node {
-    /// What a group's Raft asks for.
+    /// Handles an action of a group's Raft.
     pub(super) fn on_raft(&mut self, group: GroupId, action: raft::Action) {
         match action {
             raft::Action::Send { to, message, promise } => {
@@ -64,7 +64,7 @@ impl Node {
         }
     }
 
-    /// What the replicator asks for.
+    /// Handles an action of the replicator.
     pub(super) fn on_replication(&mut self, action: replication::Action) {
         use replication::Action as Asked;
         match action {
@@ -89,7 +89,7 @@ impl Node {
         }
     }
 
-    /// What gossip asks for.
+    /// Handles an action of gossip.
     pub(super) fn on_gossip(&mut self, action: gossip::Action) {
         match action {
             gossip::Action::Send { to, message } => {
@@ -111,7 +111,7 @@ impl Node {
         }
     }
 
-    /// A member is at this address, as the registry or gossip says.
+    /// The registry or gossip says that a member is at this address.
     pub(super) fn located(&mut self, node: NodeId, address: Address) {
         if self.registry_view.routed(node, &address) {
             let event = discovery::Event::Located { node, address: address.clone() };
@@ -120,7 +120,7 @@ impl Node {
         }
     }
 
-    /// What discovery asks for.
+    /// Handles an action of discovery.
     pub(super) fn on_discovery(&mut self, action: discovery::Action) {
         match action {
             discovery::Action::Resolve { source } => self.emit(Action::Resolve { source }),
@@ -139,13 +139,13 @@ impl Node {
         }
     }
 
-    /// What the coordinator asks for.
+    /// Handles an action of the coordinator.
     pub(super) fn on_coordinator(&mut self, action: &coordinator::Action) {
         let coordinator::Action::Health { node, from, to } = *action;
         self.notify(Notice::Health { node, from, to });
     }
 
-    /// A link is up, if the process behind it is the one that should be there.
+    /// A handshake succeeded. The link counts if the process behind it is the one that should be there.
     pub(super) fn on_connected(&mut self, peer: NodeId, store: StoreId, boot: Boot) {
         let who = Replica { node: peer, store };
         let before = self.peers.get(peer).map(|known| known.boot);
@@ -153,7 +153,7 @@ impl Node {
         match self.peers.connected(self.now.mono, who, boot, window) {
             Verdict::Welcome => {
                 if before.is_some_and(|before| before != boot) {
-                    // What the process before was asked, this one does not know of.
+                    // The new process does not know what the old one was asked.
                     self.fail_forwards(peer);
                 }
                 self.welcome(who, boot);
@@ -184,7 +184,7 @@ impl Node {
         self.on_join_connected();
     }
 
-    /// A peer refuses this process.
+    /// A peer refuses this process. Persistent refusals fence the node.
     pub(super) fn on_refused_by(&mut self, _: NodeId, refusal: Refusal) {
         reach!("node.peers.refused_by_peer");
         if self.peers.refused(self.now.mono) {
@@ -195,7 +195,7 @@ impl Node {
         }
     }
 
-    /// A link is down.
+    /// The link to a peer is down.
     pub(super) fn on_unreachable(&mut self, peer: NodeId) {
         self.enqueue(Task::Discovery(discovery::Event::Unreachable { peer }));
         if !self.peers.unreachable(peer) {
@@ -210,7 +210,7 @@ impl Node {
         }
     }
 
-    /// An address was dialled.
+    /// Dialling an address ended.
     pub(super) fn on_verified(&mut self, address: Address, outcome: Result<Identity, Unverified>) {
         self.on_bootstrap_verified(&address, outcome);
         self.enqueue(Task::Discovery(discovery::Event::Verified { address, outcome }));
@@ -220,7 +220,7 @@ impl Node {
         self.arm(Duration::from_millis(self.config.coordinator.report_ms), Timer::Report);
     }
 
-    /// Tells the others how much is under way here.
+    /// Reports this node's load, which gossip spreads.
     pub(super) fn on_report_due(&mut self) {
         let requests = u32::try_from(self.requests.len()).unwrap_or(u32::MAX);
         self.enqueue(Task::Gossip(gossip::Event::Load { requests }));

@@ -1,7 +1,8 @@
-//! Messages in and out: who may say what, on which plane, and what waits for the disk first.
+//! Messages in and out: which sender may send which message, on which plane, and after which write.
 //!
-//! A link proves who is at its other end. Members may say everything; a node that is no member may only ask to be let
-//! in, tell contacts, and take part in a bootstrap.
+//! A link proves which replica is at its other end. A member may send every kind of message. A node that is no member
+//! may only ask to join, ask for status, tell contacts, and take part in a bootstrap. This module looks at a message's
+//! kind and size; its content is the receiving machine's.
 
 use alloc::vec::Vec;
 
@@ -15,27 +16,27 @@ use crate::hold::Waits;
 use crate::id::Writer;
 use crate::node::Notice;
 
-/// Messages with more payload than this go on the bulk plane.
+/// Messages with more payload bytes than this use the bulk plane.
 const CONTROL_BYTES_MAX: usize = 16 << 10;
-/// The same for appends. Higher, since one that overtakes another on the other plane is a conflict to its receiver and
-/// costs a round trip: what a busy group gathers in one round trip is to stay in order.
+/// The same bound for appends. It is higher because an append that overtakes another one on the other plane is rejected
+/// and costs a round trip. So what a busy group gathers in one round trip should stay on one plane.
 const CONTROL_APPEND_BYTES_MAX: usize = 128 << 10;
 
 impl Node {
-    /// Sends what promises nothing: it waits for this process's boot alone.
+    /// Sends a message that promises nothing. It waits only for this process's boot record.
     pub(super) fn send(&mut self, to: Replica, message: Message) {
         let boot = self.gate.boot();
         self.send_after(to, message, boot);
     }
 
-    /// Sends what promises something of `writer`: it waits for all that `writer` has written.
+    /// Sends a message in which `writer` promises something. It waits for everything that `writer` has written.
     pub(super) fn promise(&mut self, writer: Writer, to: Replica, message: Message) {
         let token = self.gate.newest(writer);
         self.send_after(to, message, token);
     }
 
-    /// Sends once the lane is durable up to `token`. Without a link to this very replica the message is dropped, as a
-    /// full queue would drop it.
+    /// Sends a message once the lane is durable up to `token`. Without a link to this replica the message is dropped,
+    /// as a full queue would drop it.
     pub(super) fn send_after(&mut self, to: Replica, message: Message, token: u64) {
         if !self.peers.is_linked(to) {
             return;
@@ -47,19 +48,19 @@ impl Node {
         }
     }
 
-    /// Sends to whoever is linked as this node, whatever its disk.
+    /// Sends to the linked process of a node, whatever its store.
     pub(super) fn send_to_node(&mut self, to: NodeId, message: Message) {
         if let Some(peer) = self.peers.get(to) {
             self.send(Replica { node: to, store: peer.store }, message);
         }
     }
 
-    /// Drops what a peer must not send, and says so.
+    /// Reports that a peer sent something that it must not send. The caller drops it.
     pub(super) fn rejected(&mut self, from: NodeId, why: &'static str) {
         self.notify(Notice::Rejected { from, why });
     }
 
-    /// A message from a peer.
+    /// Handles a message from a peer, after checking that this sender may send it.
     pub(super) fn on_received(&mut self, from: NodeId, message: Message) {
         let Some(replica) = self.peers.heard(self.now.mono, from) else {
             reach!("node.wire.no_link");
@@ -78,8 +79,8 @@ impl Node {
             Message::BootstrapAck => self.on_bootstrap_ack(replica),
             Message::Contacts(contacts) => self.on_contacts(from, contacts),
             Message::Forward { id, request } => {
-                let stranger = matches!(request, Request::Join { .. } | Request::Status);
-                if stranger || self.may_speak(replica) {
+                let may_ask = matches!(request, Request::Join { .. } | Request::Status);
+                if may_ask || self.may_speak(replica) {
                     self.on_forward(replica, id, request);
                 } else {
                     self.rejected(from, "a request of no member");
@@ -111,7 +112,7 @@ impl Node {
     }
 }
 
-/// The connection that a message belongs on: votes, probes and small things are never behind large ones.
+/// The plane of a message, chosen so that votes, probes and other small messages never wait behind large ones.
 fn plane(message: &Message) -> Plane {
     let control_bytes_max = match message {
         Message::Raft { message: raft::Message::Append { .. }, .. } => CONTROL_APPEND_BYTES_MAX,
@@ -127,7 +128,7 @@ fn plane(message: &Message) -> Plane {
 
 const fn answer_plane(value: &Value) -> Plane {
     match value {
-        // Pages and values may be as large as a frame.
+        // A page or a value may be as large as a frame.
         Value::Register(_)
         | Value::Set { .. }
         | Value::Record { .. }
