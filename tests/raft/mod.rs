@@ -19,8 +19,8 @@ use continuum_core::id::{
 };
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::raft::{
-    Action, Configuration, Event, Message, Payload, Position, Raft, Refused, Snapshot, Ticket,
-    Write,
+    Action, Configuration, Event, Message, Payload, Position, Raft, RefusalReason, Snapshot,
+    Ticket, Write,
 };
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
@@ -73,7 +73,7 @@ pub struct State {
 }
 
 /// The result of a read.
-pub type ReadEnd = Result<Index, Refused>;
+pub type ReadEnd = Result<Index, RefusalReason>;
 
 /// One replica: its process, if it runs, and its disk.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ pub struct Process {
     /// The last entry applied.
     pub applied: Position,
     /// Proposals that entered the log or were refused.
-    pub proposed: Vec<(Ticket, Result<Position, Refused>)>,
+    pub proposed: Vec<(Ticket, Result<Position, RefusalReason>)>,
     /// Reads that ended.
     pub reads: Vec<(Ticket, ReadEnd)>,
     /// Messages that the machine rejected: the sender and the reason.

@@ -42,14 +42,14 @@ impl Oracle {
                     "a vote leaves before it is durable: {message:?}"
                 );
             }
-            Some(Promise::Appended { term, matched }) => {
+            Some(Promise::Append { term, matched }) => {
                 let there = disk.holds(matched);
                 assert!(
                     there || durable.term > term,
                     "an acknowledgement leaves before it is durable: {message:?}"
                 );
             }
-            Some(Promise::Held { bytes, .. }) => {
+            Some(Promise::Snapshot { bytes, .. }) => {
                 assert!(
                     disk.longest_file() >= bytes,
                     "a chunk is acknowledged before it is durable"

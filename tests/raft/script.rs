@@ -50,57 +50,57 @@ fn entries_text(after: Index, entries: &[Entry]) -> String {
 }
 
 fn message_text(message: &Message) -> String {
-    match message {
+    let yes = |granted: &bool| if *granted { "yes" } else { "no" };
+    let (name, text) = match message {
         Message::PreVote { term, last } => {
-            format!(
-                "PreVote      would you vote for me in term {term}? my log ends at {}",
-                At(*last)
-            )
+            let text =
+                format!("would you vote for me in term {term}? my log ends at {}", At(*last));
+            ("PreVote", text)
         }
-        Message::PreVoted { term, granted } => {
-            format!("PreVoted     {} (term {term})", if *granted { "yes" } else { "no" })
+        Message::PreVoteReply { term, granted } => {
+            ("PreVoteReply", format!("{} (term {term})", yes(granted)))
         }
-        Message::Vote { term, last, handed_over } => {
-            let why = if *handed_over { ", the leader asked me to" } else { "" };
-            format!("Vote         for me in term {term}, my log ends at {}{why}", At(*last))
+        Message::Vote { term, last, leadership_transfer } => {
+            let why = if *leadership_transfer { ", the leader asked me to" } else { "" };
+            ("Vote", format!("for me in term {term}, my log ends at {}{why}", At(*last)))
         }
-        Message::Voted { term, granted } => {
-            format!("Voted        {} in term {term}", if *granted { "yes" } else { "no" })
+        Message::VoteReply { term, granted } => {
+            ("VoteReply", format!("{} in term {term}", yes(granted)))
         }
         Message::Append { term, prev, commit, entries } => {
             let entries = entries_text(prev.index, entries);
-            format!("Append       term {term}, after {}:{entries}; commit {commit}", At(*prev))
+            ("Append", format!("term {term}, after {}:{entries}; commit {commit}", At(*prev)))
         }
-        Message::Appended { matched, .. } => format!("Appended     up to {}", At(*matched)),
-        Message::Conflict { refused, hint, .. } => {
-            format!("Conflict     at {refused}; we may share {}", At(*hint))
+        Message::AppendAck { matched, .. } => ("AppendAck", format!("up to {}", At(*matched))),
+        Message::AppendRejected { refused, hint, .. } => {
+            ("AppendRejected", format!("at {refused}; we may share {}", At(*hint)))
         }
         Message::Heartbeat { term, commit, round } => {
-            format!("Heartbeat    term {term}, commit {commit}, round {round}")
+            ("Heartbeat", format!("term {term}, commit {commit}, round {round}"))
         }
-        Message::HeartbeatSeen { round, .. } => format!("HeartbeatSeen round {round}"),
-        Message::Stale { term } => format!("Stale        it is term {term}"),
-        Message::Offer { header, .. } => {
+        Message::HeartbeatAck { round, .. } => ("HeartbeatAck", format!("round {round}")),
+        Message::StaleTerm { term } => ("StaleTerm", format!("it is term {term}")),
+        Message::SnapshotOffer { header, .. } => {
             let (at, length) = (At(header.position), header.length);
-            format!(
-                "Offer        a snapshot of {length} bytes at {at}, {}",
-                members(&header.configuration)
-            )
+            let members = members(&header.configuration);
+            ("SnapshotOffer", format!("a snapshot of {length} bytes at {at}, {members}"))
         }
-        Message::Chunk { position, offset, data, .. } => {
-            format!("Chunk        of {}: {} bytes from {offset} on", At(*position), data.len())
+        Message::SnapshotChunk { position, offset, data, .. } => {
+            let (at, length) = (At(*position), data.len());
+            ("SnapshotChunk", format!("of {at}: {length} bytes from {offset} on"))
         }
-        Message::Held { position, bytes, .. } => match bytes {
-            Some(bytes) => format!("Held         {bytes} bytes of {}", At(*position)),
-            None => format!("Held         nothing known of {}", At(*position)),
+        Message::SnapshotAck { position, bytes, .. } => match bytes {
+            Some(bytes) => ("SnapshotAck", format!("{bytes} bytes of {}", At(*position))),
+            None => ("SnapshotAck", format!("nothing known of {}", At(*position))),
         },
-        Message::TimeoutNow { .. } => "TimeoutNow   lead in my place".into(),
-        Message::Read { .. } => "Read         what must I have applied?".into(),
-        Message::ReadAnswer { index, .. } => match index {
-            Some(index) => format!("ReadAnswer   {index}"),
-            None => "ReadAnswer   I do not lead".into(),
+        Message::TimeoutNow { .. } => ("TimeoutNow", "lead in my place".into()),
+        Message::ReadIndex { .. } => ("ReadIndex", "what must I have applied?".into()),
+        Message::ReadIndexReply { index, .. } => match index {
+            Some(index) => ("ReadIndexReply", index.to_string()),
+            None => ("ReadIndexReply", "I do not lead".into()),
         },
-    }
+    };
+    format!("{name:<14} {text}")
 }
 
 /// The line of a message that leaves.
@@ -240,7 +240,7 @@ fn command(net: &mut Net, cut: &mut Vec<(u8, u8)>, line: &str) {
             let change = Reconfiguration::AddLearner(replica(node(2)));
             net.step(node(1), Event::Reconfigure { ticket: 2, change });
         }
-        "handover" => net.step(node(1), Event::HandOver),
+        "transfer" => net.step(node(1), Event::TransferLeadership),
         // crash N K: the first K of its outstanding writes reach the disk, the rest are lost.
         "crash" => net.crash(node(1), node(2).into()),
         "restart" => net.restart(node(1)),

@@ -5,7 +5,7 @@ use continuum_core::config::RaftConfig;
 use continuum_core::digest::Digest;
 use continuum_core::id::{Index, Term};
 use continuum_core::machine::{Machine as _, Now, Outbox};
-use continuum_core::raft::{Entry, Event, Header, Message, Payload, Position, Raft};
+use continuum_core::raft::{Entry, Event, Message, Payload, Position, Raft, SnapshotHeader};
 use continuum_core::time::{Instant, WallTime};
 use continuum_tests::raft::{Net, configuration, replica};
 use proptest::prelude::*;
@@ -40,22 +40,26 @@ fn message() -> impl Strategy<Value = Message> {
     ];
     let header =
         (position(), number(), configurations).prop_map(|(position, length, configuration)| {
-            Header { position, time_ms: length, configuration, digest: Digest::default(), length }
+            SnapshotHeader {
+                position,
+                time_ms: length,
+                configuration,
+                digest: Digest::default(),
+                length,
+            }
         });
     prop_oneof![
         (term(), position()).prop_map(|(term, last)| Message::PreVote { term, last }),
-        (term(), any::<bool>()).prop_map(|(term, granted)| Message::PreVoted { term, granted }),
-        (term(), position(), any::<bool>()).prop_map(|(term, last, handed_over)| Message::Vote {
-            term,
-            last,
-            handed_over
+        (term(), any::<bool>()).prop_map(|(term, granted)| Message::PreVoteReply { term, granted }),
+        (term(), position(), any::<bool>()).prop_map(|(term, last, leadership_transfer)| {
+            Message::Vote { term, last, leadership_transfer }
         }),
-        (term(), any::<bool>()).prop_map(|(term, granted)| Message::Voted { term, granted }),
+        (term(), any::<bool>()).prop_map(|(term, granted)| Message::VoteReply { term, granted }),
         (term(), position(), index(), proptest::collection::vec(entry, 0..4)).prop_map(
             |(term, prev, commit, entries)| Message::Append { term, prev, commit, entries }
         ),
-        (term(), position()).prop_map(|(term, matched)| Message::Appended { term, matched }),
-        (term(), index(), position()).prop_map(|(term, refused, hint)| Message::Conflict {
+        (term(), position()).prop_map(|(term, matched)| Message::AppendAck { term, matched }),
+        (term(), index(), position()).prop_map(|(term, refused, hint)| Message::AppendRejected {
             term,
             refused,
             hint
@@ -65,21 +69,21 @@ fn message() -> impl Strategy<Value = Message> {
             commit,
             round
         }),
-        (term(), number()).prop_map(|(term, round)| Message::HeartbeatSeen { term, round }),
-        term().prop_map(|term| Message::Stale { term }),
-        (term(), header).prop_map(|(term, header)| Message::Offer { term, header }),
+        (term(), number()).prop_map(|(term, round)| Message::HeartbeatAck { term, round }),
+        term().prop_map(|term| Message::StaleTerm { term }),
+        (term(), header).prop_map(|(term, header)| Message::SnapshotOffer { term, header }),
         (term(), position(), number(), bytes()).prop_map(|(term, position, offset, data)| {
-            Message::Chunk { term, position, offset, data }
+            Message::SnapshotChunk { term, position, offset, data }
         }),
         (term(), position(), proptest::option::of(number()))
-            .prop_map(|(term, position, bytes)| Message::Held { term, position, bytes }),
-        (term(), 0..20_u8).prop_map(|(term, spared)| {
-            let spared = (0..spared).map(replica).collect();
-            Message::TimeoutNow { term, spared }
+            .prop_map(|(term, position, bytes)| Message::SnapshotAck { term, position, bytes }),
+        (term(), 0..20_u8).prop_map(|(term, transfer_excluded)| {
+            let transfer_excluded = (0..transfer_excluded).map(replica).collect();
+            Message::TimeoutNow { term, transfer_excluded }
         }),
-        number().prop_map(|id| Message::Read { id }),
+        number().prop_map(|id| Message::ReadIndex { id }),
         (number(), proptest::option::of(index()))
-            .prop_map(|(id, index)| Message::ReadAnswer { id, index }),
+            .prop_map(|(id, index)| Message::ReadIndexReply { id, index }),
     ]
 }
 

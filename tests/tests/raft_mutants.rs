@@ -7,7 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use continuum_core::id::{Index, Term};
 use continuum_core::mark::instrument;
-use continuum_core::raft::{Entry, Event, Header, Message, Payload, Position, Reconfiguration};
+use continuum_core::raft::{
+    Entry, Event, Message, Payload, Position, Reconfiguration, SnapshotHeader,
+};
 use continuum_tests::raft::{Envelope, Net, replica};
 
 fn at(term: u64, index: u64) -> Position {
@@ -21,7 +23,7 @@ fn append(term: u64, prev: Position, commit: u64, terms: &[u64]) -> Message {
 }
 
 fn vote(term: u64, last: Position) -> Message {
-    Message::Vote { term: Term(term), last, handed_over: false }
+    Message::Vote { term: Term(term), last, leadership_transfer: false }
 }
 
 fn received(from: u8, message: Message) -> Event {
@@ -29,7 +31,7 @@ fn received(from: u8, message: Message) -> Event {
 }
 
 fn granted(answers: &[Message]) -> bool {
-    matches!(answers, [Message::Voted { granted: true, .. }])
+    matches!(answers, [Message::VoteReply { granted: true, .. }])
 }
 
 fn without(n: u8) -> impl Fn(&Envelope) -> bool {
@@ -79,7 +81,7 @@ fn an_old_entry_on_all_disks_is_not_committed() {
     net.settle_if(|envelope| !matches!(envelope.message, Message::Append { .. }));
     for n in [2, 3] {
         net.preset(n, 3, &[1, 2]);
-        net.step(1, received(n, Message::Appended { term: Term(3), matched: at(2, 2) }));
+        net.step(1, received(n, Message::AppendAck { term: Term(3), matched: at(2, 2) }));
     }
     assert_eq!(net.raft(1).commit(), Index(0));
 }
@@ -106,7 +108,7 @@ fn entries_need_the_one_before_them() {
     let mut net = Net::three(1);
     net.preset(1, 3, &[1, 2]);
     let answers = net.ask(2, 1, append(3, at(1, 2), 0, &[3]));
-    assert!(matches!(answers[..], [Message::Conflict { .. }]));
+    assert!(matches!(answers[..], [Message::AppendRejected { .. }]));
 }
 
 fn an_overtaken_append_cuts_nothing() {
@@ -163,16 +165,16 @@ fn an_old_snapshot_is_not_installed() {
         net.propose(1, 2, "y");
         net.settle();
     }
-    let header = Header {
+    let header = SnapshotHeader {
         position: snapshot.position,
         time_ms: snapshot.time_ms,
         configuration: snapshot.configuration.clone(),
         digest: snapshot.digest,
         length: snapshot.length(),
     };
-    net.ask(1, 3, Message::Offer { term: Term(1), header });
+    net.ask(1, 3, Message::SnapshotOffer { term: Term(1), header });
     let (position, data) = (snapshot.position, snapshot.chunks[0].clone());
-    net.ask(1, 3, Message::Chunk { term: Term(1), position, offset: 0, data });
+    net.ask(1, 3, Message::SnapshotChunk { term: Term(1), position, offset: 0, data });
     assert_eq!(net.raft(3).last(), at(1, 4));
 }
 
@@ -191,7 +193,7 @@ fn a_leader_never_truncates_its_log() {
     let mut net = Net::three(1);
     net.elect(1);
     net.propose(1, 1, "x");
-    let conflict = Message::Conflict { term: Term(1), refused: Index(2), hint: at(1, 1) };
+    let conflict = Message::AppendRejected { term: Term(1), refused: Index(2), hint: at(1, 1) };
     net.step(1, received(2, conflict));
     assert_eq!(net.raft(1).last(), at(1, 2));
 }
@@ -204,7 +206,7 @@ fn an_append_stays_within_its_byte_limit() {
         net.propose(1, ticket, &long);
         net.settle_if(without(3));
     }
-    let conflict = Message::Conflict { term: Term(1), refused: Index(4), hint: at(1, 1) };
+    let conflict = Message::AppendRejected { term: Term(1), refused: Index(4), hint: at(1, 1) };
     net.step(1, received(3, conflict));
     let sent = net.wire.iter().filter_map(|envelope| match &envelope.message {
         Message::Append { entries, .. } => Some(entries.len()),
@@ -245,7 +247,7 @@ fn leadership_is_not_transferred_back() {
     let mut net = Net::three(1);
     net.elect(1);
     for _ in 0..3 {
-        net.step(net.leaders()[0], Event::HandOver);
+        net.step(net.leaders()[0], Event::TransferLeadership);
         net.settle();
     }
     assert_eq!(net.raft(net.leaders()[0]).term(), Term(3), "the last voter keeps the leadership");
@@ -258,7 +260,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.commit.old_term", an_old_entry_on_all_disks_is_not_committed),
     ("raft.commit.own_disk_ignored", a_leader_counts_its_own_disk_only_when_it_has_the_entry),
     ("raft.commit.unverified", commit_stops_at_the_last_new_entry),
-    ("raft.handover.hands_back", leadership_is_not_transferred_back),
+    ("raft.transfer.hands_back", leadership_is_not_transferred_back),
     ("raft.match.skipped", entries_need_the_one_before_them),
     ("raft.quorum.off_by_one", two_isolated_candidates_do_not_win),
     ("raft.read.stale_round", an_isolated_leader_confirms_no_read),

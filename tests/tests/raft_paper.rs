@@ -21,15 +21,15 @@ fn append(term: u64, prev: Position, commit: u64, terms: &[u64]) -> Message {
 }
 
 fn vote(term: u64, last: Position) -> Message {
-    Message::Vote { term: Term(term), last, handed_over: false }
+    Message::Vote { term: Term(term), last, leadership_transfer: false }
 }
 
 fn voted(term: u64, granted: bool) -> Vec<Message> {
-    vec![Message::Voted { term: Term(term), granted }]
+    vec![Message::VoteReply { term: Term(term), granted }]
 }
 
 fn appended(term: u64, matched: Position) -> Vec<Message> {
-    vec![Message::Appended { term: Term(term), matched }]
+    vec![Message::AppendAck { term: Term(term), matched }]
 }
 
 /// 5.1: a leader that sees a later term in an answer becomes a follower of that term.
@@ -37,7 +37,7 @@ fn appended(term: u64, matched: Position) -> Vec<Message> {
 fn a_later_term_in_an_answer_deposes() {
     let mut net = Net::three(1);
     net.elect(1);
-    net.ask(2, 1, Message::Stale { term: Term(9) });
+    net.ask(2, 1, Message::StaleTerm { term: Term(9) });
     assert_eq!((net.raft(1).role(), net.raft(1).term()), (Role::Follower, Term(9)));
 }
 
@@ -55,7 +55,7 @@ fn a_later_term_in_a_request_is_entered() {
 fn an_append_of_an_earlier_term_is_refused() {
     let mut net = Net::three(1);
     net.preset(1, 5, &[1]);
-    assert_eq!(net.ask(2, 1, append(4, at(1, 1), 1, &[4])), [Message::Stale { term: Term(5) }]);
+    assert_eq!(net.ask(2, 1, append(4, at(1, 1), 1, &[4])), [Message::StaleTerm { term: Term(5) }]);
     assert_eq!((net.terms(1), net.raft(1).commit()), (vec![1], Index(0)));
 }
 
@@ -127,7 +127,7 @@ fn entries_need_the_one_before_them() {
     let mut net = Net::three(1);
     net.preset(1, 2, &[1, 2]);
     for (prev, hint) in [(at(2, 5), at(2, 2)), (at(1, 2), at(1, 1))] {
-        let conflict = Message::Conflict { term: Term(2), refused: prev.index, hint };
+        let conflict = Message::AppendRejected { term: Term(2), refused: prev.index, hint };
         assert_eq!(net.ask(2, 1, append(2, prev, 0, &[2])), [conflict]);
     }
     assert_eq!(net.terms(1), [1, 2]);
@@ -201,7 +201,7 @@ fn a_heartbeat_postpones_the_election() {
 fn a_candidate_votes_for_itself_and_asks_the_others() {
     let mut net = Net::three(1);
     net.timeout(1);
-    net.ask(2, 1, Message::PreVoted { term: Term(1), granted: true });
+    net.ask(2, 1, Message::PreVoteReply { term: Term(1), granted: true });
     let raft = net.raft(1);
     assert_eq!(
         (raft.role(), raft.term(), raft.vote()),
@@ -218,7 +218,7 @@ fn a_candidate_requests_votes_once_its_own_is_durable() {
     let mut net = Net::three(1);
     net.timeout(1);
     net.wire.clear();
-    let message = Message::PreVoted { term: Term(1), granted: true };
+    let message = Message::PreVoteReply { term: Term(1), granted: true };
     net.step(1, continuum_core::raft::Event::Received { from: replica(2), message });
     assert!(net.wire.is_empty());
     net.sync(1, 9);
@@ -235,7 +235,7 @@ fn a_majority_of_votes_makes_a_leader() {
     );
     net.timeout(1);
     for voter in [2, 3] {
-        net.ask(voter, 1, Message::PreVoted { term: Term(1), granted: true });
+        net.ask(voter, 1, Message::PreVoteReply { term: Term(1), granted: true });
     }
     net.ask(2, 1, voted(1, true).remove(0));
     net.ask(2, 1, voted(1, true).remove(0));
@@ -249,7 +249,7 @@ fn a_majority_of_votes_makes_a_leader() {
 fn a_candidate_follows_a_leader_of_its_term() {
     let mut net = Net::three(1);
     net.timeout(1);
-    net.ask(2, 1, Message::PreVoted { term: Term(1), granted: true });
+    net.ask(2, 1, Message::PreVoteReply { term: Term(1), granted: true });
     net.ask(3, 1, append(1, at(0, 0), 0, &[1]));
     assert_eq!((net.raft(1).role(), net.raft(1).leader()), (Role::Follower, Some(replica(3))));
 }
@@ -259,9 +259,9 @@ fn a_candidate_follows_a_leader_of_its_term() {
 fn a_candidate_that_waits_too_long_starts_over() {
     let mut net = Net::three(1);
     net.timeout(1);
-    net.ask(2, 1, Message::PreVoted { term: Term(1), granted: true });
+    net.ask(2, 1, Message::PreVoteReply { term: Term(1), granted: true });
     net.timeout(1);
-    net.ask(2, 1, Message::PreVoted { term: Term(2), granted: true });
+    net.ask(2, 1, Message::PreVoteReply { term: Term(2), granted: true });
     assert_eq!((net.raft(1).role(), net.raft(1).term()), (Role::Candidate, Term(2)));
 }
 
@@ -280,7 +280,7 @@ fn election_timeouts_are_spread_over_their_interval() {
 fn a_leader_announces_itself() {
     let mut net = Net::three(1);
     net.timeout(1);
-    net.ask(2, 1, Message::PreVoted { term: Term(1), granted: true });
+    net.ask(2, 1, Message::PreVoteReply { term: Term(1), granted: true });
     net.wire.clear();
     net.step(
         1,
@@ -354,7 +354,7 @@ fn a_conflict_is_resolved_in_few_messages() {
     net.preset(2, 2, &[[1; 5].as_slice(), &[2; 60]].concat());
     net.preset(3, 3, &[1]);
     net.elect(1);
-    let conflicts = net.lines.iter().filter(|line| line.contains("2 -> 1  Conflict")).count();
+    let conflicts = net.lines.iter().filter(|line| line.contains("2 -> 1  AppendRejected")).count();
     assert_eq!(conflicts, 1);
     assert_eq!(net.terms(2), net.terms(1));
 }

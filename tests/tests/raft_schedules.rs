@@ -164,7 +164,7 @@ impl Run {
             }
             Op::Compact(_) => self.net.compact(node),
             Op::Capture(_) => self.net.answer_capture(node, 16),
-            Op::HandOver(_) => self.net.step(node, Event::HandOver),
+            Op::HandOver(_) => self.net.step(node, Event::TransferLeadership),
             Op::AddLearner(_) => {
                 let learner = 8 + n % 2;
                 if !self.net.nodes.contains_key(&learner) {

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use continuum_core::config::RaftConfig;
 use continuum_core::digest::Digest;
 use continuum_core::id::{Index, Role, Term};
-use continuum_core::raft::{Event, Header, Message, Position, Reconfiguration, Refused};
+use continuum_core::raft::{
+    Event, Message, Position, Reconfiguration, RefusalReason, SnapshotHeader,
+};
 use continuum_tests::raft::{Envelope, Net, configuration, replica};
 
 fn at(term: u64, index: u64) -> Position {
@@ -60,7 +62,7 @@ fn a_pre_vote_is_granted_as_a_vote_would_be() {
         let mut net = Net::three(1);
         net.preset(1, 5, &[1, 1]);
         let answer = Term(if granted { term } else { 5 });
-        let expected = Message::PreVoted { term: answer, granted };
+        let expected = Message::PreVoteReply { term: answer, granted };
         assert_eq!(net.ask(2, 1, pre_vote(term, last)), [expected], "{term} {last:?}");
         assert_eq!((net.raft(1).term(), net.raft(1).vote()), (Term(5), None));
     }
@@ -72,9 +74,9 @@ fn a_pre_vote_is_granted_as_a_vote_would_be() {
 fn a_fresh_leader_is_protected() {
     let mut net = Net::three(1);
     net.elect(1);
-    let denied = Message::PreVoted { term: Term(1), granted: false };
+    let denied = Message::PreVoteReply { term: Term(1), granted: false };
     assert_eq!(net.ask(3, 2, pre_vote(2, at(9, 9))), [denied]);
-    let vote = Message::Vote { term: Term(7), last: at(9, 9), handed_over: false };
+    let vote = Message::Vote { term: Term(7), last: at(9, 9), leadership_transfer: false };
     assert_eq!(net.ask(3, 2, vote.clone()), []);
     assert_eq!(net.ask(3, 1, vote), []);
     assert_eq!((net.raft(1).term(), net.raft(2).term()), (Term(1), Term(1)));
@@ -124,9 +126,9 @@ fn strangers_depose_no_leader() {
     net.preset(1, 5, &[1, 1]);
     for message in [
         pre_vote(9, at(1, 1)),
-        Message::Vote { term: Term(9), last: at(1, 1), handed_over: true },
-        Message::Stale { term: Term(9) },
-        Message::Voted { term: Term(9), granted: true },
+        Message::Vote { term: Term(9), last: at(1, 1), leadership_transfer: true },
+        Message::StaleTerm { term: Term(9) },
+        Message::VoteReply { term: Term(9), granted: true },
     ] {
         assert_eq!(net.ask(77, 1, message), []);
         assert_eq!(net.raft(1).term(), Term(5));
@@ -140,8 +142,8 @@ fn strangers_depose_no_leader() {
 fn a_vote_for_an_unknown_candidate_depends_on_its_log() {
     let mut net = Net::three(1);
     net.add(4);
-    let vote = Message::Vote { term: Term(3), last: at(2, 5), handed_over: false };
-    assert_eq!(net.ask(5, 4, vote), [Message::Voted { term: Term(3), granted: true }]);
+    let vote = Message::Vote { term: Term(3), last: at(2, 5), leadership_transfer: false };
+    assert_eq!(net.ask(5, 4, vote), [Message::VoteReply { term: Term(3), granted: true }]);
     assert_eq!(net.raft(4).role(), Role::Learner);
 }
 
@@ -174,7 +176,7 @@ fn a_read_needs_a_round_that_began_after_it() {
     net.wire.clear();
     let answers = |net: &mut Net, round: u64| {
         for from in [2, 3] {
-            let seen = Message::HeartbeatSeen { term: Term(1), round };
+            let seen = Message::HeartbeatAck { term: Term(1), round };
             net.step(1, received(from, seen.clone()));
             net.step(1, received(from, seen));
         }
@@ -234,7 +236,7 @@ fn a_partitioned_leader_serves_no_read() {
         net.settle_if(without(1));
         net.timeout(1);
     }
-    assert_eq!(net.nodes[&1].reads, [(1000, Err(Refused::LostLeadership))]);
+    assert_eq!(net.nodes[&1].reads, [(1000, Err(RefusalReason::LostLeadership))]);
 }
 
 /// Every read ends: after a timeout if the leader does not answer, and at once if there is no leader.
@@ -242,7 +244,7 @@ fn a_partitioned_leader_serves_no_read() {
 fn every_read_ends() {
     let mut net = Net::three(1);
     net.step(2, Event::Read { ticket: 1000 });
-    assert_eq!(net.nodes[&2].reads, [(1000, Err(Refused::NotLeader(None)))]);
+    assert_eq!(net.nodes[&2].reads, [(1000, Err(RefusalReason::NotLeader(None)))]);
     net.elect(1);
     net.step(2, Event::Read { ticket: 1001 });
     net.wire.clear();
@@ -256,13 +258,13 @@ fn an_answer_from_before_a_restart_is_ignored() {
     let mut net = Net::three(1);
     net.elect(1);
     net.step(2, Event::Read { ticket: 1000 });
-    let Message::Read { id } = net.wire[0].message else { panic!("a read") };
+    let Message::ReadIndex { id } = net.wire[0].message else { panic!("a read") };
     net.crash(2, 0);
     net.restart(2);
     net.timeout(1);
     net.settle();
     net.step(2, Event::Read { ticket: 1001 });
-    net.step(2, received(1, Message::ReadAnswer { id, index: Some(Index(1)) }));
+    net.step(2, received(1, Message::ReadIndexReply { id, index: Some(Index(1)) }));
     assert_eq!(net.nodes[&2].reads, []);
     net.settle();
     assert_eq!(net.nodes[&2].reads, [(1001, Ok(Index(1)))]);
@@ -276,7 +278,7 @@ fn leadership_goes_to_a_follower_with_the_whole_log() {
     net.elect(1);
     net.propose(1, 1, "x");
     net.lines.clear();
-    net.step(1, Event::HandOver);
+    net.step(1, Event::TransferLeadership);
     let told = |net: &Net| net.lines.iter().any(|line| line.contains("TimeoutNow"));
     assert!(!told(&net), "no follower has the entry yet");
     net.settle();
@@ -291,12 +293,12 @@ fn leadership_goes_to_a_follower_with_the_whole_log() {
 fn a_leader_serves_nothing_during_a_transfer() {
     let mut net = Net::three(1);
     net.elect(1);
-    net.step(1, Event::HandOver);
+    net.step(1, Event::TransferLeadership);
     net.wire.clear();
     net.step(1, Event::Read { ticket: 1000 });
     net.propose(1, 1, "x");
-    assert_eq!(net.nodes[&1].reads, [(1000, Err(Refused::LostLeadership))]);
-    assert_eq!(net.nodes[&1].proposed, [(1, Err(Refused::NotLeader(None)))]);
+    assert_eq!(net.nodes[&1].reads, [(1000, Err(RefusalReason::LostLeadership))]);
+    assert_eq!(net.nodes[&1].proposed, [(1, Err(RefusalReason::NotLeader(None)))]);
 }
 
 /// 3.10: a voter that got leadership by transfer does not transfer it back, and keeps it if no other target is left.
@@ -306,17 +308,17 @@ fn when_all_voters_transfer_leadership_the_last_keeps_it() {
     net.elect(1);
     for expected in [2, 3] {
         let leader = net.leaders()[0];
-        net.step(leader, Event::HandOver);
+        net.step(leader, Event::TransferLeadership);
         net.settle();
         assert_eq!(net.raft(net.leaders()[0]).term(), Term(expected));
     }
     let (first, last) = (1, net.leaders()[0]);
     assert_ne!(last, first);
-    net.step(last, Event::HandOver);
+    net.step(last, Event::TransferLeadership);
     net.settle();
     assert_eq!((net.leaders(), net.raft(last).term()), (vec![last], Term(3)), "no target is left");
     // It kept the leadership, so it may transfer it to any voter again.
-    net.step(last, Event::HandOver);
+    net.step(last, Event::TransferLeadership);
     net.settle();
     assert_eq!(net.raft(net.leaders()[0]).term(), Term(4));
 }
@@ -326,7 +328,7 @@ fn when_all_voters_transfer_leadership_the_last_keeps_it() {
 fn a_failed_transfer_is_abandoned() {
     let mut net = Net::three(1);
     net.elect(1);
-    net.step(1, Event::HandOver);
+    net.step(1, Event::TransferLeadership);
     for _ in 0..6 {
         net.timeout(1);
         net.settle_if(|envelope| !matches!(envelope.message, Message::TimeoutNow { .. }));
@@ -345,7 +347,7 @@ fn learners_are_not_counted_and_do_not_campaign() {
     assert_eq!(net.raft(1).commit(), Index(1), "three learners have the entry and no second voter");
     net.advance_one(4, 10_000);
     assert_eq!(net.raft(4).role(), Role::Learner);
-    net.ask(1, 4, Message::TimeoutNow { term: Term(1), spared: vec![replica(1)] });
+    net.ask(1, 4, Message::TimeoutNow { term: Term(1), transfer_excluded: vec![replica(1)] });
     assert_eq!(net.raft(4).role(), Role::Learner);
 }
 
@@ -360,7 +362,7 @@ fn a_configuration_is_effective_on_append_and_changes_one_at_a_time() {
     assert_eq!(net.raft(1).configuration(), &configuration(&[1, 2, 3], &[4]));
     let next = Event::Reconfigure { ticket: 2, change: Reconfiguration::AddLearner(replica(5)) };
     net.step(1, next.clone());
-    assert_eq!(net.nodes[&1].proposed.last(), Some(&(2, Err(Refused::InvalidChange))));
+    assert_eq!(net.nodes[&1].proposed.last(), Some(&(2, Err(RefusalReason::InvalidChange))));
     net.settle();
     assert_eq!(net.terms(4), net.terms(1));
     net.step(1, next);
@@ -397,13 +399,13 @@ fn group_time_goes_on_under_the_next_leader() {
     net.settle();
     assert_eq!(time(&net, 1), Some(90));
     net.advance_one(2, 1_000_000);
-    net.step(1, Event::HandOver);
+    net.step(1, Event::TransferLeadership);
     net.settle();
-    let heir = net.leaders()[0];
-    assert_eq!(time(&net, heir), Some(90), "no time passed between the two");
-    net.advance_one(heir, 60);
-    net.propose(heir, 2, "y");
-    assert_eq!(time(&net, heir), Some(150));
+    let target = net.leaders()[0];
+    assert_eq!(time(&net, target), Some(90), "no time passed between the two");
+    net.advance_one(target, 60);
+    net.propose(target, 2, "y");
+    assert_eq!(time(&net, target), Some(150));
 }
 
 /// A leader refuses proposals while its uncommitted entries exceed their limit. Committed entries free it.
@@ -478,7 +480,7 @@ fn a_follower_whose_entries_are_gone_gets_a_snapshot() {
 #[test]
 fn a_receiver_may_restart_during_a_transfer() {
     let mut net = with_a_gap();
-    run_until(&mut net, |m| matches!(m, Message::Held { bytes: Some(256..), .. }));
+    run_until(&mut net, |m| matches!(m, Message::SnapshotAck { bytes: Some(256..), .. }));
     net.crash(3, 1);
     net.restart(3);
     caught_up(&mut net);
@@ -488,7 +490,7 @@ fn a_receiver_may_restart_during_a_transfer() {
 #[test]
 fn a_transfer_resumes_after_loss() {
     let mut net = with_a_gap();
-    run_until(&mut net, |m| matches!(m, Message::Held { bytes: Some(256..), .. }));
+    run_until(&mut net, |m| matches!(m, Message::SnapshotAck { bytes: Some(256..), .. }));
     net.wire.clear();
     net.lines.clear();
     caught_up(&mut net);
@@ -500,7 +502,7 @@ fn a_transfer_resumes_after_loss() {
 #[test]
 fn a_newer_snapshot_supersedes() {
     let mut net = with_a_gap();
-    run_until(&mut net, |m| matches!(m, Message::Held { bytes: Some(256..), .. }));
+    run_until(&mut net, |m| matches!(m, Message::SnapshotAck { bytes: Some(256..), .. }));
     net.wire.clear();
     net.propose(1, 99, "more");
     net.settle_if(without(3));
@@ -519,16 +521,18 @@ fn a_newer_snapshot_supersedes() {
 #[test]
 fn an_old_snapshot_is_not_installed() {
     let mut net = with_a_gap();
-    run_until(&mut net, |m| matches!(m, Message::Offer { .. }));
-    let offer = net.wire.iter().find(|e| matches!(e.message, Message::Offer { .. })).cloned();
-    run_until(&mut net, |m| matches!(m, Message::Chunk { .. }));
-    let chunk = net.wire.iter().find(|e| matches!(e.message, Message::Chunk { .. })).cloned();
+    run_until(&mut net, |m| matches!(m, Message::SnapshotOffer { .. }));
+    let offer =
+        net.wire.iter().find(|e| matches!(e.message, Message::SnapshotOffer { .. })).cloned();
+    run_until(&mut net, |m| matches!(m, Message::SnapshotChunk { .. }));
+    let chunk =
+        net.wire.iter().find(|e| matches!(e.message, Message::SnapshotChunk { .. })).cloned();
     caught_up(&mut net);
     net.propose(1, 99, "more");
     caught_up(&mut net);
     for late in [offer, chunk].into_iter().flatten() {
         let answer = net.ask(1, 3, late.message);
-        assert_eq!(answer, [Message::Appended { term: Term(1), matched: at(1, 41) }]);
+        assert_eq!(answer, [Message::AppendAck { term: Term(1), matched: at(1, 41) }]);
     }
     assert_eq!(net.raft(3).last(), at(1, 42));
 }
@@ -538,15 +542,18 @@ fn an_old_snapshot_is_not_installed() {
 fn a_corrupt_snapshot_is_not_installed() {
     let mut net = Net::three(1);
     let position = at(1, 9);
-    let header = Header {
+    let header = SnapshotHeader {
         position,
         time_ms: 0,
         configuration: configuration(&[1, 2, 3], &[]),
         digest: Digest::of(b"right"),
         length: 5,
     };
-    net.ask(2, 1, Message::Offer { term: Term(1), header });
+    net.ask(2, 1, Message::SnapshotOffer { term: Term(1), header });
     let data = Bytes::from_static(b"wrong");
-    assert_eq!(net.ask(2, 1, Message::Chunk { term: Term(1), position, offset: 0, data }), []);
+    assert_eq!(
+        net.ask(2, 1, Message::SnapshotChunk { term: Term(1), position, offset: 0, data }),
+        []
+    );
     assert_eq!((net.raft(1).commit(), net.nodes[&1].rejected.len()), (Index(0), 1));
 }

@@ -99,7 +99,7 @@ impl Node {
     fn is_forgotten(&self) -> bool {
         let Some(group) = self.groups.get(&GroupId::REGISTRY) else { return false };
         let silence_ms = (2 * self.config.raft.election_timeout_ms).max(JOIN_MS_MAX);
-        let silence = self.now.mono.since(group.raft.heard_leader());
+        let silence = self.now.mono.since(group.raft.leader_contact());
         group.raft.role() == Role::Learner && silence >= Duration::from_millis(silence_ms)
     }
 

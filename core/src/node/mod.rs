@@ -284,7 +284,7 @@ impl Message {
             Self::Raft { message: raft::Message::Append { entries, .. }, .. } => {
                 entries.iter().map(raft::Entry::payload_bytes).sum()
             }
-            Self::Raft { message: raft::Message::Chunk { data, .. }, .. } => data.len(),
+            Self::Raft { message: raft::Message::SnapshotChunk { data, .. }, .. } => data.len(),
             Self::Replication(
                 replication::Message::Delta { writes, .. }
                 | replication::Message::Page { writes, .. },

@@ -59,7 +59,7 @@ impl Node {
         if role == Role::Leader {
             self.enqueue(Task::Align(group));
             if self.phase.disk_full || self.phase.stopping {
-                self.enqueue(Task::Raft(group, raft::Event::HandOver));
+                self.enqueue(Task::Raft(group, raft::Event::TransferLeadership));
             }
         }
     }

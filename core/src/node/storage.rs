@@ -55,7 +55,7 @@ impl Node {
     fn transfer_leadership(&mut self) {
         let led = self.groups.iter().filter(|(_, group)| group.leads()).map(|(id, _)| *id);
         for group in led.collect::<Vec<GroupId>>() {
-            self.enqueue(Task::Raft(group, raft::Event::HandOver));
+            self.enqueue(Task::Raft(group, raft::Event::TransferLeadership));
         }
     }
 

@@ -116,7 +116,8 @@ impl Node {
 fn plane(message: &Message) -> Plane {
     let control_bytes_max = match message {
         Message::Raft { message: raft::Message::Append { .. }, .. } => CONTROL_APPEND_BYTES_MAX,
-        Message::Raft { message: raft::Message::Chunk { .. }, .. } | Message::Replication(_) => {
+        Message::Raft { message: raft::Message::SnapshotChunk { .. }, .. }
+        | Message::Replication(_) => {
             return Plane::Bulk;
         }
         Message::Answer { outcome: Outcome::Value(value), .. } => return answer_plane(value),

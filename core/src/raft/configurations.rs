@@ -13,13 +13,13 @@ use crate::id::{Index, Replica};
 pub(super) struct Configurations {
     history: VecDeque<(Index, Configuration)>,
     me: Replica,
-    counts_me: bool,
+    is_voter: bool,
 }
 
 impl Configurations {
     pub(super) fn new(index: Index, configuration: Configuration, me: Replica) -> Self {
-        let counts_me = configuration.is_voter(me);
-        Self { history: [(index, configuration)].into(), me, counts_me }
+        let is_voter = configuration.is_voter(me);
+        Self { history: [(index, configuration)].into(), me, is_voter }
     }
 
     pub(super) fn active(&self) -> &Configuration {
@@ -32,8 +32,8 @@ impl Configurations {
     }
 
     /// Whether the active configuration has this replica as a voter.
-    pub(super) const fn counts_me(&self) -> bool {
-        self.counts_me
+    pub(super) const fn is_voter(&self) -> bool {
+        self.is_voter
     }
 
     pub(super) fn at(&self, index: Index) -> &Configuration {
@@ -84,7 +84,7 @@ impl Configurations {
     }
 
     fn refresh(&mut self) {
-        self.counts_me = self.active().is_voter(self.me);
+        self.is_voter = self.active().is_voter(self.me);
     }
 }
 
@@ -104,8 +104,8 @@ mod tests {
         let payload = Payload::Configuration(new.clone());
         let entry = Entry { term: Term(1), time_ms: 0, payload };
         assert!(all.extend(Index(5), [entry].iter()));
-        assert_eq!((all.active(), all.at(Index(4)), all.counts_me()), (&new, &old, true));
+        assert_eq!((all.active(), all.at(Index(4)), all.is_voter()), (&new, &old, true));
         all.truncate(Index(4));
-        assert_eq!((all.active(), all.counts_me()), (&old, false));
+        assert_eq!((all.active(), all.is_voter()), (&old, false));
     }
 }

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use super::message::{Message, Promise};
-use super::state::Mark;
+use super::state::DurableMark;
 use super::{Action, Entry, Position, Raft, Write};
 use crate::id::{Index, Replica};
 use crate::machine::Outbox;
@@ -21,7 +21,7 @@ impl Raft {
 
     /// Issues term and vote if they changed. Called before any other write and before any promise, so that in the
     /// log's order no entry of a term precedes the term.
-    pub(super) fn save_hard(&mut self, out: &mut Outbox<Action>) {
+    pub(super) fn persist_hard_state(&mut self, out: &mut Outbox<Action>) {
         if self.hard_changed {
             self.hard_changed = false;
             let vote = if mutant!("raft.vote.forgotten") { None } else { self.vote };
@@ -34,11 +34,11 @@ impl Raft {
         let promise = match message.promise() {
             None => false,
             Some(Promise::Vote { .. }) => !mutant!("raft.vote.not_persisted"),
-            Some(Promise::Appended { .. }) => !mutant!("raft.ack.before_fsync"),
-            Some(Promise::Held { .. }) => true,
+            Some(Promise::Append { .. }) => !mutant!("raft.ack.before_fsync"),
+            Some(Promise::Snapshot { .. }) => true,
         };
         if message.promise().is_some() {
-            self.save_hard(out);
+            self.persist_hard_state(out);
         }
         out.push(Action::Send { to, message, promise });
     }
@@ -57,7 +57,7 @@ impl Raft {
 
     /// Puts entries at the end of the log and issues their write. Without entries it makes a cut durable.
     pub(super) fn append(&mut self, entries: Vec<Entry>, out: &mut Outbox<Action>) {
-        self.save_hard(out);
+        self.persist_hard_state(out);
         let prev = self.log.last_index();
         entries.iter().for_each(|entry| self.log.push(entry.clone()));
         self.learn_configurations(prev.next(), &entries);
@@ -67,7 +67,7 @@ impl Raft {
 
     /// Notes that the log is durable up to `index` once all writes so far are.
     pub(super) fn mark(&mut self, index: Index) {
-        self.marks.push_back(Mark { writes: self.writes, index });
+        self.marks.push_back(DurableMark { writes: self.writes, index });
     }
 
     pub(super) fn on_persisted(&mut self, writes: u64, out: &mut Outbox<Action>) {
@@ -76,7 +76,7 @@ impl Raft {
             self.durable = self.durable.max(mark.index);
             self.marks.pop_front();
         }
-        self.ask_votes(out);
+        self.request_votes(out);
         self.try_commit(out);
     }
 
@@ -85,7 +85,7 @@ impl Raft {
             return;
         }
         assert!(to <= self.log.last_index(), "only what is in the log is committed");
-        self.uncount(self.commit, to);
+        self.subtract_uncommitted(self.commit, to);
         self.commit = to;
         out.push(Action::Committed { index: to });
         // Appends may overtake a snapshot that is under way; then its bytes are of no use.
@@ -103,7 +103,7 @@ impl Raft {
         assert!(position.index <= self.commit, "a snapshot covers committed entries alone");
         assert!(self.log.holds(position), "a snapshot is of this log");
         self.base = position;
-        let floor = self.wanted_after().max(self.log.offset().index);
+        let floor = self.retention_floor().max(self.log.offset().index);
         let cut = self.log.retain(position.index, floor, self.config.retained_bytes_max);
         if let Some(term) = self.log.term_at(cut).filter(|_| cut > self.log.offset().index) {
             reach!("raft.log.compacted");

@@ -40,7 +40,7 @@ impl Raft {
         }
         if matches!(self.state, State::Leader(_)) {
             self.arm_election();
-            self.resign(out);
+            self.step_down(out);
         }
         self.state = State::Follower;
         self.set_leader(leader, out);
@@ -56,10 +56,13 @@ impl Raft {
 
     /// Whether a leader was heard of so lately that no election is due. A leader counts itself: check-quorum makes it
     /// step down when it no longer should.
-    pub(super) fn leader_is_fresh(&self) -> bool {
+    pub(super) fn has_live_leader(&self) -> bool {
         match &self.state {
             State::Leader(_) => true,
-            _ => self.leader.is_some() && self.now.since(self.heard) < self.election_timeout(),
+            _ => {
+                self.leader.is_some()
+                    && self.now.since(self.leader_contact) < self.election_timeout()
+            }
         }
     }
 
@@ -79,14 +82,14 @@ impl Raft {
     }
 
     /// Where this replica's log ends, as voters are told.
-    fn claim(&self) -> Position {
+    fn last_position(&self) -> Position {
         let last = self.log.last();
         let term = if mutant!("raft.vote.boasts") { self.term } else { last.term };
         Position { term, ..last }
     }
 
     /// Starts over: would a majority vote for this replica in the next term?
-    pub(super) fn ask_pre_votes(&mut self, out: &mut Outbox<Action>) {
+    pub(super) fn start_pre_vote(&mut self, out: &mut Outbox<Action>) {
         self.arm_election();
         if self.term.0 >= NUMBER_MAX {
             return;
@@ -95,13 +98,17 @@ impl Raft {
         self.set_leader(None, out);
         self.state = State::Campaign(Campaign::new(true, None));
         let term = Term(self.term.0 + 1);
-        self.ask(&Message::PreVote { term, last: self.claim() }, out);
-        self.on_ballot(self.me, true, out);
+        self.send_to_voters(&Message::PreVote { term, last: self.last_position() }, out);
+        self.record_vote(self.me, true, out);
     }
 
     /// Enters the next term and votes for itself. Nobody is asked before that vote is durable: a replica that asked,
     /// crashed and forgot could vote for another in the same term.
-    fn campaign(&mut self, handed_over: Option<Vec<Replica>>, out: &mut Outbox<Action>) {
+    fn start_election(
+        &mut self,
+        transfer_excluded: Option<Vec<Replica>>,
+        out: &mut Outbox<Action>,
+    ) {
         self.arm_election();
         if self.term.0 >= NUMBER_MAX {
             return;
@@ -109,29 +116,29 @@ impl Raft {
         reach!("raft.election.campaign");
         self.enter_term(Term(self.term.0 + 1), None, out);
         self.vote = Some(self.me);
-        self.save_hard(out);
-        let mut campaign = Campaign::new(false, handed_over);
+        self.persist_hard_state(out);
+        let mut campaign = Campaign::new(false, transfer_excluded);
         campaign.after = Some(self.writes);
         self.state = State::Campaign(campaign);
-        self.ask_votes(out);
+        self.request_votes(out);
     }
 
     /// Asks for votes once this replica's own is durable.
-    pub(super) fn ask_votes(&mut self, out: &mut Outbox<Action>) {
-        let (term, last, persisted) = (self.term, self.claim(), self.persisted);
+    pub(super) fn request_votes(&mut self, out: &mut Outbox<Action>) {
+        let (term, last, persisted) = (self.term, self.last_position(), self.persisted);
         let State::Campaign(campaign) = &mut self.state else { return };
         let due = |after| after <= persisted || mutant!("raft.vote.not_persisted");
         if !campaign.after.is_some_and(due) {
             return;
         }
         campaign.after = None;
-        let handed_over = campaign.handed_over.is_some();
-        self.ask(&Message::Vote { term, last, handed_over }, out);
-        self.on_ballot(self.me, true, out);
+        let leadership_transfer = campaign.transfer_excluded.is_some();
+        self.send_to_voters(&Message::Vote { term, last, leadership_transfer }, out);
+        self.record_vote(self.me, true, out);
     }
 
     /// Sends a question to all other voters.
-    fn ask(&mut self, question: &Message, out: &mut Outbox<Action>) {
+    fn send_to_voters(&mut self, question: &Message, out: &mut Outbox<Action>) {
         for at in 0..self.configuration().voters.len() {
             let voter = self.configuration().voters[at];
             if voter != self.me {
@@ -150,7 +157,7 @@ impl Raft {
         if !self.may_campaign(from, last) {
             return self.reject(from, "asks for pre-votes, and is no voter", out);
         }
-        let granted = term > self.term && !self.leader_is_fresh() && self.is_up_to_date(last);
+        let granted = term > self.term && !self.has_live_leader() && self.is_up_to_date(last);
         // Nothing changes here, so nothing is promised: a pre-vote may be given to many.
         let term = if granted {
             reach!("raft.election.pre_vote_granted");
@@ -159,7 +166,7 @@ impl Raft {
             reach!("raft.election.pre_vote_denied");
             self.term
         };
-        self.send(from, Message::PreVoted { term, granted }, out);
+        self.send(from, Message::PreVoteReply { term, granted }, out);
     }
 
     pub(super) fn on_vote(&mut self, from: Replica, last: Position, out: &mut Outbox<Action>) {
@@ -180,10 +187,10 @@ impl Raft {
         } else {
             reach!("raft.vote.denied");
         }
-        self.send(from, Message::Voted { term: self.term, granted }, out);
+        self.send(from, Message::VoteReply { term: self.term, granted }, out);
     }
 
-    pub(super) fn on_pre_voted(
+    pub(super) fn on_pre_vote_reply(
         &mut self,
         from: Replica,
         term: Term,
@@ -193,20 +200,20 @@ impl Raft {
         let asked = matches!(&self.state, State::Campaign(campaign) if campaign.pre);
         let current = !granted || term.0 == self.term.0 + 1;
         if asked && current {
-            self.on_ballot(from, granted, out);
+            self.record_vote(from, granted, out);
         }
     }
 
-    pub(super) fn on_voted(&mut self, from: Replica, granted: bool, out: &mut Outbox<Action>) {
+    pub(super) fn on_vote_reply(&mut self, from: Replica, granted: bool, out: &mut Outbox<Action>) {
         // An answer before the question was asked is of an earlier life of this replica, and counts for nothing.
         let asked = matches!(&self.state, State::Campaign(c) if !c.pre && c.after.is_none());
         if asked {
-            self.on_ballot(from, granted, out);
+            self.record_vote(from, granted, out);
         }
     }
 
     /// Counts an answer. Only voters count, each once.
-    fn on_ballot(&mut self, from: Replica, granted: bool, out: &mut Outbox<Action>) {
+    fn record_vote(&mut self, from: Replica, granted: bool, out: &mut Outbox<Action>) {
         let majority = quorum::majority(self.configuration().voters.len());
         if !self.configuration().is_voter(from) {
             return;
@@ -218,8 +225,12 @@ impl Raft {
         campaign.votes.push((from, granted));
         let pre = campaign.pre;
         if campaign.count(true) >= majority {
-            let spared = campaign.handed_over.take().unwrap_or_default();
-            if pre { self.campaign(None, out) } else { self.lead(spared, out) }
+            let transfer_excluded = campaign.transfer_excluded.take().unwrap_or_default();
+            if pre {
+                self.start_election(None, out);
+            } else {
+                self.become_leader(transfer_excluded, out);
+            }
         } else if campaign.count(false) >= majority {
             reach!("raft.election.lost");
             self.state = State::Follower;
@@ -233,7 +244,7 @@ impl Raft {
             .configuration()
             .voters
             .iter()
-            .map(|voter| if *voter == self.me { self.now } else { leader.heard(*voter) });
+            .map(|voter| if *voter == self.me { self.now } else { leader.contact(*voter) });
         let heard = quorum::reached(heard);
         if self.now.since(heard) < self.election_timeout() {
             return true;
@@ -244,51 +255,51 @@ impl Raft {
     }
 
     /// Hands leadership to the most advanced follower that answers, but to none that had it and gave it away: of voters
-    /// that all want rid of it one keeps it, until it is asked again. Until the heir campaigns, or for an election
+    /// that all want rid of it one keeps it, until it is asked again. Until the target campaigns, or for an election
     /// timeout, this leader takes neither proposals nor reads: its successor may already commit what it has not seen.
-    pub(super) fn hand_over(&mut self, out: &mut Outbox<Action>) {
+    pub(super) fn transfer_leadership(&mut self, out: &mut Outbox<Action>) {
         let (now, me, timeout) = (self.now, self.me, self.election_timeout());
         let until = now + timeout;
         let State::Leader(leader) = &mut self.state else { return };
         let voters = &self.configurations.active().voters;
-        let Some(heir) = leader.heir(voters, now, timeout) else {
-            reach!("raft.handover.nobody");
-            return leader.spare_nobody();
+        let Some(target) = leader.choose_transfer_target(voters, now, timeout) else {
+            reach!("raft.transfer.nobody");
+            return leader.clear_transfer_excluded();
         };
-        assert!(heir != me, "a leader has no progress of its own");
-        reach!("raft.handover.begun");
-        leader.begin_hand_over(heir, until);
+        assert!(target != me, "a leader has no progress of its own");
+        reach!("raft.transfer.begun");
+        leader.begin_leadership_transfer(target, until);
         self.refuse_reads(out);
-        self.try_hand_over(out);
+        self.send_timeout_now(out);
     }
 
-    /// Tells the heir to campaign once it has the whole log, durably.
-    pub(super) fn try_hand_over(&mut self, out: &mut Outbox<Action>) {
+    /// Tells the target to campaign once it has the whole log, durably.
+    pub(super) fn send_timeout_now(&mut self, out: &mut Outbox<Action>) {
         let last = self.log.last_index();
         let State::Leader(leader) = &self.state else { return };
-        let Some(heir) = leader.heir_at(last) else { return };
-        reach!("raft.handover.told");
-        let spared = leader.spared_by(self.me);
-        self.send(heir, Message::TimeoutNow { term: self.term, spared }, out);
+        let Some(target) = leader.caught_up_transfer_target(last) else { return };
+        reach!("raft.transfer.told");
+        let transfer_excluded = leader.transfer_excluded_with(self.me);
+        self.send(target, Message::TimeoutNow { term: self.term, transfer_excluded }, out);
     }
 
     pub(super) fn on_timeout_now(
         &mut self,
         from: Replica,
-        spared: Vec<Replica>,
+        transfer_excluded: Vec<Replica>,
         out: &mut Outbox<Action>,
     ) {
-        if spared.len() > VOTERS_MAX {
+        if transfer_excluded.len() > VOTERS_MAX {
             return self.reject(from, "spares more voters than there can be", out);
         }
         if !self.accept_leader(from, out) {
             return;
         }
-        if !self.configurations.counts_me() {
+        if !self.configurations.is_voter() {
             return self.reject(from, "hands over to a learner", out);
         }
-        reach!("raft.handover.taken");
-        self.campaign(Some(spared), out);
+        reach!("raft.transfer.taken");
+        self.start_election(Some(transfer_excluded), out);
     }
 
     /// Takes the sender as the leader of the current term. False, and rejected, when that cannot be.
@@ -303,7 +314,7 @@ impl Raft {
             self.state = State::Follower;
         }
         self.set_leader(Some(from), out);
-        self.heard = self.now;
+        self.leader_contact = self.now;
         self.arm_election();
         true
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::message::Message;
 use super::record::Write;
-use super::types::{Position, Reconfiguration, Refused, Snapshot, Ticket};
+use super::types::{Position, Reconfiguration, RefusalReason, Snapshot, Ticket};
 use crate::id::{Index, NodeId, Replica, Role, Term};
 
 /// What a group's machine consumes.
@@ -63,7 +63,7 @@ pub enum Event {
         position: Position,
     },
     /// The process is stopping: hand leadership to the most advanced follower.
-    HandOver,
+    TransferLeadership,
 }
 
 /// What a group's machine asks for.
@@ -101,7 +101,7 @@ pub enum Action {
         /// Which.
         ticket: Ticket,
         /// Why.
-        why: Refused,
+        why: RefusalReason,
     },
     /// A read may be served once this index is applied.
     Readable {

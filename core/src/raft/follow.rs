@@ -1,6 +1,6 @@
 //! The follower: the match check, conflicts, commit, and what of the log is durable (§5.3).
 //!
-//! Nothing here depends on who the leader is, only on what `settle_term` and `accept_leader` let through.
+//! Nothing here depends on who the leader is, only on what `observe_term` and `accept_leader` let through.
 
 use alloc::vec::Vec;
 
@@ -47,22 +47,22 @@ impl Raft {
             index: Index(prev.index.0 + entries.len() as u64),
             term: entries.last().map_or(prev.term, |entry| entry.term),
         };
-        let Some((prev, entries)) = self.beyond_commit(from, prev, tail, entries, out) else {
+        let Some((prev, entries)) = self.skip_committed(from, prev, tail, entries, out) else {
             return;
         };
-        if !self.matches(prev) {
-            return self.refuse_append(from, prev, out);
+        if !self.has_prev(prev) {
+            return self.reject_append(from, prev, out);
         }
-        self.take(prev, tail, entries, out);
+        self.append_new(prev, tail, entries, out);
         let last =
             if mutant!("raft.commit.unverified") { self.log.last_index() } else { tail.index };
         self.advance_commit(commit.min(last), out);
-        self.send(from, Message::Appended { term: self.term, matched: tail }, out);
+        self.send(from, Message::AppendAck { term: self.term, matched: tail }, out);
     }
 
     /// Leaves out what is committed here: those entries are the leader's as well, or somebody lies. `None` when nothing
     /// remains to be done.
-    fn beyond_commit(
+    fn skip_committed(
         &mut self,
         from: Replica,
         prev: Position,
@@ -82,7 +82,7 @@ impl Raft {
                     let prev = tail.index;
                     self.persist(Write::Append { prev, entries: Vec::new() }, out);
                 }
-                self.send(from, Message::Appended { term: self.term, matched: tail }, out);
+                self.send(from, Message::AppendAck { term: self.term, matched: tail }, out);
             }
             return None;
         }
@@ -97,12 +97,12 @@ impl Raft {
     }
 
     /// The match check: with it, two logs that share an entry share all before it.
-    fn matches(&self, prev: Position) -> bool {
+    fn has_prev(&self, prev: Position) -> bool {
         self.log.holds(prev)
             || (mutant!("raft.match.skipped") && prev.index <= self.log.last_index())
     }
 
-    fn refuse_append(&mut self, from: Replica, prev: Position, out: &mut Outbox<Action>) {
+    fn reject_append(&mut self, from: Replica, prev: Position, out: &mut Outbox<Action>) {
         if prev.index == self.commit {
             return self.reject(from, "contradicts a committed entry", out);
         }
@@ -110,12 +110,12 @@ impl Raft {
         let bound = Position { term: prev.term, index: prev.index.prev() };
         let hint = self.log.last_within(bound);
         let refused = prev.index;
-        self.send(from, Message::Conflict { term: self.term, refused, hint }, out);
+        self.send(from, Message::AppendRejected { term: self.term, refused, hint }, out);
     }
 
     /// Appends what is new. Entries are cut off only at a real conflict: an append that was overtaken by a longer one
     /// must not shorten the log that the longer one made, which was acknowledged.
-    fn take(
+    fn append_new(
         &mut self,
         prev: Position,
         tail: Position,
@@ -153,7 +153,7 @@ impl Raft {
         if !self.accept_leader(from, out) {
             return;
         }
-        self.send(from, Message::HeartbeatSeen { term: self.term, round }, out);
+        self.send(from, Message::HeartbeatAck { term: self.term, round }, out);
         if commit > self.log.last_index() {
             return self.reject(from, "commits what was never acknowledged", out);
         }

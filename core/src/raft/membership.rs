@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Action, Configuration, Entry, Payload, Raft, Reconfiguration, Refused, Ticket};
+use super::{Action, Configuration, Entry, Payload, Raft, Reconfiguration, RefusalReason, Ticket};
 use crate::id::{Index, Replica};
 use crate::machine::Outbox;
 use crate::reach;
@@ -26,7 +26,7 @@ impl Raft {
                 reach!("raft.membership.changed");
                 let position = self.append_own(Payload::Configuration(configuration), out);
                 out.push(Action::Proposed { ticket, position });
-                self.align_peers();
+                self.update_peers();
                 self.replicate(out);
                 self.try_commit(out);
             }
@@ -35,16 +35,17 @@ impl Raft {
 
     /// The next configuration, or why there is none now. A change waits for the one before it, and for the first entry
     /// of the leader's own term: only then is it known which configuration is the last one.
-    fn reconfigured(&self, change: Reconfiguration) -> Result<Configuration, Refused> {
+    fn reconfigured(&self, change: Reconfiguration) -> Result<Configuration, RefusalReason> {
         self.may_propose()?;
-        let settled = self.commit >= self.configurations.active_since() && self.commits_own_term();
+        let settled =
+            self.commit >= self.configurations.active_since() && self.has_committed_own_term();
         let next = settled.then(|| self.configuration().changed(change)).flatten();
-        next.ok_or(Refused::InvalidChange)
+        next.ok_or(RefusalReason::InvalidChange)
     }
 
     /// Takes in what entries that start at `first` say about membership.
     pub(super) fn learn_configurations(&mut self, first: Index, entries: &[Entry]) {
-        let counted = self.configurations.counts_me();
+        let counted = self.configurations.is_voter();
         if self.configurations.extend(first, entries.iter()) && !counted {
             // A learner has no election timer: one that became a voter gets a fresh one.
             self.arm_election();

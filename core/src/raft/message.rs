@@ -23,10 +23,10 @@ pub enum Message {
         last: Position,
     },
     /// The answer to a pre-vote.
-    PreVoted {
+    PreVoteReply {
         /// The asked term when granted; else the answerer's own.
         term: Term,
-        /// Whether the answerer would vote for the asker.
+        /// Whether the answerer would vote for the origin.
         granted: bool,
     },
     /// Vote for me (§5.2). Sent only once the sender's own vote is durable.
@@ -36,10 +36,10 @@ pub enum Message {
         /// The last entry of the sender's log.
         last: Position,
         /// The leader asked the sender to campaign: a fresh leader is then no reason to refuse.
-        handed_over: bool,
+        leadership_transfer: bool,
     },
     /// The answer to a vote. A granted vote is a promise.
-    Voted {
+    VoteReply {
         /// The answerer's term.
         term: Term,
         /// Whether the vote is given.
@@ -57,14 +57,14 @@ pub enum Message {
         entries: Vec<Entry>,
     },
     /// The log is as the leader's up to here, durably: a promise.
-    Appended {
+    AppendAck {
         /// The answerer's term.
         term: Term,
         /// The last entry known to be shared.
         matched: Position,
     },
     /// The entry before the appended ones is not there.
-    Conflict {
+    AppendRejected {
         /// The answerer's term.
         term: Term,
         /// The index before the appended entries.
@@ -83,26 +83,26 @@ pub enum Message {
         round: u64,
     },
     /// The answer to a heartbeat: when it was sent, the answerer knew of no later term.
-    HeartbeatSeen {
+    HeartbeatAck {
         /// The answerer's term.
         term: Term,
         /// The heartbeat's round.
         round: u64,
     },
     /// The answer to a leader of the past.
-    Stale {
+    StaleTerm {
         /// The answerer's term.
         term: Term,
     },
     /// The entries that the follower needs are gone: here is a snapshot. Answered with how much of it is held.
-    Offer {
+    SnapshotOffer {
         /// The leader's term.
         term: Term,
         /// What is offered.
-        header: Header,
+        header: SnapshotHeader,
     },
     /// A piece of an offered snapshot.
-    Chunk {
+    SnapshotChunk {
         /// The leader's term.
         term: Term,
         /// The offered position.
@@ -113,7 +113,7 @@ pub enum Message {
         data: Bytes,
     },
     /// How much of an offered snapshot is held durably, from its start: a promise.
-    Held {
+    SnapshotAck {
         /// The answerer's term.
         term: Term,
         /// The offered position.
@@ -127,16 +127,16 @@ pub enum Message {
         term: Term,
         /// Voters that are to be spared, the sender among them: each had the leadership, or was told to take it, since
         /// somebody last kept it. Who has it too hands it to none of them.
-        spared: Vec<Replica>,
+        transfer_excluded: Vec<Replica>,
     },
     /// A follower has a read: which index must it apply first?
-    Read {
-        /// The asker's number for it, never used by another read of any of its lives.
+    ReadIndex {
+        /// The origin's number for it, never used by another read of any of its lives.
         id: u64,
     },
     /// The answer to a read.
-    ReadAnswer {
-        /// The asker's number for it.
+    ReadIndexReply {
+        /// The origin's number for it.
         id: u64,
         /// The index; `None` when the answerer does not lead, or ceased to.
         index: Option<Index>,
@@ -145,7 +145,7 @@ pub enum Message {
 
 /// What a snapshot is, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
+pub struct SnapshotHeader {
     /// The last entry that it contains.
     pub position: Position,
     /// Group time at that entry, in milliseconds.
@@ -168,14 +168,14 @@ pub enum Promise {
     },
     /// The sender's log, or its snapshot, holds this entry and all before it; unless a leader of a later term than
     /// `term` has replaced them since.
-    Appended {
+    Append {
         /// The term in which this was promised.
         term: Term,
         /// The entry.
         matched: Position,
     },
     /// The sender holds so many bytes of the snapshot at this position, until a restart or another offer.
-    Held {
+    Snapshot {
         /// The snapshot's position.
         position: Position,
         /// How many bytes from the start.
@@ -189,20 +189,20 @@ impl Message {
     pub const fn term(&self) -> Option<Term> {
         match self {
             Self::PreVote { term, .. }
-            | Self::PreVoted { term, .. }
+            | Self::PreVoteReply { term, .. }
             | Self::Vote { term, .. }
-            | Self::Voted { term, .. }
+            | Self::VoteReply { term, .. }
             | Self::Append { term, .. }
-            | Self::Appended { term, .. }
-            | Self::Conflict { term, .. }
+            | Self::AppendAck { term, .. }
+            | Self::AppendRejected { term, .. }
             | Self::Heartbeat { term, .. }
-            | Self::HeartbeatSeen { term, .. }
-            | Self::Stale { term }
-            | Self::Offer { term, .. }
-            | Self::Chunk { term, .. }
-            | Self::Held { term, .. }
+            | Self::HeartbeatAck { term, .. }
+            | Self::StaleTerm { term }
+            | Self::SnapshotOffer { term, .. }
+            | Self::SnapshotChunk { term, .. }
+            | Self::SnapshotAck { term, .. }
             | Self::TimeoutNow { term, .. } => Some(*term),
-            Self::Read { .. } | Self::ReadAnswer { .. } => None,
+            Self::ReadIndex { .. } | Self::ReadIndexReply { .. } => None,
         }
     }
 
@@ -210,12 +210,12 @@ impl Message {
     #[must_use]
     pub const fn promise(&self) -> Option<Promise> {
         match self {
-            Self::Voted { term, granted: true } => Some(Promise::Vote { term: *term }),
-            Self::Appended { term, matched } => {
-                Some(Promise::Appended { term: *term, matched: *matched })
+            Self::VoteReply { term, granted: true } => Some(Promise::Vote { term: *term }),
+            Self::AppendAck { term, matched } => {
+                Some(Promise::Append { term: *term, matched: *matched })
             }
-            Self::Held { position, bytes: Some(bytes), .. } => {
-                Some(Promise::Held { position: *position, bytes: *bytes })
+            Self::SnapshotAck { position, bytes: Some(bytes), .. } => {
+                Some(Promise::Snapshot { position: *position, bytes: *bytes })
             }
             _ => None,
         }

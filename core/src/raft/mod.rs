@@ -59,14 +59,14 @@ use crate::time::Instant;
 
 use configurations::Configurations;
 use log::Log;
-use state::{Forwarded, Incoming, Mark, State};
+use state::{DurableMark, ForwardedReads, IncomingSnapshot, State};
 use types::NUMBER_MAX;
 
 pub use event::{Action, Event};
-pub use message::{Header, Message, Promise};
+pub use message::{Message, Promise, SnapshotHeader};
 pub use record::{Restored, Write};
 pub use types::{
-    Configuration, Entry, Payload, Position, Reconfiguration, Refused, Snapshot, Ticket,
+    Configuration, Entry, Payload, Position, Reconfiguration, RefusalReason, Snapshot, Ticket,
     snapshot_id,
 };
 
@@ -92,7 +92,7 @@ pub struct Raft {
     writes: u64,
     persisted: u64,
     /// Appends that are not yet durable, oldest first.
-    marks: VecDeque<Mark>,
+    marks: VecDeque<DurableMark>,
     /// The log is durable on this replica's own disk up to here.
     durable: Index,
 
@@ -104,11 +104,11 @@ pub struct Raft {
 
     leader: Option<Replica>,
     /// When the leader was last heard of.
-    heard: Instant,
+    leader_contact: Instant,
     election_at: Instant,
     state: State,
-    forwarded: Forwarded,
-    incoming: Option<Incoming>,
+    forwarded: ForwardedReads,
+    incoming: Option<IncomingSnapshot>,
 }
 
 impl Raft {
@@ -128,7 +128,7 @@ impl Raft {
         let mut configurations =
             Configurations::new(base.index, base_configuration.unwrap_or(genesis), me);
         configurations.extend(log.first(), log.iter());
-        let role = if configurations.counts_me() { Role::Follower } else { Role::Learner };
+        let role = if configurations.is_voter() { Role::Follower } else { Role::Learner };
         Self {
             group,
             me,
@@ -149,10 +149,10 @@ impl Raft {
             commit: base.index,
             base,
             leader: None,
-            heard: Instant::ZERO,
+            leader_contact: Instant::ZERO,
             election_at: Instant::ZERO,
             state: State::Follower,
-            forwarded: Forwarded::new(seed, group),
+            forwarded: ForwardedReads::new(seed, group),
             incoming: None,
         }
     }
@@ -176,7 +176,7 @@ impl Raft {
             State::Leader(_) => Role::Leader,
             State::Campaign(campaign) if campaign.pre => Role::PreCandidate,
             State::Campaign(_) => Role::Candidate,
-            State::Follower if self.configurations.counts_me() => Role::Follower,
+            State::Follower if self.configurations.is_voter() => Role::Follower,
             State::Follower => Role::Learner,
         }
     }
@@ -201,8 +201,8 @@ impl Raft {
 
     /// When a leader was last heard of; long ago on a replica to which nobody speaks.
     #[must_use]
-    pub const fn heard_leader(&self) -> Instant {
-        self.heard
+    pub const fn leader_contact(&self) -> Instant {
+        self.leader_contact
     }
 
     /// The last entry known to be committed.
@@ -269,7 +269,7 @@ impl Machine for Raft {
         self.start();
         self.on_time(out);
         self.on_event(event, out);
-        self.save_hard(out);
+        self.persist_hard_state(out);
         self.announce(out);
     }
 

@@ -21,13 +21,13 @@ pub(super) struct Progress {
     /// How it is sent to.
     pub(super) flow: Flow,
     /// When it last answered.
-    pub(super) heard: Instant,
+    pub(super) last_contact: Instant,
     /// The last round that it confirmed.
     pub(super) round: u64,
     /// The greatest commit index that it was told.
     pub(super) commit_sent: Index,
     /// The greatest index that one of its reads waits for.
-    pub(super) wanted: Index,
+    pub(super) awaited_commit: Index,
     /// Whether it acknowledged anything new since `check_at` was last set.
     pub(super) advanced: bool,
     /// When a lack of progress is next looked at.
@@ -48,12 +48,12 @@ pub(super) enum Flow {
         inflight: VecDeque<Index>,
     },
     /// The entries that it needs are gone.
-    Snapshot(Transfer),
+    Snapshot(SnapshotTransfer),
 }
 
 /// A snapshot on its way.
 #[derive(Clone, Debug)]
-pub(super) struct Transfer {
+pub(super) struct SnapshotTransfer {
     /// What is sent; `None` until it is captured.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     /// Bytes that the receiver holds durably; `None` until it answered the offer.
@@ -69,10 +69,10 @@ impl Progress {
             matched: Index(0),
             next,
             flow: Flow::Probe { paused: false },
-            heard: now,
+            last_contact: now,
             round: 0,
             commit_sent: Index(0),
-            wanted: Index(0),
+            awaited_commit: Index(0),
             advanced: false,
             check_at: now,
         }
@@ -86,7 +86,7 @@ impl Progress {
 
     /// Starts over from nothing: the follower may be another life of itself, on a disk that took back what it had
     /// acknowledged. Its answer to the next probe says what it has; until then it counts for nothing.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.next = self.next.min(self.matched.next()).max(Index(1));
         (self.matched, self.commit_sent) = (Index(0), Index(0));
         self.flow = Flow::Probe { paused: false };
@@ -123,7 +123,7 @@ impl Progress {
     }
 
     /// Which index would be sent next, if the window has room for another append.
-    pub(super) fn open(&self, inflight_max: usize) -> bool {
+    pub(super) fn has_room(&self, inflight_max: usize) -> bool {
         match &self.flow {
             Flow::Probe { paused } => !paused,
             Flow::Replicate { inflight } => inflight.len() < inflight_max,
@@ -146,7 +146,9 @@ impl Progress {
     /// The first index that it still wants from the log, minus one: entries after it are worth keeping.
     pub(super) fn floor(&self) -> Index {
         match &self.flow {
-            Flow::Snapshot(Transfer { snapshot: Some(snapshot), .. }) => snapshot.position.index,
+            Flow::Snapshot(SnapshotTransfer { snapshot: Some(snapshot), .. }) => {
+                snapshot.position.index
+            }
             Flow::Probe { .. } => self.next.prev(),
             _ => self.matched,
         }
@@ -164,9 +166,9 @@ mod tests {
     #[test]
     fn a_probe_sends_one_append_and_then_waits() {
         let mut progress = follower();
-        assert!(progress.open(8));
+        assert!(progress.has_room(8));
         progress.sent(Index(7));
-        assert!(!progress.open(8));
+        assert!(!progress.has_room(8));
         assert_eq!(progress.next, Index(5));
         progress.acknowledge(Index(4));
         assert!(matches!(progress.flow, Flow::Replicate { .. }));
@@ -179,11 +181,11 @@ mod tests {
         progress.acknowledge(Index(4));
         progress.sent(Index(5));
         progress.sent(Index(9));
-        assert!(!progress.open(2));
+        assert!(!progress.has_room(2));
         progress.acknowledge(Index(3));
-        assert!(!progress.open(2), "a late acknowledgement frees nothing");
+        assert!(!progress.has_room(2), "a late acknowledgement frees nothing");
         progress.acknowledge(Index(5));
-        assert!(progress.open(2));
+        assert!(progress.has_room(2));
         assert_eq!((progress.matched, progress.next), (Index(5), Index(10)));
     }
 
@@ -196,7 +198,7 @@ mod tests {
         progress.probe(Index(2));
         assert_eq!(progress.next, Index(9));
         progress.sent(Index(12));
-        progress.forget();
+        progress.reset();
         assert_eq!((progress.matched, progress.next), (Index(0), Index(9)));
         assert_eq!(progress.floor(), Index(8), "what it said it had is asked for first");
     }

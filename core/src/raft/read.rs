@@ -3,10 +3,10 @@
 //! A read is safe at the commit index of its arrival once a majority confirms that its leader still led afterwards. The
 //! leader numbers its broadcasts of heartbeats; a read waits for a round that began after it arrived, so one round
 //! confirms all reads that wait, and an answer that is late or repeated confirms no round but its own. Every read ends
-//! in `Readable` or `Refused`. No clock is trusted: there are no leases here.
+//! in `Readable` or `RefusalReason`. No clock is trusted: there are no leases here.
 
-use super::state::{Asker, State, Waiting};
-use super::{Action, Message, NUMBER_MAX, Raft, Refused, Ticket, quorum};
+use super::state::{PendingRead, ReadOrigin, State};
+use super::{Action, Message, NUMBER_MAX, Raft, RefusalReason, Ticket, quorum};
 use crate::id::{Index, Replica};
 use crate::limits::REQUESTS_PENDING_MAX;
 use crate::machine::Outbox;
@@ -16,12 +16,12 @@ impl Raft {
     /// A client of this node reads.
     pub(super) fn read(&mut self, ticket: Ticket, out: &mut Outbox<Action>) {
         match (&self.state, self.leader) {
-            (State::Leader(_), _) => self.await_round(Asker::Here(ticket), out),
+            (State::Leader(_), _) => self.queue_read(ReadOrigin::Local(ticket), out),
             (_, None) => {
-                out.push(Action::Refused { ticket, why: Refused::NotLeader(None) });
+                out.push(Action::Refused { ticket, why: RefusalReason::NotLeader(None) });
             }
             _ if self.forwarded.pending.len() >= REQUESTS_PENDING_MAX => {
-                out.push(Action::Refused { ticket, why: Refused::Busy });
+                out.push(Action::Refused { ticket, why: RefusalReason::Busy });
             }
             (_, Some(leader)) => {
                 reach!("raft.read.forwarded");
@@ -29,23 +29,23 @@ impl Raft {
                 self.forwarded.next += 1;
                 let until = self.now + self.election_timeout().saturating_mul(2);
                 self.forwarded.pending.insert(id, (ticket, until));
-                self.send(leader, Message::Read { id }, out);
+                self.send(leader, Message::ReadIndex { id }, out);
             }
         }
     }
 
     /// A follower or learner asks on behalf of a client of its own.
-    pub(super) fn on_read(&mut self, replica: Replica, id: u64, out: &mut Outbox<Action>) {
+    pub(super) fn on_read_index(&mut self, replica: Replica, id: u64, out: &mut Outbox<Action>) {
         if !self.configuration().is_member(replica) {
             return self.reject(replica, "reads, and is no member", out);
         }
         match &self.state {
-            State::Leader(_) => self.await_round(Asker::There { replica, id }, out),
-            _ => self.send(replica, Message::ReadAnswer { id, index: None }, out),
+            State::Leader(_) => self.queue_read(ReadOrigin::Remote { replica, id }, out),
+            _ => self.send(replica, Message::ReadIndexReply { id, index: None }, out),
         }
     }
 
-    pub(super) fn on_read_answer(
+    pub(super) fn on_read_index_reply(
         &mut self,
         from: Replica,
         id: u64,
@@ -59,20 +59,20 @@ impl Raft {
         let Some((ticket, _)) = self.forwarded.pending.remove(&id) else { return };
         out.push(match index {
             Some(index) => Action::Readable { ticket, index },
-            None => Action::Refused { ticket, why: Refused::LostLeadership },
+            None => Action::Refused { ticket, why: RefusalReason::LostLeadership },
         });
     }
 
     /// Notes a read, and begins a round if none is under way; else the read waits for the next one.
-    fn await_round(&mut self, asker: Asker, out: &mut Outbox<Action>) {
+    fn queue_read(&mut self, origin: ReadOrigin, out: &mut Outbox<Action>) {
         let commit = self.commit;
         let State::Leader(leader) = &mut self.state else { return };
-        if leader.hands_over() {
-            reach!("raft.read.during_handover");
-            return self.refuse_read(asker, Refused::LostLeadership, out);
+        if leader.is_transferring() {
+            reach!("raft.read.during_transfer");
+            return self.refuse_read(origin, RefusalReason::LostLeadership, out);
         }
         if leader.reads.len() >= REQUESTS_PENDING_MAX {
-            return self.refuse_read(asker, Refused::Busy, out);
+            return self.refuse_read(origin, RefusalReason::Busy, out);
         }
         // What earlier leaders committed ends before this leader's first entry, whether or not it knows how far.
         let index =
@@ -80,7 +80,7 @@ impl Raft {
         let idle = leader.confirmed == leader.round;
         let round =
             if mutant!("raft.read.stale_round") { leader.confirmed } else { leader.round + 1 };
-        leader.reads.push_back(Waiting { asker, index, round });
+        leader.reads.push_back(PendingRead { origin, index, round });
         if idle {
             self.begin_round_for_reads(out);
         }
@@ -136,7 +136,7 @@ impl Raft {
     /// Answers the reads whose round is confirmed; none before the leader's first entry is committed, for until then
     /// it does not know all that is.
     pub(super) fn answer_reads(&mut self, out: &mut Outbox<Action>) {
-        let knows = self.commits_own_term() || mutant!("raft.read.without_noop");
+        let knows = self.has_committed_own_term() || mutant!("raft.read.without_noop");
         if !knows {
             return;
         }
@@ -146,33 +146,33 @@ impl Raft {
             if leader.reads.front().is_none_or(|read| read.round > confirmed) {
                 return;
             }
-            if let Some(Waiting { asker, index, .. }) = leader.reads.pop_front() {
-                self.answer_read(asker, index, out);
+            if let Some(PendingRead { origin, index, .. }) = leader.reads.pop_front() {
+                self.answer_read(origin, index, out);
             }
         }
     }
 
-    fn answer_read(&mut self, asker: Asker, index: Index, out: &mut Outbox<Action>) {
+    fn answer_read(&mut self, origin: ReadOrigin, index: Index, out: &mut Outbox<Action>) {
         reach!("raft.read.confirmed");
-        match asker {
-            Asker::Here(ticket) => out.push(Action::Readable { ticket, index }),
-            Asker::There { replica, id } => {
-                self.send(replica, Message::ReadAnswer { id, index: Some(index) }, out);
+        match origin {
+            ReadOrigin::Local(ticket) => out.push(Action::Readable { ticket, index }),
+            ReadOrigin::Remote { replica, id } => {
+                self.send(replica, Message::ReadIndexReply { id, index: Some(index) }, out);
                 let State::Leader(leader) = &mut self.state else { return };
                 let at = leader.peers.binary_search_by_key(&replica, |peer| peer.replica);
                 if let Ok(at) = at {
-                    leader.peers[at].wanted = leader.peers[at].wanted.max(index);
-                    self.unblock(at, out);
+                    leader.peers[at].awaited_commit = leader.peers[at].awaited_commit.max(index);
+                    self.send_awaited_commit(at, out);
                 }
             }
         }
     }
 
-    fn refuse_read(&mut self, asker: Asker, why: Refused, out: &mut Outbox<Action>) {
-        match asker {
-            Asker::Here(ticket) => out.push(Action::Refused { ticket, why }),
-            Asker::There { replica, id } => {
-                self.send(replica, Message::ReadAnswer { id, index: None }, out);
+    fn refuse_read(&mut self, origin: ReadOrigin, why: RefusalReason, out: &mut Outbox<Action>) {
+        match origin {
+            ReadOrigin::Local(ticket) => out.push(Action::Refused { ticket, why }),
+            ReadOrigin::Remote { replica, id } => {
+                self.send(replica, Message::ReadIndexReply { id, index: None }, out);
             }
         }
     }
@@ -182,14 +182,14 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         for read in core::mem::take(&mut leader.reads) {
             reach!("raft.read.leadership_lost");
-            self.refuse_read(read.asker, Refused::LostLeadership, out);
+            self.refuse_read(read.origin, RefusalReason::LostLeadership, out);
         }
     }
 
     /// Refuses all reads that were sent to a leader.
     pub(super) fn refuse_forwarded(&mut self, out: &mut Outbox<Action>) {
         for (_, (ticket, _)) in core::mem::take(&mut self.forwarded.pending) {
-            out.push(Action::Refused { ticket, why: Refused::LostLeadership });
+            out.push(Action::Refused { ticket, why: RefusalReason::LostLeadership });
         }
     }
 
@@ -198,7 +198,7 @@ impl Raft {
         while self.forwarded.deadline().is_some_and(|until| until <= self.now) {
             reach!("raft.read.timed_out");
             if let Some((_, (ticket, _))) = self.forwarded.pending.pop_first() {
-                out.push(Action::Refused { ticket, why: Refused::NotLeader(self.leader) });
+                out.push(Action::Refused { ticket, why: RefusalReason::NotLeader(self.leader) });
             }
         }
     }

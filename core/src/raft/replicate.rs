@@ -14,14 +14,18 @@ use bytes::Bytes;
 use super::log::{ENTRY_OVERHEAD_BYTES, entry_bytes};
 use super::progress::{Flow, Progress};
 use super::state::{Leader, State};
-use super::{Action, Entry, Message, Payload, Position, Raft, Refused, Ticket, quorum};
+use super::{Action, Entry, Message, Payload, Position, Raft, RefusalReason, Ticket, quorum};
 use crate::id::{Index, NodeId, Replica};
 use crate::machine::Outbox;
 use crate::{mutant, reach};
 
 impl Raft {
     /// Takes office: a first entry of the own term, so that all before it can be committed (§5.4.2, §8).
-    pub(super) fn lead(&mut self, spared: Vec<Replica>, out: &mut Outbox<Action>) {
+    pub(super) fn become_leader(
+        &mut self,
+        transfer_excluded: Vec<Replica>,
+        out: &mut Outbox<Action>,
+    ) {
         reach!("raft.election.won");
         let noop = self.log.last_index().next();
         let fresh = |replica| Progress::new(replica, noop, self.now);
@@ -37,8 +41,8 @@ impl Raft {
             round: 0,
             confirmed: 0,
             reads: VecDeque::new(),
-            heir: None,
-            spared,
+            transfer_target: None,
+            transfer_excluded,
             snapshot: None,
             capturing: false,
         };
@@ -50,7 +54,7 @@ impl Raft {
     }
 
     /// Leaves office: whoever waits for this leader is told.
-    pub(super) fn resign(&mut self, out: &mut Outbox<Action>) {
+    pub(super) fn step_down(&mut self, out: &mut Outbox<Action>) {
         reach!("raft.election.stepped_down");
         self.refuse_reads(out);
     }
@@ -68,11 +72,13 @@ impl Raft {
     }
 
     /// Why nothing may be proposed here now.
-    pub(super) fn may_propose(&self) -> Result<(), Refused> {
+    pub(super) fn may_propose(&self) -> Result<(), RefusalReason> {
         match &self.state {
-            State::Leader(leader) if leader.hands_over() => Err(Refused::NotLeader(None)),
+            State::Leader(leader) if leader.is_transferring() => {
+                Err(RefusalReason::NotLeader(None))
+            }
             State::Leader(_) => Ok(()),
-            _ => Err(Refused::NotLeader(self.leader)),
+            _ => Err(RefusalReason::NotLeader(self.leader)),
         }
     }
 
@@ -90,12 +96,12 @@ impl Raft {
     }
 
     /// A command larger than the whole budget still passes when nothing else waits.
-    fn is_congested(&self, command: &Bytes) -> Option<Refused> {
+    fn is_congested(&self, command: &Bytes) -> Option<RefusalReason> {
         let State::Leader(leader) = &self.state else { return None };
         let waiting = leader.uncommitted_bytes;
         let with_it = waiting.saturating_add(ENTRY_OVERHEAD_BYTES + command.len());
         let congested = waiting > 0 && with_it > self.config.uncommitted_bytes_max;
-        congested.then_some(Refused::Busy)
+        congested.then_some(RefusalReason::Busy)
     }
 
     /// Bytes that this leader appended and that are not committed; 0 when it does not lead.
@@ -108,7 +114,7 @@ impl Raft {
     }
 
     /// Takes committed entries off the count of uncommitted bytes.
-    pub(super) fn uncount(&mut self, from: Index, to: Index) {
+    pub(super) fn subtract_uncommitted(&mut self, from: Index, to: Index) {
         let State::Leader(leader) = &mut self.state else { return };
         for index in from.0 + 1..=to.0 {
             let bytes = self.log.get(Index(index)).map_or(0, entry_bytes);
@@ -117,7 +123,7 @@ impl Raft {
     }
 
     /// Follows the active configuration: a new member starts as a probe, a removed one is forgotten.
-    pub(super) fn align_peers(&mut self) {
+    pub(super) fn update_peers(&mut self) {
         let (others, next, now) = (self.others(), self.log.last_index(), self.now);
         let State::Leader(leader) = &mut self.state else { return };
         leader.peers.retain(|peer| others.binary_search(&peer.replica).is_ok());
@@ -148,7 +154,7 @@ impl Raft {
             let peer = &leader.peers[at];
             let probing = matches!(peer.flow, Flow::Probe { .. });
             let worth = probing || peer.next <= self.log.last_index();
-            if !worth || !peer.open(self.config.inflight_max) {
+            if !worth || !peer.has_room(self.config.inflight_max) {
                 return;
             }
             let all = mutant!("raft.append.unbounded");
@@ -164,7 +170,7 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         let index = next.prev();
         let Some(prev_term) = self.log.term_at(index) else {
-            return self.begin_transfer(at, out);
+            return self.begin_snapshot_transfer(at, out);
         };
         let entries = if bytes == 0 { Vec::new() } else { self.log.slice(next, bytes) };
         let peer = &mut leader.peers[at];
@@ -176,7 +182,7 @@ impl Raft {
         self.send(to, Message::Append { term, prev, commit, entries }, out);
     }
 
-    pub(super) fn on_appended(
+    pub(super) fn on_append_ack(
         &mut self,
         from: Replica,
         matched: Position,
@@ -189,7 +195,7 @@ impl Raft {
         let Some(peer) = leader.peer(from).filter(|_| ours) else {
             return self.reject(from, "acknowledges what it was never sent", out);
         };
-        peer.heard = self.now;
+        peer.last_contact = self.now;
         peer.acknowledge(matched.index);
         self.try_commit(out);
         self.after_progress(from, out);
@@ -200,12 +206,12 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         let Ok(at) = leader.peers.binary_search_by_key(&from, |peer| peer.replica) else { return };
         self.replicate_to(at, out);
-        self.unblock(at, out);
-        self.try_hand_over(out);
-        self.forget_snapshot();
+        self.send_awaited_commit(at, out);
+        self.send_timeout_now(out);
+        self.release_snapshot();
     }
 
-    pub(super) fn on_conflict(
+    pub(super) fn on_append_rejected(
         &mut self,
         from: Replica,
         refused: Index,
@@ -219,7 +225,7 @@ impl Raft {
         let Some(peer) = leader.peer(from) else {
             return self.reject(from, "answers, and is no member", out);
         };
-        peer.heard = self.now;
+        peer.last_contact = self.now;
         let current = match &peer.flow {
             Flow::Probe { .. } => refused == peer.next.prev(),
             Flow::Replicate { .. } => refused > peer.matched,
@@ -239,7 +245,7 @@ impl Raft {
             // It lost what it had acknowledged. Taken for shared still, that would be asked for again with each
             // refusal, without end.
             reach!("raft.conflict.lost");
-            peer.forget();
+            peer.reset();
         }
         peer.probe(shared.index.next());
         if mutant!("raft.conflict.gives_way") && shared.index >= self.commit {
@@ -249,7 +255,7 @@ impl Raft {
         self.after_progress(from, out);
     }
 
-    pub(super) fn commits_own_term(&self) -> bool {
+    pub(super) fn has_committed_own_term(&self) -> bool {
         matches!(&self.state, State::Leader(leader) if self.commit >= leader.noop)
     }
 
@@ -273,16 +279,16 @@ impl Raft {
         self.advance_commit(reached, out);
         self.answer_reads(out);
         for at in 0..self.peer_count() {
-            self.unblock(at, out);
+            self.send_awaited_commit(at, out);
         }
     }
 
     /// Tells a follower of a commit at once if one of its reads waits for it; others learn it with what comes next.
-    pub(super) fn unblock(&mut self, at: usize, out: &mut Outbox<Action>) {
+    pub(super) fn send_awaited_commit(&mut self, at: usize, out: &mut Outbox<Action>) {
         let State::Leader(leader) = &self.state else { return };
         let peer = &leader.peers[at];
         let known = self.commit.min(peer.matched);
-        if peer.wanted > peer.commit_sent && known >= peer.wanted {
+        if peer.awaited_commit > peer.commit_sent && known >= peer.awaited_commit {
             reach!("raft.commit.unblocks");
             self.send_heartbeat(at, out);
         }
@@ -306,18 +312,13 @@ impl Raft {
         let (now, every) = (self.now, Duration::from_millis(self.config.heartbeat_ms));
         if let State::Leader(leader) = &mut self.state {
             leader.heartbeat_at = now + every;
-            leader.disown(now);
+            leader.abort_transfer(now);
         }
         self.begin_round(out);
-        self.try_hand_over(out);
+        self.send_timeout_now(out);
     }
 
-    pub(super) fn on_heartbeat_seen(
-        &mut self,
-        from: Replica,
-        round: u64,
-        out: &mut Outbox<Action>,
-    ) {
+    pub(super) fn on_heartbeat_ack(&mut self, from: Replica, round: u64, out: &mut Outbox<Action>) {
         let (now, every) = (self.now, Duration::from_millis(self.config.heartbeat_ms));
         let State::Leader(leader) = &mut self.state else { return };
         if round > leader.round {
@@ -326,7 +327,7 @@ impl Raft {
         let Some(peer) = leader.peer(from) else {
             return self.reject(from, "answers, and is no member", out);
         };
-        peer.heard = now;
+        peer.last_contact = now;
         peer.round = peer.round.max(round);
         // Reads make rounds of their own: the follower's progress is looked at once in a heartbeat only.
         let due = peer.check_at <= now;
@@ -336,12 +337,12 @@ impl Raft {
         }
         self.confirm_round(out);
         if stuck {
-            self.nudge(from, out);
+            self.recover_stuck(from, out);
         }
     }
 
     /// A follower that answers and makes no progress: something to it, or from it, was lost.
-    fn nudge(&mut self, from: Replica, out: &mut Outbox<Action>) {
+    fn recover_stuck(&mut self, from: Replica, out: &mut Outbox<Action>) {
         let last = self.log.last_index();
         let State::Leader(leader) = &mut self.state else { return };
         let Ok(at) = leader.peers.binary_search_by_key(&from, |peer| peer.replica) else { return };
@@ -358,7 +359,7 @@ impl Raft {
                 self.send_append(at, next, 0, out);
             }
             Flow::Replicate { .. } => {}
-            Flow::Snapshot(_) => self.resume_transfer(at, out),
+            Flow::Snapshot(_) => self.offer_snapshot(at, out),
         }
     }
 
@@ -369,15 +370,15 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         for peer in leader.peers.iter_mut().filter(|peer| peer.replica.node == node) {
             match peer.flow {
-                Flow::Replicate { .. } => peer.forget(),
-                Flow::Probe { .. } if peer.matched > Index(0) => peer.forget(),
+                Flow::Replicate { .. } => peer.reset(),
+                Flow::Probe { .. } if peer.matched > Index(0) => peer.reset(),
                 Flow::Probe { .. } | Flow::Snapshot(_) => {}
             }
         }
     }
 
     /// Entries after this index are still wanted by a follower of this leader; any might be by one of the next leader.
-    pub(super) fn wanted_after(&self) -> Index {
+    pub(super) fn retention_floor(&self) -> Index {
         match &self.state {
             State::Leader(leader) => {
                 leader.peers.iter().map(Progress::floor).min().unwrap_or(self.base.index)

@@ -11,9 +11,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use sha2::Digest as _;
 
-use super::progress::{Flow, Transfer};
-use super::state::{Incoming, State};
-use super::{Action, Header, Message, NUMBER_MAX, Position, Raft, Snapshot, Write};
+use super::progress::{Flow, SnapshotTransfer};
+use super::state::{IncomingSnapshot, State};
+use super::{Action, Message, NUMBER_MAX, Position, Raft, Snapshot, SnapshotHeader, Write};
 use crate::digest::Digest;
 use crate::id::{Index, Replica, SnapshotFile, SnapshotId};
 use crate::limits::CHUNK_BYTES_MAX;
@@ -39,8 +39,8 @@ impl Snapshot {
         None
     }
 
-    fn header(&self) -> Header {
-        Header {
+    fn header(&self) -> SnapshotHeader {
+        SnapshotHeader {
             position: self.position,
             time_ms: self.time_ms,
             configuration: self.configuration.clone(),
@@ -51,8 +51,8 @@ impl Snapshot {
 }
 
 /// Why an offer cannot come from an honest leader.
-fn malformed(header: &Header, term: crate::id::Term) -> Option<&'static str> {
-    let Header { position, configuration, length, .. } = header;
+fn malformed(header: &SnapshotHeader, term: crate::id::Term) -> Option<&'static str> {
+    let SnapshotHeader { position, configuration, length, .. } = header;
     let impossible = position.index == Index(0)
         || position.index.0 > NUMBER_MAX
         || position.term > term
@@ -64,20 +64,21 @@ fn malformed(header: &Header, term: crate::id::Term) -> Option<&'static str> {
 /// The leader's half.
 impl Raft {
     /// A follower's next entry is gone: it needs a snapshot.
-    pub(super) fn begin_transfer(&mut self, at: usize, out: &mut Outbox<Action>) {
+    pub(super) fn begin_snapshot_transfer(&mut self, at: usize, out: &mut Outbox<Action>) {
         let oldest = self.log.offset().index;
         let State::Leader(leader) = &mut self.state else { return };
         reach!("raft.snapshot.needed");
         // A snapshot that the log no longer continues would only be followed by another.
         let usable = leader.snapshot.clone().filter(|known| known.position.index >= oldest);
         leader.snapshot = usable.clone();
-        leader.peers[at].flow = Flow::Snapshot(Transfer { snapshot: usable, held: None, sent: 0 });
+        leader.peers[at].flow =
+            Flow::Snapshot(SnapshotTransfer { snapshot: usable, held: None, sent: 0 });
         let wanted = leader.snapshot.is_none() && !leader.capturing;
         leader.capturing |= wanted;
         if wanted {
             out.push(Action::Capture);
         }
-        self.resume_transfer(at, out);
+        self.offer_snapshot(at, out);
     }
 
     /// The node captured the state.
@@ -91,14 +92,14 @@ impl Raft {
         }
         for at in 0..self.peer_count() {
             let State::Leader(leader) = &self.state else { return };
-            if let Flow::Snapshot(Transfer { snapshot: None, .. }) = leader.peers[at].flow {
-                self.begin_transfer(at, out);
+            if let Flow::Snapshot(SnapshotTransfer { snapshot: None, .. }) = leader.peers[at].flow {
+                self.begin_snapshot_transfer(at, out);
             }
         }
     }
 
     /// Offers the snapshot, once more or for the first time.
-    pub(super) fn resume_transfer(&mut self, at: usize, out: &mut Outbox<Action>) {
+    pub(super) fn offer_snapshot(&mut self, at: usize, out: &mut Outbox<Action>) {
         let term = self.term;
         let State::Leader(leader) = &mut self.state else { return };
         let peer = &mut leader.peers[at];
@@ -106,11 +107,11 @@ impl Raft {
         let Some(snapshot) = &transfer.snapshot else { return };
         (transfer.held, transfer.sent) = (None, 0);
         let (to, header) = (peer.replica, snapshot.header());
-        self.send(to, Message::Offer { term, header }, out);
+        self.send(to, Message::SnapshotOffer { term, header }, out);
     }
 
     /// The receiver says how much it holds.
-    pub(super) fn on_held(
+    pub(super) fn on_snapshot_ack(
         &mut self,
         from: Replica,
         position: Position,
@@ -123,7 +124,7 @@ impl Raft {
             return self.reject(from, "answers, and is no member", out);
         };
         let peer = &mut leader.peers[at];
-        peer.heard = now;
+        peer.last_contact = now;
         let Flow::Snapshot(transfer) = &mut peer.flow else { return };
         let Some(snapshot) = transfer.snapshot.as_ref().filter(|s| s.position == position) else {
             return;
@@ -131,7 +132,7 @@ impl Raft {
         let Some(bytes) = bytes else {
             if transfer.held.is_some() {
                 reach!("raft.snapshot.receiver_forgot");
-                self.resume_transfer(at, out);
+                self.offer_snapshot(at, out);
             }
             return;
         };
@@ -160,12 +161,12 @@ impl Raft {
             };
             transfer.sent += data.len() as u64;
             let to = peer.replica;
-            self.send(to, Message::Chunk { term, position, offset, data }, out);
+            self.send(to, Message::SnapshotChunk { term, position, offset, data }, out);
         }
     }
 
     /// Frees the snapshot when nobody needs it.
-    pub(super) fn forget_snapshot(&mut self) {
+    pub(super) fn release_snapshot(&mut self) {
         let State::Leader(leader) = &mut self.state else { return };
         if leader.snapshot.is_some()
             && !leader.peers.iter().any(|peer| matches!(peer.flow, Flow::Snapshot(_)))
@@ -177,25 +178,30 @@ impl Raft {
 
 /// The receiver's half.
 impl Raft {
-    pub(super) fn on_offer(&mut self, from: Replica, header: Header, out: &mut Outbox<Action>) {
+    pub(super) fn on_snapshot_offer(
+        &mut self,
+        from: Replica,
+        header: SnapshotHeader,
+        out: &mut Outbox<Action>,
+    ) {
         if let Some(why) = malformed(&header, self.term) {
             return self.reject(from, why, out);
         }
-        if !self.accept_leader(from, out) || self.has(from, header.position, out) {
+        if !self.accept_leader(from, out) || self.already_has(from, header.position, out) {
             return;
         }
         if self.incoming.as_ref().is_none_or(|known| known.header != header) {
             if self.incoming.is_some() {
                 reach!("raft.snapshot.superseded");
             }
-            self.incoming = Some(Incoming::new(self.group, header));
+            self.incoming = Some(IncomingSnapshot::new(self.group, header));
         } else {
             reach!("raft.snapshot.resumed");
         }
         self.acknowledge_chunks(from, out);
     }
 
-    pub(super) fn on_chunk(
+    pub(super) fn on_snapshot_chunk(
         &mut self,
         from: Replica,
         position: Position,
@@ -206,13 +212,13 @@ impl Raft {
         if data.is_empty() || data.len() > CHUNK_BYTES_MAX {
             return self.reject(from, "a chunk of impossible length", out);
         }
-        if !self.accept_leader(from, out) || self.has(from, position, out) {
+        if !self.accept_leader(from, out) || self.already_has(from, position, out) {
             return;
         }
         let incoming = self.incoming.as_mut().filter(|known| known.header.position == position);
         let Some(incoming) = incoming else {
             reach!("raft.snapshot.unknown_offer");
-            let answer = Message::Held { term: self.term, position, bytes: None };
+            let answer = Message::SnapshotAck { term: self.term, position, bytes: None };
             return self.send(from, answer, out);
         };
         if offset == incoming.held {
@@ -230,7 +236,7 @@ impl Raft {
     }
 
     /// Whether the log reaches the snapshot without it; then the leader is told so.
-    fn has(&mut self, from: Replica, position: Position, out: &mut Outbox<Action>) -> bool {
+    fn already_has(&mut self, from: Replica, position: Position, out: &mut Outbox<Action>) -> bool {
         if mutant!("raft.snapshot.stale_installed") {
             return false;
         }
@@ -246,7 +252,7 @@ impl Raft {
         self.incoming = None;
         // A snapshot covers committed entries alone, and this is the entry that it ends with.
         self.advance_commit(position.index, out);
-        self.send(from, Message::Appended { term: self.term, matched: position }, out);
+        self.send(from, Message::AppendAck { term: self.term, matched: position }, out);
         true
     }
 
@@ -255,7 +261,7 @@ impl Raft {
         if !incoming.is_complete() {
             let (position, bytes) = (incoming.header.position, Some(incoming.held));
             self.incoming = Some(incoming);
-            return self.send(from, Message::Held { term: self.term, position, bytes }, out);
+            return self.send(from, Message::SnapshotAck { term: self.term, position, bytes }, out);
         }
         let digest = Digest(incoming.sha.clone().finalize().into());
         if digest != incoming.header.digest {
@@ -264,7 +270,7 @@ impl Raft {
         }
         let position = incoming.header.position;
         self.install(incoming, out);
-        self.send(from, Message::Appended { term: self.term, matched: position }, out);
+        self.send(from, Message::AppendAck { term: self.term, matched: position }, out);
     }
 
     /// The side file that a snapshot on its way in is written to: needed until it is complete or given up.
@@ -274,10 +280,10 @@ impl Raft {
     }
 
     /// Replaces the log by a complete snapshot.
-    fn install(&mut self, incoming: Incoming, out: &mut Outbox<Action>) {
+    fn install(&mut self, incoming: IncomingSnapshot, out: &mut Outbox<Action>) {
         reach!("raft.snapshot.installed");
-        let Incoming { header, id, chunks, .. } = incoming;
-        let Header { position, time_ms, configuration, digest, length } = header;
+        let IncomingSnapshot { header, id, chunks, .. } = incoming;
+        let SnapshotHeader { position, time_ms, configuration, digest, length } = header;
         if self.log.last_index() >= position.index && position.index > self.commit {
             // Entries from the snapshot's last one on are of an abandoned leader. They go before the snapshot's record
             // is written: a crash between the two must not leave them after it. Those before it stay until then, for
@@ -285,15 +291,15 @@ impl Raft {
             self.truncate(position.index.prev());
             self.append(Vec::new(), out);
         }
-        self.save_hard(out);
+        self.persist_hard_state(out);
         let file = SnapshotFile { id, length, digest };
         let record =
             Write::Snapshot { file, position, time_ms, configuration: configuration.clone() };
         self.persist(record, out);
         self.log.reset(position, time_ms);
-        let counted = self.configurations.counts_me();
+        let counted = self.configurations.is_voter();
         self.configurations.install(position.index, configuration.clone());
-        if self.configurations.counts_me() && !counted {
+        if self.configurations.is_voter() && !counted {
             self.arm_election();
         }
         self.mark(position.index);

@@ -11,7 +11,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::message::Header;
+use super::message::SnapshotHeader;
 use super::progress::Progress;
 use super::types::{Snapshot, Ticket, snapshot_id};
 use crate::digest::Hasher;
@@ -41,17 +41,17 @@ pub(super) struct Campaign {
     pub(super) votes: Vec<(Replica, bool)>,
     /// Votes are asked for once this replica's own is durable, that is once so many writes are. `None` when they were.
     pub(super) after: Option<u64>,
-    /// A leader asked for this campaign, and wants these spared.
-    pub(super) handed_over: Option<Vec<Replica>>,
+    /// A leader asked for this campaign, and wants these transfer_excluded.
+    pub(super) transfer_excluded: Option<Vec<Replica>>,
 }
 
 impl Campaign {
-    pub(super) const fn new(pre: bool, handed_over: Option<Vec<Replica>>) -> Self {
-        Self { pre, votes: Vec::new(), after: None, handed_over }
+    pub(super) const fn new(pre: bool, transfer_excluded: Option<Vec<Replica>>) -> Self {
+        Self { pre, votes: Vec::new(), after: None, transfer_excluded }
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.pre, &self.votes, self.after, &self.handed_over));
+        hash.value(&(self.pre, &self.votes, self.after, &self.transfer_excluded));
     }
 
     pub(super) fn count(&self, granted: bool) -> usize {
@@ -76,10 +76,10 @@ pub(super) struct Leader {
     pub(super) round: u64,
     pub(super) confirmed: u64,
     /// Reads that wait for a round, oldest first.
-    pub(super) reads: VecDeque<Waiting>,
-    pub(super) heir: Option<(Replica, Instant)>,
+    pub(super) reads: VecDeque<PendingRead>,
+    pub(super) transfer_target: Option<(Replica, Instant)>,
     /// Whom it hands leadership to no more: each gave it away, or did not take it, and nobody kept it since.
-    pub(super) spared: Vec<Replica>,
+    pub(super) transfer_excluded: Vec<Replica>,
     /// The snapshot for those who need one, and whether one was asked for.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) capturing: bool,
@@ -97,8 +97,8 @@ impl Leader {
         at.map_or_else(|_| T::default(), |at| part(&self.peers[at]))
     }
 
-    pub(super) fn heard(&self, voter: Replica) -> Instant {
-        self.of(voter, |peer| peer.heard)
+    pub(super) fn contact(&self, voter: Replica) -> Instant {
+        self.of(voter, |peer| peer.last_contact)
     }
 
     pub(super) fn round_of(&self, voter: Replica) -> u64 {
@@ -111,73 +111,74 @@ impl Leader {
     }
 
     /// The voter with the longest log among those who answered lately.
-    pub(super) fn heir(
+    pub(super) fn choose_transfer_target(
         &self,
         voters: &[Replica],
         now: Instant,
         timeout: Duration,
     ) -> Option<Replica> {
-        let spares = |voter| self.spared.contains(&voter) && !mutant!("raft.handover.hands_back");
+        let excluded =
+            |voter| self.transfer_excluded.contains(&voter) && !mutant!("raft.transfer.hands_back");
         let alive = |peer: &&Progress| {
-            let may = voters.contains(&peer.replica) && !spares(peer.replica);
-            may && now.since(peer.heard) < timeout
+            let may = voters.contains(&peer.replica) && !excluded(peer.replica);
+            may && now.since(peer.last_contact) < timeout
         };
         self.peers.iter().filter(alive).max_by_key(|peer| peer.matched).map(|peer| peer.replica)
     }
 
-    pub(super) fn begin_hand_over(&mut self, heir: Replica, until: Instant) {
-        self.heir = Some((heir, until));
+    pub(super) fn begin_leadership_transfer(&mut self, target: Replica, until: Instant) {
+        self.transfer_target = Some((target, until));
     }
 
-    /// Gives up a heir that did not campaign in time. The next one is another.
-    pub(super) fn disown(&mut self, now: Instant) {
-        if let Some((heir, _)) = self.heir.take_if(|(_, until)| *until <= now) {
-            reach!("raft.handover.expired");
-            self.spare(heir);
+    /// Gives up a transfer_target that did not campaign in time. The next one is another.
+    pub(super) fn abort_transfer(&mut self, now: Instant) {
+        if let Some((target, _)) = self.transfer_target.take_if(|(_, until)| *until <= now) {
+            reach!("raft.transfer.expired");
+            self.exclude_from_transfer(target);
         }
     }
 
-    pub(super) fn spare(&mut self, voter: Replica) {
-        if !self.spared.contains(&voter) && self.spared.len() < VOTERS_MAX {
-            self.spared.push(voter);
+    pub(super) fn exclude_from_transfer(&mut self, voter: Replica) {
+        if !self.transfer_excluded.contains(&voter) && self.transfer_excluded.len() < VOTERS_MAX {
+            self.transfer_excluded.push(voter);
         }
     }
 
     /// This leader keeps its office: whoever is asked next may be anybody.
-    pub(super) fn spare_nobody(&mut self) {
-        self.spared.clear();
+    pub(super) fn clear_transfer_excluded(&mut self) {
+        self.transfer_excluded.clear();
     }
 
-    /// Whom the heir shall spare: all that this leader does, and itself.
-    pub(super) fn spared_by(&self, me: Replica) -> Vec<Replica> {
-        let others = self.spared.iter().copied().filter(|voter| *voter != me);
+    /// Whom the transfer_target shall spare: all that this leader does, and itself.
+    pub(super) fn transfer_excluded_with(&self, me: Replica) -> Vec<Replica> {
+        let others = self.transfer_excluded.iter().copied().filter(|voter| *voter != me);
         core::iter::once(me).chain(others).take(VOTERS_MAX).collect()
     }
 
-    pub(super) const fn hands_over(&self) -> bool {
-        self.heir.is_some()
+    pub(super) const fn is_transferring(&self) -> bool {
+        self.transfer_target.is_some()
     }
 
-    /// The heir, if there is one and it has the log up to `last`.
-    pub(super) fn heir_at(&self, last: Index) -> Option<Replica> {
-        let (heir, _) = self.heir?;
-        (self.of(heir, |peer| peer.matched) == last).then_some(heir)
+    /// The transfer_target, if there is one and it has the log up to `last`.
+    pub(super) fn caught_up_transfer_target(&self, last: Index) -> Option<Replica> {
+        let (target, _) = self.transfer_target?;
+        (self.of(target, |peer| peer.matched) == last).then_some(target)
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
         hash.value(&(self.noop, self.round, self.confirmed, self.uncommitted_bytes as u64));
-        hash.value(&(self.reads.len() as u64, self.heir, &self.spared));
+        hash.value(&(self.reads.len() as u64, self.transfer_target, &self.transfer_excluded));
         hash.value(&(self.capturing, self.time_ms));
         for peer in &self.peers {
-            hash.value(&(peer.replica, peer.matched, peer.next, peer.round, peer.heard));
+            hash.value(&(peer.replica, peer.matched, peer.next, peer.round, peer.last_contact));
         }
     }
 }
 
 /// A read at its leader.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
-    pub(super) asker: Asker,
+pub(super) struct PendingRead {
+    pub(super) origin: ReadOrigin,
     /// What must be applied before it is served.
     pub(super) index: Index,
     /// The round that confirms it.
@@ -186,14 +187,14 @@ pub(super) struct Waiting {
 
 /// Who asked.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Asker {
-    Here(Ticket),
-    There { replica: Replica, id: u64 },
+pub(super) enum ReadOrigin {
+    Local(Ticket),
+    Remote { replica: Replica, id: u64 },
 }
 
 /// Reads that were sent to the leader.
 #[derive(Clone, Debug)]
-pub(super) struct Forwarded {
+pub(super) struct ForwardedReads {
     /// The next read's number. It starts at random in each life: an answer to a read of an earlier life names an older
     /// index, and must not be taken for the answer to a new one.
     pub(super) next: u64,
@@ -201,7 +202,7 @@ pub(super) struct Forwarded {
     pub(super) pending: BTreeMap<u64, (Ticket, Instant)>,
 }
 
-impl Forwarded {
+impl ForwardedReads {
     pub(super) fn new(seed: &Seed, group: GroupId) -> Self {
         let first = seed.derive("raft.read", u64::from(group.0)).draw() >> 1;
         Self { next: first, pending: BTreeMap::new() }
@@ -219,16 +220,16 @@ impl Forwarded {
 
 /// A snapshot on its way in.
 #[derive(Clone, Debug)]
-pub(super) struct Incoming {
-    pub(super) header: Header,
+pub(super) struct IncomingSnapshot {
+    pub(super) header: SnapshotHeader,
     pub(super) id: SnapshotId,
     pub(super) chunks: Vec<Bytes>,
     pub(super) held: u64,
     pub(super) sha: Sha256,
 }
 
-impl Incoming {
-    pub(super) fn new(group: GroupId, header: Header) -> Self {
+impl IncomingSnapshot {
+    pub(super) fn new(group: GroupId, header: SnapshotHeader) -> Self {
         let id = snapshot_id(group, header.position, header.digest);
         Self { header, id, chunks: Vec::new(), held: 0, sha: Sha256::new() }
     }
@@ -251,7 +252,7 @@ impl Incoming {
 /// log is cut, the marks of what was cut are lowered with it, so that bytes that were durable once prove nothing about
 /// the entries that replaced them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mark {
+pub(super) struct DurableMark {
     pub(super) writes: u64,
     pub(super) index: Index,
 }

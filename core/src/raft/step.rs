@@ -30,8 +30,8 @@ impl Raft {
         match &self.state {
             State::Leader(leader) if leader.heartbeat_at <= self.now => self.on_heartbeat_due(out),
             State::Leader(_) => {}
-            _ if self.configurations.counts_me() && self.election_at <= self.now => {
-                self.ask_pre_votes(out);
+            _ if self.configurations.is_voter() && self.election_at <= self.now => {
+                self.start_pre_vote(out);
             }
             _ => {}
         }
@@ -40,7 +40,7 @@ impl Raft {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let own = match &self.state {
             State::Leader(leader) => leader.deadline(),
-            _ => self.configurations.counts_me().then_some(self.election_at),
+            _ => self.configurations.is_voter().then_some(self.election_at),
         };
         earlier(own, self.forwarded.deadline())
     }
@@ -56,7 +56,7 @@ impl Raft {
             Event::Reconfigure { ticket, change } => self.reconfigure(ticket, change, out),
             Event::Captured { snapshot } => self.on_captured(snapshot, out),
             Event::Compact { position } => self.compact(position),
-            Event::HandOver => self.hand_over(out),
+            Event::TransferLeadership => self.transfer_leadership(out),
         }
     }
 
@@ -77,7 +77,7 @@ impl Raft {
             if term.0 > NUMBER_MAX {
                 return self.reject(from, "a term that no group can reach", out);
             }
-            if !self.settle_term(from, term, &message, out) {
+            if !self.observe_term(from, term, &message, out) {
                 return;
             }
         }
@@ -87,31 +87,39 @@ impl Raft {
     fn dispatch(&mut self, from: Replica, message: Message, out: &mut Outbox<Action>) {
         match message {
             Message::PreVote { term, last } => self.on_pre_vote(from, term, last, out),
-            Message::PreVoted { term, granted } => self.on_pre_voted(from, term, granted, out),
+            Message::PreVoteReply { term, granted } => {
+                self.on_pre_vote_reply(from, term, granted, out);
+            }
             Message::Vote { last, .. } => self.on_vote(from, last, out),
-            Message::Voted { granted, .. } => self.on_voted(from, granted, out),
+            Message::VoteReply { granted, .. } => self.on_vote_reply(from, granted, out),
             Message::Append { prev, commit, entries, .. } => {
                 self.on_append(from, prev, commit, entries, out);
             }
-            Message::Appended { matched, .. } => self.on_appended(from, matched, out),
-            Message::Conflict { refused, hint, .. } => self.on_conflict(from, refused, hint, out),
-            Message::Heartbeat { commit, round, .. } => self.on_heartbeat(from, commit, round, out),
-            Message::HeartbeatSeen { round, .. } => self.on_heartbeat_seen(from, round, out),
-            // Only its term matters, and that is settled.
-            Message::Stale { .. } => {}
-            Message::Offer { header, .. } => self.on_offer(from, header, out),
-            Message::Chunk { position, offset, data, .. } => {
-                self.on_chunk(from, position, offset, data, out);
+            Message::AppendAck { matched, .. } => self.on_append_ack(from, matched, out),
+            Message::AppendRejected { refused, hint, .. } => {
+                self.on_append_rejected(from, refused, hint, out);
             }
-            Message::Held { position, bytes, .. } => self.on_held(from, position, bytes, out),
-            Message::TimeoutNow { spared, .. } => self.on_timeout_now(from, spared, out),
-            Message::Read { id } => self.on_read(from, id, out),
-            Message::ReadAnswer { id, index } => self.on_read_answer(from, id, index, out),
+            Message::Heartbeat { commit, round, .. } => self.on_heartbeat(from, commit, round, out),
+            Message::HeartbeatAck { round, .. } => self.on_heartbeat_ack(from, round, out),
+            // Only its term matters, and that is settled.
+            Message::StaleTerm { .. } => {}
+            Message::SnapshotOffer { header, .. } => self.on_snapshot_offer(from, header, out),
+            Message::SnapshotChunk { position, offset, data, .. } => {
+                self.on_snapshot_chunk(from, position, offset, data, out);
+            }
+            Message::SnapshotAck { position, bytes, .. } => {
+                self.on_snapshot_ack(from, position, bytes, out);
+            }
+            Message::TimeoutNow { transfer_excluded, .. } => {
+                self.on_timeout_now(from, transfer_excluded, out);
+            }
+            Message::ReadIndex { id } => self.on_read_index(from, id, out),
+            Message::ReadIndexReply { id, index } => self.on_read_index_reply(from, id, index, out),
         }
     }
 
     /// Compares a message's term with ours. False when that is all there is to do.
-    fn settle_term(
+    fn observe_term(
         &mut self,
         from: Replica,
         term: Term,
@@ -122,14 +130,14 @@ impl Raft {
             return true;
         }
         if term < self.term {
-            self.answer_the_past(from, message, out);
+            self.reply_to_stale_term(from, message, out);
             return false;
         }
         match message {
             // A pre-vote speaks of a term that nobody has entered.
-            Message::PreVote { .. } | Message::PreVoted { granted: true, .. } => true,
-            Message::Vote { last, handed_over, .. } => {
-                if self.leader_is_fresh() && !handed_over {
+            Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
+            Message::Vote { last, leadership_transfer, .. } => {
+                if self.has_live_leader() && !leadership_transfer {
                     reach!("raft.vote.disruption_ignored");
                     return false;
                 }
@@ -142,8 +150,8 @@ impl Raft {
             }
             Message::Append { .. }
             | Message::Heartbeat { .. }
-            | Message::Offer { .. }
-            | Message::Chunk { .. }
+            | Message::SnapshotOffer { .. }
+            | Message::SnapshotChunk { .. }
             | Message::TimeoutNow { .. } => {
                 if mutant!("raft.term.bumped_by_heartbeat")
                     && matches!(self.state, State::Leader(_))
@@ -168,18 +176,18 @@ impl Raft {
     }
 
     /// Tells a leader or candidate of the past which term it is. Answers of the past are late, and dropped.
-    fn answer_the_past(&mut self, from: Replica, message: &Message, out: &mut Outbox<Action>) {
+    fn reply_to_stale_term(&mut self, from: Replica, message: &Message, out: &mut Outbox<Action>) {
         let term = self.term;
         let answer = match message {
-            Message::PreVote { .. } => Message::PreVoted { term, granted: false },
-            Message::Vote { .. } => Message::Voted { term, granted: false },
+            Message::PreVote { .. } => Message::PreVoteReply { term, granted: false },
+            Message::Vote { .. } => Message::VoteReply { term, granted: false },
             Message::Append { .. }
             | Message::Heartbeat { .. }
-            | Message::Offer { .. }
-            | Message::Chunk { .. }
+            | Message::SnapshotOffer { .. }
+            | Message::SnapshotChunk { .. }
             | Message::TimeoutNow { .. } => {
                 reach!("raft.term.stale_leader");
-                Message::Stale { term }
+                Message::StaleTerm { term }
             }
             _ => return,
         };

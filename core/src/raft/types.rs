@@ -173,7 +173,7 @@ pub enum Reconfiguration {
 
 /// Why a proposal, read or change will not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum RefusalReason {
     /// This replica does not lead; who does, if known.
     NotLeader(Option<Replica>),
     /// Leadership was lost, or is being handed over, before the read was confirmed.

@@ -87,7 +87,7 @@ pub(crate) fn check_message(budgets: &Budgets, message: &Message) -> Verdict {
             let bytes = entries.iter().map(payload).sum();
             within("bytes in an append", bytes, budgets.append_bytes)
         }
-        Message::Raft { message: raft::Message::Chunk { data, .. }, .. } => {
+        Message::Raft { message: raft::Message::SnapshotChunk { data, .. }, .. } => {
             within("bytes in a chunk", data.len(), CHUNK_BYTES_MAX)
         }
         Message::Replication(

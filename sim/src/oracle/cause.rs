@@ -71,7 +71,7 @@ impl Cause {
                 cause.append = Some((group, Index(prev.index.0 + entries.len() as u64)));
             }
             raft::Message::Vote { last, .. } => cause.asks = Some((group, from, *last)),
-            raft::Message::Chunk { position, .. } => cause.chunk = Some((group, *position)),
+            raft::Message::SnapshotChunk { position, .. } => cause.chunk = Some((group, *position)),
             _ => {}
         }
         cause

@@ -35,10 +35,10 @@ pub(crate) fn check_raft(
             Some(Promise::Vote { term }) => {
                 view.term > term || (view.term == term && view.vote == receiver)
             }
-            Some(Promise::Appended { term, matched }) => {
+            Some(Promise::Append { term, matched }) => {
                 view.term > term || (view.term == term && view.holds(matched))
             }
-            Some(Promise::Held { position, bytes }) => {
+            Some(Promise::Snapshot { position, bytes }) => {
                 bytes == 0 || view.base.index >= position.index || durable.has_file_of(bytes)
             }
         },

@@ -27,8 +27,8 @@ pub(crate) fn check_message(
     match message {
         raft::Message::Append { term, .. }
         | raft::Message::Heartbeat { term, .. }
-        | raft::Message::Offer { term, .. }
-        | raft::Message::Chunk { term, .. }
+        | raft::Message::SnapshotOffer { term, .. }
+        | raft::Message::SnapshotChunk { term, .. }
         | raft::Message::TimeoutNow { term, .. } => check_leader(ledger, node, *term),
         _ => Ok(()),
     }
@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(check_leader(&mut ledger, 1, Term(3)), Ok(()));
         assert_eq!(check_leader(&mut ledger, 2, Term(4)), Ok(()));
         assert!(check_leader(&mut ledger, 2, Term(3)).is_err());
-        let message = raft::Message::TimeoutNow { term: Term(4), spared: Vec::new() };
+        let message = raft::Message::TimeoutNow { term: Term(4), transfer_excluded: Vec::new() };
         assert!(check_message(&mut ledger, 0, &message).is_err());
     }
 }

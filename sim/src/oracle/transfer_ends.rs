@@ -1,7 +1,7 @@
 //! Leadership that is given away is not given back (design §4: "the node hands over leadership"; thesis §3.10).
 //!
 //! Two that both want rid of it would else depose each other without end, and the group would serve nobody. When a node
-//! may hand over at all is not judged here, nor who is the best heir.
+//! may hand over at all is not judged here, nor who is the best target.
 
 use continuum_core::id::Replica;
 use continuum_core::raft;
@@ -10,17 +10,19 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "transfer-ends";
 
-/// A leader tells its heir to campaign: the heir is none of the spared, and who hands over is to be spared from now on.
-pub(crate) fn check(by: Replica, heir: Replica, message: &raft::Message) -> Verdict {
-    let raft::Message::TimeoutNow { spared, .. } = message else { return Ok(()) };
-    if spared.contains(&heir) {
-        let what = format!("{by:?} hands over to {heir:?}, which gave it away: {spared:?}");
+/// A leader tells its transfer target to campaign: the target is not excluded, and the leader excludes itself.
+pub(crate) fn check(by: Replica, target: Replica, message: &raft::Message) -> Verdict {
+    let raft::Message::TimeoutNow { transfer_excluded: excluded, .. } = message else {
+        return Ok(());
+    };
+    if excluded.contains(&target) {
+        let what = format!("{by:?} hands over to {target:?}, which gave it away: {excluded:?}");
         return Err(Broken::new(NAME, what));
     }
-    if !spared.contains(&by) {
+    if !excluded.contains(&by) {
         return Err(Broken::new(
             NAME,
-            format!("{by:?} hands over, and does not say so: {spared:?}"),
+            format!("{by:?} hands over, and does not say so: {excluded:?}"),
         ));
     }
     Ok(())
@@ -35,9 +37,10 @@ mod tests {
     #[test]
     fn a_hand_over_back_or_by_nobody_is_seen() {
         let replica = |n| Replica { node: NodeId([n; 16]), store: StoreId([n; 16]) };
-        let told = |heir, spared: &[u8]| {
-            let spared = spared.iter().map(|n| replica(*n)).collect();
-            check(replica(1), replica(heir), &raft::Message::TimeoutNow { term: Term(2), spared })
+        let told = |target, excluded: &[u8]| {
+            let excluded = excluded.iter().map(|n| replica(*n)).collect();
+            let message = raft::Message::TimeoutNow { term: Term(2), transfer_excluded: excluded };
+            check(replica(1), replica(target), &message)
         };
         assert!(told(2, &[1]).is_ok() && told(3, &[1, 2]).is_ok());
         assert!(told(2, &[1, 2]).is_err() && told(2, &[]).is_err() && told(2, &[3]).is_err());

@@ -185,37 +185,39 @@ fn of_raft(message: &raft::Message) -> (bool, String) {
     use raft::Message as M;
     let label = match message {
         M::PreVote { term, last } => format!("pre-vote t{term}, log {}", position_text(*last)),
-        M::PreVoted { term, granted } => format!("pre-vote t{term} {}", yes(*granted)),
+        M::PreVoteReply { term, granted } => format!("pre-vote t{term} {}", yes(*granted)),
         M::Vote { term, last, .. } => format!("vote? t{term}, log {}", position_text(*last)),
-        M::Voted { term, granted } => format!("vote t{term} {}", yes(*granted)),
+        M::VoteReply { term, granted } => format!("vote t{term} {}", yes(*granted)),
         M::Append { term, prev, entries, .. } => match entries.len() as u64 {
             0 => format!("has {}? t{term}", position_text(*prev)),
             1 => format!("append {} t{term}", prev.index.0 + 1),
             count => format!("append {}..{} t{term}", prev.index.0 + 1, prev.index.0 + count),
         },
-        M::Appended { term, matched } => format!("ack {} t{term}", position_text(*matched)),
-        M::Conflict { term, refused, hint } => {
+        M::AppendAck { term, matched } => format!("ack {} t{term}", position_text(*matched)),
+        M::AppendRejected { term, refused, hint } => {
             format!("conflict {refused} t{term}, try {}", position_text(*hint))
         }
         M::Heartbeat { term, commit, .. } => format!("heartbeat t{term} c{commit}"),
-        M::HeartbeatSeen { term, .. } => format!("seen t{term}"),
-        M::Stale { term } => format!("stale: t{term}"),
-        M::Offer { term, header } => {
+        M::HeartbeatAck { term, .. } => format!("seen t{term}"),
+        M::StaleTerm { term } => format!("stale: t{term}"),
+        M::SnapshotOffer { term, header } => {
             format!("snapshot {}? t{term}", position_text(header.position))
         }
-        M::Chunk { position, offset, data, .. } => {
+        M::SnapshotChunk { position, offset, data, .. } => {
             format!("chunk {} {offset}+{}", position_text(*position), data.len())
         }
-        M::Held { position, bytes: Some(bytes), .. } => {
+        M::SnapshotAck { position, bytes: Some(bytes), .. } => {
             format!("held {bytes} of {}", position_text(*position))
         }
-        M::Held { position, bytes: None, .. } => format!("unknown: {}", position_text(*position)),
+        M::SnapshotAck { position, bytes: None, .. } => {
+            format!("unknown: {}", position_text(*position))
+        }
         M::TimeoutNow { term, .. } => format!("campaign! t{term}"),
-        M::Read { .. } => "read index?".to_owned(),
-        M::ReadAnswer { index: Some(index), .. } => format!("read at {index}"),
-        M::ReadAnswer { index: None, .. } => "no read".to_owned(),
+        M::ReadIndex { .. } => "read index?".to_owned(),
+        M::ReadIndexReply { index: Some(index), .. } => format!("read at {index}"),
+        M::ReadIndexReply { index: None, .. } => "no read".to_owned(),
     };
-    (matches!(message, M::Heartbeat { .. } | M::HeartbeatSeen { .. }), label)
+    (matches!(message, M::Heartbeat { .. } | M::HeartbeatAck { .. }), label)
 }
 
 const fn yes(granted: bool) -> &'static str {

@@ -156,7 +156,7 @@ fn size_of(message: &Message) -> usize {
             });
             bytes.sum()
         }
-        Message::Raft { message: raft::Message::Chunk { data, .. }, .. } => data.len(),
+        Message::Raft { message: raft::Message::SnapshotChunk { data, .. }, .. } => data.len(),
         Message::Replication(
             Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
         ) => writes.iter().map(Bytes::len).sum(),

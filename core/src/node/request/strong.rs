@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::api::{Level, MemberInfo, Outcome, Reason, Request};
 use crate::id::{GroupId, Index, Role, Term};
-use crate::raft::{self, Position, Refused, Ticket};
+use crate::raft::{self, Position, RefusalReason, Ticket};
 use crate::state::{Command, Operation};
 use crate::{mutant, reach};
 
@@ -71,15 +71,17 @@ impl Node {
     }
 
     /// Raft refuses a proposal or a read. This try logged nothing.
-    pub(in crate::node) fn on_refused(&mut self, group: GroupId, key: Ticket, why: Refused) {
+    pub(in crate::node) fn on_refused(&mut self, group: GroupId, key: Ticket, why: RefusalReason) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         if matches!(pending.stage, Stage::Asked(_)) {
             // Raft refuses before it logs anything.
             pending.stage = Stage::New;
         }
         match why {
-            Refused::Busy => self.refuse(key, Reason::Busy),
-            Refused::NotLeader(_) | Refused::LostLeadership | Refused::InvalidChange => {
+            RefusalReason::Busy => self.refuse(key, Reason::Busy),
+            RefusalReason::NotLeader(_)
+            | RefusalReason::LostLeadership
+            | RefusalReason::InvalidChange => {
                 reach!("node.request.refused");
                 self.wait_for_leader(key, group);
             }

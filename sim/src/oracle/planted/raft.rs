@@ -126,10 +126,10 @@ fn leaders() -> Vec<Planted> {
         learners: Vec::new(),
     };
     let mut known = Vec::new();
-    let hands_over = |heir, spared: &[u8]| {
-        let spared = spared.iter().map(|n| replica(*n)).collect();
-        let message = Message::TimeoutNow { term: Term(2), spared };
-        transfer_ends::check(replica(1), replica(heir), &message)
+    let transfers = |target, excluded: &[u8]| {
+        let transfer_excluded = excluded.iter().map(|n| replica(*n)).collect();
+        let message = Message::TimeoutNow { term: Term(2), transfer_excluded };
+        transfer_ends::check(replica(1), replica(target), &message)
     };
     let mut configures =
         |voters: &[u8]| one_configuration::check_voters(&mut known, &names(voters));
@@ -142,8 +142,8 @@ fn leaders() -> Vec<Planted> {
         good("first voters", configures(&[1, 2, 3])),
         bad("other voters", one_configuration::NAME, configures(&[1, 2, 3, 4])),
         bad("no voters", one_configuration::NAME, configures(&[])),
-        good("leadership is handed on", hands_over(3, &[1, 2])),
-        bad("leadership is handed back", transfer_ends::NAME, hands_over(2, &[1, 2])),
+        good("leadership is handed on", transfers(3, &[1, 2])),
+        bad("leadership is handed back", transfer_ends::NAME, transfers(2, &[1, 2])),
     ]
 }
 
@@ -192,8 +192,8 @@ fn disks() -> Vec<Planted> {
     let says = |message: Message| {
         durability_at_send::check_raft(&disk, replica(1), Some(replica(2)), group, &message)
     };
-    let shared = |index| Message::Appended { term: Term(1), matched: at(1, index) };
-    let votes = |term| Message::Voted { term: Term(term), granted: true };
+    let shared = |index| Message::AppendAck { term: Term(1), matched: at(1, index) };
+    let votes = |term| Message::VoteReply { term: Term(term), granted: true };
     let mut held = view(&[1, 1]);
     (held.term, held.vote) = (Term(1), Some(replica(2)));
     let mut forgetful = held.clone();
