@@ -1,9 +1,9 @@
-//! Chance by position: the k-th draw of a stream is a function of (seed, stream, k) and of nothing else.
+//! Positional random numbers: the k-th draw of a stream depends on (seed, stream, k) and on nothing else.
 //!
-//! Removing a fault, a client or a message therefore leaves all other draws as they were, which is what makes a failing
-//! plan shrinkable. Not for keys or nonces of a real node: the mixing is fast, not cryptographic.
+//! So removing a fault, a client or a message leaves all other draws unchanged, which makes a failing plan shrinkable.
+//! The mixing is fast, not cryptographic: this module does not make keys or nonces for real nodes.
 
-/// The chance of one seed.
+/// The random numbers of one seed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Draws {
     seed: u64,
@@ -14,7 +14,7 @@ impl Draws {
         Self { seed: mix(seed ^ 0x636f_6e74_696e_7575) }
     }
 
-    /// 64 uniform bits: the `k`-th draw of a stream.
+    /// 64 uniform bits: draw number `k` of a stream.
     pub(crate) const fn bits(self, stream: u64, k: u64) -> u64 {
         mix(self.seed ^ mix(stream.wrapping_add(mix(k))))
     }
@@ -29,18 +29,18 @@ impl Draws {
         low + self.below(stream, k, high.saturating_sub(low).saturating_add(1))
     }
 
-    /// Whether something that happens in `ppm` of a million cases happens.
+    /// True with probability `ppm` per million.
     pub(crate) const fn chance(self, stream: u64, k: u64, ppm: u64) -> bool {
         ppm > 0 && self.below(stream, k, 1_000_000) < ppm
     }
 
-    /// A consumer that draws one after the other from a stream of its own.
+    /// A generator that takes consecutive draws from a stream of its own.
     pub(crate) const fn dice(self, stream: u64) -> Dice {
         Dice { draws: self, stream, k: 0 }
     }
 }
 
-/// The name of a stream: a label and what tells its instances apart.
+/// The id of a stream: a label, and a number that tells its instances apart.
 pub(crate) const fn stream(label: &str, instance: u64) -> u64 {
     let bytes = label.as_bytes();
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -52,7 +52,7 @@ pub(crate) const fn stream(label: &str, instance: u64) -> u64 {
     hash ^ mix(instance.wrapping_add(1))
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit.
+/// The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every input bit affects every output bit.
 pub(crate) const fn mix(mut bits: u64) -> u64 {
     bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -60,7 +60,7 @@ pub(crate) const fn mix(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// One consumer's draws in order.
+/// Consecutive draws from one stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice {
     draws: Draws,
@@ -86,7 +86,7 @@ impl Dice {
         self.below(1_000_000) < ppm
     }
 
-    /// One of several.
+    /// One of the items.
     pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len() as u64) as usize]
     }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_draw_depends_on_its_place_alone() {
+    fn a_draw_depends_on_its_position_alone() {
         let draws = Draws::new(7);
         let (a, b) = (stream("a", 0), stream("b", 0));
         let before: Vec<u64> = (0..8).map(|k| draws.bits(a, k)).collect();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_what_they_say() {
+    fn rates_are_as_stated() {
         let draws = Draws::new(1);
         let hits = (0..100_000).filter(|k| draws.chance(5, *k, 100_000)).count();
         assert!((9_000..11_000).contains(&hits), "{hits}");

@@ -1,8 +1,8 @@
-//! The faults: one flat list of kinds, and one shape for all of them.
+//! The faults: one flat list of kinds, and one struct for all of them.
 //!
-//! A fault is a kind, a window of time, whom it strikes and how hard. The shape is the same for all kinds, so that a
-//! plan is a list that can be cut anywhere. What a kind does is in the module that owns the thing it breaks: network,
-//! disk, process, clock, client.
+//! A fault is a kind, a window of time, the nodes that it strikes, and a strength. All kinds share this shape, so a
+//! plan is a list from which any part can be removed. The module that owns the broken thing (network, disk, process,
+//! clock, client) implements the effect; this module does not.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,112 +10,118 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Messages are lost, `rate_ppm` of them.
+    /// `rate_ppm` of the messages are lost.
     Drop,
-    /// Messages arrive twice, `rate_ppm` of them.
+    /// `rate_ppm` of the messages arrive twice.
     Duplicate,
-    /// Messages are overtaken, `rate_ppm` of them, by up to `amount` ms.
+    /// `rate_ppm` of the messages are overtaken by later ones, by up to `amount` ms.
     Reorder,
-    /// Messages are late, `rate_ppm` of them, by up to `amount` ms.
+    /// `rate_ppm` of the messages are late, by up to `amount` ms.
     Delay,
-    /// A bit of an eventual write changes on its way, `rate_ppm` of them: what bad memory does behind TLS.
+    /// One bit of an eventual write changes in `rate_ppm` of the messages that carry one, as bad memory behind TLS does
+    /// it.
     Corrupt,
-    /// Messages are held while the window lasts, and arrive when it ends.
+    /// Messages to and from `nodes` are held back while the window lasts, and arrive when it ends.
     Clog,
-    /// `nodes` and the rest do not hear each other; with an `amount` the nodes are a leader and so many others less
-    /// one.
+    /// `nodes` and the other nodes do not hear each other. With an `amount` above 0, the nodes are a leader and
+    /// `amount` - 1 others.
     Partition,
-    /// `nodes` speak, and the rest do not hear them; `amount` as with a partition.
+    /// The other nodes do not hear `nodes`, but `nodes` hear them. `amount` works as in a partition.
     OneWay,
-    /// `amount` sides do not hear each other, and the first of `nodes` hears all of them: the places of the
-    /// others in the list say on which side they are.
+    /// `amount` sides do not hear each other; the first of `nodes` hears all of them. A node's index in `nodes`
+    /// determines its side.
     Bridge,
-    /// Each of `nodes` hears nobody, and nobody hears it; with an `amount` it is a leader.
+    /// Each of `nodes` is cut off from every other node. With an `amount` above 0, the node is a leader.
     Isolate,
-    /// The links of `nodes` are clogged one after the other, in one order, and opened again in another (the
+    /// The links of `nodes` are clogged one after the other in one order, and opened again in another order (the
     /// swizzle-clog of FoundationDB).
     Swizzle,
-    /// Each connection of a link of `nodes` carries `amount` bytes a second: what is sent waits in a queue, and past
-    /// the queue's end it is lost.
+    /// Each connection of a link of `nodes` carries `amount` bytes per second. Messages wait in a queue; what does not
+    /// fit into the queue is lost.
     Capacity,
-    /// The links of `nodes` are cut once, and may be made again.
+    /// The links of `nodes` are cut once, and may be established again.
     Reset,
-    /// A connection breaks within a message, `rate_ppm` of them: what was sent before arrives, the message and what
-    /// is sent after it does not. The link ends with it, or, when only one plane broke, a moment later.
+    /// A connection breaks in the middle of a message, in `rate_ppm` of the messages. Earlier messages arrive; this one
+    /// and later ones do not. The link ends at once, or a moment later when only one plane broke.
     ResetMidFrame,
-    /// Of `rate_ppm` of the messages a copy arrives again on a later link of the same two nodes, up to `amount` ms
-    /// late. The process that hears it is the one to which it was sent, since a connection dies with its ends and so
-    /// do its keys; who sent it may have started again since, for the core does not ask a driver to tell boots apart.
+    /// A copy of `rate_ppm` of the messages arrives again on a later link of the same two nodes, up to `amount` ms
+    /// late. The receiver is still the same process, because a connection and its keys die with either end. The sender
+    /// may have restarted since, because the core does not ask a driver to tell boots apart.
     Replay,
-    /// The process ends; it starts again when the window ends. With an odd `amount` it ends in the middle of
-    /// its next sync; from 2 on it is a leader's.
+    /// The process ends, and starts again when the window ends. With an odd `amount` it ends in the middle of its next
+    /// sync; with an `amount` of 2 or more it is a leader's process.
     Crash,
-    /// The process crashes again and again, soon after each start, often before its boot is durable. It lives for up
-    /// to `amount` ms each time; with an odd `amount` it is a leader's.
+    /// The process crashes again and again, soon after each start, often before its boot is durable. It runs for up to
+    /// `amount` ms each time. With an odd `amount` it is a leader's process.
     CrashLoop,
-    /// All processes end in one instant, as when a site loses its power. When the window ends they start again, each
-    /// within `amount` ms.
+    /// All processes end in one instant, as when a site loses power. When the window ends, each starts again within
+    /// `amount` ms.
     Blackout,
-    /// The process is stopped, as by SIGSTOP or with its machine: it takes no step, its disk and its peers go on, and
-    /// when the window ends it goes on with all that came meanwhile. With an `amount` it is a leader's.
+    /// The process is stopped, as by SIGSTOP or a paused virtual machine: it takes no step, while its disk and its
+    /// peers go on. When the window ends, it continues with all events that came meanwhile. With an `amount` above 0 it
+    /// is a leader's process.
     Pause,
-    /// Each step of the process takes up to `amount` ms: what comes meanwhile waits its turn. With an odd `amount` it
-    /// is a leader's.
+    /// Each step of the process takes up to `amount` ms; events that come meanwhile wait. With an odd `amount` it is a
+    /// leader's process.
     Slow,
-    /// At a crash the batch under way is lost as a whole, or not.
+    /// At a crash, the batch in flight is lost as a whole, or not at all.
     UnsyncedLoss,
-    /// At a crash each 512-byte sector of the batch under way is lost, or not.
+    /// At a crash, each 512-byte sector of the batch in flight is lost or not, independently.
     TornWrite,
-    /// At a crash a later part of what was not synced is on the disk, and an earlier one is not.
+    /// At a crash, a later part of the unsynced bytes is on the disk, and an earlier part is not.
     UnsyncedReorder,
-    /// Syncs are reported, and the bytes are in the drive's cache: a crash takes back all since the last honest sync.
-    /// One comes at the latest when the window ends.
+    /// The disk reports syncs while the bytes are only in the drive's cache: a crash takes back everything since the
+    /// last honest sync. The first sync after the window is honest.
     FsyncLies,
-    /// The first sync in the window fails. The process goes silent, ends, and starts again on a disk that is well.
+    /// The first sync in the window fails. The process goes silent, ends, and starts again on a healthy disk.
     FsyncError,
-    /// The next batch is written to another index of the log.
+    /// The next batch is written to a wrong offset of the log.
     Misdirect,
-    /// A sector before the last batch answers with zeros, or with an error when `amount` is odd.
+    /// A sector before the last batch reads as zeros, or, when `amount` is odd, as an error.
     Latent,
-    /// A byte before the last batch changes. While it lasts, each restart of any node reads a damaged copy as well.
+    /// A byte before the last batch changes. While the window lasts, each restart of any node also reads a damaged
+    /// copy.
     Rot,
-    /// Syncs take up to `amount` ms.
+    /// Syncs take up to `amount` ms longer.
     Stall,
-    /// The disk's reserve is reached while the window lasts.
+    /// The disk has reached its reserve while the window lasts.
     Full,
-    /// The process ends and its data directory is deleted; it starts as a new store when the window ends.
+    /// The process ends and its data directory is deleted. It starts as a new store when the window ends.
     Wipe,
-    /// A backup is taken of a process that is stopped and goes on; when the window ends its disk becomes that backup.
+    /// The process is stopped, its disk is backed up, and it continues. When the window ends, the backup replaces its
+    /// disk.
     Rollback,
     /// The node starts for the first time, as a learner.
     Add,
-    /// The process is asked to stop, hands over what it leads, ends, and starts again when the window ends; with an
-    /// odd `amount` it is a leader's.
+    /// The process is asked to stop: it transfers its leaderships, ends, and starts again when the window ends. With an
+    /// `amount` above 0 it is a leader's process.
     Handover,
-    /// Discovery names nobody's address, another's under a wrong name, or the asker's own, in `rate_ppm` of its
-    /// answers.
+    /// In `rate_ppm` of its answers, discovery also names an address where nobody listens, a node under another node's
+    /// name, and the asking node itself.
     FalseContacts,
-    /// `nodes` are of an older version: others send them messages that they do not know, `rate_ppm` of all.
+    /// `nodes` run an older version: `rate_ppm` of the messages to them are accompanied by one of a kind that they do
+    /// not know.
     MixedVersion,
-    /// A tenant makes a namespace, fills it and deletes it, again and again.
+    /// A churn client creates a namespace, fills it and deletes it, again and again.
     Churn,
     /// The wall clock is off by `amount` ms while the window lasts.
     Skew,
-    /// The monotonic clock runs by `amount` ppm too fast, or too slow.
+    /// The monotonic clock runs `amount` ppm too fast, or, when negative, too slow.
     Drift,
-    /// The wall clock jumps ahead by `amount` ms, for good.
+    /// The wall clock jumps ahead by `amount` ms, permanently.
     JumpAhead,
-    /// The wall clock jumps back by `amount` ms, for good.
+    /// The wall clock jumps back by `amount` ms, permanently.
     JumpBack,
     /// The wall clock stands still while the window lasts.
     Freeze,
-    /// Clients send a request twice, `rate_ppm` of them.
+    /// Clients send `rate_ppm` of their requests twice.
     ClientDuplicate,
-    /// Clients stop waiting at once, `rate_ppm` of the time.
+    /// Clients stop waiting at once for `rate_ppm` of their requests.
     ClientAbandon,
-    /// Clients wait `amount` ms only before they ask another node what can be asked twice: many attempts are open.
+    /// Clients wait only `amount` ms before they ask another node, if the request may be repeated: many attempts are
+    /// open.
     ClientRetry,
-    /// No client asks for `amount` ms; then all do at once, and without a pause until the window ends.
+    /// No client asks for `amount` ms. Then all ask at once, almost without pauses, until the window ends.
     ClientBurst,
 }
 
@@ -170,8 +176,8 @@ impl Kind {
         Self::ClientBurst,
     ];
 
-    /// Whether it breaks what the protocols assume of a disk: that it keeps what it says it has. Whom it may strike is
-    /// the atlas's business.
+    /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable.
+    /// `fault_budget` limits which nodes such a fault may strike.
     #[must_use]
     pub const fn breaks_model(self) -> bool {
         matches!(
@@ -185,7 +191,7 @@ impl Kind {
         )
     }
 
-    /// Its name, as in a plan file.
+    /// The kind's name in a plan file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -243,19 +249,19 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// What.
+    /// The kind of fault.
     pub kind: Kind,
     /// When it begins, in virtual milliseconds.
     pub at_ms: u64,
-    /// How long it lasts.
+    /// How long it lasts, in milliseconds.
     pub for_ms: u64,
-    /// Whom it strikes; nobody named means everybody.
+    /// The nodes that it strikes; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<usize>,
-    /// How often, where that means something.
+    /// Its rate per million, for kinds that have a rate.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rate_ppm: u64,
-    /// How hard; the unit is the kind's.
+    /// Its strength; the unit depends on the kind.
     #[serde(default, skip_serializing_if = "is_nought")]
     pub amount: i64,
 }
@@ -269,14 +275,14 @@ const fn is_nought(number: &i64) -> bool {
 }
 
 impl Fault {
-    /// Whether it strikes this node.
+    /// Whether the fault strikes this node.
     #[must_use]
     pub fn strikes(&self, node: usize) -> bool {
         self.nodes.is_empty() || self.nodes.contains(&node)
     }
 }
 
-/// How often each kind was planned and how often it happened.
+/// Counts faults per kind: how many were planned, or how often they took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
     counts: [u64; Kind::ALL.len()],
@@ -289,23 +295,23 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Counts one.
+    /// Counts one fault of this kind.
     pub const fn count(&mut self, kind: Kind) {
         self.counts[kind as usize] += 1;
     }
 
-    /// How many of a kind.
+    /// The count of one kind.
     #[must_use]
     pub const fn of(&self, kind: Kind) -> u64 {
         self.counts[kind as usize]
     }
 
-    /// Adds another tally.
+    /// Adds the counts of another tally.
     pub fn merge(&mut self, other: &Self) {
         self.counts.iter_mut().zip(other.counts).for_each(|(mine, theirs)| *mine += theirs);
     }
 
-    /// Each kind with its count.
+    /// All kinds with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, u64)> + '_ {
         Kind::ALL.iter().map(|kind| (*kind, self.of(*kind)))
     }
@@ -316,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_its_place_and_its_name() {
+    fn every_kind_has_its_index_and_its_name() {
         for (index, kind) in Kind::ALL.iter().enumerate() {
             assert_eq!(*kind as usize, index);
             let json = serde_json::to_string(kind).expect("a kind serializes");

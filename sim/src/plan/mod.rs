@@ -1,7 +1,7 @@
-//! A plan: cluster, workload and faults as data.
+//! A plan: the cluster, the workload and the faults of one run, as data.
 //!
-//! A plan is made from a seed (`swarm`), saved as TOML, and run; the same plan always gives the same run. What a fault
-//! does is not here.
+//! A plan is made from a seed (`swarm`), saved as TOML, and run. The same plan always gives the same run. This module
+//! does not say what a fault does.
 
 pub mod fault;
 pub(crate) mod fault_budget;
@@ -18,17 +18,17 @@ use selected_ops::SelectedOps;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// The root of all chance in the run.
+    /// The seed of all random draws in the run.
     pub seed: u64,
-    /// When the setup is over and faults may begin, in virtual milliseconds.
+    /// Virtual milliseconds of setup before faults may begin.
     pub calm_ms: u64,
-    /// How long faults may begin after that.
+    /// Length of the window in which faults may begin and end, in milliseconds.
     pub fault_ms: u64,
-    /// The nodes.
+    /// The nodes and their surroundings.
     pub cluster: Cluster,
-    /// The clients.
+    /// The clients and what they ask.
     pub workload: Workload,
-    /// Who is well when faults are over; everybody unless told otherwise.
+    /// The nodes that are healed when faults are over; all by default.
     #[serde(default, skip_serializing_if = "Heal::is_whole")]
     pub heal: Heal,
     /// What goes wrong.
@@ -39,26 +39,26 @@ pub struct Plan {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heal {
-    /// The nodes that are well from then on; nobody named means everybody. Who lost its store for good is not of it.
+    /// The nodes that are healthy from then on; empty means all. A voter that lost its store for good does not count.
     #[serde(default)]
     pub core: Vec<usize>,
-    /// What becomes of the others, for ever.
+    /// The state of the other nodes from then on.
     #[serde(default)]
     pub rest: Rest,
 }
 
-/// What becomes of nodes that are not healed.
+/// The lasting state of nodes that are not healed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rest {
     /// Their processes have ended.
     #[default]
     Dead,
-    /// They and the core do not hear each other.
+    /// No message passes between them and the core, in either direction.
     Isolated,
-    /// They hear the core, which does not hear them.
+    /// They hear the core, and the core does not hear them.
     OneWay,
-    /// They and the first node of the core hear each other; they and the others of it do not.
+    /// They and the first node of the core hear each other; they and the rest of the core do not.
     Bridged,
 }
 
@@ -67,7 +67,7 @@ impl Heal {
         self.core.is_empty()
     }
 
-    /// The core among so many nodes.
+    /// The nodes of the core, in a cluster of `nodes`.
     #[must_use]
     pub fn members(&self, nodes: usize) -> Vec<usize> {
         if self.is_whole() { (0..nodes).collect() } else { self.core.clone() }
@@ -78,40 +78,40 @@ impl Heal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
-    /// How many nodes.
+    /// Number of nodes, 1 to 16.
     pub nodes: usize,
-    /// How many of them, from the first, are first voters.
+    /// Number of first voters, 1 to 7: the nodes with the lowest numbers.
     pub voters: usize,
-    /// A message takes from so many microseconds ..
+    /// Shortest latency of a message, in microseconds.
     pub latency_us_min: u64,
-    /// .. to so many.
+    /// Longest latency of a message, in microseconds.
     pub latency_us_max: u64,
-    /// A sync takes from so many microseconds ..
+    /// Shortest sync of a disk, in microseconds.
     pub sync_us_min: u64,
-    /// .. to so many.
+    /// Longest sync of a disk, in microseconds.
     pub sync_us_max: u64,
-    /// The node's knobs that the swarm turns.
+    /// `raft.heartbeat_ms` of every node. This and the next fields are the settings that the swarm varies.
     pub heartbeat_ms: u64,
-    /// As in the node's configuration.
+    /// `raft.election_timeout_ms` of every node.
     pub election_timeout_ms: u64,
-    /// As in the node's configuration.
+    /// `node.request_timeout_ms` of every node.
     pub request_timeout_ms: u64,
-    /// As in the node's configuration.
+    /// `replication.anti_entropy_ms` of every node.
     pub anti_entropy_ms: u64,
-    /// As in the node's configuration.
+    /// `node.checkpoint_bytes` of every node.
     pub checkpoint_bytes: u64,
-    /// As in the node's configuration.
+    /// `raft.retained_bytes_max` of every node.
     pub retained_bytes_max: usize,
-    /// As in the node's configuration.
+    /// `raft.append_bytes_max` of every node.
     pub append_bytes_max: usize,
-    /// As in the node's configuration.
+    /// `replication.delta_bytes_max` of every node.
     pub delta_bytes_max: usize,
-    /// As in the node's configuration.
+    /// `replication.capture_bytes` of every node.
     #[serde(default = "capture_bytes")]
     pub capture_bytes: usize,
 }
 
-/// As plans have it that were made before it was drawn.
+/// The value for plans that are older than the field.
 pub(crate) const fn capture_bytes() -> usize {
     64 << 10
 }
@@ -120,35 +120,35 @@ pub(crate) const fn capture_bytes() -> usize {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
-    /// How many clients, each with one request at a time.
+    /// Number of clients; each has one request at a time.
     pub clients: usize,
-    /// A client pauses from so many milliseconds ..
+    /// Shortest pause of a client between two operations, in milliseconds.
     pub think_ms_min: u64,
-    /// .. to so many.
+    /// Longest pause of a client between two operations, in milliseconds.
     pub think_ms_max: u64,
     /// Milliseconds after which a client asks another node, or gives up.
     pub timeout_ms: u64,
-    /// Keys of the strong namespace.
+    /// Number of keys in the strong namespace.
     pub strong_keys: u64,
-    /// Keys of each kind in each eventual namespace.
+    /// Number of keys of each kind in each eventual namespace.
     pub eventual_keys: u64,
     /// Slots of each eventual namespace.
     pub slots: u16,
-    /// Requests that go to the strong namespace.
+    /// Per million: requests that go to the strong namespace.
     pub strong_ppm: u64,
-    /// Requests that go to the first four keys.
+    /// Per million: requests that go to the first four keys.
     pub hot_ppm: u64,
-    /// Requests that read.
+    /// Per million: requests that read.
     pub read_ppm: u64,
-    /// Strong writes with a session, which alone are tried again.
+    /// Per million: strong writes that carry a session. Only those are retried.
     pub session_ppm: u64,
-    /// Most values are short; this share is up to `value_bytes_max` long.
+    /// Per million: values of up to `value_bytes_max` bytes. The others are short.
     pub large_ppm: u64,
-    /// Longest value.
+    /// Length of the longest value, in bytes.
     pub value_bytes_max: u64,
-    /// The run goes on until so many requests were acknowledged.
+    /// The run continues until this many operations were acknowledged.
     pub operations_min: u64,
-    /// Only these operations take place.
+    /// When given, only these operations run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<SelectedOps>,
 }
@@ -158,7 +158,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// What is wrong with the text or with a number in it.
+    /// The text is not a plan, or a number in it is out of range.
     pub fn parse(text: &str) -> Result<Self, String> {
         let plan: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         plan.validate()?;
@@ -188,7 +188,7 @@ impl Plan {
         config
     }
 
-    /// When the last fault has ended.
+    /// When the last fault has ended, in virtual milliseconds.
     #[must_use]
     pub const fn heal_ms(&self) -> u64 {
         self.calm_ms + self.fault_ms
@@ -197,10 +197,15 @@ impl Plan {
     fn validate(&self) -> Result<(), String> {
         let Cluster { nodes, voters, .. } = self.cluster;
         if !(1..=16).contains(&nodes) || !(1..=nodes.min(7)).contains(&voters) {
-            return Err(format!("{voters} voters of {nodes} nodes: 1 to 7 of 1 to 16"));
+            return Err(format!(
+                "{voters} voters of {nodes} nodes: choose 1 to 16 nodes, and 1 to 7 of them as voters"
+            ));
         }
         if self.faults.iter().any(|fault| fault.nodes.iter().any(|node| *node >= nodes)) {
-            return Err(format!("a fault names a node that is not among the {nodes}"));
+            return Err(format!(
+                "a fault names a node that does not exist: the nodes are 0 to {}",
+                nodes - 1
+            ));
         }
         fault_budget::check(self)?;
         self.config().validate().map_err(|error| error.to_string())
@@ -213,7 +218,7 @@ mod tests {
     use crate::plan::fault::Kind;
 
     #[test]
-    fn a_plan_survives_its_file() {
+    fn a_plan_is_equal_after_a_round_trip_through_its_file() {
         for seed in 0..50 {
             let plan = Plan::from_seed(seed);
             assert_eq!(Plan::parse(&plan.to_toml()), Ok(plan.clone()), "seed {seed}");
@@ -224,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_plans_are_refused() {
         let mut plan = Plan::from_seed(1);
         plan.cluster.voters = 9;
         assert!(Plan::parse(&plan.to_toml()).is_err());

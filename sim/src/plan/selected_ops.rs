@@ -1,14 +1,14 @@
-//! Which operations of a workload take place: all, or those that are listed.
+//! A selection of a workload's operations: only these run.
 //!
-//! An operation is named by its client and its place among that client's operations. Each is drawn by its place alone
-//! (`client`), so a list cut anywhere leaves the others as they were. In a file a client is one line of text, such as
-//! `"2: 0, 4..7"`; the end of a range is not included.
+//! An operation is named by its client and by its index among that client's operations. Each is drawn from its index
+//! alone (`client`), so removing one from the list changes no other. In a file each client is one line of text, such as
+//! `"2: 0, 4..7"`; the end of a range is excluded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// Operations, by client and place.
+/// Operations, by client and index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct SelectedOps {
@@ -16,19 +16,19 @@ pub struct SelectedOps {
 }
 
 impl SelectedOps {
-    /// Whether this operation takes place.
+    /// Whether this operation is selected.
     #[must_use]
     pub fn holds(&self, client: usize, index: u64) -> bool {
         self.indices.get(&client).is_some_and(|indices| indices.contains(&index))
     }
 
-    /// How many there are.
+    /// How many operations are selected.
     #[must_use]
     pub fn len(&self) -> usize {
         self.indices.values().map(BTreeSet::len).sum()
     }
 
-    /// Whether there is none.
+    /// Whether no operation is selected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -40,7 +40,7 @@ impl SelectedOps {
         clients.flat_map(|(client, indices)| indices.iter().map(|index| (*client, *index)))
     }
 
-    /// How many clients it takes to have them all.
+    /// The number of clients that is needed to run them all.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.indices.keys().next_back().map_or(0, |client| client + 1)
@@ -67,7 +67,7 @@ impl From<SelectedOps> for Vec<String> {
     }
 }
 
-/// Runs of places that follow each other, each as a number or a range.
+/// Runs of consecutive indices, each as a number or a range.
 fn spans(indices: &BTreeSet<u64>) -> Vec<String> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     for index in indices {
@@ -89,7 +89,7 @@ impl TryFrom<Vec<String>> for SelectedOps {
     fn try_from(lines: Vec<String>) -> Result<Self, String> {
         let mut selected = Self::default();
         for line in &lines {
-            let wrong = || format!("{line:?} lists no operations: write \"2: 0, 4..7\"");
+            let wrong = || format!("{line:?} is no list of operations: write \"2: 0, 4..7\"");
             let (client, indices) = line.split_once(':').ok_or_else(wrong)?;
             let client = client.trim().parse().map_err(|_| wrong())?;
             let of_client = selected.indices.entry(client).or_default();
@@ -102,7 +102,7 @@ impl TryFrom<Vec<String>> for SelectedOps {
     }
 }
 
-/// The most places that one range in a file may have: a typing error must not eat all memory.
+/// Most indices in one range of a file: a typing error must not use up all memory.
 const SPAN_MAX: u64 = 100_000;
 
 fn parse_span(span: &str) -> Option<std::ops::Range<u64>> {
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_survives_its_text() {
+    fn a_list_is_equal_after_a_round_trip_through_text() {
         let selected: SelectedOps = [(2, 0), (2, 4), (2, 5), (2, 6), (0, 9)].into_iter().collect();
         let lines: Vec<String> = selected.clone().into();
         assert_eq!(lines, ["0: 9", "2: 0, 4..7"]);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_lists_are_refused() {
         for wrong in ["1", "x: 1", "1: x", "1: 3..2", "1: 0..999999999", "1: 18446744073709551615"]
         {
             assert!(SelectedOps::try_from(vec![wrong.to_owned()]).is_err(), "{wrong}");

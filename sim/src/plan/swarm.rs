@@ -1,8 +1,8 @@
-//! The swarm: how a seed becomes a plan.
+//! Swarm testing: how a seed becomes a plan (Groce and others 2012).
 //!
-//! Every kind of fault has a bit of its own per seed (Groce and others 2012): what is never left out hides what it
-//! masks. Each kind draws from a stream of its own, so that one more kind changes no draw of another. What a plan holds
-//! is in `plan`; what a fault does is in the module that owns what it breaks.
+//! Each seed enables each kind of fault with probability 1/2, because a fault that is always present hides what it
+//! masks. Each kind draws from a stream of its own, so a new kind changes no draw of another. The module that owns the
+//! broken thing implements a fault; this module only plans it.
 
 use crate::plan::fault::{Fault, Kind};
 use crate::plan::fault_budget::FaultBudget;
@@ -36,7 +36,7 @@ impl Plan {
         plan
     }
 
-    /// The last nodes start late, in the middle of faults.
+    /// The last nodes start late, while faults are active.
     fn plant_late(&mut self, late: usize, dice: &mut Dice) {
         for node in self.cluster.nodes - late..self.cluster.nodes {
             let at_ms = self.calm_ms + dice.below(40_000);
@@ -45,7 +45,7 @@ impl Plan {
         }
     }
 
-    /// Plants the faults of one kind, if its bit is set.
+    /// Plans the faults of one kind, if the seed enables it.
     fn plant(&mut self, kind: Kind, budget: &FaultBudget, dice: &mut Dice) {
         if !dice.chance(500_000) {
             return;
@@ -68,8 +68,8 @@ impl Plan {
         }
     }
 
-    /// Partitions without a break, each of whoever leads when it begins: what a leader could not send while it was cut
-    /// off meets a federation whose next leader is cut off in its turn.
+    /// Back-to-back partitions, each around the current leader: what a leader could not send while it was cut off meets
+    /// a federation whose next leader is cut off in turn.
     fn plant_chain(&mut self, dice: &mut Dice) {
         for _ in 0..dice.between(3, 8) {
             let Some(last) = self.faults.last() else { return };
@@ -103,7 +103,7 @@ impl Plan {
             Kind::Reorder | Kind::Delay => {
                 fault.for_ms = span(dice, 5_000, 60_000);
                 fault.rate_ppm = dice.between(5_000, 200_000);
-                // Longer than an election now and then: what answers an old leader must not count for a new question.
+                // Sometimes longer than an election: a reply to an old leader must not count for a new request.
                 let most = if dice.chance(300_000) { 4_000 } else { 800 };
                 fault.amount = dice.between(5, most) as i64;
             }
@@ -138,7 +138,7 @@ impl Plan {
         fault
     }
 
-    /// What clocks show wrong.
+    /// Draws what a clock shows wrongly.
     fn draw_clock_fault(&self, fault: &mut Fault, dice: &mut Dice) {
         let most = self.heal_ms() - fault.at_ms;
         let low = if fault.kind == Kind::Drift { 5_000 } else { 1_000 };
@@ -149,7 +149,7 @@ impl Plan {
             Kind::Freeze => {}
             Kind::Drift => fault.amount = dice.between(0, 200_000) as i64 - 100_000,
             kind => {
-                // The far ones are beyond `ahead_ms_max`: stamps have to wait.
+                // Far offsets exceed `ahead_ms_max`, so stamps have to wait.
                 let far = dice.chance(300_000);
                 let (low, high) = if far { (5_000, 120_000) } else { (10, 5_000) };
                 let amount = dice.between(low, high) as i64;
@@ -159,7 +159,7 @@ impl Plan {
         }
     }
 
-    /// What clients do wrong.
+    /// Draws what clients do wrong.
     fn draw_client_fault(&self, fault: &mut Fault, dice: &mut Dice) {
         let most = self.heal_ms() - fault.at_ms;
         match fault.kind {
@@ -179,7 +179,7 @@ impl Plan {
         }
     }
 
-    /// What breaks links.
+    /// Draws how links break.
     fn draw_link_fault(&self, fault: &mut Fault, dice: &mut Dice) {
         let nodes = self.cluster.nodes;
         let most = self.heal_ms() - fault.at_ms;
@@ -215,7 +215,7 @@ impl Plan {
         }
     }
 
-    /// What breaks processes, or holds them up. Half of these faults strike a leader.
+    /// Draws how processes break or slow down. Half of these faults strike a leader.
     fn draw_process_fault(&self, fault: &mut Fault, dice: &mut Dice) {
         let nodes = self.cluster.nodes;
         let most = self.heal_ms() - fault.at_ms;
@@ -241,7 +241,7 @@ impl Plan {
         } as i64;
     }
 
-    /// What strikes a node's store, or the node as a whole.
+    /// Draws faults of a node's store, or of the node as a whole.
     fn draw_store_fault(&self, fault: &mut Fault, budget: &FaultBudget, dice: &mut Dice) {
         let nodes = self.cluster.nodes;
         let most = self.heal_ms() - fault.at_ms;
@@ -278,18 +278,19 @@ impl Plan {
                 fault.rate_ppm = dice.between(5_000, 100_000);
             }
             Kind::Churn => fault.for_ms = span(dice, 10_000, 60_000),
-            // `Kind::Add` has draws of its own, see `plant_late`.
+            // `plant_late` draws `Kind::Add`.
             _ => {}
         }
     }
 }
 
-/// How many nodes start late: the bit of `Kind::Add`, which has a say in how many nodes there are.
+/// The number of nodes that start late. This is the swarm bit of `Kind::Add`, because it also affects the number of
+/// nodes.
 fn late_nodes(dice: &mut Dice) -> usize {
     if dice.chance(500_000) { dice.between(1, 2) as usize } else { 0 }
 }
 
-/// Some of the nodes, but not all of them.
+/// Some of the nodes, never all.
 fn some_of(nodes: usize, dice: &mut Dice) -> Vec<usize> {
     let mask = dice.bits();
     let mut chosen: Vec<usize> = (0..nodes).filter(|node| mask >> node & 1 == 1).collect();
@@ -299,7 +300,7 @@ fn some_of(nodes: usize, dice: &mut Dice) -> Vec<usize> {
     chosen
 }
 
-/// All nodes in a drawn order.
+/// All nodes in a random order.
 fn shuffled(nodes: usize, dice: &mut Dice) -> Vec<usize> {
     let mut order: Vec<usize> = (0..nodes).collect();
     for last in (1..nodes).rev() {
@@ -312,7 +313,7 @@ impl Cluster {
     fn draw(dice: &mut Dice) -> Self {
         let nodes = dice.between(3, 5) as usize;
         let voters = if nodes == 5 && dice.chance(500_000) { 5 } else { 3 };
-        // Small thresholds in half of the seeds: checkpoints, snapshots and catch-up by snapshot have to happen.
+        // Half of the seeds have small thresholds, so that checkpoints, snapshots and catch-up by snapshot happen.
         let small = dice.chance(500_000);
         let latency_us_min = dice.between(50, 500);
         let sync_us_min = dice.between(50, 1_000);
@@ -331,7 +332,7 @@ impl Cluster {
             retained_bytes_max: if small { dice.between(1, 64) as usize * 1024 } else { 1 << 20 },
             append_bytes_max: if small { 1 << dice.between(6, 15) } else { 256 << 10 },
             delta_bytes_max: if small { 1 << dice.between(9, 15) } else { 256 << 10 },
-            // A capture of many steps, in which a shard is written to.
+            // Small: a capture takes many steps, and the shard is written to meanwhile.
             capture_bytes: if small { 1 << dice.between(8, 13) } else { capture_bytes() },
         }
     }
@@ -352,7 +353,7 @@ impl Workload {
             read_ppm: dice.between(200_000, 500_000),
             session_ppm: dice.between(300_000, 1_000_000),
             large_ppm: dice.between(0, 300_000),
-            // Shards of more than one slice of a checkpoint, now and then.
+            // Sometimes a shard is larger than one slice of a checkpoint.
             value_bytes_max: dice.between(100, 8_000) << (2 * u64::from(dice.chance(250_000))),
             operations_min: 200,
             only: None,
@@ -365,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_are_apart_and_each_is_set_in_some_seed() {
+    fn each_kind_is_enabled_in_about_half_of_the_seeds() {
         for kind in Kind::ALL {
             let with = (0..200)
                 .filter(|seed| Plan::from_seed(*seed).faults.iter().any(|f| f.kind == kind))

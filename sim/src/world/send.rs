@@ -4,22 +4,22 @@
 //! its link. How long a message is matters on a narrow link alone, and is estimated.
 
 use bytes::Bytes;
-use continuum_core::api::{Change, Mutation, Request};
 use continuum_core::gossip::Body;
 use continuum_core::id::NodeId;
 use continuum_core::node::{Message, Plane};
-use continuum_core::raft::{self, Payload};
+use continuum_core::raft;
 use continuum_core::replication::Message as Replicated;
 
+use crate::env::replay::SentMessage;
 use crate::plan::fault::Kind;
 use crate::rng::stream;
 use crate::verdict::Verdict;
-
-use crate::env::replay::SentMessage;
 use crate::world::{World, WorldEvent};
 
-/// What a message takes beside its payload.
+/// Bytes of a message beside its payload.
 const ENVELOPE_BYTES: usize = 100;
+/// Bytes of an entry of an append beside its payload.
+const ENTRY_BYTES: usize = 16;
 
 const KEEP: u64 = stream("net.replay.keep", 0);
 const AGAIN: u64 = stream("net.replay", 0);
@@ -146,42 +146,19 @@ fn write_in(message: &mut Message) -> Option<&mut Bytes> {
     }
 }
 
-/// About how many bytes a message has: its payload, and as much again for all messages beside it.
+/// About how many bytes a message takes on a link.
 fn size_of(message: &Message) -> usize {
-    let payload = match message {
-        Message::Raft { message: raft::Message::Append { entries, .. }, .. } => {
-            let bytes = entries.iter().map(|entry| match &entry.payload {
-                Payload::Command(command) => command.len() + 16,
-                Payload::Noop | Payload::Configuration(_) => 16,
-            });
-            bytes.sum()
-        }
-        Message::Raft { message: raft::Message::SnapshotChunk { data, .. }, .. } => data.len(),
-        Message::Replication(
-            Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
-        ) => writes.iter().map(Bytes::len).sum(),
-        Message::Gossip(gossip) => 80 * gossip.updates.len() + 40 * gossip.loads.len(),
-        Message::Forward { request: Request::Write { mutations, .. }, .. } => {
-            mutations.iter().map(mutation).sum()
-        }
+    let entries = match message {
+        Message::Raft { message: raft::Message::Append { entries, .. }, .. } => entries.len(),
         _ => 0,
     };
-    ENVELOPE_BYTES + payload
-}
-
-fn mutation(mutation: &Mutation) -> usize {
-    let edits = mutation.edits.iter().map(|edit| match &edit.change {
-        Change::Put(value) | Change::Add(value) | Change::Remove(value) => value.len(),
-        Change::Cas { value, .. } => value.as_ref().map_or(0, Bytes::len),
-        Change::Delete | Change::Count(_) => 0,
-    });
-    mutation.key.len() + edits.sum::<usize>()
+    ENVELOPE_BYTES + ENTRY_BYTES * entries + message.payload_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use continuum_core::id::{GroupId, Index, NamespaceId, ShardId, Term};
-    use continuum_core::raft::{Entry, Position};
+    use continuum_core::raft::{Entry, Payload, Position};
 
     use super::*;
 
