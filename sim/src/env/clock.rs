@@ -1,13 +1,13 @@
-//! A node's clocks as functions of virtual time: a monotonic one with a rate, a wall clock with an offset.
+//! A node's clocks as functions of virtual time: a monotonic clock with a rate, and a wall clock with an offset.
 //!
-//! Virtual time itself is nanoseconds since the start of the run; no real clock is read anywhere.
+//! Virtual time is nanoseconds since the start of the run. This module reads no real clock.
 
 use continuum_core::machine::Now;
 use continuum_core::time::{Instant, WallTime};
 
-/// Virtual nanoseconds of one millisecond.
+/// Virtual nanoseconds per millisecond.
 pub(crate) const MS: u64 = 1_000_000;
-/// What the wall clock shows at the start of a run, in milliseconds since the epoch.
+/// What the wall clock shows at the start of a run, in milliseconds since the Unix epoch.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 const MILLION: u64 = 1_000_000;
 
@@ -19,17 +19,17 @@ pub(crate) struct Clock {
     mono: u64,
     /// Monotonic nanoseconds per million virtual ones.
     rate: u64,
-    /// What the wall clock is off by, in milliseconds: for good, and for now.
+    /// Offset of the wall clock in milliseconds: the permanent part, and the temporary one.
     jumped: i64,
     skew: i64,
-    /// The virtual time that the wall clock shows while it stands still.
+    /// The virtual time that a frozen wall clock shows.
     frozen: Option<u64>,
-    /// The most that it was ever ahead.
+    /// The furthest that the wall clock was ever ahead, in milliseconds.
     furthest: i64,
 }
 
 impl Clock {
-    /// A machine that booted at virtual time `at` and is `mono` nanoseconds past its own boot.
+    /// The clocks of a machine which, at virtual time `at`, has been up for `mono` nanoseconds.
     pub(crate) const fn new(at: u64, mono: u64) -> Self {
         Self { since: at, mono, rate: MILLION, jumped: 0, skew: 0, frozen: None, furthest: 0 }
     }
@@ -63,41 +63,41 @@ impl Clock {
         }
     }
 
-    /// From virtual time `at` on the monotonic clock runs `ppm` too fast, or too slow when negative.
+    /// From virtual time `at` on, the monotonic clock runs `ppm` too fast, or, when negative, too slow.
     pub(crate) fn set_drift(&mut self, at: u64, ppm: i64) {
         self.mono = self.mono_at(at);
         self.since = at;
         self.rate = MILLION.saturating_add_signed(ppm.max(-900_000));
     }
 
-    /// Sets the passing offset of the wall clock.
+    /// Sets the temporary offset of the wall clock.
     pub(crate) fn set_skew(&mut self, ms: i64) {
         self.skew = ms;
         self.furthest = self.furthest.max(self.jumped + self.skew);
     }
 
-    /// The wall clock stands still at this virtual time, or goes on and is right again.
+    /// Freezes the wall clock at this virtual time, or lets it run on, right again.
     pub(crate) const fn set_frozen(&mut self, at: Option<u64>) {
         self.frozen = at;
     }
 
-    /// Moves the wall clock for good.
+    /// Moves the wall clock permanently.
     pub(crate) fn jump(&mut self, ms: i64) {
         self.jumped += ms;
         self.furthest = self.furthest.max(self.jumped + self.skew);
     }
 
-    /// Somebody sets the wall clock right.
+    /// An operator sets the wall clock right.
     pub(crate) const fn correct(&mut self) {
         self.jumped = 0;
     }
 
-    /// By how many milliseconds the wall clock was ever ahead.
+    /// The furthest that the wall clock was ever ahead, in milliseconds.
     pub(crate) fn furthest_ms(&self) -> u64 {
         self.furthest.max(0).unsigned_abs()
     }
 
-    /// The machine was switched off and on: monotonic time begins anew, the wall clock does not.
+    /// The machine was switched off and on: the monotonic clock starts anew, the wall clock does not.
     pub(crate) const fn reboot(&mut self, at: u64, mono: u64) {
         self.since = at;
         self.mono = mono;
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_is_reached_when_it_says_and_not_before() {
+    fn a_deadline_is_reached_on_time_and_not_before() {
         for ppm in [-100_000, -37, 0, 41, 99_999] {
             let mut clock = Clock::new(5, 1_000);
             clock.set_drift(777, ppm);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wall_clock_jumps_and_skews_alone() {
+    fn jumps_and_skew_move_only_the_wall_clock() {
         let mut clock = Clock::new(0, 0);
         let before = clock.now(5 * MS);
         clock.jump(-3_000);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_wall_clock_stands_still_alone_and_is_right_again() {
+    fn freezing_stops_only_the_wall_clock_which_is_right_afterwards() {
         let mut clock = Clock::new(0, 0);
         clock.set_frozen(Some(5 * MS));
         let (early, late) = (clock.now(6 * MS), clock.now(9_000 * MS));

@@ -1,7 +1,8 @@
-//! What a sequence of writes amounts to: hard states, logs as terms, side files.
+//! The state that a sequence of writes amounts to: hard states, logs as lists of terms, snapshot files, dots.
 //!
-//! One such view follows the writes that a node has issued, another those that its disk has synced; the oracles compare
-//! the two with what is said and with what is recovered. Contents of entries are not here, see `oracle/ledger.rs`.
+//! One such state follows the writes that a node has issued, another those that its disk has synced. The oracles
+//! compare both with what the node says and with what it recovers. The content of entries is not here; see
+//! `oracle/ledger.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use continuum_core::raft::{self, Entry, Position};
 use continuum_core::replication::{self, Dots};
 use continuum_core::wal::{Chunk, Write};
 
-/// One group's hard state and log, as terms.
+/// One group's hard state, and its log as a list of terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogView {
     pub(crate) term: Term,
@@ -23,7 +24,7 @@ pub(crate) struct LogView {
 }
 
 impl LogView {
-    /// The term of the entry at `index`, if it is here.
+    /// The term of the entry at `index`, if the log holds it.
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
         if index == self.base.index {
             return Some(self.base.term);
@@ -32,7 +33,7 @@ impl LogView {
         if self.first == 0 { None } else { self.terms.get(offset as usize).copied() }
     }
 
-    /// The last entry.
+    /// The position of the last entry.
     pub(crate) fn last(&self) -> Position {
         match self.terms.last() {
             Some(term) if self.last_index() >= self.base.index.0 => {
@@ -46,12 +47,12 @@ impl LogView {
         self.first + self.terms.len() as u64 - 1
     }
 
-    /// Whether the entry, and with it all before it, is in the log or in the snapshot.
+    /// Whether the log or the snapshot holds the entry, and so all entries before it.
     pub(crate) fn holds(&self, position: Position) -> bool {
         position.index < self.base.index || self.term_at(position.index) == Some(position.term)
     }
 
-    /// These entries are there after `prev`. The first that contradicts the log cuts it; so does a record without any.
+    /// Appends entries after `prev`. The first that contradicts the log truncates it; so does a record without entries.
     pub(crate) fn append(&mut self, prev: Index, entries: &[Entry]) {
         let terms = entries.iter().map(|entry| entry.term);
         let kept = (prev.0 + 1).checked_sub(self.first).filter(|_| self.first > 0);
@@ -71,7 +72,7 @@ impl LogView {
         }
     }
 
-    /// A snapshot contains all up to `position`; a log that differs there is gone.
+    /// A snapshot contains everything up to `position`; a log that differs there is dropped.
     pub(crate) fn install(&mut self, position: Position) {
         if position.index <= self.base.index {
             return;
@@ -83,7 +84,7 @@ impl LogView {
         self.base = position;
     }
 
-    /// The log from what a machine holds after a restart.
+    /// The log that a machine holds after a restart.
     pub(crate) fn restored(
         (term, vote): (Term, Option<Replica>),
         base: Position,
@@ -93,7 +94,7 @@ impl LogView {
         Self { term, vote, base, first: first.0, terms }
     }
 
-    /// The first difference to another view of the same group, where both know something.
+    /// The first difference from another view of the same group, where both know something.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         if (self.term, self.vote) != (other.term, other.vote) {
             return Some(format!(
@@ -114,41 +115,41 @@ impl LogView {
         (from..=self.last().index.0)
             .map(Index)
             .find(|index| self.term_at(*index) != other.term_at(*index))
-            .map(|index| format!("other terms at index {index}"))
+            .map(|index| format!("different terms at index {index}"))
     }
 }
 
-/// All that a node's writes amount to.
+/// The state that all writes of a node amount to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Durable {
     /// The last boot.
     pub(crate) boot: Boot,
     groups: BTreeMap<GroupId, LogView>,
-    /// Bytes of each side file, from its start without a hole.
+    /// Length of each snapshot file, counted from its start up to the first hole.
     files: BTreeMap<SnapshotId, u64>,
     /// The dots of each shard.
     shards: BTreeMap<ShardId, Dots>,
-    /// Shards that were deleted, and not made anew since.
+    /// Shards that were deleted and not created again since.
     forgotten: BTreeSet<ShardId>,
 }
 
 impl Durable {
-    /// One group.
+    /// One group's state.
     pub(crate) fn group(&self, group: GroupId) -> Option<&LogView> {
         self.groups.get(&group)
     }
 
-    /// Whether a shard was deleted. What was said of it to its peers before may still leave: they delete it too.
+    /// Whether a shard was deleted. Earlier messages about it may still leave: the peers delete it too.
     pub(crate) fn is_forgotten(&self, shard: ShardId) -> bool {
         self.forgotten.contains(&shard)
     }
 
-    /// One group, made when it is new.
+    /// One group's state, created if new.
     pub(crate) fn group_mut(&mut self, group: GroupId) -> &mut LogView {
         self.groups.entry(group).or_default()
     }
 
-    /// Whether some side file holds so many bytes from its start.
+    /// Whether some snapshot file holds this many bytes from its start.
     pub(crate) fn has_file_of(&self, bytes: u64) -> bool {
         self.files.values().any(|length| *length >= bytes)
     }
@@ -163,23 +164,23 @@ impl Durable {
         self.shards.iter().map(|(shard, dots)| (*shard, dots))
     }
 
-    /// A shard holds these dots.
+    /// Sets the dots of a shard.
     pub(crate) fn set_shard(&mut self, shard: ShardId, dots: Dots) {
         self.forgotten.remove(&shard);
         self.shards.insert(shard, dots);
     }
 
-    /// A side file holds so many bytes from its start.
+    /// A snapshot file holds this many bytes from its start.
     pub(crate) fn hold_file(&mut self, snapshot: SnapshotId, bytes: u64) {
         self.files.insert(snapshot, bytes);
     }
 
-    /// A side file is gone.
+    /// A snapshot file was deleted.
     pub(crate) fn forget_file(&mut self, snapshot: SnapshotId) {
         self.files.remove(&snapshot);
     }
 
-    /// Adds one write.
+    /// Applies one write.
     pub(crate) fn apply(&mut self, write: &Write) {
         match write {
             Write::Boot { boot, .. } => self.boot = *boot,
@@ -237,7 +238,7 @@ mod tests {
         let mut view = LogView::default();
         view.append(Index(0), &entries(&[1, 1, 1]));
         view.append(Index(0), &entries(&[1]));
-        assert_eq!(view.last(), position(1, 3), "a copy of a part cuts nothing");
+        assert_eq!(view.last(), position(1, 3), "a copy of a part truncates nothing");
         view.append(Index(1), &entries(&[2]));
         assert_eq!(view.last(), position(2, 2));
         assert_eq!(view.term_at(Index(1)), Some(Term(1)));
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_keeps_a_log_that_agrees_and_no_other() {
+    fn a_snapshot_keeps_only_a_log_that_agrees() {
         let mut agrees = LogView::default();
         agrees.append(Index(0), &entries(&[1, 1, 2]));
         let mut differs = agrees.clone();

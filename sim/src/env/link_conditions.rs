@@ -1,13 +1,13 @@
-//! The weather of the network: what happens to the messages of one direction while faults last.
+//! Link conditions: what happens to the messages of one direction while faults are active.
 //!
-//! Weather is derived from the faults whenever one begins or ends, and read for each message. What a message suffers in
-//! it is decided in `network`.
+//! Conditions are derived from the active faults whenever a fault begins or ends, and are read for each message. This
+//! module does not decide the fate of a message; `network` does.
 
 use crate::env::clock::MS;
 use crate::plan::fault::{Fault, Kind};
 use crate::rng::{Draws, stream};
 
-/// What happens to the messages of one direction at present.
+/// The present conditions of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LinkConditions {
     pub(crate) drop_ppm: u64,
@@ -20,21 +20,21 @@ pub(crate) struct LinkConditions {
     pub(crate) break_ppm: u64,
     pub(crate) replay_ppm: u64,
     pub(crate) replay_ns: u64,
-    /// What the receiver, being of an older version, does not know goes beside so many of the messages.
+    /// Per million: messages accompanied by one of a kind that the (older) receiver does not know.
     pub(crate) later_ppm: u64,
-    /// Nothing passes; which kind of fault says so.
+    /// Nothing passes, because of a fault of this kind.
     pub(crate) cut: Option<Kind>,
     /// Nothing passes before this time.
     pub(crate) clogged_until: u64,
     /// Nothing passes from the first of these times to the second.
     pub(crate) swizzled: (u64, u64),
-    /// What each connection carries in a second, if that is limited, and until when it is.
+    /// Capacity of each connection in bytes per second, 0 when unlimited; and when the limit ends.
     pub(crate) bytes_per_s: u64,
     pub(crate) narrow_until: u64,
 }
 
 impl LinkConditions {
-    /// Adds what one fault does to one direction. Of two rates the higher counts.
+    /// Adds the effect of one fault on one direction. Of two rates the higher counts.
     pub(crate) fn add(&mut self, fault: &Fault, from: usize, to: usize) {
         let amount_ns = fault.amount.max(1).unsigned_abs() * MS;
         let until = (fault.at_ms + fault.for_ms) * MS;
@@ -74,7 +74,7 @@ impl LinkConditions {
     }
 }
 
-/// Whether a fault lets nothing pass from one node to another.
+/// Whether a fault blocks all messages from one node to another.
 fn cuts(fault: &Fault, from: usize, to: usize) -> bool {
     match fault.kind {
         Kind::Partition => fault.strikes(from) != fault.strikes(to),
@@ -88,13 +88,13 @@ fn cuts(fault: &Fault, from: usize, to: usize) -> bool {
     }
 }
 
-/// On which side of a bridge a node is; the bridge itself is on none.
+/// A node's side of a bridge fault; `None` for the bridge itself.
 fn side(fault: &Fault, node: usize) -> Option<usize> {
     let index = fault.nodes.iter().position(|named| *named == node).unwrap_or(fault.nodes.len());
     (index > 0).then(|| index % fault.amount.max(2).unsigned_abs() as usize)
 }
 
-/// Which links a swizzle clogs, each from when to when: one by one, until all are, then opened one by one.
+/// The links that a swizzle clogs, with the times: links are clogged one by one until all are, then opened one by one.
 pub(crate) fn swizzle(
     fault: &Fault,
     nodes: usize,
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn sides_meet_at_the_bridge_alone() {
+    fn only_the_bridge_connects_the_sides() {
         let two = fault(Kind::Bridge, vec![2, 0, 1, 3, 4], 2);
         assert!((0..5).all(|node| !is_cut(&two, 2, node) && !is_cut(&two, node, 2)));
         assert!(is_cut(&two, 0, 1) && is_cut(&two, 1, 0) && is_cut(&two, 3, 4));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_isolated_do_not_hear_each_other_either() {
+    fn isolated_nodes_do_not_hear_each_other() {
         let isolated = fault(Kind::Isolate, vec![0, 1], 0);
         assert!(is_cut(&isolated, 0, 1) && is_cut(&isolated, 2, 0) && is_cut(&isolated, 1, 2));
         assert!(!is_cut(&isolated, 2, 3));

@@ -1,7 +1,7 @@
-//! What surrounds a node and how it breaks: network, disk, clock, and the process itself.
+//! The environment of a node and how it breaks: network, disk, clock, and the process itself.
 //!
-//! Each file models one thing and draws its own chance. Nothing here knows who uses the federation, what must hold, or
-//! when a fault begins: the world tells it.
+//! Each file models one thing and draws its own random numbers. The world tells this module when a fault begins; the
+//! module does not know the clients or the laws.
 
 pub(crate) mod clock;
 pub(crate) mod disk;

@@ -1,8 +1,8 @@
-//! The network: who hears whom, when, and how often.
+//! The network: which message arrives, when, and how often.
 //!
-//! A pair of nodes has at most one link, made by a handshake and broken by a crash, a reset or a long silence. On a
-//! link messages are first-in, first-out per plane, unless a fault says otherwise. The network decides times and fates
-//! only; it holds no message and knows none. What faults last is `weather`.
+//! A pair of nodes has at most one link. A handshake makes it; a crash, a reset or a long silence breaks it. On a link,
+//! messages are first-in, first-out per plane, unless a fault says otherwise. The network decides times and fates only:
+//! it holds no messages. `link_conditions` derives what faults do to a link.
 
 use continuum_core::node::Plane;
 
@@ -11,15 +11,16 @@ use crate::env::link_conditions::{LinkConditions, swizzle};
 use crate::plan::fault::{Fault, Kind, Tally};
 use crate::rng::{Draws, stream};
 
-/// A silent link is given up after so long.
+/// A silent link is given up after this time.
 pub(crate) const KEEPALIVE_NS: u64 = 3_000 * MS;
-/// A link that could not be made is tried again after so long, at least.
+/// Shortest wait before a failed dial is repeated.
 pub(crate) const REDIAL_NS: u64 = 200 * MS;
 
-/// Bytes that wait for a connection that carries few, at most; one message always may. Far less than a driver's queue
-/// takes, as the connection is far slower than one that a driver meets.
+/// Most bytes that wait for a connection of limited capacity; one message is always accepted. This is far less than a
+/// driver's queue takes, because the connection is far slower than a real one.
 const QUEUE_BYTES: u64 = 128 << 10;
-/// Of connections that break within a message, so many leave the other plane of their link alone for up to so long.
+/// Per million: connections that break within a message and leave the other plane of their link up, for at most
+/// `HALF_NS`.
 const HALF_PPM: u64 = 500_000;
 const HALF_NS: u64 = 100 * MS;
 
@@ -42,18 +43,18 @@ const LATENCY: u64 = stream("net.latency", 0);
 struct Direction {
     stream: u64,
     sent: u64,
-    /// The latest arrival so far on each plane.
+    /// The latest arrival so far, per plane.
     last: [u64; 2],
-    /// When each plane has carried what waits for it, where it carries little.
+    /// When each plane has sent all that waits for it; for connections of limited capacity.
     free_at: [u64; 2],
     /// Planes that broke before the link did.
     broken: [bool; 2],
     conditions: LinkConditions,
-    /// Nothing passes any more, whatever the weather.
+    /// Nothing passes any more, whatever the conditions.
     severed: bool,
 }
 
-/// Whether two nodes have a link.
+/// The state of the link between two nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]
@@ -65,21 +66,21 @@ enum State {
 /// Two nodes, the lower number first.
 #[derive(Clone, Debug, Default)]
 struct Pair {
-    /// Counts the links that were made or given up, so that what belongs to an old one is known.
+    /// Counts the links that were made or given up, to recognise what belongs to an old one.
     epoch: u32,
     state: State,
     /// Whether the lower and the higher node want the link.
     wanted: [bool; 2],
-    /// Whether an attempt of the lower and of the higher node is planned.
+    /// Whether a dial of the lower and of the higher node is scheduled.
     planned: [bool; 2],
 }
 
-/// When a message arrives; twice when it was duplicated, never when it was lost.
+/// When a message arrives: a second time when it was duplicated, never when it was lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arrivals {
     pub(crate) first: Option<u64>,
     pub(crate) second: Option<u64>,
-    /// The link breaks with it, and ends then.
+    /// When the link breaks, if this message breaks it.
     pub(crate) breaks: Option<u64>,
 }
 
@@ -88,7 +89,7 @@ pub(crate) struct Arrivals {
 pub(crate) struct Network {
     nodes: usize,
     draws: Draws,
-    /// How long one message takes while nothing goes wrong, at least and at most.
+    /// Shortest and longest latency of a message while nothing goes wrong.
     pub(crate) latency_ns: (u64, u64),
     directions: Vec<Direction>,
     pairs: Vec<Pair>,
@@ -118,7 +119,7 @@ impl Network {
         if a < b { a * self.nodes + b } else { b * self.nodes + a }
     }
 
-    /// Derives what happens in each direction from the faults that last at present.
+    /// Derives the conditions of each direction from the active faults.
     pub(crate) fn set_conditions<'a, I>(&mut self, active: &I)
     where
         I: Iterator<Item = &'a Fault> + Clone,
@@ -142,29 +143,29 @@ impl Network {
         }
     }
 
-    /// Whether it matters how long the messages from one node to another are.
+    /// Whether the direction has a limited capacity, so that the length of a message matters.
     pub(crate) fn is_narrow(&self, from: usize, to: usize) -> bool {
         self.directions[from * self.nodes + to].conditions.bytes_per_s > 0
     }
 
-    /// How many of the messages from one node to another come again, and how late, if any do.
+    /// The rate per million and the greatest delay of replayed messages in this direction, if there are any.
     pub(crate) fn replays(&self, from: usize, to: usize) -> Option<(u64, u64)> {
         let conditions = &self.directions[from * self.nodes + to].conditions;
         (conditions.replay_ppm > 0).then_some((conditions.replay_ppm, conditions.replay_ns))
     }
 
-    /// Beside how many of the messages from one node to another goes what the other, being older, does not know.
+    /// Per million: messages of this direction that are accompanied by one the older receiver does not know.
     pub(crate) fn later_ppm(&self, from: usize, to: usize) -> u64 {
         self.directions[from * self.nodes + to].conditions.later_ppm
     }
 
-    /// A number of its own for each message between two nodes, and the stream of that direction.
+    /// The stream of this direction, and the number of its last message.
     pub(crate) fn position(&self, from: usize, to: usize) -> (u64, u64) {
         let direction = &self.directions[from * self.nodes + to];
         (direction.stream, direction.sent)
     }
 
-    /// From now on nothing that one node says reaches another.
+    /// Blocks one direction for good.
     pub(crate) fn sever(&mut self, from: usize, to: usize) {
         self.directions[from * self.nodes + to].severed = true;
     }
@@ -178,7 +179,7 @@ impl Network {
         hears(a, b) && hears(b, a)
     }
 
-    /// How long one message takes from one node to another when nothing goes wrong.
+    /// Draws the latency of one message when nothing goes wrong.
     pub(crate) fn latency(&mut self, from: usize, to: usize) -> u64 {
         let direction = &mut self.directions[from * self.nodes + to];
         direction.sent += 1;
@@ -190,7 +191,8 @@ impl Network {
         )
     }
 
-    /// Decides the fate of one message that leaves at `now`. How many `bytes` it has matters on a narrow link alone.
+    /// Decides the fate of one message that leaves at `now`. Its length `bytes` matters only on a link of limited
+    /// capacity.
     pub(crate) fn transmit(
         &mut self,
         (from, to): (usize, usize),
@@ -236,7 +238,7 @@ impl Network {
         Arrivals { first: Some(at), second, breaks: None }
     }
 
-    /// Which of so many bits of the last message between two nodes changes on its way, if one does.
+    /// Which of the `bits` of the last message in this direction is flipped, if one is.
     pub(crate) fn corrupted(&self, from: usize, to: usize, bits: u64) -> Option<u64> {
         let direction = &self.directions[from * self.nodes + to];
         let struck = self.draws.chance(
@@ -247,7 +249,7 @@ impl Network {
         struck.then(|| self.draws.below(BIT ^ direction.stream, direction.sent, bits))
     }
 
-    /// One end wants the link, or does not. Returns whether a handshake should begin now.
+    /// Notes whether one end wants the link. Returns whether it should dial now.
     pub(crate) fn want(&mut self, me: usize, peer: usize, wanted: bool) -> bool {
         let pair = self.pair(me, peer);
         let pair = &mut self.pairs[pair];
@@ -255,30 +257,30 @@ impl Network {
         wanted && pair.state == State::Down
     }
 
-    /// Whether one end wants the link and there is none.
+    /// Whether this end wants the link and there is none.
     pub(crate) fn is_missing(&self, me: usize, peer: usize) -> bool {
         let pair = &self.pairs[self.pair(me, peer)];
         pair.wanted[usize::from(me > peer)] && pair.state == State::Down
     }
 
-    /// Whether one of the ends wants the link.
+    /// Whether at least one end wants the link.
     pub(crate) fn is_wanted(&self, a: usize, b: usize) -> bool {
         self.pairs[self.pair(a, b)].wanted.contains(&true)
     }
 
-    /// Notes that one end will try to make the link. False when it already plans to.
+    /// Notes that one end will dial. False when a dial is already scheduled.
     pub(crate) fn plan_dial(&mut self, me: usize, peer: usize) -> bool {
         let pair = self.pair(me, peer);
         !std::mem::replace(&mut self.pairs[pair].planned[usize::from(me > peer)], true)
     }
 
-    /// The planned attempt of one end is made now.
+    /// The scheduled dial of one end happens now.
     pub(crate) fn dial_done(&mut self, me: usize, peer: usize) {
         let pair = self.pair(me, peer);
         self.pairs[pair].planned[usize::from(me > peer)] = false;
     }
 
-    /// A handshake begins; its link has this epoch if it comes about.
+    /// A handshake begins. Returns the epoch of its link.
     pub(crate) fn dial(&mut self, a: usize, b: usize) -> u32 {
         let at = self.pair(a, b);
         let pair = &mut self.pairs[at];
@@ -287,7 +289,7 @@ impl Network {
         pair.epoch
     }
 
-    /// Whether this handshake is still the one under way.
+    /// Whether this handshake is still in progress.
     pub(crate) fn is_dialling(&self, a: usize, b: usize, epoch: u32) -> bool {
         let pair = &self.pairs[self.pair(a, b)];
         pair.state == State::Dialling && pair.epoch == epoch
@@ -311,7 +313,7 @@ impl Network {
         pair.epoch += 1;
     }
 
-    /// The process of a node ended: it wants nothing any more.
+    /// The process of a node ended and wants no links any more.
     pub(crate) fn forget_wishes(&mut self, node: usize) {
         for peer in (0..self.nodes).filter(|peer| *peer != node) {
             self.want(node, peer, false);
@@ -330,7 +332,7 @@ impl Network {
         self.pairs[self.pair(a, b)].state == State::Down
     }
 
-    /// A draw for matters of one pair that are no message.
+    /// A random number for a pair that belongs to no message.
     pub(crate) fn jitter(&mut self, a: usize, b: usize, bound: u64) -> u64 {
         let direction = &mut self.directions[a * self.nodes + b];
         direction.sent += 1;
@@ -339,7 +341,7 @@ impl Network {
 }
 
 impl Direction {
-    /// When a narrow connection has taken the message; never when too much waits for it already.
+    /// When a connection of limited capacity has sent the message; `None` when its queue is full.
     fn enqueue(&mut self, plane: Plane, now: u64, bytes: u64, fired: &mut Tally) -> Option<u64> {
         let rate = self.conditions.bytes_per_s;
         if rate == 0 {
@@ -355,12 +357,12 @@ impl Direction {
             }
         }
         *free_at = begins + bytes * 1_000_000_000 / rate;
-        // What waits when the fault ends goes out at once.
+        // What still waits when the fault ends is sent at once.
         Some((*free_at).min(self.conditions.narrow_until.max(now)))
     }
 
-    /// When a message that would arrive at this time does: later when it is held up, and not before what was sent
-    /// before it, unless it was overtaken.
+    /// When a message really arrives, given when it would: later when it is delayed, and after all earlier ones unless
+    /// it was overtaken.
     fn arrive(&mut self, draws: Draws, plane: Plane, mut at: u64, fired: &mut Tally) -> u64 {
         let (id, k) = (self.stream, self.sent);
         let conditions = &self.conditions;
@@ -379,7 +381,7 @@ impl Direction {
         }
         let last = &mut self.last[plane as usize];
         if draws.chance(REORDER ^ id, k, conditions.reorder_ppm) {
-            // What comes after it is not held back by it.
+            // This message does not hold back later ones.
             fired.count(Kind::Reorder);
             at.max(*last) + draws.below(OVERTAKEN ^ id, k, conditions.reorder_ns)
         } else {
@@ -428,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_severed_stays_so_whatever_the_weather() {
+    fn a_severed_direction_stays_severed_whatever_the_conditions() {
         let mut network = network();
         let mut fired = Tally::default();
         network.sever(0, 1);
@@ -440,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_strike_and_are_counted() {
+    fn rates_take_effect_and_are_counted() {
         let mut network = network();
         let mut fired = Tally::default();
         let faults = [fault(Kind::Drop), fault(Kind::Duplicate), fault(Kind::Reorder)];
@@ -456,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_handshake_is_not_the_one_under_way() {
+    fn an_old_handshake_is_told_from_the_present_one() {
         let mut network = network();
         assert!(network.want(2, 0, true));
         let first = network.dial(2, 0);
@@ -469,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_swizzled_link_holds_messages_for_its_time_alone() {
+    fn a_swizzled_link_holds_messages_only_during_its_time() {
         let mut network = network();
         let mut fired = Tally::default();
         network.set_conditions(&[fault(Kind::Swizzle)].iter());
@@ -485,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_link_makes_a_queue_that_ends() {
+    fn a_narrow_link_has_a_bounded_queue() {
         let mut network = network();
         let mut fired = Tally::default();
         assert!(!network.is_narrow(0, 1));
@@ -498,7 +500,7 @@ mod tests {
         assert!(times[0].is_some() && times[20].is_some() && times[39].is_none());
         assert!(
             send(Plane::Bulk, 0).is_some_and(|at| at < 600 * MS),
-            "planes have no queue in common"
+            "planes do not share a queue"
         );
         assert!(send(Plane::Control, 30_000 * MS).is_some_and(|at| at < 30_600 * MS));
         assert!(fired.of(Kind::Capacity) >= 39);
@@ -508,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_narrow_link_arrives_when_the_fault_ends() {
+    fn messages_queued_for_a_narrow_link_arrive_when_the_fault_ends() {
         let mut network = network();
         let mut fired = Tally::default();
         network.set_conditions(&[Fault { amount: 10, ..fault(Kind::Capacity) }].iter());
@@ -517,19 +519,19 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_breaks_within_a_message_loses_what_comes_after_it() {
+    fn a_connection_that_breaks_within_a_message_loses_later_ones() {
         let mut network = network();
         let mut fired = Tally::default();
         network.come_up(0, 1, 0);
         network.set_conditions(&[fault(Kind::ResetMidFrame)].iter());
         let mut now = 0;
-        // Until one breaks on its plane alone.
+        // Repeats until a connection breaks on its plane alone.
         while !network.directions[1].broken[Plane::Control as usize] {
             now += MS;
             let last = network.directions[1].last[Plane::Control as usize];
             let sent = network.transmit((0, 1), Plane::Control, now, 0, &mut fired);
             assert_eq!(sent.first.is_none(), sent.breaks.is_some());
-            assert!(sent.breaks.or(sent.first) > Some(last), "what was sent before arrives before");
+            assert!(sent.breaks.or(sent.first) > Some(last), "earlier messages arrive earlier");
         }
         network.set_conditions(&[].iter());
         let mut send = |plane| network.transmit((0, 1), plane, now, 0, &mut fired).first;

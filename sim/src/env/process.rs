@@ -1,7 +1,7 @@
-//! A node's process: it starts from what its disk holds, and ends without a word.
+//! A node's process: it starts from its disk's content and ends without warning.
 //!
-//! What the process is is `core::node::Node`; here are its lives, and what surrounds one: clock, disk, requests under
-//! way. When it starts and ends is the plan's business.
+//! The process runs a `core::node::Node`. This module holds its restarts and what surrounds it: clock, disk, open
+//! requests. It does not decide when the process starts or ends; the plan does.
 
 use std::collections::BTreeMap;
 
@@ -29,38 +29,38 @@ pub(crate) struct Process {
     config: Config,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
-    /// The machine, while the process lives.
+    /// The machine, while the process is up.
     pub(crate) node: Option<Node>,
     pub(crate) boot: Boot,
-    /// The boot of the life before this one.
+    /// The boot of the process before this one.
     pub(crate) last_boot: Boot,
-    /// Counts starts: what was meant for an earlier life does not reach a later one.
+    /// Number of starts. An event for an earlier process does not reach a later one.
     pub(crate) generation: u64,
-    /// Requests not answered yet.
+    /// Requests without a reply so far.
     pub(crate) requests: BTreeMap<RequestId, Requester>,
     next_request: u64,
-    /// When its next tick is due, in virtual time.
+    /// When the next tick is due, in virtual time.
     pub(crate) due: u64,
-    /// Steps in a row after which it wanted a tick at once.
+    /// Consecutive steps after which the node asked for a tick at once.
     pub(crate) immediate_ticks: u32,
-    /// Whether it ends in the middle of its next sync.
+    /// Whether the process crashes in the middle of its next sync.
     pub(crate) crashes_in_sync: bool,
-    /// What waits while it is stopped or slow.
+    /// Events that wait while the process is stopped or slow.
     pub(crate) step_queue: StepQueue,
-    /// Writes handed to the disk in this life, for the sync times.
+    /// Number of syncs so far; it names their random draws.
     pub(crate) syncs: u64,
-    /// Its node votes with another store than this one.
+    /// The node is a voter with another store than this one.
     pub(crate) has_foreign_store: bool,
-    /// What a lost voter held when it promised.
+    /// What a lost voter's disk held when it promised.
     promised: Option<Box<Durable>>,
 }
 
-/// Where a node listens.
+/// The address at which a node listens.
 pub(crate) fn address_of(number: usize) -> Address {
     Address(format!("n{number}:7000"))
 }
 
-/// Which node listens there.
+/// The node that listens at an address.
 pub(crate) fn number_at(address: &Address) -> Option<usize> {
     address.0.strip_prefix('n')?.strip_suffix(":7000")?.parse().ok()
 }
@@ -98,7 +98,7 @@ impl Process {
         }
     }
 
-    /// Another, empty store.
+    /// Replaces the store by an empty one.
     pub(crate) fn replace_store(&mut self, store: StoreId, has_foreign_store: bool) {
         self.replica.store = store;
         let Replica { node, store } = self.replica;
@@ -107,33 +107,33 @@ impl Process {
         self.has_foreign_store = has_foreign_store;
     }
 
-    /// Its disk is about to lose what was promised by it.
+    /// Remembers the durable state, which the disk is about to lose.
     pub(crate) fn keep_promises(&mut self) {
         self.promised = Some(Box::new(self.disk.durable.clone()));
     }
 
-    /// What was on its disk when it promised.
+    /// The durable state on which the node's promises rest.
     pub(crate) fn promised(&self) -> &Durable {
         self.promised.as_deref().unwrap_or(&self.disk.durable)
     }
 
-    /// Whether it went silent for good.
+    /// Whether the node is fenced: silent for good.
     pub(crate) fn is_fenced(&self) -> bool {
         self.node.as_ref().is_some_and(Node::is_fenced)
     }
 
-    /// Whether the process lives.
+    /// Whether the process is up.
     pub(crate) const fn is_up(&self) -> bool {
         self.node.is_some()
     }
 
-    /// Starts the process from what the disk holds. False when its store was damaged, and recovery noticed. An
-    /// error says how recovery is wrong. A damaged copy is read as well when `probes`.
+    /// Starts the process from its disk. Returns false when the store was damaged and recovery noticed; an error when
+    /// recovery is wrong. With `probes` it also reads a damaged copy.
     pub(crate) fn start(&mut self, now: u64, probes: bool) -> Result<bool, String> {
         let damage = self.disk.damaged_by();
         let found = match self.disk.recover() {
             Ok(_) if !damage.is_empty() => {
-                return Err(format!("{damage:?} damaged the log, and it was read as sound"));
+                return Err(format!("{damage:?} damaged the log, but recovery read it as sound"));
             }
             Err(_) if !damage.is_empty() => return Ok(false),
             Err(error) => return Err(format!("the log does not recover: {error}")),
@@ -147,7 +147,7 @@ impl Process {
         self.generation += 1;
         self.last_boot = self.boot;
         self.boot = Boot { count: next_count(&writes), nonce: self.draw("process.nonce") };
-        // A power failure: the monotonic clock begins anew, as far into its boot as it takes to start a process.
+        // As after a power failure, the monotonic clock starts anew, some time after the machine's boot.
         let since_boot = self.draw("process.uptime") % (10_000 * MS);
         self.clock.reboot(now, since_boot);
         let start = Start {
@@ -166,7 +166,7 @@ impl Process {
         Ok(true)
     }
 
-    /// What the shards hold right after a restart is on the disk, synced or spared.
+    /// After a restart, all that the shards hold is on the disk: it was synced, or survived the crash unsynced.
     pub(crate) fn adopt_shards(&mut self) {
         let Some(node) = &self.node else { return };
         for shard in node.replicator().shards() {
@@ -183,14 +183,14 @@ impl Process {
         self.requests.clear();
     }
 
-    /// The clock changed its pace: the deadline is at another time.
+    /// Updates the deadline after the clock's rate changed.
     pub(crate) fn update_deadline(&mut self) {
         if let Some(node) = &self.node {
             self.due = node.deadline().map_or(u64::MAX, |deadline| self.clock.when(deadline));
         }
     }
 
-    /// A number for a new request.
+    /// Registers a new request and returns its id.
     pub(crate) fn take_request(&mut self, requester: Requester) -> RequestId {
         self.next_request += 1;
         let id = RequestId(self.next_request);

@@ -1,19 +1,19 @@
-//! Messages of earlier links that come again on a later one.
+//! Messages of earlier links that arrive again on a later link.
 //!
-//! Some messages of each direction are kept while the fault lasts. A copy of one comes again only once the link that it
-//! was sent on is gone, only to the process that it was sent to, and only while its sender has the same store: a link
-//! is with a store, which its handshake proved. Not here: how often (`weather`).
+//! Some messages of each direction are kept while the fault is active. A copy arrives again only after the link that
+//! carried it is gone, only at the process that it was sent to, and only while its sender has the same store, because a
+//! handshake proves the store. This module does not draw the rate; `link_conditions` holds it.
 
 use continuum_core::id::StoreId;
 use continuum_core::node::Message;
 
-/// Messages kept of one direction.
+/// Most messages that are kept per direction.
 const KEPT_MAX: usize = 16;
 
 /// A message that was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct SentMessage {
-    /// On which link, from which store, and to which life of its receiver.
+    /// Its link, its sender's store, and its receiver's process.
     pub(crate) epoch: u32,
     pub(crate) store: StoreId,
     pub(crate) generation: u64,
@@ -21,7 +21,7 @@ pub(crate) struct SentMessage {
     pub(crate) message: Message,
 }
 
-/// What was kept of each direction.
+/// The messages that were kept, per direction.
 #[derive(Debug)]
 pub(crate) struct Replays {
     directions: Vec<Vec<SentMessage>>,
@@ -32,8 +32,8 @@ impl Replays {
         Self { directions: vec![Vec::new(); nodes * nodes] }
     }
 
-    /// Keeps a message, in place of an older one when there are too many: which, `draw` says. A refusal is of one link
-    /// alone, and is never kept.
+    /// Keeps a message; when there are too many, it replaces the one that `draw` chooses. A refusal belongs to one link
+    /// only and is never kept.
     pub(crate) fn keep(&mut self, direction: usize, draw: u64, message: SentMessage) {
         if matches!(message.message, Message::Refused(_)) {
             return;
@@ -46,7 +46,7 @@ impl Replays {
         }
     }
 
-    /// What may come again on the link of this epoch, from this store to this life of the receiver.
+    /// The messages that may arrive again on the link of this epoch, from this store, at this process of the receiver.
     pub(crate) fn of(
         &self,
         direction: usize,
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_comes_again_on_a_later_link_to_the_same_process() {
+    fn a_message_is_replayed_only_on_a_later_link_to_the_same_process() {
         let mut replays = Replays::new(2);
         replays.keep(1, 0, message(3, 1, Message::BootstrapAck));
         assert_eq!(replays.of(1, 3, STORE, 1).count(), 0, "its link is still up");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn few_are_kept_and_no_refusal() {
+    fn few_messages_are_kept_and_no_refusal() {
         let mut replays = Replays::new(2);
         for draw in 0..100 {
             replays.keep(1, draw, message(3, 1, Message::BootstrapAck));

@@ -1,37 +1,37 @@
-//! Names of those who wait for a reply: a client's attempt, the operator, a probe, a churn request.
+//! Names for those who wait for a reply: a client's attempt, the operator, a probe, a churn request.
 //!
-//! A process keeps one for each open request. This module does not say what they ask or how they retry: that is the
-//! workload's business.
+//! A process keeps one for each open request. This module does not say what they ask or how they retry; `workload`
+//! does.
 
 /// One request of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Attempt {
     pub(crate) client: usize,
-    /// Its place among the client's operations.
+    /// The operation's index among the client's operations.
     pub(crate) op_index: u64,
-    /// Its number in the history.
+    /// The operation's number in the history.
     pub(crate) operation: usize,
     pub(crate) number: u32,
 }
 
-/// One request of a tenant.
+/// One request of a churn client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChurnRequest {
-    /// The fault that brought the tenant.
+    /// The fault that added the churn client.
     pub(crate) fault: usize,
-    /// The number of the request.
+    /// The number of the request, counted per client.
     pub(crate) number: u64,
 }
 
-/// Who waits for a request's reply.
+/// The one who waits for a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Requester {
     /// A client.
     Client(Attempt),
-    /// The operator who founds the federation.
+    /// The operator, who sets up the federation.
     Operator,
-    /// The probe after healing.
+    /// The probe that the operator sends after healing.
     Probe,
-    /// A tenant.
+    /// A churn client.
     Churn(ChurnRequest),
 }

@@ -1,14 +1,14 @@
-//! The queue before a process: events wait here while the process is stopped or slow.
+//! The queue in front of a process: events wait here while the process is stopped or slow.
 //!
-//! While the queue is open an event is a step at once, which is all that a run without these faults ever sees. Else the
-//! event waits, first-in, first-out, whatever it is: a message, an answer of the disk, a tick. Messages beyond the
-//! bound are lost, as a full queue of a link loses them. This module does not decide when a process stops.
+//! While the queue is open, an event is a step at once; without pause and slow faults it is always open. Otherwise
+//! every event waits, first-in, first-out: messages, disk completions, ticks. Messages beyond the bound are lost, as a
+//! full link queue loses them. This module does not decide when a process stops.
 
 use std::collections::VecDeque;
 
 use continuum_core::node::Event;
 
-/// Messages that wait for a process, at most: what a driver's queue takes.
+/// Most messages that wait for a process; a driver's queue has the same bound.
 const MESSAGES_MAX: usize = 1024;
 
 /// An event that waits.
@@ -19,37 +19,37 @@ pub(crate) struct Waiting {
     pub(crate) print: u64,
 }
 
-/// What waits before one process, and why.
+/// The events that wait for one process, and why they wait.
 #[derive(Debug, Default)]
 pub(crate) struct StepQueue {
     /// The process is stopped.
     pub(crate) stopped: bool,
-    /// Up to how long a step takes; 0 when it takes no time.
+    /// The longest time that a step takes; 0 when steps take no time.
     pub(crate) slow_ns: u64,
     pub(crate) waiting: VecDeque<Waiting>,
-    /// How many of them are messages, and whether one is a tick.
+    /// How many of the waiting events are messages, and whether one is a tick.
     messages: usize,
     ticks: bool,
-    /// When the step under way has ended.
+    /// When the present step ends.
     pub(crate) free_at: u64,
-    /// Whether the next turn is planned.
+    /// Whether the next step from the queue is scheduled.
     pub(crate) planned: bool,
-    /// Steps that were waited for in this life.
-    pub(crate) turns: u64,
+    /// Number of steps that were taken from the queue since the process started.
+    pub(crate) steps: u64,
 }
 
 impl StepQueue {
-    /// Whether an event is a step at once.
+    /// Whether an event becomes a step at once.
     pub(crate) fn is_open(&self) -> bool {
         !self.stopped && self.slow_ns == 0 && self.waiting.is_empty()
     }
 
-    /// The process ended: nothing waits for the next one, which is not stopped.
+    /// The process ended: the next one has an empty queue and is not stopped.
     pub(crate) fn reset(&mut self) {
         *self = Self { slow_ns: self.slow_ns, ..Self::default() };
     }
 
-    /// Puts an event into the queue, if it has room. A second tick says nothing that the first does not.
+    /// Adds an event if there is room. A second tick adds nothing to the first.
     pub(crate) fn push(&mut self, event: Event, tag: u8, print: u64) {
         match &event {
             Event::Tick if std::mem::replace(&mut self.ticks, true) => return,
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_but_for_what_is_no_message() {
+    fn waiting_messages_are_bounded_and_other_events_are_not() {
         let mut step_queue = StepQueue { stopped: true, ..StepQueue::default() };
         (0..2 * MESSAGES_MAX).for_each(|_| step_queue.push(message(), 0, 0));
         step_queue.push(Event::Tick, 0, 0);

@@ -1,8 +1,9 @@
-//! Tenants: each makes a namespace, fills it, looks into it and deletes it, again and again (`Kind::Churn`).
+//! Churn clients: each creates a namespace, fills it, reads it and deletes it, again and again (`Kind::Churn`).
 //!
-//! A tenant asks one thing at a time, and asks it again, of another node, until the answer is certain; so in the end it
-//! knows whether its namespace is there and what it was told of it. When its fault ends it stops as soon as that is so.
-//! What must be there in the end is judged in `oracle/deleted_is_gone`. Chance is by position: tenant and turn.
+//! A churn client has one request at a time, and repeats it on another node until the answer is certain. So in the end
+//! it knows whether its namespace exists and what it holds. When its fault ends, it stops as soon as it knows. The law
+//! `deleted_is_gone` judges the result; this module does not. Random draws depend on the client and the number of the
+//! request.
 
 use std::collections::BTreeMap;
 
@@ -14,39 +15,39 @@ use continuum_core::id::SessionId;
 
 use crate::rng::{Draws, stream};
 
-/// Writes to one namespace.
+/// Number of writes to one namespace.
 const WRITES: (u64, u64) = (2, 9);
-/// Keys of one namespace: some are written more than once.
+/// Number of keys in one namespace. Some are written more than once.
 const KEYS: u64 = 4;
 
 const NATURE: &str = "tenant.nature";
 
-/// What a tenant wants to be answered.
+/// The next thing that a churn client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Create,
-    /// So many writes were acknowledged.
+    /// This many writes were acknowledged.
     Fill(u64),
-    /// So many reads were answered.
+    /// This many reads were answered.
     Check(u64),
     Delete,
 }
 
-/// One tenant.
+/// One churn client.
 #[derive(Debug)]
 pub(crate) struct ChurnClient {
     pub(crate) fault: usize,
-    /// What it is called and drawn by: not the fault's place, which moves when others are left out.
+    /// Names the client and its streams. The index of its fault would change when others are left out.
     window: (u64, u64),
     draws: Draws,
-    /// Which of its namespaces this is.
+    /// Number of the present namespace.
     pub(crate) incarnation: u64,
     pub(crate) stage: Stage,
-    /// The request that it waits for, or makes next.
+    /// The request that it waits for, or sends next.
     pub(crate) number: u64,
-    /// Whether what it wants was asked for, so that it may happen yet.
+    /// Whether the request was sent, so that it may still take effect.
     pub(crate) is_waiting: bool,
-    /// What was acknowledged of the namespace that is there.
+    /// The values that were acknowledged in the present namespace.
     pub(crate) acknowledged: BTreeMap<Bytes, Bytes>,
 }
 
@@ -64,19 +65,19 @@ impl ChurnClient {
         }
     }
 
-    /// What one of its namespaces is called. Names are not used again: until a node has learnt of a deletion it serves
-    /// what was deleted, under that name.
+    /// The name of one of its namespaces. Names are not reused: a node that has not learnt of a deletion still serves
+    /// the old namespace under its name.
     pub(crate) fn name_of(&self, incarnation: u64) -> String {
         let (at_ms, for_ms) = self.window;
         format!("tenant-{at_ms}-{for_ms}-{incarnation}")
     }
 
-    /// What the namespace is called that it is about.
+    /// The name of the present namespace.
     pub(crate) fn name(&self) -> String {
         self.name_of(self.incarnation)
     }
 
-    /// The name of one of its streams.
+    /// The id of one of its random streams.
     pub(crate) fn stream(&self, label: &str) -> u64 {
         stream(label, self.window.0 << 32 | self.window.1)
     }
@@ -90,7 +91,7 @@ impl ChurnClient {
         Policy::Eventual { strategy: Strategy::LastWriterWins, slots, discard: false }
     }
 
-    /// How many writes and reads this namespace gets.
+    /// Number of writes to, and of reads from, the present namespace.
     fn writes(&self) -> u64 {
         let name = self.stream(NATURE) ^ 2;
         self.draws.between(name, self.incarnation, WRITES.0, WRITES.1)
@@ -102,7 +103,7 @@ impl ChurnClient {
         (key.into(), format!("{}.{count}", self.incarnation).into())
     }
 
-    /// A retry is the same command: what was asked first and comes late must not undo what was asked since.
+    /// A retry carries the same session: a late first attempt must not undo later writes.
     fn session(&self, seq: u64) -> Session {
         let mut id = [0; 16];
         let (at, by) = self.window;
@@ -135,12 +136,12 @@ impl ChurnClient {
         }
     }
 
-    /// Takes in an answer to what it waits for. One that is not certain changes nothing: it asks again.
+    /// Takes a reply. After an uncertain one the request is repeated.
     pub(crate) fn on_reply(&mut self, outcome: &Outcome) {
         self.number += 1;
         let done = match (self.stage, outcome) {
             (_, Outcome::Committed { .. } | Outcome::Value(_)) => true,
-            // It was made by an attempt of which the answer was lost, and so was that it was.
+            // An earlier attempt created it, and its reply was lost.
             (Stage::Create, Outcome::Rejected(Reason::NamespaceExists)) => true,
             _ => false,
         };

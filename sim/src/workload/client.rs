@@ -1,12 +1,12 @@
-//! The clients: each asks one thing at a time, waits, asks again elsewhere, or gives up.
+//! Clients: each sends one request at a time, waits, and then retries elsewhere or gives up.
 //!
-//! A client knows only what it was told. It decides whom to ask what; the world carries requests and replies. What a
-//! reply should have been is judged by the oracles, not here.
+//! A client knows only the replies that it got. It decides what it asks of which node; the world carries requests and
+//! replies, and the oracles judge the replies.
 //!
-//! Chance is by position. The operation at a place of a client, its time, its retries and its manners are drawn from
-//! (client, place) alone; one whose time comes while the client still waits for an earlier one is missed. So an
-//! operation can be left out (`selected`), and every other is asked at its old time, of its old node, for its old key. What
-//! remains is what a client cannot know without it: contexts, revisions and the first number of a session.
+//! Random draws are positional: the operation, its time, its retries and its mode depend on (client, operation index)
+//! alone. An operation whose time comes while the client still waits is skipped. So an operation can be left out
+//! (`selected_ops`), and every other one keeps its time, its node and its key. Only what a client cannot know without
+//! the missing one changes: contexts, revisions, and the first number of a session.
 
 use std::collections::BTreeMap;
 
@@ -22,11 +22,11 @@ use crate::plan::Workload;
 use crate::rng::{Dice, Draws, stream};
 use crate::workload::history::{Body, Ending, History, Operation, Responder, Space, session_id};
 
-/// Attempts of one operation.
+/// Most attempts of one operation.
 const ATTEMPTS_MAX: u32 = 6;
-/// The same while clients are impatient.
+/// Most attempts while clients are impatient.
 const HASTY_MAX: u32 = 24;
-/// So many operations in a row are first asked of one node, but for those that stray.
+/// This many consecutive operations go to one node first, except those that stray.
 const HOME_OPERATIONS: u64 = 8;
 const STRAY_PPM: u64 = 200_000;
 
@@ -38,7 +38,7 @@ const LATENCY: &str = "client.latency";
 const MANNERS: &str = "client.manners";
 const SESSION: &str = "client.session";
 
-/// The name of a stream of one operation.
+/// The stream of one operation.
 const fn of(label: &str, client: usize, op_index: u64) -> u64 {
     stream(label, (client as u64) << 32 | op_index)
 }
@@ -48,13 +48,13 @@ const fn of(label: &str, client: usize, op_index: u64) -> u64 {
 pub(crate) enum ClientAction {
     /// Carry this request to this node.
     Ask { attempt: Attempt, node: usize, request: Request },
-    /// Wake the client when it may have to ask again.
+    /// Wake the client when it may have to retry.
     Timeout { attempt: Attempt, after_ns: u64 },
     /// Wake the client for its next operation.
     Wake { client: usize, after_ns: u64 },
 }
 
-/// What the client waits for.
+/// The operation that a client waits for.
 #[derive(Debug)]
 struct Current {
     op_index: u64,
@@ -63,7 +63,7 @@ struct Current {
     attempts: u32,
     /// Attempts without an answer so far.
     open: u32,
-    /// Whether an attempt may have had an effect.
+    /// Whether an attempt may have taken effect.
     tainted: bool,
 }
 
@@ -71,57 +71,57 @@ struct Current {
 #[derive(Debug)]
 struct Client {
     number: usize,
-    /// The place of its next operation.
+    /// The index of its next operation.
     next: u64,
     sessions: u64,
-    /// Whether the session of this count was begun.
+    /// Whether the present session was begun.
     began: bool,
-    /// Whether more than its first write was asked for.
+    /// Whether the present session has more than its first write.
     went_on: bool,
     current: Option<Current>,
-    /// What was last read or written of a key.
+    /// The context that was last read or written, per key.
     contexts: BTreeMap<(Space, Bytes), (u64, Context)>,
     registers: BTreeMap<Bytes, Register>,
 }
 
-/// Rates of what clients do wrong at present.
+/// Misbehaviour of all clients at present.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ClientMode {
     pub(crate) duplicate_ppm: u64,
     pub(crate) abandon_ppm: u64,
-    /// After how long what can be asked twice is, if clients are impatient.
+    /// Impatient clients repeat a request after this time, if it may be repeated; 0 when clients are patient.
     pub(crate) retry_ms: u64,
-    /// Whether clients ask without a pause, but not before this time.
+    /// Whether clients ask almost without pauses, once `quiet_until` has passed.
     pub(crate) bursts: bool,
     pub(crate) quiet_until: u64,
 }
 
 impl ClientMode {
-    /// For how long nobody asks yet.
+    /// How long clients stay quiet.
     pub(crate) fn quiet_ns(&self, now: u64) -> Option<u64> {
         (self.quiet_until > now).then(|| self.quiet_until - now)
     }
 }
 
-/// What of it happened.
+/// The misbehaviour that took effect.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Injected {
     pub(crate) duplicated: bool,
     pub(crate) abandoned: bool,
 }
 
-/// All clients and what they were told.
+/// All clients and the replies they got.
 #[derive(Debug)]
 pub(crate) struct Clients {
     nodes: usize,
-    /// Whom they ask, but for those that stray: everybody, and after healing the core. A node outside may never answer
-    /// again, and nothing is promised to who stays with it; it is asked by strays all the same, so that what it still
-    /// says is judged.
+    /// The nodes that clients ask, except when they stray: all nodes, and after healing the core. A node outside of the
+    /// core may never answer, and its clients are promised nothing. Strays still ask it, so that its answers are
+    /// judged.
     pub(crate) homes: Vec<usize>,
     draws: Draws,
     workload: Workload,
     clients: Vec<Client>,
-    /// As in the manners: it concerns what is under way as well.
+    /// As in `ClientMode`; it also applies to operations in progress.
     pub(crate) retry_ms: u64,
     pub(crate) history: History,
 }
@@ -149,12 +149,12 @@ impl Clients {
         }
     }
 
-    /// How many there are.
+    /// Number of clients.
     pub(crate) const fn count(&self) -> usize {
         self.clients.len()
     }
 
-    /// How long a request of a client is under way, or a reply to it.
+    /// The latency of a client's request, or of the reply to it.
     pub(crate) fn latency(&self, attempt: Attempt, is_reply: bool, (low, high): (u64, u64)) -> u64 {
         let k = u64::from(attempt.number) << 1 | u64::from(is_reply);
         self.draws.between(of(LATENCY, attempt.client, attempt.op_index), k, low, high)
@@ -195,7 +195,7 @@ impl Clients {
         injected
     }
 
-    /// A client begins the operation at a place. Returns its number in the history.
+    /// Begins the operation of an index. Returns its number in the history.
     fn call(&mut self, number: usize, op_index: u64, now: u64) -> usize {
         let client = &mut self.clients[number];
         let mut dice = self.draws.dice(of(CHOICE, number, op_index));
@@ -220,7 +220,7 @@ impl Clients {
         operation
     }
 
-    /// An answer arrived.
+    /// A reply arrived.
     pub(crate) fn on_reply(
         &mut self,
         attempt: Attempt,
@@ -245,7 +245,7 @@ impl Clients {
                 self.history.end(attempt.operation, now, Ending::Answered(outcome), Some(by));
             }
             Outcome::Rejected(Reason::SessionExpired) => {
-                // No retry mends that.
+                // No retry helps: the session is gone.
                 self.give_up(attempt.client, now);
                 self.clients[attempt.client].begin_session();
             }
@@ -257,7 +257,7 @@ impl Clients {
         }
     }
 
-    /// An attempt was lost: the connection was refused, or broke when `tainted`.
+    /// An attempt was lost: the connection was refused, or, when `tainted`, broke.
     pub(crate) fn on_lost(
         &mut self,
         attempt: Attempt,
@@ -273,7 +273,7 @@ impl Clients {
         }
     }
 
-    /// An attempt took too long. Returns whether a client that is impatient asks again.
+    /// An attempt took too long. Returns whether an impatient client retries.
     pub(crate) fn on_timeout(
         &mut self,
         attempt: Attempt,
@@ -285,13 +285,13 @@ impl Clients {
         if current.operation != attempt.operation || current.attempts != attempt.number {
             return false;
         }
-        // It is still open: whatever it does, it may do later.
+        // The attempt stays open: it may still take effect.
         current.tainted = true;
         self.retry(attempt.client, now, actions);
         self.retry_ms > 0 && self.clients[attempt.client].current.is_some()
     }
 
-    /// Every client gives up what it waits for.
+    /// Every client gives up its present operation.
     pub(crate) fn give_up_all(&mut self, now: u64) {
         for number in 0..self.clients.len() {
             if self.clients[number].current.is_some() {
@@ -300,7 +300,7 @@ impl Clients {
         }
     }
 
-    /// Asks again elsewhere, or ends the operation.
+    /// Retries on another node, or ends the operation.
     fn retry(&mut self, number: usize, now: u64, actions: &mut Vec<ClientAction>) {
         let client = &mut self.clients[number];
         let Some(current) = client.current.as_ref() else { return };
@@ -325,7 +325,7 @@ impl Clients {
         let node = Self::node(&self.draws, self.nodes, &self.homes, attempt);
         let request = current.request.clone();
         actions.push(ClientAction::Ask { attempt, node, request });
-        // What must not be asked twice is waited for as ever.
+        // For a request that must not be repeated, a client is never impatient.
         let is_read = matches!(current.request, Request::Read { .. });
         let repeats = is_read || self.history.operations[current.operation].session.is_some();
         let hasty = repeats && self.retry_ms > 0;
@@ -333,7 +333,8 @@ impl Clients {
         actions.push(ClientAction::Timeout { attempt, after_ns: after_ms * MS });
     }
 
-    /// Who is asked: one for some operations in a row, anybody when the client strays, and then each time another.
+    /// The node to ask: one node for several consecutive operations, any node when the client strays, another node for
+    /// each retry.
     fn node(draws: &Draws, nodes: usize, homes: &[usize], attempt: Attempt) -> usize {
         let Attempt { client, op_index, number, .. } = attempt;
         let name = of(NODE, client, op_index);
@@ -356,8 +357,9 @@ impl Clients {
         let unknown = current.tainted || current.open > 0;
         let ended = if unknown { Ending::Unknown } else { Ending::Nothing };
         if self.history.operations[current.operation].session.is_some() {
-            // The next number says that the last answer arrived, which it did not: both ways must be safe. But a
-            // session opens with its number 0, which may not have happened.
+            // Using the next number would claim that the last answer arrived, which it did not; the client draws
+            // whether it does, because both ways must be safe. But a session opens with number 0, and that write may
+            // not have happened.
             let anew = self.draws.chance(of(SESSION, number, current.op_index), 0, 500_000);
             if !client.went_on || anew {
                 client.begin_session();
@@ -378,13 +380,13 @@ fn request_of(space: Space, body: &Body, session: Option<Session>) -> Request {
 }
 
 impl Client {
-    /// The next write of a session opens a new one.
+    /// Lets the next write open a new session.
     const fn begin_session(&mut self) {
         self.sessions += 1;
         (self.began, self.went_on) = (false, false);
     }
 
-    /// The session of a write at a place: it opens with number 0, and then its numbers are those of the places.
+    /// The session of a write: its first write has number 0, and later ones their operation index plus one.
     fn session(&mut self, op_index: u64) -> Session {
         let id = session_id(self.number, self.sessions);
         self.went_on = self.began;
@@ -397,7 +399,7 @@ impl Client {
         self.contexts.get(&(space, mutations[0].key.clone())).map_or(0, |(at, _)| *at)
     }
 
-    /// Remembers what a later write carries.
+    /// Remembers what later writes will carry.
     fn learn(&mut self, now: u64, space: Space, body: &Body, outcome: &Outcome) {
         match (body, outcome) {
             (Body::Write { mutations, .. }, Outcome::Committed { receipt, .. }) => {
@@ -427,7 +429,7 @@ impl Client {
     }
 }
 
-/// What a client asks at a place.
+/// Chooses the operation of an index.
 struct Choice<'a> {
     client: &'a mut Client,
     op_index: u64,
@@ -439,7 +441,7 @@ impl Choice<'_> {
     fn choose(&mut self) -> (Space, Body, Option<Session>) {
         if self.dice.chance(self.load.strong_ppm) {
             let body = self.choose_strong();
-            // What writes no value of its own is known again in the log by its session alone.
+            // A write without a value is recognised in the log by its session only.
             let (writes, bare) = match &body {
                 Body::Read(_) => (false, false),
                 Body::Write { mutations, .. } => (true, writes_no_value(&mutations[0])),
@@ -458,7 +460,7 @@ impl Choice<'_> {
         Bytes::from(format!("{kind}{key:02}"))
     }
 
-    /// A value that nobody else writes, sometimes long. `which` of the operation's values it is.
+    /// A value that no other operation writes, sometimes a long one. `which` tells the values of one operation apart.
     fn value(&mut self, which: &str) -> Bytes {
         let mut value = format!("{}.{}{which}", self.client.number, self.op_index).into_bytes();
         if self.dice.chance(self.load.large_ppm) {
@@ -491,7 +493,7 @@ impl Choice<'_> {
         };
         let mut mutations = vec![mutation(key.clone(), change, None)];
         if self.dice.chance(100_000) {
-            // Two keys in one command: both happen, or none.
+            // Two keys in one command: both are written, or neither.
             let second = self.key("k", self.load.strong_keys);
             if second != key && matches!(mutations[0].edits[0].change, Change::Put(_)) {
                 let value = self.value("b");
@@ -514,7 +516,7 @@ impl Choice<'_> {
             "r" if self.dice.chance(120_000) => (Bytes::new(), Change::Delete, known),
             "r" => (Bytes::new(), Change::Put(value), self.put_context(&key, known)),
             "s" if self.dice.chance(350_000) => match known {
-                // Only what was seen is removed: a member seen by this client, under the context that it came with.
+                // A remove covers only what was seen: it carries the context that this client read.
                 Some(context) => (Bytes::new(), Change::Remove(self.member()), Some(context)),
                 None => return Body::Read(self.query(kind, key)),
             },
@@ -547,7 +549,7 @@ impl Choice<'_> {
         (field, change, None)
     }
 
-    /// Keys with an even number are written under what was read; the others under what the replica holds.
+    /// Writes to keys with an even number carry the context that was read; the others use what the replica holds.
     fn put_context(&self, key: &Bytes, known: Option<Context>) -> Option<Context> {
         is_strict(key).then(|| known.unwrap_or_default())
     }
@@ -593,8 +595,8 @@ mod tests {
 
     const OPERATIONS: u64 = 200;
 
-    /// What one client asks, each with its time and node, when all it asks is answered within a millisecond; but for
-    /// every seventh, which is lost twice.
+    /// What one client asks, with times and nodes, when each request is answered within a millisecond, except every
+    /// seventh, which is lost twice.
     fn asked(only: Option<SelectedOps>) -> BTreeMap<u64, (u64, Vec<usize>, Request)> {
         let workload = Workload { only, ..Plan::from_seed(3).workload };
         let mut clients = Clients::new(5, &workload, Draws::new(3));
@@ -644,7 +646,7 @@ mod tests {
                 assert_eq!((at, nodes), (old_at, old_nodes), "operation {op_index}");
                 let opens =
                     matches!(request, Request::Write { session: Some(s), .. } if s.seq == 0);
-                // The first write of a session that is left opens it.
+                // The first remaining write of a session opens it.
                 let (old, new) = if opens {
                     (strip(old), strip(request))
                 } else {
@@ -665,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn who_still_waits_misses_what_is_next() {
+    fn a_client_that_still_waits_skips_its_next_operation() {
         let workload = Workload { clients: 1, ..Plan::from_seed(3).workload };
         let mut clients = Clients::new(3, &workload, Draws::new(3));
         let mut actions = Vec::new();
@@ -673,7 +675,7 @@ mod tests {
         clients.wake(0, 9, ClientMode::default(), &mut actions);
         assert_eq!(clients.history.operations.len(), 1);
         let wakes = actions.iter().filter(|action| matches!(action, ClientAction::Wake { .. }));
-        assert_eq!(wakes.count(), 2, "the time of a missed operation passes all the same");
+        assert_eq!(wakes.count(), 2, "the time of a skipped operation passes all the same");
         clients.give_up_all(10);
         clients.wake(0, 11, ClientMode::default(), &mut actions);
         assert_eq!(clients.history.operations[1].op_index, 2);

@@ -1,6 +1,6 @@
-//! What clients asked and what they were told, in order of the calls.
+//! What clients asked and the replies they got, in the order of the calls.
 //!
-//! The record of an operation is all that the end checks know of it; nothing here judges.
+//! The checks at the end of a run know only these records. This module does not judge them.
 
 use continuum_core::api::{Level, Mutation, Outcome, Query, Session};
 use continuum_core::id::{SessionId, StoreId};
@@ -10,9 +10,9 @@ use continuum_core::id::{SessionId, StoreId};
 pub(crate) enum Space {
     /// Linearizable.
     Strong,
-    /// Multi-master, siblings kept.
+    /// Multi-master; siblings are kept.
     Siblings,
-    /// Multi-master, losers dropped.
+    /// Multi-master; losers are dropped.
     Discard,
 }
 
@@ -29,28 +29,28 @@ impl Space {
     }
 }
 
-/// What was asked.
+/// The request.
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     Read(Query),
     Write { mutations: Vec<Mutation>, level: Level },
 }
 
-/// How it ended for the client.
+/// How the operation ended for the client.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Ending {
-    /// Still waiting.
+    /// The client still waits.
     #[default]
     Open,
-    /// Told for certain: committed, a value, or a compare-and-set that found something else.
+    /// A certain answer: committed, a value, or a compare-and-set that found another value.
     Answered(Outcome),
-    /// Certainly nothing happened.
+    /// It certainly did not happen.
     Nothing,
     /// It may have happened.
     Unknown,
 }
 
-/// A node that was asked, in which of its lives, on which store, and how often its disk had lost something by then.
+/// The node that answered: its process, its store, and how often its disk had lost data by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Responder {
     pub(crate) node: usize,
@@ -62,24 +62,24 @@ pub(crate) struct Responder {
 /// One operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
-    /// Who asked.
+    /// The number of the client.
     pub(crate) client: usize,
-    /// Its place among the operations of that client.
+    /// Its index among the operations of that client.
     pub(crate) op_index: u64,
     pub(crate) space: Space,
     pub(crate) body: Body,
     pub(crate) session: Option<Session>,
-    /// When the client had learnt what it says it had seen.
+    /// When the client learnt the context that the write carries.
     pub(crate) seen_at: u64,
     pub(crate) called: u64,
     pub(crate) returned: u64,
     pub(crate) ended: Ending,
-    /// Who answered, if somebody did.
+    /// The node that answered, if one did.
     pub(crate) answered_by: Option<Responder>,
 }
 
 impl Operation {
-    /// Whether the client knows that it took place.
+    /// Whether the client knows that the operation happened.
     pub(crate) const fn is_acknowledged(&self) -> bool {
         matches!(self.ended, Ending::Answered(Outcome::Committed { .. } | Outcome::Value(_)))
     }
@@ -89,20 +89,20 @@ impl Operation {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) operations: Vec<Operation>,
-    /// How many were acknowledged.
+    /// Number of acknowledged operations.
     pub(crate) acknowledged: u64,
-    /// How many ended unknown.
+    /// Number of operations that ended unknown.
     pub(crate) unknown: u64,
 }
 
 impl History {
-    /// Notes a call; returns its number.
+    /// Records a call and returns its number.
     pub(crate) fn call(&mut self, operation: Operation) -> usize {
         self.operations.push(operation);
         self.operations.len() - 1
     }
 
-    /// Notes how an operation ended.
+    /// Records how an operation ended.
     pub(crate) fn end(&mut self, number: usize, now: u64, ended: Ending, by: Option<Responder>) {
         let operation = &mut self.operations[number];
         operation.returned = now;
@@ -112,14 +112,14 @@ impl History {
         self.unknown += u64::from(matches!(operation.ended, Ending::Unknown));
     }
 
-    /// Operations of one namespace with their numbers.
+    /// The operations of one namespace with their numbers.
     pub(crate) fn of(&self, space: Space) -> impl Iterator<Item = (usize, &Operation)> {
         let all = self.operations.iter().enumerate();
         all.filter(move |(_, operation)| operation.space == space)
     }
 }
 
-/// The session of a client: a number that no other client and no earlier session of it has.
+/// A session id that no other client has, and no earlier session of this client.
 pub(crate) fn session_id(client: usize, count: u64) -> SessionId {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&(client as u64 + 1).to_be_bytes());

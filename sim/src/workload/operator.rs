@@ -1,7 +1,7 @@
-//! The operator: founds the federation and creates the namespaces; its stage says what it does next.
+//! The operator: it bootstraps the federation and creates the namespaces. Its stage says what it does next.
 //!
-//! The operator asks like any client, through requests. What it reads from nodes directly, and when its stage moves on
-//! after healing, is in `world::healing`.
+//! Like any client, the operator sends requests. What it reads from nodes directly, and how its stage advances after
+//! healing, is in `world::healing`.
 
 use continuum_core::api::{Namespace, Outcome, Policy, Reason, Request, Session, Strategy, Value};
 use continuum_core::id::{NamespaceId, SessionId, ShardId};
@@ -10,24 +10,24 @@ use crate::env::process::address_of;
 use crate::plan::Plan;
 use crate::workload::history::Space;
 
-/// What the operator is about.
+/// What the operator does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Found the federation.
+    /// Bootstrap the federation.
     Found,
     /// Create this namespace.
     Create(usize),
-    /// Ask for the numbers of the namespaces.
+    /// List the namespaces, to learn their ids.
     List,
-    /// Clients ask.
+    /// Clients run.
     Serve,
-    /// Faults are over; clients ask until there are enough operations.
+    /// Faults are over; clients run until enough operations were acknowledged.
     Healed,
-    /// Clients have stopped; each node must serve.
+    /// Clients have stopped; each node must serve a write.
     Probe,
     /// All nodes serve; replicas must become equal.
     Settle,
-    /// All is well.
+    /// Everything has recovered.
     Done,
 }
 
@@ -38,14 +38,14 @@ pub(crate) struct Operator {
     slots: u16,
     voters: usize,
     pub(crate) waiting: bool,
-    /// Whether clients were let in.
+    /// Whether clients may run.
     pub(crate) opened: bool,
     /// When the stage began, and when healing began.
     pub(crate) since: u64,
     pub(crate) healed_at: u64,
     pub(crate) served: Vec<bool>,
     pub(crate) probes: u64,
-    /// The namespaces as the registry numbers them.
+    /// The namespaces with the ids of the registry.
     pub(crate) namespaces: Vec<(Space, NamespaceId)>,
     /// What is not equal at the end.
     pub(crate) unequal: Option<String>,
@@ -78,12 +78,12 @@ impl Operator {
         self.opened
     }
 
-    /// Whether all is well at the end.
+    /// Whether everything has recovered at the end.
     pub(crate) fn is_done(&self) -> bool {
         self.stage == Stage::Done
     }
 
-    /// What the stage is about, for messages.
+    /// What the stage waits for, for messages.
     pub(crate) const fn stage_name(&self) -> &'static str {
         match self.stage {
             Stage::Found => "the federation is founded",
@@ -105,7 +105,7 @@ impl Operator {
         })
     }
 
-    /// The answer to a setup request.
+    /// Takes the reply to a setup request.
     pub(crate) fn on_reply(&mut self, outcome: &Outcome) {
         self.waiting = false;
         let done = match (self.stage, outcome) {
@@ -140,7 +140,7 @@ impl Operator {
         self.waiting = false;
     }
 
-    /// A node answered a probe.
+    /// Takes a node's reply to a probe.
     pub(crate) fn probed(&mut self, node: usize, outcome: &Outcome) {
         if matches!(outcome, Outcome::Committed { .. }) {
             self.served[node] = true;

@@ -55,12 +55,12 @@ impl World {
         let Some(next) = (if step_queue.stopped { None } else { step_queue.pop() }) else {
             return Ok(());
         };
-        step_queue.turns += 1;
+        step_queue.steps += 1;
         let name = stream("process.step", me as u64) ^ generation;
         let takes = if step_queue.slow_ns > 0 {
-            self.draws.below(name, step_queue.turns, step_queue.slow_ns)
+            self.draws.below(name, step_queue.steps, step_queue.slow_ns)
         } else {
-            self.draws.between(name, step_queue.turns, STEP_NS.0, STEP_NS.1)
+            self.draws.between(name, step_queue.steps, STEP_NS.0, STEP_NS.1)
         };
         step_queue.free_at = self.now + takes;
         self.take_step(me, next.event, next.tag, next.print)?;

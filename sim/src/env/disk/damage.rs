@@ -1,7 +1,7 @@
-//! Damage to bytes that were synced: what no log can be read through, and what recovery must notice.
+//! Damage to synced bytes, which recovery must notice.
 //!
-//! Everything here strikes before the last batch. Damage in the last one is not told from a tear, as `core::wal` says,
-//! and a seal stands behind each last batch of an idle log for that reason.
+//! This module damages only bytes before the last batch. Damage in the last batch cannot be told from a tear (see
+//! `core::wal`); that is why a seal follows the last batch of an idle log.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use super::Disk;
 use super::segment::{Media, SECTOR_BYTES};
 
 impl Media {
-    /// Sectors that hold something, before the last batch.
+    /// Sectors before the last batch that are not all zeros.
     fn used(&self) -> Vec<(u64, usize)> {
         let all = self.segments.iter();
         let used = all.flat_map(|(id, segment)| segment.used().map(move |offset| (*id, offset)));
@@ -28,12 +28,12 @@ impl Media {
         used.get(draws.below(name, 0, used.len() as u64) as usize).copied()
     }
 
-    /// A byte that says something becomes another one.
+    /// Flips a bit of a byte that is not zero.
     fn rot(&mut self, draws: Draws, name: u64) -> bool {
         let Some((id, offset)) = self.choose(draws, name) else { return false };
         let sector = self.segments.get_mut(&id).and_then(|segment| segment.sector_mut(offset));
         let Some(sector) = sector else { return false };
-        // Padding is covered by no checksum and is zeros: a byte that is none is covered.
+        // Padding is zeros and has no checksum; a byte that is not zero is covered by one.
         let says: Vec<usize> = (0..SECTOR_BYTES).filter(|at| sector[*at] != 0).collect();
         let chosen = says[draws.below(name, 1, says.len() as u64) as usize];
         sector[chosen] ^= 1 << draws.below(name, 2, 8);
@@ -41,7 +41,7 @@ impl Media {
         true
     }
 
-    /// A sector cannot be read any more: it answers with zeros, or with an error.
+    /// Makes a sector unreadable: it reads as zeros, or as an error.
     fn lose_sector(&mut self, draws: Draws, name: u64, answers_with_error: bool) -> bool {
         let Some((id, offset)) = self.choose(draws, name) else { return false };
         if answers_with_error {
@@ -53,7 +53,7 @@ impl Media {
         true
     }
 
-    /// Writes a batch to another block than its own. Whether there was one.
+    /// Writes a batch to a wrong block. False when there is none.
     pub(super) fn misdirect(&mut self, batch: &Batch, draws: Draws, name: u64) -> bool {
         let ids: Vec<u64> = self.segments.keys().copied().collect();
         let Some(id) = ids.get(draws.below(name, 0, ids.len() as u64) as usize) else {
@@ -62,7 +62,7 @@ impl Media {
         let Some(segment) = self.segments.get_mut(id).filter(|_| !batch.opens_segment) else {
             return false;
         };
-        // Up to some blocks behind what was ever written.
+        // Up to 4 blocks beyond the last one ever written.
         let blocks = segment.slots.len() * SECTOR_BYTES / BLOCK_BYTES + 4;
         let offset = draws.below(name, 1, blocks as u64) as usize * BLOCK_BYTES;
         if (*id, offset) == (batch.segment, batch.offset as usize) {
@@ -75,7 +75,7 @@ impl Media {
 }
 
 impl Disk {
-    /// Damages the log before its last batch, for good. Whether there was anything to damage.
+    /// Damages the log before its last batch, permanently. False when there is nothing to damage.
     pub(crate) fn damage(&mut self, kind: Kind, amount: i64) -> bool {
         let name = stream("disk.damage", self.node << 32 | self.damages);
         self.damages += 1;
@@ -86,17 +86,17 @@ impl Disk {
         }
     }
 
-    /// What damaged it, and was not noticed yet.
+    /// The kinds of damage that were not noticed yet.
     pub(crate) fn damaged_by(&self) -> BTreeSet<Kind> {
         self.media.damage.iter().map(|(_, kind)| *kind).collect()
     }
 
-    /// Changes a byte of a copy of the log, before its last batch, and reads that: whether recovery would notice. A
-    /// byte between batches may make no difference.
+    /// Flips a bit in a copy of the log, before its last batch, and recovers from the copy. Returns whether recovery
+    /// noticed; a byte between batches may make no difference.
     ///
     /// # Errors
     ///
-    /// The damaged log was read as if it were sound, and other writes came out.
+    /// Recovery read the damaged log as sound and returned other writes.
     pub(crate) fn probe_rot(&self, sound: &[(Token, Write)]) -> Result<bool, String> {
         let name = stream("disk.rot", self.node);
         let candidates = self.media.used();
@@ -117,7 +117,7 @@ impl Disk {
             Err(_) => Ok(true),
             Ok(recovered) if recovered.writes == sound => Ok(false),
             Ok(recovered) => Err(format!(
-                "byte {at} of segment {id} was changed, and the log was read as sound: {} writes instead of {}",
+                "byte {at} of segment {id} was changed, but recovery read the log as sound: {} writes instead of {}",
                 recovered.writes.len(),
                 sound.len()
             )),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_went_astray_is_noticed_whatever_follows() {
+    fn a_misdirected_batch_is_noticed_whatever_follows() {
         for seed in 0..200 {
             let mut disk = disk_with(seed, 4);
             disk.misdirects_next = true;
@@ -163,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn rot_is_looked_for_before_the_last_batch_that_is_whole() {
+    fn rot_is_probed_only_before_the_last_whole_batch() {
         for seed in 0..40 {
             let mut disk = disk_with(seed, 2);
             begun(&mut disk, 3);
-            // The third is lost in full, or torn: no damage of the second can be told from a tear.
+            // The third batch is lost or torn: damage of the second could not be told from a tear.
             disk.crash(50, super::super::Fate::Torn);
             let found = disk.recover().expect("a tear is no damage").expect("two are durable");
-            disk.probe_rot(&found.writes).expect("what is damaged is noticed, or not looked at");
+            disk.probe_rot(&found.writes).expect("damage is noticed, or outside of what is probed");
         }
     }
 

@@ -1,24 +1,24 @@
-//! What a crash does to bytes that were written and not synced.
+//! What a crash does to bytes that were written but not synced.
 //!
-//! All that is unsynced at one time is a row of writes in their order, each a row of sectors. A fate says for each
-//! sector whether it is on the disk. What was synced is not here.
+//! The unsynced bytes at any time are a sequence of writes, each a sequence of sectors. A fate decides for each sector
+//! whether it is on the disk. This module does not touch synced bytes.
 
 use crate::rng::{Draws, stream};
 
 use super::segment::SECTOR_BYTES;
 
-/// What becomes of unsynced bytes.
+/// What happens to unsynced bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// The operating system survived and wrote them.
     Kept,
     /// All of them are gone.
     Gone,
-    /// All of one write are gone, or none.
+    /// Each write is gone as a whole, or not at all.
     Lost,
-    /// Each sector is gone, or not.
+    /// Each sector is gone or not, independently.
     Torn,
-    /// The drive wrote the later ones first: from the beginning a part is gone, what follows it is there.
+    /// The drive wrote later sectors first: a part at the beginning is gone, the rest is there.
     Reordered,
 }
 
@@ -29,11 +29,11 @@ pub(super) struct Crash {
     pub(super) node: u64,
     pub(super) number: u64,
     pub(super) fate: Fate,
-    /// Sectors that are unsynced, in all writes.
+    /// Number of unsynced sectors, in all writes.
     pub(super) sectors: usize,
 }
 
-/// How many sectors a write takes.
+/// Number of sectors that a write takes.
 pub(super) const fn sectors(length: usize) -> usize {
     length.div_ceil(SECTOR_BYTES)
 }
@@ -48,7 +48,7 @@ impl Crash {
             Fate::Gone => vec![false; sectors],
             Fate::Lost => vec![self.draws.chance(name, 0, 500_000); sectors],
             Fate::Torn => {
-                // Half of all tears keep nearly all or nearly nothing: those are the ones that look whole or absent.
+                // Half of the tears keep nearly all or nearly nothing, because those look whole or absent.
                 let share =
                     [20_000, 500_000, 500_000, 980_000][self.draws.below(name, 1, 4) as usize];
                 (0..sectors as u64).map(|k| self.draws.chance(name, 2 + k, share)).collect()
@@ -60,7 +60,8 @@ impl Crash {
         }
     }
 
-    /// The first sector that a drive which wrote the later ones first had written: never the very first, never none.
+    /// The first sector that survives when the drive wrote later ones first: never the very first, and at least one
+    /// survives.
     fn first_kept(&self) -> usize {
         let name = stream("disk.reorder", self.node << 32 | self.number);
         1 + self.draws.below(name, 0, (self.sectors as u64).saturating_sub(1)) as usize
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_part_is_there_and_an_earlier_one_is_not() {
+    fn reordering_keeps_a_later_part_and_loses_an_earlier_one() {
         for number in 0..50 {
             let mut all = survivors(Fate::Reordered, number, 0, 0, 3 * SECTOR_BYTES);
             all.extend(survivors(Fate::Reordered, number, 1, 3, 5 * SECTOR_BYTES - 7));
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fate_is_what_it_says() {
+    fn each_fate_does_what_it_says() {
         let all = |fate| survivors(fate, 3, 0, 0, 8 * SECTOR_BYTES);
         assert!(all(Fate::Kept).iter().all(|kept| *kept));
         assert!(!all(Fate::Gone).contains(&true));

@@ -1,13 +1,13 @@
 //! A node's disk: real log bytes, synced in batches, torn at a crash.
 //!
-//! The log's bytes are made and read by `core::wal`; here they are kept, synced after a while and damaged. A batch
-//! forms while the previous sync is under way. Side files are synced before the batch that may name them is written.
-//! Reading while the node runs is not here: a node never reads its disk.
+//! `core::wal` writes and reads the log's bytes; this module stores them, syncs them after a while, and damages them. A
+//! batch forms while the previous sync is in progress. Snapshot files are synced before the batch that may name them is
+//! written. A running node never reads its disk, so there is no read path for it.
 //!
-//! `segment` is what the drive holds, `fate` what a crash does to unsynced bytes, `damage` what strikes synced ones.
+//! `segment` holds the bytes, `fate` decides what a crash does to unsynced bytes, and `damage` breaks synced ones.
 //!
-//! A drive that lies reports a sync and keeps the bytes in its cache: what it holds for good is then as of its last
-//! honest sync, and that is what a crash leaves.
+//! A drive that lies reports a sync but keeps the bytes in its cache. What it has stored then dates from its last
+//! honest sync, and a crash leaves only that.
 
 mod damage;
 mod fate;
@@ -29,14 +29,14 @@ pub(crate) use fate::Fate;
 use fate::Crash;
 use segment::Media;
 
-/// Writes under way.
+/// The writes that are being synced.
 #[derive(Debug)]
 struct InFlight {
     /// Everything that becomes durable, in order.
     writes: Vec<(Token, Write)>,
-    /// The log's part of it.
+    /// The part that goes into the log.
     batch: Option<Batch>,
-    /// When the side files are synced and the batch is begun.
+    /// When the snapshot files are synced and the batch begins.
     batch_at: u64,
 }
 
@@ -49,27 +49,27 @@ pub(crate) struct Disk {
     writer: LogWriter,
     media: Media,
     queue: Vec<(Token, Write)>,
-    /// What a shard holds once a write is durable, oldest write first.
+    /// The dots of a shard as of a write, in the order of the writes that are not durable yet.
     shards: VecDeque<(Token, ShardId, Dots)>,
     in_flight: Option<InFlight>,
-    /// The newest token that was reported durable, or found to be so after a restart.
+    /// The newest token that was reported durable, or that a restart found durable.
     persisted: Token,
     synced: Token,
     crashes: u64,
     damages: u64,
-    /// What the drive holds for good, while later syncs were lies.
+    /// What the drive has really stored, while later syncs were lies.
     honest: Option<Box<Media>>,
-    /// Whether a crash took back what a sync had reported. The next recovery finds what is left.
+    /// A crash took back what a sync had reported, and no recovery has found out yet.
     took_back: bool,
-    /// A sync failed: nothing is written any more until a restart.
+    /// A sync failed: nothing is written until a restart.
     has_failed: bool,
-    /// Whether the next batch is written to another place.
+    /// The next batch is written to a wrong offset.
     pub(crate) misdirects_next: bool,
-    /// What the synced writes amount to.
+    /// The state that the synced writes amount to.
     pub(crate) durable: Durable,
 }
 
-/// Why a restart finds nothing that it may go on from.
+/// Why a restart cannot continue from this disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unsound {
     /// The drive answers with an error.
@@ -87,7 +87,7 @@ impl fmt::Display for Unsound {
     }
 }
 
-/// A copy of a disk, as an operator keeps one.
+/// A copy of a disk, as an operator's backup.
 #[derive(Clone, Debug)]
 pub(crate) struct Backup(Media);
 
@@ -126,32 +126,32 @@ impl Disk {
         self.queue.push((token, write));
     }
 
-    /// Once this write is durable, the shard holds these dots.
+    /// Notes the shard's dots as of this write, for when it becomes durable.
     pub(crate) fn expect(&mut self, token: Token, shard: ShardId, dots: Dots) {
         self.shards.push_back((token, shard, dots));
     }
 
-    /// Writes that are not durable yet.
+    /// Number of writes that are not durable yet.
     pub(crate) fn pending(&self) -> usize {
         self.queue.len() + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.writes.len())
     }
 
-    /// How many side files there are.
+    /// Number of snapshot files.
     pub(crate) fn snapshot_files(&self) -> usize {
         self.media.files.len()
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to write.
     pub(crate) const fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.in_flight.is_none()
     }
 
-    /// Whether there is a batch to begin.
+    /// Whether a batch can begin.
     pub(crate) const fn may_begin(&self) -> bool {
         self.in_flight.is_none() && !self.queue.is_empty() && !self.has_failed
     }
 
-    /// Begins the next batch, if there is one and no other is under way. Returns when it will be durable.
+    /// Begins the next batch unless one is in flight. Returns when it will be durable.
     pub(crate) fn begin(&mut self, now: u64, sync_ns: u64) -> Option<u64> {
         if !self.may_begin() {
             return None;
@@ -171,7 +171,7 @@ impl Disk {
         Some(done_at)
     }
 
-    /// Begins an empty batch behind the last one of an idle log. Returns when it will be durable.
+    /// Begins an empty batch after the last one of an idle log. Returns when it will be durable.
     pub(crate) fn seal(&mut self, now: u64, sync_ns: u64) -> Option<u64> {
         if !self.is_idle() || self.has_failed {
             return None;
@@ -182,7 +182,7 @@ impl Disk {
         Some(done_at)
     }
 
-    /// The batch under way is durable, or the drive `lies` that it is. Returns its newest token; none for a seal.
+    /// The batch in flight is durable, or the drive `lies` that it is. Returns its newest token; none for a seal.
     pub(crate) fn finish(&mut self, lies: bool) -> Option<Token> {
         let in_flight = self.in_flight.take()?;
         if !lies {
@@ -214,7 +214,7 @@ impl Disk {
         Some(last)
     }
 
-    /// Writes up to this one are durable: the shards hold what was expected of that.
+    /// Writes up to this token are durable: the shards' durable dots follow.
     fn record_shards(&mut self, token: Token) {
         while self.shards.front().is_some_and(|(expected, _, _)| *expected <= token) {
             if let Some((_, shard, dots)) = self.shards.pop_front() {
@@ -223,7 +223,7 @@ impl Disk {
         }
     }
 
-    /// Writes a batch where it belongs, or elsewhere.
+    /// Writes a batch to its offset, or to a wrong one.
     fn write(&mut self, batch: &Batch) {
         self.media.last = (batch.segment, batch.offset as usize);
         if self.misdirects_next {
@@ -236,13 +236,13 @@ impl Disk {
         self.media.open(batch).write(batch.offset as usize, &batch.bytes, |_| true);
     }
 
-    /// Deletes a side file.
+    /// Deletes a snapshot file.
     pub(crate) fn discard(&mut self, snapshot: SnapshotId) {
         self.media.files.remove(&snapshot);
         self.durable.forget_file(snapshot);
     }
 
-    /// Deletes what holds no write from `before` on.
+    /// Deletes segments and files that hold no write from `before` on.
     pub(crate) fn release(&mut self, before: Token) {
         for segment in self.writer.releasable(before) {
             self.media.remove(segment);
@@ -257,7 +257,7 @@ impl Disk {
         });
     }
 
-    /// The machine stops at `now`. Returns how many sectors were lost.
+    /// The machine stops at `now`. Returns the number of lost sectors.
     pub(crate) fn crash(&mut self, now: u64, fate: Fate) -> u64 {
         self.crashes += 1;
         self.queue.clear();
@@ -270,7 +270,7 @@ impl Disk {
         }
         let Some(in_flight) = in_flight else { return 0 };
         let batch = in_flight.batch.filter(|_| now >= in_flight.batch_at);
-        // Side files are synced once the batch is written.
+        // Snapshot files are synced by the time the batch is written.
         let chunks_fate = if now >= in_flight.batch_at { Fate::Kept } else { fate };
         let length =
             |write: &Write| write.chunk().map_or(0, |chunk| fate::sectors(chunk.data.len()));
@@ -300,7 +300,7 @@ impl Disk {
         lost
     }
 
-    /// The sync under way fails at `now`; what it wrote is on the disk as `fate` says. Returns the write that failed.
+    /// The sync in flight fails at `now`; `fate` decides what of it is on the disk. Returns the write that failed.
     pub(crate) fn fail(&mut self, now: u64, fate: Fate) -> Token {
         let newest = self.in_flight.as_ref().and_then(|in_flight| in_flight.writes.last());
         let token = newest.map_or(self.persisted, |(token, _)| *token);
@@ -337,7 +337,7 @@ impl Disk {
             self.media.erase(torn.segment, torn.offset as usize);
         }
         for (token, write) in recovered.writes.iter().filter(|(token, _)| *token > self.persisted) {
-            // The crash spared them: they were never synced, and are durable all the same.
+            // These writes survived the crash: they were never synced, and are durable all the same.
             self.durable.apply(write);
             self.synced = *token;
             if let Some(named) = write.snapshot()
@@ -352,8 +352,8 @@ impl Disk {
         Ok(Some(Found { writes: recovered.writes, snapshots }))
     }
 
-    /// Deletes side files that no record names, as a driver does when it opens a store: a process that crashes again
-    /// and again would else leave one each time.
+    /// Deletes snapshot files that no record names, as a driver does when it opens a store. Otherwise a process in a
+    /// crash loop would leave one more each time.
     fn drop_unnamed_files(&mut self, writes: &[(Token, Write)]) {
         let name = |(_, write): &(Token, Write)| write.snapshot().map(|file| file.id);
         let named: BTreeSet<SnapshotId> = writes.iter().filter_map(name).collect();
@@ -367,7 +367,7 @@ impl Disk {
         });
     }
 
-    /// What was durable is not: what is left counts from here on.
+    /// Writes that were durable are gone: the durable state is counted anew from what is left.
     fn forget_what_is_gone(&mut self) {
         (self.persisted, self.synced) = (Token::default(), Token::default());
         self.durable = Durable::default();
@@ -376,22 +376,22 @@ impl Disk {
         }
     }
 
-    /// Whether the drive told of syncs that a crash would take back, or that one took back.
+    /// Whether the drive reported syncs that a crash would take back, or has taken back.
     pub(crate) const fn is_lying(&self) -> bool {
         self.honest.is_some() || self.took_back
     }
 
-    /// The newest token that is durable.
+    /// The newest durable token.
     pub(crate) const fn persisted(&self) -> Token {
         self.persisted
     }
 
-    /// A copy of the disk of a process that has ended.
+    /// Copies the disk of a process that has ended.
     pub(crate) fn backup(&self) -> Backup {
         Backup(self.media.clone())
     }
 
-    /// The disk of a process that has ended becomes what it was.
+    /// Restores the disk of a process that has ended to a copy.
     pub(crate) fn roll_back(&mut self, backup: Backup) {
         self.media = backup.0;
         self.took_back = true;
@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(disk.begin(0, 100), Some(100));
     }
 
-    /// A disk with so many batches.
+    /// A disk with this many batches.
     pub(super) fn disk_with(seed: u64, batches: u64) -> Disk {
         let mut disk = Disk::new(0, Draws::new(seed), Header::default());
         for seq in 1..=batches {
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_forgotten_behind_its_writes_in_one_batch_is_gone() {
+    fn a_shard_forgotten_after_its_writes_in_one_batch_is_gone() {
         let mut disk = Disk::new(0, Draws::new(1), Header::default());
         let (token, shard) = (|seq| Token { lane: 0, seq }, ShardId::default());
         disk.expect(token(1), shard, Dots::default());
@@ -449,11 +449,11 @@ mod tests {
         assert_eq!(disk.durable.shard(shard), None);
         assert!(disk.durable.is_forgotten(shard));
         disk.durable.set_shard(shard, Dots::default());
-        assert!(!disk.durable.is_forgotten(shard), "it was made anew");
+        assert!(!disk.durable.is_forgotten(shard), "it was created again");
     }
 
     #[test]
-    fn a_record_that_a_crash_spared_keeps_the_file_that_it_names() {
+    fn a_record_that_survives_a_crash_keeps_the_file_that_it_names() {
         let mut disk = Disk::new(0, Draws::new(1), Header::default());
         let token = |seq| Token { lane: 0, seq };
         let snapshot = SnapshotId(7);
@@ -474,7 +474,7 @@ mod tests {
         disk.crash(350, Fate::Kept);
         disk.recover().expect("a tear is no damage");
         disk.release(token(2));
-        assert!(disk.media.files.contains_key(&snapshot), "the spared record names it");
+        assert!(disk.media.files.contains_key(&snapshot), "the surviving record names it");
         let data = Bytes::from_static(b"unfinished");
         disk.persist(
             token(3),
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(disk.snapshot_files(), 2);
         disk.crash(700, Fate::Kept);
         disk.recover().expect("a tear is no damage");
-        assert_eq!(disk.snapshot_files(), 1, "nothing names the other");
+        assert_eq!(disk.snapshot_files(), 1, "no record names the other file");
         disk.release(token(3));
         assert!(disk.media.files.is_empty());
     }
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_is_erased_and_the_log_goes_on() {
+    fn a_torn_tail_is_erased_and_the_log_continues() {
         let mut disk = disk_with(5, 2);
         begun(&mut disk, 3);
         disk.crash(50, Fate::Reordered);
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drive_that_lied_takes_back_all_since_its_last_honest_sync() {
+    fn a_lying_drive_loses_everything_since_its_last_honest_sync() {
         let mut disk = disk_with(1, 3);
         for seq in 4..=6 {
             begun(&mut disk, seq);
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_that_fails_leaves_all_or_part_or_nothing_and_is_the_last() {
+    fn a_failed_sync_leaves_all_part_or_nothing_and_no_sync_follows() {
         for fate in [Fate::Kept, Fate::Torn, Fate::Gone] {
             let mut disk = disk_with(7, 2);
             begun(&mut disk, 3);
@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_is_an_older_disk() {
+    fn a_restored_backup_is_an_older_disk() {
         let mut disk = disk_with(1, 3);
         let backup = disk.backup();
         begun(&mut disk, 4);

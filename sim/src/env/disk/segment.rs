@@ -1,6 +1,6 @@
-//! What a drive keeps of a log: segments, of which only sectors that are not zeros take room.
+//! The bytes of a log on a drive, in segments. Sectors of zeros take no memory.
 //!
-//! A batch fills whole blocks and rarely needs them. Which sectors survive a crash is not decided here.
+//! A batch fills whole blocks and rarely needs all of them. This module does not decide which sectors survive a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,23 +10,23 @@ use continuum_core::wal::Batch;
 
 use crate::plan::fault::Kind;
 
-/// What a disk writes as a whole or not at all.
+/// The unit that a disk writes as a whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
 const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
-/// Zeros that recovery finds behind the last byte ever written to a segment: it reads no further into a file that is
+/// Zeros that recovery sees after the last byte ever written to a segment: it needs no more of a file that is
 /// preallocated in full.
 const TAIL_BYTES: usize = 8192;
 
-/// A side file: its bytes, and what tells when it is no longer needed.
+/// A snapshot file, and the token that says when it is no longer needed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SnapshotFile {
     pub(super) bytes: Vec<u8>,
-    /// The newest token that wrote or named it.
+    /// The newest token that wrote or named the file.
     pub(super) newest: Token,
 }
 
 impl SnapshotFile {
-    /// Writes those sectors of `data` for which `survives` holds; returns how many did not.
+    /// Writes the sectors of `data` for which `survives` holds. Returns how many are lost.
     pub(super) fn write(
         &mut self,
         offset: usize,
@@ -49,21 +49,21 @@ impl SnapshotFile {
     }
 }
 
-/// All that a drive holds of one node.
+/// Everything that a drive stores for one node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Media {
     pub(super) segments: BTreeMap<u64, Segment>,
     pub(super) files: BTreeMap<SnapshotId, SnapshotFile>,
     /// Where the last batch begins whose sync was reported.
     pub(super) last: (u64, usize),
-    /// Segments that are damaged before their last batch, and by what.
+    /// Segments that are damaged before their last batch, and the kind of damage.
     pub(super) damage: BTreeSet<(u64, Kind)>,
     /// A sector of the log answers with an error.
     pub(super) is_unreadable: bool,
 }
 
 impl Media {
-    /// The segment of a batch, made anew when the batch opens it.
+    /// The segment of a batch; a new one when the batch opens it.
     pub(super) fn open(&mut self, batch: &Batch) -> &mut Segment {
         let segment = self.segments.entry(batch.segment).or_default();
         if batch.opens_segment {
@@ -72,13 +72,13 @@ impl Media {
         segment
     }
 
-    /// A file of the log is gone, and with it its damage.
+    /// Removes a segment and its damage.
     pub(super) fn remove(&mut self, segment: u64) {
         self.segments.remove(&segment);
         self.damage.retain(|(damaged, _)| *damaged != segment);
     }
 
-    /// Zeros from a place to the end of the log, as a driver leaves what recovery cut.
+    /// Zeros everything from an offset to the end of the log, as a driver erases a torn tail.
     pub(super) fn erase(&mut self, segment: u64, offset: usize) {
         self.segments.retain(|number, _| *number <= segment);
         if let Some(cut) = self.segments.get_mut(&segment) {
@@ -91,7 +91,7 @@ impl Media {
         self.segments.iter().map(|(id, segment)| (*id, segment.read())).collect()
     }
 
-    /// All side files.
+    /// All snapshot files.
     pub(super) fn read_files(&self) -> BTreeMap<SnapshotId, Bytes> {
         let file =
             |(id, file): (&SnapshotId, &SnapshotFile)| (*id, Bytes::from(file.bytes.clone()));
@@ -99,16 +99,16 @@ impl Media {
     }
 }
 
-/// A segment.
+/// One segment of the log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Segment {
-    /// For each sector its place in `sectors` plus one; 0 for zeros.
+    /// For each sector its index in `sectors` plus one; 0 for zeros.
     pub(super) slots: Vec<u32>,
     sectors: Vec<u8>,
 }
 
 impl Segment {
-    /// Writes those sectors of `data` for which `survives` holds. `offset` is that of a sector.
+    /// Writes the sectors of `data` for which `survives` holds. `offset` is a multiple of the sector size.
     pub(super) fn write(&mut self, offset: usize, data: &[u8], survives: impl Fn(usize) -> bool) {
         let first = offset / SECTOR_BYTES;
         let end = first + data.len().div_ceil(SECTOR_BYTES);
@@ -132,27 +132,27 @@ impl Segment {
         }
     }
 
-    /// Where the sectors that are not zeros begin.
+    /// The offsets of the sectors that are not all zeros.
     pub(super) fn used(&self) -> impl Iterator<Item = usize> + '_ {
         let slots = self.slots.iter().enumerate();
         slots.filter(|(_, slot)| **slot > 0).map(|(at, _)| at * SECTOR_BYTES)
     }
 
-    /// The sector that begins at `offset`; `None` for zeros.
+    /// The sector at `offset`; `None` for zeros.
     pub(super) fn sector_mut(&mut self, offset: usize) -> Option<&mut [u8]> {
         let slot = *self.slots.get(offset / SECTOR_BYTES)?;
         let from = (slot as usize).checked_sub(1)? * SECTOR_BYTES;
         self.sectors.get_mut(from..from + SECTOR_BYTES)
     }
 
-    /// The sector that begins at `offset` reads as zeros.
+    /// Makes the sector at `offset` read as zeros.
     pub(super) fn blank(&mut self, offset: usize) {
         if let Some(slot) = self.slots.get_mut(offset / SECTOR_BYTES) {
             *slot = 0;
         }
     }
 
-    /// All bytes up to the last ever written, and some zeros behind.
+    /// All bytes up to the last one ever written, and some zeros.
     pub(super) fn read(&self) -> Bytes {
         let mut bytes = vec![0; self.slots.len() * SECTOR_BYTES + TAIL_BYTES];
         for (at, slot) in self.slots.iter().enumerate().filter(|(_, slot)| **slot > 0) {
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_is_what_was_written_to_it() {
+    fn a_segment_reads_as_written() {
         let mut segment = Segment::default();
         let mut expected = vec![0; 4 * SECTOR_BYTES];
         for (sector, byte) in [(1, 7), (3, 8), (1, 9), (3, 0)] {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_erased_is_zeros() {
+    fn erased_sectors_are_zeros() {
         let mut media = Media::default();
         for segment in 1..=3 {
             let known = media.segments.entry(segment).or_default();
