@@ -14,7 +14,7 @@ use crate::workload::history::Space;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Bootstrap the federation.
-    Found,
+    Bootstrap,
     /// Create this namespace.
     Create(usize),
     /// List the namespaces, to learn their ids.
@@ -54,7 +54,7 @@ pub(crate) struct Operator {
 impl Operator {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
-            stage: Stage::Found,
+            stage: Stage::Bootstrap,
             slots: plan.workload.slots,
             voters: plan.cluster.voters,
             waiting: false,
@@ -86,7 +86,7 @@ impl Operator {
     /// What the stage waits for, for messages.
     pub(crate) const fn stage_name(&self) -> &'static str {
         match self.stage {
-            Stage::Found => "the federation is founded",
+            Stage::Bootstrap => "the federation is bootstrapped",
             Stage::Create(_) => "the namespaces are created",
             Stage::List => "the namespaces are listed",
             Stage::Serve => "clients are served",
@@ -109,8 +109,8 @@ impl Operator {
     pub(crate) fn on_reply(&mut self, outcome: &Outcome) {
         self.waiting = false;
         let done = match (self.stage, outcome) {
-            (Stage::Found, Outcome::Value(Value::Initialized)) => true,
-            (Stage::Found, Outcome::Rejected(Reason::AlreadyFormed)) => true,
+            (Stage::Bootstrap, Outcome::Value(Value::Initialized)) => true,
+            (Stage::Bootstrap, Outcome::Rejected(Reason::AlreadyFormed)) => true,
             (Stage::Create(_), Outcome::Rejected(Reason::NamespaceExists)) => true,
             (Stage::Create(_), Outcome::Committed { .. } | Outcome::Value(_)) => true,
             (Stage::List, Outcome::Value(Value::Namespaces(list))) => self.number(list),
@@ -118,7 +118,7 @@ impl Operator {
         };
         if done {
             self.stage = match self.stage {
-                Stage::Found => Stage::Create(0),
+                Stage::Bootstrap => Stage::Create(0),
                 Stage::Create(at) if at + 1 < Space::ALL.len() => Stage::Create(at + 1),
                 Stage::Create(_) => Stage::List,
                 _ => Stage::Serve,
@@ -149,7 +149,7 @@ impl Operator {
 
     pub(crate) fn request(&self) -> Option<Request> {
         match self.stage {
-            Stage::Found => {
+            Stage::Bootstrap => {
                 Some(Request::Init { voters: (1..self.voters).map(address_of).collect() })
             }
             Stage::Create(at) => {

@@ -1,6 +1,6 @@
-//! Churn in the world: requests and answers travel, and in the end no node holds more than is owed.
+//! Churn in the world: it carries requests and replies, and checks at the end that no node holds more than is owed.
 //!
-//! What a tenant asks next is in `workload::churn`; what must be there in the end is judged by the law `deleted-is-gone`.
+//! This module does not choose requests (`workload::churn`) and does not judge (the law `deleted-is-gone`).
 
 use continuum_core::api::{Outcome, Request};
 
@@ -13,9 +13,9 @@ use crate::verdict::Verdict;
 use crate::workload::churn::{ChurnClient, Stage};
 use crate::world::{World, WorldEvent};
 
-/// A tenant rests from so long to so long between two requests, ..
+/// Shortest and longest pause of a churn client between two requests.
 const PAUSE_NS: (u64, u64) = (20 * MS, 250 * MS);
-/// .. and waits so long for an answer.
+/// How long a churn client waits for a reply.
 const PATIENCE_NS: u64 = 1_500 * MS;
 
 const NODE: &str = "tenant.node";
@@ -80,7 +80,7 @@ impl World {
         self.schedule_in(after, WorldEvent::Churn { id: ChurnRequest { number, ..id } });
     }
 
-    /// Tenants have what they know, and no node has more.
+    /// Checks that every node of the core holds what churn clients know, and nothing more.
     pub(crate) fn check_churn(&self) -> Verdict {
         let has_losses = self.has_losses();
         for number in self.core() {
@@ -102,14 +102,14 @@ impl World {
         Ok(())
     }
 
-    /// A tenant that has no certain answer yet.
+    /// A churn client without a certain answer, if there is one.
     pub(crate) fn find_waiting_churn(&self) -> Option<String> {
         let waits = self.churn_clients.iter().find(|client| client.is_waiting)?;
         Some(format!("{} waits for an answer to {:?}", waits.name(), waits.stage))
     }
 }
 
-/// What a tenant was told of one of its namespaces. Not before it is certain.
+/// What a churn client may expect of one of its namespaces. Call it once all answers are certain.
 fn owed(client: &ChurnClient, incarnation: u64, may_lose: bool) -> deleted_is_gone::Owed<'_> {
     let is_there = incarnation == client.incarnation && client.stage != Stage::Create;
     let policy = is_there.then(|| client.policy());

@@ -1,4 +1,5 @@
-//! What happens: links, syncs, requests, faults, lives; everything that is not a node's own tick.
+//! Handles the events of the world: links, syncs, requests, faults, starts and crashes. A node's own tick is in
+//! `world`.
 
 use continuum_core::api::{Outcome, Request};
 use continuum_core::discovery::Source;
@@ -20,13 +21,13 @@ use crate::env::process::{Process, address_of, number_at};
 use crate::trace::fold;
 use crate::world::{World, WorldEvent};
 
-/// An idle log is sealed after so long.
+/// An idle log is sealed after this time.
 const SEAL_NS: u64 = 20 * MS;
 const OLD_PROCESS: u64 = stream("net.replay.handshake", 0);
-/// The protocol version that all ends speak.
+/// The protocol version that both ends of each link speak.
 const PROTOCOL: u16 = 1;
 
-/// What an event is, in the trace.
+/// Tags of events in the trace.
 mod tag {
     pub(super) const RECEIVED: u8 = 1;
     pub(super) const CONNECTED: u8 = 2;
@@ -37,7 +38,7 @@ mod tag {
 }
 
 impl World {
-    /// One happening.
+    /// Handles one event.
     pub(crate) fn dispatch(&mut self, event: WorldEvent) -> Verdict {
         match event {
             WorldEvent::Deliver { from, to, epoch, print, message } => {
@@ -95,7 +96,9 @@ impl World {
             WorldEvent::Start { node } => self.start(node),
             WorldEvent::Loop { node, fault } => self.crash_again(node, fault),
             WorldEvent::RunQueued { node, generation } => self.run_queued(node, generation),
-            WorldEvent::Exit { .. } | WorldEvent::Leave { .. } | WorldEvent::Mend { .. } => {
+            WorldEvent::Exit { .. }
+            | WorldEvent::Leave { .. }
+            | WorldEvent::OldStoreNoticed { .. } => {
                 self.end_in_order(&event);
                 Ok(())
             }
@@ -122,12 +125,12 @@ impl World {
         self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
     }
 
-    /// A process ends, and not by a crash.
+    /// A process ends, but not by a crash.
     fn end_in_order(&mut self, event: &WorldEvent) {
         match *event {
             WorldEvent::Exit { node, generation } => self.exit(node, generation),
             WorldEvent::Leave { node, generation, since } => self.leave(node, generation, since),
-            WorldEvent::Mend { node, losses } => self.notice_old_store(node, losses),
+            WorldEvent::OldStoreNoticed { node, losses } => self.notice_old_store(node, losses),
             _ => {}
         }
     }
@@ -150,7 +153,7 @@ impl World {
         self.step(to, Event::Received { from: from_id, message }, tag::RECEIVED, print)
     }
 
-    /// A node wants a link to a peer at an address, or none.
+    /// A node wants a link to a peer at this address; with `None` it wants no link.
     pub(crate) fn route(&mut self, me: usize, peer: NodeId, address: Option<&Address>) -> Verdict {
         let Some(peer) = self.oracles.roster.number(peer).filter(|peer| *peer != me) else {
             return Ok(());
@@ -165,7 +168,7 @@ impl World {
         Ok(())
     }
 
-    /// Plans the next attempt to make a link, unless one is planned.
+    /// Schedules the next dial, unless one is scheduled.
     fn redial(&mut self, me: usize, peer: usize, after: u64) {
         if self.network.is_missing(me, peer) && self.network.plan_dial(me, peer) {
             let generation = self.processes[me].generation;
@@ -216,13 +219,13 @@ impl World {
         self.connect_old_process(from, to)
     }
 
-    /// An earlier process of the peer, which its successor took for dead, ends a handshake as late as this. What it is
-    /// refusal reaches nobody.
+    /// An earlier process of the peer, already replaced by the present one, completes a handshake this late. Replies to
+    /// it reach nobody.
     fn connect_old_process(&mut self, me: usize, peer: usize) -> Verdict {
         let (way, k) = self.network.position(peer, me);
         let rate = self.network.replays(peer, me).map_or(0, |(ppm, _)| ppm);
         let Process { replica, last_boot, .. } = self.processes[peer];
-        // Who was not let in just now would find its earlier process in its place.
+        // If the present process was not let in just now, its earlier one would be let in instead.
         let let_in = self.network.epoch(me, peer).is_some();
         if last_boot.count == 0 || !let_in || !self.draws.chance(OLD_PROCESS ^ way, k, rate) {
             return Ok(());
@@ -245,8 +248,8 @@ impl World {
         self.step(me, event, tag::CONNECTED, print)
     }
 
-    /// Cuts the link of two nodes, if there is one. Each end notices after a while; how long depends on whether the
-    /// other end could still say so.
+    /// Cuts the link of two nodes. Each end notices later; how much later depends on whether the other end could still
+    /// close the connection.
     pub(crate) fn break_link(&mut self, a: usize, b: usize, silently: bool) {
         if self.network.is_down(a, b) {
             return;
@@ -264,7 +267,7 @@ impl World {
     }
 
     fn link_lost(&mut self, me: usize, peer: usize, generation: u64) -> Verdict {
-        // A link that was made again in the meantime is not lost.
+        // A link that was established again meanwhile is not lost.
         if self.processes[me].generation != generation || !self.network.is_down(me, peer) {
             return Ok(());
         }
@@ -273,7 +276,8 @@ impl World {
         self.step(me, Event::Unreachable { peer: peer_id }, tag::UNREACHABLE, peer as u64)
     }
 
-    /// Whether a node greets others: it is there, not stopped, and its boot, which a handshake names, is durable.
+    /// Whether a node takes part in handshakes: its process is up and not stopped, and its boot, which a handshake
+    /// names, is durable.
     pub(crate) fn accepts_handshake(&self, node: usize) -> bool {
         let process = &self.processes[node];
         !process.step_queue.stopped && process.node.as_ref().is_some_and(Node::is_booted)
@@ -288,7 +292,7 @@ impl World {
         Ok(())
     }
 
-    /// A node closes its link to a process and says why. To one that is no more there is neither.
+    /// A node closes its link to a process and says why. If that process is gone, nothing happens.
     pub(crate) fn refuse(
         &mut self,
         me: usize,
@@ -309,7 +313,7 @@ impl World {
         Ok(())
     }
 
-    /// A source names who listens where.
+    /// A discovery source answers with addresses.
     pub(crate) fn resolve(&mut self, me: usize, source: Source) {
         let all = 0..self.processes.len();
         let peers = match source {
@@ -348,7 +352,7 @@ impl World {
         }
     }
 
-    /// Whether the sync under way fails: the first one in the window of a fault.
+    /// Whether the sync in flight fails: the first one in the window of a fault.
     fn fails_sync(&mut self, node: usize) -> bool {
         if self.processes[node].disk.is_lying() {
             return false;
@@ -363,7 +367,7 @@ impl World {
         true
     }
 
-    /// A sync fails. What it wrote may be on the disk or not; the process will not say that it is.
+    /// A sync fails. What it wrote may be on the disk or not, and the process promises nothing of it.
     fn fail_sync(&mut self, node: usize) -> Verdict {
         self.fired.count(Kind::FsyncError);
         let generation = self.processes[node].generation;
@@ -374,7 +378,7 @@ impl World {
         self.step(node, Event::StorageFailed { token }, tag::INFORMED, token.seq)
     }
 
-    /// A driver tells its node of the world.
+    /// The driver tells its node something.
     pub(crate) fn inform(&mut self, node: usize, event: Event) -> Verdict {
         self.step(node, event, tag::INFORMED, 0)
     }
@@ -382,7 +386,7 @@ impl World {
     fn seal(&mut self, node: usize, generation: u64, syncs: u64) {
         let sync_ns = self.sync_ns(node);
         let process = &mut self.processes[node];
-        // A log is sealed by the process that wrote it, not after its end.
+        // Only the process that wrote a log seals it.
         if !process.is_up() || process.generation != generation || process.syncs != syncs {
             return;
         }
@@ -442,7 +446,7 @@ impl World {
         });
     }
 
-    /// A process starts, unless it is up, or kept down.
+    /// Starts a process, unless it is up or kept down.
     pub(crate) fn start(&mut self, node: usize) -> Verdict {
         let survival = &self.survival[node];
         let is_off = self.is_active(Kind::Crash, node) || self.is_active(Kind::Blackout, node);
@@ -471,7 +475,7 @@ impl World {
         if self.is_active(Kind::Full, node) { self.fill(node, true) } else { Ok(()) }
     }
 
-    /// The process of a node ends, by a fault of this kind, and its disk keeps what it keeps.
+    /// Crashes a process by a fault of this kind. The active disk faults decide what its disk keeps.
     pub(crate) fn crash(&mut self, node: usize, kind: Kind) {
         if !self.processes[node].is_up() {
             return;
@@ -496,7 +500,7 @@ impl World {
         }
     }
 
-    /// The process of a node that is up ends. Returns how many sectors that it had written are lost.
+    /// Ends a process that is up. Returns the number of written sectors that are lost.
     pub(crate) fn end(&mut self, node: usize, fate: Fate) -> u64 {
         let runs_untrusted = self.runs_untrusted(node);
         let lost = self.processes[node].disk.crash(self.now, fate);
@@ -529,7 +533,7 @@ mod tests {
     use crate::plan::Plan;
 
     #[test]
-    fn a_process_that_ended_seals_no_log() {
+    fn a_process_that_has_ended_seals_no_log() {
         let mut plan = Plan::from_seed(1);
         plan.faults.clear();
         let mut world = World::new(plan);
@@ -543,11 +547,11 @@ mod tests {
         let syncs = world.processes[0].syncs;
         world.crash(0, Kind::Crash);
         world.seal(0, generation, syncs);
-        assert!(world.processes[0].disk.is_idle(), "the next process would wait for it in vain");
+        assert!(world.processes[0].disk.is_idle(), "the next process would wait for it forever");
     }
 
     #[test]
-    fn nobody_hears_of_a_boot_that_is_not_durable() {
+    fn a_handshake_waits_until_both_boots_are_durable() {
         let mut plan = Plan::from_seed(1);
         plan.faults.clear();
         let mut world = World::new(plan);

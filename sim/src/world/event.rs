@@ -1,6 +1,6 @@
-//! What will happen in the world, ordered by (time, number).
+//! The events of the world, ordered by (time, number).
 //!
-//! This module does not carry anything out: `dispatch` does.
+//! This module does not handle events; `dispatch` does.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,31 +14,31 @@ use crate::workload::history::Responder;
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum WorldEvent {
-    /// A message arrives on a link of this epoch; on any link when 0.
+    /// A message arrives on the link of this epoch; 0 means any link.
     Deliver { from: usize, to: usize, epoch: u32, print: u64, message: Message },
-    /// A node tries to make a link.
+    /// A node dials a peer.
     Dial { from: usize, to: usize, generation: u64 },
-    /// A handshake ends well.
+    /// A handshake succeeds.
     LinkUp { from: usize, to: usize, epoch: u32 },
     /// A link breaks.
     Break { from: usize, to: usize, epoch: u32 },
     /// A node notices that its link is gone.
     LinkLost { node: usize, peer: usize, generation: u64 },
-    /// A link has been silent for long.
+    /// A link may have been silent for too long.
     Keepalive { from: usize, to: usize, epoch: u32 },
     /// A batch is durable.
     Synced { node: usize, generation: u64 },
     /// The log has been idle for a while.
     Seal { node: usize, generation: u64, syncs: u64 },
-    /// An answer of the driver to its node.
+    /// The driver tells its node something.
     Inform { node: usize, generation: u64, event: Event },
     /// A request reaches a node.
     Request { node: usize, requester: Requester, request: Request },
-    /// A reply reaches who asked.
+    /// A reply reaches the one who asked.
     Reply { requester: Requester, by: Responder, outcome: Outcome },
-    /// A connection was refused, or broke.
+    /// A request's connection was refused, or, when `tainted`, broke.
     Lost { requester: Requester, tainted: bool },
-    /// A client has waited for long.
+    /// A client has waited long for an attempt.
     Timeout { attempt: Attempt },
     /// A client begins its next operation.
     Wake { client: usize },
@@ -46,27 +46,27 @@ pub(crate) enum WorldEvent {
     Begin { fault: usize },
     /// A fault ends.
     End { fault: usize },
-    /// A process ends, in the middle of a sync.
+    /// A process crashes in the middle of a sync.
     Crash { node: usize, generation: u64 },
     /// A process starts.
     Start { node: usize },
-    /// A process that crashes again and again does, or starts.
+    /// A process in a crash loop crashes or starts.
     Loop { node: usize, fault: usize },
-    /// What waits first for a process has its turn.
+    /// A process takes the next event from its queue.
     RunQueued { node: usize, generation: u64 },
-    /// A process ends by itself.
+    /// A fenced process exits.
     Exit { node: usize, generation: u64 },
-    /// A process that was asked to stop may end.
+    /// A process that was asked to stop may exit.
     Leave { node: usize, generation: u64, since: u64 },
     /// An operator notices an older store.
-    Mend { node: usize, losses: u64 },
+    OldStoreNoticed { node: usize, losses: u64 },
     /// The operator looks at the federation.
     Operate,
-    /// A tenant has rested, or waited, for long enough.
+    /// A churn client sends its next request, or its present one timed out.
     Churn { id: ChurnRequest },
 }
 
-/// Happenings ordered by time, and at one time by the order in which they were planned.
+/// Events ordered by time; events of the same time in the order in which they were scheduled.
 #[derive(Debug, Default)]
 pub(crate) struct EventQueue {
     heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
@@ -86,7 +86,7 @@ impl EventQueue {
         self.heap.push(Reverse((at, self.planned, slot)));
     }
 
-    /// How many happenings wait.
+    /// The number of events that wait.
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }

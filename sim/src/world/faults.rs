@@ -1,7 +1,7 @@
-//! How faults begin and end: what is derived from those that last, and what strikes once.
+//! How faults begin and end: the conditions that follow from the active faults, and the faults that act once.
 //!
-//! What a message, a write or a process suffers while a fault lasts is decided by the module that owns it; here is only
-//! which faults last, whom they strike, and what their beginning and end do.
+//! This module decides which faults are active, which nodes they strike, and what their beginning and end do. The
+//! module that owns a message, a write or a process decides what a fault does to it.
 
 use continuum_core::id::{GroupId, Role};
 
@@ -13,7 +13,7 @@ use crate::verdict::Verdict;
 
 use crate::world::{World, WorldEvent};
 
-/// How long a process that crashes again and again is down each time.
+/// How long a process in a crash loop stays down each time.
 const DOWN_NS: (u64, u64) = (MS, 200 * MS);
 
 impl World {
@@ -70,7 +70,7 @@ impl World {
         Ok(())
     }
 
-    /// Some faults strike whoever leads when they begin.
+    /// Some faults strike the present leader.
     fn target_leader(&mut self, fault: usize) {
         let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
             (Kind::Crash, 2..) | (Kind::Pause | Kind::Isolate | Kind::Handover, 1..) => 0,
@@ -84,7 +84,7 @@ impl World {
         self.plan.faults[fault].nodes = chosen;
     }
 
-    /// Who leads the newest group that has a leader.
+    /// The leader of the newest group that has one.
     fn leader(&self) -> Option<usize> {
         let led = self.processes.iter().enumerate().filter_map(|(number, process)| {
             let node = process.node.as_ref()?;
@@ -95,7 +95,7 @@ impl World {
         led.max().map(|(_, number)| number)
     }
 
-    /// Links that are cut at present break when the cut lasts.
+    /// Links that are cut now break when the cut lasts.
     pub(crate) fn watch_cuts(&mut self) {
         for a in 0..self.processes.len() {
             for b in a + 1..self.processes.len() {
@@ -145,12 +145,12 @@ impl World {
         Ok(())
     }
 
-    /// A node that has not started for the first time is not started by the end of anything.
+    /// Starts a process again, but never one that has not yet started for the first time.
     fn start_again(&mut self, node: usize) -> Verdict {
         if self.processes[node].generation > 0 { self.start(node) } else { Ok(()) }
     }
 
-    /// A process that crashes again and again does so, or starts, and the other of both comes next.
+    /// A process in a crash loop crashes if it is up, and starts if it is down; then the opposite is scheduled.
     pub(crate) fn crash_again(&mut self, node: usize, fault: usize) -> Verdict {
         let generation = self.processes[node].generation;
         if !self.active[fault] || generation == 0 {
@@ -166,7 +166,7 @@ impl World {
         let after = if was_up || !self.processes[node].is_up() {
             self.draws.between(name, generation, DOWN_NS.0, DOWN_NS.1)
         } else {
-            // Often within the time that its first sync takes: its boot is not durable then.
+            // Often shorter than its first sync takes, so that its boot is not durable.
             let early = self.draws.chance(name ^ 1, generation, 400_000);
             let most = if early {
                 self.plan.cluster.sync_us_max * 1_000
@@ -179,7 +179,7 @@ impl World {
         Ok(())
     }
 
-    /// Stops a process. Its peers give up links that have been silent for long.
+    /// Stops a process. Its peers give up links that have been silent for too long.
     fn pause(&mut self, node: usize) {
         if !self.processes[node].is_up() {
             return;
@@ -196,7 +196,7 @@ impl World {
         }
     }
 
-    /// A node's log is damaged, or will be by its next batch.
+    /// Damages a node's log, or lets its next batch go to a wrong offset.
     fn damage(&mut self, node: usize, kind: Kind, amount: i64) {
         if !self.may_break(node) {
             return;
@@ -209,7 +209,7 @@ impl World {
         }
     }
 
-    /// A machine whose disk is not what its process takes it for is switched off and on.
+    /// Power-cycles a machine whose disk is damaged or lies.
     fn power_cycle_damaged(&mut self, node: usize) {
         let process = &self.processes[node];
         let is_damaged = !process.disk.damaged_by().is_empty() || process.disk.is_lying();
@@ -219,7 +219,7 @@ impl World {
         }
     }
 
-    /// Whether a fault of this kind strikes this node at present.
+    /// Whether a fault of this kind strikes this node now.
     pub(crate) fn is_active(&self, kind: Kind, node: usize) -> bool {
         let faults = self.plan.faults.iter().zip(&self.active);
         faults
@@ -227,7 +227,7 @@ impl World {
             .any(|(fault, active)| *active && fault.kind == kind && fault.strikes(node))
     }
 
-    /// Derives what lasts from the faults that last.
+    /// Derives the present conditions from the active faults.
     fn refresh(&mut self) {
         let faults = self.plan.faults.iter().zip(&self.active);
         let active = faults.filter(|(_, active)| **active).map(|(fault, _)| fault);
@@ -271,7 +271,7 @@ impl World {
         }
     }
 
-    /// Up to how long the syncs of a node are stalled.
+    /// The longest stall of a node's syncs.
     pub(crate) fn stall_ns(&mut self, node: usize) -> u64 {
         let faults = self.plan.faults.iter().zip(&self.active);
         let stalls = faults

@@ -1,7 +1,7 @@
-//! The operator in the world: it asks, lets clients in, and after healing checks that everything recovers.
+//! The operator in the world: it sends requests, lets clients start, and after healing checks that everything recovers.
 //!
-//! The operator reads replicas directly only to see whether they are led and equal. The bounds on how long recovery may
-//! take are in `oracle::liveness`.
+//! The operator reads nodes directly only to see whether groups have leaders and replicas are equal. This module does
+//! not set the bounds on recovery; `oracle::liveness` does.
 
 use continuum_core::api::{Change, Edit, Level, Mutation, Request};
 use continuum_core::id::Role;
@@ -18,13 +18,13 @@ use crate::world::{World, WorldEvent};
 
 /// How often the operator looks.
 const LOOK_NS: u64 = 100 * MS;
-/// Clients are let in when so many eighths of the calm before the faults have passed, or once the setup is done.
+/// Clients start after this many eighths of the calm before the faults, or when the setup is done if that is later.
 const OPEN_EIGHTHS: u64 = 5;
-/// The setup has to be done within so many milliseconds.
+/// The setup must be done within this many milliseconds.
 const SETUP_MS: u64 = 30_000;
 
 impl World {
-    /// The operator looks.
+    /// The operator looks, and sends its next request.
     pub(crate) fn operate(&mut self) {
         self.schedule_in(LOOK_NS, WorldEvent::Operate);
         let before = self.operator.stage;
@@ -45,7 +45,7 @@ impl World {
             Stage::Serve if self.operator.opened && self.operator.healed_at > 0 => self.heal(),
             Stage::Serve if !self.operator.opened => {
                 self.operator.opened = true;
-                // At a time of the plan, so that the setup's length moves no operation.
+                // At a time from the plan, so that the length of the setup moves no operation.
                 let at = self.plan.calm_ms * MS * OPEN_EIGHTHS / 8;
                 for client in 0..self.clients.count() {
                     let at = at.max(self.now) + client as u64 * 7 * MS;
@@ -79,13 +79,13 @@ impl World {
         }
     }
 
-    /// What has to be reached by now.
+    /// Checks that the present stage is not overdue.
     pub(crate) fn check_liveness(&self) -> Verdict {
         let operator = &self.operator;
         let name = operator.stage_name();
         let waited = self.now.saturating_sub(operator.since);
         match operator.stage {
-            Stage::Found | Stage::Create(_) | Stage::List => {
+            Stage::Bootstrap | Stage::Create(_) | Stage::List => {
                 liveness::check(name, false, self.now, SETUP_MS.max(self.plan.heal_ms() + SETUP_MS))
             }
             Stage::Healed | Stage::Probe => {
@@ -110,7 +110,7 @@ impl World {
 
     fn check_operations(&mut self) {
         self.check_leaders();
-        // Not once for all: that a disk is void is found out when its process starts.
+        // Each time anew: a void disk is found only when its process starts.
         self.clients.homes = self.core().collect();
         if self.clients.history.acknowledged >= self.plan.workload.operations_min {
             self.clients.give_up_all(self.now);
@@ -124,7 +124,7 @@ impl World {
         }
     }
 
-    /// Whether every group that some node of the core has is led by one of them.
+    /// Whether every group of the core has a leader in the core.
     fn is_led(&self) -> bool {
         let nodes = || self.core().filter_map(|node| self.processes[node].node.as_ref());
         let leads = |group| {
@@ -133,7 +133,7 @@ impl World {
         nodes().flat_map(Node::groups).all(leads)
     }
 
-    /// Asks every node of the core that has not served yet for a strong write.
+    /// Sends a strong write to every node of the core that has not served one yet.
     fn probe(&mut self) {
         self.check_leaders();
         if self.core().all(|node| self.operator.served[node]) && self.liveness.leader_ns.is_some() {
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    /// Looks whether all replicas of the core are equal, of all shards and of all groups, and nothing is under way.
+    /// Checks whether all shards and groups are equal on the core's nodes and no request or write is open.
     fn check_equality(&mut self) {
         self.operator.unequal = self.find_difference();
         if self.operator.unequal.is_none() {
@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// What is not equal yet, or under way.
+    /// The first difference between nodes, or the first request or write that is still open.
     fn find_difference(&self) -> Option<String> {
         if let Some(broken) = self.processes.iter().find_map(|p| one_reply::check_end(p).err()) {
             return Some(broken.what);
@@ -196,10 +196,10 @@ impl World {
         if let Some(what) = views::difference(&nodes) {
             return Some(what);
         }
-        // What waits on all replicas alike is in no root.
+        // Writes that wait on all replicas alike do not show in the roots.
         let waiting = nodes.map(|node| node.replicator().waiting()).sum::<usize>();
         if waiting > 0 {
-            return Some(format!("{waiting} writes wait for their time"));
+            return Some(format!("{waiting} writes wait because their stamps are too far ahead"));
         }
         let mut core = self.core();
         let number = core.next()?;

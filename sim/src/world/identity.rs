@@ -1,13 +1,13 @@
-//! Which store a node has: deleted, rolled back, replaced by its operator.
+//! Which store a node has: wiped, rolled back, or replaced by its operator.
 //!
-//! A store that is void is mended as an operator would: the node gets an empty data directory, and with it a new
-//! [`StoreId`]. A learner comes back by that. A voter is refused, since its node votes with another store; some
-//! operators leave it switched off. Either way it is lost.
+//! An operator replaces a void store: the node gets an empty data directory and with it a new [`StoreId`]. A learner
+//! returns that way. A voter is refused, because its node votes with another store, and some operators leave it
+//! switched off; either way it is lost.
 //!
-//! A store that is older than what it promised looks sound to its own process. The peers are to notice by its boot. A
-//! process that none of its peers could tell from a restarted one would be let in, so an older copy of a voter's disk
-//! is put in place only while every living peer has met a later boot, and is taken away when a process starts that has
-//! not: boots are remembered by processes, not by disks.
+//! A store that is older than what it promised looks sound to its own process; peers must notice it by its boot. Peers
+//! would let it in if none of them could tell it from a restarted one. So an older copy of a voter's disk is put in
+//! place only while every living peer has met a later boot, and is removed when a peer starts that has met none:
+//! processes remember boots, disks do not.
 
 use continuum_core::id::{NodeId, StoreId};
 
@@ -20,10 +20,10 @@ use crate::rng::{Draws, stream};
 use crate::verdict::{Broken, Verdict};
 use crate::world::{World, WorldEvent};
 
-/// An operator notices an older store within so many milliseconds, if no peer does.
+/// If no peer notices an older store, an operator does within this time, in milliseconds.
 const NOTICED_MS: (u64, u64) = (12_000, 30_000);
 
-/// A copy of a node's disk, and the process and store that it was taken from.
+/// A copy of a node's disk, with the process and the store that it was taken from.
 #[derive(Debug)]
 pub(crate) struct DiskCopy {
     generation: u64,
@@ -32,7 +32,7 @@ pub(crate) struct DiskCopy {
     backup: Backup,
 }
 
-/// Sixteen bytes that are drawn, but for the last.
+/// Sixteen random bytes, the last one given.
 pub(crate) fn wide(draws: Draws, label: &str, number: usize, last: u8) -> [u8; 16] {
     let mut id = [0; 16];
     let name = stream(label, number as u64);
@@ -42,25 +42,26 @@ pub(crate) fn wide(draws: Draws, label: &str, number: usize, last: u8) -> [u8; 1
     id
 }
 
-/// The number of a node.
+/// The id of a node.
 pub(crate) fn node_id(draws: Draws, number: usize) -> NodeId {
     NodeId(wide(draws, "node", number, number as u8))
 }
 
-/// The so many-th store of a node.
+/// The id of a node's store after this many losses.
 pub(crate) fn store_id(draws: Draws, number: usize, losses: u64) -> StoreId {
     StoreId(wide(draws, "store", number + 256 * losses as usize, number as u8))
 }
 
 impl World {
-    /// Whether what breaks the model may strike this node: the federation is set up, and the node is still of it.
+    /// Whether faults that break the model may strike this node: the federation is set up, and the node is still part
+    /// of it.
     pub(crate) fn may_break(&self, node: usize) -> bool {
         let survival = &self.survival[node];
         let has_started = self.processes[node].generation > 0;
         self.operator.is_open() && has_started && !survival.is_lost && !survival.is_dead
     }
 
-    /// The data directory of a node is deleted.
+    /// Deletes the data directory of a node.
     pub(crate) fn wipe(&mut self, node: usize) {
         if self.may_break(node) {
             self.fired.count(Kind::Wipe);
@@ -70,7 +71,7 @@ impl World {
         }
     }
 
-    /// A node gets an empty data directory.
+    /// Gives a node an empty data directory.
     fn give_empty_store(&mut self, node: usize) {
         let survival = &mut self.survival[node];
         survival.is_untrusted = false;
@@ -80,7 +81,8 @@ impl World {
         self.oracles.writes.disk_gone(node);
     }
 
-    /// The operator of a node whose process has ended, and whose store is void, mends it.
+    /// The operator of a node whose process has ended replaces its void store, or, for half of the lost voters, leaves
+    /// it switched off.
     pub(crate) fn replace_void_store(&mut self, node: usize) {
         if self.survival[node].is_lost && self.draw_of("mend.dead", node, 2) == 0 {
             self.survival[node].is_dead = true;
@@ -100,8 +102,8 @@ impl World {
         self.replace_void_store(node);
     }
 
-    /// The drive took back what it had reported. Nobody knows; a voter that went on from there could vote again in a
-    /// term in which it has voted, so its drive is gone for good.
+    /// The drive lost what it had reported, and nobody knows. A voter that continued from there could vote twice in a
+    /// term, so its drive is replaced.
     pub(crate) fn took_back(&mut self, node: usize) {
         self.fired.count(Kind::FsyncLies);
         self.lose(node);
@@ -112,13 +114,13 @@ impl World {
         }
     }
 
-    /// The store is older than it should be, and is found out after a while.
+    /// The store is older than what it promised, and an operator notices later.
     fn mark_untrusted(&mut self, node: usize) {
         self.survival[node].is_untrusted = true;
         let losses = self.survival[node].losses;
         let (low, high) = NOTICED_MS;
         let after = (low + self.draw_of("mend.noticed", node, high - low)) * MS;
-        self.schedule_in(after, WorldEvent::Mend { node, losses });
+        self.schedule_in(after, WorldEvent::OldStoreNoticed { node, losses });
     }
 
     /// The operator notices an older store.
@@ -126,14 +128,14 @@ impl World {
         let survival = &self.survival[node];
         if survival.is_untrusted && survival.losses == losses {
             self.end_silently(node);
-            // A voter was mended as its process ended.
+            // A voter's store was replaced when its process ended.
             if self.survival[node].is_untrusted {
                 self.replace_void_store(node);
             }
         }
     }
 
-    /// The process ends for a moment, and its disk is copied.
+    /// Stops the process for a moment and copies its disk.
     pub(crate) fn keep_backup(&mut self, fault: usize, node: usize) {
         if !self.may_break(node) || !self.processes[node].is_up() {
             return;
@@ -148,13 +150,13 @@ impl World {
         }
     }
 
-    /// The process starts from the copy.
+    /// Starts the process from the copy.
     pub(crate) fn roll_back(&mut self, fault: usize, node: usize) {
         let Some(DiskCopy { generation, losses, store, backup }) = self.backups.remove(&fault)
         else {
             return;
         };
-        // A store that was noticed to be an older one may have been replaced without another loss.
+        // An older store that was noticed may have been replaced without another loss.
         let is_as_kept = |world: &Self| {
             let is_same = world.processes[node].replica.store == store;
             is_same && world.survival[node].losses == losses
@@ -176,7 +178,7 @@ impl World {
         self.schedule_in(MS, WorldEvent::Start { node });
     }
 
-    /// Whether every other living process has met the present boot of this one.
+    /// Whether every other living process has met the present boot of this node.
     fn is_known_to_all(&self, node: usize) -> bool {
         let Process { boot, replica, .. } = self.processes[node];
         let mut others = (0..self.processes.len()).filter(|other| *other != node);
@@ -186,7 +188,7 @@ impl World {
         })
     }
 
-    /// A process starts, and remembers no boots: no voter may go on from an older store beside it.
+    /// A process starts and remembers no boots: no voter may continue from an older store beside it.
     pub(crate) fn stop_untrusted_voters(&mut self) {
         for node in 0..self.processes.len() {
             if self.runs_untrusted(node) {
@@ -195,11 +197,11 @@ impl World {
         }
     }
 
-    /// A node went silent for good: its process ends in a moment.
+    /// A node fenced itself: its process exits in a moment.
     pub(crate) fn on_fenced(&mut self, node: usize, why: &str) -> Verdict {
         let process = &self.processes[node];
         if !process.disk.has_failed() && !self.survival[node].is_untrusted {
-            let what = format!("node {node} fences itself, and its store is sound: {why}");
+            let what = format!("node {node} fences itself although its store is sound: {why}");
             return Err(Broken::new(fencing::NAME, what));
         }
         let generation = process.generation;
@@ -209,7 +211,7 @@ impl World {
         Ok(())
     }
 
-    /// A process ends by itself, and is started again; one that its peers refuse is found out by that.
+    /// A fenced process exits and is started again. If peers refused an older store, the operator notices now.
     pub(crate) fn exit(&mut self, node: usize, generation: u64) {
         if self.processes[node].generation != generation || !self.processes[node].is_up() {
             return;
@@ -224,7 +226,7 @@ impl World {
         self.schedule_in(after, WorldEvent::Start { node });
     }
 
-    /// The process of a node ends, and what it had written is on its disk.
+    /// Ends a process; everything it had written stays on its disk.
     pub(crate) fn end_silently(&mut self, node: usize) {
         if self.processes[node].is_up() {
             self.end(node, Fate::Kept);

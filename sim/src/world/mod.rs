@@ -1,8 +1,9 @@
-//! The world: one thread, one heap of happenings ordered by (time, number), whole nodes.
+//! The world: one thread, one heap of events ordered by (time, number), whole nodes.
 //!
-//! The loop takes what is next, hands it to a node, lets the oracles look at what the node did, and performs it. What
-//! happens to a message, a write or a process is decided elsewhere; here is when, and in which order. Nothing depends
-//! on a real clock, on addresses in memory or on an unordered map: one plan, one run.
+//! The loop takes the next event, hands it to a node, lets the oracles check what the node did, and performs the node's
+//! actions. Other modules decide what happens to a message, a write or a process; this one decides when, and in which
+//! order. Nothing depends on a real clock, on memory addresses or on an unordered map: the same plan is always the same
+//! run.
 
 mod churn;
 mod dispatch;
@@ -56,13 +57,13 @@ use identity::{DiskCopy, node_id, store_id, wide};
 use progress::ProgressGuard;
 use survivors::Survival;
 
-/// Steps in a row after each of which a node wants a tick at once, until it is said not to move.
+/// A node that asks for an immediate tick after this many consecutive steps makes no progress.
 const TICKS_MAX: u32 = 10_000;
 
-/// A tick that is due at once comes so many nanoseconds after the last step: a driver has other things to do as well.
+/// Delay of an immediate tick after the last step, in nanoseconds: a driver has other work too.
 const STEP_NS: (u64, u64) = (20_000, 5_000_000);
 
-/// In a burst clients pause so many times shorter: a client is busy by its next operation, mostly.
+/// In a burst, clients pause this many times shorter. So a client is mostly still busy when its next operation is due.
 const BURST_FASTER: u64 = 50;
 
 /// Nodes, what is between them, and what happens to them.
@@ -79,46 +80,47 @@ pub(crate) struct World {
     pub(crate) oracles: Oracles,
     pub(crate) clients: Clients,
     pub(crate) operator: Operator,
-    /// When what was reached after healing.
+    /// When each stage of recovery was reached after healing.
     pub(crate) liveness: Liveness,
     pub(crate) churn_clients: Vec<ChurnClient>,
     pub(crate) trace: Trace,
     pub(crate) fired: Tally,
-    /// Which faults last at present.
+    /// Whether each fault is active at present.
     pub(crate) active: Vec<bool>,
     pub(crate) mode: ClientMode,
     pub(crate) survival: Vec<Survival>,
-    /// Copies of disks, by the fault that took them.
+    /// Copies of disks, by the fault that made them.
     pub(crate) backups: BTreeMap<usize, DiskCopy>,
-    /// The nodes whose sync a fault made fail.
+    /// Which fault made which node's sync fail.
     pub(crate) failed: BTreeSet<(usize, usize)>,
     out: Outbox<Action>,
     actions: Vec<ClientAction>,
-    /// Steps that were no no-op.
+    /// Steps that nodes took.
     pub(crate) steps: u64,
-    /// Messages that went onto a link.
+    /// Messages that were sent on a link.
     pub(crate) messages: u64,
-    /// Who is taking a step, for what is said when it panics.
+    /// The node that takes a step, for the message when it panics.
     pub(crate) stepping: usize,
-    /// These steps are text in words.
+    /// The steps to describe in words.
     pub(crate) described_steps: Range<u64>,
-    /// Steps within this stretch of virtual time are text as well.
+    /// Steps within these virtual times are described as well.
     pub(crate) described_within: Range<u64>,
     pub(crate) step_texts: Vec<StepText>,
     budgets: bounded_memory::Budgets,
     pub(crate) setting: Setting,
-    /// The run ends here, if that is before healing.
+    /// The run ends at this time, if that is before healing.
     pub(crate) stop_at: u64,
-    /// Notes what happens, when a picture is wanted.
+    /// Records what happens, when a picture is wanted.
     pub(crate) scene: Option<Box<Scene>>,
 }
 
-/// What surrounds a run, beside the plan.
+/// The conditions of a run beside its plan.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setting {
-    /// Every step is text in words, and the words are thrown away: to look must change nothing.
+    /// Every step is described in words, and the words are thrown away: observation must change nothing.
     pub observes: bool,
-    /// From this step on the time depends on where memory lies. For the tests of what must see it.
+    /// From this step on, the time depends on a memory address. Tests use it: the comparison of two processes must see
+    /// it.
     pub slip_at: Option<u64>,
 }
 
@@ -181,7 +183,7 @@ impl World {
         world
     }
 
-    /// Plans what the plan says.
+    /// Schedules what the plan says.
     fn begin(&mut self) {
         for node in 0..self.processes.len() {
             self.schedule_at(self.first_start_ms(node) * MS, WorldEvent::Start { node });
@@ -194,17 +196,17 @@ impl World {
         self.schedule_at(100 * MS, WorldEvent::Operate);
     }
 
-    /// Plans a happening at a time.
+    /// Schedules an event for a time.
     pub(crate) fn schedule_at(&mut self, at: u64, event: WorldEvent) {
         self.events.plan(at.max(self.now), event);
     }
 
-    /// Plans a happening after a while.
+    /// Schedules an event after a delay.
     pub(crate) fn schedule_in(&mut self, after: u64, event: WorldEvent) {
         self.events.plan(self.now + after, event);
     }
 
-    /// Does what is next, if that is before `until`. Returns whether it was.
+    /// Handles the next event if it is due before `until`. Returns whether there was one.
     pub(crate) fn advance(&mut self, until: u64) -> Result<bool, Broken> {
         let (mut due, mut node) = (u64::MAX, 0);
         for (number, process) in self.processes.iter().enumerate() {
@@ -221,7 +223,7 @@ impl World {
         self.pace.count(self.now, self.events.len())?;
         if due <= next {
             if self.processes[node].immediate_ticks > TICKS_MAX {
-                let what = format!("node {node} asks for a tick at once, again and again");
+                let what = format!("node {node} asks for an immediate tick again and again");
                 return Err(Broken::new(progress::NAME, what));
             }
             self.step(node, Event::Tick, 0, 0)?;
@@ -231,7 +233,7 @@ impl World {
         Ok(true)
     }
 
-    /// Hands one event to a node, at once or when it has its turn.
+    /// Hands one event to a node, at once or through its queue.
     pub(crate) fn step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
         if self.processes[me].step_queue.is_open() {
             self.take_step(me, event, tag, print)
@@ -240,7 +242,7 @@ impl World {
         }
     }
 
-    /// Hands one event to a node, lets the oracles look, and performs what the node asks for.
+    /// Hands one event to a node, lets the oracles check the step, and performs the node's actions.
     pub(crate) fn take_step(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
         let keeps = self.described_steps.contains(&self.trace.events)
             || self.described_within.contains(&self.now);
@@ -298,7 +300,7 @@ impl World {
         Ok(())
     }
 
-    /// Begins the next batch of a node's disk, if there is one. Returns whether there was.
+    /// Begins the next batch of a node's disk. Returns whether there was one.
     pub(crate) fn sync(&mut self, node: usize) -> bool {
         if !self.processes[node].disk.may_begin() {
             return false;
@@ -320,7 +322,7 @@ impl World {
         true
     }
 
-    /// Deletes what a node's log needs no more.
+    /// Deletes what a node's log no longer needs.
     fn delete(&mut self, me: usize, action: &Action) {
         let disk = &mut self.processes[me].disk;
         match action {
@@ -407,7 +409,7 @@ impl World {
         Ok(())
     }
 
-    /// What a client of an eventual namespace is text is on the disk of who describes it.
+    /// A reply to a client of an eventual namespace promises only what is on the disk of the node that sends it.
     fn check_reply(&self, me: usize, requester: Requester, outcome: &Outcome) -> Verdict {
         let Requester::Client(attempt) = requester else { return Ok(()) };
         let operation = &self.clients.history.operations[attempt.operation];
@@ -437,7 +439,7 @@ impl World {
         self.schedule_in(latency, WorldEvent::Inform { node: me, generation, event });
     }
 
-    /// How long the next sync of a node takes.
+    /// Draws how long the next sync of a node takes.
     pub(crate) fn sync_ns(&mut self, node: usize) -> u64 {
         let name = stream("disk.sync", node as u64);
         let k = self.processes[node].syncs;
@@ -447,7 +449,7 @@ impl World {
         usual + self.draws.below(name ^ 1, k, self.stall_ns(node))
     }
 
-    /// Clients ask, wait and wake.
+    /// Carries out what clients want: requests, timeouts, wake-ups.
     pub(crate) fn run_client_actions(
         &mut self,
         run: impl FnOnce(&mut Self, &mut Vec<ClientAction>),
@@ -480,12 +482,13 @@ impl World {
         self.actions = actions;
     }
 
-    /// What the last step asked for, when a law kept it from being performed.
+    /// The actions of the last step, when a broken law stopped the run before they were performed.
     pub(crate) fn unperformed(&self) -> &[Action] {
         self.out.as_slice()
     }
 
-    /// A link of the trace: the whole state of the node whose turn it is, and what costs too much for every event.
+    /// Closes a link of the trace: digests the whole state of one node, each in turn, and makes the checks that cost
+    /// too much for every event.
     fn link(&mut self) -> Verdict {
         for process in &self.processes {
             if let Some(node) = &process.node {
@@ -503,8 +506,8 @@ impl World {
     }
 }
 
-/// The clients' writes that a step may make: the one that it was asked for; else, if it makes any, those that waited
-/// here, for their namespace's name.
+/// The clients' writes that a step may make: the one it was asked for; otherwise, if it makes any, all that waited here
+/// for their namespace's id.
 fn wanted<'a>(
     clients: &'a Clients,
     process: &Process,
@@ -531,7 +534,7 @@ fn wanted<'a>(
     waits.into_iter().flat_map(|requests| requests.values()).filter_map(of).collect()
 }
 
-/// Where the memory of a list lies: what a run must never look at.
+/// The address of a list in memory, which a run must never look at.
 fn address_of(list: &[Process]) -> u64 {
     list.as_ptr() as u64 >> 3
 }

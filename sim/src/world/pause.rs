@@ -11,11 +11,11 @@ use crate::verdict::Verdict;
 
 use crate::world::{World, WorldEvent};
 
-/// What waits when the fault is over is worked off at this pace.
+/// Duration of a step while events that waited are caught up after the fault.
 const STEP_NS: (u64, u64) = (5_000, 50_000);
 
 impl World {
-    /// An event waits for its turn.
+    /// Puts an event into the queue of a process.
     pub(crate) fn wait(&mut self, me: usize, event: Event, tag: u8, print: u64) -> Verdict {
         let process = &mut self.processes[me];
         if !process.is_up() {
@@ -32,7 +32,7 @@ impl World {
         Ok(())
     }
 
-    /// Plans the next turn of a process, if something waits for one.
+    /// Schedules the next step from the queue, if events wait.
     pub(crate) fn schedule_queued(&mut self, me: usize) {
         let process = &mut self.processes[me];
         let step_queue = &mut process.step_queue;
@@ -44,7 +44,7 @@ impl World {
         self.schedule_at(at, WorldEvent::RunQueued { node: me, generation });
     }
 
-    /// What waits first has its turn.
+    /// Takes the first event from the queue.
     pub(crate) fn run_queued(&mut self, me: usize, generation: u64) -> Verdict {
         let process = &mut self.processes[me];
         if process.generation != generation {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_process_takes_no_step_until_it_goes_on() {
+    fn a_stopped_process_takes_no_step_until_it_continues() {
         let mut world = world();
         world.processes[0].step_queue.stopped = true;
         let before = world.steps;
@@ -100,14 +100,14 @@ mod tests {
         }
         world.step(0, Event::Tick, 0, 0).expect("no violation");
         assert_eq!(world.steps, before);
-        assert_eq!(world.processes[0].due, u64::MAX, "no tick comes of itself");
+        assert_eq!(world.processes[0].due, u64::MAX, "no tick is scheduled");
         world.processes[0].step_queue.stopped = false;
         let generation = world.processes[0].generation;
         world.run_queued(0, generation + 1).expect("no violation");
-        assert_eq!(world.steps, before, "another life's turn");
-        for turns in 1..=4 {
+        assert_eq!(world.steps, before, "an event of another generation");
+        for steps in 1..=4 {
             world.run_queued(0, generation).expect("no violation");
-            assert_eq!(world.steps, before + turns);
+            assert_eq!(world.steps, before + steps);
         }
         assert!(world.processes[0].step_queue.is_open());
     }

@@ -1,7 +1,7 @@
-//! What happens to one message between the node that sends it and the links.
+//! The way of one message from its sender to the links: it is copied, changed, kept for later, or lost with its link.
 //!
-//! Times and fates are the network's; here they meet the message: it is copied, changed, kept for later, or lost with
-//! its link. How long a message is matters on a narrow link alone, and is estimated.
+//! The network decides times and fates; this module does not. A message's length is an estimate, and matters only on a
+//! link of limited capacity.
 
 use bytes::Bytes;
 use continuum_core::gossip::Body;
@@ -80,9 +80,9 @@ impl World {
         self.speak_later_version(me, to)
     }
 
-    /// A member whose memory is bad vouches for whom it was not asked about: its gossip acknowledges the ping that its
-    /// receiver has under way with another. Only once helpers were chosen: until then it may become one, by a request
-    /// that is lost for want of a link, and then nobody could tell.
+    /// A member with bad memory acknowledges a ping it was not sent: its gossip acknowledges the ping that its receiver
+    /// has sent to another member. This happens only after helpers were chosen: before that the sender may still become
+    /// a helper, by a request that is lost with its link, and then nobody could tell.
     fn forge_ack(&mut self, me: usize, to: usize, message: &mut Message) {
         let Message::Gossip(gossip) = message else { return };
         if self.network.corrupted(me, to, 1).is_none() {
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    /// A message of an earlier link comes again, or does not.
+    /// Perhaps replays a message of an earlier link.
     fn replay(&mut self, from: usize, to: usize, ppm: u64, late_ns: u64) {
         let (direction, k) = self.network.position(from, to);
         if !self.draws.chance(AGAIN ^ direction, k, ppm) {
@@ -136,7 +136,7 @@ impl World {
     }
 }
 
-/// The first eventual write that a message carries.
+/// The first eventual write in a message.
 fn write_in(message: &mut Message) -> Option<&mut Bytes> {
     match message {
         Message::Replication(
@@ -146,7 +146,7 @@ fn write_in(message: &mut Message) -> Option<&mut Bytes> {
     }
 }
 
-/// About how many bytes a message takes on a link.
+/// The estimated length of a message on a link.
 fn size_of(message: &Message) -> usize {
     let entries = match message {
         Message::Raft { message: raft::Message::Append { entries, .. }, .. } => entries.len(),
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_long_counts_as_long() {
+    fn a_long_message_counts_as_long() {
         let entry = |bytes: usize| Entry {
             term: Term(1),
             time_ms: 0,

@@ -1,7 +1,7 @@
-//! Who comes, who goes in peace, and who is of another version.
+//! Nodes that are added, nodes that stop gracefully, and nodes of another version.
 //!
-//! Discovery, which names who is there, may be wrong. Voters do not change: the core has no such change yet. What it
-//! has is learners that are added, and a process that is asked to stop, which hands over what it leads.
+//! Discovery may name false contacts. Voters never change, because the core does not support that yet. It supports
+//! adding learners, and a process that is asked to stop, which transfers its leaderships.
 
 use continuum_core::codec;
 use continuum_core::id::{Address, Contact};
@@ -16,8 +16,7 @@ use crate::rng::stream;
 use crate::verdict::Verdict;
 use crate::world::{World, WorldEvent};
 
-/// A driver looks so often whether a process that was asked to stop has done all that it has to, and ends it after so
-/// long.
+/// How often a driver checks whether a process that was asked to stop has finished, and how long it waits at most.
 const STOP_LOOK_NS: u64 = 100 * MS;
 const STOP_MAX_NS: u64 = 2_000 * MS;
 
@@ -39,7 +38,7 @@ impl World {
         }
     }
 
-    /// What discovery answers: the truth, or now and then that and what is not so.
+    /// The contacts that discovery returns: the true ones, or sometimes false ones with or without them.
     pub(crate) fn mislead(&mut self, me: usize, mut contacts: Vec<Contact>) -> Vec<Contact> {
         let lasting = self.plan.faults.iter().zip(&self.active).filter(|(_, active)| **active);
         let lies = lasting.filter(|(fault, _)| fault.kind == Kind::FalseContacts);
@@ -61,11 +60,11 @@ impl World {
         if self.draws.chance(name ^ 2, self.steps, 500_000) {
             contacts.clear();
         }
-        // They come first: what is tried first is what is not so.
+        // The false contacts come first, so that they are tried first.
         false_ones.into_iter().chain(contacts).collect()
     }
 
-    /// A process is asked to stop.
+    /// Asks a process to stop.
     pub(crate) fn ask_to_stop(&mut self, node: usize) -> Verdict {
         let process = &self.processes[node];
         if !process.is_up() || process.is_fenced() {
@@ -77,7 +76,7 @@ impl World {
         self.inform(node, Event::Stopping)
     }
 
-    /// A process that was asked to stop ends, if it has nothing more to do or has had its time.
+    /// Ends a process that was asked to stop, once it has finished or its time is over.
     pub(crate) fn leave(&mut self, node: usize, generation: u64, since: u64) {
         let process = &self.processes[node];
         if process.generation != generation || !process.is_up() {
@@ -91,7 +90,7 @@ impl World {
         }
     }
 
-    /// The reserve of a node's disk is reached, or free again.
+    /// A node's disk reaches its reserve, or has room again.
     pub(crate) fn fill(&mut self, node: usize, full: bool) -> Verdict {
         if !self.processes[node].is_up() {
             return Ok(());
@@ -102,8 +101,8 @@ impl World {
         self.inform(node, Event::StorageFull { full })
     }
 
-    /// Beside what a node sends to one of an older version goes, now and then, what that one does not know. The frame
-    /// is read as a driver reads it: the link lives on, and the node hears nothing of it.
+    /// Sometimes sends, beside a message to an older node, one of a kind that the node does not know. The frame is
+    /// decoded as a driver decodes it: the link stays up and the node hears nothing of it.
     pub(crate) fn speak_later_version(&mut self, from: usize, to: usize) -> Verdict {
         let rate_ppm = self.network.later_ppm(from, to);
         let name = stream("mixed", (from * self.processes.len() + to) as u64);
