@@ -99,7 +99,7 @@ pub struct Process {
     /// Promises that wait for the disk, each with the number of writes that must be durable first.
     held_back: VecDeque<(u64, Envelope)>,
     capture: bool,
-    lives: u64,
+    starts: u64,
 }
 
 /// Replicas and the messages between them.
@@ -161,7 +161,7 @@ impl Net {
             roles: Vec::new(),
             held_back: VecDeque::new(),
             capture: false,
-            lives: 0,
+            starts: 0,
         };
         self.nodes.insert(n, process);
         self.restart(n);
@@ -385,9 +385,9 @@ impl Net {
         if process.machine.is_some() {
             return;
         }
-        process.lives += 1;
+        process.starts += 1;
         // Each start has its own seed, as in production.
-        let seed = Seed::from_number(self.seed * 1_000_000 + u64::from(n) * 1000 + process.lives);
+        let seed = Seed::from_number(self.seed * 1_000_000 + u64::from(n) * 1000 + process.starts);
         let (restored, state) = process.disk.restore();
         (process.applied, process.state) = (restored.base, state);
         let machine = Raft::new(GROUP, replica(n), self.config.clone(), &seed, restored);

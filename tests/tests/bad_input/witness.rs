@@ -43,12 +43,12 @@ pub(crate) fn refused<T>(
     parts: &[&str],
     provoke: impl FnOnce() -> T,
 ) -> T {
-    let (counted, told) = (metric(dev.api(1), series), lines(dev, 1, parts));
+    let (counted, logged) = (metric(dev.api(1), series), lines(dev, 1, parts));
     let answer = provoke();
     wait_until(&format!("{series} counts"), || metric(dev.api(1), series) > counted);
-    wait_until(&format!("the log has {parts:?}"), || lines(dev, 1, parts) > told);
+    wait_until(&format!("the log has {parts:?}"), || lines(dev, 1, parts) > logged);
     assert!((metric(dev.api(1), series) - counted - 1.0).abs() < 0.5, "{series} counts once");
-    assert_eq!(lines(dev, 1, parts), told + 1, "one line contains {parts:?}");
+    assert_eq!(lines(dev, 1, parts), logged + 1, "one line contains {parts:?}");
     kept(dev, 1);
     answer
 }
@@ -65,10 +65,10 @@ pub(crate) fn says((code, stderr): &(Option<i32>, String), expected: i32, parts:
     assert_eq!(*code, Some(expected), "{stderr}");
     let (log, error) = stderr.split_once("error[").unwrap_or_else(|| panic!("no error: {stderr}"));
     assert!(error.contains("\n  hint: "), "the hint: {stderr}");
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
-    assert_eq!(told.len(), 1, "one log line: {stderr}");
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(errors.len(), 1, "one log line: {stderr}");
     for part in parts {
-        assert!(error.contains(part) && told[0].contains(part), "{part:?} in both of {stderr}");
+        assert!(error.contains(part) && errors[0].contains(part), "{part:?} in both of {stderr}");
     }
 }
 
