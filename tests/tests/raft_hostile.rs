@@ -139,8 +139,8 @@ fn a_heartbeat_commits_nothing_on_a_disk_that_may_have_lied() {
         net.advance_one(2, 60);
         net.settle_if(|envelope| matches!(envelope.message, Message::Heartbeat { .. }));
     }
-    let told = net.lines.iter().any(|line| line.starts_with("2 -> 4  Heartbeat"));
-    assert!(told, "{:?}", net.lines);
+    let heartbeat = net.lines.iter().any(|line| line.starts_with("2 -> 4  Heartbeat"));
+    assert!(heartbeat, "{:?}", net.lines);
     assert_eq!(net.raft(4).commit(), Index(0));
 }
 

@@ -53,12 +53,12 @@ fn gossip() -> Gossip {
     for n in 1..=5 {
         let Update { replica, address, .. } = update(n, 0, State::Alive);
         step(&mut machine, 1, gossip::Event::Add { replica, name: "n".into(), address });
-        hear(&mut machine, 1, n, Body::Updates, vec![]);
+        receive(&mut machine, 1, n, Body::Updates, vec![]);
     }
     machine
 }
 
-fn hear(
+fn receive(
     machine: &mut Gossip,
     ms: u64,
     from: u8,
@@ -75,14 +75,14 @@ fn state(machine: &Gossip, n: u8) -> State {
 
 fn refutes() -> bool {
     let mut machine = gossip();
-    hear(&mut machine, 1, 1, Body::Updates, vec![update(0, 0, State::Suspect)]);
+    receive(&mut machine, 1, 1, Body::Updates, vec![update(0, 0, State::Suspect)]);
     machine.own().incarnation.refutations == 1
 }
 
-fn keeps_the_newer_boot_against(state_told: State) -> bool {
+fn keeps_the_newer_boot_against(claimed: State) -> bool {
     let mut machine = gossip();
-    hear(&mut machine, 1, 1, Body::Updates, vec![update(2, 1, State::Alive)]);
-    hear(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, state_told)]);
+    receive(&mut machine, 1, 1, Body::Updates, vec![update(2, 1, State::Alive)]);
+    receive(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, claimed)]);
     state(&machine, 2) == State::Alive
 }
 
@@ -100,7 +100,7 @@ fn first_probe(mut liar: bool) -> State {
             // A member that was not asked to help sends an ack for the target.
             let bystander = (1..=5).find(|n| *n != target).expect("of five");
             if core::mem::take(&mut liar) {
-                hear(&mut machine, due - 1, bystander, Body::Ack { number }, vec![]);
+                receive(&mut machine, due - 1, bystander, Body::Ack { number }, vec![]);
             }
         }
         for action in step(&mut machine, due, gossip::Event::Tick) {
@@ -116,10 +116,10 @@ fn first_probe(mut liar: bool) -> State {
 
 fn informs_the_suspect() -> bool {
     let mut machine = gossip();
-    hear(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, State::Suspect)]);
+    receive(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     // Use up the retransmissions to the others first, so that only the buddy system is left.
-    (0..50).for_each(|number| drop(hear(&mut machine, 1, 1, Body::Ping { number }, vec![])));
-    let sent = hear(&mut machine, 1, 2, Body::Ping { number: 1 }, vec![]);
+    (0..50).for_each(|number| drop(receive(&mut machine, 1, 1, Body::Ping { number }, vec![])));
+    let sent = receive(&mut machine, 1, 2, Body::Ping { number: 1 }, vec![]);
     sent.iter().any(|action| match action {
         gossip::Action::Send { message, .. } => {
             message.updates.iter().any(|c| c.replica.node == node(2) && c.state == State::Suspect)
@@ -138,8 +138,8 @@ fn shares_only_verified_contacts() -> bool {
     let store = StoreId::default();
     let outcome = Ok(Identity { node: node(1), store, boot: Boot::default() });
     step(&mut machine, 1, discovery::Event::Verified { address, outcome });
-    let told = step(&mut machine, 1, discovery::Event::Connected { peer: node(2) });
-    told.iter().all(|action| match action {
+    let sent = step(&mut machine, 1, discovery::Event::Connected { peer: node(2) });
+    sent.iter().all(|action| match action {
         discovery::Action::SendContacts { contacts, .. } => {
             contacts.iter().all(|c| c.node.is_some())
         }

@@ -66,18 +66,18 @@ fn after_the_timeout_k_members_are_asked_to_ping() {
 #[test]
 fn a_member_asked_pings_the_target_and_forwards_its_ack() {
     let mut d = Driven::met(7);
-    let sent = d.hear(1, Body::PingRequest { number: 77, target: node(2) }, vec![]);
+    let sent = d.receive(1, Body::PingRequest { number: 77, target: node(2) }, vec![]);
     let (to, number) = sent.iter().find_map(ping).expect("a ping");
     assert_eq!(to, node(2));
-    let sent = d.hear(2, Body::Ack { number }, vec![]);
+    let sent = d.receive(2, Body::Ack { number }, vec![]);
     assert!(says(&sent, 1, Body::Ack { number: 77 }));
-    assert!(d.hear(2, Body::Ack { number }, vec![]).is_empty(), "once");
+    assert!(d.receive(2, Body::Ack { number }, vec![]).is_empty(), "once");
 }
 
 #[test]
 fn a_ping_is_answered_with_its_number() {
     let mut d = Driven::met(2);
-    let sent = d.hear(2, Body::Ping { number: 31 }, vec![]);
+    let sent = d.receive(2, Body::Ping { number: 31 }, vec![]);
     assert!(says(&sent, 2, Body::Ack { number: 31 }));
 }
 
@@ -86,7 +86,7 @@ fn an_indirect_ack_within_the_period_saves_the_target() {
     let mut d = Driven::met(7);
     let (target, number) = d.next_probe();
     let (helper, _, _) = requests(&d.run(500))[0];
-    d.hear(helper.0[0], Body::Ack { number }, vec![]);
+    d.receive(helper.0[0], Body::Ack { number }, vec![]);
     d.run(600);
     assert_eq!(d.state(target.0[0]), State::Alive);
 }
@@ -106,11 +106,11 @@ fn an_ack_of_another_probe_or_from_a_member_not_asked_counts_for_nothing() {
     let mut d = Driven::met(7);
     let (target, number) = d.next_probe();
     let asked = requests(&d.run(500));
-    d.hear(target.0[0], Body::Ack { number: number - 1 }, vec![]);
-    d.hear(target.0[0], Body::Ack { number: number + 1 }, vec![]);
+    d.receive(target.0[0], Body::Ack { number: number - 1 }, vec![]);
+    d.receive(target.0[0], Body::Ack { number: number + 1 }, vec![]);
     let helpers: Vec<NodeId> = asked.iter().map(|(helper, _, _)| *helper).collect();
     let bystander = (1..=7).find(|n| node(*n) != target && !helpers.contains(&node(*n)));
-    d.hear(bystander.expect("of seven"), Body::Ack { number }, vec![]);
+    d.receive(bystander.expect("of seven"), Body::Ack { number }, vec![]);
     d.run(600);
     assert_eq!(d.state(target.0[0]), State::Suspect);
 }
@@ -131,25 +131,28 @@ fn an_ack_to_a_ping_from_before_a_restart_counts_for_nothing() {
 #[test]
 fn updates_are_piggybacked_on_pings_acks_and_requests() {
     let mut d = Driven::met(7);
-    d.hear(1, Body::Updates, vec![update(2, 1, State::Alive)]);
-    let told = |sent: &[Sent]| {
+    d.receive(1, Body::Updates, vec![update(2, 1, State::Alive)]);
+    let carries = |sent: &[Sent]| {
         sent.iter().any(|(_, _, m)| m.updates.iter().any(|c| c.replica.node == node(2)))
     };
-    assert!(told(&d.hear(3, Body::Ping { number: 1 }, vec![])), "an ack");
-    d.hear(1, Body::Updates, vec![update(2, 2, State::Alive)]);
-    assert!(told(&d.hear(3, Body::PingRequest { number: 1, target: node(4) }, vec![])), "a ping");
-    d.hear(1, Body::Updates, vec![update(2, 3, State::Alive)]);
+    assert!(carries(&d.receive(3, Body::Ping { number: 1 }, vec![])), "an ack");
+    d.receive(1, Body::Updates, vec![update(2, 2, State::Alive)]);
+    assert!(
+        carries(&d.receive(3, Body::PingRequest { number: 1, target: node(4) }, vec![])),
+        "a ping"
+    );
+    d.receive(1, Body::Updates, vec![update(2, 3, State::Alive)]);
     let silent = d.run(1600);
-    assert!(told(&silent));
+    assert!(carries(&silent));
 }
 
 #[test]
 fn each_update_is_sent_lambda_log_n_times() {
     let mut d = Driven::met(9);
-    d.hear(1, Body::Updates, vec![update(2, 1, State::Alive)]);
+    d.receive(1, Body::Updates, vec![update(2, 1, State::Alive)]);
     let mut times = 0;
     for number in 0..40 {
-        let sent = d.hear(3, Body::Ping { number }, vec![]);
+        let sent = d.receive(3, Body::Ping { number }, vec![]);
         times += sent
             .iter()
             .flat_map(|(_, _, m)| &m.updates)
@@ -164,34 +167,34 @@ fn each_update_is_sent_lambda_log_n_times() {
 fn updates_sent_less_often_go_first() {
     let config = GossipConfig { updates_max: 1, ..GossipConfig::default() };
     let mut d = Driven::new(9, config);
-    (1..=9).for_each(|n| drop(d.hear(n, Body::Updates, vec![])));
+    (1..=9).for_each(|n| drop(d.receive(n, Body::Updates, vec![])));
     (0..200).for_each(|_| {
-        d.hear(1, Body::Ping { number: 0 }, vec![]);
-        d.hear(2, Body::Ping { number: 0 }, vec![]);
+        d.receive(1, Body::Ping { number: 0 }, vec![]);
+        d.receive(2, Body::Ping { number: 0 }, vec![]);
     });
     let tell = |d: &mut Driven| {
-        let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
+        let sent = d.receive(3, Body::Ping { number: 1 }, vec![]);
         sent.iter()
             .flat_map(|(_, _, m)| &m.updates)
             .map(|c| c.replica.node.0[0])
             .collect::<Vec<_>>()
     };
-    d.hear(1, Body::Updates, vec![update(4, 1, State::Alive)]);
+    d.receive(1, Body::Updates, vec![update(4, 1, State::Alive)]);
     assert_eq!((tell(&mut d), tell(&mut d)), (vec![4], vec![4]));
-    d.hear(1, Body::Updates, vec![update(5, 1, State::Alive)]);
+    d.receive(1, Body::Updates, vec![update(5, 1, State::Alive)]);
     assert_eq!((tell(&mut d), tell(&mut d)), (vec![5], vec![5]));
 }
 
 #[test]
 fn stale_updates_are_not_forwarded() {
     let mut d = Driven::met(7);
-    d.hear(1, Body::Updates, vec![update(2, 4, State::Alive)]);
+    d.receive(1, Body::Updates, vec![update(2, 4, State::Alive)]);
     d.drain_news();
     let before = d.changed.len();
     for (refutations, state) in [(3, State::Dead), (3, State::Suspect), (4, State::Alive)] {
-        d.hear(1, Body::Updates, vec![update(2, refutations, state)]);
+        d.receive(1, Body::Updates, vec![update(2, refutations, state)]);
     }
-    let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
+    let sent = d.receive(3, Body::Ping { number: 1 }, vec![]);
     assert!(sent[0].2.updates.is_empty());
     assert_eq!(d.changed.len(), before);
 }
@@ -204,15 +207,16 @@ fn a_failed_target_is_suspected_and_the_suspicion_spreads() {
     let (target, _) = d.next_probe();
     d.run(1000);
     let other = (1..=7).find(|n| node(*n) != target).expect("of seven");
-    let sent = d.hear(other, Body::Ping { number: 1 }, vec![]);
-    let told = sent[0].2.updates.iter().find(|c| c.replica.node == target).expect("told");
-    assert_eq!((told.state, &told.confirmations), (State::Suspect, &vec![node(ME)]));
+    let sent = d.receive(other, Body::Ping { number: 1 }, vec![]);
+    let suspicion =
+        sent[0].2.updates.iter().find(|c| c.replica.node == target).expect("it is sent");
+    assert_eq!((suspicion.state, &suspicion.confirmations), (State::Suspect, &vec![node(ME)]));
 }
 
 #[test]
 fn a_suspect_is_still_a_member_and_is_probed() {
     let mut d = Driven::met(3);
-    d.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
+    d.receive(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     let sent = d.live(3_500, &[]);
     assert!(sent.iter().filter_map(ping).any(|(to, _)| to == node(2)));
 }
@@ -221,23 +225,23 @@ fn a_suspect_is_still_a_member_and_is_probed() {
 fn a_suspicion_that_times_out_is_a_death_and_the_death_spreads() {
     let mut d = Driven::met(3);
     d.step(Event::Remove { node: node(1) });
-    d.hear(3, Body::Updates, vec![update(2, 0, State::Suspect)]);
+    d.receive(3, Body::Updates, vec![update(2, 0, State::Suspect)]);
     // With three members no one can confirm, so the shortest timeout applies: 4 * max(1, log10 3) periods.
     d.live(3_990, &[2]);
     assert_eq!(d.state(2), State::Suspect);
     d.live(20, &[2]);
     assert_eq!(d.state(2), State::Dead);
-    let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
+    let sent = d.receive(3, Body::Ping { number: 1 }, vec![]);
     assert!(sent[0].2.updates.iter().any(|c| c.replica.node == node(2) && c.state == State::Dead));
 }
 
 #[test]
 fn a_suspect_that_refutes_in_time_stays_alive() {
     let mut d = Driven::met(3);
-    d.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
+    d.receive(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     d.live(2_000, &[]);
     assert_eq!(d.state(2), State::Suspect, "an ack is no refutation");
-    d.hear(3, Body::Updates, vec![update(2, 1, State::Alive)]);
+    d.receive(3, Body::Updates, vec![update(2, 1, State::Alive)]);
     assert_eq!((d.state(2), d.refutations(2)), (State::Alive, 1));
     d.live(60_000, &[]);
     assert_eq!(d.state(2), State::Alive);
@@ -246,13 +250,13 @@ fn a_suspect_that_refutes_in_time_stays_alive() {
 #[test]
 fn a_suspected_member_raises_its_incarnation() {
     let mut d = Driven::met(3);
-    let sent = d.hear(1, Body::Ping { number: 1 }, vec![update(ME, 0, State::Suspect)]);
+    let sent = d.receive(1, Body::Ping { number: 1 }, vec![update(ME, 0, State::Suspect)]);
     assert_eq!(d.refutations(ME), 1);
     assert!(sent.iter().all(|(_, _, m)| m.sender.incarnation == incarnation(1)));
     // A suspicion of an older incarnation gets no answer.
-    d.hear(2, Body::Updates, vec![update(ME, 0, State::Dead)]);
+    d.receive(2, Body::Updates, vec![update(ME, 0, State::Dead)]);
     assert_eq!(d.refutations(ME), 1);
-    d.hear(2, Body::Updates, vec![update(ME, 1, State::Dead)]);
+    d.receive(2, Body::Updates, vec![update(ME, 1, State::Dead)]);
     assert_eq!(d.refutations(ME), 2);
 }
 
@@ -261,8 +265,8 @@ fn no_member_raises_the_incarnation_of_another() {
     let mut d = Driven::met(4);
     let mut sent = Vec::new();
     for round in 0..20 {
-        let accused = update(2, 0, if round % 2 == 0 { State::Suspect } else { State::Dead });
-        sent.extend(d.hear(1, Body::Ping { number: round }, vec![accused]));
+        let claimed = update(2, 0, if round % 2 == 0 { State::Suspect } else { State::Dead });
+        sent.extend(d.receive(1, Body::Ping { number: round }, vec![claimed]));
         sent.extend(d.live(700, &[3]));
     }
     let updates = sent.iter().flat_map(|(_, _, m)| &m.updates);
@@ -288,9 +292,9 @@ fn claims_override_each_other_as_in_the_table() {
         for (second_at, second) in order.iter().enumerate() {
             let mut d = Driven::met(4);
             for (boot, refutations, state) in [first, second] {
-                let mut news = update(2, *refutations, *state);
-                news.incarnation.boot.count = *boot;
-                d.hear(1, Body::Updates, vec![news]);
+                let mut claimed = update(2, *refutations, *state);
+                claimed.incarnation.boot.count = *boot;
+                d.receive(1, Body::Updates, vec![claimed]);
             }
             let member = d.machine.member(node(2)).expect("a member");
             let held =
@@ -310,7 +314,7 @@ fn each_round_probes_each_member_once_in_a_new_order() {
         let round: Vec<NodeId> = (0..20)
             .map(|_| {
                 let (target, number) = d.next_probe();
-                d.hear(target.0[0], Body::Ack { number }, vec![]);
+                d.receive(target.0[0], Body::Ack { number }, vec![]);
                 target
             })
             .collect();
@@ -332,7 +336,7 @@ fn every_member_is_probed_within_two_rounds_while_others_join() {
             last.insert(node(n), period);
         }
         let (target, number) = d.next_probe();
-        d.hear(target.0[0], Body::Ack { number }, vec![]);
+        d.receive(target.0[0], Body::Ack { number }, vec![]);
         let waited = period - last.insert(target, period).expect("a member");
         assert!(waited < 2 * last.len(), "{target} waited {waited} periods among {}", last.len());
     }
@@ -343,7 +347,7 @@ fn every_member_is_probed_within_two_rounds_while_others_join() {
 #[test]
 fn dead_members_are_pinged_sometimes_and_learn_of_their_death() {
     let mut d = Driven::met(3);
-    d.hear(1, Body::Updates, vec![update(2, 0, State::Dead)]);
+    d.receive(1, Body::Updates, vec![update(2, 0, State::Dead)]);
     d.drain_news();
     let sent = d.live(60_000, &[2]);
     let to_dead: Vec<&Sent> = sent.iter().filter(|s| ping(s).is_some() && s.1 == node(2)).collect();
@@ -359,16 +363,16 @@ fn a_leaving_member_announces_it_and_stops_probing() {
     assert!(sent.iter().all(|(_, _, m)| m.sender.state == State::Left));
     assert!(d.run(60_000).is_empty());
     // It still answers, so that no member declares it dead before it is gone.
-    let sent = d.hear(3, Body::Ping { number: 5 }, vec![]);
+    let sent = d.receive(3, Body::Ping { number: 5 }, vec![]);
     assert!(says(&sent, 3, Body::Ack { number: 5 }));
 }
 
 #[test]
 fn a_refutation_goes_straight_to_the_members_that_suspect() {
     let mut d = Driven::met(9);
-    let mut news = update(ME, 0, State::Suspect);
-    news.confirmations = vec![node(4), node(5)];
-    let sent = d.hear(1, Body::Updates, vec![news]);
-    let told: BTreeSet<NodeId> = sent.iter().map(|(_, to, _)| *to).collect();
-    assert_eq!(told, BTreeSet::from([node(1), node(4), node(5)]));
+    let mut suspicion = update(ME, 0, State::Suspect);
+    suspicion.confirmations = vec![node(4), node(5)];
+    let sent = d.receive(1, Body::Updates, vec![suspicion]);
+    let receivers: BTreeSet<NodeId> = sent.iter().map(|(_, to, _)| *to).collect();
+    assert_eq!(receivers, BTreeSet::from([node(1), node(4), node(5)]));
 }

@@ -82,7 +82,7 @@ impl Driven {
     pub(crate) fn met_as(others: u8, seed: u64) -> Self {
         let mut driven = Self::with_seed(others, GossipConfig::default(), seed);
         for n in 1..=others {
-            driven.hear(n, Body::Updates, vec![]);
+            driven.receive(n, Body::Updates, vec![]);
         }
         driven.drain_news();
         driven
@@ -102,7 +102,7 @@ impl Driven {
         sent
     }
 
-    pub(crate) fn hear(&mut self, from: u8, body: Body, updates: Vec<Update>) -> Vec<Sent> {
+    pub(crate) fn receive(&mut self, from: u8, body: Body, updates: Vec<Update>) -> Vec<Sent> {
         self.step(Event::Received { from: node(from), message: message(from, body, updates) })
     }
 
@@ -128,7 +128,7 @@ impl Driven {
                 if let Body::Ping { number } = said.body
                     && !silent.contains(&to.0[0])
                 {
-                    self.hear(to.0[0], Body::Ack { number }, vec![]);
+                    self.receive(to.0[0], Body::Ack { number }, vec![]);
                 }
                 sent.push((at, to, said));
             }
@@ -140,8 +140,8 @@ impl Driven {
     /// Sends every pending update until its retransmissions are used up.
     pub(crate) fn drain_news(&mut self) {
         for _ in 0..40 {
-            self.hear(1, Body::Ping { number: 0 }, vec![]);
-            self.hear(2, Body::Ping { number: 0 }, vec![]);
+            self.receive(1, Body::Ping { number: 0 }, vec![]);
+            self.receive(2, Body::Ping { number: 0 }, vec![]);
         }
     }
 

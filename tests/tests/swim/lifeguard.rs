@@ -10,7 +10,7 @@ use super::driven::{Driven, ME, Sent, node, ping, requests, update};
 fn a_helper_sends_a_nack_when_it_cannot_reach_the_target() {
     let mut d = Driven::met(7);
     let asked = d.now.as_millis();
-    d.hear(1, Body::PingRequest { number: 77, target: node(2) }, vec![]);
+    d.receive(1, Body::PingRequest { number: 77, target: node(2) }, vec![]);
     let sent = d.live(900, &[2]);
     let nacks: Vec<&Sent> = sent.iter().filter(|s| s.2.body == Body::Nack { number: 77 }).collect();
     assert_eq!(nacks.len(), 1);
@@ -24,7 +24,7 @@ fn fail_probe(d: &mut Driven, nacks: usize) {
     let asked = requests(&d.run(500 * u64::from(d.machine.local_health() + 1)));
     assert_eq!(asked.len(), 3);
     for (helper, _, _) in asked.iter().take(nacks) {
-        d.hear(helper.0[0], Body::Nack { number }, vec![]);
+        d.receive(helper.0[0], Body::Nack { number }, vec![]);
     }
     let ends = 500 * u64::from(d.machine.local_health() + 1);
     d.run(ends);
@@ -42,7 +42,7 @@ fn missing_nacks_worsen_local_health_and_a_full_set_does_not() {
 #[test]
 fn a_successful_probe_improves_local_health_and_a_refutation_worsens_it() {
     let mut d = Driven::met(30);
-    d.hear(1, Body::Updates, vec![update(ME, 0, State::Suspect)]);
+    d.receive(1, Body::Updates, vec![update(ME, 0, State::Suspect)]);
     assert_eq!(d.machine.local_health(), 1);
     d.live(5_000, &[]);
     assert_eq!(d.machine.local_health(), 0);
@@ -52,7 +52,7 @@ fn a_successful_probe_improves_local_health_and_a_refutation_worsens_it() {
 fn bad_local_health_lengthens_period_and_timeout_up_to_a_limit() {
     let mut d = Driven::met(30);
     for refutations in 0..40 {
-        d.hear(1, Body::Updates, vec![update(ME, refutations, State::Suspect)]);
+        d.receive(1, Body::Updates, vec![update(ME, refutations, State::Suspect)]);
     }
     assert_eq!(d.machine.local_health(), 8);
     let (target, _) = d.next_probe();
@@ -67,9 +67,9 @@ fn bad_local_health_lengthens_period_and_timeout_up_to_a_limit() {
 #[test]
 fn bad_local_health_does_not_slow_the_pings_of_dead_members() {
     let mut d = Driven::met(30);
-    d.hear(1, Body::Updates, vec![update(2, 0, State::Dead)]);
+    d.receive(1, Body::Updates, vec![update(2, 0, State::Dead)]);
     for refutations in 0..40 {
-        d.hear(1, Body::Updates, vec![update(ME, refutations, State::Suspect)]);
+        d.receive(1, Body::Updates, vec![update(ME, refutations, State::Suspect)]);
     }
     assert_eq!(d.machine.local_health(), 8);
     let sent = d.run(27_000);
@@ -83,10 +83,10 @@ fn bad_local_health_does_not_slow_the_pings_of_dead_members() {
 fn suspected_for(confirmations: &[u8]) -> u64 {
     let mut d = Driven::met(9);
     let begun = d.now.as_millis();
-    for accuser in confirmations {
-        let mut news = update(2, 0, State::Suspect);
-        news.confirmations = vec![node(*accuser)];
-        d.hear(1, Body::Updates, vec![news]);
+    for member in confirmations {
+        let mut suspicion = update(2, 0, State::Suspect);
+        suspicion.confirmations = vec![node(*member)];
+        d.receive(1, Body::Updates, vec![suspicion]);
     }
     while d.state(2) != State::Dead {
         d.live(10, &[]);
@@ -114,14 +114,15 @@ fn the_suspect_itself_and_non_members_confirm_nothing() {
 #[test]
 fn a_new_confirmation_is_forwarded() {
     let mut d = Driven::met(9);
-    d.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
+    d.receive(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     d.drain_news();
-    let mut news = update(2, 0, State::Suspect);
-    news.confirmations = vec![node(5)];
-    d.hear(1, Body::Updates, vec![news]);
-    let sent = d.hear(3, Body::Ping { number: 1 }, vec![]);
-    let told = sent[0].2.updates.iter().find(|c| c.replica.node == node(2)).expect("told");
-    assert_eq!(told.confirmations, vec![node(9), node(5)]);
+    let mut suspicion = update(2, 0, State::Suspect);
+    suspicion.confirmations = vec![node(5)];
+    d.receive(1, Body::Updates, vec![suspicion]);
+    let sent = d.receive(3, Body::Ping { number: 1 }, vec![]);
+    let forwarded =
+        sent[0].2.updates.iter().find(|c| c.replica.node == node(2)).expect("it is sent");
+    assert_eq!(forwarded.confirmations, vec![node(9), node(5)]);
 }
 
 // Lifeguard IV-C: the buddy system.
@@ -129,7 +130,7 @@ fn a_new_confirmation_is_forwarded() {
 #[test]
 fn every_ping_tells_a_suspect_of_the_suspicion() {
     let mut d = Driven::met(3);
-    d.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
+    d.receive(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
     d.drain_news();
     let sent = d.live(3_500, &[2]);
     let to_suspect: Vec<&Sent> =
@@ -145,8 +146,8 @@ fn a_member_that_suspects_another_tells_it_at_once() {
     let mut d = Driven::met(7);
     let (target, _) = d.next_probe();
     let sent = d.run(1_000);
-    let told = sent.iter().find(|(_, to, m)| *to == target && m.body == Body::Updates);
-    let (_, _, message) = told.expect("told");
+    let updates = sent.iter().find(|(_, to, m)| *to == target && m.body == Body::Updates);
+    let (_, _, message) = updates.expect("it is sent");
     assert_eq!(message.updates[0].state, State::Suspect);
     assert_eq!(message.updates[0].replica.node, target);
 }

@@ -25,12 +25,12 @@ fn refused(d: &mut Driven, from: NodeId, message: Message) -> Vec<&'static str> 
 #[test]
 fn gossip_from_a_non_member_another_store_or_under_another_name_is_rejected() {
     let mut d = Driven::met(3);
-    let news = || vec![update(2, 9, State::Dead)];
-    assert_eq!(refused(&mut d, node(7), message(7, Body::Ping { number: 1 }, news())).len(), 1);
-    let mut other_store = message(3, Body::Ping { number: 1 }, news());
+    let updates = || vec![update(2, 9, State::Dead)];
+    assert_eq!(refused(&mut d, node(7), message(7, Body::Ping { number: 1 }, updates())).len(), 1);
+    let mut other_store = message(3, Body::Ping { number: 1 }, updates());
     other_store.sender.replica.store = StoreId([99; 16]);
     assert_eq!(refused(&mut d, node(3), other_store).len(), 1);
-    let borrowed = message(1, Body::Ping { number: 1 }, news());
+    let borrowed = message(1, Body::Ping { number: 1 }, updates());
     assert_eq!(refused(&mut d, node(3), borrowed).len(), 1);
     assert_eq!((d.state(2), d.machine.counters().rejected), (State::Alive, 3));
 }
@@ -40,10 +40,10 @@ fn claims_and_loads_of_unknown_nodes_are_counted_and_ignored() {
     let mut d = Driven::met(3);
     let mut other_store = update(2, 5, State::Dead);
     other_store.replica.store = StoreId([99; 16]);
-    let mut news = message(1, Body::Updates, vec![update(50, 0, State::Alive), other_store]);
-    let boot = news.sender.incarnation.boot;
-    news.loads.push(Load { node: node(51), boot, version: 1, requests: 1 });
-    d.step(Event::Received { from: node(1), message: news });
+    let mut received = message(1, Body::Updates, vec![update(50, 0, State::Alive), other_store]);
+    let boot = received.sender.incarnation.boot;
+    received.loads.push(Load { node: node(51), boot, version: 1, requests: 1 });
+    d.step(Event::Received { from: node(1), message: received });
     assert_eq!((d.machine.counters().unknown, d.state(2)), (3, State::Alive));
     assert_eq!(d.machine.members().count(), 4);
 }
@@ -71,11 +71,11 @@ fn a_load_of_another_boot_or_an_older_report_does_not_win() {
     let mut d = Driven::met(3);
     let boot = update(2, 0, State::Alive).incarnation.boot;
     let mut report = |count: u64, version: u64, requests: u32| {
-        let mut news = message(1, Body::Updates, vec![]);
+        let mut received = message(1, Body::Updates, vec![]);
         let mut boot = boot;
         boot.count = count;
-        news.loads.push(Load { node: node(2), boot, version, requests });
-        d.step(Event::Received { from: node(1), message: news });
+        received.loads.push(Load { node: node(2), boot, version, requests });
+        d.step(Event::Received { from: node(1), message: received });
         d.machine.member(node(2)).expect("a member").load
     };
     assert_eq!(report(boot.count, 5, 50), 50);
@@ -99,7 +99,7 @@ fn page(sent: &[Sent]) -> (Vec<Update>, Option<NodeId>, Option<NodeId>) {
 
 fn large() -> Driven {
     let mut d = Driven::new(200, GossipConfig::default());
-    (1..=200).for_each(|n| drop(d.hear(n, Body::Updates, vec![])));
+    (1..=200).for_each(|n| drop(d.receive(n, Body::Updates, vec![])));
     d
 }
 
@@ -108,7 +108,7 @@ fn a_member_that_knows_nothing_gets_the_whole_table_in_pages() {
     let mut d = large();
     let (mut after, mut known) = (None, BTreeSet::new());
     for _ in 0..4 {
-        let sent = d.hear(1, Body::Push { after, upto: None }, vec![]);
+        let sent = d.receive(1, Body::Push { after, upto: None }, vec![]);
         let (updates, _, upto) = page(&sent);
         assert!(updates.len() <= UPDATES_MAX);
         known.extend(updates.iter().map(|c| c.replica.node));
@@ -135,8 +135,8 @@ fn a_session_pushes_page_after_page_until_the_table_ends() {
         pages += 1;
         // An answer of another member does not advance the session.
         let other = if peer == node(1) { 2 } else { 1 };
-        assert!(!d.hear(other, Body::Pull { after, upto }, vec![]).iter().any(is_page));
-        sent = d.hear(peer.0[0], Body::Pull { after, upto }, vec![]);
+        assert!(!d.receive(other, Body::Pull { after, upto }, vec![]).iter().any(is_page));
+        sent = d.receive(peer.0[0], Body::Pull { after, upto }, vec![]);
     }
     assert_eq!((known.len(), pages), (200, 4));
 }
@@ -144,9 +144,9 @@ fn a_session_pushes_page_after_page_until_the_table_ends() {
 #[test]
 fn an_answer_holds_only_claims_newer_than_the_askers() {
     let mut d = Driven::met(6);
-    d.hear(1, Body::Updates, vec![update(3, 4, State::Alive)]);
+    d.receive(1, Body::Updates, vec![update(3, 4, State::Alive)]);
     let theirs: Vec<Update> = (2..=6).map(|n| update(n, 2, State::Alive)).collect();
-    let (updates, _, _) = page(&d.hear(1, Body::Push { after: None, upto: None }, theirs));
+    let (updates, _, _) = page(&d.receive(1, Body::Push { after: None, upto: None }, theirs));
     let nodes: Vec<NodeId> = updates.iter().map(|c| c.replica.node).collect();
     assert_eq!(nodes, vec![node(3)]);
     assert_eq!(d.refutations(4), 2, "newer updates of the asker are adopted");
@@ -156,13 +156,13 @@ fn an_answer_holds_only_claims_newer_than_the_askers() {
 fn a_death_from_a_sync_becomes_a_suspicion_without_confirmations() {
     let mut d = Driven::met(9);
     for peer in [1, 3, 4, 5] {
-        d.hear(peer, Body::Push { after: None, upto: None }, vec![update(2, 0, State::Dead)]);
+        d.receive(peer, Body::Push { after: None, upto: None }, vec![update(2, 0, State::Dead)]);
     }
     assert_eq!(d.state(2), State::Suspect);
     d.live(23_000, &[]);
     assert_eq!(d.state(2), State::Suspect, "it gets the longest timeout");
-    d.hear(2, Body::Ping { number: 1 }, vec![]);
-    d.hear(6, Body::Updates, vec![update(2, 1, State::Alive)]);
+    d.receive(2, Body::Ping { number: 1 }, vec![]);
+    d.receive(6, Body::Updates, vec![update(2, 1, State::Alive)]);
     assert_eq!(d.state(2), State::Alive);
     assert_eq!(d.refutations(ME), 0);
 }

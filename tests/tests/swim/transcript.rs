@@ -16,21 +16,21 @@ fn name(node: continuum_core::id::NodeId) -> String {
 
 fn body(body: Body, first: u64) -> String {
     // The machine's ping numbers begin anywhere, so the transcript counts them from 1. The others' numbers are small.
-    let told = |number: u64| if number < first { number } else { number - first + 1 };
+    let shown = |number: u64| if number < first { number } else { number - first + 1 };
     match body {
-        Body::Ping { number } => format!("ping {}", told(number)),
+        Body::Ping { number } => format!("ping {}", shown(number)),
         Body::PingRequest { number, target } => {
-            format!("ping-req {} of {}", told(number), name(target))
+            format!("ping-req {} of {}", shown(number), name(target))
         }
-        Body::Ack { number } => format!("ack {}", told(number)),
-        Body::Nack { number } => format!("nack {}", told(number)),
+        Body::Ack { number } => format!("ack {}", shown(number)),
+        Body::Nack { number } => format!("nack {}", shown(number)),
         Body::Updates => "updates".into(),
         Body::Push { after, upto } => format!("push {:?}..{:?}", after.map(name), upto.map(name)),
         Body::Pull { after, upto } => format!("pull {:?}..{:?}", after.map(name), upto.map(name)),
     }
 }
 
-fn told(update: &Update) -> String {
+fn update_text(update: &Update) -> String {
     let confirmations: Vec<String> = update.confirmations.iter().map(|n| name(*n)).collect();
     let by = if confirmations.is_empty() {
         String::new()
@@ -55,7 +55,7 @@ impl Scene {
 
     fn note(&mut self, sent: &[Sent]) {
         for (at, to, message) in sent {
-            let updates: Vec<String> = message.updates.iter().map(told).collect();
+            let updates: Vec<String> = message.updates.iter().map(update_text).collect();
             if let Body::Ping { number } = message.body {
                 self.first = self.first.min(number);
             }
@@ -71,13 +71,16 @@ impl Scene {
         }
     }
 
-    fn hear(&mut self, from: u8, what: Body, updates: Vec<Update>) {
+    fn receive(&mut self, from: u8, what: Body, updates: Vec<Update>) {
         let at = self.driven.now.as_millis();
-        let news: Vec<String> = updates.iter().map(told).collect();
-        let line =
-            format!("{at:>6} ms  n{from} -> me  {}  {}", body(what, self.first), news.join(", "));
+        let received: Vec<String> = updates.iter().map(update_text).collect();
+        let line = format!(
+            "{at:>6} ms  n{from} -> me  {}  {}",
+            body(what, self.first),
+            received.join(", ")
+        );
         writeln!(self.text, "{line}").expect("to a string");
-        let sent = self.driven.hear(from, what, updates);
+        let sent = self.driven.receive(from, what, updates);
         self.note(&sent);
     }
 
@@ -111,10 +114,10 @@ fn a_probe_that_fails_and_ends_in_a_death() {
 fn a_suspicion_that_is_refuted() {
     let mut scene = Scene::new(4);
     scene.driven.changed.clear();
-    scene.hear(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
-    scene.hear(2, Body::Ping { number: 7 }, vec![]);
-    scene.hear(3, Body::Ping { number: 8 }, vec![update(2, 1, State::Alive)]);
-    scene.hear(4, Body::Ping { number: 9 }, vec![update(2, 0, State::Dead)]);
+    scene.receive(1, Body::Updates, vec![update(2, 0, State::Suspect)]);
+    scene.receive(2, Body::Ping { number: 7 }, vec![]);
+    scene.receive(3, Body::Ping { number: 8 }, vec![update(2, 1, State::Alive)]);
+    scene.receive(4, Body::Ping { number: 9 }, vec![update(2, 0, State::Dead)]);
     scene.is("refuted.txt");
 }
 
@@ -122,8 +125,8 @@ fn a_suspicion_that_is_refuted() {
 fn this_node_is_suspected_helps_and_leaves() {
     let mut scene = Scene::new(4);
     scene.driven.changed.clear();
-    scene.hear(1, Body::Ping { number: 3 }, vec![update(ME, 0, State::Suspect)]);
-    scene.hear(3, Body::PingRequest { number: 4, target: node(2) }, vec![]);
+    scene.receive(1, Body::Ping { number: 3 }, vec![update(ME, 0, State::Suspect)]);
+    scene.receive(3, Body::PingRequest { number: 4, target: node(2) }, vec![]);
     scene.run(400);
     scene.step(Event::Leave);
     scene.is("helped_and_left.txt");
