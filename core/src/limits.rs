@@ -61,7 +61,7 @@ pub const SHARD_ACTORS_MAX: usize = 4096;
 pub const CONTEXT_BYTES_MAX: usize = 400 << 10;
 
 /// Dots of one shard that are known to be superseded, wholly or in part, before they arrived.
-pub const DOOMED_MAX: usize = 65_536;
+pub const DEFERRED_MAX: usize = 65_536;
 
 /// The greatest sequence number of a dot: far beyond reach, and arithmetic on it cannot overflow.
 pub const SEQ_MAX: u64 = 1 << 48;

@@ -1,7 +1,8 @@
-//! Making a write: bounds, what it supersedes, its dot and its stamp.
+//! Authors a write: checks its bounds, finds what it supersedes, and gives it a dot.
 //!
-//! Only minting refuses; a write that was made is merged wherever it arrives. A write with a client's context
-//! supersedes what that context names and nothing else; without one it supersedes what this replica holds.
+//! Only this module refuses a write for what the shard holds; a write that was authored is merged wherever it arrives.
+//! A write with a client's context supersedes what that context names and nothing else; without one it supersedes what
+//! this replica holds. This module does not merge the write.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -17,93 +18,98 @@ use crate::limits::{
 };
 use crate::{mutant, reach};
 
-use super::shard::{At, Element, Shard, counter};
+use super::shard::{Element, LocalDot, Shard, counter};
 use super::write::path::{self, Kind, Scope};
-use super::write::{self, Act, Author, Deed, Raw, SEALED_BYTES_MAX, Unseen, Victim};
+use super::write::{
+    self, DotRef, EditOp, EditRecord, ElementRef, Raw, SEALED_BYTES_MAX, WriteBody,
+};
 
-/// What a client had read, as this shard knows it.
-struct Seen {
-    here: BTreeSet<At>,
+/// The dots that a client had read.
+struct Observed {
+    /// The dots in the shard's context.
+    here: BTreeSet<LocalDot>,
+    /// The dots that the shard has not seen.
     unseen: Vec<Dot>,
 }
 
-/// An element of the write that is being made.
-struct Own {
-    place: Vec<u8>,
+/// An element of the write that is being built.
+struct OwnElement {
+    path: Vec<u8>,
     edit: u16,
     totals: (u64, u64),
     live: bool,
 }
 
-/// A write in the making.
-struct Minter<'a> {
+struct WriteBuilder<'a> {
     shard: &'a Shard,
-    seen: Option<Seen>,
+    /// `None` when the client carries no context.
+    observed: Option<Observed>,
     dot: Dot,
     actors: Vec<Actor>,
-    places: BTreeMap<Actor, u32>,
-    own: Vec<Own>,
+    actor_indices: BTreeMap<Actor, u32>,
+    own: Vec<OwnElement>,
 }
 
-/// Makes and seals a write. `admits` says whose dots a context may name that were never seen here.
+/// Builds and seals a write. `may_write` tells whether an actor may have written dots that this shard has not seen.
 ///
 /// # Errors
 ///
-/// The bound that it is outside of.
-pub(super) fn mint(
+/// The bound that the mutation exceeds.
+pub(super) fn new_write(
     shard: &Shard,
     me: Actor,
     mutation: &Mutation,
     stamp: u64,
-    admits: impl Fn(&Actor) -> bool,
+    may_write: impl Fn(&Actor) -> bool,
 ) -> Result<(Dot, Bytes), Reason> {
     check(mutation)?;
-    let last = shard.number(&me).map_or(0, |number| shard.seen(number).last());
-    let dot = Dot { actor: me, seq: last + 1 };
+    let dot = Dot { actor: me, seq: shard.last_seen(&me) + 1 };
     if dot.seq > SEQ_MAX {
         return Err(Reason::Full { what: Resource::Memory });
     }
-    let seen = mutation.context.as_ref().map(|context| seen(shard, context, admits));
-    let mut minter =
-        Minter { shard, seen, dot, actors: Vec::new(), places: BTreeMap::new(), own: Vec::new() };
+    let observed = mutation.context.as_ref().map(|context| observe(shard, context, may_write));
+    let mut builder = WriteBuilder {
+        shard,
+        observed,
+        dot,
+        actors: Vec::new(),
+        actor_indices: BTreeMap::new(),
+        own: Vec::new(),
+    };
     let key = &mutation.key;
     let edits = mutation.edits.iter().enumerate();
-    let edits: Result<Vec<_>, _> = edits.map(|edit| minter.deed(key, edit)).collect();
-    let author = Author {
+    let edits: Result<Vec<_>, _> = edits.map(|edit| builder.edit(key, edit)).collect();
+    let body = WriteBody {
         namespace: shard.id.namespace,
         slot: shard.id.slot,
         dot,
         key: Raw(key),
         stamp,
         edits: edits?,
-        actors: minter.actors,
+        actors: builder.actors,
     };
-    let strangers = author.actors.iter().chain([&me]).filter(|a| shard.number(a).is_none());
-    if !shard.has_room(strangers.count()) {
+    let unknown = body.actors.iter().chain([&me]).filter(|actor| shard.number(actor).is_none());
+    if !shard.has_room(unknown.count()) {
         return Err(Reason::Full { what: Resource::Memory });
     }
-    let sealed = write::seal(&author);
-    bound(Bound::Request, sealed.len(), SEALED_BYTES_MAX)?;
+    let sealed = write::seal(&body);
+    at_most(Bound::Request, sealed.len(), SEALED_BYTES_MAX)?;
     Ok((dot, sealed))
 }
 
-fn bound(what: Bound, length: usize, limit: usize) -> Result<(), Reason> {
-    if length <= limit { Ok(()) } else { Err(Reason::OutOfBounds { what, limit: limit as u64 }) }
-}
-
 fn check(mutation: &Mutation) -> Result<(), Reason> {
-    bound(Bound::Key, mutation.key.len(), KEY_BYTES_MAX)?;
+    at_most(Bound::Key, mutation.key.len(), KEY_BYTES_MAX)?;
     if mutation.edits.is_empty() {
         return Err(Reason::OutOfBounds { what: Bound::Edits, limit: EDITS_MAX as u64 });
     }
-    bound(Bound::Edits, mutation.edits.len(), EDITS_MAX)?;
+    at_most(Bound::Edits, mutation.edits.len(), EDITS_MAX)?;
     let dots = mutation.context.as_ref().map_or(0, |context| context.dots.len());
-    bound(Bound::Request, dots, CONTEXT_BYTES_MAX / size_of::<Dot>())?;
+    at_most(Bound::Request, dots, CONTEXT_BYTES_MAX / size_of::<Dot>())?;
     for edit in &mutation.edits {
-        bound(Bound::Field, edit.field.len(), FIELD_BYTES_MAX)?;
+        at_most(Bound::Field, edit.field.len(), FIELD_BYTES_MAX)?;
         match &edit.change {
             Change::Put(value) | Change::Add(value) | Change::Remove(value) => {
-                bound(Bound::Value, value.len(), VALUE_BYTES_MAX)?;
+                at_most(Bound::Value, value.len(), VALUE_BYTES_MAX)?;
             }
             Change::Cas { .. } => return Err(Reason::WrongConsistency),
             Change::Delete | Change::Count(_) => {}
@@ -112,132 +118,138 @@ fn check(mutation: &Mutation) -> Result<(), Reason> {
     Ok(())
 }
 
-fn seen(shard: &Shard, context: &Context, admits: impl Fn(&Actor) -> bool) -> Seen {
-    let mut seen = Seen { here: BTreeSet::new(), unseen: Vec::new() };
+fn at_most(what: Bound, length: usize, limit: usize) -> Result<(), Reason> {
+    if length <= limit { Ok(()) } else { Err(Reason::OutOfBounds { what, limit: limit as u64 }) }
+}
+
+fn observe(shard: &Shard, context: &Context, may_write: impl Fn(&Actor) -> bool) -> Observed {
+    let mut observed = Observed { here: BTreeSet::new(), unseen: Vec::new() };
     for dot in &context.dots {
         match shard.number(&dot.actor) {
             Some(number) if shard.seen(number).contains(dot.seq) => {
-                seen.here.insert((number, dot.seq));
+                observed.here.insert((number, dot.seq));
             }
             known => {
-                // A made-up dot would be doomed for ever: only who can write at all is believed.
+                // The removal of a made-up dot would stay deferred for ever, so its author must be one that can write.
                 let sound = (1..=SEQ_MAX).contains(&dot.seq);
-                if sound && (known.is_some() || admits(&dot.actor)) {
-                    seen.unseen.push(*dot);
+                if sound && (known.is_some() || may_write(&dot.actor)) {
+                    observed.unseen.push(*dot);
                 }
             }
         }
     }
-    seen.unseen.sort_unstable();
-    seen.unseen.dedup();
-    seen
+    observed.unseen.sort_unstable();
+    observed.unseen.dedup();
+    observed
 }
 
-impl Minter<'_> {
-    fn deed<'m>(
+impl WriteBuilder<'_> {
+    fn edit<'m>(
         &mut self,
         key: &'m Bytes,
-        (at, edit): (usize, &'m Edit),
-    ) -> Result<Deed<'m>, Reason> {
+        (index, edit): (usize, &'m Edit),
+    ) -> Result<EditRecord<'m>, Reason> {
         let mut totals = (0, 0);
-        let act = match &edit.change {
-            Change::Put(value) => Act::Put(Raw(value)),
-            Change::Add(member) => Act::Add(Raw(member)),
-            Change::Remove(member) => Act::Remove(Raw(member)),
+        let op = match &edit.change {
+            Change::Put(value) => EditOp::Put(Raw(value)),
+            Change::Add(member) => EditOp::Add(Raw(member)),
+            Change::Remove(member) => EditOp::Remove(Raw(member)),
             Change::Count(by) => {
-                totals = counter::count(self.totals(key, &edit.field), *by)?;
-                Act::Count { plus: totals.0, minus: totals.1 }
+                totals = counter::add(self.totals(key, &edit.field), *by)?;
+                EditOp::Count { plus: totals.0, minus: totals.1 }
             }
-            Change::Delete | Change::Cas { .. } => Act::Delete,
+            Change::Delete | Change::Cas { .. } => EditOp::Delete,
         };
-        let mut deed =
-            Deed { field: Raw(&edit.field), act, victims: Vec::new(), unseen: Vec::new() };
-        let scope = deed.scope(key);
-        self.supersede_held(&mut deed, &scope)?;
-        self.supersede_own(&mut deed, &scope);
-        self.supersede_unseen(&mut deed);
-        if let Some(place) = deed.place(key) {
-            self.own.push(Own { place, edit: at as u16, totals, live: true });
+        let field = Raw(&edit.field);
+        let mut record = EditRecord { field, op, superseded: Vec::new(), unseen: Vec::new() };
+        let scope = record.scope(key);
+        self.supersede_held(&mut record, &scope)?;
+        self.supersede_own(&mut record, &scope);
+        self.supersede_unseen(&mut record);
+        if let Some(path) = record.path(key) {
+            self.own.push(OwnElement { path, edit: index as u16, totals, live: true });
         }
-        Ok(deed)
+        Ok(record)
     }
 
-    /// This actor's totals of a counter so far, edits before this one included.
+    /// This actor's totals of a counter so far, this write's earlier edits included.
     fn totals(&self, key: &[u8], field: &[u8]) -> (u64, u64) {
-        let place = path::of(key, field, Kind::Counter, &[]);
-        if let Some(own) = self.own.iter().rev().find(|own| own.live && own.place == place) {
+        let path = path::of(key, field, Kind::Counter, &[]);
+        if let Some(own) = self.own.iter().rev().find(|own| own.live && own.path == path) {
             return own.totals;
         }
         let me = self.shard.number(&self.dot.actor);
-        let mine = self.shard.at(&place).iter().find(|element| Some(element.actor) == me);
+        let mut elements = self.shard.elements_at(&path).iter();
+        let mine = elements.find(|element| Some(element.actor) == me);
         mine.map_or((0, 0), |element| counter::totals(self.shard, element))
     }
 
-    fn supersede_held(&mut self, deed: &mut Deed<'_>, scope: &Scope) -> Result<(), Reason> {
-        let held = self.shard.in_scope(scope);
+    /// Supersedes elements that the shard holds.
+    fn supersede_held(&mut self, record: &mut EditRecord<'_>, scope: &Scope) -> Result<(), Reason> {
         let mut left = 0;
-        for element in held {
-            if self.supersedes(&deed.act, &element) {
-                let actor = self.place_of(self.shard.actor(element.actor));
-                deed.victims.push(Victim { actor, seq: element.seq, edit: element.edit });
+        for element in self.shard.in_scope(scope) {
+            if self.supersedes(&record.op, &element) {
+                let actor = self.index_of(self.shard.actor(element.actor));
+                record.superseded.push(ElementRef { actor, seq: element.seq, edit: element.edit });
             } else {
                 left += 1;
             }
         }
-        if matches!(deed.act, Act::Put(_)) && left >= SIBLINGS_MAX {
-            reach!("replication.mint.too_many_siblings");
+        if matches!(record.op, EditOp::Put(_)) && left >= SIBLINGS_MAX {
+            reach!("replication.author.too_many_siblings");
             return Err(Reason::TooManySiblings);
         }
-        deed.victims.sort_unstable();
+        record.superseded.sort_unstable();
         Ok(())
     }
 
-    fn supersedes(&self, act: &Act<'_>, element: &Element) -> bool {
-        match (act, &self.seen) {
-            (Act::Count { .. }, _) => {
+    fn supersedes(&self, op: &EditOp<'_>, element: &Element) -> bool {
+        match (op, &self.observed) {
+            (EditOp::Count { .. }, _) => {
                 Some(element.actor) == self.shard.number(&self.dot.actor)
                     && !mutant!("replication.counter.sums_twice")
             }
             (_, None) => true,
-            _ if mutant!("replication.mint.observes_all") => true,
-            (_, Some(seen)) => seen.here.contains(&element.at()),
+            _ if mutant!("replication.author.observes_all") => true,
+            (_, Some(observed)) => observed.here.contains(&element.dot()),
         }
     }
 
-    /// Later edits of one write supersede its earlier ones.
-    fn supersede_own(&mut self, deed: &mut Deed<'_>, scope: &Scope) {
+    /// Supersedes earlier edits of the same write.
+    fn supersede_own(&mut self, record: &mut EditRecord<'_>, scope: &Scope) {
         let seq = self.dot.seq;
-        for own in self.own.iter_mut().filter(|own| own.live && scope.contains(&own.place)) {
+        for own in self.own.iter_mut().filter(|own| own.live && scope.contains(&own.path)) {
             own.live = false;
-            deed.victims.push(Victim { actor: 0, seq, edit: own.edit });
+            record.superseded.push(ElementRef { actor: 0, seq, edit: own.edit });
         }
     }
 
-    fn supersede_unseen(&mut self, deed: &mut Deed<'_>) {
-        let Some(seen) = &self.seen else { return };
-        if matches!(deed.act, Act::Count { .. }) || seen.unseen.is_empty() {
+    /// Supersedes writes that the client had read and this shard has not seen.
+    fn supersede_unseen(&mut self, record: &mut EditRecord<'_>) {
+        let Some(observed) = &self.observed else { return };
+        if matches!(record.op, EditOp::Count { .. }) || observed.unseen.is_empty() {
             return;
         }
-        reach!("replication.mint.unseen_context");
-        for dot in seen.unseen.clone() {
-            // What this actor has not written yet cannot have been read.
+        reach!("replication.author.unseen_context");
+        for dot in observed.unseen.clone() {
+            // An unseen dot of this actor is not written yet, so no client can have read it.
             if dot.actor != self.dot.actor {
-                let actor = self.place_of(dot.actor);
-                deed.unseen.push(Unseen { actor, seq: dot.seq });
+                let actor = self.index_of(dot.actor);
+                record.unseen.push(DotRef { actor, seq: dot.seq });
             }
         }
     }
 
-    /// The actor's place in the write's table.
-    fn place_of(&mut self, actor: Actor) -> u32 {
+    /// The actor's index in the write's table. An unknown actor gets the next index.
+    fn index_of(&mut self, actor: Actor) -> u32 {
         if actor == self.dot.actor {
             return 0;
         }
         let next = self.actors.len() as u32 + 1;
-        let place = *self.places.entry(actor).or_insert(next);
-        if place == next {
+        let index = *self.actor_indices.entry(actor).or_insert(next);
+        if index == next {
             self.actors.push(actor);
         }
-        place
+        index
     }
 }

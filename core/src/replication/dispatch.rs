@@ -1,7 +1,9 @@
-//! What peers cause: links, messages, comparisons. Each handler calls `sync`, and turns what comes back into actions.
+//! Handles what peers cause: links, messages and comparisons. Each handler calls `sync` and turns the result into
+//! actions.
 //!
-//! A message is checked before it is believed: its shard is open here, and it claims no write of this very process that
-//! this process did not make. A refused write does not spoil the writes beside it.
+//! Every message is checked first: its shard must be open here, and it must not claim a write of this very process that
+//! this process did not author. A refused write does not affect the other writes of its message. This module does not
+//! know how replicas synchronize; `sync` does.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -18,15 +20,17 @@ use super::sync::receive;
 use super::sync::session::{self, Session, ViewError};
 use super::{Action, Replicator, sync};
 
-/// A session that has heard nothing for this many comparison periods has ended.
+/// A session without an answer for this many comparison periods ends.
 const SESSION_PERIODS: u64 = 3;
 
-/// What became of the writes of one message.
+/// The outcome of the writes of one message.
 #[derive(Default)]
 struct ReceivedWrites {
+    /// The dots that this replica holds once the records are durable.
     held: Dots,
+    /// The bytes of all writes, refused ones included.
     bytes: u64,
-    fresh: usize,
+    new: usize,
     refused: usize,
     records: Vec<Bytes>,
 }
@@ -58,13 +62,13 @@ impl Replicator {
         }
     }
 
-    /// Compares all open shards with a replica, if it is one and is connected.
+    /// Sends the roots of all open shards to a replica, if it is one of the set and connected.
     fn begin_compare(&mut self, replica: Replica, out: &mut Outbox<Action>) {
         if !self.peers.reset_window(&replica) {
             return;
         }
-        for (id, local) in self.shards.iter_mut().filter(|(_, local)| local.open.is_some()) {
-            let message = Message::Compare { shard: *id, root: local.shard.keep_root() };
+        for (id, local) in self.shards.iter_mut().filter(|(_, local)| local.strategy.is_some()) {
+            let message = Message::Compare { shard: *id, root: local.shard.cached_root() };
             out.push(Action::Send { to: replica, message, promise: false });
         }
     }
@@ -95,18 +99,18 @@ impl Replicator {
         self.record(id, records, out);
     }
 
-    /// Compares roots with the next connected peer.
+    /// Sends the shard's root to the next connected peer.
     fn compare_next(&mut self, id: ShardId, out: &mut Outbox<Action>) {
         let connected = self.peers.connected();
         let count = connected.clone().count();
         let Some(local) = self.shards.get_mut(&id).filter(|_| count > 0) else { return };
-        local.sync.turn = local.sync.turn.wrapping_add(1);
-        let Some(to) = connected.clone().nth(local.sync.turn % count) else { return };
-        let message = Message::Compare { shard: id, root: local.shard.keep_root() };
+        local.sync.comparisons = local.sync.comparisons.wrapping_add(1);
+        let Some(to) = connected.clone().nth(local.sync.comparisons % count) else { return };
+        let message = Message::Compare { shard: id, root: local.shard.cached_root() };
         out.push(Action::Send { to, message, promise: false });
     }
 
-    /// Takes a message from an authenticated replica.
+    /// Handles a message from an authenticated replica.
     pub(super) fn on_message(
         &mut self,
         now: Now,
@@ -116,20 +120,20 @@ impl Replicator {
     ) {
         let id = message.shard();
         let me = self.actor();
-        let Some(local) = self.shards.get(&id).filter(|local| local.open.is_some()) else {
-            // The registry here is behind the peer's, or ahead of it; anti-entropy asks again.
+        let Some(local) = self.shards.get(&id).filter(|local| local.strategy.is_some()) else {
+            // The registry here is older or newer than the peer's. Anti-entropy will ask again.
             reach!("replication.message.unknown_shard");
             return;
         };
         if let Some(dots) = message.claims() {
             if !dots.is_empty() && !dots.is_valid() {
-                return reject(from, "a context outside its bounds", out);
+                return reject(from, "a context is outside its bounds", out);
             }
             let named = dots.iter().map(|(actor, ranges)| (*actor, ranges.last()));
             if let Some(dot) = receive::forged_dot(&local.shard, me, named) {
                 reach!("replication.forged.context");
                 out.push(Action::Equivocation { dot });
-                let why = "a context with writes of this process that it never made";
+                let why = "a context names writes of this process that it never authored";
                 return reject(from, why, out);
             }
             if let Some(mine) = dots.ranges(&me) {
@@ -158,7 +162,7 @@ impl Replicator {
                 }
             }
             Message::Same { root, .. } => {
-                if local.shard.keep_root() == root {
+                if local.shard.cached_root() == root {
                     local.sync.in_sync.insert(from);
                 }
             }
@@ -166,25 +170,25 @@ impl Replicator {
                 local.sync.in_sync.remove(&from);
                 self.begin_session(now, from, shard, out);
             }
-            Message::Pull { round, context, asks, .. } => {
+            Message::Pull { round, context, spans, .. } => {
                 let bytes = self.config.delta_bytes_max;
-                match session::answer(&local.shard, round, &context, &asks, bytes) {
+                match session::answer(&local.shard, round, &context, &spans, bytes) {
                     Ok((message, promise)) => out.push(Action::Send { to: from, message, promise }),
                     Err(message) => {
                         out.push(Action::Send { to: from, message, promise: false });
-                        reject(from, "a question about impossible spans", out);
+                        reject(from, "a question names impossible spans", out);
                     }
                 }
             }
             Message::Page { shard, round, writes } => {
                 self.on_page(now, from, (shard, round), &writes, out);
             }
-            Message::Whole { shard, round, view } => {
+            Message::View { shard, round, view } => {
                 self.on_view(now, from, (shard, round), &view, out);
             }
             Message::Refused { round, .. } => {
                 reach!("replication.session.refused");
-                drop(local.sync.answered(from, round));
+                drop(local.sync.take_session(from, round));
             }
         }
     }
@@ -204,7 +208,7 @@ impl Replicator {
         out.push(Action::Send { to: from, message, promise });
     }
 
-    /// Takes writes in, each by itself. The caller issues their records, in one write.
+    /// Receives writes one by one. The caller issues their records in one write.
     fn receive_writes<'a>(
         &mut self,
         now: Now,
@@ -221,15 +225,20 @@ impl Replicator {
             match receiver.receive_write(&mut local.shard, sealed) {
                 Ok(received) => {
                     all.held.insert(&received.dot);
-                    all.fresh += usize::from(received.record.is_some());
+                    all.new += usize::from(received.record.is_some());
                     all.records.extend(received.record);
                     if let Some(by_ms) = received.ahead_by_ms {
-                        out.push(Action::Ahead { node: received.dot.actor.replica.node, by_ms });
+                        out.push(Action::FutureStamp {
+                            node: received.dot.actor.replica.node,
+                            by_ms,
+                        });
                     }
                 }
                 Err(refused) => {
                     all.refused += 1;
-                    refused.equivocation.map(|dot| out.push(Action::Equivocation { dot }));
+                    if let Some(dot) = refused.equivocation {
+                        out.push(Action::Equivocation { dot });
+                    }
                     reject(from, refused.why, out);
                 }
             }
@@ -241,7 +250,9 @@ impl Replicator {
     fn begin_session(&mut self, now: Now, to: Replica, id: ShardId, out: &mut Outbox<Action>) {
         let Some(local) = self.shards.get_mut(&id) else { return };
         let question = local.sync.begin(&local.shard, now.mono, to, &mut self.stream);
-        question.map(|message| out.push(Action::Send { to, message, promise: true }));
+        if let Some(message) = question {
+            out.push(Action::Send { to, message, promise: true });
+        }
     }
 
     /// Asks the next question of a session.
@@ -261,15 +272,15 @@ impl Replicator {
         out: &mut Outbox<Action>,
     ) {
         let Some(local) = self.shards.get_mut(&id) else { return };
-        let Some(mut session) = local.sync.answered(from, round) else { return };
+        let Some(mut session) = local.sync.take_session(from, round) else { return };
         let received = self.receive_writes(now, from, id, writes.iter(), out);
         self.record(id, received.records, out);
-        if received.fresh == 0 {
-            // Asking again would bring the same again.
+        if received.new == 0 {
+            // The same question would bring the same answer.
             reach!("replication.session.stalled");
             return;
         }
-        session.heard = now.mono;
+        session.last_heard = now.mono;
         // The page said nothing about the spans.
         let asked = core::mem::take(&mut session.asked);
         session.spans.splice(0..0, asked);
@@ -286,14 +297,14 @@ impl Replicator {
     ) {
         let me = self.actor();
         let Some(local) = self.shards.get_mut(&id) else { return };
-        let Some(mut session) = local.sync.answered(from, round) else { return };
-        let doomed = view.doomed.iter().map(|(dot, _)| (dot.actor, dot.seq));
-        let forged = receive::forged_dot(&local.shard, me, doomed).is_some();
+        let Some(mut session) = local.sync.take_session(from, round) else { return };
+        let deferred = view.deferred.iter().map(|(dot, _)| (dot.actor, dot.seq));
+        let forged = receive::forged_dot(&local.shard, me, deferred).is_some();
         if !sync::is_valid(view, &session.asked) || forged {
-            return reject(from, "a malformed view", out);
+            return reject(from, "a view is malformed", out);
         }
-        let births = view.births.iter().map(|(sealed, _)| sealed);
-        let received = self.receive_writes(now, from, id, births, out);
+        let writes = view.writes.iter().map(|(sealed, _)| sealed);
+        let received = self.receive_writes(now, from, id, writes, out);
         let mut records = received.records;
         let spans = if received.refused == 0 {
             self.learn(from, id, view, &mut session, &mut records, out)
@@ -302,7 +313,7 @@ impl Replicator {
         };
         self.record(id, records, out);
         let Some(spans) = spans else { return };
-        session.heard = now.mono;
+        session.last_heard = now.mono;
         session.spans.extend(spans);
         if session.spans.is_empty() {
             reach!("replication.session.done");
@@ -311,7 +322,7 @@ impl Replicator {
         }
     }
 
-    /// Learns what a view says beyond its writes. Returns the spans to look at next; `None` when nothing was learnt.
+    /// Applies what a view says beyond its writes. Returns the spans to look at next; `None` when nothing was applied.
     fn learn(
         &mut self,
         from: Replica,
@@ -332,7 +343,7 @@ impl Replicator {
     }
 }
 
-/// Reports what a peer must not send.
+/// Reports that a peer sent what it must not send.
 fn reject(from: Replica, why: &'static str, out: &mut Outbox<Action>) {
     reach!("replication.message.rejected");
     out.push(Action::Rejected { from, why });

@@ -1,23 +1,32 @@
-//! Replication: what must always be writable.
+//! Replication of what must always be writable.
 //!
-//! One [`Replicator`] holds all shards of a node. A shard is live elements and a causal context (`store`); a write is
-//! its author's sealed bytes (`delta`), made here (`mint`), pushed once to every connected replica (`push`), and where
-//! that push was lost, pulled by anti-entropy (`sync`). Every change is a record in the log before anybody is promised
-//! it (`restore`), and side files keep the log short (`checkpoint`).
+//! One [`Replicator`] holds all shards of a node. Its rooms, from the lowest to the highest:
 //!
-//! Four choices are worth their reasons:
+//! | where | what |
+//! |---|---|
+//! | `write/` | one authored write: its sealed bytes, its paths, its clock |
+//! | `shard/` | the state of one shard: live elements and a causal context |
+//! | `log/` | the records of a shard, checkpoints, and the restore from both |
+//! | `sync/` | what peers exchange: pushes, acknowledgements, anti-entropy |
+//! | this folder | the machine: `author` makes a local write, `dispatch` handles what comes from peers |
 //!
-//! * **The answerer of a session has no state.** Every question carries all that the asker holds, so loss, repetition,
-//!   reordering and restarts of either side need no case of their own, and a session resumes by starting again.
-//! * **A push covers its own dot alone.** Victims that have not arrived are remembered as doomed instead of covered,
-//!   since a write may have elements that its victim's superseder did not mean.
-//! * **Every message that carries writes is a promise.** Writes name what they supersede, not all that is behind it;
-//!   so a write leaves only when everything that it stands on is durable here.
-//! * **Almost nothing is counted back.** `Persisted` lets pushes go, so that a push carries what one sync made durable.
-//!   All else that waits for the disk is a promise, withheld by the node until what was issued before is durable.
+//! A write is pushed once to every connected replica. Anti-entropy pulls it where that push was lost. Every change is a
+//! record in the log before a peer or client is promised it, and checkpoints keep the log short.
 //!
-//! Deliberately absent: causal stability and the collection of what it allows (there are no tombstones to collect, only
-//! contexts to shorten), forwarding of pushes, and any choice of who the replicas are.
+//! Four choices and their reasons:
+//!
+//! * **The answerer of a session has no state.** Every question carries all that the asker holds. So loss, repetition,
+//!   reordering and restarts of either side need no special case, and a session resumes by starting again.
+//! * **A push covers only its own dot.** The removal of a superseded element that has not arrived is deferred. Its dot
+//!   is not covered, because the superseded write may have other elements, which live on.
+//! * **Every message that carries writes leaves only when these are durable.** A write names only what it supersedes,
+//!   not all that came before; so everything that it builds on must be durable here first.
+//! * **The machine hardly tracks durability.** [`Event::Persisted`] only releases pushes, so that one push carries what
+//!   one disk sync made durable. Everything else that waits for the disk is a promise, which the node holds back until
+//!   all earlier writes are durable.
+//!
+//! Deliberately absent: causal stability and the garbage collection that it allows (there are no tombstones to collect,
+//! only contexts to shorten), forwarding of pushes, and the choice of the replicas.
 
 mod author;
 mod dispatch;
@@ -34,150 +43,156 @@ use alloc::vec::Vec;
 use crate::api::{Context, Mutation, Reason, Strategy};
 use crate::id::{Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId};
 
-pub use log::inspect::{Described, DescribedAct, DescribedEdit, describe, dot_of};
+pub use log::inspect::{EditInfo, EditOpInfo, WriteInfo, dot_of, inspect};
 pub use log::{FileError, RestoreError, Restored, RestoredShard, Write};
 pub use replicator::{Replicator, Scrub};
-pub use shard::{Doom, Dots, Mask, Ranges, Span};
+pub use shard::{Deferred, Dots, LiveEdits, Ranges, Span};
 pub use sync::ack::Ticket;
-pub use sync::message::{Answer, Fault, Listed, Message, Promise, View};
+pub use sync::message::{Answer, ListedWrite, Message, Promise, PullError, View};
 
-/// What the machine consumes.
+/// An input of the machine.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Time passed.
     Tick,
     /// The registry has an eventual namespace: open its shards. Repeats are harmless; the strategy may change.
     Open {
-        /// The namespace.
+        /// The namespace to open.
         namespace: NamespaceId,
-        /// Its shards.
+        /// The number of its shards.
         slots: u16,
         /// How registers are read.
         strategy: Strategy,
         /// Whether losers of the LWW order are dropped.
         discard: bool,
     },
-    /// The namespace is gone.
+    /// The registry deleted a namespace: forget its shards.
     Close {
-        /// Which.
+        /// The deleted namespace.
         namespace: NamespaceId,
     },
-    /// The replicas of all shards, this one excluded.
+    /// The set of the replicas of all shards changed.
     Peers {
-        /// All of them.
+        /// All replicas. This node is ignored if it is among them.
         replicas: Vec<Replica>,
     },
     /// A link to a replica is up.
     Connected {
-        /// Who.
+        /// The replica at its other end.
         peer: Replica,
     },
     /// The link to a peer is down.
     Unreachable {
-        /// Who.
+        /// The node at its other end.
         peer: NodeId,
     },
-    /// A message from an authenticated replica.
+    /// A message came from an authenticated replica.
     Received {
-        /// Who sent it, and on which disk.
+        /// The sender: its node and its disk.
         from: Replica,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// The machine's first so many writes since this process began are durable.
+    /// The disk has the first `writes` writes that the machine issued since this process began.
     Persisted {
-        /// How many; see [`Action::Persist`].
+        /// A count of writes; see [`Action::Persist`].
         writes: u64,
     },
     /// A client writes.
     Mutate {
-        /// Names the write in the answer.
+        /// Names the write in the answers.
         ticket: Ticket,
-        /// The shard.
+        /// The shard of the key.
         shard: ShardId,
-        /// What.
+        /// The key and its edits.
         mutation: Mutation,
-        /// How many other replicas must have it durably before [`Action::Replicated`].
+        /// The number of other replicas that must hold the write durably before [`Action::Replicated`].
         replicas: u8,
     },
     /// A client no longer waits for replicas.
     Abandon {
-        /// Which write.
+        /// The client's write.
         ticket: Ticket,
     },
-    /// Write the shard's state into a side file, so that its older log records may go.
+    /// Capture a shard's state in a snapshot file, so that the shard's older log records may go.
     Checkpoint {
-        /// Which.
+        /// The shard to capture.
         shard: ShardId,
-        /// The side file's name.
+        /// The name of the snapshot file.
         snapshot: SnapshotId,
     },
 }
 
-/// What the machine asks for.
+/// A request of the machine to its driver.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Send a message to a replica.
+    /// Send a message to a replica. The driver may drop, delay, duplicate and reorder it; but if `promise` is set, it
+    /// must not leave before all writes issued earlier are durable.
     Send {
-        /// To whom.
+        /// The receiver.
         to: Replica,
-        /// What.
+        /// The message.
         message: Message,
-        /// Whether it promises something: then it waits for all that the machine has written so far.
+        /// Whether the message is a promise.
         promise: bool,
     },
-    /// Make a write durable. The machine counts its writes from 1; the count comes back with [`Event::Persisted`].
+    /// Make a write durable. The driver must never drop or reorder it, and may delay it. The machine counts its writes
+    /// from 1; the count comes back with [`Event::Persisted`].
     Persist {
-        /// The shard whose record it is.
+        /// The shard that the record belongs to.
         shard: ShardId,
         /// The record.
         write: Write,
     },
-    /// A client's write is applied here, and its record was issued.
+    /// A client's write is merged here, and its record was issued. The driver must not drop it. It may delay it, and
+    /// does so until the record is durable if the client asked for that.
     Accepted {
-        /// Which.
+        /// The client's write.
         ticket: Ticket,
         /// Its dot.
         dot: Dot,
-        /// What a later write carries to supersede it.
+        /// The context that a later write carries to supersede it.
         context: Context,
     },
-    /// A client's write did not happen.
+    /// A client's write did not happen. The driver must not drop it; it may delay and reorder it.
     Refused {
-        /// Which.
+        /// The client's write.
         ticket: Ticket,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// As many other replicas as were asked for have the write durably.
+    /// As many other replicas as the client asked for hold the write durably. The driver may delay it; if it drops it,
+    /// the client waits until it gives up.
     Replicated {
-        /// Which.
+        /// The client's write.
         ticket: Ticket,
     },
-    /// A shard's state was written to its side file: [`Write::Snapshot`] was issued.
+    /// A notice: a checkpoint is complete, and its [`Write::Snapshot`] was issued. The driver may drop, delay and
+    /// reorder it.
     Checkpointed {
-        /// Whose.
+        /// The captured shard.
         shard: ShardId,
-        /// The file's length.
+        /// The file's length in bytes.
         bytes: u64,
     },
-    /// Two writes with one dot and different content.
+    /// An alarm: two writes have one dot and different content. The driver may drop, delay and reorder it.
     Equivocation {
-        /// The dot.
+        /// The dot of both writes.
         dot: Dot,
     },
-    /// A write is stamped too far ahead, and waits.
-    Ahead {
+    /// A notice: a write is stamped too far ahead, and waits. The driver may drop, delay and reorder it.
+    FutureStamp {
         /// The author.
         node: NodeId,
-        /// By how many milliseconds.
+        /// The milliseconds by which its stamp is ahead.
         by_ms: u64,
     },
-    /// A peer sent something that it must not send; it was dropped.
+    /// A notice: a peer sent something that it must not send, and this was dropped. The driver may drop, delay and
+    /// reorder it.
     Rejected {
-        /// Who.
+        /// The sender.
         from: Replica,
-        /// What was wrong.
+        /// The fault.
         why: &'static str,
     },
 }

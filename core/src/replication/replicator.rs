@@ -1,5 +1,5 @@
-//! The machine: its shards, timers, clients and checkpoints. What replicas do with each other is in `exchange` and
-//! `session`.
+//! The machine: its shards, clients and checkpoints, and the reads of what it holds. This module does not handle what
+//! comes from peers, nor timers; `dispatch` does.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -28,14 +28,16 @@ use super::sync::session::SyncState;
 use super::write::hlc::{self, Clock};
 use super::{Action, Event, author, write};
 
-/// One shard with what this node does about it.
+/// One shard with its part of the machine's state.
 #[derive(Debug)]
 pub(super) struct LocalShard {
     pub(super) shard: Shard,
     /// How registers are read; `None` until the registry says that the shard exists.
-    pub(super) open: Option<Strategy>,
+    pub(super) strategy: Option<Strategy>,
     pub(super) sync: SyncState,
+    /// When the next comparison is due; its entry in the machine's timers.
     pub(super) due: Option<Instant>,
+    /// The checkpoint under way.
     pub(super) capture: Option<Capture>,
 }
 
@@ -45,32 +47,36 @@ pub struct Replicator {
     pub(super) me: Replica,
     pub(super) boot: Boot,
     pub(super) config: ReplicationConfig,
+    /// Draws the numbers of questions and the first comparison times.
     pub(super) stream: Stream,
     pub(super) clock: Clock,
     pub(super) peers: Peers,
     pub(super) shards: BTreeMap<ShardId, LocalShard>,
+    /// When each open shard is compared next.
     pub(super) timers: BTreeSet<(Instant, ShardId)>,
     pub(super) waiters: Waiters,
     pub(super) pushes: Pushes,
+    /// Checkpoints to be made; the first is under way.
     pub(super) captures: VecDeque<(ShardId, SnapshotId)>,
     /// The number of waiting writes in all shards.
     pub(super) waiting: usize,
+    /// The number of [`Action::Persist`] so far.
     pub(super) issued: u64,
 }
 
-/// What a scrub found in a page of live writes.
+/// The result of hashing a page of live writes again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scrub {
-    /// How many were hashed.
+    /// The number of hashed writes.
     pub checked: u64,
-    /// Those whose bytes are no longer what their author hashed.
+    /// The writes that no longer match their hash.
     pub corrupt: Vec<Dot>,
-    /// Where to go on; `None` at the end.
+    /// The first dot of the next page; `None` at the end.
     pub next: Option<Dot>,
 }
 
 impl Replicator {
-    /// The machine as its records left it. Shards are silent until [`Event::Open`].
+    /// Restores the machine from its records. Shards are silent until [`Event::Open`].
     ///
     /// # Errors
     ///
@@ -105,121 +111,63 @@ impl Replicator {
         }
         Ok(machine)
     }
+}
 
-    /// The author of this boot's writes.
-    pub(super) fn actor(&self) -> Actor {
-        let boot =
-            if mutant!("replication.mint.forgets_boot") { Boot::default() } else { self.boot };
-        Actor { replica: self.me, boot }
+impl Machine for Replicator {
+    type Event = Event;
+    type Action = Action;
+
+    fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
+        self.run_timers(now, out);
+        self.handle(now, event, out);
+        self.capture(out);
     }
 
-    /// Reads what this node holds.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::UnknownNamespace`] when the shard is not open here.
-    pub fn read(&self, shard: ShardId, query: &Query) -> Result<Value, Reason> {
-        let local = self.shards.get(&shard).ok_or(Reason::UnknownNamespace)?;
-        let strategy = local.open.ok_or(Reason::UnknownNamespace)?;
-        Ok(query::read(&local.shard, strategy, query))
-    }
-
-    /// The shard's root: equal if and only if two replicas hold the same and have seen the same.
-    #[must_use]
-    pub fn root(&self, shard: ShardId) -> Option<Digest> {
-        self.shards.get(&shard).map(|local| local.shard.root())
-    }
-
-    /// The dots that the shard has seen.
-    #[must_use]
-    pub fn context(&self, shard: ShardId) -> Option<Dots> {
-        self.shards.get(&shard).map(|local| local.shard.dots())
-    }
-
-    /// The numbers of an actor that the shard has seen.
-    #[must_use]
-    pub fn seen(&self, shard: ShardId, actor: &Actor) -> Option<&Ranges> {
-        let shard = &self.shards.get(&shard)?.shard;
-        shard.number(actor).map(|number| shard.seen(number))
-    }
-
-    /// The greatest number of writes in one shard of which parts were superseded before they arrived.
-    #[must_use]
-    pub fn doomed(&self) -> usize {
-        self.shards.values().map(|local| local.shard.doomed_writes()).max().unwrap_or(0)
-    }
-
-    /// All dots that are seen here or wait for their stamp: what the disk holds once all writes issued so far are
-    /// durable.
-    #[must_use]
-    pub fn held(&self, shard: ShardId) -> Dots {
-        self.shards.get(&shard).map_or_else(Dots::default, |r| r.shard.held())
-    }
-
-    /// Whether all these dots are seen here, or wait for their stamp: what a promise of this node claims.
-    #[must_use]
-    pub fn holds(&self, shard: ShardId, dots: &Dots) -> bool {
-        let Some(local) = self.shards.get(&shard) else { return dots.is_empty() };
-        dots.is_subset(&local.shard.held())
-    }
-
-    /// Writes that wait for their stamp to come within reach, in all shards.
-    #[must_use]
-    pub const fn waiting(&self) -> usize {
-        self.waiting
-    }
-
-    /// The shards that are held, open or not.
-    pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
-        self.shards.keys().copied()
-    }
-
-    /// One line for each open shard, in their order.
-    pub fn status(&self) -> impl Iterator<Item = ShardStatus> {
-        self.shards.iter().filter(|(_, local)| local.open.is_some()).map(|(id, local)| {
-            ShardStatus {
-                namespace: id.namespace,
-                slot: id.slot,
-                root: local.shard.root().short(),
-                writes: local.shard.live.len() as u64,
-                in_sync: local.sync.in_sync.len() as u32,
-                peers: self.peers.len() as u32,
-            }
-        })
-    }
-
-    /// Bytes of memory that grow with what is held: writes and places.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.shards.values().map(|local| local.shard.bytes()).sum()
-    }
-
-    /// The shard of a key: by its SHA-256, so that all nodes agree for as long as the namespace lives.
-    #[must_use]
-    pub fn shard_for(namespace: NamespaceId, slots: u16, key: &[u8]) -> ShardId {
-        let slot = if slots <= 1 { 0 } else { Digest::of(key).short() % u64::from(slots) };
-        ShardId { namespace, slot: slot as u16 }
-    }
-
-    /// Hashes live writes again, from a dot on, at most `limit` of them.
-    #[must_use]
-    pub fn scrub(&self, shard: ShardId, from: Option<Dot>, limit: usize) -> Scrub {
-        let mut scrub = Scrub::default();
-        let Some(shard) = self.shards.get(&shard).map(|local| &local.shard) else {
-            return scrub;
-        };
-        let from = from.and_then(|dot| Some((shard.number(&dot.actor)?, dot.seq)));
-        for (at, live) in shard.live.range(from.unwrap_or_default()..) {
-            if scrub.checked == limit as u64 {
-                scrub.next = Some(shard.dot(*at));
-                break;
-            }
-            scrub.checked += 1;
-            if !write::is_intact(&live.sealed) {
-                scrub.corrupt.push(shard.dot(*at));
-            }
+    fn deadline(&self) -> Option<Instant> {
+        if !self.captures.is_empty() {
+            return Some(Instant::ZERO);
         }
-        scrub
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(self.me, self.boot, self.clock.last(), self.issued, self.waiters.len()));
+        hash.number(self.pushes.len() as u64);
+        self.peers.digest(hash);
+        for (id, local) in &self.shards {
+            hash.value(&(id, local.shard.root(), local.strategy, local.due));
+            hash.value(&(local.shard.bytes(), local.shard.discard, local.sync.comparisons));
+            let session = local.sync.session.as_ref();
+            hash.value(&session.map(|s| (s.peer, s.round, s.last_heard, &s.spans, &s.asked)));
+            local.shard.waiting.keys().for_each(|key| hash.value(key));
+            local.shard.deferred().for_each(|deferred| hash.value(&deferred));
+            hash.value(&local.sync.in_sync);
+        }
+        hash.value(&self.timers);
+    }
+}
+
+impl Replicator {
+    fn handle(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
+        match event {
+            Event::Tick => {}
+            Event::Persisted { writes } => self.push(now, writes, out),
+            Event::Open { namespace, slots, strategy, discard } => {
+                for slot in 0..slots.min(SLOTS_MAX) {
+                    self.open(now, ShardId { namespace, slot }, (strategy, discard), out);
+                }
+            }
+            Event::Close { namespace } => self.close(namespace, out),
+            Event::Peers { replicas } => self.set_replicas(replicas, out),
+            Event::Connected { peer } => self.on_connected(peer, out),
+            Event::Unreachable { peer } => self.on_unreachable(peer),
+            Event::Received { from, message } => self.on_message(now, from, message, out),
+            Event::Mutate { ticket, shard, mutation, replicas } => {
+                self.mutate(now, (ticket, replicas), shard, &mutation, out);
+            }
+            Event::Abandon { ticket } => self.waiters.remove(ticket),
+            Event::Checkpoint { shard, snapshot } => self.checkpoint(shard, snapshot),
+        }
     }
 
     fn open(
@@ -230,9 +178,9 @@ impl Replicator {
         out: &mut Outbox<Action>,
     ) {
         let local = self.shards.entry(id).or_insert_with(|| LocalShard::new(Shard::new(id)));
-        if local.open.replace(strategy).is_none() {
+        if local.strategy.replace(strategy).is_none() {
             reach!("replication.shard.opened");
-            // Shards that open together do not compare together.
+            // The first time is random, so that shards that open together do not compare together.
             let due =
                 now.mono + Duration::from_millis(self.stream.below(self.config.anti_entropy_ms));
             self.timers.insert((due, id));
@@ -268,14 +216,14 @@ impl Replicator {
         mutation: &Mutation,
         out: &mut Outbox<Action>,
     ) {
-        match self.mint(now, id, mutation) {
+        match self.write(now, id, mutation) {
             Err(reason) => {
-                reach!("replication.mint.refused");
+                reach!("replication.author.refused");
                 out.push(Action::Refused { ticket, reason });
             }
             Ok((dot, stamp, record, sealed)) => {
                 self.record(id, [record].into(), out);
-                if mutant!("replication.mint.refused_and_kept") {
+                if mutant!("replication.author.refused_and_kept") {
                     return out.push(Action::Refused { ticket, reason: Reason::TooManySiblings });
                 }
                 let context = Context { dots: [dot].into(), stamp };
@@ -291,82 +239,52 @@ impl Replicator {
         }
     }
 
-    /// Makes a write and applies it here. Returns its dot, stamp, record and bytes.
-    fn mint(
+    /// Authors a write and merges it here. Returns its dot, stamp, record and sealed bytes.
+    fn write(
         &mut self,
         now: Now,
         id: ShardId,
         mutation: &Mutation,
     ) -> Result<(Dot, u64, Bytes, Bytes), Reason> {
         let me = self.actor();
-        let local = self.shards.get_mut(&id).filter(|local| local.open.is_some());
+        let local = self.shards.get_mut(&id).filter(|local| local.strategy.is_some());
         let shard = &mut local.ok_or(Reason::UnknownNamespace)?.shard;
         // A context's stamp is bounded as a peer's is, so that a made-up one cannot carry the clock away.
-        let reach = hlc::last_of(now.wall.0.saturating_add(self.config.ahead_ms_max));
+        let stamp_max = hlc::last_of(now.wall.0.saturating_add(self.config.ahead_ms_max));
         let mut clock = self.clock;
-        clock.observe(mutation.context.as_ref().map_or(0, |context| context.stamp.min(reach)));
-        let stamp = clock.stamp(now.wall);
+        clock.observe(mutation.context.as_ref().map_or(0, |context| context.stamp.min(stamp_max)));
+        let stamp = clock.issue(now.wall);
         let peers = &self.peers;
-        let admits = |actor: &Actor| {
+        let may_write = |actor: &Actor| {
             peers.is_replica(&actor.replica)
                 || (actor.replica == me.replica && actor.boot < me.boot)
         };
-        let (dot, sealed) = author::mint(shard, me, mutation, stamp, admits)?;
+        let (dot, sealed) = author::new_write(shard, me, mutation, stamp, may_write)?;
         self.clock = clock;
         let record = log::merge(shard, &sealed, &write::reopen(&sealed));
-        let record = record.expect("a dot that was just made is new, and room was checked");
+        let record = record.expect("a new dot is unknown, and room for its actors was checked");
         Ok((dot, stamp, record, sealed))
     }
 
-    /// Pushes what is durable by now to every connected peer that keeps up.
+    /// Pushes the writes that are durable now to every connected peer that keeps up.
     fn push(&mut self, now: Now, durable: u64, out: &mut Outbox<Action>) {
-        let deltas = self.pushes.deltas(now.mono, durable, &self.config, &mut self.peers);
+        let deltas = self.pushes.take_deltas(now.mono, durable, &self.config, &mut self.peers);
         for (to, message) in deltas {
             out.push(Action::Send { to, message, promise: false });
         }
     }
 
-    /// What takes writes in, beside the shards that they go to.
-    pub(super) fn receiver(
-        &mut self,
-        now: Now,
-    ) -> (Receiver<'_>, &mut BTreeMap<ShardId, LocalShard>) {
-        let receiver = Receiver {
-            me: self.actor(),
-            wall: now.wall,
-            config: &self.config,
-            clock: &mut self.clock,
-            waiting: &mut self.waiting,
-        };
-        (receiver, &mut self.shards)
-    }
-
-    /// Makes records durable.
-    pub(super) fn record(&mut self, shard: ShardId, records: Vec<Bytes>, out: &mut Outbox<Action>) {
-        if records.is_empty() {
-            return;
-        }
-        if let Some(capture) = self.shards.get_mut(&shard).and_then(|r| r.capture.as_mut()) {
-            capture.note(&records);
-        }
-        self.persist(shard, Write::Dots { records }, out);
-    }
-
-    pub(super) fn persist(&mut self, shard: ShardId, write: Write, out: &mut Outbox<Action>) {
-        self.issued += 1;
-        out.push(Action::Persist { shard, write });
-    }
-
+    /// Enqueues a checkpoint, unless one of the shard waits already.
     fn checkpoint(&mut self, id: ShardId, snapshot: SnapshotId) {
         if self.shards.contains_key(&id) && !self.captures.iter().any(|(shard, _)| *shard == id) {
             self.captures.push_back((id, snapshot));
         }
     }
 
-    /// Captures one slice of the checkpoint that is under way.
+    /// Captures one slice of the checkpoint under way.
     fn capture(&mut self, out: &mut Outbox<Action>) {
         let Some(&(id, snapshot)) = self.captures.front() else { return };
-        let local = self.shards.get_mut(&id).expect("a closed shard's checkpoint is dropped");
+        let local = self.shards.get_mut(&id).expect("closing a shard drops its checkpoint");
         let LocalShard { shard, capture, .. } = local;
         let capture = capture.get_or_insert_with(|| Capture::new(shard));
         let slice = capture.slice(shard, self.config.capture_bytes);
@@ -384,65 +302,160 @@ impl Replicator {
         out.push(Action::Checkpointed { shard: id, bytes: length });
     }
 
-    fn handle(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
-        match event {
-            Event::Tick => {}
-            Event::Persisted { writes } => self.push(now, writes, out),
-            Event::Open { namespace, slots, strategy, discard } => {
-                for slot in 0..slots.min(SLOTS_MAX) {
-                    self.open(now, ShardId { namespace, slot }, (strategy, discard), out);
-                }
-            }
-            Event::Close { namespace } => self.close(namespace, out),
-            Event::Peers { replicas } => self.set_replicas(replicas, out),
-            Event::Connected { peer } => self.on_connected(peer, out),
-            Event::Unreachable { peer } => self.on_unreachable(peer),
-            Event::Received { from, message } => self.on_message(now, from, message, out),
-            Event::Mutate { ticket, shard, mutation, replicas } => {
-                self.mutate(now, (ticket, replicas), shard, &mutation, out);
-            }
-            Event::Abandon { ticket } => self.waiters.remove(ticket),
-            Event::Checkpoint { shard, snapshot } => self.checkpoint(shard, snapshot),
+    /// Issues records of a shard, in one write. An empty list issues nothing.
+    pub(super) fn record(&mut self, shard: ShardId, records: Vec<Bytes>, out: &mut Outbox<Action>) {
+        if records.is_empty() {
+            return;
         }
+        if let Some(capture) = self.shards.get_mut(&shard).and_then(|local| local.capture.as_mut())
+        {
+            capture.add_records(&records);
+        }
+        self.persist(shard, Write::Dots { records }, out);
+    }
+
+    /// Issues one write, and counts it.
+    pub(super) fn persist(&mut self, shard: ShardId, write: Write, out: &mut Outbox<Action>) {
+        self.issued += 1;
+        out.push(Action::Persist { shard, write });
+    }
+
+    /// The author of this boot's writes.
+    pub(super) fn actor(&self) -> Actor {
+        let boot =
+            if mutant!("replication.author.forgets_boot") { Boot::default() } else { self.boot };
+        Actor { replica: self.me, boot }
+    }
+
+    /// Borrows what receives writes, and beside it the shards that they go to.
+    pub(super) fn receiver(
+        &mut self,
+        now: Now,
+    ) -> (Receiver<'_>, &mut BTreeMap<ShardId, LocalShard>) {
+        let receiver = Receiver {
+            me: self.actor(),
+            wall: now.wall,
+            config: &self.config,
+            clock: &mut self.clock,
+            waiting: &mut self.waiting,
+        };
+        (receiver, &mut self.shards)
+    }
+}
+
+impl Replicator {
+    /// Reads what this node holds of a shard.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::UnknownNamespace`] when the shard is not open here.
+    pub fn read(&self, shard: ShardId, query: &Query) -> Result<Value, Reason> {
+        let local = self.shards.get(&shard).ok_or(Reason::UnknownNamespace)?;
+        let strategy = local.strategy.ok_or(Reason::UnknownNamespace)?;
+        Ok(query::read(&local.shard, strategy, query))
+    }
+
+    /// The shard's root. Two replicas have equal roots if and only if they hold the same and have seen the same.
+    #[must_use]
+    pub fn root(&self, shard: ShardId) -> Option<Digest> {
+        self.shards.get(&shard).map(|local| local.shard.root())
+    }
+
+    /// The dots in the shard's context.
+    #[must_use]
+    pub fn context(&self, shard: ShardId) -> Option<Dots> {
+        self.shards.get(&shard).map(|local| local.shard.dots())
+    }
+
+    /// The seen sequence numbers of an actor.
+    #[must_use]
+    pub fn seen(&self, shard: ShardId, actor: &Actor) -> Option<&Ranges> {
+        let shard = &self.shards.get(&shard)?.shard;
+        shard.number(actor).map(|number| shard.seen(number))
+    }
+
+    /// The greatest number of writes with deferred removals in one shard.
+    #[must_use]
+    pub fn deferred_writes(&self) -> usize {
+        self.shards.values().map(|local| local.shard.deferred_writes()).max().unwrap_or(0)
+    }
+
+    /// All dots that are in the context or wait for their stamp. The disk holds them once all writes issued so far are
+    /// durable.
+    #[must_use]
+    pub fn held(&self, shard: ShardId) -> Dots {
+        self.shards.get(&shard).map_or_else(Dots::default, |r| r.shard.held())
+    }
+
+    /// Whether all these dots are in the context or wait for their stamp: the claim in a promise of this node.
+    #[must_use]
+    pub fn holds(&self, shard: ShardId, dots: &Dots) -> bool {
+        let Some(local) = self.shards.get(&shard) else { return dots.is_empty() };
+        dots.is_subset(&local.shard.held())
+    }
+
+    /// The number of writes in all shards that wait until their stamp is within reach.
+    #[must_use]
+    pub const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// All shards, open or not.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.shards.keys().copied()
+    }
+
+    /// The status of each open shard, in order.
+    pub fn status(&self) -> impl Iterator<Item = ShardStatus> {
+        self.shards.iter().filter(|(_, local)| local.strategy.is_some()).map(|(id, local)| {
+            ShardStatus {
+                namespace: id.namespace,
+                slot: id.slot,
+                root: local.shard.root().short(),
+                writes: local.shard.live.len() as u64,
+                in_sync: local.sync.in_sync.len() as u32,
+                peers: self.peers.len() as u32,
+            }
+        })
+    }
+
+    /// Bytes of memory that grow with what the shards hold: writes and paths.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.shards.values().map(|local| local.shard.bytes()).sum()
+    }
+
+    /// The shard of a key. It follows from the key's SHA-256, so all nodes agree for as long as the namespace exists.
+    #[must_use]
+    pub fn shard_for(namespace: NamespaceId, slots: u16, key: &[u8]) -> ShardId {
+        let slot = if slots <= 1 { 0 } else { Digest::of(key).short() % u64::from(slots) };
+        ShardId { namespace, slot: slot as u16 }
+    }
+
+    /// Hashes at most `limit` live writes again, from a dot on.
+    #[must_use]
+    pub fn scrub(&self, shard: ShardId, from: Option<Dot>, limit: usize) -> Scrub {
+        let mut scrub = Scrub::default();
+        let Some(shard) = self.shards.get(&shard).map(|local| &local.shard) else {
+            return scrub;
+        };
+        let from = from.and_then(|dot| Some((shard.number(&dot.actor)?, dot.seq)));
+        for (dot, live) in shard.live.range(from.unwrap_or_default()..) {
+            if scrub.checked == limit as u64 {
+                scrub.next = Some(shard.dot(*dot));
+                break;
+            }
+            scrub.checked += 1;
+            if !write::is_intact(&live.sealed) {
+                scrub.corrupt.push(shard.dot(*dot));
+            }
+        }
+        scrub
     }
 }
 
 impl LocalShard {
     fn new(shard: Shard) -> Self {
-        Self { shard, open: None, sync: SyncState::default(), due: None, capture: None }
-    }
-}
-
-impl Machine for Replicator {
-    type Event = Event;
-    type Action = Action;
-
-    fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
-        self.run_timers(now, out);
-        self.handle(now, event, out);
-        self.capture(out);
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        if !self.captures.is_empty() {
-            return Some(Instant::ZERO);
-        }
-        self.timers.first().map(|(due, _)| *due)
-    }
-
-    fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.me, self.boot, self.clock.last(), self.issued, self.waiters.len()));
-        hash.number(self.pushes.len() as u64);
-        self.peers.digest(hash);
-        for (id, local) in &self.shards {
-            hash.value(&(id, local.shard.root(), local.open, local.due));
-            hash.value(&(local.shard.bytes(), local.shard.discard, local.sync.turn));
-            let session = local.sync.session.as_ref();
-            hash.value(&session.map(|s| (s.peer, s.round, s.heard, &s.spans, &s.asked)));
-            local.shard.waiting.keys().for_each(|key| hash.value(key));
-            local.shard.doomed().for_each(|doom| hash.value(&doom));
-            hash.value(&local.sync.in_sync);
-        }
-        hash.value(&self.timers);
+        Self { shard, strategy: None, sync: SyncState::default(), due: None, capture: None }
     }
 }

@@ -1,4 +1,4 @@
-//! Pushes, as the whole machine makes them.
+//! Tests of pushes, on the whole machine. It runs without a log: the tests count its writes.
 
 use alloc::vec::Vec;
 
@@ -19,8 +19,9 @@ const PEER: Replica = Replica { node: NodeId([2; 16]), store: StoreId([2; 16]) }
 
 struct Writer {
     machine: Replicator,
-    ms: u64,
-    written: u64,
+    now_ms: u64,
+    /// The number of writes that the machine issued.
+    issued: u64,
 }
 
 impl Writer {
@@ -28,7 +29,7 @@ impl Writer {
         let me = Replica { node: NodeId([1; 16]), store: StoreId([1; 16]) };
         let (boot, seed) = (Boot { count: 1, nonce: 1 }, Seed::from_number(1));
         let machine = Replicator::new(me, boot, config, &seed, Restored::default());
-        let mut writer = Self { machine: machine.expect("an empty store"), ms: 1, written: 0 };
+        let mut writer = Self { machine: machine.expect("an empty store"), now_ms: 1, issued: 0 };
         let strategy = Strategy::LastWriterWins;
         writer.step(Event::Open { namespace: NAMESPACE, slots: 1, strategy, discard: false });
         writer.step(Event::Peers { replicas: [PEER].into() });
@@ -36,15 +37,15 @@ impl Writer {
         writer
     }
 
-    /// The writes in each delta that the step sent, and whether they wait for the disk.
+    /// Returns, for each delta that the step sent: the number of its writes, and whether it is a promise.
     fn step(&mut self, event: Event) -> Vec<(usize, bool)> {
-        let now = Now { mono: Instant::from_millis(self.ms), wall: WallTime(self.ms) };
+        let now = Now { mono: Instant::from_millis(self.now_ms), wall: WallTime(self.now_ms) };
         let mut out = Outbox::new();
         self.machine.step(now, event, &mut out);
         let mut sent = Vec::new();
         for action in out.drain() {
             match action {
-                Action::Persist { .. } => self.written += 1,
+                Action::Persist { .. } => self.issued += 1,
                 Action::Send { message: Message::Delta { writes, .. }, promise, .. } => {
                     sent.push((writes.len(), promise));
                 }
@@ -63,15 +64,15 @@ impl Writer {
     }
 
     fn sync(&mut self) -> Vec<(usize, bool)> {
-        self.step(Event::Persisted { writes: self.written })
+        self.step(Event::Persisted { writes: self.issued })
     }
 }
 
 #[test]
-fn what_one_sync_made_durable_leaves_in_one_message_and_nothing_leaves_before() {
+fn one_sync_releases_one_message_and_no_write_leaves_before_it_is_durable() {
     let mut writer = Writer::new(ReplicationConfig::default());
     assert!((0..10).all(|key| writer.put(key).is_empty()));
-    let durable = writer.written;
+    let durable = writer.issued;
     assert!(writer.put(10).is_empty());
     assert_eq!(writer.step(Event::Persisted { writes: durable }), [(10, false)]);
     assert_eq!(writer.sync(), [(1, false)]);
@@ -79,7 +80,7 @@ fn what_one_sync_made_durable_leaves_in_one_message_and_nothing_leaves_before() 
 }
 
 #[test]
-fn a_message_has_at_most_so_many_bytes_and_at_least_one_write() {
+fn a_message_has_a_bounded_number_of_bytes_and_at_least_one_write() {
     let mut config = ReplicationConfig { delta_bytes_max: 800, ..ReplicationConfig::default() };
     let mut writer = Writer::new(config.clone());
     (0..7).for_each(|key| drop(writer.put(key)));
@@ -93,7 +94,7 @@ fn a_message_has_at_most_so_many_bytes_and_at_least_one_write() {
 }
 
 #[test]
-fn a_peer_that_acknowledges_nothing_is_pushed_no_more_until_its_silence_is_long() {
+fn a_full_push_window_reopens_on_an_acknowledgement_or_after_a_long_silence() {
     let config = ReplicationConfig {
         unacknowledged_bytes_max: 1000,
         delta_bytes_max: 400,
@@ -107,8 +108,8 @@ fn a_peer_that_acknowledges_nothing_is_pushed_no_more_until_its_silence_is_long(
         writer.put(20);
         writer.sync().len()
     };
-    assert!((0..5).map(|_| more()).sum::<usize>() < 5, "only what still fits goes");
-    assert_eq!(more(), 0, "and stays closed");
+    assert!((0..5).map(|_| more()).sum::<usize>() < 5, "only pushes that fit leave");
+    assert_eq!(more(), 0, "the window stays closed");
 
     let message = Message::Ack { shard: SHARD, held: Default::default(), bytes: 1000 };
     writer.step(Event::Received { from: PEER, message });
@@ -117,13 +118,13 @@ fn a_peer_that_acknowledges_nothing_is_pushed_no_more_until_its_silence_is_long(
 
     (0..20).for_each(|key| drop(writer.put(key)));
     writer.sync();
-    writer.ms += config.anti_entropy_ms * PATIENCE_PERIODS;
+    writer.now_ms += config.anti_entropy_ms * PATIENCE_PERIODS;
     writer.put(22);
-    assert_eq!(writer.sync(), [(1, false)], "what was lost counts no longer");
+    assert_eq!(writer.sync(), [(1, false)], "lost bytes no longer count");
 }
 
 #[test]
-fn writes_of_a_shard_that_is_gone_are_not_pushed() {
+fn writes_of_a_closed_shard_are_not_pushed() {
     let mut writer = Writer::new(ReplicationConfig::default());
     writer.put(1);
     writer.step(Event::Close { namespace: NAMESPACE });

@@ -7,7 +7,7 @@ use continuum_core::config::Config;
 use continuum_core::discovery::CONTACTS_MAX;
 use continuum_core::gossip::UPDATES_MAX;
 use continuum_core::limits::{
-    CHUNK_BYTES_MAX, DOOMED_MAX, MEMBERS_MAX, REQUEST_BYTES_MAX, REQUESTS_PENDING_MAX,
+    CHUNK_BYTES_MAX, DEFERRED_MAX, MEMBERS_MAX, REQUEST_BYTES_MAX, REQUESTS_PENDING_MAX,
     SESSIONS_MAX, UNPERSISTED_BYTES_MAX,
 };
 use continuum_core::node::{Message, Node};
@@ -62,7 +62,11 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     within("bytes under way to the disk", node.unpersisted_bytes(), 2 * UNPERSISTED_BYTES_MAX)?;
     within("bytes", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
     within("writes that wait for their stamp", node.replicator().waiting(), budgets.ahead_writes)?;
-    within("doomed writes of a shard", node.replicator().doomed(), DOOMED_MAX)?;
+    within(
+        "writes of a shard with deferred removals",
+        node.replicator().deferred_writes(),
+        DEFERRED_MAX,
+    )?;
     within("addresses", node.discovery().known(), budgets.candidates)?;
     within("members", node.gossip().members().count(), MEMBERS_MAX)?;
     for group in node.groups() {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use continuum_core::api::{Content, Row};
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Dot, NodeId};
-use continuum_core::replication::{Described, DescribedAct, DescribedEdit};
+use continuum_core::replication::{EditInfo, EditOpInfo, WriteInfo};
 
 use crate::verdict::{Broken, Verdict};
 
@@ -21,7 +21,7 @@ pub(crate) const NAME: &str = "eventual-specification";
 
 /// Judges the rows of one shard, which are the same on all replicas, by the writes that they have seen.
 pub(crate) fn check<'a>(
-    writes: impl Iterator<Item = &'a Described> + Clone,
+    writes: impl Iterator<Item = &'a WriteInfo> + Clone,
     discards: bool,
     rows: &[Row],
 ) -> Verdict {
@@ -34,7 +34,7 @@ pub(crate) type Rank = (u64, NodeId, Digest);
 pub(crate) type Place = (Vec<u8>, Vec<u8>);
 
 /// A write's rank among registers.
-pub(crate) fn rank_of(write: &Described) -> Rank {
+pub(crate) fn rank_of(write: &WriteInfo) -> Rank {
     (write.stamp, write.dot.actor.replica.node, write.hash)
 }
 
@@ -52,37 +52,34 @@ struct Amount {
 /// A scope in which all of a write is superseded.
 struct Scope<'a> {
     key: &'a [u8],
-    edit: &'a DescribedEdit,
+    edit: &'a EditInfo,
 }
 
 /// Whether what is in the scope of `edit` includes `other`.
-pub(crate) fn takes(
-    (key, edit): (&[u8], &DescribedEdit),
-    (of, other): (&[u8], &DescribedEdit),
-) -> bool {
-    use DescribedAct as Act;
+pub(crate) fn takes((key, edit): (&[u8], &EditInfo), (of, other): (&[u8], &EditInfo)) -> bool {
+    use EditOpInfo as Op;
     let field = edit.field == other.field;
-    let acts = match (&edit.act, &other.act) {
-        (Act::Delete, _) => return key == of && (field || edit.field.is_empty()),
-        (Act::Put(_), Act::Put(_)) | (Act::Count { .. }, Act::Count { .. }) => true,
-        (Act::Add(mine) | Act::Remove(mine), Act::Add(theirs)) => mine == theirs,
+    let ops = match (&edit.op, &other.op) {
+        (Op::Delete, _) => return key == of && (field || edit.field.is_empty()),
+        (Op::Put(_), Op::Put(_)) | (Op::Count { .. }, Op::Count { .. }) => true,
+        (Op::Add(mine) | Op::Remove(mine), Op::Add(theirs)) => mine == theirs,
         _ => false,
     };
-    acts && field && key == of
+    ops && field && key == of
 }
 
 impl Amount {
-    fn of<'a>(writes: impl Iterator<Item = &'a Described> + Clone) -> Self {
+    fn of<'a>(writes: impl Iterator<Item = &'a WriteInfo> + Clone) -> Self {
         let mut dead: BTreeSet<(Dot, u16)> = BTreeSet::new();
         let mut scopes: BTreeMap<Dot, Vec<Scope<'a>>> = BTreeMap::new();
         let mut latest: BTreeMap<(&Actor, &[u8], &[u8]), u64> = BTreeMap::new();
         for write in writes.clone() {
             for edit in &write.edits {
-                if matches!(edit.act, DescribedAct::Count { .. }) {
+                if matches!(edit.op, EditOpInfo::Count { .. }) {
                     let seq = latest.entry(total_of(write, edit)).or_default();
                     *seq = write.dot.seq.max(*seq);
                 }
-                dead.extend(edit.victims.iter().copied());
+                dead.extend(edit.superseded.iter().copied());
                 for dot in &edit.unseen {
                     let scope = Scope { key: &write.key, edit };
                     scopes.entry(*dot).or_default().push(scope);
@@ -93,7 +90,7 @@ impl Amount {
         for write in writes {
             for (number, edit) in write.edits.iter().enumerate() {
                 let scoped = scopes.get(&write.dot).into_iter().flatten();
-                let is_late = matches!(edit.act, DescribedAct::Count { .. })
+                let is_late = matches!(edit.op, EditOpInfo::Count { .. })
                     && latest.get(&total_of(write, edit)).is_some_and(|seq| *seq > write.dot.seq);
                 let dies = is_late
                     || dead.contains(&(write.dot, number as u16))
@@ -107,25 +104,25 @@ impl Amount {
         amount
     }
 
-    fn take(&mut self, write: &Described, edit: &DescribedEdit, dies: bool) {
+    fn take(&mut self, write: &WriteInfo, edit: &EditInfo, dies: bool) {
         let place = (write.key.clone(), edit.field.clone());
         let rank = rank_of(write);
-        match &edit.act {
-            DescribedAct::Put(_) if dies => {
+        match &edit.op {
+            EditOpInfo::Put(_) if dies => {
                 let greatest = self.superseded.entry(place).or_insert(rank);
                 *greatest = rank.max(*greatest);
             }
             _ if dies => {}
-            DescribedAct::Put(value) => {
+            EditOpInfo::Put(value) => {
                 self.registers.entry(place).or_default().push((rank, value.clone()));
             }
-            DescribedAct::Add(member) => {
+            EditOpInfo::Add(member) => {
                 self.sets.entry(place).or_default().insert(member.clone());
             }
-            DescribedAct::Count { plus, minus } => {
+            EditOpInfo::Count { plus, minus } => {
                 *self.counters.entry(place).or_default() += i128::from(*plus) - i128::from(*minus);
             }
-            DescribedAct::Delete | DescribedAct::Remove(_) => {}
+            EditOpInfo::Delete | EditOpInfo::Remove(_) => {}
         }
     }
 
@@ -175,7 +172,7 @@ impl Amount {
 }
 
 /// Whose total, and where.
-fn total_of<'a>(write: &'a Described, edit: &'a DescribedEdit) -> (&'a Actor, &'a [u8], &'a [u8]) {
+fn total_of<'a>(write: &'a WriteInfo, edit: &'a EditInfo) -> (&'a Actor, &'a [u8], &'a [u8]) {
     (&write.dot.actor, &write.key, &edit.field)
 }
 
@@ -225,21 +222,21 @@ mod tests {
         Dot { actor: Actor::default(), seq }
     }
 
-    fn write(seq: u64, stamp: u64, act: DescribedAct, victims: &[u64]) -> Described {
-        let victims = victims.iter().map(|seq| (dot(*seq), 0)).collect();
-        Described {
+    fn write(seq: u64, stamp: u64, op: EditOpInfo, superseded: &[u64]) -> WriteInfo {
+        let superseded = superseded.iter().map(|seq| (dot(*seq), 0)).collect();
+        WriteInfo {
             shard: ShardId::default(),
             dot: dot(seq),
             key: b"k".to_vec(),
             stamp,
             hash: Digest::default(),
-            edits: vec![DescribedEdit { field: Vec::new(), act, victims, unseen: Vec::new() }],
+            edits: vec![EditInfo { field: Vec::new(), op, superseded, unseen: Vec::new() }],
             waits: false,
         }
     }
 
-    fn put(seq: u64, stamp: u64, victims: &[u64]) -> Described {
-        write(seq, stamp, DescribedAct::Put(vec![seq as u8]), victims)
+    fn put(seq: u64, stamp: u64, superseded: &[u64]) -> WriteInfo {
+        write(seq, stamp, EditOpInfo::Put(vec![seq as u8]), superseded)
     }
 
     fn register(values: &[u8]) -> Vec<Row> {
@@ -248,7 +245,7 @@ mod tests {
         vec![Row { key: Bytes::from_static(b"k"), fields: vec![field] }]
     }
 
-    fn judge(writes: &[Described], discards: bool, rows: &[Row]) -> bool {
+    fn judge(writes: &[WriteInfo], discards: bool, rows: &[Row]) -> bool {
         Amount::of(writes.iter()).check(discards, &held(rows)).is_ok()
     }
 
@@ -268,14 +265,14 @@ mod tests {
         assert!(!judge(&writes, true, &register(&[1])));
         assert!(!judge(&writes, true, &[]));
         // The greater one may have beaten the lesser before it was deleted itself.
-        let deleted = [put(1, 10, &[]), put(2, 20, &[]), write(3, 30, DescribedAct::Delete, &[2])];
+        let deleted = [put(1, 10, &[]), put(2, 20, &[]), write(3, 30, EditOpInfo::Delete, &[2])];
         assert!(judge(&deleted, true, &[]) && judge(&deleted, true, &register(&[1])));
     }
 
     #[test]
     fn an_unseen_add_survives_a_remove() {
-        let add = |seq| write(seq, seq, DescribedAct::Add(vec![7]), &[]);
-        let remove = write(3, 3, DescribedAct::Remove(vec![7]), &[1]);
+        let add = |seq| write(seq, seq, EditOpInfo::Add(vec![7]), &[]);
+        let remove = write(3, 3, EditOpInfo::Remove(vec![7]), &[1]);
         let set = |members: &[u8]| {
             let members = members.iter().map(|member| Bytes::from(vec![*member])).collect();
             let field = Field { field: Bytes::new(), content: Content::Set(members) };

@@ -2,7 +2,7 @@
 //! supersedes, and no further ahead than what the node saw, or its wall clock and the bound (hybrid logical clocks,
 //! Kulkarni and others 2014, theorems 1 and 3). A stamp beyond the bound is not taken in before its time.
 
-use continuum_core::replication::Described;
+use continuum_core::replication::WriteInfo;
 
 use crate::verdict::{Broken, Verdict};
 
@@ -29,12 +29,12 @@ pub(crate) struct Wall {
 }
 
 impl Stamps {
-    /// A node logs a write as seen, its own or another's; `victims` is the greatest stamp of what that supersedes.
+    /// A node logs a write as seen, its own or another's; `superseded` is the greatest stamp of what that supersedes.
     pub(crate) fn check(
         &mut self,
-        told: &Described,
+        told: &WriteInfo,
         is_own: bool,
-        victims: u64,
+        superseded: u64,
         wall: Wall,
     ) -> Verdict {
         let stamp = told.stamp;
@@ -44,8 +44,8 @@ impl Stamps {
         if is_own && stamp <= self.own {
             return broken(format!("stamp {stamp} comes after {}", self.own));
         }
-        if stamp <= victims {
-            return broken(format!("stamp {stamp} supersedes {victims}"));
+        if stamp <= superseded {
+            return broken(format!("stamp {stamp} supersedes {superseded}"));
         }
         // A full counter carries into the milliseconds.
         let most = if is_own { within.max(self.seen >> COUNTER_BITS) + 1 } else { within };

@@ -3,14 +3,14 @@
 
 use continuum_core::api::{Change, Mutation};
 use continuum_core::id::Dot;
-use continuum_core::replication::Described;
+use continuum_core::replication::WriteInfo;
 
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "supersedes-what-was-seen";
 
 /// A write is made as it was asked for.
-pub(crate) fn check(told: &Described, mutation: &Mutation) -> Verdict {
+pub(crate) fn check(told: &WriteInfo, mutation: &Mutation) -> Verdict {
     let broken = |what: String| Err(Broken::new(NAME, what));
     for (edit, wanted) in told.edits.iter().zip(&mutation.edits) {
         let counts = matches!(wanted.change, Change::Count(_));
@@ -20,8 +20,8 @@ pub(crate) fn check(told: &Described, mutation: &Mutation) -> Verdict {
             Some(context) => context.dots.contains(dot),
             None => true,
         };
-        let victims = edit.victims.iter().map(|(dot, _)| dot);
-        if let Some(dot) = victims.chain(&edit.unseen).find(|dot| !seen(dot)) {
+        let superseded = edit.superseded.iter().map(|(dot, _)| dot);
+        if let Some(dot) = superseded.chain(&edit.unseen).find(|dot| !seen(dot)) {
             return broken(format!(
                 "{told:?} supersedes {dot:?}, and was asked for as {mutation:?}"
             ));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use continuum_core::api::{Mutation, Policy, Row};
 use continuum_core::id::{Boot, Dot, GroupId, NamespaceId, Replica, ShardId, Token};
 use continuum_core::node::Node;
-use continuum_core::replication::{Described, DescribedAct, DescribedEdit, Dots, describe};
+use continuum_core::replication::{Dots, EditInfo, EditOpInfo, WriteInfo, inspect};
 use continuum_core::state::{Registry, StateMachine};
 
 use super::context_covers_what_is_known::Covered;
@@ -38,7 +38,7 @@ pub(crate) struct Author {
 /// All writes of one shard.
 #[derive(Debug, Default)]
 struct Shard {
-    writes: BTreeMap<Dot, Described>,
+    writes: BTreeMap<Dot, WriteInfo>,
     /// By an edit of a write: the writes that supersede it.
     killers: BTreeMap<(Dot, u16), Vec<Dot>>,
     /// By a write: the writes that supersede what of it is in their scope.
@@ -131,7 +131,7 @@ impl Writes {
         records: &[Bytes],
     ) -> Verdict {
         for record in records {
-            let Some(told) = describe(record) else {
+            let Some(told) = inspect(record) else {
                 self.logged[by.number].covered.learns(shard);
                 continue;
             };
@@ -154,8 +154,8 @@ impl Writes {
             if !told.waits {
                 dead_write_stays_dead::check(&mut logged.seen, told.shard, told.dot)?;
                 logged.covered.logs(told.shard, &told.dot);
-                let victims = if is_own { shard.greatest_victim(&told) } else { 0 };
-                logged.stamps.check(&told, is_own, victims, by.wall)?;
+                let superseded = if is_own { shard.greatest_superseded(&told) } else { 0 };
+                logged.stamps.check(&told, is_own, superseded, by.wall)?;
             }
             match shard.writes.get(&told.dot) {
                 Some(known) => dot_minted_once::check(known, &told)?,
@@ -229,19 +229,19 @@ fn discards(node: &Node, namespace: NamespaceId) -> bool {
 }
 
 impl Shard {
-    fn add(&mut self, told: Described) {
+    fn add(&mut self, told: WriteInfo) {
         for edit in &told.edits {
-            for victim in &edit.victims {
-                self.killers.entry(*victim).or_default().push(told.dot);
+            for element in &edit.superseded {
+                self.killers.entry(*element).or_default().push(told.dot);
             }
             for dot in &edit.unseen {
                 self.scoped.entry(*dot).or_default().push(told.dot);
             }
-            if matches!(edit.act, DescribedAct::Put(_)) {
+            if matches!(edit.op, EditOpInfo::Put(_)) {
                 let place = (told.key.clone(), edit.field.clone());
                 self.puts.entry(place).or_default().insert((rank_of(&told), told.dot));
             }
-            if matches!(edit.act, DescribedAct::Count { .. }) {
+            if matches!(edit.op, EditOpInfo::Count { .. }) {
                 let place = (told.key.clone(), edit.field.clone());
                 self.counts.entry(place).or_default().insert(told.dot);
             }
@@ -250,9 +250,10 @@ impl Shard {
     }
 
     /// The greatest stamp of what a write supersedes, but for its own earlier edits.
-    fn greatest_victim(&self, told: &Described) -> u64 {
-        let victims = told.edits.iter().flat_map(|edit| &edit.victims);
-        let stamps = victims.filter_map(|(dot, _)| self.writes.get(dot).map(|write| write.stamp));
+    fn greatest_superseded(&self, told: &WriteInfo) -> u64 {
+        let superseded = told.edits.iter().flat_map(|edit| &edit.superseded);
+        let stamps =
+            superseded.filter_map(|(dot, _)| self.writes.get(dot).map(|write| write.stamp));
         stamps.max().unwrap_or(0)
     }
 
@@ -261,7 +262,7 @@ impl Shard {
         let Some(write) = self.writes.get(dot) else { return false };
         let mut edits = (0_u16..).zip(&write.edits);
         edits.all(|(number, edit)| {
-            matches!(edit.act, DescribedAct::Delete | DescribedAct::Remove(_)) || {
+            matches!(edit.op, EditOpInfo::Delete | EditOpInfo::Remove(_)) || {
                 let killers = self.killers.get(&(*dot, number)).into_iter().flatten();
                 let by_scope = self.scoped.get(dot).into_iter().flatten().filter(|killer| {
                     let killer = self.writes.get(*killer);
@@ -279,10 +280,10 @@ impl Shard {
     /// The later counts of the same author at one place.
     fn later_counts<'a>(
         &'a self,
-        write: &Described,
-        edit: &DescribedEdit,
+        write: &WriteInfo,
+        edit: &EditInfo,
     ) -> impl Iterator<Item = &'a Dot> {
-        let counts = matches!(edit.act, DescribedAct::Count { .. });
+        let counts = matches!(edit.op, EditOpInfo::Count { .. });
         let place = counts.then(|| (write.key.clone(), edit.field.clone()));
         let all = place.and_then(|place| self.counts.get(&place));
         let (first, actor) = (Dot { seq: write.dot.seq + 1, ..write.dot }, write.dot.actor);
@@ -296,7 +297,7 @@ impl Shard {
         let rank = rank_of(write);
         write.edits.iter().all(|edit| {
             let place = (write.key.clone(), edit.field.clone());
-            let puts = self.puts.get(&place).filter(|_| matches!(edit.act, DescribedAct::Put(_)));
+            let puts = self.puts.get(&place).filter(|_| matches!(edit.op, EditOpInfo::Put(_)));
             let greater = puts.into_iter().flat_map(|puts| puts.range((rank, *dot)..).skip(1));
             greater.into_iter().any(|(_, other)| context.contains(other))
         })
@@ -308,7 +309,7 @@ mod tests {
     use continuum_core::api::{Content, Field};
     use continuum_core::digest::Digest;
     use continuum_core::id::Actor;
-    use continuum_core::replication::DescribedEdit;
+    use continuum_core::replication::EditInfo;
 
     use super::*;
 
@@ -316,16 +317,16 @@ mod tests {
         Dot { actor: Actor::default(), seq }
     }
 
-    fn put(seq: u64, victims: &[u64]) -> Described {
-        let victims = victims.iter().map(|seq| (dot(*seq), 0)).collect();
-        let act = DescribedAct::Put(vec![seq as u8]);
-        Described {
+    fn put(seq: u64, superseded: &[u64]) -> WriteInfo {
+        let superseded = superseded.iter().map(|seq| (dot(*seq), 0)).collect();
+        let op = EditOpInfo::Put(vec![seq as u8]);
+        WriteInfo {
             shard: ShardId::default(),
             dot: dot(seq),
             key: b"k".to_vec(),
             stamp: seq,
             hash: Digest::default(),
-            edits: vec![DescribedEdit { field: Vec::new(), act, victims, unseen: Vec::new() }],
+            edits: vec![EditInfo { field: Vec::new(), op, superseded, unseen: Vec::new() }],
             waits: false,
         }
     }

@@ -11,7 +11,7 @@ use continuum_core::api::{
 use continuum_core::id::{Dot, GroupId, NodeId, Replica};
 use continuum_core::node::Message;
 use continuum_core::raft::{self, Payload, Position};
-use continuum_core::replication::{self, describe, dot_of};
+use continuum_core::replication::{self, dot_of, inspect};
 use continuum_core::wal::Write;
 use continuum_core::{gossip, node};
 
@@ -237,8 +237,8 @@ fn of_replication(names: &Names, message: &replication::Message) -> (bool, Strin
         M::Differ { .. } => (false, format!("differ {shard}")),
         M::Pull { round, .. } => (false, format!("pull #{round} {shard}")),
         M::Page { writes, .. } => (false, format!("page {} {shard}", written(writes))),
-        M::Whole { view, .. } => {
-            let births = view.births.iter().map(|(sealed, _)| dot_of(sealed));
+        M::View { view, .. } => {
+            let births = view.writes.iter().map(|(sealed, _)| dot_of(sealed));
             (false, format!("view {} {shard}", names.dots(births)))
         }
         M::Refused { .. } => (false, format!("refused {shard}")),
@@ -304,7 +304,7 @@ fn group_write(names: &Names, write: &raft::Write) -> String {
 fn shard_write(names: &Names, write: &replication::Write) -> String {
     match write {
         replication::Write::Dots { records } => {
-            let dots = records.iter().map(|record| describe(record).map(|write| write.dot));
+            let dots = records.iter().map(|record| inspect(record).map(|write| write.dot));
             names.dots(dots.filter(Option::is_some))
         }
         replication::Write::Chunk { offset, data, .. } => format!("chunk {offset}+{}", data.len()),

@@ -19,7 +19,7 @@ use continuum_core::digest::Digest;
 use continuum_core::id::{Boot, Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::replication::{
-    Action, Event, Message, Replicator, Restored, Ticket, Write, describe, dot_of,
+    Action, Event, Message, Replicator, Restored, Ticket, Write, dot_of, inspect,
 };
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
@@ -184,7 +184,7 @@ impl World {
             Action::Replicated { ticket } => drop(self.answers.replicated.insert(ticket)),
             Action::Checkpointed { .. } => {}
             Action::Equivocation { dot } => self.equivocations.push(dot),
-            Action::Ahead { .. } => self.ahead += 1,
+            Action::FutureStamp { .. } => self.ahead += 1,
             Action::Rejected { why, .. } => self.rejected.push(why),
         }
     }
@@ -194,7 +194,7 @@ impl World {
         let Message::Delta { writes, .. } = message else { return false };
         let process = &self.processes[at];
         let pushed = |record| {
-            describe(record).is_some_and(|info| {
+            inspect(record).is_some_and(|info| {
                 let own = info.dot.actor.replica == replica(at);
                 own && writes.iter().any(|write| dot_of(write) == Some(info.dot))
             })

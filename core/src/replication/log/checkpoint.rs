@@ -1,19 +1,20 @@
-//! Checkpoints: a shard's state goes into a side file in slices, while the shard is written to.
+//! Checkpoints: the capture of a shard's state in a snapshot file, in slices, while the shard is written to.
 //!
-//! The file has the context, doomed parts and waiting writes as of the beginning; then the live writes in the order of
-//! their dots, each as it is when the cursor passes it, without those that are younger than the beginning; then every
-//! record that was issued meanwhile.
+//! The file has the context, deferred removals and waiting writes as of the beginning; then the live writes in the
+//! order of their dots, each as it is when the cursor passes it, except those that arrived after the beginning; then
+//! every record that was issued meanwhile, the *tail*.
 //!
 //! # Why it restores the state of its end
 //!
-//! Let S be the state at the beginning. The live writes of the file differ from those of S only in elements that died
-//! before the cursor came. Each such death was caused by a record of the tail, and replaying the tail causes it again,
-//! which changes nothing: deaths are idempotent and nothing else is taken from S. Births all are in the tail, for their
-//! dots are not in the context of the head. One thing can differ: in a discarding shard a birth may have lost to a
-//! sibling that died before the cursor came, and would live when replayed. Such a birth's record carries what lived of
-//! it, so it does not. The tail ends in the step that names the file, so nothing falls between it and the log.
+//! Let S be the state at the beginning. The live writes of the file differ from those of S only in elements that were
+//! removed before the cursor came. A record of the tail caused each such removal. Replaying the tail causes it again,
+//! which changes nothing: removals are idempotent, and nothing else is taken from S. All new elements are in the tail,
+//! because their dots are not in the context of the header. One thing can differ: in a discarding shard, a new element
+//! may have lost to a sibling that was removed before the cursor came; a replay would keep the new element. But the
+//! record of its write carries the live edits, so the replay removes it as well. The tail ends in the step that names
+//! the file, so no record falls between the file and the log.
 //!
-//! Files, their names and when to checkpoint are not decided here.
+//! This module does not decide about files, their names, or when to checkpoint.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -26,41 +27,44 @@ use crate::digest::Digest;
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::reach;
 
-use super::{Head, Record, encode};
-use crate::replication::shard::{At, Dots, Shard};
+use super::{Header, Record, encode};
+use crate::replication::shard::{Dots, LocalDot, Shard};
 
-/// What passing over a write costs in bytes of the same budget.
-const PASS_BYTES: usize = 32;
+/// The budget that visiting a write takes beside its bytes.
+const VISIT_BYTES: usize = 32;
 
 /// A checkpoint under way.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    /// All dots seen when it began.
+    /// All dots seen when the capture began.
     context: Dots,
-    /// The last write that it passed; `None` once it passed all.
-    cursor: Option<Bound<At>>,
+    /// The bound below the next live write; `None` after the last write.
+    cursor: Option<Bound<LocalDot>>,
+    /// Records issued since the beginning that are not in the file yet.
     tail: VecDeque<Bytes>,
+    /// Bytes of the file that fill no chunk yet.
     buffer: Vec<u8>,
+    /// The offset of the next chunk.
     offset: u64,
     hash: Sha256,
 }
 
-/// What a slice gave.
+/// The output of one slice of a capture.
 pub(crate) struct Slice {
-    /// Pieces of the file with their offsets.
+    /// Chunks of the file with their offsets.
     pub(crate) chunks: Vec<(u64, Bytes)>,
     /// The file's length and digest, once it is complete.
     pub(crate) done: Option<(u64, Digest)>,
 }
 
 impl Capture {
-    /// Begins.
+    /// Begins a capture.
     pub(crate) fn new(shard: &Shard) -> Self {
         let context = shard.dots();
-        let head = Head {
+        let header = Header {
             shard: shard.id,
             context: context.clone(),
-            doomed: shard.doomed().map(|(dot, doom)| (dot, doom.clone())).collect(),
+            deferred: shard.deferred().map(|(dot, deferred)| (dot, deferred.clone())).collect(),
             waiting: shard.waiting.values().cloned().collect(),
             stamp: shard.stamp,
             discard: shard.discard,
@@ -73,52 +77,51 @@ impl Capture {
             offset: 0,
             hash: Sha256::new(),
         };
-        capture.push(&encode(&Record::Head(head)));
+        capture.push(&encode(&Record::Header(header)));
         capture
     }
 
-    /// Takes note of records that are issued meanwhile.
-    pub(crate) fn note(&mut self, records: &[Bytes]) {
+    /// Adds records that were issued during the capture.
+    pub(crate) fn add_records(&mut self, records: &[Bytes]) {
         self.tail.extend(records.iter().cloned());
     }
 
-    /// Captures some more, about so many bytes. The budget grows with the tail, so that a busy shard's checkpoint ends
-    /// as well.
+    /// Captures about `bytes` more bytes. The budget grows with the tail, so that the checkpoint of a busy shard ends.
     pub(crate) fn slice(&mut self, shard: &Shard, bytes: usize) -> Slice {
         let mut budget = bytes + self.tail.iter().map(Bytes::len).sum::<usize>() / 4;
-        self.pass(shard, &mut budget);
+        self.copy_live_writes(shard, &mut budget);
         while self.cursor.is_none() && budget > 0 {
             let Some(record) = self.tail.pop_front() else { break };
-            budget = budget.saturating_sub(record.len() + PASS_BYTES);
+            budget = budget.saturating_sub(record.len() + VISIT_BYTES);
             self.push(&record);
         }
         let complete = self.cursor.is_none() && self.tail.is_empty();
-        let chunks = self.cut(complete);
+        let chunks = self.take_chunks(complete);
         let digest = || Digest(self.hash.clone().finalize().into());
         Slice { chunks, done: complete.then(|| (self.offset, digest())) }
     }
 
-    fn pass(&mut self, shard: &Shard, budget: &mut usize) {
+    fn copy_live_writes(&mut self, shard: &Shard, budget: &mut usize) {
         let Some(cursor) = self.cursor else { return };
-        for (at, live) in shard.live.range((cursor, Bound::Unbounded)) {
+        for (dot, live) in shard.live.range((cursor, Bound::Unbounded)) {
             if *budget == 0 {
                 reach!("replication.checkpoint.sliced");
                 return;
             }
-            *budget = budget.saturating_sub(PASS_BYTES);
-            if self.context.contains(&shard.dot(*at)) {
+            *budget = budget.saturating_sub(VISIT_BYTES);
+            if self.context.contains(&shard.dot(*dot)) {
                 *budget = budget.saturating_sub(live.sealed.len());
-                if live.whole {
-                    self.push(&live.sealed);
-                } else {
-                    let record = Record::Masked(live.sealed.clone(), live.mask.clone());
-                    self.push(&encode(&record));
+                match live.partial_edits() {
+                    None => self.push(&live.sealed),
+                    Some(edits) => {
+                        self.push(&encode(&Record::Partial(live.sealed.clone(), edits)));
+                    }
                 }
             }
-            self.cursor = Some(Bound::Excluded(*at));
+            self.cursor = Some(Bound::Excluded(*dot));
         }
         self.cursor = None;
-        self.push(&encode(&Record::Tail));
+        self.push(&encode(&Record::EndOfWrites));
     }
 
     fn push(&mut self, record: &[u8]) {
@@ -126,8 +129,8 @@ impl Capture {
         self.buffer.extend_from_slice(record);
     }
 
-    /// Whole chunks off the buffer's front; the rest too when the file is complete.
-    fn cut(&mut self, complete: bool) -> Vec<(u64, Bytes)> {
+    /// Takes full chunks from the front of the buffer, and the rest when the file is complete.
+    fn take_chunks(&mut self, complete: bool) -> Vec<(u64, Bytes)> {
         let mut chunks = Vec::new();
         let mut rest = core::mem::take(&mut self.buffer);
         while rest.len() >= CHUNK_BYTES_MAX || (complete && !rest.is_empty()) {

@@ -1,7 +1,7 @@
-//! Records of a shard in words of their own: for whoever judges a log without knowing how a shard is kept.
+//! Reads the writes in records, for a judge of a log that does not know how a shard keeps its state.
 //!
-//! The simulator's executable specification reads writes with this and merges them by its own rules. Nothing here
-//! applies a record, and no step of a machine calls it.
+//! The simulator's executable specification reads writes with this module and merges them by its own rules. This module
+//! does not apply a record, and no step of a machine calls it.
 
 use alloc::vec::Vec;
 
@@ -9,72 +9,73 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::id::{Dot, ShardId};
+use crate::replication::write::{self, EditOp, EditRecord, TAG_SEALED, WriteBody};
 
-use crate::replication::write::{self, Act, Author, Deed};
+use super::{Record, decode};
 
-/// A write.
+/// A write, with all its references resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
-    /// Its shard.
+pub struct WriteInfo {
+    /// The shard that the write belongs to.
     pub shard: ShardId,
-    /// Its identity.
+    /// The write's identity.
     pub dot: Dot,
-    /// The key that it changes.
+    /// The key that the write changes.
     pub key: Vec<u8>,
-    /// Its stamp.
+    /// The author's hybrid logical clock.
     pub stamp: u64,
     /// The hash over its meaning.
     pub hash: Digest,
-    /// What it does, in order.
-    pub edits: Vec<DescribedEdit>,
+    /// The edits, in order.
+    pub edits: Vec<EditInfo>,
     /// Whether the record only says that it waits for its stamp.
     pub waits: bool,
 }
 
-/// One edit.
+/// One edit of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DescribedEdit {
-    /// The field.
+pub struct EditInfo {
+    /// The field that it changes.
     pub field: Vec<u8>,
-    /// What happens to it.
-    pub act: DescribedAct,
-    /// The edits that it supersedes: of which write, and which of its edits.
-    pub victims: Vec<(Dot, u16)>,
-    /// Writes of which it supersedes all that is in its scope.
+    /// The change of the field.
+    pub op: EditOpInfo,
+    /// The superseded elements: the dot of the write, and the index of the edit.
+    pub superseded: Vec<(Dot, u16)>,
+    /// Writes whose elements in this edit's scope are superseded.
     pub unseen: Vec<Dot>,
 }
 
-/// What happens to a field.
+/// The change that an edit makes to its field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DescribedAct {
-    /// The register gets a value.
+pub enum EditOpInfo {
+    /// Sets the register to a value.
     Put(Vec<u8>),
-    /// The field goes, or with an empty field the whole key.
+    /// Removes the field, or the whole key when the field is empty.
     Delete,
-    /// The set gets a member.
+    /// Adds a member to the set.
     Add(Vec<u8>),
-    /// The member goes.
+    /// Removes a member from the set.
     Remove(Vec<u8>),
-    /// The author's running totals.
+    /// Replaces the author's running totals of the counter.
     Count {
-        /// All that it added.
+        /// The sum of all that the author added.
         plus: u64,
-        /// All that it took away.
+        /// The sum of all that the author subtracted.
         minus: u64,
     },
 }
 
-/// The write in a record, if the record holds one whose bytes are what their author hashed.
+/// The write in a record; `None` when the record has no write, or one that does not match its hash.
 #[must_use]
-pub fn describe(record: &Bytes) -> Option<Described> {
-    let (sealed, waits) = super::write_in(record)?;
-    let author = write::open(&sealed).ok()?;
-    let edits = author.edits.iter().map(|deed| edit(&author, deed)).collect();
-    Some(Described {
-        shard: author.shard(),
-        dot: author.dot,
-        key: author.key.0.to_vec(),
-        stamp: author.stamp,
+pub fn inspect(record: &Bytes) -> Option<WriteInfo> {
+    let (sealed, waits) = write_in(record)?;
+    let body = write::open(&sealed).ok()?;
+    let edits = body.edits.iter().map(|edit| edit_info(&body, edit)).collect();
+    Some(WriteInfo {
+        shard: body.shard(),
+        dot: body.dot,
+        key: body.key.0.to_vec(),
+        stamp: body.stamp,
         hash: write::hash_of(&sealed),
         edits,
         waits,
@@ -84,23 +85,35 @@ pub fn describe(record: &Bytes) -> Option<Described> {
 /// The identity of a sealed write, whether or not its bytes are intact.
 #[must_use]
 pub fn dot_of(sealed: &Bytes) -> Option<Dot> {
-    write::peek(sealed).map(|author| author.dot)
+    write::peek(sealed).map(|body| body.dot)
 }
 
-fn edit(author: &Author<'_>, deed: &Deed<'_>) -> DescribedEdit {
-    let dot = |actor, seq| Dot { actor: author.actor(actor), seq };
-    let victims = deed.victims.iter();
-    DescribedEdit {
-        field: deed.field.0.to_vec(),
-        act: match deed.act {
-            Act::Put(value) => DescribedAct::Put(value.0.to_vec()),
-            Act::Delete => DescribedAct::Delete,
-            Act::Add(member) => DescribedAct::Add(member.0.to_vec()),
-            Act::Remove(member) => DescribedAct::Remove(member.0.to_vec()),
-            Act::Count { plus, minus } => DescribedAct::Count { plus, minus },
+/// The sealed write in a record, and whether it waits for its stamp.
+fn write_in(record: &Bytes) -> Option<(Bytes, bool)> {
+    if record.first() == Some(&TAG_SEALED) {
+        return Some((record.clone(), false));
+    }
+    match decode(record).ok()? {
+        Record::Partial(sealed, _) => Some((sealed, false)),
+        Record::Waiting(sealed) => Some((sealed, true)),
+        _ => None,
+    }
+}
+
+fn edit_info(body: &WriteBody<'_>, edit: &EditRecord<'_>) -> EditInfo {
+    let dot = |actor, seq| Dot { actor: body.actor(actor), seq };
+    let superseded = edit.superseded.iter();
+    EditInfo {
+        field: edit.field.0.to_vec(),
+        op: match edit.op {
+            EditOp::Put(value) => EditOpInfo::Put(value.0.to_vec()),
+            EditOp::Delete => EditOpInfo::Delete,
+            EditOp::Add(member) => EditOpInfo::Add(member.0.to_vec()),
+            EditOp::Remove(member) => EditOpInfo::Remove(member.0.to_vec()),
+            EditOp::Count { plus, minus } => EditOpInfo::Count { plus, minus },
         },
-        victims: victims.map(|victim| (dot(victim.actor, victim.seq), victim.edit)).collect(),
-        unseen: deed.unseen.iter().map(|unseen| dot(unseen.actor, unseen.seq)).collect(),
+        superseded: superseded.map(|e| (dot(e.actor, e.seq), e.edit)).collect(),
+        unseen: edit.unseen.iter().map(|unseen| dot(unseen.actor, unseen.seq)).collect(),
     }
 }
 
@@ -110,40 +123,40 @@ mod tests {
 
     use super::*;
     use crate::id::{Actor, Boot, NamespaceId};
-    use crate::replication::log;
-    use crate::replication::write::{Raw, Unseen, Victim, seal};
+    use crate::replication::log::encode;
+    use crate::replication::write::{DotRef, ElementRef, Raw, seal};
 
     #[test]
-    fn a_write_is_described_and_damage_is_not() {
+    fn a_sound_write_is_inspected_and_a_damaged_one_is_not() {
         let other = Actor { boot: Boot { count: 1, nonce: 0 }, ..Actor::default() };
-        let deed = Deed {
+        let edit = EditRecord {
             field: Raw(b"f"),
-            act: Act::Put(Raw(b"value")),
-            victims: vec![Victim { actor: 1, seq: 2, edit: 0 }],
-            unseen: vec![Unseen { actor: 1, seq: 9 }],
+            op: EditOp::Put(Raw(b"value")),
+            superseded: vec![ElementRef { actor: 1, seq: 2, edit: 0 }],
+            unseen: vec![DotRef { actor: 1, seq: 9 }],
         };
-        let author = Author {
+        let body = WriteBody {
             namespace: NamespaceId(1),
             slot: 2,
             dot: Dot { actor: Actor::default(), seq: 3 },
             key: Raw(b"key"),
             stamp: 77,
             actors: vec![other],
-            edits: vec![deed],
+            edits: vec![edit],
         };
-        let sealed = seal(&author);
-        let told = describe(&sealed).expect("it is sound");
-        assert_eq!((told.dot, told.stamp, told.waits), (author.dot, 77, false));
-        assert_eq!(told.edits[0].victims, [(Dot { actor: other, seq: 2 }, 0)]);
-        assert_eq!(told.edits[0].unseen, [Dot { actor: other, seq: 9 }]);
-        assert_eq!(told.edits[0].act, DescribedAct::Put(b"value".to_vec()));
-        let waiting = log::encode(&log::Record::Waiting(sealed.clone()));
-        assert!(describe(&waiting).is_some_and(|told| told.waits));
-        let mut spoilt = sealed.to_vec();
-        spoilt[60] ^= 1;
-        assert_eq!(describe(&spoilt.into()), None);
-        assert_eq!(dot_of(&sealed), Some(author.dot));
+        let sealed = seal(&body);
+        let info = inspect(&sealed).expect("a sound write");
+        assert_eq!((info.dot, info.stamp, info.waits), (body.dot, 77, false));
+        assert_eq!(info.edits[0].superseded, [(Dot { actor: other, seq: 2 }, 0)]);
+        assert_eq!(info.edits[0].unseen, [Dot { actor: other, seq: 9 }]);
+        assert_eq!(info.edits[0].op, EditOpInfo::Put(b"value".to_vec()));
+        let waiting = encode(&Record::Waiting(sealed.clone()));
+        assert!(inspect(&waiting).is_some_and(|info| info.waits));
+        let mut spoiled = sealed.to_vec();
+        spoiled[60] ^= 1;
+        assert_eq!(inspect(&spoiled.into()), None);
+        assert_eq!(dot_of(&sealed), Some(body.dot));
         assert_eq!(dot_of(&sealed.slice(..9)), None);
-        assert_eq!(describe(&log::encode(&log::Record::Discarding)), None);
+        assert_eq!(inspect(&encode(&Record::Discarding)), None);
     }
 }

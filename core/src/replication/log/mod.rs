@@ -1,9 +1,9 @@
 //! Records of a shard, and how they become its state again.
 //!
-//! A record is either a sealed write as it is, or a tagged encoding of what else changed. Replaying is idempotent and
-//! total: any record of any disk gives a state or a typed error, never a panic. The functions that apply are those
-//! that applied first, so replay gives the state that was acknowledged. A write of which less than all lived after it
-//! was applied is recorded with what lived, because a checkpoint may have lost what it met (see `checkpoint`).
+//! A record is a sealed write as it is, or a tagged encoding of any other change. Replay is idempotent and total: any
+//! record of any disk gives a state or a typed error, never a panic. Replay calls the functions that changed the shard
+//! at first, so it gives the state that was acknowledged. When not all elements of a write were live after its merge,
+//! its record carries those that were, because a checkpoint may have lost what removed the others (see `checkpoint`).
 
 pub(crate) mod checkpoint;
 pub(crate) mod inspect;
@@ -20,30 +20,30 @@ use crate::id::{Dot, ShardId, SnapshotFile, SnapshotId};
 use crate::limits::{LOG_BATCH_BYTES_MAX, SEQ_MAX};
 use crate::{codec, mutant, reach};
 
-use crate::replication::shard::{Applied, Doom, Dots, Join, Mask, Shard};
-use crate::replication::write::path::PLACE_BYTES_MAX;
-use crate::replication::write::{self, Author, TAG_SEALED};
+use super::shard::{Deferred, Dots, Join, LiveEdits, Merged, Shard};
+use super::write::path::PATH_BYTES_MAX;
+use super::write::{self, TAG_SEALED, WriteBody};
 
 pub use record::Write;
 
 /// The first byte of a record that is not a sealed write.
 const TAG_RECORD: u8 = 2;
 
-/// What the records of all shards amount to: the state that [`crate::replication::Replicator::new`] starts from.
+/// The state of all shards as the log's records leave it; [`crate::replication::Replicator::new`] starts from it.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// The shards that were not forgotten.
     pub shards: BTreeMap<ShardId, RestoredShard>,
 }
 
-/// What the records of one shard amount to.
+/// The state of one shard as the log's records leave it.
 #[derive(Clone, Debug, Default)]
 pub struct RestoredShard {
     /// The newest snapshot file.
     pub file: Option<SnapshotFile>,
     /// The bytes of that file; see [`Restored::load`].
     pub snapshot: Option<Bytes>,
-    /// The records after it, in order.
+    /// The records after that file, in order.
     pub records: Vec<Bytes>,
 }
 
@@ -98,11 +98,11 @@ pub enum FileError {
 /// Why a store cannot be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestoreError {
-    /// The shard.
+    /// The shard that cannot be restored.
     pub shard: ShardId,
-    /// Which record, from 0; `None` when it is in the side file.
+    /// The index of the record at fault; `None` when the fault is in the snapshot file.
     pub record: Option<usize>,
-    /// What is wrong with it.
+    /// The fault.
     pub why: &'static str,
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for RestoreError {
         write!(f, "shard {namespace}/{slot}: ")?;
         match self.record {
             Some(record) => write!(f, "record {record}: {}", self.why)?,
-            None => write!(f, "side file: {}", self.why)?,
+            None => write!(f, "snapshot file: {}", self.why)?,
         }
         f.write_str("; remove this store and join again with an empty one")
     }
@@ -120,41 +120,58 @@ impl fmt::Display for RestoreError {
 
 impl core::error::Error for RestoreError {}
 
-/// What else than a whole write a shard remembers.
+/// A change of a shard other than a write of which every element is live.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Record {
-    /// A write of which only this lived when it had been applied; or lives, in a side file.
-    Masked(Bytes, Mask),
+    /// A write with its live edits: after its merge, or in a snapshot file.
+    Partial(Bytes, LiveEdits),
     /// A write that waits for its stamp.
     Waiting(Bytes),
-    /// What a view taught.
+    /// The content of a view beyond its writes.
     Join(Join),
-    /// Losers of the LWW order are dropped from here on.
+    /// From here on, losers of the LWW order are dropped.
     Discarding,
-    /// The beginning of a side file.
-    Head(Head),
-    /// In a side file: live writes end, and records begin.
-    Tail,
+    /// The beginning of a snapshot file.
+    Header(Header),
+    /// In a snapshot file, the end of the live writes; records follow.
+    EndOfWrites,
 }
 
-/// What a side file says before the live writes.
+/// The first record of a snapshot file. All its fields are as of the beginning of the capture.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Head {
-    /// Whose.
+pub(crate) struct Header {
+    /// The shard that was captured.
     pub(crate) shard: ShardId,
-    /// All dots seen when the capture began.
+    /// All dots seen.
     pub(crate) context: Dots,
-    /// What was doomed then.
-    pub(crate) doomed: Vec<(Dot, Doom)>,
-    /// The writes that waited then.
+    /// All deferred removals.
+    pub(crate) deferred: Vec<(Dot, Deferred)>,
+    /// The writes that waited for their stamps.
     pub(crate) waiting: Vec<Bytes>,
-    /// The greatest stamp then.
+    /// The greatest stamp of a merged write.
     pub(crate) stamp: u64,
-    /// Whether losers are dropped.
+    /// Whether losers of the LWW order are dropped.
     pub(crate) discard: bool,
 }
 
-/// Encodes a record that is not a whole write.
+/// Merges a write that is new here, and returns its record.
+///
+/// # Errors
+///
+/// The outcome, when the write is not new.
+pub(crate) fn merge(
+    shard: &mut Shard,
+    sealed: &Bytes,
+    body: &WriteBody<'_>,
+) -> Result<Bytes, Merged> {
+    match shard.merge(sealed, body) {
+        Merged::New(None) => Ok(sealed.clone()),
+        Merged::New(Some(edits)) => Ok(encode(&Record::Partial(sealed.clone(), edits))),
+        other => Err(other),
+    }
+}
+
+/// Encodes a record that is not a sealed write.
 pub(crate) fn encode(record: &Record) -> Bytes {
     let mut bytes = Vec::with_capacity(128);
     bytes.push(TAG_RECORD);
@@ -165,42 +182,17 @@ pub(crate) fn encode(record: &Record) -> Bytes {
 fn decode(bytes: &[u8]) -> Result<Record, &'static str> {
     match bytes.split_first() {
         Some((&TAG_RECORD, rest)) => {
-            codec::decode(rest, LOG_BATCH_BYTES_MAX).map_err(|_| "a record that does not decode")
+            codec::decode(rest, LOG_BATCH_BYTES_MAX).map_err(|_| "a record does not decode")
         }
-        _ => Err("a record of an unknown kind"),
-    }
-}
-
-/// Merges a write that is new here, and returns its record.
-///
-/// # Errors
-///
-/// What it was instead of new.
-pub(crate) fn merge(
-    shard: &mut Shard,
-    sealed: &Bytes,
-    author: &Author<'_>,
-) -> Result<Bytes, Applied> {
-    match shard.apply(sealed, author) {
-        Applied::New(None) => Ok(sealed.clone()),
-        Applied::New(Some(mask)) => Ok(encode(&Record::Masked(sealed.clone(), mask))),
-        other => Err(other),
-    }
-}
-
-/// The sealed write in a record, and whether it waits for its stamp; none in a record of anything else.
-pub(crate) fn write_in(record: &Bytes) -> Option<(Bytes, bool)> {
-    if record.first() == Some(&TAG_SEALED) {
-        return Some((record.clone(), false));
-    }
-    match decode(record).ok()? {
-        Record::Masked(sealed, _) => Some((sealed, false)),
-        Record::Waiting(sealed) => Some((sealed, true)),
-        _ => None,
+        _ => Err("a record is of an unknown kind"),
     }
 }
 
 /// Restores one shard.
+///
+/// # Errors
+///
+/// [`RestoreError`] on a record or snapshot file that this machine did not write.
 pub(crate) fn restore(id: ShardId, restored: &RestoredShard) -> Result<Shard, RestoreError> {
     let error = |record, why| RestoreError { shard: id, record, why };
     let mut shard = Shard::new(id);
@@ -208,20 +200,20 @@ pub(crate) fn restore(id: ShardId, restored: &RestoredShard) -> Result<Shard, Re
         reach!("replication.restore.snapshot");
         load(&mut shard, file).map_err(|why| error(None, why))?;
     }
-    for (at, record) in restored.records.iter().enumerate() {
-        replay(&mut shard, record).map_err(|why| error(Some(at), why))?;
+    for (index, record) in restored.records.iter().enumerate() {
+        replay(&mut shard, record).map_err(|why| error(Some(index), why))?;
     }
     Ok(shard)
 }
 
 /// Applies one record.
-pub(crate) fn replay(shard: &mut Shard, bytes: &Bytes) -> Result<(), &'static str> {
+fn replay(shard: &mut Shard, bytes: &Bytes) -> Result<(), &'static str> {
     if bytes.first() == Some(&TAG_SEALED) {
-        return apply(shard, bytes, None);
+        return replay_write(shard, bytes, None);
     }
     match decode(bytes)? {
-        Record::Masked(sealed, mask) => apply(shard, &sealed, Some(&mask)),
-        Record::Waiting(sealed) => wait(shard, sealed),
+        Record::Partial(sealed, edits) => replay_write(shard, &sealed, Some(&edits)),
+        Record::Waiting(sealed) => add_waiting(shard, sealed),
         Record::Join(join) => {
             check_join(shard, &join)?;
             shard.join(&join);
@@ -231,80 +223,94 @@ pub(crate) fn replay(shard: &mut Shard, bytes: &Bytes) -> Result<(), &'static st
             shard.discard = true;
             Ok(())
         }
-        Record::Head(_) | Record::Tail => Err("a part of a side file among records"),
+        Record::Header(_) | Record::EndOfWrites => {
+            Err("a part of a snapshot file stands among the records")
+        }
     }
 }
 
-fn apply(shard: &mut Shard, sealed: &Bytes, mask: Option<&Mask>) -> Result<(), &'static str> {
-    let author = write::open(sealed)?;
-    if author.shard() != shard.id {
-        return Err("a write of another shard");
+fn replay_write(
+    shard: &mut Shard,
+    sealed: &Bytes,
+    edits: Option<&LiveEdits>,
+) -> Result<(), &'static str> {
+    let body = write::open(sealed)?;
+    if body.shard() != shard.id {
+        return Err("a write belongs to another shard");
     }
-    match shard.apply(sealed, &author) {
-        Applied::Equivocation => return Err("two writes with one dot"),
-        Applied::Full => return Err("more authors than a shard has"),
-        Applied::New(_) | Applied::Known => {}
+    match shard.merge(sealed, &body) {
+        Merged::Equivocation => return Err("two writes have one dot"),
+        Merged::Full => return Err("there are more authors than a shard may have"),
+        Merged::New(_) | Merged::Known => {}
     }
-    if let (Some(mask), Some(number)) = (mask, shard.number(&author.dot.actor)) {
-        shard.keep_only((number, author.dot.seq), mask);
+    if let (Some(edits), Some(number)) = (edits, shard.number(&body.dot.actor)) {
+        shard.retain_edits((number, body.dot.seq), edits);
     }
     Ok(())
 }
 
-fn wait(shard: &mut Shard, sealed: Bytes) -> Result<(), &'static str> {
-    let author = write::open(&sealed)?;
-    let (stamp, dot) = (author.stamp, author.dot);
+fn add_waiting(shard: &mut Shard, sealed: Bytes) -> Result<(), &'static str> {
+    let body = write::open(&sealed)?;
+    let (stamp, dot) = (body.stamp, body.dot);
     if !shard.contains(&dot) {
-        shard.wait(sealed, stamp, dot);
+        shard.add_waiting(sealed, stamp, dot);
     }
     Ok(())
 }
 
-/// Whether what came from elsewhere may be joined.
+/// Checks a join from a peer or a disk before the shard applies it.
+///
+/// # Errors
+///
+/// The fault of the join.
 pub(crate) fn check_join(shard: &Shard, join: &Join) -> Result<(), &'static str> {
-    let dots = join.doomed.iter().map(|(dot, _)| dot);
-    let dots = dots.chain(join.deaths.iter().map(|(dot, _)| dot));
+    let dots = join.deferred.iter().map(|(dot, _)| dot);
+    let dots = dots.chain(join.removals.iter().map(|(dot, _)| dot));
     if !dots.clone().all(|dot| (1..=SEQ_MAX).contains(&dot.seq))
         || !join.context.is_empty() && !join.context.is_valid()
     {
-        return Err("a context outside its bounds");
+        return Err("a context is outside its bounds");
     }
-    let scoped = |doom: &Doom| match doom {
-        Doom::Scope { place, .. } => !place.is_empty() && place.len() <= PLACE_BYTES_MAX,
-        Doom::Edit(_) => true,
+    let bounded = |deferred: &Deferred| match deferred {
+        Deferred::Scope { path, .. } => !path.is_empty() && path.len() <= PATH_BYTES_MAX,
+        Deferred::Edit(_) => true,
     };
-    if !join.doomed.iter().all(|(_, doom)| scoped(doom))
-        || !join.deaths.iter().all(|(_, mask)| mask.is_valid())
+    if !join.deferred.iter().all(|(_, deferred)| bounded(deferred))
+        || !join.removals.iter().all(|(_, edits)| edits.is_valid())
     {
-        return Err("a death outside its bounds");
+        return Err("a removal is outside its bounds");
     }
-    let mut strangers: Vec<_> = dots.map(|dot| dot.actor).collect();
-    strangers.extend(join.context.iter().map(|(actor, _)| *actor));
-    strangers.retain(|actor| shard.number(actor).is_none());
-    strangers.sort_unstable();
-    strangers.dedup();
-    if shard.has_room(strangers.len()) { Ok(()) } else { Err("more authors than a shard has") }
+    let mut unknown: Vec<_> = dots.map(|dot| dot.actor).collect();
+    unknown.extend(join.context.iter().map(|(actor, _)| *actor));
+    unknown.retain(|actor| shard.number(actor).is_none());
+    unknown.sort_unstable();
+    unknown.dedup();
+    if shard.has_room(unknown.len()) {
+        Ok(())
+    } else {
+        Err("there are more authors than a shard may have")
+    }
 }
 
-/// Loads a side file: a head, live writes, then the records of the time of its capture.
+/// Loads a snapshot file: a header, live writes, then the records that were issued during the capture.
 fn load(shard: &mut Shard, file: &Bytes) -> Result<(), &'static str> {
     let mut rest = file.clone();
-    match decode(&next(&mut rest)?.ok_or("an empty file")?)? {
-        Record::Head(head) => behead(shard, head)?,
-        _ => return Err("no head"),
+    match decode(&next(&mut rest)?.ok_or("the file is empty")?)? {
+        Record::Header(header) => load_header(shard, header)?,
+        _ => return Err("the file has no header"),
     }
     loop {
-        let bytes = next(&mut rest)?.ok_or("a file without an end")?;
-        let (sealed, mask) = if bytes.first() == Some(&TAG_SEALED) {
+        let bytes = next(&mut rest)?.ok_or("the file has no end")?;
+        let (sealed, edits) = if bytes.first() == Some(&TAG_SEALED) {
             (bytes, None)
         } else {
             match decode(&bytes)? {
-                Record::Masked(sealed, mask) if mask.is_valid() => (sealed, Some(mask)),
-                Record::Tail => break,
-                _ => return Err("a record among the live writes"),
+                Record::Partial(sealed, edits) if edits.is_valid() => (sealed, Some(edits)),
+                Record::EndOfWrites => break,
+                _ => return Err("a record stands among the live writes"),
             }
         };
-        reinstate(shard, &sealed, mask)?;
+        load_live(shard, &sealed, edits)?;
     }
     while let Some(record) = next(&mut rest)? {
         if !mutant!("replication.restore.skips_tail") {
@@ -315,35 +321,40 @@ fn load(shard: &mut Shard, file: &Bytes) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn behead(shard: &mut Shard, head: Head) -> Result<(), &'static str> {
-    if head.shard != shard.id {
-        return Err("a file of another shard");
+fn load_header(shard: &mut Shard, header: Header) -> Result<(), &'static str> {
+    if header.shard != shard.id {
+        return Err("the file belongs to another shard");
     }
-    shard.discard = head.discard;
-    shard.stamp = head.stamp;
-    let join = Join { context: head.context, doomed: head.doomed, deaths: Vec::new() };
+    shard.discard = header.discard;
+    shard.stamp = header.stamp;
+    let (context, deferred) = (header.context, header.deferred);
+    let join = Join { context, deferred, removals: Vec::new() };
     check_join(shard, &join)?;
     shard.join(&join);
-    head.waiting.into_iter().try_for_each(|sealed| wait(shard, sealed))
+    header.waiting.into_iter().try_for_each(|sealed| add_waiting(shard, sealed))
 }
 
-/// Takes a live write from a side file, whose head covered its dot.
-fn reinstate(shard: &mut Shard, sealed: &Bytes, mask: Option<Mask>) -> Result<(), &'static str> {
-    let author = write::open(sealed)?;
-    if author.shard() != shard.id || !shard.contains(&author.dot) {
-        return Err("a live write that the file's head does not cover");
+/// Takes a live write from a snapshot file. The header's context must have its dot.
+fn load_live(
+    shard: &mut Shard,
+    sealed: &Bytes,
+    edits: Option<LiveEdits>,
+) -> Result<(), &'static str> {
+    let body = write::open(sealed)?;
+    if body.shard() != shard.id || !shard.contains(&body.dot) {
+        return Err("the file's header does not cover a live write");
     }
-    if shard.reinstate(sealed, &author, mask) { Ok(()) } else { Err("two writes with one dot") }
+    if shard.load_live(sealed, &body, edits) { Ok(()) } else { Err("two writes have one dot") }
 }
 
-/// The next record of a side file: its length in four bytes, then itself.
+/// The next record of a snapshot file: its length in four bytes, then the record.
 fn next(rest: &mut Bytes) -> Result<Option<Bytes>, &'static str> {
     if rest.is_empty() {
         return Ok(None);
     }
     if rest.len() < 4 {
-        return Err("a torn record");
+        return Err("a record is torn");
     }
     let length = rest.get_u32() as usize;
-    if length > rest.len() { Err("a torn record") } else { Ok(Some(rest.split_to(length))) }
+    if length > rest.len() { Err("a record is torn") } else { Ok(Some(rest.split_to(length))) }
 }

@@ -1,7 +1,7 @@
 //! The records that a shard writes to the log.
 //!
-//! A record carries neither the shard nor the lane: the owner of the log adds both. What a restart makes of the records
-//! is in `restore`.
+//! A record carries neither the shard nor the lane: the owner of the log adds both. This module does not restore a
+//! shard from its records; [`super::restore`] does.
 
 use alloc::vec::Vec;
 
@@ -13,24 +13,24 @@ use crate::id::{SnapshotFile, SnapshotId};
 /// One record of a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Write {
-    /// What changed, in the shard's own encoding: writes as their authors' bytes, and what peers taught.
+    /// Changes of the shard, in its own encoding: sealed writes, and other changes.
     Dots {
         /// The changes, in order.
         records: Vec<Bytes>,
     },
-    /// A piece of a snapshot file. It goes into the file, not into the log, and the file is synced before the record
-    /// that names it is written.
+    /// A piece of a snapshot file. The driver writes it into the file, not into the log, and syncs the file before it
+    /// writes the record that names the file.
     Chunk {
-        /// The file.
+        /// The file's name.
         snapshot: SnapshotId,
-        /// The piece's first byte in the file.
+        /// The offset of the piece in the file, in bytes.
         offset: u64,
         /// At most [`crate::limits::CHUNK_BYTES_MAX`] bytes.
         data: Bytes,
     },
     /// A snapshot file is complete and replaces all older records of the shard.
     Snapshot {
-        /// The file.
+        /// The file's name, length and digest.
         file: SnapshotFile,
     },
     /// The shard's namespace was deleted: no older record is needed.
@@ -38,10 +38,10 @@ pub enum Write {
 }
 
 impl Write {
-    /// About how many bytes the record takes in the log; for a chunk, in its file.
+    /// About the number of bytes that the record takes in the log; for a chunk, in its file.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        /// What a record takes beside its bytes.
+        /// The bytes of one change beside its encoding.
         const RECORD_BYTES: usize = 4;
         match self {
             Self::Dots { records } => {

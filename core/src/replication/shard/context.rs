@@ -1,8 +1,8 @@
-//! Causal contexts: which dots a replica has seen, gaps included.
+//! Causal contexts: the dots that a replica has seen, with their gaps.
 //!
-//! A context that kept only the greatest sequence number of an actor would claim what a lost message carried, and the
-//! loss would be permanent. So each actor has ranges, one in the usual case. Nothing here says what a dot means, or
-//! whether its write is still alive.
+//! A context that kept only the greatest sequence number of an actor would claim writes that a lost message carried,
+//! and the loss would be permanent. So each actor has ranges; in most cases one. This module does not know what a dot
+//! means, or whether its write is still live.
 
 use alloc::vec::Vec;
 
@@ -12,33 +12,33 @@ use crate::id::{Actor, Dot};
 use crate::limits::{SEQ_MAX, SHARD_ACTORS_MAX};
 use crate::mutant;
 
-/// Sequence numbers of one actor: inclusive ranges, ascending, neither overlapping nor touching, so that equal sets
-/// have equal bytes.
+/// Sequence numbers of one actor, as inclusive ranges. They ascend and neither overlap nor touch, so equal sets have
+/// equal bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ranges(Vec<(u64, u64)>);
 
 impl Ranges {
-    /// All from `low` to `high`, both included.
+    /// All numbers from `low` to `high`, both included.
     #[must_use]
     pub fn span(low: u64, high: u64) -> Self {
         Self([(low, high)].into())
     }
 
-    /// Whether `seq` is in it.
+    /// Whether `seq` is in the set.
     #[must_use]
     pub fn contains(&self, seq: u64) -> bool {
         let after = self.0.partition_point(|&(low, _)| low <= seq);
         after > 0 && self.0[after - 1].1 >= seq
     }
 
-    /// Adds one number. False when it was there.
+    /// Adds one number. False when it was there already.
     pub fn insert(&mut self, seq: u64) -> bool {
         if mutant!("replication.context.without_gaps") {
-            let news = self.last() < seq;
+            let is_new = self.last() < seq;
             self.insert_span(1, seq.max(self.last()));
-            return news;
+            return is_new;
         }
-        // The usual case: the actor's next write.
+        // The most frequent case: the actor's next write.
         if let Some(last) = self.0.last_mut()
             && last.1 + 1 == seq
         {
@@ -52,7 +52,7 @@ impl Ranges {
         true
     }
 
-    /// Adds all from `low` to `high`, and joins what then touches.
+    /// Adds all numbers from `low` to `high`, and joins the ranges that then touch.
     pub fn insert_span(&mut self, low: u64, high: u64) {
         let first = self.0.partition_point(|&(_, end)| end + 1 < low);
         let last = self.0.partition_point(|&(start, _)| start <= high + 1);
@@ -63,12 +63,12 @@ impl Ranges {
         self.0.splice(first..last, [whole]);
     }
 
-    /// Adds all of `other`.
+    /// Adds all numbers of `other`.
     pub fn union(&mut self, other: &Self) {
         other.0.iter().for_each(|&(low, high)| self.insert_span(low, high));
     }
 
-    /// What is here and not in `other`. Costs as much as both have ranges.
+    /// The numbers that `other` does not have. The cost is linear in the ranges of both.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         let mut rest = Vec::new();
@@ -98,7 +98,7 @@ impl Ranges {
         self.0.last().map_or(0, |range| range.1)
     }
 
-    /// Whether it holds nothing.
+    /// Whether the set is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -109,7 +109,7 @@ impl Ranges {
         self.0.iter().copied()
     }
 
-    /// Whether it keeps its own rules and bounds: to be asked of what a peer or a disk produced.
+    /// Whether the ranges are canonical, not empty and within bounds. To be asked of what a peer or a disk produced.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         let apart = self.0.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0);
@@ -123,7 +123,7 @@ impl Ranges {
 pub struct Dots(Vec<(Actor, Ranges)>);
 
 impl Dots {
-    /// From actors with their ranges, in any order; each actor at most once.
+    /// Builds the set from actors with their ranges, in any order; each actor at most once.
     #[must_use]
     pub fn new(mut actors: Vec<(Actor, Ranges)>) -> Self {
         actors.retain(|(_, ranges)| !ranges.is_empty());
@@ -131,20 +131,20 @@ impl Dots {
         Self(actors)
     }
 
-    /// Whether the dot is in it.
+    /// Whether the dot is in the set.
     #[must_use]
     pub fn contains(&self, dot: &Dot) -> bool {
         self.ranges(&dot.actor).is_some_and(|ranges| ranges.contains(dot.seq))
     }
 
-    /// The numbers of one actor.
+    /// The sequence numbers of one actor.
     #[must_use]
     pub fn ranges(&self, actor: &Actor) -> Option<&Ranges> {
         let at = self.0.binary_search_by_key(actor, |(known, _)| *known).ok()?;
         Some(&self.0[at].1)
     }
 
-    /// Adds one dot. False when it was there.
+    /// Adds one dot. False when it was there already.
     pub fn insert(&mut self, dot: &Dot) -> bool {
         match self.0.binary_search_by_key(&dot.actor, |(known, _)| *known) {
             Ok(at) => self.0[at].1.insert(dot.seq),
@@ -155,7 +155,7 @@ impl Dots {
         }
     }
 
-    /// Whether all of it is in `other`.
+    /// Whether `other` has all dots of this set.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
         self.0.iter().all(|(actor, ranges)| match other.ranges(actor) {
@@ -164,7 +164,7 @@ impl Dots {
         })
     }
 
-    /// Adds all of `other`.
+    /// Adds all dots of `other`.
     pub fn union(&mut self, other: &Self) {
         for (actor, ranges) in &other.0 {
             match self.0.binary_search_by_key(actor, |(known, _)| *known) {
@@ -174,24 +174,24 @@ impl Dots {
         }
     }
 
-    /// The actors with their numbers, ascending.
+    /// The actors with their sequence numbers, ascending.
     pub fn iter(&self) -> impl Iterator<Item = &(Actor, Ranges)> {
         self.0.iter()
     }
 
-    /// How many actors it names.
+    /// The number of actors.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether it holds no dot.
+    /// Whether the set has no dot.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether it is canonical and within bounds: to be asked of what a peer or a disk produced.
+    /// Whether the set is canonical and within bounds. To be asked of what a peer or a disk produced.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.0.len() <= SHARD_ACTORS_MAX
@@ -216,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_are_a_set(a: BTreeSet<u8>, b: BTreeSet<u8>) {
+        fn ranges_behave_as_a_set(a: BTreeSet<u8>, b: BTreeSet<u8>) {
             let a: BTreeSet<u64> = a.into_iter().map(|n| u64::from(n % 40) + 1).collect();
             let b: BTreeSet<u64> = b.into_iter().map(|n| u64::from(n % 40) + 1).collect();
             let (left, right) = (ranges(&a), ranges(&b));
@@ -231,10 +231,10 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_of_ranges_are_invalid() {
+    fn ranges_that_are_not_canonical_are_invalid() {
         let bad: [&[(u64, u64)]; 6] =
             [&[], &[(0, 1)], &[(3, 2)], &[(1, 2), (3, 4)], &[(5, 6), (1, 2)], &[(1, SEQ_MAX + 1)]];
-        bad.iter().for_each(|spelling| assert!(!Ranges(spelling.to_vec()).is_valid()));
+        bad.iter().for_each(|ranges| assert!(!Ranges(ranges.to_vec()).is_valid()));
         assert!(Ranges::span(1, SEQ_MAX).is_valid());
     }
 

@@ -1,7 +1,8 @@
-//! What is doomed: victims of writes that came before what they supersede.
+//! Deferred removals: a write arrived before the elements that it supersedes.
 //!
-//! A dot that is doomed is not in the context: nobody here has seen its write. What is doomed of it is dead when it
-//! arrives. When and why a write supersedes another is the shard's business.
+//! The dot of such an element is not in the context, because its write was not seen here. When the write arrives, the
+//! deferred removals apply to it at once. This
+//! module does not decide what supersedes what; the shard does.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -9,110 +10,119 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Dot;
-use crate::limits::DOOMED_MAX;
+use crate::limits::DEFERRED_MAX;
 use crate::reach;
+use crate::replication::write::{self, WriteBody};
 
-use super::live_edits::Mask;
-use super::{At, Shard};
-use crate::replication::write::{self, Author};
+use super::live_edits::LiveEdits;
+use super::{LocalDot, Shard};
 
-/// What was superseded of a write that has not arrived.
+/// A removal that waits for a write to arrive.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Doom {
-    /// One element.
+pub enum Deferred {
+    /// Removes the element of one edit, by its index.
     Edit(u16),
-    /// All elements in a place or range.
+    /// Removes all elements of the write at a path, or below a prefix.
     Scope {
-        /// The place, or what all places begin with.
-        place: Vec<u8>,
-        /// Whether it is a beginning.
-        all: bool,
+        /// The path, or the prefix.
+        path: Vec<u8>,
+        /// Whether `path` is a prefix.
+        is_prefix: bool,
     },
 }
 
-impl Doom {
-    fn takes(&self, edit: u16, place: &[u8]) -> bool {
+impl Deferred {
+    fn removes(&self, edit: u16, path: &[u8]) -> bool {
         match self {
-            Self::Edit(doomed) => *doomed == edit,
-            Self::Scope { place: scope, all } => {
-                if *all {
-                    place.starts_with(scope)
-                } else {
-                    place == scope
-                }
-            }
+            Self::Edit(removed) => *removed == edit,
+            Self::Scope { path: prefix, is_prefix: true } => path.starts_with(prefix),
+            Self::Scope { path: exact, is_prefix: false } => path == exact,
         }
     }
 }
 
 impl Shard {
-    /// What is doomed, in canonical order within each dot.
-    pub(crate) fn doomed(&self) -> impl Iterator<Item = (Dot, &Doom)> {
-        let each = |(at, dooms): (&At, _)| (self.dot(*at), dooms);
-        self.doomed.iter().map(each).flat_map(|(dot, dooms): (Dot, &BTreeSet<Doom>)| {
-            dooms.iter().map(move |doom| (dot, doom))
+    /// All deferred removals, in canonical order within each dot.
+    pub(crate) fn deferred(&self) -> impl Iterator<Item = (Dot, &Deferred)> {
+        let each = |(dot, removals): (&LocalDot, _)| (self.dot(*dot), removals);
+        self.deferred.iter().map(each).flat_map(|(dot, removals): (Dot, &BTreeSet<Deferred>)| {
+            removals.iter().map(move |removal| (dot, removal))
         })
     }
 
-    /// How many writes are doomed, wholly or in part.
-    pub(crate) fn doomed_writes(&self) -> usize {
-        self.doomed.len()
+    /// The number of writes with deferred removals.
+    pub(crate) fn deferred_writes(&self) -> usize {
+        self.deferred.len()
     }
 
-    /// What was superseded of the write before it came is dead at once.
-    pub(crate) fn meet_doom(&mut self, at: At, author: &Author<'_>, mask: &mut Mask) {
-        let Some(dooms) = self.doomed.remove(&at) else { return };
-        reach!("replication.doom.met");
-        for (edit, deed) in author.edits.iter().enumerate() {
-            let place = deed.place(author.key.0).unwrap_or_default();
-            if dooms.iter().any(|doom| doom.takes(edit as u16, &place)) {
-                mask.remove(edit as u16);
-            }
-        }
-    }
-
-    /// Takes what is doomed of a write: now if its dot is in the context, else when it arrives.
-    pub(crate) fn kill_or_doom(&mut self, at: At, doom: Doom) {
-        if !self.seen(at.0).contains(at.1) {
-            return self.doom(at, doom);
-        }
-        let Some(left) = self.left_by(at, &doom) else { return };
-        self.keep_only(at, &left);
-    }
-
-    /// What a doom would leave of a live write, if it takes something.
-    fn left_by(&self, at: At, doom: &Doom) -> Option<Mask> {
-        let live = self.live.get(&at)?;
-        let author = write::reopen(&live.sealed);
-        let mut left = live.mask.clone();
-        for edit in live.mask.edits() {
-            let place = author.edits[usize::from(edit)].place(author.key.0).unwrap_or_default();
-            if doom.takes(edit, &place) {
-                left.remove(edit);
-            }
-        }
-        (left != live.mask).then_some(left)
-    }
-
-    /// Notes that something is doomed of a write that has not arrived.
-    pub(crate) fn doom(&mut self, at: At, doom: Doom) {
-        reach!("replication.doom.set");
-        // Past the bound the victim will come back as a sibling until a session drops it; nothing is lost.
-        if self.doomed.len() < DOOMED_MAX || self.doomed.contains_key(&at) {
-            self.doomed.entry(at).or_default().insert(doom);
-        } else {
-            reach!("replication.doom.full");
-        }
-    }
-
-    /// What a doom of a dot in the context would leave; `None` when it changes nothing.
-    pub(crate) fn death_by(&self, dot: &Dot, doom: &Doom) -> Option<Mask> {
-        self.left_by((self.number(&dot.actor)?, dot.seq), doom)
-    }
-
-    /// Whether this doom is known.
-    pub(crate) fn is_doomed(&self, dot: &Dot, doom: &Doom) -> bool {
+    /// Whether this removal is deferred already.
+    pub(crate) fn is_deferred(&self, dot: &Dot, removal: &Deferred) -> bool {
         let Some(actor) = self.number(&dot.actor) else { return false };
-        self.doomed.get(&(actor, dot.seq)).is_some_and(|dooms| dooms.contains(doom))
+        self.deferred.get(&(actor, dot.seq)).is_some_and(|removals| removals.contains(removal))
+    }
+
+    /// Takes the deferred removals of a write that arrives out of `live`.
+    pub(super) fn apply_deferred(
+        &mut self,
+        dot: LocalDot,
+        body: &WriteBody<'_>,
+        live: &mut LiveEdits,
+    ) {
+        let Some(removals) = self.deferred.remove(&dot) else { return };
+        reach!("replication.deferred.applied");
+        for (index, edit) in (0_u16..).zip(&body.edits) {
+            let path = edit.path(body.key.0).unwrap_or_default();
+            if removals.iter().any(|removal| removal.removes(index, &path)) {
+                live.remove(index);
+            }
+        }
+    }
+
+    /// Removes elements of a write: now if its dot is in the context, else when it arrives.
+    pub(super) fn remove_or_defer(&mut self, dot: LocalDot, removal: Deferred) {
+        if !self.seen(dot.0).contains(dot.1) {
+            return self.defer(dot, removal);
+        }
+        let Some(left) = self.edits_after(dot, &removal) else { return };
+        self.retain_edits(dot, &left);
+    }
+
+    /// Remembers a removal until its write arrives.
+    pub(super) fn defer(&mut self, dot: LocalDot, removal: Deferred) {
+        reach!("replication.deferred.added");
+        // Past the bound, the superseded element will come back as a sibling until a session removes it. No write is
+        // lost by that.
+        if self.deferred.len() < DEFERRED_MAX || self.deferred.contains_key(&dot) {
+            self.deferred.entry(dot).or_default().insert(removal);
+        } else {
+            reach!("replication.deferred.full");
+        }
+    }
+
+    /// Drops the deferred removals of a range of dots that entered the context.
+    pub(super) fn forget_deferred(&mut self, actor: u32, low: u64, high: u64) {
+        let range = self.deferred.range((actor, low)..=(actor, high));
+        let covered: Vec<LocalDot> = range.map(|(dot, _)| *dot).collect();
+        covered.iter().for_each(|dot| drop(self.deferred.remove(dot)));
+    }
+
+    /// Whether a removal would remove a live element now.
+    pub(crate) fn would_remove(&self, dot: &Dot, removal: &Deferred) -> bool {
+        let number = self.number(&dot.actor);
+        number.is_some_and(|number| self.edits_after((number, dot.seq), removal).is_some())
+    }
+
+    /// The edits of a live write that stay live after a removal; `None` when it changes nothing.
+    fn edits_after(&self, dot: LocalDot, removal: &Deferred) -> Option<LiveEdits> {
+        let live = self.live.get(&dot)?;
+        let body = write::reopen(&live.sealed);
+        let mut left = live.edits.clone();
+        for index in live.edits.edits() {
+            let path = body.edits[usize::from(index)].path(body.key.0).unwrap_or_default();
+            if removal.removes(index, &path) {
+                left.remove(index);
+            }
+        }
+        (left != live.edits).then_some(left)
     }
 }

@@ -1,8 +1,8 @@
-//! Fingerprints of a shard's live writes: of all, of each actor, of each run of 256 dots; kept up to date write by
-//! write.
+//! Fingerprints of a shard's live writes: of all writes, of each actor's, and of each run of 256 dots. Every write
+//! that comes or goes updates them.
 //!
-//! The whole is a 256-bit sum and decides whether two replicas are equal. The parts are 64-bit sums: they only steer a
-//! session to the runs that differ, so a collision there costs a round, never an answer.
+//! The fingerprint of all writes is a 256-bit sum; it decides whether two replicas are equal. The others are 64-bit
+//! sums that only lead a session to the runs that differ, so a collision there costs a round, not correctness.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -13,9 +13,9 @@ use crate::digest::{Digest, SetSum};
 use crate::id::Actor;
 use crate::limits::SEQ_MAX;
 
-/// Runs of `2^8` dots have a sum of their own.
+/// A run, which has a sum of its own, is `2^8` dots.
 pub(crate) const RUN_BITS: u8 = 8;
-/// Spans of at most `2^10` dots are listed instead of split.
+/// A span of at most `2^10` dots is listed instead of split.
 pub(crate) const LIST_BITS: u8 = 10;
 /// A span is split into at most `2^6` parts.
 pub(crate) const SPLIT_BITS: u8 = 6;
@@ -23,43 +23,43 @@ pub(crate) const SPLIT_BITS: u8 = 6;
 /// An aligned span of one actor's dots: from `base`, `2^bits` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Span {
-    /// Whose dots.
+    /// The author of the dots.
     pub actor: Actor,
-    /// The first number.
+    /// The first sequence number.
     pub base: u64,
-    /// How many, as a power of two.
+    /// The base-2 logarithm of the number of dots.
     pub bits: u8,
 }
 
 impl Span {
-    /// The smallest span from 0 that holds all up to `last`.
+    /// The smallest span from 0 that has all numbers up to `last`.
     pub(crate) fn whole(actor: Actor, last: u64) -> Self {
         let bits = (u64::BITS - last.leading_zeros()) as u8;
         Self { actor, base: 0, bits: bits.max(LIST_BITS) }
     }
 
-    /// The last number.
+    /// The last sequence number.
     pub(crate) const fn last(&self) -> u64 {
         self.base + ((1 << self.bits) - 1)
     }
 
-    /// How large its parts are.
+    /// The base-2 logarithm of a part's size.
     pub(crate) fn part_bits(&self) -> u8 {
         self.bits.saturating_sub(SPLIT_BITS).max(RUN_BITS)
     }
 
-    /// One of its parts.
-    pub(crate) fn part(&self, at: u8) -> Self {
+    /// One part of the span.
+    pub(crate) fn part(&self, index: u8) -> Self {
         let bits = self.part_bits();
-        Self { actor: self.actor, base: self.base + (u64::from(at) << bits), bits }
+        Self { actor: self.actor, base: self.base + (u64::from(index) << bits), bits }
     }
 
-    /// How many parts it has.
+    /// The number of parts.
     pub(crate) fn parts(&self) -> u8 {
         1 << (self.bits - self.part_bits())
     }
 
-    /// Whether it is aligned and within bounds: to be asked of what a peer sent.
+    /// Whether the span is aligned and within bounds. To be asked of what a peer sent.
     pub(crate) fn is_valid(&self) -> bool {
         (LIST_BITS.min(RUN_BITS)..=49).contains(&self.bits)
             && self.base <= SEQ_MAX
@@ -92,7 +92,7 @@ impl Fingerprints {
         run.writes += 1;
     }
 
-    /// Takes a leaf away that was added.
+    /// Removes a leaf that was added.
     pub(crate) fn remove(&mut self, (actor, seq): (u32, u64), leaf: &Digest) {
         self.whole.remove(leaf);
         let total = self.actor_mut(actor);
@@ -107,17 +107,17 @@ impl Fingerprints {
         }
     }
 
-    /// The sum of everything.
+    /// The sum over all live writes.
     pub(crate) const fn whole(&self) -> &SetSum {
         &self.whole
     }
 
-    /// The sum of one actor's writes.
+    /// The sum over one actor's live writes.
     pub(crate) fn actor(&self, actor: u32) -> u64 {
         self.actors.get(actor as usize).copied().unwrap_or(0)
     }
 
-    /// The sum of a span of one actor's writes; costs as much as it has runs.
+    /// The sum over a span of one actor's live writes. The cost is linear in the runs of the span.
     pub(crate) fn span(&self, actor: u32, span: &Span) -> u64 {
         let runs = (actor, span.base >> RUN_BITS)..=(actor, span.last() >> RUN_BITS);
         self.runs.range(runs).fold(0, |sum, (_, run)| sum.wrapping_add(run.sum))
@@ -138,22 +138,26 @@ mod tests {
 
     #[test]
     fn parts_of_a_span_add_up() {
-        let mut prints = Fingerprints::default();
+        let mut fingerprints = Fingerprints::default();
         for seq in (1..100_000).step_by(37) {
-            prints.add((0, seq), &Digest::of(&seq.to_be_bytes()));
+            fingerprints.add((0, seq), &Digest::of(&seq.to_be_bytes()));
         }
         let whole = Span::whole(Actor::default(), 100_000);
         assert!(whole.is_valid() && whole.parts() == 64);
-        let parts = (0..whole.parts()).map(|at| whole.part(at));
+        let parts = (0..whole.parts()).map(|index| whole.part(index));
         let sum = parts.fold(0u64, |sum, part| {
             assert!(part.is_valid());
-            sum.wrapping_add(prints.span(0, &part))
+            sum.wrapping_add(fingerprints.span(0, &part))
         });
-        assert_eq!(sum, prints.actor(0));
+        assert_eq!(sum, fingerprints.actor(0));
         for seq in (1..100_000).step_by(37) {
-            prints.remove((0, seq), &Digest::of(&seq.to_be_bytes()));
+            fingerprints.remove((0, seq), &Digest::of(&seq.to_be_bytes()));
         }
-        assert!(prints.whole().is_zero() && prints.runs.is_empty() && prints.actor(0) == 0);
+        assert!(
+            fingerprints.whole().is_zero()
+                && fingerprints.runs.is_empty()
+                && fingerprints.actor(0) == 0
+        );
     }
 
     #[test]

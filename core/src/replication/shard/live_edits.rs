@@ -1,4 +1,4 @@
-//! Which edits of a write still are live elements: one bit each.
+//! The edits of a write whose elements are still live: one bit each. This module does not know what an edit does.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::EDITS_MAX;
 
-/// A bit for each edit of a write. Writes of up to 64 edits, nearly all, need no allocation.
+/// A bit for each edit of a write. Up to 64 edits need no allocation; nearly all writes have fewer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mask {
+pub struct LiveEdits {
     first: u64,
     rest: Box<[u64]>,
 }
 
-impl Mask {
-    /// From one flag for each edit.
+impl LiveEdits {
+    /// Builds the set from one flag for each edit.
     pub(crate) fn of(flags: impl ExactSizeIterator<Item = bool>) -> Self {
-        let mut mask = Self { first: 0, rest: vec![0; (flags.len().max(1) - 1) / 64].into() };
+        let mut live = Self { first: 0, rest: vec![0; (flags.len().max(1) - 1) / 64].into() };
         for (edit, flag) in flags.enumerate() {
             if flag {
-                *mask.word(edit).expect("the words were counted from the edits") |=
+                *live.word(edit).expect("the words were counted from the edits") |=
                     1 << (edit % 64);
             }
         }
-        mask
+        live
     }
 
     /// Whether the edit's element is live.
@@ -37,7 +37,7 @@ impl Mask {
         word >> (edit % 64) & 1 == 1
     }
 
-    /// Drops one element. False when it was not live.
+    /// Removes one edit. False when it was not live.
     pub(crate) fn remove(&mut self, edit: u16) -> bool {
         let held = self.contains(edit);
         if held && let Some(word) = self.word(usize::from(edit)) {
@@ -46,7 +46,7 @@ impl Mask {
         held
     }
 
-    /// Whether no element is live.
+    /// Whether no edit is live.
     pub(crate) fn is_empty(&self) -> bool {
         self.first == 0 && self.rest.iter().all(|word| *word == 0)
     }
@@ -56,7 +56,7 @@ impl Mask {
         (0..(1 + self.rest.len() as u16) * 64).filter(|edit| self.contains(*edit))
     }
 
-    /// The live edits that `other` does not have.
+    /// The live edits that are not live in `other`.
     pub(crate) fn minus(&self, other: &Self) -> Vec<u16> {
         self.edits().filter(|edit| !other.contains(*edit)).collect()
     }
@@ -66,7 +66,7 @@ impl Mask {
         core::iter::once(self.first).chain(self.rest.iter().copied())
     }
 
-    /// Whether it is no longer than the longest write's: to be asked of what a peer or a disk produced.
+    /// Whether there are no more words than the longest write needs. To be asked of what a peer or a disk produced.
     pub(crate) fn is_valid(&self) -> bool {
         self.rest.len() < EDITS_MAX / 64
     }
@@ -87,15 +87,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_mask_is_a_set_of_edits(flags in proptest::collection::vec(any::<bool>(), 1..200), gone in 0u16..210) {
-            let mut mask = Mask::of(flags.iter().copied());
-            prop_assert!(mask.is_valid());
+        fn live_edits_behave_as_a_set(flags in proptest::collection::vec(any::<bool>(), 1..200), removed in 0u16..210) {
+            let mut set = LiveEdits::of(flags.iter().copied());
+            prop_assert!(set.is_valid());
             let live: Vec<u16> = (0..flags.len() as u16).filter(|e| flags[usize::from(*e)]).collect();
-            prop_assert_eq!(mask.edits().collect::<Vec<_>>(), live.clone());
-            let before = mask.clone();
-            prop_assert_eq!(mask.remove(gone), live.contains(&gone));
-            prop_assert!(!mask.contains(gone));
-            prop_assert_eq!(before.minus(&mask).len(), usize::from(live.contains(&gone)));
+            prop_assert_eq!(set.edits().collect::<Vec<_>>(), live.clone());
+            let before = set.clone();
+            prop_assert_eq!(set.remove(removed), live.contains(&removed));
+            prop_assert!(!set.contains(removed));
+            prop_assert_eq!(before.minus(&set).len(), usize::from(live.contains(&removed)));
         }
     }
 }

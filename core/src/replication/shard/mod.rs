@@ -1,18 +1,18 @@
 //! The state of one shard: live elements, and the context of all dots ever seen.
 //!
 //! An element is one edit of one write; its identity is (dot, edit). There are no tombstones: a dot that is in the
-//! context and not live is dead, and stays dead. A removal is a write whose dot enters the context and whose victims
-//! are dropped. Seen as a set of (element, seen) pairs this is a join semilattice: of two replicas that both saw an
-//! element it is live only if live in both, and an element that one has not seen is taken as the other has it.
+//! context and not live is dead, and stays dead. A removal is a write whose dot enters the context and whose superseded
+//! elements are dropped. As a set of (element, seen) pairs, this is a join semilattice: when two replicas both saw an
+//! element, it is live only if it is live in both; when one of them has not seen it, the other's state counts.
 //!
-//! A victim that has not arrived is *doomed*: its dot does not enter the context, since its write may have other
-//! elements; when it arrives, what is doomed of it is dead at once. So a lost write leaves a gap for anti-entropy to
-//! fill, and never a claim.
+//! A superseded element that has not arrived is *deferred*: its dot does not enter the context, because its write may
+//! have other elements. When the write arrives, its deferred elements are removed at once. So a lost write leaves a gap
+//! that anti-entropy fills, and never a false claim.
 //!
-//! In a discarding shard the losers of the LWW order at one place are dropped as soon as they meet. That order extends
-//! happens-before, so whatever order writes arrive in, the same one survives.
+//! In a discarding shard, the losers of the LWW order at one path are dropped as soon as they meet the winner. That
+//! order extends happens-before, so the same element survives in every order of arrival.
 //!
-//! No messages, no clocks and no records here: this is what they all act upon.
+//! This module knows no messages, clocks or records.
 
 mod context;
 pub(crate) mod counter;
@@ -34,59 +34,60 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, Hasher};
 use crate::id::{Actor, Dot, ShardId};
 use crate::limits::SHARD_ACTORS_MAX;
+use crate::replication::write::path::{self, Scope};
+use crate::replication::write::{self, EditOp, EditRecord, WriteBody};
 use crate::{mutant, reach};
 
 use self::fingerprint::Fingerprints;
-use crate::replication::write::path::{self, Scope};
-use crate::replication::write::{self, Act, Author, Deed};
 
-pub use context::{Dots, Ranges};
-pub use deferred::Doom;
-pub(crate) use fingerprint::LIST_BITS;
-pub use fingerprint::Span;
-pub use live_edits::Mask;
+pub use self::context::{Dots, Ranges};
+pub use self::deferred::Deferred;
+pub(crate) use self::fingerprint::LIST_BITS;
+pub use self::fingerprint::Span;
+pub use self::live_edits::LiveEdits;
 
-/// What a live write costs in memory beside its bytes: its entry in the table, its fingerprints.
+/// The memory of a live write beside its bytes: its entry in the table, its fingerprints.
 const WRITE_BYTES: u64 = 160;
-/// What a place costs in memory beside its bytes.
-const PLACE_BYTES: u64 = 72;
+/// The memory of a path beside its bytes.
+const PATH_BYTES: u64 = 72;
 
 /// A dot inside a shard: the actor's number there, and the sequence number.
-pub(crate) type At = (u32, u64);
+pub(crate) type LocalDot = (u32, u64);
 
 /// One live edit of one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Element {
     /// Its author's number in this shard.
     pub(crate) actor: u32,
-    /// Which edit of the write.
+    /// The index of its edit in its write.
     pub(crate) edit: u16,
-    /// Which write.
+    /// Its write's sequence number.
     pub(crate) seq: u64,
 }
 
 impl Element {
-    /// The write that it is a part of.
-    pub(crate) const fn at(&self) -> At {
+    /// The dot of its write.
+    pub(crate) const fn dot(&self) -> LocalDot {
         (self.actor, self.seq)
     }
 }
 
 /// A write with at least one live element.
 #[derive(Clone, Debug)]
-pub(crate) struct Live {
-    /// As its author made it.
+pub(crate) struct LiveWrite {
+    /// The write as its author made it.
     pub(crate) sealed: Bytes,
-    /// Which of its elements are live.
-    pub(crate) mask: Mask,
-    /// Its stamp.
+    /// The edits whose elements are live.
+    pub(crate) edits: LiveEdits,
+    /// The author's hybrid logical clock.
     pub(crate) stamp: u64,
-    /// Whether no element of it has died.
+    /// Whether every element that the write made is live.
     pub(crate) whole: bool,
 }
 
-impl Live {
-    /// What stands for it in fingerprints: its hash, or its hash with the mask once an element died.
+impl LiveWrite {
+    /// The digest that fingerprints sum up: the write's hash, or once an element was removed, the hash of that hash and
+    /// the live edits.
     pub(crate) fn leaf(&self) -> Digest {
         let hash = write::hash_of(&self.sealed);
         if self.whole {
@@ -94,50 +95,55 @@ impl Live {
         }
         let mut hasher = Hasher::new();
         hasher.bytes(&hash.0);
-        self.mask.words().for_each(|word| hasher.number(word));
+        self.edits.words().for_each(|word| hasher.number(word));
         hasher.finish()
+    }
+
+    /// The live edits, unless all are live.
+    pub(crate) fn partial_edits(&self) -> Option<LiveEdits> {
+        (!self.whole).then(|| self.edits.clone())
     }
 }
 
-/// What one instant of a peer teaches beyond the writes that it sent: to be applied when all of those are held.
+/// The content of one instant of a peer beyond the writes that it sent. It may be applied once all of these are held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Join {
-    /// Dots to cover.
+    /// Dots that enter the context.
     pub(crate) context: Dots,
-    /// Dots not covered of which parts are dead.
-    pub(crate) doomed: Vec<(Dot, Doom)>,
-    /// Live writes here of which no more than this is live.
-    pub(crate) deaths: Vec<(Dot, Mask)>,
+    /// Removals of elements whose writes have not arrived here.
+    pub(crate) deferred: Vec<(Dot, Deferred)>,
+    /// For live writes here: the only edits that stay live.
+    pub(crate) removals: Vec<(Dot, LiveEdits)>,
 }
 
 impl Join {
-    /// Whether it teaches nothing.
+    /// Whether it changes nothing.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.context.is_empty() && self.doomed.is_empty() && self.deaths.is_empty()
+        self.context.is_empty() && self.deferred.is_empty() && self.removals.is_empty()
     }
 }
 
-/// What became of a write.
+/// The outcome of merging a write.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Applied {
-    /// It is new, and its dot is in the context now. The mask is there when less than all of it lives.
-    New(Option<Mask>),
-    /// Its dot was in the context.
+pub(crate) enum Merged {
+    /// The write is new, and its dot is in the context now. The live edits are given when not all are live.
+    New(Option<LiveEdits>),
+    /// The dot was in the context.
     Known,
-    /// Its dot was in the context, with other bytes.
+    /// The dot was in the context, with other bytes.
     Equivocation,
     /// The shard knows as many actors as it may.
     Full,
 }
 
-/// The elements at one place; mostly one.
+/// The elements at one path; in most cases one.
 #[derive(Clone, Debug)]
-enum Held {
+enum Elements {
     One(Element),
     Many(Vec<Element>),
 }
 
-impl Held {
+impl Elements {
     fn as_slice(&self) -> &[Element] {
         match self {
             Self::One(element) => core::slice::from_ref(element),
@@ -149,41 +155,41 @@ impl Held {
 /// One shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shard {
-    /// Which.
+    /// The shard's namespace and slot.
     pub(crate) id: ShardId,
-    /// Whether LWW losers are dropped.
+    /// Whether losers of the LWW order are dropped.
     pub(crate) discard: bool,
     /// The live writes.
-    pub(crate) live: BTreeMap<At, Live>,
-    /// Writes stamped too far ahead, by stamp: held durably, not seen.
+    pub(crate) live: BTreeMap<LocalDot, LiveWrite>,
+    /// Writes stamped too far ahead, by stamp. They are held durably and are outside the context.
     pub(crate) waiting: BTreeMap<(u64, Dot), Bytes>,
-    /// The greatest stamp seen.
+    /// The greatest stamp of a merged write.
     pub(crate) stamp: u64,
     /// The sums over the live writes.
-    pub(crate) prints: Fingerprints,
+    pub(crate) fingerprints: Fingerprints,
+    /// Removals of elements whose writes have not arrived.
+    deferred: BTreeMap<LocalDot, BTreeSet<Deferred>>,
     actors: Vec<Actor>,
     numbers: BTreeMap<Actor, u32>,
     context: Vec<Ranges>,
-    index: BTreeMap<Box<[u8]>, Held>,
-    /// What is doomed.
-    pub(crate) doomed: BTreeMap<At, BTreeSet<Doom>>,
+    index: BTreeMap<Box<[u8]>, Elements>,
     bytes: u64,
-    /// The root, while nothing changed since it was asked for.
+    /// The root, if nothing changed since it was last computed.
     root: Option<Digest>,
 }
 
 impl Shard {
-    /// An empty shard.
+    /// Makes an empty shard.
     pub(crate) fn new(id: ShardId) -> Self {
         Self { id, ..Self::default() }
     }
 
-    /// Bytes of memory that grow with what it holds.
+    /// Bytes of memory that grow with what the shard holds.
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The actor's number here, if it is known.
+    /// The actor's number in this shard, if the actor is known.
     pub(crate) fn number(&self, actor: &Actor) -> Option<u32> {
         self.numbers.get(actor).copied()
     }
@@ -193,19 +199,24 @@ impl Shard {
         self.actors[number as usize]
     }
 
-    /// Whether so many actors more may be known.
+    /// Whether the shard may learn `actors` more actors.
     pub(crate) fn has_room(&self, actors: usize) -> bool {
         self.actors.len() + actors <= SHARD_ACTORS_MAX
     }
 
-    /// The dot of a place in the table.
-    pub(crate) fn dot(&self, at: At) -> Dot {
-        Dot { actor: self.actor(at.0), seq: at.1 }
+    /// Translates a dot of this shard.
+    pub(crate) fn dot(&self, dot: LocalDot) -> Dot {
+        Dot { actor: self.actor(dot.0), seq: dot.1 }
     }
 
-    /// The seen dots of an actor.
+    /// The seen sequence numbers of an actor.
     pub(crate) fn seen(&self, actor: u32) -> &Ranges {
         &self.context[actor as usize]
+    }
+
+    /// The greatest seen sequence number of an actor; 0 when none was seen.
+    pub(crate) fn last_seen(&self, actor: &Actor) -> u64 {
+        self.number(actor).map_or(0, |number| self.seen(number).last())
     }
 
     /// Whether the dot is in the context.
@@ -235,21 +246,23 @@ impl Shard {
 
     /// The root: equal if and only if two replicas hold the same and have seen the same.
     pub(crate) fn root(&self) -> Digest {
-        debug_assert!(self.root.is_none_or(|root| root == self.reckon_root()), "a root is current");
-        self.root.unwrap_or_else(|| self.reckon_root())
+        debug_assert!(
+            self.root.is_none_or(|root| root == self.compute_root()),
+            "a cached root is current"
+        );
+        self.root.unwrap_or_else(|| self.compute_root())
     }
 
-    /// As [`Self::root`], which costs nothing from now on until something changes: replicas that are equal compare
-    /// theirs again and again.
-    pub(crate) fn keep_root(&mut self) -> Digest {
+    /// Returns the root and caches it until something changes: equal replicas compare their roots again and again.
+    pub(crate) fn cached_root(&mut self) -> Digest {
         let root = self.root();
         self.root = Some(root);
         root
     }
 
-    fn reckon_root(&self) -> Digest {
+    fn compute_root(&self) -> Digest {
         let mut hasher = Hasher::new();
-        hasher.value(self.prints.whole());
+        hasher.value(self.fingerprints.whole());
         hasher.number(self.live.len() as u64);
         for (actor, number) in self.actors().filter(|(_, number)| !self.seen(*number).is_empty()) {
             hasher.value(actor);
@@ -258,30 +271,40 @@ impl Shard {
         hasher.finish()
     }
 
-    /// The elements at one place.
-    pub(crate) fn at(&self, place: &[u8]) -> &[Element] {
-        self.index.get(place).map_or(&[], Held::as_slice)
+    /// The elements at one path.
+    pub(crate) fn elements_at(&self, path: &[u8]) -> &[Element] {
+        self.index.get(path).map_or(&[], Elements::as_slice)
     }
 
-    /// The places that begin with `prefix`, with their elements; see [`path::end_of`].
+    /// The paths with `prefix`, with their elements; see [`path::end_of`].
     pub(crate) fn within(&self, prefix: &[u8]) -> impl Iterator<Item = (&[u8], &[Element])> {
         let end = path::end_of(prefix);
         let bounds = (Bound::Included(prefix), Bound::Excluded(&end[..]));
-        self.index.range::<[u8], _>(bounds).map(|(place, held)| (&place[..], held.as_slice()))
+        let range = self.index.range::<[u8], _>(bounds);
+        range.map(|(path, elements)| (&path[..], elements.as_slice()))
     }
 
-    /// The first place from `bound` on.
+    /// The elements in a scope, of any kind.
+    pub(crate) fn in_scope(&self, scope: &Scope) -> Vec<Element> {
+        if scope.is_prefix {
+            self.within(&scope.path).flat_map(|(_, elements)| elements).copied().collect()
+        } else {
+            self.elements_at(&scope.path).to_vec()
+        }
+    }
+
+    /// The first path from `bound` on.
     pub(crate) fn first_from(&self, bound: &[u8]) -> Option<&[u8]> {
         let bounds = (Bound::Included(bound), Bound::Unbounded);
-        self.index.range::<[u8], _>(bounds).next().map(|(place, _)| &place[..])
+        self.index.range::<[u8], _>(bounds).next().map(|(path, _)| &path[..])
     }
 
     /// The live write of an element.
-    pub(crate) fn write(&self, element: &Element) -> &Live {
-        self.live.get(&element.at()).expect("every element in the index belongs to a live write")
+    pub(crate) fn write(&self, element: &Element) -> &LiveWrite {
+        self.live.get(&element.dot()).expect("every element in the index belongs to a live write")
     }
 
-    /// The number of an actor, which is known from now on.
+    /// Returns the number of an actor. An unknown actor gets the next number.
     pub(crate) fn intern(&mut self, actor: &Actor) -> u32 {
         if let Some(number) = self.number(actor) {
             return number;
@@ -293,244 +316,241 @@ impl Shard {
         number
     }
 
-    /// Applies a write, wherever it came from. Applying it again is a no-op.
-    pub(crate) fn apply(&mut self, sealed: &Bytes, author: &Author<'_>) -> Applied {
-        let strangers = author.actors.iter().chain([&author.dot.actor]);
-        let strangers = strangers.filter(|actor| self.number(actor).is_none()).count();
-        if !self.has_room(strangers) {
-            return Applied::Full;
+    /// Merges a write of any origin. Merging it again changes nothing.
+    pub(crate) fn merge(&mut self, sealed: &Bytes, body: &WriteBody<'_>) -> Merged {
+        let named = body.actors.iter().chain([&body.dot.actor]);
+        if !self.has_room(named.filter(|actor| self.number(actor).is_none()).count()) {
+            return Merged::Full;
         }
-        let at = (self.intern(&author.dot.actor), author.dot.seq);
-        if self.context[at.0 as usize].contains(at.1) {
-            let held = self.live.get(&at);
-            if let Some(live) = held {
+        let dot = (self.intern(&body.dot.actor), body.dot.seq);
+        if self.context[dot.0 as usize].contains(dot.1) {
+            if let Some(live) = self.live.get(&dot) {
                 let same = write::hash_of(&live.sealed) == write::hash_of(sealed);
-                return if same { Applied::Known } else { Applied::Equivocation };
+                return if same { Merged::Known } else { Merged::Equivocation };
             }
             if !mutant!("replication.delete.resurrects") {
-                return Applied::Known;
+                return Merged::Known;
             }
         }
-        self.waiting.remove(&(author.stamp, author.dot));
-        self.stamp = self.stamp.max(author.stamp);
-        let births = Mask::of(author.edits.iter().map(Deed::is_element));
-        let mut mask = births.clone();
-        self.meet_doom(at, author, &mut mask);
-        counter::keep_latest(self, at, author, &mut mask);
-        let own = author.edits.iter().flat_map(|deed| &deed.victims);
-        let own = own.filter(|victim| victim.actor == 0 && victim.seq == at.1);
-        for victim in own {
-            mask.remove(victim.edit);
-        }
-        self.context[at.0 as usize].insert(at.1);
+        self.waiting.remove(&(body.stamp, body.dot));
+        self.stamp = self.stamp.max(body.stamp);
+        let created = LiveEdits::of(body.edits.iter().map(EditRecord::makes_element));
+        let live = self.surviving_edits(dot, body, created.clone());
+        self.context[dot.0 as usize].insert(dot.1);
         self.root = None;
-        let whole = mask == births;
-        // Held before its victims go: the place of an overwritten register stays in the index.
-        let places = self.hold(at, sealed, author, mask, whole);
-        self.supersede(author);
-        places.iter().for_each(|place| self.prune(place));
-        let left = self.live.get(&at).map(|live| (live.whole, &live.mask));
+        let whole = live == created;
+        // The elements enter the index before those that they supersede leave it, so that an overwritten register's
+        // path stays there.
+        let paths = self.insert_live(dot, sealed, body, live, whole);
+        self.supersede(body);
+        paths.iter().for_each(|path| self.prune(path));
+        let left = self.live.get(&dot).map(|live| (live.whole, &live.edits));
         match left {
-            Some((true, _)) => Applied::New(None),
-            Some((false, mask)) => Applied::New(Some(mask.clone())),
-            None if births.is_empty() => Applied::New(None),
-            None => Applied::New(Some(Mask::default())),
+            Some((true, _)) => Merged::New(None),
+            Some((false, edits)) => Merged::New(Some(edits.clone())),
+            None if created.is_empty() => Merged::New(None),
+            None => Merged::New(Some(LiveEdits::default())),
         }
     }
 
-    /// Takes a live write whose dot is in the context already. False when the dot has a live write, or the mask names
-    /// what the write has not.
-    pub(crate) fn reinstate(
+    /// Of the elements that a new write creates, those that no write here supersedes and that it does not supersede
+    /// itself.
+    fn surviving_edits(
+        &mut self,
+        dot: LocalDot,
+        body: &WriteBody<'_>,
+        mut live: LiveEdits,
+    ) -> LiveEdits {
+        self.apply_deferred(dot, body, &mut live);
+        counter::keep_latest(self, dot, body, &mut live);
+        let superseded = body.edits.iter().flat_map(|edit| &edit.superseded);
+        for own in superseded.filter(|element| element.actor == 0 && element.seq == dot.1) {
+            live.remove(own.edit);
+        }
+        live
+    }
+
+    /// Takes a live write whose dot is in the context already. False when the dot has a live write, or when `edits`
+    /// names edits that the write does not have.
+    pub(crate) fn load_live(
         &mut self,
         sealed: &Bytes,
-        author: &Author<'_>,
-        mask: Option<Mask>,
+        body: &WriteBody<'_>,
+        edits: Option<LiveEdits>,
     ) -> bool {
-        let at = (self.intern(&author.dot.actor), author.dot.seq);
-        let births = Mask::of(author.edits.iter().map(Deed::is_element));
-        let mask = mask.unwrap_or_else(|| births.clone());
-        let sound = mask.minus(&births).is_empty() && !mask.is_empty();
-        if !sound || self.live.contains_key(&at) {
+        let dot = (self.intern(&body.dot.actor), body.dot.seq);
+        let created = LiveEdits::of(body.edits.iter().map(EditRecord::makes_element));
+        let live = edits.unwrap_or_else(|| created.clone());
+        let sound = live.minus(&created).is_empty() && !live.is_empty();
+        if !sound || self.live.contains_key(&dot) {
             return false;
         }
-        self.stamp = self.stamp.max(author.stamp);
-        let whole = mask == births;
-        let places = self.hold(at, sealed, author, mask, whole);
-        places.iter().for_each(|place| self.prune(place));
+        self.stamp = self.stamp.max(body.stamp);
+        let whole = live == created;
+        let paths = self.insert_live(dot, sealed, body, live, whole);
+        paths.iter().for_each(|path| self.prune(path));
         true
     }
 
-    /// Drops the victims of a write; those that are not here yet are doomed.
-    fn supersede(&mut self, author: &Author<'_>) {
-        for deed in &author.edits {
-            let scope = deed.scope(author.key.0);
-            for victim in &deed.victims {
-                let actor = self.intern(&author.actor(victim.actor));
-                let element = Element { actor, edit: victim.edit, seq: victim.seq };
-                if self.context[actor as usize].contains(victim.seq) {
-                    self.kill(element, Some(&scope.place));
+    /// Removes the elements that a write supersedes, and defers the removal of those that have not arrived.
+    fn supersede(&mut self, body: &WriteBody<'_>) {
+        for edit in &body.edits {
+            let scope = edit.scope(body.key.0);
+            for superseded in &edit.superseded {
+                let actor = self.intern(&body.actor(superseded.actor));
+                let element = Element { actor, edit: superseded.edit, seq: superseded.seq };
+                if self.context[actor as usize].contains(superseded.seq) {
+                    self.remove_element(element, Some(&scope.path));
                 } else {
-                    self.doom(element.at(), Doom::Edit(victim.edit));
+                    self.defer(element.dot(), Deferred::Edit(superseded.edit));
                 }
             }
-            for unseen in &deed.unseen {
-                let at = (self.intern(&author.actor(unseen.actor)), unseen.seq);
-                let doom = Doom::Scope { place: scope.place.clone(), all: scope.all };
-                self.kill_or_doom(at, doom);
+            for unseen in &edit.unseen {
+                let dot = (self.intern(&body.actor(unseen.actor)), unseen.seq);
+                let (path, is_prefix) = (scope.path.clone(), scope.is_prefix);
+                self.remove_or_defer(dot, Deferred::Scope { path, is_prefix });
             }
-            if mutant!("replication.set.removes_unseen") && matches!(deed.act, Act::Remove(_)) {
-                let all = self.at(&scope.place).to_vec();
-                all.into_iter().for_each(|element| self.kill(element, Some(&scope.place)));
+            if mutant!("replication.set.removes_unseen") && matches!(edit.op, EditOp::Remove(_)) {
+                let all = self.elements_at(&scope.path).to_vec();
+                all.into_iter().for_each(|one| self.remove_element(one, Some(&scope.path)));
             }
         }
     }
 
-    /// Takes a write's live elements into the table and the index. Returns the places to prune.
-    fn hold(
+    /// Inserts a write's live elements into the table and the index. Returns the paths to prune.
+    fn insert_live(
         &mut self,
-        at: At,
+        dot: LocalDot,
         sealed: &Bytes,
-        author: &Author<'_>,
-        mask: Mask,
+        body: &WriteBody<'_>,
+        edits: LiveEdits,
         whole: bool,
     ) -> Vec<Vec<u8>> {
-        let mut places = Vec::new();
-        if mask.is_empty() {
-            return places;
+        let mut paths = Vec::new();
+        if edits.is_empty() {
+            return paths;
         }
-        for (edit, deed) in author.edits.iter().enumerate() {
-            if let Some(place) = deed.place(author.key.0).filter(|_| mask.contains(edit as u16)) {
-                let element = Element { actor: at.0, edit: edit as u16, seq: at.1 };
-                if self.discard && matches!(deed.act, Act::Put(_)) {
-                    places.push(place.clone());
+        for (index, edit) in (0_u16..).zip(&body.edits) {
+            if let Some(path) = edit.path(body.key.0).filter(|_| edits.contains(index)) {
+                if self.discard && matches!(edit.op, EditOp::Put(_)) {
+                    paths.push(path.clone());
                 }
-                self.insert(place, element);
+                self.insert(path, Element { actor: dot.0, edit: index, seq: dot.1 });
             }
         }
         self.bytes += sealed.len() as u64 + WRITE_BYTES;
-        let live = Live { sealed: sealed.clone(), mask, stamp: author.stamp, whole };
-        self.prints.add(at, &live.leaf());
-        self.live.insert(at, live);
+        let live = LiveWrite { sealed: sealed.clone(), edits, stamp: body.stamp, whole };
+        self.fingerprints.add(dot, &live.leaf());
+        self.live.insert(dot, live);
         self.root = None;
-        places
+        paths
     }
 
-    fn insert(&mut self, place: Vec<u8>, element: Element) {
-        match self.index.get_mut(&place[..]) {
-            Some(Held::Many(elements)) => elements.push(element),
-            Some(held) => {
-                let both = [held.as_slice()[0], element];
-                *held = Held::Many(both.to_vec());
+    fn insert(&mut self, path: Vec<u8>, element: Element) {
+        match self.index.get_mut(&path[..]) {
+            Some(Elements::Many(elements)) => elements.push(element),
+            Some(elements) => {
+                let both = [elements.as_slice()[0], element];
+                *elements = Elements::Many(both.to_vec());
             }
             None => {
-                self.bytes += place.len() as u64 + PLACE_BYTES;
-                self.index.insert(place.into_boxed_slice(), Held::One(element));
+                self.bytes += path.len() as u64 + PATH_BYTES;
+                self.index.insert(path.into_boxed_slice(), Elements::One(element));
             }
         }
     }
 
-    /// Drops all at one place but the winner of the LWW order.
-    fn prune(&mut self, place: &[u8]) {
-        let elements = self.at(place);
+    /// Removes all elements at one path except the winner of the LWW order.
+    fn prune(&mut self, path: &[u8]) {
+        let elements = self.elements_at(path);
         if elements.len() < 2 {
             return;
         }
         reach!("replication.discard.pruned");
         let winner = elements.iter().max_by_key(|element| register::rank(self, element)).copied();
         let losers: Vec<_> = elements.iter().copied().filter(|e| Some(*e) != winner).collect();
-        losers.into_iter().for_each(|loser| self.kill(loser, Some(place)));
+        losers.into_iter().for_each(|loser| self.remove_element(loser, Some(path)));
     }
 
-    /// Drops one element, if it is live. `hint` is where it probably is.
-    pub(crate) fn kill(&mut self, element: Element, hint: Option<&[u8]>) {
-        let Some(live) = self.live.get(&element.at()) else { return };
-        if !live.mask.contains(element.edit) {
+    /// Removes one element, if it is live. `hint` is the path where it probably is.
+    pub(crate) fn remove_element(&mut self, element: Element, hint: Option<&[u8]>) {
+        let Some(live) = self.live.get(&element.dot()) else { return };
+        if !live.edits.contains(element.edit) {
             return;
         }
-        if !hint.is_some_and(|place| self.unindex(place, &element)) {
+        if !hint.is_some_and(|path| self.remove_from_index(path, &element)) {
             let sealed = self.write(&element).sealed.clone();
-            let author = write::reopen(&sealed);
-            let place = author.edits[usize::from(element.edit)].place(author.key.0);
-            let found = self.unindex(&place.unwrap_or_default(), &element);
+            let body = write::reopen(&sealed);
+            let path = body.edits[usize::from(element.edit)].path(body.key.0);
+            let found = self.remove_from_index(&path.unwrap_or_default(), &element);
             assert!(found, "a live element is in the index");
         }
-        self.unmask(&element);
+        self.remove_from_write(&element);
     }
 
-    /// Takes an element out of the index. False when it is not at this place.
-    fn unindex(&mut self, place: &[u8], element: &Element) -> bool {
-        let Some(held) = self.index.get_mut(place) else { return false };
-        let Some(at) = held.as_slice().iter().position(|e| e == element) else { return false };
-        if let Held::Many(elements) = held {
-            elements.remove(at);
-            if let [last] = elements[..] {
-                *held = Held::One(last);
+    /// Removes an element from the index. False when it is not at this path.
+    fn remove_from_index(&mut self, path: &[u8], element: &Element) -> bool {
+        let Some(elements) = self.index.get_mut(path) else { return false };
+        let Some(at) = elements.as_slice().iter().position(|e| e == element) else { return false };
+        if let Elements::Many(many) = elements {
+            many.remove(at);
+            if let [last] = many[..] {
+                *elements = Elements::One(last);
             }
             return true;
         }
-        self.index.remove(place);
-        self.bytes -= place.len() as u64 + PLACE_BYTES;
+        self.index.remove(path);
+        self.bytes -= path.len() as u64 + PATH_BYTES;
         true
     }
 
-    /// Takes an element out of its write's mask, and the write out of the table with its last one.
-    fn unmask(&mut self, element: &Element) {
-        let at = element.at();
-        let live = self.live.get_mut(&at).expect("the element was live");
+    /// Removes an element from its write's live edits, and the write with its last element.
+    fn remove_from_write(&mut self, element: &Element) {
+        let dot = element.dot();
+        let live = self.live.get_mut(&dot).expect("the element was live");
         self.root = None;
-        self.prints.remove(at, &live.leaf());
-        live.mask.remove(element.edit);
+        self.fingerprints.remove(dot, &live.leaf());
+        live.edits.remove(element.edit);
         live.whole = false;
-        if live.mask.is_empty() {
+        if live.edits.is_empty() {
             self.bytes -= live.sealed.len() as u64 + WRITE_BYTES;
-            self.live.remove(&at);
+            self.live.remove(&dot);
         } else {
             reach!("replication.write.partly_dead");
-            self.prints.add(at, &live.leaf());
+            self.fingerprints.add(dot, &live.leaf());
         }
     }
 
-    /// Drops all of a write that is not in `mask`.
-    pub(crate) fn keep_only(&mut self, at: At, mask: &Mask) {
-        let Some(live) = self.live.get(&at) else { return };
-        for edit in live.mask.minus(mask) {
-            self.kill(Element { actor: at.0, edit, seq: at.1 }, None);
+    /// Removes all elements of a write except those in `edits`.
+    pub(crate) fn retain_edits(&mut self, dot: LocalDot, edits: &LiveEdits) {
+        let Some(live) = self.live.get(&dot) else { return };
+        for edit in live.edits.minus(edits) {
+            self.remove_element(Element { actor: dot.0, edit, seq: dot.1 }, None);
         }
     }
 
-    /// Applies what one instant of a peer teaches.
+    /// Applies one instant of a peer.
     pub(crate) fn join(&mut self, join: &Join) {
         for (actor, ranges) in join.context.iter() {
             let number = self.intern(actor);
             self.context[number as usize].union(ranges);
             self.root = None;
             for (low, high) in ranges.iter() {
-                let met: Vec<At> =
-                    self.doomed.range((number, low)..=(number, high)).map(|(at, _)| *at).collect();
-                met.iter().for_each(|at| drop(self.doomed.remove(at)));
+                self.forget_deferred(number, low, high);
             }
         }
-        for (dot, mask) in &join.deaths {
-            let at = (self.intern(&dot.actor), dot.seq);
-            self.keep_only(at, mask);
+        for (dot, edits) in &join.removals {
+            let dot = (self.intern(&dot.actor), dot.seq);
+            self.retain_edits(dot, edits);
         }
-        for (dot, doom) in &join.doomed {
-            let at = (self.intern(&dot.actor), dot.seq);
-            self.kill_or_doom(at, doom.clone());
+        for (dot, deferred) in &join.deferred {
+            let dot = (self.intern(&dot.actor), dot.seq);
+            self.remove_or_defer(dot, deferred.clone());
         }
     }
 
     /// Keeps a write outside the context until its stamp is within reach.
-    pub(crate) fn wait(&mut self, sealed: Bytes, stamp: u64, dot: Dot) {
+    pub(crate) fn add_waiting(&mut self, sealed: Bytes, stamp: u64, dot: Dot) {
         self.waiting.insert((stamp, dot), sealed);
-    }
-
-    /// The elements in a scope, with their places' kinds left aside.
-    pub(crate) fn in_scope(&self, scope: &Scope) -> Vec<Element> {
-        if scope.all {
-            self.within(&scope.place).flat_map(|(_, elements)| elements).copied().collect()
-        } else {
-            self.at(&scope.place).to_vec()
-        }
     }
 }

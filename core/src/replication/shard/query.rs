@@ -1,6 +1,6 @@
-//! Records and pages: what is read of more than one field at a time. Everything comes in canonical order.
+//! Queries: answers from one shard, in canonical order. Records and pages read more than one field at a time.
 //!
-//! Rows are the export: replicas with equal roots answer with equal bytes, page by page.
+//! Rows are the export: replicas with equal roots answer with equal bytes, page by page. A query changes nothing.
 
 use alloc::vec::Vec;
 use core::mem::size_of;
@@ -11,18 +11,18 @@ use crate::api::{Content, Field, Query, Row, Strategy, Value};
 use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
 
 use super::{Element, Shard, counter, register, set};
-use crate::replication::write::path::{self, Kind, Parts};
+use crate::replication::write::path::{self, Kind, PathParts};
 
 /// Answers a query from one shard.
 pub(crate) fn read(shard: &Shard, strategy: Strategy, query: &Query) -> Value {
     match query {
         Query::Get { key, field } => {
-            let elements = shard.at(&path::of(key, field, Kind::Register, &[]));
+            let elements = shard.elements_at(&path::of(key, field, Kind::Register, &[]));
             Value::Register(register::read(shard, elements, strategy))
         }
         Query::Members { key, field } => set::read(shard, key, field),
         Query::Count { key, field } => {
-            let elements = shard.at(&path::of(key, field, Kind::Counter, &[]));
+            let elements = shard.elements_at(&path::of(key, field, Kind::Counter, &[]));
             Value::Counter(counter::read(shard, elements))
         }
         Query::Record { key } => {
@@ -34,14 +34,14 @@ pub(crate) fn read(shard: &Shard, strategy: Strategy, query: &Query) -> Value {
     }
 }
 
-/// All fields of a key, in order of name and kind, and the elements that they were read from.
+/// All fields of a key, in order of name and kind, and the elements that hold them.
 fn fields(shard: &Shard, key: &[u8], strategy: Strategy) -> (Vec<Field>, Vec<Element>) {
     let prefix = path::of_key(key);
     let mut fields: Vec<Field> = Vec::new();
     let mut seen = Vec::new();
-    for (place, elements) in shard.within(&prefix) {
+    for (path, elements) in shard.within(&prefix) {
         seen.extend_from_slice(elements);
-        let Parts { field, kind, member, .. } = path::parts(place);
+        let PathParts { field, kind, member, .. } = path::parts(path);
         let member = || Bytes::copy_from_slice(member);
         let content = match (kind, fields.last_mut()) {
             // Members of one set are neighbours.
@@ -60,10 +60,10 @@ fn fields(shard: &Shard, key: &[u8], strategy: Strategy) -> (Vec<Field>, Vec<Ele
     (fields, seen)
 }
 
-/// Walks keys in order from `bound` until `visit` has enough. True when keys are left.
+/// Visits keys in order from `bound` until `visit` returns false. True when keys are left.
 fn walk(shard: &Shard, mut bound: Vec<u8>, mut visit: impl FnMut(&[u8]) -> bool) -> bool {
-    while let Some(place) = shard.first_from(&bound) {
-        let key = path::parts(place).key;
+    while let Some(path) = shard.first_from(&bound) {
+        let key = path::parts(path).key;
         if !visit(&key) {
             return true;
         }
@@ -78,7 +78,7 @@ fn limit_of(asked: u32) -> usize {
 
 fn keys(shard: &Shard, prefix: &[u8], after: Option<&Bytes>, limit: u32) -> Value {
     let mut bound = Vec::new();
-    path::push_open(&mut bound, prefix);
+    path::push_escaped(&mut bound, prefix);
     if let Some(after) = after {
         bound = bound.max(path::end_of(&path::of_key(after)));
     }
@@ -95,7 +95,7 @@ fn keys(shard: &Shard, prefix: &[u8], after: Option<&Bytes>, limit: u32) -> Valu
     Value::Keys { keys, more: more && !past }
 }
 
-/// Rows until a page is full. A page has at least one row, however long that is: otherwise nobody would get past it.
+/// Rows until a page is full. A page has at least one row, even if that is too long: else no reader would get past it.
 fn rows(shard: &Shard, strategy: Strategy, after: Option<&Bytes>, limit: u32) -> Value {
     let bound = after.map_or_else(Vec::new, |after| path::end_of(&path::of_key(after)));
     let (mut rows, mut bytes) = (Vec::new(), 0);
@@ -114,7 +114,7 @@ fn rows(shard: &Shard, strategy: Strategy, after: Option<&Bytes>, limit: u32) ->
     Value::Rows { rows, more }
 }
 
-/// At least as many bytes as the row takes in a message.
+/// An upper bound of the row's bytes in a message.
 fn size(row: &Row) -> usize {
     let each = size_of::<u64>();
     let content = |content: &Content| match content {

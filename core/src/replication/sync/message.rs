@@ -1,7 +1,7 @@
-//! What replicas of shards say to each other.
+//! The messages between replicas of a shard.
 //!
-//! Writes travel as sealed bytes. A [`Dots`] in a message is what its sender holds durably: such a message is a promise
-//! and leaves only when the disk has it.
+//! Writes travel as sealed bytes. A [`Dots`] in a message claims that its sender holds these dots durably: such a
+//! message is a promise, and leaves only once the disk has them.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -11,143 +11,141 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{Dot, ShardId};
-
-use crate::replication::shard::{Doom, Dots, Mask, Span};
+use crate::replication::shard::{Deferred, Dots, LiveEdits, Span};
 
 /// A message between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// Writes of the sender, as they happen.
+    /// Pushes writes that the sender authored.
     Delta {
-        /// The shard.
+        /// The shard of all writes.
         shard: ShardId,
-        /// Sealed writes.
+        /// The sealed writes.
         writes: Vec<Bytes>,
     },
-    /// What of a delta the sender holds durably.
+    /// Acknowledges a delta.
     Ack {
-        /// The shard.
+        /// The shard of the delta.
         shard: ShardId,
-        /// The dots.
+        /// The delta's dots that the sender holds durably.
         held: Dots,
-        /// The bytes of the whole delta, for the author's flow control.
+        /// The bytes of the whole delta, refused writes included, for the author's flow control.
         bytes: u64,
     },
-    /// The sender's root, to be compared.
+    /// Carries the sender's root for a comparison.
     Compare {
-        /// The shard.
+        /// The shard to compare.
         shard: ShardId,
-        /// Its root.
+        /// The sender's root.
         root: Digest,
     },
-    /// The roots are equal.
+    /// Answers that both roots are equal.
     Same {
-        /// The shard.
+        /// The compared shard.
         shard: ShardId,
         /// The root of both.
         root: Digest,
     },
-    /// The roots differ: pull, as the sender does.
+    /// Answers that the roots differ. The receiver pulls, as the sender does.
     Differ {
-        /// The shard.
+        /// The compared shard.
         shard: ShardId,
     },
-    /// Asks for what the sender has not seen, and for a view of some spans.
+    /// Asks for the writes that the sender has not seen, and for a view of some spans.
     Pull {
-        /// The shard.
+        /// The shard to synchronize.
         shard: ShardId,
-        /// Names the question in the answer.
+        /// Names the question; its answer carries the same number.
         round: u64,
-        /// What the sender holds.
+        /// The dots that the sender holds.
         context: Dots,
-        /// The spans to look at.
-        asks: Vec<Span>,
+        /// The spans to look at, at most 32.
+        spans: Vec<Span>,
     },
-    /// Some of the writes that the asker has not seen. There are more, so nothing else can be said yet.
+    /// Answers with some of the writes that the asker has not seen. There are more, so it can say nothing else yet.
     Page {
-        /// The shard.
+        /// The shard to synchronize.
         shard: ShardId,
-        /// The question.
+        /// The number of the question.
         round: u64,
-        /// Sealed writes.
+        /// The sealed writes.
         writes: Vec<Bytes>,
     },
-    /// One instant of the sender.
-    Whole {
-        /// The shard.
+    /// Answers with one instant of the sender.
+    View {
+        /// The shard to synchronize.
         shard: ShardId,
-        /// The question.
+        /// The number of the question.
         round: u64,
         /// The instant.
         view: Box<View>,
     },
-    /// The question cannot be answered.
+    /// Answers that the question cannot be answered.
     Refused {
-        /// The shard.
+        /// The shard to synchronize.
         shard: ShardId,
-        /// The question.
+        /// The number of the question.
         round: u64,
-        /// Why.
-        why: Fault,
+        /// The reason.
+        why: PullError,
     },
 }
 
-/// Why a session ended without equal roots.
+/// Why a question cannot be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fault {
-    /// The context or what is doomed does not fit into a message.
+pub enum PullError {
+    /// The answerer's context does not fit into a message.
     ContextTooLarge,
     /// The question was malformed.
     Malformed,
 }
 
-/// One instant of a replica, as far as it was asked about: all live writes that the asker had not seen, and the
-/// context.
+/// One instant of a replica, as far as a question asked: all live writes that the asker had not seen, and the context.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    /// All dots seen.
+    /// All dots that the answerer has seen.
     pub context: Dots,
     /// The fingerprint of each actor's live writes, in the order of `context`.
     pub totals: Vec<u64>,
-    /// Parts of unseen writes that are dead already.
-    pub doomed: Vec<(Dot, Doom)>,
-    /// Sealed live writes that the asker had not seen, with what of them is live when that is not all.
-    pub births: Vec<(Bytes, Option<Mask>)>,
-    /// Answers to the first of the asks, in their order.
+    /// Removals of elements whose writes the answerer has not seen.
+    pub deferred: Vec<(Dot, Deferred)>,
+    /// The sealed live writes that the asker had not seen, with their live edits unless all are live.
+    pub writes: Vec<(Bytes, Option<LiveEdits>)>,
+    /// Answers about the first of the question's spans, in their order.
     pub answers: Vec<Answer>,
 }
 
-/// What a span looks like.
+/// The content of a span.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// Its live writes.
-    List(Vec<Listed>),
+    /// Its live writes, in the order of their sequence numbers.
+    List(Vec<ListedWrite>),
     /// The fingerprints of its parts.
     Parts(Vec<u64>),
 }
 
 /// A live write in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listed {
+pub struct ListedWrite {
     /// Its sequence number.
     pub seq: u64,
     /// The first 8 bytes of its hash.
     pub hash: u64,
-    /// What of it is live, when that is not all.
-    pub mask: Option<Mask>,
+    /// Its live edits, unless all are live.
+    pub edits: Option<LiveEdits>,
 }
 
-/// What a message promises: that the sender holds these dots durably.
+/// The promise in a message: that the sender holds these dots durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promise<'a> {
-    /// The shard.
+    /// The shard of the dots.
     pub shard: ShardId,
-    /// The dots.
+    /// The dots that the sender holds.
     pub held: &'a Dots,
 }
 
 impl Message {
-    /// The shard that it is about.
+    /// The shard that the message is about.
     #[must_use]
     pub const fn shard(&self) -> ShardId {
         match self {
@@ -158,25 +156,25 @@ impl Message {
             | Self::Differ { shard }
             | Self::Pull { shard, .. }
             | Self::Page { shard, .. }
-            | Self::Whole { shard, .. }
+            | Self::View { shard, .. }
             | Self::Refused { shard, .. } => *shard,
         }
     }
 
-    /// What it promises, for an oracle that compares this with the sender's disk; see
+    /// The promise in the message, if it has one. An oracle compares it with the sender's disk; see
     /// [`Replicator::holds`](crate::replication::Replicator::holds).
     #[must_use]
     pub fn promise(&self) -> Option<Promise<'_>> {
         let held = match self {
             Self::Ack { held, .. } => held,
             Self::Pull { context, .. } => context,
-            Self::Whole { view, .. } => &view.context,
+            Self::View { view, .. } => &view.context,
             _ => return None,
         };
         Some(Promise { shard: self.shard(), held })
     }
 
-    /// The dots that it claims, if it claims any.
+    /// The dots that the sender claims to hold, if the message claims any.
     pub(crate) fn claims(&self) -> Option<&Dots> {
         self.promise().map(|promise| promise.held)
     }

@@ -1,24 +1,28 @@
 //! Anti-entropy: one replica pulls from another until nothing differs.
 //!
-//! Roots are compared first. If they differ, each side pulls from the other in a session of its own. A question carries
-//! all that the asker holds; the answerer keeps no state. If the writes that the asker has not seen do not fit into one
-//! message the answer is a *page* of them and says nothing else. Otherwise it is a *view*: the rest of those writes and
-//! the answerer's context, both as of one instant. The asker then follows differing fingerprints down to lists of live
-//! dots, each list being part of another view.
+//! Two replicas compare roots first. If the roots differ, each side pulls from the other in a session of its own. A
+//! question carries all dots that the asker holds; the answerer keeps no state. If the writes that the asker has not
+//! seen do not fit into one message, the answer is a *page* of them and says nothing else. Otherwise the answer is a
+//! *view*: the rest of those writes and the answerer's context, both as of one instant. The asker then follows
+//! differing fingerprints down to lists of live dots; each list is a part of another view.
 //!
 //! # Why no view covers too much
 //!
-//! Claim: after a view of instant t was applied, every dot that it covered is held, or superseded by what is held or
-//! covered. A dot covered at the answerer at t is live there or dead there. Live ones were in the asker's context when
-//! it asked, or are in the view. An asker's context never shrinks: it was durable before the question left, so not even
-//! a crash takes a dot out of it. Dead ones were superseded by a write whose dot the answerer had covered by t, so this
-//! dot is covered by the same view, and the chain of superseders, which is finite, ends in a live write or in a
-//! removal. Pages cover nothing but the dots of the writes that they carry. A view of which one write was refused, or
-//! whose context names a write that waits here for its stamp, covers nothing either: then its writes are taken like a
-//! page. All that a view changes goes into one record after its writes, so no crash parts them.
+//! Claim: once a view of instant t was applied, every dot that it covered is held, or superseded by a dot that is held
+//! or covered.
 //!
-//! A death is believed only within a view, for the same reason: the superseder may be younger than the last view.
-//! A live element in a view may be dead at the asker; the answerer will learn it when it pulls in turn.
+//! A dot covered at the answerer at t is live there or dead there. If it is live, it was in the asker's context when it
+//! asked, or its write is in the view. (An asker's context never shrinks: it was durable before the question left, so
+//! not even a crash takes a dot out of it.) If it is dead, a write superseded it whose dot the answerer had covered by
+//! t. The same view covers this dot, so the claim follows along the chain of superseding writes, which is finite and
+//! ends in a live write or in a removal.
+//!
+//! A page covers only the dots of the writes that it carries. A view covers nothing if one of its writes was refused,
+//! or if its context names a write that waits here for its stamp; then its writes are taken as those of a page are. All
+//! that a view changes is one record, which is issued with the records of its writes, so no crash separates them.
+//!
+//! An asker believes a removal only within a view, for the same reason: the superseding write may be younger than the
+//! last view. A live element in a view may be dead at the asker; the answerer learns that when it pulls in turn.
 
 pub(crate) mod ack;
 pub(crate) mod message;
@@ -33,147 +37,241 @@ use bytes::Bytes;
 
 use crate::id::{Actor, Dot};
 use crate::limits::{CONTEXT_BYTES_MAX, FRAME_BYTES_MAX};
-use crate::reach;
-use crate::{codec, mutant};
+use crate::{codec, mutant, reach};
 
-use self::message::{Answer, Fault, Listed, View};
-use crate::replication::shard::{At, Doom, Dots, Join, LIST_BITS, Live, Mask, Ranges, Shard, Span};
-use crate::replication::write;
+use self::message::{Answer, ListedWrite, PullError, View};
+use super::shard::{
+    Deferred, Dots, Join, LIST_BITS, LiveEdits, LiveWrite, LocalDot, Ranges, Shard, Span,
+};
+use super::write;
 
-/// Spans in one question.
-pub(crate) const ASKS_MAX: usize = 32;
-/// Bytes of answers about spans in one view, the last answer aside, which has at most as many again.
+/// The most spans in one question.
+pub(crate) const SPANS_MAX: usize = 32;
+/// The most bytes of answers about spans in one view, without the last answer, which may have as many again.
 const ANSWER_BYTES_MAX: usize = 128 << 10;
-/// Bytes of doomed parts in one view; more are left out, which costs a later session, no element.
-const DOOMED_BYTES_MAX: usize = 64 << 10;
-/// What a message takes beside its counted parts.
+/// The most bytes of deferred removals in one view. A view leaves out the rest, which costs another session and no
+/// element.
+const DEFERRED_BYTES_MAX: usize = 64 << 10;
+/// The bytes of a message beside its counted parts.
 const ENVELOPE_BYTES: usize = 4 << 10;
 
 /// An answer to a question.
 pub(crate) enum Reply {
-    /// Some writes.
+    /// Some of the writes that the asker has not seen.
     Page(Vec<Bytes>),
-    /// An instant.
-    Whole(View),
-    /// None.
-    Refused(Fault),
+    /// One instant of this replica.
+    View(View),
+    /// The reason why there is no answer.
+    Refused(PullError),
 }
 
-/// Answers a question: `held` is what the asker has, `page_bytes` how much may be sent.
-pub(crate) fn answer(shard: &Shard, held: &Dots, asks: &[Span], page_bytes: usize) -> Reply {
+/// Answers a question. The asker holds the dots in `held`; at most about `page_bytes` bytes of writes are sent.
+pub(crate) fn answer(shard: &Shard, held: &Dots, spans: &[Span], page_bytes: usize) -> Reply {
     let mut view = View { context: shard.dots(), ..View::default() };
     let context_bytes = codec::encoded_len(&view.context) + 10 * view.context.len();
     if context_bytes > CONTEXT_BYTES_MAX {
         reach!("replication.sync.context_too_large");
-        return Reply::Refused(Fault::ContextTooLarge);
+        return Reply::Refused(PullError::ContextTooLarge);
     }
     let mut used = context_bytes + ENVELOPE_BYTES;
-    used += answers(shard, asks, &mut view.answers);
-    used += doomed(shard, &mut view.doomed);
+    used += add_answers(shard, spans, &mut view.answers);
+    used += add_deferred(shard, &mut view.deferred);
     let room = page_bytes.min(FRAME_BYTES_MAX.saturating_sub(used));
-    let (births, complete) = births(shard, held, room);
+    let (writes, complete) = unseen_within(shard, held, room);
     if !complete && !mutant!("replication.sync.covers_early") {
         reach!("replication.sync.page");
         return Reply::Page(page(shard, held, page_bytes));
     }
-    let number = |actor: &Actor| shard.number(actor).map_or(0, |n| shard.prints.actor(n));
-    view.totals = view.context.iter().map(|(actor, _)| number(actor)).collect();
-    view.births = births
-        .into_iter()
-        .map(|live| (live.sealed.clone(), (!live.whole).then(|| live.mask.clone())))
-        .collect();
-    Reply::Whole(view)
+    let total =
+        |actor: &Actor| shard.number(actor).map_or(0, |number| shard.fingerprints.actor(number));
+    view.totals = view.context.iter().map(|(actor, _)| total(actor)).collect();
+    let writes = writes.into_iter();
+    view.writes = writes.map(|live| (live.sealed.clone(), live.partial_edits())).collect();
+    Reply::View(view)
 }
 
 /// The live writes that are not in `held`, in the order of the table.
-fn missing<'a>(shard: &'a Shard, held: &'a Dots) -> impl Iterator<Item = &'a Live> {
+fn unseen<'a>(shard: &'a Shard, held: &'a Dots) -> impl Iterator<Item = &'a LiveWrite> {
     shard.actors().flat_map(move |(actor, number)| {
         let seen = shard.seen(number);
         let rest = held.ranges(actor).map_or_else(|| seen.clone(), |ranges| seen.minus(ranges));
-        let spans: Vec<_> = rest.iter().collect();
-        spans.into_iter().flat_map(move |(low, high)| {
+        let ranges: Vec<_> = rest.iter().collect();
+        ranges.into_iter().flat_map(move |(low, high)| {
             shard.live.range((number, low)..=(number, high)).map(|(_, live)| live)
         })
     })
 }
 
-fn births<'a>(shard: &'a Shard, held: &'a Dots, room: usize) -> (Vec<&'a Live>, bool) {
-    let mut births = Vec::new();
+/// The unseen writes that fit into `room` bytes, and whether these are all.
+fn unseen_within<'a>(shard: &'a Shard, held: &'a Dots, room: usize) -> (Vec<&'a LiveWrite>, bool) {
+    let mut writes = Vec::new();
     let mut bytes = 0;
-    for live in missing(shard, held) {
-        // A mask of the longest write has 16 words.
+    for live in unseen(shard, held) {
+        // The live edits of the longest write have 16 words.
         bytes += live.sealed.len() + if live.whole { 8 } else { 180 };
         if bytes > room {
-            return (births, false);
+            return (writes, false);
         }
-        births.push(live);
+        writes.push(live);
     }
-    (births, true)
+    (writes, true)
 }
 
-/// The first writes of those, at least one: a single write fits into a message of its own.
+/// The first unseen writes, at least one: every single write fits into a message of its own.
 fn page(shard: &Shard, held: &Dots, page_bytes: usize) -> Vec<Bytes> {
     let mut bytes = 0;
-    let fits = |live: &&Live| {
+    let fits = |live: &&LiveWrite| {
         let first = bytes == 0;
         bytes += live.sealed.len() + 8;
         first || bytes <= page_bytes
     };
-    missing(shard, held).take_while(fits).map(|live| live.sealed.clone()).collect()
+    unseen(shard, held).take_while(fits).map(|live| live.sealed.clone()).collect()
 }
 
-fn answers(shard: &Shard, asks: &[Span], answers: &mut Vec<Answer>) -> usize {
+/// Answers about spans, until their bytes reach a bound. Returns their bytes.
+fn add_answers(shard: &Shard, spans: &[Span], answers: &mut Vec<Answer>) -> usize {
     let mut bytes = 0;
-    for span in asks {
+    for span in spans {
         if bytes > ANSWER_BYTES_MAX {
             break;
         }
-        let answer = look(shard, span);
+        let answer = answer_span(shard, span);
         bytes += codec::encoded_len(&answer);
         answers.push(answer);
     }
     bytes
 }
 
-fn look(shard: &Shard, span: &Span) -> Answer {
+fn answer_span(shard: &Shard, span: &Span) -> Answer {
     let number = shard.number(&span.actor);
     if span.bits <= LIST_BITS {
         let Some(number) = number else { return Answer::List(Vec::new()) };
-        return Answer::List(within(shard, number, span).map(listed).collect());
+        return Answer::List(live_in(shard, number, span).map(list_write).collect());
     }
-    let parts = (0..span.parts()).map(|at| span.part(at));
-    Answer::Parts(parts.map(|part| number.map_or(0, |n| shard.prints.span(n, &part))).collect())
+    let sum = |part| number.map_or(0, |number| shard.fingerprints.span(number, &part));
+    Answer::Parts((0..span.parts()).map(|index| sum(span.part(index))).collect())
 }
 
-fn within<'a>(
+fn live_in<'a>(
     shard: &'a Shard,
     number: u32,
     span: &Span,
-) -> impl Iterator<Item = (&'a At, &'a Live)> + use<'a> {
+) -> impl Iterator<Item = (&'a LocalDot, &'a LiveWrite)> + use<'a> {
     shard.live.range((number, span.base)..=(number, span.last()))
 }
 
-fn listed((at, live): (&At, &Live)) -> Listed {
-    let mask = (!live.whole).then(|| live.mask.clone());
-    Listed { seq: at.1, hash: write::hash_of(&live.sealed).short(), mask }
+fn list_write((dot, live): (&LocalDot, &LiveWrite)) -> ListedWrite {
+    let hash = write::hash_of(&live.sealed).short();
+    ListedWrite { seq: dot.1, hash, edits: live.partial_edits() }
 }
 
-fn doomed(shard: &Shard, doomed: &mut Vec<(Dot, Doom)>) -> usize {
+/// Adds deferred removals, until their bytes reach a bound. Returns their bytes.
+fn add_deferred(shard: &Shard, all: &mut Vec<(Dot, Deferred)>) -> usize {
     let mut bytes = 0;
-    for (dot, doom) in shard.doomed() {
-        let entry = (dot, doom.clone());
+    for (dot, deferred) in shard.deferred() {
+        let entry = (dot, deferred.clone());
         bytes += codec::encoded_len(&entry);
-        if bytes > DOOMED_BYTES_MAX {
-            return DOOMED_BYTES_MAX;
+        if bytes > DEFERRED_BYTES_MAX {
+            return DEFERRED_BYTES_MAX;
         }
-        doomed.push(entry);
+        all.push(entry);
     }
     bytes
 }
 
-/// The sum over this shard's live writes in a span that the other side has seen: what its sum would be were we equal.
-fn common(shard: &Shard, number: u32, span: &Span, theirs: &Ranges) -> u64 {
-    let mut sum = shard.prints.span(number, span);
+/// Whether a view keeps the rules by which [`answer`] makes it.
+pub(crate) fn is_valid(view: &View, asked: &[Span]) -> bool {
+    let answer = |(span, answer): (&Span, &Answer)| match answer {
+        Answer::List(list) => {
+            span.bits <= LIST_BITS
+                && list.windows(2).all(|pair| pair[0].seq < pair[1].seq)
+                && list.iter().all(|listed| listed.edits.as_ref().is_none_or(LiveEdits::is_valid))
+        }
+        Answer::Parts(parts) => span.bits > LIST_BITS && parts.len() == usize::from(span.parts()),
+    };
+    view.context.is_valid()
+        && view.totals.len() == view.context.len()
+        && view.answers.len() <= asked.len()
+        && view.writes.iter().all(|(_, edits)| edits.as_ref().is_none_or(LiveEdits::is_valid))
+        && asked.iter().zip(&view.answers).all(answer)
+}
+
+/// Compares this shard with the answers about spans. Returns removals, and adds the spans to look at next.
+///
+/// # Errors
+///
+/// The dot of a write that has another hash at the peer.
+pub(crate) fn compare(
+    shard: &Shard,
+    view: &View,
+    asked: &[Span],
+    next: &mut Vec<Span>,
+) -> Result<Vec<(Dot, LiveEdits)>, Dot> {
+    let mut removals = Vec::new();
+    for (span, answer) in asked.iter().zip(&view.answers) {
+        let Some(number) = shard.number(&span.actor) else { continue };
+        let Some(theirs) = view.context.ranges(&span.actor) else { continue };
+        match answer {
+            Answer::List(list) => {
+                find_removals(shard, (number, span), theirs, list, &mut removals)?;
+            }
+            Answer::Parts(parts) => {
+                let each = (0..span.parts()).map(|index| span.part(index)).zip(parts);
+                let differs =
+                    |(part, sum): &(Span, &u64)| expected_sum(shard, number, part, theirs) != **sum;
+                next.extend(each.filter(differs).map(|(part, _)| part));
+            }
+        }
+    }
+    Ok(removals)
+}
+
+/// Adds the live writes here that the peer has seen and lists without some of their elements, or does not list.
+fn find_removals(
+    shard: &Shard,
+    (number, span): (u32, &Span),
+    theirs: &Ranges,
+    list: &[ListedWrite],
+    removals: &mut Vec<(Dot, LiveEdits)>,
+) -> Result<(), Dot> {
+    for (dot, live) in live_in(shard, number, span).filter(|(dot, _)| theirs.contains(dot.1)) {
+        match list.binary_search_by_key(&dot.1, |listed| listed.seq) {
+            Err(_) => {
+                reach!("replication.sync.removal");
+                removals.push((shard.dot(*dot), LiveEdits::default()));
+            }
+            Ok(found) => {
+                let listed = &list[found];
+                if listed.hash != write::hash_of(&live.sealed).short() {
+                    return Err(shard.dot(*dot));
+                }
+                let edits = listed.edits.as_ref();
+                if let Some(edits) = edits.filter(|edits| !live.edits.minus(edits).is_empty()) {
+                    reach!("replication.sync.partial_removal");
+                    removals.push((shard.dot(*dot), edits.clone()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The spans of the actors whose live writes differ from those in the view.
+pub(crate) fn differing(shard: &Shard, view: &View) -> Vec<Span> {
+    let mut spans = Vec::new();
+    for ((actor, ranges), total) in view.context.iter().zip(&view.totals) {
+        let span = Span::whole(*actor, ranges.last().max(shard.last_seen(actor)));
+        let Some(number) = shard.number(actor) else { continue };
+        if expected_sum(shard, number, &span, ranges) != *total {
+            spans.push(span);
+        }
+    }
+    spans
+}
+
+/// The sum that the peer has over a span if both replicas are equal: that over the live writes here that it has seen.
+fn expected_sum(shard: &Shard, number: u32, span: &Span, theirs: &Ranges) -> u64 {
+    let mut sum = shard.fingerprints.span(number, span);
     for (low, high) in shard.seen(number).minus(theirs).iter() {
         let (low, high) = (low.max(span.base), high.min(span.last()));
         if low <= high {
@@ -185,115 +283,29 @@ fn common(shard: &Shard, number: u32, span: &Span, theirs: &Ranges) -> u64 {
     sum
 }
 
-/// The actors whose live writes differ from those in the view, as spans to look at.
-pub(crate) fn differing(shard: &Shard, view: &View) -> Vec<Span> {
-    let mut spans = Vec::new();
-    for ((actor, ranges), total) in view.context.iter().zip(&view.totals) {
-        let span = Span::whole(*actor, ranges.last().max(last(shard, actor)));
-        let Some(number) = shard.number(actor) else { continue };
-        if common(shard, number, &span, ranges) != *total {
-            spans.push(span);
-        }
-    }
-    spans
-}
-
-fn last(shard: &Shard, actor: &Actor) -> u64 {
-    shard.number(actor).map_or(0, |number| shard.seen(number).last())
-}
-
-/// What the answers about spans teach: spans to look at next, and deaths. A write with two hashes comes back as `Err`.
-pub(crate) fn compare(
-    shard: &Shard,
-    view: &View,
-    asked: &[Span],
-    spans: &mut Vec<Span>,
-) -> Result<Vec<(Dot, Mask)>, Dot> {
-    let mut deaths = Vec::new();
-    for (span, answer) in asked.iter().zip(&view.answers) {
-        let Some(number) = shard.number(&span.actor) else { continue };
-        let Some(theirs) = view.context.ranges(&span.actor) else { continue };
-        match answer {
-            Answer::List(list) => deaths_in(shard, (number, span), theirs, list, &mut deaths)?,
-            Answer::Parts(parts) => {
-                let each = (0..span.parts()).map(|at| span.part(at)).zip(parts);
-                let differs =
-                    |(part, sum): &(Span, &u64)| common(shard, number, part, theirs) != **sum;
-                spans.extend(each.filter(differs).map(|(part, _)| part));
-            }
-        }
-    }
-    Ok(deaths)
-}
-
-fn deaths_in(
-    shard: &Shard,
-    (number, span): (u32, &Span),
-    theirs: &Ranges,
-    list: &[Listed],
-    deaths: &mut Vec<(Dot, Mask)>,
-) -> Result<(), Dot> {
-    for (at, live) in within(shard, number, span).filter(|(at, _)| theirs.contains(at.1)) {
-        match list.binary_search_by_key(&at.1, |listed| listed.seq) {
-            Err(_) => {
-                reach!("replication.sync.death");
-                deaths.push((shard.dot(*at), Mask::default()));
-            }
-            Ok(found) => {
-                let listed = &list[found];
-                if listed.hash != write::hash_of(&live.sealed).short() {
-                    return Err(shard.dot(*at));
-                }
-                let mask = listed.mask.as_ref();
-                if let Some(mask) = mask.filter(|mask| !live.mask.minus(mask).is_empty()) {
-                    reach!("replication.sync.partial_death");
-                    deaths.push((shard.dot(*at), mask.clone()));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What a view teaches beyond its writes, which must all be held by now; only what is news.
-pub(crate) fn teach(shard: &Shard, view: &View, mut deaths: Vec<(Dot, Mask)>) -> Join {
-    let news = view.context.iter().map(|(actor, ranges)| {
+/// The content of a view beyond its writes, as far as it is new here. The shard must hold all writes of the view.
+pub(crate) fn changes(shard: &Shard, view: &View, mut removals: Vec<(Dot, LiveEdits)>) -> Join {
+    let unseen = view.context.iter().map(|(actor, ranges)| {
         let seen = shard.number(actor).map(|number| shard.seen(number));
         (*actor, seen.map_or_else(|| ranges.clone(), |seen| ranges.minus(seen)))
     });
-    let context = Dots::new(news.collect());
-    for (sealed, mask) in &view.births {
+    let context = Dots::new(unseen.collect());
+    for (sealed, edits) in &view.writes {
         let dot = write::reopen(sealed).dot;
         let live = shard.number(&dot.actor).and_then(|number| shard.live.get(&(number, dot.seq)));
-        if let (Some(mask), Some(live)) = (mask, live)
-            && !live.mask.minus(mask).is_empty()
+        if let (Some(edits), Some(live)) = (edits, live)
+            && !live.edits.minus(edits).is_empty()
         {
-            deaths.push((dot, mask.clone()));
+            removals.push((dot, edits.clone()));
         }
     }
-    let unknown = |(dot, doom): &&(Dot, Doom)| {
+    let is_new = |(dot, removal): &&(Dot, Deferred)| {
         if shard.contains(dot) {
-            shard.death_by(dot, doom).is_some()
+            shard.would_remove(dot, removal)
         } else {
-            !view.context.contains(dot) && !shard.is_doomed(dot, doom)
+            !view.context.contains(dot) && !shard.is_deferred(dot, removal)
         }
     };
-    Join { context, doomed: view.doomed.iter().filter(unknown).cloned().collect(), deaths }
-}
-
-/// Whether a view keeps the rules of its making.
-pub(crate) fn is_valid(view: &View, asked: &[Span]) -> bool {
-    let answer = |(span, answer): (&Span, &Answer)| match answer {
-        Answer::List(list) => {
-            span.bits <= LIST_BITS
-                && list.windows(2).all(|pair| pair[0].seq < pair[1].seq)
-                && list.iter().all(|listed| listed.mask.as_ref().is_none_or(Mask::is_valid))
-        }
-        Answer::Parts(parts) => span.bits > LIST_BITS && parts.len() == usize::from(span.parts()),
-    };
-    view.context.is_valid()
-        && view.totals.len() == view.context.len()
-        && view.answers.len() <= asked.len()
-        && view.births.iter().all(|(_, mask)| mask.as_ref().is_none_or(Mask::is_valid))
-        && asked.iter().zip(&view.answers).all(answer)
+    let deferred = view.deferred.iter().filter(is_new).cloned().collect();
+    Join { context, deferred, removals }
 }

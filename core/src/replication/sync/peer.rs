@@ -1,6 +1,6 @@
-//! The other replicas, the links to them, and how much each was pushed and has not acknowledged.
+//! The other replicas, the links to them, and each replica's push window: the bytes pushed and not yet acknowledged.
 //!
-//! This module decides who is connected and whose push window is full. It sends nothing.
+//! This module sends nothing.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

@@ -1,11 +1,12 @@
-//! Pushes: writes made here leave for all connected replicas as soon as this disk has them.
+//! Pushes: writes authored here leave for all connected replicas as soon as this disk has them.
 //!
-//! What one sync made durable leaves in as few messages as hold it, so that a burst of writes costs a peer a few
-//! messages, records and acknowledgements instead of one each. A push waits for this disk: if it survived a crash that
-//! took what it superseded, nobody would know what *that* had superseded, and it would live beside the push.
+//! All that one disk sync made durable leaves in as few messages as hold it, so a burst of writes costs a peer a few
+//! messages, records and acknowledgements instead of one each. A push waits for this disk: if it
+//! reached a peer, and a crash here took the write that it superseded, no replica would know what *that* write had
+//! superseded, and the oldest value would live beside the pushed one.
 //!
-//! A peer that has too many bytes unacknowledged is pushed nothing more: it pulls what it missed, at its own pace.
-//! Nothing here repeats a push, and writes of other authors are not passed on; both are anti-entropy's.
+//! A peer with too many unacknowledged bytes gets no more pushes: it pulls what it missed, at its own pace. This module
+//! does not repeat a push and does not pass on writes of other authors; anti-entropy does both.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -22,50 +23,37 @@ use crate::time::Instant;
 use super::message::Message;
 use super::peer::Peers;
 
-/// A peer that acknowledges nothing for so many comparison periods has lost what it was pushed.
+/// A peer that acknowledges nothing for this many comparison periods has lost what it was pushed.
 pub(crate) const PATIENCE_PERIODS: u64 = 3;
-/// What a write takes in a message beside its bytes.
+/// The bytes of a write in a message beside the sealed bytes.
 const ENVELOPE_BYTES: usize = 8;
 
-/// Writes made here that no peer was sent yet, oldest first, each with the machine's count of writes that makes it
-/// durable. Bounded by what the node lets be written and not yet durable.
+/// Writes authored here that were not pushed yet, oldest first. Each is durable once the machine's count of durable
+/// writes reaches its number. The node's bound on writes that are not durable also bounds this queue.
 #[derive(Debug, Default)]
 pub(crate) struct Pushes {
     waiting: VecDeque<(u64, ShardId, Bytes)>,
 }
 
 impl Pushes {
-    /// A write that is durable once so many writes are.
+    /// Adds a write that is durable once this many of the machine's writes are.
     pub(crate) fn add(&mut self, writes: u64, shard: ShardId, sealed: Bytes) {
         self.waiting.push_back((writes, shard, sealed));
     }
 
-    /// How many wait.
+    /// The number of waiting writes.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The shard is gone.
+    /// Removes the writes of a shard that is gone.
     pub(crate) fn forget(&mut self, gone: ShardId) {
         self.waiting.retain(|(_, shard, _)| *shard != gone);
     }
 
-    /// Takes out what is durable, by shard, in the order in which it was made.
-    fn take(&mut self, durable: u64) -> BTreeMap<ShardId, Vec<Bytes>> {
-        let mut taken: BTreeMap<ShardId, Vec<Bytes>> = BTreeMap::new();
-        while let Some((_, shard, sealed)) =
-            self.waiting.pop_front_if(|(writes, ..)| *writes <= durable)
-        {
-            taken.entry(shard).or_default().push(sealed);
-        }
-        taken
-    }
-}
-
-impl Pushes {
-    /// The deltas for every connected peer that keeps up: all writes that are durable by now, in as few messages as
-    /// hold them. The writes are durable, so a delta promises nothing that a crash could take back.
-    pub(crate) fn deltas(
+    /// Takes out the durable writes, as the deltas for every connected peer that keeps up. Because they are durable, no
+    /// crash can take back what a delta carries, so a delta is not a promise.
+    pub(crate) fn take_deltas(
         &mut self,
         now: Instant,
         durable: u64,
@@ -89,10 +77,10 @@ impl Pushes {
         deltas
     }
 
-    /// Takes out what is durable, in batches of at most `bytes_max` bytes, at least one write in each.
+    /// Takes out the durable writes in batches of at most `bytes_max` bytes, with at least one write in each.
     fn take_batches(&mut self, durable: u64, bytes_max: usize) -> Vec<(ShardId, Vec<Bytes>)> {
         let mut batches = Vec::new();
-        for (shard, writes) in self.take(durable) {
+        for (shard, writes) in self.take_durable(durable) {
             let (mut batch, mut bytes) = (Vec::new(), 0);
             for sealed in writes {
                 let size = sealed.len() + ENVELOPE_BYTES;
@@ -107,5 +95,16 @@ impl Pushes {
             batches.push((shard, batch));
         }
         batches
+    }
+
+    /// Takes out the durable writes, by shard, in the order in which they were authored.
+    fn take_durable(&mut self, durable: u64) -> BTreeMap<ShardId, Vec<Bytes>> {
+        let mut taken: BTreeMap<ShardId, Vec<Bytes>> = BTreeMap::new();
+        while let Some((_, shard, sealed)) =
+            self.waiting.pop_front_if(|(writes, ..)| *writes <= durable)
+        {
+            taken.entry(shard).or_default().push(sealed);
+        }
+        taken
     }
 }

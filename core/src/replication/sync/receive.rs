@@ -1,8 +1,8 @@
-//! Takes in the writes that a peer sends.
+//! Receives writes from peers.
 //!
-//! A write is checked before it is believed: its bounds, its hash, its shard, and that it names no write of this very
-//! process that this process did not make. A write stamped too far ahead waits, durably and outside the context, until
-//! its stamp is within reach. This module issues no record and sends nothing; its caller does.
+//! Every write is checked before it is merged: its bounds, its hash, its shard, and that it names no write of this very
+//! process that this process did not author. A write stamped too far ahead waits, durably and outside the context,
+//! until its stamp is within reach. This module issues no record and sends nothing; its caller does.
 
 use alloc::vec::Vec;
 
@@ -10,31 +10,30 @@ use bytes::Bytes;
 
 use crate::config::ReplicationConfig;
 use crate::id::{Actor, Dot};
+use crate::replication::log::{self, Record};
+use crate::replication::shard::{Merged, Shard};
+use crate::replication::write::hlc::{self, Clock};
+use crate::replication::write::{self, WriteBody};
 use crate::time::WallTime;
 use crate::{mutant, reach};
 
-use crate::replication::log::{self, Record};
-use crate::replication::shard::{Applied, Shard};
-use crate::replication::write::hlc::{self, Clock};
-use crate::replication::write::{self, Author};
-
-/// A write that was taken in, or was here already.
+/// A write that was received, or was here already.
 pub(crate) struct Received {
     pub(crate) dot: Dot,
     /// Its record, when it is new.
     pub(crate) record: Option<Bytes>,
-    /// How many milliseconds its stamp is ahead, when it begins to wait for that.
+    /// When it begins to wait for its stamp: the milliseconds by which that is ahead.
     pub(crate) ahead_by_ms: Option<u64>,
 }
 
-/// Why a write was not taken in.
+/// Why a write was refused.
 pub(crate) struct Refused {
     pub(crate) why: &'static str,
-    /// A dot that two different writes bear.
+    /// A dot that two different writes have.
     pub(crate) equivocation: Option<Dot>,
 }
 
-/// What receiving needs beside the shard.
+/// The state that receiving needs beside the shard, borrowed for one step.
 pub(crate) struct Receiver<'a> {
     /// The author of this process's writes.
     pub(crate) me: Actor,
@@ -58,44 +57,48 @@ impl From<&'static str> for Refused {
 }
 
 impl Receiver<'_> {
-    /// Takes one write in.
+    /// Receives one write.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the write is refused.
     pub(crate) fn receive_write(
         &mut self,
         shard: &mut Shard,
         sealed: &Bytes,
     ) -> Result<Received, Refused> {
-        let author = write::open(sealed)?;
-        let dot = author.dot;
-        if author.shard() != shard.id {
-            return Err("a write of another shard".into());
+        let body = write::open(sealed)?;
+        let dot = body.dot;
+        if body.shard() != shard.id {
+            return Err("a write belongs to another shard".into());
         }
-        if let Some(dot) = forged_dot(shard, self.me, named_dots(&author)) {
+        if let Some(dot) = forged_dot(shard, self.me, named_dots(&body)) {
             reach!("replication.forged.write");
-            let why = "a write that names writes of this process that it never made";
+            let why = "a write names writes of this process that it never authored";
             return Err(Refused { why, equivocation: Some(dot) });
         }
         let far =
-            hlc::millis(author.stamp) > self.reach_ms() && !mutant!("replication.hlc.unbounded");
+            hlc::millis(body.stamp) > self.reach_ms() && !mutant!("replication.hlc.unbounded");
         if far && !shard.contains(&dot) {
-            return self.wait(shard, (author.stamp, dot), sealed);
+            return self.keep_waiting(shard, (body.stamp, dot), sealed);
         }
         let waiting = shard.waiting.len();
-        let applied = log::merge(shard, sealed, &author);
+        let merged = log::merge(shard, sealed, &body);
         *self.waiting -= waiting - shard.waiting.len();
-        match applied {
+        match merged {
             Ok(record) => {
                 reach!("replication.write.merged");
                 if !mutant!("replication.hlc.deaf") {
-                    self.clock.observe(author.stamp);
+                    self.clock.observe(body.stamp);
                 }
                 Ok(Received { record: Some(record), ..Received::known(dot) })
             }
-            Err(Applied::Equivocation) => {
+            Err(Merged::Equivocation) => {
                 reach!("replication.write.equivocation");
-                let why = "a write whose dot has other content here";
+                let why = "a write has a dot that has other content here";
                 Err(Refused { why, equivocation: Some(dot) })
             }
-            Err(Applied::Full) => Err("more authors than a shard has".into()),
+            Err(Merged::Full) => Err("there are more authors than a shard may have".into()),
             Err(_) => {
                 reach!("replication.write.again");
                 Ok(Received::known(dot))
@@ -104,7 +107,7 @@ impl Receiver<'_> {
     }
 
     /// Keeps a write outside the context, durably, until its stamp is within reach.
-    fn wait(
+    fn keep_waiting(
         &mut self,
         shard: &mut Shard,
         (stamp, dot): (u64, Dot),
@@ -114,16 +117,16 @@ impl Receiver<'_> {
             return if held == sealed {
                 Ok(Received::known(dot))
             } else {
-                Err("another write waits with this dot".into())
+                Err("another write with this dot waits".into())
             };
         }
         if *self.waiting >= self.config.ahead_writes_max {
             reach!("replication.ahead.full");
-            return Err("a write stamped too far ahead, and no room to keep it".into());
+            return Err("a write is stamped too far ahead, and there is no room to keep it".into());
         }
         reach!("replication.ahead.waits");
         *self.waiting += 1;
-        shard.wait(sealed.clone(), stamp, dot);
+        shard.add_waiting(sealed.clone(), stamp, dot);
         let record = log::encode(&Record::Waiting(sealed.clone()));
         let by_ms = hlc::millis(stamp) - self.wall.0;
         Ok(Received { dot, record: Some(record), ahead_by_ms: Some(by_ms) })
@@ -151,28 +154,28 @@ impl Receiver<'_> {
     }
 }
 
-/// The first dot of this very process, or of a later boot of this store, that this process did not make: another
-/// process runs on a copy of this disk, or the peer lies.
+/// The first named dot of this very process, or of a later boot of this store, that this process did not author. Then
+/// another process runs on a copy of this disk, or the peer lies.
 pub(crate) fn forged_dot(
     shard: &Shard,
     me: Actor,
     mut named: impl Iterator<Item = (Actor, u64)>,
 ) -> Option<Dot> {
-    let made = || shard.number(&me).map_or(0, |number| shard.seen(number).last());
+    let authored = || shard.last_seen(&me);
     let forged = named.find(|(actor, seq)| {
         actor.replica == me.replica
             && actor.boot.count >= me.boot.count
-            && (*actor != me || *seq > made())
+            && (*actor != me || *seq > authored())
     });
     forged.map(|(actor, seq)| Dot { actor, seq })
 }
 
 /// Every dot that a write names.
-fn named_dots<'a>(author: &'a Author<'_>) -> impl Iterator<Item = (Actor, u64)> + 'a {
-    let edits = author.edits.iter().flat_map(|edit| {
-        let victims = edit.victims.iter().map(|victim| (victim.actor, victim.seq));
-        victims.chain(edit.unseen.iter().map(|unseen| (unseen.actor, unseen.seq)))
+fn named_dots<'a>(body: &'a WriteBody<'_>) -> impl Iterator<Item = (Actor, u64)> + 'a {
+    let edits = body.edits.iter().flat_map(|edit| {
+        let superseded = edit.superseded.iter().map(|element| (element.actor, element.seq));
+        superseded.chain(edit.unseen.iter().map(|unseen| (unseen.actor, unseen.seq)))
     });
-    let own = core::iter::once((0, author.dot.seq));
-    own.chain(edits).map(|(index, seq)| (author.actor(index), seq))
+    let own = core::iter::once((0, body.dot.seq));
+    own.chain(edits).map(|(index, seq)| (body.actor(index), seq))
 }

@@ -1,8 +1,9 @@
 //! The hybrid logical clock (Kulkarni and others, 2014): 48 bits of milliseconds and a 16-bit counter in one `u64`.
 //!
-//! If one write was known to the author of another, its stamp is smaller. Only the future side is checked: a stamp from
-//! the past is as good as any. The clock never goes back, not even over a restart, where it starts from the greatest
-//! stamp among the records. It knows no skew policy: who waits for how long is decided where writes are admitted.
+//! If the author of a write knew another write, the other write's stamp is smaller. Only stamps from the future are
+//! checked; a stamp from the past is always accepted. The clock never goes back, not even over a restart: there it
+//! starts from the greatest stamp among the records. This module does not decide how far ahead a stamp may be;
+//! `sync::receive` does.
 
 use crate::time::WallTime;
 
@@ -20,21 +21,21 @@ pub(crate) const fn last_of(ms: u64) -> u64 {
     (ms << COUNTER_BITS) | ((1 << COUNTER_BITS) - 1)
 }
 
-/// A node's clock: the greatest stamp that it issued or saw.
+/// A node's clock: the greatest stamp that the node issued or saw.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Clock {
     last: u64,
 }
 
 impl Clock {
-    /// Takes note of a stamp that was seen.
+    /// Notes a stamp that the node saw.
     pub(crate) fn observe(&mut self, stamp: u64) {
         self.last = self.last.max(stamp);
     }
 
-    /// A stamp above all that were issued or seen. A counter that overflows carries into the milliseconds, which only
-    /// puts the clock ahead of the wall for as long as it takes.
-    pub(crate) fn stamp(&mut self, wall: WallTime) -> u64 {
+    /// Issues a stamp above all stamps issued or seen. A counter that overflows carries into the milliseconds: then the
+    /// clock is ahead of the wall clock until that catches up.
+    pub(crate) fn issue(&mut self, wall: WallTime) -> u64 {
         let physical = last_of(wall.0) & !((1 << COUNTER_BITS) - 1);
         self.last = self.last.saturating_add(1).max(physical);
         self.last
@@ -54,12 +55,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stamps_grow_whatever_the_wall_does(walls: alloc::vec::Vec<u64>, seen in 0..u64::MAX / 2) {
+        fn stamps_grow_when_the_wall_clock_goes_back(walls: alloc::vec::Vec<u64>, seen in 0..u64::MAX / 2) {
             let mut clock = Clock::default();
             clock.observe(seen);
             let mut before = seen;
             for wall in walls {
-                let stamp = clock.stamp(WallTime(wall));
+                let stamp = clock.issue(WallTime(wall));
                 prop_assert!(stamp > before || stamp == u64::MAX);
                 before = stamp;
             }
@@ -67,10 +68,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_wall_shows_in_the_stamp() {
+    fn a_stamp_contains_the_wall_time() {
         let mut clock = Clock::default();
-        assert_eq!(millis(clock.stamp(WallTime(77))), 77);
-        assert_eq!(clock.stamp(WallTime(77)), (77 << 16) + 1);
+        assert_eq!(millis(clock.issue(WallTime(77))), 77);
+        assert_eq!(clock.issue(WallTime(77)), (77 << 16) + 1);
         assert!(last_of(77) > clock.last());
         assert_eq!(millis(last_of(u64::MAX)), u64::MAX >> 16);
     }

@@ -1,8 +1,8 @@
-//! One write as its author made it, and as it travels: the same sealed bytes in memory, in the log and on the wire.
+//! One write as its author made it: the same sealed bytes in memory, in the log and on the wire.
 //!
-//! Sealed bytes are a tag, the SHA-256 of the author's bytes, and the author's bytes: the canonical encoding of
-//! [`Author`]. The hash covers the whole meaning, so neither a value nor a stamp, key, dot or victim can change on the
-//! way. Nothing here knows what a shard holds.
+//! Sealed bytes are a tag, the SHA-256 of the body's bytes, and the body's bytes: the canonical encoding of
+//! [`WriteBody`]. The hash covers the whole meaning, so no value, stamp, key, dot or reference can change on the way.
+//! This module does not know what a shard holds.
 
 pub(crate) mod hlc;
 pub(crate) mod path;
@@ -23,14 +23,14 @@ use crate::mutant;
 
 use self::path::{Kind, Scope};
 
-/// The first byte of sealed bytes, which tells them from the other records of a shard.
+/// The first byte of sealed bytes. The other records of a shard begin with another byte.
 pub(crate) const TAG_SEALED: u8 = 1;
-/// Where the author's bytes begin.
-const AUTHOR_AT: usize = 33;
+/// The offset of the body in sealed bytes.
+const BODY_AT: usize = 33;
 /// The most bytes of a sealed write: with its envelope it fits into a frame.
 pub(crate) const SEALED_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
-/// A borrowed run of bytes that is encoded as one, not element by element.
+/// Borrowed bytes that are encoded as one run, not element by element.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Raw<'a>(pub(crate) &'a [u8]);
 
@@ -52,205 +52,207 @@ impl fmt::Debug for Raw<'_> {
     }
 }
 
-/// The meaning of a write: what the hash covers.
+/// The meaning of a write: the hash covers all of it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Author<'a> {
+pub(crate) struct WriteBody<'a> {
     /// The shard's namespace.
     pub(crate) namespace: NamespaceId,
     /// The shard's slot.
     pub(crate) slot: u16,
     /// The write's identity.
     pub(crate) dot: Dot,
-    /// The one key that it changes.
+    /// The one key that the write changes.
     #[serde(borrow)]
     pub(crate) key: Raw<'a>,
-    /// Its stamp.
+    /// The author's hybrid logical clock.
     pub(crate) stamp: u64,
-    /// The other authors named below, by their place here from 1; 0 is the author of this write.
+    /// The other authors that the edits refer to. An index into this table counts from 1; 0 is the write's own author.
     pub(crate) actors: Vec<Actor>,
-    /// What it does, in order.
-    pub(crate) edits: Vec<Deed<'a>>,
+    /// The edits, in order.
+    pub(crate) edits: Vec<EditRecord<'a>>,
 }
 
-/// One edit, with all that it supersedes.
+/// One edit, with everything that it supersedes.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Deed<'a> {
-    /// The field.
+pub(crate) struct EditRecord<'a> {
+    /// The field that it changes.
     #[serde(borrow)]
     pub(crate) field: Raw<'a>,
-    /// What happens to it.
-    pub(crate) act: Act<'a>,
+    /// The change of the field.
+    pub(crate) op: EditOp<'a>,
     /// The superseded elements that the author held.
-    pub(crate) victims: Vec<Victim>,
-    /// Dots that the client had read and the author had not: whatever they have in this edit's scope is superseded.
-    pub(crate) unseen: Vec<Unseen>,
+    pub(crate) superseded: Vec<ElementRef>,
+    /// Dots that the client had read and the author had not seen. The edit supersedes their elements in its scope.
+    pub(crate) unseen: Vec<DotRef>,
 }
 
-/// What happens to a field.
+/// The change that an edit makes to its field.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Act<'a> {
-    /// The register gets a value.
+pub(crate) enum EditOp<'a> {
+    /// Sets the register to a value.
     Put(#[serde(borrow)] Raw<'a>),
-    /// What was observed goes: of the field, or of the whole key when the field is empty.
+    /// Removes what was observed: of the field, or of the whole key when the field is empty.
     Delete,
-    /// The set gets a member.
+    /// Adds a member to the set.
     Add(Raw<'a>),
-    /// Observed occurrences of the member go.
+    /// Removes the observed occurrences of a member.
     Remove(Raw<'a>),
-    /// The author's running totals, which take the place of its earlier ones.
+    /// Replaces the author's earlier running totals of the counter.
     Count {
-        /// All that it added.
+        /// The sum of all that the author added.
         plus: u64,
-        /// All that it took away.
+        /// The sum of all that the author subtracted.
         minus: u64,
     },
 }
 
-/// A superseded element.
+/// Names an element of another write, or of an earlier edit of the same write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Victim {
-    /// Its author's place.
+pub(crate) struct ElementRef {
+    /// Its author's index in the write's table of actors.
     pub(crate) actor: u32,
-    /// Its write.
+    /// Its write's sequence number.
     pub(crate) seq: u64,
-    /// Which edit of the write.
+    /// The index of its edit in that write.
     pub(crate) edit: u16,
 }
 
-/// A dot that the author of a write had not seen.
+/// Names a write that the author of this write had not seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Unseen {
-    /// Its author's place.
+pub(crate) struct DotRef {
+    /// Its author's index in the write's table of actors.
     pub(crate) actor: u32,
-    /// Its number.
+    /// Its sequence number.
     pub(crate) seq: u64,
 }
 
-impl Deed<'_> {
-    /// The place of the element that the edit makes; removals make none.
-    pub(crate) fn place(&self, key: &[u8]) -> Option<Vec<u8>> {
-        match self.act {
-            Act::Put(_) => Some(path::of(key, self.field.0, Kind::Register, &[])),
-            Act::Add(member) => Some(path::of(key, self.field.0, Kind::Set, member.0)),
-            Act::Count { .. } => Some(path::of(key, self.field.0, Kind::Counter, &[])),
-            Act::Delete | Act::Remove(_) => None,
+impl EditRecord<'_> {
+    /// The path of the element that the edit makes. Removals make none.
+    pub(crate) fn path(&self, key: &[u8]) -> Option<Vec<u8>> {
+        match self.op {
+            EditOp::Put(_) => Some(path::of(key, self.field.0, Kind::Register, &[])),
+            EditOp::Add(member) => Some(path::of(key, self.field.0, Kind::Set, member.0)),
+            EditOp::Count { .. } => Some(path::of(key, self.field.0, Kind::Counter, &[])),
+            EditOp::Delete | EditOp::Remove(_) => None,
         }
     }
 
-    /// The places that the edit may supersede elements of.
+    /// The paths at which the edit may supersede elements.
     pub(crate) fn scope(&self, key: &[u8]) -> Scope {
         let field = self.field.0;
-        match self.act {
-            Act::Delete if field.is_empty() => Scope { place: path::of_key(key), all: true },
-            Act::Delete => Scope { place: path::of_field(key, field), all: true },
-            Act::Remove(member) => {
-                Scope { place: path::of(key, field, Kind::Set, member.0), all: false }
+        match self.op {
+            EditOp::Delete if field.is_empty() => {
+                Scope { path: path::of_key(key), is_prefix: true }
             }
-            _ => Scope { place: self.place(key).unwrap_or_default(), all: false },
+            EditOp::Delete => Scope { path: path::of_field(key, field), is_prefix: true },
+            EditOp::Remove(member) => {
+                Scope { path: path::of(key, field, Kind::Set, member.0), is_prefix: false }
+            }
+            _ => Scope { path: self.path(key).unwrap_or_default(), is_prefix: false },
         }
     }
 
     /// Whether the edit makes an element.
-    pub(crate) const fn is_element(&self) -> bool {
-        !matches!(self.act, Act::Delete | Act::Remove(_))
+    pub(crate) const fn makes_element(&self) -> bool {
+        !matches!(self.op, EditOp::Delete | EditOp::Remove(_))
     }
 }
 
-impl Author<'_> {
-    /// The shard that it belongs to.
+impl WriteBody<'_> {
+    /// The shard that the write belongs to.
     pub(crate) const fn shard(&self) -> ShardId {
         ShardId { namespace: self.namespace, slot: self.slot }
     }
 
-    /// The actor at a place of the table.
-    pub(crate) fn actor(&self, place: u32) -> Actor {
-        if place == 0 { self.dot.actor } else { self.actors[place as usize - 1] }
+    /// The actor at an index of the table.
+    pub(crate) fn actor(&self, index: u32) -> Actor {
+        if index == 0 { self.dot.actor } else { self.actors[index as usize - 1] }
     }
 
-    /// Bounds and references that the encoding itself does not keep.
+    /// Checks the bounds and references that the encoding itself does not enforce.
     fn is_valid(&self) -> bool {
         let edits = self.edits.len();
         (1..=SEQ_MAX).contains(&self.dot.seq)
             && self.key.0.len() <= KEY_BYTES_MAX
             && !self.actors.contains(&self.dot.actor)
             && (1..=EDITS_MAX).contains(&edits)
-            && self.edits.iter().enumerate().all(|(at, deed)| self.is_deed_valid(at, deed))
+            && self.edits.iter().enumerate().all(|(index, edit)| self.is_edit_valid(index, edit))
     }
 
-    fn is_deed_valid(&self, at: usize, deed: &Deed<'_>) -> bool {
-        let value = match deed.act {
-            Act::Put(value) | Act::Add(value) | Act::Remove(value) => value.0.len(),
-            Act::Delete | Act::Count { .. } => 0,
+    fn is_edit_valid(&self, index: usize, edit: &EditRecord<'_>) -> bool {
+        let value = match edit.op {
+            EditOp::Put(value) | EditOp::Add(value) | EditOp::Remove(value) => value.0.len(),
+            EditOp::Delete | EditOp::Count { .. } => 0,
         };
         let known = |actor: u32| actor as usize <= self.actors.len();
-        // Nothing supersedes what its author had not written yet.
-        let earlier = |victim: &Victim| {
-            victim.actor != 0
-                || victim.seq < self.dot.seq
-                || (victim.seq == self.dot.seq && usize::from(victim.edit) < at)
+        // An author supersedes of its own elements only those that it wrote earlier.
+        let earlier = |element: &ElementRef| {
+            element.actor != 0
+                || element.seq < self.dot.seq
+                || (element.seq == self.dot.seq && usize::from(element.edit) < index)
         };
-        let numbered = |seq: u64| (1..=SEQ_MAX).contains(&seq);
-        deed.field.0.len() <= FIELD_BYTES_MAX
+        let in_range = |seq: u64| (1..=SEQ_MAX).contains(&seq);
+        edit.field.0.len() <= FIELD_BYTES_MAX
             && value <= VALUE_BYTES_MAX
-            && deed.victims.iter().all(|v| known(v.actor) && numbered(v.seq) && earlier(v))
-            && deed.unseen.iter().all(|u| u.actor > 0 && known(u.actor) && numbered(u.seq))
+            && edit.superseded.iter().all(|e| known(e.actor) && in_range(e.seq) && earlier(e))
+            && edit.unseen.iter().all(|dot| dot.actor > 0 && known(dot.actor) && in_range(dot.seq))
     }
 }
 
 /// Encodes, hashes and seals a write.
-pub(crate) fn seal(author: &Author<'_>) -> Bytes {
-    let mut bytes = Vec::with_capacity(AUTHOR_AT + 192);
-    bytes.resize(AUTHOR_AT, TAG_SEALED);
-    codec::encode_into(author, &mut bytes);
-    let hash = Digest::of(&bytes[AUTHOR_AT..]);
-    bytes[1..AUTHOR_AT].copy_from_slice(&hash.0);
+pub(crate) fn seal(body: &WriteBody<'_>) -> Bytes {
+    let mut bytes = Vec::with_capacity(BODY_AT + 192);
+    bytes.resize(BODY_AT, TAG_SEALED);
+    codec::encode_into(body, &mut bytes);
+    let hash = Digest::of(&bytes[BODY_AT..]);
+    bytes[1..BODY_AT].copy_from_slice(&hash.0);
     bytes.into()
 }
 
 /// The hash that sealed bytes carry.
 pub(crate) fn hash_of(sealed: &[u8]) -> Digest {
     let mut hash = Digest::default();
-    hash.0.copy_from_slice(&sealed[1..AUTHOR_AT]);
+    hash.0.copy_from_slice(&sealed[1..BODY_AT]);
     hash
 }
 
 /// Whether sealed bytes still are what their author hashed.
 pub(crate) fn is_intact(sealed: &[u8]) -> bool {
-    mutant!("replication.hash.skipped") || Digest::of(&sealed[AUTHOR_AT..]) == hash_of(sealed)
+    mutant!("replication.hash.skipped") || Digest::of(&sealed[BODY_AT..]) == hash_of(sealed)
 }
 
 /// Opens sealed bytes from a peer or a disk.
 ///
 /// # Errors
 ///
-/// What is wrong with them.
-pub(crate) fn open(sealed: &[u8]) -> Result<Author<'_>, &'static str> {
-    if sealed.len() <= AUTHOR_AT || sealed.len() > SEALED_BYTES_MAX {
-        return Err("a write of a length that no write has");
+/// The fault in the bytes.
+pub(crate) fn open(sealed: &[u8]) -> Result<WriteBody<'_>, &'static str> {
+    if sealed.len() <= BODY_AT || sealed.len() > SEALED_BYTES_MAX {
+        return Err("a write is too short or too long");
     }
     if sealed[0] != TAG_SEALED {
-        return Err("not a sealed write");
+        return Err("bytes are not a sealed write");
     }
     if !is_intact(sealed) {
-        return Err("a write whose hash is not that of its bytes");
+        return Err("a write does not match its hash");
     }
-    let author: Author<'_> = codec::decode_borrowed(&sealed[AUTHOR_AT..], SEALED_BYTES_MAX)
-        .map_err(|_| "a write that is not in its canonical encoding")?;
-    if author.is_valid() { Ok(author) } else { Err("a write outside its bounds") }
+    let body: WriteBody<'_> = codec::decode_borrowed(&sealed[BODY_AT..], SEALED_BYTES_MAX)
+        .map_err(|_| "a write is not in its canonical encoding")?;
+    if body.is_valid() { Ok(body) } else { Err("a write is outside its bounds") }
 }
 
-/// Opens sealed bytes without a look at their hash and their bounds.
-pub(crate) fn peek(sealed: &[u8]) -> Option<Author<'_>> {
-    codec::decode_borrowed(sealed.get(AUTHOR_AT..)?, SEALED_BYTES_MAX).ok()
+/// Opens sealed bytes without a check of their hash and bounds.
+pub(crate) fn peek(sealed: &[u8]) -> Option<WriteBody<'_>> {
+    codec::decode_borrowed(sealed.get(BODY_AT..)?, SEALED_BYTES_MAX).ok()
 }
 
-/// Opens sealed bytes that were opened before and are held since.
+/// Opens sealed bytes that [`open`] accepted before.
 ///
 /// # Panics
 ///
-/// When they do not decode: they did.
-pub(crate) fn reopen(sealed: &[u8]) -> Author<'_> {
-    codec::decode_borrowed(&sealed[AUTHOR_AT..], SEALED_BYTES_MAX)
+/// When the bytes do not decode: the shard holds only bytes that did.
+pub(crate) fn reopen(sealed: &[u8]) -> WriteBody<'_> {
+    codec::decode_borrowed(&sealed[BODY_AT..], SEALED_BYTES_MAX)
         .expect("a held write decoded when it came")
 }
 
@@ -263,33 +265,33 @@ mod tests {
 
     fn sample() -> Bytes {
         let other = Actor { boot: Boot { count: 1, nonce: 0 }, ..Actor::default() };
-        let deed = Deed {
+        let edit = EditRecord {
             field: Raw(b"f"),
-            act: Act::Put(Raw(b"value")),
-            victims: vec![Victim { actor: 0, seq: 1, edit: 0 }],
-            unseen: vec![Unseen { actor: 1, seq: 9 }],
+            op: EditOp::Put(Raw(b"value")),
+            superseded: vec![ElementRef { actor: 0, seq: 1, edit: 0 }],
+            unseen: vec![DotRef { actor: 1, seq: 9 }],
         };
-        seal(&Author {
+        seal(&WriteBody {
             namespace: NamespaceId(1),
             slot: 2,
             dot: Dot { actor: Actor::default(), seq: 3 },
             key: Raw(b"key"),
             stamp: 77,
             actors: vec![other],
-            edits: vec![deed],
+            edits: vec![edit],
         })
     }
 
     #[test]
-    fn sealing_is_undone_by_opening() {
+    fn open_returns_what_was_sealed() {
         let sealed = sample();
-        let author = open(&sealed).expect("it is sound");
-        assert_eq!(author.shard(), ShardId { namespace: NamespaceId(1), slot: 2 });
-        assert_eq!(seal(&author), sealed);
+        let body = open(&sealed).expect("a sound write");
+        assert_eq!(body.shard(), ShardId { namespace: NamespaceId(1), slot: 2 });
+        assert_eq!(seal(&body), sealed);
     }
 
     #[test]
-    fn every_single_bit_counts() {
+    fn flipping_any_bit_is_detected() {
         let sealed = sample();
         for bit in 0..sealed.len() * 8 {
             let mut flipped = sealed.to_vec();
@@ -301,21 +303,21 @@ mod tests {
 
     #[test]
     fn references_out_of_bounds_are_refused() {
-        let spoil = |change: fn(&mut Author<'_>)| {
+        let spoil = |change: fn(&mut WriteBody<'_>)| {
             let sealed = sample();
-            let mut author = open(&sealed).expect("it is sound");
-            change(&mut author);
-            let spoilt = seal(&author);
-            assert!(open(&spoilt).is_err());
+            let mut body = open(&sealed).expect("a sound write");
+            change(&mut body);
+            let spoiled = seal(&body);
+            assert!(open(&spoiled).is_err());
         };
-        spoil(|author| author.dot.seq = 0);
-        spoil(|author| author.dot.seq = SEQ_MAX + 1);
-        spoil(|author| author.edits.clear());
-        spoil(|author| author.actors.clear());
-        spoil(|author| author.actors[0] = author.dot.actor);
-        spoil(|author| author.edits[0].victims[0].seq = 3);
-        spoil(|author| author.edits[0].victims[0].actor = 2);
-        spoil(|author| author.edits[0].unseen[0].actor = 0);
-        spoil(|author| author.edits[0].unseen[0].seq = 0);
+        spoil(|body| body.dot.seq = 0);
+        spoil(|body| body.dot.seq = SEQ_MAX + 1);
+        spoil(|body| body.edits.clear());
+        spoil(|body| body.actors.clear());
+        spoil(|body| body.actors[0] = body.dot.actor);
+        spoil(|body| body.edits[0].superseded[0].seq = 3);
+        spoil(|body| body.edits[0].superseded[0].actor = 2);
+        spoil(|body| body.edits[0].unseen[0].actor = 0);
+        spoil(|body| body.edits[0].unseen[0].seq = 0);
     }
 }

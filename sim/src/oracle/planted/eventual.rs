@@ -9,9 +9,7 @@ use continuum_core::api::{
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Boot, Dot, ShardId, StoreId};
 use continuum_core::replication;
-use continuum_core::replication::{
-    Described, DescribedAct as Act, DescribedEdit, Dots, Message, Ranges,
-};
+use continuum_core::replication::{Dots, EditInfo, EditOpInfo as Op, Message, Ranges, WriteInfo};
 use continuum_core::wal::Write;
 
 use super::super::hybrid_clock::{Stamps, Wall};
@@ -171,34 +169,34 @@ const fn dot(seq: u64) -> Dot {
     Dot { actor: actor(1), seq }
 }
 
-fn write(seq: u64, stamp: u64, act: Act, victims: &[u64]) -> Described {
-    let victims = victims.iter().map(|seq| (dot(*seq), 0)).collect();
-    Described {
+fn write(seq: u64, stamp: u64, op: Op, superseded: &[u64]) -> WriteInfo {
+    let superseded = superseded.iter().map(|seq| (dot(*seq), 0)).collect();
+    WriteInfo {
         shard: ShardId::default(),
         dot: dot(seq),
         key: b"r00".to_vec(),
         stamp,
         hash: Digest::default(),
-        edits: vec![DescribedEdit { field: Vec::new(), act, victims, unseen: Vec::new() }],
+        edits: vec![EditInfo { field: Vec::new(), op, superseded, unseen: Vec::new() }],
         waits: false,
     }
 }
 
-fn value(seq: u64, stamp: u64, text: &str, victims: &[u64]) -> Described {
-    write(seq, stamp, Act::Put(text.as_bytes().to_vec()), victims)
+fn value(seq: u64, stamp: u64, text: &str, superseded: &[u64]) -> WriteInfo {
+    write(seq, stamp, Op::Put(text.as_bytes().to_vec()), superseded)
 }
 
-fn amount(writes: &[Described], discards: bool, rows: &[Row]) -> Verdict {
+fn amount(writes: &[WriteInfo], discards: bool, rows: &[Row]) -> Verdict {
     eventual_specification::check(writes.iter(), discards, rows)
 }
 
 fn amounts() -> Vec<Planted> {
     let three = [value(1, 10, "a", &[]), value(2, 20, "b", &[]), value(3, 15, "c", &[1])];
     let two = [value(1, 10, "a", &[]), value(2, 20, "b", &[])];
-    let add = |seq| write(seq, seq, Act::Add(b"m".to_vec()), &[]);
-    let remove = || write(3, 3, Act::Remove(b"m".to_vec()), &[1]);
+    let add = |seq| write(seq, seq, Op::Add(b"m".to_vec()), &[]);
+    let remove = || write(3, 3, Op::Remove(b"m".to_vec()), &[1]);
     let count =
-        |seq, plus, victims: &[u64]| write(seq, seq, Act::Count { plus, minus: 0 }, victims);
+        |seq, plus, superseded: &[u64]| write(seq, seq, Op::Count { plus, minus: 0 }, superseded);
     let counts = || [count(1, 5, &[]), count(2, 7, &[1])];
     vec![
         good("siblings in their order", amount(&three, false, &register(&["b", "c"]))),
@@ -241,7 +239,7 @@ fn made() -> Vec<Planted> {
         Mutation { key: Bytes::from_static(b"r00"), edits, context }
     };
     let made = value(3, 9, "c", &[1]);
-    let other = Described { hash: Digest([9; 32]), ..made.clone() };
+    let other = WriteInfo { hash: Digest([9; 32]), ..made.clone() };
     let mut logged: BTreeSet<(ShardId, Dot)> = BTreeSet::new();
     let mut logs = |seq| dead_write_stays_dead::check(&mut logged, ShardId::default(), dot(seq));
     vec![
@@ -261,9 +259,9 @@ fn made() -> Vec<Planted> {
 fn clocks() -> Vec<Planted> {
     const MS: u64 = 1 << 16;
     let wall = Wall { now_ms: 100, ahead_ms: 10 };
-    let look = |stamp, is_own, victims| {
+    let look = |stamp, is_own, superseded| {
         let mut stamps = Stamps { own: 50 * MS, seen: 60 * MS };
-        stamps.check(&value(1, stamp, "a", &[]), is_own, victims, wall)
+        stamps.check(&value(1, stamp, "a", &[]), is_own, superseded, wall)
     };
     vec![
         good("a stamp above all before", look(101 * MS, true, 60 * MS)),
