@@ -296,7 +296,7 @@ fn full(what: Resource) -> Problem {
         Resource::Disk => ("disk", "free space on the node's disk; the node resumes by itself"),
         Resource::Memory => (
             "memory for keys and values",
-            "delete what is not needed, or raise node.memory_bytes_max",
+            "delete what is not needed, or raise core.node.memory_bytes_max",
         ),
         Resource::Sessions => {
             ("table of sessions", "wait a moment, or write without an Idempotency-Key")

@@ -18,10 +18,12 @@ use super::client::Client;
 use super::exit::{self, Failure};
 use super::output::Screen;
 use super::{cluster, data, import};
+use crate::api::problem::{KINDS, Kind};
 use crate::api::serve::serve;
 use crate::api::{Api, ROUTES};
 use crate::handle::{Command, channel};
 use crate::metrics::Metrics;
+use crate::settings::Settings;
 
 /// What is printed.
 #[derive(Clone, Debug, Default)]
@@ -263,14 +265,51 @@ async fn an_import_into_an_unknown_namespace_sends_nothing() {
     assert_eq!((failure.code.as_str(), failure.exit), ("unknown_namespace", exit::NEGATIVE));
 }
 
+const README: &str = include_str!("../../README.md");
+
 #[test]
 fn the_readme_lists_every_route() {
-    let readme = include_str!("../../../README.md");
     for route in ROUTES {
         let line = format!("| {} | `{}` | {} |", route.method, route.path, route.summary);
-        assert!(readme.contains(&line), "README.md lacks the line\n{line}");
+        assert!(README.contains(&line), "README.md lacks the line\n{line}");
     }
-    let listed =
-        readme.lines().filter(|line| line.starts_with("| ") && line.contains("| `/")).count();
+    let is_route = |line: &&str| {
+        ["| GET |", "| PUT |", "| POST |", "| DELETE |"].iter().any(|m| line.starts_with(m))
+    };
+    let listed = README.lines().filter(is_route).count();
     assert_eq!(listed, ROUTES.len(), "README.md lists routes that do not exist");
+}
+
+#[test]
+fn the_readme_lists_every_problem() {
+    for Kind { code, status, exit, title } in KINDS {
+        let line = format!("| `{code}` | {status} | {exit} | {title} |");
+        assert!(README.contains(&line), "README.md lacks the line\n{line}");
+    }
+}
+
+#[test]
+fn the_readme_lists_every_setting_with_its_default() {
+    fn leaves(table: &toml::Table, prefix: &str, found: &mut Vec<(String, toml::Value)>) {
+        for (key, value) in table {
+            match value {
+                toml::Value::Table(inner) => leaves(inner, &format!("{prefix}{key}."), found),
+                value => found.push((format!("{prefix}{key}"), value.clone())),
+            }
+        }
+    }
+    let defaults = toml::Table::try_from(Settings::default()).expect("TOML");
+    let mut found = Vec::new();
+    leaves(&defaults, "", &mut found);
+    for (key, default) in found {
+        let start = format!("| `{key}` |");
+        let line = README.lines().find(|line| line.starts_with(&start));
+        let line = line.unwrap_or_else(|| panic!("README.md lacks {key}"));
+        let default = match default {
+            toml::Value::String(text) => text,
+            toml::Value::Array(_) => "empty".to_owned(),
+            other => other.to_string(),
+        };
+        assert!(line.contains(&default), "{default} is not in\n{line}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Layers: defaults, file, variables, flags; each key remembers which one set it.
+//! The layers of the settings: defaults, file, variables, flags. Each key remembers which layer set it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,17 +8,17 @@ use toml::{Table, Value};
 
 use super::{Settings, SettingsError};
 
-/// What every variable of ours begins with.
+/// The prefix of this program's environment variables.
 const PREFIX: &str = "CONTINUUM_";
 
-/// Where the value of a key came from.
+/// The layer that set a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The file.
+    /// The settings file.
     File,
     /// A `CONTINUUM_*` variable.
     Environment,
-    /// A flag.
+    /// A flag of the command line.
     Flag,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// All layers on top of each other, before they are understood.
+/// All layers merged, before they are parsed.
 #[derive(Clone, Debug, Default)]
 pub struct Layered {
     table: Table,
@@ -41,8 +41,8 @@ pub struct Layered {
 }
 
 impl Layered {
-    /// Reads the file (when given) and lays the variables and then the flags over it. Flags and variables are pairs of
-    /// a key (`peer.listen`) or a variable's name and a value as text.
+    /// Reads the file (when given) and overlays the variables, then the flags. Each variable is a pair of its name and its
+    /// value, each flag a pair of a key (`peer.listen`) and its value, all as text.
     ///
     /// # Errors
     ///
@@ -70,20 +70,20 @@ impl Layered {
         Ok(layers)
     }
 
-    /// Where each key that was set came from.
+    /// The layer of each key that was set.
     #[must_use]
     pub const fn origins(&self) -> &BTreeMap<String, Origin> {
         &self.origins
     }
 
-    /// Understands the layers. Not validated.
+    /// Parses the merged layers. Does not validate.
     ///
     /// # Errors
     ///
-    /// [`SettingsError`] naming the key that is unknown or of the wrong kind.
+    /// [`SettingsError`] that names a key which is unknown or has the wrong type.
     pub fn settings(&self) -> Result<Settings, SettingsError> {
         let mut table = self.table.clone();
-        // Paths that flags and variables name are the shell's, not the file's.
+        // Paths in flags and variables are relative to the current directory, not to the file.
         if let Some(base) = &self.base {
             let mut from_file = self.table.clone();
             for (key, origin) in &self.origins {
@@ -137,15 +137,15 @@ fn understand(table: Table) -> Result<Settings, SettingsError> {
     })
 }
 
-/// `CONTINUUM_PEER__LISTEN` is `peer.listen`. Variables whose first part is no key of ours belong to others (such as
-/// `CONTINUUM_NODE`, which names a URL for the command line).
+/// `CONTINUUM_PEER__LISTEN` is `peer.listen`. Variables whose first part is not a key are not settings, such as
+/// `CONTINUUM_NODE`, a URL for the command line.
 fn key_of_variable(name: &str, known: &Table) -> Option<String> {
     let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", ".");
     let first = key.split('.').next()?;
     known.contains_key(first).then_some(key)
 }
 
-/// Text becomes the kind that the default has: a number, a list (at commas) or, for all else, a string.
+/// Parses text as the type of the default: a number, a list (separated by commas) or, for anything else, a string.
 fn value_of(text: &str, default: Option<&Value>) -> Value {
     let parsed = match default {
         Some(Value::Integer(_)) => text.replace('_', "").parse().ok().map(Value::Integer),
@@ -195,7 +195,7 @@ fn remove(table: &mut Table, key: &str) {
     }
 }
 
-/// Takes from `absolute` every string that `from_file` sets: only paths differ there.
+/// Takes from `absolute` every string that `from_file` sets: the two differ in paths alone.
 fn overlay_paths(table: &mut Table, from_file: &Table, absolute: &Table) {
     for (key, value) in from_file {
         match (value, absolute.get(key), table.get_mut(key)) {

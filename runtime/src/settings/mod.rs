@@ -1,8 +1,8 @@
 //! What an operator sets: one TOML file, overlaid by `CONTINUUM_*` variables, overlaid by flags.
 //!
 //! A key is its path in the file: `peer.listen` is `listen` under `[peer]`, and the variable
-//! `CONTINUUM_PEER__LISTEN` (two underscores between levels). Unknown keys are errors: a misspelt bound is no bound.
-//! Relative paths in the file are relative to the file. Knobs of the protocols stand under `[core]`.
+//! `CONTINUUM_PEER__LISTEN` (two underscores between levels). An unknown key is an error, so that a misspelt bound is
+//! noticed. Relative paths in the file are relative to the file. The core's own knobs are under `[core]`.
 
 mod layer;
 
@@ -15,23 +15,23 @@ use serde::{Deserialize, Serialize};
 
 pub use layer::{Layered, Origin};
 
-/// Everything that one node is told.
+/// All settings of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The data directory. Made when absent; belongs to one node for ever.
+    /// The data directory. Created when absent; one node owns it for ever.
     pub data: PathBuf,
-    /// What people call the node; empty for the first digits of its id.
+    /// The node's name for people. Empty: the first 8 digits of its id.
     pub name: String,
     /// Links to other nodes.
     pub peer: PeerSettings,
     /// The HTTP API.
     pub api: ApiSettings,
-    /// Logs on stderr.
+    /// Log lines on stderr.
     pub log: LogSettings,
-    /// The log on disk.
+    /// The store on disk.
     pub disk: DiskSettings,
-    /// Knobs of the protocols.
+    /// The core's knobs.
     pub core: Config,
 }
 
@@ -41,16 +41,16 @@ pub struct Settings {
 pub struct PeerSettings {
     /// Where peers are accepted, `ip:port`. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where others reach this node, `host:port`. Needed when `listen` names no certain address; otherwise it is that.
+    /// Where other nodes reach this one, `host:port`. Required when `listen` is an unspecified address; default `listen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
-    /// Where others may be found at first, `host:port` each; a name that stands for several addresses is tried at all.
+    /// Where to look for other nodes, `host:port` each. Every address of a host name is tried.
     pub bootstrap: Vec<String>,
-    /// The authority's certificate.
+    /// The authority's certificate, PEM.
     pub ca: PathBuf,
-    /// This node's certificate.
+    /// This node's certificate, PEM.
     pub cert: PathBuf,
-    /// Its key, readable by its owner alone.
+    /// Its key, PEM. No other user may read it.
     pub key: PathBuf,
 }
 
@@ -67,13 +67,13 @@ impl Default for PeerSettings {
     }
 }
 
-/// The HTTP API: plain on loopback, TLS with client certificates anywhere else.
+/// The HTTP API: plain on loopback, TLS with client certificates on any other address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiSettings {
     /// Where clients are accepted, `ip:port`. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Certificates of the API. Without them it is plain HTTP, on loopback alone.
+    /// The API's certificates. Without them it is plain HTTP, and only on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
 }
@@ -88,21 +88,21 @@ impl Default for ApiSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsFiles {
-    /// The authority that client certificates are judged by.
+    /// The authority that must have issued a client's certificate.
     pub ca: PathBuf,
     /// The listener's certificate.
     pub cert: PathBuf,
-    /// Its key, readable by its owner alone.
+    /// Its key. No other user may read it.
     pub key: PathBuf,
 }
 
-/// Logs on stderr.
+/// Log lines on stderr.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// How a line looks.
+    /// For people or for programs.
     pub format: LogFormat,
-    /// What is logged, in the syntax of `tracing-subscriber`'s filter: `info`, `continuum=debug,warn`.
+    /// A filter in the syntax of `tracing-subscriber`: `info`, `continuum_runtime=debug,warn`.
     pub filter: String,
 }
 
@@ -112,7 +112,7 @@ impl Default for LogSettings {
     }
 }
 
-/// How a log line looks.
+/// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -123,12 +123,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// The log on disk.
+/// The store on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DiskSettings {
-    /// Bytes kept back in a reserve file, which is given up when the disk is full, so that what was taken can still be
-    /// made durable. At least one segment of the log.
+    /// Bytes of the reserve file. It is given up on a full disk, so that accepted writes can still become durable. At
+    /// least one segment of the log.
     pub reserve_bytes: u64,
 }
 
@@ -138,13 +138,13 @@ impl Default for DiskSettings {
     }
 }
 
-/// Something that was set wrongly: what, why, and what to set instead.
+/// A wrong setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {why}; hint: {hint}")]
 pub struct SettingsError {
     /// The key, as its path in the file.
     pub key: String,
-    /// What is wrong with it.
+    /// What is wrong with its value.
     pub why: String,
     /// What to set instead.
     pub hint: String,
@@ -157,7 +157,7 @@ impl SettingsError {
 }
 
 impl Settings {
-    /// Reads `file` (when given), the variables and the flags, and validates what they make together.
+    /// Reads `file` (when given), the variables and the flags, merges and validates them.
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Checks every key against its bound and its siblings.
+    /// Checks every key against its bound and against the keys that it depends on.
     ///
     /// # Errors
     ///
@@ -203,7 +203,7 @@ impl Settings {
         })
     }
 
-    /// Makes relative paths relative to `base`, the directory of the file that they stand in.
+    /// Makes relative paths relative to `base`, the directory of the file that holds them.
     fn rebase(&mut self, base: &Path) {
         let mut paths =
             vec![&mut self.data, &mut self.peer.ca, &mut self.peer.cert, &mut self.peer.key];
@@ -271,7 +271,7 @@ fn need_file(key: &str, path: &Path) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// `host:port`, with a host and a port that can be dialled.
+/// Checks for `host:port`, with a host and a port that can be dialled.
 fn check_address(key: &str, address: &str) -> Result<(), SettingsError> {
     let parts = address.rsplit_once(':');
     let sound = address.len() <= ADDRESS_BYTES_MAX
@@ -281,7 +281,7 @@ fn check_address(key: &str, address: &str) -> Result<(), SettingsError> {
     if sound {
         return Ok(());
     }
-    let why = format!("{address:?} is no address of a node");
+    let why = format!("{address:?} is not the address of a node");
     Err(SettingsError::new(key, why, "host:port, such as n1.example:7400"))
 }
 

@@ -1,4 +1,4 @@
-//! Layers, kinds and bounds of the settings.
+//! Tests of the layers, types and bounds of the settings.
 
 use super::*;
 

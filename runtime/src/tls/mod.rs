@@ -1,7 +1,7 @@
-//! TLS for peers and for the API: 1.3 alone, certificates of one authority at both ends, no resumption, no 0-RTT.
+//! TLS for peers and for the API: version 1.3 only, certificates of one authority at both ends, no resumption, no 0-RTT.
 //!
-//! Who a peer is comes from its certificate's SAN URI (`principal`), checked inside the handshake, so that a wrong
-//! certificate is answered with a TLS alert. Names and addresses prove nothing here: identities may move between hosts.
+//! A peer's identity is its certificate's SAN URI ([`principal`]). It is checked inside the handshake, so that a wrong
+//! certificate is answered with a TLS alert. Host names and addresses are not checked: a node may move between hosts.
 
 pub mod pki;
 pub mod principal;
@@ -29,64 +29,64 @@ use principal::{Principal, Role};
 use verify::{Audience, Verifier};
 pub use verify::{Refused, reason};
 
-/// What peers agree on in the handshake before a byte of ours is read.
+/// The ALPN protocol of peer links.
 pub const PEER_PROTOCOL: &[u8] = b"continuum/1";
-/// The protocol of the API's listener.
+/// The ALPN protocol of the API.
 pub const API_PROTOCOL: &[u8] = b"http/1.1";
-/// A handshake that takes longer is closed: silent connections hold a place no longer than this.
+/// A handshake that takes longer is closed, so that a silent connection holds its slot no longer than this.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why credentials were not taken.
+/// Why credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// A file could not be read.
+    /// A file cannot be read.
     #[error("cannot read {path}: {error}; hint: issue one with `continuum pki issue`")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// From the operating system.
         error: io::Error,
     },
-    /// The key was not taken.
+    /// The key file cannot be read, or others can read it.
     #[error(transparent)]
     Secret(#[from] secret::SecretError),
-    /// Not PEM of what it should be.
+    /// A file is not PEM of the expected kind.
     #[error("the {what} is not PEM: {why}; hint: use the files that `continuum pki issue` wrote")]
     Pem {
-        /// Which one.
+        /// The kind.
         what: &'static str,
-        /// What is wrong.
+        /// From the parser.
         why: String,
     },
-    /// The certificate says for nobody, or for several.
+    /// The certificate names no identity, or several.
     #[error(
         "the certificate names no identity of a federation; hint: issue one with `continuum pki issue`"
     )]
     NoIdentity,
     /// A node needs a node's certificate.
     #[error(
-        "the certificate is {principal}, and a node needs a node's; hint: `continuum pki issue node`"
+        "the certificate is {principal}, but a node needs one for a node; hint: issue one with `continuum pki issue`"
     )]
     NotANode {
-        /// Whose it is.
+        /// The client that it names.
         principal: String,
     },
-    /// The certificate is not good under the authority now.
+    /// The certificate is not valid under its authority, or not valid now.
     #[error(
-        "the certificate is not good under the given authority: {why}; hint: issue a new one with `continuum pki issue`"
+        "the certificate is not valid under the given authority: {why}; hint: issue a new one with `continuum pki issue`"
     )]
     Invalid {
-        /// What is wrong.
+        /// The failed check.
         why: String,
     },
-    /// The certificate and the key do not belong together, or rustls refused them.
+    /// The certificate and the key do not match, or rustls refused them.
     #[error(
         "the certificate and key cannot be used: {0}; hint: give the key that was issued with the certificate"
     )]
     Unusable(#[from] rustls::Error),
 }
 
-/// A certificate with its key, and the authority that it is judged by.
+/// A certificate with its key, and the authority that it is checked against.
 #[derive(Debug)]
 pub struct Credentials {
     principal: Principal,
@@ -98,7 +98,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads PEM files; the key must be its owner's alone.
+    /// Reads PEM files. No other user may read the key's file.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl Credentials {
         Self::from_pem(&read(ca)?, &read(certificate)?, &secret::read(key)?)
     }
 
-    /// Takes PEM bytes.
+    /// Parses PEM bytes.
     ///
     /// # Errors
     ///
@@ -127,23 +127,23 @@ impl Credentials {
         Ok(Self { principal, authority, roots: Arc::new(roots), chain, key })
     }
 
-    /// Whose they are.
+    /// The identity in the certificate.
     #[must_use]
     pub const fn principal(&self) -> &Principal {
         &self.principal
     }
 
-    /// The federation that issued them.
+    /// The federation that issued it.
     #[must_use]
     pub const fn federation(&self) -> FederationId {
         self.principal.federation
     }
 
-    /// The node that they are for.
+    /// The node in the certificate.
     ///
     /// # Errors
     ///
-    /// [`CredentialsError::NotANode`] for a client's.
+    /// [`CredentialsError::NotANode`] for a client's certificate.
     pub fn node(&self) -> Result<NodeId, CredentialsError> {
         match self.principal.role {
             Role::Node(node) => Ok(node),
@@ -162,8 +162,8 @@ impl Credentials {
         u64::try_from(ends).unwrap_or(0)
     }
 
-    /// Checks that the certificate is good under its own authority now, so that a node with an expired certificate says
-    /// so at its start rather than being refused by everybody.
+    /// Checks that the certificate is valid now under its own authority, so that a node with an expired certificate fails
+    /// at its start, and not at every peer.
     ///
     /// # Errors
     ///
@@ -177,11 +177,11 @@ impl Credentials {
         }
         let now = UnixTime::since_unix_epoch(Duration::from_millis(clock.now().wall.0));
         self.verifier(Audience::Federation)?
-            .judge(&self.chain[0], &self.chain[1..], now)
+            .verify(&self.chain[0], &self.chain[1..], now)
             .map_err(|error| CredentialsError::Invalid { why: error.to_string() })
     }
 
-    /// The accepting end of a peer link: only nodes of the federation get in.
+    /// For accepting peer links. Only nodes of the federation are let in.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl Credentials {
         self.server(clock, Audience::Nodes, PEER_PROTOCOL)
     }
 
-    /// The dialling end of a peer link.
+    /// For dialling peer links.
     ///
     /// # Errors
     ///
@@ -205,7 +205,7 @@ impl Credentials {
         self.client(clock, PEER_PROTOCOL)
     }
 
-    /// The API's listener: nodes and clients of the federation get in.
+    /// For the API's listener. Nodes and clients of the federation are let in.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl Credentials {
         self.server(clock, Audience::Federation, API_PROTOCOL)
     }
 
-    /// A client of the API: it talks to nodes of its federation alone.
+    /// For a client of the API. It only connects to nodes of its federation.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
-//! The federation's own certificate authority: it mints the federation id and issues node and client certificates.
+//! The federation's own certificate authority: it mints the federation id and issues certificates of nodes and clients.
 //!
-//! Keys are ECDSA over P-256: every TLS tool reads them, so that a client's certificate also works in curl. Revocation
-//! and renewal are not here: a certificate ends by its date.
+//! Keys are ECDSA over P-256, which every TLS tool reads, so that a client's certificate also works in curl. This module
+//! neither revokes nor renews: a certificate ends at its date.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,44 +23,44 @@ use crate::tls::secret;
 
 /// The file of the authority's certificate.
 pub const CA_CERTIFICATE: &str = "ca.pem";
-/// The file of the authority's key. Only the machine that issues needs it.
+/// The file of the authority's key. Only the machine that issues certificates needs it.
 pub const CA_KEY: &str = "ca.key";
 
-/// For how long the authority's certificate is good: ten years.
+/// How long the authority's certificate is valid: ten years.
 pub const CA_VALID: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// For how long an issued certificate is good by default: one year.
+/// How long an issued certificate is valid by default: one year.
 pub const ISSUED_VALID: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Certificates begin to be good this long before they are made, so that clocks may differ a little.
+/// Certificates become valid this long before they are made, so that clocks may differ a little.
 const BACKDATED: Duration = Duration::from_secs(3600);
 
 /// Why a certificate was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    /// A file could not be written or read.
+    /// A file cannot be written or read.
     #[error("cannot use {path}: {error}{}", hint_for(error))]
     File {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// From the operating system.
         error: io::Error,
     },
-    /// The authority's key was not taken.
+    /// The authority's key file cannot be read, or others can read it.
     #[error(transparent)]
     Secret(#[from] secret::SecretError),
-    /// The authority's files are not what `pki init` writes.
+    /// The files are not those that `pki init` writes.
     #[error(
         "{path} is not this program's authority: {why}; hint: use the directory that `pki init` made"
     )]
     NotAnAuthority {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         why: String,
     },
-    /// A name is none.
-    #[error("{name:?} is no {what}; hint: {hint}")]
+    /// A name of a client or host is not valid.
+    #[error("{name:?} is not a {what}; hint: {hint}")]
     Name {
-        /// What was given.
+        /// The name.
         name: String,
         /// What it should be.
         what: &'static str,
@@ -82,17 +82,17 @@ fn hint_for(error: &io::Error) -> &'static str {
     }
 }
 
-/// From when until when a certificate is good.
+/// When a certificate is valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Validity {
-    /// Not before.
+    /// Not valid before.
     pub from: WallTime,
-    /// Not after.
+    /// Not valid after.
     pub until: WallTime,
 }
 
 impl Validity {
-    /// From a little before now, for so long.
+    /// From a little before `now`, for `span`.
     #[must_use]
     pub fn starting(now: WallTime, span: Duration) -> Self {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -114,7 +114,7 @@ pub struct Authority {
 /// A certificate and its key, as PEM.
 #[derive(Clone)]
 pub struct Issued {
-    /// Who it is for.
+    /// The identity in the certificate.
     pub principal: Principal,
     /// The certificate.
     pub certificate: String,
@@ -132,8 +132,8 @@ impl Authority {
         Self::mint_for(FederationId(entropy::identity()), validity)
     }
 
-    /// Makes another authority for a federation id, as a forger would: its certificates are good for nothing where the
-    /// first one is trusted.
+    /// Makes another authority for a federation id, as a forger would. Where the first one is trusted, its certificates
+    /// are refused.
     ///
     /// # Errors
     ///
@@ -149,11 +149,11 @@ impl Authority {
         Ok(Self { federation, certificate, issuer: Issuer::new(params, pair), key })
     }
 
-    /// Reads what [`Authority::save`] wrote.
+    /// Reads the files of [`Authority::save`].
     ///
     /// # Errors
     ///
-    /// [`PkiError`] when the files are missing, exposed or not an authority's.
+    /// [`PkiError`] when the files are missing, readable by others, or not an authority's.
     pub fn load(directory: &Path) -> Result<Self, PkiError> {
         let path = directory.join(CA_CERTIFICATE);
         let certificate = fs::read_to_string(&path)
@@ -173,11 +173,11 @@ impl Authority {
         Ok(Self { federation, certificate, issuer, key })
     }
 
-    /// Writes `ca.pem` and `ca.key` (readable by its owner alone) into a directory, which is made when absent.
+    /// Writes `ca.pem` and `ca.key` (readable by its owner alone) into a directory, which is created when absent.
     ///
     /// # Errors
     ///
-    /// [`PkiError::File`]; an authority that is already there is left alone.
+    /// [`PkiError::File`]. An existing authority is left alone.
     pub fn save(&self, directory: &Path) -> Result<(), PkiError> {
         let failed = |path: &Path, error| PkiError::File { path: path.to_owned(), error };
         fs::create_dir_all(directory).map_err(|error| failed(directory, error))?;
@@ -189,7 +189,7 @@ impl Authority {
         )
     }
 
-    /// The federation.
+    /// The federation's id.
     #[must_use]
     pub const fn federation(&self) -> FederationId {
         self.federation
@@ -201,7 +201,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// Issues a node's certificate, with DNS names and IP addresses for clients that want them.
+    /// Issues a node's certificate. The DNS names and IP addresses are for clients that check them.
     ///
     /// # Errors
     ///
@@ -220,7 +220,7 @@ impl Authority {
     ///
     /// # Errors
     ///
-    /// [`PkiError::Name`] for a name that is none.
+    /// [`PkiError::Name`] for an invalid name.
     pub fn issue_client(&self, name: &str, validity: Validity) -> Result<Issued, PkiError> {
         if !is_client_name(name) {
             return Err(PkiError::Name {
@@ -261,11 +261,11 @@ impl Authority {
 }
 
 impl Issued {
-    /// Writes `<stem>.pem` and `<stem>.key` (readable by its owner alone) into a directory, which is made when absent.
+    /// Writes `<stem>.pem` and `<stem>.key` (readable by its owner alone) into a directory, which is created when absent.
     ///
     /// # Errors
     ///
-    /// [`PkiError::File`]; nothing is overwritten.
+    /// [`PkiError::File`]. Nothing is overwritten.
     pub fn save(&self, directory: &Path, stem: &str) -> Result<(PathBuf, PathBuf), PkiError> {
         fs::create_dir_all(directory)
             .map_err(|error| PkiError::File { path: directory.to_owned(), error })?;
@@ -276,7 +276,7 @@ impl Issued {
     }
 }
 
-/// The key goes first: it is the one that must not be lost over an existing certificate.
+/// Writes the key first: if it exists, nothing is written, and no certificate is left without its key.
 fn write_pair(cert: &Path, cert_pem: &str, key: &Path, key_pem: &str) -> Result<(), PkiError> {
     let failed = |path: &Path, error| PkiError::File { path: path.to_owned(), error };
     secret::create(key, key_pem.as_bytes(), true).map_err(|error| failed(key, error))?;
@@ -288,14 +288,14 @@ fn parameters(common_name: &str, validity: Validity) -> Result<CertificateParams
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.not_before = date(validity.from);
     params.not_after = date(validity.until);
-    // 127 random bits: two certificates of one authority never share a number.
+    // 127 random bits, so that two certificates of one authority never share a number.
     let mut serial = entropy::identity();
     serial[0] &= 0x7f;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
 }
 
-/// Times past the year 9999 have no form in a certificate.
+/// A certificate cannot hold times past the year 9999.
 fn date(wall: WallTime) -> OffsetDateTime {
     let seconds = i64::try_from(wall.0 / 1000).unwrap_or(i64::MAX).min(253_402_300_799);
     OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)

@@ -1,7 +1,6 @@
-//! Who holds a certificate: the SAN URIs `spiffe://<federation>/node/<node>` and `spiffe://<federation>/client/<name>`.
+//! The identity in a certificate: the SAN URI `spiffe://<federation>/node/<node>` or `spiffe://<federation>/client/<name>`.
 //!
-//! A certificate with no such URI, or with more than one, is for nobody. Names and addresses in it are not looked at:
-//! who answers is proved by the identity alone, wherever it answers.
+//! A certificate without such a URI, or with several, has no identity. Host names and addresses in it are ignored.
 
 use std::fmt;
 
@@ -15,18 +14,18 @@ pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 /// The holder of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// The federation whose CA issued it.
+    /// The federation whose authority issued it.
     pub federation: FederationId,
-    /// What it may be.
+    /// A node or a client.
     pub role: Role,
 }
 
-/// What the holder of a certificate may be.
+/// What the holder of a certificate is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A node: it may open peer links.
     Node(NodeId),
-    /// A client: it may use the API, and never a peer link.
+    /// A client: it may use the API, but never a peer link.
     Client(String),
 }
 
@@ -40,7 +39,7 @@ impl fmt::Display for Principal {
 }
 
 impl Principal {
-    /// Parses the one form that [`Principal`] prints; `None` for anything else.
+    /// Parses exactly the form that [`Principal`] prints; `None` for anything else.
     #[must_use]
     pub fn parse(uri: &str) -> Option<Self> {
         let (federation, path) = uri.strip_prefix("spiffe://")?.split_once('/')?;
@@ -51,11 +50,11 @@ impl Principal {
             _ => return None,
         };
         let principal = Self { federation, role };
-        // Upper-case digits would make two spellings of one identity.
+        // Upper-case digits would give one identity two spellings.
         (principal.to_string() == uri).then_some(principal)
     }
 
-    /// Who a DER certificate is for; `None` when it does not say so exactly once.
+    /// The identity in a DER certificate; `None` when it does not have exactly one.
     #[must_use]
     pub fn of_certificate(der: &[u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(der).ok()?;
@@ -74,7 +73,7 @@ impl Principal {
     }
 }
 
-/// Whether a client may be called so: 1 to 64 bytes of letters, digits, `-`, `_` and `.`.
+/// Whether a client may have this name: 1 to 64 bytes of letters, digits, `-`, `_` and `.`.
 #[must_use]
 pub fn is_client_name(name: &str) -> bool {
     (1..=CLIENT_NAME_BYTES_MAX).contains(&name.len())

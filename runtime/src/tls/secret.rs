@@ -1,54 +1,54 @@
-//! Files written whole or not at all, and private keys that only their owner can read.
+//! Files that appear complete or not at all, and private keys that only their owner can read.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Why a key file was not taken.
+/// Why a key file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// It could not be read.
+    /// It cannot be read.
     #[error("cannot read {path}: {error}")]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// From the operating system.
         error: io::Error,
     },
-    /// Others than its owner may read it.
+    /// Other users may read it.
     #[error("{path} is open to others (mode {mode:04o}); hint: chmod 600 {path}")]
     Exposed {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
 }
 
-/// Writes a file that appears whole or not at all, readable by its owner alone when `private`. The directory is synced,
-/// so that the name is as durable as the bytes.
+/// Writes a file that appears complete or not at all, readable by its owner alone when `private`. The directory is
+/// synced too, so that the name is as durable as the bytes.
 ///
 /// # Errors
 ///
-/// The operating system's; a file of that name that already exists is left alone and is an error.
+/// The operating system's. An existing file of that name is left alone, and is an error.
 pub fn create(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
     let temporary = sibling(path);
     let mode = if private { 0o600 } else { 0o644 };
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    // The mode given at creation is narrowed by the umask and ignored when the file was there.
+    // The umask narrows the mode given at creation, and a leftover file keeps its old mode.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    // A hard link fails where a rename would silently replace another's key.
+    // A hard link fails if the name exists; a rename would silently replace another's key.
     let linked = fs::hard_link(&temporary, path);
     fs::remove_file(&temporary)?;
     linked?;
     sync_directory(path)
 }
 
-/// Reads a private key, and refuses one that others than its owner may read.
+/// Reads a private key. Refuses a file that other users may read.
 ///
 /// # Errors
 ///

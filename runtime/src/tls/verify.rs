@@ -1,4 +1,4 @@
-//! The judgement of a certificate inside the handshake: chain and dates by webpki, then identity and role.
+//! Checks a certificate inside the handshake: chain and dates by webpki, then identity and role.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rustls::{
 
 use crate::tls::principal::{Principal, Role};
 
-/// Who may be at the other end.
+/// Which holders are let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
     /// Nodes of the federation.
@@ -26,7 +26,7 @@ pub(super) enum Audience {
     Federation,
 }
 
-/// Why a certificate with a good chain was refused.
+/// Why a certificate with a valid chain was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It names no identity, or several.
@@ -35,12 +35,12 @@ pub enum Refused {
     /// It is of another federation.
     #[error("the certificate is of another federation")]
     OtherFederation,
-    /// It is a client's, where only nodes may be.
+    /// It is a client's, where only nodes are let in.
     #[error("the certificate is a client's, not a node's")]
     NotANode,
 }
 
-/// Judges both ends' certificates alike.
+/// Checks the certificates of both ends in the same way.
 #[derive(Debug)]
 pub(super) struct Verifier {
     provider: Arc<CryptoProvider>,
@@ -64,8 +64,8 @@ impl Verifier {
         Ok(Self { provider, roots, clients, federation, audience })
     }
 
-    /// Judges a certificate by its chain, dates and identity.
-    pub(super) fn judge(
+    /// Checks a certificate's chain, dates and identity.
+    pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -73,11 +73,11 @@ impl Verifier {
     ) -> Result<(), Error> {
         let verified = self.clients.verify_client_cert(leaf, intermediates, now);
         verified.map_err(|error| self.explain(leaf, error))?;
-        self.admit(leaf)
+        self.check_identity(leaf)
     }
 
-    /// A chain that ends nowhere here is, most often, another federation's. What the certificate claims is not proved,
-    /// but it is refused either way, and the claim says best what went wrong.
+    /// A chain without a known authority is mostly another federation's. The federation that the certificate claims is not
+    /// proved, but it is refused either way, and the claim explains the refusal best.
     fn explain(&self, leaf: &CertificateDer<'_>, error: Error) -> Error {
         let claimed = Principal::of_certificate(leaf).map(|claimed| claimed.federation);
         let is_unknown = matches!(
@@ -92,7 +92,7 @@ impl Verifier {
         error
     }
 
-    fn admit(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+    fn check_identity(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
         let refused = match Principal::of_certificate(leaf) {
             None => Refused::NoIdentity,
             Some(found) if found.federation != self.federation => Refused::OtherFederation,
@@ -128,7 +128,7 @@ impl ServerCertVerifier for Verifier {
             algorithms,
         )
         .map_err(|error| self.explain(leaf, error))?;
-        self.admit(leaf)?;
+        self.check_identity(leaf)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -168,7 +168,7 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(leaf, intermediates, now)?;
+        self.verify(leaf, intermediates, now)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -195,7 +195,7 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// One word for why a handshake failed: the label of its counter.
+/// Why a handshake failed, in one word: the label of its counter.
 #[must_use]
 pub fn reason(error: &io::Error) -> &'static str {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
@@ -218,7 +218,7 @@ fn certificate_reason(error: &CertificateError) -> &'static str {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "not_yet_valid"
         }
-        // Two authorities of one name differ in their keys alone, which shows as a bad signature.
+        // Two authorities with the same name differ in their keys alone, which shows as a bad signature.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => "other_authority",
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "purpose"
