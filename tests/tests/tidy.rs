@@ -1,38 +1,20 @@
-//! The house rules as a test: sizes, headers, purity, words that may not stand in the tree.
+//! The house rules as a test: floors, sizes, headers, purity.
 //!
-//! It reads text and knows no Rust beyond the shape that rustfmt gives it. What the compiler and clippy enforce (docs,
-//! unsafe code, clocks) is not repeated here.
+//! The rules read text; see `house`. `cargo test --package continuum-tests --test tidy -- --nocapture arrows` prints the
+//! floors and the imports between their rooms.
+
+mod house;
 
 use std::fs;
 use std::path::Path;
 
-use continuum_tests::{files, root};
+use continuum_tests::root;
+
+use house::{Source, arrows, holds_word, none, shipped, sources};
 
 const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 600;
 const COLUMNS_MAX: usize = 120;
-const FOLDERS: [&str; 5] = ["core", "runtime", "sim", "tests", "fuzz"];
-
-/// Every Rust file of the workspace with its path below the root.
-fn sources() -> Vec<(String, String)> {
-    let paths = FOLDERS.iter().flat_map(|folder| files(folder, "rs"));
-    paths
-        .map(|path| {
-            let name = path.strip_prefix(root()).expect("below the root").display().to_string();
-            (name, fs::read_to_string(path).expect("a readable source"))
-        })
-        .collect()
-}
-
-/// The lines before the first `#[cfg(test)]`.
-fn shipped(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().take_while(|line| line.trim() != "#[cfg(test)]")
-}
-
-/// Fails with all complaints at once: one run tells everything.
-fn none(rule: &str, complaints: &[String]) {
-    assert!(complaints.is_empty(), "{rule}:\n{}", complaints.join("\n"));
-}
 
 /// Length of every function, as (first line, lines), by the indentation that rustfmt gives to its closing brace.
 fn functions(text: &str) -> Vec<(usize, usize)> {
@@ -58,9 +40,20 @@ fn functions(text: &str) -> Vec<(usize, usize)> {
 }
 
 #[test]
+fn arrows_point_down() {
+    let sources = sources("rs");
+    let mut complaints = Vec::new();
+    for level in &arrows::HOUSE {
+        println!("{}", arrows::picture(level, &sources));
+        complaints.extend(arrows::complaints(level, &sources));
+    }
+    none("a room imports only rooms on lower floors", &complaints);
+}
+
+#[test]
 fn functions_are_small() {
     let mut complaints = Vec::new();
-    for (name, text) in sources() {
+    for Source { name, text } in sources("rs") {
         for (line, length) in functions(&text) {
             if length > FUNCTION_LINES_MAX {
                 complaints.push(format!("{name}:{line}: {length} lines"));
@@ -73,8 +66,8 @@ fn functions_are_small() {
 #[test]
 fn files_are_small() {
     let mut complaints = Vec::new();
-    for (name, text) in sources() {
-        let lines = shipped(&text).count();
+    for Source { name, text } in sources("rs") {
+        let lines = shipped(&text).last().map_or(0, |(line, _)| line);
         if lines > FILE_LINES_MAX {
             complaints.push(format!("{name}: {lines} lines"));
         }
@@ -85,7 +78,7 @@ fn files_are_small() {
 #[test]
 fn lines_are_short() {
     let mut complaints = Vec::new();
-    for (name, text) in sources() {
+    for Source { name, text } in sources("rs") {
         for (at, line) in text.lines().enumerate() {
             if line.chars().count() > COLUMNS_MAX {
                 complaints.push(format!("{name}:{}", at + 1));
@@ -97,12 +90,10 @@ fn lines_are_short() {
 
 #[test]
 fn every_module_says_what_it_is() {
-    let headless = |(name, text): (String, String)| (!text.starts_with("//!")).then_some(name);
-    let complaints: Vec<String> = sources()
-        .into_iter()
-        .filter(|(_, text)| !text.starts_with("#!["))
-        .filter_map(headless)
-        .collect();
+    let headless =
+        |source: &Source| !source.text.starts_with("//!") && !source.text.starts_with("#![");
+    let complaints: Vec<String> =
+        sources("rs").into_iter().filter(headless).map(|source| source.name).collect();
     none("a module begins with //!", &complaints);
 }
 
@@ -113,24 +104,17 @@ fn core_is_pure() {
         "println!",
     ];
     let mut complaints = Vec::new();
-    for (name, text) in sources().into_iter().filter(|(name, _)| name.starts_with("core/src")) {
-        for (at, line) in shipped(&text).enumerate() {
+    for Source { name, text } in sources("rs") {
+        if !name.starts_with("core/src") {
+            continue;
+        }
+        for (at, line) in shipped(&text) {
             let code = line.split("//").next().unwrap_or_default();
             let word = banned.iter().find(|word| holds_word(code, word));
-            complaints.extend(word.map(|word| format!("{name}:{}: {word}", at + 1)));
+            complaints.extend(word.map(|word| format!("{name}:{at}: {word}")));
         }
     }
     none("core has no IO, clock, thread, async, float, unsafe or random order", &complaints);
-}
-
-/// Whether `code` holds `word` with no letter or digit right before or after it.
-fn holds_word(code: &str, word: &str) -> bool {
-    code.match_indices(word).any(|(at, _)| {
-        let part = |c: char| c.is_alphanumeric() || c == '_';
-        let before = code[..at].chars().next_back().is_some_and(part);
-        let after = code[at + word.len()..].chars().next().is_some_and(part);
-        !before && !after
-    })
 }
 
 #[test]
@@ -145,7 +129,10 @@ fn core_has_few_dependencies() {
 #[test]
 fn every_select_is_biased() {
     let mut complaints = Vec::new();
-    for (name, text) in sources().into_iter().filter(|(name, _)| !name.ends_with("tidy.rs")) {
+    for Source { name, text } in sources("rs") {
+        if name.ends_with("tidy.rs") {
+            continue;
+        }
         let lines: Vec<&str> = text.lines().collect();
         for (at, line) in lines.iter().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
@@ -170,7 +157,7 @@ fn nothing_is_unfinished() {
         ["cfg(mad", "sim)"].concat(),
     ];
     let mut complaints = Vec::new();
-    for (name, text) in sources() {
+    for Source { name, text } in sources("rs") {
         for (at, line) in text.lines().enumerate() {
             let word = banned.iter().find(|word| line.contains(word.as_str()));
             // The scenarios that run under madsim are the one place that may ask for it.
@@ -212,12 +199,13 @@ fn the_top_level_is_as_designed() {
 #[test]
 fn every_mark_and_mutant_is_used() {
     use continuum_core::mark::instrument::{MARKS, MUTANTS};
-    let text: String = sources()
+    let text: String = sources("rs")
         .into_iter()
-        .filter(|(name, _)| {
-            name.starts_with("core/src") && Path::new(name) != Path::new("core/src/mark.rs")
+        .filter(|source| {
+            source.name.starts_with("core/src")
+                && Path::new(&source.name) != Path::new("core/src/mark.rs")
         })
-        .map(|(_, text)| text)
+        .map(|source| source.text)
         .collect();
     // Macro calls may be broken over lines by rustfmt: compare without white space.
     let dense: String = text.split_whitespace().collect();

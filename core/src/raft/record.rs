@@ -1,8 +1,8 @@
 //! The records that a group writes to the log, and what a restart makes of them.
 //!
 //! A group's records carry neither the group nor the lane: the owner of the log adds both. This module folds records
-//! into [`Restored`] in the order in which they were written. It does not read the log's bytes (`wal` does), and it does
-//! not load snapshot files: it only says which file is the newest.
+//! into [`Restored`] in the order in which they were written. It does not read the log's bytes (`wal` does), and it
+//! does not load snapshot files: it only says which file is the newest.
 
 use alloc::vec::Vec;
 

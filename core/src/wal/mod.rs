@@ -134,8 +134,8 @@ impl Write {
         }
     }
 
-    /// About how many bytes the record takes in the log; for a chunk, in its file. Exact enough to decide when to refuse
-    /// writes and when to take a checkpoint.
+    /// About how many bytes the record takes in the log; for a chunk, in its file. Exact enough to decide when to
+    /// refuse writes and when to take a checkpoint.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         /// What a record takes beside its payload.
