@@ -1,26 +1,30 @@
 //! The pure half of Continuum: every protocol as a state machine that consumes events and emits actions.
 //!
 //! A driver owns one [`node::Node`], feeds it [`node::Event`]s and performs its [`node::Action`]s. The seeded simulator
-//! and the tokio runtime are two such drivers, and run the same code.
+//! and the tokio runtime are two such drivers of the same code. Each machine also works on its own, with a driver of
+//! your own and the durability gate of [`hold`].
 //!
 //! # Code map
 //!
 //! | module | what it answers |
 //! |---|---|
 //! | [`machine`] | the one contract: `Machine`, `Outbox`, `Now` |
-//! | [`time`], [`id`], [`seed`], [`fixed`], [`codec`], [`digest`] | values: time, identity, chance, arithmetic, bytes |
+//! | [`time`], [`id`], [`seed`], [`fixed`], [`codec`], [`digest`] | values: time, identity, randomness, arithmetic, bytes |
 //! | [`limits`], [`config`] | every bound, every knob |
+//! | [`mark`] | what a simulated run reached, and the bugs that prove its oracles |
+//! | [`hold`] | which action waits for which write |
+//! | [`api`] | what clients ask and what they are told |
 //! | [`raft`] | what must be agreed |
 //! | [`replication`] | what must always be writable |
-//! | [`gossip`], [`discovery`], [`coordinator`] | who is there, where, and how well |
+//! | [`gossip`], [`discovery`], [`coordinator`] | which nodes there are, at which addresses, and how healthy |
 //! | [`state`] | what Raft applies: registry, keys, sessions |
-//! | [`wal`] | log bytes to writes and back; a tear, a hole and rot told apart |
-//! | [`node`] | the composition, and the only surface that a driver sees |
+//! | [`wal`] | the bytes of the log, and its writes recovered from them |
+//! | [`node`] | the composition of all machines |
 //!
 //! # What is deliberately absent
 //!
 //! No IO, no clock, no thread, no `async`, no floating point, no `unsafe`, no iteration in random order, no ambient
-//! randomness. Time enters as [`machine::Now`], chance as [`seed::Seed`], bytes as events.
+//! randomness. Time enters as [`machine::Now`], randomness as [`seed::Seed`], bytes as events.
 
 #![no_std]
 

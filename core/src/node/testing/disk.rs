@@ -1,5 +1,4 @@
-//! A disk of the small world: real log bytes in segments, snapshot files, and nothing that was not synced after a
-//! crash.
+//! A disk of the small world: real log bytes in segments, and snapshot files. A crash loses what was not synced.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -10,7 +9,7 @@ use bytes::Bytes;
 use crate::id::{FederationId, Replica, SnapshotId, Token};
 use crate::wal::{self, Batch, Chunk, Header, LogWriter, RecoverError, Write};
 
-/// What a restart finds: the log's writes, and the snapshot files.
+/// What a restart finds: the log's writes and the snapshot files.
 pub(in crate::node) type Found = (Vec<(Token, Write)>, BTreeMap<SnapshotId, Bytes>);
 
 type Flight = (Vec<(Token, Write)>, Option<Batch>);
@@ -22,7 +21,7 @@ pub(in crate::node) struct Disk {
     /// Bytes, and the newest token that wrote or named the file.
     files: BTreeMap<SnapshotId, (Vec<u8>, u64)>,
     queue: Vec<(Token, Write)>,
-    /// What becomes durable next, and the log's part of it.
+    /// The batch that is being synced, and its bytes in the log.
     flight: Option<Flight>,
     pub(in crate::node) sync_ns: u64,
     /// Bytes of log ever written, released or not.
@@ -48,7 +47,7 @@ impl Disk {
         self.queue.push((token, write));
     }
 
-    /// Begins a batch unless one is under way; whether one was begun.
+    /// Begins a batch unless one is being synced. Returns whether it began one.
     pub(super) fn begin(&mut self) -> bool {
         if self.flight.is_some() || self.queue.is_empty() {
             return false;
@@ -61,7 +60,7 @@ impl Disk {
         true
     }
 
-    /// The batch is synced: its newest token.
+    /// The batch is synced. Returns its newest token.
     pub(super) fn finish(&mut self) -> Token {
         let (writes, batch) = self.flight.take().expect("a batch is under way");
         for (token, write) in &writes {
@@ -93,12 +92,12 @@ impl Disk {
         segment[batch.offset as usize..end].copy_from_slice(&batch.bytes);
     }
 
-    /// How many snapshot files there are.
+    /// The number of snapshot files.
     pub(in crate::node) fn snapshot_files(&self) -> usize {
         self.files.len()
     }
 
-    /// A file whose deletion a crash undid.
+    /// Leaves an empty file behind, as when a crash undid a deletion.
     pub(in crate::node) fn leave_file(&mut self, snapshot: SnapshotId) {
         self.files.insert(snapshot, (Vec::new(), 0));
     }
@@ -141,7 +140,7 @@ impl Disk {
         }
     }
 
-    /// Bytes of the log, and of snapshot files.
+    /// The bytes of the log, and those of the snapshot files.
     pub(in crate::node) fn bytes(&self) -> (usize, usize) {
         let files = self.files.values().map(|(bytes, _)| bytes.len()).sum();
         (self.segments.values().map(Vec::len).sum(), files)

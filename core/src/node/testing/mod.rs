@@ -1,8 +1,8 @@
-//! A small world of nodes for the tests of this room: links, real log bytes on disks, crashes.
+//! A small world of nodes for the tests of `node`: links, real log bytes on disks, crashes.
 //!
-//! Its network delays, and loses or repeats messages when told to. Its disks sync after a while and lose what is not
-//! synced in a crash. It checks on its own that every request is answered once. Partitions, clocks and torn sectors are
-//! the simulator's.
+//! Its network delays messages, and loses or repeats them when told to. Its disks sync after a while, and a crash loses
+//! what is not synced. The world itself checks that every request is answered once. It does not simulate partial
+//! partitions, clocks or torn sectors (the simulator does).
 
 mod disk;
 
@@ -25,8 +25,8 @@ use disk::Disk;
 
 pub(super) const FEDERATION: FederationId = FederationId([7; 16]);
 
-/// What happens later.
-enum Later {
+/// An event that the world has scheduled.
+enum WorldEvent {
     Deliver {
         from: usize,
         to: usize,
@@ -37,12 +37,12 @@ enum Later {
         host: usize,
         life: u64,
     },
-    Tell {
+    Report {
         host: usize,
         life: u64,
         event: Event,
     },
-    /// Links that are wanted and missing are tried.
+    /// Try the links that are wanted and missing.
     Links,
 }
 
@@ -51,14 +51,14 @@ pub(super) struct Host {
     pub(super) replica: Replica,
     pub(super) node: Option<Node>,
     pub(super) disk: Disk,
-    /// Counts processes, so that nothing reaches a later one.
+    /// The number of the current process, so that no scheduled event reaches a later one.
     life: u64,
     routes: BTreeMap<NodeId, Address>,
     unanswered: BTreeSet<RequestId>,
     pub(super) notices: Vec<Notice>,
 }
 
-/// The world.
+/// Hosts, the links between them, and the events that are scheduled.
 pub(super) struct World {
     pub(super) hosts: Vec<Host>,
     pub(super) now: u64,
@@ -66,16 +66,16 @@ pub(super) struct World {
     /// Messages lost and repeated, in percent.
     pub(super) loss: u64,
     pub(super) repeats: u64,
-    /// A host that calls itself by another address.
+    /// A host that announces another address.
     pub(super) moved: Option<(usize, Address)>,
     /// Hosts that the operator's list names.
     pub(super) bootstrap: Vec<usize>,
-    /// Hosts that nobody reaches.
+    /// Hosts without any link.
     pub(super) isolated: BTreeSet<usize>,
-    later: BTreeMap<(u64, u64), Later>,
+    events: BTreeMap<(u64, u64), WorldEvent>,
     links: BTreeSet<(usize, usize)>,
     replies: BTreeMap<(usize, RequestId), Outcome>,
-    draws: Stream,
+    random: Stream,
     seq: u64,
     requests: u64,
 }
@@ -89,7 +89,7 @@ fn ms(ms: u64) -> u64 {
 }
 
 impl World {
-    /// So many fresh hosts, all running, none formed.
+    /// This many fresh hosts, all running, none in a federation.
     pub(super) fn new(hosts: usize, seed: u64) -> Self {
         Self::with(hosts, seed, Config::default())
     }
@@ -104,17 +104,17 @@ impl World {
             moved: None,
             bootstrap: Vec::new(),
             isolated: BTreeSet::new(),
-            later: BTreeMap::new(),
+            events: BTreeMap::new(),
             links: BTreeSet::new(),
             replies: BTreeMap::new(),
-            draws: Seed::from_number(seed).derive("world", 0),
+            random: Seed::from_number(seed).derive("world", 0),
             seq: 0,
             requests: 0,
         };
         for host in 0..hosts {
             world.add_host(host as u8 + 1);
         }
-        world.at(ms(50), Later::Links);
+        world.at(ms(50), WorldEvent::Links);
         world
     }
 
@@ -138,7 +138,7 @@ impl World {
     pub(super) fn start(&mut self, at: usize) {
         let (writes, snapshots) = self.hosts[at].disk.recover();
         let count = last_boot(&writes).map_or(1, |boot| boot.count + 1);
-        let nonce = self.draws.draw();
+        let nonce = self.random.draw();
         let start = self.start_of(at, Boot { count, nonce });
         let node = Node::restore(start, writes, snapshots).expect("the disk restores");
         let host = &mut self.hosts[at];
@@ -163,7 +163,7 @@ impl World {
         }
     }
 
-    /// Kills a process; what was not synced is lost.
+    /// Kills a process. Its host loses what was not synced.
     pub(super) fn crash(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         host.node = None;
@@ -173,7 +173,7 @@ impl World {
         self.cut(at);
     }
 
-    /// Nobody reaches the host any more.
+    /// Cuts a host off, until the caller clears `isolated`.
     pub(super) fn isolate(&mut self, at: usize) {
         self.isolated.insert(at);
         self.cut(at);
@@ -186,8 +186,8 @@ impl World {
         for (a, b) in gone {
             self.links.remove(&(a, b));
             let (from, to) = (self.hosts[a].replica.node, self.hosts[b].replica.node);
-            self.tell(a, Event::Unreachable { peer: to });
-            self.tell(b, Event::Unreachable { peer: from });
+            self.report(a, Event::Unreachable { peer: to });
+            self.report(b, Event::Unreachable { peer: from });
         }
     }
 
@@ -198,15 +198,15 @@ impl World {
         host.disk = Disk::new(FEDERATION, host.replica);
     }
 
-    fn at(&mut self, after: u64, later: Later) {
+    fn at(&mut self, after: u64, event: WorldEvent) {
         self.seq += 1;
-        self.later.insert((self.now + after, self.seq), later);
+        self.events.insert((self.now + after, self.seq), event);
     }
 
-    fn tell(&mut self, host: usize, event: Event) {
-        // All after the same while: what is told of one peer comes in order.
+    fn report(&mut self, host: usize, event: Event) {
+        // The delay is constant, so that events about one peer arrive in order.
         let life = self.hosts[host].life;
-        self.at(ms(1), Later::Tell { host, life, event });
+        self.at(ms(1), WorldEvent::Report { host, life, event });
     }
 
     /// One step of one node.
@@ -223,7 +223,7 @@ impl World {
         }
         if self.hosts[at].disk.begin() {
             let (after, life) = (self.hosts[at].disk.sync_ns, self.hosts[at].life);
-            self.at(after, Later::Synced { host: at, life });
+            self.at(after, WorldEvent::Synced { host: at, life });
         }
     }
 
@@ -241,13 +241,13 @@ impl World {
                 let contact = |at: &usize| Contact { node: None, address: address(*at) };
                 let peers =
                     self.bootstrap.iter().filter(|there| **there != at).map(contact).collect();
-                self.tell(at, Event::Resolved { source, peers });
+                self.report(at, Event::Resolved { source, peers });
             }
             Action::Verify { address: dialled } => {
                 let there = self.host_at(&dialled).filter(|there| self.reaches(at, *there));
                 let identity = there.and_then(|there| self.identity(there));
                 let outcome = identity.ok_or(Unverified::Unreachable);
-                self.tell(at, Event::Verified { address: dialled, outcome });
+                self.report(at, Event::Verified { address: dialled, outcome });
             }
             Action::Route { peer, address } => {
                 let routes = &mut self.hosts[at].routes;
@@ -288,13 +288,13 @@ impl World {
         }
         let bytes = codec::encode(message).to_vec();
         assert!(bytes.len() <= FRAME_BYTES_MAX, "a message fits into a frame: {}", bytes.len());
-        let copies = 1 + u64::from(self.draws.below(100) < self.repeats);
+        let copies = 1 + u64::from(self.random.below(100) < self.repeats);
         for _ in 0..copies {
-            if self.draws.below(100) < self.loss {
+            if self.random.below(100) < self.loss {
                 continue;
             }
-            let (after, life) = (self.draws.between(ms(1) / 5, ms(2)), self.hosts[to].life);
-            self.at(after, Later::Deliver { from, to, life, bytes: bytes.clone() });
+            let (after, life) = (self.random.between(ms(1) / 5, ms(2)), self.hosts[to].life);
+            self.at(after, WorldEvent::Deliver { from, to, life, bytes: bytes.clone() });
         }
     }
 
@@ -313,26 +313,26 @@ impl World {
 
     fn connect(&mut self, a: usize, b: usize) {
         let Some(Identity { node: peer, store, boot }) = self.identity(b) else { return };
-        self.tell(a, Event::Connected { peer, store, boot, version: 1 });
+        self.report(a, Event::Connected { peer, store, boot, version: 1 });
     }
 
-    fn happen(&mut self, later: Later) {
-        match later {
-            Later::Deliver { from, to, life, bytes } if self.hosts[to].life == life => {
+    fn dispatch(&mut self, event: WorldEvent) {
+        match event {
+            WorldEvent::Deliver { from, to, life, bytes } if self.hosts[to].life == life => {
                 let message = codec::decode(&bytes, FRAME_BYTES_MAX).expect("a message decodes");
                 let from = self.hosts[from].replica.node;
                 self.step(to, Event::Received { from, message });
             }
-            Later::Synced { host, life } if self.hosts[host].life == life => {
+            WorldEvent::Synced { host, life } if self.hosts[host].life == life => {
                 let token = self.hosts[host].disk.finish();
                 self.step(host, Event::Persisted { token });
             }
-            Later::Tell { host, life, event } if self.hosts[host].life == life => {
+            WorldEvent::Report { host, life, event } if self.hosts[host].life == life => {
                 self.step(host, event);
             }
-            Later::Links => {
+            WorldEvent::Links => {
                 self.make_links();
-                self.at(ms(50), Later::Links);
+                self.at(ms(50), WorldEvent::Links);
             }
             _ => {}
         }
@@ -345,14 +345,14 @@ impl World {
         self.now = end;
     }
 
-    /// Does the next thing that is due by `end`; false when nothing is.
+    /// Performs the next event or tick that is due by `end`. Returns false when none is.
     fn next(&mut self, end: u64) -> bool {
         let due = |(at, host): (usize, &Host)| {
             let node = host.node.as_ref()?;
             node.deadline().map(|due| (due.0.max(self.now), at))
         };
         let tick = self.hosts.iter().enumerate().filter_map(due).min();
-        let event = self.later.first_key_value().map(|((at, _), _)| (*at).max(self.now));
+        let event = self.events.first_key_value().map(|((at, _), _)| (*at).max(self.now));
         match (tick, event) {
             (Some((at, host)), event) if at <= end && event.is_none_or(|event| at <= event) => {
                 self.now = at;
@@ -360,8 +360,8 @@ impl World {
             }
             (_, Some(at)) if at <= end => {
                 self.now = at;
-                if let Some((_, later)) = self.later.pop_first() {
-                    self.happen(later);
+                if let Some((_, event)) = self.events.pop_first() {
+                    self.dispatch(event);
                 }
             }
             _ => return false,
@@ -369,7 +369,7 @@ impl World {
         true
     }
 
-    /// Asks a node, and goes on.
+    /// Sends a request to a node without waiting for the answer.
     pub(super) fn request(&mut self, at: usize, request: Request) -> RequestId {
         self.requests += 1;
         let id = RequestId(self.requests);
@@ -382,7 +382,7 @@ impl World {
         self.replies.get(&(at, id))
     }
 
-    /// Asks a node and waits for the answer.
+    /// Sends a request to a node and waits for the answer.
     pub(super) fn ask(&mut self, at: usize, request: Request) -> Outcome {
         let id = self.request(at, request);
         let end = self.now + ms(20_000);
@@ -392,7 +392,7 @@ impl World {
         self.replies.get(&(at, id)).cloned().expect("it was just there")
     }
 
-    /// Requests that wait for an answer, over all hosts.
+    /// The number of unanswered requests on all hosts.
     pub(super) fn unanswered(&self) -> usize {
         self.hosts.iter().map(|host| host.unanswered.len()).sum()
     }

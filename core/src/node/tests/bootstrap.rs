@@ -1,4 +1,4 @@
-//! How federations begin, and how nodes come in.
+//! How federations begin, and how nodes join them.
 
 use super::*;
 use crate::api::Reason;
@@ -6,7 +6,7 @@ use crate::id::{NodeId, Replica, RequestId};
 use crate::node::{Event, Message};
 
 #[test]
-fn one_node_founds_and_serves() {
+fn a_single_node_bootstraps_and_serves() {
     let mut world = federation(1, 1);
     assert!(is_committed(&world.ask(0, put("locks", "a", "1"))));
     assert_eq!(value(world.ask(0, get("locks", "a"))), Some(b"1".to_vec()));
@@ -15,7 +15,7 @@ fn one_node_founds_and_serves() {
 }
 
 #[test]
-fn three_nodes_found_and_every_node_serves() {
+fn three_nodes_bootstrap_and_every_node_serves() {
     let mut world = federation(3, 2);
     for at in 0..3 {
         let key = address(at).0;
@@ -33,7 +33,7 @@ fn three_nodes_found_and_every_node_serves() {
 }
 
 #[test]
-fn an_empty_store_never_forms_by_itself() {
+fn an_empty_store_never_forms_a_federation_by_itself() {
     let mut world = World::new(3, 3);
     world.bootstrap = vec![0, 1, 2];
     world.run(20_000);
@@ -44,7 +44,7 @@ fn an_empty_store_never_forms_by_itself() {
 }
 
 #[test]
-fn a_founding_needs_every_named_voter() {
+fn a_bootstrap_needs_every_named_voter() {
     let mut world = World::new(2, 4);
     let init = |voters| Request::Init { voters };
     let unavailable = |at| Outcome::Rejected(Reason::VoterUnavailable { address: address(at) });
@@ -57,7 +57,7 @@ fn a_founding_needs_every_named_voter() {
 }
 
 #[test]
-fn a_founding_survives_a_crash_at_any_moment() {
+fn a_bootstrap_survives_a_crash_at_any_moment() {
     let mut outcomes = [0, 0];
     for after in 0..24 {
         let mut world = World::new(3, 100 + after);
@@ -67,7 +67,7 @@ fn a_founding_survives_a_crash_at_any_moment() {
         world.start(0);
         world.run(12_000);
         let formed = (0..3).filter(|at| world.node(*at).is_formed()).count();
-        // Once one has it, all get it; before, nobody does.
+        // Once one voter has the bootstrap list, all voters get it.
         assert!(formed == 0 || formed == 3, "{formed} of 3 formed after a crash at {after}");
         outcomes[formed / 3] += 1;
         if formed == 3 {
@@ -81,7 +81,7 @@ fn a_founding_survives_a_crash_at_any_moment() {
 fn joiners_are_learners_and_serve_everything() {
     let mut world = World::new(5, 5);
     world.bootstrap = vec![0];
-    found(&mut world, 3);
+    bootstrap(&mut world, 3);
     world.run(8000);
     for at in 3..5 {
         assert!(world.node(at).is_formed(), "{at} is in");
@@ -99,10 +99,10 @@ fn joiners_are_learners_and_serve_everything() {
 }
 
 #[test]
-fn a_wiped_learner_comes_back_and_a_wiped_voter_does_not() {
+fn a_wiped_learner_joins_again_and_a_wiped_voter_does_not() {
     let mut world = World::new(4, 6);
     world.bootstrap = vec![0];
-    found(&mut world, 3);
+    bootstrap(&mut world, 3);
     world.run(8000);
     let outcome = world.ask(3, put("notes", "k", "kept"));
     assert!(is_committed(&outcome), "{outcome:?}");
@@ -136,11 +136,11 @@ fn a_new_address_reaches_the_registry() {
     assert_eq!(entry.address, moved);
 }
 
-/// A federation whose fourth node, a learner, was let in again with an empty disk; and the disk that it had before.
+/// A federation whose fourth node, a learner, joined again with an empty disk; and the replica that it was before.
 fn with_a_replaced_store(seed: u64) -> (World, Replica) {
     let mut world = World::new(4, seed);
     world.bootstrap = vec![0];
-    found(&mut world, 3);
+    bootstrap(&mut world, 3);
     world.run(8000);
     let old = world.hosts[3].replica;
     world.crash(3);
@@ -151,10 +151,10 @@ fn with_a_replaced_store(seed: u64) -> (World, Replica) {
     (world, old)
 }
 
-/// A question of long ago: may this store come in?
+/// Delivers a delayed request to join, of this replica.
 fn late_join(world: &mut World, from: NodeId, to: usize, replica: Replica) {
     let (address, name) = (address(3), "n3".to_string());
-    // A number of the sender's boot that it never comes to.
+    // A request number that the sender's boot never reaches.
     let id = RequestId((1 << 40) + (1 << 30));
     let request = Request::Join { replica, address, name };
     let message = Message::Forward { id, request };
@@ -166,7 +166,7 @@ fn is_in(world: &World, at: usize, replica: Replica) -> bool {
 }
 
 #[test]
-fn a_link_speaks_for_the_store_that_it_proved_and_for_no_earlier_one() {
+fn a_node_joins_only_as_the_store_that_its_link_proves() {
     let (mut world, old) = with_a_replaced_store(8);
     let new = world.hosts[3].replica;
     for to in 0..3 {
@@ -177,10 +177,10 @@ fn a_link_speaks_for_the_store_that_it_proved_and_for_no_earlier_one() {
 }
 
 #[test]
-fn whoever_is_linked_to_a_store_lets_no_earlier_one_of_its_node_in() {
+fn a_node_that_is_linked_to_a_store_admits_no_earlier_store_of_the_same_node() {
     let (mut world, old) = with_a_replaced_store(9);
     let new = world.hosts[3].replica;
-    // A member passes on what an earlier process asked it.
+    // A member relays the request of an earlier process.
     let member = world.hosts[1].replica.node;
     late_join(&mut world, member, 0, old);
     late_join(&mut world, member, 2, old);
@@ -189,7 +189,7 @@ fn whoever_is_linked_to_a_store_lets_no_earlier_one_of_its_node_in() {
 }
 
 #[test]
-fn a_learner_that_an_earlier_store_of_its_node_displaced_comes_back() {
+fn a_learner_that_an_earlier_store_of_its_node_replaced_joins_again() {
     let (mut world, old) = with_a_replaced_store(10);
     let new = world.hosts[3].replica;
     world.isolate(3);

@@ -1,4 +1,4 @@
-//! What is left of a deleted namespace, and when: on every disk, across restarts.
+//! What remains of a deleted namespace on disks and after restarts, and for how long.
 
 use super::*;
 use crate::id::{Boot, GroupId, NamespaceId, Owner};
@@ -8,9 +8,9 @@ use crate::time::{Instant, WallTime};
 use crate::wal::Write;
 use crate::{raft, replication};
 
-/// The group of the namespace that a test makes and deletes: the second one, after `locks`.
+/// The group of the namespace that a test creates and deletes: the second one, after `locks`.
 const GROUP: GroupId = GroupId(2);
-/// An eventual namespace that is made after it.
+/// An eventual namespace that is created after it.
 const SPARE: NamespaceId = NamespaceId(4);
 
 fn delete(world: &mut World, name: &str) {
@@ -18,7 +18,7 @@ fn delete(world: &mut World, name: &str) {
     assert!(matches!(world.ask(0, delete), Outcome::Committed { .. }));
 }
 
-/// A federation of three in which a strong namespace was made, written to and deleted a moment ago.
+/// A federation of three that created, wrote and deleted a strong namespace a moment ago.
 fn after_deletion(seed: u64) -> World {
     let mut world = federation(3, seed);
     create(&mut world, "gone", Policy::Strong);
@@ -51,7 +51,7 @@ fn a_restart_that_brings_a_deleted_group_back_finds_how_it_voted() {
     world.isolate(1);
     world.start(1);
     world.run(50);
-    // Alone it cannot learn again that the deletion is committed, and another may have to count on its vote.
+    // Without the others it cannot learn that the deletion is committed, and another node may rely on its vote.
     let raft = world.node(1).raft(GROUP).expect("the deletion is not known to be committed");
     assert!(raft.term().0 >= 1 && raft.last().index.0 >= 2, "{:?} {:?}", raft.term(), raft.last());
 }
@@ -70,7 +70,7 @@ fn a_deleted_group_is_forgotten_once_no_restart_brings_it_back() {
 }
 
 #[test]
-fn what_was_deleted_and_not_forgotten_goes_when_the_registry_is_read() {
+fn a_deleted_namespace_that_was_not_forgotten_is_closed_when_the_registry_is_read() {
     let mut world = after_deletion(63);
     create(&mut world, "spare", eventual(1));
     assert!(matches!(world.ask(1, put("spare", "k", "v")), Outcome::Committed { .. }));
@@ -98,7 +98,7 @@ fn what_was_deleted_and_not_forgotten_goes_when_the_registry_is_read() {
 }
 
 #[test]
-fn a_group_whose_creation_is_not_in_the_side_file_stays_at_a_restart() {
+fn a_group_whose_creation_is_not_in_the_snapshot_file_stays_at_a_restart() {
     let mut world = federation(3, 64);
     world.run(3_000);
     create(&mut world, "young", Policy::Strong);

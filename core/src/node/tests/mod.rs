@@ -1,4 +1,4 @@
-//! Tests of whole nodes in the small world.
+//! Tests of whole nodes in the small world of `testing`.
 
 mod bootstrap;
 mod deletion;
@@ -19,14 +19,14 @@ use crate::api::{
 };
 use crate::codec;
 
-/// A formed federation of so many voters, with a strong and an eventual namespace.
+/// A federation of this many voters, with a strong namespace `locks` and an eventual one `notes`.
 fn federation(voters: usize, seed: u64) -> World {
     let mut world = World::new(voters, seed);
-    found(&mut world, voters);
+    bootstrap(&mut world, voters);
     world
 }
 
-fn found(world: &mut World, voters: usize) {
+fn bootstrap(world: &mut World, voters: usize) {
     let others = (1..voters).map(address).collect();
     let outcome = world.ask(0, Request::Init { voters: others });
     assert_eq!(outcome, Outcome::Value(Value::Initialized));
@@ -77,7 +77,7 @@ fn is_committed(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Committed { .. })
 }
 
-/// The register of an answer.
+/// The value of a register, from the answer to a read.
 fn value(outcome: Outcome) -> Option<Vec<u8>> {
     match outcome {
         Outcome::Value(Value::Register(Register { value, .. })) => value.map(|v| v.to_vec()),

@@ -1,4 +1,4 @@
-//! The life of requests: on every node, across crashes, and with one answer each.
+//! The life of requests: on every node, across crashes, with exactly one answer each.
 
 use proptest::prelude::{
     ProptestConfig, Strategy as Draws, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
@@ -26,7 +26,7 @@ fn a_namespace_is_known_everywhere_once_it_is_created() {
         let name = alloc::format!("space{round}");
         let policy = if round % 2 == 0 { Policy::Strong } else { eventual(1) };
         create(&mut world, &name, policy);
-        // At once, on a node that may not have heard of it.
+        // The next request goes to a node that may not know the namespace yet.
         let at = 1 + round % 2;
         assert!(is_committed(&world.ask(at, put(&name, "k", "v"))), "{name}");
         assert_eq!(value(world.ask(at, get(&name, "k"))), Some(b"v".to_vec()));
@@ -41,7 +41,7 @@ fn a_namespace_is_known_everywhere_once_it_is_created() {
 }
 
 #[test]
-fn what_is_out_of_bounds_is_refused_by_name() {
+fn a_request_out_of_bounds_is_refused_with_the_bound() {
     let mut world = federation(1, 12);
     let long = "k".repeat(2000);
     let outcome = world.ask(0, put("locks", &long, "v"));
@@ -70,7 +70,7 @@ fn a_write_is_read_by_every_other_node_at_once() {
 }
 
 #[test]
-fn compare_and_set_finds_what_it_expects_or_nothing_happens() {
+fn a_compare_and_set_that_finds_another_value_changes_nothing() {
     let mut world = federation(3, 14);
     let cas = |expected, value: &str| Request::Write {
         namespace: "locks".to_string(),
@@ -114,13 +114,13 @@ fn without_a_quorum_nothing_is_promised() {
     world.run(3000);
     assert_eq!(world.ask(0, get("locks", "k")), Outcome::Rejected(Reason::NoLeader));
     assert_eq!(world.ask(0, put("locks", "k", "v")), Outcome::Rejected(Reason::NoLeader));
-    // Eventual namespaces go on.
+    // Eventual namespaces stay available.
     assert!(is_committed(&world.ask(0, put("notes", "k", "v"))));
     assert_eq!(value(world.ask(0, get("notes", "k"))), Some(b"v".to_vec()));
 }
 
 #[test]
-fn levels_are_reached_or_said_to_be_missed() {
+fn a_level_is_reached_or_reported_as_missed() {
     let mut world = federation(3, 17);
     world.run(2000);
     let write = |key: &str, level| put_with("notes", key, "v", level, None);
@@ -140,7 +140,7 @@ fn levels_are_reached_or_said_to_be_missed() {
 }
 
 #[test]
-fn a_session_writes_once_however_often_it_asks() {
+fn a_write_with_a_session_happens_once() {
     let mut world = federation(3, 18);
     let strong = || put_with("locks", "k", "v", Level::Durable, session(1, 0));
     let first = world.ask(0, strong());
@@ -151,7 +151,7 @@ fn a_session_writes_once_however_often_it_asks() {
         level: Level::Durable,
         session: session(2, 0),
     };
-    // Two at once, and one later.
+    // Two requests at once, and one later.
     let ids = [world.request(0, count()), world.request(0, count())];
     world.run(100);
     let answers: Vec<_> = ids.iter().map(|id| world.reply(0, *id).cloned()).collect();
@@ -211,7 +211,7 @@ fn pages_over_many_shards_are_in_order_and_whole() {
 }
 
 #[test]
-fn a_leader_that_nobody_reaches_serves_no_stale_read() {
+fn an_isolated_leader_serves_no_stale_read() {
     let mut world = federation(3, 21);
     world.run(3000);
     let old = leader(&world, GroupId(1));
@@ -231,13 +231,13 @@ fn a_leader_that_nobody_reaches_serves_no_stale_read() {
 }
 
 #[test]
-fn what_another_leader_logged_in_its_place_is_not_the_proposal() {
+fn an_entry_of_another_leader_at_its_index_is_not_the_proposal() {
     for seed in 0..4 {
         let mut world = federation(3, 50 + seed);
         world.run(3000);
         let old = leader(&world, GroupId(1));
         world.isolate(old);
-        // Several, so that one of them stands where the next leader logs a command.
+        // Several writes, so that one of them has the index at which the next leader logs a command.
         let keys = ["a", "b", "c", "d"];
         let writes = keys.map(|key| (key, world.request(old, put("locks", key, "mine"))));
         let other = put_with("locks", "k", "theirs", Level::Durable, session(4, 0));
@@ -253,7 +253,7 @@ fn what_another_leader_logged_in_its_place_is_not_the_proposal() {
 }
 
 #[test]
-fn a_lost_answer_is_unknown_without_a_session_and_found_again_with_one() {
+fn a_write_whose_answer_is_lost_is_unknown_without_a_session_and_retried_with_one() {
     let mut world = federation(3, 22);
     world.run(3000);
     let old = leader(&world, GroupId(1));
@@ -267,9 +267,9 @@ fn a_lost_answer_is_unknown_without_a_session_and_found_again_with_one() {
     assert!(world.reply(other, with).is_some_and(is_committed));
 }
 
-/// Something that happens to the small world.
+/// One random step of a test.
 #[derive(Clone, Debug)]
-enum Deed {
+enum Step {
     Ask(usize, u8, bool),
     Crash(usize),
     Start(usize),
@@ -277,28 +277,28 @@ enum Deed {
     Run(u64),
 }
 
-fn deed() -> impl Draws<Value = Deed> {
+fn step() -> impl Draws<Value = Step> {
     prop_oneof![
-        8 => (0..3_usize, 0..6_u8, any::<bool>()).prop_map(|(at, kind, s)| Deed::Ask(at, kind, s)),
-        1 => (0..3_usize).prop_map(Deed::Crash),
-        2 => (0..3_usize).prop_map(Deed::Start),
-        1 => (0..3_usize).prop_map(Deed::Cut),
-        6 => (0..400_u64).prop_map(Deed::Run),
+        8 => (0..3_usize, 0..6_u8, any::<bool>()).prop_map(|(at, kind, s)| Step::Ask(at, kind, s)),
+        1 => (0..3_usize).prop_map(Step::Crash),
+        2 => (0..3_usize).prop_map(Step::Start),
+        1 => (0..3_usize).prop_map(Step::Cut),
+        6 => (0..400_u64).prop_map(Step::Run),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// The world itself asserts that no request is answered twice.
+    /// The world asserts that no request is answered twice.
     #[test]
-    fn every_request_is_answered_once(deeds in proptest::collection::vec(deed(), 1..60), seed in 0..1000_u64) {
+    fn every_request_is_answered_once(steps in proptest::collection::vec(step(), 1..60), seed in 0..1000_u64) {
         let mut world = federation(3, seed);
         (world.loss, world.repeats) = (seed % 20, seed % 7 * 10);
         let mut number = 0;
-        for deed in deeds {
-            match deed {
-                Deed::Ask(at, kind, with_session) if world.hosts[at].node.is_some() => {
+        for step in steps {
+            match step {
+                Step::Ask(at, kind, with_session) if world.hosts[at].node.is_some() => {
                     number += 1;
                     let session = with_session.then_some(Session { id: SessionId([number as u8; 16]), seq: 0 });
                     let level = [Level::Applied, Level::Durable, Level::Replicated(2)][kind as usize % 3];
@@ -310,16 +310,16 @@ proptest! {
                     };
                     world.request(at, request);
                 }
-                Deed::Crash(at) => world.crash(at),
-                Deed::Start(at) if world.hosts[at].node.is_none() => world.start(at),
-                Deed::Cut(at) => world.cut(at),
-                Deed::Run(for_ms) => world.run(for_ms),
+                Step::Crash(at) => world.crash(at),
+                Step::Start(at) if world.hosts[at].node.is_none() => world.start(at),
+                Step::Cut(at) => world.cut(at),
+                Step::Run(for_ms) => world.run(for_ms),
                 _ => {}
             }
         }
         world.run(12_000);
         prop_assert_eq!(world.unanswered(), 0, "every request ends");
-        // And the federation still works.
+        // The federation works afterwards.
         (world.loss, world.repeats) = (0, 0);
         for at in 0..3 {
             if world.hosts[at].node.is_none() {

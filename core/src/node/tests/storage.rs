@@ -1,4 +1,4 @@
-//! Disks: promises that wait, restarts, checkpoints, full and failing disks.
+//! Nodes and their disks: promises that wait, restarts, checkpoints, full and failing disks.
 
 use super::*;
 use crate::api::{Reason, Resource, Unready};
@@ -18,7 +18,7 @@ fn small() -> Config {
 }
 
 #[test]
-fn all_nodes_lose_power_and_nothing_acknowledged_is_lost() {
+fn acknowledged_writes_survive_a_power_loss_of_all_nodes() {
     let mut world = federation(3, 31);
     for round in 0..4 {
         let text = round.to_string();
@@ -65,7 +65,7 @@ fn a_durable_answer_waits_for_the_disk_and_an_applied_one_does_not() {
 #[test]
 fn the_disk_and_the_restart_stay_bounded() {
     let mut world = World::with(3, 33, small());
-    found(&mut world, 3);
+    bootstrap(&mut world, 3);
     let value_of = |round: usize| alloc::format!("{round:03}").repeat(100_000);
     let mut most = 0;
     for round in 0..90 {
@@ -75,7 +75,7 @@ fn the_disk_and_the_restart_stay_bounded() {
         world.run(20);
         most = most.max(world.hosts[1].disk.bytes().0);
     }
-    // 27 MB were written, most of them twice: as log and as state.
+    // The test wrote 27 MB, most of them twice: to the log and to snapshot files.
     assert!(most < 40 << 20, "{most} bytes of log");
     let took = |notice: &Notice| matches!(notice, Notice::Checkpointed { .. });
     assert!(world.hosts[1].notices.iter().filter(|n| took(n)).count() > 4);
@@ -96,15 +96,15 @@ fn the_disk_and_the_restart_stay_bounded() {
 }
 
 #[test]
-fn what_checkpoints_write_does_not_make_the_next_one_due() {
+fn the_bytes_of_a_checkpoint_do_not_make_the_next_one_due() {
     let mut world = World::with(3, 36, small());
-    found(&mut world, 3);
+    bootstrap(&mut world, 3);
     assert!(is_committed(&world.ask(0, put("locks", "k", "v"))));
     let leads = |at: &usize| {
         world.node(*at).raft(GroupId(1)).is_some_and(|raft| raft.role() == Role::Leader)
     };
     let leader = (0..3).find(leads).expect("the group has a leader");
-    // Entries that nobody else has: no state can stand for them, so each checkpoint of the group copies them.
+    // Uncommitted entries: no snapshot contains them, so each checkpoint of the group copies them.
     world.isolate(leader);
     for key in 0..8 {
         world.request(leader, put("locks", &key.to_string(), &"state".repeat(90_000)));
@@ -118,9 +118,9 @@ fn what_checkpoints_write_does_not_make_the_next_one_due() {
 }
 
 #[test]
-fn a_checkpoint_may_break_off_anywhere() {
+fn a_crash_during_a_checkpoint_loses_nothing() {
     let mut world = World::with(1, 34, small());
-    found(&mut world, 1);
+    bootstrap(&mut world, 1);
     let mut expected = Vec::new();
     for round in 0..25 {
         let text = alloc::format!("{round:02}").repeat(60_000);
@@ -140,10 +140,9 @@ fn a_checkpoint_may_break_off_anywhere() {
     }
 }
 
-/// The log is far too short to be released: what the registry's checkpoints replaced goes all the same, also what a
-/// crash left behind.
+/// The log is too short to be released. Files that later checkpoints replaced, or that a crash left behind, go anyway.
 #[test]
-fn snapshot_files_that_later_ones_replaced_go_at_once() {
+fn replaced_snapshot_files_are_discarded_at_once() {
     let mut world = federation(1, 41);
     for round in 0..12 {
         create(&mut world, &alloc::format!("more{round}"), Policy::Strong);
@@ -160,9 +159,9 @@ fn snapshot_files_that_later_ones_replaced_go_at_once() {
 }
 
 #[test]
-fn a_follower_that_slept_for_long_gets_a_snapshot() {
+fn a_follower_that_was_down_for_long_gets_a_snapshot() {
     let mut world = World::with(3, 35, small());
-    found(&mut world, 3);
+    bootstrap(&mut world, 3);
     world.crash(2);
     for round in 0..30 {
         let text = alloc::format!("{round:02}").repeat(100_000);
@@ -201,9 +200,9 @@ fn a_full_disk_refuses_writes_and_gives_leadership_away() {
     assert!(is_committed(&world.ask(old, put("locks", "k", "v"))));
 }
 
-/// Where all disks are full somebody leads all the same; once one is free, it leads.
+/// A leader exists even when all disks are full. Once one disk is free, its node leads.
 #[test]
-fn leadership_goes_around_full_disks_once_and_finds_a_free_one() {
+fn leadership_passes_full_disks_once_and_moves_to_a_free_one() {
     let mut world = federation(3, 40);
     world.run(3000);
     let leader = |world: &World| {
@@ -232,7 +231,7 @@ fn leadership_goes_around_full_disks_once_and_finds_a_free_one() {
 }
 
 #[test]
-fn a_failed_disk_silences_the_node_and_answers_everybody() {
+fn a_failed_disk_silences_the_node_and_answers_every_request() {
     let mut world = federation(3, 37);
     world.hosts[0].disk.sync_ns = 1_000_000_000;
     let waiting = world.request(0, put("notes", "k", "v"));
@@ -249,7 +248,7 @@ fn a_failed_disk_silences_the_node_and_answers_everybody() {
 }
 
 #[test]
-fn a_stopping_node_hands_over_and_refuses() {
+fn a_stopping_node_gives_leadership_away_and_refuses() {
     let mut world = federation(3, 38);
     for at in 0..3 {
         world.step(at, Event::Stopping);
@@ -260,7 +259,7 @@ fn a_stopping_node_hands_over_and_refuses() {
     }
 }
 
-/// A node of its own, with every write durable at once.
+/// A single node, without a world around it.
 struct Solo {
     node: Node,
     now: u64,
@@ -317,7 +316,7 @@ fn nothing_is_sent_before_the_boot_is_durable() {
 }
 
 #[test]
-fn a_clone_is_refused_and_one_that_is_refused_for_long_fences_itself() {
+fn a_clone_is_refused_and_a_node_that_is_refused_for_long_fences_itself() {
     let mut solo = Solo::new(1);
     let first = solo.step(Event::Tick);
     solo.step(Event::Persisted { token: Solo::newest(&first).expect("the boot") });
@@ -344,7 +343,7 @@ fn a_clone_is_refused_and_one_that_is_refused_for_long_fences_itself() {
 }
 
 #[test]
-fn a_log_that_is_not_this_nodes_is_refused() {
+fn the_log_of_another_node_is_refused() {
     let mut world = federation(1, 39);
     world.crash(0);
     let (writes, files) = world.hosts[0].disk.recover();
