@@ -1,4 +1,4 @@
-//! The arguments of `sim`. No work is done here.
+//! The arguments of `sim`. This module only parses them.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use continuum_sim::campaign::ranges;
 
 /// The seeded simulator of Continuum.
 ///
-/// A seed decides everything: cluster, workload, faults, schedule. Every seed runs in two processes, which must see the
-/// same run event for event, unless --once is given. The last line of standard output is JSON.
+/// A seed decides everything: cluster, workload, faults, schedule. Unless --once is given, every seed runs in two
+/// processes, whose runs must be equal event for event. The last line of standard output is JSON.
 #[derive(Debug, Parser)]
 #[command(name = "sim", version, about, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -18,18 +18,18 @@ pub(crate) struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
-  sim run --seed 7                      one seed, twice
-  sim swarm --seeds 0..2000             a campaign; the end is not included
-  sim swarm --seeds 0..100000 --once    every seed in one process only
+  sim run --seed 7                      one seed, in two processes
+  sim swarm --seeds 0..2000             a campaign; the end is excluded
+  sim swarm --seeds 0..100000 --once    every seed in one process
   sim swarm --minutes 480 --report night.json
-  sim swarm --resume night.json         goes on after a cut
+  sim swarm --resume night.json         continues an interrupted campaign
   sim swarm --seeds 0..1000000 --index 3 --of 50 --report 3.json
-  sim report *.json                     what all machines found: faults, pairs of them, marks, broken laws
+  sim report *.json                     the sum of all machines: faults, pairs of faults, marks, broken laws
   sim swarm --mutant raft.vote.not_persisted
-  sim mutants --machine raft            every planted bug of a machine, and which oracle saw it first
+  sim mutants --machine raft            every planted bug of a machine, and the law that detects it
   sim plan --seed 7 > plan.toml; sim replay plan.toml
   sim shrink --seed 7 --mutant raft.vote.twice --out /tmp
-  sim bench                             events a second of CPU time, five nodes, all oracles";
+  sim bench                             events per second of CPU time: five nodes, all faults and laws";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -38,33 +38,33 @@ pub(crate) enum Command {
         /// The seed.
         #[arg(long)]
         seed: u64,
-        /// In one process only.
+        /// Run in one process, without the comparison.
         #[arg(long)]
         once: bool,
-        /// With a planted bug.
+        /// Activate this planted bug.
         #[arg(long, value_name = "NAME")]
         mutant: Option<String>,
-        /// Only tell the steps between these virtual milliseconds, in words.
+        /// Only print the steps between these virtual milliseconds.
         #[arg(long, value_name = "A..B", value_parser = range)]
         print_ms: Option<Range<u64>>,
     },
-    /// Run many seeds, or hunt a planted bug with them.
+    /// Run many seeds, or search for one that detects a planted bug.
     Swarm(Swarm),
     /// Add up the reports of several machines.
     Report {
-        /// The reports that `sim swarm --report` left.
+        /// The reports of `sim swarm --report`.
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// Write the sum as a report as well.
+        /// Also write the sum as a report.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Hunt every planted bug.
+    /// For every planted bug, search for a seed that detects it.
     Mutants {
-        /// Only those of this machine: raft, replication, gossip, state, wal, node.
+        /// Only the planted bugs of this machine: raft, replication, gossip, state, wal, node.
         #[arg(long)]
         machine: Option<String>,
-        /// Worker processes at a time; as many as there are cores by default.
+        /// Number of worker processes; the number of cores by default.
         #[arg(long)]
         jobs: Option<usize>,
     },
@@ -72,17 +72,17 @@ pub(crate) enum Command {
     Replay {
         /// The plan, as TOML.
         file: PathBuf,
-        /// In one process only.
+        /// Run in one process, without the comparison.
         #[arg(long)]
         once: bool,
-        /// With a planted bug.
+        /// Activate this planted bug.
         #[arg(long, value_name = "NAME")]
         mutant: Option<String>,
-        /// Only tell the steps between these virtual milliseconds, in words.
+        /// Only print the steps between these virtual milliseconds.
         #[arg(long, value_name = "A..B", value_parser = range)]
         print_ms: Option<Range<u64>>,
     },
-    /// Make a failing plan small: as a file that replays it, and as a picture.
+    /// Shrink a failing plan, and write the small plan and a picture of its run.
     Shrink(ShrinkArgs),
     /// Print the plan of a seed as TOML.
     Plan {
@@ -90,50 +90,50 @@ pub(crate) enum Command {
         #[arg(long)]
         seed: u64,
     },
-    /// Measure events a second of CPU time.
+    /// Measure events per second of CPU time.
     Bench {
-        /// Another plan than the committed one.
+        /// Use this plan instead of sim/plans/bench.toml.
         #[arg(long)]
         plan: Option<PathBuf>,
     },
-    /// Run seeds for a campaign, and print one record a line.
+    /// Run seeds for a campaign, and print one record per line.
     #[command(hide = true)]
     Worker(Worker),
 }
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Swarm {
-    /// First seed, and the first one not run; 0..500, or with --minutes all from 0 on. `A..` has no end.
+    /// The seeds, without B; `A..` has no end. Default: 0..500, or 0.. with --minutes.
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     pub(crate) seeds: Option<Range<u64>>,
-    /// Run until so many minutes have passed.
+    /// Run for this many minutes.
     #[arg(long, value_name = "M")]
     pub(crate) minutes: Option<f64>,
-    /// Run the share of this machine, from 0 on.
+    /// Run the share of machine I, counted from 0.
     #[arg(long, requires = "of", value_name = "I")]
     pub(crate) index: Option<u64>,
-    /// So many machines share the seeds.
+    /// Number of machines that share the seeds.
     #[arg(long, requires = "index", value_name = "N")]
     pub(crate) of: Option<u64>,
-    /// Every seed in one process only.
+    /// Run every seed in one process, without the comparison.
     #[arg(long)]
     pub(crate) once: bool,
-    /// Worker processes at a time; as many as there are cores by default.
+    /// Number of worker processes; the number of cores by default.
     #[arg(long)]
     pub(crate) jobs: Option<usize>,
-    /// Keep a report in this file, for `sim report` and for --resume.
+    /// Keep a report in this file, for `sim report` and --resume.
     #[arg(long, value_name = "FILE", conflicts_with = "mutant")]
     pub(crate) report: Option<PathBuf>,
-    /// Go on with the campaign of this report, with the same seeds and flags; --minutes are so many more.
+    /// Continue the campaign of this report with the same seeds and flags; --minutes counts anew.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "index", "once", "report", "mutant"])]
     pub(crate) resume: Option<PathBuf>,
-    /// Go on with the campaign of --report where that is there already.
+    /// Continue the campaign of --report if that file exists.
     #[arg(long, requires = "report")]
     pub(crate) or_resume: bool,
-    /// Shrink the shortest run of each law that was broken, into this directory.
+    /// Shrink the shortest run of each broken law into this directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) shrink: Option<PathBuf>,
-    /// Hunt this planted bug instead: success is that a seed sees it.
+    /// Search for a seed that detects this planted bug, and fail if there is none.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["minutes", "index"])]
     pub(crate) mutant: Option<String>,
 }
@@ -148,45 +148,45 @@ pub(crate) struct Worker {
     pub(crate) mutant: Option<String>,
     #[arg(long)]
     pub(crate) stop_early: bool,
-    /// Tell every step in words to nobody, in one seed of so many.
+    /// In one seed of this many, describe every step and throw the text away.
     #[arg(long)]
     pub(crate) observe_every: Option<u64>,
-    /// Take so much memory first.
+    /// Allocate this many bytes first, to move the heap.
     #[arg(long, default_value_t = 0)]
     pub(crate) heap_shift: usize,
-    /// Depend on where memory lies from this step on.
+    /// From this step on, depend on a memory address (for tests).
     #[arg(long)]
     pub(crate) slip_at: Option<u64>,
-    /// Print these steps of the first run in all words instead.
+    /// Instead, print these steps of the first run in full.
     #[arg(long, value_parser = range)]
     pub(crate) print_steps: Option<Range<u64>>,
 }
 
-/// What to shrink, and where to.
+/// What to shrink, and where to write the result.
 #[derive(Debug, Args)]
 pub(crate) struct ShrinkArgs {
-    /// The swarm's plan of this seed.
+    /// Shrink the swarm's plan of this seed.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// A plan from a file.
+    /// Shrink a plan from a file.
     #[arg(long, conflicts_with = "seed")]
     pub(crate) plan: Option<PathBuf>,
-    /// With a planted bug.
+    /// Activate this planted bug.
     #[arg(long, value_name = "NAME")]
     pub(crate) mutant: Option<String>,
-    /// The first failure of every planted bug, or of the one that is named.
+    /// Shrink the first failure of every planted bug, or of the one that --mutant names.
     #[arg(long, conflicts_with_all = ["seed", "plan"])]
     pub(crate) mutants: bool,
-    /// Only planted bugs of this machine.
+    /// Only the planted bugs of this machine.
     #[arg(long, requires = "mutants")]
     pub(crate) machine: Option<String>,
-    /// Worker processes at a time that look for the first failure.
+    /// Number of worker processes that search for the first failure.
     #[arg(long, requires = "mutants")]
     pub(crate) jobs: Option<usize>,
-    /// Folder for what is made.
+    /// Directory for the plan and the picture.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,
-    /// Seconds of CPU time for each failure.
+    /// CPU seconds for each failure.
     #[arg(long, default_value_t = 60)]
     pub(crate) seconds: u64,
 }
@@ -194,9 +194,7 @@ pub(crate) struct ShrinkArgs {
 /// Parses `A..B`.
 fn range(text: &str) -> Result<Range<u64>, String> {
     let range = ranges::parse(text).filter(|range| range.end < u64::MAX);
-    range.ok_or_else(|| {
-        format!("{text:?} is no range of seeds: write 0..2000; the end is not included")
-    })
+    range.ok_or_else(|| format!("{text:?} is no range: write 0..2000; the end is excluded"))
 }
 
 /// Parses `A..B` or `A..`.

@@ -1,7 +1,7 @@
 //! The simulator's command line.
 //!
-//! Tables go to standard error and the last line of standard output is JSON with each figure, so that a script reads
-//! one line. Every command fails when a law was broken, or when a fault that was planned never struck.
+//! Tables go to standard error. The last line of standard output is JSON with every figure, so a script reads one line.
+//! A command fails when a law was broken, or when a planned fault never took effect.
 
 mod cli;
 mod commands;

@@ -1,6 +1,6 @@
-//! Planted bugs: which there are, and how many seeds the swarm's unchanged plans need to see each.
+//! Planted bugs (mutants): the list, and the search for a seed of the unchanged swarm that detects each.
 //!
-//! The registry itself is in `core::mark`; a mutant is active in a whole process, so each is hunted by workers.
+//! `core::mark` holds the registry. A mutant is active in a whole process, so worker processes search for it.
 
 use std::ops::Range;
 
@@ -9,29 +9,29 @@ use continuum_core::mark::instrument::MUTANTS;
 use crate::campaign::Campaign;
 use crate::campaign::ranges::stretches;
 
-/// Seeds within which a planted bug has to be seen.
+/// A planted bug must be detected within this many seeds.
 pub const SEEDS_MAX: u64 = 2_000;
 
-/// Seeds that one worker takes.
+/// Seeds that one worker takes at a time.
 const STRETCH: u64 = 4;
 
-/// Seeds from the first one that sees a planted bug on, of which the soonest is taken to be shrunk.
+/// Starting with the first seed that detects a planted bug, this many are compared; the earliest detection is shrunk.
 const SEEDS_COMPARED: u64 = 128;
 
-/// How a planted bug was found.
+/// How a planted bug was detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
-    /// The first seed that saw it.
+    /// The first seed that detected it.
     pub seed: u64,
-    /// The oracle that saw it.
+    /// The law that was broken.
     pub oracle: String,
-    /// What it said.
+    /// What broke it.
     pub what: String,
     /// When, in virtual nanoseconds.
     pub at_ns: u64,
 }
 
-/// All planted bugs of a machine, or of all: name and meaning.
+/// The planted bugs of one machine, or of all: name and meaning.
 pub fn of_machine(machine: Option<&str>) -> impl Iterator<Item = (&'static str, &'static str)> {
     let prefix = machine.map(|machine| format!("{machine}."));
     MUTANTS
@@ -40,17 +40,17 @@ pub fn of_machine(machine: Option<&str>) -> impl Iterator<Item = (&'static str, 
         .filter(move |(name, _)| prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix)))
 }
 
-/// Whether there is such a planted bug.
+/// Whether there is a planted bug of this name.
 #[must_use]
 pub fn is_known(name: &str) -> bool {
     MUTANTS.iter().any(|(known, _)| *known == name)
 }
 
-/// Hunts one planted bug; `None` when no seed saw it.
+/// Searches for a seed that detects a planted bug; `None` when none does.
 ///
 /// # Errors
 ///
-/// A worker that could not do its work.
+/// A worker failed.
 pub fn hunt(
     campaign: &Campaign,
     name: &str,
@@ -60,8 +60,8 @@ pub fn hunt(
     best(&campaign, 0..SEEDS_MAX, |kill| kill.seed, progress)
 }
 
-/// Of the first seed that sees a planted bug and so many after it, the one that sees it soonest: as a campaign takes
-/// the shortest run of each broken law, to shrink it.
+/// Among the first seed that detects a planted bug and the seeds after it, the one that detects it earliest in virtual
+/// time. A campaign also shrinks the shortest run of each broken law.
 ///
 /// # Errors
 ///
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn machines_divide_the_mutants() {
+    fn every_mutant_belongs_to_one_machine() {
         assert!(is_known("node.canary") && !is_known("nobody"));
         assert!(of_machine(Some("node")).any(|(name, _)| name == "node.canary"));
         assert!(of_machine(Some("wal")).all(|(name, _)| name.starts_with("wal.")));

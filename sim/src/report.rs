@@ -1,7 +1,7 @@
-//! What is said of a run: its record, and a violation in words.
+//! The record of a run, and a violation as text.
 //!
-//! Records are JSON, since workers hand them to the campaign as lines. The sums of many are in `campaign::summary`.
-//! Nothing is judged here.
+//! Workers hand records to the campaign as lines of JSON. `campaign::summary` adds up many of them. This module does
+//! not judge.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,31 +12,32 @@ use crate::plan::fault::Tally;
 use crate::run::{Outcome, Violation};
 use crate::transcript::{cut, seconds};
 
-/// One run, as a worker tells it.
+/// One run, as a worker reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The seed; of a plan from a file the plan's.
+    /// The seed of the run, or of the plan from a file.
     pub seed: u64,
-    /// The SHA-256 chain.
+    /// The SHA-256 chain of the trace.
     pub chain: String,
     /// Links of the chain.
     pub links: Vec<u64>,
-    /// Steps of nodes.
+    /// Number of steps that nodes took.
     pub events: u64,
     /// Virtual time, in nanoseconds.
     pub virtual_ns: u64,
-    /// Acknowledged operations.
+    /// Number of acknowledged operations.
     pub operations: u64,
-    /// Operations of unknown outcome.
+    /// Number of operations with an unknown outcome.
     pub unknown: u64,
-    /// Each kind of fault: times planned and times struck.
+    /// For each kind of fault: how often it was planned, and how often it took effect.
     pub faults: BTreeMap<String, (u64, u64)>,
-    /// Nanoseconds from healing to a leader, to all nodes serving, and from the last write to equal replicas.
+    /// Nanoseconds from healing to a leader in every group, from healing to all nodes serving, and from the last write
+    /// to equal replicas.
     pub liveness_ns: [Option<u64>; 3],
-    /// The marks that it hit, a bit each as hexadecimal digits.
+    /// The marks that the run hit: one bit each, as hexadecimal digits.
     #[serde(default)]
     pub marks: String,
-    /// CPU time that it took, in microseconds; of another run of the same seed it is another.
+    /// CPU time in microseconds; it differs between runs of the same seed.
     #[serde(default)]
     pub cpu_us: u64,
     /// The violation, if there was one.
@@ -46,15 +47,15 @@ pub struct Record {
 /// A violation in a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The law.
+    /// The law that was broken.
     pub oracle: String,
-    /// By what it was broken.
+    /// What broke it.
     pub what: String,
     /// When, in virtual nanoseconds.
     pub at_ns: u64,
-    /// Whose step.
+    /// The node that took the step.
     pub node: usize,
-    /// The last steps.
+    /// The last steps, as text.
     pub steps: Vec<String>,
 }
 
@@ -94,7 +95,7 @@ fn faults_of(planned: &Tally, fired: &Tally) -> BTreeMap<String, (u64, u64)> {
     some.map(|(kind, planned, fired)| (kind.name().to_owned(), (planned, fired))).collect()
 }
 
-/// A violation for people, with the command that replays it.
+/// A violation as text, with the command that replays it.
 #[must_use]
 pub fn explain(record: &Record, replay: &str) -> String {
     let Some(violation) = &record.violation else { return String::new() };
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_survives_its_line() {
+    fn a_record_is_equal_after_a_round_trip_through_json() {
         let mut record = Record { seed: 3, chain: "ab".to_owned(), ..Record::default() };
         record.faults.insert("drop".to_owned(), (1, 0));
         let line = serde_json::to_string(&record).expect("a record serializes");

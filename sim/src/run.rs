@@ -1,7 +1,7 @@
 //! One run of one plan: setup, faults, healing, judgement.
 //!
-//! A run that breaks a law is run again from the start, to describe its last steps in words: words cost nothing in the runs
-//! that break none.
+//! A run that breaks a law is run again from the start to describe its last steps in words. So runs that break none do
+//! not pay for words.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -26,11 +26,11 @@ use crate::workload::history::Space;
 pub use crate::world::Setting;
 use crate::world::World;
 
-/// Steps that are told in words before a violation.
-const STEPS_TOLD: u64 = 40;
-/// The law that says that no assertion of the core is ever broken.
+/// Number of steps that are described before a violation.
+const STEPS_DESCRIBED: u64 = 40;
+/// The law that no assertion of the core fails.
 pub(crate) const NO_PANIC: &str = "no-panic";
-/// How often liveness is looked at.
+/// How often liveness is checked, in virtual time.
 const LOOK_NS: u64 = 250 * MS;
 
 /// A law was broken.
@@ -38,42 +38,42 @@ const LOOK_NS: u64 = 250 * MS;
 pub struct Violation {
     /// The law.
     pub oracle: String,
-    /// By what.
+    /// What broke it.
     pub what: String,
     /// When, in virtual nanoseconds.
     pub at_ns: u64,
-    /// Whose step it was.
+    /// The node that took the step.
     pub node: usize,
-    /// The last steps, in words.
+    /// The last steps, as text.
     pub steps: Vec<String>,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The law that was broken, if one was.
     pub violation: Option<Violation>,
     /// The SHA-256 chain over all events.
     pub chain: String,
-    /// Its first eight bytes after each so many events.
+    /// The first eight bytes of the chain after each `trace::LINK_EVENTS` events.
     pub links: Vec<u64>,
-    /// Steps of nodes.
+    /// Number of steps that nodes took.
     pub events: u64,
-    /// Messages that nodes sent each other.
+    /// Number of messages that nodes sent each other.
     pub messages: u64,
     /// Virtual time that passed, in nanoseconds.
     pub virtual_ns: u64,
-    /// Operations that clients know to have happened.
+    /// Number of acknowledged operations.
     pub operations: u64,
-    /// Operations of unknown outcome.
+    /// Number of operations with an unknown outcome.
     pub unknown: u64,
     /// All operations that clients began.
     pub asked: SelectedOps,
-    /// Faults as planned and as they happened.
+    /// Number of planned faults per kind.
     pub planned: Tally,
-    /// How often each fault struck.
+    /// How often each kind of fault took effect.
     pub fired: Tally,
-    /// When what was reached after healing.
+    /// How long each stage of recovery took.
     pub liveness: Liveness,
 }
 
@@ -83,13 +83,13 @@ pub fn run(plan: &Plan) -> Outcome {
     run_in(plan, Setting::default())
 }
 
-/// Runs a plan in a setting.
+/// Runs a plan under the given conditions.
 #[must_use]
 pub fn run_in(plan: &Plan, setting: Setting) -> Outcome {
     let (world, broken) = attempt(plan, 0..0, setting);
     let Some(broken) = broken else { return outcome_of(world, None) };
     let (at_ns, node, events) = (world.now, world.stepping, world.trace.events);
-    let (again, _) = attempt(plan, events.saturating_sub(STEPS_TOLD)..u64::MAX, setting);
+    let (again, _) = attempt(plan, events.saturating_sub(STEPS_DESCRIBED)..u64::MAX, setting);
     let steps = again.step_texts.iter().map(crate::transcript::lines).collect();
     let Broken { oracle, what } = broken;
     let violation = Violation { oracle: oracle.to_owned(), what, at_ns, node, steps };
@@ -117,10 +117,10 @@ fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
     }
 }
 
-/// The message of the last panic: a broken assertion in the core is a violation like any other.
+/// The message of the last panic: a failed assertion of the core is a violation like any other.
 static PANIC: Mutex<String> = Mutex::new(String::new());
 
-/// From now on a panic is noted and says nothing on its own. Once per process.
+/// From now on a panic is recorded and prints nothing. Call this once per process.
 pub fn hush_panics() {
     std::panic::set_hook(Box::new(|info| {
         if let Ok(mut note) = PANIC.lock() {
@@ -129,7 +129,7 @@ pub fn hush_panics() {
     }));
 }
 
-/// Runs a plan, and tells all steps within a stretch of virtual milliseconds in words.
+/// Runs a plan and describes all steps between two virtual times, in milliseconds.
 #[must_use]
 pub fn describe(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
     let mut world = World::new(plan.clone());
@@ -138,13 +138,13 @@ pub fn describe(plan: &Plan, stretch_ms: Range<u64>) -> Vec<String> {
     world.step_texts.iter().map(crate::transcript::lines).collect()
 }
 
-/// Runs a plan, and tells these steps in all words: two runs are compared by them.
+/// Runs a plan and describes these steps in full, for the comparison of two runs.
 #[must_use]
 pub fn describe_steps(plan: &Plan, steps: Range<u64>, setting: Setting) -> Vec<String> {
     attempt(plan, steps, setting).0.step_texts.iter().map(crate::transcript::full_line).collect()
 }
 
-/// How a run failed, without words.
+/// How a run failed, without a description of its steps.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) oracle: &'static str,
@@ -155,7 +155,7 @@ pub(crate) struct Failure {
     pub(crate) asked_at_ns: u64,
 }
 
-/// Runs a plan up to a time, and tells only how it failed, if it did.
+/// Runs a plan up to a time. Returns how it failed, if it did.
 pub(crate) fn fail(plan: &Plan, until_ns: u64) -> Option<Failure> {
     let mut world = World::new(plan.clone());
     world.stop_at = until_ns;
@@ -167,7 +167,7 @@ pub(crate) fn fail(plan: &Plan, until_ns: u64) -> Option<Failure> {
     Some(Failure { oracle, what, at_ns: world.now, asked, asked_at_ns })
 }
 
-/// Runs a plan with a scene that notes what happens.
+/// Runs a plan with a scene that records what happens.
 pub(crate) fn record(plan: &Plan) -> World {
     let mut world = World::new(plan.clone());
     let replicas = world.processes.iter().map(|process| process.replica);
@@ -201,11 +201,11 @@ fn finish(mut world: World) -> (World, Option<Broken>) {
 }
 
 impl World {
-    /// The whole run.
+    /// Runs from setup to judgement.
     fn run_to_end(&mut self) -> Verdict {
         let heal_at = self.plan.heal_ms() * MS;
-        // The last faults end at this very moment, and what their end does (a disk that lied takes back what it said)
-        // is to be healed as well.
+        // The last faults end at this very moment. What their end does (a lying disk loses what it reported) must be
+        // healed too.
         while self.advance((heal_at + 1).min(self.stop_at))? {}
         if self.stop_at <= heal_at {
             return Ok(());
@@ -220,7 +220,7 @@ impl World {
         self.judge()
     }
 
-    /// What must hold at the end.
+    /// Checks what must hold at the end.
     fn judge(&self) -> Verdict {
         for process in &self.processes {
             one_reply::check_end(process)?;
@@ -247,23 +247,23 @@ impl World {
         self.check_acknowledged(&excused)
     }
 
-    /// The core: its first node, with which the others are compared.
+    /// The first node of the core, and the others, which are compared with it.
     fn first_and_others(&self) -> (usize, impl Iterator<Item = usize> + Clone + '_) {
         let mut core = self.core();
         (core.next().unwrap_or_default(), core)
     }
 
-    /// The dots of which some disk in the core has the record.
+    /// The dots that are recorded on some disk of the core.
     ///
-    /// `durable` promises the disk of who acknowledges, and no other. So an acknowledged write may be gone only if all
-    /// disks that ever had it are outside of the core, or lost what they had. What one disk of the core held and did
-    /// not lose is owed, whoever acknowledged it.
+    /// Level `durable` promises one disk only, that of the acknowledging node. So an acknowledged write may be gone
+    /// only if every disk that ever had it is outside of the core or lost data. A write that one disk of the core held
+    /// and did not lose is owed, whichever node acknowledged it.
     fn recorded_dots(&self) -> BTreeSet<(ShardId, Dot)> {
         let disks = self.core().map(|node| (node, self.processes[node].disk.persisted()));
         self.oracles.writes.recorded_on(disks)
     }
 
-    /// The rows of an eventual namespace are what all writes amount to.
+    /// Checks that the rows of an eventual namespace are what all writes amount to.
     fn check_specification(
         &self,
         space: Space,
@@ -291,14 +291,14 @@ impl World {
         Ok(())
     }
 
-    /// What the replicas of a shard have seen at the end: equal roots say that it is the same for all.
+    /// The context of a shard at the end; equal roots mean that it is the same on all replicas.
     fn context_of(&self, shard: ShardId) -> Dots {
         let (first, _) = self.first_and_others();
         let node = self.processes[first].node.as_ref();
         node.and_then(|node| node.replicator().context(shard)).unwrap_or_default()
     }
 
-    /// Every write that a client was told of, and that is not excused, is in what the replicas have seen.
+    /// Checks that the replicas have seen every acknowledged write that is not excused.
     fn check_acknowledged(&self, excused: &BTreeSet<usize>) -> Verdict {
         let shards = self.operator.shards();
         let contexts: BTreeMap<ShardId, Dots> =
@@ -313,7 +313,7 @@ impl World {
         Ok(())
     }
 
-    /// What clients were told of the strong namespace, and what is in it now.
+    /// Checks the history of the strong namespace, and its final content.
     fn check_strong(&self) -> Verdict {
         let group = self.strong_group();
         let nothing = Witness::default();
@@ -324,13 +324,13 @@ impl World {
         states.into_iter().try_for_each(|state| strong::check_state(witness, state))
     }
 
-    /// The group of the strong namespace: the first one beside the registry, since tenants come later.
+    /// The group of the strong namespace: the first one after the registry, because churn starts later.
     fn strong_group(&self) -> Option<GroupId> {
         let mut groups = self.oracles.ledger.groups().map(|(group, _)| group);
         groups.find(|group| *group != GroupId::REGISTRY)
     }
 
-    /// All nodes have applied the same entries: their states are the same.
+    /// Checks that all nodes have the same state in each group, since they have applied the same entries.
     fn check_states(&self) -> Verdict {
         let (first, others) = self.first_and_others();
         for (group, _) in self.oracles.ledger.groups() {
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_names_its_operations_is_the_same_run() {
+    fn a_plan_that_lists_all_its_operations_is_the_same_run() {
         let mut plan = Plan::from_seed(2);
         plan.workload.operations_min = 0;
         let first = run(&plan);

@@ -1,8 +1,8 @@
-//! What a command took: the one place in the simulator that reads a real clock. No run sees it.
+//! Measures what a command took. This is the one place of the simulator that reads a real clock, and no run sees it.
 
 use std::time::Instant;
 
-/// Runs from its start.
+/// Measures from its start.
 pub(crate) struct Stopwatch {
     started: Instant,
     cpu_ns: u64,
@@ -19,13 +19,13 @@ impl Stopwatch {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Seconds for which this thread was on a processor; real ones where the system does not say.
+    /// CPU seconds of this thread; real seconds where the system does not report CPU time.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         cpu_ns().map_or_else(|| self.seconds(), |now| (now - self.cpu_ns) as f64 / 1e9)
     }
 }
 
-/// Linux's account of this thread, in nanoseconds.
+/// This thread's CPU time as Linux counts it, in nanoseconds.
 fn cpu_ns() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     text.split_whitespace().next()?.parse().ok()

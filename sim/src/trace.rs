@@ -1,14 +1,14 @@
-//! The trace of a run: a SHA-256 chain over time, node, event and actions, and what it takes to find the first
-//! difference of two runs.
+//! The trace of a run: a SHA-256 chain over time, node, event and actions, with links that locate the first difference
+//! between two runs.
 //!
-//! An event costs some tens of bytes, whatever it carries: messages enter by a fingerprint over all their fields. The
-//! fingerprint is fast and not cryptographic; nobody attacks a simulator.
+//! An event adds a few dozen bytes, whatever it carries: a message enters as a fingerprint of all its fields. The
+//! fingerprint is fast, not cryptographic, because nobody attacks a simulator.
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 
-/// A link of the chain, with a digest of the whole state of one node, each in its turn, every so many events.
+/// Events between two links of the chain. Each link adds a digest of the whole state of one node, each node in turn.
 pub(crate) const LINK_EVENTS: u64 = 1024;
 const BUFFER_BYTES: usize = 8192;
 
@@ -18,7 +18,7 @@ pub(crate) struct Trace {
     sha: Sha256,
     buffer: Vec<u8>,
     pub(crate) events: u64,
-    /// The chain's first eight bytes after each `LINK_EVENTS` events.
+    /// The first eight bytes of the chain after each `LINK_EVENTS` events.
     links: Vec<u64>,
 }
 
@@ -32,7 +32,7 @@ impl Trace {
         }
     }
 
-    /// An event reaches a node.
+    /// A node receives an event.
     pub(crate) fn event(&mut self, at: u64, node: usize, tag: u8, fingerprint: u64) {
         self.events += 1;
         let mut entry = [0xe0; 19];
@@ -45,7 +45,7 @@ impl Trace {
         }
     }
 
-    /// The node acts.
+    /// The node emits an action.
     pub(crate) fn action(&mut self, tag: u8, fingerprint: u64) {
         let mut entry = [tag; 9];
         entry[1..].copy_from_slice(&fingerprint.to_le_bytes());
@@ -57,12 +57,12 @@ impl Trace {
         self.events.is_multiple_of(LINK_EVENTS)
     }
 
-    /// How many links there are so far.
+    /// The number of links so far.
     pub(crate) const fn links(&self) -> usize {
         self.links.len()
     }
 
-    /// Adds the digest of a node's whole state, and a link.
+    /// Adds a link with the digest of a node's whole state.
     pub(crate) fn link(&mut self, state: [u8; 32]) {
         self.buffer.extend_from_slice(&state);
         self.flush();
@@ -88,7 +88,7 @@ impl Trace {
 /// A number that depends on every field of a value.
 pub(crate) fn fingerprint<T: Serialize + ?Sized>(value: &T) -> u64 {
     let mut mixer = Mixer::default();
-    // Our own types always serialize; one that does not has the fingerprint of what it got to.
+    // Our types always serialize. If one did not, its fingerprint would cover the part that did.
     let _ = value.serialize(&mut mixer);
     mixer.finish()
 }
@@ -99,11 +99,11 @@ pub(crate) const fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-/// A serializer that keeps nothing but a hash.
+/// A serializer that keeps only a hash.
 #[derive(Default)]
 struct Mixer {
     state: u64,
-    /// Single bytes that wait for company: identities are sixteen of them.
+    /// Single bytes, collected into words: an id is sixteen of them.
     bytes: u64,
     count: u32,
 }
@@ -175,7 +175,7 @@ compounds!(
     SerializeTupleVariant::serialize_field,
 );
 
-/// The kinds with named fields: names are the type's and need no mixing.
+/// The kinds with named fields: the names belong to the type and need no mixing.
 macro_rules! structs {
     ($($kind:ident),* $(,)?) => {
         $(impl serde::ser::$kind for &mut Mixer {

@@ -1,10 +1,10 @@
-//! Steps of nodes in words, for a violation and for the comparison of two runs.
+//! Steps of nodes in words, for violations and for the comparison of two runs.
 //!
-//! This module formats text. It chooses no steps and judges none.
+//! This module formats text. It does not choose steps and does not judge them.
 
 use std::fmt::Write as _;
 
-/// Longest line of an action or event in words.
+/// Longest text of an action or event, in characters.
 const WORDS_MAX: usize = 220;
 
 /// One step in words.
@@ -16,7 +16,7 @@ pub(crate) struct StepText {
     pub(crate) actions: Vec<String>,
 }
 
-/// One step in words: time, node as a number and as a column, event, actions.
+/// One step as lines: time, node (as a number and as a column), event, actions.
 pub(crate) fn lines(step: &StepText) -> String {
     let column = format!("{:>width$}", step.node, width = step.node * 2 + 1);
     let mut text = format!("{:>14} {column:<12} {}", seconds(step.at), cut(&step.event, WORDS_MAX));
@@ -26,7 +26,7 @@ pub(crate) fn lines(step: &StepText) -> String {
     text
 }
 
-/// One step in one line with nothing left out.
+/// One step as a single line, with nothing left out.
 pub(crate) fn full_line(step: &StepText) -> String {
     format!("{} node {}: {} > {}", seconds(step.at), step.node, step.event, step.actions.join("; "))
         .replace('\n', " ")
@@ -36,7 +36,7 @@ pub(crate) fn seconds(ns: u64) -> String {
     format!("{}.{:06}s", ns / 1_000_000_000, ns % 1_000_000_000 / 1000)
 }
 
-/// Where two texts begin to differ, with what is around.
+/// The text around the first difference of two texts.
 pub(crate) fn difference(one: &str, other: &str) -> String {
     let same = one.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
     let around =
@@ -44,7 +44,7 @@ pub(crate) fn difference(one: &str, other: &str) -> String {
     format!("{} against {}", around(one), around(other))
 }
 
-/// At most so many characters of a text, and a sign that it went on.
+/// At most `most` characters of a text; two dots mark what was cut.
 pub(crate) fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_words_are_cut_at_a_character() {
+    fn long_text_is_cut_at_a_character() {
         assert_eq!(cut("aé", 2), "aé");
         assert_eq!(cut("aéb", 2), "aé..");
     }

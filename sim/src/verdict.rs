@@ -1,6 +1,6 @@
-//! A law that was broken, and whether a law holds.
+//! Verdicts: a law holds, or it was broken.
 //!
-//! Every part of the simulator that judges or is judged speaks in these two types. They decide nothing themselves.
+//! All checks of the simulator return these types. This module contains no law.
 
 /// A law that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]

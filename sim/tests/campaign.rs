@@ -1,4 +1,4 @@
-//! A campaign with the real program as its worker: what two processes see, what is kept in a file, what is refused.
+//! Campaigns with the real program as worker: comparison of two processes, report files, refusals.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -29,7 +29,7 @@ fn one_seed(seed: u64, slip_at: Option<u64>) -> Record {
     records.pop().expect("one seed is one record")
 }
 
-/// A directory of one test.
+/// An empty directory for one test.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&folder);
@@ -47,13 +47,13 @@ fn json(output: &Output) -> Value {
 }
 
 #[test]
-fn a_run_that_looks_at_memory_is_seen_at_its_first_event() {
+fn a_run_that_depends_on_memory_is_detected_at_its_first_event() {
     assert_eq!(one_seed(3, None).violation, None);
     let violation = one_seed(3, Some(2_000)).violation.expect("two processes, two runs");
     assert_eq!(violation.oracle, "determinism");
     let (events, first) = violation.what.split_once("; first: ").expect("the event is named");
     assert!(events.contains("differ after event 1024 and by event 2048"), "{events}");
-    // The same node takes the same step, at another time.
+    // The same node takes the same step at another time.
     let (one, other) = first.split_once(" against ").expect("both are named");
     let parts = |text: &str| {
         let (at, event) = text.split_once(" node ").expect("time and event");
@@ -66,11 +66,11 @@ fn a_run_that_looks_at_memory_is_seen_at_its_first_event() {
 }
 
 #[test]
-fn a_cut_campaign_goes_on_and_comes_to_the_same() {
+fn an_interrupted_campaign_resumes_with_the_same_result() {
     let folder = folder("resume");
     let whole = ["swarm", "--seeds", "0..12", "--once", "--jobs", "1", "--report"];
     sim(&folder, &[&whole[..], &["whole.json"]].concat());
-    // Time enough for one stretch.
+    // Enough time for one stretch of seeds.
     let short = ["cut.json", "--minutes", "0.002"];
     sim(&folder, &[&whole[..], &short[..]].concat());
     let load = |name: &str| Report::load(&folder.join(name)).expect("a report is there");
@@ -86,7 +86,7 @@ fn a_cut_campaign_goes_on_and_comes_to_the_same() {
 }
 
 #[test]
-fn machines_run_their_shares_and_are_added_up() {
+fn machines_run_their_shares_and_their_reports_add_up() {
     let folder = folder("report");
     for index in ["0", "1"] {
         let name = format!("{index}.json");

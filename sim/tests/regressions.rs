@@ -1,4 +1,4 @@
-//! Plans of bugs that were found and mended: each is judged again.
+//! Plans of bugs that were found and fixed: each is run and judged again.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use continuum_sim::plan::Plan;
 use continuum_sim::run;
 
 #[test]
-fn no_mended_bug_comes_back() {
+fn no_fixed_bug_returns() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans/regressions");
     let mut plans = 0;
     for entry in fs::read_dir(folder).expect("the folder of plans") {

@@ -1,4 +1,4 @@
-//! A real failure made small and drawn: a process of its own, since a planted bug is active in a whole one.
+//! A real failure, shrunk and drawn. A planted bug is active in a whole process, so these tests have one of their own.
 
 use std::sync::Once;
 
@@ -7,7 +7,7 @@ use continuum_sim::plan::Plan;
 use continuum_sim::shrink::{OPERATIONS_GOAL, shrink};
 use continuum_sim::{diagram, run};
 
-/// A planted bug that takes operations, a fault and more than one node to see.
+/// A planted bug that needs operations, a fault and more than one node.
 const MUTANT: &str = "replication.delete.resurrects";
 const SEEDS: u64 = 20;
 const RUNS: u64 = 150;
@@ -22,7 +22,7 @@ fn failing() -> Plan {
 }
 
 #[test]
-fn a_failing_plan_becomes_small_and_fails_by_the_same_law() {
+fn a_shrunk_plan_is_small_and_breaks_the_same_law() {
     let plan = failing();
     let mut asked = 0;
     let shrunk = shrink(&plan, |progress| {
@@ -35,10 +35,10 @@ fn a_failing_plan_becomes_small_and_fails_by_the_same_law() {
     assert!(shrunk.after.faults < shrunk.before.faults);
     assert!(shrunk.after.operations < shrunk.before.operations / 2);
     let text = shrunk.plan.to_toml();
-    let read = Plan::parse(&text).expect("what is written can be read");
+    let read = Plan::parse(&text).expect("a written plan can be read");
     let (first, again) = (run::run(&shrunk.plan), run::run(&read));
     assert_eq!(first, again, "the file replays the run");
-    let violation = again.violation.expect("what is small still fails");
+    let violation = again.violation.expect("the small plan still fails");
     assert_eq!(violation.oracle, shrunk.oracle);
     if shrunk.after.operations <= OPERATIONS_GOAL {
         assert!(text.len() < 4096, "{} bytes", text.len());
@@ -46,14 +46,14 @@ fn a_failing_plan_becomes_small_and_fails_by_the_same_law() {
 }
 
 #[test]
-fn a_budget_of_nothing_changes_nothing() {
+fn without_a_budget_the_plan_is_unchanged() {
     let plan = failing();
     let shrunk = shrink(&plan, |_| false).expect("it fails");
     assert_eq!((shrunk.plan, shrunk.after.runs), (plan, 1));
 }
 
 #[test]
-fn a_picture_is_one_page_that_needs_nothing_else() {
+fn a_picture_is_one_self_contained_page() {
     let plan = failing();
     let picture = diagram::draw(&plan, Some("<b>&\"'"), "sim replay <x>").expect("it fails");
     assert_eq!(is_balanced(&picture.html), Ok(()));
@@ -94,7 +94,7 @@ fn is_balanced(html: &str) -> Result<(), String> {
 }
 
 #[test]
-fn a_page_that_is_not_balanced_is_seen() {
+fn an_unbalanced_page_is_detected() {
     assert!(is_balanced("<p><b></p>").is_err() && is_balanced("<p>").is_err());
     assert_eq!(is_balanced("<p class=\"a\">x<i/></p>"), Ok(()));
 }

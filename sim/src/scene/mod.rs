@@ -1,7 +1,7 @@
-//! The scene: what of a run is drawn, noted by the world as it happens.
+//! The scene: everything a picture may show, recorded by the world as it happens.
 //!
-//! A world has a scene only when it was asked for one; ordinary runs pay one comparison. Nothing is judged or chosen
-//! here: what the picture shows of it is the layout's business.
+//! A world has a scene only when a picture was requested; other runs pay one comparison. This module does not judge,
+//! and does not choose what is shown: `diagram::layout` does.
 
 pub(crate) mod words;
 
@@ -16,7 +16,7 @@ use continuum_core::wal::Write;
 use crate::env::requester::Attempt;
 use crate::plan::fault::Fault;
 
-/// Where something is: a node, or the clients.
+/// A column of the picture: a node, or the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     /// All clients.
@@ -25,7 +25,7 @@ pub(crate) enum Lane {
     Node(usize),
 }
 
-/// One way of a message: when it arrives, and whether it did.
+/// One arrival of a message: when it is due, and whether it happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     pub(crate) at: u64,
@@ -39,24 +39,24 @@ pub(crate) struct Sent {
     pub(crate) from: Lane,
     pub(crate) to: Lane,
     pub(crate) words: Words,
-    /// None when it was lost at once, two when it was duplicated.
+    /// Empty when the message was lost at once; two when it was duplicated.
     pub(crate) arrivals: Vec<Arrival>,
-    /// Why it was lost at once, or what else befell it.
+    /// Why it was lost at once, or what else happened to it.
     pub(crate) fate: Option<&'static str>,
 }
 
-/// What a node's log goes through.
+/// A batch of a node's log.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
     pub(crate) at: u64,
     pub(crate) node: usize,
     pub(crate) writes: Vec<Words>,
-    /// When it was durable or lost; the end of the run when neither.
+    /// When it became durable or was lost; `None` at the end of the run.
     pub(crate) done_at: Option<u64>,
     pub(crate) was_lost: bool,
 }
 
-/// Something that happens at one node at one moment.
+/// A change of a node's state.
 #[derive(Clone, Debug)]
 pub(crate) enum NodeEvent {
     Role { group: GroupId, role: Role, term: Term },
@@ -65,7 +65,7 @@ pub(crate) enum NodeEvent {
     Crash { sectors_lost: u64 },
 }
 
-/// A event of a node.
+/// A node's event with its time.
 #[derive(Clone, Debug)]
 pub(crate) struct Moment {
     pub(crate) at: u64,
@@ -73,7 +73,7 @@ pub(crate) struct Moment {
     pub(crate) event: NodeEvent,
 }
 
-/// A fault while it lasts.
+/// The time in which a fault is active.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     pub(crate) at: u64,
@@ -83,7 +83,7 @@ pub(crate) struct Window {
     number: usize,
 }
 
-/// All that was noted.
+/// Everything that was recorded.
 #[derive(Debug)]
 pub(crate) struct Scene {
     pub(crate) names: Names,
@@ -93,10 +93,10 @@ pub(crate) struct Scene {
     pub(crate) windows: Vec<Window>,
     /// Writes that wait for the next batch, per node.
     waiting: Vec<Vec<Words>>,
-    /// What each node was last seen to be.
+    /// Role, term and commit index of each group, as last seen on each node.
     seen: Vec<BTreeMap<GroupId, (Role, Term, Index)>>,
-    /// Messages under way, by when and where they arrive.
-    under_way: BTreeMap<(u64, Lane, Lane), Vec<(usize, usize)>>,
+    /// Messages in flight, by the time and the lanes of their arrival.
+    in_flight: BTreeMap<(u64, Lane, Lane), Vec<(usize, usize)>>,
 }
 
 impl Scene {
@@ -109,11 +109,11 @@ impl Scene {
             windows: Vec::new(),
             waiting: vec![Vec::new(); replicas.len()],
             seen: vec![BTreeMap::new(); replicas.len()],
-            under_way: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
         }
     }
 
-    /// A message leaves a node.
+    /// A node sends a message.
     pub(crate) fn sends(
         &mut self,
         now: u64,
@@ -126,7 +126,7 @@ impl Scene {
         self.add(now, (Lane::Node(from), Lane::Node(to)), words, arrivals, fate);
     }
 
-    /// A client asks a node.
+    /// A client sends a request to a node.
     pub(crate) fn asks(&mut self, now: u64, attempt: Attempt, node: usize, arrives: u64) {
         let words = words::attempt(attempt);
         self.add(now, (Lane::Clients, Lane::Node(node)), words, &[Some(arrives)], None);
@@ -160,14 +160,14 @@ impl Scene {
             arrivals.iter().flatten().map(|at| Arrival { at: *at, happened: false }).collect();
         for (which, arrival) in arrivals.iter().enumerate() {
             let key = (arrival.at, from, to);
-            self.under_way.entry(key).or_default().push((self.sent.len(), which));
+            self.in_flight.entry(key).or_default().push((self.sent.len(), which));
         }
         self.sent.push(Sent { at, from, to, words, arrivals, fate });
     }
 
-    /// What arrives at a node now, arrives.
+    /// A message arrives at a node now.
     pub(crate) fn arrives(&mut self, now: u64, from: Lane, to: usize) {
-        let Some(due) = self.under_way.get_mut(&(now, from, Lane::Node(to))) else { return };
+        let Some(due) = self.in_flight.get_mut(&(now, from, Lane::Node(to))) else { return };
         if !due.is_empty() {
             let (sent, which) = due.remove(0);
             self.sent[sent].arrivals[which].happened = true;
@@ -195,20 +195,20 @@ impl Scene {
         }
     }
 
-    /// A node asks its disk for a write.
+    /// A node hands its disk a write.
     pub(crate) fn writes(&mut self, node: usize, write: &Write) {
         let words = words::write(&self.names, write);
         self.waiting[node].push(words);
     }
 
-    /// All that waited begins to be written.
+    /// All writes that waited begin to be written.
     pub(crate) fn begins_batch(&mut self, now: u64, node: usize) {
         let writes = std::mem::take(&mut self.waiting[node]);
         let batch = Batch { at: now, node, writes, done_at: None, was_lost: false };
         self.batches.push(batch);
     }
 
-    /// The batch under way is over.
+    /// The batch in flight is over.
     fn ends_batch(&mut self, now: u64, node: usize, was_lost: bool) {
         let open = |batch: &&mut Batch| batch.node == node && batch.done_at.is_none();
         if let Some(batch) = self.batches.iter_mut().rev().find(open) {
@@ -216,7 +216,7 @@ impl Scene {
         }
     }
 
-    /// A node's disk has what it was given.
+    /// A node's batch is durable.
     pub(crate) fn synced(&mut self, now: u64, node: usize) {
         self.ends_batch(now, node, false);
     }
@@ -254,7 +254,7 @@ impl Scene {
         }
     }
 
-    /// The group that a node last moved in, heard of or spoke of.
+    /// The group that last changed on a node, or that it last sent or received a message of.
     pub(crate) fn last_group(&self, node: usize) -> Option<GroupId> {
         let moves = self.moments.iter().filter(|moment| moment.node == node);
         let moves = moves.filter_map(|moment| match moment.event {

@@ -1,6 +1,6 @@
-//! Short words for messages, writes, requests and faults: what stands beside an arrow, and what is result on hovering.
+//! Short labels for messages, writes, requests and faults: the text at an arrow, and the details on hovering.
 //!
-//! Nodes are result by their numbers. Nothing is escaped here; that is the page's business.
+//! Nodes appear by number. This module does not escape text for HTML; `diagram::page` does.
 
 use std::fmt::{Debug, Write as _};
 
@@ -19,10 +19,10 @@ use crate::env::requester::Attempt;
 use crate::plan::fault::{Fault, Kind};
 use crate::workload::history::{Body, Ending, Operation};
 
-/// Longest detail.
+/// Longest detail, in characters.
 const DETAIL_MAX: usize = 500;
 
-/// Whose business something is.
+/// The protocol that something belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Raft(GroupId),
@@ -32,17 +32,17 @@ pub(crate) enum Protocol {
     Other,
 }
 
-/// Something in words.
+/// A label and its detail.
 #[derive(Clone, Debug)]
 pub(crate) struct Words {
     pub(crate) protocol: Protocol,
-    /// Whether it goes on all the time and says little.
+    /// Whether it happens all the time and says little.
     pub(crate) is_routine: bool,
     pub(crate) label: String,
     pub(crate) detail: String,
 }
 
-/// Who is called what.
+/// The names of nodes.
 #[derive(Debug)]
 pub(crate) struct Names {
     replicas: Vec<Replica>,
@@ -53,7 +53,7 @@ impl Names {
         Self { replicas: replicas.to_vec() }
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub(crate) const fn count(&self) -> usize {
         self.replicas.len()
     }
@@ -76,7 +76,7 @@ impl Names {
         }
     }
 
-    /// A text in which nodes and their stores are called by their numbers, and what is small is written small.
+    /// A text in which ids of nodes and stores are replaced by their numbers, and small structures by short forms.
     pub(crate) fn plain(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (number, Replica { node, store }) in self.replicas.iter().enumerate() {
@@ -97,7 +97,7 @@ impl Names {
     }
 }
 
-/// What is written small: the text before, between and after two values, and what stands for it.
+/// Short forms: the text before, between and after two values, and the template that replaces it.
 const SMALL: &[([&str; 3], &str)] = &[
     (["Term(", "", ")"], "$1$2"),
     (["Index(", "", ")"], "$1$2"),
@@ -107,7 +107,7 @@ const SMALL: &[([&str; 3], &str)] = &[
     (["Dot { actor: ", ", seq: ", " }"], "$1#$2"),
 ];
 
-/// Replaces every position_text where the parts stand around two values that hold no brackets.
+/// Replaces every match of the three parts around two values that contain no brackets.
 fn rewrite(text: &str, [before, between, after]: [&str; 3], template: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -131,7 +131,7 @@ fn rewrite(text: &str, [before, between, after]: [&str; 3], template: &str) -> S
     out
 }
 
-/// At most so many characters.
+/// At most `most` characters of a text.
 pub(crate) fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
@@ -139,7 +139,7 @@ pub(crate) fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// A message between nodes.
+/// The label of a message between nodes.
 pub(crate) fn message(names: &Names, message: &Message) -> Words {
     let detail = names.detail(message);
     let (protocol, is_routine, label) = match message {
@@ -245,7 +245,7 @@ fn of_replication(names: &Names, message: &replication::Message) -> (bool, Strin
     }
 }
 
-/// The end of a probe's number: they begin anywhere, and those beside each other tell each other apart by it.
+/// The last digits of a probe's number: numbers start anywhere, and the last digits tell neighbouring ones apart.
 const fn short(number: u64) -> u64 {
     number % 10_000
 }
@@ -276,7 +276,7 @@ fn of_gossip(names: &Names, message: &gossip::Message) -> (bool, String) {
     (telling.is_empty() || told_all, label)
 }
 
-/// A write to the log.
+/// The label of a write to the log.
 pub(crate) fn write(names: &Names, write: &Write) -> Words {
     let (protocol, is_routine, label) = match write {
         Write::Boot { boot, .. } => (Protocol::Other, false, format!("boot {}", boot.count)),
@@ -330,7 +330,7 @@ fn named(attempt: Attempt) -> String {
     format!("c{}.{}", attempt.client, attempt.op_index)
 }
 
-/// An attempt of a client.
+/// The label of a client's attempt.
 pub(crate) fn attempt(attempt: Attempt) -> Words {
     let label = match attempt.number {
         1 => named(attempt),
@@ -339,14 +339,14 @@ pub(crate) fn attempt(attempt: Attempt) -> Words {
     Words { protocol: Protocol::Requests, is_routine: false, detail: label.clone(), label }
 }
 
-/// An answer to a client.
+/// The label of a reply to a client.
 pub(crate) fn answer(names: &Names, attempt: Attempt, result: &Outcome) -> Words {
     let label = format!("{}: {}", named(attempt), outcome(result));
     let detail = names.detail(result);
     Words { protocol: Protocol::Requests, is_routine: false, label, detail }
 }
 
-/// An operation of a client.
+/// The text of a client's operation.
 pub(crate) fn operation(operation: &Operation) -> String {
     let body = match &operation.body {
         Body::Read(asked) => query(asked),
@@ -356,7 +356,7 @@ pub(crate) fn operation(operation: &Operation) -> String {
     format!("{who} {}: {body}", operation.space.name())
 }
 
-/// How it ended.
+/// The text of how an operation ended.
 pub(crate) fn ended(operation: &Operation) -> String {
     let who = format!("c{}.{}", operation.client, operation.op_index);
     match &operation.ended {
@@ -451,7 +451,7 @@ fn register_text(register: &Register) -> String {
     }
 }
 
-/// A fault.
+/// The text of a fault.
 pub(crate) fn fault(fault: &Fault) -> String {
     let mut words = fault.kind.name().to_owned();
     if fault.rate_ppm > 0 {
@@ -484,7 +484,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_small_is_written_small() {
+    fn small_structures_have_short_forms() {
         let replica = Replica { node: NodeId([7; 16]), store: StoreId([8; 16]) };
         let names = Names::new(&[Replica::default(), replica]);
         let dot = Dot { actor: Actor { replica, boot: Boot { count: 2, nonce: 9 } }, seq: 3 };
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_with_their_units() {
+    fn faults_are_shown_with_their_units() {
         let at = Fault {
             kind: Kind::Delay,
             at_ms: 1,
