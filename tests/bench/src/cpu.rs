@@ -1,17 +1,17 @@
 //! CPU time of this thread as criterion's measure.
 //!
-//! A wall clock would count what other programs on the machine take. This module measures no other thread: every bench
-//! runs on one.
+//! Wall time would count other programs on the machine. This module measures only the calling thread, because every
+//! bench runs on one thread.
 
 use std::time::Duration;
 
 use cpu_time::ThreadTime;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 
-/// Only for its formatter: both measures count nanoseconds.
+/// Used only for its formatter, because both measures count nanoseconds.
 static NANOSECONDS: WallTime = WallTime;
 
-/// Nanoseconds for which this thread was on a processor.
+/// The measure: nanoseconds that this thread spent on a processor.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuTime;
 

@@ -1,4 +1,4 @@
-//! What the benches share: the measure of CPU time, the record of alternating runs, the mesh of the simulators.
+//! Helpers that the benches share: the measure of CPU time, the record of alternating runs, the simulators' mesh.
 
 pub mod cpu;
 pub mod mesh;

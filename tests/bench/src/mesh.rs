@@ -1,14 +1,14 @@
 //! One mesh for every simulator: five nodes, each pings the four others every 100 ms for 600 virtual seconds, messages
-//! take 1 to 20 ms. 120,000 pings and 120,000 answers.
+//! take 1 to 20 ms. A run has 120,000 pings and 120,000 answers.
 //!
 //! This module holds what the programs share: the numbers of the mesh and how a figure is printed. Each program sets up
 //! its own simulator.
 
 use std::time::Duration;
 
-/// Nodes.
+/// The number of nodes.
 pub const NODES: u8 = 5;
-/// Virtual seconds.
+/// The length of a run in virtual seconds.
 pub const VIRTUAL_S: u64 = 600;
 /// The time between two pings of a node to each other node.
 pub const EVERY: Duration = Duration::from_millis(100);

@@ -1,9 +1,9 @@
-//! Runs of peers in turn, and the medians over them.
+//! Alternating runs of the peers, and the medians over them.
 //!
-//! Criterion finishes one benchmark before it begins the next, so that a machine that slows down would punish the peer
-//! that comes last. Therefore each run of a peer is a criterion benchmark of its own, and the peers take turns. Criterion
-//! chooses iterations, warms up, filters by name and keeps its reports under `target/criterion`; the medians over the
-//! runs are taken here.
+//! Criterion finishes one benchmark before it begins the next, so a machine that slows down would punish the last peer.
+//! Therefore each run of a peer is a separate criterion benchmark, and the peers take turns. Criterion warms up,
+//! chooses the iterations, filters by name and writes its reports to `target/criterion`. This module takes the medians
+//! over the runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use crate::cpu::CpuTime;
 
-/// Runs of each peer.
+/// Runs of each peer on each work.
 pub const RUNS: usize = 7;
 /// Samples of one run: the fewest that criterion takes.
 const SAMPLES: usize = 10;
 
-/// Criterion as all benches here want it, with what the command line says.
+/// Criterion with the settings of all benches, overridden by the command line.
 pub fn criterion() -> Criterion<CpuTime> {
     Criterion::default()
         .with_measurement(CpuTime)
@@ -42,11 +42,11 @@ pub fn group<'a>(
     group
 }
 
-/// The figure of each run, by work and peer.
+/// The result of each run in elements per CPU second, by work and peer.
 #[derive(Debug, Default)]
 pub struct Runs(BTreeMap<(String, &'static str), Vec<f64>>);
 
-/// What the runs of one peer on one work amount to, in elements per CPU second.
+/// The summary of one peer's runs on one work, in elements per CPU second.
 #[derive(Clone, Copy, Debug)]
 pub struct Summary {
     pub median: f64,
@@ -56,8 +56,8 @@ pub struct Summary {
 }
 
 impl Runs {
-    /// One run: criterion calls `work` on fresh states, of which each is worth `elements`. What `fresh` and `check` take
-    /// is not counted.
+    /// Measures one run. Each iteration makes a fresh state, does `work` on it, and checks it. Only `work` is measured;
+    /// it handles `elements` elements.
     pub fn measure<S>(
         &mut self,
         group: &mut BenchmarkGroup<'_, CpuTime>,
@@ -83,19 +83,19 @@ impl Runs {
                 total
             });
         });
-        // Criterion warms up first; what that took is not a sample.
+        // The first samples are criterion's warm-up.
         let warm = samples.split_off(samples.len().saturating_sub(SAMPLES));
         if let Some(Summary { median, .. }) = summary(&warm) {
             self.0.entry((work_name.into(), peer)).or_default().push(median);
         }
     }
 
-    /// The runs of a peer on a work; `None` when the command line left it out.
+    /// The summary of a peer's runs on a work; `None` if the command line excluded them.
     pub fn of(&self, work: &str, peer: &'static str) -> Option<Summary> {
         self.0.get(&(work.into(), peer)).and_then(|runs| summary(runs))
     }
 
-    /// How many times as many elements as `other` a peer manages per CPU second, by the medians.
+    /// The median of a peer divided by the median of `other`.
     pub fn ratio(&self, work: &str, peer: &'static str, other: &'static str) -> Option<f64> {
         Some(self.of(work, peer)?.median / self.of(work, other)?.median)
     }
@@ -127,12 +127,12 @@ fn summary(figures: &[f64]) -> Option<Summary> {
     Some(Summary { median, min, max, runs: sorted.len() })
 }
 
-/// The smallest of some ratios, rounded; `null` when the command line left all of them out.
+/// The smallest of these ratios, rounded; `null` if the command line excluded all of them.
 pub fn least(ratios: impl Iterator<Item = Option<f64>>) -> Value {
     ratios.flatten().min_by(f64::total_cmp).map_or(Value::Null, |ratio| json!(rounded(ratio)))
 }
 
-/// A ratio to three digits after the point.
+/// Rounds a ratio to three decimals.
 pub fn rounded(ratio: f64) -> f64 {
     (ratio * 1000.0).round() / 1000.0
 }

@@ -19,7 +19,7 @@ struct Node {
     state: Applied,
     writes: u64,
     durable: u64,
-    /// Promises that wait for the disk.
+    /// Promises that wait for the disk, with their receivers.
     promises: Vec<(usize, Message)>,
 }
 
@@ -83,7 +83,7 @@ impl Three {
         }
     }
 
-    /// The disk has all writes, and what waited for them leaves.
+    /// Makes all writes durable and sends the promises that waited for them.
     fn sync(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         if node.durable < node.writes {
@@ -117,7 +117,8 @@ impl Cluster for Three {
         let nodes = (0..3).map(Node::new).collect();
         let mut three = Self { nodes, inboxes: Inboxes::new(), out: Outbox::new() };
         (0..3).for_each(|at| three.step(at, Event::Tick));
-        // Only the first replica's clock reaches its election timeout. The others' go so far that they vote for it.
+        // Only the first replica's clock reaches its election timeout. The other clocks advance far enough that these
+        // replicas grant pre-votes.
         let timeout = Duration::from_millis(RaftConfig::default().election_timeout_ms);
         three.nodes[1..].iter_mut().for_each(|node| node.now = Instant::ZERO + timeout);
         three.nodes[0].now = three.nodes[0].raft.deadline().expect("an election timeout");

@@ -1,26 +1,27 @@
-//! Raft: three replicas in one loop on one thread, ours beside `raft` (raft-rs, of TiKV) and `noraft`.
+//! Raft: three replicas in one loop on one thread, ours beside `raft` (TiKV's raft-rs) and `noraft`.
 //!
-//! One batch is B commands of clients. The leader takes them all, its disk syncs once, and messages go round until none
-//! is under way; then the next batch begins. Followers learn of a commit from the next batch's messages, after the last
-//! batch from one heartbeat. In the end every replica has applied every command, which is checked.
+//! A batch is B client commands. The leader takes all of them, its disk syncs once, and messages are delivered until
+//! none is in flight. Then the next batch begins. Followers learn of a commit from the messages of the next batch, and
+//! after the last batch from one heartbeat. At the end the bench checks that every replica has applied every command.
 //!
-//! The same for each peer:
+//! These rules are the same for each peer:
 //!
-//! * A command is copied once into the form that the peer takes. Messages are handed over in memory, not encoded.
-//! * A replica's turn: all that arrived, then its disk, then what waited for the disk. A sync takes no time.
-//! * No replica compacts its log. Elections are over before the clock starts.
+//! * A command is copied once into the type that the peer takes. Messages are passed in memory and not encoded.
+//! * A turn of a replica: it handles all received messages, then its disk syncs, then it sends what waited for the
+//!   disk. A sync takes no time.
+//! * No replica compacts its log. Elections are not measured.
 //!
-//! What differs:
+//! The peers differ in this:
 //!
-//! * `raft-rs` runs with its `MemStorage`, with `batch_append`, and with `skip_bcast_commit`, as TiKV runs it: without
-//!   the last it sends each follower two messages for an entry.
-//! * `noraft` knows no payloads, has neither pre-vote nor check-quorum, no flow control, and no limit on what is not
-//!   committed. Its driver here keeps the payloads beside its log and sends them along.
-//! * Ours sends an append as soon as a command is proposed, eight to a follower at most; the other two gather what is
-//!   proposed in one turn.
+//! * `raft-rs` runs on its `MemStorage`, with `batch_append`, and with `skip_bcast_commit` as in TiKV. Without the
+//!   latter it sends each follower two messages for each commit.
+//! * `noraft` has no payloads, no pre-vote, no check-quorum, no flow control and no limit on uncommitted entries. Its
+//!   driver here keeps the payloads beside the log and sends them along with the messages.
+//! * Ours sends an append as soon as a command is proposed, with at most eight in flight to a follower. The other two
+//!   collect all proposals of a turn in one append.
 //!
-//! `cargo bench --bench raft`; with `-- --test` a smoke check of one iteration each; with `-- raft-rs` or any other part
-//! of a name only what has it. The last line is JSON.
+//! `cargo bench --bench raft` runs everything. `-- --test` is a smoke check with one iteration each, and a filter such
+//! as `-- raft-rs` selects benchmarks by a part of their name. The last line is JSON.
 
 mod continuum;
 mod noraft;
@@ -32,7 +33,7 @@ use serde_json::{Value, json};
 
 const PAYLOADS: [usize; 3] = [0, 16, 256];
 const BATCHES: [usize; 3] = [1, 64, 1024];
-/// Entries of one iteration: a multiple of every batch, and enough for the logs to leave the smallest cache.
+/// Entries of one iteration: a multiple of every batch, and more than fits into the first-level cache.
 const ENTRIES: usize = 8192;
 
 const OURS: &str = "continuum";
@@ -42,20 +43,20 @@ const PEERS: [&str; 3] = [OURS, RAFT_RS, NORAFT];
 
 /// Three replicas of one peer.
 trait Cluster {
-    /// Three replicas, of which the first leads and the others know it; no message is under way.
+    /// Three replicas. The first leads, the others know it, and no message is in flight.
     fn elected() -> Self;
 
-    /// Proposes `batch` copies of a command, and lets messages go round until none is under way.
+    /// Proposes `batch` copies of a command and delivers messages until none is in flight.
     fn commit(&mut self, batch: usize, command: &[u8]);
 
-    /// Tells the followers of the last commit.
+    /// Sends a heartbeat, from which the followers learn of the last commit.
     fn heartbeat(&mut self);
 
-    /// What each replica applied, and the messages so far.
+    /// The commands that each replica applied, and the number of messages since the election.
     fn counts(&self) -> ([Applied; 3], u64);
 }
 
-/// The state machine: it reads every command.
+/// The state machine. It reads every command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Applied {
     commands: usize,
@@ -71,7 +72,7 @@ impl Applied {
     }
 }
 
-/// The messages between the replicas: one inbox for each.
+/// The messages in flight: one inbox for each replica.
 #[derive(Debug)]
 struct Inboxes<M> {
     waiting: [Vec<M>; 3],
@@ -89,7 +90,7 @@ impl<M> Inboxes<M> {
         self.waiting[to].push(message);
     }
 
-    /// What arrived at a replica. It is given back with [`Self::done`], so that no turn allocates.
+    /// Takes the messages of a replica. [`Self::done`] returns the buffer, so that no turn allocates.
     fn take(&mut self, at: usize) -> Vec<M> {
         std::mem::replace(&mut self.waiting[at], std::mem::take(&mut self.taken))
     }
@@ -99,7 +100,7 @@ impl<M> Inboxes<M> {
         self.taken = taken;
     }
 
-    /// A replica that has messages.
+    /// The next replica after `after` that has messages.
     fn next(&self, after: usize) -> Option<usize> {
         (1..=3).map(|step| (after + step) % 3).find(|at| !self.waiting[*at].is_empty())
     }
@@ -140,7 +141,7 @@ impl Bench {
             },
             |cluster| {
                 let (applied, sent) = cluster.counts();
-                assert_eq!(applied, [expected; 3], "{peer} applied everything everywhere");
+                assert_eq!(applied, [expected; 3], "every replica of {peer} applies every command");
                 messages.set(Some(sent as f64 / ENTRIES as f64));
             },
         );
@@ -163,7 +164,7 @@ impl Bench {
         rows
     }
 
-    /// The smallest of our ratios to a peer over all payloads and these batches.
+    /// The smallest ratio of ours to a peer over all payloads and these batches.
     fn least(&self, peer: &'static str, batches: &[usize]) -> Value {
         let cells = PAYLOADS.iter().flat_map(|payload| batches.iter().map(move |b| (*payload, *b)));
         runs::least(cells.map(|(payload, b)| self.runs.ratio(&work(payload, b), OURS, peer)))
@@ -198,7 +199,7 @@ fn main() {
     for run in 0..RUNS {
         let mut group = runs::group(&mut criterion, "raft", run);
         for (at, (payload, batch, _)) in cells().enumerate() {
-            // The peers take turns, and each run begins with another.
+            // The peers take turns, and each run begins with another peer.
             match PEERS[(at + run) % 3] {
                 OURS => bench.run::<continuum::Three>(&mut group, OURS, (payload, batch)),
                 RAFT_RS => bench.run::<raft_rs::Three>(&mut group, RAFT_RS, (payload, batch)),

@@ -1,4 +1,4 @@
-//! `noraft` from crates.io. It keeps entries without payloads, so its driver keeps and sends them.
+//! `noraft` from crates.io. Its entries have no payloads, so its driver here keeps and sends the payloads.
 
 use bytes::Bytes;
 use noraft::{Action, Message, NodeId, Role};
@@ -7,13 +7,13 @@ use super::{Applied, Cluster, Inboxes};
 
 struct Node {
     raft: noraft::Node,
-    /// The payload of each entry, from index 1 on; entries that are no commands have none.
+    /// The payload of each entry from index 1 on; `None` for entries that are not commands.
     payloads: Vec<Option<Bytes>>,
     applied: usize,
     state: Applied,
 }
 
-/// A message, and the payloads of its entries.
+/// A message and the payloads of its entries.
 type Envelope = (Message, Vec<Option<Bytes>>);
 
 pub struct Three {
@@ -43,7 +43,7 @@ impl Node {
         }
     }
 
-    /// A message with the payloads of its entries.
+    /// Attaches the payloads of a message's entries.
     fn with_payloads(&self, message: Message) -> Envelope {
         let Message::AppendEntriesCall { entries, .. } = &message else {
             return (message, Vec::new());
@@ -63,10 +63,10 @@ impl Node {
 }
 
 impl Three {
-    /// All actions of a node, its disk first, as the iterator has them.
+    /// Performs all actions of a node. The iterator yields those of the disk first.
     fn turn(&mut self, at: usize) {
         let node = &mut self.nodes[at];
-        // A leader's own entries that are no commands.
+        // Entries that a leader adds by itself are not commands.
         let last = node.raft.log().last_position().index.get() as usize;
         if node.payloads.len() < last {
             node.payloads.resize(last, None);

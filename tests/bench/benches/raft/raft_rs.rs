@@ -1,4 +1,4 @@
-//! `raft` from crates.io: raft-rs, of TiKV.
+//! `raft` from crates.io, which is TiKV's raft-rs.
 
 use raft::eraftpb::{Entry, EntryType, Message};
 use raft::storage::MemStorage;
@@ -22,7 +22,7 @@ impl Node {
             id: at as u64 + 1,
             election_tick: 10,
             heartbeat_tick: 3,
-            // As ours: an append of 256 KiB at most, pre-vote and check-quorum.
+            // The same as ours: appends of at most 256 KiB, pre-vote and check-quorum.
             max_size_per_msg: 256 << 10,
             max_inflight_msgs: 256,
             check_quorum: true,
@@ -47,7 +47,7 @@ impl Node {
 }
 
 impl Three {
-    /// All that the node has ready, its disk at once.
+    /// Handles everything that the node has ready. Its disk syncs at once.
     fn turn(&mut self, at: usize) {
         let (node, inboxes) = (&mut self.nodes[at], &mut self.inboxes);
         let mut send = |messages: Vec<Message>| {
@@ -99,7 +99,7 @@ impl Cluster for Three {
         three.settle();
         assert_eq!(three.nodes[0].raft.raft.state, raft::StateRole::Leader);
         three.heartbeat();
-        // The leader's first entry is no command.
+        // The first entry of a leader is not a command.
         three.nodes.iter_mut().for_each(|node| node.state = Applied::default());
         three.inboxes.sent = 0;
         three

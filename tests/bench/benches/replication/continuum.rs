@@ -19,7 +19,7 @@ use super::{key, member, value, writes_of};
 const NAMESPACE: NamespaceId = NamespaceId(1);
 const SHARD: ShardId = ShardId { namespace: NAMESPACE, slot: 0 };
 
-/// What a write does to its key, and what a read of a key finds.
+/// The change of each write, and the check of a key.
 pub trait Work: Kind {
     fn change(write: usize) -> Change;
     fn check(replicator: &Replicator, at: usize);
@@ -27,9 +27,9 @@ pub trait Work: Kind {
 
 pub struct Two<K> {
     replicators: Vec<Replicator>,
-    /// Writes issued to each disk, all of them durable but for the author's while it writes.
+    /// Writes issued to each disk. All are durable, except the author's while it writes.
     issued: [u64; 2],
-    /// Encoded messages to each.
+    /// Encoded messages to each replica.
     inboxes: [Vec<Bytes>; 2],
     wire_bytes: usize,
     accepted: usize,
@@ -55,7 +55,7 @@ impl<K: Work> Two<K> {
         for action in self.out.drain() {
             match action {
                 Action::Persist { .. } => self.issued[at] += 1,
-                // Promises wait for the disk, which is done before a message is read.
+                // A promise waits for the disk. The disk is done before the other replica reads the message.
                 Action::Send { message, .. } => {
                     let bytes = codec::encode(&message);
                     self.wire_bytes += bytes.len();
@@ -80,7 +80,7 @@ impl<K: Work> Two<K> {
         }
     }
 
-    /// Messages go to and fro until none is under way.
+    /// Delivers messages until none is in flight.
     fn settle(&mut self) {
         while let Some(at) = (0..2).find(|at| !self.inboxes[*at].is_empty()) {
             for bytes in std::mem::take(&mut self.inboxes[at]) {
@@ -140,7 +140,7 @@ impl<K: Work> Pair for Two<K> {
     }
 
     fn catch_up(&mut self) {
-        // There is no link yet, so nothing is pushed.
+        // There is no link yet, so this pushes nothing.
         self.sync(0);
         self.connect();
         self.settle();

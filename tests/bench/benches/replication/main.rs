@@ -1,30 +1,30 @@
 //! CRDT replication: two replicas of a keyed memory, ours beside `crdts` (rust-crdt).
 //!
-//! 4,096 writes of one author over 256 keys, 16 to a key: registers of 64 bytes that are overwritten, sets that get new
-//! members of 16 bytes, counters that count up by one. Three works on each kind:
+//! One author makes 4,096 writes to 256 keys, 16 to each key. Registers of 64 bytes are overwritten, sets get new
+//! members of 16 bytes, counters count up by one. Each kind has three works:
 //!
 //! * `local`: the author makes and applies all writes.
-//! * `delivery`: writes that one sync made durable go to the other replica as they were made: encoded, decoded, applied.
+//! * `delivery`: one sync makes the writes durable, and they go to the other replica: encoded, decoded, applied.
 //! * `catch-up`: an empty replica gets everything from the author's state, as after a long absence.
 //!
-//! The second replica must then answer every key as the author does, which is checked. Bytes on the wire are counted for
-//! `delivery` and `catch-up`, what the receiver answers included.
+//! The bench checks that the second replica then answers every key as the author does. It counts the bytes on the wire
+//! of `delivery` and `catch-up`, including the receiver's answers.
 //!
-//! What each does not do:
+//! The peers do different amounts of work:
 //!
-//! * Neither writes to a disk here: ours issues its records, and they count as durable at once.
-//! * `crdts` hashes nothing, stamps nothing with a clock and keeps no write: a write's authenticity, its order by time and
-//!   its bytes are the application's business. It neither acknowledges, nor notices what it missed, nor compares
-//!   replicas; its operations must arrive once and in order. A catch-up is the whole state, also when little differs.
-//!   Its actor here is one number; ours is 48 bytes (node, disk, boot).
-//! * Ours keeps the sealed bytes of every live write with their SHA-256, an HLC stamp, and dot ranges; it can tell two
-//!   replicas apart by their roots and send only what differs. It merges no whole states.
+//! * Neither writes to a disk. Ours issues its log records, and they count as durable at once.
+//! * `crdts` does not hash or timestamp writes and does not keep them: authenticity, order by time and the original
+//!   bytes are left to the application. It does not acknowledge, detect missing writes or compare replicas, and its
+//!   operations must arrive once and in order. A catch-up sends the whole state, even if little differs. Its actor here
+//!   is one number; ours is a node, a disk and a boot, 48 bytes.
+//! * Ours keeps the sealed bytes of every live write with their SHA-256, an HLC timestamp, and ranges of dots. It
+//!   compares replicas by their roots and sends only the differences. It does not merge whole states.
 //!
-//! `crdts` gets a `Map` from keys to `MVReg`, `Orswot` or `PNCounter`: the type that, like ours, removes whole keys by
-//! what was seen. Its bytes are postcard's, as are ours.
+//! `crdts` uses a `Map` from keys to `MVReg`, `Orswot` or `PNCounter`, because this type, like ours, removes whole keys
+//! by what was observed. Both encode with postcard.
 //!
-//! `cargo bench --bench replication`; with `-- --test` a smoke check of one iteration each; with `-- crdts` or any other
-//! part of a name only what has it. The last line is JSON.
+//! `cargo bench --bench replication` runs everything. `-- --test` is a smoke check with one iteration each, and a
+//! filter such as `-- crdts` selects benchmarks by a part of their name. The last line is JSON.
 
 mod continuum;
 mod rust_crdt;
@@ -49,7 +49,7 @@ const DELIVERY: &str = "delivery";
 const CATCH_UP: &str = "catch-up";
 const WORKS: [&str; 3] = [LOCAL, DELIVERY, CATCH_UP];
 
-/// What a key holds.
+/// The type of a key's value.
 trait Kind {
     const NAME: &'static str;
 }
@@ -72,22 +72,22 @@ impl Kind for Counter {
 
 /// Two replicas of one peer: an author and another.
 trait Pair {
-    /// Two empty replicas, with a link between them or without.
+    /// Two empty replicas, with or without a link between them.
     fn new(linked: bool) -> Self;
 
     /// The author makes and applies all writes.
     fn write(&mut self);
 
-    /// The writes go over the link.
+    /// Sends the writes over the link.
     fn deliver(&mut self);
 
-    /// A link is made, and the other replica gets what the author holds.
+    /// Connects the replicas and brings the other one up to date.
     fn catch_up(&mut self);
 
-    /// Bytes that went over the link.
+    /// Bytes sent over the link in both directions.
     fn wire_bytes(&self) -> usize;
 
-    /// The author answers every key as it must, and the other as well if it `has` everything.
+    /// Checks every key at the author, and at the other replica too if `other_has` everything.
     fn check(&self, other_has: bool);
 }
 
@@ -162,7 +162,7 @@ impl Bench {
         run: usize,
     ) {
         for work in WORKS {
-            // The peers take turns, and each run begins with the other one.
+            // The peers take turns, and each run begins with the other peer.
             for turn in 0..PEERS.len() {
                 match PEERS[(turn + run) % PEERS.len()] {
                     OURS => self.run::<continuum::Two<K>>(group, OURS, (K::NAME, work)),
@@ -191,7 +191,7 @@ impl Bench {
         rows
     }
 
-    /// The smallest of our ratios to `crdts` over all kinds.
+    /// The smallest ratio of ours to `crdts` over all kinds.
     fn least(&self, work: &str) -> Value {
         let kinds = [Register::NAME, Set::NAME, Counter::NAME];
         runs::least(kinds.iter().map(|kind| self.runs.ratio(&name(kind, work), OURS, CRDTS)))

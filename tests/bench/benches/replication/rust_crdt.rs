@@ -1,4 +1,4 @@
-//! `crdts` from crates.io: rust-crdt. A `Map` from keys to one type for each kind.
+//! `crdts` from crates.io, which is rust-crdt: a `Map` from keys to one type for each kind.
 
 use std::fmt::Debug;
 
@@ -17,7 +17,7 @@ type Of<K> = Map<Key, <K as Work>::Held, Actor>;
 
 const AUTHOR: Actor = 1;
 
-/// What a write does to its key, and what a read of a key finds.
+/// The change of each write, and the check of a key.
 pub trait Work: Kind {
     type Held: crdts::map::Val<Actor, Op: Clone + Serialize + DeserializeOwned>
         + CvRDT
@@ -34,7 +34,7 @@ pub trait Work: Kind {
 pub struct Two<K: Work> {
     author: Of<K>,
     other: Of<K>,
-    /// Operations that were applied at the author and wait to be sent.
+    /// Operations that the author applied and has not sent.
     made: Vec<Op<Key, K::Held, Actor>>,
     wire_bytes: usize,
 }
