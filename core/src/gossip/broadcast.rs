@@ -1,7 +1,7 @@
-//! What is still to be told, and how often it was told: the piggyback queue (SWIM 4.1).
+//! The broadcast queue: members whose updates are piggybacked on messages, and how often each was sent (SWIM 4.1).
 //!
-//! The queue names members and holds no news: what is sent is what the table holds at that moment, so a newer state
-//! replaces an older one without a search, and the queue is bounded by the number of members.
+//! The queue holds node ids, not updates. A message takes what the table holds when it is sent, so a newer state
+//! replaces an older one without a search, and the number of members bounds the queue.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -11,40 +11,42 @@ use crate::fixed::Fixed;
 use crate::id::NodeId;
 use crate::reach;
 
-/// A queue of members whose news is to be told, the least told first.
+/// A member's position in the queue: how often it was sent, then the order of arrival.
+type Position = (u32, u64);
+
+/// A queue of members, the least often sent first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Broadcast {
-    /// Each member's place in `order`.
-    places: BTreeMap<NodeId, (u32, u64)>,
-    /// (times told, arrival) -> member. Among the equally often told the oldest goes first, so none starves.
-    order: BTreeMap<(u32, u64), NodeId>,
+    positions: BTreeMap<NodeId, Position>,
+    /// Equally often sent members leave in the order of arrival, so none starves.
+    order: BTreeMap<Position, NodeId>,
     arrivals: u64,
 }
 
 impl Broadcast {
-    /// There is news of this member: tell it, as if never told before.
+    /// Queues a member's new update, as never sent before.
     pub(super) fn add(&mut self, node: NodeId) {
         self.remove(node);
-        self.place(node, 0);
+        self.insert(node, 0);
     }
 
-    /// There is nothing to tell of this member any more.
+    /// Takes a member out of the queue.
     pub(super) fn remove(&mut self, node: NodeId) {
-        if let Some(place) = self.places.remove(&node) {
-            self.order.remove(&place);
+        if let Some(position) = self.positions.remove(&node) {
+            self.order.remove(&position);
         }
     }
 
-    /// Up to `room` members to tell of, except of `but`; each is told once more by this call, and dropped once told
-    /// `limit` times.
-    pub(super) fn take(&mut self, room: usize, limit: u32, but: NodeId) -> Vec<NodeId> {
+    /// Takes up to `room` members to send, `except` not among them. Each counts as sent once more, and leaves the queue
+    /// after `limit` times.
+    pub(super) fn take(&mut self, room: usize, limit: u32, except: NodeId) -> Vec<NodeId> {
         let chosen: Vec<NodeId> =
-            self.order.values().filter(|node| **node != but).take(room).copied().collect();
+            self.order.values().filter(|node| **node != except).take(room).copied().collect();
         for node in &chosen {
-            let told = self.places.get(node).map_or(0, |(told, _)| *told);
+            let sent = self.positions.get(node).map_or(0, |(sent, _)| *sent);
             self.remove(*node);
-            if told.saturating_add(1) < limit {
-                self.place(*node, told + 1);
+            if sent.saturating_add(1) < limit {
+                self.insert(*node, sent + 1);
             } else {
                 reach!("gossip.broadcast.sent_enough");
             }
@@ -52,10 +54,10 @@ impl Broadcast {
         chosen
     }
 
-    /// How many members wait to be told of.
+    /// Members in the queue.
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.places.len()
+        self.positions.len()
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
@@ -63,14 +65,14 @@ impl Broadcast {
         hash.value(&self.order);
     }
 
-    fn place(&mut self, node: NodeId, told: u32) {
+    fn insert(&mut self, node: NodeId, sent: u32) {
         self.arrivals += 1;
-        self.places.insert(node, (told, self.arrivals));
-        self.order.insert((told, self.arrivals), node);
+        self.positions.insert(node, (sent, self.arrivals));
+        self.order.insert((sent, self.arrivals), node);
     }
 }
 
-/// How often one piece of news is told among `members`: multiplier * log10(members + 1), rounded up, at least once.
+/// How often one update is sent among `members`: multiplier * log10(members + 1), rounded up, at least once.
 pub(super) fn limit(multiplier: u32, members: usize) -> u32 {
     let log = Fixed::log10(members as u64 + 1);
     let times = Fixed::from_bits(log.to_bits().saturating_mul(u64::from(multiplier))).ceil();
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_told_goes_first_and_the_told_out_goes_away() {
+    fn the_least_often_sent_goes_first_and_leaves_at_the_limit() {
         let mut queue = Broadcast::default();
         queue.add(A);
         queue.add(B);
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn fresh_news_starts_over_and_takes_no_second_place() {
+    fn a_new_update_starts_over_and_is_queued_once() {
         let mut queue = Broadcast::default();
         queue.add(A);
         take(&mut queue, 1, 2);

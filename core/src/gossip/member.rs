@@ -1,8 +1,8 @@
-//! The table of members: what is held of each, and which update beats which.
+//! The table of members: the record of each member, and which update beats which.
 //!
-//! A update is (incarnation, state), ordered as written: a later boot beats everything, then more refutations, and at
-//! equal incarnations alive < suspect < dead < left. That is a total order, so all who heard the same updates hold the
-//! same, in whatever order they came. Which updates to believe at all is decided in `mod`; nothing is sent from here.
+//! Updates are ordered by incarnation, then by state: a later boot beats everything, then more refutations, and at equal
+//! incarnations alive < suspect < dead < left. That order is total, so nodes that received the same updates hold the
+//! same state, whatever the order of arrival. This module sends nothing and does not decide which updates to believe.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -17,37 +17,38 @@ use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
-/// What is held of one member.
+/// What this node knows of one member.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) member: Member,
     pub(super) load_version: u64,
     pub(super) suspicion: Option<Suspicion>,
-    /// Whether the probe ring names it, so that it is never named twice.
+    /// Whether the member is in the probe ring, so that it is never there twice.
     pub(super) in_ring: bool,
 }
 
-/// A member that the registry removed: late gossip must not bring it back with an old incarnation if it is named again.
+/// A removed member. It keeps its incarnation for a while: if it is added again, late gossip must not revive an old one.
 #[derive(Clone, Debug)]
 struct Tombstone {
     until: Instant,
     record: Record,
 }
 
-/// All members but this node, with the indices that keep a step from scanning them.
+/// All members but this node, with indices so that no step scans them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     records: BTreeMap<NodeId, Record>,
-    /// When each suspicion ends.
-    endings: BTreeSet<(Instant, NodeId)>,
+    /// When each suspicion times out.
+    timeouts: BTreeSet<(Instant, NodeId)>,
     dead: BTreeSet<NodeId>,
-    /// How many are alive or suspected.
-    living: usize,
+    /// Members that are alive or suspected.
+    live: usize,
     removed: BTreeMap<NodeId, Tombstone>,
+    /// When each removed member is forgotten.
     forgets: BTreeSet<(Instant, NodeId)>,
 }
 
-/// Whether `update` beats what is held.
+/// Whether an update beats what is held.
 pub(super) fn beats(update: (Incarnation, State), held: (Incarnation, State)) -> bool {
     if mutant!("gossip.incarnation.ignored") {
         return update.1 != held.1;
@@ -71,17 +72,17 @@ impl Record {
         Self { member, load_version: 0, suspicion: None, in_ring: false }
     }
 
-    /// What is compared between updates.
+    /// What an update is compared with.
     pub(super) fn held(&self) -> (Incarnation, State) {
         (self.member.incarnation, self.member.state)
     }
 
-    /// Whether the member was ever heard of, other than by the registry.
+    /// Whether gossip ever told of the member. Before that only its address is known.
     pub(super) fn is_heard(&self) -> bool {
         self.member.incarnation.boot != Boot::default()
     }
 
-    /// What is held, as told to others.
+    /// The update that tells other members of this one.
     pub(super) fn update(&self) -> Update {
         Update {
             replica: self.member.replica,
@@ -95,7 +96,7 @@ impl Record {
         }
     }
 
-    /// The load, as told to others.
+    /// The load report that tells other members of this one's load.
     pub(super) fn load(&self) -> Load {
         Load {
             node: self.member.replica.node,
@@ -105,8 +106,8 @@ impl Record {
         }
     }
 
-    /// Takes over a update's incarnation and, with a new one, its address: only the member itself raises either. Says
-    /// whether it moved.
+    /// Adopts the incarnation of an update and, if it is new, the address: only the member itself creates either.
+    /// Returns whether the address changed.
     pub(super) fn adopt(&mut self, update: &Update) -> bool {
         let member = &mut self.member;
         let moves = update.incarnation != member.incarnation
@@ -116,7 +117,7 @@ impl Record {
             member.address.clone_from(&update.address);
         }
         if update.incarnation.boot != member.incarnation.boot {
-            // A process that starts anew counts its reports anew.
+            // Each boot numbers its load reports from the start.
             self.load_version = 0;
         }
         member.incarnation = update.incarnation;
@@ -129,19 +130,19 @@ impl Table {
         self.records.get(&node)
     }
 
-    /// A record to change anything of but its state and suspicion, which only [`Self::transition`] and
-    /// [`Self::reschedule`] may.
+    /// A record to change. State and suspicion are for [`Self::transition`] and [`Self::reschedule`] alone, because
+    /// indices depend on them.
     pub(super) fn get_mut(&mut self, node: NodeId) -> Option<&mut Record> {
         self.records.get_mut(&node)
     }
 
-    /// All records, by node.
+    /// All records, in the order of their nodes.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.values()
     }
 
-    /// Records behind `after`, by node.
-    pub(super) fn behind(&self, after: Option<NodeId>) -> impl Iterator<Item = &Record> {
+    /// The records after a node, in order; all records for `None`.
+    pub(super) fn after(&self, after: Option<NodeId>) -> impl Iterator<Item = &Record> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.records.range((from, Bound::Unbounded)).map(|(_, record)| record)
     }
@@ -150,12 +151,12 @@ impl Table {
         self.records.len()
     }
 
-    /// How many are alive or suspected, this node not counted.
-    pub(super) const fn living(&self) -> usize {
-        self.living
+    /// Members that are alive or suspected, without this node.
+    pub(super) const fn live(&self) -> usize {
+        self.live
     }
 
-    /// The registry names a member. False when it was named already, or there are as many as there may be.
+    /// Adds a member. Returns false when it was there already, or when the table is full.
     #[must_use]
     pub(super) fn add(
         &mut self,
@@ -167,13 +168,13 @@ impl Table {
         if let Some(record) = self.records.get_mut(&node) {
             if record.member.replica == replica {
                 record.member.name = name;
-                // Once heard of, a member knows better than the registry where it is.
+                // A gossiped address comes from the member itself, so it is better than the given one.
                 if !record.is_heard() {
                     record.member.address = address;
                 }
                 return false;
             }
-            // Another disk is another member: nothing that was held of the old one says anything of the new one.
+            // A new disk is a new member: nothing known of the old one applies to it.
             reach!("gossip.member.new_store");
             self.drop_record(node);
         }
@@ -194,7 +195,7 @@ impl Table {
         true
     }
 
-    /// The registry no longer names a member; it is remembered until then.
+    /// Removes a member, but keeps its record until then.
     pub(super) fn remove(&mut self, node: NodeId, until: Instant) {
         let Some(mut record) = self.drop_record(node) else { return };
         record.suspicion = None;
@@ -211,7 +212,7 @@ impl Table {
     fn drop_record(&mut self, node: NodeId) -> Option<Record> {
         let record = self.records.remove(&node)?;
         if let Some(suspicion) = &record.suspicion {
-            self.endings.remove(&(suspicion.ends(), node));
+            self.timeouts.remove(&(suspicion.ends(), node));
         }
         self.uncount(record.member.state, node);
         Some(record)
@@ -223,6 +224,14 @@ impl Table {
         Some(tombstone.record)
     }
 
+    /// Whether an update may make its node a member: a removed member returns only with a newer incarnation.
+    pub(super) fn may_return(&self, update: &Update) -> bool {
+        self.removed.get(&update.replica.node).is_none_or(|tombstone| {
+            let member = &tombstone.record.member;
+            member.replica != update.replica || update.incarnation > member.incarnation
+        })
+    }
+
     /// Forgets the removed members whose time is over.
     pub(super) fn forget(&mut self, now: Instant) {
         while let Some((until, node)) = self.forgets.first().copied()
@@ -232,49 +241,49 @@ impl Table {
         }
     }
 
-    /// Gives a member its new state and, when suspected, its suspicion. The one place where a state changes, so that
-    /// the indices cannot drift from the records.
+    /// Gives a member a new state, with a suspicion exactly if the state is suspect. Only this function changes a state,
+    /// so that the indices match the records.
     pub(super) fn transition(&mut self, node: NodeId, to: State, suspicion: Option<Suspicion>) {
-        assert_eq!(to == State::Suspect, suspicion.is_some(), "who is suspected has a suspicion");
+        assert_eq!(to == State::Suspect, suspicion.is_some(), "a suspect has a suspicion");
         let Some(record) = self.records.get_mut(&node) else { return };
         let from = core::mem::replace(&mut record.member.state, to);
         let ended = core::mem::replace(&mut record.suspicion, suspicion);
         let begun = record.suspicion.as_ref().map(Suspicion::ends);
         if let Some(ended) = ended {
-            self.endings.remove(&(ended.ends(), node));
+            self.timeouts.remove(&(ended.ends(), node));
         }
-        self.endings.extend(begun.map(|ends| (ends, node)));
+        self.timeouts.extend(begun.map(|ends| (ends, node)));
         self.uncount(from, node);
         self.count(to, node);
     }
 
-    /// Changes a suspicion, and with it when it ends.
+    /// Changes a member's suspicion and its timeout.
     pub(super) fn reschedule<T>(
         &mut self,
         node: NodeId,
         change: impl FnOnce(&mut Suspicion) -> T,
     ) -> Option<T> {
         let suspicion = self.records.get_mut(&node)?.suspicion.as_mut()?;
-        self.endings.remove(&(suspicion.ends(), node));
+        self.timeouts.remove(&(suspicion.ends(), node));
         let result = change(suspicion);
-        self.endings.insert((suspicion.ends(), node));
+        self.timeouts.insert((suspicion.ends(), node));
         Some(result)
     }
 
-    /// The suspicion that ends first.
-    pub(super) fn ending(&self) -> Option<(Instant, NodeId)> {
-        self.endings.first().copied()
+    /// The suspicion that times out first.
+    pub(super) fn next_timeout(&self) -> Option<(Instant, NodeId)> {
+        self.timeouts.first().copied()
     }
 
     /// When the next removed member is forgotten.
-    pub(super) fn forgetting(&self) -> Option<Instant> {
+    pub(super) fn next_forget(&self) -> Option<Instant> {
         self.forgets.first().map(|(until, _)| *until)
     }
 
-    /// The dead member behind `after`, in a circle.
+    /// The dead member after this node; after the last one comes the first.
     pub(super) fn next_dead(&self, after: NodeId) -> Option<NodeId> {
-        let behind = self.dead.range((Bound::Excluded(after), Bound::Unbounded)).next();
-        behind.or_else(|| self.dead.first()).copied()
+        let next = self.dead.range((Bound::Excluded(after), Bound::Unbounded)).next();
+        next.or_else(|| self.dead.first()).copied()
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
@@ -293,7 +302,7 @@ impl Table {
 
     fn count(&mut self, state: State, node: NodeId) {
         match state {
-            State::Alive | State::Suspect => self.living += 1,
+            State::Alive | State::Suspect => self.live += 1,
             State::Dead => {
                 self.dead.insert(node);
             }
@@ -303,7 +312,7 @@ impl Table {
 
     fn uncount(&mut self, state: State, node: NodeId) {
         match state {
-            State::Alive | State::Suspect => self.living -= 1,
+            State::Alive | State::Suspect => self.live -= 1,
             State::Dead => {
                 self.dead.remove(&node);
             }
@@ -330,7 +339,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn claims_are_totally_ordered(a: (u64, u64, u64, u8), b: (u64, u64, u64, u8)) {
+        fn updates_have_a_total_order(a: (u64, u64, u64, u8), b: (u64, u64, u64, u8)) {
             let update = |(count, nonce, refutations, state): (u64, u64, u64, u8)| {
                 let boot = Boot { count: count % 3, nonce: nonce % 2 };
                 let states = [State::Alive, State::Suspect, State::Dead, State::Left];
@@ -342,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_boot_beats_any_state_of_an_earlier_one() {
+    fn a_later_boot_beats_every_state_of_an_earlier_one() {
         let at = |count, refutations| Incarnation { boot: Boot { count, nonce: 0 }, refutations };
         for state in [State::Alive, State::Suspect, State::Dead, State::Left] {
             assert!(beats((at(2, 0), State::Alive), (at(1, 9), state)));
@@ -353,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn the_removed_keep_their_incarnation_until_forgotten() {
+    fn a_removed_member_keeps_its_incarnation_until_forgotten() {
         let mut table = Table::default();
         assert!(add(&mut table, replica(1, 1)));
         assert!(!add(&mut table, replica(1, 1)));
@@ -367,17 +376,17 @@ mod tests {
         table.forget(Instant(50));
         assert!(add(&mut table, replica(1, 1)));
         assert!(!table.get(NodeId([1; 16])).unwrap().is_heard());
-        assert_eq!((table.living(), table.forgetting()), (1, None));
+        assert_eq!((table.live(), table.next_forget()), (1, None));
     }
 
     #[test]
-    fn another_store_starts_from_nothing() {
+    fn a_new_disk_starts_from_nothing() {
         let mut table = Table::default();
         assert!(add(&mut table, replica(1, 1)));
         table.transition(NodeId([1; 16]), State::Dead, None);
-        assert_eq!((table.living(), table.next_dead(NodeId([1; 16]))), (0, Some(NodeId([1; 16]))));
+        assert_eq!((table.live(), table.next_dead(NodeId([1; 16]))), (0, Some(NodeId([1; 16]))));
         assert!(add(&mut table, replica(1, 2)));
-        assert_eq!((table.living(), table.next_dead(NodeId([1; 16]))), (1, None));
+        assert_eq!((table.live(), table.next_dead(NodeId([1; 16]))), (1, None));
     }
 
     #[test]
@@ -389,8 +398,8 @@ mod tests {
             Replica { node: NodeId(id), ..Replica::default() }
         };
         let joined = (0..MEMBERS_MAX as u32 + 9).filter(|n| add(&mut table, wide(*n))).count();
-        assert_eq!((joined, table.len(), table.living()), (MEMBERS_MAX, MEMBERS_MAX, MEMBERS_MAX));
+        assert_eq!((joined, table.len(), table.live()), (MEMBERS_MAX, MEMBERS_MAX, MEMBERS_MAX));
         (0..MEMBERS_MAX as u32).for_each(|n| table.remove(wide(n).node, Instant(n.into())));
-        assert_eq!((table.len(), table.living(), table.removed.len()), (0, 0, MEMBERS_MAX));
+        assert_eq!((table.len(), table.live(), table.removed.len()), (0, 0, MEMBERS_MAX));
     }
 }

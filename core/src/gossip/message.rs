@@ -1,7 +1,8 @@
-//! What members say to each other, and the bounds of it.
+//! The messages between members, and their bounds.
 //!
-//! Every message carries the sender's own card and piggybacked news (SWIM 4.1: dissemination costs no messages of its
-//! own). Bounds are checked here, before anything else looks at a message; authenticity is the transport's.
+//! Every message carries the sender's own update and piggybacked updates of other members (SWIM 4.1: dissemination
+//! costs no messages of its own). [`Message::check`] checks all bounds before anything else reads a message. This module
+//! does not authenticate: the transport does.
 
 use alloc::vec::Vec;
 
@@ -11,41 +12,42 @@ use super::{Incarnation, State};
 use crate::id::{Address, Boot, NodeId, Replica};
 use crate::limits::ADDRESS_BYTES_MAX;
 
-/// Claims in one message, a page of a full sync included. With the longest addresses a message stays below 64 KiB.
+/// Updates in one message, piggybacked or as a page of a push-pull. With the longest addresses a message stays below
+/// 64 KiB.
 pub const UPDATES_MAX: usize = 64;
 
-/// Accusers named in one update.
+/// Confirmations in one update.
 pub const CONFIRMATIONS_MAX: usize = 8;
 
-/// Refutations in one boot. A node that is wrongly suspected every second needs over a century for it.
+/// Refutations in one boot. A node that is wrongly suspected every second needs over a century to get there.
 pub const REFUTATIONS_MAX: u64 = u32::MAX as u64;
 
 /// A message between two members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// What it is for.
+    /// The purpose of the message.
     pub body: Body,
-    /// The sender, as it sees itself.
+    /// The sender's update of itself.
     pub sender: Update,
-    /// News of members; in a full sync, the page.
+    /// Updates of other members: piggybacked, or the page of a push-pull. At most [`UPDATES_MAX`].
     pub updates: Vec<Update>,
-    /// News of members' load.
+    /// Load reports, the sender's own among them. At most [`UPDATES_MAX`].
     pub loads: Vec<Load>,
 }
 
-/// What a message is for. Numbers are the sender's own and come back in the answer.
+/// The purpose of a message. The sender of a question chooses its number, and the answer repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Answer at once (SWIM 3.1).
+    /// Asks for an ack at once (SWIM 3.1).
     Ping {
-        /// The probe's number.
+        /// The number of the probe.
         number: u64,
     },
-    /// Ping that member in the sender's stead (SWIM 3.1).
+    /// Asks a helper to ping the target for the sender (SWIM 3.1).
     PingRequest {
-        /// The probe's number.
+        /// The number of the probe.
         number: u64,
-        /// Whom to ping.
+        /// The member to ping.
         target: NodeId,
     },
     /// The target answered.
@@ -53,72 +55,73 @@ pub enum Body {
         /// The number in the ping or ping request.
         number: u64,
     },
-    /// The helper is well and did ping; the target did not answer (Lifeguard IV-A).
+    /// The helper is well and pinged the target, but got no ack (Lifeguard IV-A).
     Nack {
         /// The number in the ping request.
         number: u64,
     },
-    /// Nothing but news.
+    /// Carries updates only.
     Updates,
-    /// The sender's part of a full sync; the receiver answers with what it knows better.
+    /// The sender's page of a push-pull. The receiver answers with a pull.
     Push {
-        /// The page holds members behind this one.
+        /// The page holds members after this one; `None`: from the first.
         after: Option<NodeId>,
-        /// The page ends with this member; without it, it is the last one.
+        /// The page ends with this member; `None`: it is the last page.
         upto: Option<NodeId>,
     },
-    /// The receiver's part of a full sync.
+    /// The receiver's answer to a push: what it knows better about the same range.
     Pull {
         /// As in the push.
         after: Option<NodeId>,
-        /// As in the push.
+        /// As in the push, or an earlier member when the answer did not fit into one page.
         upto: Option<NodeId>,
     },
 }
 
-/// What the sender holds of a member.
+/// What the sender knows of one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Update {
-    /// Of whom.
+    /// The member: a node and its disk.
     pub replica: Replica,
-    /// In which incarnation.
+    /// The member's latest incarnation that the sender knows.
     pub incarnation: Incarnation,
-    /// What.
+    /// Its state in that incarnation.
     pub state: State,
-    /// Where it is in this incarnation's boot.
+    /// Its address in that incarnation.
     pub address: Address,
-    /// Who suspects it, when suspected: independent accusations shorten the suspicion (Lifeguard IV-B).
+    /// The members whose own probes failed, if it is suspected: independent ones shorten the suspicion (Lifeguard
+    /// IV-B). At most [`CONFIRMATIONS_MAX`].
     pub confirmations: Vec<NodeId>,
 }
 
-/// The load of a member, as it said itself.
+/// A member's own report of its load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
-    /// Whose.
+    /// The member that reports.
     pub node: NodeId,
-    /// In which life.
+    /// The boot that counts the versions.
     pub boot: Boot,
-    /// The how-manieth report of that life.
+    /// The number of the report in that boot: a higher one is newer.
     pub version: u64,
-    /// Requests under way.
+    /// Requests in progress.
     pub requests: u32,
 }
 
 impl Message {
-    /// Checks every bound, and that the card is the sender's.
+    /// Checks all bounds, and that the sender's update is about `from`, the authenticated sender.
     ///
     /// # Errors
     ///
-    /// What is wrong, for the log.
+    /// The rule that the message breaks, for the log.
     pub fn check(&self, from: NodeId) -> Result<(), &'static str> {
         if self.sender.replica.node != from {
-            return Err("the sender's card is another node's");
+            return Err("the sender's update is about another node");
         }
         if self.updates.len() > UPDATES_MAX || self.loads.len() > UPDATES_MAX {
-            return Err("more news than a message may carry");
+            return Err("more updates or loads than a message may carry");
         }
         if matches!(self.sender.state, State::Suspect | State::Dead) {
-            return Err("a sender cannot be dead in its own eyes");
+            return Err("the sender calls itself suspect or dead");
         }
         core::iter::once(&self.sender).chain(&self.updates).try_for_each(Update::check)
     }
@@ -127,7 +130,7 @@ impl Message {
 impl Update {
     fn check(&self) -> Result<(), &'static str> {
         if self.confirmations.len() > CONFIRMATIONS_MAX {
-            return Err("more confirmations than a update may name");
+            return Err("more confirmations than an update may carry");
         }
         if self.address.0.len() > ADDRESS_BYTES_MAX {
             return Err("an address that is too long");

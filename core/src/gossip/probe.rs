@@ -1,10 +1,10 @@
-//! ProbeInfo: is that member there? (SWIM 3.1 and 4.3; Lifeguard IV-A, LHA-Probe.)
+//! Probing: one member a period is asked whether it lives (SWIM 3.1 and 4.3; Lifeguard IV-A, LHA-Probe).
 //!
-//! One member a period, in a shuffled circle, so that each is probed once within 2N - 1 periods. A silent target gets
-//! further direct pings before helpers are asked: that one ping was lost is far likelier than that the target died. A
-//! node that has reason to local_health itself (missing nacks, refuted suspicions) probes slower.
+//! Targets come in a shuffled circle, so each is probed at least once in 2N - 1 periods. A silent target gets further
+//! direct pings before helpers are asked, because the loss of one ping is far likelier than the death of the target. A
+//! node with a bad local health (nacks missed, suspicions refuted) probes slower.
 //!
-//! Not here: what a failed probe means for the target (`mod`, `suspicion`).
+//! This module does not decide what a failed probe means for the target: `receive` and `suspicion` do.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -20,49 +20,48 @@ use crate::seed::{Seed, Stream};
 use crate::time::{Instant, earlier};
 use crate::{mutant, reach};
 
-/// Lifeguard's S: how far a node may local_health itself. Its period is at most nine times the configured one.
+/// The worst local health (Lifeguard's S). A period is then nine times the configured one.
 const LOCAL_HEALTH_MAX: u32 = 8;
 
-/// Places of the ring that are looked at for helpers: enough to find them unless most members are dead.
+/// Members of the ring searched for helpers: enough to find them unless most members are dead.
 const WALK_MAX: usize = 64;
 
-/// Pings under way in others' stead. Each member probes one target at a time, so more than a federation's worth is
-/// abuse.
+/// Indirect pings in flight. Each member probes one target at a time, so more than the member count is abuse.
 const RELAYS_MAX: usize = 1024;
 
-/// A dead member is pinged once in so many periods, so that a healed partition is noticed without an operator.
+/// Periods between two pings of a dead member, which notice a healed partition without an operator.
 const DEAD_PERIODS: u32 = 5;
 
-/// The probe under way.
+/// A probe in progress.
 #[derive(Clone, Debug)]
 struct Probe {
     target: NodeId,
     number: u64,
     started: Instant,
-    /// From the first ping until helpers are asked.
-    patience: Duration,
+    /// Time from the start until helpers are asked.
+    ping_timeout: Duration,
     ends: Instant,
     pings: u32,
-    /// Who is asked for help; `None` before that.
+    /// The helpers asked; `None` until then.
     helpers: Option<Vec<NodeId>>,
     nacked: BTreeSet<NodeId>,
     acked: bool,
 }
 
-/// The probe under way, as others may look at it.
+/// The probe in progress, for drivers and tests.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeInfo<'a> {
-    /// Who is probed.
+    /// The member probed.
     pub target: NodeId,
-    /// The number of its pings.
+    /// The number that its pings carry.
     pub number: u64,
-    /// Whether an answer counted.
+    /// Whether an ack arrived that counts.
     pub acked: bool,
-    /// Who is asked for help.
+    /// The helpers asked so far.
     pub helpers: &'a [NodeId],
 }
 
-/// A ping in another's stead.
+/// A ping for another member.
 #[derive(Clone, Debug)]
 struct Relay {
     asker: NodeId,
@@ -71,21 +70,22 @@ struct Relay {
     until: Instant,
 }
 
-/// Whom to probe, and what is under way.
+/// The probe ring, the probe in progress and the pings for other members.
 #[derive(Clone, Debug)]
 pub(super) struct Prober {
-    /// All living members in the order of this round; who died meanwhile is dropped when its turn comes.
+    /// The members in the order of this round. A member that died is dropped when its turn comes.
     ring: Vec<NodeId>,
-    turn: usize,
+    /// The index in the ring of the next target.
+    position: usize,
     probe: Option<Probe>,
-    /// When the next round's probe begins, while none is under way.
+    /// When the next probe begins, while none is in progress.
     idle_until: Option<Instant>,
     relays: BTreeMap<u64, Relay>,
     relay_ends: BTreeSet<(Instant, u64)>,
     number: u64,
-    /// Lifeguard's local health multiplier, 0 when well.
+    /// Lifeguard's local health multiplier: 0 is well.
     local_health: u32,
-    /// The dead member that was pinged last, and periods since.
+    /// The dead member pinged last, and the periods since then.
     dead: NodeId,
     dead_periods: u32,
     random: Stream,
@@ -95,13 +95,12 @@ impl Prober {
     pub(super) fn new(seed: &Seed) -> Self {
         Self {
             ring: Vec::new(),
-            turn: 0,
+            position: 0,
             probe: None,
             idle_until: None,
             relays: BTreeMap::new(),
             relay_ends: BTreeSet::new(),
-            // Numbers of one life are not those of another: what an earlier life asked is answered in this one, if the
-            // question was under way that long.
+            // A random start keeps the numbers of two boots apart: an ack to the earlier boot may arrive in this one.
             number: seed.derive("gossip.number", 0).draw() >> 16,
             local_health: 0,
             dead: NodeId::default(),
@@ -110,16 +109,15 @@ impl Prober {
         }
     }
 
-    /// Puts a member at a random place of what is left of this round (SWIM 4.3).
+    /// Inserts a member at a random position among those not yet probed in this round (SWIM 4.3).
     pub(super) fn insert(&mut self, node: NodeId) {
         self.ring.push(node);
         let last = self.ring.len() - 1;
-        let place = self.random.between(self.turn.min(last) as u64, last as u64);
-        self.ring.swap(last, place as usize);
+        let at = self.random.between(self.position.min(last) as u64, last as u64);
+        self.ring.swap(last, at as usize);
     }
 
-    /// Begins to probe, if it has not: at a random moment of the first period, so that nodes that started together do
-    /// not probe in step.
+    /// Starts probing, at a random moment of the first period, so that nodes that started together do not probe in step.
     pub(super) fn start(&mut self, now: Instant, period: Duration) {
         if self.probe.is_none() && self.idle_until.is_none() {
             let nanos = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
@@ -127,7 +125,7 @@ impl Prober {
         }
     }
 
-    /// Never probes again, but still answers.
+    /// Stops probing. The node still answers.
     pub(super) fn stop(&mut self) {
         self.probe = None;
         self.idle_until = None;
@@ -138,7 +136,7 @@ impl Prober {
         earlier(probe, self.relay_ends.first().map(|(until, _)| *until))
     }
 
-    /// How much this node distrusts itself, 0 to 8.
+    /// The local health multiplier, 0 (well) to 8.
     pub(super) const fn local_health(&self) -> u32 {
         self.local_health
     }
@@ -151,7 +149,7 @@ impl Prober {
         self.local_health = self.local_health.saturating_sub(1);
     }
 
-    /// Gives up the probe under way without a verdict.
+    /// Gives up the probe in progress without a verdict.
     pub(super) fn abandon(&mut self, now: Instant) {
         if self.probe.take().is_some() {
             self.idle_until = Some(now);
@@ -160,7 +158,7 @@ impl Prober {
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
         hash.value(&self.ring);
-        hash.value(&(self.turn as u64, self.idle_until, self.number, self.local_health));
+        hash.value(&(self.position as u64, self.idle_until, self.number, self.local_health));
         hash.value(&(self.dead, self.dead_periods, self.random.clone().draw()));
         let probe = self.probe.as_ref();
         hash.value(&probe.map(|p| (p.target, p.number, p.started, p.ends, p.pings)));
@@ -170,13 +168,13 @@ impl Prober {
         }
     }
 
-    /// A number that no probe and no relay used before, nor, but for a chance of 2^-48 each, one of an earlier life.
+    /// A number that no ping of this boot carried, nor one of an earlier boot, but for a chance of 2^-48 each.
     pub(super) fn fresh_number(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
 
-    /// Up to `count` members from a random place of the ring on for which `fits` holds.
+    /// Up to `count` members of the ring that fit, from a random position on.
     pub(super) fn pick(&mut self, count: usize, fits: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
         let start = self.random.below(self.ring.len() as u64) as usize;
         let walk = self.ring.iter().cycle().skip(start).take(self.ring.len().min(WALK_MAX));
@@ -185,20 +183,20 @@ impl Prober {
 }
 
 impl Probe {
-    /// When something is to be done about it.
+    /// When the next step of the probe is due.
     fn due(&self, config: &GossipConfig) -> Instant {
         if self.acked || self.helpers.is_some() {
             self.ends
         } else if self.pings < config.pings {
-            self.started + self.patience / config.pings * self.pings
+            self.started + self.ping_timeout / config.pings * self.pings
         } else {
-            self.started + self.patience
+            self.started + self.ping_timeout
         }
     }
 }
 
 impl Gossip {
-    /// The probe under way, if there is one.
+    /// The probe in progress, if there is one.
     #[must_use]
     pub fn probe(&self) -> Option<ProbeInfo<'_>> {
         let Probe { target, number, acked, helpers, .. } = self.prober.probe.as_ref()?;
@@ -206,7 +204,7 @@ impl Gossip {
         Some(ProbeInfo { target: *target, number: *number, acked: *acked, helpers })
     }
 
-    /// Does what is due by `now` for probes and relays.
+    /// Does what is due by `now` for the probe and for pings sent for other members.
     pub(super) fn advance_probes(&mut self, now: Instant, out: &mut Outbox<Action>) {
         while let Some((until, number)) = self.prober.relay_ends.first().copied()
             && until <= now
@@ -237,9 +235,9 @@ impl Gossip {
     }
 
     fn begin_probe(&mut self, now: Instant, out: &mut Outbox<Action>) {
-        let slower = self.prober.local_health + 1;
-        let period = self.period().saturating_mul(slower);
-        self.ping_the_dead(slower, out);
+        let slowdown = self.prober.local_health + 1;
+        let period = self.period().saturating_mul(slowdown);
+        self.ping_dead(slowdown, out);
         let Some(target) = self.next_target() else {
             self.prober.idle_until = (self.table.len() > 0).then_some(now + period);
             return;
@@ -248,13 +246,12 @@ impl Gossip {
         self.counters.probes += 1;
         self.prober.idle_until = None;
         let number = self.prober.fresh_number();
-        let patience = Duration::from_millis(self.config.ping_timeout_ms.max(1));
-        let patience = patience.saturating_mul(slower);
+        let ping_timeout = Duration::from_millis(self.config.ping_timeout_ms.max(1));
         self.prober.probe = Some(Probe {
             target,
             number,
             started: now,
-            patience,
+            ping_timeout: ping_timeout.saturating_mul(slowdown),
             ends: now + period,
             pings: 0,
             helpers: None,
@@ -263,38 +260,38 @@ impl Gossip {
         });
     }
 
-    /// The next living member of the circle, which is shuffled anew after each round.
+    /// The next live member of the ring. The ring is shuffled after each round.
     fn next_target(&mut self) -> Option<NodeId> {
         let prober = &mut self.prober;
         while !prober.ring.is_empty() {
-            if prober.turn >= prober.ring.len() {
-                prober.turn = 0;
+            if prober.position >= prober.ring.len() {
+                prober.position = 0;
                 prober.random.shuffle(&mut prober.ring);
             }
-            let node = prober.ring[prober.turn];
+            let node = prober.ring[prober.position];
             let record = self.table.get_mut(node);
             if let Some(record) = record {
                 if record.member.state <= State::Suspect {
-                    prober.turn += 1;
+                    prober.position += 1;
                     return Some(node);
                 }
                 record.in_ring = false;
             }
-            // The last of the ring, not yet probed in this round, takes the place.
-            prober.ring.swap_remove(prober.turn);
+            // The last member of the ring takes its position: it was not probed yet in this round.
+            prober.ring.swap_remove(prober.position);
         }
         None
     }
 
-    /// Helpers are alive and not the target; a suspect would be a poor witness.
+    /// Asks members that are alive to ping the target: a suspect would be a poor witness.
     fn ask_helpers(&mut self, out: &mut Outbox<Action>) {
         let Some(probe) = self.prober.probe.as_ref() else { return };
         let (target, number) = (probe.target, probe.number);
         let table = &self.table;
-        let is_well = |node: NodeId| {
+        let is_fit = |node: NodeId| {
             node != target && table.get(node).is_some_and(|r| r.member.state == State::Alive)
         };
-        let helpers = self.prober.pick(self.config.helpers, is_well);
+        let helpers = self.prober.pick(self.config.helpers, is_fit);
         for helper in &helpers {
             reach!("gossip.probe.helper_asked");
             self.send(*helper, Body::PingRequest { number, target }, out);
@@ -312,7 +309,7 @@ impl Gossip {
         }
         reach!("gossip.probe.failed");
         self.counters.failed_probes += 1;
-        // All helpers said that they could not reach it either: this node hears well, so the target is the sick one.
+        // A nack from every helper means that this node receives well, so the target is the sick one.
         let helpers = probe.helpers.map_or(0, |helpers| helpers.len());
         if helpers == 0 || probe.nacked.len() < helpers {
             reach!("gossip.probe.nack_missing");
@@ -321,10 +318,9 @@ impl Gossip {
         self.suspect(now, probe.target, out);
     }
 
-    /// Now and then one dead member is pinged. The ping tells it that it is held dead, and it refutes if it is not: a
-    /// node that distrusts itself has the more reason to ask, so a slow period counts for those that it took the time
-    /// of.
-    fn ping_the_dead(&mut self, periods: u32, out: &mut Outbox<Action>) {
+    /// Pings one dead member every few periods. The ping tells it that it is held dead, so that it can refute. The
+    /// periods are configured ones: a node that probes slower has more reason to ask.
+    fn ping_dead(&mut self, periods: u32, out: &mut Outbox<Action>) {
         self.prober.dead_periods += periods;
         if self.prober.dead_periods < DEAD_PERIODS {
             return;
@@ -337,13 +333,13 @@ impl Gossip {
         }
     }
 
-    /// A ping outside of any probe: its answer brings the member's own card.
+    /// Sends a ping outside any probe. The ack carries the member's own update.
     pub(super) fn ping_once(&mut self, node: NodeId, out: &mut Outbox<Action>) {
         let number = self.prober.fresh_number();
         self.send(node, Body::Ping { number }, out);
     }
 
-    /// Pings `target` for `asker`, who gets the ack, or a nack in time to still count.
+    /// Pings `target` for `asker`. The asker gets the ack, or a nack early enough to count.
     pub(super) fn relay_ping(
         &mut self,
         now: Instant,
@@ -359,8 +355,8 @@ impl Gossip {
             reach!("gossip.relay.refused");
             return;
         }
-        // The asker judges at the end of its period: four fifths of what is left after its pings leave room for the
-        // way.
+        // The asker decides at the end of its period. Waiting four fifths of what its pings left of it leaves time for
+        // the nack's way back.
         let left = self.config.period_ms.saturating_sub(self.config.ping_timeout_ms);
         let wait_ms = self.config.ping_timeout_ms.min(left) * 4 / 5;
         let until = now + Duration::from_millis(wait_ms.max(1));
@@ -383,7 +379,7 @@ impl Gossip {
         Some(relay)
     }
 
-    /// An answer counts only from whom it was asked of, so that no other member can vouch for the target.
+    /// Only an ack from the target or from a helper that was asked counts, so no other member can answer for the target.
     pub(super) fn on_ack(&mut self, from: NodeId, number: u64, out: &mut Outbox<Action>) {
         if self.prober.relays.get(&number).is_some_and(|relay| relay.target == from) {
             if let Some(relay) = self.end_relay(number) {
@@ -393,8 +389,8 @@ impl Gossip {
             return;
         }
         let Some(probe) = self.prober.probe.as_mut() else { return };
-        let helped = probe.helpers.as_ref().is_some_and(|helpers| helpers.contains(&from));
-        let asked = probe.target == from || helped || mutant!("gossip.ack.of_anybody");
+        let is_helper = probe.helpers.as_ref().is_some_and(|helpers| helpers.contains(&from));
+        let asked = probe.target == from || is_helper || mutant!("gossip.ack.of_anybody");
         if probe.number == number && asked {
             if probe.target != from {
                 reach!("gossip.probe.saved_by_helper");

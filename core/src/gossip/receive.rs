@@ -1,8 +1,10 @@
-//! Hearing: what a message says of members, what of it to believe, and what follows.
+//! Receiving: which of a message's updates count, and what they change.
 //!
-//! Every action leaves from the branch that changed state, so a update that was refuted, outdated or heard before has no
-//! effect at all. Which update beats which is in `member`; when a suspicion ends is in `suspicion`.
+//! A message is checked in full before any part of it counts. Only an update that changed a record may cause an action,
+//! so a refuted, outdated or repeated one has no effect. `member` says which update beats which, `suspicion` when a
+//! suspicion ends.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::member::{self, beats};
@@ -14,12 +16,12 @@ use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
-/// Whether a update changed anything. Only where it did may anything be sent or told.
+/// Whether an update changed a record.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Merged {
     Changed,
-    Nothing,
+    Unchanged,
 }
 
 impl Gossip {
@@ -30,15 +32,7 @@ impl Gossip {
         message: &Message,
         out: &mut Outbox<Action>,
     ) {
-        let sender = self.table.get(from).map(|record| record.member.replica);
-        let verdict = match sender {
-            None => Err("gossip from a node that is no member"),
-            Some(replica) if replica != message.sender.replica => {
-                message.check(from).and(Err("gossip from another store than the member's"))
-            }
-            Some(_) => message.check(from),
-        };
-        if let Err(why) = verdict {
+        if let Err(why) = self.check(now, from, message) {
             reach!("gossip.message.rejected");
             self.counters.rejected += 1;
             return out.push(Action::Rejected { from, why });
@@ -57,13 +51,45 @@ impl Gossip {
         }
     }
 
-    /// Takes in all news of a message: the sender's own card first, then what it tells of others.
+    /// Checks the bounds of a message and that its sender is a member. An open machine makes the sender one.
+    fn check(&mut self, now: Instant, from: NodeId, message: &Message) -> Result<(), &'static str> {
+        if self.is_open && message.check(from).is_ok() {
+            self.learn_sender(now, &message.sender);
+        }
+        match self.table.get(from).map(|record| record.member.replica) {
+            None => Err("gossip from a node that is not a member"),
+            Some(replica) if replica != message.sender.replica => {
+                message.check(from).and(Err("gossip from a disk that is not the member's"))
+            }
+            Some(_) => message.check(from),
+        }
+    }
+
+    /// Makes an authenticated sender a member, if it is not one. The node's own word also replaces the disk that it had
+    /// before.
+    fn learn_sender(&mut self, now: Instant, update: &Update) {
+        let known = self.table.get(update.replica.node).map(|record| record.member.replica);
+        if known != Some(update.replica) {
+            self.learn(now, update);
+        }
+    }
+
+    /// Makes a live node a member. One that the driver removed comes back only with a newer incarnation.
+    fn learn(&mut self, now: Instant, update: &Update) {
+        let is_self = update.replica.node == self.me.replica.node;
+        if is_self || update.state > State::Suspect || !self.table.may_return(update) {
+            return;
+        }
+        self.add(now, update.replica, String::new(), update.address.clone());
+    }
+
+    /// Applies all updates of a message: the sender's own first, then those of other members.
     fn apply_message(&mut self, now: Instant, message: &Message, out: &mut Outbox<Action>) {
         let from = message.sender.replica.node;
         self.apply_self_update(now, &message.sender, out);
-        let compared = matches!(message.body, Body::Push { .. } | Body::Pull { .. });
+        let is_page = matches!(message.body, Body::Push { .. } | Body::Pull { .. });
         for update in &message.updates {
-            if compared && update.state == State::Dead {
+            if is_page && update.state == State::Dead {
                 self.apply_as_suspicion(now, from, update, out);
             } else {
                 self.apply_update(now, from, update, out);
@@ -74,18 +100,19 @@ impl Gossip {
         }
     }
 
-    /// A member's own word. Its address is its own to say, even within an incarnation that was known before.
-    fn apply_self_update(&mut self, now: Instant, card: &Update, out: &mut Outbox<Action>) {
-        let node = card.replica.node;
-        let merged = self.merge(now, node, card, out);
+    /// Applies a member's update of itself. A member may change its address within an incarnation.
+    fn apply_self_update(&mut self, now: Instant, update: &Update, out: &mut Outbox<Action>) {
+        let node = update.replica.node;
+        let merged = self.merge(now, node, update, out);
         let Some(record) = self.table.get_mut(node) else { return };
-        let same_life = record.member.incarnation.boot == card.incarnation.boot;
-        if merged == Merged::Nothing && same_life && record.member.address != card.address {
-            record.member.address.clone_from(&card.address);
+        let same_boot = record.member.incarnation.boot == update.incarnation.boot;
+        if merged == Merged::Unchanged && same_boot && record.member.address != update.address {
+            record.member.address.clone_from(&update.address);
             out.push(Action::Changed { member: record.member.clone() });
         }
     }
 
+    /// Applies an update that `from` sent of another node.
     fn apply_update(
         &mut self,
         now: Instant,
@@ -97,6 +124,9 @@ impl Gossip {
         if node == self.me.replica.node {
             return self.refute(from, update, out);
         }
+        if self.is_open && self.table.get(node).is_none() {
+            self.learn(now, update);
+        }
         if self.table.get(node).is_none_or(|r| r.member.replica != update.replica) {
             reach!("gossip.update.unknown");
             self.counters.unknown += 1;
@@ -105,9 +135,9 @@ impl Gossip {
         let _ = self.merge(now, from, update, out);
     }
 
-    /// A death told in a full sync may be one side's view of a partition that healed: the member gets its chance to
-    /// refute before it is dead here too. It stands as its own accuser, which confirms nothing: nobody probed it now,
-    /// so it gets the longest time, however many tell the same old story.
+    /// Applies a death that a push-pull tells of, as a suspicion. It may be one side's view of a partition that healed,
+    /// so the member gets the chance to refute it. The suspicion names the member as its only accuser. That confirms
+    /// nothing, because no probe failed now: the suspicion lasts the longest time, however many peers tell of the death.
     fn apply_as_suspicion(
         &mut self,
         now: Instant,
@@ -115,8 +145,8 @@ impl Gossip {
         update: &Update,
         out: &mut Outbox<Action>,
     ) {
-        let lives = |r: &member::Record| r.member.state <= State::Suspect && r.is_heard();
-        let softer = if self.table.get(update.replica.node).is_some_and(lives) {
+        let is_live = |r: &member::Record| r.member.state <= State::Suspect && r.is_heard();
+        let softer = if self.table.get(update.replica.node).is_some_and(is_live) {
             reach!("gossip.sync.death_softened");
             let confirmations = alloc::vec![update.replica.node];
             Update { state: State::Suspect, confirmations, ..update.clone() }
@@ -126,7 +156,7 @@ impl Gossip {
         self.apply_update(now, from, &softer, out);
     }
 
-    /// Applies a update of a known member if it beats what is held, or counts its confirmations if it equals it.
+    /// Merges an update of a known member: it replaces what it beats, and an equal suspicion adds its confirmations.
     fn merge(
         &mut self,
         now: Instant,
@@ -135,34 +165,35 @@ impl Gossip {
         out: &mut Outbox<Action>,
     ) -> Merged {
         let node = update.replica.node;
-        let Some(record) = self.table.get_mut(node) else { return Merged::Nothing };
-        let (held, fresh) = (record.held(), !record.is_heard());
-        // An equal suspicion changes no state, but who else accuses may cut its time.
+        let Some(record) = self.table.get_mut(node) else { return Merged::Unchanged };
+        let (held, is_first) = (record.held(), !record.is_heard());
         let new = (update.incarnation, update.state);
         if new == held && update.state == State::Suspect {
             self.confirm(node, &update.confirmations);
-            return Merged::Nothing;
+            return Merged::Unchanged;
         }
         if !beats(new, held) {
-            return Merged::Nothing;
+            return Merged::Unchanged;
         }
-        let reborn = held.0.boot != update.incarnation.boot;
+        let restarted = held.0.boot != update.incarnation.boot;
         let moved = record.adopt(update);
-        if reborn && !fresh {
+        if restarted && !is_first {
             reach!("gossip.member.restarted");
         }
-        // Who passes a update on accuses nobody by that, unless nobody else is named.
+        // Forwarding a suspicion is not a confirmation, unless the update names no accuser.
         let accuser = update.confirmations.first().copied().unwrap_or(from);
-        self.change_state(now, node, update.state, accuser, out, reborn || moved);
+        self.change_state(now, node, update.state, accuser, out, restarted || moved);
         self.confirm(node, &update.confirmations);
-        if held.1 == State::Dead && update.state == State::Alive && !reborn && !self.is_leaving() {
+        let revived = held.1 == State::Dead && update.state == State::Alive && !restarted;
+        if revived && !self.is_leaving() {
             reach!("gossip.member.back_from_death");
-            self.begin_sync(now, node, out);
+            self.begin_push_pull(now, node, out);
         }
         Merged::Changed
     }
 
-    /// Gives a member its new state, tells the driver if that shows, and has it queue.
+    /// Gives a member a new state and queues it for broadcast. Tells the driver if the state changed, or if
+    /// `is_visible` says that something else did.
     fn change_state(
         &mut self,
         now: Instant,
@@ -170,7 +201,7 @@ impl Gossip {
         to: State,
         accuser: NodeId,
         out: &mut Outbox<Action>,
-        shows: bool,
+        is_visible: bool,
     ) {
         let suspicion = (to == State::Suspect).then(|| {
             self.counters.suspicions += 1;
@@ -182,30 +213,29 @@ impl Gossip {
         if to <= State::Suspect && !self.is_leaving() {
             self.add_to_ring(node);
         }
-        let Some(record) = self.table.get(node).filter(|_| shows || from != Some(to)) else {
+        let Some(record) = self.table.get(node).filter(|_| is_visible || from != Some(to)) else {
             return;
         };
         out.push(Action::Changed { member: record.member.clone() });
     }
 
-    /// Counts confirmations of a suspect that is held suspect at the same incarnation. New ones are told on, so that the
-    /// others confirm too.
+    /// Adds confirmations to the suspicion of a member. New ones are broadcast, so that other members count them too.
     fn confirm(&mut self, node: NodeId, confirmations: &[NodeId]) {
         let table = &self.table;
         let me = self.me.replica.node;
-        // Only members can accuse, so that a made-up list confirms nothing.
+        // Only other members can confirm, so a list of invented nodes confirms nothing.
         let counts = |n: &NodeId| *n != node && (*n == me || table.get(*n).is_some());
         let known: Vec<NodeId> = confirmations.iter().filter(|n| counts(n)).copied().collect();
-        let confirmed = self.table.reschedule(node, |suspicion| {
+        let added = self.table.reschedule(node, |suspicion| {
             known.iter().filter(|accuser| suspicion.confirm(**accuser)).count()
         });
-        if confirmed.is_some_and(|count| count > 0) {
+        if added.is_some_and(|count| count > 0) {
             reach!("gossip.suspicion.confirmed");
             self.updates.add(node);
         }
     }
 
-    /// This node's own probe of a member failed.
+    /// Suspects a member because this node's own probe of it failed.
     pub(super) fn suspect(&mut self, now: Instant, node: NodeId, out: &mut Outbox<Action>) {
         let me = self.me.replica.node;
         match self.table.get(node).map(|record| record.member.state) {
@@ -215,7 +245,7 @@ impl Gossip {
             Some(State::Alive) => {
                 reach!("gossip.suspicion.begun");
                 self.change_state(now, node, State::Suspect, me, out, false);
-                // Its next turn may come when the suspicion is over: local_health slows the circle, not the suspicion.
+                // The next probe of it may come after the timeout: a bad local health slows probes, not suspicions.
                 self.send(node, Body::Updates, out);
             }
             Some(State::Suspect) => self.confirm(node, &[me]),
@@ -223,7 +253,7 @@ impl Gossip {
         }
     }
 
-    /// A suspicion ran out.
+    /// Declares a member dead because its suspicion timed out.
     pub(super) fn declare_dead(&mut self, node: NodeId, out: &mut Outbox<Action>) {
         reach!("gossip.suspicion.ran_out");
         self.counters.deaths += 1;
@@ -231,12 +261,11 @@ impl Gossip {
         self.change_state(Instant::ZERO, node, State::Dead, me, out, false);
     }
 
-    /// Somebody says something of this node. What is wrong is refuted by a higher incarnation, which only this node may
-    /// make (SWIM 4.2).
+    /// Refutes a suspicion or death of this node with a higher incarnation, which only this node may create (SWIM 4.2).
     fn refute(&mut self, from: NodeId, update: &Update, out: &mut Outbox<Action>) {
         let (mine, theirs) = (self.me.incarnation, update.incarnation);
         if update.replica != self.me.replica || theirs.boot != mine.boot {
-            // An earlier life, or a clone's: the transport's handshake tells which boot may live.
+            // An earlier boot, or a clone's. The transport's handshake decides which boot may run.
             reach!("gossip.self.other_life");
             return;
         }
@@ -251,18 +280,17 @@ impl Gossip {
         let raised = mine.refutations.max(theirs.refutations).saturating_add(1);
         self.me.incarnation.refutations = raised.min(REFUTATIONS_MAX);
         self.prober.worsen_health();
-        // The card on every message tells it to all in time. Whoever accuses counts the seconds: it hears first.
-        for accuser in
-            update.confirmations.iter().filter(|accuser| **accuser != from).chain(Some(&from))
-        {
+        // Every message carries the new incarnation. The accusers get it at once, because their timeouts are running.
+        let accusers = update.confirmations.iter().filter(|accuser| **accuser != from);
+        for accuser in accusers.chain(Some(&from)) {
             if self.table.get(*accuser).is_some() {
                 self.send(*accuser, Body::Updates, out);
             }
         }
     }
 
-    /// A load counts if it is of the life that is known and newer than what is held.
-    pub(super) fn apply_load(&mut self, load: &Load, out: &mut Outbox<Action>) {
+    /// Applies a load report if it is of the member's known boot and newer than the report held.
+    fn apply_load(&mut self, load: &Load, out: &mut Outbox<Action>) {
         if load.node == self.me.replica.node {
             return;
         }

@@ -1,7 +1,7 @@
-//! How long a member may stay suspected before it is declared dead (Lifeguard IV-B, LHA-Suspicion).
+//! Suspicion timeouts: how long a member stays suspected before it is declared dead (Lifeguard IV-B, LHA-Suspicion).
 //!
-//! One accuser may itself be the sick one, so it waits long; each further, independent accuser shortens the wait, down
-//! to the least. Pure arithmetic and the list of confirmations; the table keeps the deadlines.
+//! A single accuser may itself be the sick one, so its suspicion lasts long. Each independent confirmation shortens the
+//! timeout, down to the shortest. This module holds the arithmetic and the confirmations; the table keeps the deadlines.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -11,28 +11,28 @@ use crate::fixed::Fixed;
 use crate::id::NodeId;
 use crate::time::Instant;
 
-/// The longest suspicion is this many times the shortest (Lifeguard's beta).
+/// The longest timeout is this many times the shortest (Lifeguard's beta).
 const LONGEST: u64 = 6;
 
-/// The rules of all suspicions in a federation of some size.
+/// The timeouts for a federation of some size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
-    /// With all confirmations that are waited for.
+    /// The timeout once all wanted confirmations arrived.
     pub(super) shortest: Duration,
-    /// Without any.
+    /// The timeout without a confirmation.
     pub(super) longest: Duration,
-    /// Confirmations, beyond the first accuser, that bring it down to the shortest (Lifeguard's K).
+    /// Confirmations, beyond the first accuser, that shorten the timeout to the shortest (Lifeguard's K).
     pub(super) confirmations_wanted: u32,
 }
 
 impl Rule {
-    /// The rule for `members` members that live, this node included.
+    /// The rule for this many live members, this node included.
     pub(super) fn new(period: Duration, multiplier: u32, members: usize) -> Self {
-        // Below ten members the logarithm would shorten the suspicion below the multiplier itself.
+        // Below ten members the logarithm would make the timeout shorter than the multiplier's periods.
         let log = Fixed::log10(members as u64).max(Fixed::ONE);
         let base = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         let shortest = log.of(base.saturating_mul(u64::from(multiplier)));
-        // The suspect and this node accuse nobody. Who waits for more confirmations than there are waits in vain.
+        // The suspect and this node cannot confirm. If fewer members are left than are wanted, none is waited for.
         let others = u32::try_from(members.saturating_sub(2)).unwrap_or(u32::MAX);
         let wanted = multiplier.saturating_sub(2).min(CONFIRMATIONS_MAX as u32 - 1);
         let confirmations_wanted = if others < wanted { 0 } else { wanted };
@@ -43,8 +43,8 @@ impl Rule {
         }
     }
 
-    /// The wait after `confirmed` confirmations:
-    /// `max(shortest, longest - (longest - shortest) * log(confirmed + 1) / log(confirmations + 1))`.
+    /// The timeout after `confirmed` confirmations:
+    /// `max(shortest, longest - (longest - shortest) * log(confirmed + 1) / log(confirmations_wanted + 1))`.
     pub(super) fn timeout(&self, confirmed: u32) -> Duration {
         if confirmed >= self.confirmations_wanted {
             return self.shortest;
@@ -57,11 +57,11 @@ impl Rule {
     }
 }
 
-/// One suspicion under way.
+/// The suspicion of one member.
 #[derive(Clone, Debug)]
 pub(super) struct Suspicion {
-    pub(super) rule: Rule,
-    /// Who accuses: at least one, each once.
+    rule: Rule,
+    /// The members that accuse the suspect: at least one, each once, the first accuser in front.
     pub(super) confirmations: Vec<NodeId>,
     since: Instant,
 }
@@ -72,15 +72,15 @@ impl Suspicion {
         Self { rule, confirmations: alloc::vec![accuser], since }
     }
 
-    /// Adds an accuser; whether that was news that counts.
+    /// Adds a confirmation. Returns whether it is new and still wanted.
     #[must_use]
     pub(super) fn confirm(&mut self, accuser: NodeId) -> bool {
-        let full = self.confirmations.len() > self.rule.confirmations_wanted as usize;
-        let fresh = !full && !self.confirmations.contains(&accuser);
-        if fresh {
+        let is_full = self.confirmations.len() > self.rule.confirmations_wanted as usize;
+        let is_new = !is_full && !self.confirmations.contains(&accuser);
+        if is_new {
             self.confirmations.push(accuser);
         }
-        fresh
+        is_new
     }
 
     /// When the suspect is declared dead.
@@ -88,7 +88,7 @@ impl Suspicion {
         self.since + self.rule.timeout(self.confirmations.len() as u32 - 1)
     }
 
-    /// Starts the wait over: this node was asleep, and could not have heard a refutation.
+    /// Starts the timeout again, because this node was paused and could not receive a refutation.
     pub(super) fn restart(&mut self, now: Instant) {
         self.since = now;
     }
@@ -111,11 +111,11 @@ mod tests {
         }
     }
 
-    /// `max(shortest, longest - (longest - shortest) * ln(confirmed + 1) / ln(K + 1))` with `shortest` as the
-    /// multiplier times `max(1, log10(members))` seconds, worked out in floating point, in microseconds.
+    /// `max(shortest, longest - (longest - shortest) * ln(confirmed + 1) / ln(K + 1))`, with `shortest` = multiplier
+    /// times `max(1, log10(members))` seconds, in microseconds. Floating point computed the expected values.
     #[test]
-    fn the_formula_is_lifeguards() {
-        let worked_out = [
+    fn the_timeout_follows_lifeguards_formula() {
+        let expected = [
             (3, 9, 0, 18_000_000),
             (4, 10, 0, 24_000_000),
             (4, 100, 1, 22_762_810),
@@ -128,7 +128,7 @@ mod tests {
             (8, 50, 6, 13_591_760),
             (7, 16, 4, 12_717_248),
         ];
-        for (multiplier, members, confirmed, micros) in worked_out {
+        for (multiplier, members, confirmed, micros) in expected {
             let timeout = Rule::new(SECOND, multiplier, members).timeout(confirmed);
             let off = timeout.abs_diff(Duration::from_micros(micros));
             assert!(
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_accuser_counts_once_and_only_as_many_as_are_waited_for() {
+    fn a_confirmation_counts_once_and_only_while_wanted() {
         let rule = Rule::new(SECOND, 4, 20);
         assert_eq!(rule.confirmations_wanted, 2);
         let mut suspicion = Suspicion::new(rule, Instant::ZERO, NodeId([1; 16]));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_members_to_confirm_means_the_shortest_wait() {
+    fn too_few_members_to_confirm_means_the_shortest_timeout() {
         let rule = Rule::new(SECOND, 4, 3);
         assert_eq!((rule.confirmations_wanted, rule.timeout(0)), (0, Duration::from_secs(4)));
     }

@@ -1,8 +1,8 @@
-//! Anti-entropy: now and then the whole table is compared with one member's, page by page.
+//! Push-pull: now and then a member compares its whole table with that of one other member, page by page.
 //!
-//! Piggybacked news reaches nearly everybody; this makes it everybody, and is how two halves of a healed partition
-//! become one again. The pusher sends a page, the receiver answers with what it knows better about the same stretch of
-//! nodes, and the answer asks for the next page. A lost page ends the session; the next one goes on where it stopped.
+//! Piggybacked updates reach nearly all members; push-pull makes it all, and reunites the halves of a healed partition.
+//! The initiator pushes a page, the peer answers with what it knows better about the same range of nodes, and that
+//! answer triggers the next page. A lost page ends the push-pull; the next one starts where it stopped.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -13,26 +13,27 @@ use super::message::{Body, Load, Message, UPDATES_MAX, Update};
 use super::{Action, Gossip, State};
 use crate::digest::Hasher;
 use crate::id::NodeId;
+use crate::limits::MEMBERS_MAX;
 use crate::machine::Outbox;
 use crate::reach;
 use crate::seed::{Seed, Stream};
 use crate::time::Instant;
 
-/// Periods between two sessions with a random member.
+/// Periods between two push-pulls with a random member, at most; at least half of it.
 const PERIODS: u32 = 30;
 
-/// A session under way.
+/// A push-pull in progress.
 #[derive(Clone, Copy, Debug)]
-struct Session {
+struct PushPull {
     peer: NodeId,
     pages_left: usize,
 }
 
-/// When to compare next, and how far the comparison under way is.
+/// The schedule of push-pulls, and the one in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Syncer {
-    session: Option<Session>,
-    /// Where the next page starts; it survives a session that was cut off.
+    current: Option<PushPull>,
+    /// The last member of the page before the next one. It outlives a push-pull that was cut off.
     cursor: Option<NodeId>,
     next: Option<Instant>,
     last: Option<Instant>,
@@ -42,14 +43,14 @@ pub(super) struct Syncer {
 impl Syncer {
     pub(super) fn new(seed: &Seed) -> Self {
         let random = seed.derive("gossip.sync", 0);
-        Self { session: None, cursor: None, next: None, last: None, random }
+        Self { current: None, cursor: None, next: None, last: None, random }
     }
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Schedules the first session soon: a node that starts knows nothing.
+    /// Schedules the first push-pull within two periods, because a node that just started knows nothing.
     pub(super) fn start(&mut self, now: Instant, period: Duration) {
         if self.next.is_none() {
             self.next = Some(now + self.jittered(period.saturating_mul(2)));
@@ -58,15 +59,15 @@ impl Syncer {
 
     pub(super) fn stop(&mut self) {
         self.next = None;
-        self.session = None;
+        self.current = None;
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&self.session.map(|session| (session.peer, session.pages_left as u64)));
+        hash.value(&self.current.map(|current| (current.peer, current.pages_left as u64)));
         hash.value(&(self.cursor, self.next, self.last, self.random.clone().draw()));
     }
 
-    /// Half to all of the span, so that the sessions of many nodes queue out.
+    /// Half to all of the span, so that the push-pulls of many nodes spread out.
     fn jittered(&mut self, span: Duration) -> Duration {
         let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(self.random.between(nanos / 2, nanos))
@@ -74,7 +75,7 @@ impl Syncer {
 }
 
 impl Gossip {
-    /// Begins a session if one is due.
+    /// Begins a push-pull with a random live member if one is due.
     pub(super) fn advance_sync(&mut self, now: Instant, out: &mut Outbox<Action>) {
         if self.syncer.next.is_none_or(|next| next > now) {
             return;
@@ -82,37 +83,39 @@ impl Gossip {
         let wait = self.period().saturating_mul(PERIODS);
         self.syncer.next = Some(now + self.syncer.jittered(wait));
         let table = &self.table;
-        let is_well = |n: NodeId| table.get(n).is_some_and(|r| r.member.state == State::Alive);
-        if let Some(peer) = self.prober.pick(1, is_well).first().copied() {
-            self.begin_sync(now, peer, out);
+        let is_alive = |n: NodeId| table.get(n).is_some_and(|r| r.member.state == State::Alive);
+        if let Some(peer) = self.prober.pick(1, is_alive).first().copied() {
+            self.begin_push_pull(now, peer, out);
         }
     }
 
-    /// Compares the whole table with `peer`, unless that was done with anybody within this period.
-    pub(super) fn begin_sync(&mut self, now: Instant, peer: NodeId, out: &mut Outbox<Action>) {
+    /// Compares the whole table with that of `peer`, unless another push-pull began within this period.
+    pub(super) fn begin_push_pull(&mut self, now: Instant, peer: NodeId, out: &mut Outbox<Action>) {
         let period = self.period();
         if self.syncer.last.is_some_and(|last| now < last + period) {
             return;
         }
         reach!("gossip.sync.begun");
         self.syncer.last = Some(now);
-        // A session that starts in the middle passes its first page twice at most.
+        // One page more when it starts in the middle: the pages then wrap around the end of the table.
         let resumed = usize::from(self.syncer.cursor.is_some());
-        let pages_left = self.table.len().div_ceil(UPDATES_MAX) + resumed;
-        self.syncer.session = Some(Session { peer, pages_left });
+        // An open machine does not know how many members the peer has.
+        let members = if self.is_open { MEMBERS_MAX } else { self.table.len() };
+        let pages_left = members.div_ceil(UPDATES_MAX) + resumed;
+        self.syncer.current = Some(PushPull { peer, pages_left });
         self.push_page(out);
     }
 
     fn push_page(&mut self, out: &mut Outbox<Action>) {
-        let Some(session) = self.syncer.session.as_mut() else { return };
-        if session.pages_left == 0 {
-            self.syncer.session = None;
+        let Some(current) = self.syncer.current.as_mut() else { return };
+        if current.pages_left == 0 {
+            self.syncer.current = None;
             return;
         }
-        session.pages_left -= 1;
-        let (peer, after) = (session.peer, self.syncer.cursor);
-        // Of those never heard of there is nothing to say; the peer answers with what it knows of them.
-        let mut page = self.table.behind(after).filter(|record| record.is_heard());
+        current.pages_left -= 1;
+        let (peer, after) = (current.peer, self.syncer.cursor);
+        // Members never heard of are left out: the peer answers with what it knows of them.
+        let mut page = self.table.after(after).filter(|record| record.is_heard());
         let records: Vec<_> = page.by_ref().take(UPDATES_MAX).collect();
         let upto = if page.next().is_some() {
             reach!("gossip.sync.paged");
@@ -135,54 +138,54 @@ impl Gossip {
     ) {
         loads.truncate(UPDATES_MAX - 1);
         loads.push(self.own_load());
-        out.push(Action::Send {
-            to,
-            message: Message { body, sender: self.self_update(), updates, loads },
-        });
+        let sender = self.self_update();
+        out.push(Action::Send { to, message: Message { body, sender, updates, loads } });
     }
 
-    /// Answers a page with what this node knows better of its stretch.
+    /// Answers a page with what this node knows better about the page's range.
     pub(super) fn on_push(
         &mut self,
         from: NodeId,
-        stretch: (Option<NodeId>, Option<NodeId>),
+        (after, upto): (Option<NodeId>, Option<NodeId>),
         updates: &[Update],
         out: &mut Outbox<Action>,
     ) {
-        let (after, upto) = stretch;
         let theirs: BTreeMap<NodeId, _> =
-            updates.iter().map(|c| (c.replica.node, (c.incarnation, c.state))).collect();
-        let within = |node: NodeId| upto.is_none_or(|upto| node <= upto);
+            updates.iter().map(|u| (u.replica.node, (u.incarnation, u.state))).collect();
+        let is_within = |node: NodeId| upto.is_none_or(|upto| node <= upto);
         let mut better = self
             .table
-            .behind(after)
-            .take_while(|record| within(record.member.replica.node))
+            .after(after)
+            .take_while(|record| is_within(record.member.replica.node))
             .filter(|record| record.is_heard() && record.member.replica.node != from)
             .filter(|record| {
-                let held = theirs.get(&record.member.replica.node);
-                held.is_none_or(|held| beats(record.held(), *held))
+                let told = theirs.get(&record.member.replica.node);
+                told.is_none_or(|told| beats(record.held(), *told))
             });
         let page: Vec<_> = better.by_ref().take(UPDATES_MAX).collect();
-        // What did not fit is behind the last one sent: the pusher goes on from there.
+        // If more is left, the range ends with the last record that fits, and the initiator goes on from there.
         let cut = better.next().and_then(|_| page.last()).map(|record| record.member.replica.node);
         let (updates, loads) = page.iter().map(|record| (record.update(), record.load())).unzip();
         self.send_page(from, Body::Pull { after, upto: cut.or(upto) }, updates, loads, out);
     }
 
-    /// An answer to a page: goes on with the next one.
+    /// Takes the answer to a page and pushes the next one.
     pub(super) fn on_pull(
         &mut self,
         from: NodeId,
-        stretch: (Option<NodeId>, Option<NodeId>),
+        (after, upto): (Option<NodeId>, Option<NodeId>),
         out: &mut Outbox<Action>,
     ) {
-        let (after, upto) = stretch;
-        let expected = self.syncer.session.is_some_and(|session| session.peer == from);
-        if !expected || after != self.syncer.cursor {
+        let is_expected = self.syncer.current.is_some_and(|current| current.peer == from);
+        if !is_expected || after != self.syncer.cursor {
             reach!("gossip.sync.stray_answer");
             return;
         }
         self.syncer.cursor = upto;
+        if self.is_open && upto.is_none() {
+            self.syncer.current = None;
+            return;
+        }
         self.push_page(out);
     }
 }

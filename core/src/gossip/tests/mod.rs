@@ -1,5 +1,6 @@
-//! The laws of the whole machine, in a world of many.
+//! Laws of the whole machine, in a world of many.
 
+mod join;
 mod world;
 
 use alloc::vec::Vec;
@@ -14,16 +15,16 @@ fn deaths(world: &World) -> usize {
 }
 
 #[test]
-fn all_meet_all() {
+fn all_members_learn_of_each_other() {
     let mut world = World::new(12, 1, GossipConfig::default());
     assert!(world.run_until(20 * SECOND, |w| w.agree(State::Alive)));
     assert_eq!(deaths(&world), 0);
-    // An address that the registry did not know came with the member's own card.
+    // The registry did not know the address; it came with the member's own update.
     assert_eq!(world.view(3, 4).address, member(4, 1).address);
 }
 
 #[test]
-fn nobody_is_falsely_dead_at_ten_percent_loss() {
+fn ten_percent_loss_declares_nobody_dead() {
     for seed in 0..8 {
         let mut world = World::new(20, seed, GossipConfig::default());
         world.loss = 100;
@@ -35,21 +36,21 @@ fn nobody_is_falsely_dead_at_ten_percent_loss() {
 }
 
 #[test]
-fn a_crash_is_known_to_all_within_the_bound() {
+fn all_learn_of_a_crash_within_the_bound() {
     for seed in 0..6 {
         let n = 20;
         let mut world = World::new(n, seed, GossipConfig::default());
         world.run(20 * SECOND);
         world.crash(7);
         let known = |w: &World| w.agree(State::Dead);
-        // First probe by anybody, the longest suspicion (confirmations make it the shortest), and the queue.
+        // The first probe, the longest suspicion (confirmations shorten it), and the broadcast.
         let bound = 2 * SECOND + 6 * 4 * 1302 + 5 * SECOND;
         assert!(world.run_until(bound, known), "seed {seed}");
         world.run(30 * SECOND);
         assert!(known(&world), "seed {seed}: the verdict does not stay");
         let wrong = world.changes.iter().filter(|(_, _, m)| m.state == State::Dead);
         assert!(wrong.clone().all(|(_, _, m)| m.replica.node == id(7)));
-        assert_eq!(wrong.count(), n - 1, "each observer tells it once");
+        assert_eq!(wrong.count(), n - 1, "each observer reports it once");
     }
 }
 
@@ -69,10 +70,10 @@ fn confirmations_make_detection_fast() {
 }
 
 #[test]
-fn the_wrongly_suspected_refute() {
+fn a_wrongly_suspected_member_refutes() {
     let mut world = World::new(10, 3, GossipConfig::default());
     world.run(20 * SECOND);
-    // Long enough to be suspected, too short to be buried.
+    // Long enough for a suspicion, too short for a death.
     world.sides[4] = 1;
     let suspected = |w: &World| (0..10).any(|o| o != 4 && w.view(o, 4).state == State::Suspect);
     assert!(world.run_until(20 * SECOND, suspected));
@@ -100,12 +101,12 @@ fn a_healed_partition_becomes_one_view() {
         assert!(world.run_until(70 * SECOND, |w| w.agree(State::Alive)), "{n} nodes");
         world.run(60 * SECOND);
         assert!(world.agree(State::Alive), "{n} nodes: it does not stay");
-        assert_eq!(deaths(&world), 0, "{n} nodes: healing killed somebody");
+        assert_eq!(deaths(&world), 0, "{n} nodes: healing declared somebody dead");
     }
 }
 
 #[test]
-fn a_restart_replaces_the_earlier_life() {
+fn a_restart_replaces_the_earlier_boot() {
     let mut world = World::new(10, 5, GossipConfig::default());
     world.run(20 * SECOND);
     world.crash(2);
@@ -118,7 +119,7 @@ fn a_restart_replaces_the_earlier_life() {
 }
 
 #[test]
-fn who_leaves_is_not_dead() {
+fn a_member_that_leaves_is_not_dead() {
     let mut world = World::new(10, 6, GossipConfig::default());
     world.run(20 * SECOND);
     world.step(3, Event::Leave);
@@ -133,7 +134,7 @@ fn who_leaves_is_not_dead() {
 }
 
 #[test]
-fn load_reaches_all_and_older_load_does_not_win() {
+fn a_load_reaches_all_and_an_older_one_does_not_win() {
     let mut world = World::new(12, 7, GossipConfig::default());
     world.run(20 * SECOND);
     for load in 1..=30 {
@@ -142,7 +143,7 @@ fn load_reaches_all_and_older_load_does_not_win() {
     }
     world.run(20 * SECOND);
     assert!((0..12).filter(|o| *o != 5).all(|o| world.view(o, 5).load == 970));
-    // Each observer's sequence of loads only falls, as the truth did.
+    // The true load only fell, so each observer's view must only fall.
     for observer in 0..12 {
         let seen =
             world.changes.iter().filter(|(_, o, m)| *o == observer && m.replica == replica(5));
@@ -153,7 +154,7 @@ fn load_reaches_all_and_older_load_does_not_win() {
 
 #[test]
 fn false_suspicions_follow_the_formula() {
-    // SWIM 3.1 and the reference: 1 - (1-p)^2 for the direct ping, 1 - (1-p)^4 for each of three helpers.
+    // SWIM 3.1: 1 - (1-p)^2 for the direct ping, 1 - (1-p)^4 for each of three helpers.
     let patient = GossipConfig { pings: 1, suspicion_multiplier: 1_000_000, ..Default::default() };
     let (mut probes, mut failed) = (0, 0);
     for seed in 0..6 {
@@ -177,10 +178,10 @@ fn false_suspicions_follow_the_formula() {
 }
 
 #[test]
-fn a_stopped_process_judges_nobody() {
+fn a_paused_process_declares_nobody_dead() {
     let mut world = World::new(10, 8, GossipConfig::default());
     world.run(20 * SECOND);
-    // Node 1 hears that node 2 is suspected, and is stopped before the refutation.
+    // Node 1 learns of the suspicion of node 2, and is paused before the refutation.
     world.sides[2] = 1;
     assert!(world.run_until(20 * SECOND, |w| w.view(1, 2).state == State::Suspect));
     let mut stopped = world.nodes[1].take().expect("it runs");

@@ -1,7 +1,7 @@
-//! A world for the tests of this room: many machines, virtual time, and a network that loses, delays and parts.
+//! A world for the unit tests of gossip: many machines, virtual time, and a network that loses, delays and partitions.
 //!
-//! Not the simulator: no disks, no clocks that lie, no oracles. It exists so that the room's laws can be checked beside
-//! its code, at fifty nodes, in milliseconds.
+//! It is not the simulator: it has no disks, no wrong clocks and no oracles. It checks gossip alone, with fifty nodes, in
+//! milliseconds.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -23,20 +23,21 @@ pub(super) struct World {
     /// `None` while crashed.
     pub(super) nodes: Vec<Option<Gossip>>,
     boots: Vec<u64>,
-    /// The side of a partition that each node is on.
+    /// Which side of a partition each node is on.
     pub(super) sides: Vec<u8>,
-    /// Messages lost, in thousandths.
+    /// Messages lost, per thousand.
     pub(super) loss: u64,
-    /// (when, order) -> a message under way.
+    /// Messages in flight, by (arrival, order of sending).
     flying: BTreeMap<(Instant, u64), (usize, usize, Message)>,
     wakes: BTreeSet<(Instant, usize)>,
     wake_of: Vec<Option<Instant>>,
     sent: u64,
     random: Stream,
     seed: u64,
-    /// Every change that any node told of: (when, observer, member).
+    /// Every change that a node reported: (when, observer, member).
     pub(super) changes: Vec<(Instant, usize, Member)>,
     out: Outbox<Action>,
+    is_open: bool,
 }
 
 pub(super) fn id(at: usize) -> NodeId {
@@ -45,7 +46,7 @@ pub(super) fn id(at: usize) -> NodeId {
     NodeId(bytes)
 }
 
-fn place(node: NodeId) -> usize {
+fn index_of(node: NodeId) -> usize {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&node.0[..8]);
     u64::from_be_bytes(bytes) as usize
@@ -67,8 +68,16 @@ pub(super) fn member(at: usize, boot: u64) -> Member {
 }
 
 impl World {
+    /// A world of closed machines: each is told of all others when it starts.
     pub(super) fn new(n: usize, seed: u64, config: GossipConfig) -> Self {
-        let mut world = Self {
+        let mut world = Self { is_open: false, ..Self::open(n, seed, config) };
+        (0..n).for_each(|at| world.boot(at));
+        world
+    }
+
+    /// A world of open machines, of which none runs yet: each joins through node 0.
+    pub(super) fn open(n: usize, seed: u64, config: GossipConfig) -> Self {
+        Self {
             now: Instant::from_millis(1),
             config,
             nodes: (0..n).map(|_| None).collect(),
@@ -83,16 +92,20 @@ impl World {
             seed,
             changes: Vec::new(),
             out: Outbox::new(),
-        };
-        (0..n).for_each(|at| world.boot(at));
-        world
+            is_open: true,
+        }
     }
 
-    /// Starts a node in its next life; the registry names all to it.
+    /// Starts a node in its next boot.
     pub(super) fn boot(&mut self, at: usize) {
         self.boots[at] += 1;
         let seed = Seed::from_number(self.seed * 1_000_003 + (at as u64) * 101 + self.boots[at]);
         let me = member(at, self.boots[at]);
+        if self.is_open {
+            self.nodes[at] = Some(Gossip::open(me, self.config.clone(), &seed));
+            let Member { replica: contact, address, .. } = member(0, 0);
+            return self.step(at, Event::Join { contact, address });
+        }
         self.nodes[at] = Some(Gossip::new(me, self.config.clone(), &seed));
         for other in 0..self.nodes.len() {
             let Member { replica, name, address, .. } = member(other, 0);
@@ -108,7 +121,7 @@ impl World {
         self.nodes[at].as_ref().expect("the node runs")
     }
 
-    /// What `observer` holds of `subject`.
+    /// What `observer` knows of `subject`.
     pub(super) fn view(&self, observer: usize, subject: usize) -> &Member {
         self.node(observer).member(id(subject)).expect("all are members")
     }
@@ -134,7 +147,7 @@ impl World {
 
     fn perform(&mut self, at: usize, action: Action) {
         match action {
-            Action::Send { to, message } => self.send(at, place(to), message),
+            Action::Send { to, message } => self.send(at, index_of(to), message),
             Action::Changed { member } => self.changes.push((self.now, at, member)),
             Action::Rejected { why, .. } => panic!("an honest member was rejected: {why}"),
         }
@@ -150,12 +163,12 @@ impl World {
         }
     }
 
-    /// Runs for so many virtual milliseconds.
+    /// Runs for this many virtual milliseconds.
     pub(super) fn run(&mut self, ms: u64) {
         self.run_until(ms, |_| false);
     }
 
-    /// Runs until `done`, asked after each event, or for so many milliseconds; whether it was done.
+    /// Runs until `done` holds after an event, or for this many virtual milliseconds. Returns whether it holds.
     pub(super) fn run_until(&mut self, ms: u64, done: impl Fn(&Self) -> bool) -> bool {
         let end = Instant(self.now.0 + ms * 1_000_000);
         loop {
@@ -167,7 +180,7 @@ impl World {
             };
             self.now = next;
             if message == Some(next) {
-                let (_, (from, to, message)) = self.flying.pop_first().expect("one is under way");
+                let (_, (from, to, message)) = self.flying.pop_first().expect("one is in flight");
                 self.step(to, Event::Received { from: id(from), message });
             } else if let Some((_, at)) = self.wakes.pop_first() {
                 self.wake_of[at] = None;
@@ -179,7 +192,7 @@ impl World {
         }
     }
 
-    /// Whether all who run hold all who run alive in their latest boot, and the others in `state`.
+    /// Whether every running node knows all running nodes as alive in their latest boot, and the others as `gone`.
     pub(super) fn agree(&self, gone: State) -> bool {
         let running = |at: usize| self.nodes[at].is_some();
         let n = self.nodes.len();
