@@ -1,4 +1,4 @@
-//! What clients ask and what they are told: requests, outcomes, values, status.
+//! The API between clients and nodes: requests, outcomes, values, status.
 //!
 //! These types are the contract of the HTTP API, of forwarding between nodes and of the simulator's clients. Clients
 //! name namespaces by name; the node resolves the number. This module holds data only: it does not act.

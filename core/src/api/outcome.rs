@@ -1,4 +1,4 @@
-//! What clients are told: the outcome of a request, and the reason of a refusal.
+//! Outcomes: the answers to requests, and the reasons of refusals.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,7 +15,7 @@ pub enum Outcome {
     Committed {
         /// The durability level that was reached, at least the one that the request named.
         level: Level,
-        /// What the writer needs for its next write of the same key.
+        /// Helps the writer with its next write of the same key.
         receipt: Receipt,
     },
     /// The answer to a read.
@@ -29,7 +29,7 @@ pub enum Outcome {
     },
 }
 
-/// What a writer needs for its next write of the same key.
+/// The version of a write, for the writer's next write of the same key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// Strong namespaces: the log index of the command, which is the revision of every key that it wrote.

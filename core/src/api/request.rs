@@ -1,4 +1,4 @@
-//! What clients ask: requests, and the reads and writes that they carry.
+//! Requests of clients, and the reads and writes that they carry.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -52,7 +52,7 @@ pub enum Request {
     Read {
         /// The namespace's name.
         namespace: String,
-        /// What to read.
+        /// The keys to read, and how.
         query: Query,
     },
     /// Write keys of a namespace. In a strong namespace all mutations are one command: all happen, or none. In an
@@ -123,7 +123,7 @@ pub struct Mutation {
     pub key: Bytes,
     /// The changes of its fields, at most [`crate::limits::EDITS_MAX`].
     pub edits: Vec<Edit>,
-    /// What the client had read; with `None` the write observes all that this replica holds.
+    /// The context of the client's read; with `None` the write observes all that this replica holds.
     pub context: Option<Context>,
 }
 
@@ -145,11 +145,11 @@ impl Mutation {
 pub struct Edit {
     /// The field's name; empty for the key's own value. A key with named fields is a record.
     pub field: Bytes,
-    /// What happens to the field.
+    /// The change itself.
     pub change: Change,
 }
 
-/// What happens to a field. A field holds a register, a set and a counter side by side, and each change touches one of
+/// A change of a field. A field holds a register, a set and a counter side by side, and each change touches one of
 /// them. So two nodes that use one field in two ways lose nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -159,7 +159,7 @@ pub enum Change {
     Delete,
     /// Set or remove the register if it is as expected. Strong namespaces only.
     Cas {
-        /// What the register must hold.
+        /// The condition on the register.
         expected: Expected,
         /// The new value; `None` removes the register.
         value: Option<Bytes>,
@@ -172,7 +172,7 @@ pub enum Change {
     Count(i64),
 }
 
-/// What a register must hold for a compare-and-set.
+/// The condition of a compare-and-set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expected {
     /// No value.
@@ -183,7 +183,7 @@ pub enum Expected {
     Value(Bytes),
 }
 
-/// What a read returned, so that a later write supersedes exactly that. Opaque to clients.
+/// The versions that a read returned, so that a later write supersedes exactly those. Opaque to clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     /// The dots of the values that were returned.
@@ -193,7 +193,7 @@ pub struct Context {
     pub stamp: u64,
 }
 
-/// What to read. In every variant an empty `field` names the key's own value.
+/// A read. In every variant an empty `field` names the key's own value.
 #[expect(missing_docs, reason = "`key` and `field` say all there is to say")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {

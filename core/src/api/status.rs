@@ -1,4 +1,4 @@
-//! What a node reports of itself.
+//! The status that a node reports of itself.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Address, Boot, GroupId, Index, NamespaceId, NodeId, Replica, Term};
 
-/// What a node knows of itself, its groups and its shards.
+/// A node's knowledge of itself, its groups and its shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The node, and the store that its promises are on.

@@ -1,4 +1,4 @@
-//! What reads return.
+//! The values that reads return.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -73,11 +73,11 @@ pub struct Register {
 pub struct Field {
     /// The field's name; empty for the key's own value.
     pub field: Bytes,
-    /// What the field holds.
+    /// The field's value.
     pub content: Content,
 }
 
-/// What a field holds.
+/// The value of a field: a register, a set or a counter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Content {
     /// The values of a register; the first is the one that the namespace's strategy chooses.

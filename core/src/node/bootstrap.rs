@@ -33,7 +33,7 @@ const BOOTSTRAP_MS: u64 = 200;
 struct Candidate {
     address: Address,
     replica: Option<Replica>,
-    /// What it reported of itself.
+    /// The entry that it reported of itself.
     info: Option<MemberInfo>,
     /// It is in a federation already, or it is this very node.
     unfit: bool,

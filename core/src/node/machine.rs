@@ -1,7 +1,7 @@
 //! One step of a node: the timers that are due, the event, and all that follows from both.
 //!
-//! Machines never call each other. What one machine asks of another becomes a [`Task`] in a queue. So a step is a flat
-//! loop, and no machine is stepped while another one's actions are being read.
+//! Machines never call each other. A request from one machine to another becomes a [`Task`] in a queue. So a step is a
+//! flat loop, and no machine is stepped while another one's actions are being read.
 //!
 //! This module does not decide which machine's action becomes which machine's event (`route`).
 

@@ -56,7 +56,7 @@ pub use notice::Notice;
 pub use restore::{RestoreError, last_boot};
 pub use start::Start;
 
-/// What a driver tells a node.
+/// An event that a driver reports to a node.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Time passed; see [`crate::machine::Machine::deadline`].
@@ -125,7 +125,7 @@ pub enum Event {
     Stopping,
 }
 
-/// What a node asks of its driver.
+/// An action that a node asks of its driver.
 ///
 /// The driver may perform the actions of one step in any order. Its two duties are to keep a lane's log first-in,
 /// first-out, and to begin no handshake before [`Node::is_booted`].
@@ -220,7 +220,7 @@ pub enum Plane {
     Bulk,
 }
 
-/// What nodes say to each other.
+/// A message from one node to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// A message of one Raft group.
@@ -277,7 +277,7 @@ impl Message {
     /// About how many bytes the message has beside its envelope: the payloads that it carries.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        /// What an update about a member and a load take.
+        /// Bytes of one update about a member, and of one load.
         const UPDATE_BYTES: usize = 80;
         const LOAD_BYTES: usize = 40;
         match self {

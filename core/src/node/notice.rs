@@ -1,4 +1,4 @@
-//! What a node reports unasked, for operators, metrics and oracles. No machine depends on a notice.
+//! Notices: reports that a node makes unasked, for operators, metrics and oracles. No machine depends on a notice.
 
 use crate::api::Health;
 use crate::id::{Dot, GroupId, Index, NodeId, Owner, Role, StoreId, Term};

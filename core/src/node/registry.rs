@@ -39,7 +39,7 @@ struct MemberView {
     address: Address,
 }
 
-/// What the other machines were last told of the registry.
+/// The registry as the other machines were last told of it.
 #[derive(Debug, Default)]
 pub(super) struct RegistryView {
     members: BTreeMap<NodeId, MemberView>,
@@ -352,7 +352,7 @@ impl Node {
     }
 }
 
-/// What the entries of a group mean: group 0 holds the registry, every other group holds keys.
+/// The kind of a group's entries: group 0 holds the registry, every other group holds keys.
 pub(super) const fn kind(group: GroupId) -> state::Kind {
     if group.0 == GroupId::REGISTRY.0 { state::Kind::Registry } else { state::Kind::Keys }
 }

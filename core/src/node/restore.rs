@@ -50,7 +50,7 @@ pub enum RestoreError {
         owner: Owner,
         /// The record's number in the log.
         token: Token,
-        /// What had to come before it.
+        /// The record that had to come before it.
         expected: &'static str,
     },
     /// A state, or a record within a state, does not decode.

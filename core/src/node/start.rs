@@ -22,7 +22,7 @@ use super::registry::{RegistryView, kind};
 use super::restore::{self, Replay, RestoreError, snapshot_file};
 use crate::hold::DurabilityGate;
 
-/// What a process starts with, besides its disk.
+/// The start of a process: everything that it is given besides its disk.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// All knobs, validated.

@@ -1,5 +1,5 @@
-//! What a node reports when asked: status for operators, accessors for drivers, metrics and oracles. Nothing here
-//! changes the node.
+//! Reports that a node makes when asked: status for operators, accessors for drivers, metrics and oracles. They do not
+//! change the node.
 
 use alloc::vec::Vec;
 

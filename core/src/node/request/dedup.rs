@@ -38,7 +38,7 @@ pub(super) struct EventualWrites {
     done: VecDeque<SessionWrite>,
 }
 
-/// What the table knows of a write when a request for it arrives.
+/// The table's knowledge of a write when a request for it arrives.
 pub(super) enum Repeat {
     /// Nothing: this request performs the write.
     First,

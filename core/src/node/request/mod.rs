@@ -39,7 +39,7 @@ pub(super) enum Origin {
     Peer(Replica, RequestId),
 }
 
-/// What a pending request waits for.
+/// The event that a pending request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Its next try.

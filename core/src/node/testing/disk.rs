@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::id::{FederationId, Replica, SnapshotId, Token};
 use crate::wal::{self, Batch, Chunk, Header, LogWriter, RecoverError, Write};
 
-/// What a restart finds: the log's writes and the snapshot files.
+/// The disk as a restart finds it: the log's writes and the snapshot files.
 pub(in crate::node) type Found = (Vec<(Token, Write)>, BTreeMap<SnapshotId, Bytes>);
 
 type Flight = (Vec<(Token, Write)>, Option<Batch>);

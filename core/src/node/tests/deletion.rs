@@ -1,4 +1,4 @@
-//! What remains of a deleted namespace on disks and after restarts, and for how long.
+//! The remains of a deleted namespace, on disks and after restarts, and how long they stay.
 
 use super::*;
 use crate::id::{Boot, GroupId, NamespaceId, Owner};
