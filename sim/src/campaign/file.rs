@@ -1,7 +1,7 @@
-//! A campaign's report as a file: what was asked, by which build, what is done, and the sums.
+//! The report of a campaign as a file: the command, the build, the seeds asked for and done, and the sums.
 //!
-//! It is written beside and renamed, so that whoever reads it, or goes on after a cut, finds a whole one. Reports of
-//! several machines are merged when their builds are the same and their seeds are not.
+//! A report is written to a new file that then replaces the old one, so that a reader always finds a whole report, also
+//! after a crash. Reports of several machines are merged only if they have the same build and disjoint seeds.
 
 use std::fs;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use super::summary::Summary;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// The command, as it was given.
+    /// The arguments of the command.
     pub command: String,
     /// SHA-256 of the executable.
     pub build: String,
@@ -24,13 +24,13 @@ pub struct Report {
     pub asked: Ranges,
     /// The seeds that are done.
     pub done: Ranges,
-    /// Every seed ran in one process only.
+    /// Whether each seed ran in one process only.
     pub once: bool,
-    /// For how long it was to run.
+    /// The time limit in minutes, if one was given.
     pub minutes: Option<f64>,
-    /// For how long it has run, on all machines.
+    /// The real seconds that the campaign has run, summed over all machines.
     pub seconds: f64,
-    /// What came of it.
+    /// The sums over all done seeds.
     pub summary: Summary,
 }
 
@@ -45,44 +45,44 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// No such file, or no report in it.
+    /// The file cannot be read, or holds no report.
     pub fn load(file: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(file)
             .map_err(|error| format!("cannot read the report {}: {error}", file.display()))?;
         serde_json::from_str(&text).map_err(|error| {
             let file = file.display();
-            format!("{file} is no report of this version of `sim swarm --report`: {error}")
+            format!("{file} is not a report of this version of `sim swarm --report`: {error}")
         })
     }
 
-    /// Writes the report: whoever reads sees the one before or this one.
+    /// Writes the report: a reader sees the report before or this one, never a part.
     ///
     /// # Errors
     ///
-    /// A directory that is not there, a full disk.
+    /// The directory does not exist, or the disk is full.
     pub fn save(&self, file: &Path) -> Result<(), String> {
         let failed = |error: &dyn std::fmt::Display| {
             format!("cannot write the report {}: {error}", file.display())
         };
         let text = serde_json::to_string_pretty(self).map_err(|error| failed(&error))?;
-        let mut beside = file.as_os_str().to_owned();
-        beside.push(".new");
-        fs::write(&beside, text + "\n").map_err(|error| failed(&error))?;
-        fs::rename(&beside, file).map_err(|error| failed(&error))
+        let mut new = file.as_os_str().to_owned();
+        new.push(".new");
+        fs::write(&new, text + "\n").map_err(|error| failed(&error))?;
+        fs::rename(&new, file).map_err(|error| failed(&error))
     }
 
-    /// Refuses to go on with another build: seeds of two builds are two campaigns.
+    /// Refuses to continue with another build: a seed may run differently, so these would be two campaigns.
     ///
     /// # Errors
     ///
-    /// Both builds, and what to do.
+    /// The builds differ; the text names both and says what to do.
     pub fn check_build(&self, build: &str) -> Result<(), String> {
         if self.build == build {
             return Ok(());
         }
         Err(format!(
-            "the report is of build {:.12} and this is build {build:.12}: a seed may run another way. \
-             Build the commit of the report again, or begin anew with --report",
+            "the report is of build {:.12} and this is build {build:.12}, in which a seed may run differently. \
+             Build the commit of the report again, or start a new campaign with --report",
             self.build
         ))
     }
@@ -91,17 +91,17 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// Another build, or seeds that both have done.
+    /// The builds differ, or both reports have done the same seeds.
     pub fn check_apart(&self, other: &Self) -> Result<(), String> {
         if self.build != other.build {
             let (one, two) = (&self.build, &other.build);
             return Err(format!(
-                "builds {one:.12} and {two:.12} cannot be added up: report each build on its own"
+                "builds {one:.12} and {two:.12} differ, so their sums cannot be added: report each build on its own"
             ));
         }
         self.done.overlap(&other.done).map_or(Ok(()), |both| {
             let both = ranges::show(&both);
-            Err(format!("seeds {both} are done in both: give every machine its own --index"))
+            Err(format!("both have done seeds {both}: give every machine its own --index"))
         })
     }
 
@@ -114,11 +114,11 @@ impl Report {
     }
 }
 
-/// Adds up the reports of several machines, each with its name.
+/// Adds up the reports of several machines; each has a name for error texts.
 ///
 /// # Errors
 ///
-/// The names of two that cannot be added up, and why.
+/// Two reports cannot be added; the text names them and says why.
 pub fn merge_all(reports: &[(String, Report)]) -> Result<Report, String> {
     for (at, (name, report)) in reports.iter().enumerate() {
         for (other, known) in &reports[..at] {
@@ -157,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn a_campaign_goes_on_where_its_file_says() {
+    fn a_campaign_continues_where_its_file_says() {
         let file = std::env::temp_dir().join(format!("sim-report-{}.json", std::process::id()));
         let cut = report("0..3 8..12");
         cut.save(&file).and_then(|()| cut.save(&file)).expect("a report is written twice");
         let found = Report::load(&file).expect("a report is read");
-        fs::remove_file(&file).expect("it was there");
+        fs::remove_file(&file).expect("the report exists");
         assert_eq!(found, cut);
         assert_eq!(found.left(), [3..8, 12..20]);
         let mut on = found;
@@ -176,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn machines_are_added_up_once_each() {
+    fn each_machine_is_added_once() {
         let named = |name: &str, seeds| (name.to_owned(), report(seeds));
         let (a, b, c) = (named("a", "0..5"), named("b", "5..9"), named("c", "20..30 7..8"));
-        let sum = merge_all(&[b.clone(), a.clone()]).expect("they are apart");
+        let sum = merge_all(&[b.clone(), a.clone()]).expect("their seeds are disjoint");
         assert_eq!((sum.summary, sum.done), (report("0..9").summary, report("0..9").done));
         assert_eq!(sum.seconds, 3.0);
         let error = merge_all(&[a.clone(), b, c]).expect_err("seed 7 is in both");
-        assert!(error.starts_with("b and c: seeds 7..8 "), "{error}");
+        assert!(error.starts_with("b and c: both have done seeds 7..8:"), "{error}");
         let mut other = named("d", "90..91");
         other.1.build = "cd".to_owned();
         let error = merge_all(&[a, other]).expect_err("two builds");

@@ -1,6 +1,7 @@
-//! Violations by what was violated: a thousand seeds that fail in one way are one thing to look at.
+//! Violations grouped by cause: a thousand seeds that fail in the same way are one entry.
 //!
-//! Two violations are the same when the oracle is, and what it said without its numbers and names.
+//! Two violations are the same if the oracle is the same and its text is, apart from numbers and names. This module
+//! does not find the cause in the code.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,27 +11,27 @@ use serde::{Deserialize, Serialize};
 use crate::report::Record;
 use crate::transcript::cut;
 
-/// So much of what an oracle says tells two violations apart: what follows are the values at hand.
-const TOLD_APART_BY: usize = 160;
-/// So much of an example is kept.
+/// Characters of an oracle's text that are compared; the text after them is mostly values.
+const COMPARED_MAX: usize = 160;
+/// Characters of an example that are kept.
 const EXAMPLE_MAX: usize = 1_000;
 
-/// All violations of a kind.
+/// All violations of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invariant {
-    /// The oracle.
+    /// The law that was broken.
     pub oracle: String,
-    /// Seeds that broke it.
+    /// The number of seeds that broke it.
     pub count: u64,
-    /// The first of them.
+    /// The lowest of these seeds.
     pub first_seed: u64,
-    /// The one that broke it in the fewest events.
+    /// The seed that broke it in the fewest events.
     pub shortest_seed: u64,
-    /// How many those were.
+    /// The number of these events.
     pub shortest_events: u64,
-    /// What was said of that one.
+    /// The text of that violation.
     pub example: String,
-    /// How to see it again.
+    /// The command that replays it.
     pub replay: String,
 }
 
@@ -77,12 +78,12 @@ impl Invariants {
         *known = Invariant { count, first_seed, ..shortest };
     }
 
-    /// Each with its normal form.
+    /// All kinds of violation, each with its normal form.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Invariant)> {
         self.by_law.iter().map(|(key, found)| (key.as_str(), found))
     }
 
-    /// The violations for people.
+    /// The violations as a table for people.
     #[must_use]
     pub fn to_table(&self) -> String {
         let mut table = String::new();
@@ -95,7 +96,7 @@ impl Invariants {
     }
 }
 
-/// A text without what differs from seed to seed: words with a digit in them are one sign, and so is a row of such.
+/// A text without what differs between seeds: each word with a digit becomes `#`, and so does a row of such words.
 fn normal(text: &str) -> String {
     let mut normal = String::new();
     let mut word = String::new();
@@ -116,7 +117,7 @@ fn normal(text: &str) -> String {
             normal = normal.replace(row, "#");
         }
     }
-    normal.trim().chars().take(TOLD_APART_BY).collect()
+    normal.trim().chars().take(COMPARED_MAX).collect()
 }
 
 #[cfg(test)]
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_names_make_no_other_violation() {
+    fn numbers_and_names_make_no_difference() {
         let one = normal("group g12: node 3 lost [0xab12, 17, 9] at 1.25s, not b");
         assert_eq!(one, normal("group g7: node 1 lost [0x99, 1] at 64.5s, not b"));
         assert_ne!(one, normal("group g7: node 1 lost [0x99, 1] at 64.5s, not c"));

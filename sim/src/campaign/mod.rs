@@ -1,8 +1,8 @@
-//! Many runs: seeds in blocks, blocks in worker processes, each block twice unless told otherwise.
+//! A campaign: many seeds in worker processes, each seed in two of them unless `once` is set.
 //!
-//! Counters and the active mutant are of a whole process, and determinism is worth something only between two
-//! processes, so a campaign starts itself again as its workers. A worker prints one record a line. What comes of the
-//! records is in the modules below. No timing here: whoever wants an end hands over fewer stretches.
+//! Mark counters and the active mutant belong to a whole process, and only two processes can prove determinism, so a
+//! campaign starts its own executable as its workers. A worker prints one record per line. The modules below sum up the
+//! records. This module has no time limit: a caller that wants an end hands over fewer ranges of seeds.
 
 pub mod file;
 pub mod invariant;
@@ -22,42 +22,42 @@ use crate::report::{Finding, Record};
 use crate::rng::{Draws, stream};
 use crate::trace::LINK_EVENTS;
 
-/// What workers run.
+/// The work of one worker.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// The swarm's plans of these seeds.
+    /// The plans of these seeds.
     Seeds(Range<u64>),
     /// A plan from a file.
     File(PathBuf),
 }
 
-/// How a campaign is run.
+/// The settings of a campaign.
 #[derive(Clone, Debug)]
 pub struct Campaign {
-    /// The program that is its own worker.
+    /// The executable of the workers; it is this program.
     pub program: PathBuf,
-    /// The planted bug, if any.
+    /// The active mutant, if any.
     pub mutant: Option<String>,
-    /// Every seed in one process only.
+    /// Run each seed in one process only.
     pub once: bool,
     /// Workers at a time.
     pub jobs: usize,
-    /// Nothing after the first violation is begun.
+    /// Start no further seeds after the first violation.
     pub stop_early: bool,
-    /// One seed of so many is told in words as it runs for the second time: words cost three times what a run does.
+    /// In the second process, one seed of this many formats every step as text: text costs three times a run.
     pub observe_every: u64,
-    /// A step of every run at which the simulator is made to depend on where its memory lies. It proves that the
-    /// comparison of two processes sees.
+    /// A step at which every run is made to depend on memory addresses. It proves that the comparison of two processes
+    /// detects a difference.
     pub slip_at: Option<u64>,
 }
 
 impl Campaign {
-    /// Runs seeds, a worker at a time for each stretch; each record is handed to `each` as it comes, in no particular
-    /// order. The next stretch is taken when a worker is free for it.
+    /// Runs seeds, one worker for each stretch of them. `each` receives every record as it comes, in no particular
+    /// order. The next stretch is taken from the iterator when a worker is free.
     ///
     /// # Errors
     ///
-    /// A worker that could not be started or that refused its work, and why.
+    /// A worker could not be started or refused its work, and why.
     pub fn run(
         &self,
         stretches: impl Iterator<Item = Range<u64>> + Send,
@@ -65,7 +65,7 @@ impl Campaign {
     ) -> Result<(), String> {
         let stretches = Mutex::new(stretches);
         let next = || stretches.lock().ok().and_then(|mut stretches| stretches.next());
-        // Seeds from here on are of no interest.
+        // Seeds from this one on are not needed.
         let stop = AtomicU64::new(u64::MAX);
         let each = Mutex::new(each);
         let failure = Mutex::new(None);
@@ -105,18 +105,19 @@ impl Campaign {
         Ok(())
     }
 
-    /// Runs a plan from a file, twice unless told otherwise.
+    /// Runs a plan from a file, in two processes unless `once` is set.
     ///
     /// # Errors
     ///
     /// As [`Self::run`].
     pub fn replay(&self, file: &Path) -> Result<Record, String> {
-        let file = std::path::absolute(file).map_err(|error| format!("where am I? {error}"))?;
+        let file = std::path::absolute(file)
+            .map_err(|error| format!("cannot find the directory of {}: {error}", file.display()))?;
         let work = Work::File(file);
         let record = |pass| {
             let (mut records, end) = self.work(&work, pass)?;
             let end = end.map(|end| died(0, &end));
-            records.pop().or(end).ok_or_else(|| "the worker said nothing".to_owned())
+            records.pop().or(end).ok_or_else(|| "the worker printed no record".to_owned())
         };
         let first = record(1)?;
         if self.once {
@@ -126,19 +127,21 @@ impl Campaign {
         Ok(self.compared(&work, first, &again))
     }
 
-    /// A record, with a violation when another process saw another run.
+    /// The record, with a violation of determinism if the other process had another run.
     fn compared(&self, work: &Work, record: Record, again: &Record) -> Record {
         let Some(same) = same_links(&record, again) else { return record };
         let steps = same * LINK_EVENTS..(same + 1) * LINK_EVENTS;
         let told = |pass| self.print_steps(work, pass, &steps);
         let first = match (told(1), told(2)) {
             (Ok(one), Ok(other)) => first_difference(&one, &other),
-            (one, other) => format!("cannot tell: {:?}, {:?}", one.err(), other.err()),
+            (one, other) => {
+                format!("the steps cannot be read again: {:?}, {:?}", one.err(), other.err())
+            }
         };
-        apart(record, again, &steps, &first)
+        nondeterministic(record, again, &steps, &first)
     }
 
-    /// A worker's own words for some steps of one run.
+    /// Some steps of one run as text, from a worker.
     fn print_steps(&self, work: &Work, pass: u32, steps: &Range<u64>) -> Result<String, String> {
         let mut command = self.command(work, pass);
         command.arg("--print-steps").arg(format!("{}..{}", steps.start, steps.end));
@@ -147,8 +150,8 @@ impl Campaign {
         String::from_utf8(output.stdout).map_err(|error| error.to_string())
     }
 
-    /// One worker's command. The second pass is another surrounding, which must make no difference: another
-    /// environment, locale, time zone and directory, memory that lies elsewhere, and steps told in words.
+    /// The command of one worker. The second pass differs in what must make no difference: environment, locale, time
+    /// zone, directory, memory addresses, and steps formatted as text.
     fn command(&self, work: &Work, pass: u32) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("worker");
@@ -183,7 +186,7 @@ impl Campaign {
         command
     }
 
-    /// The records of some seeds. A worker that dies has broken a law in the seed at which it was.
+    /// The records of some seeds. If a worker dies, the seed that it ran has broken a law.
     fn seeds(&self, seeds: Range<u64>, pass: u32) -> Result<Vec<Record>, String> {
         let mut records = Vec::new();
         let mut left = seeds;
@@ -200,13 +203,15 @@ impl Campaign {
                     left.start += 1;
                 }
                 None if left.is_empty() => {}
-                None => return Err(format!("a worker left out the seeds {left:?}")),
+                None => {
+                    return Err(format!("a worker ended without the records of seeds {left:?}"));
+                }
             }
         }
         Ok(records)
     }
 
-    /// One worker's records, and how it ended if it did not end by itself.
+    /// The records of one worker, and the signal that ended it, if one did.
     fn work(&self, work: &Work, pass: u32) -> Result<(Vec<Record>, Option<String>), String> {
         let mut command = self.command(work, pass);
         let start = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
@@ -218,21 +223,21 @@ impl Campaign {
                 let line = line.map_err(|error| format!("cannot read from a worker: {error}"))?;
                 match serde_json::from_str(&line) {
                     Ok(record) => records.push(record),
-                    Err(error) => last = Some(format!("a worker said {line:?}: {error}")),
+                    Err(error) => last = Some(format!("a worker printed {line:?}: {error}")),
                 }
             }
         }
         let status = child.wait().map_err(|error| format!("cannot wait for a worker: {error}"))?;
         match (status.code(), last) {
             (Some(0), None) => Ok((records, None)),
-            // A line that is cut off is how a dying worker ends.
+            // A dying worker may leave a line that is cut off.
             (None, _) => Ok((records, Some(status.to_string()))),
             (_, last) => Err(last.unwrap_or_else(|| format!("a worker for {work:?}: {status}"))),
         }
     }
 }
 
-/// Where the memory of the second pass lies: drawn, so that it is another for every stretch.
+/// Bytes that the second pass allocates first, drawn from the seed so that memory addresses differ in every stretch.
 fn heap_shift(work: &Work) -> u64 {
     let seed = match work {
         Work::Seeds(seeds) => seeds.start,
@@ -241,17 +246,17 @@ fn heap_shift(work: &Work) -> u64 {
     Draws::new(seed).between(stream("heap", 0), 0, 1 << 10, 1 << 22)
 }
 
-/// The record of a seed at which its worker died.
+/// The record of a seed whose worker died.
 fn died(seed: u64, how: &str) -> Record {
     let violation = Finding {
         oracle: "no-abort".to_owned(),
-        what: format!("the process of the run ended: {how}"),
+        what: format!("the process died during the run: {how}"),
         ..Finding::default()
     };
     Record { seed, violation: Some(violation), ..Record::default() }
 }
 
-/// How many links of two chains are the same; none when the runs are.
+/// The number of equal links at the beginning of two chains; `None` if the runs are equal.
 fn same_links(record: &Record, again: &Record) -> Option<u64> {
     if record.chain == again.chain && record.violation == again.violation {
         return None;
@@ -260,12 +265,12 @@ fn same_links(record: &Record, again: &Record) -> Option<u64> {
     Some(links.take_while(|(one, other)| one == other).count() as u64)
 }
 
-/// The first line that two texts do not share.
+/// The first pair of lines in which two texts differ.
 fn first_difference(one: &str, other: &str) -> String {
     let (mut ones, mut others) = (one.lines(), other.lines());
     loop {
         match (ones.next(), others.next()) {
-            (None, None) => return "the same events, and another state".to_owned(),
+            (None, None) => return "the events are equal, and a state differs".to_owned(),
             (one, other) if one == other => {}
             (one, other) => {
                 let end = "the end";
@@ -275,11 +280,11 @@ fn first_difference(one: &str, other: &str) -> String {
     }
 }
 
-/// The record of a run that another process saw differently.
-fn apart(mut record: Record, again: &Record, steps: &Range<u64>, first: &str) -> Record {
+/// The record of a run that was different in another process.
+fn nondeterministic(mut record: Record, again: &Record, steps: &Range<u64>, first: &str) -> Record {
     let what = format!(
-        "two processes saw two runs: chains {} and {} differ after event {} and by event {}; \
-         {} and {} events; first: {first}",
+        "two processes made different runs: chains {} and {} differ after event {} and by event {}; \
+         {} and {} events; the first difference: {first}",
         record.chain, again.chain, steps.start, steps.end, record.events, again.events
     );
     let steps = record.violation.take().map_or_else(Vec::new, |violation| violation.steps);
@@ -298,12 +303,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_chain_is_a_violation_that_names_the_event() {
+    fn a_different_chain_is_a_violation_that_names_the_event() {
         let one = Record { chain: "a".to_owned(), links: vec![1, 2, 3], ..Record::default() };
         assert_eq!(same_links(&one, &one), None);
         let other = Record { chain: "b".to_owned(), links: vec![1, 5, 6], ..Record::default() };
         assert_eq!(same_links(&one, &other), Some(1));
-        let violation = apart(one, &other, &(1024..2048), "x against y").violation;
+        let violation = nondeterministic(one, &other, &(1024..2048), "x against y").violation;
         let violation = violation.expect("two chains differ");
         assert_eq!(violation.oracle, "determinism");
         assert!(violation.what.contains("after event 1024 "), "{}", violation.what);
@@ -314,6 +319,6 @@ mod tests {
     fn the_first_difference_is_found() {
         assert_eq!(first_difference("a\nb\nc", "a\nx\nc"), "b against x");
         assert_eq!(first_difference("a", "a\nb"), "the end against b");
-        assert_eq!(first_difference("a", "a"), "the same events, and another state");
+        assert_eq!(first_difference("a", "a"), "the events are equal, and a state differs");
     }
 }

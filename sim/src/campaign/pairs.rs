@@ -1,7 +1,7 @@
-//! The pair matrix: in how many seeds two kinds of faults both struck.
+//! The pair matrix: the number of seeds in which two kinds of fault both struck.
 //!
-//! Bugs of a federation need two things to go wrong at once far more often than one; a swarm that never brings two
-//! kinds together has not looked there.
+//! Most bugs of a federation need two things to go wrong at once. A swarm in which two kinds of fault never meet has
+//! not searched for the bugs that need both. This module counts kinds, not single faults.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,20 +17,20 @@ pub struct Pairs {
     seeds: BTreeMap<String, u64>,
 }
 
-/// What the matrix amounts to.
+/// The summary of a matrix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Figures {
-    /// All pairs that there are.
+    /// The number of pairs.
     pub pairs: usize,
-    /// Seeds of the pair that met least.
+    /// Seeds of the pair that met in the fewest.
     pub fewest: u64,
-    /// Seeds of the pair in the middle.
+    /// Seeds of the median pair.
     pub median: u64,
-    /// The bound that each pair should reach.
+    /// Seeds in which each pair should meet.
     pub bound: u64,
-    /// Pairs below it.
+    /// The number of pairs below the bound.
     pub below: usize,
-    /// Pairs that never met.
+    /// The pairs that never met, by name.
     pub never: Vec<String>,
 }
 
@@ -60,13 +60,13 @@ impl Pairs {
         }
     }
 
-    /// In how many seeds both struck.
+    /// The number of seeds in which both kinds struck.
     #[must_use]
     pub fn of(&self, one: Kind, other: Kind) -> u64 {
         self.seeds.get(&name(one, other)).copied().unwrap_or(0)
     }
 
-    /// What it amounts to, with a bound that each pair should reach.
+    /// The summary of the matrix; `bound` is the number of seeds in which each pair should meet.
     #[must_use]
     pub fn figures(&self, bound: u64) -> Figures {
         let mut counts: Vec<u64> = all().map(|(one, other)| self.of(one, other)).collect();
@@ -82,7 +82,7 @@ impl Pairs {
         }
     }
 
-    /// The triangle: a row and a column for each kind, columns by number.
+    /// The matrix as a triangular table: a row and a column for each kind, columns by number.
     #[must_use]
     pub fn to_table(&self) -> String {
         let mut table = format!("{:>20}", "");
@@ -99,7 +99,7 @@ impl Pairs {
     }
 }
 
-/// A count in three columns.
+/// A count in at most three characters.
 fn short(count: u64) -> String {
     match count {
         0 => "-".to_owned(),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_name_what_never_met() {
+    fn the_summary_names_pairs_that_never_met() {
         let mut pairs = Pairs::default();
         pairs.add(|kind| kind != Kind::Drop);
         let figures = pairs.figures(2);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_triangle_has_a_place_for_each_pair_once() {
+    fn the_table_has_each_pair_once() {
         let mut pairs = Pairs::default();
         pairs.add(|_| true);
         let table = pairs.to_table();

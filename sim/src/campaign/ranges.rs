@@ -1,6 +1,7 @@
-//! Sets of seeds as half-open ranges: what a campaign has done, what is left, and one machine's share.
+//! Sets of seeds as half-open ranges: the seeds that a campaign has done, those that are left, a machine's share.
 //!
-//! Kept sorted, apart and not adjacent, so that a set is as short as it can be. Text is `A..B`, as on the command line.
+//! The ranges are sorted, disjoint and not adjacent, so a set has only one form. As text a range is `A..B`, as on the
+//! command line.
 
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ impl Ranges {
         self.add(seed..seed.saturating_add(1));
     }
 
-    /// Adds a range; what overlaps or touches becomes one.
+    /// Adds a range; ranges that overlap or touch become one.
     pub fn add(&mut self, mut range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -52,7 +53,7 @@ impl Ranges {
         common.find(|range| !range.is_empty())
     }
 
-    /// What of a range is not in the set.
+    /// The parts of a range that are not in the set.
     #[must_use]
     pub fn missing(&self, from: Range<u64>) -> Vec<Range<u64>> {
         let mut missing = Vec::new();
@@ -75,14 +76,14 @@ impl Ranges {
         self.ranges.iter().cloned()
     }
 
-    /// How many seeds.
+    /// The number of seeds.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.ranges.iter().map(|range| range.end - range.start).sum()
     }
 }
 
-/// Ranges in stretches of at most so many seeds, in order.
+/// Cuts ranges into stretches of at most `most` seeds, in order.
 pub fn stretches(
     ranges: impl IntoIterator<Item = Range<u64>>,
     most: u64,
@@ -95,8 +96,8 @@ pub fn stretches(
     })
 }
 
-/// The part of a range that is the share of machine `index` of `of`: the shares of all machines are disjoint, cover the
-/// range and differ by one seed at most.
+/// The share of machine `index` of `of` in a range. The shares of all machines are disjoint, cover the range, and their
+/// sizes differ by one seed at most.
 #[must_use]
 pub fn share(range: &Range<u64>, index: u64, of: u64) -> Range<u64> {
     let length = u128::from(range.end - range.start);
@@ -107,7 +108,7 @@ pub fn share(range: &Range<u64>, index: u64, of: u64) -> Range<u64> {
     at(index)..at(index.saturating_add(1))
 }
 
-/// Reads `A..B`, or `A..` as everything from there on.
+/// Reads `A..B`, or `A..` as all seeds from A on.
 #[must_use]
 pub fn parse(text: &str) -> Option<Range<u64>> {
     let (start, end) = text.split_once("..")?;
@@ -135,7 +136,7 @@ impl<'de> Deserialize<'de> for Ranges {
         for text in Vec::<String>::deserialize(deserializer)? {
             let range = parse(&text);
             ranges.add(range.ok_or_else(|| {
-                serde::de::Error::custom(format!("{text:?} is no range of seeds"))
+                serde::de::Error::custom(format!("{text:?} is not a range of seeds: write A..B"))
             })?);
         }
         Ok(ranges)
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_touches_becomes_one() {
+    fn ranges_that_touch_become_one() {
         assert_eq!(text(&of("0..3 5..8 3..5")), "0..8");
         assert_eq!(text(&of("5..8 0..3")), "0..3 5..8");
         assert_eq!(text(&of("0..3 5..8 10..12 2..11")), "0..12");
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_set_of_what_was_put_in_whatever_the_order() {
+    fn the_order_of_insertion_makes_no_difference() {
         for order in 0..50_u64 {
             let mut seeds: Vec<u64> = (0..60).filter(|seed| seed % 7 != order % 7).collect();
             seeds.sort_by_key(|seed| crate::rng::mix(seed ^ order << 32));

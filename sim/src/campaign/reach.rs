@@ -1,19 +1,19 @@
-//! Marks: which places of the core a run reached, and in how many seeds each was.
+//! Marks: which marked places in the core's code a run reached, and in how many seeds each was reached.
 //!
-//! A seed that reaches nothing new proves nothing new. What is reached too rarely to break is named, so that the
-//! workload can be mended. The marks themselves are in `core::mark`.
+//! A bug in code that is seldom reached is seldom seen. Rare marks are named, so that the workload can be improved. The
+//! marks themselves are in `core::mark`.
 
 use std::collections::BTreeMap;
 
 use continuum_core::mark::instrument::{MARKS, hits};
 use serde::{Deserialize, Serialize};
 
-/// A mark is rare below one seed in so many.
+/// A mark is rare if fewer than one seed in this many hits it.
 const RARE: u64 = 1_000;
 
-/// Runs something, and says which marks it hit: a bit for each in the order of the table, as hexadecimal digits.
+/// Runs something, and returns which marks it hit: one bit each in the order of the table, as hexadecimal digits.
 ///
-/// Counters are of the whole process: one run at a time.
+/// The counters belong to the whole process, so only one run may be watched at a time.
 pub fn watch<T>(run: impl FnOnce() -> T) -> (T, String) {
     let before: Vec<u64> = hits().map(|(_, hits)| hits).collect();
     let outcome = run();
@@ -29,7 +29,7 @@ fn encode(bits: &[bool]) -> String {
     bits.chunks(4).map(digit).collect()
 }
 
-/// The places of the bits that are set.
+/// The indexes of the set bits.
 fn decode(digits: &str) -> impl Iterator<Item = usize> + '_ {
     digits.chars().enumerate().flat_map(|(at, digit)| {
         let value = digit.to_digit(16).unwrap_or(0);
@@ -37,7 +37,7 @@ fn decode(digits: &str) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
-/// In how many seeds each mark was hit; those that never were are left out.
+/// The number of seeds that hit each mark; marks that were never hit are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Reach {
@@ -59,13 +59,13 @@ impl Reach {
         }
     }
 
-    /// How many marks were hit at all.
+    /// The number of marks that were hit.
     #[must_use]
     pub fn count(&self) -> usize {
         self.seeds.len()
     }
 
-    /// Marks that were hit in fewer than 0.1 % of so many seeds, with the seeds in which they were.
+    /// Marks that were hit in fewer than 0.1 % of `seeds` seeds, with the number of seeds that hit them.
     #[must_use]
     pub fn rare(&self, seeds: u64) -> Vec<(&str, u64)> {
         let rare = self.seeds.iter().filter(|(_, hit)| **hit * RARE < seeds);
@@ -94,8 +94,7 @@ mod tests {
 
     #[test]
     fn rare_marks_and_those_never_hit_are_named() {
-        let only =
-            |place: usize| encode(&(0..MARKS.len()).map(|at| at == place).collect::<Vec<_>>());
+        let only = |mark: usize| encode(&(0..MARKS.len()).map(|at| at == mark).collect::<Vec<_>>());
         let mut reach = Reach::default();
         reach.add(&only(0));
         (0..2).for_each(|_| reach.add(&only(MARKS.len() - 1)));
@@ -111,12 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn a_run_says_what_it_hit_and_not_what_was_hit_before() {
-        let place = |name| continuum_core::mark::instrument::mark(name);
-        continuum_core::mark::instrument::hit(place("node.start"));
-        // Other tests of this process run nodes: what they hit may be there as well.
-        let ((), digits) =
-            watch(|| continuum_core::mark::instrument::hit(place("wal.recover.rot")));
-        assert!(decode(&digits).any(|at| at == place("wal.recover.rot")));
+    fn a_run_reports_the_marks_that_it_hit_itself() {
+        let mark = |name| continuum_core::mark::instrument::mark(name);
+        continuum_core::mark::instrument::hit(mark("node.start"));
+        // Other tests of this process run nodes, so their marks may be reported too.
+        let ((), digits) = watch(|| continuum_core::mark::instrument::hit(mark("wal.recover.rot")));
+        assert!(decode(&digits).any(|at| at == mark("wal.recover.rot")));
     }
 }

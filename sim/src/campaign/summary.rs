@@ -1,6 +1,7 @@
-//! The sums over many runs. They are added up in any order: two machines' sums are those of all their seeds.
+//! The sums over many runs. The order of addition makes no difference: the sums of two machines are those of all their
+//! seeds.
 //!
-//! Nothing is judged here, and nothing that only one machine knows is kept: what it did is in `file`.
+//! This module does not judge anything, and keeps nothing about single machines: their seeds and times are in `file`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,17 +16,17 @@ use super::reach::Reach;
 use crate::plan::fault::Kind;
 use crate::report::Record;
 
-/// A pair of faults should meet in one seed of so many.
+/// Each pair of faults should meet in one seed of this many.
 const PAIR_BOUND: u64 = 100;
 
-/// What became of a kind of fault.
+/// The sums of one kind of fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Struck {
-    /// Times planned.
+    /// How often it was planned.
     pub planned: u64,
-    /// Times that it had an effect.
+    /// How often it had an effect.
     pub fired: u64,
-    /// Seeds in which it had.
+    /// Seeds in which it had an effect.
     pub seeds: u64,
 }
 
@@ -46,19 +47,19 @@ pub struct Summary {
     pub operations_min: u64,
     /// Operations of unknown outcome.
     pub unknown: u64,
-    /// Each kind of fault.
+    /// The sums of each kind of fault.
     pub faults: BTreeMap<String, Struck>,
-    /// In how many seeds two kinds met.
+    /// The number of seeds in which two kinds met.
     pub pairs: Pairs,
-    /// In how many seeds each mark was hit.
+    /// The number of seeds that hit each mark.
     pub marks: Reach,
     /// The longest of each of the three liveness figures, in nanoseconds.
     pub liveness_ns: [u64; 3],
     /// CPU time of the runs, in microseconds.
     pub cpu_us: u64,
-    /// The longest run: CPU microseconds, and its seed.
+    /// The slowest run: CPU microseconds, and its seed.
     pub slowest: (u64, u64),
-    /// What was broken.
+    /// The broken laws.
     pub invariants: Invariants,
 }
 
@@ -120,7 +121,7 @@ impl Summary {
         self.invariants.merge(&other.invariants);
     }
 
-    /// Kinds of faults that were planned and never struck.
+    /// Kinds of fault that were planned and never struck.
     #[must_use]
     pub fn silent_faults(&self) -> Vec<&str> {
         let silent =
@@ -128,13 +129,13 @@ impl Summary {
         silent.map(|(kind, _)| kind.as_str()).collect()
     }
 
-    /// In how many seeds each pair of faults should meet.
+    /// The number of seeds in which each pair of faults should meet.
     #[must_use]
     pub const fn pair_bound(&self) -> u64 {
         self.seeds.div_ceil(PAIR_BOUND)
     }
 
-    /// The figures as JSON; `seconds` is what the campaign took.
+    /// The figures as JSON; `seconds` is the campaign's duration.
     #[must_use]
     pub fn to_json(&self, command: &str, seconds: f64) -> Value {
         let virtual_s = self.virtual_ns as f64 / 1e9;
@@ -173,7 +174,7 @@ impl Summary {
         })
     }
 
-    /// The names behind the figures: what is rare, and what never was.
+    /// The names behind the figures: pairs that never met, marks that are rare, marks that were never hit.
     #[must_use]
     pub fn names_json(&self) -> Value {
         json!({
@@ -183,7 +184,7 @@ impl Summary {
         })
     }
 
-    /// The figures for people: faults, marks, what was broken.
+    /// The figures as a table for people: faults, pairs, marks, broken laws.
     #[must_use]
     pub fn to_table(&self) -> String {
         let mut table = String::new();
@@ -197,7 +198,7 @@ impl Summary {
         let pairs = self.pairs.figures(self.pair_bound());
         let _ = writeln!(
             table,
-            "{} pairs of faults: the fewest met in {} seeds, the median in {}, {} in fewer than {}",
+            "{} pairs of faults: the rarest met in {} seeds, the median in {}, {} pairs in fewer than {}",
             pairs.pairs, pairs.fewest, pairs.median, pairs.below, pairs.bound
         );
         let (rare, never) = (self.marks.rare(self.seeds).len(), self.marks.never().len());
@@ -206,7 +207,7 @@ impl Summary {
         table + &self.invariants.to_table()
     }
 
-    /// The marks that are hit rarely, and those that never are, by name.
+    /// The names of the marks that are hit rarely or never, as a table.
     #[must_use]
     pub fn marks_table(&self) -> String {
         let mut table = String::new();
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_do_not_depend_on_how_seeds_are_parted() {
+    fn sums_do_not_depend_on_how_seeds_are_divided() {
         let record = |seed: u64| {
             let mut record = Record {
                 seed,

@@ -1,4 +1,4 @@
-//! What follows a campaign: of each law that was broken the shortest run is shrunk, by a child of this program.
+//! The end of a campaign: a child process shrinks the shortest run of each broken law.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use continuum_sim::campaign::summary::Summary;
 
 use super::say;
 
-/// Shrinks one seed for each law that was broken.
+/// Shrinks one seed for each broken law.
 pub(super) fn all(campaign: &Campaign, summary: &Summary, out: &Path) -> Result<(), String> {
     for (law, found) in summary.invariants.iter() {
         say(&format!("shrinking seed {}: {law}", found.shortest_seed));
@@ -17,14 +17,14 @@ pub(super) fn all(campaign: &Campaign, summary: &Summary, out: &Path) -> Result<
     Ok(())
 }
 
-/// Shrinks one seed. A seed that cannot be shrunk is said to be one; the campaign's own outcome stands.
+/// Shrinks one seed. A seed that cannot be shrunk is reported, and does not change the campaign's outcome.
 pub(super) fn one(campaign: &Campaign, seed: u64, out: &Path) -> Result<(), String> {
     let mut command = Command::new(&campaign.program);
     command.arg("shrink").arg("--seed").arg(seed.to_string()).arg("--out").arg(out);
     if let Some(mutant) = &campaign.mutant {
         command.arg("--mutant").arg(mutant);
     }
-    // The last line of our standard output is ours.
+    // The child's standard output is discarded: the last line of ours must be the campaign's JSON.
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
     let status = status.map_err(|error| format!("cannot start the shrinker: {error}"))?;
     if !status.success() {

@@ -1,4 +1,4 @@
-//! `sim bench`: events a second of CPU time, all oracles on.
+//! `sim bench`: events per second of CPU time, with all oracles on.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::stopwatch::Stopwatch;
 
 /// The plan of `sim bench`.
 const BENCH: &str = include_str!("../../plans/bench.toml");
-/// CPU time that a bench takes at least.
+/// The least CPU seconds of a bench.
 const BENCH_SECONDS: f64 = 3.0;
 
 /// Runs one plan again and again.

@@ -1,6 +1,7 @@
-//! The commands of `sim`, one module each, and what they share: how a campaign is set up and how its outcome is told.
+//! The commands of `sim`, one module each, and what they share: the settings of a campaign and the report of its
+//! outcome.
 //!
-//! A command returns whether all is well, or what kept it from its work. No argument is parsed here.
+//! A command returns whether it succeeded, or the error that kept it from its work. Arguments are parsed in `cli`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -24,17 +25,17 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// To people. A closed pipe is no reason to stop.
+/// Prints to standard error, for people. A closed pipe does not stop the command.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// To scripts.
+/// Prints to standard output, for scripts.
 fn print(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
-/// A bar on a terminal, nothing on a pipe.
+/// A progress bar on a terminal; hidden on a pipe.
 fn bar(length: u64, what: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -44,19 +45,19 @@ fn bar(length: u64, what: &str) -> ProgressBar {
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
-/// This executable. Where the system can say so, the file that runs now and not what was built over it since: all
-/// workers of a campaign are of one build.
+/// The path of this executable. On Linux it is the file that runs now, even if another build has replaced it since, so
+/// that all workers of a campaign are of one build.
 fn program() -> Result<PathBuf, String> {
     let own = PathBuf::from("/proc/self/exe");
     if own.exists() {
         return Ok(own);
     }
-    std::env::current_exe().map_err(|error| format!("where am I? {error}"))
+    std::env::current_exe().map_err(|error| format!("cannot find this executable: {error}"))
 }
 
 fn campaign(mutant: Option<String>, once: bool, jobs: usize) -> Result<Campaign, String> {
     if let Some(name) = mutant.as_deref().filter(|name| !mutant::is_known(name)) {
-        return Err(format!("there is no mutant {name}; `sim mutants` lists them"));
+        return Err(format!("no mutant is called {name}; `sim mutants` lists them"));
     }
     Ok(Campaign {
         program: program()?,
@@ -69,12 +70,12 @@ fn campaign(mutant: Option<String>, once: bool, jobs: usize) -> Result<Campaign,
     })
 }
 
-/// A flag with its value, for commands that are told.
+/// A flag with its value, for the text of a command.
 fn flag(name: &str, value: Option<&str>) -> String {
     value.map_or_else(String::new, |value| format!(" {name} {value}"))
 }
 
-/// Says what a campaign came to. False when it failed.
+/// Prints the outcome of a campaign; false if the campaign failed.
 fn conclude(command: &str, summary: &Summary, seconds: f64, of_one: bool) -> bool {
     let silent = if of_one { Vec::new() } else { summary.silent_faults() };
     if !silent.is_empty() {
@@ -89,5 +90,5 @@ fn conclude(command: &str, summary: &Summary, seconds: f64, of_one: bool) -> boo
 pub(crate) fn read_plan(file: &Path) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read the plan {}: {error}", file.display()))?;
-    Plan::parse(&text).map_err(|error| format!("the plan {} is wrong: {error}", file.display()))
+    Plan::parse(&text).map_err(|error| format!("the plan {} is not valid: {error}", file.display()))
 }

@@ -1,4 +1,4 @@
-//! `sim mutants` and `sim swarm --mutant`: planted bugs, and which oracle saw each first.
+//! `sim mutants` and `sim swarm --mutant`: hunts mutants (planted bugs), and prints which oracle saw each first.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use continuum_sim::mutant;
 
 use super::{aftermath, bar, campaign, print, say};
 
-/// Hunts the planted bugs of a machine, or all.
+/// Hunts the mutants of one machine, or of all.
 pub(crate) fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String> {
     let campaign = campaign(None, true, jobs)?;
     let all: Vec<_> = mutant::of_machine(machine).collect();
@@ -36,7 +36,7 @@ pub(crate) fn mutants(machine: Option<&str>, jobs: usize) -> Result<bool, String
     Ok(killed == all.len() as u64)
 }
 
-/// Hunts one planted bug: here a violation is what is wanted.
+/// Hunts one mutant; the command succeeds if a seed breaks a law.
 pub(super) fn hunt(name: &str, jobs: usize, out: Option<&Path>) -> Result<bool, String> {
     let campaign = campaign(Some(name.to_owned()), true, jobs)?;
     let bar = bar(mutant::SEEDS_MAX, name);

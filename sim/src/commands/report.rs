@@ -1,4 +1,4 @@
-//! `sim report`: the reports of several machines as one.
+//! `sim report`: adds up the reports of several machines.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use continuum_sim::campaign::file::{Report, merge_all};
 
 use super::{print, say};
 
-/// Adds up reports, and tells what they come to.
+/// Adds up reports, and prints the sums.
 pub(crate) fn report(files: &[PathBuf], out: Option<&Path>) -> Result<bool, String> {
     let load = |file: &PathBuf| Ok((file.display().to_string(), Report::load(file)?));
     let reports = files.iter().map(load).collect::<Result<Vec<_>, String>>()?;

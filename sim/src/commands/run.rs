@@ -1,4 +1,4 @@
-//! `sim run`, `replay` and `plan`: one world.
+//! `sim run`, `sim replay` and `sim plan`: one run or its plan.
 
 use std::ops::Range;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(crate) fn run(seed: u64, once: bool, mutant: Option<String>) -> Result<bool,
     Ok(conclude("run", &summary, watch.seconds(), true))
 }
 
-/// Prints what happened in a stretch of virtual time.
+/// Prints the steps in a range of virtual time as text.
 pub(crate) fn print_steps(
     plan: &Plan,
     mutant: Option<&str>,
@@ -36,7 +36,10 @@ pub(crate) fn print_steps(
 ) -> Result<bool, String> {
     run::hush_panics();
     if !instrument::activate(mutant) {
-        return Err(format!("there is no mutant {}", mutant.unwrap_or_default()));
+        return Err(format!(
+            "no mutant is called {}; `sim mutants` lists them",
+            mutant.unwrap_or_default()
+        ));
     }
     run::describe(plan, stretch_ms).iter().for_each(|step| print(step));
     Ok(true)

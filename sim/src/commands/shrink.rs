@@ -1,6 +1,6 @@
-//! `sim shrink`: a failing plan made small, as a file that replays it and as a picture; or one for every planted bug.
+//! `sim shrink`: shrinks a failing plan, or one for every mutant, into a file that replays it and a picture.
 //!
-//! How a plan is shrunk is in the library; here is where it comes from, how long it may take and where it goes.
+//! The library shrinks. This module reads the plan, limits the time and writes the files.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,12 +25,17 @@ fn shrink_one(args: &ShrinkArgs) -> Result<bool, String> {
     let mutant = args.mutant.as_deref();
     run::hush_panics();
     if !instrument::activate(mutant) {
-        return Err(format!("there is no mutant {}", mutant.unwrap_or_default()));
+        return Err(format!(
+            "no mutant is called {}; `sim mutants` lists them",
+            mutant.unwrap_or_default()
+        ));
     }
     let plan = match (&args.plan, args.seed) {
         (Some(file), _) => read_plan(file)?,
         (None, Some(seed)) => Plan::from_seed(seed),
-        (None, None) => return Err("what to shrink? --seed N, --plan FILE or --mutants".to_owned()),
+        (None, None) => {
+            return Err("nothing to shrink: give --seed N, --plan FILE or --mutants".to_owned());
+        }
     };
     let watch = Stopwatch::start();
     let bar = bar(args.seconds, "shrink");
@@ -44,7 +49,10 @@ fn shrink_one(args: &ShrinkArgs) -> Result<bool, String> {
     bar.finish_and_clear();
     let shrunk = shrunk.ok_or_else(|| {
         let mutant = flag("with", mutant);
-        format!("the plan of seed {} breaks no law{mutant}: there is nothing to shrink", plan.seed)
+        format!(
+            "the plan of seed {} breaks no law{mutant}, so there is nothing to shrink",
+            plan.seed
+        )
     })?;
     let made = write(&shrunk, mutant, &args.out)?;
     say(&format!(
@@ -64,8 +72,8 @@ fn shrink_one(args: &ShrinkArgs) -> Result<bool, String> {
     Ok(true)
 }
 
-/// What was written.
-struct Made {
+/// The files that were written.
+struct Written {
     file: PathBuf,
     html: PathBuf,
     bytes: usize,
@@ -73,7 +81,12 @@ struct Made {
     replay: String,
 }
 
-fn to_json(shrunk: &Shrunk, mutant: Option<&str>, made: &Made, seconds: f64) -> serde_json::Value {
+fn to_json(
+    shrunk: &Shrunk,
+    mutant: Option<&str>,
+    made: &Written,
+    seconds: f64,
+) -> serde_json::Value {
     serde_json::json!({
         "command": "shrink",
         "mutant": mutant,
@@ -91,8 +104,8 @@ fn to_json(shrunk: &Shrunk, mutant: Option<&str>, made: &Made, seconds: f64) -> 
     })
 }
 
-/// Writes the plan and its picture, named by what the plan is.
-fn write(shrunk: &Shrunk, mutant: Option<&str>, folder: &Path) -> Result<Made, String> {
+/// Writes the plan and its picture, named by the digest of the plan.
+fn write(shrunk: &Shrunk, mutant: Option<&str>, folder: &Path) -> Result<Written, String> {
     let toml = shrunk.plan.to_toml();
     let digest: [u8; 32] = Sha256::digest(&toml).into();
     let mut name = "repro-".to_owned();
@@ -102,24 +115,24 @@ fn write(shrunk: &Shrunk, mutant: Option<&str>, folder: &Path) -> Result<Made, S
     let (file, html) = (folder.join(format!("{name}.toml")), folder.join(format!("{name}.html")));
     let replay = format!("sim replay {}{}", file.display(), flag("--mutant", mutant));
     let picture = diagram::draw(&shrunk.plan, mutant, &replay)
-        .ok_or("the shrunk plan breaks no law when it is drawn")?;
+        .ok_or("the shrunk plan breaks no law when it runs again for the picture")?;
     let text = format!("{}\n{toml}", header(&picture, mutant, &replay));
     let store = |path: &Path, text: &str| {
         std::fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
     };
     std::fs::create_dir_all(folder)
-        .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        .map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     store(&file, &text)?;
     store(&html, &picture.html)?;
     let (bytes, html_bytes) = (text.len(), picture.html.len());
-    Ok(Made { file, html, bytes, html_bytes, replay })
+    Ok(Written { file, html, bytes, html_bytes, replay })
 }
 
-/// Comment lines that say what the plan shows.
+/// Comment lines that say which law the plan breaks, when and how.
 fn header(picture: &diagram::Picture, mutant: Option<&str>, replay: &str) -> String {
     let what: String = picture.what.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let short: String = what.chars().take(400).collect();
-    let planted = mutant.map_or_else(String::new, |name| format!(", with the planted bug {name}"));
+    let planted = mutant.map_or_else(String::new, |name| format!(", with the mutant {name}"));
     format!(
         "# Breaks {} at {} ms{planted}:\n#   {short}\n# {replay}\n",
         picture.oracle,
@@ -127,7 +140,7 @@ fn header(picture: &diagram::Picture, mutant: Option<&str>, replay: &str) -> Str
     )
 }
 
-/// One shrunk failure for every planted bug.
+/// Shrinks one failure of every mutant.
 fn shrink_mutants(args: &ShrinkArgs) -> Result<bool, String> {
     let jobs = args.jobs.unwrap_or_else(cores);
     let campaign = campaign(None, true, jobs)?;
@@ -145,12 +158,12 @@ fn shrink_mutants(args: &ShrinkArgs) -> Result<bool, String> {
         let row = match kill {
             Some(kill) => {
                 let kill = mutant::soonest(&campaign, name, kill)?;
-                shrink_elsewhere(args, &campaign.program, name, kill.seed)?
+                shrink_in_child(args, &campaign.program, name, kill.seed)?
             }
             None => serde_json::json!({ "mutant": name, "oracle": "none" }),
         };
         bar.inc(1);
-        bar.suspend(|| say(&told(name, &row)));
+        bar.suspend(|| say(&table_row(name, &row)));
         small += usize::from(is_small(&row));
         rows.push(row);
     }
@@ -173,7 +186,7 @@ fn is_small(row: &serde_json::Value) -> bool {
         && at_most("operations_after", shrink::OPERATIONS_GOAL)
 }
 
-fn told(name: &str, row: &serde_json::Value) -> String {
+fn table_row(name: &str, row: &serde_json::Value) -> String {
     let number =
         |field: &str| row[field].as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string());
     let pair = |what: &str| {
@@ -191,8 +204,8 @@ fn told(name: &str, row: &serde_json::Value) -> String {
     )
 }
 
-/// A planted bug is active in a whole process, so each is shrunk in one of its own.
-fn shrink_elsewhere(
+/// Shrinks a mutant's failure in a child process, because a mutant is active in a whole process.
+fn shrink_in_child(
     args: &ShrinkArgs,
     program: &Path,
     mutant: &str,
@@ -206,6 +219,7 @@ fn shrink_elsewhere(
     let text = String::from_utf8_lossy(&output.stdout);
     let last = text.lines().last().unwrap_or_default();
     serde_json::from_str(last).map_err(|_| {
-        format!("no answer for {mutant}: {}", String::from_utf8_lossy(&output.stderr).trim())
+        let error = String::from_utf8_lossy(&output.stderr);
+        format!("the process that shrinks {mutant} printed no JSON: {}", error.trim())
     })
 }

@@ -1,6 +1,6 @@
-//! `sim swarm`: many seeds, until they are done or the time is over.
+//! `sim swarm`: runs many seeds, until all are done or the time is over.
 //!
-//! With `--report` a campaign keeps a file that says how far it is, and a campaign that was cut goes on from there.
+//! With `--report` a campaign keeps a file of its progress, from which an interrupted campaign continues.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -17,15 +17,16 @@ use super::{aftermath, bar, campaign, conclude, cores, mutants, program, say};
 use crate::cli::Swarm;
 use crate::stopwatch::Stopwatch;
 
-/// Seeds that one worker takes: what a cut loses at most, for each worker.
+/// Seeds that one worker takes at a time; an interruption loses at most this many for each worker.
 const STRETCH: u64 = 8;
-/// Seeds that are run when nothing is said.
+/// The default seeds.
 const SEEDS: Range<u64> = 0..500;
-/// One seed of so many is told in words: a sixth more of a campaign's time, and still thousands of seeds in a night.
+/// One seed of this many formats its steps as text: it adds a sixth to a campaign's time and still covers thousands of
+/// seeds in a night.
 const OBSERVE_EVERY: u64 = 8;
-/// Violations that are told in full.
+/// Violations that are printed in full.
 const SHOWN_MAX: u64 = 5;
-/// How old the file of a running campaign may be.
+/// Seconds between two writes of a running campaign's file.
 const SAVE_SECONDS: f64 = 2.0;
 
 /// Runs seeds.
@@ -37,31 +38,31 @@ pub(crate) fn swarm(args: &Swarm) -> Result<bool, String> {
     let (report, file) = begin(args)?;
     let campaign = Campaign { observe_every: OBSERVE_EVERY, ..campaign(None, report.once, jobs)? };
     let left = report.left();
-    let mut keeper = Keeper::new(report, file);
-    let over_at = keeper.report.minutes.map(|minutes| minutes * 60.0);
+    let mut progress = ReportFile::new(report, file);
+    let end_s = progress.report.minutes.map(|minutes| minutes * 60.0);
     let watch = Stopwatch::start();
-    let before = keeper.report.seconds;
-    let is_broken = AtomicBool::new(false);
-    // Asked when a worker is free: a stretch that was begun is finished.
-    let goes_on = |_: &Range<u64>| {
-        let is_over = over_at.is_some_and(|over_at| before + watch.seconds() >= over_at);
-        !is_over && !is_broken.load(Ordering::SeqCst)
+    let before = progress.report.seconds;
+    let save_failed = AtomicBool::new(false);
+    // Called when a worker is free, so a stretch that was started is finished.
+    let continues = |_: &Range<u64>| {
+        let is_over = end_s.is_some_and(|end_s| before + watch.seconds() >= end_s);
+        !is_over && !save_failed.load(Ordering::SeqCst)
     };
-    campaign.run(stretches(left, STRETCH).take_while(goes_on), |record| {
-        let kept = keeper.add(&record, before + watch.seconds());
-        is_broken.fetch_or(kept.is_err(), Ordering::SeqCst);
+    campaign.run(stretches(left, STRETCH).take_while(continues), |record| {
+        let saved = progress.add(&record, before + watch.seconds());
+        save_failed.fetch_or(saved.is_err(), Ordering::SeqCst);
     })?;
-    keeper.bar.finish_and_clear();
-    keeper.save(before + watch.seconds())?;
-    let summary = &keeper.report.summary;
+    progress.bar.finish_and_clear();
+    progress.save(before + watch.seconds())?;
+    let summary = &progress.report.summary;
     say(&summary.to_table());
     if let Some(out) = &args.shrink {
         aftermath::all(&campaign, summary, out)?;
     }
-    Ok(conclude("swarm", summary, keeper.report.seconds, false))
+    Ok(conclude("swarm", summary, progress.report.seconds, false))
 }
 
-/// The report that is begun or gone on with, and the file that it is kept in.
+/// The report that this campaign starts or continues, and its file.
 fn begin(args: &Swarm) -> Result<(Report, Option<PathBuf>), String> {
     let build = build()?;
     let known = args.report.as_ref().filter(|file| args.or_resume && file.exists());
@@ -87,14 +88,17 @@ fn begin(args: &Swarm) -> Result<(Report, Option<PathBuf>), String> {
     Ok((report, args.report.clone()))
 }
 
-/// With `--or-resume` the flags are given anew: they have to be what they were.
+/// Checks that `--or-resume` is given the flags of the report's campaign.
 fn check_flags(args: &Swarm, report: &Report) -> Result<(), String> {
     let same = args.resume.is_some()
         || (Ranges::from(seeds(args)?) == report.asked && args.once == report.once);
     let asked = || report.asked.iter().map(|range| show(&range)).collect::<Vec<_>>().join(", ");
     same.then_some(()).ok_or_else(|| {
         let command = &report.command;
-        format!("the report is of seeds {} (`sim {command}`): give another --report", asked())
+        format!(
+            "the report is of other seeds or flags, {} (`sim {command}`): give the same, or another --report",
+            asked()
+        )
     })
 }
 
@@ -102,7 +106,7 @@ fn check_flags(args: &Swarm, report: &Report) -> Result<(), String> {
 fn seeds(args: &Swarm) -> Result<Range<u64>, String> {
     let all = match (&args.seeds, args.minutes) {
         (Some(seeds), None) if seeds.end == u64::MAX => {
-            return Err("seeds without an end need --minutes".to_owned());
+            return Err("seeds without an end need --minutes: add it, or write A..B".to_owned());
         }
         (Some(seeds), _) => seeds.clone(),
         (None, Some(_)) => 0..u64::MAX,
@@ -110,26 +114,30 @@ fn seeds(args: &Swarm) -> Result<Range<u64>, String> {
     };
     let Some((index, of)) = args.index.zip(args.of) else { return Ok(all) };
     if index >= of {
-        return Err(format!("machine {index} of {of}: the last one is {}", of.saturating_sub(1)));
+        return Err(format!(
+            "--index {index} is too large: {of} machines are counted from 0 to {}",
+            of.saturating_sub(1)
+        ));
     }
     Ok(share(&all, index, of))
 }
 
-/// SHA-256 of this executable: what a seed does is a matter of the build.
+/// SHA-256 of this executable, because the run of a seed depends on the build.
 fn build() -> Result<String, String> {
-    let bytes = std::fs::read(program()?).map_err(|error| format!("who am I? {error}"))?;
+    let bytes = std::fs::read(program()?)
+        .map_err(|error| format!("cannot read this executable: {error}"))?;
     Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Keeps the report and the bar of a campaign.
-struct Keeper {
+/// The report of a running campaign with its file and its progress bar.
+struct ReportFile {
     report: Report,
     file: Option<PathBuf>,
     bar: ProgressBar,
     saved_at: f64,
 }
 
-impl Keeper {
+impl ReportFile {
     fn new(report: Report, file: Option<PathBuf>) -> Self {
         let left = report.left().iter().map(|range| range.end - range.start).sum();
         let length = report.minutes.map_or(left, |minutes| (minutes * 60.0) as u64);
@@ -137,7 +145,7 @@ impl Keeper {
         Self { report, file, bar, saved_at: f64::NEG_INFINITY }
     }
 
-    /// A seed is done.
+    /// Adds the record of a seed, and writes the file if it is old.
     fn add(&mut self, record: &Record, seconds: f64) -> Result<(), String> {
         self.report.done.insert(record.seed);
         let summary = &mut self.report.summary;
@@ -178,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_end_when_nothing_else_does() {
+    fn seeds_end_if_no_time_limit_ends_them() {
         assert_eq!(seeds(&args(None, None, None)), Ok(0..500));
         assert_eq!(seeds(&args(None, Some(1.0), None)), Ok(0..u64::MAX));
         assert_eq!(seeds(&args(Some(5..9), Some(1.0), None)), Ok(5..9));
@@ -187,17 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn machines_share_what_is_asked_for() {
+    fn machines_share_the_seeds() {
         assert_eq!(seeds(&args(Some(0..100), None, Some((0, 3)))), Ok(0..33));
         assert_eq!(seeds(&args(Some(0..100), None, Some((2, 3)))), Ok(66..100));
         assert!(seeds(&args(Some(0..100), None, Some((3, 3)))).is_err());
     }
 
     #[test]
-    fn a_report_of_other_seeds_is_not_gone_on_with() {
+    fn a_report_of_other_seeds_is_not_continued() {
         let report = Report { asked: Ranges::from(0..100), ..Report::default() };
         assert_eq!(check_flags(&args(Some(0..100), None, None), &report), Ok(()));
         let error = check_flags(&args(Some(0..101), None, None), &report);
-        assert!(error.is_err_and(|error| error.contains("seeds 0..100")));
+        assert!(error.is_err_and(|error| error.contains("0..100 (`sim ")));
     }
 }

@@ -1,4 +1,4 @@
-//! `sim worker`: what a campaign starts of itself. Not for people.
+//! `sim worker`: the process that a campaign starts for its runs. It is not for people.
 
 use std::io::Write as _;
 
@@ -12,11 +12,11 @@ use super::{print, read_plan};
 use crate::cli::Worker;
 use crate::stopwatch::Stopwatch;
 
-/// Runs seeds or a plan in this process, and prints one record a line.
+/// Runs seeds or a plan in this process, and prints one record per line.
 pub(crate) fn worker(args: Worker) -> Result<bool, String> {
     run::hush_panics();
     if !instrument::activate(args.mutant.as_deref()) {
-        return Err(format!("there is no mutant {}", args.mutant.unwrap_or_default()));
+        return Err(format!("no mutant is called {}", args.mutant.unwrap_or_default()));
     }
     let _shifted = shift_heap(args.heap_shift);
     let observes = |seed: u64| args.observe_every.is_some_and(|every| seed.is_multiple_of(every));
@@ -31,7 +31,7 @@ pub(crate) fn worker(args: Worker) -> Result<bool, String> {
         let record = record(&plan, setting);
         let line = serde_json::to_string(&record).map_err(|error| error.to_string())?;
         if writeln!(std::io::stdout().lock(), "{line}").is_err() {
-            // Nobody listens any more.
+            // The campaign closed the pipe.
             break;
         }
         if args.stop_early && record.violation.is_some() {
@@ -48,7 +48,7 @@ fn record(plan: &Plan, setting: Setting) -> Record {
     Record { marks, cpu_us, ..Record::new(plan.seed, outcome) }
 }
 
-/// Takes memory so that all that comes later lies elsewhere, and leaves holes of many sizes in it.
+/// Allocates memory and frees half of it in holes of many sizes, so that later allocations have other addresses.
 fn shift_heap(bytes: usize) -> Vec<Vec<u8>> {
     let mut blocks: Vec<Vec<u8>> = vec![vec![1; bytes]];
     blocks.extend((0..bytes % 1024).map(|block| vec![1; 16 + block * 7 % 2048]));

@@ -1,7 +1,7 @@
-//! The layout: which stretch of a run is drawn, what stands out in it, and where everything goes.
+//! The layout: which time range of a run is drawn, which items are prominent, and the position of each.
 //!
-//! Time runs downward, and not evenly: what stands out gets a row of its own, calm is folded. What goes on all the time
-//! lies faintly between the rows, at its time. Shapes and colours are not here.
+//! Time runs downward, but not evenly: a prominent item has a row of its own, and idle time is folded. Routine messages
+//! are drawn faintly between the rows, at their time. This module does not know shapes and colours.
 
 use std::collections::BTreeMap;
 
@@ -20,33 +20,33 @@ use crate::scene::words::Protocol;
 use crate::scene::{Batch, Lane, Moment, NodeEvent, Scene, Sent};
 use crate::workload::history::{Operation, Space};
 
-/// Messages that stand out, at most; the picture begins late enough for that.
+/// The most prominent messages; the picture begins late enough for that.
 const SENT_MAX: usize = 150;
-/// Faint messages, at most; the last ones are kept.
+/// The most faint messages; the last ones are kept.
 const FAINT_MAX: usize = 400;
-/// The height of a row with words.
+/// The height of a row of text, in pixels.
 const ROW: f64 = 15.0;
-/// Words longer than this reach from one lane to the middle between two, and further.
+/// Characters that fit between a lane and the middle to the next; longer text takes the next column too.
 const HALF_CHARS: usize = 19;
-/// The most that time without anything takes.
-const CALM: f64 = 44.0;
-/// Calm that is folded, and told.
-const CALM_NS: u64 = 250 * MS;
+/// The height of folded time, in pixels.
+const IDLE: f64 = 44.0;
+/// Idle time above this is folded, and its length is shown.
+const IDLE_NS: u64 = 250 * MS;
 
-/// Where the columns are, and how wide.
+/// The positions and widths of columns, in pixels.
 pub(crate) const TIME_X: f64 = 66.0;
 pub(crate) const FAULTS_X: f64 = 86.0;
 const FAULTS_WIDE: f64 = 210.0;
 const CLIENTS_WIDE: f64 = 290.0;
 const EMPTY_WIDE: f64 = 80.0;
 const NODE_STEP: f64 = 260.0;
-/// Where time begins.
+/// The height at which time begins.
 pub(crate) const TOP: f64 = 64.0;
 
-/// What the broken law is about.
+/// The part of the system that the broken law concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Focus {
-    /// Consensus, of one group or of all.
+    /// Raft, of one group or of all.
     Raft(Option<GroupId>),
     /// The eventual namespaces.
     Replication,
@@ -57,7 +57,7 @@ pub(crate) enum Focus {
 }
 
 impl Focus {
-    /// What a law is about. `group` is the group that was spoken of last.
+    /// The focus of a law. `group` is the group of the node's last Raft message or change.
     pub(crate) fn of(oracle: &str, what: &str, group: Option<GroupId>) -> Self {
         let named = what.split("group ").nth(1).and_then(|rest| {
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -115,30 +115,30 @@ impl Focus {
     }
 }
 
-/// What has a row: an index into the scene.
+/// An item that has a row, with its index in the scene.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum What {
+pub(crate) enum Item {
     /// A message leaves.
     Leaves(usize),
-    /// One copy of it arrives, or does not.
+    /// One copy of a message arrives, or is lost on the way.
     Arrives(usize, usize),
-    /// A node's turn.
-    Turns(usize),
-    /// A batch begins to be written.
+    /// An event of a node.
+    Node(usize),
+    /// A disk begins to write a batch.
     Writes(usize),
-    /// It is durable, or lost.
+    /// A batch is durable, or lost.
     Synced(usize),
     /// A fault begins.
     Begins(usize),
-    /// It ends.
+    /// A fault ends.
     Ends(usize),
     /// A client begins an operation.
     Calls(usize),
-    /// It ends.
+    /// An operation ends.
     Returns(usize),
 }
 
-/// Columns of the picture in which words must not lie over each other.
+/// A column of the picture in which texts must not overlap.
 type Cell = i64;
 const FAULT_CELL: Cell = -4;
 const CLIENT_CELL: Cell = -3;
@@ -151,12 +151,12 @@ pub(crate) struct Layout<'a> {
     pub(crate) from: u64,
     pub(crate) until: u64,
     pub(crate) focus: Focus,
-    /// Where the clients' lane is.
+    /// The position of the clients' lane.
     pub(crate) clients_x: f64,
-    /// Time and height of each row, neither ever falling.
+    /// Time and height of each row, both in ascending order.
     pub(crate) rows: Vec<(u64, f64)>,
-    places: BTreeMap<What, f64>,
-    /// Stretches of calm: height and length.
+    heights: BTreeMap<Item, f64>,
+    /// Folded time: height and length in nanoseconds.
     pub(crate) folds: Vec<(f64, u64)>,
     pub(crate) height: f64,
 }
@@ -176,15 +176,15 @@ impl<'a> Layout<'a> {
             focus,
             clients_x: 0.0,
             rows: Vec::new(),
-            places: BTreeMap::new(),
+            heights: BTreeMap::new(),
             folds: Vec::new(),
             height: TOP,
         };
         layout.from = layout.begin();
-        let things = layout.things();
-        let any = |is: fn(&What) -> bool| things.iter().any(|(_, what)| is(what));
-        let faults = any(|what| matches!(what, What::Begins(_)));
-        let clients = any(|what| matches!(what, What::Calls(_) | What::Returns(_)));
+        let items = layout.items();
+        let any = |is: fn(&Item) -> bool| items.iter().any(|(_, item)| is(item));
+        let faults = any(|item| matches!(item, Item::Begins(_)));
+        let clients = any(|item| matches!(item, Item::Calls(_) | Item::Returns(_)));
         layout.clients_x = FAULTS_X
             + if faults { FAULTS_WIDE } else { EMPTY_WIDE }
             + if clients { CLIENTS_WIDE } else { 0.0 };
@@ -192,7 +192,7 @@ impl<'a> Layout<'a> {
         layout
     }
 
-    /// Where a lane is.
+    /// The position of a lane.
     pub(crate) fn x_of(&self, lane: Lane) -> f64 {
         match lane {
             Lane::Clients => self.clients_x,
@@ -200,17 +200,17 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// How wide the picture is.
+    /// The width of the picture.
     pub(crate) fn width(&self) -> f64 {
         self.x_of(Lane::Node(self.scene.names.count().saturating_sub(1))) + 220.0
     }
 
-    /// When the picture begins: late enough for as many messages as can be read.
+    /// The time at which the picture begins, late enough for `SENT_MAX` prominent messages.
     fn begin(&self) -> u64 {
         let shown = self.scene.sent.iter().filter(|sent| self.is_prominent(sent));
         let times: Vec<u64> = shown.map(|sent| sent.at).collect();
         let first = times.len().checked_sub(SENT_MAX).map_or(0, |first| times[first]);
-        // What is drawn before the first message would be calm.
+        // Before the first message there is nothing to see.
         times.first().map_or(0, |at| at.saturating_sub(50 * MS)).max(first)
     }
 
@@ -221,7 +221,7 @@ impl<'a> Layout<'a> {
         shown && sent.at >= self.from && (!client || self.shows_client(sent))
     }
 
-    /// Whether a client's message is about what the picture is about.
+    /// Whether a client's message concerns the focus of the picture.
     fn shows_client(&self, sent: &Sent) -> bool {
         let named = sent.words.label.split([',', ':']).next().unwrap_or_default();
         let mut operations = self.operations.iter();
@@ -230,7 +230,7 @@ impl<'a> Layout<'a> {
             .is_none_or(|operation| self.focus.shows_space(operation.space))
     }
 
-    /// The last messages that have no row.
+    /// The last `FAINT_MAX` messages that have no row.
     pub(crate) fn faint(&self) -> impl Iterator<Item = &'a Sent> {
         let faint = self.scene.sent.iter().filter(|s| !self.is_prominent(s) && s.at >= self.from);
         let all: Vec<&Sent> = faint.collect();
@@ -238,7 +238,7 @@ impl<'a> Layout<'a> {
         all.into_iter().skip(skipped)
     }
 
-    /// Whether a turn is shown.
+    /// Whether an event of a node is shown.
     fn shows_moment(&self, moment: &Moment) -> bool {
         let shown = match &moment.event {
             NodeEvent::Role { group, term, .. } => {
@@ -252,7 +252,7 @@ impl<'a> Layout<'a> {
         shown && moment.at >= self.from
     }
 
-    /// The writes of a batch that are shown.
+    /// The text of a batch's writes; `None` if none is shown.
     pub(crate) fn label_of(&self, batch: &Batch) -> Option<String> {
         let shown = batch.writes.iter().filter(|words| {
             !words.is_routine && !words.label.is_empty() && self.focus.shows(words.protocol)
@@ -269,31 +269,31 @@ impl<'a> Layout<'a> {
         self.focus.shows_space(operation.space)
     }
 
-    /// Everything that gets a row, in order of time.
-    fn things(&self) -> Vec<(u64, What)> {
+    /// All items, in the order of time.
+    fn items(&self) -> Vec<(u64, Item)> {
         let mut all = Vec::new();
         let scene = self.scene;
         for (number, sent) in scene.sent.iter().enumerate().filter(|(_, s)| self.is_prominent(s)) {
-            all.push((sent.at, What::Leaves(number)));
+            all.push((sent.at, Item::Leaves(number)));
             for (which, arrival) in sent.arrivals.iter().enumerate() {
-                all.push((arrival.at.min(self.until), What::Arrives(number, which)));
+                all.push((arrival.at.min(self.until), Item::Arrives(number, which)));
             }
         }
         let moments = scene.moments.iter().enumerate();
         all.extend(
-            moments.filter(|(_, m)| self.shows_moment(m)).map(|(n, m)| (m.at, What::Turns(n))),
+            moments.filter(|(_, m)| self.shows_moment(m)).map(|(n, m)| (m.at, Item::Node(n))),
         );
         for (number, batch) in scene.batches.iter().enumerate() {
             if batch.at >= self.from && self.label_of(batch).is_some() {
-                all.push((batch.at, What::Writes(number)));
-                all.push((batch.done_at.unwrap_or(self.until), What::Synced(number)));
+                all.push((batch.at, Item::Writes(number)));
+                all.push((batch.done_at.unwrap_or(self.until), Item::Synced(number)));
             }
         }
         for (number, window) in scene.windows.iter().enumerate() {
             let until = window.until.unwrap_or(self.until);
             if until >= self.from {
-                all.push((window.at.max(self.from), What::Begins(number)));
-                all.push((until, What::Ends(number)));
+                all.push((window.at.max(self.from), Item::Begins(number)));
+                all.push((until, Item::Ends(number)));
             }
         }
         for (number, operation) in self.operations.iter().enumerate() {
@@ -301,27 +301,27 @@ impl<'a> Layout<'a> {
                 continue;
             }
             if operation.called >= self.from {
-                all.push((operation.called, What::Calls(number)));
+                all.push((operation.called, Item::Calls(number)));
             }
             if operation.returned >= self.from && operation.returned > 0 {
-                all.push((operation.returned, What::Returns(number)));
+                all.push((operation.returned, Item::Returns(number)));
             }
         }
         all.sort_by_key(|(at, _)| *at);
         all
     }
 
-    /// Gives everything its height: never above what came before, and below what stands in the same cell.
+    /// Gives each item its height: not above earlier items, and below the items in the same cells.
     fn place(&mut self) {
         let mut cells: BTreeMap<Cell, f64> = BTreeMap::new();
         let (mut y, mut last) = (TOP, self.from);
-        for (at, what) in self.things() {
+        for (at, item) in self.items() {
             let passed = at - last;
-            if passed > CALM_NS {
-                self.folds.push((y + CALM / 2.0 + 4.0, passed));
+            if passed > IDLE_NS {
+                self.folds.push((y + IDLE / 2.0 + 4.0, passed));
             }
             y += gap(passed);
-            let (above, below, taken) = self.extent(what);
+            let (above, below, taken) = self.extent(item);
             let lowest = taken.iter().filter_map(|cell| cells.get(cell)).copied();
             y = lowest.map(|bottom| bottom + above).fold(y, f64::max);
             for cell in taken {
@@ -329,22 +329,22 @@ impl<'a> Layout<'a> {
             }
             last = at;
             self.rows.push((at, y));
-            self.places.insert(what, y);
+            self.heights.insert(item, y);
         }
         let passed = self.until.saturating_sub(last);
-        if passed > CALM_NS {
-            self.folds.push((y + CALM / 2.0 + 4.0, passed));
+        if passed > IDLE_NS {
+            self.folds.push((y + IDLE / 2.0 + 4.0, passed));
         }
         y += gap(passed) + 2.0 * ROW;
         self.rows.push((self.until, y));
         self.height = y;
     }
 
-    /// How much room a thing takes above and below its height, and in which columns.
-    fn extent(&self, what: What) -> (f64, f64, Vec<Cell>) {
+    /// The room that an item takes above and below its height, and its cells.
+    fn extent(&self, item: Item) -> (f64, f64, Vec<Cell>) {
         let text = 0.5 * ROW;
-        match what {
-            What::Leaves(number) => {
+        match item {
+            Item::Leaves(number) => {
                 let sent = &self.scene.sent[number];
                 let long = self.is_labelled(number)
                     && sent.words.label.chars().count() + sent.fate.map_or(0, str::len)
@@ -353,11 +353,11 @@ impl<'a> Layout<'a> {
                 let above = if self.is_labelled(number) { ROW - 3.0 } else { 3.0 };
                 (above, 3.0, beside(sent.from, right, long))
             }
-            What::Arrives(number, _) => {
+            Item::Arrives(number, _) => {
                 let sent = &self.scene.sent[number];
                 (4.0, 4.0, beside(sent.to, sent.from > sent.to, false))
             }
-            What::Turns(number) => {
+            Item::Node(number) => {
                 let Moment { node, event, .. } = &self.scene.moments[number];
                 let lane = Lane::Node(*node);
                 let mut cells = beside(lane, false, false);
@@ -366,19 +366,19 @@ impl<'a> Layout<'a> {
                 }
                 (text, text, cells)
             }
-            What::Writes(number) => {
+            Item::Writes(number) => {
                 let batch = &self.scene.batches[number];
                 let label = self.label_of(batch).unwrap_or_default();
                 let long = label.chars().count() > HALF_CHARS;
                 (text, text, beside(Lane::Node(batch.node), true, long))
             }
-            What::Begins(_) => (text, text, vec![FAULT_CELL]),
-            What::Calls(_) | What::Returns(_) => (text, text, vec![CLIENT_CELL]),
-            What::Synced(_) | What::Ends(_) => (0.0, 0.0, Vec::new()),
+            Item::Begins(_) => (text, text, vec![FAULT_CELL]),
+            Item::Calls(_) | Item::Returns(_) => (text, text, vec![CLIENT_CELL]),
+            Item::Synced(_) | Item::Ends(_) => (0.0, 0.0, Vec::new()),
         }
     }
 
-    /// Whether a message has words beside it: one of several that a node sends at once to one side says it for all.
+    /// Whether a message has a label. Of equal messages that a node sends at once to one side, only the first has one.
     pub(crate) fn is_labelled(&self, number: usize) -> bool {
         let sent = &self.scene.sent[number];
         let before = self.scene.sent[..number].iter().rev().take_while(|other| other.at == sent.at);
@@ -391,7 +391,7 @@ impl<'a> Layout<'a> {
         !before.into_iter().any(same)
     }
 
-    /// The group whose roles stand on the lanes.
+    /// The group whose roles are drawn on the lanes.
     pub(crate) fn group(&self) -> Option<GroupId> {
         match self.focus {
             Focus::Raft(Some(group)) => Some(group),
@@ -406,9 +406,9 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// The height of a thing, if it has a row.
-    pub(crate) fn y(&self, what: What) -> Option<f64> {
-        self.places.get(&what).copied()
+    /// The height of an item, if it has a row.
+    pub(crate) fn y(&self, item: Item) -> Option<f64> {
+        self.heights.get(&item).copied()
     }
 
     /// The height of a time.
@@ -422,15 +422,15 @@ impl<'a> Layout<'a> {
         last_y + (next_y - last_y) * share
     }
 
-    /// Everything that has a row, with its height.
-    pub(crate) fn placed(&self) -> impl Iterator<Item = (What, f64)> + '_ {
-        self.places.iter().map(|(what, y)| (*what, *y))
+    /// All items that have a row, with their heights.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (Item, f64)> + '_ {
+        self.heights.iter().map(|(item, y)| (*item, *y))
     }
 }
 
-/// The column beside a lane, and when the words are long the one behind it.
+/// The cell beside a lane, and for long text the one behind it.
 fn beside(lane: Lane, right: bool, long: bool) -> Vec<Cell> {
-    // Two columns between each two lanes, counted from the clients' lane.
+    // Two cells lie between two lanes, counted from the clients' lane.
     let at = match lane {
         Lane::Clients => 0,
         Lane::Node(node) => 2 * (node as Cell + 1),
@@ -443,15 +443,15 @@ fn beside(lane: Lane, right: bool, long: bool) -> Vec<Cell> {
     }
 }
 
-/// Rows of the picture between which so much time passes are so far apart.
+/// The distance in pixels between two rows, for the nanoseconds that pass between them.
 fn gap(passed: u64) -> f64 {
     if passed == 0 {
         return 0.0;
     }
-    if passed > CALM_NS {
-        return CALM;
+    if passed > IDLE_NS {
+        return IDLE;
     }
-    (2.0 + (1.0 + passed as f64 / 50_000.0).log2() * 1.6).min(CALM / 2.0)
+    (2.0 + (1.0 + passed as f64 / 50_000.0).log2() * 1.6).min(IDLE / 2.0)
 }
 
 #[cfg(test)]
@@ -459,7 +459,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_law_says_what_the_picture_is_about() {
+    fn a_law_decides_the_focus_of_the_picture() {
         let group = Some(GroupId(1));
         assert_eq!(Focus::of("election-safety", "nodes 1 and 2", group), Focus::Raft(group));
         let named = Focus::of("durability-at-send", "group 0: Appended", group);
@@ -470,8 +470,8 @@ mod tests {
     }
 
     #[test]
-    fn calm_is_folded_and_haste_is_not() {
-        assert!(gap(1_000) < gap(1_000_000) && gap(1_000_000) < gap(CALM_NS + 1));
-        assert_eq!(gap(10 * CALM_NS), gap(1_000 * CALM_NS));
+    fn only_idle_time_is_folded() {
+        assert!(gap(1_000) < gap(1_000_000) && gap(1_000_000) < gap(IDLE_NS + 1));
+        assert_eq!(gap(10 * IDLE_NS), gap(1_000 * IDLE_NS));
     }
 }

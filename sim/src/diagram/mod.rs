@@ -1,7 +1,8 @@
-//! The picture of a failure: one self-contained page with a space-time diagram of what led to it.
+//! The picture of a failure: one self-contained page with a space-time diagram of the events before it.
 //!
-//! The plan is run again with a `Scene` that notes what happens; `layout` chooses the stretch and places everything,
-//! `svg` draws it, `page` puts words around it. No run is judged here, and an ordinary run notes nothing.
+//! The plan runs again with a `Scene` that records what happens. `layout` chooses the time range and the positions,
+//! `svg` draws the shapes, `page` adds the text around them. This module does not judge runs, and an ordinary run
+//! records nothing.
 
 mod layout;
 mod page;
@@ -17,7 +18,7 @@ use crate::world::World;
 use layout::{Focus, Layout};
 use page::Page;
 
-/// What is said of messages of the step that broke the law.
+/// The fate of a message of the step that broke the law.
 pub(crate) const UNSENT: &str = "in the step that breaks the law";
 
 /// A failure as a page.
@@ -27,19 +28,19 @@ pub struct Picture {
     pub html: String,
     /// The broken law.
     pub oracle: String,
-    /// By what it was broken, with nodes by their numbers.
+    /// The violation as text: what happened, and what was expected, with nodes by their numbers.
     pub what: String,
-    /// When, in virtual nanoseconds.
+    /// Time of the violation, in virtual nanoseconds.
     pub at_ns: u64,
 }
 
-/// Runs a plan and draws how it fails. `None` when it breaks no law.
+/// Runs a plan and draws how it fails. `None` if it breaks no law.
 #[must_use]
 pub fn draw(plan: &Plan, mutant: Option<&str>, replay: &str) -> Option<Picture> {
     let violation = run::run(plan).violation?;
     let mut world = run::record(plan);
     let mut scene = *world.scene.take()?;
-    note_last_step(&world, &mut scene);
+    record_last_step(&world, &mut scene);
     let plain = |text: &String| scene.names.plain(text);
     let (oracle, what) = (violation.oracle.as_str(), plain(&violation.what));
     let group = scene.last_group(violation.node);
@@ -49,7 +50,7 @@ pub fn draw(plan: &Plan, mutant: Option<&str>, replay: &str) -> Option<Picture> 
     let end = svg::End { oracle, what: &what, node: violation.node };
     let seconds = format!("{:.4} s", violation.at_ns as f64 / 1e9);
     let mut facts = vec![("at", seconds), ("step of", format!("node {}", violation.node))];
-    facts.extend(mutant.map(|name| ("planted bug", name.to_owned())));
+    facts.extend(mutant.map(|name| ("mutant", name.to_owned())));
     facts.extend([
         ("seed", plan.seed.to_string()),
         ("nodes", plan.cluster.nodes.to_string()),
@@ -70,8 +71,9 @@ pub fn draw(plan: &Plan, mutant: Option<&str>, replay: &str) -> Option<Picture> 
     Some(Picture { html, oracle, what, at_ns })
 }
 
-/// What the last step asked for was never performed: its messages and writes are what the law was broken by.
-fn note_last_step(world: &World, scene: &mut Scene) {
+/// Records the actions of the last step. The world did not perform them, but its messages and writes may be what broke
+/// the law.
+fn record_last_step(world: &World, scene: &mut Scene) {
     let me = world.stepping;
     let mut writes = false;
     for action in world.unperformed() {
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_holds_has_no_picture() {
+    fn a_plan_that_breaks_no_law_has_no_picture() {
         let mut plan = Plan::from_seed(1);
         (plan.fault_ms, plan.workload.operations_min) = (0, 0);
         plan.faults.clear();

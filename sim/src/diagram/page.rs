@@ -1,6 +1,6 @@
-//! The page around the picture: one HTML file that needs nothing else, to be sent, kept and opened anywhere.
+//! The page around the picture: one HTML file that needs no other file, so it can be sent, kept and opened anywhere.
 //!
-//! No script and no font comes from elsewhere; what varies is escaped. The picture itself is in `svg`.
+//! The page loads no script and no font, and escapes all text that varies. `svg` draws the picture itself.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::scene::words::cut;
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What stands around the picture.
+/// The content of a page.
 #[derive(Debug)]
 pub(crate) struct Page<'a> {
     pub(crate) oracle: &'a str,
@@ -20,7 +20,7 @@ pub(crate) struct Page<'a> {
     pub(crate) steps: Vec<String>,
 }
 
-/// Text that is text wherever it stands.
+/// Escapes a text, so that it is text in an element and in an attribute.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -38,7 +38,7 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
-/// The file.
+/// The HTML of a page.
 pub(crate) fn render(page: &Page<'_>) -> String {
     let oracle = escape(page.oracle);
     let mut out = format!(
@@ -58,7 +58,7 @@ pub(crate) fn render(page: &Page<'_>) -> String {
         page.svg
     );
     fold(&mut out, "The plan", &page.toml);
-    fold(&mut out, "The last steps in words", &page.steps.join("\n"));
+    fold(&mut out, "The last steps", &page.steps.join("\n"));
     let _ = write!(out, "<script>\n{SCRIPT}</script>\n</body>\n</html>\n");
     out
 }
@@ -72,7 +72,7 @@ fn fold(out: &mut String, title: &str, text: &str) {
     );
 }
 
-/// What the shapes mean, and what can be hidden.
+/// The legend: the meaning of the shapes, and switches that hide them.
 fn legend() -> String {
     let mut out = "<nav>\n".to_owned();
     let filters = [
@@ -103,9 +103,9 @@ fn legend() -> String {
     for (class, words) in keys {
         let _ = writeln!(out, "<span class=\"key {class}\"><i></i>{words}</span>");
     }
-    out.push_str("</nav>\n<p class=\"hint\">Time runs downward and is folded where nothing of interest happens. \
-        t is a term, 5@t2 the entry 5 of term 2, c0.14 the operation 14 of client 0, n1#3 the third write of node 1. \
-        Hover over anything to see all of it.</p>\n");
+    out.push_str("</nav>\n<p class=\"hint\">Time runs downward and is folded where nothing relevant happens. \
+        t is a term, 5@t2 is entry 5 of term 2, c0.14 is operation 14 of client 0, n1#3 is the third write of node 1. \
+        Hover over a shape for its details.</p>\n");
     out
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_varies_is_a_tag() {
+    fn text_that_varies_never_becomes_a_tag() {
         assert_eq!(escape("<b a='1'>&\"\u{7}\n"), "&lt;b a=&#39;1&#39;&gt;&amp;&quot;\u{fffd}\n");
         let page = Page {
             oracle: "<i>1",

@@ -1,24 +1,25 @@
-//! The shapes: the space-time diagram as SVG. Lanes run downward, messages are arrows between them (Lamport 1978).
+//! The shapes: a space-time diagram as SVG. Lanes run downward, and messages are arrows between them (Lamport 1978).
 //!
-//! Colours and widths are classes of the page's style. Where things are is the layout's business.
+//! Colours and widths are classes of the page's style. This module does not choose positions: `layout` does.
 
 use std::fmt::Write as _;
 
 use continuum_core::id::{GroupId, Role, Term};
 
-use super::layout::{FAULTS_X, Layout, TIME_X, TOP, What};
+use super::layout::{FAULTS_X, Item, Layout, TIME_X, TOP};
 use super::page::escape;
 use crate::env::clock::MS;
 use crate::scene::words::{self, Protocol, cut};
 use crate::scene::{Arrival, Lane, NodeEvent, Sent};
 
-/// Longest words beside an arrow and beside a client.
+/// The most characters of a text beside an arrow.
 const LABEL_MAX: usize = 34;
+/// The most characters of a text beside the clients' lane.
 const CLIENT_MAX: usize = 42;
-/// What is under way for longer is called late.
+/// A message that takes longer than this is marked as late.
 const LATE_NS: u64 = 40 * MS;
 
-/// What the picture ends with.
+/// The violation at the end of the picture.
 #[derive(Debug)]
 pub(crate) struct End<'a> {
     pub(crate) oracle: &'a str,
@@ -26,7 +27,7 @@ pub(crate) struct End<'a> {
     pub(crate) node: usize,
 }
 
-/// Draws everything.
+/// Draws the whole picture.
 pub(crate) fn draw(layout: &Layout<'_>, end: &End<'_>) -> String {
     let lines = wrap(end.what, 150);
     let (wide, high) = (layout.width(), layout.height);
@@ -42,15 +43,15 @@ pub(crate) fn draw(layout: &Layout<'_>, end: &End<'_>) -> String {
     axis(&mut out, layout);
     layout.faint().for_each(|sent| faint(&mut out, layout, sent));
     let mut over = String::new();
-    for (what, y) in layout.placed() {
-        match what {
-            What::Leaves(number) => message(&mut out, layout, number, y),
-            What::Writes(number) => batch(&mut out, layout, number, y),
-            What::Turns(number) => turn(&mut over, layout, number, y),
-            What::Calls(number) => call(&mut out, layout, number, y),
-            What::Returns(number) => returned(&mut out, layout, number, y),
-            What::Begins(number) => fault(&mut out, layout, number, y),
-            What::Arrives(..) | What::Synced(_) | What::Ends(_) => {}
+    for (item, y) in layout.placed() {
+        match item {
+            Item::Leaves(number) => message(&mut out, layout, number, y),
+            Item::Writes(number) => batch(&mut out, layout, number, y),
+            Item::Node(number) => node_event(&mut over, layout, number, y),
+            Item::Calls(number) => call(&mut out, layout, number, y),
+            Item::Returns(number) => returned(&mut out, layout, number, y),
+            Item::Begins(number) => fault(&mut out, layout, number, y),
+            Item::Arrives(..) | Item::Synced(_) | Item::Ends(_) => {}
         }
     }
     out.push_str(&over);
@@ -59,7 +60,7 @@ pub(crate) fn draw(layout: &Layout<'_>, end: &End<'_>) -> String {
     out
 }
 
-/// The class of a protocol.
+/// The style classes of a protocol.
 fn class(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Raft(group) if group == GroupId::REGISTRY => "raft registry",
@@ -109,11 +110,11 @@ fn rect(out: &mut String, class: &str, (x, y): (f64, f64), (w, h): (f64, f64), t
     );
 }
 
-/// Faults as shaded stretches of the lanes that they strike.
+/// Draws faults as shaded parts of the lanes that they strike.
 fn windows(out: &mut String, layout: &Layout<'_>) {
     for (number, window) in layout.scene.windows.iter().enumerate() {
-        let begins = layout.y(What::Begins(number));
-        let (Some(from), Some(until)) = (begins, layout.y(What::Ends(number))) else { continue };
+        let begins = layout.y(Item::Begins(number));
+        let (Some(from), Some(until)) = (begins, layout.y(Item::Ends(number))) else { continue };
         for node in &window.nodes {
             let x = layout.x_of(Lane::Node(*node));
             rect(out, "window", (x - 60.0, from), (120.0, until - from), &window.what);
@@ -136,7 +137,7 @@ fn lanes(out: &mut String, layout: &Layout<'_>) {
     }
 }
 
-/// When a node was up, as heights.
+/// The times during which a node was up, as heights.
 fn lives(layout: &Layout<'_>, node: usize) -> Vec<(f64, f64)> {
     let mut lives = Vec::new();
     let mut since = None;
@@ -162,7 +163,7 @@ fn height(layout: &Layout<'_>, at: u64) -> f64 {
     if at < layout.from { TOP - 14.0 } else { layout.y_at(at) }
 }
 
-/// What a node is in the group that the picture is about, as a band on its lane.
+/// Draws the role of each node in the group of the picture's focus, as a band on its lane.
 fn roles(out: &mut String, layout: &Layout<'_>) {
     let Some(group) = layout.group() else { return };
     for node in 0..layout.scene.names.count() {
@@ -209,7 +210,7 @@ const fn role_name(role: Role) -> &'static str {
     }
 }
 
-/// Times at the left edge, as many as there is room for; folded calm across.
+/// Draws times at the left edge where there is room, and lines across where time is folded.
 fn axis(out: &mut String, layout: &Layout<'_>) {
     let mut free = TOP;
     for (at, y) in &layout.rows {
@@ -253,7 +254,7 @@ fn title_of(sent: &Sent, arrival: Option<&Arrival>) -> String {
     )
 }
 
-/// A message that goes on all the time.
+/// Draws a routine message.
 fn faint(out: &mut String, layout: &Layout<'_>, sent: &Sent) {
     let class = class(sent.words.protocol);
     let (x1, y1) = (layout.x_of(sent.from), layout.y_at(sent.at));
@@ -267,7 +268,7 @@ fn faint(out: &mut String, layout: &Layout<'_>, sent: &Sent) {
     }
 }
 
-/// A message that stands out, with its words.
+/// Draws a prominent message with its label.
 fn message(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     let sent = &layout.scene.sent[number];
     let class = class(sent.words.protocol);
@@ -284,9 +285,9 @@ fn message(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
         }
     }
     for (which, arrival) in sent.arrivals.iter().enumerate() {
-        let Some(to) = layout.y(What::Arrives(number, which)) else { continue };
+        let Some(to) = layout.y(Item::Arrives(number, which)) else { continue };
         let title = title_of(sent, Some(arrival));
-        let flies = arrival.at > layout.until;
+        let is_in_flight = arrival.at > layout.until;
         let kind = match (arrival.happened, which) {
             (true, 0) => "",
             (true, _) => "twice",
@@ -295,7 +296,7 @@ fn message(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
         let marker = if arrival.happened { marker_of(sent.words.protocol) } else { "" };
         let stop = if arrival.happened { x2 - towards * 5.0 } else { x2 - towards * 24.0 };
         arrow(out, kind, marker, ((x1, y), (stop, to)), &title);
-        if !arrival.happened && !flies {
+        if !arrival.happened && !is_in_flight {
             cross(out, (stop, to));
         }
     }
@@ -307,7 +308,7 @@ fn message(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     out.push_str("</g>\n");
 }
 
-/// What is said behind a message's words: why it is lost, or by how much it is late.
+/// The text behind a message's label: why it is lost, or by how much it is late.
 fn remark(sent: &Sent) -> String {
     let late = sent.arrivals.first().map_or(0, |arrival| arrival.at - sent.at);
     match sent.fate {
@@ -345,10 +346,10 @@ fn cross(out: &mut String, (x, y): Point) {
     let _ = writeln!(out, "<path class=\"cross\" d=\"{path}\"/>");
 }
 
-/// Writes on their way to the disk, beside the lane.
+/// Draws writes on their way to the disk, beside the lane.
 fn batch(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     let batch = &layout.scene.batches[number];
-    let Some(done) = layout.y(What::Synced(number)) else { return };
+    let Some(done) = layout.y(Item::Synced(number)) else { return };
     let x = layout.x_of(Lane::Node(batch.node));
     let details: Vec<&str> = batch.writes.iter().map(|words| words.detail.as_str()).collect();
     let (class, end) = match (batch.done_at, batch.was_lost) {
@@ -365,8 +366,8 @@ fn batch(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     }
 }
 
-/// A turn of a node, on its lane.
-fn turn(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
+/// Draws an event of a node, on its lane.
+fn node_event(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     let moment = &layout.scene.moments[number];
     let x = layout.x_of(Lane::Node(moment.node));
     let (class, words) = match &moment.event {
@@ -384,7 +385,9 @@ fn turn(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
         NodeEvent::Start { is_restart: false } => ("start", "starts".to_owned()),
         NodeEvent::Start { is_restart: true } => ("start", "restarts".to_owned()),
         NodeEvent::Crash { sectors_lost: 0 } => ("crash", "crashes".to_owned()),
-        NodeEvent::Crash { sectors_lost } => ("crash", format!("crashes, loses {sectors_lost}")),
+        NodeEvent::Crash { sectors_lost } => {
+            ("crash", format!("crashes, loses {sectors_lost} sectors"))
+        }
     };
     let wide = 14.0 + 6.2 * words.chars().count() as f64;
     let at = format!("{words} at {}", seconds(moment.at));
@@ -406,10 +409,10 @@ fn returned(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     line(out, "tick", (layout.clients_x - 8.0, y), (layout.clients_x, y));
 }
 
-/// A fault's bracket and words, at the left.
+/// Draws a fault's bar and text, at the left.
 fn fault(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     let window = &layout.scene.windows[number];
-    let until = layout.y(What::Ends(number)).unwrap_or(layout.height);
+    let until = layout.y(Item::Ends(number)).unwrap_or(layout.height);
     let x = FAULTS_X + (number % 5) as f64 * 7.0;
     let ms = |ns: u64| ns / MS;
     let end =
@@ -419,7 +422,7 @@ fn fault(out: &mut String, layout: &Layout<'_>, number: usize, y: f64) {
     text(out, "fault-words", (FAULTS_X + 40.0, y + 4.0), &window.what);
 }
 
-/// The broken law, at its moment.
+/// Draws the violation at its time.
 fn violation(out: &mut String, layout: &Layout<'_>, end: &End<'_>, lines: &[String]) {
     let (y, wide) = (layout.height, layout.width());
     line(out, "end", (FAULTS_X, y), (wide, y));
@@ -432,7 +435,7 @@ fn violation(out: &mut String, layout: &Layout<'_>, end: &End<'_>, lines: &[Stri
     }
 }
 
-/// Lines of at most so many characters, broken between words.
+/// Breaks a text between words into lines of at most `most` characters.
 fn wrap(words: &str, most: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in cut(words, 900).split_whitespace() {

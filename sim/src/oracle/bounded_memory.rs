@@ -1,7 +1,8 @@
-//! Bounded memory: nothing in a node grows past its stated limit (`core::limits`, `core::config`), and no message
-//! carries more than its budget, for what a message carries its receiver has to hold.
+//! Law: no queue or table of a node grows past its stated limit, and no message carries more than its budget, because
+//! its receiver must hold what it carries (`core::limits`, `core::config`).
 //!
-//! Queues are looked at with each link of the trace, since a queue that runs away stays away; messages as they leave.
+//! Compares sizes with limits: of messages as they leave, of queues with each link of the trace chain, since a queue that
+//! outgrew its limit stays long enough to be seen. It does not measure the allocator.
 
 use continuum_core::config::Config;
 use continuum_core::discovery::CONTACTS_MAX;
@@ -18,14 +19,14 @@ use crate::env::process::Process;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "bounded-memory";
-/// Writes that wait for the disk: each has at least some bytes.
+/// Writes that wait for the disk; a write takes at least 64 bytes.
 const WRITES_PENDING_MAX: usize = UNPERSISTED_BYTES_MAX / 64;
 /// Messages and replies that wait for the disk.
 const HELD_MAX: usize = 65_536 + REQUESTS_PENDING_MAX;
-/// Side files: one for each owner of records, one that replaces it, one under way.
+/// Snapshot files per owner of records: the current one, its replacement, and one being received.
 const FILES_PER_OWNER: usize = 3;
 
-/// What binds all nodes of a run.
+/// The configured limits of all nodes of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Budgets {
     append_bytes: usize,
@@ -51,16 +52,16 @@ impl Budgets {
     }
 }
 
-/// Looks at one node.
+/// Judges one node.
 pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     let Some(node) = &process.node else { return Ok(()) };
-    within("writes under way to the disk", process.disk.pending(), WRITES_PENDING_MAX)?;
-    within("side files", process.disk.snapshot_files(), FILES_PER_OWNER * owners(node))?;
+    within("writes that wait for the disk", process.disk.pending(), WRITES_PENDING_MAX)?;
+    within("snapshot files", process.disk.snapshot_files(), FILES_PER_OWNER * owners(node))?;
     within("requests", process.requests.len(), REQUESTS_PENDING_MAX + SESSIONS_MAX)?;
     within("pending requests", node.requests(), REQUESTS_PENDING_MAX)?;
-    within("withheld messages", node.held(), HELD_MAX)?;
-    within("bytes under way to the disk", node.unpersisted_bytes(), 2 * UNPERSISTED_BYTES_MAX)?;
-    within("bytes", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
+    within("messages that wait for the disk", node.held(), HELD_MAX)?;
+    within("bytes that wait for the disk", node.unpersisted_bytes(), 2 * UNPERSISTED_BYTES_MAX)?;
+    within("bytes of memory", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
     within("writes that wait for their stamp", node.replicator().waiting(), budgets.ahead_writes)?;
     within(
         "writes of a shard with deferred removals",
@@ -82,7 +83,7 @@ fn owners(node: &Node) -> usize {
     1 + node.groups().count() + node.replicator().shards().count()
 }
 
-/// A message leaves. What does not fit into a budget travels alone.
+/// Judges a message that leaves. An entry or a write that alone exceeds the budget travels alone.
 pub(crate) fn check_message(budgets: &Budgets, message: &Message) -> Verdict {
     match message {
         Message::Raft { message: raft::Message::Append { entries, .. }, .. }
@@ -118,7 +119,7 @@ fn within(what: &str, found: usize, limit: usize) -> Verdict {
     if found <= limit {
         return Ok(());
     }
-    Err(Broken::new(NAME, format!("{found} {what}, and at most {limit} are allowed")))
+    Err(Broken::new(NAME, format!("{found} {what}; the limit is {limit}")))
 }
 
 #[cfg(test)]

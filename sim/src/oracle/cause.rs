@@ -1,4 +1,6 @@
-//! What of an event the laws have to know once the node took it.
+//! The cause of a step: what the laws need of the event that a node was given.
+//!
+//! The event itself is consumed by the step, so this is extracted before it. Nothing is judged here.
 
 use bytes::Bytes;
 use continuum_core::api::{Query, Request};
@@ -10,35 +12,35 @@ use super::one_process_per_identity::Identified;
 use super::views::Heard;
 use crate::workload::history::Space;
 
-/// What a request asks of the strong namespace.
+/// The keys of the strong namespace that a request concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asks {
-    /// What a key holds.
+    /// Reads this key.
     Read(Bytes),
-    /// A write of these keys.
+    /// Writes these keys.
     Write(Vec<Bytes>),
-    /// Nothing.
+    /// Concerns another namespace or none.
     Other,
 }
 
-/// What of an event the oracles have to know.
+/// The facts about an event that the oracles need.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cause {
-    /// It was gossip, and what that said.
+    /// The content of the event, if it was gossip.
     pub(crate) heard: Heard,
-    /// It was another message.
+    /// The event was a message other than gossip.
     pub(crate) is_other_message: bool,
-    /// Writes became durable: messages leave that were made in earlier steps.
+    /// Writes became durable: the step sends messages that earlier steps made.
     pub(crate) is_persisted: bool,
-    /// The group of the append that it was, and the last entry of which that speaks.
+    /// If the event was an append: its group, and the index of the last entry that it vouches for.
     pub(crate) append: Option<(GroupId, Index)>,
-    /// The group and position of the snapshot of which it was a chunk.
+    /// If the event was a chunk of a snapshot: the group and the snapshot's position.
     pub(crate) chunk: Option<(GroupId, Position)>,
-    /// Who asked for a vote in which group, and where its log ends.
+    /// If the event was a request for a vote: the group, the candidate, and the last entry of the candidate's log.
     pub(crate) asks: Option<(GroupId, NodeId, Position)>,
-    /// The request that it was.
+    /// If the event was a client's request: its id, and what it asks.
     pub(crate) request: Option<(RequestId, Asks)>,
-    /// Who was at the other end of a new link.
+    /// If the event was a new link: the process at its other end.
     pub(crate) connected: Option<Identified>,
 }
 

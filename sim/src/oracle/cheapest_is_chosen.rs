@@ -1,9 +1,10 @@
-//! Choice: of members that are well, a node chooses the cheapest by reported load, own requests under way and failures
-//! (this project's design, section 5, coordinator; the own part is what keeps all from running to one reported
-//! minimum).
+//! Law: of the healthy members a node chooses the cheapest; cost is reported load, plus the node's own requests under
+//! way there, plus its charge for failures (contract of `core::coordinator`; the node's own share keeps all nodes from
+//! choosing the same reported minimum).
 //!
-//! Asked of a copy of each node's coordinator with each link of the trace: the rule binds whether or not a request
-//! happens to need it.
+//! Compares the choices of a copy of each node's coordinator with the costs that it reports, with each digest of the
+//! trace, so that the rule is tested even when no request needs a choice. It does not judge how a cost comes about, nor
+//! choices among unhealthy members.
 
 use continuum_core::api::Health;
 use continuum_core::coordinator::{Choice, Coordinator};
@@ -12,18 +13,18 @@ use continuum_core::id::NodeId;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "cheapest-is-chosen";
-/// Choices in a row, for each candidate.
+/// Consecutive choices per candidate.
 const ROUNDS: usize = 3;
 
-/// Looks at the choices that a node would make now.
+/// Judges the choices that a node would make now.
 pub(crate) fn check(coordinator: &Coordinator) -> Verdict {
     let registered = coordinator.registered();
-    let well: Vec<NodeId> =
+    let healthy: Vec<NodeId> =
         registered.filter(|(_, health)| *health == Health::Healthy).map(|(node, _)| node).collect();
-    let mut asked = coordinator.clone();
-    for _ in 0..well.len() * ROUNDS {
-        let costs: Vec<(u64, NodeId)> = well.iter().map(|n| (cost(&asked, *n), *n)).collect();
-        let chosen = asked.choose(Choice::LeastLoaded, well.iter().copied());
+    let mut copy = coordinator.clone();
+    for _ in 0..healthy.len() * ROUNDS {
+        let costs: Vec<(u64, NodeId)> = healthy.iter().map(|n| (cost(&copy, *n), *n)).collect();
+        let chosen = copy.choose(Choice::LeastLoaded, healthy.iter().copied());
         check_chosen(&costs, chosen)?;
     }
     Ok(())
@@ -39,5 +40,5 @@ pub(crate) fn check_chosen(costs: &[(u64, NodeId)], chosen: Option<NodeId>) -> V
     if cost == least {
         return Ok(());
     }
-    Err(Broken::new(NAME, format!("of {costs:?} {chosen:?} is chosen")))
+    Err(Broken::new(NAME, format!("{chosen:?} is chosen, and the costs are {costs:?}")))
 }

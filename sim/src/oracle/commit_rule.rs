@@ -1,9 +1,9 @@
-//! The commit rule: an entry is committed when a majority of voters has it durably, and a leader counts only for
-//! entries of its own term (Raft, §5.3, §5.4.2 and Figure 8). A follower commits no further than the leader's append
-//! spoke for its log (Figure 2, AppendEntries 5).
+//! Law: an entry is committed only when a majority of voters holds it durably, and a leader counts replicas only for
+//! entries of its own term (Raft, §5.3, §5.4.2 and Figure 8). A follower commits no entry beyond the last one that the
+//! leader's append vouches for (Figure 2, AppendEntries 5).
 //!
-//! "Durably" is taken from the simulated disks, not from what replicas say: the oracle asks what a majority would
-//! recover to now.
+//! Compares an advanced commit index with what a majority of the simulated disks would recover to now, not with what
+//! replicas say. It does not judge that an entry is ever committed (`liveness`).
 
 use continuum_core::id::{GroupId, Index};
 use continuum_core::raft::{Configuration, Position, Raft};
@@ -15,7 +15,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "commit-rule";
 
-/// A replica's commit index advances.
+/// Judges a replica whose commit index advances to `to`.
 pub(crate) fn check(
     step: &Step<'_>,
     roster: &Roster,
@@ -32,7 +32,7 @@ pub(crate) fn check(
         step.cause.append.filter(|(group, tail)| *group == raft.group() && *tail < to)
     {
         let what = format!(
-            "commit {to} is beyond {tail}, up to where the leader's append spoke for the log"
+            "commit {to} is beyond {tail}, the last entry that the leader's append vouches for"
         );
         return Err(Broken::new(NAME, what));
     }
@@ -43,7 +43,9 @@ pub(crate) fn check(
         match ledger.committed_at(index) {
             Some(known) if known == term => {}
             Some(known) => {
-                let what = format!("term {term} is committed at {index}, where term {known} is");
+                let what = format!(
+                    "an entry of term {term} is committed at {index}, where one of term {known} was committed before"
+                );
                 return Err(Broken::new(NAME, what));
             }
             None => {
@@ -57,7 +59,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// The last of the entries that are committed here first: its leader's term, and a majority's disks.
+/// Judges the last of the entries that no replica committed before: its term, and how many voters hold it durably.
 fn check_first(
     step: &Step<'_>,
     roster: &Roster,
@@ -66,14 +68,18 @@ fn check_first(
     position: Position,
 ) -> Verdict {
     if watched.leads.is_some_and(|term| term != position.term) {
-        let what = format!("a leader of term {:?} commits {position:?} by counting", watched.leads);
+        let what = format!(
+            "a leader of term {:?} commits {position:?}, of another term, by counting replicas",
+            watched.leads
+        );
         return Err(Broken::new(NAME, what));
     }
     let configuration = raft.configuration_at(position.index);
     let holders = count_holders(step.processes, roster, raft.group(), configuration, position);
     let voters = configuration.voters.len();
     if holders * 2 <= voters {
-        let what = format!("{position:?} is committed and durable on {holders} of {voters} voters");
+        let what =
+            format!("{position:?} is committed, and is durable on {holders} of {voters} voters");
         return Err(Broken::new(NAME, what));
     }
     Ok(())

@@ -1,5 +1,8 @@
-//! Committed entries stay: nobody replaces an entry that it knows to be committed (Raft, §5.4; a consequence of log
-//! matching and leader completeness that shows the step that goes wrong).
+//! Law: a replica never replaces or removes an entry that it knows to be committed (Raft, §5.4).
+//!
+//! Compares entries that are written with the replica's commit index and the committed log. The law follows from log
+//! matching and leader completeness; it names the step that goes wrong. It does not judge entries beyond the commit
+//! index.
 
 use continuum_core::id::Index;
 use continuum_core::raft::Entry;
@@ -10,7 +13,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "committed-entry-replaced";
 
-/// A replica replaces what follows `prev`: nothing of it may be committed, unless the same entries stand there again.
+/// Judges a replica that replaces what follows `prev`: no committed entry may change; writing the same one is allowed.
 pub(crate) fn check(
     watched: &Watched,
     ledger: &GroupLedger,
@@ -19,7 +22,8 @@ pub(crate) fn check(
 ) -> Verdict {
     let committed = watched.commit;
     if prev < committed && entries.is_empty() {
-        let what = format!("the log is cut to {prev}, and {committed} is committed here");
+        let what =
+            format!("the log is cut after {prev}, and this replica committed up to {committed}");
         return Err(Broken::new(NAME, what));
     }
     let known = ledger.last_committed().index;
@@ -52,10 +56,10 @@ mod tests {
         ledger.commit_next(Term(1));
         ledger.commit_next(Term(1));
         let watched = Watched { commit: Index(2), ..Watched::default() };
-        let looks = |prev, entries: &[Entry]| check(&watched, &ledger, Index(prev), entries);
-        assert_eq!(looks(2, &[entry(2)]), Ok(()));
-        assert_eq!(looks(0, &[entry(1), entry(1)]), Ok(()));
-        assert!(looks(1, &[entry(2)]).is_err());
-        assert!(looks(1, &[]).is_err());
+        let replaces = |prev, entries: &[Entry]| check(&watched, &ledger, Index(prev), entries);
+        assert_eq!(replaces(2, &[entry(2)]), Ok(()));
+        assert_eq!(replaces(0, &[entry(1), entry(1)]), Ok(()));
+        assert!(replaces(1, &[entry(2)]).is_err());
+        assert!(replaces(1, &[]).is_err());
     }
 }

@@ -1,9 +1,11 @@
-//! Coverage: a context covers a dot only when its write was held here, or all of it is superseded by covered writes, or
-//! beaten in the LWW order by one where losers go (gap safety: Almeida and others 2018, causal contexts with gaps; this
-//! project's design, section 5, replication). Whatever else were covered would never be asked for: lost for good.
+//! Law: a causal context covers a dot only if this node held its write, or covered writes supersede all of it, or, in a
+//! discarding namespace, a covered write beats it in the LWW order (gap safety: Almeida and others 2018, causal
+//! contexts with gaps). A node never asks for a covered write, so a dot that is covered for any other reason is lost
+//! for good.
 //!
-//! A model of each node's contexts grows by what the node logs. With each logged write the ranges of its author are
-//! compared; with each record that teaches more than a write, all of the shard, and what is new must be explained.
+//! Compares each node's contexts with a model that grows by what the node logs. A logged write compares the ranges of
+//! its author. A record that teaches more than one write compares the whole shard, and each new dot must be explained.
+//! It does not judge what replicas hold in the end (`eventual_specification`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,15 +16,15 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "context-covers-what-is-known";
 
-/// What of a shard a step touched.
+/// The part of a shard's context that a step touched.
 #[derive(Debug, Default)]
 struct Touched {
     actors: BTreeSet<Actor>,
-    /// More than writes was taught.
+    /// A record taught more than single writes.
     whole: bool,
 }
 
-/// What one node's contexts should be.
+/// The model of one node's contexts.
 #[derive(Debug, Default)]
 pub(crate) struct Covered {
     model: BTreeMap<ShardId, Dots>,
@@ -30,29 +32,29 @@ pub(crate) struct Covered {
 }
 
 impl Covered {
-    /// A write is logged as seen.
+    /// Records that the node logs a write as seen.
     pub(crate) fn logs(&mut self, shard: ShardId, dot: &Dot) {
         self.model.entry(shard).or_default().insert(dot);
         self.touched.entry(shard).or_default().actors.insert(dot.actor);
     }
 
-    /// Something else than a write is logged.
+    /// Records that the node logs something other than a write.
     pub(crate) fn learns(&mut self, shard: ShardId) {
         self.touched.entry(shard).or_default().whole = true;
     }
 
-    /// A shard is gone.
+    /// Records that the node forgets a shard.
     pub(crate) fn forgets(&mut self, shard: ShardId) {
         self.model.remove(&shard);
         self.touched.remove(&shard);
     }
 
-    /// What a node holds after a restart.
+    /// Takes over the context that a node restored at its restart.
     pub(crate) fn adopt(&mut self, shard: ShardId, context: Dots) {
         self.model.insert(shard, context);
     }
 
-    /// A step ends. `explains` says whether a dot that was not held may be covered in a context.
+    /// Judges the end of a step. `explains` says whether a dot that was not held may be covered in a context.
     pub(crate) fn check(
         &mut self,
         replicator: &Replicator,
@@ -82,22 +84,26 @@ pub(crate) fn check_actor(
     if expected == found {
         return Ok(());
     }
-    let what = format!("of {actor:?} {found:?} is covered, and {expected:?} was seen");
+    let what = format!("{actor:?}: {found:?} is covered, and {expected:?} was seen");
     Err(Broken::new(NAME, what))
 }
 
-/// All that was seen is covered, and what else is covered is explained.
+/// Judges a whole context: every seen dot is covered, and every other covered dot is explained.
 pub(crate) fn check_whole(seen: &Dots, context: &Dots, explains: impl Fn(&Dot) -> bool) -> Verdict {
     if !seen.is_subset(context) {
-        return Err(Broken::new(NAME, format!("{context:?} lacks some of {seen:?}")));
+        return Err(Broken::new(
+            NAME,
+            format!("{context:?} lacks some of what was seen, {seen:?}"),
+        ));
     }
     let nothing = Ranges::default();
     for (actor, ranges) in context.iter() {
-        let news = ranges.minus(seen.ranges(actor).unwrap_or(&nothing));
-        for seq in news.iter().flat_map(|(low, high)| low..=high) {
+        let unseen = ranges.minus(seen.ranges(actor).unwrap_or(&nothing));
+        for seq in unseen.iter().flat_map(|(low, high)| low..=high) {
             let dot = Dot { actor: *actor, seq };
             if !explains(&dot) {
-                let what = format!("{dot:?} is covered, was never held here, and lives");
+                let what =
+                    format!("{dot:?} is covered, but was never held here and is not superseded");
                 return Err(Broken::new(NAME, what));
             }
         }

@@ -1,7 +1,8 @@
-//! Deletion: a namespace is there as long as whoever made it has not deleted it; then nothing of it is on any node (the
-//! guarantee of `Request::DeleteNamespace`: the namespace and all in it).
+//! Law: a namespace exists until its creator deletes it; after that no node holds any of it (README, Guarantees: a
+//! deleted namespace takes all in it along).
 //!
-//! Looked at once replicas are equal. What a node serves while it has not learnt of a deletion yet is not judged.
+//! Compares what each node holds, once replicas are equal, with what the operator that creates and deletes namespaces
+//! was told. It does not judge what a node serves before it learns of a deletion.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,18 +17,18 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "deleted-is-gone";
 
-/// What a tenant was told of its namespace.
+/// The state of a namespace, as its creator was told.
 #[derive(Clone, Debug)]
 pub(crate) struct Owed<'a> {
-    /// How it is replicated; `None` when it was deleted.
+    /// The namespace's policy; `None` when it was deleted.
     pub(crate) policy: Option<Policy>,
-    /// By key, what was acknowledged last.
+    /// By key, the value that was acknowledged last.
     pub(crate) values: &'a BTreeMap<Bytes, Bytes>,
-    /// Whether disks lost what they had: of an eventual namespace what one disk alone acknowledged may be gone with it.
+    /// Whether some disk lost what it held: an eventual write that only this disk acknowledged may be lost with it.
     pub(crate) may_lose: bool,
 }
 
-/// What a node holds under a namespace's name.
+/// The content that a node holds under a namespace's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
     policy: Option<Policy>,
@@ -56,7 +57,7 @@ impl Held {
     }
 }
 
-/// The registers of a page.
+/// The key and the register's values of each row of a page.
 fn registers(page: Value) -> Vec<(Bytes, Vec<Bytes>)> {
     let Value::Rows { rows, .. } = page else { return Vec::new() };
     let register = |row: Row| {
@@ -69,11 +70,11 @@ fn registers(page: Value) -> Vec<(Bytes, Vec<Bytes>)> {
     rows.into_iter().map(register).collect()
 }
 
-/// What a node holds is what the tenant was told, or may be.
+/// Judges what a node holds under a name against what the namespace's creator was told.
 pub(crate) fn check(number: usize, name: &str, owed: &Owed<'_>, held: &Held) -> Verdict {
     let broken = |what: String| Err(Broken::new(NAME, format!("{name} on node {number}: {what}")));
     if held.policy != owed.policy {
-        return broken(format!("{:?} was made, {:?} is there", owed.policy, held.policy));
+        return broken(format!("its policy is {:?}, and must be {:?}", held.policy, owed.policy));
     }
     let is_strong = owed.policy == Some(Policy::Strong);
     if owed.policy.is_none() || (owed.may_lose && !is_strong) {
@@ -81,15 +82,15 @@ pub(crate) fn check(number: usize, name: &str, owed: &Owed<'_>, held: &Held) -> 
     }
     for (key, value) in owed.values {
         let found = held.values.get(key).map_or(&[][..], Vec::as_slice);
-        // A retry to another node of an eventual namespace is another write, and may win.
+        // In an eventual namespace, a retry sent to another node is another write, and may win.
         if found.is_empty() || (is_strong && found != [value.clone()]) {
-            return broken(format!("{key:?} is {found:?}, and {value:?} was acknowledged last"));
+            return broken(format!("{key:?} holds {found:?}, and {value:?} was acknowledged last"));
         }
     }
     Ok(())
 }
 
-/// A node has no group and no shard that its registry does not name.
+/// Judges that a node has no group and no shard that its registry does not name.
 pub(crate) fn check_leftovers(number: usize, node: &Node) -> Verdict {
     let Some(registry) = node.state(GroupId::REGISTRY).map(StateMachine::registry) else {
         return Ok(());
@@ -101,12 +102,13 @@ pub(crate) fn check_leftovers(number: usize, node: &Node) -> Verdict {
     if let Some(group) = left.find(|group| !groups.contains(group)) {
         return Err(Broken::new(
             NAME,
-            format!("node {number} has group {group}, which is deleted"),
+            format!("node {number} still has group {group}, which was deleted"),
         ));
     }
     let mut left = node.replicator().shards();
     if let Some(shard) = left.find(|shard| !namespaces.contains(&shard.namespace)) {
-        let what = format!("node {number} has a shard of {}, which is deleted", shard.namespace);
+        let what =
+            format!("node {number} still has a shard of {}, which was deleted", shard.namespace);
         return Err(Broken::new(NAME, what));
     }
     Ok(())
@@ -125,7 +127,7 @@ mod tests {
         pairs.iter().map(|(key, value)| (Bytes::from(*key), Bytes::from(*value))).collect()
     }
 
-    /// Whether it is well that a tenant was told the first, and a node holds the second.
+    /// Whether a node may hold the second after the creator was told the first.
     fn holds(
         (policy, owed, may_lose): (Option<Policy>, &[(&'static str, &'static str)], bool),
         (there, held): (Option<Policy>, &[(&'static str, &'static str)]),
@@ -143,11 +145,11 @@ mod tests {
         assert!(holds((strong, &[("a", "1.3")], false), (strong, &[("a", "1.3")])));
         assert!(holds((eventual, &[("a", "1.3")], false), (eventual, &[("a", "1.2")])), "a retry");
         assert!(holds((eventual, &[("a", "1.3")], true), (eventual, &[])), "with its disk");
-        // A deletion that did not take place, one that nobody asked for, and another consistency.
+        // A deletion that did not happen, one that nobody asked for, and another policy.
         assert!(!holds((None, &[], false), (strong, &[])));
         assert!(!holds((strong, &[], false), (None, &[])));
         assert!(!holds((strong, &[], false), (eventual, &[])));
-        // What was acknowledged is lost, or undone by a retry that came late.
+        // An acknowledged value is lost, or a late retry undid it.
         assert!(!holds((strong, &[("a", "1.3")], true), (strong, &[])));
         assert!(!holds((strong, &[("a", "1.3")], false), (strong, &[("a", "1.2")])));
         assert!(!holds((eventual, &[("a", "1.3")], false), (eventual, &[])));

@@ -1,5 +1,7 @@
-//! Dots: an author gives a dot to one write, so that a dot has one meaning everywhere and for ever (Almeida and others
-//! 2018, dotted version vectors; this project's design, section 3, actors).
+//! Law: an author mints a dot for one write only, so a dot names the same write on all nodes and for ever (Almeida and
+//! others 2018, dotted version vectors).
+//!
+//! Compares the hashes of all logged writes that carry the same dot. It does not judge whether dots are consecutive.
 
 use continuum_core::replication::WriteInfo;
 
@@ -7,7 +9,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "dot-minted-once";
 
-/// A write is logged whose dot was known.
+/// Judges a logged write whose dot is already known.
 pub(crate) fn check(known: &WriteInfo, told: &WriteInfo) -> Verdict {
     if known.hash == told.hash {
         return Ok(());

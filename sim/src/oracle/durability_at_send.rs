@@ -1,7 +1,9 @@
-//! Durability at send: whatever a message promises, the sender's disk would recover to it now (Raft, §5.2 and Figure 2;
-//! the design's rule "persist before you promise").
+//! Law: when a message or a reply makes a promise, the sender's disk already holds what it promises (Raft, §5.2 and
+//! Figure 2; README, Guarantees: a promise leaves a node after its disk has it).
 //!
-//! The disk keeps what it has synced as a view that grows with each sync, so a promise is looked up, not replayed.
+//! Compares the promise with what the sender's simulated disk would recover to now. The disk keeps its synced writes as
+//! a view that grows with each sync, so a promise is looked up, not replayed. It does not judge messages that promise
+//! nothing, nor promises about shards that the disk has forgotten.
 
 use continuum_core::api::{Level, Outcome};
 use continuum_core::id::{Dot, GroupId, Replica, ShardId};
@@ -13,7 +15,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "durability-at-send";
 
-/// A replica of a group sends.
+/// Judges a message of a group's replica.
 pub(crate) fn check_raft(
     durable: &Durable,
     me: Replica,
@@ -47,7 +49,8 @@ pub(crate) fn check_raft(
         return Ok(());
     }
     let what = format!(
-        "group {group}: {message:?} leaves, and the disk holds term {}, vote {:?}, last {:?}, base {:?}",
+        "group {group}: {message:?} leaves before its promise is durable: the disk holds term {}, vote {:?}, last {:?}, \
+         base {:?}",
         view.term,
         view.vote,
         view.last(),
@@ -56,7 +59,7 @@ pub(crate) fn check_raft(
     Err(Broken::new(NAME, what))
 }
 
-/// A replica of a shard sends: the dots that it claims are on its disk.
+/// Judges a message of a shard's replica: the dots that it claims to hold are on its disk.
 pub(crate) fn check_replication(durable: &Durable, message: &replication::Message) -> Verdict {
     if durable.is_forgotten(message.shard()) {
         return Ok(());
@@ -69,11 +72,12 @@ pub(crate) fn check_replication(durable: &Durable, message: &replication::Messag
     if on_disk.is_some_and(|on_disk| promise.held.is_subset(on_disk)) {
         return Ok(());
     }
-    let what = format!("{:?} leaves, and the disk holds {on_disk:?}", promise);
+    let what = format!("{promise:?} leaves before it is durable: the disk holds {on_disk:?}");
     Err(Broken::new(NAME, what))
 }
 
-/// Writes name what they supersede, so nobody hears of a write before its sender's disk has it.
+/// Judges the writes that a message carries. Writes name what they supersede, so no peer may learn of a write before
+/// its sender's disk has it.
 fn check_writes(durable: &Durable, message: &replication::Message) -> Verdict {
     let (replication::Message::Delta { shard, writes }
     | replication::Message::Page { shard, writes, .. }) = message
@@ -85,13 +89,16 @@ fn check_writes(durable: &Durable, message: &replication::Message) -> Verdict {
     match writes.iter().filter_map(replication::dot_of).find(lacks) {
         None => Ok(()),
         Some(dot) => {
-            let what = format!("{dot:?} is sent to others, and the disk holds {on_disk:?}");
+            let what = format!(
+                "{dot:?} is sent to a peer before it is durable: the disk holds {on_disk:?}"
+            );
             Err(Broken::new(NAME, what))
         }
     }
 }
 
-/// A client is told that its write to a shard is durable here: the dots that it may show others are on the disk.
+/// Judges a reply that calls a write to a shard durable: the dots that the client may show to other nodes are on the
+/// disk.
 pub(crate) fn check_reply(durable: &Durable, shard: ShardId, outcome: &Outcome) -> Verdict {
     let Outcome::Committed { level, receipt } = outcome else { return Ok(()) };
     let Some(context) = receipt.context.as_ref().filter(|_| *level >= Level::Durable) else {
@@ -102,7 +109,9 @@ pub(crate) fn check_reply(durable: &Durable, shard: ShardId, outcome: &Outcome) 
     match context.dots.iter().find(|dot| !on_disk.contains(dot)) {
         None => Ok(()),
         Some(dot) => {
-            let what = format!("a client is told of {dot:?}, and the disk holds {on_disk:?}");
+            let what = format!(
+                "a client is told of {dot:?} before it is durable: the disk holds {on_disk:?}"
+            );
             Err(Broken::new(NAME, what))
         }
     }

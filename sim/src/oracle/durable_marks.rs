@@ -1,5 +1,9 @@
-//! Durable marks: what a replica counts as durable of its log is on its disk, as the entry that stands there now. A
-//! token proves bytes, not indices (this project's design, section 4).
+//! Law: the entry up to which a replica counts its log as durable is on its disk, with the term that it has in the log
+//! now (README, Guarantees: a promise leaves a node after its disk has it).
+//!
+//! A disk token proves that bytes are durable, not that an index is: a truncation may have replaced the entry since.
+//! Compares the replica's durable mark with its simulated disk. It does not judge what the replica promises by the mark
+//! (`durability_at_send`).
 
 use continuum_core::raft::{Position, Raft};
 
@@ -9,7 +13,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "durable-marks";
 
-/// What a replica counts as durable of its log is on its disk, as the entry that stands there now.
+/// Judges a replica whose durable mark moved.
 pub(crate) fn check(step: &Step<'_>, raft: &Raft) -> Verdict {
     let index = raft.durable();
     let Some(term) = raft.term_at(index).filter(|_| index > raft.base().index) else {

@@ -1,4 +1,7 @@
-//! Election safety: at most one leader in a term (Raft, Figure 3; TLA+ `ElectionSafety`).
+//! Law: a term has at most one leader (Raft, Figure 3; TLA+ `ElectionSafety`).
+//!
+//! Compares the nodes that take the role of leader, or send a message that only a leader sends, in each term. It does
+//! not judge how the leader was elected (`one_vote_per_term`, `vote_for_up_to_date_log`).
 
 use continuum_core::id::Term;
 use continuum_core::raft;
@@ -8,7 +11,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "election-safety";
 
-/// A node leads a term.
+/// Judges a node that leads a term.
 pub(crate) fn check_leader(ledger: &mut GroupLedger, node: usize, term: Term) -> Verdict {
     match ledger.leaders.insert(term, node) {
         Some(other) if other != node => {
@@ -18,7 +21,7 @@ pub(crate) fn check_leader(ledger: &mut GroupLedger, node: usize, term: Term) ->
     }
 }
 
-/// What only the leader of a term says, the leader of that term says.
+/// Judges a message that only the leader of its term may send.
 pub(crate) fn check_message(
     ledger: &mut GroupLedger,
     node: usize,

@@ -1,12 +1,13 @@
-//! The eventual namespaces by an executable specification: what the replicas hold at the end is what the set of all
-//! writes amounts to, computed from the writes alone (Shapiro and others 2011; add-wins sets after Bieniusa and others
-//! 2012).
+//! Law: at the end of a run, all replicas of a shard hold what the set of all its writes determines (Shapiro and others
+//! 2011; add-wins sets after Bieniusa and others 2012).
 //!
-//! The writes are read from what their authors log, and merged by rules of this file: an edit lives unless a write that
-//! took place supersedes it. A register holds its living values in the order of (stamp, node, hash), a set the members
-//! with a living add, a counter the sum of the living totals. A write took place if the context that all replicas came
-//! to has its dot. Totals hold what their author counted before: its latest ones alone count, though the writes between
-//! may be lost.
+//! Compares the final rows with an executable specification, which reads the writes from their authors' logs and merges
+//! them by the rules of this file. A write took place if the final context of all replicas has its dot. An edit lives
+//! unless a write that took place supersedes it. A register holds its living values in the order of (stamp, node,
+//! hash). A set holds the members with a living add. A counter holds the sum of the living totals; a total includes all
+//! that its author counted before, so only an author's latest total counts, even if writes between are lost.
+//!
+//! It does not judge which writes must have taken place (`eventual`), nor what replicas hold before they are equal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,44 +20,47 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "eventual-specification";
 
-/// Judges the rows of one shard, which are the same on all replicas, by the writes that they have seen.
+/// Judges the rows of one shard, which are the same on all replicas, by the writes that the replicas have seen.
 pub(crate) fn check<'a>(
     writes: impl Iterator<Item = &'a WriteInfo> + Clone,
     discards: bool,
     rows: &[Row],
 ) -> Verdict {
-    Amount::of(writes).check(discards, &held(rows))
+    Contents::of(writes).check(discards, &contents_of(rows))
 }
 
-/// The order of registers: stamp, node, hash.
+/// The LWW order of register values: stamp, node, hash.
 pub(crate) type Rank = (u64, NodeId, Digest);
 /// Key and field.
-pub(crate) type Place = (Vec<u8>, Vec<u8>);
+pub(crate) type FieldPath = (Vec<u8>, Vec<u8>);
 
-/// A write's rank among registers.
+/// A write's rank in the LWW order.
 pub(crate) fn rank_of(write: &WriteInfo) -> Rank {
     (write.stamp, write.dot.actor.replica.node, write.hash)
 }
 
-/// What a set of writes amounts to.
+/// The contents of all fields of a shard.
 #[derive(Debug, Default)]
-struct Amount {
-    /// Living values with their ranks, by place.
-    registers: BTreeMap<Place, Vec<(Rank, Vec<u8>)>>,
-    /// The greatest rank of a superseded value, by place.
-    superseded: BTreeMap<Place, Rank>,
-    sets: BTreeMap<Place, BTreeSet<Vec<u8>>>,
-    counters: BTreeMap<Place, i128>,
+struct Contents {
+    /// Living values with their ranks.
+    registers: BTreeMap<FieldPath, Vec<(Rank, Vec<u8>)>>,
+    /// The greatest rank of a superseded value.
+    superseded: BTreeMap<FieldPath, Rank>,
+    sets: BTreeMap<FieldPath, BTreeSet<Vec<u8>>>,
+    counters: BTreeMap<FieldPath, i128>,
 }
 
-/// A scope in which all of a write is superseded.
+/// An edit that supersedes all of a write that is in the edit's scope.
 struct Scope<'a> {
     key: &'a [u8],
     edit: &'a EditInfo,
 }
 
-/// Whether what is in the scope of `edit` includes `other`.
-pub(crate) fn takes((key, edit): (&[u8], &EditInfo), (of, other): (&[u8], &EditInfo)) -> bool {
+/// Whether `other` is in the scope of `edit`.
+pub(crate) fn is_in_scope(
+    (key, edit): (&[u8], &EditInfo),
+    (of, other): (&[u8], &EditInfo),
+) -> bool {
     use EditOpInfo as Op;
     let field = edit.field == other.field;
     let ops = match (&edit.op, &other.op) {
@@ -68,7 +72,7 @@ pub(crate) fn takes((key, edit): (&[u8], &EditInfo), (of, other): (&[u8], &EditI
     ops && field && key == of
 }
 
-impl Amount {
+impl Contents {
     fn of<'a>(writes: impl Iterator<Item = &'a WriteInfo> + Clone) -> Self {
         let mut dead: BTreeSet<(Dot, u16)> = BTreeSet::new();
         let mut scopes: BTreeMap<Dot, Vec<Scope<'a>>> = BTreeMap::new();
@@ -86,7 +90,7 @@ impl Amount {
                 }
             }
         }
-        let mut amount = Self::default();
+        let mut contents = Self::default();
         for write in writes {
             for (number, edit) in write.edits.iter().enumerate() {
                 let scoped = scopes.get(&write.dot).into_iter().flatten();
@@ -96,31 +100,31 @@ impl Amount {
                     || dead.contains(&(write.dot, number as u16))
                     || scoped
                         .into_iter()
-                        .any(|scope| takes((scope.key, scope.edit), (&write.key, edit)));
-                amount.take(write, edit, dies);
+                        .any(|scope| is_in_scope((scope.key, scope.edit), (&write.key, edit)));
+                contents.add(write, edit, dies);
             }
         }
-        amount.registers.values_mut().for_each(|values| values.sort_by(|a, b| b.cmp(a)));
-        amount
+        contents.registers.values_mut().for_each(|values| values.sort_by(|a, b| b.cmp(a)));
+        contents
     }
 
-    fn take(&mut self, write: &WriteInfo, edit: &EditInfo, dies: bool) {
-        let place = (write.key.clone(), edit.field.clone());
+    fn add(&mut self, write: &WriteInfo, edit: &EditInfo, dies: bool) {
+        let path = (write.key.clone(), edit.field.clone());
         let rank = rank_of(write);
         match &edit.op {
             EditOpInfo::Put(_) if dies => {
-                let greatest = self.superseded.entry(place).or_insert(rank);
+                let greatest = self.superseded.entry(path).or_insert(rank);
                 *greatest = rank.max(*greatest);
             }
             _ if dies => {}
             EditOpInfo::Put(value) => {
-                self.registers.entry(place).or_default().push((rank, value.clone()));
+                self.registers.entry(path).or_default().push((rank, value.clone()));
             }
             EditOpInfo::Add(member) => {
-                self.sets.entry(place).or_default().insert(member.clone());
+                self.sets.entry(path).or_default().insert(member.clone());
             }
             EditOpInfo::Count { plus, minus } => {
-                *self.counters.entry(place).or_default() += i128::from(*plus) - i128::from(*minus);
+                *self.counters.entry(path).or_default() += i128::from(*plus) - i128::from(*minus);
             }
             EditOpInfo::Delete | EditOpInfo::Remove(_) => {}
         }
@@ -134,9 +138,9 @@ impl Amount {
         if let Some(what) = difference(&self.counters, &held.counters) {
             return broken(format!("counters: {what}"));
         }
-        let values = |of: &Self| -> BTreeMap<Place, Vec<Vec<u8>>> {
+        let values = |of: &Self| -> BTreeMap<FieldPath, Vec<Vec<u8>>> {
             let only = |values: &Vec<(Rank, Vec<u8>)>| values.iter().map(|v| v.1.clone()).collect();
-            of.registers.iter().map(|(place, v)| (place.clone(), only(v))).collect()
+            of.registers.iter().map(|(path, v)| (path.clone(), only(v))).collect()
         };
         if discards {
             return self.check_winners(&values(held));
@@ -147,67 +151,69 @@ impl Amount {
         }
     }
 
-    /// Where losers go, whoever is not there was beaten: by who is, or by a greater one that was superseded later.
-    fn check_winners(&self, held: &BTreeMap<Place, Vec<Vec<u8>>>) -> Verdict {
+    /// Judges a discarding namespace: a missing value lost to the present one, or to a greater one that was superseded
+    /// later.
+    fn check_winners(&self, held: &BTreeMap<FieldPath, Vec<Vec<u8>>>) -> Verdict {
         let nothing = Vec::new();
-        for (place, living) in &self.registers {
-            let values = held.get(place).unwrap_or(&nothing);
-            let place_of = |value: &Vec<u8>| living.iter().position(|(_, known)| known == value);
-            // Living values are in falling order: those before the winner must have been beaten otherwise.
-            let winner = values.first().map_or(Some(living.len()), place_of);
-            let beaten = |rank: &Rank| self.superseded.get(place).is_some_and(|by| by > rank);
+        for (path, living) in &self.registers {
+            let values = held.get(path).unwrap_or(&nothing);
+            let position_of = |value: &Vec<u8>| living.iter().position(|(_, known)| known == value);
+            // Living values are in descending order: a superseded value must have beaten those before the winner.
+            let winner = values.first().map_or(Some(living.len()), position_of);
+            let beaten = |rank: &Rank| self.superseded.get(path).is_some_and(|by| by > rank);
             let sound = winner.is_some_and(|winner| {
                 values.len() <= 1 && living[..winner].iter().all(|(rank, _)| beaten(rank))
             });
             if !sound {
-                let what = format!("{place:?} holds {values:?}, and lives as {living:?}");
+                let what =
+                    format!("{path:?} holds {values:?}, and the living values are {living:?}");
                 return Err(Broken::new(NAME, what));
             }
         }
-        match held.keys().find(|place| !self.registers.contains_key(*place)) {
-            Some(place) => Err(Broken::new(NAME, format!("{place:?} holds what was superseded"))),
+        match held.keys().find(|path| !self.registers.contains_key(*path)) {
+            Some(path) => Err(Broken::new(NAME, format!("{path:?} holds a superseded value"))),
             None => Ok(()),
         }
     }
 }
 
-/// Whose total, and where.
+/// The author, key and field of a counter's total.
 fn total_of<'a>(write: &'a WriteInfo, edit: &'a EditInfo) -> (&'a Actor, &'a [u8], &'a [u8]) {
     (&write.dot.actor, &write.key, &edit.field)
 }
 
-/// What rows say, in the same words. Ranks are not known of them, and stay empty.
-fn held(rows: &[Row]) -> Amount {
-    let mut held = Amount::default();
+/// The contents of rows. Rows do not tell ranks, so these keep their default.
+fn contents_of(rows: &[Row]) -> Contents {
+    let mut contents = Contents::default();
     for row in rows {
         for field in &row.fields {
-            let place = (row.key.to_vec(), field.field.to_vec());
+            let path = (row.key.to_vec(), field.field.to_vec());
             match &field.content {
                 Content::Register(values) => {
                     let ranked = values.iter().map(|value| (Rank::default(), value.to_vec()));
-                    held.registers.insert(place, ranked.collect());
+                    contents.registers.insert(path, ranked.collect());
                 }
                 Content::Set(members) => {
-                    held.sets.insert(place, members.iter().map(|m| m.to_vec()).collect());
+                    contents.sets.insert(path, members.iter().map(|m| m.to_vec()).collect());
                 }
                 Content::Counter(value) => {
-                    held.counters.insert(place, *value);
+                    contents.counters.insert(path, *value);
                 }
             }
         }
     }
-    held
+    contents
 }
 
-/// The first place at which two maps differ.
+/// The first field in which two maps differ, as a sentence.
 fn difference<T: PartialEq + std::fmt::Debug>(
-    expected: &BTreeMap<Place, T>,
-    found: &BTreeMap<Place, T>,
+    expected: &BTreeMap<FieldPath, T>,
+    found: &BTreeMap<FieldPath, T>,
 ) -> Option<String> {
-    let places = expected.keys().chain(found.keys());
-    let place = places.into_iter().find(|place| expected.get(*place) != found.get(*place))?;
-    let (wanted, is) = (expected.get(place), found.get(place));
-    Some(format!("{place:?} is {is:?}, and all writes amount to {wanted:?}"))
+    let paths = expected.keys().chain(found.keys());
+    let path = paths.into_iter().find(|path| expected.get(*path) != found.get(*path))?;
+    let (wanted, is) = (expected.get(path), found.get(path));
+    Some(format!("{path:?} is {is:?}, and the writes determine {wanted:?}"))
 }
 
 #[cfg(test)]
@@ -246,11 +252,11 @@ mod tests {
     }
 
     fn judge(writes: &[WriteInfo], discards: bool, rows: &[Row]) -> bool {
-        Amount::of(writes.iter()).check(discards, &held(rows)).is_ok()
+        Contents::of(writes.iter()).check(discards, &contents_of(rows)).is_ok()
     }
 
     #[test]
-    fn siblings_stand_in_their_order() {
+    fn siblings_are_in_their_order() {
         let writes = [put(1, 10, &[]), put(2, 20, &[]), put(3, 15, &[1])];
         assert!(judge(&writes, false, &register(&[2, 3])));
         assert!(!judge(&writes, false, &register(&[3, 2])));
@@ -259,12 +265,12 @@ mod tests {
     }
 
     #[test]
-    fn the_winner_is_the_greatest_that_lives() {
+    fn the_winner_is_the_greatest_living_value() {
         let writes = [put(1, 10, &[]), put(2, 20, &[])];
         assert!(judge(&writes, true, &register(&[2])));
         assert!(!judge(&writes, true, &register(&[1])));
         assert!(!judge(&writes, true, &[]));
-        // The greater one may have beaten the lesser before it was deleted itself.
+        // The greater value may have beaten the lesser before it was deleted itself.
         let deleted = [put(1, 10, &[]), put(2, 20, &[]), write(3, 30, EditOpInfo::Delete, &[2])];
         assert!(judge(&deleted, true, &[]) && judge(&deleted, true, &register(&[1])));
     }

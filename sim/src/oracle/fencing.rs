@@ -1,6 +1,9 @@
-//! Fencing: a node that went silent says nothing more, and who is not let in takes no part (the design's "a failed
-//! fsync is never retried", and its rules of identity: a wiped disk neither votes nor speaks as the old one). Which of
-//! two boots is let in is judged in `boots`.
+//! Law: a fenced node sends nothing and acknowledges nothing (README, Guarantees: a failed `fsync` is never retried,
+//! the node goes silent). Second law, wiped-voter-stays-out: a voter whose disk was wiped belongs to no group with its
+//! new store (README, Guarantees: a wiped disk cannot vote or write as the old one).
+//!
+//! Compares the actions of a step with the node's state when the step ends. It does not judge when a node must fence
+//! itself, nor which of two boots is admitted (`one_process_per_identity`).
 
 use continuum_core::api::Outcome;
 use continuum_core::node::{Action, Notice};
@@ -11,19 +14,22 @@ use crate::verdict::{Broken, Verdict};
 pub(crate) const NAME: &str = "fencing";
 pub(crate) const STRANGER: &str = "wiped-voter-stays-out";
 
-/// A step of a node that is fenced when the step ends, or of one whose node votes with another store.
+/// Judges a step of a node that is fenced when the step ends, or that is a voter with another store.
 pub(crate) fn check(step: &Step<'_>) -> Verdict {
     if step.node.is_fenced() {
         check_silence(step.actions)?;
     }
     if step.processes[step.me].has_foreign_store && step.node.groups().next().is_some() {
-        let what = format!("{:?} is of a group", step.processes[step.me].replica);
+        let what = format!(
+            "{:?} belongs to a group, but its node votes with another store",
+            step.processes[step.me].replica
+        );
         return Err(Broken::new(STRANGER, what));
     }
     Ok(())
 }
 
-/// Nothing is sent in such a step, and nothing is acknowledged once the node is fenced.
+/// Judges that such a step sends nothing, and acknowledges nothing after the node fenced itself.
 fn check_silence(actions: &[Action]) -> Verdict {
     let fences = |action: &Action| matches!(action, Action::Notify(Notice::Fenced { .. }));
     let since = actions.iter().position(fences).unwrap_or(0);
@@ -34,7 +40,7 @@ fn check_silence(actions: &[Action]) -> Verdict {
     });
     match promise {
         None => Ok(()),
-        Some((_, action)) => Err(Broken::new(NAME, format!("a fenced node says {action:?}"))),
+        Some((_, action)) => Err(Broken::new(NAME, format!("a fenced node emits {action:?}"))),
     }
 }
 

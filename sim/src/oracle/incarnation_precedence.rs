@@ -1,5 +1,7 @@
-//! Precedence: what is held of a member never goes back in the order of (incarnation, state); only the member itself
-//! raises its incarnation (SWIM, 4.2).
+//! Law: a node's view of a member never goes back in the order of (incarnation, state); only the member itself raises
+//! its incarnation (SWIM, 4.2).
+//!
+//! Compares each view of a member with the one before it. It does not judge whether the member is alive.
 
 use continuum_core::id::NodeId;
 
@@ -8,7 +10,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "incarnation-precedence";
 
-/// What is held of a member changes.
+/// Judges a changed view of a member.
 pub(crate) fn check(member: NodeId, before: Held, now: Held) -> Verdict {
     if now >= before {
         return Ok(());

@@ -1,5 +1,7 @@
-//! Leader append-only: a leader never overwrites or removes entries of its log (Raft, Figure 3; TLA+
-//! `LeaderAppendOnly`).
+//! Law: a leader never overwrites or removes entries of its log (Raft, Figure 3; TLA+ `LeaderAppendOnly`).
+//!
+//! Compares the entries that a leader writes with those of its log. A follower may replace entries; this is judged by
+//! `committed_entry_replaced` and `log_matching`.
 
 use continuum_core::id::Index;
 use continuum_core::raft::Entry;
@@ -9,8 +11,8 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "leader-append-only";
 
-/// A replica appends after `prev`. The same entries written once more, as a checkpoint copies them forward, change
-/// nothing.
+/// Judges a replica that writes entries after `prev`. Writing the same entries again is allowed: a checkpoint copies
+/// them forward.
 pub(crate) fn check(watched: &Watched, prev: Index, entries: &[Entry]) -> Verdict {
     let view = &watched.view;
     let last = view.last().index;
@@ -27,7 +29,7 @@ pub(crate) fn check(watched: &Watched, prev: Index, entries: &[Entry]) -> Verdic
         return Ok(());
     }
     let what =
-        format!("the leader of term {} replaces its log after {prev}, up to {last}", view.term);
+        format!("the leader of term {} replaces its entries after {prev}, up to {last}", view.term);
     Err(Broken::new(NAME, what))
 }
 

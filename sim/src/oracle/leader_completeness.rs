@@ -1,5 +1,8 @@
-//! Leader completeness: an entry committed in a term is in the logs of the leaders of all later terms (Raft, Figure 3;
-//! TLA+ `LeaderCompleteness`).
+//! Law: an entry committed in a term is in the log of the leader of every later term (Raft, Figure 3; TLA+
+//! `LeaderCompleteness`).
+//!
+//! Compares a new leader's log with the last entry known to be committed; by log matching that entry stands for all
+//! before it. It does not judge entries that no replica is known to have committed.
 
 use continuum_core::id::Term;
 
@@ -10,7 +13,7 @@ use crate::env::durable::LogView;
 
 pub(crate) const NAME: &str = "leader-completeness";
 
-/// A replica begins to lead a term. By log matching the last committed entry stands for all before it.
+/// Judges a replica that begins to lead a term.
 pub(crate) fn check(view: &LogView, ledger: &GroupLedger, term: Term) -> Verdict {
     let committed = ledger.last_committed();
     if committed.term >= term || view.holds(committed) {

@@ -1,34 +1,35 @@
-//! Linearizability of one register by search: Wing and Gong 1993, with Lowe's memo (2017), per key as Horn and Kroening
-//! 2015 allow.
+//! Law: the operations on a register have a sequential order that respects real time and explains every answer (Herlihy
+//! and Wing 1990). This file searches for that order: Wing and Gong 1993, with Lowe's memo (2017), per key as Horn and
+//! Kroening 2015 allow.
 //!
-//! The search knows calls, returns and what was seen; it trusts no log and no index order. Every write has a version of
-//! its own, so that who found a version has to come between its write and the next: that leaves few orders to try
-//! (Gibbons and Korach 1997 have why such histories are easy). Not here: how operations of
-//! unknown outcome are resolved (`oracle/strong.rs`).
+//! The search uses calls, returns and answers alone; it trusts no log and no index. Every write has a version of its
+//! own, so an operation that found a version comes between that version's write and the next write. That leaves few
+//! orders to try (Gibbons and Korach 1997 explain why such histories are easy). This file does not resolve operations
+//! of unknown outcome (`strong` does).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A version of a register: unique per write; 0 when there is no value.
+/// A version of a register, unique per write; 0 means no value.
 pub(crate) type Version = u64;
 
-/// What an operation did, as its client was told.
+/// The effect of an operation, as its client was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// It wrote this version, or removed the value.
+    /// Wrote this version; version 0 removes the value.
     Wrote(Version),
-    /// It read this version.
+    /// Read this version.
     Read(Version),
-    /// It found the first and wrote the second.
+    /// Found the first version and wrote the second.
     Swapped(Version, Version),
-    /// It wanted the first, and found the second instead.
+    /// Expected the first version and found the second instead.
     Refused(Version, Version),
 }
 
-/// One operation.
+/// One operation, with its times in virtual nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) called: u64,
-    /// `u64::MAX` when it never returned but took place.
+    /// `u64::MAX` if the operation took place but never returned.
     pub(crate) returned: u64,
     pub(crate) seen: Seen,
 }
@@ -36,16 +37,16 @@ pub(crate) struct Call {
 /// The search's verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// There is an order.
+    /// An order exists.
     Linearizable,
-    /// There is none.
+    /// No order exists.
     Not,
-    /// The search was cut: the workload is too concurrent for it, which is a failure of the workload.
+    /// The search exceeded its budget: the workload is too concurrent, which is a failure of the workload.
     TooHard,
 }
 
 impl Seen {
-    /// The version that it has to find, if it cannot follow on any.
+    /// The version that the operation must find; `None` if it may follow any version.
     const fn finds(self) -> Option<Version> {
         match self {
             Self::Wrote(_) => None,
@@ -53,7 +54,7 @@ impl Seen {
         }
     }
 
-    /// The register afterwards, if this can happen to a register at `version`.
+    /// The register's version afterwards; `None` if the operation cannot happen to a register at `version`.
     const fn apply(self, version: Version) -> Option<Version> {
         match self {
             Self::Wrote(new) => Some(new),
@@ -67,15 +68,15 @@ impl Seen {
     }
 }
 
-/// A call or a return in the order of time.
+/// A call or a return, in the order of time.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     operation: usize,
-    /// For a call the place of its return; none for a return.
+    /// The node of the return, for a call; `None` for a return.
     returns: Option<usize>,
 }
 
-/// The entries that are not yet placed, as a doubly linked list over their places; place 0 is the head.
+/// The entries that are not yet ordered, as a doubly linked list. Node `i` is entry `i - 1`; node 0 is the head.
 struct Pending {
     next: Vec<usize>,
     prev: Vec<usize>,
@@ -83,68 +84,69 @@ struct Pending {
 
 impl Pending {
     fn new(entries: usize) -> Self {
-        let places = entries + 2;
+        let nodes = entries + 2;
         Self {
-            next: (1..=places).collect(),
-            prev: (0..places).map(|place: usize| place.saturating_sub(1)).collect(),
+            next: (1..=nodes).collect(),
+            prev: (0..nodes).map(|node: usize| node.saturating_sub(1)).collect(),
         }
     }
 
-    fn unlink(&mut self, place: usize) {
-        let (before, after) = (self.prev[place], self.next[place]);
+    fn unlink(&mut self, node: usize) {
+        let (before, after) = (self.prev[node], self.next[node]);
         self.next[before] = after;
         self.prev[after] = before;
     }
 
-    fn relink(&mut self, place: usize) {
-        let (before, after) = (self.prev[place], self.next[place]);
-        self.next[before] = place;
-        self.prev[after] = place;
+    fn relink(&mut self, node: usize) {
+        let (before, after) = (self.prev[node], self.next[node]);
+        self.next[before] = node;
+        self.prev[after] = node;
     }
 }
 
-/// Whether the operations have an order that respects time and explains all that was seen. `budget` bounds the
-/// choices that are tried.
+/// Whether the operations have an order that respects real time and explains every answer. `budget` bounds the number
+/// of configurations that the search tries.
 pub(crate) fn check(calls: &[Call], budget: usize) -> Verdict {
     let mut search = Search::new(calls);
     let mut tried: BTreeSet<(Vec<u64>, Version)> = BTreeSet::new();
-    // What was placed, the version before, and what could be placed instead.
+    // Each step taken: the call, the version before it, and the calls that remain to be tried instead.
     let mut path: Vec<(usize, Version, Vec<usize>)> = Vec::new();
     let mut choices = search.choices();
     while !search.is_done() {
-        let Some(place) = choices.pop() else {
-            // Nothing fits: take the last choice back.
-            let Some((place, before, others)) = path.pop() else { return Verdict::Not };
-            search.take_back(place, before);
+        let Some(node) = choices.pop() else {
+            // No call fits: undo the last step.
+            let Some((node, before, others)) = path.pop() else { return Verdict::Not };
+            search.undo(node, before);
             choices = others;
             continue;
         };
         let before = search.version;
-        search.place(place);
+        search.linearize(node);
         let is_choice = !choices.is_empty();
-        if is_choice && !tried.insert((search.placed.clone(), search.version)) {
-            search.take_back(place, before);
+        if is_choice && !tried.insert((search.linearized.clone(), search.version)) {
+            search.undo(node, before);
             continue;
         }
         if tried.len() > budget {
             return Verdict::TooHard;
         }
-        path.push((place, before, choices));
+        path.push((node, before, choices));
         choices = search.choices();
     }
     Verdict::Linearizable
 }
 
-/// What is placed so far, and what that leaves.
+/// The state of the search.
 struct Search<'a> {
     calls: &'a [Call],
     entries: Vec<Entry>,
     pending: Pending,
-    placed: Vec<u64>,
+    /// A bit set of the operations that are in the order so far.
+    linearized: Vec<u64>,
     version: Version,
-    /// Operations not yet placed that have to find a version.
+    /// By version: how many pending operations must find it.
     needed: BTreeMap<Version, usize>,
-    /// Removals not yet placed: alone among versions 0 comes again.
+    /// Pending removals; only version 0 can come a second time.
     removals: usize,
 }
 
@@ -155,7 +157,7 @@ impl<'a> Search<'a> {
             calls,
             pending: Pending::new(entries.len()),
             entries,
-            placed: vec![0; calls.len().div_ceil(64)],
+            linearized: vec![0; calls.len().div_ceil(64)],
             version: 0,
             needed: BTreeMap::new(),
             removals: 0,
@@ -182,39 +184,40 @@ impl<'a> Search<'a> {
         self.needed.get(&version).copied().unwrap_or_default()
     }
 
-    /// The places of what may come next as far as time goes: calls before the first return.
+    /// The calls that real time allows next: those before the first pending return.
     fn enabled(&self) -> impl Iterator<Item = (usize, Seen)> + '_ {
-        let from = |place: usize| self.pending.next[place];
-        let places = std::iter::successors(Some(from(0)), move |place| Some(from(*place)));
-        places.map_while(|place| {
-            let entry = self.entries.get(place - 1)?;
+        let from = |node: usize| self.pending.next[node];
+        let nodes = std::iter::successors(Some(from(0)), move |node| Some(from(*node)));
+        nodes.map_while(|node| {
+            let entry = self.entries.get(node - 1)?;
             entry.returns?;
-            Some((place, self.calls[entry.operation].seen))
+            Some((node, self.calls[entry.operation].seen))
         })
     }
 
-    /// What is worth a try next, the best last. Where one of several orders of operations explains all that any other
-    /// does, only that one is tried; that leaves a choice between writes that somebody found.
+    /// The calls worth trying next, the best last. When one call explains all that any alternative explains, only this
+    /// call is tried. What remains is the choice among writes whose versions pending operations must find.
     fn choices(&self) -> Vec<usize> {
         let version = self.version;
-        // Who finds what is there and leaves it can come at once: nobody is in its way later.
+        // A read of the current version can come now: it never constrains a later operation.
         let reads = |(_, seen): &(usize, Seen)| {
             seen.finds() == Some(version) && seen.apply(version) == Some(version)
         };
-        if let Some((place, _)) = self.enabled().find(reads) {
-            return vec![place];
+        if let Some((node, _)) = self.enabled().find(reads) {
+            return vec![node];
         }
-        let fits = |(place, seen): (usize, Seen)| seen.apply(version).map(|_| place);
+        let fits = |(node, seen): (usize, Seen)| seen.apply(version).map(|_| node);
         let needed = self.needed(version);
         if needed == 0 {
-            // The next one writes, whatever is there. One whose own version nobody has to find can come before it.
-            let idle =
+            // The next operation overwrites this version. A write whose own version no pending operation must find can
+            // come before it.
+            let unread =
                 |(_, seen): &(usize, Seen)| matches!(seen, Seen::Wrote(v) if self.needed(*v) == 0);
-            if let Some((place, _)) = self.enabled().find(idle) {
-                return vec![place];
+            if let Some((node, _)) = self.enabled().find(unread) {
+                return vec![node];
             }
         } else if version != 0 || self.removals == 0 {
-            // A version that will not come again ends with the last that has to find it.
+            // This version cannot come again, so only the last operation that must find it may overwrite it.
             let last = |(_, seen): &(usize, Seen)| needed == 1 && seen.finds() == Some(version);
             return self.enabled().filter(last).filter_map(fits).collect();
         }
@@ -223,27 +226,27 @@ impl<'a> Search<'a> {
         choices
     }
 
-    fn place(&mut self, place: usize) {
-        let Entry { operation, returns } = self.entries[place - 1];
+    fn linearize(&mut self, node: usize) {
+        let Entry { operation, returns } = self.entries[node - 1];
         let seen = self.calls[operation].seen;
-        self.placed[operation / 64] |= 1 << (operation % 64);
+        self.linearized[operation / 64] |= 1 << (operation % 64);
         self.version = seen.apply(self.version).unwrap_or(self.version);
         self.count(seen, false);
-        self.pending.unlink(place);
-        self.pending.unlink(returns.unwrap_or(place));
+        self.pending.unlink(node);
+        self.pending.unlink(returns.unwrap_or(node));
     }
 
-    fn take_back(&mut self, place: usize, before: Version) {
-        let Entry { operation, returns } = self.entries[place - 1];
-        self.placed[operation / 64] &= !(1 << (operation % 64));
+    fn undo(&mut self, node: usize, before: Version) {
+        let Entry { operation, returns } = self.entries[node - 1];
+        self.linearized[operation / 64] &= !(1 << (operation % 64));
         self.version = before;
         self.count(self.calls[operation].seen, true);
-        self.pending.relink(returns.unwrap_or(place));
-        self.pending.relink(place);
+        self.pending.relink(returns.unwrap_or(node));
+        self.pending.relink(node);
     }
 }
 
-/// Calls and returns in the order of time; at one moment calls come first, so that they overlap.
+/// Calls and returns in the order of time. Calls come before returns of the same instant, so that these overlap.
 fn entries_of(calls: &[Call]) -> Vec<Entry> {
     let mut order: Vec<(u64, bool, usize)> = Vec::with_capacity(calls.len() * 2);
     for (operation, call) in calls.iter().enumerate() {
@@ -252,9 +255,9 @@ fn entries_of(calls: &[Call]) -> Vec<Entry> {
     }
     order.sort_unstable();
     let mut returns = vec![0; calls.len()];
-    for (place, (_, is_return, operation)) in order.iter().enumerate() {
+    for (at, (_, is_return, operation)) in order.iter().enumerate() {
         if *is_return {
-            returns[*operation] = place + 1;
+            returns[*operation] = at + 1;
         }
     }
     let entry = |(_, is_return, operation): &(u64, bool, usize)| Entry {
@@ -298,7 +301,7 @@ mod tests {
         // A read beside a write sees either state.
         good(&[(0, 9, Wrote(1)), (1, 2, Read(0)), (3, 4, Read(1))]);
         good(&[(0, 9, Wrote(1)), (1, 2, Read(1)), (3, 4, Read(1))]);
-        // Two writes side by side, seen in the order of neither call.
+        // Two concurrent writes, read in the opposite order of their calls.
         good(&[(0, 9, Wrote(1)), (1, 9, Wrote(2)), (2, 3, Read(2)), (4, 5, Read(1))]);
         // A write that never returned is seen long after.
         good(&[(0, u64::MAX, Wrote(1)), (5, 6, Read(0)), (7, 8, Read(1))]);
@@ -306,7 +309,7 @@ mod tests {
         good(&[(0, 1, Wrote(1)), (2, 3, Refused(5, 1)), (4, 5, Read(1))]);
         // A removal, and a swap that expects nothing.
         good(&[(0, 1, Wrote(1)), (2, 3, Wrote(0)), (4, 5, Swapped(0, 2)), (6, 7, Read(2))]);
-        // Of two swaps side by side from one state, one is refused.
+        // Of two concurrent swaps from one state, one is refused.
         good(&[(0, 5, Swapped(0, 1)), (1, 6, Refused(0, 1))]);
         good(&[(0, 5, Refused(0, 2)), (1, 6, Swapped(0, 2))]);
         // Touching intervals overlap.
@@ -317,11 +320,11 @@ mod tests {
     fn planted_bad_histories() {
         // A stale read.
         bad(&[(0, 1, Wrote(1)), (2, 3, Read(0))]);
-        // A read of what nobody wrote.
+        // A read of a version that nobody wrote.
         bad(&[(0, 1, Wrote(1)), (2, 3, Read(7))]);
         // A read before its write was called.
         bad(&[(0, 1, Read(1)), (2, 3, Wrote(1))]);
-        // New, then old again.
+        // A new version, then the old one again.
         bad(&[(0, 9, Wrote(1)), (1, 2, Read(1)), (3, 4, Read(0))]);
         bad(&[
             (0, 9, Wrote(1)),
@@ -332,11 +335,11 @@ mod tests {
         ]);
         // A lost update: both swaps from one state succeed.
         bad(&[(0, 1, Wrote(1)), (2, 9, Swapped(1, 2)), (3, 9, Swapped(1, 3))]);
-        // A swap that succeeds from a state long gone.
+        // A swap that succeeds from a state that was overwritten before.
         bad(&[(0, 1, Wrote(1)), (2, 3, Wrote(2)), (4, 5, Swapped(1, 3))]);
-        // A swap refused although it expected what was there.
+        // A swap refused although it expected the current version.
         bad(&[(0, 1, Wrote(1)), (2, 3, Refused(1, 1))]);
-        // A swap refused by something that was not there.
+        // A swap refused by a version that did not exist yet.
         bad(&[(0, 1, Wrote(1)), (2, 3, Refused(7, 2)), (4, 5, Wrote(2))]);
         // A removed value comes back.
         bad(&[(0, 1, Wrote(1)), (2, 3, Wrote(0)), (4, 5, Read(1))]);
@@ -344,7 +347,7 @@ mod tests {
         bad(&[(0, 1, Wrote(1)), (2, 3, Wrote(2)), (4, 5, Read(1))]);
         // A write applied twice, around another.
         bad(&[(0, 1, Wrote(1)), (2, 3, Wrote(2)), (4, 5, Read(2)), (6, 7, Read(1))]);
-        // An unknown write that was seen, then was not.
+        // A write of unknown outcome that was read, and then not.
         bad(&[(0, u64::MAX, Wrote(1)), (5, 6, Read(1)), (7, 8, Read(0))]);
         // Two readers disagree on the order of two writes.
         bad(&[
@@ -358,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn many_operations_are_placed_and_one_stale_read_among_them_is_found() {
+    fn one_stale_read_among_many_operations_is_found() {
         let mut history: Vec<(u64, u64, Seen)> = Vec::new();
         for round in 0..200 {
             let at = round * 10;
@@ -371,13 +374,13 @@ mod tests {
         bad(&history);
     }
 
-    /// Of many writes side by side somebody found each, so that every order has to be tried.
+    /// Many concurrent writes, each read by somebody, so that the search must try every order.
     fn crowd(writes: u64) -> Vec<(u64, u64, Seen)> {
         (1..=writes).flat_map(|v| [(0, 1000, Wrote(v)), (0, 1000, Read(v))]).collect()
     }
 
     #[test]
-    fn a_search_without_end_is_cut() {
+    fn a_search_over_its_budget_is_cut() {
         let mut history = crowd(24);
         good(&history);
         history.push((1, 999, Read(77)));
@@ -385,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_that_nobody_found_and_reads_beside_each_other_cost_nothing() {
+    fn unread_writes_and_concurrent_reads_cost_nothing() {
         let mut history: Vec<(u64, u64, Seen)> =
             (1..=60).map(|v| (0, u64::MAX, Wrote(v))).collect();
         history.extend((0..60).map(|_| (0, 1000, Read(0))));
@@ -395,13 +398,13 @@ mod tests {
         bad(&history);
     }
 
-    /// The search without any thought.
-    fn has_order(calls: &[Call], placed: u32, version: Version) -> bool {
-        let pending = || (0..calls.len()).filter(|at| placed >> at & 1 == 0);
+    /// The search by brute force.
+    fn has_order(calls: &[Call], linearized: u32, version: Version) -> bool {
+        let pending = || (0..calls.len()).filter(|at| linearized >> at & 1 == 0);
         let Some(first) = pending().map(|at| calls[at].returned).min() else { return true };
         pending().filter(|at| calls[*at].called <= first).any(|at| {
             let after = calls[at].seen.apply(version);
-            after.is_some_and(|after| has_order(calls, placed | 1 << at, after))
+            after.is_some_and(|after| has_order(calls, linearized | 1 << at, after))
         })
     }
 
@@ -409,7 +412,7 @@ mod tests {
         let one = (0..4_u8, 0..6_u64, 0..6_u64, 0..12_u64, 0..12_u64);
         proptest::collection::vec(one, 0..8).prop_map(|drawn| {
             let call = |(at, (kind, a, b, called, span)): (usize, (u8, u64, u64, u64, u64))| {
-                // A write's version is its own, but for removals.
+                // Each write has a version of its own, except removals.
                 let own = if b == 0 { 0 } else { at as u64 + 1 };
                 let seen = match kind {
                     0 => Wrote(own),

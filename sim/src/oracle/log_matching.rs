@@ -1,7 +1,9 @@
-//! Log matching: two logs that hold an entry of the same index and term are identical up to it (Raft, Figure 3; TLA+
+//! Law: two logs that hold an entry with the same index and term are identical up to that entry (Raft, Figure 3; TLA+
 //! `LogMatching`).
 //!
-//! Checked by induction, entry by entry: same index and term, then same content and same term before it.
+//! Compares each written entry with the first that any log held at its index and term: the content and the term of the
+//! entry before it must be equal. By induction the logs are equal up to there. It does not judge entries below a
+//! snapshot, of which no log has the predecessor.
 
 use continuum_core::id::Index;
 use continuum_core::raft::Entry;
@@ -13,7 +15,7 @@ use crate::env::durable::LogView;
 
 pub(crate) const NAME: &str = "log-matching";
 
-/// A replica appends entries after `prev`.
+/// Judges a replica that writes entries after `prev`.
 pub(crate) fn check(
     view: &LogView,
     ledger: &mut GroupLedger,
@@ -22,7 +24,7 @@ pub(crate) fn check(
 ) -> Verdict {
     if prev > view.last().index {
         let what =
-            format!("a hole: entries after {prev} in a log that ends at {}", view.last().index);
+            format!("a hole: entries follow {prev} in a log that ends at {}", view.last().index);
         return Err(Broken::new(NAME, what));
     }
     let mut before = view.term_at(prev);
@@ -32,7 +34,7 @@ pub(crate) fn check(
         match ledger.known(index, entry.term) {
             None => ledger.remember(index, Known { entry: entry.clone(), prev: before }),
             Some(known) if known.entry != *entry => {
-                let what = format!("two entries of term {} at index {index}", entry.term);
+                let what = format!("two different entries of term {} at index {index}", entry.term);
                 return Err(Broken::new(NAME, what));
             }
             Some(known) if before.is_some() && known.prev.is_some() && known.prev != before => {
@@ -61,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn another_content_another_past_and_a_hole_are_seen() {
+    fn different_content_a_different_predecessor_and_a_hole_are_seen() {
         let mut ledger = GroupLedger::default();
         let empty = LogView::default();
         let log = [entry(1, 0), entry(2, 0)];

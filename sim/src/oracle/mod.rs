@@ -1,9 +1,9 @@
-//! The oracles: what must hold after every event, each law in a file of its own with its source.
+//! The oracles: laws that must hold after every event. Each file states one law with its source.
 //!
-//! An oracle looks at the actions of a step and at what they change, never at the whole state: its cost is that of the
-//! change. The dispatcher here knows which action concerns which law and judges nothing itself.
+//! An oracle looks at the actions of a step and at what they change, never at the whole state, so it costs as much as
+//! the change. This file dispatches each action to the laws that it concerns. It does not judge anything itself.
 //!
-//! | law | file | source | looks |
+//! | law | file | source | checked when |
 //! |---|---|---|---|
 //! | election-safety | `election_safety` | Raft Fig. 3 | a role begins; a leader's message leaves |
 //! | one-vote-per-term | `one_vote_per_term` | Raft §5.2 | a term and vote are written |
@@ -14,43 +14,52 @@
 //! | one-configuration | `one_configuration` | Raft §6 | entries are written |
 //! | leader-completeness | `leader_completeness` | Raft Fig. 3 | a leader begins |
 //! | commit-rule | `commit_rule` | Raft §5.4.2, Fig. 8 | a commit index moves |
-//! | durable-marks | `durable_marks` | design §4 | a durable mark moves |
+//! | durable-marks | `durable_marks` | README, Guarantees: a promise | a durable mark moves |
 //! | monotone | `monotone` | Raft §5.1, Fig. 2 | a term, commit or applied index moves |
 //! | applied-commit-last | `applied_commit_last` | Raft Fig. 2 | a commit or applied index moves |
 //! | state-machine-safety | `state_machine_safety` | Raft Fig. 3 | entries are applied |
 //! | session-applied-once | `session_applied_once` | thesis §6.3 | entries are applied |
 //! | exactly-once | `witness` | thesis §6.3 | an entry is committed |
 //! | snapshot-of-committed | `snapshot_of_committed` | Raft §7, Fig. 13 | a snapshot is named |
-//! | transfer-ends | `transfer_ends` | design §4, thesis §3.10 | a leader hands over |
-//! | read-after-leadership | `read_after_leadership` | Raft §8, thesis §6.4 | a read comes and is answered |
-//! | read-sees-acknowledged | `read_sees_acknowledged` | Herlihy and Wing 1990 | a read comes and is answered |
-//! | one-reply | `one_reply` | contract of `node::Action` | a reply leaves; with each link; the end |
-//! | durability-at-send | `durability_at_send` | design §4 | a message or reply leaves |
-//! | recovery | `recovery` | Raft Fig. 2 | a node is back |
-//! | one-process-per-identity | `one_process_per_identity` | design §3 | a message leaves; a link is up |
-//! | fencing | `fencing` | design §3, §4 | a step ends; a node goes silent |
-//! | wiped-voter-stays-out | `fencing` | design §3 | a step ends |
-//! | incarnation-precedence | `incarnation_precedence` | SWIM 4.2 | a member is held otherwise |
-//! | suspicion-before-death | `suspicion_before_death` | SWIM 4.2 | a member is held otherwise |
-//! | suspicion-refuted | `suspicion_refuted` | SWIM 4.2 | gossip is heard |
+//! | transfer-ends | `transfer_ends` | thesis §3.10 | a leader transfers leadership |
+//! | read-after-leadership | `read_after_leadership` | Raft §8, thesis §6.4 | a read arrives and is answered |
+//! | read-sees-acknowledged | `read_sees_acknowledged` | Herlihy and Wing 1990 | a read arrives and is answered |
+//! | one-reply | `one_reply` | contract of `node::Action` | a reply leaves; each trace link; the end of a run |
+//! | durability-at-send | `durability_at_send` | README, Guarantees: a promise | a message or reply leaves |
+//! | recovery | `recovery` | Raft Fig. 2 | a node restarts |
+//! | one-process-per-identity | `one_process_per_identity` | README, Guarantees: an identity | a message; a link |
+//! | fencing | `fencing` | README, Guarantees: a failed `fsync` | a step of a fenced node ends |
+//! | wiped-voter-stays-out | `fencing` | README, Guarantees: an identity | a step ends |
+//! | incarnation-precedence | `incarnation_precedence` | SWIM 4.2 | a node's view of a member changes |
+//! | suspicion-before-death | `suspicion_before_death` | SWIM 4.2 | a node's view of a member changes |
+//! | suspicion-refuted | `suspicion_refuted` | SWIM 4.2 | gossip is received |
 //! | ack-from-pinged-member | `ack_from_pinged_member` | SWIM 3.1 | a probe counts as answered |
 //! | suspect-is-told | `suspect_is_told` | Lifeguard IV-C | a ping leaves |
-//! | verified-contacts-only | `verified_contacts_only` | design §5 | contacts leave |
-//! | health-hysteresis | `health_hysteresis` | design §5 | a member's health turns |
-//! | cheapest-is-chosen | `cheapest_is_chosen` | design §5 | with each link |
+//! | verified-contacts-only | `verified_contacts_only` | contract of `core::discovery` | contacts leave |
+//! | health-hysteresis | `health_hysteresis` | contract of `core::coordinator` | a member's health changes |
+//! | cheapest-is-chosen | `cheapest_is_chosen` | contract of `core::coordinator` | each trace link |
 //! | supersedes-what-was-seen | `supersedes_what_was_seen` | Bieniusa 2012 | a write is made |
 //! | dot-minted-once | `dot_minted_once` | Almeida 2018 | a write is logged |
 //! | dead-write-stays-dead | `dead_write_stays_dead` | Shapiro 2011 | a write is logged |
 //! | hybrid-clock | `hybrid_clock` | Kulkarni 2014 | a write is logged |
 //! | context-covers-what-is-known | `context_covers_what_is_known` | Almeida 2018 | a write or a view is logged |
-//! | bounded-memory | `bounded_memory` | `core::limits`, `core::config` | a message leaves; with each link |
-//! | unknown-message-is-dropped | `unknown_message_is_dropped` | design §5 | a message of a later version comes |
+//! | bounded-memory | `bounded_memory` | `core::limits`, `core::config` | a message leaves; each trace link |
+//! | unknown-message-is-dropped | `unknown_message_is_dropped` | contract of `node::MessageError` | its arrival |
 //! | progress | `world` | contract of `core::machine` | a tick is due at once |
+//! | deleted-is-gone | `deleted_is_gone` | README, Guarantees: a deleted namespace | the end of a run |
+//! | linearizable-search | `strong`, `linear` | Herlihy and Wing 1990 | the end of a run |
+//! | linearizable-witness | `strong` | Herlihy and Wing 1990 | the end of a run |
+//! | exactly-once | `strong` | thesis §6.3 | the end of a run |
+//! | convergence | `eventual` | Shapiro 2011 | the end of a run |
+//! | acknowledged-write-lost | `eventual`, `writes` | Bieniusa 2012; README, Guarantees | the end of a run |
+//! | write-from-nowhere | `eventual` | README, Guarantees: what an answer means | the end of a run |
+//! | eventual-specification | `eventual_specification` | Shapiro 2011, Bieniusa 2012 | the end of a run |
+//! | liveness | `liveness` | Raft §5.6 | after healing |
+//! | no-panic | `run` | contract of `core::machine` | always |
+//! | determinism | `campaign` | contract of `core::machine` | two processes run one seed |
 //!
-//! At the end of a run: `deleted_is_gone` (deleted-is-gone), `strong` (linearizable-search, linearizable-witness,
-//! exactly-once), `eventual` (convergence, acknowledged-write-lost, write-from-nowhere), `eventual_specification`
-//! (eventual-specification), `liveness`. A panic is `no-panic`; two processes that see two runs are `determinism`.
-//! `ledger`, `views`, `writes` and `witness` remember what laws share.
+//! `ledger`, `views`, `writes` and `witness` remember what several laws share; they do not state a law, except that
+//! `witness` reports exactly-once. `cause` extracts from an event what the laws need. `planted` tests the oracles.
 
 pub(crate) mod ack_from_pinged_member;
 pub(crate) mod applied_commit_last;
@@ -122,22 +131,22 @@ use ledger::Ledger;
 use witness::Witness;
 use writes::Author;
 
-/// What one replica of a group has shown.
+/// The observed state of one replica of a group.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
-    /// Its log and hard state, as it issued them.
+    /// The log and hard state that the replica wrote, whether or not they are durable.
     pub(crate) view: LogView,
-    /// The term that it leads.
+    /// The term that it leads, if it leads.
     pub(crate) leads: Option<Term>,
     pub(crate) commit: Index,
     pub(crate) applied: Index,
-    /// Its term, as its machine says.
+    /// The term that its machine reports.
     pub(crate) term: Term,
-    /// What it counts as durable of its log, and the end of that.
+    /// The index up to which it counts its log as durable, and the last entry of its log.
     pub(crate) durable: (Index, Position),
 }
 
-/// Who is who.
+/// The replica of each node number.
 #[derive(Clone, Debug)]
 pub(crate) struct Roster {
     replicas: Vec<Replica>,
@@ -153,60 +162,60 @@ impl Roster {
         self.replicas.iter().position(|replica| replica.node == node)
     }
 
-    /// The replica of a number, with the first store that it had: the one that it votes with, if it does.
+    /// The replica of a node number with the node's first store: if the node is a voter, it votes with that store.
     pub(crate) fn replica(&self, number: usize) -> Replica {
         self.replicas[number]
     }
 }
 
-/// What binds one run.
+/// The configured bounds that the laws of one run use.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    /// How long a member's health stays at least.
+    /// The least time between two changes of a member's health.
     pub(crate) dwell_ms: u64,
     /// How far ahead of the wall clock a stamp may be.
     pub(crate) ahead_ms: u64,
-    /// What a message may carry.
+    /// The size limits of messages and of a node's memory.
     pub(crate) budgets: bounded_memory::Budgets,
 }
 
-/// All that the oracles remember.
+/// The memory of all oracles.
 #[derive(Debug)]
 pub(crate) struct Oracles {
     pub(crate) roster: Roster,
     pub(crate) ledger: Ledger,
-    /// Per node.
-    nodes: Vec<Seen>,
+    /// By node number.
+    nodes: Vec<ObservedNode>,
     /// All writes of the eventual namespaces.
     pub(crate) writes: writes::Writes,
-    /// Per group of keys: what its committed entries amount to.
+    /// By data group: the model state after its committed entries.
     witnesses: BTreeMap<GroupId, Witness>,
     reads: read_after_leadership::Reads,
-    fresh: read_sees_acknowledged::Fresh,
+    acknowledged: read_sees_acknowledged::Acknowledged,
     rules: Rules,
 }
 
-/// What one life of a node has shown.
+/// The observations of one process life of a node.
 #[derive(Debug, Default)]
-struct Seen {
+struct ObservedNode {
     groups: BTreeMap<GroupId, Watched>,
     view: views::View,
-    turns: health_hysteresis::Turns,
-    let_in: one_process_per_identity::LetIn,
+    health: health_hysteresis::HealthChanges,
+    admitted: one_process_per_identity::AdmittedPeers,
 }
 
-/// One step of one node, after it was taken.
+/// One step that a node has just taken.
 pub(crate) struct Step<'a> {
     pub(crate) me: usize,
     pub(crate) node: &'a Node,
     pub(crate) actions: &'a [Action],
-    /// All processes, for what their disks hold.
+    /// All processes; the laws read their disks.
     pub(crate) processes: &'a [Process],
-    /// What the node was handed.
+    /// The facts about the event that the laws need.
     pub(crate) cause: Cause,
-    /// What a client wanted by that; what clients wait for, when a step makes writes that nobody asked of it.
+    /// The client's mutations that the event carried; if it carried none, those of all clients that still wait.
     pub(crate) wanted: Vec<writes::RequestedWrite<'a>>,
-    /// What its clocks showed.
+    /// The node's clocks at the step.
     pub(crate) now: Now,
 }
 
@@ -216,25 +225,26 @@ impl Oracles {
         Self {
             roster,
             ledger: Ledger::default(),
-            nodes: (0..nodes).map(|_| Seen::default()).collect(),
+            nodes: (0..nodes).map(|_| ObservedNode::default()).collect(),
             writes: writes::Writes::new(nodes),
             witnesses: BTreeMap::new(),
             reads: read_after_leadership::Reads::default(),
-            fresh: read_sees_acknowledged::Fresh::default(),
+            acknowledged: read_sees_acknowledged::Acknowledged::default(),
             rules,
         }
     }
 
-    /// What a group's committed entries amount to.
+    /// The model state after a group's committed entries.
     pub(crate) fn witness(&self, group: GroupId) -> Option<&Witness> {
         self.witnesses.get(&group)
     }
 
-    /// Looks at one step. What was applied comes last: an entry is first committed, and that is judged by the disks.
+    /// Judges one step. Applied entries come last, because an entry is committed before it is applied, and the commit
+    /// rule is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
         fencing::check(step)?;
         if let Some((id, asks)) = &step.cause.request {
-            self.fresh.arrives(step.me, *id, asks);
+            self.acknowledged.arrives(step.me, *id, asks);
             if matches!(asks, cause::Asks::Read(_)) {
                 self.reads.arrives(step, &self.roster, *id);
             }
@@ -248,8 +258,8 @@ impl Oracles {
                 }
                 Action::Notify(Notice::Health { node, from, to }) => {
                     let state = step.node.gossip().member(*node).map(|member| member.state);
-                    let turns = &mut self.nodes[step.me].turns;
-                    turns.check(
+                    let health = &mut self.nodes[step.me].health;
+                    health.check(
                         step.now.mono,
                         self.rules.dwell_ms,
                         (*node, state),
@@ -268,9 +278,9 @@ impl Oracles {
                 }
                 Action::Reply { id, outcome } => {
                     self.reads.check(step, *id, outcome)?;
-                    // The strong namespace's group is the first of keys: tenants come later.
+                    // The strong namespace has the first data group: the operator creates other namespaces later.
                     let witness = self.witnesses.values().next();
-                    self.fresh.check(step.me, *id, outcome, witness)?;
+                    self.acknowledged.check(step.me, *id, outcome, witness)?;
                 }
                 _ => {}
             }
@@ -278,27 +288,27 @@ impl Oracles {
         self.writes.check_covered(step.me, step.node)
     }
 
-    /// Links and gossip.
+    /// Judges links and gossip.
     fn observe_peers(&mut self, step: &Step<'_>) -> Verdict {
-        let seen = &mut self.nodes[step.me];
+        let observed = &mut self.nodes[step.me];
         let rejects = |action: &Action| matches!(action, Action::Notify(Notice::Rejected { .. }));
-        if let Some(there) = step.cause.connected {
+        if let Some(process) = step.cause.connected {
             let refuses = |action: &Action| match action {
-                Action::Refuse { peer, .. } => *peer == there.peer,
+                Action::Refuse { peer, .. } => *peer == process.peer,
                 _ => rejects(action),
             };
             let refused = step.node.is_fenced() || step.actions.iter().any(refuses);
-            seen.let_in.check(there, refused)?;
+            observed.admitted.check(process, refused)?;
         }
         if step.cause.is_other_message || step.node.is_fenced() {
             return Ok(());
         }
         let mut heard = step.cause.heard;
-        // Who has not learnt yet that the accuser is a member does not listen.
+        // A node ignores gossip of a sender that it does not yet know as a member.
         if step.actions.iter().any(rejects) {
-            heard.accused = None;
+            heard.about_me = None;
         }
-        seen.view.check_step(step.node, heard)
+        observed.view.check_step(step.node, heard)
     }
 
     fn observe_write(&mut self, step: &Step<'_>, token: Token, write: &Write) -> Verdict {
@@ -315,19 +325,19 @@ impl Oracles {
         group: GroupId,
         write: &raft::Write,
     ) -> Verdict {
-        let seen = &mut self.nodes[step.me].groups;
+        let groups = &mut self.nodes[step.me].groups;
         match write {
             raft::Write::Hard { term, vote } => {
-                let watched = seen.entry(group).or_default();
+                let watched = groups.entry(group).or_default();
                 one_vote_per_term::check(&watched.view, *term, *vote)?;
-                // A checkpoint names a vote again that was given before.
+                // A checkpoint writes an earlier vote again.
                 let is_new = (watched.view.term, watched.view.vote) != (*term, *vote);
                 let asks = step.cause.asks.filter(|(asked, ..)| *asked == group && is_new);
                 vote_for_up_to_date_log::check(watched.view.last(), *vote, asks)?;
                 (watched.view.term, watched.view.vote) = (*term, *vote);
             }
             raft::Write::Append { prev, entries } => {
-                let watched = seen.entry(group).or_default();
+                let watched = groups.entry(group).or_default();
                 let ledger = self.ledger.group_mut(group);
                 committed_entry_replaced::check(watched, ledger, *prev, entries)?;
                 leader_append_only::check(watched, *prev, entries)?;
@@ -335,22 +345,22 @@ impl Oracles {
                 one_configuration::check(ledger, entries)?;
                 watched.view.append(*prev, entries);
             }
-            // A node that joins begins without a configuration, and learns it from the leader.
+            // A joining node begins without a configuration and learns it from the leader.
             raft::Write::Genesis { configuration } if !configuration.voters.is_empty() => {
                 let ledger = self.ledger.group_mut(group);
                 one_configuration::check_voters(&mut ledger.voters, configuration)?;
             }
             raft::Write::Snapshot { position, .. } => {
-                let watched = seen.entry(group).or_default();
+                let watched = groups.entry(group).or_default();
                 snapshot_of_committed::check(self.ledger.group_mut(group), *position)?;
-                // A checkpoint names a snapshot again that was there before.
+                // A checkpoint names an earlier snapshot again.
                 let is_new = watched.view.base != *position;
                 let received = is_new && step.cause.chunk == Some((group, *position));
                 snapshot_of_committed::check_install(watched.commit, *position, received)?;
                 watched.view.install(*position);
             }
             raft::Write::Forget => {
-                seen.remove(&group);
+                groups.remove(&group);
             }
             raft::Write::Genesis { .. } | raft::Write::Chunk { .. } => {}
         }
@@ -399,7 +409,7 @@ impl Oracles {
             }
             Message::Gossip(message) => {
                 let view = &mut self.nodes[step.me].view;
-                view.probes.asks(to, message);
+                view.probes.record_request(to, message);
                 if step.cause.is_persisted {
                     return Ok(());
                 }
@@ -426,7 +436,7 @@ impl Oracles {
     }
 
     fn observe_applied(&mut self, step: &Step<'_>, group: GroupId, index: Index) -> Verdict {
-        // Of a group that was deleted in the same step nothing can be looked at any more.
+        // A group that the same step deleted has no state left to look at.
         if step.node.raft(group).is_none() {
             return Ok(());
         }
@@ -436,7 +446,7 @@ impl Oracles {
         applied_commit_last::check(index, watched.commit, watched.view.last().index)?;
         state_machine_safety::check_applied(watched, ledger, index)?;
         watched.applied = index;
-        // A step may apply twice, and only the state that it leaves can be looked at.
+        // A step may apply several entries; only the state after the last can be looked at.
         let Some(state) = step.node.state(group).filter(|state| state.applied() == index) else {
             return Ok(());
         };
@@ -447,7 +457,7 @@ impl Oracles {
         state_machine_safety::check_state(step.me, state, ledger, group)
     }
 
-    /// What a group's machine says of itself, against what it said before.
+    /// Compares what each group's machine reports with what it reported before.
     fn observe_progress(&mut self, step: &Step<'_>) -> Verdict {
         for group in step.node.groups() {
             let Some(raft) = step.node.raft(group) else { continue };
@@ -476,20 +486,20 @@ impl Oracles {
         Ok(())
     }
 
-    /// The boot of a peer that this life of a node let in last.
+    /// The boot of a peer that this process life of a node admitted last.
     pub(crate) fn let_in(&self, me: usize, peer: NodeId) -> Option<Boot> {
-        self.nodes[me].let_in.boot(peer)
+        self.nodes[me].admitted.boot(peer)
     }
 
-    /// A node ended.
+    /// Notes that a node's process ended.
     pub(crate) fn ended(&mut self, me: usize) {
-        self.fresh.ended(me);
+        self.acknowledged.ended(me);
     }
 
-    /// A node is back: what it holds now is what it shows from here on, and must be what its disk held.
+    /// Judges a restarted node against its disk, and begins to observe its new process life.
     pub(crate) fn restarted(&mut self, process: &Process, me: usize) -> Verdict {
         let Some(node) = &process.node else { return Ok(()) };
-        self.nodes[me] = Seen::default();
+        self.nodes[me] = ObservedNode::default();
         self.writes.restarted(me, node, process.disk.persisted());
         for group in node.groups() {
             let Some(raft) = node.raft(group) else { continue };

@@ -1,4 +1,7 @@
-//! Terms, commit indexes and applied indexes never go back within one process life (Raft, §5.1 and Figure 2).
+//! Law: a replica's term, commit index and applied index never go back within one process life (Raft, §5.1 and Figure
+//! 2).
+//!
+//! Compares each value that a replica reports with the one before it. It does not judge restarts (`recovery`).
 
 use continuum_core::id::{Index, Term};
 
@@ -7,7 +10,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "monotone";
 
-/// A machine says how far it is.
+/// Judges the term and commit index that a machine reports.
 pub(crate) fn check_progress(watched: &Watched, term: Term, commit: Index) -> Verdict {
     if term < watched.term {
         return Err(Broken::new(NAME, format!("term {} becomes {term}", watched.term)));
@@ -18,7 +21,7 @@ pub(crate) fn check_progress(watched: &Watched, term: Term, commit: Index) -> Ve
     Ok(())
 }
 
-/// A node says up to where it applied.
+/// Judges the applied index that a node reports.
 pub(crate) fn check_applied(before: Index, index: Index) -> Verdict {
     if index < before {
         return Err(Broken::new(NAME, format!("applied {before} becomes {index}")));

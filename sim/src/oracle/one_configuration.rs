@@ -1,7 +1,8 @@
-//! One configuration: a group's voters never change, so that any two majorities ever counted meet; learners change one
-//! at a time, each change after the one before is committed (Raft, §6; this project changes learners alone).
+//! Law: a group's voters never change, so that any two majorities ever counted overlap (Raft, §6; this project changes
+//! learners only).
 //!
-//! Looked at where an entry that holds a configuration is appended. What a leader may propose is not here.
+//! Compares the voters of each configuration that a replica writes with the group's first voters. It does not judge
+//! learners, nor what a leader may propose.
 
 use continuum_core::id::Replica;
 use continuum_core::raft::{Configuration, Entry, Payload};
@@ -11,7 +12,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "one-configuration";
 
-/// Entries are appended by a replica.
+/// Judges entries that a replica writes.
 pub(crate) fn check(ledger: &mut GroupLedger, entries: &[Entry]) -> Verdict {
     for entry in entries {
         let Payload::Configuration(configuration) = &entry.payload else { continue };
@@ -20,10 +21,10 @@ pub(crate) fn check(ledger: &mut GroupLedger, entries: &[Entry]) -> Verdict {
     Ok(())
 }
 
-/// A replica says how its group is configured.
+/// Judges a configuration that a replica writes; the group's first configuration becomes known.
 pub(crate) fn check_voters(known: &mut Vec<Replica>, configuration: &Configuration) -> Verdict {
     if !configuration.is_valid() {
-        return Err(Broken::new(NAME, format!("{configuration:?} is none")));
+        return Err(Broken::new(NAME, format!("{configuration:?} is not a valid configuration")));
     }
     if known.is_empty() {
         known.clone_from(&configuration.voters);

@@ -1,4 +1,7 @@
-//! One reply per request: a node answers what it was asked, once (the contract of `node::Action::Reply`).
+//! Law: a node answers every request exactly once (the contract of `node::Action::Reply`).
+//!
+//! Compares replies with the requests that wait at a process; at the end of a run none may wait. It does not judge what
+//! a reply says.
 
 use continuum_core::id::RequestId;
 
@@ -8,14 +11,14 @@ use crate::verdict::Broken;
 
 pub(crate) const NAME: &str = "one-reply";
 
-/// A node answers; returns who asked.
+/// Judges a reply, and returns the asker of its request.
 pub(crate) fn check(process: &mut Process, id: RequestId) -> Result<Requester, Broken> {
     process.requests.remove(&id).ok_or_else(|| {
-        Broken::new(NAME, format!("request {id} is answered, and is not waiting for an answer"))
+        Broken::new(NAME, format!("request {id} is answered, but does not wait for an answer"))
     })
 }
 
-/// Everything is quiet: nothing may wait any more.
+/// Judges the end of a run: no request may wait for an answer.
 pub(crate) fn check_end(process: &Process) -> Result<(), Broken> {
     match process.requests.keys().next() {
         None => Ok(()),

@@ -1,5 +1,8 @@
-//! One vote: a replica's term on its way to the disk never goes back, and a vote once given in a term stays (Raft, §5.2
+//! Law: the term that a replica writes never goes back, and a vote once written for a term never changes (Raft, §5.2
 //! and Figure 2, RequestVote 1 and 2).
+//!
+//! Compares each term and vote that a replica writes with those before. It does not judge whether the candidate
+//! deserves the vote (`vote_for_up_to_date_log`), nor whether the vote is durable in time (`durability_at_send`).
 
 use continuum_core::id::{Replica, Term};
 
@@ -8,7 +11,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "one-vote-per-term";
 
-/// A term and a vote are written.
+/// Judges a term and a vote that a replica writes.
 pub(crate) fn check(view: &LogView, term: Term, vote: Option<Replica>) -> Verdict {
     if term < view.term {
         return Err(Broken::new(NAME, format!("term {} becomes {term}", view.term)));

@@ -1,7 +1,9 @@
-//! Freshness: a linearizable read sees every write that was acknowledged before it was asked (Herlihy and Wing 1990;
-//! Raft, §8). The judgement over whole histories is in `strong`; this one shows the reply that goes wrong.
+//! Law: a strong read sees every write that was acknowledged before the read was asked (Herlihy and Wing 1990; Raft,
+//! §8).
 //!
-//! What was acknowledged is taken from the replies of all nodes, what a key held from the committed log.
+//! Compares the revision that a read returns with the revisions that replies of any node acknowledged before it, and an
+//! absent value with the committed log. It names the reply that goes wrong. It does not judge the order of whole
+//! histories (`strong`).
 
 use std::collections::BTreeMap;
 
@@ -15,36 +17,36 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "read-sees-acknowledged";
 
-/// What waits for an answer.
+/// A request that waits for an answer.
 #[derive(Debug)]
-enum Waits {
-    /// A read of a key of which this write was acknowledged before.
+enum Pending {
+    /// A read of this key, and the greatest revision of the key that was acknowledged before.
     Read(Bytes, Index),
     Write(Vec<Bytes>),
 }
 
-/// Requests of the strong namespace under way, and what was acknowledged.
+/// The acknowledged revisions and the pending requests of the strong namespace.
 #[derive(Debug, Default)]
-pub(crate) struct Fresh {
-    acknowledged: BTreeMap<Bytes, Index>,
-    waits: BTreeMap<(usize, RequestId), Waits>,
+pub(crate) struct Acknowledged {
+    revisions: BTreeMap<Bytes, Index>,
+    pending: BTreeMap<(usize, RequestId), Pending>,
 }
 
-impl Fresh {
-    /// A request arrives.
+impl Acknowledged {
+    /// Records a request that arrives.
     pub(crate) fn arrives(&mut self, me: usize, id: RequestId, asks: &Asks) {
-        let waits = match asks {
+        let pending = match asks {
             Asks::Read(key) => {
-                let floor = self.acknowledged.get(key).copied().unwrap_or_default();
-                Waits::Read(key.clone(), floor)
+                let floor = self.revisions.get(key).copied().unwrap_or_default();
+                Pending::Read(key.clone(), floor)
             }
-            Asks::Write(keys) => Waits::Write(keys.clone()),
+            Asks::Write(keys) => Pending::Write(keys.clone()),
             Asks::Other => return,
         };
-        self.waits.insert((me, id), waits);
+        self.pending.insert((me, id), pending);
     }
 
-    /// A request is answered.
+    /// Judges the answer to a request.
     pub(crate) fn check(
         &mut self,
         me: usize,
@@ -52,24 +54,24 @@ impl Fresh {
         outcome: &Outcome,
         witness: Option<&Witness>,
     ) -> Verdict {
-        match (self.waits.remove(&(me, id)), outcome) {
-            (Some(Waits::Write(keys)), Outcome::Committed { receipt, .. }) => {
+        match (self.pending.remove(&(me, id)), outcome) {
+            (Some(Pending::Write(keys)), Outcome::Committed { receipt, .. }) => {
                 for key in keys {
-                    let known = self.acknowledged.entry(key).or_default();
+                    let known = self.revisions.entry(key).or_default();
                     *known = (*known).max(receipt.revision.unwrap_or_default());
                 }
                 Ok(())
             }
-            (Some(Waits::Read(key, floor)), Outcome::Value(Value::Register(register))) => {
+            (Some(Pending::Read(key, floor)), Outcome::Value(Value::Register(register))) => {
                 check_read(&key, floor, register, witness)
             }
             _ => Ok(()),
         }
     }
 
-    /// A node ended: it answers nothing of what it was asked.
+    /// Forgets the requests of a node whose process ended: they are never answered.
     pub(crate) fn ended(&mut self, me: usize) {
-        self.waits.retain(|(node, _), _| *node != me);
+        self.pending.retain(|(node, _), _| *node != me);
     }
 }
 
@@ -89,7 +91,7 @@ pub(crate) fn check_read(
         return Ok(());
     }
     let what = format!(
-        "a read of {key:?} sees revision {:?}, and {floor} was acknowledged before it was asked",
+        "a read of {key:?} sees revision {:?}, but revision {floor} was acknowledged before it was asked",
         register.revision
     );
     Err(Broken::new(NAME, what))

@@ -1,5 +1,8 @@
-//! Recovery: a restarted replica has the term, vote and log that its disk held durably; what was written and not synced
-//! may be there in addition, as a prefix of the writes (Raft, Figure 2: persistent state).
+//! Law: a restarted replica has the term, the vote, the log and the dots that its disk held durably; it may also have a
+//! prefix of the writes that were not synced (Raft, Figure 2: persistent state).
+//!
+//! Compares a node right after its restart with its simulated disk. It does not judge nodes whose disk was damaged
+//! beyond what a crash may do; these are replaced by a new disk.
 
 use continuum_core::id::GroupId;
 use continuum_core::node::Node;
@@ -12,7 +15,7 @@ use crate::env::durable::{Durable, LogView};
 
 pub(crate) const NAME: &str = "recovery";
 
-/// What a machine holds right after its restart.
+/// The term, vote and log of a machine right after its restart.
 pub(crate) fn view_of(raft: &Raft) -> LogView {
     let (first, last) = (raft.first(), raft.last().index);
     let indexes = (first.0..=last.0).map(continuum_core::id::Index);
@@ -20,7 +23,7 @@ pub(crate) fn view_of(raft: &Raft) -> LogView {
     LogView::restored((raft.term(), raft.vote()), raft.base(), first, terms)
 }
 
-/// Compares it with what the disk held.
+/// Judges a restored log against the disk.
 pub(crate) fn check(durable: &Durable, group: GroupId, restored: &LogView) -> Verdict {
     let Some(expected) = durable.group(group) else { return Ok(()) };
     match expected.difference(restored) {
@@ -29,7 +32,7 @@ pub(crate) fn check(durable: &Durable, group: GroupId, restored: &LogView) -> Ve
     }
 }
 
-/// Every dot that was durable is held again.
+/// Judges that a restarted node holds every durable dot.
 pub(crate) fn check_shards(durable: &Durable, node: &Node) -> Verdict {
     for (shard, dots) in durable.shards() {
         if !node.replicator().holds(shard, dots) {
@@ -41,7 +44,7 @@ pub(crate) fn check_shards(durable: &Durable, node: &Node) -> Verdict {
     Ok(())
 }
 
-/// Every entry that it holds is one that some log held.
+/// Judges that every restored entry is one that some log held before.
 pub(crate) fn check_known(ledger: &GroupLedger, raft: &Raft) -> Verdict {
     let mut index = raft.first();
     while let Some(entry) = raft.entry(index) {

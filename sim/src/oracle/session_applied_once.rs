@@ -1,8 +1,8 @@
-//! Exactly once: a session's command takes effect at its first place in the log and nowhere else, on every replica
-//! (Raft thesis, §6.3).
+//! Law: a session's command takes effect at its first index in the log and at no other, on every replica (Raft thesis,
+//! §6.3).
 //!
-//! The model of `witness` says which place is the first; here a replica's state is asked whether it agrees, command by
-//! command, as it applies them.
+//! Compares a replica's state, as it applies each command, with the model of `witness`, which knows the first index. It
+//! does not judge what clients are told (`strong`).
 
 use bytes::Bytes;
 use continuum_core::api::{Query, Reason, Register, Session, Value};
@@ -15,7 +15,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "session-applied-once";
 
-/// A replica's state applied this entry last.
+/// Judges the state of a replica that has just applied the entry `at`.
 pub(crate) fn check(witness: &Witness, state: &StateMachine, at: Index) -> Verdict {
     let Some((session, keys, effect)) = witness.session_at(at) else { return Ok(()) };
     match effect {
@@ -24,7 +24,7 @@ pub(crate) fn check(witness: &Witness, state: &StateMachine, at: Index) -> Verdi
     }
 }
 
-/// A command of a new number: the session remembers what it came to.
+/// Judges a command with a new number: the session remembers its effect.
 pub(crate) fn check_new(session: Session, effect: Effect, held: Option<&Remembered>) -> Verdict {
     let agrees = |held: &&Remembered| match (&held.reply, effect) {
         _ if held.seq != session.seq => false,
@@ -37,11 +37,11 @@ pub(crate) fn check_new(session: Session, effect: Effect, held: Option<&Remember
     if held.filter(agrees).is_some() {
         return Ok(());
     }
-    let what = format!("{session:?} came to {effect:?}, and is remembered as {held:?}");
+    let what = format!("{session:?} had the effect {effect:?}, and is remembered as {held:?}");
     Err(Broken::new(NAME, what))
 }
 
-/// A command of a number that was there before, or of a session that is not open: it writes nothing.
+/// Judges a command with a repeated number, or of a session that is not open: it writes nothing.
 fn check_repeated(state: &StateMachine, id: SessionId, keys: &[Bytes], at: Index) -> Verdict {
     for key in keys {
         let query = Query::Get { key: key.clone(), field: Bytes::new() };

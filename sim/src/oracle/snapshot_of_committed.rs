@@ -1,5 +1,8 @@
-//! Snapshots hold what is committed, and one that is received replaces the log only where it goes beyond what is
-//! committed here (Raft, §7 and Figure 13, 6).
+//! Law: a snapshot holds only committed entries, and a received snapshot replaces the log only if it goes beyond the
+//! receiver's commit index (Raft, §7 and Figure 13, 6).
+//!
+//! Compares a snapshot's position with the committed log and with the receiver's commit index. It does not judge the
+//! snapshot's content (`state_machine_safety`).
 
 use continuum_core::id::Index;
 use continuum_core::raft::Position;
@@ -9,23 +12,25 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "snapshot-of-committed";
 
-/// A snapshot holds only what is committed.
+/// Judges the position of a snapshot that a replica names.
 pub(crate) fn check(ledger: &GroupLedger, position: Position) -> Verdict {
     match ledger.committed_at(position.index) {
         Some(term) if term == position.term => Ok(()),
         known => {
-            let what = format!("a snapshot at {position:?}, where {known:?} is committed");
+            let what =
+                format!("a snapshot ends at {position:?}, where the committed term is {known:?}");
             Err(Broken::new(NAME, what))
         }
     }
 }
 
-/// A snapshot from a leader replaces the log only where it goes beyond what is committed here (Raft, Figure 13, 6).
+/// Judges a snapshot that a replica installs; `received` says whether it came from a leader.
 pub(crate) fn check_install(commit: Index, position: Position, received: bool) -> Verdict {
     if !received || position.index > commit {
         return Ok(());
     }
-    let what = format!("a snapshot of {position:?} is installed, and {commit} is committed here");
+    let what =
+        format!("a snapshot at {position:?} is installed, but {commit} is already committed here");
     Err(Broken::new(NAME, what))
 }
 

@@ -1,5 +1,8 @@
-//! State-machine safety: no two replicas apply different entries at one index (Raft, Figure 3; TLA+
-//! `StateMachineSafety`), and equal prefixes make equal states.
+//! Law: no two replicas apply different entries at the same index (Raft, Figure 3; TLA+ `StateMachineSafety`), and
+//! replicas that applied the same entries have equal states.
+//!
+//! Compares applied entries with the committed log, and digests of the state at some indexes. It does not judge what a
+//! command should do (`strong`, `session_applied_once`).
 
 use continuum_core::id::{GroupId, Index};
 use continuum_core::state::StateMachine;
@@ -9,10 +12,10 @@ use super::ledger::GroupLedger;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "state-machine-safety";
-/// States are compared at indexes that are multiples of this: a digest costs the whole state.
+/// States are compared at indexes that are multiples of this, because a digest reads the whole state.
 const COMPARED_EVERY: u64 = 16;
 
-/// A replica applied all entries up to `index`.
+/// Judges a replica that applied all entries up to `index`.
 pub(crate) fn check_applied(watched: &Watched, ledger: &mut GroupLedger, index: Index) -> Verdict {
     let mut at = watched.applied;
     while at < index {
@@ -24,8 +27,9 @@ pub(crate) fn check_applied(watched: &Watched, ledger: &mut GroupLedger, index: 
             None => ledger.commit_next(term),
             Some(known) if known == term => {}
             Some(known) => {
-                let what =
-                    format!("applies term {term} at index {at}, where term {known} is committed");
+                let what = format!(
+                    "an entry of term {term} is applied at {at}, where term {known} is committed"
+                );
                 return Err(Broken::new(NAME, what));
             }
         }
@@ -33,7 +37,7 @@ pub(crate) fn check_applied(watched: &Watched, ledger: &mut GroupLedger, index: 
     Ok(())
 }
 
-/// The state after the same entries is the same on all replicas.
+/// Judges that the state after the same entries is the same on all replicas.
 pub(crate) fn check_state(
     me: usize,
     state: &StateMachine,
@@ -47,7 +51,8 @@ pub(crate) fn check_state(
     let digest = state.digest();
     let (first, known) = *ledger.states.entry(index).or_insert((me, digest));
     if known != digest {
-        let what = format!("group {group} at {index} differs from the state of node {first}");
+        let what =
+            format!("the state of group {group} at {index} differs from the state on node {first}");
         return Err(Broken::new(NAME, what));
     }
     Ok(())
@@ -61,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_entry_is_seen() {
+    fn a_different_applied_entry_is_seen() {
         let entry = |term: u64| Entry { term: Term(term), time_ms: 0, payload: Payload::Noop };
         let mut ledger = GroupLedger::default();
         let mut one = Watched::default();

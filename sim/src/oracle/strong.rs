@@ -1,10 +1,12 @@
-//! The strong namespace at the end of a run: two independent verdicts on linearizability (Herlihy and Wing 1990).
+//! Law of the strong namespace at the end of a run: the history is linearizable (Herlihy and Wing 1990). Two
+//! independent checks judge it.
 //!
-//! 1. *Witness*: every reply is what the committed log says at one index, and indexes respect real time.
-//! 2. *Search*: per key, what clients were told has an order that explains it, whatever the log says.
+//! 1. *Witness*: every reply is what the committed log says at one index, and these indexes respect real time.
+//! 2. *Search*: per key, an order exists that explains what clients were told, whatever the log says.
 //!
-//! Outcomes that clients do not know are resolved by the log: took place at an index, or never. So there is no third
-//! verdict; a search that is cut is a failure of the workload.
+//! The log resolves outcomes that clients do not know: the operation took place at an index, or never. So there is no
+//! third verdict; a search that exceeds its budget is a failure of the workload. Rejected writes that happened are
+//! reported as exactly-once (Raft thesis, §6.3). Other namespaces and reads of more than one key are not judged.
 
 use std::collections::BTreeMap;
 
@@ -22,22 +24,23 @@ use crate::workload::history::{Body, Ending, History, Operation, Space};
 
 pub(crate) const WITNESS: &str = "linearizable-witness";
 pub(crate) const SEARCH: &str = "linearizable-search";
-/// Configurations that the search of one key may try.
+/// Configurations that the search for one key may try.
 const BUDGET: usize = 2_000_000;
 
 /// Judges all operations of the strong namespace.
 ///
-/// The search comes first: it believes clients alone, so what it refuses is wrong whatever the log says.
+/// The search comes first: it relies on the clients' answers, so a history that it refuses is wrong whatever the log
+/// says.
 pub(crate) fn check(history: &History, witness: &Witness) -> Verdict {
     check_search(history, witness)?;
-    let mut placed = Vec::new();
+    let mut located = Vec::new();
     for (_, operation) in history.of(Space::Strong) {
-        placed.extend(place(operation, witness)?);
+        located.extend(locate(operation, witness)?);
     }
-    check_real_time(&mut placed)
+    check_real_time(&mut located)
 }
 
-/// A replica's state is what the log amounts to.
+/// Judges that a replica's state is what the committed log determines.
 pub(crate) fn check_state(witness: &Witness, state: &StateMachine) -> Verdict {
     for (key, versions) in &witness.keys {
         let query = Query::Get { key: key.clone(), field: Bytes::new() };
@@ -46,7 +49,7 @@ pub(crate) fn check_state(witness: &Witness, state: &StateMachine) -> Verdict {
         match state.query(&query) {
             Ok(Value::Register(found)) if (found.value.as_ref(), found.revision) == expected => {}
             found => {
-                let what = format!("{key:?} is {found:?}, and the log amounts to {expected:?}");
+                let what = format!("{key:?} is {found:?}, and the log determines {expected:?}");
                 return Err(Broken::new(EXACTLY_ONCE, what));
             }
         }
@@ -54,17 +57,17 @@ pub(crate) fn check_state(witness: &Witness, state: &StateMachine) -> Verdict {
     Ok(())
 }
 
-/// An operation and the stretches of the log in which it can have taken place.
-struct Placed {
+/// An operation and the ranges of the log in which it can have taken place.
+struct Located {
     called: u64,
     returned: u64,
-    /// From, and before which.
-    stretches: Vec<(u64, u64)>,
+    /// Ranges of indexes: the first, and the one after the last.
+    ranges: Vec<(u64, u64)>,
     is_write: bool,
 }
 
-/// Compares what the client was told with what the log says.
-fn place(operation: &Operation, witness: &Witness) -> Result<Option<Placed>, Broken> {
+/// Compares what the client was told with the log, and returns where in the log the operation can have taken place.
+fn locate(operation: &Operation, witness: &Witness) -> Result<Option<Located>, Broken> {
     let (called, returned) = (operation.called, operation.returned);
     match &operation.body {
         Body::Write { mutations, .. } => {
@@ -73,22 +76,22 @@ fn place(operation: &Operation, witness: &Witness) -> Result<Option<Placed>, Bro
             let Some(effect) = effect else { return Ok(None) };
             let returned = if operation.is_told() { returned } else { u64::MAX };
             let at = effect.index().0;
-            let stretches = vec![(at, at + 1)];
-            Ok(Some(Placed { called, returned, stretches, is_write: true }))
+            let ranges = vec![(at, at + 1)];
+            Ok(Some(Located { called, returned, ranges, is_write: true }))
         }
         Body::Read(Query::Get { key, .. }) => {
             let Some(register) = operation.register() else { return Ok(None) };
             let versions = witness.keys.get(key).cloned().unwrap_or_default();
-            let stretches = versions.stretches(register.value.as_ref());
+            let ranges = versions.ranges_of(register.value.as_ref());
             let revision = register.value.as_ref().and_then(|value| versions.revision_of(value));
-            if stretches.is_empty() || revision != register.revision {
+            if ranges.is_empty() || revision != register.revision {
                 let what = format!(
                     "a read of {key:?} saw {:?} at revision {:?}, and the log has it at {revision:?}",
                     register.value, register.revision
                 );
                 return Err(Broken::new(WITNESS, what));
             }
-            Ok(Some(Placed { called, returned, stretches, is_write: false }))
+            Ok(Some(Located { called, returned, ranges, is_write: false }))
         }
         Body::Read(_) => Ok(None),
     }
@@ -98,8 +101,8 @@ fn check_told(operation: &Operation, mutations: &[Mutation], effect: Option<Effe
     let broken = |law, told: &dyn std::fmt::Debug| {
         let key = &mutations[0].key;
         let what = format!(
-            "a write of {key:?} (session {:?}, called at {} ns, ended at {}) was told {told:?}, and the log says \
-             {effect:?}",
+            "the client of a write of {key:?} (session {:?}, called at {} ns, ended at {}) was told {told:?}, and the \
+             log says {effect:?}",
             operation.session, operation.called, operation.returned
         );
         Err(Broken::new(law, what))
@@ -120,13 +123,13 @@ fn check_told(operation: &Operation, mutations: &[Mutation], effect: Option<Effe
     }
 }
 
-/// Whether indexes can be chosen so that whoever returned before another was called comes first.
-fn check_real_time(placed: &mut [Placed]) -> Verdict {
-    placed.sort_by_key(|operation| (operation.called, operation.returned));
-    // Returns in order, each with the index that its operation was given.
+/// Judges whether indexes can be chosen so that an operation that returned before another was called comes first.
+fn check_real_time(located: &mut [Located]) -> Verdict {
+    located.sort_by_key(|operation| (operation.called, operation.returned));
+    // Returns in order, each with the index that was chosen for its operation.
     let mut returns: BTreeMap<(u64, usize), u64> = BTreeMap::new();
     let mut floor = 0;
-    for (number, operation) in placed.iter().enumerate() {
+    for (number, operation) in located.iter().enumerate() {
         while let Some(entry) = returns.first_entry() {
             if entry.key().0 >= operation.called {
                 break;
@@ -138,10 +141,10 @@ fn check_real_time(placed: &mut [Placed]) -> Verdict {
             let later = !operation.is_write || at > floor;
             (later && at >= floor && at < *before).then_some(at)
         };
-        let Some(at) = operation.stretches.iter().filter_map(least).min() else {
+        let Some(at) = operation.ranges.iter().filter_map(least).min() else {
             let what = format!(
-                "called at {} ns after index {floor} was seen, it took place within {:?}",
-                operation.called, operation.stretches
+                "an operation that was called at {} ns, after index {floor} was seen, took place within {:?}",
+                operation.called, operation.ranges
             );
             return Err(Broken::new(WITNESS, what));
         };
@@ -172,7 +175,7 @@ fn check_search(history: &History, witness: &Witness) -> Verdict {
     Ok(())
 }
 
-/// An operation as the search sees it: one call per key.
+/// The calls of an operation for the search, one per key.
 fn calls(operation: &Operation, witness: &Witness) -> Vec<(Bytes, Call)> {
     let (called, returned) = (operation.called, operation.returned);
     match &operation.body {
@@ -208,7 +211,7 @@ fn seen_of(mutation: &Mutation, effect: Effect, witness: &Witness) -> Seen {
         match expected {
             Expected::Absent => 0,
             Expected::Revision(revision) => *revision,
-            // A value that nobody wrote is no version at all.
+            // A value that nobody wrote has no version; `MAX` never matches.
             Expected::Value(value) => witness
                 .keys
                 .get(&mutation.key)
@@ -237,7 +240,7 @@ impl Operation {
         matches!(self.ended, Ending::Answered(_))
     }
 
-    /// The register that it read.
+    /// The register that the operation read.
     const fn register(&self) -> Option<&Register> {
         match &self.ended {
             Ending::Answered(Outcome::Value(Value::Register(register))) => Some(register),
@@ -250,12 +253,12 @@ impl Operation {
 mod tests {
     use super::*;
 
-    fn write(called: u64, returned: u64, at: u64) -> Placed {
-        Placed { called, returned, stretches: vec![(at, at + 1)], is_write: true }
+    fn write(called: u64, returned: u64, at: u64) -> Located {
+        Located { called, returned, ranges: vec![(at, at + 1)], is_write: true }
     }
 
-    fn read(called: u64, returned: u64, stretches: &[(u64, u64)]) -> Placed {
-        Placed { called, returned, stretches: stretches.to_vec(), is_write: false }
+    fn read(called: u64, returned: u64, ranges: &[(u64, u64)]) -> Located {
+        Located { called, returned, ranges: ranges.to_vec(), is_write: false }
     }
 
     #[test]
@@ -267,9 +270,9 @@ mod tests {
         assert_eq!(check_real_time(&mut [write(0, 5, 3), read(6, 7, &[(3, end)])]), Ok(()));
         assert_eq!(check_real_time(&mut [write(0, 5, 3), read(1, 7, &[(0, 3)])]), Ok(()));
         assert_eq!(check_real_time(&mut [write(0, end, 9), read(1, 2, &[(0, 9)])]), Ok(()));
-        // An absent value was there twice; the later stretch explains the read.
-        let stretches = [(0, 3), (5, end)];
-        assert_eq!(check_real_time(&mut [write(0, 5, 4), read(6, 7, &stretches)]), Ok(()));
+        // The value was absent twice; the later range explains the read.
+        let ranges = [(0, 3), (5, end)];
+        assert_eq!(check_real_time(&mut [write(0, 5, 4), read(6, 7, &ranges)]), Ok(()));
     }
 
     #[test]
@@ -277,7 +280,7 @@ mod tests {
         let end = u64::MAX;
         assert!(check_real_time(&mut [write(0, 5, 2), write(6, 7, 1)]).is_err());
         assert!(check_real_time(&mut [write(0, 5, 3), read(6, 7, &[(0, 3)])]).is_err());
-        // Another key: what was seen of one may not be unseen of the other.
+        // Across two keys: a read of one key must not precede what an earlier read of the other saw.
         let mut across = [read(0, 5, &[(7, end)]), read(6, 7, &[(2, 7)])];
         assert!(check_real_time(&mut across).is_err());
         assert!(check_real_time(&mut [read(0, 5, &[(7, end)]), write(6, 9, 6)]).is_err());

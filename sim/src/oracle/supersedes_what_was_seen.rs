@@ -1,5 +1,9 @@
-//! Minting: a write with a context supersedes what that context names and nothing else; a count only the earlier
-//! totals of its author (Bieniusa and others 2012; this project's design, section 5, replication).
+//! Law: a write with a context supersedes only what the context names, and a count supersedes only earlier totals of
+//! its author (Bieniusa and others 2012; README, Guarantees: a write that carries the context of a read supersedes just
+//! what was read).
+//!
+//! Compares the dots that a new write supersedes with the context of the client's mutation. It does not judge writes
+//! without a context: these supersede what their replica holds.
 
 use continuum_core::api::{Change, Mutation};
 use continuum_core::id::Dot;
@@ -9,7 +13,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "supersedes-what-was-seen";
 
-/// A write is made as it was asked for.
+/// Judges a new write against the mutation that a client asked for.
 pub(crate) fn check(told: &WriteInfo, mutation: &Mutation) -> Verdict {
     let broken = |what: String| Err(Broken::new(NAME, what));
     for (edit, wanted) in told.edits.iter().zip(&mutation.edits) {
@@ -23,7 +27,7 @@ pub(crate) fn check(told: &WriteInfo, mutation: &Mutation) -> Verdict {
         let superseded = edit.superseded.iter().map(|(dot, _)| dot);
         if let Some(dot) = superseded.chain(&edit.unseen).find(|dot| !seen(dot)) {
             return broken(format!(
-                "{told:?} supersedes {dot:?}, and was asked for as {mutation:?}"
+                "{told:?} supersedes {dot:?}, which its client did not name: {mutation:?}"
             ));
         }
     }

@@ -1,21 +1,23 @@
-//! Buddy: whoever pings a suspect says so, that it may refute (Lifeguard, IV-C).
+//! Law: a ping to a suspect carries the suspicion, so that the suspect can refute it (Lifeguard, IV-C: buddy system).
+//!
+//! Compares the updates in a ping with the sender's view of the receiver. It does not judge other messages of gossip.
 
 use continuum_core::gossip::{Body, Message, State};
 use continuum_core::id::NodeId;
 
-use super::views::{Held, accusation};
+use super::views::{Held, greatest_update};
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "suspect-is-told";
 
-/// A message leaves to a member that is held so.
+/// Judges a message to a member of which the sender has the view `held`.
 pub(crate) fn check(to: NodeId, held: Held, message: &Message) -> Verdict {
     let pings = matches!(message.body, Body::Ping { .. });
     if !pings || held.1 == State::Alive {
         return Ok(());
     }
-    if accusation(to, message).is_some_and(|told| told >= held) {
+    if greatest_update(to, message).is_some_and(|told| told >= held) {
         return Ok(());
     }
-    Err(Broken::new(NAME, format!("{to:?} is held {held:?} and is not told: {message:?}")))
+    Err(Broken::new(NAME, format!("{to:?} is seen as {held:?} and is not told so: {message:?}")))
 }

@@ -1,5 +1,8 @@
-//! Refutation: who hears that it is suspected is above that when the step ends; nobody but itself can raise its
-//! incarnation (SWIM, 4.2).
+//! Law: a node that hears that it is suspected or dead has a higher incarnation when the step ends; no other node can
+//! raise it (SWIM, 4.2).
+//!
+//! Compares the greatest update about the node in a message with the node's own incarnation after the step. It does not
+//! judge updates about another boot of the node.
 
 use continuum_core::gossip::Member;
 
@@ -8,13 +11,13 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "suspicion-refuted";
 
-/// A step ends in which this node may have been accused. A claim about another life of it is not its to refute.
-pub(crate) fn check(own: &Member, accused: Option<Held>) -> Verdict {
+/// Judges the end of a step in which this node may have been suspected. A node does not refute updates about another boot.
+pub(crate) fn check(own: &Member, about_me: Option<Held>) -> Verdict {
     let mine = (own.incarnation, own.state);
-    match accused.filter(|told| told.0.boot == mine.0.boot && *told > mine) {
+    match about_me.filter(|told| told.0.boot == mine.0.boot && *told > mine) {
         None => Ok(()),
         Some(told) => {
-            let what = format!("told that it is {told:?}, it goes on as {mine:?}");
+            let what = format!("a node that was told that it is {told:?} remains {mine:?}");
             Err(Broken::new(NAME, what))
         }
     }

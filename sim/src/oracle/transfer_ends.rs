@@ -1,7 +1,8 @@
-//! Leadership that is given away is not given back (design §4: "the node hands over leadership"; thesis §3.10).
+//! Law: a leader never transfers leadership to a voter that gave it away before (thesis §3.10).
 //!
-//! Two that both want rid of it would else depose each other without end, and the group would serve nobody. When a node
-//! may hand over at all is not judged here, nor who is the best target.
+//! Otherwise two voters that both want to give up leadership would depose each other for ever, and the group would
+//! serve nobody. Compares the target of a transfer with the excluded voters that the message names; the sender must be
+//! one of them. It does not judge when a leader may transfer leadership, nor which target is best.
 
 use continuum_core::id::Replica;
 use continuum_core::raft;
@@ -10,19 +11,20 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "transfer-ends";
 
-/// A leader tells its transfer target to campaign: the target is not excluded, and the leader excludes itself.
+/// Judges a leader's message that tells the target to campaign.
 pub(crate) fn check(by: Replica, target: Replica, message: &raft::Message) -> Verdict {
     let raft::Message::TimeoutNow { transfer_excluded: excluded, .. } = message else {
         return Ok(());
     };
     if excluded.contains(&target) {
-        let what = format!("{by:?} hands over to {target:?}, which gave it away: {excluded:?}");
+        let what =
+            format!("{by:?} transfers leadership to {target:?}, which gave it away: {excluded:?}");
         return Err(Broken::new(NAME, what));
     }
     if !excluded.contains(&by) {
         return Err(Broken::new(
             NAME,
-            format!("{by:?} hands over, and does not say so: {excluded:?}"),
+            format!("{by:?} transfers leadership and does not exclude itself: {excluded:?}"),
         ));
     }
     Ok(())
@@ -35,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hand_over_back_or_by_nobody_is_seen() {
+    fn a_transfer_back_or_without_the_sender_excluded_is_seen() {
         let replica = |n| Replica { node: NodeId([n; 16]), store: StoreId([n; 16]) };
         let told = |target, excluded: &[u8]| {
             let excluded = excluded.iter().map(|n| replica(*n)).collect();

@@ -1,5 +1,8 @@
-//! A message of a later version harms nobody (design §5, "Upgrades"): who does not know its kind drops it, counts it,
-//! and its link lives on. What a later version says instead is not simulated: there is none yet.
+//! Law: a node that does not know a message's kind, because the sender has a later version, drops the message, counts
+//! it and keeps the link (contract of `node::MessageError`).
+//!
+//! Compares what decoding bytes of an unknown kind returns with the expected error. It does not judge what a later
+//! version would send instead: no later version exists.
 
 use continuum_core::node::{Message, MessageError};
 
@@ -7,12 +10,12 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "unknown-message-is-dropped";
 
-/// Bytes of a kind that this version does not know were read.
+/// Judges the result of decoding a message of an unknown kind.
 pub(crate) fn check(kind: u32, read: &Result<Message, MessageError>) -> Verdict {
     if *read == Err(MessageError::UnknownKind { kind }) {
         return Ok(());
     }
-    Err(Broken::new(NAME, format!("a message of kind {kind} is read as {read:?}")))
+    Err(Broken::new(NAME, format!("a message of the unknown kind {kind} is decoded as {read:?}")))
 }
 
 #[cfg(test)]
@@ -22,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_kind_that_is_taken_for_another_or_for_garbage_is_seen() {
+    fn an_unknown_kind_that_is_decoded_as_another_or_as_garbage_is_seen() {
         assert_eq!(check(9, &Err(MessageError::UnknownKind { kind: 9 })), Ok(()));
         assert!(check(9, &Err(MessageError::UnknownKind { kind: 10 })).is_err());
         assert!(check(9, &Err(MessageError::Malformed(DecodeError::Malformed))).is_err());

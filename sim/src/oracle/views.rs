@@ -1,7 +1,7 @@
-//! What one observer was seen to hold of the others, step by step; and what all views come to at the end.
+//! The observed view that one node has of the other members, step by step, and the comparison of all views at the end.
 //!
-//! The view only remembers and hands each change to the laws that concern it: `precedence`, `suspicion`, `refutation`,
-//! `buddy`, `vouched`.
+//! A view only remembers, and passes each change to the laws that concern it: `incarnation_precedence`,
+//! `suspicion_before_death`, `suspicion_refuted`, `suspect_is_told`, `ack_from_pinged_member`.
 
 use std::collections::BTreeMap;
 
@@ -14,30 +14,30 @@ use super::ack_from_pinged_member::Probes;
 use super::{incarnation_precedence, suspect_is_told, suspicion_before_death, suspicion_refuted};
 use crate::verdict::Verdict;
 
-/// What is held of a member, in the order in which updates beat each other.
+/// What a node knows of a member, in the order in which updates beat each other.
 pub(crate) type Held = (Incarnation, State);
 
-/// With which store a node is a member, and the entry that let it in, as the observer's registry has it. Who is let in
-/// with another store is another member, and so is who was let in again after another store was.
+/// A node's store, and the index of the registry's entry that admitted it, as the observer's registry has them. The
+/// same node admitted with another store, or admitted again, is another member.
 type Admission = (StoreId, Option<Index>);
 
-/// What one node was seen to hold.
+/// The observed view of one node.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     members: BTreeMap<NodeId, (Admission, Held)>,
-    /// What gossip had counted: without news and without a new count nothing changed.
+    /// The counters of gossip after the last step: if no gossip arrives and they are equal, the view did not change.
     counted: Counters,
     pub(crate) probes: Probes,
 }
 
-/// What of a step concerns gossip.
+/// The gossip that a step received.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Heard {
-    /// Gossip was received.
+    /// The step received gossip.
     pub(crate) gossip: bool,
-    /// What it said of the receiver, at worst.
-    pub(crate) accused: Option<Held>,
-    /// Who acknowledged which ping by it.
+    /// The greatest update about the receiver.
+    pub(crate) about_me: Option<Held>,
+    /// The sender and the ping number of an ack.
     pub(crate) ack: Option<(NodeId, u64)>,
 }
 
@@ -47,12 +47,12 @@ impl Heard {
             Body::Ack { number } => Some((from, number)),
             _ => None,
         };
-        Self { gossip: true, accused: accusation(me, message), ack }
+        Self { gossip: true, about_me: greatest_update(me, message), ack }
     }
 }
 
 /// The greatest update about the receiver in a message of gossip.
-pub(crate) fn accusation(me: NodeId, message: &gossip::Message) -> Option<Held> {
+pub(crate) fn greatest_update(me: NodeId, message: &gossip::Message) -> Option<Held> {
     let updates = message.updates.iter().filter(|update| update.replica.node == me);
     updates.map(|update| (update.incarnation, update.state)).max()
 }
@@ -65,7 +65,7 @@ fn admission(node: &Node, replica: Replica) -> Admission {
 }
 
 impl View {
-    /// A step in which gossip may have changed: it heard something, or time passed.
+    /// Judges a step that may have changed the view: it received gossip, or time passed.
     pub(crate) fn check_step(&mut self, node: &Node, heard: Heard) -> Verdict {
         let gossip = node.gossip();
         self.probes.check(gossip, heard.ack)?;
@@ -74,7 +74,7 @@ impl View {
             return Ok(());
         }
         self.counted = counted;
-        suspicion_refuted::check(gossip.own(), heard.accused)?;
+        suspicion_refuted::check(gossip.own(), heard.about_me)?;
         for member in gossip.members().skip(1) {
             let now = (member.incarnation, member.state);
             let admission = admission(node, member.replica);
@@ -90,19 +90,19 @@ impl View {
         Ok(())
     }
 
-    /// Gossip leaves.
+    /// Judges gossip that leaves.
     pub(crate) fn check_sent(&self, node: &Node, to: NodeId, message: &gossip::Message) -> Verdict {
         let member = node.gossip().member(to);
         let held = member
             .map(|m| (admission(node, m.replica), (m.incarnation, m.state)))
-            // Who was held otherwise before the step may not be known as a suspect yet where the message was made.
+            // If the view changed in this step, the message may have been made before the change.
             .filter(|held| self.members.get(&to) == Some(held));
         held.map_or(Ok(()), |(_, held)| suspect_is_told::check(to, held, message))
     }
 }
 
-/// What is not as it should be in the views of members at the end: every node knows every other as that one knows
-/// itself, alive.
+/// The first flaw in the final views, as a sentence; `None` if every node sees every other alive, with the incarnation
+/// that the other has.
 pub(crate) fn difference<'a>(nodes: &(impl Iterator<Item = &'a Node> + Clone)) -> Option<String> {
     for node in nodes.clone() {
         let own = node.gossip().own();
@@ -113,7 +113,7 @@ pub(crate) fn difference<'a>(nodes: &(impl Iterator<Item = &'a Node> + Clone)) -
             };
             if !held.is_some_and(agrees) {
                 let observer = other.gossip().own().replica.node;
-                return Some(format!("{observer:?} holds {held:?}, which is {own:?}"));
+                return Some(format!("{observer:?} sees {own:?} as {held:?}"));
             }
         }
     }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gravest_accusation_counts() {
+    fn the_greatest_update_counts() {
         let updates = vec![
             update(1, 5, State::Alive),
             update(1, 4, State::Dead),
@@ -148,8 +148,8 @@ mod tests {
         ];
         let sender = update(3, 0, State::Alive);
         let message = Message { body: Body::Updates, sender, updates, loads: Vec::new() };
-        let accused = accusation(NodeId([1; 16]), &message).expect("it is accused");
-        assert_eq!((accused.0.refutations, accused.1), (5, State::Suspect));
-        assert_eq!(accusation(NodeId([9; 16]), &message), None);
+        let found = greatest_update(NodeId([1; 16]), &message).expect("an update is about it");
+        assert_eq!((found.0.refutations, found.1), (5, State::Suspect));
+        assert_eq!(greatest_update(NodeId([9; 16]), &message), None);
     }
 }

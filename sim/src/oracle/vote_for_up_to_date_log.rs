@@ -1,5 +1,8 @@
-//! Up-to-date votes: who gets a vote has a log that ends no earlier than the voter's own, by term and then by index
-//! (Raft, §5.4.1).
+//! Law: a replica votes only for a candidate whose log is at least as up to date as its own, compared by last term and
+//! then by last index (Raft, §5.4.1).
+//!
+//! Compares the candidate's last entry, as its request names it, with the voter's. It does not judge votes that a
+//! checkpoint writes again.
 
 use continuum_core::id::{GroupId, NodeId, Replica};
 use continuum_core::raft::Position;
@@ -8,7 +11,7 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "vote-for-up-to-date-log";
 
-/// A vote is written; `asks` is who asked for one in this step, and where its log ends.
+/// Judges a vote that is written; `asks` is the request for a vote in this step: group, candidate, last entry.
 pub(crate) fn check(
     last: Position,
     vote: Option<Replica>,
@@ -22,7 +25,9 @@ pub(crate) fn check(
     if theirs >= last {
         return Ok(());
     }
-    let what = format!("{vote:?} gets a vote, and its log ends at {theirs:?} before {last:?}");
+    let what = format!(
+        "{vote:?} gets a vote, but its log ends at {theirs:?}, before the voter's {last:?}"
+    );
     Err(Broken::new(NAME, what))
 }
 
@@ -33,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vote_for_a_log_that_lacks_something_is_seen() {
+    fn a_vote_for_an_outdated_log_is_seen() {
         let at = |term, index| Position { term: Term(term), index: Index(index) };
         let from = Replica::default();
         let gets =

@@ -1,8 +1,9 @@
-//! What the committed log of the strong namespace says happened: the witness.
+//! The witness: what the committed log of a strong namespace says happened.
 //!
-//! The log is decoded and applied by a model of a few lines that shares no code with `core::state` but the decoder:
-//! keys with revisions, sessions that answer a repeated number with the first answer (Raft thesis §6.3). What clients
-//! were told is compared with it in `strong`.
+//! A small model decodes and applies the log. It shares only the decoder with `core::state`. It has keys with
+//! revisions, and sessions that answer a repeated number with the first answer (Raft thesis, §6.3). `strong` compares
+//! what clients were told with it, and `session_applied_once` what replicas apply. A log that cannot be explained,
+//! because a command does not decode or a write without a session is in it twice, breaks exactly-once.
 
 use std::collections::BTreeMap;
 
@@ -17,17 +18,17 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const EXACTLY_ONCE: &str = "exactly-once";
 
-/// What one command did.
+/// The effect of one command, with its index in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// All its mutations happened.
+    /// All mutations of the command happened.
     Written(Index),
-    /// It found this revision instead; none when there was no value.
+    /// A condition failed: the key had this revision, or no value.
     Conflict(Index, Option<Index>),
 }
 
 impl Effect {
-    /// Where in the log.
+    /// The command's index in the log.
     pub(crate) const fn index(self) -> Index {
         match self {
             Self::Written(index) | Self::Conflict(index, _) => index,
@@ -35,35 +36,35 @@ impl Effect {
     }
 }
 
-/// A register over the log: each version with the index at which it began; a removal is a version without a value.
+/// The versions of a register, each with the index at which it began; a removal is a version without a value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Versions {
     versions: Vec<(Index, Option<Bytes>)>,
 }
 
 impl Versions {
-    /// The value now and its revision.
+    /// The current value and its revision.
     pub(crate) fn current(&self) -> Option<(&Bytes, Index)> {
         let (index, value) = self.versions.last()?;
         value.as_ref().map(|value| (value, *index))
     }
 
-    /// The stretches of the log in which the register was this: from, and before which.
-    pub(crate) fn stretches(&self, value: Option<&Bytes>) -> Vec<(u64, u64)> {
-        let mut stretches = Vec::new();
+    /// The ranges of the log in which the register had this value: the first index, and the one after the last.
+    pub(crate) fn ranges_of(&self, value: Option<&Bytes>) -> Vec<(u64, u64)> {
+        let mut ranges = Vec::new();
         if value.is_none() {
-            stretches.push((0, self.versions.first().map_or(u64::MAX, |(index, _)| index.0)));
+            ranges.push((0, self.versions.first().map_or(u64::MAX, |(index, _)| index.0)));
         }
         for (at, (from, found)) in self.versions.iter().enumerate() {
             if found.as_ref() == value {
-                stretches
-                    .push((from.0, self.versions.get(at + 1).map_or(u64::MAX, |next| next.0.0)));
+                let end = self.versions.get(at + 1).map_or(u64::MAX, |next| next.0.0);
+                ranges.push((from.0, end));
             }
         }
-        stretches
+        ranges
     }
 
-    /// Whether there was no value at some time from this index on.
+    /// Whether the register had no value at some index from `floor` on.
     fn is_absent_since(&self, floor: Index) -> bool {
         let mut late = self.versions.iter().rev().take_while(|(index, _)| *index >= floor);
         late.any(|(_, value)| value.is_none())
@@ -76,21 +77,21 @@ impl Versions {
     }
 }
 
-/// The log, applied.
+/// The model state after the committed log.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     pub(crate) keys: BTreeMap<Bytes, Versions>,
     sessions: BTreeMap<SessionId, u64>,
     by_session: BTreeMap<Session, Effect>,
     by_value: BTreeMap<Bytes, Effect>,
-    /// By index: commands of sessions, their keys, and what they came to where that was new.
+    /// By index, the commands of sessions: session, keys, and the effect if the number was new.
     commands: BTreeMap<Index, (Session, Vec<Bytes>, Option<Effect>)>,
     /// The last entry that was applied.
     applied: Index,
 }
 
 impl Witness {
-    /// Applies what the group committed since the last time.
+    /// Applies the entries that the group committed since the last call.
     pub(crate) fn follow(&mut self, ledger: &GroupLedger) -> Verdict {
         while self.applied < ledger.last_committed().index {
             self.applied = self.applied.next();
@@ -105,18 +106,18 @@ impl Witness {
         Ok(())
     }
 
-    /// The session's command at an index, its keys, and what it came to if its number was new.
+    /// The session's command at an index: session, keys, and the effect if the number was new.
     pub(crate) fn session_at(&self, at: Index) -> Option<(Session, &[Bytes], Option<&Effect>)> {
         let (session, keys, effect) = self.commands.get(&at)?;
         Some((*session, keys, effect.as_ref()))
     }
 
-    /// Whether a key was without a value at some time from this index on.
+    /// Whether a key had no value at some index from `floor` on.
     pub(crate) fn is_absent_since(&self, key: &Bytes, floor: Index) -> bool {
         self.keys.get(key).is_some_and(|versions| versions.is_absent_since(floor))
     }
 
-    /// What became of an operation: by its session, or by its first value.
+    /// The effect of an operation, found by its session or else by its first value.
     pub(crate) fn effect(
         &self,
         session: Option<Session>,
@@ -140,16 +141,19 @@ impl Witness {
         if let Some(session) = command.session {
             self.by_session.insert(session, effect);
         } else if let Some(value) = mutations.first().and_then(value_of) {
-            // Without a session nobody may ask twice: a value that is in the log twice was retried by a node.
+            // A client sends a write without a session once, so a node retried a value that is in the log twice.
             if let Some(first) = self.by_value.insert(value.clone(), effect) {
-                let what = format!("a write without a session is at {} and {index}", first.index());
+                let what = format!(
+                    "a write without a session is in the log at {} and at {index}",
+                    first.index()
+                );
                 return Err(Broken::new(EXACTLY_ONCE, what));
             }
         }
         Ok(())
     }
 
-    /// Whether a session's write is new. A session opens with its number 0.
+    /// Whether a session's write is new. A session opens with number 0.
     fn admit(&mut self, session: Session) -> bool {
         let is_new = match self.sessions.get(&session.id) {
             None => session.seq == 0,
@@ -197,7 +201,7 @@ fn is_met(expected: &Expected, current: Option<(&Bytes, Index)>) -> bool {
     }
 }
 
-/// The value that a mutation writes, unique to it.
+/// The value that a mutation writes; it is unique to the mutation.
 fn value_of(mutation: &Mutation) -> Option<&Bytes> {
     match &mutation.edits.first()?.change {
         Change::Put(value) => Some(value),

@@ -1,7 +1,8 @@
-//! All writes of the eventual namespaces, as their authors log them, and what each node logged of them.
+//! All writes of the eventual namespaces, as their authors log them, and which of them each node logged.
 //!
-//! This only remembers and hands each record to the laws that concern it: `again`, `coverage`, `dots`, `minted`,
-//! `stamps`. What all writes amount to is `spec`'s business.
+//! This file remembers, and passes each record to the laws that concern it: `dead_write_stays_dead`,
+//! `context_covers_what_is_known`, `dot_minted_once`, `supersedes_what_was_seen`, `hybrid_clock`. At the end it selects
+//! the writes that `eventual_specification` judges, and reports acknowledged writes that no replica has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ use continuum_core::replication::{Dots, EditInfo, EditOpInfo, WriteInfo, inspect
 use continuum_core::state::{Registry, StateMachine};
 
 use super::context_covers_what_is_known::Covered;
-use super::eventual_specification::{Place, Rank, rank_of, takes};
+use super::eventual_specification::{FieldPath, Rank, is_in_scope, rank_of};
 use super::hybrid_clock::{Stamps, Wall};
 use super::{
     dead_write_stays_dead, dot_minted_once, eventual, eventual_specification,
@@ -21,17 +22,17 @@ use super::{
 };
 use crate::verdict::{Broken, Verdict};
 
-/// A client's operation that the step was asked for, with what it wants changed.
+/// The number of a client's operation, and a mutation that it asks for.
 pub(crate) type RequestedWrite<'a> = (usize, &'a Mutation);
 
-/// Who logs.
+/// The process that logs a record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Author {
     pub(crate) number: usize,
     pub(crate) replica: Replica,
     pub(crate) boot: Boot,
     pub(crate) wall: Wall,
-    /// Where its log has it.
+    /// The token of the record in the process's log.
     pub(crate) token: Token,
 }
 
@@ -39,17 +40,17 @@ pub(crate) struct Author {
 #[derive(Debug, Default)]
 struct Shard {
     writes: BTreeMap<Dot, WriteInfo>,
-    /// By an edit of a write: the writes that supersede it.
-    killers: BTreeMap<(Dot, u16), Vec<Dot>>,
-    /// By a write: the writes that supersede what of it is in their scope.
+    /// By edit (a dot and the edit's number): the writes that supersede it.
+    superseded_by: BTreeMap<(Dot, u16), Vec<Dot>>,
+    /// By write: the writes that supersede all of it that is in their scope.
     scoped: BTreeMap<Dot, Vec<Dot>>,
-    /// By place: the registers put there.
-    puts: BTreeMap<Place, BTreeSet<(Rank, Dot)>>,
-    /// By place: the writes that counted there.
-    counts: BTreeMap<Place, BTreeSet<Dot>>,
+    /// By field: the writes that put a register value, in the LWW order.
+    puts: BTreeMap<FieldPath, BTreeSet<(Rank, Dot)>>,
+    /// By field: the writes that counted.
+    counts: BTreeMap<FieldPath, BTreeSet<Dot>>,
 }
 
-/// What one life of a node logged.
+/// The writes that one process life of a node logged.
 #[derive(Debug, Default)]
 struct Logged {
     seen: BTreeSet<(ShardId, Dot)>,
@@ -62,9 +63,9 @@ struct Logged {
 pub(crate) struct Writes {
     shards: BTreeMap<ShardId, Shard>,
     logged: Vec<Logged>,
-    /// Per node: the dots whose records its store logged, by the record's number.
+    /// By node number: the dots whose records its store logged, in the order of the records' token numbers.
     recorded: Vec<Vec<(u64, ShardId, Dot)>>,
-    /// The dots that were made for an operation.
+    /// By operation number: the dots that were made for it.
     made_for: BTreeMap<usize, Vec<(ShardId, Dot)>>,
 }
 
@@ -75,12 +76,12 @@ impl Writes {
         Self { shards: BTreeMap::new(), logged, recorded, made_for: BTreeMap::new() }
     }
 
-    /// A node's disk is gone.
+    /// Forgets the records of a node whose disk is gone.
     pub(crate) fn disk_gone(&mut self, number: usize) {
         self.recorded[number].clear();
     }
 
-    /// The dots whose records these disks hold up to these tokens.
+    /// The dots whose records these nodes' disks hold, each up to its token.
     pub(crate) fn recorded_on(
         &self,
         disks: impl Iterator<Item = (usize, Token)>,
@@ -93,14 +94,14 @@ impl Writes {
         disks.flat_map(on).collect()
     }
 
-    /// The operations of which none of these dots is.
+    /// The operations none of whose dots is among `kept`.
     pub(crate) fn nowhere_in(&self, kept: &BTreeSet<(ShardId, Dot)>) -> BTreeSet<usize> {
         let gone = |(_, dots): &(&usize, &Vec<_>)| !dots.iter().any(|dot| kept.contains(dot));
         self.made_for.iter().filter(gone).map(|(operation, _)| *operation).collect()
     }
 
-    /// A node starts anew from a log that ends at a token: what it logs again after a crash is new to it, what its disk
-    /// held is not.
+    /// Begins a new process life of a node whose log ends at `last`. A write that its disk held is known to it; a write
+    /// that the crash lost may be logged again.
     pub(crate) fn restarted(&mut self, number: usize, node: &Node, last: Token) {
         self.recorded[number].retain(|(seq, ..)| *seq <= last.seq);
         let mut logged = Logged::default();
@@ -117,12 +118,12 @@ impl Writes {
         self.logged[number] = logged;
     }
 
-    /// A shard is gone from a node.
+    /// Records that a node forgets a shard.
     pub(crate) fn forgotten(&mut self, number: usize, shard: ShardId) {
         self.logged[number].covered.forgets(shard);
     }
 
-    /// A node logs what it takes in or makes.
+    /// Judges and remembers the records that a node logs, of its own writes and of others'.
     pub(crate) fn observe(
         &mut self,
         by: Author,
@@ -138,12 +139,12 @@ impl Writes {
             self.recorded[by.number].push((by.token.seq, told.shard, told.dot));
             let actor = told.dot.actor;
             let is_own = actor.replica == by.replica && actor.boot == by.boot;
-            // Of several that waited for the same key, one that was made already is not made again.
-            let is_it = |(operation, mutation): &&RequestedWrite<'_>| {
+            // If several operations wait for the same key, an operation that already has a write gets no second one.
+            let is_asked = |(operation, mutation): &&RequestedWrite<'_>| {
                 let is_new = wanted.len() == 1 || !self.made_for.contains_key(operation);
                 is_own && is_new && mutation.key[..] == told.key[..]
             };
-            if let Some((operation, mutation)) = wanted.iter().find(is_it) {
+            if let Some((operation, mutation)) = wanted.iter().find(is_asked) {
                 if wanted.len() == 1 {
                     supersedes_what_was_seen::check(&told, mutation)?;
                 }
@@ -165,7 +166,7 @@ impl Writes {
         Ok(())
     }
 
-    /// A step of a node ends.
+    /// Judges the contexts of a node after a step.
     pub(crate) fn check_covered(&mut self, number: usize, node: &Node) -> Verdict {
         let shards = &self.shards;
         let explains = |id: ShardId, dot: &Dot, context: &Dots| {
@@ -177,7 +178,8 @@ impl Writes {
         self.logged[number].covered.check(node.replicator(), explains)
     }
 
-    /// Whether an acknowledged operation is in the context that the replicas came to; it is beaten where losers go.
+    /// Judges that the final context of the replicas covers an acknowledged operation, also if a greater write of a
+    /// discarding namespace beat it.
     pub(crate) fn check_there(
         &self,
         operation: usize,
@@ -187,14 +189,15 @@ impl Writes {
         if dots.iter().any(|(shard, dot)| covers(*shard, dot)) {
             return Ok(());
         }
-        Err(Broken::new(eventual::LOST, format!("operation {operation} is nowhere: {dots:?}")))
+        let what = format!("no replica has a write of operation {operation}, which made {dots:?}");
+        Err(Broken::new(eventual::LOST, what))
     }
 
     /// Judges the rows of one shard, which are the same on all replicas.
     ///
-    /// A write may have taken place and its record be lost with the disks that had it: it was superseded by one that
-    /// was not. Whether the replicas know what it superseded in its turn depends on what they were told before; of its
-    /// key nothing is judged here. Records that some replica has are known.
+    /// A write may have taken place although its record is lost with the disks that held it, because a write that was
+    /// not lost superseded it. Whether the replicas know what the lost write superseded depends on what they learnt
+    /// before, so the rows of its key are not judged. `is_known` says whether some replica has a write's record.
     pub(crate) fn check(
         &self,
         shard: ShardId,
@@ -218,7 +221,7 @@ impl Writes {
     }
 }
 
-/// Whether losers are dropped in a namespace, as this node knows it.
+/// Whether a namespace discards losers of the LWW order, as this node knows it.
 fn discards(node: &Node, namespace: NamespaceId) -> bool {
     let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
     let mut known = registry.into_iter().flat_map(Registry::namespaces);
@@ -232,24 +235,24 @@ impl Shard {
     fn add(&mut self, told: WriteInfo) {
         for edit in &told.edits {
             for element in &edit.superseded {
-                self.killers.entry(*element).or_default().push(told.dot);
+                self.superseded_by.entry(*element).or_default().push(told.dot);
             }
             for dot in &edit.unseen {
                 self.scoped.entry(*dot).or_default().push(told.dot);
             }
             if matches!(edit.op, EditOpInfo::Put(_)) {
-                let place = (told.key.clone(), edit.field.clone());
-                self.puts.entry(place).or_default().insert((rank_of(&told), told.dot));
+                let path = (told.key.clone(), edit.field.clone());
+                self.puts.entry(path).or_default().insert((rank_of(&told), told.dot));
             }
             if matches!(edit.op, EditOpInfo::Count { .. }) {
-                let place = (told.key.clone(), edit.field.clone());
-                self.counts.entry(place).or_default().insert(told.dot);
+                let path = (told.key.clone(), edit.field.clone());
+                self.counts.entry(path).or_default().insert(told.dot);
             }
         }
         self.writes.insert(told.dot, told);
     }
 
-    /// The greatest stamp of what a write supersedes, but for its own earlier edits.
+    /// The greatest stamp among the writes that a write supersedes, other than itself.
     fn greatest_superseded(&self, told: &WriteInfo) -> u64 {
         let superseded = told.edits.iter().flat_map(|edit| &edit.superseded);
         let stamps =
@@ -257,47 +260,47 @@ impl Shard {
         stamps.max().unwrap_or(0)
     }
 
-    /// Whether all that a write made is superseded by writes in the context.
+    /// Whether writes in the context supersede all edits of a write.
     fn is_superseded(&self, dot: &Dot, context: &Dots) -> bool {
         let Some(write) = self.writes.get(dot) else { return false };
         let mut edits = (0_u16..).zip(&write.edits);
         edits.all(|(number, edit)| {
             matches!(edit.op, EditOpInfo::Delete | EditOpInfo::Remove(_)) || {
-                let killers = self.killers.get(&(*dot, number)).into_iter().flatten();
-                let by_scope = self.scoped.get(dot).into_iter().flatten().filter(|killer| {
-                    let killer = self.writes.get(*killer);
-                    killer.is_some_and(|killer| {
-                        let mut by = killer.edits.iter().filter(|by| by.unseen.contains(dot));
-                        by.any(|by| takes((&killer.key, by), (&write.key, edit)))
+                let by_name = self.superseded_by.get(&(*dot, number)).into_iter().flatten();
+                let by_scope = self.scoped.get(dot).into_iter().flatten().filter(|later| {
+                    let later = self.writes.get(*later);
+                    later.is_some_and(|later| {
+                        let mut by = later.edits.iter().filter(|by| by.unseen.contains(dot));
+                        by.any(|by| is_in_scope((&later.key, by), (&write.key, edit)))
                     })
                 });
-                let by_later = self.later_counts(write, edit);
-                killers.chain(by_scope).chain(by_later).any(|killer| context.contains(killer))
+                let by_total = self.later_counts(write, edit);
+                by_name.chain(by_scope).chain(by_total).any(|later| context.contains(later))
             }
         })
     }
 
-    /// The later counts of the same author at one place.
+    /// The later counts of the same author in the same field.
     fn later_counts<'a>(
         &'a self,
         write: &WriteInfo,
         edit: &EditInfo,
     ) -> impl Iterator<Item = &'a Dot> {
         let counts = matches!(edit.op, EditOpInfo::Count { .. });
-        let place = counts.then(|| (write.key.clone(), edit.field.clone()));
-        let all = place.and_then(|place| self.counts.get(&place));
+        let path = counts.then(|| (write.key.clone(), edit.field.clone()));
+        let all = path.and_then(|path| self.counts.get(&path));
         let (first, actor) = (Dot { seq: write.dot.seq + 1, ..write.dot }, write.dot.actor);
         let later = all.map(|dots| dots.range(first..).take_while(move |dot| dot.actor == actor));
         later.into_iter().flatten()
     }
 
-    /// Whether a write in the context beats every register that this one put.
+    /// Whether writes in the context beat every register value that a write put.
     fn is_beaten(&self, dot: &Dot, context: &Dots) -> bool {
         let Some(write) = self.writes.get(dot) else { return false };
         let rank = rank_of(write);
         write.edits.iter().all(|edit| {
-            let place = (write.key.clone(), edit.field.clone());
-            let puts = self.puts.get(&place).filter(|_| matches!(edit.op, EditOpInfo::Put(_)));
+            let path = (write.key.clone(), edit.field.clone());
+            let puts = self.puts.get(&path).filter(|_| matches!(edit.op, EditOpInfo::Put(_)));
             let greater = puts.into_iter().flat_map(|puts| puts.range((rank, *dot)..).skip(1));
             greater.into_iter().any(|(_, other)| context.contains(other))
         })
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_kept_disk_recorded_is_excused() {
+    fn an_operation_that_no_kept_disk_recorded_is_excused() {
         let mut writes = Writes::new(2);
         let shard = ShardId::default();
         writes.recorded[0] = vec![(1, shard, dot(1)), (2, shard, dot(2))];
@@ -351,18 +354,23 @@ mod tests {
             writes.nowhere_in(&writes.recorded_on(disks)).into_iter().collect::<Vec<_>>()
         };
         assert_eq!(gone(&writes, &[(0, 9), (1, 9)]), Vec::<usize>::new());
-        assert_eq!(gone(&writes, &[(1, 4)]), [1, 3], "the third was not durable there");
+        assert_eq!(
+            gone(&writes, &[(1, 4)]),
+            [1, 3],
+            "the record of the third was not durable there"
+        );
         writes.disk_gone(0);
         assert_eq!(gone(&writes, &[(0, 9), (1, 9)]), [1]);
     }
 
     #[test]
-    fn of_a_write_that_nobody_has_its_key_alone_is_doubtful() {
+    fn only_the_key_of_a_write_that_no_replica_has_is_not_judged() {
         let mut writes = Writes::new(1);
         let shard = ShardId::default();
         let of_shard = writes.shards.entry(shard).or_default();
         [put(0, &[]), put(1, &[0]), put(2, &[1])].into_iter().for_each(|put| of_shard.add(put));
-        // The first superseded another, and only its successor is known: either way is sound. Other keys are judged.
+        // Write 1 superseded write 0, and write 1 is lost: with and without value 0 the rows are sound. If no write is
+        // lost, the rows are judged.
         let judge = |rows: &[Row], unknown: u64| {
             writes.check(shard, false, rows, |_| true, |known| *known != dot(unknown)).is_ok()
         };

@@ -1,11 +1,11 @@
-//! Delta debugging: a list that still fails, from which no part can be left out (Zeller and Hildebrandt 2002, ddmin).
+//! Delta debugging: reduces a list that fails until no part can be left out (Zeller and Hildebrandt 2002, ddmin).
 //!
-//! Only complements are tried, as nearly everybody does: a subset that fails alone is found by leaving out the others.
-//! Nothing here knows what the items are.
+//! As in most implementations, only complements are tried: leaving out the other parts finds a subset that fails alone.
+//! This module does not know what the items are.
 
-/// The smallest list that was found for which `fails` still holds, leaving out at least one part of `parts` at a time;
-/// single items at last when there are fewer. It is asked of smaller and smaller lists, and may begin to say no at any
-/// time: the best so far stands.
+/// The smallest list found for which `fails` still holds. Each try leaves out a part of the list; the smallest part is
+/// one of `parts`, or a single item if there are more parts than items. The tried lists become smaller and smaller.
+/// `fails` may return false from some time on to end the search: the best list so far is returned.
 pub(crate) fn ddmin<T: Clone>(
     mut items: Vec<T>,
     parts: usize,
@@ -22,7 +22,7 @@ pub(crate) fn ddmin<T: Clone>(
             let end = (start + length).min(items.len());
             let rest: Vec<T> = items[..start].iter().chain(&items[end..]).cloned().collect();
             if !rest.is_empty() && fails(&rest) {
-                // What follows moved up: go on at the same place.
+                // The following items moved to `start`: continue there.
                 (items, smaller) = (rest, true);
             } else {
                 start = end;
@@ -40,7 +40,7 @@ pub(crate) fn ddmin<T: Clone>(
 mod tests {
     use super::*;
 
-    /// Shrinks 0..n for a predicate; returns what is left and how often it was asked.
+    /// Shrinks 0..n for a predicate; returns the rest, and how often the predicate was called.
     fn shrink(n: u32, fails: impl Fn(&[u32]) -> bool) -> (Vec<u32>, u32) {
         let mut asked = 0;
         let left = ddmin((0..n).collect(), usize::MAX, |items| {
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matters_is_left_and_nothing_else() {
+    fn only_the_needed_items_are_left() {
         for n in [1_u32, 2, 3, 7, 64, 1000] {
             for wanted in [vec![0], vec![n - 1], vec![n / 2], vec![0, n / 3, n - 1]] {
                 let wanted: std::collections::BTreeSet<u32> = wanted.into_iter().collect();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn coarse_parts_are_not_cut_further() {
+    fn coarse_parts_are_not_divided_further() {
         let mut asked = 0;
         let left = ddmin((0..1024).collect(), 8, |items: &[u32]| {
             asked += 1;
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_without_anything_is_empty() {
+    fn a_failure_that_needs_no_item_leaves_none() {
         assert_eq!(shrink(10, |_| true).0, Vec::<u32>::new());
         assert_eq!(shrink(0, |_| true), (Vec::new(), 0));
     }
 
     #[test]
     fn a_predicate_that_is_not_monotone_ends_at_a_local_minimum() {
-        // Fails with an even number of items that hold 3: no single one can be left out.
+        // Fails with an even number of items among which is 3: no single item can be left out.
         let fails = |items: &[u32]| items.contains(&3) && items.len().is_multiple_of(2);
         let (left, _) = shrink(16, fails);
         assert!(fails(&left));

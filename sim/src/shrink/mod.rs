@@ -1,11 +1,13 @@
-//! Shrinking: of a plan that breaks a law, a smaller one that breaks the same law.
+//! Shrinking: turns a plan that breaks a law into a smaller one that breaks the same law.
 //!
-//! First the time after the violation is cut off, then delta debugging leaves out faults, clients and operations, then
-//! numbers become smaller; again and again, until a round takes nothing away or the budget is spent. Chance is by
-//! position, so what is left behaves as before until something that was left out is missed. Where that leaves too much
-//! (one message in a thousand is struck, so a thousand are needed), parts of it are tried with other chances and
-//! stronger faults: first in large pieces, while much is left, since each run of little is soon over. A run is judged
-//! by the name of the law alone; a panic by its place as well. How a plan is told is not here.
+//! A round cuts off the time after the violation, then leaves out faults, clients and operations by delta debugging,
+//! then makes numbers smaller. Rounds repeat until one takes nothing away or the budget is spent. Random numbers are
+//! drawn by position, so the rest of a plan behaves as before until it misses something that was left out. If too much
+//! remains (when a fault strikes one message in a thousand, a thousand are needed), parts of the plan are tried with
+//! other seeds and stronger faults. Large parts are tried first, because a run of a small plan is short.
+//!
+//! Two runs fail alike if they break the same law; panics must also be at the same place in the code. This module does
+//! not write plans or pictures.
 
 mod ddmin;
 mod numbers;
@@ -19,23 +21,23 @@ use crate::run::{self, Failure};
 
 use ddmin::ddmin;
 
-/// What a shrunk plan has at most, or other chances are tried.
+/// A plan with more faults than this is tried with other seeds.
 pub const FAULTS_GOAL: usize = 10;
-/// As [`FAULTS_GOAL`], for operations.
+/// A plan with more operations than this is tried with other seeds.
 pub const OPERATIONS_GOAL: usize = 30;
-/// A plan with more than that first loses parts of this fraction, at least: one that hangs on much chance loses nothing
-/// to a finer search either, and most of the time to it.
+/// A plan above a goal is first cut in parts of one eighth: if its failure depends on many random draws, a finer search
+/// finds nothing more and takes most of the time.
 const COARSE_PARTS: usize = 8;
-/// Other chances that are tried in a row before a finer search ..
-const CHANCES_FEW: u64 = 200;
-/// .. and after it.
-const CHANCES_MAX: u64 = 500;
-/// While things are left out a violation may come so much later than before.
+/// Seeds that are tried in a row before the finer search.
+const SEEDS_BEFORE: u64 = 200;
+/// Seeds that are tried in a row after the finer search.
+const SEEDS_AFTER: u64 = 500;
+/// While parts are left out, the violation may come this much later than before.
 const SLACK_MS: u64 = 3_000;
-/// No fault strikes more often: some messages have to get through.
+/// The highest rate of a fault: some messages must get through.
 const RATE_PPM_MAX: u64 = 600_000;
 
-/// How far a shrinking is.
+/// The progress of a shrinking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Runs so far.
@@ -46,23 +48,23 @@ pub struct Progress {
     pub operations: usize,
 }
 
-/// What a plan was shrunk to.
+/// The result of a shrinking.
 #[derive(Clone, Debug)]
 pub struct Shrunk {
-    /// The plan.
+    /// The shrunk plan.
     pub plan: Plan,
-    /// The law.
+    /// The law that it breaks.
     pub oracle: String,
-    /// Before and after.
+    /// The size of the original plan.
     pub before: Progress,
-    /// Before and after.
+    /// The size of the shrunk plan, and the runs that it took.
     pub after: Progress,
 }
 
-/// Shrinks a plan. Before each run `goes_on` is asked whether there may be one more. `None` when the plan breaks no
-/// law.
-pub fn shrink(plan: &Plan, mut goes_on: impl FnMut(Progress) -> bool) -> Option<Shrunk> {
-    let mut shrinker = Shrinker::new(plan, &mut goes_on)?;
+/// Shrinks a plan. `continues` is called before each run and returns whether one more run is allowed. `None` if the
+/// plan breaks no law.
+pub fn shrink(plan: &Plan, mut continues: impl FnMut(Progress) -> bool) -> Option<Shrunk> {
+    let mut shrinker = Shrinker::new(plan, &mut continues)?;
     let before = shrinker.progress();
     shrinker.shrink();
     let after = shrinker.progress();
@@ -71,21 +73,21 @@ pub fn shrink(plan: &Plan, mut goes_on: impl FnMut(Progress) -> bool) -> Option<
 }
 
 struct Shrinker<'a> {
-    /// The smallest plan so far that fails.
+    /// The smallest failing plan so far.
     plan: Plan,
-    /// How it fails.
+    /// How this plan fails.
     failure: Failure,
-    /// What is wanted of a failure.
+    /// The key that a failure must have.
     wanted: String,
-    /// Whether it has to fail before healing: then no run is longer than that.
+    /// The failure comes before healing, so runs end at healing.
     is_early: bool,
     runs: u64,
     spent: bool,
-    goes_on: &'a mut dyn FnMut(Progress) -> bool,
+    continues: &'a mut dyn FnMut(Progress) -> bool,
 }
 
 impl<'a> Shrinker<'a> {
-    fn new(plan: &Plan, goes_on: &'a mut dyn FnMut(Progress) -> bool) -> Option<Self> {
+    fn new(plan: &Plan, continues: &'a mut dyn FnMut(Progress) -> bool) -> Option<Self> {
         let failure = run::fail(plan, u64::MAX)?;
         let mut shrinker = Self {
             plan: plan.clone(),
@@ -94,7 +96,7 @@ impl<'a> Shrinker<'a> {
             failure,
             runs: 1,
             spent: false,
-            goes_on,
+            continues,
         };
         shrinker.name_operations();
         Some(shrinker)
@@ -105,12 +107,12 @@ impl<'a> Shrinker<'a> {
         Progress { runs: self.runs, faults: self.plan.faults.len(), operations }
     }
 
-    /// From here on the plan lists its operations: those that began before it failed.
+    /// Makes the plan list its operations: those that began before it failed.
     fn name_operations(&mut self) {
         let mut plan = self.plan.clone();
         plan.workload.only = Some(self.failure.asked.clone());
         if !self.is_early {
-            // The run went on until there were enough of them: let it heal after those that there were.
+            // The run continued until enough operations were done: let it heal after the last that began.
             let last_ms = self.failure.asked_at_ns / MS + 1;
             plan.fault_ms = plan.fault_ms.max(last_ms.saturating_sub(plan.calm_ms));
         }
@@ -122,10 +124,10 @@ impl<'a> Shrinker<'a> {
         }
     }
 
-    /// Runs a plan, and takes it when it fails as it should.
+    /// Runs a plan, and takes it if it fails with the wanted key.
     fn takes(&mut self, plan: Plan) -> bool {
         let progress = self.progress();
-        self.spent = self.spent || !(self.goes_on)(progress);
+        self.spent = self.spent || !(self.continues)(progress);
         if self.spent {
             return false;
         }
@@ -137,7 +139,7 @@ impl<'a> Shrinker<'a> {
         }
         self.plan = plan;
         if self.plan.workload.only.is_some() {
-            // An operation that was missed, or never came, is none.
+            // An operation that never began is not part of the plan.
             self.plan.workload.only = Some(failure.asked.clone());
         }
         self.failure = failure;
@@ -150,15 +152,15 @@ impl<'a> Shrinker<'a> {
             self.cut_time(SLACK_MS);
             if self.is_large() {
                 self.leave_out(COARSE_PARTS);
-                if self.halve(CHANCES_FEW) {
+                if self.try_other_seeds(SEEDS_BEFORE) {
                     continue;
                 }
             }
             self.leave_out(usize::MAX);
-            self.make_plainer();
+            self.simplify();
             self.shrink_faults();
             self.cut_time(0);
-            if self.spent || self.plan == before && !self.halve(CHANCES_MAX) {
+            if self.spent || self.plan == before && !self.try_other_seeds(SEEDS_AFTER) {
                 return;
             }
         }
@@ -175,13 +177,13 @@ impl<'a> Shrinker<'a> {
         faults > FAULTS_GOAL || operations > OPERATIONS_GOAL
     }
 
-    /// While too much is left: some part of it, with other chances and stronger faults.
-    fn halve(&mut self, chances: u64) -> bool {
+    /// Tries parts of a plan above its goals with other seeds and stronger faults; true if one fails.
+    fn try_other_seeds(&mut self, seeds: u64) -> bool {
         if !self.is_large() {
             return false;
         }
         let Progress { faults, operations, .. } = self.progress();
-        (1..=chances).any(|salt| {
+        (1..=seeds).any(|salt| {
             let plan = self.part(salt, faults > FAULTS_GOAL, operations > OPERATIONS_GOAL);
             let left = plan.workload.only.as_ref().map_or(0, SelectedOps::len) + plan.faults.len();
             left < faults + operations && self.takes(plan)
@@ -192,11 +194,11 @@ impl<'a> Shrinker<'a> {
         let mut plan = self.plan.clone();
         let seed = plan.seed.wrapping_add(salt);
         let draws = Draws::new(seed);
-        let mut place = 0;
+        let mut k = 0;
         let share_ppm = [500_000, 250_000, 750_000][salt as usize % 3];
         let mut keeps = |label, all: bool| {
-            place += 1;
-            all || draws.chance(stream(label, 0), place, share_ppm)
+            k += 1;
+            all || draws.chance(stream(label, 0), k, share_ppm)
         };
         plan.faults.retain(|_| keeps("shrink.fault", !of_faults));
         let only = plan.workload.only.iter().flat_map(SelectedOps::iter);
@@ -212,7 +214,7 @@ impl<'a> Shrinker<'a> {
         plan
     }
 
-    /// Nothing that begins later can have had a part in it.
+    /// Cuts off the time after the violation: what begins later cannot have caused it.
     fn cut_time(&mut self, slack_ms: u64) {
         if !self.is_early {
             return self.heal_earlier();
@@ -228,7 +230,7 @@ impl<'a> Shrinker<'a> {
         }
     }
 
-    /// What is found after healing is found sooner when healing comes sooner.
+    /// Makes healing earlier, because a violation after healing then comes earlier too.
     fn heal_earlier(&mut self) {
         for numerator in [1, 2, 3] {
             loop {
@@ -274,8 +276,8 @@ impl<'a> Shrinker<'a> {
     fn leave_out_operations(&mut self, parts: usize) {
         let Some(only) = &self.plan.workload.only else { return };
         let mut operations: Vec<(usize, u64)> = only.iter().collect();
-        // Places of all clients are about as far apart in time: this is nearly the order of the calls.
-        operations.sort_by_key(|(client, place)| (*place, *client));
+        // All clients call at about the same rate, so this is nearly the order of the calls.
+        operations.sort_by_key(|(client, index)| (*index, *client));
         ddmin(operations, parts, |operations| self.keeps(operations.iter().copied().collect()));
     }
 
@@ -285,9 +287,9 @@ impl<'a> Shrinker<'a> {
         self.takes(plan)
     }
 
-    fn make_plainer(&mut self) {
-        for make in numbers::OF_PLAN {
-            while let Some(plan) = make(&self.plan) {
+    fn simplify(&mut self) {
+        for step in numbers::OF_PLAN {
+            while let Some(plan) = step(&self.plan) {
                 if !self.takes(plan) {
                     break;
                 }
@@ -296,9 +298,9 @@ impl<'a> Shrinker<'a> {
     }
 
     fn shrink_faults(&mut self) {
-        for make in numbers::OF_FAULT {
+        for step in numbers::OF_FAULT {
             for at in 0..self.plan.faults.len() {
-                while let Some(smaller) = make(&self.plan.faults[at]) {
+                while let Some(smaller) = step(&self.plan.faults[at]) {
                     let mut plan = self.plan.clone();
                     plan.faults[at] = smaller;
                     if !self.takes(plan) {
@@ -310,12 +312,12 @@ impl<'a> Shrinker<'a> {
     }
 }
 
-/// No fault lasts beyond healing.
+/// Ends a fault at healing.
 fn clip(fault: &mut Fault, heal_ms: u64) {
     fault.for_ms = fault.for_ms.min(heal_ms - fault.at_ms);
 }
 
-/// What two failures have in common when they are the same.
+/// The key of a failure; equal keys mean the same failure.
 fn key(failure: &Failure) -> String {
     // "panicked at core/src/raft/mod.rs:1:2: ..."
     let place = failure.what.split_whitespace().nth(2).unwrap_or_default();
@@ -330,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_holds_is_not_shrunk() {
+    fn a_plan_that_breaks_no_law_is_not_shrunk() {
         let mut plan = Plan::from_seed(1);
         (plan.fault_ms, plan.workload.operations_min) = (0, 0);
         plan.faults.clear();

@@ -1,32 +1,32 @@
-//! Smaller numbers: what of a plan is made plainer once nothing more can be left out of it.
+//! Smaller numbers: simplifies a plan from which nothing more can be left out.
 //!
-//! A move is one plan made from another, with one thing less in it; `None` when there is nothing to take. Whether the
-//! smaller plan still fails is for the shrinker to find out.
+//! A simplification makes a plan from another and changes one thing; `None` if there is nothing to change. This module
+//! does not know whether the simpler plan still fails: the shrinker runs it.
 
 use crate::plan::fault::Fault;
 use crate::plan::fault_budget;
 use crate::plan::{Heal, Plan};
 
-/// What makes a plan plainer, the boldest first.
-pub(crate) type Move = fn(&Plan) -> Option<Plan>;
+/// Makes a simpler plan.
+pub(crate) type Simplify = fn(&Plan) -> Option<Plan>;
 
-/// Moves of cluster and workload.
-pub(crate) const OF_PLAN: [Move; 12] = [
-    |plan| plainer(plan, |plan| plan.heal = Heal::default()),
+/// Simplifications of cluster and workload, the largest first.
+pub(crate) const OF_PLAN: [Simplify; 12] = [
+    |plan| changed(plan, |plan| plan.heal = Heal::default()),
     |plan| nodes(plan, 3),
     |plan| nodes(plan, plan.cluster.nodes - 1),
     few_clients,
-    |plan| plainer(plan, |plan| plan.workload.slots = 1),
-    |plan| plainer(plan, |plan| plan.workload.large_ppm = 0),
-    |plan| plainer(plan, |plan| plan.workload.eventual_keys = 4),
-    |plan| plainer(plan, |plan| plan.cluster.checkpoint_bytes = 1 << 20),
-    |plan| plainer(plan, |plan| plan.cluster.retained_bytes_max = 1 << 20),
-    |plan| plainer(plan, |plan| plan.cluster.append_bytes_max = 256 << 10),
-    |plan| plainer(plan, |plan| plan.cluster.delta_bytes_max = 256 << 10),
-    |plan| plainer(plan, |plan| plan.cluster.latency_us_max = plan.cluster.latency_us_min),
+    |plan| changed(plan, |plan| plan.workload.slots = 1),
+    |plan| changed(plan, |plan| plan.workload.large_ppm = 0),
+    |plan| changed(plan, |plan| plan.workload.eventual_keys = 4),
+    |plan| changed(plan, |plan| plan.cluster.checkpoint_bytes = 1 << 20),
+    |plan| changed(plan, |plan| plan.cluster.retained_bytes_max = 1 << 20),
+    |plan| changed(plan, |plan| plan.cluster.append_bytes_max = 256 << 10),
+    |plan| changed(plan, |plan| plan.cluster.delta_bytes_max = 256 << 10),
+    |plan| changed(plan, |plan| plan.cluster.latency_us_max = plan.cluster.latency_us_min),
 ];
 
-/// Moves of one fault.
+/// Simplifications of one fault.
 pub(crate) const OF_FAULT: [fn(&Fault) -> Option<Fault>; 7] = [
     |fault| smaller(fault, |fault| fault.for_ms /= 4),
     |fault| smaller(fault, |fault| fault.for_ms = fault.for_ms * 3 / 4),
@@ -37,26 +37,26 @@ pub(crate) const OF_FAULT: [fn(&Fault) -> Option<Fault>; 7] = [
     |fault| smaller(fault, |fault| fault.rate_ppm = fault.rate_ppm * 3 / 4),
 ];
 
-fn plainer(plan: &Plan, change: impl Fn(&mut Plan)) -> Option<Plan> {
+fn changed(plan: &Plan, change: impl Fn(&mut Plan)) -> Option<Plan> {
     let mut other = plan.clone();
     change(&mut other);
     (other != *plan).then_some(other)
 }
 
-/// A fault that strikes nobody by name strikes everybody, so the last name stays.
+/// A fault with a change. A fault that names no node strikes all, so a change never removes the last name.
 fn smaller(fault: &Fault, change: impl Fn(&mut Fault)) -> Option<Fault> {
     let mut other = fault.clone();
     change(&mut other);
-    let lost = other.rate_ppm > fault.rate_ppm;
-    (other != *fault && !lost).then_some(other)
+    let is_stronger = other.rate_ppm > fault.rate_ppm;
+    (other != *fault && !is_stronger).then_some(other)
 }
 
 fn few_clients(plan: &Plan) -> Option<Plan> {
     let clients = plan.workload.only.as_ref()?.clients();
-    plainer(plan, |plan| plan.workload.clients = clients)
+    changed(plan, |plan| plan.workload.clients = clients)
 }
 
-/// A cluster of so many nodes, if fewer can bear what strikes them. What struck only nodes that are gone is gone.
+/// A cluster of `nodes` nodes, if the fault budget allows it. Faults that named only removed nodes are removed.
 fn nodes(plan: &Plan, nodes: usize) -> Option<Plan> {
     if nodes == 0 || nodes >= plan.cluster.nodes {
         return None;
@@ -78,16 +78,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_move_ends_and_leaves_a_plan_that_can_be_read() {
+    fn every_simplification_ends_with_a_valid_plan() {
         for seed in 0..20 {
             let mut plan = Plan::from_seed(seed);
             plan.workload.only = Some([(0, 1), (2, 5)].into_iter().collect());
-            for (number, make) in OF_PLAN.iter().enumerate() {
+            for (number, simplify) in OF_PLAN.iter().enumerate() {
                 let mut steps = 0;
-                while let Some(smaller) = make(&plan) {
+                while let Some(smaller) = simplify(&plan) {
                     assert_eq!(Plan::parse(&smaller.to_toml()), Ok(smaller.clone()));
                     (plan, steps) = (smaller, steps + 1);
-                    assert!(steps < 20, "move {number} of seed {seed}");
+                    assert!(steps < 20, "simplification {number} of seed {seed}");
                 }
             }
             let breaks = plan.faults.iter().any(|fault| fault.kind.breaks_model());
@@ -98,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn every_move_of_a_fault_ends() {
+    fn every_simplification_of_a_fault_ends() {
         for fault in (0..50).flat_map(|seed| Plan::from_seed(seed).faults) {
-            for (number, make) in OF_FAULT.iter().enumerate() {
+            for (number, simplify) in OF_FAULT.iter().enumerate() {
                 let (mut fault, mut steps) = (fault.clone(), 0);
-                while let Some(smaller) = make(&fault) {
+                while let Some(smaller) = simplify(&fault) {
                     (fault, steps) = (smaller, steps + 1);
-                    assert!(steps < 100, "move {number} of {fault:?}");
+                    assert!(steps < 100, "simplification {number} of {fault:?}");
                 }
             }
         }

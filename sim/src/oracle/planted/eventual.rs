@@ -1,4 +1,4 @@
-//! The eventual namespaces: what replicas hold at the end, and how writes are made, logged and covered on the way.
+//! Eventual namespaces: what replicas hold at the end, and how writes are made, logged and covered before it.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ use crate::verdict::Verdict;
 use crate::workload::history::{Body, Ending, History, Operation, Responder, Space};
 
 pub(super) fn all() -> Vec<Planted> {
-    [clients(), orders(), amounts(), made(), clocks(), covered(), promised()].concat()
+    [clients(), orders(), specified(), made(), clocks(), covered(), promised()].concat()
 }
 
 fn row(content: Content) -> Vec<Row> {
@@ -43,7 +43,7 @@ fn set(members: &[&'static str]) -> Vec<Row> {
     row(Content::Set(text(members)))
 }
 
-/// A client's write, called at a time with a context that was learnt at another.
+/// A client's write, with the time of its call and the time at which the client learnt its context.
 fn told(called: u64, seen_at: Option<u64>, change: Change, ended: Ending) -> Operation {
     let context = seen_at.map(|_| Context::default());
     let edits = vec![Edit { field: Bytes::new(), change }];
@@ -90,7 +90,7 @@ fn clients() -> Vec<Planted> {
     let apart = || vec![put(10, 0, "a"), put(20, 5, "b")];
     let counter = |value| row(Content::Counter(value));
     vec![
-        good("siblings of writers apart", judge(apart(), &register(&["b", "a"]))),
+        good("siblings of concurrent writers", judge(apart(), &register(&["b", "a"]))),
         bad("a sibling lost", eventual::LOST, judge(apart(), &register(&["b"]))),
         bad("acknowledged writes lost", eventual::LOST, judge(apart(), &[])),
         good(
@@ -102,20 +102,24 @@ fn clients() -> Vec<Planted> {
             eventual::LOST,
             judge(vec![put(10, 0, "a"), put(20, 16, "b")], &register(&["a"])),
         ),
-        bad("a value from nowhere", eventual::PHANTOM, judge(Vec::new(), &register(&["x"]))),
+        bad("a value that nobody wrote", eventual::PHANTOM, judge(Vec::new(), &register(&["x"]))),
         bad(
-            "a rejected value there",
+            "a rejected value present",
             eventual::PHANTOM,
             judge(vec![rejected()], &register(&["x"])),
         ),
         good("a member stays", judge(vec![add(10)], &set(&["m"]))),
-        good("a member removed by who saw it", judge(vec![add(10), remove(30, 20)], &[])),
+        good("a member removed after it was seen", judge(vec![add(10), remove(30, 20)], &[])),
         bad(
             "an unseen add removed",
             eventual::LOST,
             judge(vec![add(1), add(10), remove(30, 9)], &[]),
         ),
-        bad("a member from nowhere", eventual::PHANTOM, judge(vec![add(10)], &set(&["m", "n"]))),
+        bad(
+            "a member that nobody added",
+            eventual::PHANTOM,
+            judge(vec![add(10)], &set(&["m", "n"])),
+        ),
         good(
             "a count that may have happened",
             judge(vec![count(5, done()), count(7, Ending::Unknown)], &counter(12)),
@@ -129,8 +133,8 @@ fn clients() -> Vec<Planted> {
     ]
 }
 
-/// A node wrote "a" and then "b" of one place, whose LWW losers are dropped, and "a" is left.
-fn outlived(stores: [u8; 2]) -> Verdict {
+/// A node wrote "a" and then "b" to one field of a discarding namespace, and "a" is what remains.
+fn earlier_value_wins(stores: [u8; 2]) -> Verdict {
     let write = |(at, store): (usize, u8)| {
         let value = Bytes::from_static([b"a", b"b"][at]);
         let operation = told(10 + 10 * at as u64, None, Change::Put(value), done());
@@ -139,7 +143,7 @@ fn outlived(stores: [u8; 2]) -> Verdict {
     };
     let mut operations: Vec<Operation> = stores.into_iter().enumerate().map(write).collect();
     let mut rows = register(&["a"]);
-    // At some places every write follows from what was read there.
+    // A key that the workload writes without a context; to strict keys it writes only after a read.
     let free = Bytes::from_static(b"r01");
     rows[0].key = free.clone();
     for operation in &mut operations {
@@ -152,8 +156,12 @@ fn outlived(stores: [u8; 2]) -> Verdict {
 
 fn orders() -> Vec<Planted> {
     vec![
-        bad("a later write of a replica that lost to its own", eventual::LOST, outlived([7, 7])),
-        good("a write of a store that knew no greater stamp", outlived([7, 8])),
+        bad(
+            "a replica's later write lost to its earlier one",
+            eventual::LOST,
+            earlier_value_wins([7, 7]),
+        ),
+        good("a write of a new store that knew no greater stamp", earlier_value_wins([7, 8])),
     ]
 }
 
@@ -186,11 +194,11 @@ fn value(seq: u64, stamp: u64, text: &str, superseded: &[u64]) -> WriteInfo {
     write(seq, stamp, Op::Put(text.as_bytes().to_vec()), superseded)
 }
 
-fn amount(writes: &[WriteInfo], discards: bool, rows: &[Row]) -> Verdict {
+fn specify(writes: &[WriteInfo], discards: bool, rows: &[Row]) -> Verdict {
     eventual_specification::check(writes.iter(), discards, rows)
 }
 
-fn amounts() -> Vec<Planted> {
+fn specified() -> Vec<Planted> {
     let three = [value(1, 10, "a", &[]), value(2, 20, "b", &[]), value(3, 15, "c", &[1])];
     let two = [value(1, 10, "a", &[]), value(2, 20, "b", &[])];
     let add = |seq| write(seq, seq, Op::Add(b"m".to_vec()), &[]);
@@ -199,34 +207,34 @@ fn amounts() -> Vec<Planted> {
         |seq, plus, superseded: &[u64]| write(seq, seq, Op::Count { plus, minus: 0 }, superseded);
     let counts = || [count(1, 5, &[]), count(2, 7, &[1])];
     vec![
-        good("siblings in their order", amount(&three, false, &register(&["b", "c"]))),
+        good("siblings in their order", specify(&three, false, &register(&["b", "c"]))),
         bad(
             "siblings in another order",
             eventual_specification::NAME,
-            amount(&three, false, &register(&["c", "b"])),
+            specify(&three, false, &register(&["c", "b"])),
         ),
         bad(
             "a superseded sibling back",
             eventual_specification::NAME,
-            amount(&three, false, &register(&["b", "c", "a"])),
+            specify(&three, false, &register(&["b", "c", "a"])),
         ),
-        good("the greatest wins", amount(&two, true, &register(&["b"]))),
+        good("the greatest wins", specify(&two, true, &register(&["b"]))),
         bad(
             "a lesser one wins",
             eventual_specification::NAME,
-            amount(&two, true, &register(&["a"])),
+            specify(&two, true, &register(&["a"])),
         ),
-        good("an unseen add survives", amount(&[add(1), add(2), remove()], false, &set(&["m"]))),
+        good("an unseen add survives", specify(&[add(1), add(2), remove()], false, &set(&["m"]))),
         bad(
             "a member resurrected",
             eventual_specification::NAME,
-            amount(&[add(1), remove()], false, &set(&["m"])),
+            specify(&[add(1), remove()], false, &set(&["m"])),
         ),
-        good("totals supersede totals", amount(&counts(), false, &row(Content::Counter(7)))),
+        good("totals supersede totals", specify(&counts(), false, &row(Content::Counter(7)))),
         bad(
             "totals summed twice",
             eventual_specification::NAME,
-            amount(&counts(), false, &row(Content::Counter(12))),
+            specify(&counts(), false, &row(Content::Counter(12))),
         ),
     ]
 }
@@ -249,27 +257,27 @@ fn made() -> Vec<Planted> {
             supersedes_what_was_seen::NAME,
             supersedes_what_was_seen::check(&made, &asked(&[2])),
         ),
-        good("one dot, one meaning", dot_minted_once::check(&made, &made)),
-        bad("one dot, two meanings", dot_minted_once::NAME, dot_minted_once::check(&made, &other)),
-        good("a write taken in", logs(1)),
-        bad("a write taken in again", dead_write_stays_dead::NAME, logs(1)),
+        good("one dot for one write", dot_minted_once::check(&made, &made)),
+        bad("one dot for two writes", dot_minted_once::NAME, dot_minted_once::check(&made, &other)),
+        good("a write logged once", logs(1)),
+        bad("a write logged twice", dead_write_stays_dead::NAME, logs(1)),
     ]
 }
 
 fn clocks() -> Vec<Planted> {
     const MS: u64 = 1 << 16;
     let wall = Wall { now_ms: 100, ahead_ms: 10 };
-    let look = |stamp, is_own, superseded| {
+    let judge = |stamp, is_own, superseded| {
         let mut stamps = Stamps { own: 50 * MS, seen: 60 * MS };
         stamps.check(&value(1, stamp, "a", &[]), is_own, superseded, wall)
     };
     vec![
-        good("a stamp above all before", look(101 * MS, true, 60 * MS)),
-        bad("a stamp not above the last", hybrid_clock::NAME, look(50 * MS, true, 0)),
-        bad("a stamp below what it supersedes", hybrid_clock::NAME, look(61 * MS, true, 62 * MS)),
-        bad("an own stamp far ahead", hybrid_clock::NAME, look(200 * MS, true, 0)),
-        good("a stamp within reach taken in", look(110 * MS, false, 0)),
-        bad("a stamp out of reach taken in", hybrid_clock::NAME, look(111 * MS, false, 0)),
+        good("a stamp above all before", judge(101 * MS, true, 60 * MS)),
+        bad("a stamp not above the last", hybrid_clock::NAME, judge(50 * MS, true, 0)),
+        bad("a stamp below what it supersedes", hybrid_clock::NAME, judge(61 * MS, true, 62 * MS)),
+        bad("an own stamp far ahead", hybrid_clock::NAME, judge(200 * MS, true, 0)),
+        good("a stamp within the bound taken in", judge(110 * MS, false, 0)),
+        bad("a stamp beyond the bound taken in", hybrid_clock::NAME, judge(111 * MS, false, 0)),
     ]
 }
 
@@ -292,12 +300,12 @@ fn covered() -> Vec<Planted> {
     vec![
         good("a superseded write is covered", whole(&[(1, 2)], &[(1, 3)], 3)),
         bad(
-            "a living write covered unheld",
+            "a living write covered that was never held",
             context_covers_what_is_known::NAME,
             whole(&[(1, 2)], &[(1, 4)], 3),
         ),
         bad(
-            "a held write uncovered",
+            "a held write not covered",
             context_covers_what_is_known::NAME,
             whole(&[(1, 2)], &[(2, 2)], 0),
         ),
@@ -318,11 +326,11 @@ fn promised() -> Vec<Planted> {
     disk.apply(&Write::Shard { shard, write: replication::Write::Forget });
     let deleted = durability_at_send::check_replication(&disk, &ack);
     disk.set_shard(shard, Dots::default());
-    let anew = durability_at_send::check_replication(&disk, &ack);
+    let created_again = durability_at_send::check_replication(&disk, &ack);
     vec![
-        bad("dots acknowledged before the disk", durability_at_send::NAME, before),
-        good("dots acknowledged that are durable", after),
-        good("an acknowledgement that a deletion overtook", deleted),
-        bad("dots of a shard that was made anew", durability_at_send::NAME, anew),
+        bad("dots acknowledged before they are durable", durability_at_send::NAME, before),
+        good("durable dots acknowledged", after),
+        good("dots acknowledged after the shard was deleted", deleted),
+        bad("dots of a shard that was created again", durability_at_send::NAME, created_again),
     ]
 }

@@ -1,5 +1,5 @@
-//! Planted histories: small ones, good and bad, each with the law that must refuse it. They test the oracles, which a
-//! sound system never does.
+//! Planted histories: small good and bad ones, each bad one with the law that must refuse it. They test the oracles,
+//! because a correct system never makes an oracle fail.
 
 mod eventual;
 mod peers;
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::verdict::Verdict;
 
-/// A history, and the law that must refuse it; none for a good one.
+/// A history, and the law that must refuse it; `None` for a good history.
 #[derive(Clone)]
 struct Planted {
     name: &'static str,
@@ -27,14 +27,14 @@ fn bad(name: &'static str, refused_by: &'static str, verdict: Verdict) -> Plante
 }
 
 #[test]
-fn each_planted_history_is_judged_right() {
+fn each_planted_history_is_judged_correctly() {
     let all = [strong::all(), eventual::all(), raft::all(), peers::all()].concat();
     for planted in &all {
         let by = planted.verdict.as_ref().err().map(|broken| broken.oracle);
         assert_eq!(by, planted.refused_by, "{}: {:?}", planted.name, planted.verdict);
     }
     let names: BTreeSet<&str> = all.iter().map(|planted| planted.name).collect();
-    assert_eq!(names.len(), all.len(), "two histories of one name");
+    assert_eq!(names.len(), all.len(), "two histories have one name");
     let refused = all.iter().filter(|planted| planted.refused_by.is_some()).count();
     assert!(refused >= 50 && all.len() - refused >= 25, "{refused} of {}", all.len());
 }

@@ -1,4 +1,4 @@
-//! Peers: who is alive, who may vouch, who is let in, who is chosen.
+//! Peers: views of members, acks, admitted processes, changes of health, choices.
 
 use continuum_core::api::Health;
 use continuum_core::gossip::{Body, Incarnation, Member, Message, ProbeInfo, State, Update};
@@ -6,8 +6,8 @@ use continuum_core::id::{Address, Boot, Contact, NodeId, Replica, StoreId};
 use continuum_core::time::Instant;
 
 use super::super::ack_from_pinged_member::{self, Probes};
-use super::super::health_hysteresis::{self, Turns};
-use super::super::one_process_per_identity::{self, Identified, LetIn};
+use super::super::health_hysteresis::{self, HealthChanges};
+use super::super::one_process_per_identity::{self, AdmittedPeers, Identified};
 use super::super::views::Held;
 use super::super::{
     cheapest_is_chosen, incarnation_precedence, suspect_is_told, suspicion_before_death,
@@ -68,7 +68,7 @@ fn members() -> Vec<Planted> {
         ),
         good("an accusation refuted", suspicion_refuted::check(&own(2), Some(suspect))),
         bad(
-            "an accusation borne",
+            "an accusation not refuted",
             suspicion_refuted::NAME,
             suspicion_refuted::check(&own(1), Some(suspect)),
         ),
@@ -81,14 +81,14 @@ fn members() -> Vec<Planted> {
     ]
 }
 
-/// A probe of node 2 by ping 7, of which node 3 was asked as well, is answered.
+/// A probe of node 2 by ping 7, for which node 3 was asked to help, is answered.
 fn answered_by(by: Option<(NodeId, u64)>) -> Verdict {
     let mut probes = Probes::default();
     let body = Body::PingRequest { number: 7, target: node(2) };
-    probes.asks(node(3), &Message { body, ..ping(Vec::new()) });
+    probes.record_request(node(3), &Message { body, ..ping(Vec::new()) });
     let helpers = [node(3)];
     let probing = ProbeInfo { target: node(2), number: 7, acked: true, helpers: &helpers };
-    probes.look(&probing, by)
+    probes.check_probe(&probing, by)
 }
 
 fn probes() -> Vec<Planted> {
@@ -112,21 +112,24 @@ fn processes() -> Vec<Planted> {
         boot: Boot { count, nonce },
     };
     let after = |there: Identified, refused| {
-        let mut let_in = LetIn::default();
-        let_in.check(process(5, 1), false)?;
-        let_in.check(there, refused)
+        let mut admitted = AdmittedPeers::default();
+        admitted.check(process(5, 1), false)?;
+        admitted.check(there, refused)
     };
     let wiped = Identified { store: StoreId([2; 16]), ..process(1, 1) };
     let boot = |count| Boot { count, nonce: 0 };
     vec![
-        good("a restart is let in", after(process(6, 9), false)),
+        good("a restarted process is admitted", after(process(6, 9), false)),
         good("an old process is refused", after(process(4, 9), true)),
         good("a new disk is another replica", after(wiped, false)),
-        bad("an old process let in", one_process_per_identity::NAME, after(process(4, 9), false)),
-        bad("a clone let in", one_process_per_identity::NAME, after(process(5, 9), false)),
-        good("a booted process speaks", one_process_per_identity::check_sent(boot(3), boot(3))),
+        bad("an old process admitted", one_process_per_identity::NAME, after(process(4, 9), false)),
+        bad("a clone admitted", one_process_per_identity::NAME, after(process(5, 9), false)),
+        good(
+            "a message after the boot is durable",
+            one_process_per_identity::check_sent(boot(3), boot(3)),
+        ),
         bad(
-            "a process speaks too early",
+            "a message before the boot is durable",
             one_process_per_identity::NAME,
             one_process_per_identity::check_sent(boot(3), boot(2)),
         ),
@@ -134,11 +137,11 @@ fn processes() -> Vec<Planted> {
 }
 
 fn choices() -> Vec<Planted> {
-    let turns = |first: (Health, Health), second: (Health, Health), ms| {
-        let mut turns = Turns::default();
-        let who = (node(2), Some(State::Alive));
-        turns.check(Instant::from_millis(0), 1_000, who, first)?;
-        turns.check(Instant::from_millis(ms), 1_000, who, second)
+    let changes = |first: (Health, Health), second: (Health, Health), ms| {
+        let mut seen = HealthChanges::default();
+        let member = (node(2), Some(State::Alive));
+        seen.check(Instant::from_millis(0), 1_000, member, first)?;
+        seen.check(Instant::from_millis(ms), 1_000, member, second)
     };
     let (healthy, suspect, unhealthy) = (Health::Healthy, Health::Suspect, Health::Unhealthy);
     let falls = (healthy, suspect);
@@ -148,15 +151,19 @@ fn choices() -> Vec<Planted> {
         cheapest_is_chosen::check_chosen(&[(3, node(1)), (2, node(2))], Some(node(number)))
     };
     vec![
-        good("health turns after a dwell", turns(falls, (suspect, healthy), 1_000)),
+        good("health changes after a dwell", changes(falls, (suspect, healthy), 1_000)),
         bad(
-            "health turns within a dwell",
+            "health changes within a dwell",
             health_hysteresis::NAME,
-            turns(falls, (suspect, healthy), 999),
+            changes(falls, (suspect, healthy), 999),
         ),
-        bad("well at once", health_hysteresis::NAME, turns(falls, (unhealthy, healthy), 2_000)),
-        good("a verified contact told on", tells(&[contact(1)])),
-        bad("hearsay told on", verified_contacts_only::NAME, tells(&[contact(2)])),
+        bad(
+            "from unhealthy to healthy in one step",
+            health_hysteresis::NAME,
+            changes(falls, (unhealthy, healthy), 2_000),
+        ),
+        good("a verified contact passed on", tells(&[contact(1)])),
+        bad("an unverified contact passed on", verified_contacts_only::NAME, tells(&[contact(2)])),
         good("the cheapest is chosen", chosen(2)),
         bad("a dearer one is chosen", cheapest_is_chosen::NAME, chosen(1)),
     ]

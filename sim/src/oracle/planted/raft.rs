@@ -1,4 +1,4 @@
-//! Consensus: logs, votes, leaders, commits, snapshots, disks.
+//! Raft: logs, votes, leaders, commits, snapshots, disks.
 
 use continuum_core::api::Outcome;
 use continuum_core::id::{GroupId, Index, NodeId, Replica, StoreId, Term};
@@ -66,8 +66,12 @@ fn logs() -> Vec<Planted> {
     };
     vec![
         good("the same log twice", appends(&[], 0, &entries(&[1, 2]))),
-        bad("another content at one place", log_matching::NAME, appends(&[], 0, &other)),
-        bad("another past of one entry", log_matching::NAME, appends(&[2], 1, &entries(&[2]))),
+        bad("different content at one index and term", log_matching::NAME, appends(&[], 0, &other)),
+        bad(
+            "different predecessors of one entry",
+            log_matching::NAME,
+            appends(&[2], 1, &entries(&[2])),
+        ),
         bad("a hole in a log", log_matching::NAME, appends(&[], 1, &entries(&[2]))),
         good("a committed entry written again", rewrites(&[1, 1], 0, &[1, 1])),
         bad(
@@ -75,10 +79,10 @@ fn logs() -> Vec<Planted> {
             committed_entry_replaced::NAME,
             rewrites(&[1, 1], 1, &[2]),
         ),
-        bad("a committed entry cut off", committed_entry_replaced::NAME, rewrites(&[1, 1], 1, &[])),
+        bad("a committed entry removed", committed_entry_replaced::NAME, rewrites(&[1, 1], 1, &[])),
         good("a leader appends", leader(2, &[1])),
         bad("a leader overwrites", leader_append_only::NAME, leader(1, &[2])),
-        bad("a leader cuts", leader_append_only::NAME, leader(1, &[])),
+        bad("a leader truncates", leader_append_only::NAME, leader(1, &[])),
     ]
 }
 
@@ -100,7 +104,7 @@ fn votes() -> Vec<Planted> {
             one_vote_per_term::check(&voted, Term(5), Some(replica(2))),
         ),
         bad(
-            "a vote taken back",
+            "a vote withdrawn",
             one_vote_per_term::NAME,
             one_vote_per_term::check(&voted, Term(5), None),
         ),
@@ -135,15 +139,15 @@ fn leaders() -> Vec<Planted> {
         |voters: &[u8]| one_configuration::check_voters(&mut known, &names(voters));
     vec![
         good("one leader", first),
-        bad("a split brain", election_safety::NAME, split),
-        good("a leader that has all", completes(&[1, 2])),
+        bad("two leaders of a term", election_safety::NAME, split),
+        good("a leader that has all entries", completes(&[1, 2])),
         bad("a leader that lacks an entry", leader_completeness::NAME, completes(&[1])),
         bad("a leader that has another entry", leader_completeness::NAME, completes(&[1, 1])),
         good("first voters", configures(&[1, 2, 3])),
         bad("other voters", one_configuration::NAME, configures(&[1, 2, 3, 4])),
         bad("no voters", one_configuration::NAME, configures(&[])),
-        good("leadership is handed on", transfers(3, &[1, 2])),
-        bad("leadership is handed back", transfer_ends::NAME, transfers(2, &[1, 2])),
+        good("leadership transferred", transfers(3, &[1, 2])),
+        bad("leadership transferred back", transfer_ends::NAME, transfers(2, &[1, 2])),
     ]
 }
 
@@ -156,10 +160,14 @@ fn commits() -> Vec<Planted> {
     };
     let names = |position| snapshot_of_committed::check(&committed(&[1, 2]), position);
     vec![
-        good("a commit advances", moves(2, 6)),
-        bad("a commit backs", monotone::NAME, moves(2, 4)),
-        bad("a term backs", monotone::NAME, moves(1, 6)),
-        bad("an applied index backs", monotone::NAME, monotone::check_applied(Index(3), Index(2))),
+        good("a commit index that advances", moves(2, 6)),
+        bad("a commit index that goes back", monotone::NAME, moves(2, 4)),
+        bad("a reported term that goes back", monotone::NAME, moves(1, 6)),
+        bad(
+            "an applied index that goes back",
+            monotone::NAME,
+            monotone::check_applied(Index(3), Index(2)),
+        ),
         good("applied, committed, last", applied_commit_last::check(Index(1), Index(2), Index(3))),
         bad(
             "applied before committed",
@@ -173,8 +181,12 @@ fn commits() -> Vec<Planted> {
         ),
         good("the committed entry is applied", applies(&[1, 2])),
         bad("another entry is applied", state_machine_safety::NAME, applies(&[1, 3])),
-        good("a snapshot of what is committed", names(at(2, 2))),
-        bad("a snapshot beyond it", snapshot_of_committed::NAME, names(at(2, 3))),
+        good("a snapshot of committed entries", names(at(2, 2))),
+        bad(
+            "a snapshot beyond the committed entries",
+            snapshot_of_committed::NAME,
+            names(at(2, 3)),
+        ),
         bad("a snapshot of another entry", snapshot_of_committed::NAME, names(at(1, 2))),
         bad(
             "a stale snapshot installed",
@@ -192,7 +204,7 @@ fn disks() -> Vec<Planted> {
     let says = |message: Message| {
         durability_at_send::check_raft(&disk, replica(1), Some(replica(2)), group, &message)
     };
-    let shared = |index| Message::AppendAck { term: Term(1), matched: at(1, index) };
+    let appended = |index| Message::AppendAck { term: Term(1), matched: at(1, index) };
     let votes = |term| Message::VoteReply { term: Term(term), granted: true };
     let mut held = view(&[1, 1]);
     (held.term, held.vote) = (Term(1), Some(replica(2)));
@@ -202,12 +214,16 @@ fn disks() -> Vec<Planted> {
     (shorter.term, shorter.vote) = (held.term, held.vote);
     let told = Outcome::Unknown { reached: None };
     vec![
-        good("an acknowledgement of what is durable", says(shared(2))),
-        bad("an acknowledgement before the disk", durability_at_send::NAME, says(shared(3))),
+        good("a durable entry acknowledged", says(appended(2))),
+        bad(
+            "an entry acknowledged before it is durable",
+            durability_at_send::NAME,
+            says(appended(3)),
+        ),
         good("a durable vote leaves", says(votes(1))),
-        bad("a vote before the disk", durability_at_send::NAME, says(votes(2))),
+        bad("a vote before it is durable", durability_at_send::NAME, says(votes(2))),
         good(
-            "nothing is promised",
+            "a reply that promises nothing",
             durability_at_send::check_reply(&disk, Default::default(), &told),
         ),
         good("all is recovered", recovery::check(&disk, group, &held)),

@@ -1,4 +1,4 @@
-//! The strong namespace: what clients were told against what the log says, and what a replica applied.
+//! The strong namespace: what clients were told, compared with the log, and what a replica applied.
 
 use bytes::Bytes;
 use continuum_core::api::{
@@ -46,7 +46,7 @@ const fn session(seq: u64) -> Option<Session> {
     Some(Session { id: SessionId([7; 16]), seq })
 }
 
-/// An entry of the log.
+/// An entry of the log: session and mutations.
 type Logged = (Option<Session>, Vec<Mutation>);
 
 fn ledger(log: &[Logged]) -> GroupLedger {
@@ -210,7 +210,7 @@ fn swaps() -> Vec<Planted> {
             ),
         ),
         bad(
-            "one of two keys, then the other not",
+            "one of two keys of a write seen, then the other not",
             strong::WITNESS,
             judge(
                 &two(),
@@ -236,7 +236,7 @@ fn unknowns() -> Vec<Planted> {
         ),
         good("unknown, and it did not happen", judge(&[], vec![a(Ending::Unknown), unseen(1)])),
         bad(
-            "unknown, seen and unseen",
+            "unknown, seen and then not",
             strong::SEARCH,
             judge(&[one("a")], vec![a(Ending::Unknown), seen(1), unseen(3)]),
         ),
@@ -258,7 +258,7 @@ fn log() -> Vec<Planted> {
     let told = |ended| with(session(0), write(0, 1, put("k", "a"), ended));
     vec![
         good(
-            "a session's write twice in the log",
+            "a session's command twice in the log",
             judge(&[first(), one("b"), first()], vec![told(at(1))]),
         ),
         bad(
@@ -277,7 +277,7 @@ fn log() -> Vec<Planted> {
             judge(&[], vec![write(0, 1, put("k", "a"), at(1))]),
         ),
         bad(
-            "acknowledged, and the log refused it",
+            "acknowledged, and rejected in the log",
             strong::WITNESS,
             judge(
                 &[one("a"), (None, cas(was("a"), "b")), (None, cas(was("a"), "c"))],
@@ -290,7 +290,7 @@ fn log() -> Vec<Planted> {
 fn replies() -> Vec<Planted> {
     let log = [one("a"), (session(0), delete("k")), one("b")];
     let witness = witness(&log).expect("it is a sound log");
-    let look = |floor, seen| {
+    let judge = |floor, seen| {
         read_sees_acknowledged::check_read(
             &bytes("k"),
             Index(floor),
@@ -299,15 +299,15 @@ fn replies() -> Vec<Planted> {
         )
     };
     vec![
-        good("fresh read", look(1, Some(("b", 3)))),
-        good("nothing was acknowledged", look(0, None)),
-        good("absent since a removal", look(2, None)),
+        good("a read of the latest value", judge(1, Some(("b", 3)))),
+        good("nothing was acknowledged", judge(0, None)),
+        good("absent since a removal", judge(2, None)),
         bad(
-            "a reply before what was acknowledged",
+            "a reply older than what was acknowledged",
             read_sees_acknowledged::NAME,
-            look(3, Some(("a", 1))),
+            judge(3, Some(("a", 1))),
         ),
-        bad("absent after a later write", read_sees_acknowledged::NAME, look(3, None)),
+        bad("absent after a later write", read_sees_acknowledged::NAME, judge(3, None)),
     ]
 }
 
