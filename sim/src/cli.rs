@@ -162,7 +162,7 @@ pub(crate) struct Worker {
     pub(crate) print_steps: Option<Range<u64>>,
 }
 
-/// What to shrink, and where to write the result.
+/// The failure to shrink, and where to write the result.
 #[derive(Debug, Args)]
 pub(crate) struct ShrinkArgs {
     /// Shrink the swarm's plan of this seed.

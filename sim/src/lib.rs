@@ -1,8 +1,8 @@
 //! The simulator of Continuum: whole nodes on real log bytes, in a world that can break everything around them.
 //!
-//! A [`plan::Plan`] is data: cluster, workload, faults. [`run::run`] runs it in one thread, and oracles check every event
-//! against the laws. The same plan is always the same run, event for event: the trace is a SHA-256 chain, and two
-//! processes must agree on it. `README.md` beside the sources is the manual.
+//! A [`plan::Plan`] is data: cluster, workload, faults. [`run::run`] runs it in one thread, and oracles check every
+//! event against the laws. The same plan is always the same run, event for event: the trace is a SHA-256 chain, and two
+//! processes must agree on it. The README of this crate is the manual.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | `world` | the event loop: dispatch, sending, faults, pauses, topology, healing |
 //! | `oracle` | the laws |
 //! | `scene`, [`diagram`] | what a picture of a run shows, and how it is drawn |
-//! | `rng`, `trace`, `transcript`, `verdict` | positional random numbers, the trace chain, steps in words, a broken law |
+//! | `rng`, `trace`, `transcript`, `verdict` | positional random numbers, trace chain, steps in words, broken laws |
 //! | [`run`], [`report`] | one run, and its record |
 //! | [`campaign`], [`mutant`] | many runs, and runs with planted bugs |
 //! | [`shrink`] | making a failing plan small |

@@ -25,7 +25,7 @@ pub struct Kill {
     pub seed: u64,
     /// The law that was broken.
     pub oracle: String,
-    /// What broke it.
+    /// How it was broken.
     pub what: String,
     /// When, in virtual nanoseconds.
     pub at_ns: u64,

@@ -49,7 +49,7 @@ pub struct Record {
 pub struct Finding {
     /// The law that was broken.
     pub oracle: String,
-    /// What broke it.
+    /// How it was broken.
     pub what: String,
     /// When, in virtual nanoseconds.
     pub at_ns: u64,

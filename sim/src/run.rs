@@ -38,7 +38,7 @@ const LOOK_NS: u64 = 250 * MS;
 pub struct Violation {
     /// The law.
     pub oracle: String,
-    /// What broke it.
+    /// How it was broken.
     pub what: String,
     /// When, in virtual nanoseconds.
     pub at_ns: u64,
@@ -204,8 +204,8 @@ impl World {
     /// Runs from setup to judgement.
     fn run_to_end(&mut self) -> Verdict {
         let heal_at = self.plan.heal_ms() * MS;
-        // The last faults end at this very moment. What their end does (a lying disk loses what it reported) must be
-        // healed too.
+        // The last faults end at this very moment. Their end has effects that must be healed too: a lying disk loses
+        // what it reported.
         while self.advance((heal_at + 1).min(self.stop_at))? {}
         if self.stop_at <= heal_at {
             return Ok(());

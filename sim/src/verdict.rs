@@ -7,7 +7,7 @@
 pub(crate) struct Broken {
     /// The name of the law.
     pub(crate) oracle: &'static str,
-    /// What broke it.
+    /// How it was broken.
     pub(crate) what: String,
 }
 

@@ -7,7 +7,7 @@ use continuum_core::time::{Instant, WallTime};
 
 /// Virtual nanoseconds per millisecond.
 pub(crate) const MS: u64 = 1_000_000;
-/// What the wall clock shows at the start of a run, in milliseconds since the Unix epoch.
+/// The wall clock at the start of a run, in milliseconds since the Unix epoch.
 const EPOCH_MS: i64 = 1_800_000_000_000;
 const MILLION: u64 = 1_000_000;
 
@@ -34,7 +34,7 @@ impl Clock {
         Self { since: at, mono, rate: MILLION, jumped: 0, skew: 0, frozen: None, furthest: 0 }
     }
 
-    /// What both clocks show at virtual time `at`.
+    /// Both clocks at virtual time `at`.
     pub(crate) fn now(&self, at: u64) -> Now {
         let shown = self.frozen.unwrap_or(at);
         let wall = EPOCH_MS + (shown / MS) as i64 + self.jumped + self.skew;

@@ -357,7 +357,7 @@ impl Direction {
             }
         }
         *free_at = begins + bytes * 1_000_000_000 / rate;
-        // What still waits when the fault ends is sent at once.
+        // Messages that still wait when the fault ends are sent at once.
         Some((*free_at).min(self.conditions.narrow_until.max(now)))
     }
 

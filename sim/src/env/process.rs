@@ -51,7 +51,7 @@ pub(crate) struct Process {
     pub(crate) syncs: u64,
     /// The node is a voter with another store than this one.
     pub(crate) has_foreign_store: bool,
-    /// What a lost voter's disk held when it promised.
+    /// The durable state of a lost voter when it made its promises.
     promised: Option<Box<Durable>>,
 }
 

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What can go wrong.
+/// The kinds of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {

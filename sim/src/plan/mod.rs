@@ -31,11 +31,11 @@ pub struct Plan {
     /// The nodes that are healed when faults are over; all by default.
     #[serde(default, skip_serializing_if = "Heal::is_whole")]
     pub heal: Heal,
-    /// What goes wrong.
+    /// The faults.
     pub faults: Vec<Fault>,
 }
 
-/// What healing heals.
+/// The nodes that healing heals, and the state of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heal {

@@ -43,7 +43,7 @@ const fn of(label: &str, client: usize, op_index: u64) -> u64 {
     stream(label, (client as u64) << 32 | op_index)
 }
 
-/// What the world does for a client.
+/// An action that the world performs for a client.
 #[derive(Debug)]
 pub(crate) enum ClientAction {
     /// Carry this request to this node.
@@ -595,7 +595,7 @@ mod tests {
 
     const OPERATIONS: u64 = 200;
 
-    /// What one client asks, with times and nodes, when each request is answered within a millisecond, except every
+    /// The requests of one client, with times and nodes, when each request is answered within a millisecond, except every
     /// seventh, which is lost twice.
     fn asked(only: Option<SelectedOps>) -> BTreeMap<u64, (u64, Vec<usize>, Request)> {
         let workload = Workload { only, ..Plan::from_seed(3).workload };

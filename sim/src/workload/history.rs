@@ -1,4 +1,4 @@
-//! What clients asked and the replies they got, in the order of the calls.
+//! The requests of all clients and the replies they got, in the order of the calls.
 //!
 //! The checks at the end of a run know only these records. This module does not judge them.
 
@@ -8,7 +8,7 @@ use continuum_core::id::{SessionId, StoreId};
 /// The namespaces of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Space {
-    /// Linearizable.
+    /// Linearizable, replicated by Raft.
     Strong,
     /// Multi-master; siblings are kept.
     Siblings,

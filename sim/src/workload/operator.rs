@@ -1,7 +1,7 @@
 //! The operator: it bootstraps the federation and creates the namespaces. Its stage says what it does next.
 //!
-//! Like any client, the operator sends requests. What it reads from nodes directly, and how its stage advances after
-//! healing, is in `world::healing`.
+//! Like any client, the operator sends requests. `world::healing` reads nodes directly and advances the stage after
+//! healing.
 
 use continuum_core::api::{Namespace, Outcome, Policy, Reason, Request, Session, Strategy, Value};
 use continuum_core::id::{NamespaceId, SessionId, ShardId};
@@ -10,7 +10,7 @@ use crate::env::process::address_of;
 use crate::plan::Plan;
 use crate::workload::history::Space;
 
-/// What the operator does now.
+/// The operator's present task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Bootstrap the federation.
@@ -47,7 +47,7 @@ pub(crate) struct Operator {
     pub(crate) probes: u64,
     /// The namespaces with the ids of the registry.
     pub(crate) namespaces: Vec<(Space, NamespaceId)>,
-    /// What is not equal at the end.
+    /// The first difference between replicas at the end.
     pub(crate) unequal: Option<String>,
 }
 
@@ -83,7 +83,7 @@ impl Operator {
         self.stage == Stage::Done
     }
 
-    /// What the stage waits for, for messages.
+    /// The goal of the stage, for messages.
     pub(crate) const fn stage_name(&self) -> &'static str {
         match self.stage {
             Stage::Bootstrap => "the federation is bootstrapped",

@@ -109,7 +109,7 @@ impl World {
     }
 }
 
-/// What a churn client may expect of one of its namespaces. Call it once all answers are certain.
+/// The content that a churn client may expect of one of its namespaces. Call it once all answers are certain.
 fn owed(client: &ChurnClient, incarnation: u64, may_lose: bool) -> deleted_is_gone::Owed<'_> {
     let is_there = incarnation == client.incarnation && client.stage != Stage::Create;
     let policy = is_there.then(|| client.policy());

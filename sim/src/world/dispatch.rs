@@ -367,7 +367,7 @@ impl World {
         true
     }
 
-    /// A sync fails. What it wrote may be on the disk or not, and the process promises nothing of it.
+    /// A sync fails. Its bytes may be on the disk or not, and the process promises nothing of them.
     fn fail_sync(&mut self, node: usize) -> Verdict {
         self.fired.count(Kind::FsyncError);
         let generation = self.processes[node].generation;

@@ -1,4 +1,4 @@
-//! What a crash does to bytes that were written but not synced.
+//! The effect of a crash on bytes that were written but not synced.
 //!
 //! The unsynced bytes at any time are a sequence of writes, each a sequence of sectors. A fate decides for each sector
 //! whether it is on the disk. This module does not touch synced bytes.
@@ -7,7 +7,7 @@ use crate::rng::{Draws, stream};
 
 use super::segment::SECTOR_BYTES;
 
-/// What happens to unsynced bytes.
+/// The fate of unsynced bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// The operating system survived and wrote them.

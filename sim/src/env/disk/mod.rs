@@ -6,7 +6,7 @@
 //!
 //! `segment` holds the bytes, `fate` decides what a crash does to unsynced bytes, and `damage` breaks synced ones.
 //!
-//! A drive that lies reports a sync but keeps the bytes in its cache. What it has stored then dates from its last
+//! A drive that lies reports a sync but keeps the bytes in its cache. Its stored content then dates from its last
 //! honest sync, and a crash leaves only that.
 
 mod damage;
@@ -57,7 +57,7 @@ pub(crate) struct Disk {
     synced: Token,
     crashes: u64,
     damages: u64,
-    /// What the drive has really stored, while later syncs were lies.
+    /// The content that the drive has really stored, while later syncs were lies.
     honest: Option<Box<Media>>,
     /// A crash took back what a sync had reported, and no recovery has found out yet.
     took_back: bool,
@@ -91,7 +91,7 @@ impl fmt::Display for Unsound {
 #[derive(Clone, Debug)]
 pub(crate) struct Backup(Media);
 
-/// What a restart finds.
+/// The content that a restart finds.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) writes: Vec<(Token, Write)>,
