@@ -10,15 +10,15 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use crate::api::{Level, Outcome, Query, Receipt, Value};
 use crate::digest::Digest;
 use crate::id::{GroupId, Index, Owner};
 use crate::raft::{self, Configuration, Payload, Position, Snapshot};
 use crate::state::{self, Applied, Reply, Slice};
 use crate::{mutant, reach};
 
+use super::Notice;
 use super::machine::{Group, Node, Task};
-use crate::api::{Level, Outcome, Query, Receipt, Value};
-use crate::node::Notice;
 
 /// Entries of one group applied in one step. The rest follows in the next step, which is due at once.
 const APPLY_MAX: usize = 256;

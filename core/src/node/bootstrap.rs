@@ -11,7 +11,9 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::id::{Address, Contact, GroupId, Replica, RequestId};
+use crate::api::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Request, Status, Value};
+use crate::discovery::{Identity, Unverified};
+use crate::id::{Address, Contact, GroupId, Replica, RequestId, Writer};
 use crate::limits::{ADDRESS_BYTES_MAX, NAMESPACE_NAME_BYTES_MAX, VOTERS_MAX};
 use crate::raft::{self, Configuration};
 use crate::reach;
@@ -21,9 +23,6 @@ use crate::wal::Write;
 use super::machine::{Node, Task, Timer};
 use super::request::{Origin, Stage};
 use super::{Action, Message};
-use crate::api::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Request, Status, Value};
-use crate::discovery::{Identity, Unverified};
-use crate::id::Writer;
 
 /// Milliseconds between two tries of every step that a bootstrap repeats.
 const BOOTSTRAP_MS: u64 = 200;

@@ -25,9 +25,8 @@ use crate::raft::{self, Position, Snapshot};
 use crate::wal::Write;
 use crate::{mutant, reach, replication};
 
-use super::Action;
 use super::machine::{Node, Task, Timer};
-use crate::node::Notice;
+use super::{Action, Notice};
 
 /// Entries per record when a checkpoint copies a group's log.
 const COPIED_ENTRIES: usize = 256;

@@ -9,6 +9,7 @@
 
 use core::time::Duration;
 
+use crate::api::{Bootstrap, MemberInfo, Outcome, Reason, Request, Value};
 use crate::id::{GroupId, NodeId, Replica, RequestId, Role};
 use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
@@ -17,7 +18,6 @@ use crate::{mutant, reach};
 use super::Message;
 use super::bootstrap::is_bounded;
 use super::machine::{Node, Timer};
-use crate::api::{Bootstrap, MemberInfo, Outcome, Reason, Request, Value};
 
 /// Milliseconds until the first question; the pause between questions doubles from here up to [`JOIN_MS_MAX`].
 const JOIN_MS: u64 = 250;

@@ -13,7 +13,8 @@ use core::time::Duration;
 
 use crate::config::Config;
 use crate::digest::Hasher;
-use crate::id::{Address, Boot, FederationId, GroupId, Index, Replica, Role};
+use crate::hold::{DurabilityGate, Durable};
+use crate::id::{Address, Boot, FederationId, GroupId, Index, Replica, Role, Writer};
 use crate::machine::{Machine, Now, Outbox};
 use crate::time::{Instant, earlier};
 use crate::wal::Write;
@@ -27,10 +28,7 @@ use super::peers::Peers;
 use super::registry::RegistryView;
 use super::request::Requests;
 use super::storage::step_fenced;
-use super::{Action, Event};
-use crate::hold::{DurabilityGate, Durable};
-use crate::id::Writer;
-use crate::node::Notice;
+use super::{Action, Event, Notice};
 
 /// The composition of all machines. See [`super`] for its modules.
 #[derive(Debug)]

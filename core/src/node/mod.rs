@@ -43,13 +43,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::api::{Mutation, Outcome, Request};
 use crate::codec::{self, DecodeError};
 use crate::discovery::{Identity, Source, Unverified};
 use crate::id::{Address, Boot, Contact, GroupId, NodeId, RequestId, SnapshotId, StoreId, Token};
 use crate::wal::Write;
 use crate::{gossip, mutant, raft, replication};
-
-use crate::api::{Mutation, Outcome, Request};
 
 pub use machine::Node;
 pub use notice::Notice;

@@ -9,16 +9,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::id::{Address, GroupId, NamespaceId, NodeId, Replica};
-use crate::raft::{Configuration, Reconfiguration};
-use crate::{coordinator, gossip, raft, replication, state};
-
-use super::machine::{Group, Node, Task, Timer};
 use crate::api::{MemberInfo, Namespace, Policy};
-use crate::id::Writer;
-use crate::node::Notice;
+use crate::id::{Address, GroupId, NamespaceId, NodeId, Replica, Writer};
+use crate::raft::{Configuration, Reconfiguration};
 use crate::state::registry::NamespaceRecord;
-use crate::{mutant, reach};
+use crate::{coordinator, gossip, mutant, raft, reach, replication, state};
+
+use super::Notice;
+use super::machine::{Group, Node, Task, Timer};
 
 /// Milliseconds between two tries to bring a group's learners in line.
 const ALIGN_MS: u64 = 200;

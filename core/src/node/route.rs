@@ -3,17 +3,16 @@
 //! This module decides nothing. It passes a machine's report to every machine that needs it, and hands a request for
 //! the driver to the driver, or to the durability gate ([`crate::hold`]) when it promises something.
 
+use core::time::Duration;
+
 use crate::discovery::{Identity, Unverified};
-use crate::id::{Address, Boot, GroupId, NodeId, Owner, Replica, Role, StoreId};
+use crate::id::{Address, Boot, GroupId, NodeId, Owner, Replica, Role, StoreId, Writer};
 use crate::wal::Write;
 use crate::{coordinator, discovery, gossip, raft, reach, replication};
-use core::time::Duration;
 
 use super::machine::{Node, Task, Timer};
 use super::peers::Verdict;
-use super::{Action, Message, Refusal};
-use crate::id::Writer;
-use crate::node::Notice;
+use super::{Action, Message, Notice, Refusal};
 
 impl Node {
     /// Handles an action of a group's Raft.

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::config::Config;
+use crate::hold::DurabilityGate;
 use crate::id::{Address, Boot, FederationId, GroupId, Owner, Replica, SnapshotId, Token};
 use crate::raft::Raft;
 use crate::replication::Replicator;
@@ -20,7 +21,6 @@ use super::checkpoint::Checkpoints;
 use super::machine::{Group, Node, Parts, Task};
 use super::registry::{RegistryView, kind};
 use super::restore::{self, Replay, RestoreError, snapshot_file};
-use crate::hold::DurabilityGate;
 
 /// The start of a process: everything that it is given besides its disk.
 #[derive(Clone, Debug)]

@@ -3,11 +3,11 @@
 
 use alloc::vec::Vec;
 
+use crate::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value};
 use crate::id::{Boot, FederationId, GroupId, NodeId, Replica};
 use crate::{coordinator, discovery, gossip, raft, replication, state};
 
 use super::machine::{Group, Node};
-use crate::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value};
 
 impl Node {
     /// This node's Raft machine of a group.

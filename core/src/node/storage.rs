@@ -7,14 +7,13 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::api::{Outcome, Reason};
 use crate::id::GroupId;
 use crate::machine::Outbox;
 use crate::{gossip, raft, reach};
 
 use super::machine::{Node, Task, Timer};
-use super::{Action, Event};
-use crate::api::{Outcome, Reason};
-use crate::node::Notice;
+use super::{Action, Event, Notice};
 
 /// A node with a full disk offers its leadership again after this many election timeouts. An offer may pass through all
 /// voters, and each of them serves no request for a round trip or two. At this rate that costs next to nothing.

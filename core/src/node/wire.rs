@@ -6,15 +6,13 @@
 
 use alloc::vec::Vec;
 
-use crate::id::{Contact, NodeId, Replica};
+use crate::api::{Outcome, Request, Value};
+use crate::hold::Waits;
+use crate::id::{Contact, NodeId, Replica, Writer};
 use crate::{discovery, gossip, raft, reach};
 
 use super::machine::{Node, Task};
-use super::{Action, Message, Plane};
-use crate::api::{Outcome, Request, Value};
-use crate::hold::Waits;
-use crate::id::Writer;
-use crate::node::Notice;
+use super::{Action, Message, Notice, Plane};
 
 /// Messages with more payload bytes than this use the bulk plane.
 const CONTROL_BYTES_MAX: usize = 16 << 10;

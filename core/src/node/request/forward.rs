@@ -79,7 +79,7 @@ impl Node {
         self.enqueue(Task::Coordinator(served));
         match outcome {
             Outcome::Rejected(reason) if concerns_node(&reason) => {
-                self.on_turned_away(id.0, reason)
+                self.on_turned_away(id.0, reason);
             }
             outcome => self.finish(id.0, outcome),
         }

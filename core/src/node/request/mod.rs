@@ -17,8 +17,10 @@ mod strong;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
+use crate::api::{Level, Outcome, Reason, Request, Resource, Session};
 use crate::digest::Hasher;
-use crate::id::{GroupId, NodeId, Replica, RequestId};
+use crate::hold::Waits;
+use crate::id::{GroupId, NodeId, Replica, RequestId, Writer};
 use crate::limits::{REQUESTS_PENDING_MAX, UNPERSISTED_BYTES_MAX};
 use crate::raft::Position;
 use crate::time::Instant;
@@ -26,9 +28,6 @@ use crate::{mutant, reach};
 
 use super::machine::{Node, Task, Timer};
 use super::{Action, Message};
-use crate::api::{Level, Outcome, Reason, Request, Resource, Session};
-use crate::hold::Waits;
-use crate::id::Writer;
 
 /// The asker of a request, who gets its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +148,7 @@ impl Node {
 
     /// Takes a request from a client or a peer, and answers it or makes it pending.
     pub(super) fn accept(&mut self, origin: Origin, request: Request) {
-        if let Some(outcome) = self.at_once(&request) {
+        if let Some(outcome) = self.immediate_answer(&request) {
             return self.answer(origin, outcome);
         }
         if let Err(reason) = self.admit(&request) {
@@ -163,7 +162,7 @@ impl Node {
     }
 
     /// Answers what the node knows of itself, even when it serves nothing else.
-    fn at_once(&self, request: &Request) -> Option<Outcome> {
+    fn immediate_answer(&self, request: &Request) -> Option<Outcome> {
         use crate::api::Value;
         match request {
             Request::Status => Some(Outcome::Value(Value::Status(self.status()))),
@@ -312,7 +311,7 @@ impl Node {
                 (None, false) => self.read_eventual(key, target),
             },
             None if pending.name_checked => {
-                self.finish(key, Outcome::Rejected(Reason::UnknownNamespace))
+                self.finish(key, Outcome::Rejected(Reason::UnknownNamespace));
             }
             None => {
                 reach!("node.request.resolving_name");
