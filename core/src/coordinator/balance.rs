@@ -1,9 +1,11 @@
-//! The choice of one of several members.
+//! Balancing: the choice of one of several members.
 //!
-//! Cost is reported load, plus what this node itself has under way there (reports are a second old, and all nodes see
-//! the same minimum: without the own part all would run to it), plus a charge for failures. Equals take turns. Health
-//! is a weight, not a wall: when most are unwell, the fault is likelier here or everywhere, and load on the few that
-//! look well would fell them too.
+//! The cost of a member is its reported load, this node's own requests in progress on it, and a charge for failures.
+//! The own part counts because reports are a second old and all nodes see the same minimum: without it all would run to
+//! that one member. Equal costs take turns.
+//!
+//! Health is a weight, not a wall. When fewer than half of the candidates are healthy, the fault is likelier here or
+//! everywhere, and the load would fell the few that look well; health is then ignored, but for members that left.
 
 use alloc::vec::Vec;
 
@@ -13,11 +15,11 @@ use crate::digest::Hasher;
 use crate::id::NodeId;
 use crate::{mutant, reach};
 
-/// Whose turn it is.
+/// The turn among members of equal cost.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rotation {
     last: NodeId,
-    /// The candidates of a choice, kept for its memory.
+    /// A buffer for the candidates of a choice, kept to reuse its memory.
     room: Vec<(NodeId, Health)>,
 }
 
@@ -28,8 +30,8 @@ impl Rotation {
 }
 
 impl Coordinator {
-    /// Chooses one of `candidates` for a request; `None` when none may serve. Unless it is this node, the request
-    /// counts as under way there until [`super::Event::RequestEnded`] tells how it ended.
+    /// Chooses one of `candidates` for a request; `None` when none may serve. The request counts as in progress on that
+    /// member, unless it is this node, until [`super::Event::RequestEnded`].
     pub fn choose(
         &mut self,
         how: Choice,
@@ -37,7 +39,7 @@ impl Coordinator {
     ) -> Option<NodeId> {
         let mut room = core::mem::take(&mut self.rotation.room);
         room.clear();
-        // Who left, left; panic or not.
+        // A member that left never serves, however unwell the others are.
         let present = candidates.map(|node| (node, self.health(node)));
         room.extend(present.filter(|(_, health)| *health != Health::Left));
         let healthy = room.iter().filter(|(_, health)| *health == Health::Healthy).count();
@@ -58,7 +60,7 @@ impl Coordinator {
         chosen
     }
 
-    /// The cheapest; among equals the one behind the last chosen, in a circle.
+    /// The member of lowest cost. Among equals it is the next one after the last chosen, in a circle.
     fn least_loaded(&self, room: &[(NodeId, Health)]) -> Option<NodeId> {
         let last = self.rotation.last;
         let cheapest = room
@@ -69,7 +71,7 @@ impl Coordinator {
 
     fn cost(&self, node: NodeId, health: Health) -> u64 {
         let Some(entry) = self.members.get(node) else { return 1 };
-        // One more for the request itself: doubling nothing would make an idle suspect as cheap as an idle healthy one.
+        // The request itself counts as one: twice zero would make an idle suspect as cheap as an idle healthy member.
         let charge = entry.charge(self.now, &self.config);
         let own = if mutant!("coordinator.choice.herds") { 0 } else { u64::from(entry.under_way) };
         let requests = u64::from(entry.load) + own + u64::from(charge) + 1;
@@ -80,7 +82,7 @@ impl Coordinator {
         requests
     }
 
-    /// The one behind the last chosen, in a circle; a suspect is passed over every second time.
+    /// The next member after the last chosen, in a circle. A suspect is skipped every second time.
     fn next_in_turn(&mut self, room: &mut [(NodeId, Health)]) -> Option<NodeId> {
         let last = self.rotation.last;
         room.sort_unstable_by_key(|(node, _)| (*node <= last, *node));

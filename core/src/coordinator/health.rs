@@ -1,8 +1,8 @@
-//! From observations to one word of health, with hysteresis.
+//! Health: one word for all observations of a member, with hysteresis.
 //!
-//! Worse is believed once it was seen often enough, better only step by step, a dwell each. A local observation alone
-//! never calls a member dead: a node whose own links fail would otherwise write off everybody. It can call it unhealthy
-//! for itself, for a while, and then lets some requests through again to see.
+//! Health falls once enough bad observations arrived, and rises one step at a time, after a dwell each. An observation
+//! of this node alone never makes a member dead, because a node with broken links would otherwise give up all others.
+//! It can make the member unhealthy for this node, for a while; then some requests try it again.
 
 use core::time::Duration;
 
@@ -13,17 +13,16 @@ use crate::config::CoordinatorConfig;
 use crate::time::{Instant, earlier};
 use crate::{mutant, reach};
 
-/// An ejection for failed requests lasts so many dwells; then the member is a suspect, and is tried with half the
-/// weight.
+/// Dwells that an ejection for failed requests lasts. Then the member is a suspect, and is tried with half the weight.
 const EJECTION_DWELLS: u32 = 10;
 
-/// What a member's accounts say now, and when they may say something else without a further observation.
+/// The health that the observations amount to now, and when that may change without a further observation.
 struct Evidence {
     health: Health,
     changes: Option<Instant>,
 }
 
-/// A member's health by now, and when to look again.
+/// The health of a member now, and when to review it again.
 pub(super) fn review(
     entry: &Observations,
     now: Instant,
@@ -35,7 +34,7 @@ pub(super) fn review(
     if from == to || mutant!("coordinator.health.no_hysteresis") {
         return (to, evidence.changes);
     }
-    // Gossip's last words were long in coming, and a first word ends nothing: neither waits.
+    // Dead and Left already waited for the failure detector, and leaving Unknown ends nothing: neither waits a dwell.
     let rested = entry.since.map_or(now, |since| since + dwell);
     let at_once = from == Health::Unknown || is_final(entry);
     if !at_once && now < rested {
@@ -50,7 +49,7 @@ fn is_final(entry: &Observations) -> bool {
     matches!(entry.liveness, Some(Liveness::Dead | Liveness::Left))
 }
 
-/// Better, but by one step: who was unhealthy serves as a suspect first (slow start).
+/// One step towards better health: an unhealthy member serves as a suspect first (slow start).
 fn step_up(from: Health, to: Health) -> Health {
     match from {
         Health::Unhealthy | Health::Left if to == Health::Healthy => {
@@ -78,7 +77,7 @@ fn weigh(entry: &Observations, now: Instant, config: &CoordinatorConfig) -> Evid
     Evidence { health, changes: earlier(link.changes, requests.changes) }
 }
 
-/// Down for too often or too long makes a suspect: others may well reach it.
+/// A link that is down too often or too long makes a suspect, no worse: other nodes may still reach the member.
 fn judge_link(entry: &Observations, now: Instant, config: &CoordinatorConfig) -> Evidence {
     if entry.link.up != Some(false) {
         return Evidence { health: Health::Healthy, changes: None };
@@ -92,7 +91,7 @@ fn judge_link(entry: &Observations, now: Instant, config: &CoordinatorConfig) ->
     Evidence { health: Health::Healthy, changes: Some(until) }
 }
 
-/// Failing makes unhealthy for a while, then suspect until it answered often enough.
+/// Failed requests make a member unhealthy for a while, then suspect until it answered often enough.
 fn judge_requests(entry: &Observations, now: Instant, config: &CoordinatorConfig) -> Evidence {
     let Some(since) = entry.requests.failing_since else {
         return Evidence { health: Health::Healthy, changes: None };

@@ -1,8 +1,8 @@
-//! The registered members, and what is observed of each, in accounts that are never mixed.
+//! The members, and the observations of each in separate accounts.
 //!
-//! Gossip's liveness, this node's link and the outcome of its own requests are three witnesses with three failure modes;
-//! what they mean together is decided in `health`. Members come from the registry alone: an observation of anybody else
-//! is dropped.
+//! The failure detector's word, this node's link and the outcome of its own requests are three witnesses that fail in
+//! three ways. `health` decides what they mean together. The registry alone names members; an observation of any other
+//! node is dropped.
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -16,49 +16,49 @@ use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
-/// What a failed request adds to a member's load when it is compared: a member that fails at once has the fewest
-/// requests under way, and must not attract more by that.
+/// Requests that one failure adds to a member's cost. A member that fails at once has the fewest requests in progress,
+/// and must not attract more by that.
 const FAILURE_CHARGE: u32 = 16;
 
-/// The most that failures may weigh.
+/// The highest charge for failures, in requests.
 const CHARGE_MAX: u32 = 1024;
 
 /// This node's link to a member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Link {
-    /// `None` before the first word of it.
+    /// `None` before the first event of the link.
     pub(super) up: Option<bool>,
     pub(super) since: Instant,
-    /// Failures in a row, a short time up in between not counted.
+    /// Failures in a row. A link that was up for less than a dwell does not end the row.
     pub(super) downs: u32,
 }
 
-/// How this node's requests to a member ended.
+/// The outcome of this node's requests to a member.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Requests {
     /// Failures in a row.
     pub(super) bad: u32,
     /// Answers in a row.
     pub(super) good: u32,
-    /// Whether the failures were too many, and since when; answers end it.
+    /// Since when the failures in a row are too many; enough answers clear it.
     pub(super) failing_since: Option<Instant>,
 }
 
-/// All that is known of one member.
+/// The observations of one member, and the health derived from them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observations {
     pub(super) liveness: Option<Liveness>,
     pub(super) link: Link,
     pub(super) requests: Requests,
     pub(super) load: u32,
-    /// Chosen, and not ended.
+    /// Requests chosen for it that did not end yet.
     pub(super) under_way: u32,
-    /// Whether it was passed over as a suspect when its turn came last.
+    /// Whether it was skipped as a suspect when its turn came last.
     pub(super) passed_over: bool,
     charge: u32,
     charged: Instant,
     pub(super) health: Health,
-    /// When the health last changed; `None` while it never did.
+    /// When the health last changed; `None` if it never did.
     pub(super) since: Option<Instant>,
     pub(super) review: Option<Instant>,
 }
@@ -74,7 +74,7 @@ impl Observations {
         let stood = now.since(link.since) >= Duration::from_millis(config.dwell_ms);
         match (link.up, up) {
             (Some(true), true) => return,
-            // Every further failed attempt counts, but what began the silence is not forgotten.
+            // Each failed attempt counts, but `since` stays at the first one.
             (Some(false), false) => {
                 link.downs = link.downs.saturating_add(1);
                 return;
@@ -119,27 +119,27 @@ impl Observations {
         }
     }
 
-    /// Whether anything good was ever known of it.
+    /// Whether the failure detector, a link or an answer ever showed that it lives.
     pub(super) fn is_heard(&self) -> bool {
         let by_us = self.link.up == Some(true) || self.requests.good > 0;
         self.liveness.is_some() || by_us || self.since.is_some()
     }
 
-    /// What failures weigh by now: half as much after each dwell.
+    /// The charge for failures, which halves with each dwell.
     pub(super) fn charge(&self, now: Instant, config: &CoordinatorConfig) -> u32 {
         let passed = now.since(self.charged).as_millis() / u128::from(config.dwell_ms.max(1));
         self.charge >> passed.min(31)
     }
 }
 
-/// All registered members.
+/// All members that the registry names, this node excluded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
     entries: BTreeMap<NodeId, Observations>,
 }
 
 impl Members {
-    /// Adds a member, once. False when there is no room.
+    /// Adds a member, once. Returns false when the table is full.
     #[must_use]
     pub(super) fn add(&mut self, node: NodeId) -> bool {
         let known = self.entries.contains_key(&node);
@@ -166,14 +166,14 @@ impl Members {
         self.entries.iter().map(|(node, entry)| (*node, entry))
     }
 
-    /// A request goes to a member.
+    /// Counts a request that goes to a member.
     pub(super) fn count(&mut self, node: NodeId) {
         if let Some(entry) = self.entries.get_mut(&node) {
             entry.under_way = entry.under_way.saturating_add(1);
         }
     }
 
-    /// Changes a member's accounts; who is not registered has none.
+    /// Changes the observations of a member, if it is one.
     pub(super) fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Observations)) {
         let Some(entry) = self.entries.get_mut(&node) else {
             reach!("coordinator.members.unknown");

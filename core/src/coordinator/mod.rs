@@ -1,10 +1,11 @@
-//! The coordinator: who is registered, how well each is, and who should serve.
+//! The coordinator: the health of each member, and the choice of the member that serves a request.
 //!
-//! What is observed of a member stays in separate accounts (`registry`), health is a function of all of them with
-//! hysteresis (`health`), and a choice weighs health and load (`balance`). Also the table of leaders, for the status.
+//! `members` keeps the observations of each member in separate accounts. `health` derives one word of health from all
+//! of them, with hysteresis. `balance` chooses by health and load. The coordinator also keeps the table of group
+//! leaders, for the status.
 //!
-//! Deliberately not here: acting on health (fail-over is a change of the registry, by its leader), probing (gossip),
-//! the requests themselves (the node).
+//! This module does not act on health (failover is a change of the registry, by its leader), probe (gossip does) or
+//! handle requests (the node does). It imports no failure detector: [`Event::LivenessChanged`] takes the word of any.
 
 mod balance;
 mod health;
@@ -41,74 +42,41 @@ pub enum Liveness {
     Left,
 }
 
-/// What the machine consumes.
+/// The inputs of the machine.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Time passed.
     Tick,
-    /// The registry names this member.
-    Add {
-        /// Who.
-        node: NodeId,
-    },
-    /// The registry no longer names it.
-    Remove {
-        /// Who.
-        node: NodeId,
-    },
-    /// Gossip's liveness and the member's own report.
-    LivenessChanged {
-        /// Who.
-        node: NodeId,
-        /// The liveness.
-        liveness: Liveness,
-        /// Requests under way on it.
-        load: u32,
-    },
-    /// A request that was forwarded to a member ended, well or not.
-    RequestEnded {
-        /// Who.
-        node: NodeId,
-        /// Whether it answered in time.
-        answered: bool,
-    },
-    /// A link came up or went down.
-    LinkChanged {
-        /// Who.
-        node: NodeId,
-        /// Whether it is up.
-        up: bool,
-    },
-    /// A group's leader became known, or unknown.
-    LeaderChanged {
-        /// The group.
-        group: GroupId,
-        /// Who leads.
-        leader: Option<NodeId>,
-    },
+    /// The registry names this member. Repeats are harmless.
+    Add { node: NodeId },
+    /// The registry no longer names this member.
+    Remove { node: NodeId },
+    /// The failure detector's word on a member, and the load that the member reported, in requests in progress.
+    LivenessChanged { node: NodeId, liveness: Liveness, load: u32 },
+    /// A request that [`Coordinator::choose`] sent to a member ended: with an answer in time, or without one.
+    RequestEnded { node: NodeId, answered: bool },
+    /// A link to a member came up, went down or failed to come up.
+    LinkChanged { node: NodeId, up: bool },
+    /// The leader of a group became known, or unknown (`None`).
+    LeaderChanged { group: GroupId, leader: Option<NodeId> },
 }
 
-/// What the machine asks for.
+/// Requests to the driver.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// A member's health changed.
-    Health {
-        /// Who.
-        node: NodeId,
-        /// From.
-        from: Health,
-        /// To.
-        to: Health,
-    },
+    /// The health of a member changed. Choices already follow it, so the driver may drop, delay or reorder this.
+    Health { node: NodeId, from: Health, to: Health },
 }
 
-/// How one of several members is chosen.
+/// The rule by which one of several members is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The one with the fewest requests under way, ours included.
+    /// The member with the lowest cost: load, this node's own requests to it, and a charge for failures.
     #[default]
     LeastLoaded,
-    /// Each in turn.
+    /// Each member in turn.
     RoundRobin,
 }
 
@@ -118,16 +86,16 @@ pub struct Coordinator {
     me: NodeId,
     config: CoordinatorConfig,
     members: Members,
-    /// When each member is to be looked at again: a dwell or an ejection ends.
+    /// When the health of each member is due for review, because a dwell or an ejection ends.
     reviews: BTreeSet<(Instant, NodeId)>,
     leaders: BTreeMap<GroupId, NodeId>,
     rotation: Rotation,
-    /// The last moment that this machine was told of; a choice has none of its own.
+    /// The time of the last step. A choice has no time of its own.
     now: Instant,
 }
 
 impl Coordinator {
-    /// A node that knows of nobody.
+    /// A coordinator that knows no member but its own node, `me`.
     #[must_use]
     pub fn new(me: NodeId, config: CoordinatorConfig) -> Self {
         Self {
@@ -141,7 +109,7 @@ impl Coordinator {
         }
     }
 
-    /// How well a member is; this node is well in its own eyes, and who is not registered is unknown.
+    /// The health of a member. This node itself is always healthy, and a non-member is unknown.
     #[must_use]
     pub fn health(&self, node: NodeId) -> Health {
         if node == self.me {
@@ -150,85 +118,38 @@ impl Coordinator {
         self.members.get(node).map_or(Health::Unknown, |entry| entry.health)
     }
 
-    /// Requests under way on a member, as it last reported; 0 when it did not.
+    /// Requests in progress on a member, as it last reported; 0 before its first report.
     #[must_use]
     pub fn load(&self, node: NodeId) -> u32 {
         self.members.get(node).map_or(0, |entry| entry.load)
     }
 
-    /// Requests that this node chose a member for and that did not end yet.
+    /// This node's own requests in progress on a member.
     #[must_use]
     pub fn under_way(&self, node: NodeId) -> u32 {
         self.members.get(node).map_or(0, |entry| entry.under_way)
     }
 
-    /// What a member's failures weigh in a choice by now.
+    /// The charge for a member's failed requests now, in requests.
     #[must_use]
     pub fn charge(&self, node: NodeId) -> u32 {
         self.members.get(node).map_or(0, |entry| entry.charge(self.now, &self.config))
     }
 
-    /// Who leads a group, as far as this node knows.
+    /// The leader of a group, if this node knows it.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> Option<NodeId> {
         self.leaders.get(&group).copied()
     }
 
-    /// All known leaders, by group.
+    /// All known leaders, in the order of their groups.
     pub fn leaders(&self) -> impl Iterator<Item = (GroupId, NodeId)> {
         self.leaders.iter().map(|(group, leader)| (*group, *leader))
     }
 
-    /// All registered members and their health, by node.
+    /// All members and their health, in the order of their nodes.
     pub fn registered(&self) -> impl Iterator<Item = (NodeId, Health)> {
         self.members.iter().map(|(node, entry)| (node, entry.health))
-    }
-
-    fn set_leader(&mut self, group: GroupId, leader: Option<NodeId>) {
-        let room = self.leaders.len() <= NAMESPACES_MAX || self.leaders.contains_key(&group);
-        match leader {
-            Some(leader) if room => {
-                self.leaders.insert(group, leader);
-            }
-            Some(_) => reach!("coordinator.leaders.full"),
-            None => {
-                self.leaders.remove(&group);
-            }
-        }
-    }
-
-    fn remove(&mut self, node: NodeId) {
-        if let Some(entry) = self.members.remove(node)
-            && let Some(at) = entry.review
-        {
-            self.reviews.remove(&(at, node));
-        }
-    }
-
-    /// Looks at a member whose accounts changed, or whose time has come.
-    fn review(&mut self, now: Instant, node: NodeId, out: &mut Outbox<Action>) {
-        let Some(entry) = self.members.get_mut(node) else { return };
-        let from = entry.health;
-        let (to, again) = health::review(entry, now, &self.config);
-        if let Some(old) = core::mem::replace(&mut entry.review, again) {
-            self.reviews.remove(&(old, node));
-        }
-        self.reviews.extend(again.map(|at| (at, node)));
-        if from != to {
-            entry.health = to;
-            entry.since = Some(now);
-            out.push(Action::Health { node, from, to });
-            // The new liveness may itself be on its way to another.
-            self.review(now, node, out);
-        }
-    }
-
-    fn catch_up(&mut self, now: Instant, out: &mut Outbox<Action>) {
-        while let Some((at, node)) = self.reviews.first().copied()
-            && at <= now
-        {
-            self.review(now, node, out);
-        }
     }
 }
 
@@ -276,5 +197,54 @@ impl Machine for Coordinator {
         hash.value(&self.leaders);
         hash.value(&self.reviews);
         self.rotation.digest(hash);
+    }
+}
+
+impl Coordinator {
+    fn set_leader(&mut self, group: GroupId, leader: Option<NodeId>) {
+        let room = self.leaders.len() <= NAMESPACES_MAX || self.leaders.contains_key(&group);
+        match leader {
+            Some(leader) if room => {
+                self.leaders.insert(group, leader);
+            }
+            Some(_) => reach!("coordinator.leaders.full"),
+            None => {
+                self.leaders.remove(&group);
+            }
+        }
+    }
+
+    fn remove(&mut self, node: NodeId) {
+        if let Some(entry) = self.members.remove(node)
+            && let Some(at) = entry.review
+        {
+            self.reviews.remove(&(at, node));
+        }
+    }
+
+    /// Derives the health of a member again, because an observation arrived or its review is due.
+    fn review(&mut self, now: Instant, node: NodeId, out: &mut Outbox<Action>) {
+        let Some(entry) = self.members.get_mut(node) else { return };
+        let from = entry.health;
+        let (to, again) = health::review(entry, now, &self.config);
+        if let Some(old) = core::mem::replace(&mut entry.review, again) {
+            self.reviews.remove(&(old, node));
+        }
+        self.reviews.extend(again.map(|at| (at, node)));
+        if from != to {
+            entry.health = to;
+            entry.since = Some(now);
+            out.push(Action::Health { node, from, to });
+            // From the new health the next change may be due later, or now.
+            self.review(now, node, out);
+        }
+    }
+
+    fn catch_up(&mut self, now: Instant, out: &mut Outbox<Action>) {
+        while let Some((at, node)) = self.reviews.first().copied()
+            && at <= now
+        {
+            self.review(now, node, out);
+        }
     }
 }

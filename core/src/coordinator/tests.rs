@@ -1,4 +1,4 @@
-//! The machine, driven by hand.
+//! The coordinator, driven by hand.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -68,7 +68,7 @@ impl Driven {
         self.machine.health(node(n))
     }
 
-    /// How often each of the first `n` is chosen in so many choices, each answered at once.
+    /// How often each of the members 1 to `n` is chosen in `times` choices. Each request is answered at once.
     fn shares(&mut self, how: Choice, n: u8, times: usize) -> Vec<usize> {
         let mut shares = vec![0; usize::from(n)];
         for _ in 0..times {
@@ -81,7 +81,7 @@ impl Driven {
 }
 
 #[test]
-fn who_was_never_heard_of_is_unknown() {
+fn a_member_never_heard_of_is_unknown() {
     let mut d = Driven::new(0);
     d.step(Event::Add { node: node(1) });
     assert_eq!(d.health(1), Health::Unknown);
@@ -96,7 +96,7 @@ fn who_was_never_heard_of_is_unknown() {
 }
 
 #[test]
-fn a_few_bad_answers_turn_nobody_and_enough_do() {
+fn a_few_failures_change_nothing_and_enough_do() {
     let mut d = Driven::new(2);
     d.run(5000);
     d.serve(1, false);
@@ -111,7 +111,7 @@ fn a_few_bad_answers_turn_nobody_and_enough_do() {
 }
 
 #[test]
-fn who_failed_is_tried_again_as_a_suspect_and_returns_by_answers() {
+fn a_failed_member_is_tried_again_as_a_suspect_and_recovers_by_answers() {
     let mut d = Driven::new(3);
     d.run(5000);
     (0..3).for_each(|_| d.serve(1, false));
@@ -120,7 +120,7 @@ fn who_failed_is_tried_again_as_a_suspect_and_returns_by_answers() {
     d.run(200);
     assert_eq!(d.health(1), Health::Suspect);
     d.run(60_000);
-    assert_eq!(d.health(1), Health::Suspect, "time alone heals nobody");
+    assert_eq!(d.health(1), Health::Suspect, "time alone does not heal");
     d.serve(1, true);
     d.run(2000);
     assert_eq!(d.health(1), Health::Suspect);
@@ -129,12 +129,12 @@ fn who_failed_is_tried_again_as_a_suspect_and_returns_by_answers() {
 }
 
 #[test]
-fn gossip_verdicts_are_believed_at_once_and_undone_step_by_step() {
+fn a_death_counts_at_once_and_is_undone_step_by_step() {
     let mut d = Driven::new(1);
     d.gossip(1, Liveness::Dead, 0);
     assert_eq!(d.health(1), Health::Unhealthy);
     d.gossip(1, Liveness::Alive, 0);
-    assert_eq!(d.health(1), Health::Unhealthy, "one word does not raise the dead");
+    assert_eq!(d.health(1), Health::Unhealthy, "one alive does not undo a death");
     d.run(1000);
     assert_eq!(d.health(1), Health::Suspect);
     d.run(1000);
@@ -156,7 +156,7 @@ fn a_flapping_member_changes_at_most_once_a_dwell() {
 }
 
 #[test]
-fn our_broken_link_makes_a_suspect_never_a_dead() {
+fn a_broken_link_makes_a_suspect_and_never_worse() {
     let mut d = Driven::new(1);
     d.link(1, true);
     d.run(5000);
@@ -169,7 +169,7 @@ fn our_broken_link_makes_a_suspect_never_a_dead() {
     assert_eq!(d.health(1), Health::Suspect);
     d.link(1, true);
     assert_eq!(d.health(1), Health::Healthy);
-    // Up and down again in no time is no recovery.
+    // A link that is up for less than a dwell has not recovered.
     d.run(5000);
     for _ in 0..3 {
         d.link(1, false);
@@ -182,7 +182,7 @@ fn our_broken_link_makes_a_suspect_never_a_dead() {
 }
 
 #[test]
-fn equals_take_turns_and_the_least_loaded_gets_more() {
+fn equal_members_take_turns_and_the_least_loaded_gets_more() {
     let mut d = Driven::new(4);
     assert_eq!(d.shares(Choice::LeastLoaded, 4, 400), vec![100; 4]);
     assert_eq!(d.shares(Choice::RoundRobin, 4, 400), vec![100; 4]);
@@ -202,7 +202,7 @@ fn our_own_requests_count_before_the_next_report() {
 }
 
 #[test]
-fn who_fails_fast_attracts_nothing() {
+fn a_member_that_fails_fast_attracts_nothing() {
     let mut d = Driven::new(4);
     let mut failed = 0;
     for round in 0..1000 {
@@ -236,7 +236,7 @@ fn suspects_get_half_and_the_unhealthy_nothing() {
 }
 
 #[test]
-fn when_most_are_unwell_health_is_ignored_except_of_the_left() {
+fn when_most_are_unwell_only_members_that_left_are_excluded() {
     let mut d = Driven::new(5);
     for n in 1..=3 {
         d.gossip(n, Liveness::Dead, 0);
@@ -249,7 +249,7 @@ fn when_most_are_unwell_health_is_ignored_except_of_the_left() {
 }
 
 #[test]
-fn leaders_come_and_go() {
+fn leaders_are_set_and_cleared() {
     let mut d = Driven::new(1);
     d.step(Event::LeaderChanged { group: GroupId(3), leader: Some(node(1)) });
     assert_eq!(d.machine.leader(GroupId(3)), Some(node(1)));
@@ -280,7 +280,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn whatever_happens_health_settles_and_a_choice_is_a_candidate(
+    fn after_any_events_health_settles_and_a_choice_is_a_candidate(
         events in proptest::collection::vec((any_event(), 0..3_000_u64), 0..150),
     ) {
         let mut d = Driven::new(2);
@@ -292,7 +292,7 @@ proptest! {
             prop_assert_eq!(chosen.is_some(), present);
             prop_assert!(chosen.is_none_or(|chosen| (1..5).any(|n| node(n) == chosen)));
         }
-        // Without a further word everybody comes to rest.
+        // Without further events every health settles.
         d.run(100_000);
         prop_assert_eq!(d.machine.deadline(), None);
     }

@@ -1,7 +1,8 @@
-//! The bounded table of addresses that may lead to a node.
+//! The bounded table of candidates: addresses at which a node may be found.
 //!
-//! Each candidate is at rest, due at some moment, or being dialled. When the table is full the least useful goes: least
-//! trusted first, then most failures. Which failures mean what is decided by the machine.
+//! Each candidate is idle, due at some moment, or being dialled. A full table evicts the least useful one: the least
+//! trusted, and among those the one with the most failures. This module does not decide what a failure means; the
+//! machine does.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -12,38 +13,38 @@ use crate::id::{Address, Contact, NodeId};
 use crate::reach;
 use crate::time::{Instant, earlier};
 
-/// How much is known of a candidate, least first.
+/// How far a candidate is trusted, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Trust {
-    /// Somebody else answered there than should, or we ourselves.
+    /// An unexpected node answered there, or this node itself.
     Distrusted,
-    /// A peer told of it.
+    /// A peer reported it.
     Reported,
     /// Gossip or the registry has a member there.
     Located,
     /// An operator's source names it.
     Listed,
-    /// Verified in an earlier life of this node.
+    /// An earlier boot of this node verified it.
     Remembered,
-    /// Verified in this life.
+    /// This boot verified it.
     Verified,
 }
 
-/// What a candidate waits for.
+/// The state of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// Nothing: its node is connected, or it is this node.
+    /// It waits for nothing: its node is connected, or is this node.
     Idle,
-    /// To be dialled from then on.
+    /// It is dialled from then on.
     Due(Instant),
-    /// The end of its handshake, which counts as failed then.
+    /// It is being dialled. The handshake counts as failed from then on.
     Dialled(Instant),
 }
 
 #[derive(Clone, Debug)]
 struct Candidate {
     trust: Trust,
-    /// Who is, or should be, there.
+    /// The node that is there, or should be.
     node: Option<NodeId>,
     failures: u32,
     wait: Wait,
@@ -57,7 +58,7 @@ pub(super) struct Candidates {
     dialled: BTreeSet<(Instant, Address)>,
     /// The addresses at which each node is, or should be.
     by_node: BTreeSet<(NodeId, Address)>,
-    /// The least useful first.
+    /// All candidates, the least useful first.
     eviction_order: BTreeSet<(Trust, Reverse<u32>, Address)>,
     limit: usize,
 }
@@ -89,7 +90,8 @@ impl Candidates {
         self.all.len()
     }
 
-    /// Somebody names a candidate; a new one is due at once. True when a remembered or verified one had to go for it.
+    /// Adds a candidate, due at once, or updates a known one. Returns true when a saved or verified one was evicted for
+    /// it.
     pub(super) fn offer(&mut self, contact: Contact, trust: Trust, now: Instant) -> bool {
         let Contact { node, address } = contact;
         if self.all.contains_key(&address) {
@@ -101,7 +103,7 @@ impl Candidates {
             let Some((worst, failures, evicted)) = self.eviction_order.first().cloned() else {
                 return false;
             };
-            // An equal would only push out an equal: who floods the table gains nothing.
+            // Only a more useful candidate evicts another, so flooding the table gains nothing.
             if (worst, failures) >= (trust, Reverse(0)) {
                 reach!("discovery.candidate.table_full");
                 return false;
@@ -114,7 +116,8 @@ impl Candidates {
         lost
     }
 
-    /// A known candidate is named again: trust only grows by it, and only what was never proven may change its node.
+    /// Updates a candidate that is named again. Trust only grows, and the node changes only while no handshake proved
+    /// it.
     fn update_known(
         &mut self,
         address: &Address,
@@ -124,14 +127,14 @@ impl Candidates {
     ) {
         let Some(mut known) = self.take(address) else { return };
         let proven = known.trust == Trust::Distrusted || known.trust == Trust::Verified;
-        // What a handshake said of an address, for or against, no list and no hearsay unsays.
+        // Lists and hearsay never override the result of a handshake, good or bad.
         if !proven {
-            // Who is trusted more also says better who is there, even that it does not know.
+            // The better trusted word also says better which node is there, even if it names none.
             if trust > known.trust {
                 known.trust = trust;
                 known.node = node;
             }
-            // An operator's or gossip's word wakes what rests because its node was reached elsewhere.
+            // An idle candidate, whose node was reached elsewhere, is tried again.
             if known.wait == Wait::Idle {
                 known.wait = Wait::Due(now);
             }
@@ -139,14 +142,14 @@ impl Candidates {
         self.put(address.clone(), known);
     }
 
-    /// The next candidate to dial, with who should be there.
+    /// The next candidate to dial, with the node that should be there.
     pub(super) fn due(&self, now: Instant) -> Option<(Address, Option<NodeId>)> {
         let (at, address) = self.due.first()?;
         let node = self.all.get(address).and_then(|candidate| candidate.node);
         (*at <= now).then(|| (address.clone(), node))
     }
 
-    /// A dial that was never answered.
+    /// A dial that the driver did not answer in time.
     pub(super) fn overdue(&self, now: Instant) -> Option<Address> {
         let (at, address) = self.dialled.first()?;
         (*at <= now).then(|| address.clone())
@@ -156,7 +159,7 @@ impl Candidates {
         self.dialled.len()
     }
 
-    /// When the next one is due, unless nothing more may be dialled, or a dial is over.
+    /// When the next candidate is due, if more may be dialled, or the next dial times out.
     pub(super) fn deadline(&self, may_dial: bool) -> Option<Instant> {
         let due = self.due.first().filter(|_| may_dial).map(|(at, _)| *at);
         earlier(due, self.dialled.first().map(|(at, _)| *at))
@@ -166,7 +169,7 @@ impl Candidates {
         self.change(address, |candidate| candidate.wait = Wait::Dialled(until));
     }
 
-    /// Nothing is to be done about it; a dial under way goes on.
+    /// Makes a candidate idle, unless it is being dialled.
     pub(super) fn set_idle(&mut self, address: &Address) {
         self.change(address, |candidate| {
             if !matches!(candidate.wait, Wait::Dialled(_)) {
@@ -175,7 +178,7 @@ impl Candidates {
         });
     }
 
-    /// Dials again from `at` on, if it was at rest.
+    /// Makes an idle candidate due at `at`.
     pub(super) fn retry(&mut self, address: &Address, at: Instant) {
         self.change(address, |candidate| {
             if candidate.wait == Wait::Idle {
@@ -188,11 +191,11 @@ impl Candidates {
         self.all.get(address).map_or(0, |candidate| candidate.failures)
     }
 
-    /// A node proved to be there. Whether that is news.
+    /// Records that a node proved to be there. Returns whether that is new.
     pub(super) fn verified(&mut self, address: &Address, node: NodeId, again: Instant) -> bool {
-        let mut news = false;
+        let mut is_new = false;
         self.change(address, |candidate| {
-            news = candidate.trust != Trust::Verified || candidate.node != Some(node);
+            is_new = candidate.trust != Trust::Verified || candidate.node != Some(node);
             *candidate = Candidate {
                 trust: Trust::Verified,
                 node: Some(node),
@@ -200,10 +203,10 @@ impl Candidates {
                 wait: Wait::Due(again),
             };
         });
-        news
+        is_new
     }
 
-    /// The handshake failed; it may be tried again at `at`. True when the candidate is no longer to be remembered.
+    /// Records a failed handshake, to be tried again at `at`. Returns true when the candidate is no longer to be saved.
     pub(super) fn failed(&mut self, address: &Address, at: Instant, distrusted: bool) -> bool {
         let mut lost = false;
         self.change(address, |candidate| {
@@ -218,7 +221,7 @@ impl Candidates {
         lost
     }
 
-    /// It is this node's own address: never dialled again. True when it was taken for somebody else's.
+    /// Marks this node's own address, which is never dialled again. Returns true when it was saved as another node's.
     pub(super) fn mark_as_self(&mut self, address: &Address) -> bool {
         let mut lost = false;
         self.change(address, |candidate| {

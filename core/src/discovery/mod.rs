@@ -1,11 +1,9 @@
-//! Discovery: where nodes may be found. A candidate becomes a peer only after a verified handshake.
+//! Discovery: at which addresses nodes are found. A candidate becomes a peer only after a verified handshake.
 //!
-//! Sources and peers name addresses; each is dialled, and what the handshake proves is all that counts: a name server
-//! or a peer can never create, rename or move a node. Candidates wait in `candidate`, proven nodes in `peer`; this file
-//! is the machine.
+//! Sources and peers name addresses. Each is dialled, and only the handshake's proof counts: a name server or a peer
+//! can never create, rename or move a node. `candidate` holds the addresses, `peer` the connected nodes.
 //!
-//! Deliberately not here: membership (the registry), links (the driver keeps those that it was told of), name
-//! resolution (the driver).
+//! This module does not decide membership (the registry does), keep links or resolve names (the driver does).
 
 mod candidate;
 mod peer;
@@ -29,136 +27,97 @@ use crate::{mutant, reach};
 use candidate::{Candidates, Trust};
 use peer::Peers;
 
-/// Who proved to be at an address.
+/// The identity that a handshake proved at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Who.
+    /// The node, from its certificate.
     pub node: NodeId,
-    /// On which disk.
+    /// The disk that it runs on.
     pub store: StoreId,
-    /// In which life.
+    /// The start of its process.
     pub boot: Boot,
 }
 
-/// Why nobody proved to be at an address.
+/// Why a dial proved no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unverified {
     /// Nobody answered.
     Unreachable,
-    /// Somebody answered who is not of this federation, or not who was expected.
+    /// A node answered, but one of another federation or not the expected one.
     Refused,
 }
 
-/// Where candidates come from. Each is resolved by the driver; the answer comes back as an event.
+/// A source of candidates. The driver resolves it and answers with an event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Source {
     /// The operator's list.
     Bootstrap,
-    /// What peers told.
+    /// Contacts that peers sent.
     Peers,
 }
 
-/// What the machine consumes.
+/// The inputs of the machine.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Time passed.
     Tick,
-    /// A source was resolved, to possibly nothing.
-    Resolved {
-        /// The source.
-        source: Source,
-        /// What it named.
-        peers: Vec<Contact>,
-    },
-    /// A verified peer told of contacts that it verified.
-    ContactsReceived {
-        /// Who told.
-        from: NodeId,
-        /// What.
-        contacts: Vec<Contact>,
-    },
-    /// An address was dialled.
-    Verified {
-        /// The address.
-        address: Address,
-        /// Who proved to be there, or why nobody did.
-        outcome: Result<Identity, Unverified>,
-    },
+    /// A source was resolved to these contacts, possibly to none.
+    Resolved { source: Source, peers: Vec<Contact> },
+    /// A verified peer sent contacts that it verified itself.
+    ContactsReceived { from: NodeId, contacts: Vec<Contact> },
+    /// The dial of an address ended: the handshake proved an identity, or failed.
+    Verified { address: Address, outcome: Result<Identity, Unverified> },
     /// A link to a peer is up.
-    Connected {
-        /// Who.
-        peer: NodeId,
-    },
+    Connected { peer: NodeId },
     /// The link to a peer is down.
-    Unreachable {
-        /// Who.
-        peer: NodeId,
-    },
-    /// Gossip or the registry knows where a member is.
-    Located {
-        /// Who.
-        node: NodeId,
-        /// Where.
-        address: Address,
-    },
+    Unreachable { peer: NodeId },
+    /// Gossip or the registry has the address of a member.
+    Located { node: NodeId, address: Address },
 }
 
-/// What the machine asks for.
+/// Requests to the driver.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Ask a source.
-    Resolve {
-        /// The source.
-        source: Source,
-    },
-    /// Dial an address.
-    Verify {
-        /// The address.
-        address: Address,
-    },
-    /// A peer proved to be at an address: keep a link to it.
-    Connect {
-        /// Who.
-        identity: Identity,
-        /// Where.
-        address: Address,
-    },
-    /// Tell a peer of verified contacts.
-    SendContacts {
-        /// Whom.
-        to: NodeId,
-        /// What.
-        contacts: Vec<Contact>,
-    },
-    /// The verified contacts changed: make them durable.
-    SaveContacts {
-        /// All of them.
-        contacts: Vec<Contact>,
-    },
+    /// Resolve a source and answer with [`Event::Resolved`]. The driver may delay or reorder it, and drop it too: it is
+    /// asked again after [`DiscoveryConfig::resolve_ms`] at the latest.
+    Resolve { source: Source },
+    /// Dial an address and answer with [`Event::Verified`]. The driver may delay or reorder it. A dropped one counts as
+    /// failed after 30 seconds.
+    Verify { address: Address },
+    /// The handshake proved this peer at this address: connect, and keep the link. The driver may delay or reorder it.
+    /// If it is dropped, the address is verified again after [`DiscoveryConfig::backoff_ms_max`].
+    Connect { identity: Identity, address: Address },
+    /// Send verified contacts to a peer. The driver may drop, delay or reorder it.
+    SendContacts { to: NodeId, contacts: Vec<Contact> },
+    /// The verified contacts changed: make all of these durable. The driver may delay it, and may drop it when a later
+    /// one follows; the last one must win.
+    SaveContacts { contacts: Vec<Contact> },
 }
 
-/// Contacts in one message between peers, and those that are read of one answer of a source.
+/// Contacts in one message between peers.
 pub const CONTACTS_MAX: usize = 64;
 
-/// How long a dial may take before it counts as unanswered, should the driver never say.
+/// A dial without an answer from the driver counts as failed after this time.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A handshake that ended with somebody else is not tried again for so many of the longest pauses.
+/// After a handshake with an unexpected node the address rests for this many of the longest pauses.
 const QUARANTINE_PAUSES: u32 = 8;
 
-/// The verified contacts are written once they were at rest for so long, so that a start writes once.
+/// The verified contacts are saved once they did not change for this time, so that a start saves once.
 const SAVE_DELAY: Duration = Duration::from_secs(1);
 
-/// Peers told when the verified contacts change. Each tells on what it verified, so that few are enough.
+/// Peers that get the verified contacts when those change. Each verifies and forwards them, so few are enough.
 const SEND_FANOUT: usize = 3;
 
-/// A peer is neither told nor listened to more often than this.
+/// The shortest time between two messages of contacts to a peer, and from a peer.
 const EXCHANGE_GAP: Duration = Duration::from_secs(1);
 
-/// Dials under way. The rest waits: a name with a thousand addresses must not open a thousand sockets.
+/// Dials in progress. The others wait: a name with a thousand addresses must not open a thousand sockets.
 const DIALS_MAX: usize = 16;
 
-/// The machine of one node.
+/// The discovery machine of one node.
 #[derive(Clone, Debug)]
 pub struct Discovery {
     me: NodeId,
@@ -167,14 +126,14 @@ pub struct Discovery {
     peers: Peers,
     /// `None` before the first step.
     resolve_at: Option<Instant>,
-    /// When the verified contacts are written and told, if they changed.
+    /// When the verified contacts are saved and sent, if they changed.
     save_at: Option<Instant>,
     random: Stream,
 }
 
 impl Discovery {
-    /// A node that remembers `contacts` from an earlier life. They are dialled like any other candidate, but stay
-    /// remembered until something better is known.
+    /// A machine with the contacts that an earlier boot saved. They are dialled like any other candidate, and stay
+    /// saved until something better is known.
     #[must_use]
     pub fn new(me: NodeId, config: DiscoveryConfig, seed: &Seed, contacts: Vec<Contact>) -> Self {
         let mut candidates = Candidates::new(config.candidates_max);
@@ -192,23 +151,66 @@ impl Discovery {
         }
     }
 
-    /// The verified contacts and those remembered from an earlier life.
+    /// The verified contacts, and those saved by an earlier boot.
     #[must_use]
     pub fn contacts(&self) -> Vec<Contact> {
         self.candidates.contacts(Trust::Remembered).collect()
     }
 
-    /// Those verified in this life.
+    /// The contacts verified in this boot.
     pub fn verified(&self) -> impl Iterator<Item = Contact> {
         self.candidates.contacts(Trust::Verified)
     }
 
-    /// How many addresses are known, of whatever trust.
+    /// The number of known addresses, of any trust.
     #[must_use]
     pub fn known(&self) -> usize {
         self.candidates.len()
     }
+}
 
+impl Machine for Discovery {
+    type Event = Event;
+    type Action = Action;
+
+    fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
+        let mono = now.mono;
+        match event {
+            Event::Tick => {}
+            Event::Resolved { source: _, peers } => {
+                for contact in peers.into_iter().take(self.config.candidates_max) {
+                    self.offer(mono, contact, Trust::Listed);
+                }
+            }
+            Event::ContactsReceived { from, contacts } => {
+                self.receive_contacts(mono, from, contacts)
+            }
+            Event::Verified { address, outcome } => match outcome {
+                Ok(identity) => self.verified_as(mono, address, identity, out),
+                Err(why) => self.failed(mono, &address, why),
+            },
+            Event::Connected { peer } => self.connected(mono, peer, out),
+            Event::Unreachable { peer } => self.unreachable(mono, peer),
+            Event::Located { node, address } => {
+                self.offer(mono, Contact { node: Some(node), address }, Trust::Located);
+            }
+        }
+        self.catch_up(mono, out);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let dial = self.candidates.deadline(self.candidates.dialling() < DIALS_MAX);
+        earlier(earlier(Some(self.resolve_at.unwrap_or(Instant::ZERO)), self.save_at), dial)
+    }
+
+    fn digest(&self, hash: &mut Hasher) {
+        self.candidates.digest(hash);
+        self.peers.digest(hash);
+        hash.value(&(self.resolve_at, self.save_at, self.random.clone().draw()));
+    }
+}
+
+impl Discovery {
     /// Does what is due by `now`.
     fn catch_up(&mut self, now: Instant, out: &mut Outbox<Action>) {
         if self.resolve_at.is_none_or(|at| at <= now) {
@@ -228,32 +230,33 @@ impl Discovery {
         }
     }
 
-    /// While nobody is connected the sources are the only hope: they are asked four times as often.
+    /// The pause between two resolutions. Without a connected peer it is a quarter, because the sources are then the
+    /// only way to find one.
     fn resolve_pause(&self) -> Duration {
         let pause = Duration::from_millis(self.config.resolve_ms);
         if self.peers.is_any_connected() { pause } else { pause / 4 }
     }
 
-    /// Three quarters to all of a span, from this machine's own stream, so that nodes do not act in step.
+    /// Three quarters to all of the span, at random, so that nodes do not act in step.
     fn jittered(&mut self, span: Duration) -> Duration {
         let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX).max(1);
         Duration::from_nanos(self.random.between(nanos - nanos / 4, nanos))
     }
 
-    /// The pause after so many failures in a row: doubling, bounded, jittered.
+    /// The pause after this many failures in a row: doubling, bounded, jittered.
     fn backoff(&mut self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(32);
         let pause = self.config.backoff_ms.saturating_mul(1 << doublings);
         self.jittered(Duration::from_millis(pause.min(self.config.backoff_ms_max)))
     }
 
-    /// Dials the candidates whose time has come, as many as may be under way.
+    /// Dials the candidates that are due, up to the bound on dials in progress.
     fn dial(&mut self, now: Instant, out: &mut Outbox<Action>) {
         while self.candidates.dialling() < DIALS_MAX
             && let Some((address, node)) = self.candidates.due(now)
         {
             if node.is_some_and(|node| self.peers.is_connected(node)) {
-                // Its link will say when it breaks; until then there is nothing to learn here.
+                // The node is connected. When its link breaks, the address is tried again.
                 reach!("discovery.dial.needless");
                 self.candidates.set_idle(&address);
                 continue;
@@ -290,7 +293,7 @@ impl Discovery {
         out: &mut Outbox<Action>,
     ) {
         if identity.node == self.me {
-            // Our own address, from a list that is the same on all nodes.
+            // The operator's list is the same on all nodes, so it names this node too.
             reach!("discovery.verify.ourselves");
             if self.candidates.mark_as_self(&address) {
                 self.contacts_changed(now);
@@ -298,12 +301,12 @@ impl Discovery {
             return;
         }
         if !self.candidates.contains(&address) {
-            // It was pushed out while it was dialled; what is proven is worth its place.
+            // It was evicted while it was dialled. A proven address is worth adding again.
             reach!("discovery.verify.returned");
             let node = Some(identity.node);
             self.offer(now, Contact { node, address: address.clone() }, Trust::Verified);
         }
-        // Should its link neither come up nor fail, it is dialled again after the longest pause.
+        // If the link neither comes up nor fails, the address is dialled again after the longest pause.
         let again = now + self.jittered(Duration::from_millis(self.config.backoff_ms_max));
         if self.candidates.verified(&address, identity.node, again) {
             reach!("discovery.verify.new");
@@ -317,7 +320,7 @@ impl Discovery {
         }
     }
 
-    /// Nobody, or somebody else, was at an address. Who is wrong there is wrong for longer than who is away.
+    /// Takes a failed dial: nobody answered, or an unexpected node. The latter lasts longer, so it is retried later.
     fn failed(&mut self, now: Instant, address: &Address, why: Unverified) {
         let failures = self.candidates.failures(address).saturating_add(1);
         let pause = match why {
@@ -367,7 +370,7 @@ impl Discovery {
         }
     }
 
-    /// Tells a few connected peers, chosen by chance, of the verified contacts.
+    /// Sends the verified contacts to a few connected peers, chosen at random.
     fn send_to_some(&mut self, now: Instant, out: &mut Outbox<Action>) {
         let mut peers: Vec<NodeId> = self.peers.connected().collect();
         self.random.shuffle(&mut peers);
@@ -376,7 +379,7 @@ impl Discovery {
         }
     }
 
-    /// Only what this node verified itself is told: hearsay would travel for ever.
+    /// Sends only contacts that this node verified itself: hearsay would travel for ever.
     fn send_contacts(&mut self, now: Instant, to: NodeId, out: &mut Outbox<Action>) {
         let least =
             if mutant!("discovery.tell.unverified") { Trust::Reported } else { Trust::Verified };
@@ -386,46 +389,5 @@ impl Discovery {
             reach!("discovery.tell");
             out.push(Action::SendContacts { to, contacts });
         }
-    }
-}
-
-impl Machine for Discovery {
-    type Event = Event;
-    type Action = Action;
-
-    fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
-        let mono = now.mono;
-        match event {
-            Event::Tick => {}
-            Event::Resolved { source: _, peers } => {
-                for contact in peers.into_iter().take(self.config.candidates_max) {
-                    self.offer(mono, contact, Trust::Listed);
-                }
-            }
-            Event::ContactsReceived { from, contacts } => {
-                self.receive_contacts(mono, from, contacts)
-            }
-            Event::Verified { address, outcome } => match outcome {
-                Ok(identity) => self.verified_as(mono, address, identity, out),
-                Err(why) => self.failed(mono, &address, why),
-            },
-            Event::Connected { peer } => self.connected(mono, peer, out),
-            Event::Unreachable { peer } => self.unreachable(mono, peer),
-            Event::Located { node, address } => {
-                self.offer(mono, Contact { node: Some(node), address }, Trust::Located);
-            }
-        }
-        self.catch_up(mono, out);
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let dial = self.candidates.deadline(self.candidates.dialling() < DIALS_MAX);
-        earlier(earlier(Some(self.resolve_at.unwrap_or(Instant::ZERO)), self.save_at), dial)
-    }
-
-    fn digest(&self, hash: &mut Hasher) {
-        self.candidates.digest(hash);
-        self.peers.digest(hash);
-        hash.value(&(self.resolve_at, self.save_at, self.random.clone().draw()));
     }
 }

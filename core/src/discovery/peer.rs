@@ -1,7 +1,6 @@
-//! Connected peers, and how often each was told and told us something.
+//! The connected peers, and when contacts were last exchanged with each.
 //!
-//! Where nodes are is not here but in `candidate`: a node may be at several addresses, and an address may pass from one
-//! node to another.
+//! Addresses are in `candidate`, not here: a node may have several addresses, and an address may pass to another node.
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -13,9 +12,9 @@ use crate::time::Instant;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Peer {
-    /// When it was last told.
+    /// When contacts were last sent to it.
     last_sent: Option<Instant>,
-    /// When it last told us.
+    /// When contacts last came from it.
     last_received: Option<Instant>,
 }
 
@@ -26,7 +25,7 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// The link is up. False when it was already, or there are as many peers as there may be members.
+    /// Adds a peer whose link is up. Returns false when it was there already, or when the table is full.
     pub(super) fn connect(&mut self, node: NodeId) -> bool {
         if self.is_connected(node) || self.connected.len() >= MEMBERS_MAX {
             return false;
@@ -35,7 +34,7 @@ impl Peers {
         true
     }
 
-    /// The link is down. False when it was already.
+    /// Removes a peer whose link is down. Returns false when it was not there.
     pub(super) fn disconnect(&mut self, node: NodeId) -> bool {
         self.connected.remove(&node).is_some()
     }
@@ -52,12 +51,12 @@ impl Peers {
         self.connected.keys().copied()
     }
 
-    /// Whether a peer may be told something now; if so, it counts as told.
+    /// Whether contacts may be sent to a peer now. If so, they count as sent.
     pub(super) fn may_send(&mut self, node: NodeId, now: Instant, gap: Duration) -> bool {
         self.connected.get_mut(&node).is_some_and(|peer| rate_limit(&mut peer.last_sent, now, gap))
     }
 
-    /// Whether a peer may tell something now; if so, it counts as having told. Only who is connected may.
+    /// Whether contacts from a peer may be taken now. If so, they count as taken. Only a connected peer may send some.
     pub(super) fn may_receive(&mut self, node: NodeId, now: Instant, gap: Duration) -> bool {
         self.connected
             .get_mut(&node)
@@ -72,6 +71,7 @@ impl Peers {
     }
 }
 
+/// Whether `gap` passed since `last`. If so, `last` becomes `now`.
 fn rate_limit(last: &mut Option<Instant>, now: Instant, gap: Duration) -> bool {
     let may = last.is_none_or(|last| now >= last + gap);
     if may {

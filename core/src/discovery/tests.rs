@@ -1,4 +1,4 @@
-//! The machine, driven by hand.
+//! The discovery machine, driven by hand.
 
 use alloc::format;
 use alloc::vec;
@@ -42,7 +42,7 @@ impl Driven {
         out.drain().collect()
     }
 
-    /// Lets so much time pass, with a tick at each deadline.
+    /// Lets this many milliseconds pass, with a tick at each deadline.
     fn run(&mut self, ms: u64) -> Vec<(u64, Action)> {
         let end = self.now + Duration::from_millis(ms);
         let mut seen = Vec::new();
@@ -90,7 +90,7 @@ fn a_candidate_is_found_only_by_its_handshake() {
 }
 
 #[test]
-fn the_silent_are_dialled_ever_more_rarely_and_for_ever() {
+fn a_silent_address_is_dialled_ever_more_rarely_but_for_ever() {
     let mut d = Driven::new(DiscoveryConfig::default(), vec![]);
     d.listed(&[1]);
     let (mut pauses, mut last) = (vec![], d.now.as_millis());
@@ -99,7 +99,7 @@ fn the_silent_are_dialled_ever_more_rarely_and_for_ever() {
         let times = dial_times(&d.run(15_000));
         let first = times.first().copied().expect("it is dialled again");
         pauses.push(first - last);
-        // What the run dialled after its first dial was never answered here.
+        // The test answers only the first dial of each run.
         last = d.now.as_millis();
     }
     assert!(pauses[0] <= 250 && pauses[2] > 500, "{pauses:?}");
@@ -107,7 +107,7 @@ fn the_silent_are_dialled_ever_more_rarely_and_for_ever() {
 }
 
 #[test]
-fn somebody_else_is_left_alone_for_longer_than_nobody() {
+fn an_unexpected_node_is_retried_later_than_no_answer() {
     let mut d = Driven::new(DiscoveryConfig::default(), vec![]);
     d.listed(&[1]);
     d.verify(1, Err(Unverified::Refused));
@@ -119,7 +119,7 @@ fn somebody_else_is_left_alone_for_longer_than_nobody() {
 }
 
 #[test]
-fn our_own_address_is_dialled_once() {
+fn this_nodes_own_address_is_dialled_once() {
     let mut d = Driven::new(DiscoveryConfig::default(), vec![]);
     d.listed(&[1, 2]);
     let actions = d.verify(1, Ok(ME));
@@ -134,7 +134,7 @@ fn our_own_address_is_dialled_once() {
 }
 
 #[test]
-fn sources_are_asked_for_ever_and_more_often_when_alone() {
+fn sources_are_resolved_for_ever_and_more_often_without_peers() {
     let mut d = Driven::new(DiscoveryConfig::default(), vec![]);
     let resolves = |seen: &[(u64, Action)]| {
         seen.iter().filter(|(_, action)| matches!(action, Action::Resolve { .. })).count()
@@ -184,7 +184,7 @@ fn a_moved_node_is_followed() {
 }
 
 #[test]
-fn only_what_was_verified_is_told_and_not_too_often() {
+fn only_verified_contacts_are_sent_and_not_too_often() {
     let hearsay = Contact { node: Some(node(7)), address: host(7) };
     let mut d = Driven::new(DiscoveryConfig::default(), vec![hearsay]);
     d.listed(&[1, 2, 3]);
@@ -196,7 +196,7 @@ fn only_what_was_verified_is_told_and_not_too_often() {
         |action| matches!(action, Action::SendContacts { to, contacts } if *to == node(1) && *contacts == expected)
     ));
     assert!(d.step(Event::Connected { peer: node(1) }).is_empty());
-    // The change is told once it is at rest, and then there is quiet.
+    // The change is sent once the contacts stop changing, and then nothing more.
     d.verify(3, Ok(node(3)));
     let tells = |seen: &[(u64, Action)]| {
         seen.iter().filter(|(_, action)| matches!(action, Action::SendContacts { .. })).count()
@@ -208,7 +208,7 @@ fn only_what_was_verified_is_told_and_not_too_often() {
 }
 
 #[test]
-fn contacts_are_written_once_they_are_at_rest_and_survive() {
+fn contacts_are_saved_once_they_stop_changing_and_survive() {
     let mut d = Driven::new(DiscoveryConfig::default(), vec![]);
     d.listed(&[1, 2, 3]);
     for n in 1..=3 {
@@ -231,7 +231,7 @@ fn contacts_are_written_once_they_are_at_rest_and_survive() {
 }
 
 #[test]
-fn a_flood_pushes_out_nothing_better() {
+fn a_flood_evicts_nothing_better() {
     let mut d = Driven::new(DiscoveryConfig { candidates_max: 20, ..Default::default() }, vec![]);
     d.listed(&[1, 2]);
     d.verify(1, Ok(node(1)));
@@ -245,7 +245,7 @@ fn a_flood_pushes_out_nothing_better() {
     let known = |d: &Driven, n| d.machine.candidates.contains(&host(n));
     assert!(known(&d, 1) && known(&d, 2));
     assert!(d.machine.candidates.dialling() <= DIALS_MAX);
-    // The operator's list still finds room.
+    // The operator's list still has room in the table.
     d.listed(&[3, 4]);
     assert!(known(&d, 3) && known(&d, 4));
 }

@@ -1,8 +1,9 @@
 //! The table of members: the record of each member, and which update beats which.
 //!
-//! Updates are ordered by incarnation, then by state: a later boot beats everything, then more refutations, and at equal
-//! incarnations alive < suspect < dead < left. That order is total, so nodes that received the same updates hold the
-//! same state, whatever the order of arrival. This module sends nothing and does not decide which updates to believe.
+//! Updates are ordered by incarnation, then by state: a later boot beats everything, then more refutations, and at
+//! equal incarnations alive < suspect < dead < left. That order is total, so nodes that received the same updates hold
+//! the same state, whatever the order of arrival. This module sends nothing and does not decide which updates to
+//! believe.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -17,7 +18,7 @@ use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
-/// What this node knows of one member.
+/// The record of one member.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) member: Member,
@@ -27,7 +28,8 @@ pub(super) struct Record {
     pub(super) in_ring: bool,
 }
 
-/// A removed member. It keeps its incarnation for a while: if it is added again, late gossip must not revive an old one.
+/// A removed member. It keeps its incarnation for a while: if it is added again, late gossip must not revive an old
+/// one.
 #[derive(Clone, Debug)]
 struct Tombstone {
     until: Instant,
@@ -72,7 +74,7 @@ impl Record {
         Self { member, load_version: 0, suspicion: None, in_ring: false }
     }
 
-    /// What an update is compared with.
+    /// The pair that an update is compared with.
     pub(super) fn held(&self) -> (Incarnation, State) {
         (self.member.incarnation, self.member.state)
     }
@@ -241,8 +243,8 @@ impl Table {
         }
     }
 
-    /// Gives a member a new state, with a suspicion exactly if the state is suspect. Only this function changes a state,
-    /// so that the indices match the records.
+    /// Gives a member a new state, with a suspicion exactly if the state is suspect. Only this function changes a
+    /// state, so that the indices match the records.
     pub(super) fn transition(&mut self, node: NodeId, to: State, suspicion: Option<Suspicion>) {
         assert_eq!(to == State::Suspect, suspicion.is_some(), "a suspect has a suspicion");
         let Some(record) = self.records.get_mut(&node) else { return };

@@ -1,8 +1,8 @@
 //! The messages between members, and their bounds.
 //!
 //! Every message carries the sender's own update and piggybacked updates of other members (SWIM 4.1: dissemination
-//! costs no messages of its own). [`Message::check`] checks all bounds before anything else reads a message. This module
-//! does not authenticate: the transport does.
+//! costs no messages of its own). [`Message::check`] checks all bounds before anything else reads a message. This
+//! module does not authenticate: the transport does.
 
 use alloc::vec::Vec;
 
@@ -78,7 +78,7 @@ pub enum Body {
     },
 }
 
-/// What the sender knows of one member.
+/// The sender's view of one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Update {
     /// The member: a node and its disk.

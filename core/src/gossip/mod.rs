@@ -72,7 +72,7 @@ pub enum State {
     Left,
 }
 
-/// What this node knows of a member.
+/// One member, as this node knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The node and its disk: the same node with a new disk is another member.
@@ -89,7 +89,7 @@ pub struct Member {
     pub load: u32,
 }
 
-/// What the machine consumes.
+/// The inputs of the machine.
 #[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -112,7 +112,7 @@ pub enum Event {
     Leave,
 }
 
-/// What the machine asks of its driver.
+/// Requests to the driver.
 #[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -167,8 +167,8 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// A machine with closed membership: members are those that [`Event::Add`] names. `me.incarnation.boot` must be this
-    /// process's durable boot.
+    /// A machine with closed membership: members are those that [`Event::Add`] names. `me.incarnation.boot` must be
+    /// this process's durable boot.
     #[must_use]
     pub fn new(me: Member, config: GossipConfig, seed: &Seed) -> Self {
         Self {

@@ -117,7 +117,8 @@ impl Prober {
         self.ring.swap(last, at as usize);
     }
 
-    /// Starts probing, at a random moment of the first period, so that nodes that started together do not probe in step.
+    /// Starts probing, at a random moment of the first period, so that nodes that started together do not probe in
+    /// step.
     pub(super) fn start(&mut self, now: Instant, period: Duration) {
         if self.probe.is_none() && self.idle_until.is_none() {
             let nanos = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
@@ -379,7 +380,8 @@ impl Gossip {
         Some(relay)
     }
 
-    /// Only an ack from the target or from a helper that was asked counts, so no other member can answer for the target.
+    /// Only an ack from the target or from a helper that was asked counts, so no other member can answer for the
+    /// target.
     pub(super) fn on_ack(&mut self, from: NodeId, number: u64, out: &mut Outbox<Action>) {
         if self.prober.relays.get(&number).is_some_and(|relay| relay.target == from) {
             if let Some(relay) = self.end_relay(number) {

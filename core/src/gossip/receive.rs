@@ -137,7 +137,8 @@ impl Gossip {
 
     /// Applies a death that a push-pull tells of, as a suspicion. It may be one side's view of a partition that healed,
     /// so the member gets the chance to refute it. The suspicion names the member as its only accuser. That confirms
-    /// nothing, because no probe failed now: the suspicion lasts the longest time, however many peers tell of the death.
+    /// nothing, because no probe failed now: the suspicion lasts the longest time, however many peers tell of the
+    /// death.
     fn apply_as_suspicion(
         &mut self,
         now: Instant,

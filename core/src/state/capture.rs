@@ -1,11 +1,11 @@
-//! A state as bytes: written in slices beside a living state, read back with every check.
+//! Captures: a state as bytes, written in slices while the state goes on changing, and read back with every check.
 //!
-//! The bytes are a format tag, a preamble, and four tables in a fixed order: sessions, members, namespaces, keys; each
-//! is a count and then its records in order of their keys. A record is a length and a canonical encoding, so equal
-//! states give equal bytes, wherever and however the capture was sliced. Chunks are cut at [`CHUNK_BYTES_MAX`],
-//! through records where need be; they are only meant to be read in order.
+//! The bytes are a format tag, a preamble, and four tables in a fixed order: sessions, members, namespaces, keys. A
+//! table is a count, then its records in the order of their keys. A record is a length and a canonical encoding. So
+//! equal states give equal bytes, wherever and however the capture was sliced. Chunks are cut at [`CHUNK_BYTES_MAX`],
+//! also within a record, and are read in order only.
 //!
-//! The SHA-256 over all chunks is the caller's to make and to check: this reads bytes that may be anything.
+//! This module does not compute or check the SHA-256 over all chunks: the caller does. Reading accepts any bytes.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -31,16 +31,16 @@ use crate::limits::{
 };
 use crate::{mutant, reach};
 
-/// The format of captures: what it is, and its version.
+/// The tag of the format, and its version.
 const FORMAT: [u8; 8] = *b"CSTATE\x01\x00";
 
-/// One record: a namespace with a configuration of all members is the longest but for a value.
+/// The longest record: a key with its value. A namespace with a configuration of all members is shorter.
 const RECORD_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 64;
 
-/// Records written between two looks at the budget.
+/// Records written between two checks of the budget.
 const RECORDS_PER_LOOK: usize = 16;
 
-/// What is not in a table.
+/// The part of a state that is not in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Preamble {
     kind: Kind,
@@ -49,10 +49,10 @@ struct Preamble {
     next_group: u32,
 }
 
-/// A part of a capture.
+/// The result of one slice of work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slice {
-    /// The budget is used up, and no chunk is full yet.
+    /// The budget is used up, and the next chunk is not full yet.
     More,
     /// The next chunk.
     Chunk(Bytes),
@@ -68,25 +68,25 @@ pub enum RestoreError {
     Format,
     /// A capture of the other kind of state.
     Kind {
-        /// What it is of.
+        /// The kind of the capture.
         found: Kind,
     },
-    /// It ends too early.
+    /// The capture ends too early.
     Short,
-    /// It goes on after its end.
+    /// Bytes follow after the end.
     Long,
     /// A record cannot be decoded.
     Record(DecodeError),
-    /// A table claims more records than it may have.
+    /// A table announces more records than it may have.
     Count {
-        /// How many.
+        /// Records announced.
         found: u64,
-        /// How many it may have.
+        /// Records allowed.
         limit: u64,
     },
     /// Records are out of order or repeated.
     Order,
-    /// A record says what no command could have made.
+    /// No command could have created this record.
     Invalid(&'static str),
 }
 
@@ -101,7 +101,7 @@ impl fmt::Display for RestoreError {
             Self::Count { found, limit } => {
                 write!(
                     f,
-                    "a table of the snapshot claims {found} records; at most {limit} are allowed"
+                    "a table of the snapshot announces {found} records; at most {limit} are allowed"
                 )
             }
             Self::Order => f.write_str("records of the snapshot are out of order"),
@@ -112,7 +112,7 @@ impl fmt::Display for RestoreError {
 
 impl core::error::Error for RestoreError {}
 
-/// One table of a capture under way.
+/// One table of a capture in progress.
 #[derive(Debug)]
 struct Table<K, V> {
     view: View<K, V>,
@@ -126,8 +126,8 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
         Some(Self { view: map.view()?, is_begun: false, after: None })
     }
 
-    /// Appends records until `out` holds `target` bytes; true when all are written. Then the view is given up, so that
-    /// the table can be merged while the others are still written.
+    /// Appends records until `out` holds `target` bytes. Returns true when all are written, and then drops the view, so
+    /// that this table can be merged while the others are still written.
     fn write(&mut self, out: &mut Vec<u8>, target: usize) -> bool {
         if !mem::replace(&mut self.is_begun, true) {
             out.extend_from_slice(&(self.view.len() as u64).to_le_bytes());
@@ -149,7 +149,7 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
     }
 }
 
-/// A capture under way: views of all tables as they were when it began.
+/// A capture in progress: views of all tables as they were when it began.
 #[derive(Debug)]
 pub(super) struct Capture {
     sessions: Table<SessionId, Remembered>,
@@ -162,7 +162,7 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Views a state; `None` while changes beside an earlier capture are not merged.
+    /// Takes a view of each table. `None` while changes made during an earlier capture are not merged.
     pub(super) fn begin(state: &StateMachine) -> Option<Self> {
         let mut buffer = FORMAT.to_vec();
         let Registry { members, namespaces, next_namespace, next_group } = &state.registry;
@@ -193,7 +193,7 @@ impl Capture {
         })
     }
 
-    /// Writes about so many bytes, and hands out a chunk when one is full or nothing more comes.
+    /// Writes about `budget_bytes`, and returns a chunk when it is full or the last one.
     pub(super) fn slice(&mut self, budget_bytes: usize) -> Slice {
         let target = self.buffer.len().saturating_add(budget_bytes.max(1)).min(CHUNK_BYTES_MAX);
         let is_complete = self.fill(target);
@@ -238,7 +238,7 @@ fn write_record<T: Serialize>(out: &mut Vec<u8>, record: &T) {
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// Reads a state back from its chunks, however they are cut.
+/// Restores a state from its chunks, however they are cut.
 pub(super) fn restore(kind: Kind, chunks: &[Bytes]) -> Result<StateMachine, RestoreError> {
     let mut reader = Reader { chunks, rest: &[], scratch: Vec::new() };
     if reader.array()? != FORMAT {
@@ -278,23 +278,23 @@ pub(super) fn restore(kind: Kind, chunks: &[Bytes]) -> Result<StateMachine, Rest
     Ok(machine)
 }
 
-/// Whether a namespace has numbers that were given out.
+/// Whether the numbers of a namespace are below the next free ones.
 fn is_numbered(preamble: &Preamble, record: &NamespaceRecord) -> bool {
     let namespace = &record.namespace;
     namespace.id.0 < preamble.next_namespace
         && namespace.group.is_none_or(|group| group.0 < preamble.next_group)
 }
 
-/// Reads records across the borders of chunks.
+/// Reads records across the boundaries of chunks.
 struct Reader<'a> {
     chunks: &'a [Bytes],
-    /// What is left of the chunk before `chunks`.
+    /// The unread bytes of the chunk before `chunks`.
     rest: &'a [u8],
     scratch: Vec<u8>,
 }
 
 impl<'a> Reader<'a> {
-    /// Fills the scratch with so many bytes; callers bound the number.
+    /// Fills the scratch buffer with this many bytes. Callers bound the number.
     fn fill(&mut self, bytes: usize) -> Result<(), RestoreError> {
         self.scratch.clear();
         while self.scratch.len() < bytes {
@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
         codec::decode(&self.scratch, RECORD_BYTES_MAX).map_err(RestoreError::Record)
     }
 
-    /// A table of at most so many records, each of which a command could have made.
+    /// Reads a table of at most `records_max` records, all of them valid.
     fn table<K, V>(
         &mut self,
         records_max: usize,
@@ -343,7 +343,7 @@ impl<'a> Reader<'a> {
             return Err(RestoreError::Count { found, limit });
         }
         let mut tree = BTreeMap::new();
-        // The count is only believed record by record: nothing is reserved for it.
+        // The count may be forged, so no memory is reserved for it.
         for _ in 0..found {
             let (key, value): (K, V) = self.record()?;
             if !is_valid(&key, &value) {

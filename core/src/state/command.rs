@@ -1,7 +1,7 @@
-//! What a log entry says to a state machine, and what the machine answers.
+//! Commands: the payload of a log entry, and the reply of the state machine to it.
 //!
-//! A command is encoded once, by the node that proposes it. Later builds add operations at the end; a replica that does
-//! not know one halts, since skipping it would fork the state.
+//! The proposing node encodes a command once. Later builds append operations; a replica that does not know one halts,
+//! because skipping it would fork the state.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -18,64 +18,65 @@ use crate::reach;
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// With a session the command happens once, however often it is in the log.
+    /// The client session and the number of the write in it, so that the command happens once, however often it is in
+    /// the log. `None`: it happens each time.
     pub session: Option<Session>,
-    /// What to do.
+    /// The change to make.
     pub operation: Operation,
 }
 
-/// What a command does. The registry takes all but `Write`, a group of keys takes `Write` alone.
+/// The change that a command makes. The registry takes all but `Write`, a group of keys takes `Write` alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
-    /// The federation begins with these members. Only the first command of the registry can be that.
+    /// Begin the federation with these members. Only the first command of the registry may be this one.
     Bootstrap(Bootstrap),
-    /// A member comes in as a learner, or tells its new name or address.
+    /// Let a member in as a learner, or change the name or address of one.
     Join(MemberInfo),
     /// Create a namespace.
     CreateNamespace {
-        /// What it is called.
+        /// The name, unique in the federation.
         name: String,
-        /// How it is replicated.
+        /// Its consistency, and how it is replicated.
         policy: Policy,
     },
     /// Delete a namespace. Its number is never used again.
     DeleteNamespace {
-        /// What it is called.
+        /// The name of an existing namespace.
         name: String,
     },
     /// Change keys: all mutations, or none.
     Write {
-        /// The mutations.
+        /// Applied in this order, to at most [`crate::limits::BATCH_WRITES_MAX`] keys.
         mutations: Vec<Mutation>,
     },
 }
 
-/// What a command came to. The same on every replica.
+/// The result of a command. It is the same on every replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// The federation is bootstrapped.
+    /// The federation has begun.
     Bootstrapped,
-    /// The member is in.
+    /// The member is let in, or changed.
     Joined {
-        /// Who.
+        /// The node of the member.
         node: NodeId,
     },
     /// The namespace exists.
     Created {
-        /// It.
+        /// The namespace, with its new numbers.
         namespace: Namespace,
     },
     /// The namespace is gone.
     Deleted {
-        /// Which.
+        /// The number that it had. No later namespace gets it.
         namespace: NamespaceId,
     },
-    /// All mutations happened.
+    /// All mutations were applied.
     Written {
-        /// The command's index, which is the revision of every key that it wrote.
+        /// The index of the command: the revision of every key that it wrote.
         revision: Index,
     },
-    /// Nothing happened.
+    /// The command changed nothing, for this reason.
     Rejected(Reason),
 }
 
@@ -84,8 +85,8 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// [`Reason::OutOfBounds`] when they are more than [`REQUEST_BYTES_MAX`]. Only what passes here may be proposed: a
-    /// command that is too long to decode would halt its group.
+    /// [`Reason::OutOfBounds`] when the encoding is longer than [`REQUEST_BYTES_MAX`]. No other bytes may be proposed:
+    /// a command that is too long to decode would halt its group.
     pub fn encode(&self) -> Result<Bytes, Reason> {
         let bytes = codec::encode(self);
         if bytes.len() > REQUEST_BYTES_MAX {
@@ -100,7 +101,7 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] when the bytes are no command that this build knows, or longer than a request may be.
+    /// [`DecodeError`] when this build does not know the command, or when it is longer than a request may be.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode(bytes, REQUEST_BYTES_MAX)
     }

@@ -1,8 +1,8 @@
-//! The keys of a strong namespace: each with a value and the revision that wrote it.
+//! The keys of a strong namespace: each has a value and the revision that wrote it.
 //!
-//! A command is atomic. All its conditions are judged by the state before it; if one fails nothing changes, else all
-//! changes happen in their order, and every key written gets the command's index as its revision. Here are no fields,
-//! no siblings, no sets and no counters: those belong to eventual namespaces.
+//! A command is atomic. All its conditions are checked against the state before it. If one fails nothing changes;
+//! otherwise all changes apply in order, and every written key gets the command's index as its revision. This module
+//! has no fields, siblings, sets or counters: those belong to eventual namespaces.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -23,13 +23,13 @@ use crate::limits::{
 };
 use crate::{mutant, reach};
 
-/// Bytes of keys and values in one page: with what frames them a page fits into one message.
+/// Bytes of keys and values in one page. With its framing a page fits into one message.
 const PAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX - (64 << 10);
 
-/// Bytes of a row beside its key and value, generously.
+/// Bytes of a row beside its key and value, at most.
 const ROW_BYTES: usize = 32;
 
-/// What a key holds.
+/// The value of a key, and its revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     /// The value.
@@ -46,7 +46,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of a table, as restored.
+    /// The keys of a restored table.
     pub(super) fn new(map: SnapshotMap<Bytes, Slot>) -> Self {
         let bytes = map.iter().map(|(key, slot)| weight(key, slot)).sum();
         Self { map, bytes }
@@ -58,25 +58,25 @@ impl Keys {
         self.bytes
     }
 
-    /// How many keys have a value.
+    /// The number of keys.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Whether no key has a value.
+    /// Whether there are no keys.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// What a key holds.
+    /// The value and revision of a key.
     #[must_use]
     pub fn get(&self, key: &Bytes) -> Option<&Slot> {
         self.map.get(key)
     }
 
-    /// Does all mutations, or none.
+    /// Applies all mutations, or none.
     pub(super) fn write(&mut self, revision: Index, mutations: Vec<Mutation>) -> Reply {
         if let Err(reason) = self.check(&mutations) {
             reach!("state.kv.refused");
@@ -120,13 +120,13 @@ impl Keys {
             Change::Put(value) => Some(value),
             Change::Cas { value, .. } => value,
             Change::Delete => None,
-            // Refused by `check_mutations` before anything changed.
+            // `check_mutations` rejected these before anything changed.
             Change::Add(_) | Change::Remove(_) | Change::Count(_) => return,
         };
         let before = match value {
             Some(value) => {
                 let slot = Slot { value, revision };
-                // Added before the old weight is taken away: the sum never passes below zero.
+                // Added before the old weight is subtracted, so that the sum never goes below zero.
                 self.bytes += weight(key, &slot);
                 self.map.insert(key.clone(), slot)
             }
@@ -154,7 +154,7 @@ impl Keys {
     }
 
     fn page(&self, prefix: &Bytes, after: Option<&Bytes>, limit: u32) -> Value {
-        // A place before the prefix would be walked through key by key.
+        // A position before the prefix would scan all keys up to it.
         let from = after.filter(|after| *after >= prefix);
         let entries = self.from(from, prefix).take_while(|(key, _)| key.starts_with(prefix));
         let mut page = Page::new(limit);
@@ -187,7 +187,7 @@ impl Keys {
     }
 }
 
-/// What a page may still hold.
+/// The room left in a page.
 struct Page {
     rows_left: usize,
     bytes_left: usize,
@@ -200,10 +200,10 @@ impl Page {
         Self { rows_left, bytes_left: PAGE_BYTES_MAX, is_empty: true }
     }
 
-    /// Whether one more row of so many bytes goes in.
+    /// Takes a row of this many bytes into the page. Returns false when it does not fit.
     fn takes(&mut self, bytes: usize) -> bool {
         let bytes = bytes + ROW_BYTES;
-        // The first row goes in whatever its size: a page that holds nothing would never end.
+        // The first row always fits: with an empty page a listing would never advance.
         if self.rows_left == 0 || bytes > self.bytes_left && !self.is_empty {
             reach!("state.kv.page_full");
             return false;
@@ -215,7 +215,7 @@ impl Page {
     }
 }
 
-/// Bounds and kinds: what holds or fails whatever the state is.
+/// Checks bounds and kinds, which do not depend on the state.
 fn check_mutations(mutations: &[Mutation]) -> Result<(), Reason> {
     bound(Bound::Mutations, mutations.len(), BATCH_WRITES_MAX)?;
     for Mutation { key, edits, .. } in mutations {
@@ -246,7 +246,7 @@ fn bound(what: Bound, found: usize, limit: usize) -> Result<(), Reason> {
     Ok(())
 }
 
-/// The bytes that a key is accounted for.
+/// The bytes that a key counts as.
 fn weight(key: &Bytes, slot: &Slot) -> u64 {
     (key.len() + slot.value.len()) as u64
 }

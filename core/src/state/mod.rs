@@ -1,8 +1,9 @@
-//! What Raft applies: the registry of group 0, the keys of strong namespaces, client sessions.
+//! The replicated state that Raft's entries drive: the registry of group 0, the keys of strong namespaces, client
+//! sessions.
 //!
-//! One [`StateMachine`] per group. It is deterministic: the same entries give the same state and the same answers on every
-//! replica, whatever the captures taken beside it. It knows nothing of terms, votes or who leads, reads no clock, and
-//! does not count memory against a limit: what must be refused for that is refused before it is proposed.
+//! Each group has one [`StateMachine`]. It is deterministic: the same entries give the same state and the same replies
+//! on every replica, whether or not captures are taken meanwhile. It knows no terms, votes or leaders, reads no clock,
+//! and enforces no memory limit: the node refuses such commands before it proposes them.
 
 pub mod capture;
 pub mod command;
@@ -31,7 +32,7 @@ use capture::Capture;
 use kv::Keys;
 use session::{Admission, Sessions};
 
-/// What a group agrees on.
+/// The kind of state that a group agrees on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Members and namespaces: group 0.
@@ -40,21 +41,22 @@ pub enum Kind {
     Keys,
 }
 
-/// What an entry came to.
+/// The result of applying an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// It was applied, or refused; either way all replicas agree.
+    /// The command was executed or rejected. All replicas agree on that.
     Reply(Reply),
-    /// It was not understood. This replica's group stands still: to skip the entry would fork the state.
+    /// This build does not know the command. The group halts on this replica, because skipping the entry would fork the
+    /// state.
     Halted(Halt),
 }
 
-/// Why a group stands still on this replica until it runs a build that knows the command.
+/// Why a group halted on this replica. It goes on under a build that knows the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Halt {
-    /// The entry.
+    /// The entry that was not applied.
     pub index: Index,
-    /// What is wrong with it.
+    /// Why its command could not be decoded.
     pub why: DecodeError,
 }
 
@@ -70,7 +72,7 @@ pub struct StateMachine {
     capture: Option<Capture>,
 }
 
-/// A copy of the state, all of it, and without the capture under way.
+/// Copies the whole state, without a capture in progress.
 impl Clone for StateMachine {
     fn clone(&self) -> Self {
         Self {
@@ -100,11 +102,12 @@ impl StateMachine {
         }
     }
 
-    /// The state of a capture, from its chunks in order, however they are cut. The caller has checked their SHA-256.
+    /// Restores a state from the chunks of a capture, in order, however they are cut. The caller has checked their
+    /// SHA-256.
     ///
     /// # Errors
     ///
-    /// [`RestoreError`] when the chunks are not what a capture of this kind writes.
+    /// [`RestoreError`] when the chunks are not a capture of this kind.
     pub fn restore(kind: Kind, chunks: &[Bytes]) -> Result<Self, RestoreError> {
         capture::restore(kind, chunks)
     }
@@ -133,7 +136,7 @@ impl StateMachine {
         }
     }
 
-    /// Passes over an entry that carries no command.
+    /// Advances past an entry that carries no command.
     ///
     /// # Panics
     ///
@@ -178,25 +181,25 @@ impl StateMachine {
         }
     }
 
-    /// The last entry applied.
+    /// The index of the last applied entry.
     #[must_use]
     pub const fn applied(&self) -> Index {
         self.applied
     }
 
-    /// The entry that this group stands still before, if it does.
+    /// The entry at which this group halted, if it did.
     #[must_use]
     pub const fn halted(&self) -> Option<Halt> {
         self.halted
     }
 
-    /// What the group agrees on.
+    /// The kind of state that the group agrees on.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Members and namespaces; empty in a group of keys.
+    /// The members and namespaces; empty in a group of keys.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         &self.registry
@@ -208,7 +211,7 @@ impl StateMachine {
         &self.keys
     }
 
-    /// Client sessions.
+    /// The client sessions of this group.
     #[must_use]
     pub const fn sessions(&self) -> &Sessions {
         &self.sessions
@@ -220,8 +223,8 @@ impl StateMachine {
         self.keys.bytes()
     }
 
-    /// Begins a capture of the state as it is now; its position is [`Self::applied`]. False while another is under way
-    /// or what changed beside the last one is not merged: see [`Self::merge_overlay`].
+    /// Begins a capture of the state as it is now, at position [`Self::applied`]. Returns false while another capture
+    /// is in progress, or while changes made during the last one are not merged: see [`Self::merge_overlay`].
     pub fn begin_capture(&mut self) -> bool {
         if self.capture.is_some() {
             return false;
@@ -233,7 +236,8 @@ impl StateMachine {
         self.capture.is_some()
     }
 
-    /// Goes on with the capture: encodes about so many bytes. After [`Slice::Done`], or with no capture, there is none.
+    /// Encodes about `budget_bytes` more of the capture. [`Slice::Done`] ends it; without a capture the result is the
+    /// same.
     pub fn next_slice(&mut self, budget_bytes: usize) -> Slice {
         let Some(capture) = &mut self.capture else { return Slice::Done };
         let slice = capture.slice(budget_bytes);
@@ -243,29 +247,29 @@ impl StateMachine {
         slice
     }
 
-    /// Gives the capture up, if there is one.
+    /// Cancels the capture, if there is one.
     pub fn cancel_capture(&mut self) {
         self.capture = None;
     }
 
-    /// Whether a capture is under way.
+    /// Whether a capture is in progress.
     #[must_use]
     pub const fn is_capturing(&self) -> bool {
         self.capture.is_some()
     }
 
-    /// Merges at most so many changes of each table that were made beside the last capture. True when none are left,
-    /// and a capture can begin. Every change merges a few as well, so a busy group gets there by itself.
+    /// Merges at most `entries_max` entries per table of the changes made during the last capture. Returns true when
+    /// none are left, and a capture can begin. Each write merges a few as well, so a busy group gets there by itself.
     pub fn merge_overlay(&mut self, entries_max: usize) -> bool {
-        // Not a short-circuit: each table gets its turn.
+        // `&` and not `&&`, so that each table gets its turn.
         self.sessions.table.merge_overlay(entries_max)
             & self.registry.members.merge_overlay(entries_max)
             & self.registry.namespaces.merge_overlay(entries_max)
             & self.keys.map.merge_overlay(entries_max)
     }
 
-    /// Feeds the whole state to `hash`, in order: replicas that applied the same entries feed the same. Costs O(n), so
-    /// it is for checks, not for every step.
+    /// Feeds the whole state to `hash`, in order: replicas that applied the same entries feed the same bytes. It costs
+    /// O(n), so it is for checks, not for every step.
     pub fn feed(&self, hash: &mut Hasher) {
         hash.value(&(self.kind, self.applied, self.halted.map(|halt| halt.index)));
         hash.value(&(self.registry.next_namespace, self.registry.next_group));
@@ -279,7 +283,7 @@ impl StateMachine {
         self.keys.map.iter().for_each(|record| hash.value(&record));
     }
 
-    /// The digest of the whole state; see [`Self::feed`].
+    /// The digest of the whole state, as [`Self::feed`] hashes it.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut hash = Hasher::new();

@@ -1,8 +1,8 @@
-//! The registry: what group 0 agrees on. Members, namespaces, and which group a strong namespace has.
+//! The registry, which group 0 agrees on: members, namespaces, and the group of each strong namespace.
 //!
-//! Numbers of namespaces and groups only go up, so that a late message about a deleted namespace can never reach a new
-//! one. Health and load are not here: they differ from node to node. Nor is group 0's own configuration, which is
-//! Raft's; the voter flags follow it.
+//! Numbers of namespaces and groups only go up, so that a late message about a deleted namespace never reaches a new
+//! one. The registry does not hold health and load, which differ from node to node, nor group 0's own configuration,
+//! which is Raft's; the voter flags follow it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -19,12 +19,12 @@ use crate::limits::{
 use crate::raft::Configuration;
 use crate::{mutant, reach};
 
-/// A member, without what only the asked node can say of it. Its key is its [`Replica`].
+/// A member as all nodes agree on it. Its key is its [`Replica`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRecord {
     /// The operator's name for it; may be empty.
     pub name: String,
-    /// Where others reach it.
+    /// The address at which other members reach it.
     pub address: Address,
     /// Whether it votes in group 0.
     pub voter: bool,
@@ -32,26 +32,27 @@ pub struct MemberRecord {
     pub joined: Index,
 }
 
-/// A namespace with what its group begins from.
+/// A namespace, and the configuration from which its group begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceRecord {
-    /// What clients see of it.
+    /// The namespace as clients see it.
     pub namespace: Namespace,
-    /// The first configuration of a strong namespace's group: group 0's voters at creation, everyone else a learner.
-    /// Recorded, so that replicas that apply the command at different times begin from the same. Empty for eventual.
+    /// The first configuration of a strong namespace's group: group 0's voters at creation, all others learners. It is
+    /// recorded so that replicas that apply the command at different times begin alike. Empty for an eventual
+    /// namespace.
     pub configuration: Configuration,
     /// The index of the command that created it.
     pub created: Index,
 }
 
-/// Members and namespaces.
+/// The members and the namespaces of a federation.
 #[derive(Clone, Debug)]
 pub struct Registry {
     pub(super) members: SnapshotMap<Replica, MemberRecord>,
     pub(super) namespaces: SnapshotMap<String, NamespaceRecord>,
     /// The number of the next namespace, from 1.
     pub(super) next_namespace: u32,
-    /// The number of the next group, from 1: 0 is the registry's own.
+    /// The number of the next group, from 1: group 0 is the registry's own.
     pub(super) next_group: u32,
 }
 
@@ -67,18 +68,19 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Whether the federation is bootstrapped.
+    /// Whether the federation has begun: it then has members.
     #[must_use]
     pub const fn is_bootstrapped(&self) -> bool {
         !self.members.is_empty()
     }
 
-    /// All members, by node and store. A node whose disk was replaced may have two until its old vote is removed.
+    /// All members, in the order of node and store. A node with a replaced disk is there twice until its old vote is
+    /// removed.
     pub fn members(&self) -> impl Iterator<Item = (&Replica, &MemberRecord)> {
         self.members.iter()
     }
 
-    /// A node's newest store and its record.
+    /// The newest member of a node, and its record.
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<(&Replica, &MemberRecord)> {
         self.stores(node).max_by_key(|(_, record)| record.joined)
@@ -101,19 +103,19 @@ impl Registry {
         self.namespaces.get(&String::from(name))
     }
 
-    /// Whether it gave this number to a group, which may be deleted since.
+    /// Whether a group ever had this number. The group may be deleted by now.
     #[must_use]
     pub const fn numbered_group(&self, group: GroupId) -> bool {
         group.0 < self.next_group
     }
 
-    /// Whether it gave this number to a namespace, which may be deleted since.
+    /// Whether a namespace ever had this number. The namespace may be deleted by now.
     #[must_use]
     pub const fn numbered_namespace(&self, namespace: NamespaceId) -> bool {
         namespace.0 < self.next_namespace
     }
 
-    /// Voters and learners of group 0 as the registry knows them: what a strong namespace's group begins with.
+    /// Voters and learners of group 0 as the registry knows them. A strong namespace's group begins with these.
     #[must_use]
     pub fn configuration(&self) -> Configuration {
         let of = |votes: bool| -> Vec<Replica> {
@@ -123,7 +125,7 @@ impl Registry {
         Configuration { voters: of(true), learners: of(false) }
     }
 
-    /// What a node that is let in is told: all members, voters first, and that it does not vote.
+    /// The membership for a node that is let in: all members, voters first. No voter count: the node does not vote.
     #[must_use]
     pub fn membership(&self) -> Bootstrap {
         let of = |votes: bool| {
@@ -137,7 +139,7 @@ impl Registry {
         Bootstrap { members: of(true).chain(of(false)).collect(), voters: 0 }
     }
 
-    /// Does what a command says, or refuses. Never panics: a command may come from any client.
+    /// Executes an operation, or rejects it. Never panics: an operation may come from any client.
     pub(super) fn execute(&mut self, index: Index, operation: Operation) -> Reply {
         if !self.is_bootstrapped() && !matches!(operation, Operation::Bootstrap(_)) {
             reach!("state.registry.not_bootstrapped");
@@ -232,7 +234,7 @@ impl Registry {
         Ok(Reply::Created { namespace })
     }
 
-    /// The record of a new namespace, under numbers that nothing had before.
+    /// The record of a new namespace, under numbers never used before.
     fn number(&mut self, created: Index, name: String, policy: Policy) -> NamespaceRecord {
         let id = NamespaceId(self.next_namespace);
         self.next_namespace += 1;
@@ -257,7 +259,7 @@ impl Registry {
     }
 }
 
-/// Whether this may name a namespace: 1 to 64 bytes of a-z, 0-9, `-`, `_`, `.`, beginning with a letter.
+/// Whether this is a valid namespace name: 1 to 64 bytes of a-z, 0-9, `-`, `_`, `.`, beginning with a letter.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let is_letter = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);

@@ -1,11 +1,11 @@
-//! Exactly-once: the last answer of every client session, as part of the replicated state (Raft thesis §6.3).
+//! Client sessions: the last reply of each, so that a write happens exactly once (Raft thesis §6.3).
 //!
-//! A retry that reaches the log again gets the stored answer. A session opens with its number 0 and lives until the
-//! table is full and it was idle for long; time is the group's own, carried in entries, so every replica forgets the
-//! same sessions at the same entry. Only the last answer is kept: a client has one write under way per session, and a
-//! later number says that it heard the answer.
+//! Sessions are part of the replicated state. A retry that reaches the log again gets the stored reply. A session opens
+//! with number 0, and is forgotten when the table is full and the session was idle long enough. Time is the group's
+//! own, carried in entries, so every replica forgets the same sessions at the same entry. Only the last reply is kept:
+//! a client has one write in progress per session, and a higher number says that it got the reply.
 //!
-//! The limit of the promise: a first write that is retried after its session was forgotten happens again. Clients give
+//! The promise has a limit: a first write that is retried after its session was forgotten happens again. Clients give
 //! up long before [`IDLE_MS_MIN`].
 
 use alloc::collections::BTreeSet;
@@ -19,27 +19,27 @@ use crate::id::SessionId;
 use crate::limits::SESSIONS_MAX;
 use crate::{mutant, reach};
 
-/// Group time in milliseconds for which an idle session is kept at least. Longer than any client retries one write.
+/// Milliseconds of group time that an idle session is kept, at least. No client retries a write for that long.
 pub const IDLE_MS_MIN: u64 = 10 * 60 * 1000;
 
-/// What is remembered of a session.
+/// The record of one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
     /// The number of its last write.
     pub seq: u64,
-    /// What that write came to.
+    /// The reply to that write.
     pub reply: Reply,
-    /// Group time of its last use.
+    /// Group time of its last use, in milliseconds.
     pub used_ms: u64,
 }
 
-/// What to do with a command of a session.
+/// The verdict on a command of a session.
 pub(super) enum Admission {
-    /// It is new: do it, and remember the answer.
+    /// The command is new: execute it, and record the reply.
     New,
-    /// It was done: this is the answer.
+    /// The command was executed before, with this reply.
     Repeated(Reply),
-    /// It cannot be done.
+    /// The command cannot be executed.
     Refused(Reason),
 }
 
@@ -47,9 +47,9 @@ pub(super) enum Admission {
 #[derive(Clone, Debug)]
 pub struct Sessions {
     pub(super) table: SnapshotMap<SessionId, Remembered>,
-    /// By time of last use: who is idle longest is found without a scan.
+    /// Sessions by time of last use, so that the longest idle one is found without a scan.
     by_use: BTreeSet<(u64, SessionId)>,
-    /// [`SESSIONS_MAX`]; less in tests.
+    /// The bound on the table: [`SESSIONS_MAX`], lower in tests.
     sessions_max: usize,
 }
 
@@ -60,43 +60,43 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// The sessions of a table, as restored.
+    /// The sessions of a restored table.
     pub(super) fn new(table: SnapshotMap<SessionId, Remembered>) -> Self {
         let by_use = table.iter().map(|(id, known)| (known.used_ms, *id)).collect();
         Self { table, by_use, sessions_max: SESSIONS_MAX }
     }
 
-    /// As [`Self::default`], with another bound.
+    /// No sessions, with another bound.
     #[cfg(test)]
     pub(super) fn with_max(sessions_max: usize) -> Self {
         Self { sessions_max, ..Self::default() }
     }
 
-    /// Another bound, after a restore.
+    /// Sets another bound, after a restore.
     #[cfg(test)]
     pub(super) fn limit(&mut self, sessions_max: usize) {
         self.sessions_max = sessions_max;
     }
 
-    /// How many sessions are remembered.
+    /// The number of sessions in the table.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// What is remembered of a session.
+    /// The record of a session.
     #[must_use]
     pub fn get(&self, id: &SessionId) -> Option<&Remembered> {
         self.table.get(id)
     }
 
-    /// Whether no session is remembered.
+    /// Whether the table is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
-    /// Whether a command of a session is new. Costs O(log n).
+    /// Decides whether a command of a session is new, in O(log n).
     pub(super) fn admit(&mut self, session: &Session, time_ms: u64) -> Admission {
         let Some(known) = self.table.get(&session.id) else {
             return self.open(session, time_ms);
@@ -128,7 +128,7 @@ impl Sessions {
         Admission::New
     }
 
-    /// Forgets the session that is idle longest, if that is long enough. Equal times are settled by the id.
+    /// Forgets the longest idle session, if it was idle long enough. Of equal times the lowest id goes.
     fn forget_idle(&mut self, time_ms: u64) -> bool {
         let Some((used_ms, id)) = self.by_use.first().copied() else { return false };
         if time_ms.saturating_sub(used_ms) < IDLE_MS_MIN {
@@ -140,7 +140,7 @@ impl Sessions {
         true
     }
 
-    /// Remembers what an admitted command came to.
+    /// Records the reply to an admitted command.
     pub(super) fn record(&mut self, session: &Session, time_ms: u64, reply: &Reply) {
         if mutant!("state.session.forgotten") {
             return;

@@ -1,10 +1,10 @@
 //! An ordered map that can be read in slices as it was at one moment, while it goes on changing.
 //!
-//! At rest the map is one tree. A view shares that tree; as long as it lives, changes go to an overlay beside it. When
-//! it is gone the overlay is merged back, a few entries with each change and more when asked. So neither taking a view,
-//! nor writing beside it, nor ending it costs more than what is touched: no step stalls, whatever the map's size.
+//! At rest the map is one tree. A view shares that tree; while the view lives, changes go to an overlay. When the view
+//! is gone the overlay is merged back, a few entries with each change, and more on request. So taking a view, writing
+//! beside it and ending it each cost only what they touch, whatever the size of the map.
 //!
-//! It deliberately has one level of overlay: a new view waits until the last one is merged.
+//! There is one level of overlay only: a new view waits until the last one is merged.
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map;
@@ -14,17 +14,17 @@ use core::ops::Bound;
 
 use crate::reach;
 
-/// Overlay entries merged back with each change: more than one, so that the overlay ends.
+/// Overlay entries merged back with each change: more than one, so that the overlay shrinks.
 const MERGE_PER_CHANGE: usize = 8;
 
 /// The tree as it was when a view was taken.
 pub type View<K, V> = Arc<BTreeMap<K, V>>;
 
-/// An ordered map with views.
+/// An ordered map with views of earlier states.
 #[derive(Debug)]
 pub struct SnapshotMap<K, V> {
     base: Arc<BTreeMap<K, V>>,
-    /// What changed since the base was shared; `None` where a key was removed.
+    /// Changes since the base was shared; `None` for a removed key.
     overlay: BTreeMap<K, Option<V>>,
     length: usize,
 }
@@ -35,7 +35,7 @@ impl<K, V> Default for SnapshotMap<K, V> {
     }
 }
 
-/// A copy is a map of its own: a shared tree would keep both from merging. It costs O(n).
+/// Copies the tree, in O(n): a shared tree would keep both maps from merging.
 impl<K: Ord + Clone, V: Clone> Clone for SnapshotMap<K, V> {
     fn clone(&self) -> Self {
         Self::from_tree(self.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
@@ -49,13 +49,13 @@ impl<K: Ord + Clone, V: Clone> SnapshotMap<K, V> {
         Self { length: tree.len(), base: Arc::new(tree), overlay: BTreeMap::new() }
     }
 
-    /// How many keys have a value.
+    /// The number of keys.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether no key has a value.
+    /// Whether the map has no keys.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.length == 0
@@ -74,7 +74,7 @@ impl<K: Ord + Clone, V: Clone> SnapshotMap<K, V> {
         }
     }
 
-    /// Sets the value of a key, and returns the one before.
+    /// Sets the value of a key, and returns the previous one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let before = self.put(key, Some(value));
         self.length += usize::from(before.is_none());
@@ -83,7 +83,7 @@ impl<K: Ord + Clone, V: Clone> SnapshotMap<K, V> {
 
     /// Removes the value of a key, and returns it.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        // Without this the overlay would collect keys that were never there.
+        // An absent key needs no entry in the overlay.
         self.get(key)?;
         let before = self.put(key.clone(), None);
         self.length -= usize::from(before.is_some());
@@ -111,7 +111,8 @@ impl<K: Ord + Clone, V: Clone> SnapshotMap<K, V> {
         changed.unwrap_or(held)
     }
 
-    /// Merges at most so many overlay entries back, once no view is left. True when none remain: a view can be taken.
+    /// Merges at most `entries_max` overlay entries back, if no view is left. Returns true when none remain and a view
+    /// can be taken.
     pub fn merge_overlay(&mut self, entries_max: usize) -> bool {
         if self.overlay.is_empty() {
             return true;
@@ -128,7 +129,7 @@ impl<K: Ord + Clone, V: Clone> SnapshotMap<K, V> {
         self.overlay.is_empty()
     }
 
-    /// The map as it is now, for as long as the view is kept; `None` while changes beside the last view are not merged.
+    /// A view of the map as it is now. `None` while changes made beside the last view are not merged.
     #[must_use]
     pub fn view(&self) -> Option<View<K, V>> {
         self.overlay.is_empty().then(|| Arc::clone(&self.base))
@@ -149,7 +150,7 @@ impl<K: Ord + Clone, V: Clone> SnapshotMap<K, V> {
     }
 }
 
-/// Entries in order, of base and overlay together.
+/// The entries of base and overlay together, in order.
 #[derive(Debug)]
 pub struct Iter<'a, K, V> {
     base: Peekable<btree_map::Range<'a, K, V>>,
@@ -165,7 +166,7 @@ impl<'a, K: Ord, V> Iterator for Iter<'a, K, V> {
             if self.base.peek().is_some_and(|(held, _)| held < changed) {
                 return self.base.next();
             }
-            // The overlay's word on a key stands over the base's.
+            // The overlay overrides the base.
             self.base.next_if(|(held, _)| held == changed);
             if let Some((key, Some(value))) = self.overlay.next() {
                 return Some((key, value));
@@ -203,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_map_and_a_view_stays_as_it_was(steps in proptest::collection::vec(step(), 0..200)) {
+        fn it_equals_a_plain_map_and_a_view_never_changes(steps in proptest::collection::vec(step(), 0..200)) {
             let (mut map, mut model) = (SnapshotMap::default(), BTreeMap::new());
             let mut view = None;
             for step in steps {
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_alone_end_the_overlay() {
+    fn changes_alone_merge_the_overlay() {
         let mut map = SnapshotMap::default();
         let view = map.view();
         for key in 0..800 {

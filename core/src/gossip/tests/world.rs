@@ -1,7 +1,7 @@
 //! A world for the unit tests of gossip: many machines, virtual time, and a network that loses, delays and partitions.
 //!
-//! It is not the simulator: it has no disks, no wrong clocks and no oracles. It checks gossip alone, with fifty nodes, in
-//! milliseconds.
+//! It is not the simulator: it has no disks, no wrong clocks and no oracles. It checks gossip alone, with fifty nodes,
+//! in milliseconds.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -121,7 +121,7 @@ impl World {
         self.nodes[at].as_ref().expect("the node runs")
     }
 
-    /// What `observer` knows of `subject`.
+    /// The view of `subject` that `observer` has.
     pub(super) fn view(&self, observer: usize, subject: usize) -> &Member {
         self.node(observer).member(id(subject)).expect("all are members")
     }

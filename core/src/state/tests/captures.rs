@@ -1,4 +1,4 @@
-//! Captures: the state at their beginning, in the same bytes for the same state, and total to read.
+//! Captures hold the state at their beginning, equal states give equal bytes, and restoring accepts any bytes.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -71,7 +71,7 @@ proptest! {
         // The same state without any capture beside it.
         let mut plain = machine.clone();
         let (mut expected, mut chunks) = (None, Vec::new());
-        for (place, (command, begins, budget)) in steps.into_iter().enumerate() {
+        for (step, (command, begins, budget)) in steps.into_iter().enumerate() {
             if begins && machine.begin_capture() {
                 expected = Some((capture(&plain), plain.digest(), plain.applied()));
             }
@@ -88,7 +88,7 @@ proptest! {
                     }
                 }
             }
-            let time_ms = place as u64;
+            let time_ms = step as u64;
             prop_assert_eq!(apply(&mut machine, time_ms, &command), apply(&mut plain, time_ms, &command));
             prop_assert_eq!(machine.digest(), plain.digest());
         }
@@ -97,13 +97,13 @@ proptest! {
             chunks.extend(last);
             prop_assert_eq!(chunks, bytes);
         }
-        // With the capture gone everything merges, and the next one is of the newest state.
+        // After the capture everything merges, and the next capture holds the newest state.
         prop_assert!(machine.merge_overlay(usize::MAX));
         prop_assert_eq!(capture(&machine), capture(&plain));
     }
 
     #[test]
-    fn what_restores_is_canonical(
+    fn whatever_restores_is_canonical(
         (kind, steps) in run(),
         at in any::<prop::sample::Index>(),
         bit in 0..8_u8,
@@ -130,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn restoring_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn restoring_noise_fails_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut tagged = b"CSTATE\x01\x00".to_vec();
         tagged.extend_from_slice(&bytes);
         let noise = StateMachine::restore(Kind::Keys, &[bytes.into()]).map(|_| ());
@@ -176,7 +176,7 @@ fn each_damage_of_a_capture_has_its_error() {
     }
     let longer = [&whole[..], &[0]].concat();
     assert_eq!(restore(Kind::Keys, &longer), Err(RestoreError::Long));
-    // The last two records, the other way round; then one of them twice.
+    // The last two records in the wrong order; then one of them twice.
     let record = |key: u8| {
         let at = whole.windows(2).rposition(|pair| pair == [1, key]).unwrap() - 5;
         let length = 4 + usize::from(whole[at]);
@@ -191,7 +191,7 @@ fn each_damage_of_a_capture_has_its_error() {
     let mut later = whole.clone();
     *later.last_mut().unwrap() = 2;
     assert_eq!(restore(Kind::Keys, &later), Err(RestoreError::Invalid("record")));
-    // A claim of 2^60 records reserves nothing, and a registry's tables have bounds.
+    // A count of 2^60 records reserves no memory, and a registry's tables have bounds.
     let count = head.len() - 8;
     let mut many = whole.clone();
     many[count + 7] = 16;

@@ -44,7 +44,7 @@ pub(super) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     proptest::collection::vec(mutation, 0..4)
 }
 
-/// The command's meaning, written down once more.
+/// The model: what a command means, without any of the machine's structure.
 fn model_write(model: &mut Model, index: Index, mutations: &[Mutation]) -> Reply {
     let before = model.clone();
     for mutation in mutations {
@@ -81,7 +81,7 @@ fn get(machine: &StateMachine, key: &Bytes) -> Option<(Bytes, Index)> {
     register.value.zip(register.revision)
 }
 
-/// All keys by pages of a few.
+/// All keys, listed in small pages.
 fn list(machine: &StateMachine, prefix: &Bytes, limit: u32) -> Vec<Bytes> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
@@ -131,7 +131,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_out_of_bounds_or_of_another_kind_is_refused_whole() {
+fn a_bad_mutation_rejects_the_whole_command() {
     let mut machine = StateMachine::new(Kind::Keys);
     let bound = |what, limit: usize| Reason::OutOfBounds { what, limit: limit as u64 };
     let field = Edit { field: Bytes::from_static(b"f"), change: Change::Delete };

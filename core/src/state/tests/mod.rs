@@ -1,4 +1,4 @@
-//! Laws of the applied state, against models that know no overlay, no slices and no bytes.
+//! Laws of the applied state, checked against models without overlays, slices or bytes.
 
 mod captures;
 mod keys;
@@ -31,7 +31,7 @@ pub(super) fn write(session: Option<Session>, mutations: Vec<Mutation>) -> Bytes
     Command { session, operation: Operation::Write { mutations } }.encode().unwrap()
 }
 
-/// Applies at the next index; the reply, or a panic when the machine halts.
+/// Applies a command at the next index and returns the reply. Panics when the machine halts.
 pub(super) fn apply(machine: &mut StateMachine, time_ms: u64, command: &Bytes) -> Reply {
     match machine.apply(machine.applied().next(), time_ms, command) {
         Applied::Reply(reply) => reply,
@@ -67,7 +67,7 @@ fn an_unknown_command_halts_and_is_never_skipped() {
     let halted = machine.apply(Index(2), 0, &unknown);
     let halt = Halt { index: Index(2), why: DecodeError::Malformed };
     assert_eq!(halted, Applied::Halted(halt));
-    // What follows does not happen either, known or not.
+    // Later entries are not applied either, known or not.
     let known = write(None, vec![put(b"a", b"2")]);
     assert_eq!(machine.apply(Index(3), 0, &known), Applied::Halted(halt));
     machine.advance(Index(4));
@@ -76,7 +76,7 @@ fn an_unknown_command_halts_and_is_never_skipped() {
 }
 
 #[test]
-fn a_machine_takes_the_commands_of_its_kind_alone() {
+fn a_machine_rejects_commands_of_the_other_kind() {
     let found = Operation::DeleteNamespace { name: "a".into() };
     let command = Command { session: None, operation: found }.encode().unwrap();
     let refused = Reply::Rejected(Reason::WrongConsistency);

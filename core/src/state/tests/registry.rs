@@ -43,7 +43,7 @@ fn on_store(node: u8, store: u8) -> MemberInfo {
 }
 
 #[test]
-fn nothing_comes_before_the_founding_and_it_comes_once() {
+fn nothing_precedes_the_bootstrap_and_it_happens_once() {
     let mut machine = StateMachine::new(Kind::Registry);
     assert_eq!(create(&mut machine, "a", Policy::Strong), rejected(Reason::NotFormed));
     assert_eq!(act(&mut machine, Operation::Join(member_info(1))), rejected(Reason::NotFormed));
@@ -51,13 +51,12 @@ fn nothing_comes_before_the_founding_and_it_comes_once() {
     assert_eq!(apply(&mut machine, 0, &bootstrap(4, 3)), rejected(Reason::AlreadyFormed));
     let voters: Vec<bool> = machine.registry().members().map(|(_, record)| record.voter).collect();
     assert_eq!(voters, [true, true, true, false]);
-    let mut told = Bootstrap { members: (0..4).map(member_info).collect(), voters: 0 };
-    assert_eq!(machine.registry().membership(), told);
-    told.members.clear();
+    let membership = Bootstrap { members: (0..4).map(member_info).collect(), voters: 0 };
+    assert_eq!(machine.registry().membership(), membership);
 }
 
 #[test]
-fn a_founding_that_could_not_elect_is_refused() {
+fn a_bootstrap_that_could_not_elect_is_rejected() {
     let limit = VOTERS_MAX as u64;
     for (members, voters) in [(3, 0), (8, 8), (2, 3), (0, 0)] {
         let mut machine = StateMachine::new(Kind::Registry);
@@ -137,7 +136,7 @@ fn a_strong_namespace_gets_a_group_of_all_members() {
         assert_eq!(record.configuration.voters.len(), 3);
         record.configuration.learners.len()
     };
-    // Recorded as it was: who joins later comes in by the group's own configuration.
+    // The record keeps the members of its time. Later members join through the group's own configuration.
     assert_eq!((learners("locks"), learners("later")), (1, 2));
     assert_eq!(create(&mut machine, "locks", eventual(1)), rejected(Reason::NamespaceExists));
 }
@@ -158,7 +157,7 @@ fn numbers_are_never_used_again() {
             assert_eq!(delete(&mut machine, name), deleted);
             assert_eq!(delete(&mut machine, name), rejected(Reason::UnknownNamespace));
         }
-        // Nor after a restore from a state that holds none of them.
+        // A restored state without namespaces does not reuse their numbers either.
         assert_eq!(machine.registry().namespaces().count(), 0, "{round}");
         machine = StateMachine::restore(Kind::Registry, &capture(&machine)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Exactly-once, whatever the log repeats.
+//! A write happens exactly once, whatever the log repeats.
 
 use alloc::collections::BTreeMap;
 use alloc::vec;
@@ -12,7 +12,7 @@ use crate::state::session::{Admission, IDLE_MS_MIN, Sessions};
 use crate::state::{Kind, Reply, StateMachine};
 
 proptest! {
-    /// Clients whose commands stand in the log any number of times and in any order, over snapshots and restores.
+    /// Commands of clients are in the log any number of times, in any order, across snapshots and restores.
     #[test]
     fn a_write_happens_once_however_often_it_is_in_the_log(
         log in proptest::collection::vec((0..3_u8, 0..5_u64, any::<bool>(), 0..9_u8), 1..80),
@@ -23,7 +23,7 @@ proptest! {
             if restart == 0 {
                 machine = StateMachine::restore(Kind::Keys, &capture(&machine)).unwrap();
             }
-            // A condition makes the first answer a conflict now and then: it is repeated like any other.
+            // With a condition the first reply is sometimes a conflict, which repeats like any other.
             let change = if conditional {
                 Change::Cas { expected: Expected::Absent, value: Some(vec![seq as u8].into()) }
             } else {
@@ -50,18 +50,18 @@ proptest! {
         }
     }
 
-    /// Replicas that restored at different points go on alike.
+    /// Replicas that restored at different points forget the same sessions.
     #[test]
-    fn who_is_forgotten_is_agreed(
+    fn all_replicas_forget_the_same_sessions(
         log in proptest::collection::vec((0..9_u8, 0..2_u64, 0..IDLE_MS_MIN), 1..60), at in 0..60_usize,
     ) {
         let mut one = StateMachine::new(Kind::Keys);
         one.sessions = Sessions::with_max(4);
         let mut other = one.clone();
         let mut time_ms = 0;
-        for (place, (client, seq, pause_ms)) in log.into_iter().enumerate() {
+        for (step, (client, seq, pause_ms)) in log.into_iter().enumerate() {
             time_ms += pause_ms;
-            if place == at {
+            if step == at {
                 other = StateMachine::restore(Kind::Keys, &capture(&other)).unwrap();
                 other.sessions.limit(4);
             }
