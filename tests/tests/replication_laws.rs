@@ -72,7 +72,7 @@ proptest! {
     fn corrupted_messages_do_no_harm(moves in moves(60), spoils in vec((any::<u16>(), any::<u8>()), 1..40)) {
         let mut world = History::run(Setup::default(), &moves).map_err(TestCaseError::fail)?.world;
         world.mutate(0, put("k", "", "v"));
-        world.pass(2_000);
+        world.advance(2_000);
         for (n, (at, byte)) in spoils.into_iter().enumerate() {
             let Some((from, to, message)) = world.network.get(n % world.network.len().max(1)).cloned() else {
                 break;
@@ -108,7 +108,7 @@ fn an_idle_federation_sends_little() {
     world.mutate(0, put("k", "", "v"));
     world.converge().expect("converges");
     world.network.clear();
-    world.pass(1_000);
+    world.advance(1_000);
     // Each replica sends one comparison, and there is nothing else to send.
     assert_eq!(world.network.len(), 3);
     assert!(world.network.iter().all(|(_, _, message)| matches!(message, Message::Compare { .. })));

@@ -327,14 +327,14 @@ fn a_write_stamped_too_far_ahead_waits_durably() {
     // While the write waits, sessions do not send it again, and they send all other writes.
     world.mutate(0, put("k2", "", "also from the future"));
     world.mutate(2, put("k3", "", "now"));
-    world.pass(1_000);
+    world.advance(1_000);
     for _ in 0..20 {
         (0..3).for_each(|at| world.sync_disk(at));
         (0..world.network.len()).for_each(|_| world.deliver(0));
     }
     assert_eq!(world.get(1, "k3", "").value, Some(bytes("now")));
     assert_eq!(world.processes[1].machine.waiting(), 2);
-    world.pass(3_600_000);
+    world.advance(3_600_000);
     world.converge().expect("converges");
     assert_eq!(world.get(1, "k", "").value, Some(bytes("from the future")));
     assert_eq!(world.get(2, "k2", "").value, Some(bytes("also from the future")));

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use continuum_tests::process::{Dev, Guard, free_ports, get, metric, wait_until};
 
-use super::witness::{keep, kept, lines};
+use super::witness::{lines, still_serves, write_key};
 
 const CONFLICT: i32 = 6;
 
@@ -40,7 +40,7 @@ fn clone_of(dev: &Dev, number: usize, data: &Path) -> Command {
 fn a_clone_of_a_running_node_stops_and_the_federation_stays_whole() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut dev = Dev::start(3, &folder.path().join("dev"));
-    keep(&dev);
+    write_key(&dev);
     dev.ok(3, &["kv", "put", "facts", "sea", "blue"]);
     let copied = folder.path().join("copied");
     copy(&dev.data(3), &copied);
@@ -69,7 +69,7 @@ fn a_clone_of_a_running_node_stops_and_the_federation_stays_whole() {
         wait_until("all are ready", || {
             get(dev.api(number), "/readyz").is_some_and(|answer| answer.status == 200)
         });
-        kept(&dev, number);
+        still_serves(&dev, number);
         assert_eq!(dev.ok(number, &["kv", "get", "facts", "sea"]), "blue\n");
     }
     assert!(dev.process.0.try_wait().expect("a child").is_none());
@@ -77,5 +77,5 @@ fn a_clone_of_a_running_node_stops_and_the_federation_stays_whole() {
     // The identity can start again from its own data directory.
     dev.kill(3);
     dev.restart(3);
-    kept(&dev, 3);
+    still_serves(&dev, 3);
 }

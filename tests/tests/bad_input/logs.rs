@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use continuum_core::limits::BLOCK_BYTES;
 use continuum_tests::process::{Dev, get, metric, wait_until};
 
-use super::witness::{ended, keep, kept, lines, says};
+use super::witness::{ended, ended_with, lines, still_serves, write_key};
 
 const LOCAL: i32 = 8;
 /// Bytes of a block's prefix.
@@ -78,7 +78,7 @@ fn tear_last(dev: &Dev, number: usize) {
 fn torn_logs_are_cut_and_nothing_acknowledged_is_lost() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut dev = Dev::start(3, &folder.path().join("dev"));
-    keep(&dev);
+    write_key(&dev);
     dev.ok(1, &["ns", "create", "notes", "--consistency", "eventual"]);
     dev.ok(2, &["kv", "put", "notes", "sea", "deep"]);
     wait_until("all have the note", || {
@@ -108,7 +108,7 @@ fn torn_logs_are_cut_and_nothing_acknowledged_is_lost() {
             metric(dev.api(number), "continuum_wal_torn_total ") > 0.5,
             "node {number} counts the cut"
         );
-        kept(&dev, number);
+        still_serves(&dev, number);
         assert_eq!(dev.ok(number, &["kv", "get", "facts", "rain"]), "wet\n");
         wait_until("the peers send the missed writes", || {
             let has = |key: &str, value: &[u8]| {
@@ -123,7 +123,7 @@ fn torn_logs_are_cut_and_nothing_acknowledged_is_lost() {
 fn a_node_with_a_flipped_byte_before_the_end_does_not_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut dev = Dev::start(3, &folder.path().join("dev"));
-    keep(&dev);
+    write_key(&dev);
     cut_power(&dev, 2);
     let segment = segments(&dev, 2).remove(0);
     let whole = fs::read(&segment).expect("a readable segment");
@@ -136,7 +136,7 @@ fn a_node_with_a_flipped_byte_before_the_end_does_not_start() {
         u64::from_str_radix(segment.file_stem().and_then(|s| s.to_str()).expect("a name"), 16);
     let named = format!("log segment {} is damaged at byte {at}", number.expect("a number"));
     let parts = [named.as_str(), "before its end", "the store is void", "move it away"];
-    says(&ended(&mut dev.restart_command(2)), LOCAL, &parts);
+    ended_with(&ended(&mut dev.restart_command(2)), LOCAL, &parts);
     assert_eq!(
         fs::read(&segment).expect("a readable segment"),
         damaged,
@@ -145,7 +145,7 @@ fn a_node_with_a_flipped_byte_before_the_end_does_not_start() {
 
     // The other nodes keep serving, and count and log that one is gone.
     for number in [1, 3] {
-        kept(&dev, number);
+        still_serves(&dev, number);
         let gone = ["suspect", "unhealthy"];
         wait_until("the others count it as gone", || {
             let count = |state| {
@@ -161,5 +161,5 @@ fn a_node_with_a_flipped_byte_before_the_end_does_not_start() {
     // With the right byte the node starts again.
     overwrite(&segment, offset, &[whole[offset]]);
     dev.restart(2);
-    kept(&dev, 2);
+    still_serves(&dev, 2);
 }

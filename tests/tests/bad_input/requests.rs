@@ -4,7 +4,7 @@ use continuum_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use continuum_tests::process::{Dev, Response, exchange};
 use serde_json::Value;
 
-use super::witness::{keep, log, refused};
+use super::witness::{log, refused, write_key};
 
 /// A key that must not appear in any log.
 const SECRET: &str = "must-not-be-logged";
@@ -45,7 +45,7 @@ fn problem(dev: &Dev, status: u16, code: &str, ask: impl FnOnce() -> Response) -
 fn each_bad_request_has_its_own_answer() {
     let folder = tempfile::tempdir().expect("a folder");
     let dev = Dev::start(1, &folder.path().join("dev"));
-    keep(&dev);
+    write_key(&dev);
 
     let longest = put(&dev, "facts", SECRET, VALUE_BYTES_MAX);
     assert!(matches!(longest.status, 200..=204), "a value at its limit: {}", longest.body);

@@ -12,7 +12,7 @@ use continuum_core::id::NodeId;
 use continuum_runtime::tls::pki::{Authority, Issued};
 use continuum_tests::process::{Dev, free_ports};
 
-use super::witness::{ended, keep, kept, says, validity};
+use super::witness::{ended, ended_with, still_serves, validity, write_key};
 
 const TLS_REFUSED: i32 = 5;
 const LOCAL: i32 = 8;
@@ -33,8 +33,8 @@ fn beside(dev: &Dev, settings: &[(&str, &str)]) -> Command {
 
 /// Checks that the second process ends with this code and these words, and that node 1 is unaffected.
 fn refused(dev: &Dev, settings: &[(&str, &str)], code: i32, parts: &[&str]) {
-    says(&ended(&mut beside(dev, settings)), code, parts);
-    kept(dev, 1);
+    ended_with(&ended(&mut beside(dev, settings)), code, parts);
+    still_serves(dev, 1);
 }
 
 fn text(path: &Path) -> &str {
@@ -53,7 +53,7 @@ fn directory(parent: &Path, name: &str, mode: u32) -> PathBuf {
 fn a_busy_port_is_named_and_no_store_is_touched() {
     let folder = tempfile::tempdir().expect("a folder");
     let dev = Dev::start(1, &folder.path().join("dev"));
-    keep(&dev);
+    write_key(&dev);
     let data = folder.path().join("unused");
     let api = dev.api(1).trim_start_matches("http://").to_owned();
     let peer = dev.ready["nodes"][0]["peer"].as_str().expect("an address").to_owned();
@@ -72,7 +72,7 @@ fn a_node_with_a_wrong_certificate_does_not_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("dev");
     let dev = Dev::start(1, &root);
-    keep(&dev);
+    write_key(&dev);
     let ours = Authority::load(&root.join("pki")).expect("the federation's authority");
     let theirs = Authority::mint(validity()).expect("another authority");
     let node = NodeId([9; 16]);
@@ -109,7 +109,7 @@ fn a_directory_that_is_not_the_nodes_own_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("dev");
     let mut dev = Dev::start(1, &root);
-    keep(&dev);
+    write_key(&dev);
     let at = |path: &Path, code: i32, parts: &[&str]| {
         refused(&dev, &[("data", text(path))], code, parts);
     };
@@ -142,8 +142,8 @@ fn a_directory_that_is_not_the_nodes_own_is_refused_and_left_alone() {
         let id = dev.ready["nodes"][0]["id"].as_str().expect("an id").to_owned();
         let found = format!("belongs to node {id} of federation ");
         let parts = [found.as_str(), "this is node 09090909", "own data directory"];
-        says(&ended(&mut beside(&dev, &of)), MISMATCH, &parts);
+        ended_with(&ended(&mut beside(&dev, &of)), MISMATCH, &parts);
     }
     dev.restart(1);
-    kept(&dev, 1);
+    still_serves(&dev, 1);
 }

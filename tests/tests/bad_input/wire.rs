@@ -21,7 +21,7 @@ use rustls::{
 };
 use serde::de::DeserializeOwned;
 
-use super::witness::{keep, kept, refused, validity};
+use super::witness::{refused, still_serves, validity, write_key};
 
 const NODE: NodeId = NodeId([9; 16]);
 /// A frame of eight bytes that do not decode.
@@ -164,7 +164,7 @@ fn strangers_are_shut_out_of_the_handshake() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("dev");
     let dev = Dev::start(1, &root);
-    keep(&dev);
+    write_key(&dev);
     let ours = Authority::load(&root.join("pki")).expect("the federation's authority");
     let theirs = Authority::mint(validity()).expect("another authority");
     let forger = Authority::mint_for(ours.federation(), validity()).expect("a forger");
@@ -195,7 +195,7 @@ fn garbage_of_a_known_node_closes_only_its_connection() {
     let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("dev");
     let dev = Dev::start(1, &root);
-    keep(&dev);
+    write_key(&dev);
     let ours = Authority::load(&root.join("pki")).expect("the federation's authority");
     let federation = ours.federation();
     let issued = ours.issue_node(NODE, &[], validity()).expect("issued");
@@ -229,5 +229,5 @@ fn garbage_of_a_known_node_closes_only_its_connection() {
         drop(bulk);
     }
     assert!(peak_kib(&dev) < 1 << 20, "the node allocated no 4 GiB: {} KiB", peak_kib(&dev));
-    kept(&dev, 1);
+    still_serves(&dev, 1);
 }

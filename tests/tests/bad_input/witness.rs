@@ -8,14 +8,14 @@ use continuum_runtime::tls::pki::{ISSUED_VALID, Validity};
 use continuum_tests::process::{Dev, get, metric, wait_until};
 
 /// Writes the key that must survive the case, and reads it.
-pub(crate) fn keep(dev: &Dev) {
+pub(crate) fn write_key(dev: &Dev) {
     dev.ok(1, &["ns", "create", "facts", "--consistency", "strong"]);
     dev.ok(1, &["kv", "put", "facts", "sky", "blue"]);
-    kept(dev, 1);
+    still_serves(dev, 1);
 }
 
 /// Checks that the node is ready, still has the key, and accepts another.
-pub(crate) fn kept(dev: &Dev, number: usize) {
+pub(crate) fn still_serves(dev: &Dev, number: usize) {
     let ready = get(dev.api(number), "/readyz").map(|answer| answer.status);
     assert_eq!(ready, Some(200), "node {number} is ready");
     assert_eq!(dev.ok(number, &["kv", "get", "facts", "sky"]), "blue\n");
@@ -49,7 +49,7 @@ pub(crate) fn refused<T>(
     wait_until(&format!("the log has {parts:?}"), || lines(dev, 1, parts) > logged);
     assert!((metric(dev.api(1), series) - counted - 1.0).abs() < 0.5, "{series} counts once");
     assert_eq!(lines(dev, 1, parts), logged + 1, "one line contains {parts:?}");
-    kept(dev, 1);
+    still_serves(dev, 1);
     answer
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn ended(command: &mut Command) -> (Option<i32>, String) {
 
 /// Checks that a process ended with this code, and printed what, why and the hint, once for the user and once as a log
 /// line.
-pub(crate) fn says((code, stderr): &(Option<i32>, String), expected: i32, parts: &[&str]) {
+pub(crate) fn ended_with((code, stderr): &(Option<i32>, String), expected: i32, parts: &[&str]) {
     assert_eq!(*code, Some(expected), "{stderr}");
     let (log, error) = stderr.split_once("error[").unwrap_or_else(|| panic!("no error: {stderr}"));
     assert!(error.contains("\n  hint: "), "the hint: {stderr}");

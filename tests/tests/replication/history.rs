@@ -79,7 +79,7 @@ impl History {
                 self.world.crash(at)?;
                 self.dead.retain(|(where_, ..)| *where_ != at);
             }
-            19..=20 => self.world.pass(u64::from(b) * 20),
+            19..=20 => self.world.advance(u64::from(b) * 20),
             21 => self.world.checkpoint(at),
             22 => self.world.processes[at].skew_ms = (i64::from(b) - 128) * 500,
             _ => self.world.step(at, continuum_core::replication::Event::Tick),

@@ -284,7 +284,7 @@ impl World {
         self.step(at, Event::Checkpoint { shard: SHARD, snapshot });
     }
 
-    pub fn pass(&mut self, ms: u64) {
+    pub fn advance(&mut self, ms: u64) {
         self.ms += ms;
         (0..self.processes.len()).for_each(|at| self.step(at, Event::Tick));
     }
@@ -293,7 +293,7 @@ impl World {
     pub fn converge(&mut self) -> Result<(), String> {
         self.processes.iter_mut().for_each(|process| process.skew_ms = 0);
         for _ in 0..100 {
-            self.pass(1_000);
+            self.advance(1_000);
             for _ in 0..60 {
                 (0..self.processes.len()).for_each(|at| self.sync_disk(at));
                 let count = self.network.len();
