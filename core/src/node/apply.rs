@@ -18,7 +18,8 @@ use crate::state::{self, Applied, Reply, Slice};
 use crate::{mutant, reach};
 
 use super::Notice;
-use super::machine::{Group, Node, Task};
+use super::group::Group;
+use super::machine::{Node, Task};
 
 /// Entries of one group applied in one step. The rest follows in the next step, which is due at once.
 const APPLY_MAX: usize = 256;

@@ -14,15 +14,15 @@ use core::time::Duration;
 use crate::config::Config;
 use crate::digest::Hasher;
 use crate::hold::{DurabilityGate, Durable};
-use crate::id::{Address, Boot, FederationId, GroupId, Index, Replica, Role, Writer};
+use crate::id::{Address, Boot, FederationId, GroupId, Replica, Writer};
 use crate::machine::{Machine, Now, Outbox};
 use crate::time::{Instant, earlier};
 use crate::wal::Write;
-use crate::{coordinator, discovery, gossip, mutant, raft, reach, replication, state};
+use crate::{coordinator, discovery, gossip, mutant, raft, reach, replication};
 
-use super::apply::Capture;
 use super::bootstrap::BootstrapState;
 use super::checkpoint::Checkpoints;
+use super::group::Group;
 use super::join::JoinState;
 use super::peers::Peers;
 use super::registry::RegistryView;
@@ -224,14 +224,16 @@ impl Node {
         let bytes = self.gate.persisted(token, &mut durable, &mut released);
         released.drain(..).for_each(|action| self.out.push(action));
         self.released = released;
-        for news in durable.drain(..) {
-            match news.writer {
+        for progress in durable.drain(..) {
+            match progress.writer {
                 Writer::Node => {}
                 Writer::Group(group) => {
-                    self.step_raft(group, raft::Event::Persisted { writes: news.writes });
+                    self.step_raft(group, raft::Event::Persisted { writes: progress.writes });
                 }
                 Writer::Shards => {
-                    self.step_replication(replication::Event::Persisted { writes: news.writes });
+                    self.step_replication(replication::Event::Persisted {
+                        writes: progress.writes,
+                    });
                 }
             }
         }
@@ -461,63 +463,6 @@ pub(super) enum Timer {
     Registry,
     /// Offer leadership again, because the disk is still full.
     OfferLeadership,
-}
-
-/// A Raft group on this node.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) raft: raft::Raft,
-    pub(super) state: state::StateMachine,
-    /// The last entry that `state` contains.
-    pub(super) applied: Index,
-    deadline: Option<Instant>,
-    /// The keys of logged proposals, by position: the entry that is applied there decides each.
-    pub(super) proposals: BTreeMap<(Index, crate::id::Term), u64>,
-    /// Reads that wait until this index is applied, with their keys.
-    pub(super) reads: BTreeSet<(Index, u64)>,
-    /// Whether the timer to bring its learners in line is armed.
-    pub(super) aligning: bool,
-    /// The keys of requests that wait for a leader.
-    pub(super) waiting: BTreeSet<u64>,
-    /// The configuration that the group began with.
-    pub(super) genesis: raft::Configuration,
-    /// Group time at `applied`, in milliseconds.
-    pub(super) time_ms: u64,
-    pub(super) capture: Option<Capture>,
-    /// Whether Raft waits for a capture, and whether a checkpoint does.
-    pub(super) raft_wants_capture: bool,
-    pub(super) disk_wants_capture: bool,
-}
-
-impl Group {
-    pub(super) fn new(
-        raft: raft::Raft,
-        state: state::StateMachine,
-        genesis: raft::Configuration,
-        time_ms: u64,
-    ) -> Self {
-        let applied = raft.base().index;
-        Self {
-            // Due at once: the first step arms the machine's timers.
-            deadline: Some(Instant::ZERO),
-            raft,
-            state,
-            applied,
-            proposals: BTreeMap::new(),
-            reads: BTreeSet::new(),
-            aligning: false,
-            waiting: BTreeSet::new(),
-            genesis,
-            time_ms,
-            capture: None,
-            raft_wants_capture: false,
-            disk_wants_capture: false,
-        }
-    }
-
-    pub(super) fn leads(&self) -> bool {
-        self.raft.role() == Role::Leader
-    }
 }
 
 /// A machine with its outbox and its cached deadline, and the code that steps it.

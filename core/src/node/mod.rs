@@ -12,6 +12,7 @@
 //! | `registry` | what an applied registry means for the other machines |
 //! | `request` | the life of a client request |
 //! | `bootstrap`, `join` | how a federation begins, and how a node enters one |
+//! | `group` | a Raft group: its machine, its state, the requests that wait for it |
 //! | `apply` | committed entries into states, states into snapshots |
 //! | `checkpoint` | which log records are still needed |
 //! | `restore`, `start` | from the writes of a recovered log to a node |
@@ -21,6 +22,7 @@
 mod apply;
 mod bootstrap;
 mod checkpoint;
+mod group;
 mod join;
 mod machine;
 mod notice;

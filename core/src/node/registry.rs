@@ -16,7 +16,8 @@ use crate::state::registry::NamespaceRecord;
 use crate::{coordinator, gossip, mutant, raft, reach, replication, state};
 
 use super::Notice;
-use super::machine::{Group, Node, Task, Timer};
+use super::group::Group;
+use super::machine::{Node, Task, Timer};
 
 /// Milliseconds between two tries to bring a group's learners in line.
 const ALIGN_MS: u64 = 200;

@@ -18,7 +18,8 @@ use crate::wal::Write;
 use crate::{discovery, gossip, state};
 
 use super::checkpoint::Checkpoints;
-use super::machine::{Group, Node, Parts, Task};
+use super::group::Group;
+use super::machine::{Node, Parts, Task};
 use super::registry::{RegistryView, kind};
 use super::restore::{self, Replay, RestoreError, snapshot_file};
 

@@ -7,7 +7,8 @@ use crate::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value
 use crate::id::{Boot, FederationId, GroupId, NodeId, Replica};
 use crate::{coordinator, discovery, gossip, raft, replication, state};
 
-use super::machine::{Group, Node};
+use super::group::Group;
+use super::machine::Node;
 
 impl Node {
     /// This node's Raft machine of a group.

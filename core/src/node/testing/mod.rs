@@ -30,16 +30,16 @@ enum WorldEvent {
     Deliver {
         from: usize,
         to: usize,
-        life: u64,
+        process: u64,
         bytes: Vec<u8>,
     },
     Synced {
         host: usize,
-        life: u64,
+        process: u64,
     },
     Report {
         host: usize,
-        life: u64,
+        process: u64,
         event: Event,
     },
     /// Try the links that are wanted and missing.
@@ -52,7 +52,7 @@ pub(super) struct Host {
     pub(super) node: Option<Node>,
     pub(super) disk: Disk,
     /// The number of the current process, so that no scheduled event reaches a later one.
-    life: u64,
+    process: u64,
     routes: BTreeMap<NodeId, Address>,
     unanswered: BTreeSet<RequestId>,
     pub(super) notices: Vec<Notice>,
@@ -126,7 +126,7 @@ impl World {
             replica,
             node: None,
             disk,
-            life: 0,
+            process: 0,
             routes: BTreeMap::new(),
             unanswered: BTreeSet::new(),
             notices: Vec::new(),
@@ -142,7 +142,7 @@ impl World {
         let start = self.start_of(at, Boot { count, nonce });
         let node = Node::restore(start, writes, snapshots).expect("the disk restores");
         let host = &mut self.hosts[at];
-        host.life += 1;
+        host.process += 1;
         host.node = Some(node);
         host.routes.clear();
         self.step(at, Event::Tick);
@@ -167,7 +167,7 @@ impl World {
     pub(super) fn crash(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         host.node = None;
-        host.life += 1;
+        host.process += 1;
         host.unanswered.clear();
         host.disk.crash();
         self.cut(at);
@@ -205,8 +205,8 @@ impl World {
 
     fn report(&mut self, host: usize, event: Event) {
         // The delay is constant, so that events about one peer arrive in order.
-        let life = self.hosts[host].life;
-        self.at(ms(1), WorldEvent::Report { host, life, event });
+        let process = self.hosts[host].process;
+        self.at(ms(1), WorldEvent::Report { host, process, event });
     }
 
     /// One step of one node.
@@ -222,8 +222,8 @@ impl World {
             self.perform(at, action);
         }
         if self.hosts[at].disk.begin() {
-            let (after, life) = (self.hosts[at].disk.sync_ns, self.hosts[at].life);
-            self.at(after, WorldEvent::Synced { host: at, life });
+            let (after, process) = (self.hosts[at].disk.sync_ns, self.hosts[at].process);
+            self.at(after, WorldEvent::Synced { host: at, process });
         }
     }
 
@@ -293,8 +293,8 @@ impl World {
             if self.random.below(100) < self.loss {
                 continue;
             }
-            let (after, life) = (self.random.between(ms(1) / 5, ms(2)), self.hosts[to].life);
-            self.at(after, WorldEvent::Deliver { from, to, life, bytes: bytes.clone() });
+            let (after, process) = (self.random.between(ms(1) / 5, ms(2)), self.hosts[to].process);
+            self.at(after, WorldEvent::Deliver { from, to, process, bytes: bytes.clone() });
         }
     }
 
@@ -318,16 +318,18 @@ impl World {
 
     fn dispatch(&mut self, event: WorldEvent) {
         match event {
-            WorldEvent::Deliver { from, to, life, bytes } if self.hosts[to].life == life => {
+            WorldEvent::Deliver { from, to, process, bytes }
+                if self.hosts[to].process == process =>
+            {
                 let message = codec::decode(&bytes, FRAME_BYTES_MAX).expect("a message decodes");
                 let from = self.hosts[from].replica.node;
                 self.step(to, Event::Received { from, message });
             }
-            WorldEvent::Synced { host, life } if self.hosts[host].life == life => {
+            WorldEvent::Synced { host, process } if self.hosts[host].process == process => {
                 let token = self.hosts[host].disk.finish();
                 self.step(host, Event::Persisted { token });
             }
-            WorldEvent::Report { host, life, event } if self.hosts[host].life == life => {
+            WorldEvent::Report { host, process, event } if self.hosts[host].process == process => {
                 self.step(host, event);
             }
             WorldEvent::Links => {

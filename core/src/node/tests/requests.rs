@@ -7,7 +7,7 @@ use proptest::prelude::{
 use super::*;
 use crate::api::{Bound, Expected, Reason};
 use crate::id::{GroupId, SessionId};
-use crate::node::machine::Group;
+use crate::node::group::Group;
 
 fn session(number: u8, seq: u64) -> Option<Session> {
     Some(Session { id: SessionId([number; 16]), seq })

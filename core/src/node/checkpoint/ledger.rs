@@ -1,0 +1,314 @@
+//! The ledger of checkpoints: the oldest record that each owner needs, the snapshot files, and the bytes of the log.
+//!
+//! It decides when an owner is due and what may be released. It does not issue writes (the module above does).
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::digest::Hasher;
+use crate::id::{Owner, SnapshotFile, SnapshotId};
+use crate::limits::BLOCK_BYTES;
+use crate::raft::{self, Position};
+use crate::wal::Write;
+use crate::{mutant, replication};
+
+/// The newest snapshot file of an owner, and the record that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::node) struct SnapshotRecord {
+    pub(in crate::node) file: SnapshotFile,
+    /// The last entry that a group's snapshot contains; zero for a shard.
+    pub(in crate::node) position: Position,
+    /// The log record itself, so that a checkpoint can repeat it.
+    pub(super) write: Write,
+}
+
+impl SnapshotRecord {
+    /// The record, if it names a snapshot file.
+    pub(in crate::node) fn of(write: &Write) -> Option<Self> {
+        let file = write.snapshot()?;
+        let position = match write {
+            Write::Group { write: raft::Write::Snapshot { position, .. }, .. } => *position,
+            _ => Position::default(),
+        };
+        Some(Self { file, position, write: write.clone() })
+    }
+}
+
+/// The records that one owner needs.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// The token of the oldest record that it needs.
+    oldest: u64,
+    /// Where in the log that record stands, in estimated bytes from the log's beginning.
+    at: u64,
+    pub(super) record: Option<SnapshotRecord>,
+    /// Estimated bytes that a checkpoint of it writes.
+    live: u64,
+    /// Whether a shard was written to since `record`.
+    pub(super) changed: bool,
+    /// Whether a checkpoint of it is in progress.
+    pub(super) in_progress: bool,
+}
+
+/// A checkpoint that is complete once its last record is durable.
+#[derive(Debug)]
+pub(super) struct PendingCheckpoint {
+    pub(super) owner: Owner,
+    /// The tokens of its first and last record.
+    pub(super) oldest: u64,
+    pub(super) last: u64,
+    /// The owner's `at` and `live` once it is complete.
+    pub(super) at: u64,
+    pub(super) live: u64,
+    /// A group's log is compacted up to here once it is complete.
+    pub(super) position: Option<Position>,
+}
+
+/// A snapshot file that no record names yet. A driver keeps it as long as the token of its newest piece is needed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnfinishedFile {
+    pub(super) owner: Owner,
+    /// The token of the newest piece.
+    newest: u64,
+    /// Where in the log that token stands, in estimated bytes from the log's beginning.
+    at: u64,
+    /// Bytes written so far.
+    pub(super) length: u64,
+}
+
+/// The accounts of all owners.
+#[derive(Debug)]
+pub(in crate::node) struct Checkpoints {
+    /// `checkpoint_bytes` of the configuration.
+    bytes_max: u64,
+    /// Estimated bytes of the log so far. Durable batches count as whole blocks, as the disk has them.
+    pub(super) log_bytes: u64,
+    /// Estimated bytes of all writes that were issued, durable or not.
+    pub(super) issued_bytes: u64,
+    /// Estimated bytes that a checkpoint of all owners writes.
+    live: u64,
+    pub(super) accounts: BTreeMap<Owner, Account>,
+    /// All owners by the token of their oldest needed record.
+    by_age: BTreeSet<(u64, Owner)>,
+    /// Checkpoints in progress, in the order of their last records.
+    pub(super) pending: VecDeque<PendingCheckpoint>,
+    pub(super) unfinished: BTreeMap<SnapshotId, UnfinishedFile>,
+    /// Snapshot files that no record needs once this token is durable, in the order of the tokens.
+    replaced: VecDeque<(u64, SnapshotId)>,
+    /// The greatest file number used.
+    last_snapshot: u64,
+    /// The token up to which the log was released.
+    released: u64,
+    /// Whether an owner or an unfinished file is due.
+    due: bool,
+    /// Whether the timer of the registry's checkpoint is armed.
+    pub(super) registry_armed: bool,
+}
+
+impl Checkpoints {
+    /// No accounts yet, for a recovered log of `log_bytes` bytes whose files are numbered up to `last_snapshot`.
+    pub(in crate::node) fn new(bytes_max: u64, log_bytes: u64, last_snapshot: SnapshotId) -> Self {
+        Self {
+            bytes_max,
+            log_bytes,
+            issued_bytes: 0,
+            live: 0,
+            accounts: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+            pending: VecDeque::new(),
+            unfinished: BTreeMap::new(),
+            replaced: VecDeque::new(),
+            last_snapshot: last_snapshot.0,
+            released: 0,
+            due: false,
+            registry_armed: false,
+        }
+    }
+
+    /// Adds the account of an owner: its oldest needed record, where in the log that is, and its snapshot file.
+    pub(in crate::node) fn restore_account(
+        &mut self,
+        owner: Owner,
+        oldest: u64,
+        at: u64,
+        record: Option<SnapshotRecord>,
+    ) {
+        let live = record.as_ref().map_or(0, |record| record.file.length);
+        let account = Account { oldest, at, record, live, changed: true, in_progress: false };
+        self.live += live;
+        self.accounts.insert(owner, account);
+        self.by_age.insert((oldest, owner));
+    }
+
+    /// Discards a snapshot file that the restart found and no record needs.
+    pub(in crate::node) fn discard_later(&mut self, snapshot: SnapshotId) {
+        self.replaced.push_back((0, snapshot));
+    }
+
+    /// Whether the next step has a checkpoint to continue.
+    pub(in crate::node) const fn is_running(&self) -> bool {
+        self.due
+    }
+
+    /// The name of a new file. Raft names the files that it receives itself, with the highest bit set, see
+    /// [`raft::snapshot_id`].
+    pub(super) fn next_snapshot(&mut self) -> SnapshotId {
+        self.last_snapshot += 1;
+        SnapshotId(self.last_snapshot)
+    }
+
+    /// Notes a write that was handed to the disk.
+    pub(in crate::node) fn issued(&mut self, seq: u64, bytes: usize, write: &Write) {
+        self.issued_bytes += bytes as u64;
+        let owner = write.owner();
+        if let Some(chunk) = write.chunk() {
+            let length = chunk.offset + chunk.data.len() as u64;
+            let file = UnfinishedFile { owner, newest: seq, at: self.log_bytes, length };
+            self.unfinished.insert(chunk.snapshot, file);
+            return;
+        }
+        if let Some(record) = SnapshotRecord::of(write) {
+            return self.on_snapshot_named(seq, owner, record);
+        }
+        match write {
+            Write::Boot { .. } => self.restart(seq),
+            Write::Group { write: raft::Write::Forget, .. }
+            | Write::Shard { write: replication::Write::Forget, .. } => self.forget(seq, owner),
+            Write::Contacts { .. } | Write::Group { .. } => self.need(owner, seq),
+            Write::Shard { .. } => {
+                self.need(owner, seq);
+                if let Some(account) = self.account(owner) {
+                    account.changed = true;
+                }
+            }
+        }
+    }
+
+    pub(super) fn account(&mut self, owner: Owner) -> Option<&mut Account> {
+        self.accounts.get_mut(&owner)
+    }
+
+    /// Notes that the owner needs this record, unless it needs an older one.
+    fn need(&mut self, owner: Owner, seq: u64) {
+        if !self.accounts.contains_key(&owner) {
+            self.restore_account(owner, seq, self.log_bytes, None);
+        }
+    }
+
+    /// A boot record replaces the one before. The node repeats its contacts after it.
+    fn restart(&mut self, seq: u64) {
+        self.forget(seq, Owner::Node);
+        self.restore_account(Owner::Node, seq, self.log_bytes, None);
+    }
+
+    /// A record names a complete snapshot file. It completes a shard's checkpoint; a group's needs further records.
+    fn on_snapshot_named(&mut self, seq: u64, owner: Owner, record: SnapshotRecord) {
+        self.need(owner, seq);
+        // From now on the record that names the file keeps it.
+        self.unfinished.remove(&record.file.id);
+        let (at, live, snapshot) = (self.log_bytes, record.file.length, record.file.id);
+        self.replaced.retain(|(_, replaced)| *replaced != snapshot);
+        let Some(account) = self.accounts.get_mut(&owner) else { return };
+        let before = account.record.replace(record).filter(|before| before.file.id != snapshot);
+        if let Some(before) = before {
+            self.replaced.push_back((seq, before.file.id));
+        }
+        account.changed = false;
+        if matches!(owner, Owner::Shard(_)) {
+            account.in_progress = true;
+            self.pending.push_back(PendingCheckpoint {
+                last: seq,
+                owner,
+                oldest: seq,
+                at,
+                live,
+                position: None,
+            });
+        }
+    }
+
+    fn forget(&mut self, seq: u64, owner: Owner) {
+        if let Some(gone) = self.accounts.remove(&owner) {
+            self.by_age.remove(&(gone.oldest, owner));
+            self.live -= gone.live;
+            self.replaced.extend(gone.record.map(|record| (seq, record.file.id)));
+        }
+        self.pending.retain(|known| known.owner != owner);
+    }
+
+    /// The owner with the oldest needed record, if that is overdue and no checkpoint of it is in progress. Marks it as
+    /// in progress.
+    pub(super) fn next_due(&mut self) -> Option<Owner> {
+        let owner = self.oldest_idle().filter(|owner| self.is_overdue(*owner));
+        self.due = owner.is_some() || self.stale_file().is_some();
+        let owner = owner?;
+        self.account(owner)?.in_progress = true;
+        Some(owner)
+    }
+
+    fn oldest_idle(&self) -> Option<Owner> {
+        let idle = |owner: &Owner| self.accounts.get(owner).is_some_and(|known| !known.in_progress);
+        self.by_age.iter().map(|(_, owner)| *owner).find(idle)
+    }
+
+    fn is_overdue(&self, owner: Owner) -> bool {
+        let at = self.accounts.get(&owner).map_or(u64::MAX, |account| account.at);
+        self.log_bytes.saturating_sub(at) > self.allowance()
+    }
+
+    /// How many bytes of log may follow a record that is needed.
+    const fn allowance(&self) -> u64 {
+        self.bytes_max.saturating_add(self.live.saturating_mul(2))
+    }
+
+    /// An unfinished snapshot file whose newest piece is so old that it keeps the log from being released.
+    pub(super) fn stale_file(&self) -> Option<(SnapshotId, UnfinishedFile)> {
+        let stale =
+            |file: &UnfinishedFile| self.log_bytes.saturating_sub(file.at) > self.allowance();
+        let found = self.unfinished.iter().find(|(_, file)| stale(file));
+        found.map(|(snapshot, file)| (*snapshot, *file))
+    }
+
+    /// Notes that one batch of `bytes` bytes became durable.
+    pub(super) fn on_bytes_durable(&mut self, bytes: usize) {
+        self.log_bytes += bytes.next_multiple_of(BLOCK_BYTES) as u64;
+        let overdue = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
+        self.due = overdue || self.stale_file().is_some();
+    }
+
+    /// Takes out the next checkpoint that is complete with `seq` durable. Its owner no longer needs its older records.
+    pub(super) fn complete(&mut self, seq: u64) -> Option<PendingCheckpoint> {
+        let done = self
+            .pending
+            .pop_front_if(|known| known.last <= seq || mutant!("node.checkpoint.released_early"))?;
+        if let Some(account) = self.accounts.get_mut(&done.owner) {
+            self.by_age.remove(&(account.oldest, done.owner));
+            self.by_age.insert((done.oldest, done.owner));
+            self.live = self.live - account.live + done.live;
+            (account.oldest, account.at, account.in_progress) = (done.oldest, done.at, false);
+            account.live = done.live;
+        }
+        Some(done)
+    }
+
+    /// The next snapshot file that nothing needs with `seq` durable.
+    pub(super) fn next_unneeded(&mut self, seq: u64) -> Option<SnapshotId> {
+        let early = mutant!("node.checkpoint.discards_early");
+        self.replaced.pop_front_if(|(after, _)| *after <= seq || early).map(|(_, file)| file)
+    }
+
+    /// The oldest token that an owner or an unfinished file needs, if it moved since the last call.
+    pub(super) fn releasable(&mut self) -> Option<u64> {
+        let records = self.by_age.first().map(|(oldest, _)| *oldest)?;
+        let files = self.unfinished.values().map(|file| file.newest).min();
+        let oldest = files.map_or(records, |newest| newest.min(records));
+        let moved = oldest > self.released;
+        self.released = self.released.max(oldest);
+        moved.then_some(oldest)
+    }
+
+    pub(in crate::node) fn digest(&self, hash: &mut Hasher) {
+        hash.value(&(self.log_bytes, self.live, self.last_snapshot, self.released, self.due));
+        self.by_age.iter().for_each(|entry| hash.value(entry));
+        self.replaced.iter().for_each(|entry| hash.value(entry));
+    }
+}

@@ -1,0 +1,276 @@
+//! Checkpoints: which log records are still needed, so that old ones can go. They bound the disk and the time to
+//! restart.
+//!
+//! Each owner of records needs all of them from its oldest needed one on. When too much of the log follows the oldest
+//! needed record of all, its owner is checkpointed: everything that it needs is written again, its state as a snapshot
+//! file. Once that is durable, the older records of the owner are not needed, and the log before the oldest needed
+//! record is released. An owner whose state did not change since its last snapshot file repeats the record that names
+//! the file, not the file.
+//!
+//! Too much is `checkpoint_bytes` plus twice what one checkpoint of all owners writes. Checkpoints write to the log as
+//! well. Without that allowance a node that holds more than `checkpoint_bytes` would checkpoint without end; with it, a
+//! round of checkpoints writes no more than clients wrote since the round before.
+//!
+//! `ledger` keeps the accounts. This module does not handle files, and does not choose which ones a driver deletes.
+
+mod ledger;
+
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::id::{GroupId, Index, Owner, ShardId, SnapshotFile, SnapshotId, Token};
+use crate::raft::{self, Position, Snapshot};
+use crate::wal::Write;
+use crate::{mutant, reach, replication};
+
+use super::machine::{Node, Task, Timer};
+use super::{Action, Notice};
+use ledger::{Account, PendingCheckpoint, UnfinishedFile};
+
+pub(super) use ledger::{Checkpoints, SnapshotRecord};
+
+/// Entries per record when a checkpoint copies a group's log.
+const COPIED_ENTRIES: usize = 256;
+
+/// Milliseconds from a change of the registry to its checkpoint, so that many changes share one.
+const REGISTRY_MS: u64 = 1000;
+
+impl Node {
+    /// The log is durable up to `seq`, by `bytes` bytes more.
+    pub(super) fn checkpoints_durable(&mut self, seq: u64, bytes: usize) {
+        self.checkpoints.on_bytes_durable(bytes);
+        while let Some(snapshot) = self.checkpoints.next_unneeded(seq) {
+            reach!("node.checkpoint.discarded");
+            self.emit(Action::Discard { snapshot });
+        }
+        let mut moved = false;
+        while let Some(done) = self.checkpoints.complete(seq) {
+            moved = true;
+            if let (Owner::Group(group), Some(position)) = (done.owner, done.position) {
+                self.enqueue(Task::Raft(group, raft::Event::Compact { position }));
+            }
+        }
+        if moved && let Some(seq) = self.checkpoints.releasable() {
+            reach!("node.checkpoint.released");
+            self.emit(Action::Release { before: Token { lane: 0, seq } });
+        }
+    }
+
+    /// Begins the checkpoint of the next owner that is due.
+    pub(super) fn continue_checkpoint(&mut self) {
+        if !self.checkpoints.is_running() {
+            return;
+        }
+        if let Some((snapshot, file)) = self.checkpoints.stale_file() {
+            self.keep_or_drop(snapshot, file);
+        }
+        match self.checkpoints.next_due() {
+            None => {}
+            Some(Owner::Node) => self.checkpoint_node(),
+            Some(Owner::Group(group)) => self.begin_group_checkpoint(group),
+            Some(Owner::Shard(shard)) => self.checkpoint_shard(shard),
+        }
+    }
+
+    /// A paused snapshot transfer must not keep the log from being released, so an empty piece makes its file young. A
+    /// file that Raft gave up is forgotten, and the driver deletes it with the log.
+    fn keep_or_drop(&mut self, snapshot: SnapshotId, file: UnfinishedFile) {
+        let wanted = match file.owner {
+            Owner::Group(id) => {
+                self.raft(id).is_some_and(|raft| raft.incoming_file() == Some(snapshot))
+            }
+            Owner::Shard(_) | Owner::Node => true,
+        };
+        self.checkpoints.unfinished.remove(&snapshot);
+        if wanted {
+            reach!("node.checkpoint.file_kept");
+            let (offset, data) = (file.length, Bytes::new());
+            match file.owner {
+                Owner::Group(group) => {
+                    self.persist_for_group(group, raft::Write::Chunk { snapshot, offset, data });
+                }
+                Owner::Shard(shard) => {
+                    let write = replication::Write::Chunk { snapshot, offset, data };
+                    self.persist_own(Write::Shard { shard, write });
+                }
+                Owner::Node => {}
+            }
+        }
+    }
+
+    /// Writes the node's own records again. [`Checkpoints::issued`] takes the boot record for a new beginning.
+    fn checkpoint_node(&mut self) {
+        reach!("node.checkpoint.node");
+        let first = self.gate.next();
+        self.persist_own(self.boot_record());
+        self.remember_contacts();
+        self.begin_checkpoint(Owner::Node, first, 0, None);
+    }
+
+    /// This process's boot record.
+    pub(super) fn boot_record(&self) -> Write {
+        let (federation, boot) = (self.federation, self.boot);
+        Write::Boot { federation, node: self.me.node, store: self.me.store, boot }
+    }
+
+    /// Makes the contacts durable once more.
+    pub(super) fn remember_contacts(&mut self) {
+        let contacts = self.discovery.machine.contacts();
+        if !contacts.is_empty() {
+            self.remember(contacts);
+        }
+    }
+
+    /// Notes a checkpoint whose records were issued, from token `first` to the newest one, with `live` bytes. They
+    /// replace the owner's older records once the last one is durable.
+    fn begin_checkpoint(
+        &mut self,
+        owner: Owner,
+        first: u64,
+        live: u64,
+        position: Option<Position>,
+    ) {
+        let at = self.checkpoints.log_bytes;
+        let last = self.gate.next() - 1;
+        if let Some(account) = self.checkpoints.account(owner) {
+            account.in_progress = true;
+        }
+        self.checkpoints.pending.push_back(PendingCheckpoint {
+            last,
+            owner,
+            oldest: first,
+            at,
+            live,
+            position,
+        });
+    }
+
+    /// Checkpoints the registry soon after each change. So a node that restarts without reaching the others knows the
+    /// eventual namespaces at once, and takes their writes.
+    pub(super) fn arm_registry_checkpoint(&mut self) {
+        let applied = self.groups.get(&GroupId::REGISTRY).map_or(0, |group| group.applied.0);
+        let behind = applied > self.covered(GroupId::REGISTRY);
+        if behind && !core::mem::replace(&mut self.checkpoints.registry_armed, true) {
+            self.arm(Duration::from_millis(REGISTRY_MS), Timer::Registry);
+        }
+    }
+
+    pub(super) fn on_registry_due(&mut self) {
+        self.checkpoints.registry_armed = false;
+        let idle = |account: &&mut Account| !account.in_progress;
+        match self.checkpoints.account(Owner::Group(GroupId::REGISTRY)).filter(idle) {
+            Some(account) => {
+                reach!("node.checkpoint.registry");
+                account.in_progress = true;
+                self.begin_group_checkpoint(GroupId::REGISTRY);
+            }
+            None => self.arm_registry_checkpoint(),
+        }
+    }
+
+    /// Captures the group's state first, if it changed since the last snapshot file.
+    fn begin_group_checkpoint(&mut self, id: GroupId) {
+        let covered = self.covered(id);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if group.applied.0 > covered && group.state.halted().is_none() {
+            group.disk_wants_capture = true;
+            self.capturing.insert(id);
+        } else {
+            self.checkpoint_group(id, None);
+        }
+    }
+
+    /// The last entry that the group's newest snapshot file contains.
+    pub(super) fn covered(&self, id: GroupId) -> u64 {
+        let account = self.checkpoints.accounts.get(&Owner::Group(id));
+        let record = account.and_then(|account| account.record.as_ref());
+        record.map_or(0, |record| record.position.index.0)
+    }
+
+    /// Writes all that a group needs: its genesis, its state, its term and vote, and the entries after the state.
+    pub(super) fn checkpoint_group(&mut self, id: GroupId, snapshot: Option<&Snapshot>) {
+        let covered = self.covered(id);
+        let Some(group) = self.groups.get(&id) else { return };
+        let (term, vote) = (group.raft.term(), group.raft.vote());
+        let configuration = group.genesis.clone();
+        let first = self.gate.next();
+        self.persist_for_group(id, raft::Write::Genesis { configuration });
+        // A snapshot that the leader sent meanwhile may be newer than the captured one.
+        let record = match snapshot.filter(|snapshot| snapshot.position.index.0 > covered) {
+            Some(snapshot) => Some(self.write_snapshot_file(id, snapshot)),
+            None => self.checkpoints.account(Owner::Group(id)).and_then(|a| a.record.clone()),
+        };
+        let position = record.as_ref().map(|record| record.position);
+        let length = record.as_ref().map_or(0, |record| record.file.length);
+        let before = self.checkpoints.issued_bytes;
+        if let Some(record) = record {
+            self.persist_own(record.write);
+        }
+        self.persist_for_group(id, raft::Write::Hard { term, vote });
+        self.copy_entries(id, position.unwrap_or_default());
+        let live = length + self.checkpoints.issued_bytes - before;
+        self.begin_checkpoint(Owner::Group(id), first, live, position);
+        if id == GroupId::REGISTRY {
+            self.forget_closed();
+        }
+    }
+
+    fn write_snapshot_file(&mut self, id: GroupId, taken: &Snapshot) -> SnapshotRecord {
+        reach!("node.checkpoint.group");
+        let snapshot = self.checkpoints.next_snapshot();
+        let mut length = 0;
+        for chunk in &taken.chunks {
+            let write = raft::Write::Chunk { snapshot, offset: length, data: chunk.clone() };
+            self.persist_for_group(id, write);
+            length += chunk.len() as u64;
+        }
+        self.notify(Notice::Checkpointed { owner: Owner::Group(id), bytes: length });
+        let file = SnapshotFile { id: snapshot, length, digest: taken.digest };
+        let position = taken.position;
+        let write = raft::Write::Snapshot {
+            file,
+            position,
+            time_ms: taken.time_ms,
+            configuration: taken.configuration.clone(),
+        };
+        SnapshotRecord { file, position, write: Write::Group { group: id, write } }
+    }
+
+    /// Writes the entries after `from` again.
+    fn copy_entries(&mut self, id: GroupId, from: Position) {
+        let mut prev = from.index;
+        while let Some(group) = self.groups.get(&id) {
+            let at = |ahead: usize| Index(prev.0 + 1 + ahead as u64);
+            let entries: alloc::vec::Vec<_> = (0..COPIED_ENTRIES)
+                .map_while(|ahead| group.raft.entry(at(ahead)).cloned())
+                .collect();
+            if entries.is_empty() {
+                if mutant!("node.checkpoint.copy_cuts") {
+                    let prev = from.index;
+                    self.persist_for_group(id, raft::Write::Append { prev, entries });
+                }
+                return;
+            }
+            let next = Index(prev.0 + entries.len() as u64);
+            self.persist_for_group(id, raft::Write::Append { prev, entries });
+            prev = next;
+        }
+    }
+
+    /// Lets the replicator write the shard's snapshot file. For an unchanged shard the record that names the file is
+    /// written again instead.
+    fn checkpoint_shard(&mut self, shard: ShardId) {
+        let owner = Owner::Shard(shard);
+        let Some(account) = self.checkpoints.account(owner) else { return };
+        if let Some(record) = account.record.clone().filter(|_| !account.changed) {
+            reach!("node.checkpoint.named_again");
+            self.persist_own(record.write);
+            return;
+        }
+        reach!("node.checkpoint.shard");
+        let snapshot = self.checkpoints.next_snapshot();
+        let event = replication::Event::Checkpoint { shard, snapshot };
+        self.enqueue(Task::Replication(event));
+    }
+}

@@ -1,0 +1,69 @@
+//! A Raft group on this node: its machine, its applied state, and the requests that wait for them.
+//!
+//! This module only holds them: `machine` steps the Raft machine, and `apply` applies its entries.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{Index, Role, Term};
+use crate::time::Instant;
+use crate::{raft, state};
+
+use super::apply::Capture;
+
+/// A Raft group on this node.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) raft: raft::Raft,
+    pub(super) state: state::StateMachine,
+    /// The last entry that `state` contains.
+    pub(super) applied: Index,
+    /// When Raft next wants a tick.
+    pub(super) deadline: Option<Instant>,
+    /// The keys of logged proposals, by position: the entry that is applied there decides each.
+    pub(super) proposals: BTreeMap<(Index, Term), u64>,
+    /// Reads that wait until this index is applied, with their keys.
+    pub(super) reads: BTreeSet<(Index, u64)>,
+    /// Whether the timer to bring its learners in line is armed.
+    pub(super) aligning: bool,
+    /// The keys of requests that wait for a leader.
+    pub(super) waiting: BTreeSet<u64>,
+    /// The configuration that the group began with.
+    pub(super) genesis: raft::Configuration,
+    /// Group time at `applied`, in milliseconds.
+    pub(super) time_ms: u64,
+    pub(super) capture: Option<Capture>,
+    /// Whether Raft waits for a capture, and whether a checkpoint does.
+    pub(super) raft_wants_capture: bool,
+    pub(super) disk_wants_capture: bool,
+}
+
+impl Group {
+    pub(super) fn new(
+        raft: raft::Raft,
+        state: state::StateMachine,
+        genesis: raft::Configuration,
+        time_ms: u64,
+    ) -> Self {
+        let applied = raft.base().index;
+        Self {
+            // Due at once: the first step arms the machine's timers.
+            deadline: Some(Instant::ZERO),
+            raft,
+            state,
+            applied,
+            proposals: BTreeMap::new(),
+            reads: BTreeSet::new(),
+            aligning: false,
+            waiting: BTreeSet::new(),
+            genesis,
+            time_ms,
+            capture: None,
+            raft_wants_capture: false,
+            disk_wants_capture: false,
+        }
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.raft.role() == Role::Leader
+    }
+}
