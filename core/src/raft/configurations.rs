@@ -1,18 +1,20 @@
 //! The configurations of a log: which one holds at which index.
 //!
-//! A configuration holds from the entry that carries it on, committed or not (§6). How one is changed is in
-//! `membership`.
+//! A configuration holds from the index of its entry on, committed or not (§6). This module does not decide on changes;
+//! `membership` does.
 
 use alloc::collections::VecDeque;
 
 use super::types::{Configuration, Entry, Payload};
 use crate::id::{Index, Replica};
 
-/// The configurations of a log, oldest first: each with the index from which on it holds.
+/// The configurations of a log.
 #[derive(Clone, Debug)]
 pub(super) struct Configurations {
+    /// Each configuration with the index from which on it holds, oldest first. Never empty.
     history: VecDeque<(Index, Configuration)>,
     me: Replica,
+    /// Whether the active configuration has `me` as a voter.
     is_voter: bool,
 }
 
@@ -22,26 +24,28 @@ impl Configurations {
         Self { history: [(index, configuration)].into(), me, is_voter }
     }
 
+    /// The newest configuration, which is in effect.
     pub(super) fn active(&self) -> &Configuration {
         &self.newest().1
     }
 
-    /// The entry that holds the active configuration.
+    /// The index of the active configuration's entry.
     pub(super) fn active_since(&self) -> Index {
         self.newest().0
     }
 
-    /// Whether the active configuration has this replica as a voter.
+    /// Whether this replica is a voter of the active configuration.
     pub(super) const fn is_voter(&self) -> bool {
         self.is_voter
     }
 
+    /// The configuration that holds at `index`; the oldest one for an earlier index.
     pub(super) fn at(&self, index: Index) -> &Configuration {
-        let place = self.history.partition_point(|(since, _)| *since <= index);
-        &self.history[place.saturating_sub(1)].1
+        let after = self.history.partition_point(|(since, _)| *since <= index);
+        &self.history[after.saturating_sub(1)].1
     }
 
-    /// Takes in the configurations among entries that start at `first`. Whether there was any.
+    /// Adds the configurations among entries that start at `first`. Returns whether there was one.
     pub(super) fn extend<'a>(
         &mut self,
         first: Index,
@@ -57,7 +61,7 @@ impl Configurations {
         self.history.len() > known
     }
 
-    /// Forgets the configurations of entries after `last`. The oldest is of a snapshot or of the genesis, and stays.
+    /// Drops the configurations of entries after `last`. The oldest one, of a snapshot or the genesis, stays.
     pub(super) fn truncate(&mut self, last: Index) {
         while self.history.len() > 1 && self.newest().0 > last {
             self.history.pop_back();
@@ -65,14 +69,14 @@ impl Configurations {
         self.refresh();
     }
 
-    /// Forgets the configurations that ended before `offset`.
+    /// Drops the configurations that a later one up to `offset` replaced.
     pub(super) fn compact(&mut self, offset: Index) {
         while self.history.get(1).is_some_and(|(since, _)| *since <= offset) {
             self.history.pop_front();
         }
     }
 
-    /// Starts over from a snapshot's configuration.
+    /// Replaces all configurations by a snapshot's.
     pub(super) fn install(&mut self, index: Index, configuration: Configuration) {
         self.history.clear();
         self.history.push_back((index, configuration));
@@ -80,7 +84,7 @@ impl Configurations {
     }
 
     fn newest(&self) -> &(Index, Configuration) {
-        self.history.back().expect("there is always one: nothing removes the last")
+        self.history.back().expect("the history is never empty")
     }
 
     fn refresh(&mut self) {

@@ -1,7 +1,7 @@
-//! The log and the disk, for leader and follower alike: writes, durable marks, commit and compaction.
+//! The log and its disk, for leader and follower alike: writes, durable marks, commit, compaction.
 //!
-//! Every write of the machine is issued here, and every message leaves here, so that promises wait for the disk. Which
-//! entries are appended, and what is committed, the other modules decide.
+//! Every write is issued here and every message is sent from here, so that term and vote are always written before what
+//! depends on them. This module does not decide which entries to append or to commit; `follow` and `replicate` do.
 
 use alloc::vec::Vec;
 
@@ -13,14 +13,14 @@ use crate::machine::Outbox;
 use crate::{mutant, reach};
 
 impl Raft {
-    /// Issues a write.
+    /// Issues a write and counts it.
     pub(super) fn persist(&mut self, write: Write, out: &mut Outbox<Action>) {
         self.writes += 1;
         out.push(Action::Persist { write });
     }
 
-    /// Issues term and vote if they changed. Called before any other write and before any promise, so that in the
-    /// log's order no entry of a term precedes the term.
+    /// Writes term and vote if they changed. Every other write and every promise calls this first, so that on disk no
+    /// entry of a term precedes the term.
     pub(super) fn persist_hard_state(&mut self, out: &mut Outbox<Action>) {
         if self.hard_changed {
             self.hard_changed = false;
@@ -29,7 +29,7 @@ impl Raft {
         }
     }
 
-    /// Sends a message; promises wait for the disk.
+    /// Sends a message. A promise is marked as one: it leaves after all writes issued so far are durable.
     pub(super) fn send(&mut self, to: Replica, message: Message, out: &mut Outbox<Action>) {
         let promise = match message.promise() {
             None => false,
@@ -43,9 +43,9 @@ impl Raft {
         out.push(Action::Send { to, message, promise });
     }
 
-    /// Cuts the log, and with it all claims about what follows.
+    /// Removes the entries after `last`, and the marks and configurations that came from them.
     pub(super) fn truncate(&mut self, last: Index) {
-        assert!(last >= self.commit, "what is committed is never cut off");
+        assert!(last >= self.commit, "committed entries are never removed");
         self.log.truncate(last);
         self.configurations.truncate(last);
         if mutant!("raft.append.aba") {
@@ -55,7 +55,7 @@ impl Raft {
         self.marks.iter_mut().for_each(|mark| mark.index = mark.index.min(last));
     }
 
-    /// Puts entries at the end of the log and issues their write. Without entries it makes a cut durable.
+    /// Appends entries to the log and writes them. Without entries it writes that the log was cut.
     pub(super) fn append(&mut self, entries: Vec<Entry>, out: &mut Outbox<Action>) {
         self.persist_hard_state(out);
         let prev = self.log.last_index();
@@ -65,11 +65,12 @@ impl Raft {
         self.mark(self.log.last_index());
     }
 
-    /// Notes that the log is durable up to `index` once all writes so far are.
+    /// Records that the log is durable up to `index` once all writes issued so far are.
     pub(super) fn mark(&mut self, index: Index) {
         self.marks.push_back(DurableMark { writes: self.writes, index });
     }
 
+    /// The first `writes` writes are durable: the log may be durable further, and votes may be requested.
     pub(super) fn on_persisted(&mut self, writes: u64, out: &mut Outbox<Action>) {
         self.persisted = self.persisted.max(writes.min(self.writes));
         while let Some(mark) = self.marks.front().filter(|mark| mark.writes <= self.persisted) {
@@ -80,28 +81,29 @@ impl Raft {
         self.try_commit(out);
     }
 
+    /// Raises the commit index, unless it is there already.
     pub(super) fn advance_commit(&mut self, to: Index, out: &mut Outbox<Action>) {
         if to <= self.commit && !mutant!("raft.commit.goes_back") {
             return;
         }
-        assert!(to <= self.log.last_index(), "only what is in the log is committed");
+        assert!(to <= self.log.last_index(), "a committed entry is in the log");
         self.subtract_uncommitted(self.commit, to);
         self.commit = to;
         out.push(Action::Committed { index: to });
-        // Appends may overtake a snapshot that is under way; then its bytes are of no use.
+        // The log overtook a snapshot that is still arriving: its remaining bytes are not needed.
         if self.incoming.as_ref().is_some_and(|incoming| incoming.ends_by(to)) {
             self.incoming = None;
         }
     }
 
-    /// A durable snapshot covers the log up to `position`. What may go, goes; what a slow follower may still want stays
-    /// within its budget, for without it that follower needs the whole snapshot.
+    /// Drops entries that a durable snapshot covers. Entries that a slow follower still needs stay, as far as
+    /// `retained_bytes_max` allows: without them the follower needs the whole snapshot.
     pub(super) fn compact(&mut self, position: Position) {
         if position.index <= self.base.index {
             return;
         }
-        assert!(position.index <= self.commit, "a snapshot covers committed entries alone");
-        assert!(self.log.holds(position), "a snapshot is of this log");
+        assert!(position.index <= self.commit, "a snapshot covers only committed entries");
+        assert!(self.log.holds(position), "a snapshot ends at an entry of this log");
         self.base = position;
         let floor = self.retention_floor().max(self.log.offset().index);
         let cut = self.log.retain(position.index, floor, self.config.retained_bytes_max);
@@ -112,7 +114,7 @@ impl Raft {
         }
     }
 
-    /// The last entry that this leader's own disk has, as one voter among others.
+    /// The last entry that this leader's own disk has. The leader counts as one voter for commit.
     pub(super) fn own_durable(&self) -> Index {
         if mutant!("raft.commit.own_disk_ignored") { self.log.last_index() } else { self.durable }
     }

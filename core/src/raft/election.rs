@@ -1,8 +1,8 @@
-//! Who leads: pre-vote (9.6), votes (5.2, 5.4.1), check-quorum, hand-over (3.10).
+//! Elections: pre-vote (9.6), votes (5.2, 5.4.1), check-quorum, leadership transfer (3.10).
 //!
-//! Pre-vote keeps a replica that was away from disturbing those who have a leader; check-quorum makes a leader that
-//! cannot reach a majority step down, so that the others' memory of it fades and their pre-votes succeed. Each needs
-//! the other. What a leader does besides is in `replicate`.
+//! With pre-vote a replica that was isolated does not depose a working leader. With check-quorum a leader that cannot
+//! reach a majority steps down; its followers stop hearing from it, and their pre-votes succeed. Neither is enough
+//! without the other. This module does not replicate entries; `replicate` does.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -15,8 +15,8 @@ use crate::machine::Outbox;
 use crate::{mutant, reach};
 
 impl Raft {
-    /// Draws the next election timeout: between the configured one and twice it, in nanoseconds, so that two replicas
-    /// hardly ever draw the same (9.3).
+    /// Draws the next election timeout, between the configured one and twice that. It is drawn in nanoseconds, so that
+    /// two replicas hardly ever draw the same (9.3).
     pub(super) fn arm_election(&mut self) {
         let least = self.config.election_timeout_ms.saturating_mul(1_000_000);
         let timeout = self.elections.between(least, least.saturating_mul(2));
@@ -27,14 +27,14 @@ impl Raft {
         Duration::from_millis(self.config.election_timeout_ms)
     }
 
-    /// Follows in a term, which may be the current one; a new term comes with no vote.
+    /// Becomes a follower in `term`, which may be the current one. In a new term this replica has not voted.
     pub(super) fn enter_term(
         &mut self,
         term: Term,
         leader: Option<Replica>,
         out: &mut Outbox<Action>,
     ) {
-        assert!(term >= self.term, "terms never go back");
+        assert!(term >= self.term, "a term never decreases");
         if term > self.term {
             (self.term, self.vote, self.hard_changed) = (term, None, true);
         }
@@ -49,13 +49,13 @@ impl Raft {
     pub(super) fn set_leader(&mut self, leader: Option<Replica>, out: &mut Outbox<Action>) {
         if self.leader != leader {
             self.leader = leader;
-            // What the old leader was asked, it may never answer.
+            // The old leader may never answer the reads that it got.
             self.refuse_forwarded(out);
         }
     }
 
-    /// Whether a leader was heard of so lately that no election is due. A leader counts itself: check-quorum makes it
-    /// step down when it no longer should.
+    /// Whether this replica had contact with a leader within the election timeout. A leader counts itself until
+    /// check-quorum makes it step down.
     pub(super) fn has_live_leader(&self) -> bool {
         match &self.state {
             State::Leader(_) => true,
@@ -66,14 +66,14 @@ impl Raft {
         }
     }
 
-    /// Whether a replica may ask for votes here. A voter that this replica does not know yet may be one by entries that
-    /// this replica lacks, and then its log is longer; anybody else is an outsider or was removed.
+    /// Whether a replica may ask this one for votes. A replica that is no voter here may be one by entries that this
+    /// replica lacks: then its log is longer and at least as new. Any other is an outsider or was removed.
     pub(super) fn may_campaign(&self, candidate: Replica, last: Position) -> bool {
         self.configuration().is_voter(candidate)
             || (last.index > self.configurations.active_since() && self.is_up_to_date(last))
     }
 
-    /// Whether a log that ends there has all that this one may have helped to commit (§5.4.1).
+    /// Whether a log that ends at `last` has every entry that this replica may have helped to commit (§5.4.1).
     fn is_up_to_date(&self, last: Position) -> bool {
         if mutant!("raft.vote.index_only") {
             return last.index >= self.log.last_index();
@@ -81,14 +81,14 @@ impl Raft {
         last >= self.log.last()
     }
 
-    /// Where this replica's log ends, as voters are told.
+    /// The end of this replica's log, as it tells voters.
     fn last_position(&self) -> Position {
         let last = self.log.last();
         let term = if mutant!("raft.vote.boasts") { self.term } else { last.term };
         Position { term, ..last }
     }
 
-    /// Starts over: would a majority vote for this replica in the next term?
+    /// Starts a pre-vote: asks whether a majority would vote for this replica in the next term.
     pub(super) fn start_pre_vote(&mut self, out: &mut Outbox<Action>) {
         self.arm_election();
         if self.term.0 >= NUMBER_MAX {
@@ -102,8 +102,8 @@ impl Raft {
         self.record_vote(self.me, true, out);
     }
 
-    /// Enters the next term and votes for itself. Nobody is asked before that vote is durable: a replica that asked,
-    /// crashed and forgot could vote for another in the same term.
+    /// Enters the next term and votes for itself. It requests votes only after its own vote is durable: otherwise a
+    /// replica that crashed in between could vote for another one in the same term.
     fn start_election(
         &mut self,
         transfer_excluded: Option<Vec<Replica>>,
@@ -118,31 +118,31 @@ impl Raft {
         self.vote = Some(self.me);
         self.persist_hard_state(out);
         let mut campaign = Campaign::new(false, transfer_excluded);
-        campaign.after = Some(self.writes);
+        campaign.request_after = Some(self.writes);
         self.state = State::Campaign(campaign);
         self.request_votes(out);
     }
 
-    /// Asks for votes once this replica's own is durable.
+    /// Requests votes if this replica's own vote is durable and it has not requested them yet.
     pub(super) fn request_votes(&mut self, out: &mut Outbox<Action>) {
         let (term, last, persisted) = (self.term, self.last_position(), self.persisted);
         let State::Campaign(campaign) = &mut self.state else { return };
         let due = |after| after <= persisted || mutant!("raft.vote.not_persisted");
-        if !campaign.after.is_some_and(due) {
+        if !campaign.request_after.is_some_and(due) {
             return;
         }
-        campaign.after = None;
+        campaign.request_after = None;
         let leadership_transfer = campaign.transfer_excluded.is_some();
         self.send_to_voters(&Message::Vote { term, last, leadership_transfer }, out);
         self.record_vote(self.me, true, out);
     }
 
-    /// Sends a question to all other voters.
-    fn send_to_voters(&mut self, question: &Message, out: &mut Outbox<Action>) {
+    /// Sends a message to all other voters.
+    fn send_to_voters(&mut self, message: &Message, out: &mut Outbox<Action>) {
         for at in 0..self.configuration().voters.len() {
             let voter = self.configuration().voters[at];
             if voter != self.me {
-                self.send(voter, question.clone(), out);
+                self.send(voter, message.clone(), out);
             }
         }
     }
@@ -155,10 +155,10 @@ impl Raft {
         out: &mut Outbox<Action>,
     ) {
         if !self.may_campaign(from, last) {
-            return self.reject(from, "asks for pre-votes, and is no voter", out);
+            return self.reject(from, "asks for pre-votes but is not a voter", out);
         }
         let granted = term > self.term && !self.has_live_leader() && self.is_up_to_date(last);
-        // Nothing changes here, so nothing is promised: a pre-vote may be given to many.
+        // A pre-vote changes no state and promises nothing: a replica may grant it to several others.
         let term = if granted {
             reach!("raft.election.pre_vote_granted");
             term
@@ -171,7 +171,7 @@ impl Raft {
 
     pub(super) fn on_vote(&mut self, from: Replica, last: Position, out: &mut Outbox<Action>) {
         if !self.may_campaign(from, last) {
-            return self.reject(from, "asks for votes, and is no voter", out);
+            return self.reject(from, "asks for votes but is not a voter", out);
         }
         let free = match self.vote {
             Some(voted) => voted == from || mutant!("raft.vote.twice"),
@@ -205,14 +205,15 @@ impl Raft {
     }
 
     pub(super) fn on_vote_reply(&mut self, from: Replica, granted: bool, out: &mut Outbox<Action>) {
-        // An answer before the question was asked is of an earlier life of this replica, and counts for nothing.
-        let asked = matches!(&self.state, State::Campaign(c) if !c.pre && c.after.is_none());
+        // An answer that precedes the request is for an earlier process of this replica, and does not count.
+        let asked =
+            matches!(&self.state, State::Campaign(c) if !c.pre && c.request_after.is_none());
         if asked {
             self.record_vote(from, granted, out);
         }
     }
 
-    /// Counts an answer. Only voters count, each once.
+    /// Counts an answer. Each voter counts once, other replicas do not count.
     fn record_vote(&mut self, from: Replica, granted: bool, out: &mut Outbox<Action>) {
         let majority = quorum::majority(self.configuration().voters.len());
         if !self.configuration().is_voter(from) {
@@ -237,16 +238,17 @@ impl Raft {
         }
     }
 
-    /// Steps down when no majority was heard of for an election timeout: whoever else can reach one may lead.
+    /// Steps down if no majority of voters answered within the election timeout, so that a replica that reaches a
+    /// majority can be elected. Returns whether this replica still leads.
     pub(super) fn check_quorum(&mut self, out: &mut Outbox<Action>) -> bool {
         let State::Leader(leader) = &self.state else { return false };
-        let heard = self
+        let contacts = self
             .configuration()
             .voters
             .iter()
             .map(|voter| if *voter == self.me { self.now } else { leader.contact(*voter) });
-        let heard = quorum::reached(heard);
-        if self.now.since(heard) < self.election_timeout() {
+        let contact = quorum::reached(contacts);
+        if self.now.since(contact) < self.election_timeout() {
             return true;
         }
         reach!("raft.election.quorum_lost");
@@ -254,9 +256,10 @@ impl Raft {
         false
     }
 
-    /// Hands leadership to the most advanced follower that answers, but to none that had it and gave it away: of voters
-    /// that all want rid of it one keeps it, until it is asked again. Until the target campaigns, or for an election
-    /// timeout, this leader takes neither proposals nor reads: its successor may already commit what it has not seen.
+    /// Transfers leadership to the most advanced follower that answers, but to none that gave leadership away: if all
+    /// voters want to stop leading, one of them leads on until it is asked again. Until the target campaigns, at most
+    /// for an election timeout, this leader refuses proposals and reads, because the target may already commit entries
+    /// that this leader has not seen.
     pub(super) fn transfer_leadership(&mut self, out: &mut Outbox<Action>) {
         let (now, me, timeout) = (self.now, self.me, self.election_timeout());
         let until = now + timeout;
@@ -266,14 +269,14 @@ impl Raft {
             reach!("raft.transfer.nobody");
             return leader.clear_transfer_excluded();
         };
-        assert!(target != me, "a leader has no progress of its own");
+        assert!(target != me, "a leader is not among its own peers");
         reach!("raft.transfer.begun");
         leader.begin_leadership_transfer(target, until);
         self.refuse_reads(out);
         self.send_timeout_now(out);
     }
 
-    /// Tells the target to campaign once it has the whole log, durably.
+    /// Tells the transfer target to campaign, if its disk has the whole log.
     pub(super) fn send_timeout_now(&mut self, out: &mut Outbox<Action>) {
         let last = self.log.last_index();
         let State::Leader(leader) = &self.state else { return };
@@ -290,19 +293,20 @@ impl Raft {
         out: &mut Outbox<Action>,
     ) {
         if transfer_excluded.len() > VOTERS_MAX {
-            return self.reject(from, "spares more voters than there can be", out);
+            return self.reject(from, "excludes more voters than a group can have", out);
         }
         if !self.accept_leader(from, out) {
             return;
         }
         if !self.configurations.is_voter() {
-            return self.reject(from, "hands over to a learner", out);
+            return self.reject(from, "transfers leadership to a learner", out);
         }
         reach!("raft.transfer.taken");
         self.start_election(Some(transfer_excluded), out);
     }
 
-    /// Takes the sender as the leader of the current term. False, and rejected, when that cannot be.
+    /// Accepts the sender as the leader of the current term. Rejects the message and returns false if the term has
+    /// another leader.
     pub(super) fn accept_leader(&mut self, from: Replica, out: &mut Outbox<Action>) -> bool {
         if matches!(self.state, State::Leader(_)) || self.leader.is_some_and(|known| known != from)
         {

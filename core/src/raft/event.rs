@@ -1,6 +1,7 @@
-//! What a group's machine consumes and what it asks for.
+//! The events that a group's machine consumes, and the actions that it asks for.
 //!
-//! The node turns what happens into events, and carries out the actions. This module decides nothing.
+//! The node turns what happens into events and performs the actions. Each action says whether the driver may drop,
+//! delay, repeat or reorder it. This module does not decide anything.
 
 use alloc::sync::Arc;
 
@@ -11,126 +12,66 @@ use super::record::Write;
 use super::types::{Position, Reconfiguration, RefusalReason, Snapshot, Ticket};
 use crate::id::{Index, NodeId, Replica, Role, Term};
 
-/// What a group's machine consumes.
+/// An event that a group's machine consumes.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the variants document their fields")]
 pub enum Event {
     /// Time passed.
     Tick,
-    /// A message of this group from an authenticated replica.
-    Received {
-        /// Who sent it, and on which disk.
-        from: Replica,
-        /// What.
-        message: Message,
-    },
+    /// A message of this group arrived. The transport authenticated `from`, the store included.
+    Received { from: Replica, message: Message },
     /// The link to a peer is down.
-    Unreachable {
-        /// Who.
-        peer: NodeId,
-    },
-    /// The group's first so many writes since this process began are durable.
-    Persisted {
-        /// How many; see [`Action::Persist`].
-        writes: u64,
-    },
-    /// Append a command, if leader.
-    Propose {
-        /// Names the proposal in the answer.
-        ticket: Ticket,
-        /// The command, encoded.
-        command: Bytes,
-    },
-    /// Find an index such that a state machine which applied it serves a linearizable read (§6.4).
-    Read {
-        /// Names the read in the answer.
-        ticket: Ticket,
-    },
-    /// Change the configuration, if leader.
-    Reconfigure {
-        /// Names the change in the answer.
-        ticket: Ticket,
-        /// The change.
-        change: Reconfiguration,
-    },
-    /// The state at a position, as asked for by [`Action::Capture`].
-    Captured {
-        /// The state.
-        snapshot: Arc<Snapshot>,
-    },
-    /// A durable snapshot covers the log up to here: the log before may go, but for what slow followers still want.
-    Compact {
-        /// The last entry covered.
-        position: Position,
-    },
-    /// The process is stopping: hand leadership to the most advanced follower.
+    Unreachable { peer: NodeId },
+    /// The first `writes` writes of the group since the process started are durable; see [`Action::Persist`].
+    Persisted { writes: u64 },
+    /// Append a command. Answered with [`Action::Proposed`] or [`Action::Refused`] under this ticket.
+    Propose { ticket: Ticket, command: Bytes },
+    /// Find the index that the state machine must have applied to serve a linearizable read (§6.4). Answered with
+    /// [`Action::Readable`] or [`Action::Refused`] under this ticket.
+    Read { ticket: Ticket },
+    /// Change the configuration. Answered with [`Action::Proposed`] or [`Action::Refused`] under this ticket.
+    Reconfigure { ticket: Ticket, change: Reconfiguration },
+    /// The state that [`Action::Capture`] asked for.
+    Captured { snapshot: Arc<Snapshot> },
+    /// A durable snapshot covers the log up to `position`. The machine drops the entries up to there, except those that
+    /// a slow follower still needs.
+    Compact { position: Position },
+    /// The process is stopping: transfer leadership to the most advanced follower.
     TransferLeadership,
 }
 
-/// What a group's machine asks for.
+/// An action that a group's machine asks for.
+///
+/// Every action but `Send` must be performed, once, and in the order in which the machine emitted it.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the variants document their fields")]
 pub enum Action {
-    /// Send a message to a replica.
-    Send {
-        /// To whom.
-        to: Replica,
-        /// What.
-        message: Message,
-        /// Whether it promises something: then it waits for all that the group has written so far.
-        promise: bool,
-    },
-    /// Make a write durable. The machine counts its writes from 1; the count comes back with [`Event::Persisted`].
-    Persist {
-        /// What.
-        write: Write,
-    },
-    /// All entries up to here may be applied.
-    Committed {
-        /// The last one.
-        index: Index,
-    },
-    /// A proposal or change is in the log at this position. It is decided when an entry of that term is applied there,
-    /// or one of another term.
-    Proposed {
-        /// Which.
-        ticket: Ticket,
-        /// Where.
-        position: Position,
-    },
-    /// A proposal, read or change will not happen.
-    Refused {
-        /// Which.
-        ticket: Ticket,
-        /// Why.
-        why: RefusalReason,
-    },
-    /// A read may be served once this index is applied.
-    Readable {
-        /// Which.
-        ticket: Ticket,
-        /// The index.
-        index: Index,
-    },
-    /// A follower needs a snapshot: capture the applied state, and answer with [`Event::Captured`].
+    /// Send a message to a replica. The driver may drop, delay, repeat and reorder messages. With `promise` the message
+    /// may leave only after all writes that the group issued before it are durable.
+    Send { to: Replica, message: Message, promise: bool },
+    /// Make a record durable. Never dropped or repeated, and written in order; it may take any time. The machine counts
+    /// its writes from 1 and learns with [`Event::Persisted`] how many are durable.
+    Persist { write: Write },
+    /// All entries up to `index` are committed and may be applied. The state machine may apply them later, in order. A
+    /// later `Committed` includes an earlier one.
+    Committed { index: Index },
+    /// A proposal or change is in the log at `position`, not yet committed. Never dropped, and given before the
+    /// `Committed` of its index. The proposal is committed if the entry applied at that index has that term; an entry of
+    /// another term there means that it is lost.
+    Proposed { ticket: Ticket, position: Position },
+    /// A proposal, read or change will not happen. Never dropped; it may be delayed and reordered, since no other
+    /// action has this ticket.
+    Refused { ticket: Ticket, why: RefusalReason },
+    /// A read may be served once the state machine has applied `index`. Never dropped; it may be delayed.
+    Readable { ticket: Ticket, index: Index },
+    /// A follower needs a snapshot: capture the applied state and answer with [`Event::Captured`]. Never dropped: the
+    /// machine does not ask again before the answer. The answer may take any time.
     Capture,
-    /// A snapshot from the leader is complete and verified; its writes are issued. The state machine becomes it.
-    Install {
-        /// The snapshot.
-        snapshot: Arc<Snapshot>,
-    },
-    /// The role, the term or the known leader changed.
-    Role {
-        /// The role.
-        role: Role,
-        /// The term.
-        term: Term,
-        /// The leader, if known.
-        leader: Option<Replica>,
-    },
-    /// A peer sent something that it must not send; it was dropped.
-    Rejected {
-        /// Who.
-        from: Replica,
-        /// What was wrong.
-        why: &'static str,
-    },
+    /// Replace the state machine's state by this snapshot from the leader. It is complete and its digest matches. Never
+    /// dropped, and done before any entry of a later `Committed` is applied; its writes may still be under way.
+    Install { snapshot: Arc<Snapshot> },
+    /// The role, the term or the known leader changed. A later one replaces an earlier one.
+    Role { role: Role, term: Term, leader: Option<Replica> },
+    /// The machine dropped a message that no correct replica sends. For diagnosis only: the driver may drop it.
+    Rejected { from: Replica, why: &'static str },
 }

@@ -1,6 +1,6 @@
-//! The follower: the match check, conflicts, commit, and what of the log is durable (§5.3).
+//! The follower: the match check and conflicts (§5.3).
 //!
-//! Nothing here depends on who the leader is, only on what `observe_term` and `accept_leader` let through.
+//! This module does not check terms or who leads: `observe_term` and `accept_leader` do, before it changes anything.
 
 use alloc::vec::Vec;
 
@@ -9,23 +9,23 @@ use crate::id::{Index, Replica, Term};
 use crate::machine::Outbox;
 use crate::{mutant, reach};
 
-/// Why a message cannot come from an honest leader, whatever this replica's log holds.
+/// Why no correct leader sends this append, whatever this replica's log contains. `None` if one could.
 fn malformed(prev: Position, entries: &[Entry], term: Term) -> Option<&'static str> {
     if prev.index.0 > NUMBER_MAX || entries.len() as u64 > NUMBER_MAX {
         return Some("an index that no log can reach");
     }
     if (prev.index.0 == 0) != (prev.term.0 == 0) {
-        return Some("no entry can be there with that term");
+        return Some("index and term of an entry must both be zero or neither");
     }
     let terms = || [prev.term].into_iter().chain(entries.iter().map(|entry| entry.term));
     if !terms().is_sorted() || terms().next_back().is_some_and(|last| last > term) {
-        return Some("terms that fall, or exceed the leader's");
+        return Some("terms that decrease or exceed the leader's");
     }
     let valid = |entry: &Entry| match &entry.payload {
         Payload::Configuration(configuration) => configuration.is_valid(),
         Payload::Noop | Payload::Command(_) => true,
     };
-    (!entries.iter().all(valid)).then_some("an entry with an impossible configuration")
+    (!entries.iter().all(valid)).then_some("an entry with an invalid configuration")
 }
 
 impl Raft {
@@ -60,8 +60,8 @@ impl Raft {
         self.send(from, Message::AppendAck { term: self.term, matched: tail }, out);
     }
 
-    /// Leaves out what is committed here: those entries are the leader's as well, or somebody lies. `None` when nothing
-    /// remains to be done.
+    /// Skips entries up to the commit index: a correct leader has the same ones. `None` if no entries remain; then the
+    /// append is answered.
     fn skip_committed(
         &mut self,
         from: Replica,
@@ -96,7 +96,7 @@ impl Raft {
         Some((prev, entries))
     }
 
-    /// The match check: with it, two logs that share an entry share all before it.
+    /// The match check. It ensures that two logs that share an entry share all entries before it.
     fn has_prev(&self, prev: Position) -> bool {
         self.log.holds(prev)
             || (mutant!("raft.match.skipped") && prev.index <= self.log.last_index())
@@ -113,8 +113,8 @@ impl Raft {
         self.send(from, Message::AppendRejected { term: self.term, refused, hint }, out);
     }
 
-    /// Appends what is new. Entries are cut off only at a real conflict: an append that was overtaken by a longer one
-    /// must not shorten the log that the longer one made, which was acknowledged.
+    /// Appends the entries that are new. It removes entries only at a real conflict: an append that arrives after a
+    /// longer one must not shorten the log, which this replica has acknowledged.
     fn append_new(
         &mut self,
         prev: Position,
@@ -122,11 +122,11 @@ impl Raft {
         mut entries: Vec<Entry>,
         out: &mut Outbox<Action>,
     ) {
-        let new = |place: usize, entry: &Entry| {
-            self.log.term_at(Index(prev.index.0 + 1 + place as u64)) != Some(entry.term)
+        let is_new = |at: usize, entry: &Entry| {
+            self.log.term_at(Index(prev.index.0 + 1 + at as u64)) != Some(entry.term)
         };
-        let fresh = entries.iter().enumerate().position(|(place, entry)| new(place, entry));
-        if let Some(known) = fresh {
+        let first_new = entries.iter().enumerate().position(|(at, entry)| is_new(at, entry));
+        if let Some(known) = first_new {
             entries.drain(..known);
             let after = Index(prev.index.0 + known as u64);
             if after < self.log.last_index() {
@@ -155,7 +155,7 @@ impl Raft {
         }
         self.send(from, Message::HeartbeatAck { term: self.term, round }, out);
         if commit > self.log.last_index() {
-            return self.reject(from, "commits what was never acknowledged", out);
+            return self.reject(from, "commits an entry that this replica never acknowledged", out);
         }
         self.advance_commit(commit, out);
     }

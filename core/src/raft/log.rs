@@ -1,7 +1,7 @@
-//! The log in memory: entries with shared payloads, and their terms as runs.
+//! The log in memory: entries with shared payloads, and an index of their terms.
 //!
-//! It knows what is at which index and nothing else: what is committed, durable or sent is kept by its owners. The part
-//! before `offset` is gone; `offset` itself, the last entry that is gone, is remembered for the match check (§5.3).
+//! The entries up to `offset` were dropped. The log keeps the position of the last dropped one for the match check
+//! (§5.3). This module does not know which entries are committed, durable or sent.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -9,24 +9,24 @@ use alloc::vec::Vec;
 use super::types::{Entry, Position};
 use crate::id::{Index, Term};
 
-/// What an entry costs besides its payload, in bytes: its share of a message and of memory.
+/// The bytes that an entry takes besides its payload, in a message and in memory.
 pub(super) const ENTRY_OVERHEAD_BYTES: usize = 32;
 
-/// A log.
+/// The entries of a group from `offset` on.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
-    /// The last entry that is gone, or zero.
+    /// The last dropped entry, or zero.
     offset: Position,
     /// Group time at `offset`, in milliseconds.
     offset_time_ms: u64,
     /// The entries after `offset`.
     entries: VecDeque<Entry>,
-    /// Each term that occurs, with the index of its first entry: terms never fall, so a search for a term or an index
-    /// takes a logarithm of the number of elections, not of entries.
+    /// Each term in `entries` with the index of its first entry. Terms never decrease along a log, so a search takes
+    /// the logarithm of the number of terms, not of entries.
     runs: VecDeque<Position>,
 }
 
-/// What an entry counts against byte budgets.
+/// The bytes that an entry counts against budgets.
 pub(super) const fn entry_bytes(entry: &Entry) -> usize {
     ENTRY_OVERHEAD_BYTES + entry.payload_bytes()
 }
@@ -39,12 +39,12 @@ impl Log {
         log
     }
 
-    /// The last entry that is gone, or zero.
+    /// The last dropped entry, or zero.
     pub(super) const fn offset(&self) -> Position {
         self.offset
     }
 
-    /// The index of the first entry that is here, if any entry is.
+    /// The index of the first entry; one past the last index if the log is empty.
     pub(super) const fn first(&self) -> Index {
         self.offset.index.next()
     }
@@ -66,11 +66,11 @@ impl Log {
     }
 
     pub(super) fn get(&self, index: Index) -> Option<&Entry> {
-        let place = index.0.checked_sub(self.first().0)?;
-        self.entries.get(usize::try_from(place).ok()?)
+        let at = index.0.checked_sub(self.first().0)?;
+        self.entries.get(usize::try_from(at).ok()?)
     }
 
-    /// The term at an index; `None` when that entry is gone, or not there yet.
+    /// The term at an index from `offset` on; `None` before it and after the last entry.
     pub(super) fn term_at(&self, index: Index) -> Option<Term> {
         if index == self.offset.index {
             return Some(self.offset.term);
@@ -78,12 +78,12 @@ impl Log {
         self.get(index).map(|entry| entry.term)
     }
 
-    /// Whether this very entry is in the log. False for entries that are gone.
+    /// Whether the log has this entry. False for entries before `offset`.
     pub(super) fn holds(&self, position: Position) -> bool {
         self.term_at(position.index) == Some(position.term)
     }
 
-    /// The last entry whose index and term are both at most those of `bound`; `offset` when there is none.
+    /// The last entry whose index and term are both at most those of `bound`; `offset` if there is none.
     pub(super) fn last_within(&self, bound: Position) -> Position {
         let by_term = self.runs.partition_point(|run| run.term <= bound.term);
         let end =
@@ -95,23 +95,23 @@ impl Log {
         }
     }
 
-    /// Entries from `first` on: as many as fit into `bytes`, but one at least if there is one.
+    /// Entries from `first` on: as many as fit into `bytes`, but at least one if there is one.
     pub(super) fn slice(&self, first: Index, bytes: usize) -> Vec<Entry> {
-        let Some(place) = first.0.checked_sub(self.first().0) else { return Vec::new() };
-        let place = (place as usize).min(self.entries.len());
+        let Some(start) = first.0.checked_sub(self.first().0) else { return Vec::new() };
+        let start = (start as usize).min(self.entries.len());
         let mut spent = 0;
         let fits = |entry: &&Entry| {
             let first = spent == 0;
             spent += entry_bytes(entry);
             first || spent <= bytes
         };
-        let count = self.entries.range(place..).take_while(fits).count();
-        self.entries.range(place..place + count).cloned().collect()
+        let count = self.entries.range(start..).take_while(fits).count();
+        self.entries.range(start..start + count).cloned().collect()
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
         let last = self.last();
-        assert!(entry.term >= last.term, "terms never fall along a log");
+        assert!(entry.term >= last.term, "terms never decrease along a log");
         if entry.term > last.term || self.entries.is_empty() {
             self.runs.push_back(Position { term: entry.term, index: last.index.next() });
         }
@@ -120,16 +120,16 @@ impl Log {
 
     /// Drops all entries after `last`.
     pub(super) fn truncate(&mut self, last: Index) {
-        assert!(last >= self.offset.index, "what is gone cannot be kept");
+        assert!(last >= self.offset.index, "a cut keeps entries that were dropped");
         self.entries.truncate((last.0 - self.offset.index.0) as usize);
         while self.runs.back().is_some_and(|run| run.index > last) {
             self.runs.pop_back();
         }
     }
 
-    /// Drops all entries up to `offset`, which must be in the log.
+    /// Drops all entries up to `offset`, which the log must have.
     pub(super) fn compact(&mut self, offset: Position) {
-        assert!(self.holds(offset), "a log is cut at an entry of its own");
+        assert!(self.holds(offset), "a log is compacted up to an entry of its own");
         if let Some(entry) = self.get(offset.index) {
             self.offset_time_ms = entry.time_ms;
         }
@@ -145,20 +145,20 @@ impl Log {
         }
     }
 
-    /// Forgets everything: the log begins after `offset`.
+    /// Drops everything: the log begins after `offset`.
     pub(super) fn reset(&mut self, offset: Position, offset_time_ms: u64) {
         self.entries.clear();
         self.runs.clear();
         (self.offset, self.offset_time_ms) = (offset, offset_time_ms);
     }
 
-    /// The entries that are here, oldest first.
+    /// All entries, oldest first.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter()
     }
 
-    /// How far back the entries before `end` reach within `bytes`, but not before `floor`: the index of the last entry
-    /// that may go.
+    /// The last index that may be dropped, if the entries after it up to `end` shall take at most `bytes`. It is not
+    /// before `floor`.
     pub(super) fn retain(&self, end: Index, floor: Index, bytes: usize) -> Index {
         let (mut keep_after, mut spent) = (end, 0);
         while keep_after > floor {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_of_an_empty_and_a_compacted_log() {
+    fn a_log_knows_its_positions_when_full_compacted_and_empty() {
         let mut log = log(at(0, 0), &[1, 1, 3]);
         assert_eq!((log.first(), log.last()), (Index(1), at(3, 3)));
         log.compact(at(1, 2));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_has_one_entry_even_past_the_budget() {
+    fn a_slice_has_at_least_one_entry() {
         let log = Log::new(at(0, 0), 0, alloc::vec![entry(1, 100), entry(1, 10), entry(1, 10)]);
         assert_eq!(log.slice(Index(1), 1).len(), 1);
         assert_eq!(log.slice(Index(2), 84).len(), 2);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     proptest! {
-        /// The runs answer as a scan of all entries would, after any mixture of cuts at both ends.
+        /// The runs give the same answer as a scan of all entries, after any cuts at both ends.
         #[test]
         fn runs_agree_with_a_scan(
             steps in proptest::collection::vec(0_u64..3, 1..30),
@@ -241,12 +241,12 @@ mod tests {
             log.compact(offset);
             log.push(entry(50, 1));
             let scan = (cut..keep)
-                .map(|place| at(terms[place], place as u64 + 1))
+                .map(|i| at(terms[i], i as u64 + 1))
                 .rfind(|p| p.term.0 <= bound_term && p.index.0 <= bound_index);
             let found = log.last_within(at(bound_term, bound_index));
             prop_assert_eq!(found, scan.unwrap_or(offset));
             let expected_runs: Vec<Position> = (cut..keep)
-                .map(|place| at(terms[place], place as u64 + 1))
+                .map(|i| at(terms[i], i as u64 + 1))
                 .chain([at(50, keep as u64 + 1)])
                 .fold(Vec::new(), |mut runs: Vec<Position>, p| {
                     if runs.last().is_none_or(|run| run.term != p.term) { runs.push(p); }

@@ -1,6 +1,7 @@
-//! Changes of who counts: which are taken, and what the leader does about them (§6).
+//! Changes of a group's members: which ones a leader accepts, and what it does about them (§6).
 //!
-//! Only learners change. Voters are fixed at the group's genesis, so that any two majorities ever counted meet.
+//! Only learners change. This module does not change voters: they are fixed when the group begins, so any two
+//! majorities have a voter in common.
 
 use alloc::vec::Vec;
 
@@ -10,7 +11,7 @@ use crate::machine::Outbox;
 use crate::reach;
 
 impl Raft {
-    /// A client of the node changes the group's learners.
+    /// Handles a change that a client of this node asked for.
     pub(super) fn reconfigure(
         &mut self,
         ticket: Ticket,
@@ -33,26 +34,26 @@ impl Raft {
         }
     }
 
-    /// The next configuration, or why there is none now. A change waits for the one before it, and for the first entry
-    /// of the leader's own term: only then is it known which configuration is the last one.
+    /// The configuration after the change, or why the change is refused. The change before it and the first entry of
+    /// the leader's term must be committed: only then does the leader know the last configuration.
     fn reconfigured(&self, change: Reconfiguration) -> Result<Configuration, RefusalReason> {
         self.may_propose()?;
-        let settled =
+        let is_last_known =
             self.commit >= self.configurations.active_since() && self.has_committed_own_term();
-        let next = settled.then(|| self.configuration().changed(change)).flatten();
+        let next = is_last_known.then(|| self.configuration().changed(change)).flatten();
         next.ok_or(RefusalReason::InvalidChange)
     }
 
-    /// Takes in what entries that start at `first` say about membership.
+    /// Applies the configurations among entries that start at `first`.
     pub(super) fn learn_configurations(&mut self, first: Index, entries: &[Entry]) {
-        let counted = self.configurations.is_voter();
-        if self.configurations.extend(first, entries.iter()) && !counted {
-            // A learner has no election timer: one that became a voter gets a fresh one.
+        let was_voter = self.configurations.is_voter();
+        if self.configurations.extend(first, entries.iter()) && !was_voter {
+            // A learner has no election timer. It starts one when it may have become a voter.
             self.arm_election();
         }
     }
 
-    /// All members of the active configuration but this replica.
+    /// All members of the active configuration except this replica, sorted.
     pub(super) fn others(&self) -> Vec<Replica> {
         let Configuration { voters, learners } = self.configuration();
         let mut others: Vec<_> = voters.iter().chain(learners).copied().collect();

@@ -1,7 +1,8 @@
-//! What replicas of a group say to each other, and what of it is a promise.
+//! The messages between the replicas of a group, and which of them are promises.
 //!
-//! Every message but those of reads carries a term. Nothing here is checked: `step` rejects what no honest replica
-//! sends. A message names neither its sender nor its group; the transport and the node know both.
+//! Every message except those of reads carries a term. A message names neither its sender nor its group: the transport
+//! and the node know both. This module does not check anything; `step` and the handlers reject what no correct replica
+//! sends.
 
 use alloc::vec::Vec;
 
@@ -12,141 +13,120 @@ use super::types::{Configuration, Entry, Position};
 use crate::digest::Digest;
 use crate::id::{Index, Replica, Term};
 
-/// A message between two replicas of one group.
+/// A message between two replicas of one group. `term` is the sender's current term, except where a variant says
+/// otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "`term` is explained once, above")]
 pub enum Message {
-    /// Would you vote for me in this term? It changes nothing at the receiver (§9.6).
+    /// Asks whether the receiver would vote for the sender. The receiver changes no state (§9.6).
     PreVote {
-        /// The term that the sender would campaign in.
+        /// The term in which the sender would campaign: one above its own.
         term: Term,
         /// The last entry of the sender's log.
         last: Position,
     },
     /// The answer to a pre-vote.
     PreVoteReply {
-        /// The asked term when granted; else the answerer's own.
+        /// The term of the pre-vote if granted, else the answerer's own.
         term: Term,
-        /// Whether the answerer would vote for the origin.
         granted: bool,
     },
-    /// Vote for me (§5.2). Sent only once the sender's own vote is durable.
+    /// Asks for a vote (§5.2). The candidate sends it once its vote for itself is durable.
     Vote {
-        /// The sender's term.
         term: Term,
-        /// The last entry of the sender's log.
+        /// The last entry of the candidate's log.
         last: Position,
-        /// The leader asked the sender to campaign: a fresh leader is then no reason to refuse.
+        /// The leader asked the candidate to campaign, so a voter that hears from that leader votes all the same.
         leadership_transfer: bool,
     },
     /// The answer to a vote. A granted vote is a promise.
-    VoteReply {
-        /// The answerer's term.
-        term: Term,
-        /// Whether the vote is given.
-        granted: bool,
-    },
-    /// Entries that follow `prev` (§5.3). Without entries it asks whether `prev` is there.
+    VoteReply { term: Term, granted: bool },
+    /// Entries that follow `prev` (§5.3). Without entries it asks whether the receiver has `prev`.
     Append {
-        /// The leader's term.
         term: Term,
-        /// The entry before the first.
+        /// The entry before the first one.
         prev: Position,
         /// The leader's commit index.
         commit: Index,
         /// The entries, in order.
         entries: Vec<Entry>,
     },
-    /// The log is as the leader's up to here, durably: a promise.
+    /// The answerer's log equals the leader's up to `matched`, durably: a promise.
     AppendAck {
-        /// The answerer's term.
         term: Term,
         /// The last entry known to be shared.
         matched: Position,
     },
-    /// The entry before the appended ones is not there.
+    /// The answerer does not have the entry before the appended ones.
     AppendRejected {
-        /// The answerer's term.
         term: Term,
-        /// The index before the appended entries.
+        /// The index of that entry.
         refused: Index,
-        /// The last entry of the answerer's log that could be shared: neither behind `refused` in the log, nor of a
-        /// term above the refused one. The leader skips whole terms with it.
+        /// The last entry of the answerer's log that the leader may share: before `refused`, and of no later term than
+        /// the refused entry. With it the leader skips a whole term at a time.
         hint: Position,
     },
-    /// The leader is there. Also sent out of turn when a commit unblocks a follower, and to confirm reads.
+    /// The leader is alive. Sent at an interval, to confirm reads, and as soon as a commit completes a follower's read.
     Heartbeat {
-        /// The leader's term.
         term: Term,
-        /// The leader's commit index, but never beyond what this follower acknowledged.
+        /// The leader's commit index, but never above what this follower acknowledged.
         commit: Index,
         /// The leader's round, see `read`.
         round: u64,
     },
-    /// The answer to a heartbeat: when it was sent, the answerer knew of no later term.
+    /// The answer to a heartbeat: when the answerer sent it, it knew of no later term.
     HeartbeatAck {
-        /// The answerer's term.
         term: Term,
         /// The heartbeat's round.
         round: u64,
     },
-    /// The answer to a leader of the past.
-    StaleTerm {
-        /// The answerer's term.
-        term: Term,
-    },
-    /// The entries that the follower needs are gone: here is a snapshot. Answered with how much of it is held.
-    SnapshotOffer {
-        /// The leader's term.
-        term: Term,
-        /// What is offered.
-        header: SnapshotHeader,
-    },
+    /// The answer to a leader of an earlier term.
+    StaleTerm { term: Term },
+    /// Offers a snapshot to a follower whose next entries the leader no longer has.
+    SnapshotOffer { term: Term, header: SnapshotHeader },
     /// A piece of an offered snapshot.
     SnapshotChunk {
-        /// The leader's term.
         term: Term,
-        /// The offered position.
+        /// The snapshot's position.
         position: Position,
-        /// Where in the snapshot.
+        /// The piece's first byte in the snapshot.
         offset: u64,
-        /// The bytes: at most [`crate::limits::CHUNK_BYTES_MAX`].
+        /// At most [`crate::limits::CHUNK_BYTES_MAX`] bytes.
         data: Bytes,
     },
-    /// How much of an offered snapshot is held durably, from its start: a promise.
+    /// How much of an offered snapshot the answerer has durably, from its start: a promise.
     SnapshotAck {
-        /// The answerer's term.
         term: Term,
-        /// The offered position.
+        /// The snapshot's position.
         position: Position,
-        /// How many bytes; `None` when the answerer knows of no such offer, as after a restart.
+        /// The number of bytes. `None` if the answerer does not know the offer, for example after a restart.
         bytes: Option<u64>,
     },
-    /// Campaign at once: the leader hands over to the receiver (§3.10 of the thesis).
+    /// Campaign at once: the leader transfers leadership to the receiver (§3.10).
     TimeoutNow {
-        /// The leader's term.
         term: Term,
-        /// Voters that are to be spared, the sender among them: each had the leadership, or was told to take it, since
-        /// somebody last kept it. Who has it too hands it to none of them.
+        /// Voters that must not be the next transfer target, the sender included: each gave up leadership, or did not
+        /// take it, since a leader last kept it.
         transfer_excluded: Vec<Replica>,
     },
-    /// A follower has a read: which index must it apply first?
+    /// A follower asks which index it must apply before it serves a read (§6.4).
     ReadIndex {
-        /// The origin's number for it, never used by another read of any of its lives.
+        /// The read's number. The asker uses it for no other read, even after a restart.
         id: u64,
     },
-    /// The answer to a read.
+    /// The answer to `ReadIndex`.
     ReadIndexReply {
-        /// The origin's number for it.
+        /// The read's number.
         id: u64,
-        /// The index; `None` when the answerer does not lead, or ceased to.
+        /// `None` if the answerer does not lead, or lost or transfers its leadership.
         index: Option<Index>,
     },
 }
 
-/// What a snapshot is, without its bytes.
+/// A snapshot without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotHeader {
-    /// The last entry that it contains.
+    /// The last entry whose effect the snapshot contains.
     pub position: Position,
     /// Group time at that entry, in milliseconds.
     pub time_ms: u64,
@@ -154,37 +134,38 @@ pub struct SnapshotHeader {
     pub configuration: Configuration,
     /// SHA-256 of all bytes.
     pub digest: Digest,
-    /// How many bytes.
+    /// The number of bytes.
     pub length: u64,
 }
 
-/// What a message promises. The sender's disk must show it, or a later term, for as long as the sender lives.
+/// The promise that a message makes. The sender's disk proves it, or a later term, from the moment that the message
+/// leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
-    /// The sender votes for the receiver, and for nobody else, in this term.
+    /// The sender votes for the receiver, and for no other replica, in this term.
     Vote {
-        /// The term.
+        /// The term of the vote.
         term: Term,
     },
-    /// The sender's log, or its snapshot, holds this entry and all before it; unless a leader of a later term than
-    /// `term` has replaced them since.
+    /// The sender's log or snapshot has this entry and all before it, unless a leader of a later term than `term`
+    /// replaced them.
     Append {
-        /// The term in which this was promised.
+        /// The sender's term when it promised.
         term: Term,
-        /// The entry.
+        /// The last entry that the promise covers.
         matched: Position,
     },
-    /// The sender holds so many bytes of the snapshot at this position, until a restart or another offer.
+    /// The sender has the first `bytes` bytes of the snapshot at this position, until a restart or another offer.
     Snapshot {
         /// The snapshot's position.
         position: Position,
-        /// How many bytes from the start.
+        /// The number of bytes from the snapshot's start.
         bytes: u64,
     },
 }
 
 impl Message {
-    /// The term that the message carries; reads carry none.
+    /// The term that the message carries. Reads carry none.
     #[must_use]
     pub const fn term(&self) -> Option<Term> {
         match self {
@@ -206,7 +187,19 @@ impl Message {
         }
     }
 
-    /// What the message promises, if anything: what the sender's disk must hold when it leaves.
+    /// Whether only the leader of the message's term sends it.
+    pub(super) const fn is_from_leader(&self) -> bool {
+        matches!(
+            self,
+            Self::Append { .. }
+                | Self::Heartbeat { .. }
+                | Self::SnapshotOffer { .. }
+                | Self::SnapshotChunk { .. }
+                | Self::TimeoutNow { .. }
+        )
+    }
+
+    /// The promise that the message makes, if any. The sender's disk must prove it before the message leaves.
     #[must_use]
     pub const fn promise(&self) -> Option<Promise> {
         match self {

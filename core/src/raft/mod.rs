@@ -1,10 +1,11 @@
-//! Raft: what must be agreed. The machine of one group on one replica.
+//! Raft: the machine of one group on one replica. A group replicates one log and applies it in one order.
 //!
-//! Section numbers are of the Raft paper (extended version), those from 9 on and 6.4 of Ongaro's thesis.
+//! Section numbers up to 8 are of the Raft paper (extended version); 3.10, 6.4 and those from 9 on are of Ongaro's
+//! thesis.
 //!
 //! | module | contents |
 //! |---|---|
-//! | `types`, `event`, `message` | the public values; what the machine consumes and asks for; what replicas send |
+//! | `types`, `message`, `record`, `event` | public values; what replicas send, write and restore; events and actions |
 //! | `step` | which handler takes an event, and what a message's term does first (5.1) |
 //! | `election` | pre-vote, votes, check-quorum, leadership transfer (5.2, 5.4.1, 9.6, 3.10) |
 //! | `replicate` | the leader: appends, acknowledgements, the commit rule (5.3, 5.4.2) |
@@ -16,19 +17,21 @@
 //! | `state` | what a follower, a candidate and a leader remember |
 //! | `log`, `progress`, `quorum` | entries and their terms; a follower's window; counting |
 //!
-//! The data modules (`types` to `state`) import only each other, downwards; the protocol modules add methods to
-//! [`Raft`] and never import each other.
+//! The modules of values (`types`, `message`, `record`, `event`, `state`, `configurations`, `log`, `progress`,
+//! `quorum`) import each other in one direction only. The other modules add methods to [`Raft`] and do not import each
+//! other.
 //!
 //! # Durability
 //!
-//! Term and vote are one record. A promise, see [`Message::promise`], waits in the node until all that the group wrote
-//! before it is durable. A candidate asks for votes once its own is durable, so whatever a leader sends comes later;
-//! its appends wait for nothing, and its own disk is one voter for commit.
+//! Term and vote are one record. A promise (see [`Message::promise`]) leaves only after all writes that the group
+//! issued before it are durable; the node holds it back. A candidate asks for votes only after its own vote is durable,
+//! so everything that a leader sends comes after that. A leader's appends do not wait for its disk, which is one more
+//! voter for commit.
 //!
-//! # Not here
+//! # What this machine does not do
 //!
-//! What commands mean, client sessions, when to take a snapshot, joint consensus, leases, and the disk: after
-//! [`Restored`] the machine never reads it.
+//! It does not interpret commands, keep client sessions, decide when to take a snapshot, change voters (joint
+//! consensus), or use leases. It does not read the disk after [`Restored`].
 
 mod configurations;
 mod durable;
@@ -76,24 +79,25 @@ pub struct Raft {
     group: GroupId,
     me: Replica,
     config: RaftConfig,
-    /// Draws election timeouts and nothing else.
+    /// The random stream of election timeouts.
     elections: Stream,
-    /// The time of the step under way.
+    /// The time of the current step.
     now: Instant,
     started: bool,
-    /// What `Action::Role` last said.
+    /// The content of the last `Action::Role`.
     announced: (Role, Term, Option<Replica>),
 
     term: Term,
     vote: Option<Replica>,
-    /// `term` and `vote` differ from the last `Write::Hard`.
+    /// Whether `term` or `vote` differ from the last `Write::Hard`.
     hard_changed: bool,
-    /// Writes issued and writes known durable, counted from the start of the process.
+    /// Writes issued since the process started.
     writes: u64,
+    /// The number of them that are known to be durable.
     persisted: u64,
-    /// Appends that are not yet durable, oldest first.
+    /// One mark for each append that is not yet durable, oldest first.
     marks: VecDeque<DurableMark>,
-    /// The log is durable on this replica's own disk up to here.
+    /// The last index up to which this replica's own disk has the log.
     durable: Index,
 
     log: Log,
@@ -103,7 +107,7 @@ pub struct Raft {
     base: Position,
 
     leader: Option<Replica>,
-    /// When the leader was last heard of.
+    /// When a leader last contacted this replica.
     leader_contact: Instant,
     election_at: Instant,
     state: State,
@@ -112,7 +116,7 @@ pub struct Raft {
 }
 
 impl Raft {
-    /// A machine in the state that its disk proves. The first step arms its timers.
+    /// A machine in the state that its disk proves. The first step starts its timers.
     #[must_use]
     pub fn new(
         group: GroupId,
@@ -157,7 +161,7 @@ impl Raft {
         }
     }
 
-    /// The group.
+    /// The group of this machine.
     #[must_use]
     pub const fn group(&self) -> GroupId {
         self.group
@@ -169,7 +173,7 @@ impl Raft {
         self.me
     }
 
-    /// What this replica is at the moment.
+    /// This replica's current role.
     #[must_use]
     pub const fn role(&self) -> Role {
         match &self.state {
@@ -187,67 +191,67 @@ impl Raft {
         self.term
     }
 
-    /// Who got this replica's vote in the current term.
+    /// The replica that got this replica's vote in the current term.
     #[must_use]
     pub const fn vote(&self) -> Option<Replica> {
         self.vote
     }
 
-    /// Who leads the current term, if known.
+    /// The leader of the current term, if known.
     #[must_use]
     pub const fn leader(&self) -> Option<Replica> {
         self.leader
     }
 
-    /// When a leader was last heard of; long ago on a replica to which nobody speaks.
+    /// Last contact from a leader; an old instant on an isolated replica.
     #[must_use]
     pub const fn leader_contact(&self) -> Instant {
         self.leader_contact
     }
 
-    /// The last entry known to be committed.
+    /// The index of the last entry known to be committed.
     #[must_use]
     pub const fn commit(&self) -> Index {
         self.commit
     }
 
-    /// The last entry of the log.
+    /// The position of the log's last entry.
     #[must_use]
     pub fn last(&self) -> Position {
         self.log.last()
     }
 
-    /// The index of the first entry in memory; one past the last when there is none.
+    /// The index of the first entry in memory; one past the last index if there is none.
     #[must_use]
     pub const fn first(&self) -> Index {
         self.log.first()
     }
 
-    /// The entry at an index, if it is in memory.
+    /// The entry at this index, if it is in memory.
     #[must_use]
     pub fn entry(&self, index: Index) -> Option<&Entry> {
         self.log.get(index)
     }
 
-    /// The term of the entry at an index, known from the one before [`Self::first`] on.
+    /// The term of the entry at this index; known from one before [`Self::first`] on.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.log.term_at(index)
     }
 
-    /// The configuration in effect: the newest in the log, committed or not (§6).
+    /// The configuration in effect: the newest one in the log, committed or not (§6).
     #[must_use]
     pub fn configuration(&self) -> &Configuration {
         self.configurations.active()
     }
 
-    /// The configuration in effect as of an entry; the oldest known one for entries that are gone.
+    /// The configuration in effect at this index; the oldest known one for an index before the log.
     #[must_use]
     pub fn configuration_at(&self, index: Index) -> &Configuration {
         self.configurations.at(index)
     }
 
-    /// The log is durable on this replica's own disk up to here.
+    /// The last index up to which this replica's own disk has the log.
     #[must_use]
     pub const fn durable(&self) -> Index {
         self.durable

@@ -1,6 +1,6 @@
-//! What a leader knows of one follower, and how fast it may send to it.
+//! A leader's view of one follower, and how much it may send to it.
 //!
-//! Pure bookkeeping: no message is made here, and nothing here decides what is committed.
+//! This module does not build messages and does not decide what is committed.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -9,56 +9,55 @@ use super::types::Snapshot;
 use crate::id::{Index, Replica};
 use crate::time::Instant;
 
-/// A follower as its leader sees it.
+/// A follower or learner as its leader sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
-    /// Who.
     pub(super) replica: Replica,
-    /// The log is shared up to here, durably on the follower's disk.
+    /// The last index up to which the follower's disk has the leader's log.
     pub(super) matched: Index,
-    /// The next entry to send.
+    /// The index of the next entry to send.
     pub(super) next: Index,
-    /// How it is sent to.
+    /// How the leader sends to it.
     pub(super) flow: Flow,
-    /// When it last answered.
+    /// When the follower last answered.
     pub(super) last_contact: Instant,
-    /// The last round that it confirmed.
+    /// The last round of heartbeats that it confirmed.
     pub(super) round: u64,
-    /// The greatest commit index that it was told.
+    /// The greatest commit index that was sent to it.
     pub(super) commit_sent: Index,
-    /// The greatest index that one of its reads waits for.
+    /// The greatest index for which one of its reads waits.
     pub(super) awaited_commit: Index,
-    /// Whether it acknowledged anything new since `check_at` was last set.
+    /// Whether it acknowledged new entries or bytes since `check_at` was last set.
     pub(super) advanced: bool,
-    /// When a lack of progress is next looked at.
+    /// When the leader next checks that it makes progress.
     pub(super) check_at: Instant,
 }
 
-/// How a follower is sent to.
+/// How a leader sends to a follower.
 #[derive(Clone, Debug)]
 pub(super) enum Flow {
-    /// The shared prefix is unknown: one append at a time.
+    /// The shared prefix of the logs is unknown: one append at a time.
     Probe {
-        /// One is under way.
+        /// An append is under way.
         paused: bool,
     },
-    /// Entries are streamed, each append before the last is acknowledged.
+    /// The prefix is known: appends leave without waiting for acknowledgements, up to the window.
     Replicate {
-        /// The last index of each append under way.
+        /// The last index of each append that is not acknowledged yet.
         inflight: VecDeque<Index>,
     },
-    /// The entries that it needs are gone.
+    /// The leader no longer has the entries that the follower needs.
     Snapshot(SnapshotTransfer),
 }
 
-/// A snapshot on its way.
+/// A snapshot that is sent to a follower.
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotTransfer {
-    /// What is sent; `None` until it is captured.
+    /// The snapshot; `None` until it is captured.
     pub(super) snapshot: Option<Arc<Snapshot>>,
-    /// Bytes that the receiver holds durably; `None` until it answered the offer.
-    pub(super) held: Option<u64>,
-    /// Bytes sent.
+    /// Bytes that the receiver has durably; `None` until it answers the offer.
+    pub(super) acked: Option<u64>,
+    /// Bytes sent so far, from the snapshot's start.
     pub(super) sent: u64,
 }
 
@@ -78,33 +77,34 @@ impl Progress {
         }
     }
 
-    /// Starts over from what is known to be shared.
+    /// Starts again with a probe, after the entries that are known to be shared.
     pub(super) fn probe(&mut self, next: Index) {
         self.next = next.max(self.matched.next());
         self.flow = Flow::Probe { paused: false };
     }
 
-    /// Starts over from nothing: the follower may be another life of itself, on a disk that took back what it had
-    /// acknowledged. Its answer to the next probe says what it has; until then it counts for nothing.
+    /// Starts again with nothing known to be shared: the follower may have restarted on a disk that lost what it had
+    /// acknowledged. Its answer to the next probe says what it has, and until then it does not count for commit.
     pub(super) fn reset(&mut self) {
         self.next = self.next.min(self.matched.next()).max(Index(1));
         (self.matched, self.commit_sent) = (Index(0), Index(0));
         self.flow = Flow::Probe { paused: false };
     }
 
+    /// Streams entries after those that are known to be shared.
     pub(super) fn replicate(&mut self) {
         self.next = self.matched.next();
         self.flow = Flow::Replicate { inflight: VecDeque::new() };
     }
 
-    /// Records an acknowledgement. Late ones change nothing.
+    /// Records an acknowledgement. A late one changes nothing.
     pub(super) fn acknowledge(&mut self, matched: Index) {
         if matched > self.matched {
             self.matched = matched;
             self.advanced = true;
         }
         self.next = self.next.max(matched.next());
-        let settled = match &mut self.flow {
+        let is_known = match &mut self.flow {
             Flow::Probe { .. } => matched >= self.matched,
             Flow::Replicate { inflight } => {
                 while inflight.front().is_some_and(|last| *last <= matched) {
@@ -112,17 +112,17 @@ impl Progress {
                 }
                 false
             }
-            // Whatever brought it this far, the log can bring it further once the snapshot's entries are there.
+            // Once the follower has the entries of the snapshot, however it got them, it can follow the log again.
             Flow::Snapshot(transfer) => {
                 transfer.snapshot.as_ref().is_some_and(|s| s.position.index <= self.matched)
             }
         };
-        if settled {
+        if is_known {
             self.replicate();
         }
     }
 
-    /// Which index would be sent next, if the window has room for another append.
+    /// Whether the window has room for another append.
     pub(super) fn has_room(&self, inflight_max: usize) -> bool {
         match &self.flow {
             Flow::Probe { paused } => !paused,
@@ -131,7 +131,7 @@ impl Progress {
         }
     }
 
-    /// Records that entries up to `last` were sent.
+    /// Records that an append with entries up to `last` was sent.
     pub(super) fn sent(&mut self, last: Index) {
         match &mut self.flow {
             Flow::Probe { paused } => *paused = true,
@@ -143,7 +143,7 @@ impl Progress {
         }
     }
 
-    /// The first index that it still wants from the log, minus one: entries after it are worth keeping.
+    /// The follower still needs the entries after this index.
     pub(super) fn floor(&self) -> Index {
         match &self.flow {
             Flow::Snapshot(SnapshotTransfer { snapshot: Some(snapshot), .. }) => {
@@ -183,14 +183,14 @@ mod tests {
         progress.sent(Index(9));
         assert!(!progress.has_room(2));
         progress.acknowledge(Index(3));
-        assert!(!progress.has_room(2), "a late acknowledgement frees nothing");
+        assert!(!progress.has_room(2), "a late acknowledgement makes no room");
         progress.acknowledge(Index(5));
         assert!(progress.has_room(2));
         assert_eq!((progress.matched, progress.next), (Index(5), Index(10)));
     }
 
     #[test]
-    fn matched_falls_with_the_link_and_never_else() {
+    fn matched_decreases_only_on_a_reset() {
         let mut progress = follower();
         progress.acknowledge(Index(8));
         progress.acknowledge(Index(3));
@@ -200,6 +200,10 @@ mod tests {
         progress.sent(Index(12));
         progress.reset();
         assert_eq!((progress.matched, progress.next), (Index(0), Index(9)));
-        assert_eq!(progress.floor(), Index(8), "what it said it had is asked for first");
+        assert_eq!(
+            progress.floor(),
+            Index(8),
+            "the next probe asks for the last acknowledged entry"
+        );
     }
 }

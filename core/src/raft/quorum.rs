@@ -1,11 +1,11 @@
-//! Counting: how much of anything a majority of voters has reached.
+//! Counting: which value a majority of voters has reached.
 //!
-//! The whole arithmetic of commit, reads and check-quorum is here. No configuration, no log.
+//! Commit, reads and check-quorum all count here. This module does not know configurations or logs.
 
 use crate::limits::VOTERS_MAX;
 use crate::mutant;
 
-/// How many of `voters` are a majority; 1 of none, so that nobody ever wins alone by having no voters.
+/// The number of voters that are a majority of `voters`. It is 1 of 0, so that no election is won without voters.
 pub(super) fn majority(voters: usize) -> usize {
     if mutant!("raft.quorum.off_by_one") {
         return (voters / 2).max(1);
@@ -13,14 +13,14 @@ pub(super) fn majority(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// The greatest value that a majority has reached, given each voter's; the default without voters.
+/// The greatest value that a majority has reached, given each voter's value; the default without voters.
 ///
-/// Seven values are sorted on the stack: cleverer schemes are where commit rules go wrong.
+/// It sorts at most 7 values on the stack. A faster selection is not worth a mistake in the commit rule.
 pub(super) fn reached<T: Copy + Ord + Default>(values: impl Iterator<Item = T>) -> T {
     let mut sorted = [T::default(); VOTERS_MAX];
     let mut count = 0;
-    for (place, value) in sorted.iter_mut().zip(values) {
-        *place = value;
+    for (slot, value) in sorted.iter_mut().zip(values) {
+        *slot = value;
         count += 1;
     }
     let sorted = &mut sorted[..count];
@@ -42,7 +42,7 @@ mod tests {
         assert_eq!(reached(core::iter::empty::<u64>()), 0);
     }
 
-    /// All assignments of 4 values to up to 7 voters, against the definition.
+    /// Compares all assignments of 4 values to up to 7 voters with the definition.
     #[test]
     fn reached_is_the_greatest_value_that_a_majority_has() {
         for voters in 1..=VOTERS_MAX {

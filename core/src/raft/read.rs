@@ -1,9 +1,9 @@
-//! Linearizable reads without log entries: ReadIndex (6.4), by rounds.
+//! Linearizable reads without log entries: ReadIndex (6.4), confirmed by rounds of heartbeats.
 //!
-//! A read is safe at the commit index of its arrival once a majority confirms that its leader still led afterwards. The
-//! leader numbers its broadcasts of heartbeats; a read waits for a round that began after it arrived, so one round
-//! confirms all reads that wait, and an answer that is late or repeated confirms no round but its own. Every read ends
-//! in `Readable` or `RefusalReason`. No clock is trusted: there are no leases here.
+//! A read is safe at the commit index of its arrival, once a majority confirms that its leader still led after that.
+//! The leader numbers its rounds of heartbeats, and a read waits for a round that began after it arrived. So one round
+//! confirms all reads that wait, and a late or repeated answer confirms only its own round. Every read ends in
+//! `Readable` or `Refused`. This module does not use leases and does not trust clocks.
 
 use super::state::{PendingRead, ReadOrigin, State};
 use super::{Action, Message, NUMBER_MAX, Raft, RefusalReason, Ticket, quorum};
@@ -13,7 +13,7 @@ use crate::machine::Outbox;
 use crate::{mutant, reach};
 
 impl Raft {
-    /// A client of this node reads.
+    /// Handles a read of a client of this node: queues it at the leader or forwards it to the leader.
     pub(super) fn read(&mut self, ticket: Ticket, out: &mut Outbox<Action>) {
         match (&self.state, self.leader) {
             (State::Leader(_), _) => self.queue_read(ReadOrigin::Local(ticket), out),
@@ -34,10 +34,10 @@ impl Raft {
         }
     }
 
-    /// A follower or learner asks on behalf of a client of its own.
+    /// Handles a read that another member forwarded.
     pub(super) fn on_read_index(&mut self, replica: Replica, id: u64, out: &mut Outbox<Action>) {
         if !self.configuration().is_member(replica) {
-            return self.reject(replica, "reads, and is no member", out);
+            return self.reject(replica, "reads but is not a member", out);
         }
         match &self.state {
             State::Leader(_) => self.queue_read(ReadOrigin::Remote { replica, id }, out),
@@ -53,9 +53,9 @@ impl Raft {
         out: &mut Outbox<Action>,
     ) {
         if self.leader != Some(from) || index.is_some_and(|index| index.0 > NUMBER_MAX) {
-            return self.reject(from, "answers a read, and does not lead", out);
+            return self.reject(from, "answers a read but does not lead", out);
         }
-        // A read that was given up, or was answered before.
+        // The read was refused after its deadline, or this is a second answer.
         let Some((ticket, _)) = self.forwarded.pending.remove(&id) else { return };
         out.push(match index {
             Some(index) => Action::Readable { ticket, index },
@@ -63,7 +63,7 @@ impl Raft {
         });
     }
 
-    /// Notes a read, and begins a round if none is under way; else the read waits for the next one.
+    /// Queues a read. It begins a round if none is under way; otherwise the read waits for the next one.
     fn queue_read(&mut self, origin: ReadOrigin, out: &mut Outbox<Action>) {
         let commit = self.commit;
         let State::Leader(leader) = &mut self.state else { return };
@@ -74,7 +74,7 @@ impl Raft {
         if leader.reads.len() >= REQUESTS_PENDING_MAX {
             return self.refuse_read(origin, RefusalReason::Busy, out);
         }
-        // What earlier leaders committed ends before this leader's first entry, whether or not it knows how far.
+        // All that earlier leaders committed is before this leader's first entry, even if its commit index is behind.
         let index =
             if mutant!("raft.read.without_noop") { commit } else { commit.max(leader.noop) };
         let idle = leader.confirmed == leader.round;
@@ -87,7 +87,7 @@ impl Raft {
         self.answer_reads(out);
     }
 
-    /// Begins a round with all members: a heartbeat to each.
+    /// Begins a round with a heartbeat to every member.
     pub(super) fn begin_round(&mut self, out: &mut Outbox<Action>) {
         if let State::Leader(leader) = &mut self.state {
             leader.round += 1;
@@ -96,7 +96,7 @@ impl Raft {
         self.confirm_round(out);
     }
 
-    /// Begins a round with those who count.
+    /// Begins a round with a heartbeat to every voter.
     fn begin_round_for_reads(&mut self, out: &mut Outbox<Action>) {
         reach!("raft.read.round");
         if let State::Leader(leader) = &mut self.state {
@@ -111,7 +111,7 @@ impl Raft {
         self.confirm_round(out);
     }
 
-    /// Looks whether a majority has confirmed another round.
+    /// Checks whether a majority has confirmed a later round, and answers the reads of that round.
     pub(super) fn confirm_round(&mut self, out: &mut Outbox<Action>) {
         let State::Leader(leader) = &self.state else { return };
         let voters = self.configuration().voters.iter();
@@ -133,11 +133,11 @@ impl Raft {
         }
     }
 
-    /// Answers the reads whose round is confirmed; none before the leader's first entry is committed, for until then
-    /// it does not know all that is.
+    /// Answers the reads whose round is confirmed. It answers none before the leader's first entry is committed: until
+    /// then the leader does not know all committed entries.
     pub(super) fn answer_reads(&mut self, out: &mut Outbox<Action>) {
-        let knows = self.has_committed_own_term() || mutant!("raft.read.without_noop");
-        if !knows {
+        let knows_commit = self.has_committed_own_term() || mutant!("raft.read.without_noop");
+        if !knows_commit {
             return;
         }
         loop {
@@ -177,7 +177,7 @@ impl Raft {
         }
     }
 
-    /// Refuses all reads that wait here: this leader leads no longer, or is about to.
+    /// Refuses all reads that wait at this leader, because it stops leading.
     pub(super) fn refuse_reads(&mut self, out: &mut Outbox<Action>) {
         let State::Leader(leader) = &mut self.state else { return };
         for read in core::mem::take(&mut leader.reads) {
@@ -186,14 +186,14 @@ impl Raft {
         }
     }
 
-    /// Refuses all reads that were sent to a leader.
+    /// Refuses all reads that this replica forwarded.
     pub(super) fn refuse_forwarded(&mut self, out: &mut Outbox<Action>) {
         for (_, (ticket, _)) in core::mem::take(&mut self.forwarded.pending) {
             out.push(Action::Refused { ticket, why: RefusalReason::LostLeadership });
         }
     }
 
-    /// Refuses the reads that were sent to a leader and not answered in time.
+    /// Refuses the forwarded reads that the leader did not answer in time.
     pub(super) fn expire_forwarded(&mut self, out: &mut Outbox<Action>) {
         while self.forwarded.deadline().is_some_and(|until| until <= self.now) {
             reach!("raft.read.timed_out");

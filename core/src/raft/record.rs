@@ -66,7 +66,7 @@ impl Write {
     /// About how many bytes the record takes in the log; for a chunk, in its file.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        /// What an entry takes beside its payload.
+        /// The bytes of an entry besides its payload.
         const ENTRY_BYTES: usize = 16;
         match self {
             Self::Append { entries, .. } => {
@@ -81,7 +81,7 @@ impl Write {
     }
 }
 
-/// What the records of a group amount to: the state that [`crate::raft::Raft::new`] starts from.
+/// The sum of a group's records: the state that [`crate::raft::Raft::new`] starts from.
 ///
 /// ```
 /// use continuum_core::id::Term;
@@ -118,7 +118,7 @@ impl Restored {
     ///
     /// # Errors
     ///
-    /// What the record needed before it, when that is missing: the log has lost records or is not in order.
+    /// The records that are missing before this one: the log has lost records or is not in order.
     pub fn apply(&mut self, write: Write) -> Result<(), &'static str> {
         match write {
             // A second genesis is a checkpoint's copy of the first.
@@ -146,7 +146,7 @@ impl Restored {
         if prev.0 > self.last() {
             return Err("entries right after those that the log holds");
         }
-        // What the snapshot covers is committed: the record repeats it.
+        // Entries that the snapshot covers are committed: the record repeats them.
         let covered = self.base.index.0.saturating_sub(prev.0) as usize;
         let copies = !entries.is_empty();
         entries.drain(..covered.min(entries.len()));

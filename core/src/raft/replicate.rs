@@ -1,7 +1,8 @@
 //! The leader: entries out, acknowledgements in, and the commit rule (5.3, 5.4.2).
 //!
-//! Appends leave before the leader's own disk has them; that disk is one voter among the others. A batch forms by
-//! itself: what is proposed while a follower's window is full leaves in one append when it opens.
+//! Appends leave before the leader's own disk has the entries; that disk is one more voter. Batches form on their own:
+//! entries that are proposed while a follower's window is full leave in one append when it opens. This module does not
+//! decide who leads (`election`) and does not send snapshots (`snapshot`).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -20,7 +21,7 @@ use crate::machine::Outbox;
 use crate::{mutant, reach};
 
 impl Raft {
-    /// Takes office: a first entry of the own term, so that all before it can be committed (§5.4.2, §8).
+    /// Starts to lead with an entry of the new term; committing it commits all entries before it (§5.4.2, §8).
     pub(super) fn become_leader(
         &mut self,
         transfer_excluded: Vec<Replica>,
@@ -53,13 +54,13 @@ impl Raft {
         self.try_commit(out);
     }
 
-    /// Leaves office: whoever waits for this leader is told.
+    /// Stops leading: refuses the reads that wait here.
     pub(super) fn step_down(&mut self, out: &mut Outbox<Action>) {
         reach!("raft.election.stepped_down");
         self.refuse_reads(out);
     }
 
-    /// Appends an entry of this leader's own.
+    /// Appends a new entry of this leader's term, with the group time of now.
     pub(super) fn append_own(&mut self, payload: Payload, out: &mut Outbox<Action>) -> Position {
         let (now, term) = (self.now, self.term);
         let State::Leader(leader) = &mut self.state else { unreachable!("only a leader appends") };
@@ -71,7 +72,7 @@ impl Raft {
         self.log.last()
     }
 
-    /// Why nothing may be proposed here now.
+    /// `Err` says why this replica takes no proposal now.
     pub(super) fn may_propose(&self) -> Result<(), RefusalReason> {
         match &self.state {
             State::Leader(leader) if leader.is_transferring() => {
@@ -83,7 +84,7 @@ impl Raft {
     }
 
     pub(super) fn propose(&mut self, ticket: Ticket, command: Bytes, out: &mut Outbox<Action>) {
-        let refused = self.may_propose().err().or_else(|| self.is_congested(&command));
+        let refused = self.may_propose().err().or_else(|| self.check_budget(&command));
         if let Some(why) = refused {
             reach!("raft.propose.refused");
             out.push(Action::Refused { ticket, why });
@@ -95,8 +96,9 @@ impl Raft {
         self.try_commit(out);
     }
 
-    /// A command larger than the whole budget still passes when nothing else waits.
-    fn is_congested(&self, command: &Bytes) -> Option<RefusalReason> {
+    /// Whether a command would exceed the budget for uncommitted bytes. One that is larger than the budget passes if no
+    /// other waits.
+    fn check_budget(&self, command: &Bytes) -> Option<RefusalReason> {
         let State::Leader(leader) = &self.state else { return None };
         let waiting = leader.uncommitted_bytes;
         let with_it = waiting.saturating_add(ENTRY_OVERHEAD_BYTES + command.len());
@@ -104,7 +106,7 @@ impl Raft {
         congested.then_some(RefusalReason::Busy)
     }
 
-    /// Bytes that this leader appended and that are not committed; 0 when it does not lead.
+    /// The bytes of this leader's entries that are not committed yet; 0 on a replica that does not lead.
     #[must_use]
     pub fn uncommitted_bytes(&self) -> usize {
         match &self.state {
@@ -113,7 +115,7 @@ impl Raft {
         }
     }
 
-    /// Takes committed entries off the count of uncommitted bytes.
+    /// Subtracts the entries after `from` up to `to` from the uncommitted bytes.
     pub(super) fn subtract_uncommitted(&mut self, from: Index, to: Index) {
         let State::Leader(leader) = &mut self.state else { return };
         for index in from.0 + 1..=to.0 {
@@ -122,7 +124,7 @@ impl Raft {
         }
     }
 
-    /// Follows the active configuration: a new member starts as a probe, a removed one is forgotten.
+    /// Matches the peers to the active configuration: adds new members as probes, drops removed ones.
     pub(super) fn update_peers(&mut self) {
         let (others, next, now) = (self.others(), self.log.last_index(), self.now);
         let State::Leader(leader) = &mut self.state else { return };
@@ -134,7 +136,7 @@ impl Raft {
         }
     }
 
-    /// Sends to all followers what their windows let through.
+    /// Sends each peer what its window allows.
     pub(super) fn replicate(&mut self, out: &mut Outbox<Action>) {
         for at in 0..self.peer_count() {
             self.replicate_to(at, out);
@@ -164,7 +166,8 @@ impl Raft {
         }
     }
 
-    /// Sends entries from `next` on, or the snapshot that replaces them.
+    /// Sends entries from `next` on, at most `bytes`, or the snapshot that replaces them. With 0 bytes the append has
+    /// no entries and does not count for the window.
     fn send_append(&mut self, at: usize, next: Index, bytes: usize, out: &mut Outbox<Action>) {
         let (term, commit) = (self.term, self.commit);
         let State::Leader(leader) = &mut self.state else { return };
@@ -189,11 +192,11 @@ impl Raft {
         out: &mut Outbox<Action>,
     ) {
         let State::Leader(leader) = &mut self.state else { return };
-        // What is gone from the log is committed, so any member's word for it is good.
+        // An entry that is no longer in the log is committed, so every member that has it has the same one.
         let ours = matched.index <= self.log.last_index()
             && self.log.term_at(matched.index).is_none_or(|term| term == matched.term);
         let Some(peer) = leader.peer(from).filter(|_| ours) else {
-            return self.reject(from, "acknowledges what it was never sent", out);
+            return self.reject(from, "acknowledges an entry that it was never sent", out);
         };
         peer.last_contact = self.now;
         peer.acknowledge(matched.index);
@@ -201,7 +204,7 @@ impl Raft {
         self.after_progress(from, out);
     }
 
-    /// Sends what an answer made room for.
+    /// Does what an answer of this peer made possible.
     fn after_progress(&mut self, from: Replica, out: &mut Outbox<Action>) {
         let State::Leader(leader) = &mut self.state else { return };
         let Ok(at) = leader.peers.binary_search_by_key(&from, |peer| peer.replica) else { return };
@@ -220,10 +223,10 @@ impl Raft {
     ) {
         let State::Leader(leader) = &mut self.state else { return };
         if refused > self.log.last_index() || hint.index >= refused {
-            return self.reject(from, "refuses what it was never sent", out);
+            return self.reject(from, "rejects an entry that it was never sent", out);
         }
         let Some(peer) = leader.peer(from) else {
-            return self.reject(from, "answers, and is no member", out);
+            return self.reject(from, "answers but is not a member", out);
         };
         peer.last_contact = self.now;
         let current = match &peer.flow {
@@ -235,15 +238,14 @@ impl Raft {
             reach!("raft.conflict.late");
             return;
         }
-        // Of the follower's terms that could be shared, the last that this log has as well: a term at a time, not an
-        // entry at a time.
-        // What ends before this log begins shares nothing that is still here, and gets a snapshot.
+        // Goes back a whole term at a time: to the last entry of this log with at most the index and term of the hint.
+        // A hint before this log stays, and the follower gets a snapshot.
         let shared =
             if hint.index < self.log.offset().index { hint } else { self.log.last_within(hint) };
         reach!("raft.conflict.backtracked");
         if refused <= peer.matched {
-            // It lost what it had acknowledged. Taken for shared still, that would be asked for again with each
-            // refusal, without end.
+            // The follower lost entries that it had acknowledged. If they still counted as shared, the leader would
+            // probe after them again and again.
             reach!("raft.conflict.lost");
             peer.reset();
         }
@@ -259,8 +261,8 @@ impl Raft {
         matches!(&self.state, State::Leader(leader) if self.commit >= leader.noop)
     }
 
-    /// Commits what a majority has durably, if it is of this leader's term; what precedes it is committed with it. An
-    /// entry of an older term on a majority of disks may still be replaced (figure 8).
+    /// Commits the last entry that a majority has durably, and with it all before it, if it is of this leader's term.
+    /// An entry of an earlier term may still be replaced, even if a majority has it (figure 8).
     pub(super) fn try_commit(&mut self, out: &mut Outbox<Action>) {
         let State::Leader(leader) = &self.state else { return };
         let own = self.own_durable();
@@ -283,7 +285,8 @@ impl Raft {
         }
     }
 
-    /// Tells a follower of a commit at once if one of its reads waits for it; others learn it with what comes next.
+    /// Tells a peer at once that the index is committed for which one of its reads waits. Other peers learn the commit
+    /// index from the next message.
     pub(super) fn send_awaited_commit(&mut self, at: usize, out: &mut Outbox<Action>) {
         let State::Leader(leader) = &self.state else { return };
         let peer = &leader.peers[at];
@@ -322,14 +325,14 @@ impl Raft {
         let (now, every) = (self.now, Duration::from_millis(self.config.heartbeat_ms));
         let State::Leader(leader) = &mut self.state else { return };
         if round > leader.round {
-            return self.reject(from, "confirms a round that never was", out);
+            return self.reject(from, "confirms a round that was never sent", out);
         }
         let Some(peer) = leader.peer(from) else {
-            return self.reject(from, "answers, and is no member", out);
+            return self.reject(from, "answers but is not a member", out);
         };
         peer.last_contact = now;
         peer.round = peer.round.max(round);
-        // Reads make rounds of their own: the follower's progress is looked at once in a heartbeat only.
+        // Reads add rounds of their own; progress is checked once per heartbeat interval, not once per round.
         let due = peer.check_at <= now;
         let stuck = due && !peer.advanced;
         if due {
@@ -341,7 +344,7 @@ impl Raft {
         }
     }
 
-    /// A follower that answers and makes no progress: something to it, or from it, was lost.
+    /// Resends to a follower that answers but makes no progress: a message to or from it was lost.
     fn recover_stuck(&mut self, from: Replica, out: &mut Outbox<Action>) {
         let last = self.log.last_index();
         let State::Leader(leader) = &mut self.state else { return };
@@ -354,7 +357,8 @@ impl Raft {
                 self.replicate_to(at, out);
             }
             Flow::Replicate { .. } if matched < last => {
-                // Asks for the entry before the next one: a hole shows as a conflict, a slow disk as nothing.
+                // Asks whether the follower has the entry before `next`. If an append was lost, it rejects; if its disk
+                // is only slow, nothing happens.
                 reach!("raft.append.hole_probed");
                 self.send_append(at, next, 0, out);
             }
@@ -377,7 +381,8 @@ impl Raft {
         }
     }
 
-    /// Entries after this index are still wanted by a follower of this leader; any might be by one of the next leader.
+    /// Some follower of this leader still needs the entries after this index. On other replicas it is 0: the next
+    /// leader may need any entry for a follower.
     pub(super) fn retention_floor(&self) -> Index {
         match &self.state {
             State::Leader(leader) => {

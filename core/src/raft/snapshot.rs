@@ -1,9 +1,9 @@
-//! State instead of entries, for a follower whose entries are gone (§7), in chunks.
+//! Snapshots in chunks, for a follower whose next entries the leader no longer has (§7).
 //!
-//! The leader offers; the receiver answers with how many bytes it holds durably, and gets what follows. So a transfer
-//! resumes wherever it broke off, and a receiver that forgot it in a restart says so and is offered again. The bytes
-//! are the state machine's; nothing here looks inside. When a snapshot is captured for the log's sake is the node's
-//! decision.
+//! The leader offers a snapshot, the receiver answers how many bytes of it are durable, and the leader sends those that
+//! follow. So a transfer resumes where it stopped, and a receiver that restarted and forgot the offer gets a new one.
+//! This module does not look inside the bytes, and does not decide when to take a snapshot to shorten the log; the node
+//! does.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -20,15 +20,16 @@ use crate::limits::CHUNK_BYTES_MAX;
 use crate::machine::Outbox;
 use crate::{mutant, reach};
 
-/// Bytes sent ahead of what the receiver holds: enough to keep its disk busy, little enough to give up.
+/// How far the leader sends ahead of the acknowledged bytes: enough to keep the receiver's disk busy, and not much to
+/// send again.
 const WINDOW_BYTES: u64 = 4 * CHUNK_BYTES_MAX as u64;
 
-/// Pieces of one snapshot, so that a sender of tiny ones cannot make the receiver's lists outgrow its bytes.
-const PIECES_MAX: usize = 65_536;
+/// The most chunks of one snapshot, so that tiny chunks cannot make the receiver's list larger than the bytes.
+const CHUNKS_MAX: usize = 65_536;
 
 impl Snapshot {
-    /// The bytes from `offset` to the end of their chunk; `None` at the end.
-    fn piece(&self, offset: u64) -> Option<Bytes> {
+    /// The bytes from `offset` to the end of their chunk; `None` at the snapshot's end.
+    fn chunk_at(&self, offset: u64) -> Option<Bytes> {
         let mut skip = offset;
         for chunk in &self.chunks {
             if skip < chunk.len() as u64 {
@@ -50,7 +51,7 @@ impl Snapshot {
     }
 }
 
-/// Why an offer cannot come from an honest leader.
+/// Why no correct leader makes this offer. `None` if one could.
 fn malformed(header: &SnapshotHeader, term: crate::id::Term) -> Option<&'static str> {
     let SnapshotHeader { position, configuration, length, .. } = header;
     let impossible = position.index == Index(0)
@@ -58,21 +59,21 @@ fn malformed(header: &SnapshotHeader, term: crate::id::Term) -> Option<&'static 
         || position.term > term
         || *length > NUMBER_MAX
         || !configuration.is_valid();
-    impossible.then_some("offers an impossible snapshot")
+    impossible.then_some("offers an invalid snapshot")
 }
 
-/// The leader's half.
+/// The leader's side.
 impl Raft {
-    /// A follower's next entry is gone: it needs a snapshot.
+    /// Begins to send a snapshot to a peer, or asks for one to be captured.
     pub(super) fn begin_snapshot_transfer(&mut self, at: usize, out: &mut Outbox<Action>) {
         let oldest = self.log.offset().index;
         let State::Leader(leader) = &mut self.state else { return };
         reach!("raft.snapshot.needed");
-        // A snapshot that the log no longer continues would only be followed by another.
+        // A snapshot that ends before this log does not help: the follower would need another one after it.
         let usable = leader.snapshot.clone().filter(|known| known.position.index >= oldest);
         leader.snapshot = usable.clone();
         leader.peers[at].flow =
-            Flow::Snapshot(SnapshotTransfer { snapshot: usable, held: None, sent: 0 });
+            Flow::Snapshot(SnapshotTransfer { snapshot: usable, acked: None, sent: 0 });
         let wanted = leader.snapshot.is_none() && !leader.capturing;
         leader.capturing |= wanted;
         if wanted {
@@ -81,7 +82,7 @@ impl Raft {
         self.offer_snapshot(at, out);
     }
 
-    /// The node captured the state.
+    /// Takes the captured state and offers it to all peers that wait for one.
     pub(super) fn on_captured(&mut self, snapshot: Arc<Snapshot>, out: &mut Outbox<Action>) {
         let position = snapshot.position;
         let usable = position.index <= self.commit && self.log.holds(position);
@@ -98,19 +99,19 @@ impl Raft {
         }
     }
 
-    /// Offers the snapshot, once more or for the first time.
+    /// Offers the snapshot to a peer, for the first time or again.
     pub(super) fn offer_snapshot(&mut self, at: usize, out: &mut Outbox<Action>) {
         let term = self.term;
         let State::Leader(leader) = &mut self.state else { return };
         let peer = &mut leader.peers[at];
         let Flow::Snapshot(transfer) = &mut peer.flow else { return };
         let Some(snapshot) = &transfer.snapshot else { return };
-        (transfer.held, transfer.sent) = (None, 0);
+        (transfer.acked, transfer.sent) = (None, 0);
         let (to, header) = (peer.replica, snapshot.header());
         self.send(to, Message::SnapshotOffer { term, header }, out);
     }
 
-    /// The receiver says how much it holds.
+    /// The receiver acknowledges the first `bytes` bytes, or does not know the offer.
     pub(super) fn on_snapshot_ack(
         &mut self,
         from: Replica,
@@ -121,7 +122,7 @@ impl Raft {
         let now = self.now;
         let State::Leader(leader) = &mut self.state else { return };
         let Ok(at) = leader.peers.binary_search_by_key(&from, |peer| peer.replica) else {
-            return self.reject(from, "answers, and is no member", out);
+            return self.reject(from, "answers but is not a member", out);
         };
         let peer = &mut leader.peers[at];
         peer.last_contact = now;
@@ -130,17 +131,17 @@ impl Raft {
             return;
         };
         let Some(bytes) = bytes else {
-            if transfer.held.is_some() {
+            if transfer.acked.is_some() {
                 reach!("raft.snapshot.receiver_forgot");
                 self.offer_snapshot(at, out);
             }
             return;
         };
         if bytes > snapshot.length() {
-            return self.reject(from, "holds more than it was sent", out);
+            return self.reject(from, "acknowledges more bytes than the snapshot has", out);
         }
-        peer.advanced |= transfer.held.is_none_or(|held| bytes > held);
-        transfer.held = transfer.held.max(Some(bytes));
+        peer.advanced |= transfer.acked.is_none_or(|acked| bytes > acked);
+        transfer.acked = transfer.acked.max(Some(bytes));
         transfer.sent = transfer.sent.max(bytes);
         self.send_chunks(at, out);
     }
@@ -152,11 +153,12 @@ impl Raft {
             let State::Leader(leader) = &mut self.state else { return };
             let peer = &mut leader.peers[at];
             let Flow::Snapshot(transfer) = &mut peer.flow else { return };
-            let Some((snapshot, held)) = transfer.snapshot.as_ref().zip(transfer.held) else {
+            let Some((snapshot, acked)) = transfer.snapshot.as_ref().zip(transfer.acked) else {
                 return;
             };
             let (position, offset) = (snapshot.position, transfer.sent);
-            let Some(data) = snapshot.piece(offset).filter(|_| offset < held + WINDOW_BYTES) else {
+            let Some(data) = snapshot.chunk_at(offset).filter(|_| offset < acked + WINDOW_BYTES)
+            else {
                 return;
             };
             transfer.sent += data.len() as u64;
@@ -165,7 +167,7 @@ impl Raft {
         }
     }
 
-    /// Frees the snapshot when nobody needs it.
+    /// Frees the snapshot if no peer needs it.
     pub(super) fn release_snapshot(&mut self) {
         let State::Leader(leader) = &mut self.state else { return };
         if leader.snapshot.is_some()
@@ -176,7 +178,7 @@ impl Raft {
     }
 }
 
-/// The receiver's half.
+/// The receiver's side.
 impl Raft {
     pub(super) fn on_snapshot_offer(
         &mut self,
@@ -210,7 +212,7 @@ impl Raft {
         out: &mut Outbox<Action>,
     ) {
         if data.is_empty() || data.len() > CHUNK_BYTES_MAX {
-            return self.reject(from, "a chunk of impossible length", out);
+            return self.reject(from, "a chunk that is empty or too long", out);
         }
         if !self.accept_leader(from, out) || self.already_has(from, position, out) {
             return;
@@ -221,12 +223,12 @@ impl Raft {
             let answer = Message::SnapshotAck { term: self.term, position, bytes: None };
             return self.send(from, answer, out);
         };
-        if offset == incoming.held {
-            let room = incoming.header.length - incoming.held;
-            if data.len() as u64 > room || incoming.chunks.len() >= PIECES_MAX {
-                return self.reject(from, "more bytes than were offered", out);
+        if offset == incoming.received {
+            let room = incoming.header.length - incoming.received;
+            if data.len() as u64 > room || incoming.chunks.len() >= CHUNKS_MAX {
+                return self.reject(from, "more bytes or chunks than the offer allows", out);
             }
-            incoming.held += data.len() as u64;
+            incoming.received += data.len() as u64;
             incoming.sha.update(&data);
             incoming.chunks.push(data.clone());
             let write = Write::Chunk { snapshot: incoming.id, offset, data };
@@ -235,7 +237,7 @@ impl Raft {
         self.acknowledge_chunks(from, out);
     }
 
-    /// Whether the log reaches the snapshot without it; then the leader is told so.
+    /// Whether the log already reaches the snapshot's end. Then it acknowledges that to the leader.
     fn already_has(&mut self, from: Replica, position: Position, out: &mut Outbox<Action>) -> bool {
         if mutant!("raft.snapshot.stale_installed") {
             return false;
@@ -250,7 +252,7 @@ impl Raft {
         }
         reach!("raft.snapshot.not_needed");
         self.incoming = None;
-        // A snapshot covers committed entries alone, and this is the entry that it ends with.
+        // The log has the entry that the snapshot ends with, and a snapshot covers only committed entries.
         self.advance_commit(position.index, out);
         self.send(from, Message::AppendAck { term: self.term, matched: position }, out);
         true
@@ -259,35 +261,35 @@ impl Raft {
     fn acknowledge_chunks(&mut self, from: Replica, out: &mut Outbox<Action>) {
         let Some(incoming) = self.incoming.take() else { return };
         if !incoming.is_complete() {
-            let (position, bytes) = (incoming.header.position, Some(incoming.held));
+            let (position, bytes) = (incoming.header.position, Some(incoming.received));
             self.incoming = Some(incoming);
             return self.send(from, Message::SnapshotAck { term: self.term, position, bytes }, out);
         }
         let digest = Digest(incoming.sha.clone().finalize().into());
         if digest != incoming.header.digest {
             reach!("raft.snapshot.corrupt");
-            return self.reject(from, "a snapshot whose digest is another", out);
+            return self.reject(from, "a snapshot whose bytes do not match its digest", out);
         }
         let position = incoming.header.position;
         self.install(incoming, out);
         self.send(from, Message::AppendAck { term: self.term, matched: position }, out);
     }
 
-    /// The side file that a snapshot on its way in is written to: needed until it is complete or given up.
+    /// The snapshot file of the snapshot that is arriving. It is needed until the snapshot is complete or given up.
     #[must_use]
     pub fn incoming_file(&self) -> Option<SnapshotId> {
         self.incoming.as_ref().map(|incoming| incoming.id)
     }
 
-    /// Replaces the log by a complete snapshot.
+    /// Replaces the log and the state machine by a complete snapshot.
     fn install(&mut self, incoming: IncomingSnapshot, out: &mut Outbox<Action>) {
         reach!("raft.snapshot.installed");
         let IncomingSnapshot { header, id, chunks, .. } = incoming;
         let SnapshotHeader { position, time_ms, configuration, digest, length } = header;
         if self.log.last_index() >= position.index && position.index > self.commit {
-            // Entries from the snapshot's last one on are of an abandoned leader. They go before the snapshot's record
-            // is written: a crash between the two must not leave them after it. Those before it stay until then, for
-            // some of them may be committed and counted on.
+            // The log conflicts with the snapshot at its last entry: this entry and those after it were never
+            // committed. They are cut before the snapshot's record is written, so that no crash leaves them after the
+            // snapshot. Entries before it stay until then, because a commit may count them.
             self.truncate(position.index.prev());
             self.append(Vec::new(), out);
         }
@@ -297,9 +299,9 @@ impl Raft {
             Write::Snapshot { file, position, time_ms, configuration: configuration.clone() };
         self.persist(record, out);
         self.log.reset(position, time_ms);
-        let counted = self.configurations.is_voter();
+        let was_voter = self.configurations.is_voter();
         self.configurations.install(position.index, configuration.clone());
-        if self.configurations.is_voter() && !counted {
+        if self.configurations.is_voter() && !was_voter {
             self.arm_election();
         }
         self.mark(position.index);

@@ -1,6 +1,6 @@
-//! What a replica remembers besides its log: its role and all that comes with it.
+//! A replica's memory besides its log: the state of a candidate or leader, pending reads, a snapshot on its way.
 //!
-//! Plain data and questions about it. The modules that handle messages change it; no message is made here.
+//! The protocol modules change this data. This module does not build messages.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -21,67 +21,70 @@ use crate::seed::Seed;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
-/// What a replica does about leadership.
+/// The part of the state that depends on the role.
 #[derive(Clone, Debug)]
 pub(super) enum State {
-    /// Follows, or learns.
+    /// A follower or a learner.
     Follower,
-    /// Asks for votes, or whether it would get them.
+    /// A pre-candidate or a candidate.
     Campaign(Campaign),
-    /// Leads.
     Leader(Box<Leader>),
 }
 
-/// A campaign.
+/// A pre-vote or an election of this replica.
 #[derive(Clone, Debug)]
 pub(super) struct Campaign {
-    /// Only asks, without a new term.
+    /// A pre-vote: it asks without a new term.
     pub(super) pre: bool,
-    /// The answers so far, one a voter.
+    /// The answers so far, at most one of each voter.
     pub(super) votes: Vec<(Replica, bool)>,
-    /// Votes are asked for once this replica's own is durable, that is once so many writes are. `None` when they were.
-    pub(super) after: Option<u64>,
-    /// A leader asked for this campaign, and wants these transfer_excluded.
+    /// Votes are requested once this many writes are durable (our own vote is among them). `None`: already requested.
+    pub(super) request_after: Option<u64>,
+    /// `Some` if the leader asked for this election: the voters that must not be the next transfer target.
     pub(super) transfer_excluded: Option<Vec<Replica>>,
 }
 
 impl Campaign {
     pub(super) const fn new(pre: bool, transfer_excluded: Option<Vec<Replica>>) -> Self {
-        Self { pre, votes: Vec::new(), after: None, transfer_excluded }
+        Self { pre, votes: Vec::new(), request_after: None, transfer_excluded }
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.pre, &self.votes, self.after, &self.transfer_excluded));
+        hash.value(&(self.pre, &self.votes, self.request_after, &self.transfer_excluded));
     }
 
+    /// The number of answers that grant, or deny, the vote.
     pub(super) fn count(&self, granted: bool) -> usize {
         self.votes.iter().filter(|(_, answer)| *answer == granted).count()
     }
 }
 
-/// What only a leader has.
+/// The state of a leader.
 #[derive(Clone, Debug)]
 pub(super) struct Leader {
-    /// All members but this replica, in their order.
+    /// The progress of all members but this replica, in the order of the replicas.
     pub(super) peers: Vec<Progress>,
-    /// The first entry of this leader's term: nothing before it is committed by counting, and no read is answered
-    /// before it is committed.
+    /// The first entry of this leader's term. Earlier entries are committed only together with it, and no read is
+    /// answered before it is committed.
     pub(super) noop: Index,
     pub(super) heartbeat_at: Instant,
-    /// Group time is this much more than the clock has counted since `since`.
+    /// Group time in milliseconds when this leader's term began, at `since`.
     pub(super) time_ms: u64,
     pub(super) since: Instant,
     pub(super) uncommitted_bytes: usize,
-    /// The last round of heartbeats that was sent, and the last that a majority confirmed.
+    /// The last round of heartbeats that was sent.
     pub(super) round: u64,
+    /// The last round that a majority confirmed.
     pub(super) confirmed: u64,
     /// Reads that wait for a round, oldest first.
     pub(super) reads: VecDeque<PendingRead>,
+    /// The voter that shall lead next, and when the transfer is aborted.
     pub(super) transfer_target: Option<(Replica, Instant)>,
-    /// Whom it hands leadership to no more: each gave it away, or did not take it, and nobody kept it since.
+    /// Voters excluded as transfer targets, because each gave leadership away or did not take it.
     pub(super) transfer_excluded: Vec<Replica>,
-    /// The snapshot for those who need one, and whether one was asked for.
+    /// The snapshot that is sent to followers that need one.
     pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// Whether an `Action::Capture` is not answered yet.
     pub(super) capturing: bool,
 }
 
@@ -91,7 +94,7 @@ impl Leader {
         self.peers.get_mut(at)
     }
 
-    /// A voter's progress; that of a voter who is none of the peers is nothing.
+    /// A part of a peer's progress; the default for a replica that is no peer.
     pub(super) fn of<T: Default>(&self, voter: Replica, part: impl Fn(&Progress) -> T) -> T {
         let at = self.peers.binary_search_by_key(&voter, |peer| peer.replica);
         at.map_or_else(|_| T::default(), |at| part(&self.peers[at]))
@@ -105,12 +108,12 @@ impl Leader {
         self.of(voter, |peer| peer.round)
     }
 
-    /// A leader without followers has nothing to tell in time.
+    /// When the next heartbeat is due. `None` without peers.
     pub(super) fn deadline(&self) -> Option<Instant> {
         (!self.peers.is_empty()).then_some(self.heartbeat_at)
     }
 
-    /// The voter with the longest log among those who answered lately.
+    /// The voter with the longest log among those that answered within `timeout` and are not excluded.
     pub(super) fn choose_transfer_target(
         &self,
         voters: &[Replica],
@@ -130,7 +133,7 @@ impl Leader {
         self.transfer_target = Some((target, until));
     }
 
-    /// Gives up a transfer_target that did not campaign in time. The next one is another.
+    /// Aborts the transfer if its time is over, and excludes its target from the next one.
     pub(super) fn abort_transfer(&mut self, now: Instant) {
         if let Some((target, _)) = self.transfer_target.take_if(|(_, until)| *until <= now) {
             reach!("raft.transfer.expired");
@@ -144,12 +147,12 @@ impl Leader {
         }
     }
 
-    /// This leader keeps its office: whoever is asked next may be anybody.
+    /// The leader stays, so the next transfer may target any voter.
     pub(super) fn clear_transfer_excluded(&mut self) {
         self.transfer_excluded.clear();
     }
 
-    /// Whom the transfer_target shall spare: all that this leader does, and itself.
+    /// The voters that the transfer target must exclude: this leader, then those that this leader excludes.
     pub(super) fn transfer_excluded_with(&self, me: Replica) -> Vec<Replica> {
         let others = self.transfer_excluded.iter().copied().filter(|voter| *voter != me);
         core::iter::once(me).chain(others).take(VOTERS_MAX).collect()
@@ -159,7 +162,7 @@ impl Leader {
         self.transfer_target.is_some()
     }
 
-    /// The transfer_target, if there is one and it has the log up to `last`.
+    /// The transfer target, if its log reaches `last`.
     pub(super) fn caught_up_transfer_target(&self, last: Index) -> Option<Replica> {
         let (target, _) = self.transfer_target?;
         (self.of(target, |peer| peer.matched) == last).then_some(target)
@@ -175,30 +178,32 @@ impl Leader {
     }
 }
 
-/// A read at its leader.
+/// A read that waits at the leader.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PendingRead {
     pub(super) origin: ReadOrigin,
-    /// What must be applied before it is served.
+    /// The index that must be applied before the read is served.
     pub(super) index: Index,
-    /// The round that confirms it.
+    /// The round that confirms the read.
     pub(super) round: u64,
 }
 
-/// Who asked.
+/// The origin of a read.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ReadOrigin {
+    /// A client of this node.
     Local(Ticket),
+    /// Another member, on behalf of a client of its node.
     Remote { replica: Replica, id: u64 },
 }
 
-/// Reads that were sent to the leader.
+/// Reads that this replica forwarded to the leader.
 #[derive(Clone, Debug)]
 pub(super) struct ForwardedReads {
-    /// The next read's number. It starts at random in each life: an answer to a read of an earlier life names an older
-    /// index, and must not be taken for the answer to a new one.
+    /// The next read's number. It starts at a random number in each process, so that an answer to a read of an earlier
+    /// process, which names an older index, is not mistaken for the answer to a new read.
     pub(super) next: u64,
-    /// In order of their numbers, and so of their deadlines.
+    /// Ticket and deadline by number. Later numbers have later deadlines.
     pub(super) pending: BTreeMap<u64, (Ticket, Instant)>,
 }
 
@@ -212,45 +217,46 @@ impl ForwardedReads {
         hash.value(&(self.next, &self.pending));
     }
 
-    /// When the oldest is given up.
+    /// When the oldest read is refused.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.pending.first_key_value().map(|(_, (_, until))| *until)
     }
 }
 
-/// A snapshot on its way in.
+/// A snapshot that this replica receives.
 #[derive(Clone, Debug)]
 pub(super) struct IncomingSnapshot {
     pub(super) header: SnapshotHeader,
     pub(super) id: SnapshotId,
     pub(super) chunks: Vec<Bytes>,
-    pub(super) held: u64,
+    /// Bytes received so far, from the snapshot's start.
+    pub(super) received: u64,
+    /// The digest of these bytes.
     pub(super) sha: Sha256,
 }
 
 impl IncomingSnapshot {
     pub(super) fn new(group: GroupId, header: SnapshotHeader) -> Self {
         let id = snapshot_id(group, header.position, header.digest);
-        Self { header, id, chunks: Vec::new(), held: 0, sha: Sha256::new() }
+        Self { header, id, chunks: Vec::new(), received: 0, sha: Sha256::new() }
     }
 
-    /// Whether it covers nothing after `index`.
+    /// Whether the snapshot covers nothing after `index`.
     pub(super) fn ends_by(&self, index: Index) -> bool {
         self.header.position.index <= index
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(&self.header, self.held));
+        hash.value(&(&self.header, self.received));
     }
 
     pub(super) const fn is_complete(&self) -> bool {
-        self.held == self.header.length
+        self.received == self.header.length
     }
 }
 
-/// Once so many writes are durable, the log is durable up to this index. A token proves bytes, not indices: when the
-/// log is cut, the marks of what was cut are lowered with it, so that bytes that were durable once prove nothing about
-/// the entries that replaced them.
+/// The log is durable up to `index` once the first `writes` writes are. Durable writes prove bytes, not indices: a cut
+/// of the log lowers the marks of the entries that it removes, so that old bytes prove nothing about new entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DurableMark {
     pub(super) writes: u64,

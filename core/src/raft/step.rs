@@ -1,7 +1,6 @@
-//! Which handler takes an event, and what a message's term does to this replica before (§5.1).
+//! Each event goes to its handler. Before that, a message's term is compared with this replica's (§5.1).
 //!
-//! This is where an outsider is told from a member and a hostile number from an honest one. No protocol is decided
-//! here.
+//! This module rejects messages of outsiders and terms that no group reaches. It does not handle any message itself.
 
 use super::state::State;
 use super::{Action, Event, Message, NUMBER_MAX, Raft};
@@ -11,7 +10,7 @@ use crate::time::{Instant, earlier};
 use crate::{mutant, reach};
 
 impl Raft {
-    /// Arms the timers at the first step.
+    /// Starts the election timer at the first step.
     pub(super) fn start(&mut self) {
         if self.started {
             return;
@@ -19,12 +18,12 @@ impl Raft {
         self.started = true;
         self.arm_election();
         if self.configuration().voters == [self.me] {
-            // Nobody else could lead: there is nothing to wait for.
+            // The only voter has no other leader to wait for.
             self.election_at = self.now;
         }
     }
 
-    /// Does what is due by now.
+    /// Does what is due by the time of this step.
     pub(super) fn on_time(&mut self, out: &mut Outbox<Action>) {
         self.expire_forwarded(out);
         match &self.state {
@@ -60,7 +59,7 @@ impl Raft {
         }
     }
 
-    /// Says once at the end of a step what changed for others.
+    /// Reports role, term and leader at the end of a step, if one of them changed.
     pub(super) fn announce(&mut self, out: &mut Outbox<Action>) {
         let (role, term, leader) = (self.role(), self.term, self.leader);
         if self.announced != (role, term, leader) {
@@ -71,17 +70,86 @@ impl Raft {
 
     fn receive(&mut self, from: Replica, message: Message, out: &mut Outbox<Action>) {
         if from == self.me {
-            return self.reject(from, "claims to be this very replica", out);
+            return self.reject(from, "comes from this replica itself", out);
         }
         if let Some(term) = message.term() {
             if term.0 > NUMBER_MAX {
-                return self.reject(from, "a term that no group can reach", out);
+                return self.reject(from, "a term that no group reaches", out);
             }
             if !self.observe_term(from, term, &message, out) {
                 return;
             }
         }
         self.dispatch(from, message, out);
+    }
+
+    /// Compares a message's term with this replica's, and enters a later one. Returns whether the message is still to
+    /// be handled.
+    fn observe_term(
+        &mut self,
+        from: Replica,
+        term: Term,
+        message: &Message,
+        out: &mut Outbox<Action>,
+    ) -> bool {
+        if term == self.term {
+            return true;
+        }
+        if term < self.term {
+            self.reply_to_stale_term(from, message, out);
+            return false;
+        }
+        match message {
+            // A pre-vote names a term that its sender has not entered.
+            Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
+            Message::Vote { last, leadership_transfer, .. } => {
+                if self.has_live_leader() && !leadership_transfer {
+                    reach!("raft.vote.disruption_ignored");
+                    return false;
+                }
+                if !self.may_campaign(from, *last) {
+                    self.reject(from, "asks for votes but is not a voter", out);
+                    return false;
+                }
+                self.enter_term(term, None, out);
+                true
+            }
+            _ if message.is_from_leader() => {
+                if mutant!("raft.term.bumped_by_heartbeat")
+                    && matches!(self.state, State::Leader(_))
+                {
+                    self.term = term;
+                    return false;
+                }
+                self.enter_term(term, Some(from), out);
+                true
+            }
+            // An answer with a later term can depose a leader, so only a member's counts.
+            _ if self.configuration().is_member(from) => {
+                reach!("raft.term.later_answer");
+                self.enter_term(term, None, out);
+                false
+            }
+            _ => {
+                self.reject(from, "answers but is not a member", out);
+                false
+            }
+        }
+    }
+
+    /// Answers a leader or candidate of an earlier term with the current term. Answers of an earlier term are dropped.
+    fn reply_to_stale_term(&mut self, from: Replica, message: &Message, out: &mut Outbox<Action>) {
+        let term = self.term;
+        let answer = match message {
+            Message::PreVote { .. } => Message::PreVoteReply { term, granted: false },
+            Message::Vote { .. } => Message::VoteReply { term, granted: false },
+            _ if message.is_from_leader() => {
+                reach!("raft.term.stale_leader");
+                Message::StaleTerm { term }
+            }
+            _ => return,
+        };
+        self.send(from, answer, out);
     }
 
     fn dispatch(&mut self, from: Replica, message: Message, out: &mut Outbox<Action>) {
@@ -101,7 +169,7 @@ impl Raft {
             }
             Message::Heartbeat { commit, round, .. } => self.on_heartbeat(from, commit, round, out),
             Message::HeartbeatAck { round, .. } => self.on_heartbeat_ack(from, round, out),
-            // Only its term matters, and that is settled.
+            // Only its term matters, and `observe_term` handled that.
             Message::StaleTerm { .. } => {}
             Message::SnapshotOffer { header, .. } => self.on_snapshot_offer(from, header, out),
             Message::SnapshotChunk { position, offset, data, .. } => {
@@ -118,82 +186,7 @@ impl Raft {
         }
     }
 
-    /// Compares a message's term with ours. False when that is all there is to do.
-    fn observe_term(
-        &mut self,
-        from: Replica,
-        term: Term,
-        message: &Message,
-        out: &mut Outbox<Action>,
-    ) -> bool {
-        if term == self.term {
-            return true;
-        }
-        if term < self.term {
-            self.reply_to_stale_term(from, message, out);
-            return false;
-        }
-        match message {
-            // A pre-vote speaks of a term that nobody has entered.
-            Message::PreVote { .. } | Message::PreVoteReply { granted: true, .. } => true,
-            Message::Vote { last, leadership_transfer, .. } => {
-                if self.has_live_leader() && !leadership_transfer {
-                    reach!("raft.vote.disruption_ignored");
-                    return false;
-                }
-                if !self.may_campaign(from, *last) {
-                    self.reject(from, "asks for votes, and is no voter", out);
-                    return false;
-                }
-                self.enter_term(term, None, out);
-                true
-            }
-            Message::Append { .. }
-            | Message::Heartbeat { .. }
-            | Message::SnapshotOffer { .. }
-            | Message::SnapshotChunk { .. }
-            | Message::TimeoutNow { .. } => {
-                if mutant!("raft.term.bumped_by_heartbeat")
-                    && matches!(self.state, State::Leader(_))
-                {
-                    self.term = term;
-                    return false;
-                }
-                self.enter_term(term, Some(from), out);
-                true
-            }
-            // An answer from a later term deposes a leader, so it must come from a member.
-            _ if self.configuration().is_member(from) => {
-                reach!("raft.term.later_answer");
-                self.enter_term(term, None, out);
-                false
-            }
-            _ => {
-                self.reject(from, "answers, and is no member", out);
-                false
-            }
-        }
-    }
-
-    /// Tells a leader or candidate of the past which term it is. Answers of the past are late, and dropped.
-    fn reply_to_stale_term(&mut self, from: Replica, message: &Message, out: &mut Outbox<Action>) {
-        let term = self.term;
-        let answer = match message {
-            Message::PreVote { .. } => Message::PreVoteReply { term, granted: false },
-            Message::Vote { .. } => Message::VoteReply { term, granted: false },
-            Message::Append { .. }
-            | Message::Heartbeat { .. }
-            | Message::SnapshotOffer { .. }
-            | Message::SnapshotChunk { .. }
-            | Message::TimeoutNow { .. } => {
-                reach!("raft.term.stale_leader");
-                Message::StaleTerm { term }
-            }
-            _ => return,
-        };
-        self.send(from, answer, out);
-    }
-
+    /// Reports a message that no correct replica sends. The caller drops it.
     pub(super) fn reject(&self, from: Replica, why: &'static str, out: &mut Outbox<Action>) {
         reach!("raft.message.rejected");
         out.push(Action::Rejected { from, why });

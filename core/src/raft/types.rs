@@ -1,6 +1,6 @@
-//! The values that a group's machine is given and gives back.
+//! The values in the events, actions, messages and records of a group.
 //!
-//! They carry data and check nothing but themselves; what the machine does with them is in the other modules.
+//! They check their own form and nothing else. This module does not know the machine.
 
 use alloc::vec::Vec;
 
@@ -12,32 +12,33 @@ use crate::id::{GroupId, Index, Replica, SnapshotId, Term};
 use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
 use crate::mutant;
 
-/// Terms and indices past this are refused: honest ones stay below for longer than any disk lasts, and no arithmetic
-/// on smaller ones can overflow.
+/// The machine rejects terms and indices above this bound. Real ones stay below it for longer than any disk lasts, and
+/// arithmetic on smaller ones cannot overflow.
 pub(super) const NUMBER_MAX: u64 = 1 << 62;
 
-/// A place in a log and the term of the entry there.
+/// An index of a log and the term of the entry there.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Position {
-    /// The term first, so that positions order as §5.4.1 compares logs.
+    /// First, so that the order of positions is the order of logs in §5.4.1.
     pub term: Term,
-    /// The index.
+    /// 0 is the position before the first entry.
     pub index: Index,
 }
 
-/// Who counts. Sorted, without repeats; a replica is in one of the lists at most.
+/// The members of a group. Both lists are sorted and without repeats, and no replica is in both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
-    /// Who votes and is counted for commit; at most [`crate::limits::VOTERS_MAX`].
+    /// The replicas that vote and count for commit: at most [`crate::limits::VOTERS_MAX`].
     pub voters: Vec<Replica>,
-    /// Who receives the log and is not counted.
+    /// The replicas that receive the log and count for nothing.
     pub learners: Vec<Replica>,
 }
 
 impl Configuration {
-    /// Whether it could be one: 1 to 7 voters, both lists sorted and without repeats, nobody in both.
+    /// Whether there are 1 to 7 voters and not too many members, both lists are sorted without repeats, and no replica
+    /// is in both.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         let sorted = |list: &[Replica]| list.is_sorted_by(|a, b| a < b);
@@ -48,7 +49,7 @@ impl Configuration {
             && !self.learners.iter().any(|learner| self.is_voter(*learner))
     }
 
-    /// Whether the replica votes.
+    /// Whether the replica is a voter.
     #[must_use]
     pub fn is_voter(&self, replica: Replica) -> bool {
         self.voters.contains(&replica)
@@ -66,7 +67,8 @@ impl Configuration {
         (self.voters.len() + self.learners.len()) * size_of::<Replica>()
     }
 
-    /// This configuration after a change; `None` when the change names a voter, nobody, or one too many.
+    /// This configuration after a change. `None` if the change names a voter's node, adds a learner that is there,
+    /// removes one that is not, or makes the group too large.
     pub(super) fn changed(&self, change: Reconfiguration) -> Option<Self> {
         let (mut voters, mut learners) = (self.voters.clone(), self.learners.clone());
         match change {
@@ -95,11 +97,11 @@ impl Configuration {
 /// One entry of a log. Its index is its position in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The term of the leader that made it.
+    /// The term of the leader that created it.
     pub term: Term,
-    /// Group time in milliseconds: counted by successive leaders, never back, paused without a leader.
+    /// Group time in milliseconds. Successive leaders count it; it never goes back, and stands still without a leader.
     pub time_ms: u64,
-    /// What it says.
+    /// The content of the entry.
     pub payload: Payload,
 }
 
@@ -115,46 +117,46 @@ impl Entry {
     }
 }
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
-    /// Nothing: a leader's first entry (§8).
+    /// Nothing. The first entry of each leader (§8).
     Noop,
-    /// The group's configuration from here on, effective on append.
+    /// The group's configuration, in effect from the moment that a replica appends the entry.
     Configuration(Configuration),
-    /// A command of the state machine, encoded once.
+    /// A command of the state machine. The proposer encodes it; the machine does not look inside.
     Command(Bytes),
 }
 
-/// A request's number within one group on one node, chosen by the node.
+/// The number of a request within one group on one node. The node chooses it.
 pub type Ticket = u64;
 
 /// A state machine's state at a position, in chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The last entry that it contains.
+    /// The last entry whose effect the state contains.
     pub position: Position,
-    /// Group time at that entry.
+    /// Group time at that entry, in milliseconds.
     pub time_ms: u64,
     /// The configuration as of that entry.
     pub configuration: Configuration,
     /// SHA-256 of all chunks in order.
     pub digest: Digest,
-    /// The bytes, each chunk at most [`crate::limits::CHUNK_BYTES_MAX`].
+    /// The state's bytes. Each chunk has at most [`crate::limits::CHUNK_BYTES_MAX`].
     pub chunks: Vec<Bytes>,
 }
 
 impl Snapshot {
-    /// The snapshot's length in bytes.
+    /// The length of all chunks in bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
     }
 }
 
-/// The name of the side file of a received snapshot: the same for the same snapshot, so that a transfer that starts
-/// over writes the same bytes to the same file. Its highest bit is set; names that a node gives to its own snapshots
-/// have it clear.
+/// The name of the snapshot file of a received snapshot. The same snapshot has the same name, so that a transfer that
+/// starts over writes the same bytes to the same file. The highest bit is set; a node names its own snapshots with the
+/// bit clear.
 #[must_use]
 pub fn snapshot_id(group: GroupId, position: Position, digest: Digest) -> SnapshotId {
     let mut hash = Hasher::new();
@@ -165,22 +167,22 @@ pub fn snapshot_id(group: GroupId, position: Position, digest: Digest) -> Snapsh
 /// A change of a group's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reconfiguration {
-    /// Add a learner. The same node with another store replaces its old entry when that was a learner.
+    /// Adds a learner. It replaces a learner of the same node with another store.
     AddLearner(Replica),
-    /// Remove a learner.
+    /// Removes a learner.
     RemoveLearner(Replica),
 }
 
 /// Why a proposal, read or change will not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// This replica does not lead; who does, if known.
+    /// This replica does not lead, or transfers its leadership. The leader, if known.
     NotLeader(Option<Replica>),
-    /// Leadership was lost, or is being handed over, before the read was confirmed.
+    /// The leader lost its leadership, or began to transfer it, before it confirmed the read.
     LostLeadership,
-    /// Too many bytes wait for commit.
+    /// Too many bytes wait for commit, or too many reads for their confirmation.
     Busy,
-    /// The change names a voter, or someone who is not there, or follows one that is not committed.
+    /// The change does not fit the configuration (see [`Reconfiguration`]), or the change before it is not committed.
     InvalidChange,
 }
 
@@ -199,9 +201,9 @@ mod tests {
     }
 
     #[test]
-    fn invalid_configurations_are_told() {
+    fn invalid_configurations_are_recognized() {
         assert!(configuration(&[1, 2, 3], &[4]).is_valid());
-        assert!(!configuration(&[], &[4]).is_valid(), "nobody votes");
+        assert!(!configuration(&[], &[4]).is_valid(), "no voters");
         assert!(!configuration(&[2, 1], &[]).is_valid(), "unsorted");
         assert!(!configuration(&[1, 1], &[]).is_valid(), "repeated");
         assert!(!configuration(&[1, 2], &[2]).is_valid(), "in both lists");
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_makes_no_sense_is_refused() {
+    fn a_change_that_does_not_fit_is_refused() {
         let now = configuration(&[1, 2], &[4]);
         assert_eq!(now.changed(Reconfiguration::AddLearner(replica(1, 9))), None);
         assert_eq!(now.changed(Reconfiguration::AddLearner(replica(4, 1))), None);
