@@ -1,10 +1,10 @@
-//! Canonical bytes: a version byte, then the value in postcard's format.
+//! The codec: a version byte, then the value in postcard's format.
 //!
-//! Every decoder of the system goes through here. A value has one encoding, and any other bytes that would decode to it
-//! are refused: decoding encodes again, byte by byte, against the input, without allocating. Decoding never panics,
-//! reads at most the limit it was given, and allocates no more than a small multiple of the input's length.
+//! Every decoder of the system uses this module. A value has exactly one encoding, and other bytes that would decode to
+//! it are refused: decoding encodes the value again and compares byte by byte, without allocating. Decoding never
+//! panics, reads at most its limit, and allocates no more than a small multiple of the input's length.
 //!
-//! Not here: framing (`runtime`), the log's batches (`wal`), compression.
+//! This module does not frame messages (the runtime does), write log batches (`wal`) or compress.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,7 +14,7 @@ use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The version that this build writes. It reads this one alone: there is no older one.
+/// The version that this build writes. It reads only this one, because there is no older one.
 pub const VERSION: u8 = 1;
 
 /// Why bytes were refused.
@@ -23,7 +23,7 @@ pub const VERSION: u8 = 1;
 pub enum DecodeError {
     /// No bytes at all.
     Empty,
-    /// More bytes than the place where they came from may hold.
+    /// More bytes than the caller allows.
     TooLong {
         /// Bytes given.
         length: usize,
@@ -35,9 +35,9 @@ pub enum DecodeError {
         /// The version byte found.
         found: u8,
     },
-    /// Not the encoding of such a value.
+    /// Not an encoding of a value of this type.
     Malformed,
-    /// Decodes, but is not the one encoding of the value that it decodes to, or has bytes left over.
+    /// The bytes decode, but are not the one encoding of their value, or bytes are left over.
     NotCanonical,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for DecodeError {
         match self {
             Self::Empty => f.write_str("no bytes"),
             Self::TooLong { length, limit } => {
-                write!(f, "{length} bytes, and at most {limit} are allowed")
+                write!(f, "{length} bytes; at most {limit} are allowed")
             }
             Self::Version { found } => {
                 write!(f, "codec version {found}; this build reads version {VERSION}")
@@ -63,7 +63,7 @@ impl core::error::Error for DecodeError {}
 ///
 /// # Panics
 ///
-/// If the value cannot be serialized, which none of our types can bring about: a broken invariant.
+/// If the value cannot be serialized: a broken invariant, since all types of this crate can.
 #[must_use]
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
     let mut bytes = Vec::with_capacity(64);
@@ -81,7 +81,7 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) {
     serialize(value, Append(bytes));
 }
 
-/// How many bytes [`encode`] would make.
+/// The length of the encoding of a value, in bytes.
 ///
 /// # Panics
 ///
@@ -91,8 +91,8 @@ pub fn encoded_len<T: Serialize + ?Sized>(value: &T) -> usize {
     1 + serialize(value, Count(0))
 }
 
-/// Hands the encoding of a value, without the version byte, to `sink` in pieces of some size: what takes them has its
-/// price for each.
+/// Passes the encoding of a value, without the version byte, to `sink` in pieces of up to 256 bytes, because each call
+/// has its cost.
 ///
 /// # Panics
 ///
@@ -103,10 +103,10 @@ pub(crate) fn feed<T: Serialize + ?Sized>(value: &T, sink: impl FnMut(&[u8])) {
 
 fn serialize<T: Serialize + ?Sized, F: Flavor>(value: &T, flavor: F) -> F::Output {
     postcard::serialize_with_flavor(value, flavor)
-        .expect("our own types serialize: every sequence knows its length")
+        .expect("all types of this crate serialize: every sequence knows its length")
 }
 
-/// Decodes the one value that `bytes` encode canonically; at most `limit` bytes are looked at.
+/// Decodes the value that `bytes` encode canonically. It refuses more than `limit` bytes.
 ///
 /// # Errors
 ///
@@ -118,7 +118,7 @@ pub fn decode<T: Serialize + DeserializeOwned>(
     decode_borrowed(bytes, limit)
 }
 
-/// As [`decode`], for values that borrow their byte strings from `bytes`: reading a large value copies nothing.
+/// As [`decode`], for values that borrow their byte strings from `bytes`, so that a large value is not copied.
 ///
 /// # Errors
 ///
@@ -140,8 +140,8 @@ pub fn decode_borrowed<'a, T: Serialize + Deserialize<'a>>(
     Ok(value)
 }
 
-/// Which variant of an enum some bytes of this version begin to encode, whether this build knows it or not; `None` when
-/// they begin with no number.
+/// The number of the enum variant that the bytes encode, whether or not this build knows it. `None` if they are of
+/// another version or do not begin with a number.
 #[must_use]
 pub fn variant(bytes: &[u8]) -> Option<u32> {
     let body = bytes.strip_prefix(&[VERSION])?;
@@ -192,10 +192,10 @@ impl Flavor for Count {
     }
 }
 
-/// What is gathered of an encoding, which comes in pieces of a few bytes: some blocks of SHA-256.
+/// Bytes gathered before a piece is passed on: a few blocks of SHA-256. Postcard itself writes a few bytes at a time.
 const GATHERED_BYTES: usize = 256;
 
-/// A flavor that hands what it gathered to a closure.
+/// A flavor that gathers bytes and passes them to a closure.
 struct Gather<F> {
     sink: F,
     gathered: [u8; GATHERED_BYTES],
@@ -241,7 +241,7 @@ impl<F: FnMut(&[u8])> Flavor for Gather<F> {
     }
 }
 
-/// A flavor that compares what is written with what was read, and fails at the first difference.
+/// A flavor that compares the written bytes with the expected ones, and fails at the first difference.
 struct Compare<'a> {
     expected: &'a [u8],
 }
@@ -286,7 +286,7 @@ mod tests {
         }
 
         #[test]
-        fn what_decodes_is_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn whatever_decodes_is_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(value) = decode::<(u64, BTreeMap<u8, u16>)>(&bytes, 64) {
                 prop_assert_eq!(encode(&value), bytes);
             }
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn other_spellings_of_a_value_are_refused() {
-        // 0 as a two-byte varint, a map with its keys out of order, and a byte too many.
+        // 0 as a two-byte varint, a map with its keys out of order, and an extra byte.
         assert_eq!(decode::<u64>(&[VERSION, 0x80, 0x00], 9), Err(DecodeError::NotCanonical));
         let unordered = [VERSION, 2, 5, 0, 4, 0];
         assert_eq!(
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_why() {
+    fn each_error_says_why() {
         assert_eq!(decode::<u8>(&[], 9), Err(DecodeError::Empty));
         assert_eq!(decode::<u8>(&[9, 1], 9), Err(DecodeError::Version { found: 9 }));
         assert_eq!(decode::<u8>(&[1; 9], 2), Err(DecodeError::TooLong { length: 9, limit: 2 }));

@@ -1,7 +1,7 @@
-//! Every knob of the core: meaning, unit, bound, default, and why.
+//! Every knob of the core, with its meaning, unit, bound, default and reason.
 //!
-//! Units stand at the end of a name. Bounds that are part of a format are in [`crate::limits`], not here. Nothing here
-//! is read from a file: the runtime fills it in.
+//! A unit stands at the end of a name. Bounds that are part of a format are in [`crate::limits`]. This module reads no
+//! file: the runtime fills the values in.
 
 use core::fmt;
 
@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Consensus.
+    /// Knobs of consensus.
     pub raft: RaftConfig,
-    /// CRDT replication.
+    /// Knobs of CRDT replication.
     pub replication: ReplicationConfig,
-    /// Membership and failure detection.
+    /// Knobs of membership and failure detection.
     pub gossip: GossipConfig,
-    /// Finding nodes.
+    /// Knobs of finding nodes.
     pub discovery: DiscoveryConfig,
-    /// Health and choice of nodes.
+    /// Knobs of health and the choice of nodes.
     pub coordinator: CoordinatorConfig,
-    /// The composition: requests, checkpoints, memory.
+    /// Knobs of the composition: requests, checkpoints, memory.
     pub node: NodeConfig,
 }
 
@@ -32,17 +32,17 @@ pub struct RaftConfig {
     /// Milliseconds between a leader's heartbeats. Must be at most a third of the election timeout, so that two lost
     /// heartbeats start no election. Default 100.
     pub heartbeat_ms: u64,
-    /// Shortest election timeout in milliseconds; each is drawn between it and twice it (§9.3). It is also the
-    /// check-quorum window. Must be above a round trip and an fsync. Default 500.
+    /// Shortest election timeout in milliseconds. Each timeout is drawn between it and twice it (Raft thesis §9.3). It
+    /// is also the check-quorum window. Must be above a round trip and an fsync. Default 500.
     pub election_timeout_ms: u64,
     /// Entry bytes in one append message. Must be below a frame. Default 256 KiB.
     pub append_bytes_max: usize,
-    /// Append messages under way to one follower. Depth times bytes is what a slow follower can pin; deep pipelines
-    /// raise commit latency more than throughput. Default 8.
+    /// Append messages in flight to one follower. A slow follower can pin this many times `append_bytes_max` of memory,
+    /// and a deep pipeline raises commit latency more than throughput. Default 8.
     pub inflight_max: usize,
-    /// Bytes of proposals not yet committed, past which proposals are refused. Default 32 MiB.
+    /// Bytes of proposals not yet committed. Past this bound proposals are refused. Default 32 MiB.
     pub uncommitted_bytes_max: usize,
-    /// Entry bytes that stay in memory behind the last checkpoint for slow followers; the slower get a snapshot.
+    /// Entry bytes kept in memory behind the last checkpoint for slow followers. A slower follower gets a snapshot.
     /// Default 16 MiB.
     pub retained_bytes_max: usize,
 }
@@ -64,22 +64,23 @@ impl Default for RaftConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplicationConfig {
-    /// Milliseconds between two root comparisons with one peer. Pushed deltas carry the normal load; this mends what
-    /// they lost. Default 1000.
+    /// Milliseconds between two comparisons of roots with one peer. Pushed deltas carry the normal load, and this
+    /// repairs their losses. Default 1000.
     pub anti_entropy_ms: u64,
     /// Bytes of writes in one message. Must be below a frame. Default 256 KiB.
     pub delta_bytes_max: usize,
-    /// Bytes pushed to one peer and not yet acknowledged; past it the peer waits for anti-entropy. Default 4 MiB.
+    /// Bytes pushed to one peer and not yet acknowledged. Past this bound the peer waits for anti-entropy. Default 4
+    /// MiB.
     pub unacknowledged_bytes_max: usize,
-    /// How many milliseconds a stamp may lie ahead of this node's wall clock before its write waits, durably, outside
-    /// the context. Large enough for NTP's worst day, small enough that a future clock cannot capture a register.
-    /// Default 60 000.
+    /// Milliseconds that a stamp may be ahead of this node's wall clock. A write further ahead waits, durably, outside
+    /// the context. Large enough for NTP's worst errors, small enough that a clock in the future cannot capture a
+    /// register. Default 60 000.
     pub ahead_ms_max: u64,
-    /// Writes that may wait for their stamp to come within reach; past it they are refused and asked for again later.
-    /// Default 10 000.
+    /// Writes that may wait because their stamp is too far ahead. Past this bound they are refused, and requested again
+    /// later. Default 10 000.
     pub ahead_writes_max: usize,
-    /// Bytes of a shard that one step captures for a checkpoint: much against a message, little against what a step may
-    /// take. Default 64 KiB.
+    /// Bytes of a shard that one step captures for a checkpoint: large beside a message, small beside the time that a
+    /// step may take. Default 64 KiB.
     pub capture_bytes: usize,
 }
 
@@ -100,23 +101,22 @@ impl Default for ReplicationConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GossipConfig {
-    /// Milliseconds of one protocol period: one member is probed in each. Default 1000.
+    /// Milliseconds of a protocol period. One member is probed in each. Default 1000.
     pub period_ms: u64,
     /// Milliseconds from the first direct ping until helpers are asked. Must be below the period. Default 500.
     pub ping_timeout_ms: u64,
-    /// Direct pings sent to a silent target before helpers are asked. Repeating costs little and keeps loss from
-    /// looking like death. Default 3.
+    /// Direct pings to a silent target before helpers are asked. Repetition costs little, and keeps loss from looking
+    /// like death. Default 3.
     pub pings: u32,
-    /// Helpers asked to ping in our stead (SWIM's k). Default 3.
+    /// Helpers asked to ping the target (SWIM's k). Default 3.
     pub helpers: usize,
-    /// Suspicion lasts this many periods times log10 of the number of members, at least. Default 4.
+    /// A suspicion lasts at least this many periods times log10 of the number of members. Default 4.
     pub suspicion_multiplier: u32,
     /// Each update is sent this many times log10 of the number of members. Default 4.
     pub retransmit_multiplier: u32,
     /// Updates piggybacked on one message. Default 16.
     pub updates_max: usize,
-    /// Milliseconds for which a dead member is remembered, so that late gossip cannot bring it back.
-    /// Default 86 400 000.
+    /// Milliseconds that a removed member is remembered, so that late gossip cannot bring it back. Default 86 400 000.
     pub dead_kept_ms: u64,
 }
 
@@ -139,14 +139,14 @@ impl Default for GossipConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DiscoveryConfig {
-    /// Milliseconds between two resolutions of a source while all is well; four times as often while no peer is
-    /// connected. Default 30 000.
+    /// Milliseconds between two resolutions of a source. While no peer is connected it is a quarter of that. Default 30
+    /// 000.
     pub resolve_ms: u64,
-    /// First pause after a failed handshake, in milliseconds; it doubles up to `backoff_ms_max`. Default 250.
+    /// First pause after a failed handshake, in milliseconds. It doubles up to `backoff_ms_max`. Default 250.
     pub backoff_ms: u64,
     /// Longest pause after failed handshakes, in milliseconds. Default 15 000.
     pub backoff_ms_max: u64,
-    /// Candidates remembered; the least useful goes first. Default 256.
+    /// Candidates in the table. The least useful is evicted first. Default 256.
     pub candidates_max: usize,
 }
 
@@ -160,13 +160,13 @@ impl Default for DiscoveryConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CoordinatorConfig {
-    /// Bad observations in a row that turn a healthy member unhealthy. Default 3.
+    /// Bad observations in a row that make a healthy member unhealthy. Default 3.
     pub fall: u32,
-    /// Good observations in a row that turn it healthy again. Default 2.
+    /// Good observations in a row that make it healthy again. Default 2.
     pub rise: u32,
-    /// Milliseconds that a member stays in a state at least, so that it cannot flap. Default 1000.
+    /// Milliseconds that a member's health stays the same, at least, so that it does not flap. Default 1000.
     pub dwell_ms: u64,
-    /// Milliseconds between two reports of a node's own load to the others. Default 1000.
+    /// Milliseconds between two reports of a node's own load. Default 1000.
     pub report_ms: u64,
 }
 
@@ -180,16 +180,16 @@ impl Default for CoordinatorConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeConfig {
-    /// Milliseconds after which a waiting request is answered: a write that a leader may have logged as unknown.
+    /// Milliseconds after which a waiting request is answered. A write that a leader may have logged is then unknown.
     /// Default 5000.
     pub request_timeout_ms: u64,
-    /// Log bytes since the oldest needed record, beside twice what the node's state takes, past which the owners of old
-    /// records are checkpointed. It bounds the time to restart and the disk. Default 64 MiB.
+    /// Log bytes since the oldest needed record, in addition to twice the size of the node's state. Past this bound the
+    /// owners of old records are checkpointed. It bounds the restart time and the disk. Default 64 MiB.
     pub checkpoint_bytes: u64,
-    /// Bytes of keys and values that this node holds at most; past it writes are refused as full. Default 4 GiB.
+    /// Bytes of keys and values in this node's memory. Past this bound writes are refused as full. Default 4 GiB.
     pub memory_bytes_max: u64,
-    /// Milliseconds since the last word from an older boot of a peer, below which a newer boot of the same store is
-    /// taken for a clone and refused. Above the pauses in which two idle nodes say nothing to each other. Default 5000.
+    /// Milliseconds since the last message of a peer's older boot within which a newer boot of the same store counts as
+    /// a clone and is refused. Must be above the pauses between the messages of two idle nodes. Default 5000.
     pub clone_window_ms: u64,
 }
 
@@ -209,7 +209,7 @@ impl Default for NodeConfig {
 pub struct ConfigError {
     /// The knob, as `section.name`.
     pub knob: &'static str,
-    /// What it must be.
+    /// The bound that the value breaks.
     pub bound: &'static str,
 }
 
@@ -222,7 +222,7 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Config {
-    /// Checks every knob against its bound and its siblings.
+    /// Checks every knob against its bound, some of them against each other.
     ///
     /// # Errors
     ///
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn siblings_bound_each_other() {
+    fn some_knobs_bound_each_other() {
         let mut config = Config::default();
         config.raft.heartbeat_ms = config.raft.election_timeout_ms / 2;
         assert_eq!(config.validate().map_err(|e| e.knob), Err("raft.heartbeat_ms"));

@@ -1,6 +1,6 @@
-//! SHA-256: value checksums, state digests and fingerprints of sets.
+//! SHA-256: checksums of values, digests of states and fingerprints of sets.
 //!
-//! No keyed hashing and no signatures: authenticity is the transport's.
+//! There are no keyed hashes and no signatures: the transport authenticates.
 
 use core::fmt;
 
@@ -38,15 +38,15 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Collects the canonical form of a state. Variable-length parts are length-prefixed, so that two states with the same
-/// bytes in other places differ.
+/// Hashes the canonical form of a state. Parts of variable length get a length prefix, so that states with the same
+/// bytes split elsewhere differ.
 #[derive(Clone, Debug, Default)]
 pub struct Hasher {
     sha: Sha256,
 }
 
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// An empty hasher.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -68,28 +68,28 @@ impl Hasher {
         crate::codec::feed(value, |bytes| self.sha.update(bytes));
     }
 
-    /// The digest of all that was added.
+    /// The digest of all added bytes.
     #[must_use]
     pub fn finish(self) -> Digest {
         Digest(self.sha.finalize().into())
     }
 }
 
-/// The fingerprint of a set: the sum of its members' digests modulo 2^256, so that a member is added or taken away in
-/// constant time, in any order. Equal sets have equal sums; a sum says nothing against a peer that picks its members to
-/// collide, so a sync session also compares counts and ends in the exchange of members where they differ.
+/// The fingerprint of a set: the sum of its members' digests modulo 2^256. A member is added or removed in constant
+/// time, in any order. Equal sets have equal sums. A peer can choose members that collide, so a sync session also
+/// compares counts, and exchanges members where they differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SetSum {
     limbs: [u64; 4],
 }
 
 impl SetSum {
-    /// Adds a member.
+    /// Adds a member that is not in the set.
     pub fn add(&mut self, member: &Digest) {
         self.combine(&limbs(member), false);
     }
 
-    /// Takes a member away.
+    /// Removes a member of the set.
     pub fn remove(&mut self, member: &Digest) {
         self.combine(&limbs(member), true);
     }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gathered_pieces_are_hashed_as_they_came() {
+    fn a_value_hashes_like_its_encoding() {
         for length in [0, 1, 255, 256, 257, 1000] {
             let value: (u64, Vec<u16>) = (7, vec![300; length]);
             let mut gathered = Hasher::new();
@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sum_forgets_order_and_takes_back(members in proptest::collection::vec(any::<[u8; 32]>(), 0..9)) {
+        fn a_sum_ignores_order_and_removal_undoes_addition(members in proptest::collection::vec(any::<[u8; 32]>(), 0..9)) {
             let mut forth = SetSum::default();
             let mut back = SetSum::default();
             members.iter().for_each(|m| forth.add(&Digest(*m)));

@@ -1,22 +1,22 @@
-//! Fixed-point integers: logarithms, roots and powers of two without floating point.
+//! Fixed-point numbers: logarithms, roots and powers of two without floating point.
 //!
 //! Protocol rules name logarithms ("log10 of the number of members"). Floats differ between targets in the last bit,
-//! and one bit is enough to make two runs of one seed differ; integers do not. Floats are the yardstick of
-//! `tests/tests/fixed_floats.rs` alone.
+//! and one bit is enough to make two runs of one seed differ; integers do not. `tests/tests/fixed_floats.rs` compares
+//! with floats.
 //!
-//! Not here: signed numbers, and functions that no protocol asks for.
+//! This module has no signed numbers, and no functions that no protocol needs.
 
-/// An unsigned fixed-point number: 32 bits before the point, 32 behind. Arithmetic saturates.
+/// An unsigned fixed-point number: 32 bits before the point, 32 after it. Arithmetic saturates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fixed(u64);
 
-/// Bits behind the point.
+/// Bits after the point.
 const FRACTION_BITS: u32 = 32;
 
-/// log10(2) with 64 bits behind the point.
+/// log10(2) with 64 bits after the point.
 const LOG10_OF_2: u128 = 0x4d10_4d42_7de7_fbcc;
 
-/// 2^(1/2), 2^(1/4), .. with 62 bits behind the point: each is the root of the one before.
+/// 2^(1/2), 2^(1/4), ... with 62 bits after the point. Each is the root of the previous one.
 const ROOTS_OF_2: [u64; FRACTION_BITS as usize] = roots_of_2();
 
 const fn roots_of_2() -> [u64; FRACTION_BITS as usize] {
@@ -32,9 +32,9 @@ const fn roots_of_2() -> [u64; FRACTION_BITS as usize] {
 }
 
 impl Fixed {
-    /// Nothing.
+    /// The number 0.
     pub const ZERO: Self = Self(0);
-    /// One.
+    /// The number 1.
     pub const ONE: Self = Self(1 << FRACTION_BITS);
     /// The largest number, just below 2^32.
     pub const MAX: Self = Self(u64::MAX);
@@ -79,7 +79,7 @@ impl Fixed {
         if product > u64::MAX as u128 { u64::MAX } else { product as u64 }
     }
 
-    /// The smallest whole number that is not below it.
+    /// The number rounded up to a whole one.
     #[must_use]
     pub const fn ceil(self) -> u64 {
         self.0.div_ceil(1 << FRACTION_BITS)
@@ -92,8 +92,8 @@ impl Fixed {
             return Self::ZERO;
         }
         let whole = n.ilog2();
-        // The mantissa in [1, 2) with 63 bits behind the point. Squaring it doubles its logarithm, so the next bit of
-        // the result is whether the square reaches 2.
+        // The mantissa in [1, 2) with 63 bits after the point. Squaring it doubles its logarithm, so the next bit of
+        // the result says whether the square reaches 2.
         let mut mantissa = (n as u128) << (63 - whole);
         let mut bits = whole as u64;
         let mut left = FRACTION_BITS;
@@ -126,7 +126,7 @@ impl Fixed {
         if whole >= FRACTION_BITS {
             return Self::MAX;
         }
-        // 62 bits behind the point leave room for a product just below 2.
+        // 62 bits after the point leave room for a product just below 2.
         let mut power: u128 = 1 << 62;
         let mut at = 0;
         while at < FRACTION_BITS {

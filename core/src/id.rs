@@ -1,11 +1,13 @@
-//! Identities. All are plain values: names and addresses are data and live elsewhere.
+//! Identities and other plain values that several modules share.
 //!
-//! | identity | minted when | survives |
+//! | identity | created when | survives |
 //! |---|---|---|
 //! | [`FederationId`] | the federation's CA is made | everything |
 //! | [`NodeId`] | a certificate is issued | restarts and new disks |
 //! | [`StoreId`] | a data directory is created | restarts, not a wiped disk |
 //! | [`Boot`] | a process starts | nothing |
+//!
+//! Names and addresses identify nothing: they may change at any time.
 
 use alloc::string::String;
 use core::fmt;
@@ -44,7 +46,7 @@ macro_rules! wide_id {
 }
 
 wide_id! {
-    /// A federation: the set of nodes that trust one CA. Part of every certificate, handshake and log header.
+    /// A federation: the set of nodes that trust one CA. It is part of every certificate, handshake and log header.
     FederationId
 }
 wide_id! {
@@ -82,8 +84,8 @@ const fn hex_digit(digit: u8) -> Option<u8> {
     }
 }
 
-/// One start of a process on one store: durable before the first send. A peer that saw a later boot, or the same count
-/// with another nonce, refuses the link: clones and rolled-back disks are caught.
+/// One start of a process on one store, durable before the first send. A peer that saw a later boot, or the same count
+/// with another nonce, refuses the link; this catches clones and rolled-back disks.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -94,14 +96,14 @@ pub struct Boot {
     pub nonce: u64,
 }
 
-/// A voter or learner: a node with the disk that its promises are on.
+/// A member: a node and the disk that holds its promises.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Replica {
-    /// Who.
+    /// The node, from its certificate.
     pub node: NodeId,
-    /// On which disk.
+    /// The data directory on its disk.
     pub store: StoreId,
 }
 
@@ -110,9 +112,9 @@ pub struct Replica {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Actor {
-    /// Who and on which disk.
+    /// The node and its disk.
     pub replica: Replica,
-    /// In which life.
+    /// The start of its process.
     pub boot: Boot,
 }
 
@@ -121,9 +123,9 @@ pub struct Actor {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Dot {
-    /// The author.
+    /// The author of the write.
     pub actor: Actor,
-    /// The author's how-manieth write in this shard, from 1.
+    /// The number of the write among the author's writes in this shard, from 1.
     pub seq: u64,
 }
 
@@ -191,11 +193,11 @@ impl Index {
 pub struct ShardId {
     /// The namespace that it is a part of.
     pub namespace: NamespaceId,
-    /// Which part, below the namespace's fixed number of slots.
+    /// The number of the shard, below the namespace's fixed number of slots.
     pub slot: u16,
 }
 
-/// Who a durable record belongs to.
+/// The owner of a durable record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Owner {
     /// The node itself: boots, contacts.
@@ -218,27 +220,27 @@ impl Owner {
     }
 }
 
-/// A write handed to the disk: the lane's log is first-in, first-out, so a persisted token covers all before it.
+/// A write given to the disk. A lane's log is first-in, first-out, so a persisted token covers all earlier ones.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Token {
-    /// The lane, one log each.
+    /// The lane; each has its own log.
     pub lane: u16,
-    /// The write's number in the lane's log, from 1; it goes on over restarts.
+    /// The number of the write in the lane's log, from 1. Restarts continue it.
     pub seq: u64,
 }
 
-/// Where a node may be reached: `host:port`, at most [`crate::limits::ADDRESS_BYTES_MAX`] bytes.
+/// The address of a node: `host:port`, at most [`crate::limits::ADDRESS_BYTES_MAX`] bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address(pub String);
 
-/// A place and, when known, who should be there.
+/// An address, and the node that is there if it is known.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Contact {
-    /// Who answers there, as last verified.
+    /// The node that a handshake last proved there; `None` if none did.
     pub node: Option<NodeId>,
-    /// Where.
+    /// The address to dial.
     pub address: Address,
 }
 
@@ -286,19 +288,19 @@ pub enum Writer {
     Shards,
 }
 
-/// What a replica is in its group.
+/// The role of a replica in its group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
-    /// Receives the log, is not counted.
+    /// It receives the log and does not vote.
     #[default]
     Learner,
-    /// Votes, and follows.
+    /// It votes and follows a leader.
     Follower,
-    /// Asks whether it could win, without a new term (§9.6).
+    /// It asks whether it could win, without a new term (Raft thesis §9.6).
     PreCandidate,
-    /// Asks for votes.
+    /// It asks for votes.
     Candidate,
-    /// Leads.
+    /// It leads its group.
     Leader,
 }
 

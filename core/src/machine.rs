@@ -1,7 +1,7 @@
-//! The one contract of every machine in this crate.
+//! The contract of every machine in this crate.
 //!
-//! This module knows no protocol. It deliberately has no poll functions, no timer handles and no callbacks: whatever a
-//! step wants done is in the outbox when the step returns, and when it next wants to be woken is its deadline.
+//! There are no poll functions, timer handles or callbacks. When a step returns, the outbox holds all that it wants
+//! done, and the deadline says when it wants the next tick. This module knows no protocol.
 
 use alloc::vec::{Drain, Vec};
 
@@ -26,25 +26,26 @@ pub struct Now {
 /// * Same initial state and same sequence of `(now, event)`: same actions, byte for byte.
 /// * Every action is complete when returned. None waits for another to be performed.
 pub trait Machine {
-    /// What the machine consumes.
+    /// The inputs of the machine.
     type Event;
-    /// What the machine asks of its driver.
+    /// Requests to the driver.
     type Action;
 
-    /// Consumes one event and appends what it wants done to `out`.
+    /// Consumes one event and appends the actions that follow to `out`.
     fn step(&mut self, now: Now, event: Self::Event, out: &mut Outbox<Self::Action>);
 
-    /// When a tick is next due; `None` when nothing is. Early, late and repeated ticks are harmless: every step first
-    /// does what is due by `now`.
+    /// When the next tick is due; `None`: no tick is needed. Early, late and repeated ticks are harmless: every step
+    /// first does all that is due by `now`.
     fn deadline(&self) -> Option<Instant>;
 
-    /// Feeds the canonical form of the whole state to `hash`: for determinism and convergence checks.
+    /// Feeds the canonical form of the whole state to `hash`, for checks of determinism and convergence.
     fn digest(&self, hash: &mut Hasher);
 }
 
-/// The actions of a step, in the order in which they were decided.
+/// The actions of a step, in the order in which the machine decided them.
 ///
-/// A driver keeps one and drains it after each step, so that steady-state steps allocate nothing for it.
+/// A driver keeps one outbox and drains it after each step, so that a step in the steady state allocates nothing for
+/// it.
 #[derive(Debug)]
 pub struct Outbox<A> {
     actions: Vec<A>,
@@ -62,7 +63,7 @@ impl<A> Outbox<A> {
         self.actions.push(action);
     }
 
-    /// Takes all actions out, oldest first, and keeps the room that they used.
+    /// Takes all actions out, oldest first, and keeps the memory for the next ones.
     pub fn drain(&mut self) -> Drain<'_, A> {
         self.actions.drain(..)
     }
@@ -73,13 +74,13 @@ impl<A> Outbox<A> {
         &self.actions
     }
 
-    /// How many actions wait.
+    /// The number of actions not yet drained.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.actions.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether all actions were drained.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.actions.is_empty()

@@ -1,12 +1,13 @@
-//! Marks and mutants: what a simulated run reached, and the planted bugs that prove its oracles see.
+//! Marks and mutants. A mark counts how often a run reached a line of code; a mutant is a planted bug that proves that
+//! the simulator's oracles see it.
 //!
 //! Both exist only under the feature `instrument`, which the simulator and the tests enable. Without it `reach!` is
-//! nothing and `mutant!` is the constant `false`: no name of either is in a shipped binary.
+//! empty and `mutant!` is the constant `false`, so no shipped binary contains their names.
 //!
-//! Each name stands in the tables below; a name that does not is an error when the crate is compiled. Counters and the
-//! active mutant are of the whole process, so a campaign that runs in parallel does so in processes.
+//! Every name is in a table below; the compiler refuses any other. The counters and the active mutant belong to the
+//! whole process, so a parallel campaign runs in several processes.
 
-/// Counts that this place was reached: `reach!("raft.election.won")`.
+/// Counts that the run reached this line: `reach!("raft.election.won")`.
 #[macro_export]
 macro_rules! reach {
     ($name:literal) => {{
@@ -171,13 +172,13 @@ pub mod instrument {
         "discovery.candidate.evicted",
         "discovery.candidate.refused",
         "discovery.candidate.table_full",
-        "discovery.contacts.remembered",
+        "discovery.contacts.saved",
         "discovery.dial",
         "discovery.dial.needless",
         "discovery.dial.too_many",
         "discovery.dial.unanswered",
-        "discovery.tell",
-        "discovery.told.too_often",
+        "discovery.contacts.sent",
+        "discovery.contacts.too_often",
         "discovery.verify.new",
         "discovery.verify.ourselves",
         "discovery.verify.refused",
@@ -310,17 +311,17 @@ pub mod instrument {
         "node.wire.no_member",
     ];
 
-    /// Every mutant, with what it breaks, in a sentence.
+    /// Every mutant, with one sentence on the bug.
     pub const MUTANTS: &[(&str, &str)] = &[
         // raft
         ("raft.ack.before_fsync", "a follower acknowledges entries before its disk has them"),
         (
             "raft.append.aba",
-            "a cut of the log leaves the durable marks of what was cut: an entry is durable by another's bytes",
+            "truncating the log keeps the durable marks of the removed entries, so new entries count as durable",
         ),
         (
             "raft.append.cuts_committed",
-            "an append that was overtaken cuts off on the disk what is committed behind it",
+            "an overtaken append truncates committed entries on the disk",
         ),
         ("raft.commit.old_term", "a leader commits an entry of an older term by counting replicas"),
         (
@@ -333,7 +334,7 @@ pub mod instrument {
         ),
         (
             "raft.transfer.hands_back",
-            "leadership is handed back to who gave it away: two that want rid of it depose each other without end",
+            "leadership is transferred back to the replica that gave it away, so two of them depose each other without end",
         ),
         ("raft.match.skipped", "a follower appends without the match check"),
         ("raft.quorum.off_by_one", "half of the voters count as a majority"),
@@ -350,28 +351,31 @@ pub mod instrument {
             "raft.term.bumped_by_heartbeat",
             "a leader takes a later term from another leader's message and goes on leading",
         ),
-        ("raft.truncate.stale", "an append that was overtaken cuts off what came after it"),
+        ("raft.truncate.stale", "an overtaken append truncates the entries that came after it"),
         ("raft.vote.forgotten", "the record of the term leaves out the vote"),
         ("raft.vote.index_only", "votes compare the lengths of logs and not their last terms"),
-        ("raft.vote.not_persisted", "votes are asked for and given before the disk has them"),
-        ("raft.vote.twice", "a replica votes for everyone who asks in a term"),
+        ("raft.vote.not_persisted", "votes are requested and granted before they are durable"),
+        ("raft.vote.twice", "a replica votes for every candidate of a term"),
         ("raft.vote.boasts", "a candidate says that its log ends in a later term than it does"),
         ("raft.conflict.gives_way", "a leader cuts its own log to what a follower shares with it"),
-        ("raft.append.unbounded", "an append holds all that a follower lacks, whatever its budget"),
+        (
+            "raft.append.unbounded",
+            "an append carries all entries that a follower lacks, whatever the budget",
+        ),
         ("raft.commit.goes_back", "a follower takes a lower commit index for a new one"),
         ("raft.membership.learner_votes", "a new learner becomes a voter at once"),
         // replication
         ("replication.ack.before_fsync", "a delta is acknowledged before it is durable"),
         (
             "replication.context.without_gaps",
-            "a context takes the greatest number for all below it: what was lost is never asked for",
+            "a context covers all numbers below its greatest, so lost writes are never requested",
         ),
         ("replication.counter.sums_twice", "a count does not supersede its earlier totals"),
         ("replication.delete.resurrects", "a dead write that arrives again lives again"),
-        ("replication.hash.skipped", "bytes are taken as they come, whatever hash they carry"),
+        ("replication.hash.skipped", "the hash of received bytes is not checked"),
         (
             "replication.lww.wall_clock",
-            "the last writer is whoever has the greatest millisecond; ties fall to the order of arrival",
+            "the last writer is the one with the greatest millisecond, and ties go by the order of arrival",
         ),
         (
             "replication.author.observes_all",
@@ -383,7 +387,7 @@ pub mod instrument {
         ),
         (
             "replication.restore.skips_tail",
-            "what happened while a checkpoint was captured is not restored",
+            "changes made while a checkpoint was captured are not restored",
         ),
         (
             "replication.set.removes_unseen",
@@ -395,53 +399,56 @@ pub mod instrument {
         ),
         (
             "replication.hlc.unbounded",
-            "a stamp is taken in however far ahead of the wall clock it is",
+            "a stamp is accepted however far it is ahead of the wall clock",
         ),
-        ("replication.hlc.deaf", "the clock takes no note of the stamps of others"),
-        ("replication.author.forgets_boot", "all lives of a process mint under one actor"),
-        ("replication.author.refused_and_kept", "a write is refused, and happens all the same"),
-        ("replication.read.by_arrival", "siblings are read in the order in which authors came"),
+        ("replication.hlc.deaf", "the clock ignores the stamps of other nodes"),
+        ("replication.author.forgets_boot", "all boots of a store write as one actor"),
+        ("replication.author.refused_and_kept", "a write is refused, and applied all the same"),
+        ("replication.read.by_arrival", "siblings are read in the order of their authors' arrival"),
         ("replication.compare.never", "replicas compare nothing while their link is up"),
         // gossip
-        ("gossip.ack.of_anybody", "an ack counts from whoever sends it"),
+        ("gossip.ack.of_anybody", "an ack counts from any sender"),
         ("gossip.buddy.silent", "a suspect is not told of its suspicion"),
         ("gossip.refute.dropped", "a node that is wrongly suspected does not refute it"),
-        ("gossip.dead.overrides_newer_alive", "a death of an old incarnation beats a newer life"),
-        ("gossip.incarnation.ignored", "any claim beats what is held, whatever its incarnation"),
-        ("gossip.suspect.at_once", "a failed probe is a death, without suspicion"),
+        (
+            "gossip.dead.overrides_newer_alive",
+            "a death of an old incarnation beats a newer incarnation",
+        ),
+        ("gossip.incarnation.ignored", "any update beats what is held, whatever its incarnation"),
+        ("gossip.suspect.at_once", "a failed probe declares a member dead, without a suspicion"),
         // discovery
-        ("discovery.tell.unverified", "contacts that nobody verified are told on"),
+        ("discovery.contacts.unverified", "contacts that nobody verified are sent to peers"),
         // coordinator
-        ("coordinator.choice.herds", "requests under way from here count for nothing"),
-        ("coordinator.health.no_hysteresis", "one observation turns a member, in no time"),
+        ("coordinator.choice.herds", "this node's own requests in progress do not count"),
+        ("coordinator.health.no_hysteresis", "one observation changes a member's health at once"),
         // state
         (
             "state.session.forgotten",
-            "the answer of a session's write is not kept: a retry happens again",
+            "the reply to a session's write is not kept, so a retry is executed again",
         ),
         ("state.session.lost_in_snapshot", "a snapshot holds no sessions"),
-        ("state.cas.ignored", "a compare-and-set happens whatever it finds"),
+        ("state.cas.ignored", "a compare-and-set ignores its condition"),
         (
             "state.apply.twice_after_restore",
-            "a restored state takes its last entry for not applied",
+            "a restored state counts its last entry as not applied",
         ),
         ("state.keys.lost_in_snapshot", "a snapshot holds no keys"),
-        ("state.numbers.skipped_by_restore", "a restored registry leaves out a number"),
+        ("state.numbers.skipped_by_restore", "a restored registry skips a number"),
         ("state.registry.keeps_deleted", "a namespace that was deleted is still there"),
         // wal
         ("wal.middle.accepted", "damage in the middle of the log is cut like a tear"),
         ("wal.checksum.skipped", "a batch's digest is not compared"),
-        ("wal.torn.accepted", "what can be read of an unfinished batch is taken for written"),
+        ("wal.torn.accepted", "the readable part of an unfinished batch counts as written"),
         // node
         ("node.boot.not_persisted", "sends before this process's boot is durable"),
         ("node.canary", "panics at the first tick: proves that the pipeline reports"),
         (
             "node.checkpoint.discards_early",
-            "deletes a side file before what replaces it is durable",
+            "deletes a snapshot file before its replacement is durable",
         ),
         (
             "node.checkpoint.released_early",
-            "gives up log records before what replaces them is durable",
+            "releases log records before their replacement is durable",
         ),
         ("node.fence.goes_on", "a node whose disk failed goes on"),
         ("node.forward.duplicated", "takes a forwarded request as often as it arrives"),
@@ -450,7 +457,7 @@ pub mod instrument {
             "forgets how it voted in a deleted group that a restart brings back",
         ),
         ("node.group.left_open", "goes on with the group of a namespace that was deleted"),
-        ("node.hold.skipped", "lets promises leave before what they promise is durable"),
+        ("node.hold.skipped", "releases promises before the promised writes are durable"),
         ("node.join.wiped_voter_welcome", "a voter whose disk was wiped is let in as another"),
         ("node.message.unknown_is_garbage", "a message of a later version ends its link"),
         (
@@ -460,29 +467,32 @@ pub mod instrument {
         ("node.reply.before_durable", "answers durable writes before the disk has them"),
         (
             "node.request.other_term_counts",
-            "takes whatever is applied at a proposal's index for the proposal",
+            "takes any entry applied at a proposal's index for the proposal",
         ),
         ("node.session.retry_without", "repeats a write of unknown outcome that has no session"),
         ("node.apply.uncommitted", "applies entries as soon as they are in the log"),
         ("node.peers.old_welcome", "lets in a process that a later one of its store replaced"),
-        ("node.capture.claims_too_much", "a snapshot names the end of the log, not what it holds"),
+        (
+            "node.capture.claims_too_much",
+            "a snapshot claims the position of the log's end, not its own",
+        ),
         (
             "node.checkpoint.copy_cuts",
-            "a log that is copied forward ends with a record that cuts it to where the copy began",
+            "a log that is copied forward ends with a record that truncates it to the start of the copy",
         ),
         ("node.deadline.spins", "asks for a tick at once, again and again"),
         ("node.request.answered_twice", "answers a request twice"),
     ];
 
     static HITS: [AtomicU64; MARKS.len()] = [const { AtomicU64::new(0) }; MARKS.len()];
-    /// The active mutant's place in the table plus one; 0 when the code is sound.
+    /// The index of the active mutant plus one; 0 when none is active.
     static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 
-    /// The place of a mark in the table.
+    /// The index of a mark in the table.
     ///
     /// # Panics
     ///
-    /// When it is not there: at compile time, since the macros call it in a constant.
+    /// If the name is not in the table. The macros call this in a constant, so it fails at compile time.
     #[must_use]
     pub const fn mark(name: &str) -> usize {
         let mut at = 0;
@@ -495,11 +505,11 @@ pub mod instrument {
         panic!("this mark is not in MARKS")
     }
 
-    /// The place of a mutant in the table.
+    /// The index of a mutant in the table.
     ///
     /// # Panics
     ///
-    /// When it is not there: at compile time, since the macros call it in a constant.
+    /// If the name is not in the table. The macros call this in a constant, so it fails at compile time.
     #[must_use]
     pub const fn mutant(name: &str) -> usize {
         let mut at = 0;
@@ -532,7 +542,7 @@ pub mod instrument {
         ACTIVE.load(Ordering::Relaxed) == site + 1
     }
 
-    /// Activates one mutant by name, or none. False when there is no such mutant.
+    /// Activates one mutant by name, or none. Returns false if no mutant has this name.
     pub fn activate(name: Option<&str>) -> bool {
         let found = name.map(|name| MUTANTS.iter().position(|(known, _)| *known == name));
         match found {
@@ -543,7 +553,7 @@ pub mod instrument {
         true
     }
 
-    /// Hits of every mark since the process began, in the order of the table.
+    /// Hits of every mark since the process started, in the order of the table.
     pub fn hits() -> impl Iterator<Item = (&'static str, u64)> {
         MARKS.iter().zip(&HITS).map(|(name, hits)| (*name, hits.load(Ordering::Relaxed)))
     }

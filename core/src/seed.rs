@@ -1,18 +1,18 @@
 //! Randomness: one 32-byte seed, from which every consumer derives its own stream.
 //!
-//! One more draw in gossip never shifts an election timeout, because their streams share nothing. Nothing here reads
-//! entropy: production hands in 32 fresh bytes at each start, the simulator a number.
+//! Streams share nothing, so one more draw in gossip never shifts an election timeout. This module reads no entropy: in
+//! production the driver supplies 32 fresh bytes at each start, the simulator a number.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use sha2::{Digest as _, Sha256};
 
-/// The root of all chance of one process life.
+/// The root of all randomness of one boot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub [u8; 32]);
 
 impl Seed {
-    /// A seed from a number, for simulators and tests.
+    /// A seed from a number, for simulators and tests only.
     #[must_use]
     pub fn from_number(number: u64) -> Self {
         let mut hash = Sha256::new();
@@ -21,13 +21,13 @@ impl Seed {
         Self(hash.finalize().into())
     }
 
-    /// The stream of one consumer: `label` names it ("raft.election"), `id` tells its instances apart.
+    /// The stream of one consumer: `label` names it ("raft.election"), `id` numbers its instances.
     #[must_use]
     pub fn derive(&self, label: &str, id: u64) -> Stream {
         let mut hash = Sha256::new();
         hash.update(self.0);
         hash.update(label.as_bytes());
-        // The label's length keeps ("a", id) and ("ab", id) apart whatever the id's bytes are.
+        // The length keeps the label ("a", "ab") apart from the bytes of the id.
         hash.update((label.len() as u64).to_be_bytes());
         hash.update(id.to_be_bytes());
         Stream { chacha: ChaCha8Rng::from_seed(hash.finalize().into()) }
@@ -36,7 +36,7 @@ impl Seed {
 
 impl core::fmt::Debug for Seed {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        // A production seed is as good as a key: it never reaches a log.
+        // A production seed is a secret: it must not reach a log.
         f.write_str("Seed(..)")
     }
 }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_are_repeatable_and_apart() {
+    fn streams_repeat_and_differ_from_each_other() {
         let seed = Seed::from_number(7);
         assert_eq!(seed.derive("a", 1).draw(), seed.derive("a", 1).draw());
         assert_ne!(seed.derive("a", 1).draw(), seed.derive("a", 2).draw());

@@ -1,7 +1,7 @@
 //! Instants and wall time, with saturating arithmetic.
 //!
-//! No clock is read here. An [`Instant`] starts at zero when the machine booted, so it can be printed, hashed and
-//! compared between two runs; it means nothing on another node and is never sent.
+//! This module reads no clock. An [`Instant`] counts from the machine's boot, so two runs can print, hash and compare
+//! it. It means nothing on another node and is never sent.
 
 use core::fmt;
 use core::ops::{Add, Sub};
@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A point of monotonic time: nanoseconds since boot, counting suspend.
+/// A point of monotonic time: nanoseconds since the machine booted, time in suspend included.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -31,7 +31,7 @@ impl Instant {
         self.0 / 1_000_000
     }
 
-    /// Time passed since `earlier`; zero when `earlier` is later.
+    /// The time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -60,18 +60,18 @@ impl fmt::Display for Instant {
     }
 }
 
-/// Nanoseconds of a span, saturating after 584 years.
+/// The nanoseconds of a span; saturates after 584 years.
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A reading of the wall clock: milliseconds since the Unix epoch. It may jump either way; no timeout uses it.
+/// A reading of the wall clock: milliseconds since the Unix epoch. It may jump either way, so no timeout uses it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct WallTime(pub u64);
 
-/// The earlier of two optional deadlines; `None` means never.
+/// The earlier of two deadlines; `None` means never.
 #[must_use]
 pub fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {

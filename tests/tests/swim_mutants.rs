@@ -193,7 +193,7 @@ fn each_law_fails_under_its_mutant_and_holds_in_sound_code() {
         ("gossip.suspect.at_once", || first_probe(false) == State::Suspect),
         ("gossip.ack.of_anybody", || first_probe(true) == State::Suspect),
         ("gossip.buddy.silent", informs_the_suspect),
-        ("discovery.tell.unverified", shares_only_verified_contacts),
+        ("discovery.contacts.unverified", shares_only_verified_contacts),
         ("coordinator.health.no_hysteresis", one_failure_changes_no_health),
         ("coordinator.choice.herds", spreads_its_own_requests),
     ];

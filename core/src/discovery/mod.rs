@@ -224,7 +224,7 @@ impl Discovery {
         self.dial(now, out);
         if self.save_at.is_some_and(|at| at <= now) {
             self.save_at = None;
-            reach!("discovery.contacts.remembered");
+            reach!("discovery.contacts.saved");
             out.push(Action::SaveContacts { contacts: self.contacts() });
             self.send_to_some(now, out);
         }
@@ -339,7 +339,7 @@ impl Discovery {
 
     fn receive_contacts(&mut self, now: Instant, from: NodeId, contacts: Vec<Contact>) {
         if !self.peers.may_receive(from, now, EXCHANGE_GAP) {
-            reach!("discovery.told.too_often");
+            reach!("discovery.contacts.too_often");
             return;
         }
         for contact in contacts.into_iter().take(CONTACTS_MAX) {
@@ -381,12 +381,15 @@ impl Discovery {
 
     /// Sends only contacts that this node verified itself: hearsay would travel for ever.
     fn send_contacts(&mut self, now: Instant, to: NodeId, out: &mut Outbox<Action>) {
-        let least =
-            if mutant!("discovery.tell.unverified") { Trust::Reported } else { Trust::Verified };
+        let least = if mutant!("discovery.contacts.unverified") {
+            Trust::Reported
+        } else {
+            Trust::Verified
+        };
         let others = self.candidates.contacts(least).filter(|contact| contact.node != Some(to));
         let contacts: Vec<Contact> = others.take(CONTACTS_MAX).collect();
         if !contacts.is_empty() && self.peers.may_send(to, now, EXCHANGE_GAP) {
-            reach!("discovery.tell");
+            reach!("discovery.contacts.sent");
             out.push(Action::SendContacts { to, contacts });
         }
     }
