@@ -51,7 +51,7 @@ fn a_run_that_depends_on_memory_is_detected_at_its_first_event() {
     assert_eq!(one_seed(3, None).violation, None);
     let violation = one_seed(3, Some(2_000)).violation.expect("two processes, two runs");
     assert_eq!(violation.oracle, "determinism");
-    let (events, first) = violation.what.split_once("; first: ").expect("the event is named");
+    let (events, first) = violation.what.split_once("; the first difference: ").expect("the event is named");
     assert!(events.contains("differ after event 1024 and by event 2048"), "{events}");
     // The same node takes the same step at another time.
     let (one, other) = first.split_once(" against ").expect("both are named");
@@ -99,7 +99,7 @@ fn machines_run_their_shares_and_their_reports_add_up() {
     let again = sim(&folder, &["report", "0.json", "sum.json"]);
     assert_eq!(again.status.code(), Some(2));
     let error = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(error.contains("0.json and sum.json: seeds 0..4 are done in both"), "{error}");
+    assert!(error.contains("0.json and sum.json: both have done seeds 0..4"), "{error}");
     let text = std::fs::read_to_string(folder.join("1.json")).expect("a report");
     let build = serde_json::from_str::<Value>(&text).expect("JSON")["build"].to_string();
     let other = text.replace(&build, &format!("\"{}\"", "0".repeat(64)));
