@@ -51,7 +51,8 @@ fn a_run_that_depends_on_memory_is_detected_at_its_first_event() {
     assert_eq!(one_seed(3, None).violation, None);
     let violation = one_seed(3, Some(2_000)).violation.expect("two processes, two runs");
     assert_eq!(violation.oracle, "determinism");
-    let (events, first) = violation.what.split_once("; the first difference: ").expect("the event is named");
+    let (events, first) =
+        violation.what.split_once("; the first difference: ").expect("the event is named");
     assert!(events.contains("differ after event 1024 and by event 2048"), "{events}");
     // The same node takes the same step at another time.
     let (one, other) = first.split_once(" against ").expect("both are named");
