@@ -28,7 +28,7 @@ pub enum RunError {
     Credentials(#[from] CredentialsError),
     /// The peers' listener cannot be opened.
     #[error(
-        "cannot listen for peers on {address}: {error}; hint: stop what uses it, or set peer.listen"
+        "cannot listen for peers on {address}: {error}; hint: stop the process that uses it, or set peer.listen"
     )]
     Listen {
         /// Where peers should be accepted.

@@ -1,4 +1,4 @@
-//! The words of the command line.
+//! The arguments of the command line, with their help texts.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::exit;
 use crate::api::input::{ConsistencyName, StrategyName};
 
-/// Nodes that hold memory form a federation and share it.
+/// Nodes that hold AI memory form a federation and share it
 #[derive(Debug, Parser)]
 #[command(name = "continuum", version, after_long_help = exit::HELP, arg_required_else_help = true)]
 pub(super) struct Cli {
@@ -17,13 +17,13 @@ pub(super) struct Cli {
     pub(super) verb: Verb,
 }
 
-/// What stands before any verb.
+/// Options of every verb.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Global {
-    /// API of a node, such as http://127.0.0.1:7171; several at commas. Without it the running `dev` is asked
+    /// API of a node, such as http://127.0.0.1:7171, or several separated by commas. Default: the running `dev`
     #[arg(long, global = true, env = "CONTINUUM_NODE", value_name = "URL", value_delimiter = ',')]
     pub(super) node: Vec<String>,
-    /// How results are printed
+    /// How to print results
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
     /// Seconds to wait for an answer
@@ -36,7 +36,7 @@ pub(super) struct Global {
     /// For https: this client's certificate
     #[arg(long, global = true, env = "CONTINUUM_TLS_CERT", value_name = "FILE")]
     pub(super) tls_cert: Option<PathBuf>,
-    /// For https: its key
+    /// For https: this client's key
     #[arg(long, global = true, env = "CONTINUUM_TLS_KEY", value_name = "FILE")]
     pub(super) tls_key: Option<PathBuf>,
 }
@@ -44,9 +44,9 @@ pub(super) struct Global {
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people: columns, or the bare value.
+    /// For people: columns, or the bare value
     Table,
-    /// For programs: JSON.
+    /// For programs: JSON
     Json,
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Verb {
         after_help = "Examples:\n  continuum dev\n  continuum dev --nodes 1 --data ./memory --api-port 8000"
     )]
     Dev(Dev),
-    /// Make the federation's authority and issue certificates
+    /// Make the federation's authority, and issue certificates
     #[command(subcommand)]
     Pki(Pki),
     /// Run a node
@@ -67,30 +67,30 @@ pub(super) enum Verb {
     /// Check and show a node's settings
     #[command(subcommand)]
     Config(Config),
-    /// Namespaces
+    /// Create, list and delete namespaces
     #[command(subcommand)]
     Ns(Ns),
-    /// Keys and values
+    /// Read and write values
     #[command(subcommand)]
     Kv(Kv),
-    /// Sets, in eventual namespaces
+    /// Read and change sets (eventual namespaces)
     #[command(subcommand)]
     Set(Set),
-    /// Counters, in eventual namespaces
+    /// Read and change counters (eventual namespaces)
     #[command(subcommand)]
     Counter(Counter),
-    /// Records: keys with named fields, in eventual namespaces
+    /// Read and change records, which are keys with named fields (eventual namespaces)
     #[command(subcommand)]
     Record(Record),
-    /// The federation and its members
+    /// Create the federation; show its state and its members
     #[command(subcommand)]
     Cluster(Cluster),
-    /// Import rows from a file, or WordNet's data files
+    /// Import rows from a file, or from WordNet's data files
     #[command(after_help = "Examples:\n\
             \x20 continuum import --ns notes notes.jsonl\n\
             \x20 continuum import --ns wordnet --format wordnet /usr/share/wordnet")]
     Import(Import),
-    /// Export all rows of a namespace, one line of canonical JSON each
+    /// Export all rows of a namespace as lines of canonical JSON
     #[command(after_help = "Examples:\n\
             \x20 continuum export --ns notes > notes.jsonl\n\
             \x20 continuum export --ns notes | sha256sum")]
@@ -120,14 +120,14 @@ pub(super) enum Verb {
 /// A throw-away federation.
 #[derive(Debug, Args)]
 pub(super) struct Dev {
-    /// How many nodes; without it 3, or as many as the directory has
+    /// Number of nodes. Default: 3, or as many as the directory has
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(super) nodes: Option<u16>,
-    /// Where their data goes: an empty directory, or one of an earlier `dev`, which resumes. Without it a temporary
-    /// one, removed at the end
+    /// Where their data goes: an empty directory, or one of an earlier `dev`, which then resumes. Default: a temporary
+    /// directory, removed at the end
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
-    /// Node i serves its API on this port + i - 1
+    /// Port of the first node's API; each further node takes the next port
     #[arg(long, default_value_t = 7171, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_000))]
     pub(super) api_port: u16,
 }
@@ -135,17 +135,17 @@ pub(super) struct Dev {
 /// The federation's authority.
 #[derive(Debug, Subcommand)]
 pub(super) enum Pki {
-    /// Make an authority; mints the federation's id
+    /// Make an authority, and with it the federation's id
     #[command(after_help = "Examples:\n  continuum pki init --out pki")]
     Init {
-        /// Where ca.pem and ca.key go
+        /// Where to write ca.pem and ca.key
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        /// For how many days the authority is good
+        /// How many days the authority is valid
         #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u64).range(1..=36_500))]
         days: u64,
     },
-    /// Issue a certificate: for a node, or with --client for a client of the API
+    /// Issue a certificate for a node, or with --client for a client of the API
     #[command(after_help = "Examples:\n\
             \x20 continuum pki issue --ca pki --out pki/n1 --dns localhost --ip 127.0.0.1\n\
             \x20 continuum pki issue --ca pki --out pki/ann --client ann")]
@@ -158,22 +158,22 @@ pub(super) struct Issue {
     /// The directory that `pki init` made
     #[arg(long = "ca", value_name = "DIR")]
     pub(super) authority: PathBuf,
-    /// Where node.pem and node.key, or client.pem and client.key, go
+    /// Where to write node.pem and node.key, or client.pem and client.key
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
-    /// A DNS name of the node, for clients that look at names; may be repeated
+    /// A DNS name of the node, for clients that check names; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(super) dns: Vec<String>,
-    /// An IP address of the node, for clients that look at names; may be repeated
+    /// An IP address of the node, for clients that check names; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     pub(super) ip: Vec<std::net::IpAddr>,
-    /// For a client of this name instead of a node
+    /// Issue for a client with this name, not for a node
     #[arg(long, value_name = "NAME", conflicts_with_all = ["dns", "ip", "id"])]
     pub(super) client: Option<String>,
-    /// For this node, as 32 hexadecimal digits, instead of a new one
+    /// Issue for this node (32 hexadecimal digits). Default: a new id
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
-    /// For how many days it is good
+    /// How many days the certificate is valid
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=3650))]
     pub(super) days: u64,
 }
@@ -188,22 +188,22 @@ pub(super) enum Node {
     Start(Start),
 }
 
-/// Where settings come from: flags over environment over file.
+/// Sources of settings: flags override the environment, which overrides the file.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Layers {
-    /// The settings, as TOML
+    /// The settings file (TOML)
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// The data directory
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
-    /// What people call the node
+    /// The node's name for people
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
-    /// What is logged, such as info or continuum=debug,warn
+    /// Log filter, such as info or continuum_runtime=debug,warn
     #[arg(long, value_name = "FILTER")]
     pub(super) log: Option<String>,
-    /// Any setting by its path in the file; may be repeated
+    /// Any setting, by its path in the file; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub(super) set: Vec<(String, String)>,
 }
@@ -213,7 +213,7 @@ pub(super) struct Layers {
 pub(super) struct Start {
     #[command(flatten)]
     pub(super) layers: Layers,
-    /// End with this process, the one that started the node
+    /// End together with this process, which started the node
     #[arg(long, hide = true, value_name = "PID")]
     pub(super) parent: Option<u32>,
 }
@@ -224,7 +224,7 @@ pub(super) enum Config {
     /// Check the settings; changes nothing
     #[command(after_help = "Examples:\n  continuum config check --config n1.toml")]
     Check(Layers),
-    /// Show the settings as they will be, and where each came from
+    /// Show the resulting settings, and where each came from
     #[command(
         after_help = "Examples:\n  continuum config show\n  continuum config show --config n1.toml -o json"
     )]
@@ -234,33 +234,33 @@ pub(super) enum Config {
 /// Namespaces.
 #[derive(Debug, Subcommand)]
 pub(super) enum Ns {
-    /// Make a namespace
+    /// Create a namespace
     #[command(after_help = "Examples:\n\
             \x20 continuum ns create facts --consistency strong\n\
             \x20 continuum ns create notes --consistency eventual --slots 4")]
     Create {
-        /// Its name: a-z, 0-9, `-`, `_`, `.`, beginning with a letter
+        /// The name: a-z, 0-9, `-`, `_`, `.`, starting with a letter
         name: String,
         /// How it is replicated
         #[arg(long, value_enum)]
         consistency: ConsistencyName,
-        /// How a register with siblings is read; eventual only
+        /// How to read a register with siblings; eventual only
         #[arg(long, value_enum)]
         strategy: Option<StrategyName>,
-        /// Shards, fixed for ever; eventual only
+        /// Number of shards, fixed for ever; eventual only
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
         slots: Option<u16>,
-        /// Drop losers of the last-writer-wins order for good; eventual only
+        /// Drop the losers of the last-writer-wins order for good; eventual only
         #[arg(long)]
         discard: bool,
     },
     /// List all namespaces
     #[command(after_help = "Examples:\n  continuum ns list")]
     List,
-    /// Delete a namespace and all in it
+    /// Delete a namespace and everything in it
     #[command(after_help = "Examples:\n  continuum ns delete notes")]
     Delete {
-        /// Its name
+        /// The name
         name: String,
     },
 }
@@ -272,15 +272,15 @@ pub(super) struct KeyPath {
     pub(super) ns: String,
     /// The key
     pub(super) key: String,
-    /// A field of the key instead of its own value
+    /// A field of the key, instead of the key's own value
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(super) field: String,
 }
 
-/// How a write is answered.
+/// When a write is answered.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Promise {
-    /// Answer when the write is applied, durable, or replicated:N
+    /// Answer once the write is applied, durable, or replicated:N
     #[arg(long, default_value = "durable", value_name = "LEVEL")]
     pub(super) level: String,
 }
@@ -294,29 +294,29 @@ pub(super) enum Kv {
     )]
     Put {
         #[command(flatten)]
-        place: KeyPath,
-        /// The value; `-` reads standard input
+        key_path: KeyPath,
+        /// The value; `-` reads it from standard input
         #[arg(allow_hyphen_values = true)]
         value: String,
         #[command(flatten)]
         promise: Promise,
-        /// Supersede just what this token's read saw; eventual only
+        /// Supersede only what the read with this token saw; eventual only
         #[arg(long, value_name = "TOKEN")]
         context: Option<String>,
     },
-    /// Print a value and a newline; exit code 1 when there is none
+    /// Print a value and a newline; exits with 1 when there is none
     #[command(
         after_help = "Examples:\n  continuum kv get facts sky\n  continuum kv get facts sky -o json"
     )]
     Get {
         #[command(flatten)]
-        place: KeyPath,
+        key_path: KeyPath,
     },
-    /// Remove a value; with no --field the whole record
+    /// Remove a value; without --field the whole record
     #[command(after_help = "Examples:\n  continuum kv del facts sky")]
     Del {
         #[command(flatten)]
-        place: KeyPath,
+        key_path: KeyPath,
         #[command(flatten)]
         promise: Promise,
     },
@@ -325,14 +325,14 @@ pub(super) enum Kv {
     List {
         /// The namespace
         ns: String,
-        /// Only keys that begin with this
+        /// Only keys with this prefix
         #[arg(long, default_value = "", hide_default_value = true)]
         prefix: String,
-        /// At most so many
+        /// Maximum number of keys
         #[arg(long)]
         limit: Option<u64>,
     },
-    /// Set or remove a value if it is as expected; strong namespaces only
+    /// Set or remove a value if it is as expected (strong namespaces)
     #[command(after_help = "Examples:\n\
             \x20 continuum kv cas facts sky grey --expect blue\n\
             \x20 continuum kv cas facts lock me --expect-absent\n\
@@ -345,20 +345,20 @@ pub(super) enum Kv {
 #[command(group = clap::ArgGroup::new("expectation").required(true))]
 pub(super) struct Cas {
     #[command(flatten)]
-    pub(super) place: KeyPath,
-    /// What it becomes
+    pub(super) key_path: KeyPath,
+    /// The new value
     #[arg(required_unless_present = "delete", allow_hyphen_values = true)]
     pub(super) value: Option<String>,
-    /// Remove it instead
+    /// Remove the value
     #[arg(long, conflicts_with = "value")]
     pub(super) delete: bool,
-    /// If it has this value
+    /// Expect this value
     #[arg(long, group = "expectation", value_name = "VALUE", allow_hyphen_values = true)]
     pub(super) expect: Option<String>,
-    /// If it is at this revision
+    /// Expect this revision
     #[arg(long, group = "expectation", value_name = "REVISION")]
     pub(super) expect_revision: Option<u64>,
-    /// If there is none
+    /// Expect no value
     #[arg(long, group = "expectation")]
     pub(super) expect_absent: bool,
 }
@@ -370,43 +370,43 @@ pub(super) enum Set {
     #[command(after_help = "Examples:\n  continuum set add notes tags wet cold")]
     Add {
         #[command(flatten)]
-        place: KeyPath,
+        key_path: KeyPath,
         /// The members
         #[arg(required = true)]
         members: Vec<String>,
         #[command(flatten)]
         promise: Promise,
     },
-    /// Remove members, as far as this node has seen them added
+    /// Remove members: the additions that this node has seen
     #[command(after_help = "Examples:\n  continuum set rm notes tags cold")]
     Rm {
         #[command(flatten)]
-        place: KeyPath,
+        key_path: KeyPath,
         /// The members
         #[arg(required = true)]
         members: Vec<String>,
         #[command(flatten)]
         promise: Promise,
     },
-    /// Print the members, one a line
+    /// Print the members, one per line
     #[command(after_help = "Examples:\n  continuum set members notes tags")]
     Members {
         #[command(flatten)]
-        place: KeyPath,
+        key_path: KeyPath,
     },
 }
 
 /// Counters.
 #[derive(Debug, Subcommand)]
 pub(super) enum Counter {
-    /// Add to a counter; negative takes away
+    /// Add to a counter; a negative amount subtracts
     #[command(
         after_help = "Examples:\n  continuum counter add notes visits 5\n  continuum counter add notes visits -2"
     )]
     Add {
         #[command(flatten)]
-        place: KeyPath,
-        /// How much
+        key_path: KeyPath,
+        /// The amount
         #[arg(allow_negative_numbers = true)]
         amount: i64,
         #[command(flatten)]
@@ -416,7 +416,7 @@ pub(super) enum Counter {
     #[command(after_help = "Examples:\n  continuum counter get notes visits")]
     Get {
         #[command(flatten)]
-        place: KeyPath,
+        key_path: KeyPath,
     },
 }
 
@@ -440,7 +440,7 @@ pub(super) enum Record {
         ns: String,
         /// The key
         key: String,
-        /// Set a register; may be repeated, as may all below
+        /// Set a register; this and the options below may be repeated
         #[arg(long, value_name = "FIELD=VALUE", value_parser = pair)]
         put: Vec<(String, String)>,
         /// Add a member to a set
@@ -452,7 +452,7 @@ pub(super) enum Record {
         /// Add to a counter
         #[arg(long, value_name = "FIELD=N", value_parser = count)]
         count: Vec<(String, i64)>,
-        /// Remove what was observed of a field
+        /// Remove what this node has seen of a field
         #[arg(long, value_name = "FIELD")]
         delete: Vec<String>,
         #[command(flatten)]
@@ -471,12 +471,12 @@ pub(super) enum Cluster {
         #[arg(long, value_name = "HOST:PORT")]
         voter: Vec<String>,
     },
-    /// What the asked node knows of itself
+    /// Show the node's own state: groups, shards, memory
     #[command(
         after_help = "Examples:\n  continuum cluster status\n  continuum cluster status -o json"
     )]
     Status,
-    /// The members and their health, as the asked node sees them
+    /// Show the members and their health, as the node sees them
     #[command(after_help = "Examples:\n  continuum cluster members")]
     Members,
 }
@@ -487,35 +487,35 @@ pub(super) struct Import {
     /// The namespace
     #[arg(long, value_name = "NAME")]
     pub(super) ns: String,
-    /// What the source is
+    /// The format of the source
     #[arg(long, value_enum, default_value_t = Source::Jsonl)]
     pub(super) format: Source,
-    /// The file (`-` for standard input), or for WordNet the directory of its data files
+    /// The file (`-` for standard input); for WordNet the directory of its data files
     pub(super) path: PathBuf,
     /// Batches under way at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) concurrency: u16,
-    /// Rows in one batch at most
+    /// Maximum number of rows in one batch
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(super) batch: u16,
-    /// Seconds for which a batch is retried while the node does not take it
+    /// Seconds to retry a batch while the node is away or busy
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     pub(super) patience: u64,
 }
 
-/// What is imported.
+/// The format of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Source {
-    /// Lines as `export` writes them.
+    /// Lines as `export` writes them
     Jsonl,
-    /// The data files of `WordNet` 3.
+    /// The data files of `WordNet` 3
     Wordnet,
 }
 
 /// A measurement.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// Numbers of clients, each with a connection of its own
+    /// Numbers of clients to measure, each client with its own connection
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) clients: Vec<u16>,
@@ -536,21 +536,21 @@ pub(super) struct Bench {
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Load {
-    /// Puts in a strong namespace.
+    /// Puts in a strong namespace
     Strong,
-    /// Puts in an eventual namespace.
+    /// Puts in an eventual namespace
     Eventual,
-    /// Batches of puts in an eventual namespace.
+    /// Batches of puts in an eventual namespace
     Batch,
 }
 
-/// `NAME=VALUE`.
+/// Parses `NAME=VALUE`.
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} has no `=`"))?;
     Ok((name.into(), value.into()))
 }
 
-/// `NAME=NUMBER`.
+/// Parses `NAME=NUMBER`.
 fn count(text: &str) -> Result<(String, i64), String> {
     let (name, value) = pair(text)?;
     value.parse().map(|value| (name, value)).map_err(|_| format!("{value:?} is not a whole number"))
@@ -571,7 +571,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// All commands without subcommands of their own.
+    /// All commands without subcommands.
     fn leaves(command: &clap::Command) -> Vec<clap::Command> {
         let mut found = Vec::new();
         for inner in command.get_subcommands() {

@@ -1,7 +1,7 @@
-//! `bench`: writes per second and their latency, from clients with a kept connection each.
+//! `bench`: measures writes per second and their latency.
 //!
-//! It measures whole round trips of durable writes in namespaces of its own, which it removes. Clients are spread over
-//! the given nodes. Every latency is kept, so percentiles are exact.
+//! It times whole round trips of durable writes, in namespaces that it creates and removes. Each client keeps one
+//! connection; clients are spread over the given nodes. Every latency is kept, so percentiles are exact.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,17 +18,17 @@ use crate::api::input::{BatchBody, ConsistencyName, EditBody, NamespaceBody, Wri
 use crate::api::json::JsonBytes;
 use crate::entropy;
 
-/// Keys of each client: enough to be many, few enough to stay in memory.
+/// Keys of each client: enough to spread the writes, few enough to stay in memory.
 const KEYS: u64 = 1000;
-/// A client that is told to come back waits so long.
+/// A refused client pauses for this.
 const PAUSE_MS: u64 = 5;
 
-/// What one client measured.
+/// The measurements of one client.
 #[derive(Debug, Default)]
 struct Samples {
     /// Microseconds of each request.
     latencies_us: Vec<u64>,
-    /// Requests that were not answered with success, by the code of their error.
+    /// Failed requests by the code of their error.
     failures: BTreeMap<String, u64>,
 }
 
@@ -64,7 +64,7 @@ const fn name(load: Load) -> &'static str {
     }
 }
 
-/// Makes the namespace, and waits until every node serves it.
+/// Creates the namespace, and waits until every node serves it.
 async fn create(ns: &str, load: Load, nodes: &mut [Client]) -> Result<(), Failure> {
     let consistency =
         if load == Load::Strong { ConsistencyName::Strong } else { ConsistencyName::Eventual };
@@ -85,7 +85,7 @@ async fn create(ns: &str, load: Load, nodes: &mut [Client]) -> Result<(), Failur
     Ok(())
 }
 
-/// One load at one number of clients.
+/// Measures one load at one number of clients.
 async fn measure(
     bench: &Bench,
     load: Load,
@@ -103,7 +103,7 @@ async fn measure(
         tasks.push(tokio::spawn(async move {
             // The connection is made before the clock starts.
             let opened = client.send(&Call::get("/livez")).await;
-            // Dropping it says that this client is ready.
+            // Dropping it signals that this client is ready.
             drop(warmed);
             opened?;
             let until = ready.wait_for(Option::is_some).await.ok().and_then(|until| *until);
@@ -111,7 +111,7 @@ async fn measure(
         }));
     }
     drop(warmed);
-    // Ends when every client has dropped its end.
+    // Returns when every client has dropped its end.
     warm.recv().await;
     let begun = Instant::now();
     go.send_replace(Some(begun + Duration::from_secs(bench.seconds)));
@@ -172,7 +172,7 @@ impl Writer {
     }
 }
 
-/// Writes, one after the other, until the time is over.
+/// Writes one request after the other until the time is over.
 async fn drive(mut client: Client, mut writer: Writer, until: Instant) -> Samples {
     let mut samples = Samples::default();
     loop {
@@ -194,7 +194,7 @@ async fn drive(mut client: Client, mut writer: Writer, until: Instant) -> Sample
     }
 }
 
-/// The smallest latency that so many percent of all are not above.
+/// The smallest latency that `percent` of all do not exceed.
 fn percentile_ms(sorted_us: &[u64], percent: usize) -> f64 {
     let rank = (sorted_us.len() * percent).div_ceil(100).max(1);
     sorted_us.get(rank - 1).map_or(0.0, |us| *us as f64 / 1000.0)
@@ -237,7 +237,7 @@ fn report(bench: &Bench, results: &[Value], screen: &mut Screen) -> Result<(), F
     screen.table(&names, results.iter().map(row).collect())
 }
 
-/// How many requests failed, and of what.
+/// The failed requests by code, or 0.
 fn failed(result: &Value) -> String {
     let failures = result["failures"].as_object().into_iter().flatten();
     let reasons: Vec<String> = failures.map(|(code, count)| format!("{code} {count}")).collect();

@@ -1,6 +1,6 @@
-//! The HTTP client of the commands: one kept connection, JSON and bytes, plain on loopback or TLS.
+//! The HTTP client of the commands: one kept connection, JSON and raw bytes, plain on loopback or TLS.
 //!
-//! It never repeats a request by itself: whether a retry is harmless is known where the request is made.
+//! The client never retries by itself: only the caller knows whether a retry is harmless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +24,10 @@ use super::output::say;
 use crate::clock::SystemClock;
 use crate::tls::{self, Credentials, HANDSHAKE_TIMEOUT};
 
-/// Bytes of one answer: a page of rows is at most a frame, whose bytes JSON makes a few times longer.
+/// Bytes of one answer. A page of rows is at most a frame, which JSON makes a few times longer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Where a node serves its API.
+/// The address of a node's API.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     uri: Uri,
@@ -37,7 +37,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads a URL.
+    /// Parses a URL.
     pub(super) fn parse(url: &str) -> Result<Self, Failure> {
         let wrong = |why: &str| {
             let hint = "use http://HOST:PORT or https://HOST:PORT, as `continuum dev` prints them";
@@ -55,13 +55,13 @@ impl Target {
         Ok(Self { host, port, is_tls, uri })
     }
 
-    /// The URL.
+    /// The URL, without a `/` at its end.
     pub(super) fn url(&self) -> String {
         self.uri.to_string().trim_end_matches('/').to_owned()
     }
 }
 
-/// What to ask.
+/// One request.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     method: Method,
@@ -81,18 +81,18 @@ impl Call {
         Self { method: Method::DELETE, ..Self::get(path) }
     }
 
-    /// Raw bytes to store.
+    /// A put of raw bytes.
     pub(super) fn put(path: impl Into<String>, body: Bytes) -> Self {
         let call = Self { method: Method::PUT, body, ..Self::get(path) };
         call.header("content-type", "application/octet-stream")
     }
 
-    /// JSON to put.
+    /// A put of JSON.
     pub(super) fn put_json(path: impl Into<String>, body: &impl serde::Serialize) -> Self {
         Self { method: Method::PUT, ..Self::post(path, body) }
     }
 
-    /// JSON to post.
+    /// A post of JSON.
     pub(super) fn post(path: impl Into<String>, body: &impl serde::Serialize) -> Self {
         let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
         let call = Self { method: Method::POST, body, ..Self::get(path) };
@@ -105,19 +105,19 @@ impl Call {
         self
     }
 
-    /// Makes a retry of this write harmless.
+    /// Adds a fresh idempotency key, so that a retry of this write is harmless.
     pub(super) fn once(self) -> Self {
         let key = continuum_core::id::SessionId(crate::entropy::identity());
         self.header("idempotency-key", key.to_string())
     }
 }
 
-/// What a node answered.
+/// An answer with a status below 400.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    /// The headers.
+    /// All headers.
     pub(super) headers: HeaderMap,
-    /// The body.
+    /// The whole body.
     pub(super) body: Bytes,
 }
 
@@ -125,7 +125,7 @@ impl Answer {
     /// The body as JSON.
     pub(super) fn json(&self) -> Result<Value, Failure> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            let hint = "check that --node is the API of a node, of this version";
+            let hint = "check that --node is the API of a node of this version";
             Failure::new(
                 exit::MISMATCH,
                 "not_json",
@@ -142,7 +142,7 @@ impl Answer {
     }
 }
 
-/// A client of one node; with several targets, of the first that can be reached.
+/// A client of one node: with several targets, of the first that can be reached.
 pub(super) struct Client {
     targets: Vec<Target>,
     tls: Option<Arc<ClientConfig>>,
@@ -151,12 +151,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client of targets, at least one.
+    /// A client of at least one target.
     const fn new(targets: Vec<Target>, tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Self {
         Self { targets, tls, timeout, link: None }
     }
 
-    /// A client of the nodes that the options name, or of the running `dev`.
+    /// A client of the nodes in the options, or of the running `dev`.
     pub(super) fn of(global: &Global) -> Result<Self, Failure> {
         let mut all = Self::all(global)?.into_iter();
         let mut first = all.next().ok_or_else(local::no_node)?;
@@ -169,17 +169,17 @@ impl Client {
         Ok(Self::new(vec![Target::parse(url)?], None, timeout))
     }
 
-    /// From now on only the node that is asked now: a retry must not reach another.
-    pub(super) fn stay(&mut self) {
+    /// From now on asks only the current node, because a retry must not reach another.
+    pub(super) fn pin(&mut self) {
         self.targets.truncate(1);
     }
 
-    /// The node that is asked now.
+    /// The current node.
     fn target(&self) -> &Target {
         &self.targets[0]
     }
 
-    /// A client of each node that the options name; at least one.
+    /// A client for each node in the options; at least one.
     pub(super) fn all(global: &Global) -> Result<Vec<Self>, Failure> {
         let urls = if global.node.is_empty() { local::dev_nodes()? } else { global.node.clone() };
         let targets = urls.iter().map(|url| Target::parse(url)).collect::<Result<Vec<_>, _>>()?;
@@ -187,7 +187,7 @@ impl Client {
         if let Some(target) = targets.iter().find(|target| target.is_tls && tls.is_none()) {
             return Err(Failure::usage(
                 format!("{} needs a client certificate", target.url()),
-                "an API off loopback speaks TLS with certificates on both sides",
+                "an https API needs certificates on both sides",
                 "give --tls-ca, --tls-cert and --tls-key; issue them with `continuum pki issue --client NAME`",
             ));
         }
@@ -195,12 +195,12 @@ impl Client {
         Ok(targets.into_iter().map(|one| Self::new(vec![one], tls.clone(), timeout)).collect())
     }
 
-    /// Another client of the same nodes, with a connection of its own.
+    /// Another client of the same nodes, with its own connection.
     pub(super) fn another(&self) -> Self {
         Self::new(self.targets.clone(), self.tls.clone(), self.timeout)
     }
 
-    /// Sends a request and reads its answer; a problem is a failure.
+    /// Sends a request and reads its answer. A problem becomes a failure.
     pub(super) async fn send(&mut self, call: &Call) -> Result<Answer, Failure> {
         let sent = tokio::time::timeout(self.timeout, self.exchange(call)).await;
         let (status, answer) = sent.unwrap_or_else(|_| {
@@ -212,7 +212,7 @@ impl Client {
 
     async fn exchange(&mut self, call: &Call) -> Result<(u16, Answer), Failure> {
         let mut link = match self.link.take() {
-            // A connection that the node closed while idle is no failure: nothing was sent on it yet.
+            // The node may have closed an idle connection. Nothing was sent on it, so a new one is made.
             Some(link) if !link.is_closed() => link,
             _ => self.reach().await?,
         };
@@ -221,7 +221,7 @@ impl Client {
         let response = link.send_request(self.request(call)?).await.map_err(lost)?;
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| {
-            let what = format!("the answer of {} broke off", self.target().url());
+            let what = format!("the answer of {} was cut off", self.target().url());
             Failure::new(exit::UNKNOWN, "connection_lost", what, error.to_string(), "ask again")
         })?;
         let answer = Answer { headers: parts.headers, body: body.to_bytes() };
@@ -247,7 +247,7 @@ impl Client {
         })
     }
 
-    /// Connects to the first node that can be reached; nothing was asked of the others.
+    /// Connects to the first node that can be reached. The others were asked nothing.
     async fn reach(&mut self) -> Result<SendRequest<Full<Bytes>>, Failure> {
         for _ in 1..self.targets.len() {
             match self.connect().await {
@@ -267,12 +267,12 @@ impl Client {
             Failure::new(
                 exit::UNREACHABLE,
                 "unreachable",
-                format!("nobody answers at {}", self.target().url()),
+                format!("no node answers at {}", self.target().url()),
                 error.to_string(),
                 "start the node, or name another with --node",
             )
         })?;
-        // Without it small requests wait for Nagle; a socket that cannot is slower, not wrong.
+        // Small requests must not wait for Nagle's algorithm. A socket without the option is only slower.
         drop(stream.set_nodelay(true));
         match (&self.tls, self.target().is_tls) {
             (Some(tls), true) => self.open(self.secure(stream, tls).await?).await,
@@ -286,7 +286,7 @@ impl Client {
         tls: &Arc<ClientConfig>,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
         let refused = |why: String| {
-            let what = format!("{} was refused, or refused us", self.target().url());
+            let what = format!("the TLS handshake with {} failed", self.target().url());
             let hint = "use the certificates of the node's own federation: `continuum pki issue --client NAME`";
             Failure::new(exit::REFUSED, "tls", what, why, hint)
         };
@@ -310,7 +310,7 @@ impl Client {
             let what = format!("{} does not speak HTTP", self.target().url());
             Failure::new(exit::UNREACHABLE, "unreachable", what, error.to_string(), "check --node")
         })?;
-        // It ends when the link is dropped; its errors come out of the requests.
+        // The task ends when the link is dropped. Its errors appear in the requests.
         tokio::spawn(async move { drop(connection.await) });
         Ok(link)
     }
@@ -326,7 +326,7 @@ impl Client {
         self.uncertain(call, "timeout", what, "the node or the network is slow".into())
     }
 
-    /// A request without an answer: a read may simply be repeated, a write may have happened.
+    /// The failure of a request without an answer: a read can be repeated, a write may have happened.
     fn uncertain(&self, call: &Call, code: &str, what: String, why: String) -> Failure {
         if call.method == Method::GET {
             return Failure::new(exit::UNREACHABLE, code, what, why, "ask again, or another node");
@@ -336,7 +336,7 @@ impl Client {
     }
 }
 
-/// The TLS configuration that the options name.
+/// The TLS configuration in the options.
 fn tls_of(global: &Global) -> Result<Option<Arc<ClientConfig>>, Failure> {
     let (Some(ca), Some(cert), Some(key)) = (&global.tls_ca, &global.tls_cert, &global.tls_key)
     else {
@@ -347,7 +347,7 @@ fn tls_of(global: &Global) -> Result<Option<Arc<ClientConfig>>, Failure> {
     config.map(Some).map_err(|error| local::failure(exit::REFUSED, "credentials", &error))
 }
 
-/// The failure that a problem stands for.
+/// The failure for a problem.
 fn problem(status: u16, answer: &Answer) -> Failure {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
@@ -358,7 +358,7 @@ fn problem(status: u16, answer: &Answer) -> Failure {
             exit::of_problem("", status),
             "http",
             what,
-            "it is not a problem of ours",
+            "the body is not a problem of this API",
             hint,
         );
     };

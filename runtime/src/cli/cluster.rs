@@ -1,4 +1,4 @@
-//! Verbs about the federation and its namespaces.
+//! Verbs for the federation and its namespaces.
 
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ pub(super) async fn cluster(
     }
 }
 
-/// A node's status for people: itself, its groups, its shards.
+/// Prints a node's status for people: itself, its groups, its shards.
 fn status(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
     let reasons = cell(&body["unready"]);
     let ready =
@@ -86,13 +86,13 @@ fn status(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Members of objects as cells, in the order of `names`.
+/// Members of JSON objects as cells, in the order of `names`.
 fn rows(list: &Value, names: &[&str]) -> Vec<Vec<String>> {
     let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter().map(|row| names.iter().map(|name| cell(&row[*name])).collect()).collect()
 }
 
-/// JSON as a cell: text without quotes, nothing as a dash, lists with commas.
+/// JSON as a cell: text without quotes, null as a dash, lists with commas.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
@@ -102,7 +102,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Tells that something was done: in words, or with all that the node print_done.
+/// Prints the success of a write: in words, or the node's whole answer as JSON.
 pub(super) fn print_done(body: &Value, words: &str, screen: &mut Screen) -> Result<(), Failure> {
     if screen.is_json() {
         return screen.json(body);

@@ -1,4 +1,4 @@
-//! Verbs about keys, sets, counters, records and whole rows.
+//! Verbs for keys, sets, counters, records and whole rows.
 
 use std::io::Read as _;
 
@@ -16,11 +16,11 @@ use crate::api::json::JsonBytes;
 use crate::api::uri;
 
 /// The path of a key in one of the API's collections.
-fn path(collection: &str, place: &KeyPath, promise: Option<&Promise>) -> String {
-    let (ns, key) = (uri::encode(place.ns.as_bytes()), uri::encode(place.key.as_bytes()));
+fn path(collection: &str, key_path: &KeyPath, promise: Option<&Promise>) -> String {
+    let (ns, key) = (uri::encode(key_path.ns.as_bytes()), uri::encode(key_path.key.as_bytes()));
     let mut path = format!("/v1/namespaces/{ns}/{collection}/{key}");
     let mut separator = '?';
-    let field = Some(&place.field).filter(|field| !field.is_empty());
+    let field = Some(&key_path.field).filter(|field| !field.is_empty());
     let level = promise.map(|promise| &promise.level);
     for (name, value) in [("field", field), ("level", level)] {
         if let Some(value) = value {
@@ -34,10 +34,10 @@ fn path(collection: &str, place: &KeyPath, promise: Option<&Promise>) -> String 
 /// `kv ...`.
 pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
     let (call, words) = match verb {
-        Kv::Get { place } => return get(&place, client, screen).await,
+        Kv::Get { key_path } => return get(&key_path, client, screen).await,
         Kv::List { ns, prefix, limit } => return list(&ns, &prefix, limit, client, screen).await,
-        Kv::Put { place, value, promise, context } => {
-            let path = path("kv", &place, Some(&promise));
+        Kv::Put { key_path, value, promise, context } => {
+            let path = path("kv", &key_path, Some(&promise));
             let value = value_of(&value)?;
             let call = match context {
                 None => Call::put(path, value),
@@ -45,7 +45,9 @@ pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Re
             };
             (call, "put")
         }
-        Kv::Del { place, promise } => (Call::delete(path("kv", &place, Some(&promise))), "deleted"),
+        Kv::Del { key_path, promise } => {
+            (Call::delete(path("kv", &key_path, Some(&promise))), "deleted")
+        }
         Kv::Cas(cas) => (cas_call(cas), "set"),
     };
     let answer = client.send(&call.once()).await?;
@@ -53,11 +55,11 @@ pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Re
 }
 
 fn cas_call(cas: Cas) -> Call {
-    let Cas { place, value, expect, expect_revision, expect_absent, delete: _ } = cas;
+    let Cas { key_path, value, expect, expect_revision, expect_absent, delete: _ } = cas;
     let text = |text: String| JsonBytes(text.into());
     let expected =
         ExpectedBody { absent: expect_absent, revision: expect_revision, value: expect.map(text) };
-    Call::post(path("cas", &place, None), &CasBody { expected, value: value.map(text) })
+    Call::post(path("cas", &key_path, None), &CasBody { expected, value: value.map(text) })
 }
 
 /// A value from the command line, or from standard input.
@@ -66,7 +68,7 @@ fn value_of(argument: &str) -> Result<Bytes, Failure> {
         return Ok(Bytes::copy_from_slice(argument.as_bytes()));
     }
     let mut value = Vec::new();
-    // One byte more than may be: the node then says by how much it is too large.
+    // One byte more than allowed, so that the node refuses the value with its bound.
     let read = std::io::stdin().take(VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value);
     read.map_err(|error| {
         Failure::local("standard input cannot be read", &error, "pipe the value in")
@@ -74,8 +76,8 @@ fn value_of(argument: &str) -> Result<Bytes, Failure> {
     Ok(value.into())
 }
 
-async fn get(place: &KeyPath, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
-    let call = Call::get(path("kv", place, None));
+async fn get(key_path: &KeyPath, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+    let call = Call::get(path("kv", key_path, None));
     if screen.is_json() {
         return screen.json(&client.send(&call).await?.json()?);
     }
@@ -83,7 +85,7 @@ async fn get(place: &KeyPath, client: &mut Client, screen: &mut Screen) -> Resul
     screen.line(&raw.body)
 }
 
-/// Keys, page by page.
+/// All keys, page by page.
 async fn list(
     ns: &str,
     prefix: &str,
@@ -122,24 +124,28 @@ pub(super) async fn set(
 ) -> Result<(), Failure> {
     let json_bytes =
         |members: Vec<String>| members.into_iter().map(|one| JsonBytes(one.into())).collect();
-    let (place, promise, shape, words) = match verb {
-        Set::Add { place, members, promise } => {
-            (place, promise, SetBody { add: json_bytes(members), ..SetBody::default() }, "added")
+    let (key_path, promise, shape, words) = match verb {
+        Set::Add { key_path, members, promise } => {
+            (key_path, promise, SetBody { add: json_bytes(members), ..SetBody::default() }, "added")
         }
-        Set::Rm { place, members, promise } => (
-            place,
+        Set::Rm { key_path, members, promise } => (
+            key_path,
             promise,
             SetBody { remove: json_bytes(members), ..SetBody::default() },
             "removed",
         ),
-        Set::Members { place } => return members(&place, client, screen).await,
+        Set::Members { key_path } => return members(&key_path, client, screen).await,
     };
-    let call = Call::post(path("sets", &place, Some(&promise)), &shape).once();
+    let call = Call::post(path("sets", &key_path, Some(&promise)), &shape).once();
     print_done(&client.send(&call).await?.json()?, words, screen)
 }
 
-async fn members(place: &KeyPath, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
-    let body = client.send(&Call::get(path("sets", place, None))).await?.json()?;
+async fn members(
+    key_path: &KeyPath,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let body = client.send(&Call::get(path("sets", key_path, None))).await?.json()?;
     if screen.is_json() {
         return screen.json(&body);
     }
@@ -155,13 +161,13 @@ pub(super) async fn counter(
     screen: &mut Screen,
 ) -> Result<(), Failure> {
     match verb {
-        Counter::Add { place, amount, promise } => {
-            let path = path("counters", &place, Some(&promise));
+        Counter::Add { key_path, amount, promise } => {
+            let path = path("counters", &key_path, Some(&promise));
             let call = Call::post(path, &CountBody { add: amount }).once();
             print_done(&client.send(&call).await?.json()?, "counted", screen)
         }
-        Counter::Get { place } => {
-            let body = client.send(&Call::get(path("counters", &place, None))).await?.json()?;
+        Counter::Get { key_path } => {
+            let body = client.send(&Call::get(path("counters", &key_path, None))).await?.json()?;
             if screen.is_json() {
                 return screen.json(&body);
             }
@@ -180,12 +186,12 @@ pub(super) async fn record(
 ) -> Result<(), Failure> {
     match verb {
         Record::Get { ns, key } => {
-            let place = KeyPath { ns, key, field: String::new() };
-            let body = client.send(&Call::get(path("records", &place, None))).await?.json()?;
+            let key_path = KeyPath { ns, key, field: String::new() };
+            let body = client.send(&Call::get(path("records", &key_path, None))).await?.json()?;
             if screen.is_json() { screen.json(&body) } else { show_record(&body, screen) }
         }
         Record::Put { ns, key, put, add, remove, count, delete, promise } => {
-            let place = KeyPath { ns, key, field: String::new() };
+            let key_path = KeyPath { ns, key, field: String::new() };
             let edit =
                 |field: String| EditBody { field: JsonBytes(field.into()), ..EditBody::default() };
             let text = |text: String| JsonBytes(text.into());
@@ -198,13 +204,13 @@ pub(super) async fn record(
             edits.extend(add.into_iter().map(|(f, v)| EditBody { add: vec![text(v)], ..edit(f) }));
             edits.extend(count.into_iter().map(|(f, n)| EditBody { count: Some(n), ..edit(f) }));
             let shape = RecordBody { edits, context: None };
-            let call = Call::post(path("records", &place, Some(&promise)), &shape).once();
+            let call = Call::post(path("records", &key_path, Some(&promise)), &shape).once();
             print_done(&client.send(&call).await?.json()?, "put", screen)
         }
     }
 }
 
-/// Fields as lines of name, kind and values.
+/// Prints fields as rows of name, kind and values.
 fn show_record(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
     let fields = body["fields"].as_array().map(Vec::as_slice).unwrap_or_default();
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
@@ -251,11 +257,11 @@ mod tests {
 
     #[test]
     fn keys_and_levels_are_encoded() {
-        let place = KeyPath { ns: "notes".into(), key: "a/b c".into(), field: "é".into() };
+        let key_path = KeyPath { ns: "notes".into(), key: "a/b c".into(), field: "é".into() };
         let promise = Promise { level: "replicated:2".into() };
         let expected = "/v1/namespaces/notes/kv/a%2Fb%20c?field=%C3%A9&level=replicated%3A2";
-        assert_eq!(path("kv", &place, Some(&promise)), expected);
-        let place = KeyPath { field: String::new(), ..place };
-        assert_eq!(path("kv", &place, None), "/v1/namespaces/notes/kv/a%2Fb%20c");
+        assert_eq!(path("kv", &key_path, Some(&promise)), expected);
+        let key_path = KeyPath { field: String::new(), ..key_path };
+        assert_eq!(path("kv", &key_path, None), "/v1/namespaces/notes/kv/a%2Fb%20c");
     }
 }

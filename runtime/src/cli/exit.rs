@@ -1,52 +1,55 @@
 //! How a command ends: exit codes, and failures that say what, why and a hint.
 //!
-//! The codes are documented in `--help` and never change meaning. A write whose outcome is not known has a code of its
-//! own, since it is not a failure: it may have happened.
+//! `--help` documents the codes, and their meaning never changes. A write with an unknown outcome has a code of its own,
+//! since it may have happened.
 
 use std::fmt;
 
 use crate::api::problem::{KINDS, Kind};
 
-/// A negative answer: absent, unknown, not ready.
+/// A negative answer: an absent value, an unknown namespace.
 pub(super) const NEGATIVE: u8 = 1;
-/// The command line or its arguments are wrong.
+/// The command line, a name or a setting is wrong.
 pub(super) const USAGE: u8 = 2;
-/// NoIdentity answers, or there is no leader.
+/// No answer from a node, no leader, or not ready.
 pub(super) const UNREACHABLE: u8 = 3;
 /// No answer in time: a write may have happened.
 pub(super) const UNKNOWN: u8 = 4;
 /// TLS or the authority refused.
 pub(super) const REFUSED: u8 = 5;
-/// A compare-and-set found something else, it exists already, or another process is this node.
+/// A compare-and-set did not match, the thing exists already, or another process is this node.
 pub(super) const CONFLICT: u8 = 6;
 /// Over a limit or a quota.
 pub(super) const LIMIT: u8 = 7;
 /// A local file, pipe or directory failed, or its content is broken.
 pub(super) const LOCAL: u8 = 8;
-/// Versions or federations do not fit.
+/// Versions or federations do not match.
 pub(super) const MISMATCH: u8 = 9;
-/// Interrupted.
+/// SIGINT or SIGTERM, as shells report it.
 pub(super) const INTERRUPTED: u8 = 130;
 
-/// The table for `--help`.
+/// The tables at the end of `--help`.
 pub(super) const HELP: &str = "Exit codes:
-    0  done
-    1  a negative answer: absent, unknown namespace
+    0  success
+    1  a negative answer: an absent value, an unknown namespace
     2  wrong usage: arguments, names, settings
-    3  nobody answers, no leader, not ready
-    4  no answer in time: the outcome is unknown, a write may have happened
+    3  no answer from a node, no leader, or not ready
+    4  unknown outcome: no answer in time, a write may have happened
     5  refused by TLS or by the authority
-    6  conflict: compare-and-set, it exists already, or another process is this node
-    7  over a limit: size, quota, too much under way
+    6  conflict: compare-and-set, something that exists, or a second process of this node
+    7  over a limit: size, quota, too many requests under way
     8  a local file or directory failed, or its content is broken
-    9  versions or federations do not fit
+    9  versions or federations do not match
   130  interrupted
 
 Environment:
-  CONTINUUM_NODE     as --node; without both, the running `continuum dev` is asked
+  CONTINUUM_NODE     same as --node; without both, commands ask the running `continuum dev`
+  CONTINUUM_TLS_CA, CONTINUUM_TLS_CERT, CONTINUUM_TLS_KEY
+                     same as --tls-ca, --tls-cert and --tls-key
+  CONTINUUM_<KEY>    a node's setting: CONTINUUM_PEER__LISTEN is peer.listen
   NO_COLOR           no colours";
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     /// The exit code.
@@ -55,14 +58,14 @@ pub(super) struct Failure {
     pub(super) code: String,
     /// What happened.
     pub(super) what: String,
-    /// Why.
+    /// The cause; may be empty.
     pub(super) why: String,
-    /// What to do about it.
+    /// What the user can do; may be empty.
     pub(super) hint: String,
 }
 
 impl Failure {
-    /// A failure.
+    /// A failure of any kind.
     pub(super) fn new(
         exit: u8,
         code: &str,
@@ -73,7 +76,7 @@ impl Failure {
         Self { exit, code: code.into(), what: what.into(), why: why.into(), hint: hint.into() }
     }
 
-    /// The reader of a pipe went away. It is no failure, and nothing is print_done.
+    /// The reader of a pipe went away. Not an error: nothing is printed and the exit code is 0.
     pub(super) fn pipe_closed() -> Self {
         Self::new(0, "", "", "", "")
     }
@@ -96,12 +99,12 @@ impl Failure {
         Self::new(USAGE, "usage", what, why, hint)
     }
 
-    /// Whether there is something to say.
+    /// Whether nothing is printed.
     pub(super) const fn is_silent(&self) -> bool {
         self.code.is_empty()
     }
 
-    /// Whether the same request may succeed in a moment: nothing is wrong with it.
+    /// Whether a retry may succeed, because nothing is wrong with the request.
     pub(super) fn is_passing(&self) -> bool {
         const PASSING: [&str; 8] = [
             "busy",
@@ -117,7 +120,7 @@ impl Failure {
     }
 }
 
-/// One line for each part; parts that say nothing are left out.
+/// One line for each part that is not empty.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error[{}]: {}", self.code, self.what)?;
@@ -130,7 +133,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The exit code of a problem that a node answered with; by its status when the code is of a later version.
+/// The exit code of a problem. The HTTP status decides when the code is of a later version.
 pub(super) fn of_problem(code: &str, status: u16) -> u8 {
     let kind = KINDS.iter().find(|kind: &&&Kind| kind.code == code);
     kind.map_or(

@@ -1,7 +1,7 @@
-//! `import`: rows of a file, or of WordNet, written in batches.
+//! `import`: writes the rows of a file, or of WordNet, in batches.
 //!
-//! A file is read twice: first to check every line, so that a broken one is found before anything is written. Each
-//! batch has its own idempotency key and is sent again to the same node while that node is away or busy.
+//! A file is read twice: the first time checks every line, so that a broken one is found before anything is written.
+//! Each batch has its own idempotency key, and is retried on the same node while that node is away or busy.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -22,19 +22,19 @@ use super::{jsonl, wordnet};
 use crate::api::input::{BatchBody, WriteBody};
 use crate::api::uri;
 
-/// Bytes of keys and values in one batch, about: half a request of the core, so that framing always fits.
+/// Approximate bytes of keys and values in one batch: half the core's largest request, so that the encoding always fits.
 const BATCH_BYTES: usize = 512 << 10;
-/// The first pause before a batch is sent again; it doubles.
+/// The first pause before a retry; it doubles.
 const PAUSE_MS: u64 = 50;
-/// The longest pause before a batch is sent again.
+/// The longest pause before a retry.
 const PAUSE_MS_MAX: u64 = 2_000;
-/// The longest line: a row is at most a request, whose bytes JSON makes a few times longer.
+/// The longest line: a row is at most a request, which JSON makes a few times longer.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
-/// The writes of one row of the source.
+/// The writes of each row of the source.
 type Rows = Box<dyn Iterator<Item = Result<Vec<WriteBody>, Failure>> + Send>;
 
-/// What was done.
+/// The result of an import.
 #[derive(Debug, Default)]
 struct Totals {
     rows: u64,
@@ -42,7 +42,7 @@ struct Totals {
     retries: u64,
 }
 
-/// Imports.
+/// `import ...`.
 pub(super) async fn run(
     import: &Import,
     mut client: Client,
@@ -51,52 +51,52 @@ pub(super) async fn run(
     let is_stream = import.path.as_os_str() == "-";
     let total = if is_stream { None } else { Some(check(import)?) };
     let ns = uri::encode(import.ns.as_bytes());
-    // An unknown namespace is found before the first batch; from here on all goes to the node that answered.
+    // Finds an unknown namespace before the first batch. From here on only the node that answered is asked.
     client.send(&Call::get(format!("/v1/namespaces/{ns}"))).await?;
-    client.stay();
+    client.pin();
     let begun = Instant::now();
     let bar = bar(total);
-    let mut done = Totals::default();
-    let ended = write_all(import, &client, rows(import)?, &bar, &mut done).await;
+    let mut totals = Totals::default();
+    let ended = write_all(import, &client, rows(import)?, &bar, &mut totals).await;
     bar.finish_and_clear();
     if let Err(failure) = ended {
-        say(format!("{} rows were imported before this", done.rows));
+        say(format!("{} rows were imported before this", totals.rows));
         return Err(failure);
     }
-    report(&done, begun.elapsed(), screen)
+    report(&totals, begun.elapsed(), screen)
 }
 
-fn report(done: &Totals, elapsed: Duration, screen: &mut Screen) -> Result<(), Failure> {
+fn report(totals: &Totals, elapsed: Duration, screen: &mut Screen) -> Result<(), Failure> {
     let seconds = elapsed.as_secs_f64();
-    let rate = (done.rows as f64 / seconds.max(f64::EPSILON)).round();
+    let rate = (totals.rows as f64 / seconds.max(f64::EPSILON)).round();
     say(format!(
         "{} rows in {seconds:.2} s, {rate} rows/s, {} batches sent again",
-        done.rows, done.retries
+        totals.rows, totals.retries
     ));
     if !screen.is_json() {
         return Ok(());
     }
     screen.json(&json!({
-        "rows": done.rows,
-        "batches": done.batches,
-        "retries": done.retries,
+        "rows": totals.rows,
+        "batches": totals.batches,
+        "retries": totals.retries,
         "seconds": seconds,
         "rows_per_s": rate,
     }))
 }
 
-/// Reads all of the source without writing; gives the number of rows.
+/// Reads the whole source without writing, and returns the number of rows.
 fn check(import: &Import) -> Result<u64, Failure> {
     rows(import)?.try_fold(0, |count, row| row.map(|_| count + 1))
 }
 
-/// Sends all rows, so many batches at once.
+/// Sends all rows, with up to `concurrency` batches at once.
 async fn write_all(
     import: &Import,
     client: &Client,
     rows: Rows,
     bar: &ProgressBar,
-    done: &mut Totals,
+    totals: &mut Totals,
 ) -> Result<(), Failure> {
     let path = format!("/v1/namespaces/{}/batch", uri::encode(import.ns.as_bytes()));
     let patience = Duration::from_secs(import.patience);
@@ -112,26 +112,26 @@ async fn write_all(
             }
         };
         if idle.is_empty() {
-            idle.extend(settle(&mut sending, bar, done).await?);
+            idle.extend(await_oldest(&mut sending, bar, totals).await?);
         }
         let Some(client) = idle.pop() else { break };
         let call = Call::post(&path, &batch).once();
         sending.push_back(tokio::spawn(send(client, call, rows, patience)));
     }
     while !sending.is_empty() {
-        settle(&mut sending, bar, done).await?;
+        await_oldest(&mut sending, bar, totals).await?;
     }
     broken.map_or(Ok(()), Err)
 }
 
-/// What a sent batch gives back: its client, its rows, how often it was sent again.
+/// A sent batch: its client, its rows, and the number of retries.
 type Sent = Result<(Client, u64, u64), Failure>;
 
 /// Waits for the oldest batch.
-async fn settle(
+async fn await_oldest(
     sending: &mut VecDeque<JoinHandle<Sent>>,
     bar: &ProgressBar,
-    done: &mut Totals,
+    totals: &mut Totals,
 ) -> Result<Option<Client>, Failure> {
     let Some(oldest) = sending.pop_front() else { return Ok(None) };
     let sent = oldest.await.unwrap_or_else(|error| {
@@ -144,14 +144,14 @@ async fn settle(
         ))
     });
     let (client, rows, retries) = sent?;
-    done.rows += rows;
-    done.batches += 1;
-    done.retries += retries;
+    totals.rows += rows;
+    totals.batches += 1;
+    totals.retries += retries;
     bar.inc(rows);
     Ok(Some(client))
 }
 
-/// Sends a batch, again and again while only the moment is wrong.
+/// Sends a batch, and retries failures that pass with time.
 async fn send(mut client: Client, call: Call, rows: u64, patience: Duration) -> Sent {
     let begun = Instant::now();
     let mut pause_ms = PAUSE_MS;
@@ -187,14 +187,14 @@ impl Iterator for Batches {
         let (mut rows, mut bytes) = (0, 0);
         let mut writes: Vec<WriteBody> = Vec::new();
         loop {
-            // What was read before a broken row goes out first; the next call meets the broken one.
+            // The rows before a broken one are sent first; the next call returns the broken one.
             let row = match self.rows.peek() {
                 Some(Ok(row)) => row,
                 Some(Err(_)) if !writes.is_empty() => break,
                 Some(Err(_)) => return self.rows.next()?.err().map(Err),
                 None => break,
             };
-            let size: usize = row.iter().map(weight).sum();
+            let size: usize = row.iter().map(encoded_size).sum();
             let is_full = writes.len() + row.len() > self.rows_max || bytes + size > BATCH_BYTES;
             if is_full && !writes.is_empty() {
                 break;
@@ -208,8 +208,8 @@ impl Iterator for Batches {
     }
 }
 
-/// About how many bytes a write has in the core's encoding.
-fn weight(write: &WriteBody) -> usize {
+/// The approximate size of a write in the core's encoding, in bytes.
+fn encoded_size(write: &WriteBody) -> usize {
     let edits = write.edits.iter().map(|edit| {
         let parts = edit.put.iter().chain(&edit.add).chain(&edit.remove);
         parts.map(|part| part.0.len() + edit.field.0.len() + 16).sum::<usize>() + 32
@@ -247,7 +247,7 @@ fn synsets(path: &Path, letter: char) -> Result<Rows, Failure> {
     Ok(Box::new(rows.filter(|row| !matches!(row, Ok(writes) if writes.is_empty()))))
 }
 
-/// One line and where it stands.
+/// One line of a file.
 struct Line {
     name: String,
     number: u64,
@@ -255,7 +255,7 @@ struct Line {
 }
 
 impl Line {
-    /// Reads the line; what is wrong is named with its place.
+    /// Parses the line. An error names the file and the line.
     fn read<T>(self, read: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, Failure> {
         read(&self.text).map_err(|why| {
             let what = format!("{}:{} cannot be imported", self.name, self.number);
@@ -285,7 +285,7 @@ fn lines(
             Ok(_) => {}
             Err(error) => {
                 let what = format!("{name}:{number} cannot be read");
-                return Some(Err(Failure::local(what, &error, "look at the file and its disk")));
+                return Some(Err(Failure::local(what, &error, "check the file and its disk")));
             }
         }
         if text.last() == Some(&b'\n') {
@@ -303,7 +303,7 @@ fn open(path: &Path) -> Result<File, Failure> {
     })
 }
 
-/// A bar on a terminal, nothing on a pipe.
+/// A progress bar on a terminal, nothing on a pipe.
 fn bar(total: Option<u64>) -> ProgressBar {
     let Some(total) = total else { return spinner("rows imported") };
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
@@ -312,7 +312,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// A counter on a terminal that shows nothing else; nothing on a pipe.
+/// A counter on stderr, hidden when stdout is a terminal, where it would mix with the data.
 pub(super) fn spinner(what: &'static str) -> ProgressBar {
     if io::stdout().is_terminal() {
         return ProgressBar::hidden();
@@ -350,7 +350,7 @@ mod tests {
         let row = |bytes| Ok(vec![write(bytes)]);
         assert_eq!(sizes(vec![row(1), row(1), row(1)]), [Some(2), Some(1)]);
         assert_eq!(sizes(vec![row(BATCH_BYTES), row(1), row(1)]), [Some(1), Some(2)]);
-        // A row is never divided, also when it is larger than a batch.
+        // A row is never divided, even if it is larger than a batch.
         assert_eq!(sizes(vec![Ok(vec![write(1), write(1), write(1)]), row(1)]), [Some(3), Some(1)]);
     }
 

@@ -1,7 +1,7 @@
-//! Rows as `export` writes them, made into writes again.
+//! Converts rows as `export` writes them back to writes.
 //!
-//! A register with siblings comes back with siblings: the first value supersedes what the replica holds, each further
-//! one is a write that has seen nothing. A counter's value is added, since that is all that a counter can be told.
+//! A register keeps its siblings: the first value supersedes what the replica holds, and each further one is a write with
+//! an empty context, which supersedes nothing. A counter's value is added, because counters can only be added to.
 
 use crate::api::input::{EditBody, WriteBody};
 use crate::api::json::{FieldBody, JsonBytes, RowBody};
@@ -47,14 +47,16 @@ fn edit(field: FieldBody) -> Result<(EditBody, Vec<JsonBytes>), String> {
         (None, Some(_), None) => return Err("a set needs a member".into()),
         (None, None, Some(count)) => {
             let amount = i64::try_from(count.0);
-            edit.count = Some(amount.map_err(|_| "a counter takes 64 bits at once".to_owned())?);
+            edit.count = Some(
+                amount.map_err(|_| "a counter takes at most 64 bits in one write".to_owned())?,
+            );
         }
-        _ => return Err("exactly one of register, set and counter must be there".into()),
+        _ => return Err("exactly one of register, set and counter is required".into()),
     }
     Ok((edit, further))
 }
 
-/// A value beside the one that the register has: it supersedes nothing.
+/// A write that adds a sibling: its context is empty, so it supersedes nothing.
 fn sibling(key: &JsonBytes, field: &JsonBytes, value: JsonBytes) -> WriteBody {
     let nothing = token::context(&continuum_core::api::Context::default());
     let edit = EditBody { field: field.clone(), put: Some(value), ..EditBody::default() };
@@ -81,7 +83,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes of an exported row come back in the mutations of its import.
+        /// All bytes of an exported row reappear in the mutations of its import.
         #[test]
         fn a_row_survives_export_and_import(
             key in bytes(),

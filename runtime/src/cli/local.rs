@@ -1,4 +1,4 @@
-//! Verbs that need no node: the authority, settings, running a node, completions; and where the running `dev` is.
+//! Verbs that need no node: the authority, settings and completions. Also finds the nodes of the running `dev`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn pki_failure(error: &PkiError) -> Failure {
     failure(exit, "pki", error)
 }
 
-/// What was set wrongly.
+/// The failure for a wrong setting.
 pub(super) fn settings_failure(error: &SettingsError) -> Failure {
     Failure::new(exit::USAGE, "settings", error.key.clone(), error.why.clone(), error.hint.clone())
 }
@@ -48,7 +48,7 @@ pub(super) fn pki(verb: Pki, screen: &mut Screen) -> Result<(), Failure> {
             if screen.is_json() {
                 return screen.json(&json!({ "federation": federation, "directory": out }));
             }
-            screen.line(format!("federation {federation}, its authority is in {}", out.display()))
+            screen.line(format!("federation {federation}: its authority is in {}", out.display()))
         }
         Pki::Issue(issue) => issue_certificate(&issue, screen),
     }
@@ -84,7 +84,7 @@ fn node_id(text: Option<&str>) -> Result<NodeId, Failure> {
     })
 }
 
-/// The layers that arguments name: flags over environment over file.
+/// The layers in the arguments: flags override the environment, which overrides the file.
 fn gather(layers: &Layers) -> Result<Layered, Failure> {
     let mut flags = layers.set.clone();
     let path = layers.data.as_ref().map(|path| path.display().to_string());
@@ -94,7 +94,7 @@ fn gather(layers: &Layers) -> Result<Layered, Failure> {
         .map_err(|error| settings_failure(&error))
 }
 
-/// The settings that arguments name, validated.
+/// The validated settings in the arguments.
 pub(super) fn settings(layers: &Layers) -> Result<Settings, Failure> {
     let settings = gather(layers)?.settings().map_err(|error| settings_failure(&error))?;
     settings.validate().map_err(|error| settings_failure(&error))?;
@@ -110,7 +110,7 @@ pub(super) fn config(verb: Config, screen: &mut Screen) -> Result<(), Failure> {
             if screen.is_json() {
                 return screen.json(&json!({ "valid": true }));
             }
-            screen.line(format!("valid: a node with its data in {data}"))
+            screen.line(format!("valid: the node's data directory is {data}"))
         }
         Config::Show(layers) => {
             let layers = gather(&layers)?;
@@ -136,39 +136,39 @@ pub(super) fn completions(shell: clap_complete::Shell, screen: &mut Screen) -> R
     screen.bytes(&script)
 }
 
-/// What a running `dev` leaves for the commands of its user.
+/// The file in which a running `dev` names its nodes to the commands of its user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DevState {
-    /// Its process.
+    /// The process of `dev`.
     pub(super) pid: i32,
     /// URLs of its nodes.
     pub(super) api: Vec<String>,
 }
 
-/// The user's runtime directory, else one of the user's own below the temporary one.
+/// Lies in the user's runtime directory, or else in a directory of the user below the temporary one.
 pub(super) fn state_file() -> PathBuf {
     let own = || env::temp_dir().join(format!("continuum-{}", rustix::process::getuid().as_raw()));
     let base = env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     base.map_or_else(own, |base| PathBuf::from(base).join("continuum")).join("dev.json")
 }
 
-/// Nodes of the running `dev`.
+/// URLs of the running `dev`.
 pub(super) fn dev_nodes() -> Result<Vec<String>, Failure> {
     read_state(&state_file()).map(|state| state.api).ok_or_else(no_node)
 }
 
-/// No node was named.
+/// The failure when no node was named.
 pub(super) fn no_node() -> Failure {
     Failure::new(
         exit::UNREACHABLE,
         "no_node",
-        "no node was named, and no `continuum dev` of yours runs",
+        "no node was named, and you run no `continuum dev`",
         "a command asks a node's API",
         "give --node URL or CONTINUUM_NODE, or start `continuum dev`",
     )
 }
 
-/// What a `dev` that still runs left there. A file of another user is not believed.
+/// Reads the file of a `dev` that still runs. A file of another user is ignored.
 fn read_state(path: &Path) -> Option<DevState> {
     use std::os::unix::fs::MetadataExt as _;
     let is_ours = fs::metadata(path).ok()?.uid() == rustix::process::getuid().as_raw();

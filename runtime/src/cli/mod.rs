@@ -1,7 +1,7 @@
-//! The command line: one binary for nodes and for those who use them.
+//! The command line: one binary that runs nodes and asks them.
 //!
-//! A verb parses, asks and prints. Data goes to stdout through one checked writer, talk to stderr, and how it ended to
-//! the exit code. What a node decides is not decided again here.
+//! A verb parses its arguments, asks a node and prints. Data goes to stdout through one checked writer, messages to
+//! stderr, and the result to the exit code. This module decides nothing that a node decides.
 
 mod args;
 mod bench;
@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // NoIdentity may be listening; the exit code still says how it ended.
+            // The terminal may be closed; the exit code still gives the result.
             drop(error.print());
             let is_help =
                 matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
     };
     let mut screen = Screen::new(cli.global.output);
     let ended = run(cli, &mut screen);
-    // What was printed before a failure is data too.
+    // What a command printed before it failed is data too.
     let ended = ended.and_then(|code| screen.finish().map(|()| code));
     match ended {
         Ok(code) => code.into(),
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Performs the verb; gives the exit code.
+/// Performs the verb and returns the exit code.
 fn run(cli: Cli, screen: &mut Screen) -> Result<u8, Failure> {
     let Cli { global, verb } = cli;
     match verb {

@@ -1,4 +1,4 @@
-//! What a command prints: data on stdout, talk on stderr, and never a panic when a reader goes away.
+//! What a command prints: data on stdout, messages on stderr. A reader that goes away causes no panic.
 //!
 //! Every byte of stdout goes through [`Screen`], whose writes are checked. A closed pipe ends the command quietly.
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::args::Format;
 use super::exit::Failure;
 
-/// The standard output, written with checks.
+/// The standard output, with checked writes.
 pub(super) struct Screen {
     format: Format,
     out: BufWriter<Box<dyn Write + Send>>,
@@ -27,16 +27,16 @@ impl Screen {
         Self { format, out: BufWriter::new(Box::new(out)) }
     }
 
-    /// Whether programs read this.
+    /// Whether the output is JSON.
     pub(super) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     ///
     /// # Errors
     ///
-    /// A silent failure when the reader went away, or what the system says.
+    /// A silent failure when the reader went away, or the operating system's.
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.out.write_all(bytes).map_err(|error| failed(&error))
     }
@@ -75,7 +75,7 @@ impl Screen {
             .try_for_each(|line| self.line(line.strip_prefix(' ').unwrap_or(line).trim_end()))
     }
 
-    /// Hands everything to the reader.
+    /// Flushes everything to the reader.
     ///
     /// # Errors
     ///
@@ -89,15 +89,15 @@ fn failed(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Failure::pipe_closed();
     }
-    Failure::local("standard output cannot be written", error, "look at where it is redirected to")
+    Failure::local("standard output cannot be written", error, "check where it is redirected to")
 }
 
-/// Says something on stderr. When nobody listens there is nobody to tell.
+/// Prints a message on stderr. A failure to print is ignored.
 pub(super) fn say(text: impl AsRef<str>) {
     drop(writeln!(io::stderr(), "{}", text.as_ref()));
 }
 
-/// Says why a command failed.
+/// Prints why a command failed.
 pub(super) fn say_failure(failure: &Failure) {
     if failure.is_silent() {
         return;

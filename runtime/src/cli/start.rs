@@ -1,7 +1,7 @@
-//! `node start`: from settings to a running node with its API, until SIGINT or SIGTERM.
+//! `node start`: runs a node with its API until SIGINT or SIGTERM.
 //!
-//! What the node does is the driver's; here it gets its files, its listeners and its seams. Both listeners are taken
-//! before the store is opened, so that a busy port is told without touching it.
+//! This module gives the node its files, listeners and seams; the driver runs it. Both listeners are opened before the
+//! store, so that a busy port is reported without touching the store.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
     let settings = local::settings(&start.layers)?;
     log::begin(&settings.log).map_err(|error| local::settings_failure(&error))?;
     let stop = stop::signals()?;
-    // Whoever reads only the log learns why the node ended, also when it never began.
+    // The log must also say why the node ended, even if it never started.
     super::wait(on_workers(settings, stop)).map(|()| 0).inspect_err(|failure| {
         let Failure { what, why, hint, .. } = failure;
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
@@ -41,12 +41,12 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
     })
 }
 
-/// Runs the node beside its links and clients on the runtime's workers: what they hand to it, and it to them, then
-/// mostly wakes no other thread.
+/// Runs the node on the runtime's workers, beside its links and clients, so that passing work between them mostly wakes
+/// no other thread.
 async fn on_workers(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), Failure> {
     match tokio::spawn(node(settings, stop)).await {
         Ok(ran) => ran,
-        // A broken invariant ends the process as it would on the main thread.
+        // A broken invariant ends the process, as it would on the main thread.
         Err(broken) => panic!("the node's task broke: {broken}"),
     }
 }
@@ -77,17 +77,17 @@ async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(),
         observer: None,
     };
     let stopping = async move {
-        // An error means that nobody can ask any more, which is as good as being asked.
+        // An error means that no signal can arrive any more, so the node stops too.
         drop(stop.wait_for(|stop| *stop).await);
     };
     let ran = run(inputs, stopping).await;
-    // The last answers go out before the process does.
+    // The last answers are sent before the process ends.
     end.send_replace(true);
     drop(serving.await);
     ran.map(|_| ()).map_err(|error| failed(&error))
 }
 
-/// What makes the API's connections TLS, when it is set.
+/// The TLS of the API, if it is set.
 fn acceptor(api: &ApiSettings, clock: &Arc<dyn Clock>) -> Result<Option<TlsAcceptor>, Failure> {
     let Some(files) = &api.tls else { return Ok(None) };
     let credentials = Credentials::load(&files.ca, &files.cert, &files.key);
@@ -97,7 +97,7 @@ fn acceptor(api: &ApiSettings, clock: &Arc<dyn Clock>) -> Result<Option<TlsAccep
 
 async fn listen(api: &ApiSettings) -> Result<TcpListener, Failure> {
     TcpListener::bind(api.listen).await.map_err(|error| {
-        let hint = "stop what uses it, or set api.listen";
+        let hint = "stop the process that uses it, or set api.listen";
         Failure::local(format!("cannot listen for clients on {}", api.listen), &error, hint)
     })
 }
@@ -119,14 +119,13 @@ fn failed(error: &RunError) -> Failure {
         RunError::Open(_) => (exit::LOCAL, "store"),
         RunError::Restore(_) => (exit::LOCAL, "restore"),
         RunError::StorageFailed { .. } => (exit::LOCAL, "storage_failed"),
-        // Not the code of a disk that failed: whoever starts nodes again must not start a second one of the same
-        // identity again.
+        // Not the code of a failed disk: a supervisor must not restart a second process of the same identity.
         RunError::Fenced { .. } => (exit::CONFLICT, "fenced"),
     };
     local::failure(exit, code, error)
 }
 
-/// Ends this process when its parent ends; at once when it already has.
+/// Ends this process together with its parent; at once if the parent is gone already.
 fn end_with(parent: u32) -> Result<(), Failure> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     let set = set_parent_process_death_signal(Some(Signal::TERM));
@@ -135,7 +134,7 @@ fn end_with(parent: u32) -> Result<(), Failure> {
     })?;
     let found = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     if found != Some(parent) {
-        let hint = "leave --parent out: it is for `continuum dev` alone";
+        let hint = "leave --parent out: only `continuum dev` uses it";
         return Err(Failure::usage("the parent process is gone", "", hint));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM as a value that is waited for.
+//! Waits for SIGINT and SIGTERM.
 
 use std::thread;
 
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::exit::{self, Failure};
 
-/// Becomes true at the first SIGINT or SIGTERM, also when SIGINT was inherited ignored.
+/// Becomes true at the first SIGINT or SIGTERM, even if the process inherited SIGINT as ignored.
 pub(super) fn signals() -> Result<watch::Receiver<bool>, Failure> {
     let (tell, told) = watch::channel(false);
     let mut signals = Signals::new([SIGINT, SIGTERM])
@@ -21,7 +21,7 @@ pub(super) fn signals() -> Result<watch::Receiver<bool>, Failure> {
     Ok(told)
 }
 
-/// What a command that was interrupted ends with. What it had asked for may have happened.
+/// The failure of an interrupted command. Its request may have been performed.
 pub(super) fn interrupted() -> Failure {
     let hint = "read before you write again";
     Failure::new(

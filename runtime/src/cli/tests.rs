@@ -1,4 +1,4 @@
-//! Verbs against a real API on loopback, on top of a driver that answers from a function.
+//! Tests of the verbs against a real API on loopback, with a driver that answers from a function.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -25,11 +25,11 @@ use crate::handle::{Command, channel};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 
-/// What is printed.
+/// Collects the output.
 #[derive(Clone, Debug, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
+struct Output(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Paper {
+impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().expect("no panic holds it").extend_from_slice(bytes);
         Ok(bytes.len())
@@ -40,7 +40,7 @@ impl Write for Paper {
     }
 }
 
-impl Paper {
+impl Output {
     fn screen(&self, format: Format) -> Screen {
         Screen::over(format, self.clone())
     }
@@ -51,9 +51,9 @@ impl Paper {
 }
 
 /// A pipe whose reader went away.
-struct Closed;
+struct ClosedPipe;
 
-impl Write for Closed {
+impl Write for ClosedPipe {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
         Err(io::ErrorKind::BrokenPipe.into())
     }
@@ -83,7 +83,7 @@ async fn node(
     (Client::of_url(&url, Duration::from_secs(30)).expect("a URL"), stop)
 }
 
-fn place(key: &str) -> KeyPath {
+fn key_path(key: &str) -> KeyPath {
     KeyPath { ns: "facts".into(), key: key.into(), field: String::new() }
 }
 
@@ -93,36 +93,36 @@ fn register(value: Option<&'static [u8]>) -> Outcome {
 }
 
 fn get(key: &str) -> Kv {
-    Kv::Get { place: place(key) }
+    Kv::Get { key_path: key_path(key) }
 }
 
 #[tokio::test]
 async fn a_value_is_printed_as_it_is_with_a_newline() {
     let (mut client, _stop) = node(|_| register(Some(b"\xff blue"))).await;
-    let paper = Paper::default();
-    let mut screen = paper.screen(Format::Table);
+    let output = Output::default();
+    let mut screen = output.screen(Format::Table);
     data::kv(get("sky"), &mut client, &mut screen).await.expect("a value");
     screen.finish().expect("printed");
-    assert_eq!(*paper.0.lock().expect("no panic holds it"), b"\xff blue\n");
+    assert_eq!(*output.0.lock().expect("no panic holds it"), b"\xff blue\n");
 }
 
 #[tokio::test]
 async fn an_absent_value_is_a_negative_answer_and_prints_nothing() {
     for format in [Format::Table, Format::Json] {
         let (mut client, _stop) = node(|_| register(None)).await;
-        let paper = Paper::default();
-        let mut screen = paper.screen(format);
+        let output = Output::default();
+        let mut screen = output.screen(format);
         let failure = data::kv(get("sky"), &mut client, &mut screen).await.expect_err("absent");
         screen.finish().expect("nothing to print");
         assert_eq!((failure.exit, failure.code.as_str()), (exit::NEGATIVE, "absent"));
-        assert_eq!(paper.text(), "");
+        assert_eq!(output.text(), "");
     }
 }
 
 #[tokio::test]
 async fn a_closed_pipe_ends_quietly_with_0() {
     let (mut client, _stop) = node(|_| register(Some(b"blue"))).await;
-    let mut screen = Screen::over(Format::Table, Closed);
+    let mut screen = Screen::over(Format::Table, ClosedPipe);
     let ended = data::kv(get("sky"), &mut client, &mut screen).await.and_then(|()| screen.finish());
     assert_eq!(ended, Err(Failure::pipe_closed()));
     assert_eq!(Failure::pipe_closed().exit, 0);
@@ -134,7 +134,7 @@ async fn an_unknown_outcome_has_its_own_exit_code() {
     let cli =
         <Cli as clap::Parser>::try_parse_from(["continuum", "kv", "put", "facts", "sky", "blue"]);
     let Ok(Cli { verb: Verb::Kv(put), .. }) = cli else { panic!("{cli:?}") };
-    let mut screen = Paper::default().screen(Format::Table);
+    let mut screen = Output::default().screen(Format::Table);
     let failure = data::kv(put, &mut client, &mut screen).await.expect_err("unknown");
     assert_eq!(failure.exit, exit::UNKNOWN);
 }
@@ -145,7 +145,7 @@ async fn nobody_answering_is_unreachable() {
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     drop(listener);
     let mut client = Client::of_url(&url, Duration::from_secs(30)).expect("a URL");
-    let mut screen = Paper::default().screen(Format::Table);
+    let mut screen = Output::default().screen(Format::Table);
     let verb = super::args::Cluster::Status;
     let failure = cluster::cluster(verb, &mut client, &mut screen).await.expect_err("nobody");
     assert_eq!(failure.exit, exit::UNREACHABLE);
@@ -167,9 +167,9 @@ async fn an_export_takes_every_page() {
         Outcome::Value(Value::Rows { rows, more: first + 2 < 5 })
     })
     .await;
-    let paper = Paper::default();
-    data::export("notes", &mut client, &mut paper.screen(Format::Table)).await.expect("rows");
-    let keys: Vec<String> = paper.text().lines().map(|line| line[8..10].to_owned()).collect();
+    let output = Output::default();
+    data::export("notes", &mut client, &mut output.screen(Format::Table)).await.expect("rows");
+    let keys: Vec<String> = output.text().lines().map(|line| line[8..10].to_owned()).collect();
     assert_eq!(keys, ["k0", "k1", "k2", "k3", "k4"]);
 }
 
@@ -194,7 +194,7 @@ fn notes() -> Outcome {
     Outcome::Value(Value::Namespaces(vec![notes]))
 }
 
-/// The writes that a driver saw: their keys and the session of each request.
+/// The keys and the session of each write that the driver received.
 type Seen = Arc<Mutex<Vec<(Vec<Bytes>, Option<Session>)>>>;
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn an_import_repeats_a_batch_with_its_own_key_until_it_is_taken() {
             let keys = mutations.into_iter().map(|mutation| mutation.key).collect();
             let mut seen = writes.lock().expect("no panic holds it");
             seen.push((keys, session));
-            // Every batch is refused once for a passing reason, the second one as unknown.
+            // Every batch is refused once for a passing reason, and the second one with an unknown outcome.
             match seen.iter().filter(|(_, earlier)| *earlier == session).count() {
                 1 if seen.len() == 2 => Outcome::Unknown { reached: None },
                 1 => Outcome::Rejected(Reason::Busy),
@@ -219,11 +219,11 @@ async fn an_import_repeats_a_batch_with_its_own_key_until_it_is_taken() {
         _ => Outcome::Rejected(Reason::NotFormed),
     })
     .await;
-    let paper = Paper::default();
-    let mut screen = paper.screen(Format::Json);
+    let output = Output::default();
+    let mut screen = output.screen(Format::Json);
     import::run(&source(&folder, 95), client, &mut screen).await.expect("imported");
     screen.finish().expect("printed");
-    let report: serde_json::Value = serde_json::from_str(&paper.text()).expect("JSON");
+    let report: serde_json::Value = serde_json::from_str(&output.text()).expect("JSON");
     assert_eq!((report["rows"].as_u64(), report["batches"].as_u64()), (Some(95), Some(10)));
     assert_eq!(report["retries"], 10);
     let mut seen = std::mem::take(&mut *seen.lock().expect("no panic holds it"));
@@ -245,7 +245,7 @@ async fn an_import_that_is_refused_for_good_says_so() {
         _ => Outcome::Rejected(Reason::WrongConsistency),
     })
     .await;
-    let mut screen = Paper::default().screen(Format::Table);
+    let mut screen = Output::default().screen(Format::Table);
     let failure =
         import::run(&source(&folder, 20), client, &mut screen).await.expect_err("refused");
     assert_eq!(failure.code, "wrong_consistency");
@@ -260,7 +260,7 @@ async fn an_import_into_an_unknown_namespace_sends_nothing() {
         other => panic!("{other:?}"),
     })
     .await;
-    let mut screen = Paper::default().screen(Format::Table);
+    let mut screen = Output::default().screen(Format::Table);
     let failure = import::run(&import, client, &mut screen).await.expect_err("unknown");
     assert_eq!((failure.code.as_str(), failure.exit), ("unknown_namespace", exit::NEGATIVE));
 }

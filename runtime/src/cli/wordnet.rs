@@ -1,20 +1,20 @@
-//! WordNet 3's data files as concepts: one record for each synset.
+//! Converts WordNet 3's data files to concepts: one record for each synset.
 //!
-//! The format is wndb(5WN): licence lines that begin with spaces, then one line for each synset. A key is the letter of
-//! the file's part of speech and the synset's offset, as pointers name it: `n00001740`; a satellite adjective keeps the
-//! `a` of its file and says `satellite` in its register `pos`. `words` and one set for each relation are OR-sets,
-//! `gloss` is a register. Word numbers of lexical pointers and lexicographer files are not kept.
+//! The format is wndb(5WN): licence lines that start with spaces, then one line for each synset. A key is the letter of
+//! the file's part of speech and the synset's offset, as pointers write it: `n00001740`. A satellite adjective keeps the
+//! `a` of its file, and its register `pos` is `satellite`. `words` and each relation are OR-sets, `gloss` is a register.
+//! The word numbers of lexical pointers and the lexicographer files are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::input::{EditBody, WriteBody};
 use crate::api::json::JsonBytes;
 
-/// The data files and the letter of their part of speech.
+/// The data files, each with the letter of its part of speech.
 pub(super) const FILES: [(&str, char); 4] =
     [("data.noun", 'n'), ("data.verb", 'v'), ("data.adj", 'a'), ("data.adv", 'r')];
 
-/// Pointer symbols of wninput(5WN) and the fields that their targets go into.
+/// The pointer symbols of wninput(5WN), each with the field for its targets.
 const RELATIONS: [(&str, &str); 26] = [
     ("!", "antonym"),
     ("@", "hypernym"),
@@ -44,12 +44,12 @@ const RELATIONS: [(&str, &str); 26] = [
     ("\\", "pertainym"),
 ];
 
-/// Whether a line is of the licence.
+/// Whether a line belongs to the licence.
 pub(super) fn is_licence(line: &str) -> bool {
     line.starts_with("  ")
 }
 
-/// The record of one line of the data file with this letter.
+/// The record of one line in the data file with this letter.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ pub(super) fn concept(letter: char, line: &str) -> Result<WriteBody, String> {
     })
 }
 
-/// The part of speech, which must be one of the file's.
+/// The part of speech, which must fit the file.
 fn pos(letter: char, kind: &str) -> Result<&'static str, String> {
     match (letter, kind) {
         ('n', "n") => Ok("noun"),
@@ -95,7 +95,7 @@ fn pos(letter: char, kind: &str) -> Result<&'static str, String> {
     }
 }
 
-/// The words of the synset, with `_` as a space; an adjective's marker goes into the field `position`.
+/// The words of the synset, with spaces for `_`. An adjective's marker goes to the field `position`.
 fn lemmas<'a>(
     words: &mut Words<'a, impl Iterator<Item = &'a str>>,
     letter: char,
@@ -125,7 +125,7 @@ fn lemmas<'a>(
     Ok(lemmas)
 }
 
-/// The pointers: each is a relation to the key of another concept.
+/// The pointers: each is a relation to another concept's key.
 fn pointers<'a>(
     words: &mut Words<'a, impl Iterator<Item = &'a str>>,
     fields: &mut Fields,
@@ -171,7 +171,7 @@ fn frames<'a>(
     Ok(())
 }
 
-/// Sets of the record, in order.
+/// The sets of the record, in order.
 #[derive(Debug, Default)]
 struct Fields(BTreeMap<String, BTreeSet<String>>);
 
@@ -197,7 +197,7 @@ impl<'a, I: Iterator<Item = &'a str>> Words<'a, I> {
         self.0.next().ok_or_else(|| format!("the line ends before its {what}"))
     }
 
-    /// A number of just so many digits.
+    /// A number with exactly `digits` digits.
     fn number(&mut self, what: &str, radix: u32, digits: usize) -> Result<usize, String> {
         let text = self.next(what)?;
         let is_sound = text.len() == digits && text.bytes().all(|b| b.is_ascii_alphanumeric());

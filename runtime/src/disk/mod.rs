@@ -9,7 +9,6 @@ mod memory;
 mod reserve;
 mod segment;
 mod snapshot_files;
-
 #[cfg(test)]
 mod tests;
 

@@ -9,7 +9,6 @@ pub mod frame;
 mod handshake;
 mod limits;
 mod peer;
-
 #[cfg(test)]
 mod tests;
 

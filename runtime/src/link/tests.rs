@@ -1,4 +1,4 @@
-//! Links over loopback: what gets in, what is refused with its counter, and what two real ends make of each other.
+//! Tests of links over loopback: what is let in, what is refused and counted, and the link between two real ends.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::tls::pki::{Authority, ISSUED_VALID, Issued, Validity};
 const ANN: NodeId = NodeId([1; 16]);
 const BEN: NodeId = NodeId([2; 16]);
 const BOOT: Boot = Boot { count: 1, nonce: 9 };
-/// Generous: nothing waits for it unless the test fails.
+/// Generous: only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn now() -> WallTime {
@@ -51,7 +51,7 @@ fn tls(credentials: &Credentials) -> Tls {
     }
 }
 
-/// A node's links, and how to reach them.
+/// A node's links and their address.
 struct End {
     links: Links,
     metrics: Arc<Metrics>,
@@ -76,7 +76,7 @@ async fn limited(credentials: &Credentials, boot: Boot, limits: Limits) -> End {
 }
 
 impl End {
-    /// The next event, settled as a core would that refuses nobody.
+    /// The next event, consumed as by a core that refuses no peer.
     async fn event(&mut self) -> Event {
         let next = async {
             loop {
@@ -99,7 +99,7 @@ impl End {
         }
     }
 
-    /// Waits until something was counted; connections that never make it report nothing.
+    /// Waits until something was counted: a connection that fails early reports nothing.
     async fn counted(&self, count: impl Fn(&Metrics) -> u64) {
         let seen = async {
             while count(&self.metrics) == 0 {
@@ -110,7 +110,7 @@ impl End {
         timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("a count in\n{}", figures()));
     }
 
-    /// It still lets a good peer in.
+    /// Checks that a good peer is still let in.
     async fn is_healthy(&mut self, authority: &Authority) {
         let mut other = end(&node(authority, NodeId([0xee; 16])), BOOT).await;
         other.links.route(ANN, Some(Address(self.address.to_string())));
@@ -133,7 +133,7 @@ async fn two_ends_that_dial_each_other_have_one_link_with_both_planes() {
     let (of_ann, of_ben) = tokio::join!(ann.connected(), ben.connected());
     assert_eq!((of_ann, of_ben), ((BEN, BOOT), (ANN, BOOT)));
     for plane in PLANES {
-        // A simultaneous dial may still replace a connection, and lose what was on it: so the message is repeated.
+        // A simultaneous dial may still replace a connection and lose what was on it, so the message is repeated.
         let message = async {
             loop {
                 ann.links.send(BEN, plane, refused_message());
@@ -164,11 +164,11 @@ async fn a_peer_that_goes_away_is_reported_and_dialled_again() {
     let ben = end(&node(&authority, BEN), BOOT).await;
     let address = ben.address;
     ann.links.route(BEN, Some(Address(address.to_string())));
-    // Ben's side is driven by nobody, which is enough for a handshake.
+    // Nothing drives Ben's side, which is enough for a handshake.
     assert_eq!(ann.connected().await, (BEN, BOOT));
     drop(ben);
     assert!(matches!(ann.event().await, Event::Unreachable { peer: BEN }));
-    // The same node comes back at the same address in another process.
+    // The same node returns at the same address as another process.
     let listener = loop {
         if let Ok(listener) = TcpListener::bind(address).await {
             break listener;
@@ -247,13 +247,13 @@ async fn an_address_is_verified_by_who_answers_there() {
     assert_eq!(outcome(&mut ann, stranger.address.to_string()).await, Err(Unverified::Refused));
 }
 
-/// Dials with some TLS configuration, and says how far that went: the error of the handshake or of the first read.
+/// Dials with any TLS configuration, and returns the error of the handshake or of the first read.
 async fn dial_raw(address: SocketAddr, config: rustls::ClientConfig) -> std::io::Error {
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("continuum").unwrap();
     match TlsConnector::from(Arc::new(config)).connect(name, tcp).await {
         Err(error) => error,
-        // With TLS 1.3 the dialler learns only after its handshake that it was refused.
+        // With TLS 1.3 the dialler sees a refusal only after its handshake.
         Ok(mut stream) => match stream.read(&mut [0; 1]).await {
             Err(error) => error,
             Ok(read) => panic!("the listener sent {read} bytes"),
@@ -261,7 +261,7 @@ async fn dial_raw(address: SocketAddr, config: rustls::ClientConfig) -> std::io:
     }
 }
 
-/// A dialling end that trusts any listener, so that a refusal is the listener's alone.
+/// A dialling end that trusts any listener, so that only the listener can refuse.
 fn client_config(credentials: &Credentials) -> rustls::ClientConfig {
     let ours = credentials.peer_client(Arc::new(SystemClock)).unwrap();
     let mut config = rustls::ClientConfig::clone(&ours);
@@ -297,7 +297,7 @@ async fn each_wrong_certificate_is_refused_with_its_own_reason() {
 
 #[tokio::test]
 async fn another_federation_under_the_same_authority_is_refused() {
-    // One key, two federation ids: what a sloppy operator could make, and the chain alone would let in.
+    // One key with two federation ids, as a careless operator could make. The chain alone would accept it.
     let authority = authority();
     let issued = authority.issue_node(BEN, &[], valid()).unwrap();
     let ann = end(&node(&authority, ANN), BOOT).await;
@@ -347,7 +347,7 @@ async fn no_certificate_tls_12_and_another_protocol_are_refused() {
     ann.is_healthy(&authority).await;
 }
 
-/// Trusts any server: what is tested is the other end.
+/// Trusts any server, because the test is about the other end.
 #[derive(Debug)]
 struct AnyServer;
 
@@ -397,7 +397,7 @@ fn hello_of(authority: &Authority, node: NodeId) -> Hello {
     }
 }
 
-/// A TLS stream of a good certificate, before any frame.
+/// A TLS stream with a valid certificate, before any frame.
 async fn stream_of(
     address: SocketAddr,
     credentials: &Credentials,
@@ -408,7 +408,7 @@ async fn stream_of(
     connector.connect(name, tcp).await.unwrap()
 }
 
-/// Greets with any hello, and returns the verdict.
+/// Sends any hello, and returns the verdict.
 async fn greet_raw(address: SocketAddr, credentials: &Credentials, hello: &Hello) -> Verdict {
     let mut stream = stream_of(address, credentials).await;
     frame::write_value(&mut stream, hello).await.unwrap();
@@ -434,7 +434,7 @@ async fn a_hello_that_claims_another_node_is_refused() {
     ann.is_healthy(&authority).await;
 }
 
-/// Both planes of a link that a peer makes by hand.
+/// Both planes of a link, made by hand.
 async fn link_by_hand(
     ann: &End,
     authority: &Authority,
@@ -486,7 +486,7 @@ async fn garbage_and_endless_frames_close_the_link_and_nothing_else() {
         assert!(matches!(ann.event().await, Event::Unreachable { peer: BEN }));
         assert_eq!(ann.metrics.rejections(reason), 1, "{reason}");
     }
-    // A greeting has its own, far lower bound.
+    // The frame of a hello has its own, far lower bound.
     let mut stream = stream_of(ann.address, &credentials).await;
     stream.write_all(&[0, 1, 0, 0]).await.unwrap();
     stream.flush().await.unwrap();

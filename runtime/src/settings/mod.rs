@@ -5,6 +5,8 @@
 //! noticed. Relative paths in the file are relative to the file. The core's own knobs are under `[core]`.
 
 mod layer;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -284,6 +286,3 @@ fn check_address(key: &str, address: &str) -> Result<(), SettingsError> {
     let why = format!("{address:?} is not the address of a node");
     Err(SettingsError::new(key, why, "host:port, such as n1.example:7400"))
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,7 @@
 //! The directory of a `dev` federation: its plan, authority, certificates and settings files.
 //!
-//! The plan is written first, so that a directory whose making was interrupted is known as ours and is finished by the
-//! next start. Identities and peer addresses stay for ever; the API's ports are those of the last start.
+//! The plan is written first: it marks the directory as ours, so that the next start can finish an interrupted creation.
+//! Node ids and peer addresses never change; the API's ports are those of the last start.
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -20,17 +20,17 @@ use crate::entropy;
 use crate::tls::pki::{Authority, CA_CERTIFICATE, CA_KEY, ISSUED_VALID, PkiError, Validity};
 use crate::tls::secret;
 
-/// The file that makes a directory ours.
+/// The file that marks a directory as ours.
 const PLAN: &str = "dev.json";
-/// Peer ports are taken from here up: below the range that systems take for outgoing connections.
+/// The first peer port; ports stay below the range that systems use for outgoing connections.
 const PEER_PORT_FIRST: u16 = 10_000;
-/// How many first ports there are to choose from.
+/// The number of peer ports to choose from.
 const PEER_PORTS: u16 = 20_000;
 
-/// What stays the same over starts.
+/// What stays the same over all starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
-    /// Of this file.
+    /// The version of this file.
     version: u32,
     /// The nodes, in order.
     nodes: Vec<PlannedNode>,
@@ -42,12 +42,12 @@ struct PlannedNode {
     peer: String,
 }
 
-/// A node as it is started.
+/// A node to start.
 #[derive(Clone, Debug)]
 pub(super) struct DevNode {
-    /// Its id.
+    /// The id in its certificate.
     pub(super) id: NodeId,
-    /// What it is called.
+    /// `node-` and its number.
     pub(super) name: String,
     /// The address of its peer links.
     pub(super) peer: String,
@@ -57,22 +57,22 @@ pub(super) struct DevNode {
     pub(super) data: PathBuf,
     /// Its settings file.
     pub(super) config: PathBuf,
-    /// Where its log goes.
+    /// Receives its stdout and stderr.
     pub(super) log: PathBuf,
 }
 
 /// The directory of a federation.
 #[derive(Debug)]
 pub(super) struct Layout {
-    /// Where.
+    /// The canonical path.
     pub(super) root: PathBuf,
-    /// Its nodes, in order.
+    /// The nodes, in order.
     pub(super) nodes: Vec<DevNode>,
     is_temporary: bool,
 }
 
 impl Drop for Layout {
-    /// A throw-away federation leaves nothing behind, however its start ended.
+    /// Removes a temporary directory, however its start ended.
     fn drop(&mut self) {
         if self.is_temporary {
             drop(fs::remove_dir_all(&self.root));
@@ -81,11 +81,11 @@ impl Drop for Layout {
 }
 
 impl Layout {
-    /// Makes the directory ready, or finds it so.
+    /// Prepares the directory, or completes what an earlier start left.
     ///
     /// # Errors
     ///
-    /// When the directory is another's, or cannot be written.
+    /// When the directory is not ours, or cannot be written.
     pub(super) fn prepare(dev: &Dev) -> Result<Self, Failure> {
         let is_temporary = dev.data.is_none();
         let root = match &dev.data {
@@ -107,7 +107,7 @@ impl Layout {
         self.root.join("pki")
     }
 
-    /// Makes the authority and the certificates that are not there yet.
+    /// Makes the missing authority and certificates.
     fn certify(&self) -> Result<(), Failure> {
         let failed = |error: PkiError| failure(exit::LOCAL, "pki", &error);
         let pki = self.pki();
@@ -115,7 +115,7 @@ impl Layout {
         let authority = if pki.join(CA_CERTIFICATE).exists() {
             Authority::load(&pki).map_err(failed)?
         } else {
-            // An authority that was only half written never signed anything.
+            // A key without its certificate is left of an interrupted creation, and has signed nothing.
             drop(fs::remove_file(pki.join(CA_KEY)));
             let authority = Authority::mint(validity).map_err(failed)?;
             authority.save(&pki).map_err(failed)?;
@@ -164,11 +164,11 @@ impl Layout {
     }
 }
 
-/// A path as text of a settings file.
+/// A path as text for a settings file.
 fn text(path: &Path) -> Result<Value, Failure> {
     let text = path.to_str().ok_or_else(|| {
         let what = format!("{} is not UTF-8", path.display());
-        Failure::usage(what, "settings files are", "choose another directory")
+        Failure::usage(what, "settings files are UTF-8", "choose another directory")
     })?;
     Ok(text.into())
 }
@@ -178,7 +178,7 @@ fn cannot(done: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::local(what, error, "choose another directory with --data")
 }
 
-/// The plan of the directory: the one that is there, or a new one in an empty directory.
+/// The plan in the directory, or a new one if the directory is empty.
 fn plan(root: &Path, nodes: Option<u16>) -> Result<Plan, Failure> {
     let path = root.join(PLAN);
     if path.exists() {
@@ -186,8 +186,7 @@ fn plan(root: &Path, nodes: Option<u16>) -> Result<Plan, Failure> {
     }
     let mut entries = fs::read_dir(root).map_err(|error| cannot("read", root, &error))?;
     if entries.next().is_some() {
-        let what =
-            format!("{} is not empty, and not a directory of `continuum dev`", root.display());
+        let what = format!("{} is not empty, and was not made by `continuum dev`", root.display());
         let hint = "give an empty directory, or one that does not exist";
         return Err(Failure::new(
             exit::LOCAL,
@@ -209,12 +208,12 @@ fn plan(root: &Path, nodes: Option<u16>) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// How many nodes a new federation has when nobody says.
+/// The default number of nodes of a new federation.
 const NODES: u16 = 3;
 
 fn resume(root: &Path, path: &Path, nodes: Option<u16>) -> Result<Plan, Failure> {
     let foreign = |why: String| {
-        let what = format!("{} is not a plan of this program", path.display());
+        let what = format!("{} is not a plan of `continuum dev`", path.display());
         Failure::new(exit::LOCAL, "foreign_directory", what, why, "give an empty directory")
     };
     let owner = fs::metadata(root).map_err(|error| cannot("read", root, &error))?.uid();
@@ -229,12 +228,12 @@ fn resume(root: &Path, path: &Path, nodes: Option<u16>) -> Result<Plan, Failure>
     if nodes.is_some_and(|nodes| usize::from(nodes) != plan.nodes.len()) {
         let what = format!("{} has {} nodes", root.display(), plan.nodes.len());
         let hint = "leave --nodes out, or give another directory";
-        return Err(Failure::usage(what, "a federation resumes with the nodes that it has", hint));
+        return Err(Failure::usage(what, "a federation resumes with all of its nodes", hint));
     }
     Ok(plan)
 }
 
-/// The first of so many ports in a row on which nobody listens now.
+/// The first of `count` consecutive ports that are free now.
 fn free_ports(count: u16) -> Result<u16, Failure> {
     let [low, high, ..] = entropy::identity();
     let start = u16::from_le_bytes([low, high]) % PEER_PORTS;
@@ -250,11 +249,11 @@ fn free_ports(count: u16) -> Result<u16, Failure> {
         "no_ports",
         "no free ports were found",
         "",
-        "end what listens on 10000 to 30000",
+        "stop what listens on ports 10000 to 30000",
     ))
 }
 
-/// The nodes of a plan as they are started.
+/// The nodes of a plan.
 fn nodes(root: &Path, plan: &Plan, api_port: u16) -> Result<Vec<DevNode>, Failure> {
     let numbered = (1_u16..).zip(&plan.nodes);
     numbered
@@ -266,7 +265,7 @@ fn nodes(root: &Path, plan: &Plan, api_port: u16) -> Result<Vec<DevNode>, Failur
                 Failure::new(
                     exit::LOCAL,
                     "foreign_directory",
-                    "dev.json names no node id",
+                    "dev.json holds an invalid node id",
                     "",
                     "give an empty directory",
                 )
@@ -284,7 +283,7 @@ fn nodes(root: &Path, plan: &Plan, api_port: u16) -> Result<Vec<DevNode>, Failur
         .collect()
 }
 
-/// The end of a log, for an error.
+/// The last lines of a log, for an error.
 pub(super) fn tail(path: &Path) -> String {
     let log = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
@@ -292,7 +291,7 @@ pub(super) fn tail(path: &Path) -> String {
     lines[lines.len().saturating_sub(8)..].join("\n")
 }
 
-/// For how long a start may take before it is given up.
+/// How long a start may take.
 pub(super) const READY_WITHIN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -312,7 +311,7 @@ mod tests {
         assert_eq!(settings.api.listen.port(), 7172);
         assert_eq!(settings.peer.listen.to_string(), first.nodes[1].peer);
         let ca = fs::read(folder.path().join("pki/ca.pem")).expect("an authority");
-        // The making was interrupted: what is missing is made, what is there stays.
+        // An interrupted creation: what is missing is made, what exists stays.
         fs::remove_file(folder.path().join("node-2/node.pem")).expect("removed");
         let again = Layout::prepare(&dev(folder.path(), None)).expect("a layout");
         assert_eq!(again.nodes.len(), 2);

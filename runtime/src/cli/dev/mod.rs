@@ -1,7 +1,7 @@
 //! `dev`: a federation of real processes on loopback, with real TLS from a throw-away authority.
 //!
-//! Children run this same binary. One that dies is not started again, so that it can be killed on purpose; all of them
-//! end with their parent, also when that is killed. Stdout carries one line of JSON; all else is said on stderr.
+//! The children run this same binary. A child that dies is not started again, so that a user can kill it on purpose.
+//! All children end with their parent, even if it is killed. Stdout gets one line of JSON, stderr all messages.
 
 mod layout;
 
@@ -28,18 +28,18 @@ use crate::tls::secret;
 use continuum_core::limits::VOTERS_MAX;
 use layout::{DevNode, Layout, READY_WITHIN, tail};
 
-/// How often something is asked while a start or an end is waited for.
-const LOOK: Duration = Duration::from_millis(20);
-/// How often children are looked at while all is well.
-const LOOK_AFTER: Duration = Duration::from_millis(250);
-/// Children have this long to end by themselves; the whole stop takes less than 5 s.
+/// Pause between two checks during a start or a stop.
+const POLL_STARTING: Duration = Duration::from_millis(20);
+/// Pause between two checks of the children while all is well.
+const POLL_RUNNING: Duration = Duration::from_millis(250);
+/// How long the children may take to end by themselves. The whole stop takes less than 5 s.
 const STOP_WITHIN: Duration = Duration::from_secs(4);
 
 /// Runs a federation until SIGINT or SIGTERM.
 pub(super) fn run(dev: &Dev, screen: &mut Screen) -> Result<u8, Failure> {
     let stop = stop::signals()?;
     let layout = Layout::prepare(dev)?;
-    // This thread starts the children and lives as long as the process: they end with it.
+    // The children end with the thread that starts them, so that must be the main thread.
     super::wait(async move {
         let mut children = Children::default();
         let ended = children.run(&layout, screen, stop).await;
@@ -48,7 +48,7 @@ pub(super) fn run(dev: &Dev, screen: &mut Screen) -> Result<u8, Failure> {
     })
 }
 
-/// What is told on stdout, once, when writes commit.
+/// The line on stdout, printed once, when writes commit.
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
@@ -64,7 +64,7 @@ struct ReadyNode {
     api: String,
     peer: String,
     data: PathBuf,
-    /// The words that start it again after it ended.
+    /// The command that starts it again after it ended.
     restart: Vec<String>,
 }
 
@@ -106,15 +106,15 @@ impl Children {
             self.all.len()
         ));
         loop {
-            let look = tokio::time::timeout(LOOK_AFTER, stop.wait_for(|stop| *stop)).await;
+            let look = tokio::time::timeout(POLL_RUNNING, stop.wait_for(|stop| *stop)).await;
             if look.is_ok() {
                 return Ok(());
             }
-            self.notice_ends();
+            self.report_ends();
         }
     }
 
-    /// Waits until every node serves and commits; creates the federation when there is none yet.
+    /// Waits until every node serves and commits. Creates the federation when there is none yet.
     async fn ready(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut last = None;
@@ -126,7 +126,7 @@ impl Children {
                 Ok(()) => return Ok(()),
                 Err(failure) => last = Some(failure),
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_STARTING).await;
         }
         let why = last.map(|failure| failure.to_string()).unwrap_or_default();
         let hint = format!("read the logs, such as {}", self.all[0].node.log.display());
@@ -139,7 +139,7 @@ impl Children {
         ))
     }
 
-    /// Whether writes commit: every node knows the leader, and reads the registry through a quorum.
+    /// Checks that writes commit: every node knows the leader, and reads the registry through a quorum.
     async fn serves(&self) -> Result<(), Failure> {
         let mut clients = Vec::new();
         let mut is_formed = false;
@@ -169,7 +169,7 @@ impl Children {
         Ok(())
     }
 
-    /// The one line of stdout.
+    /// The line on stdout.
     fn line(&self, layout: &Layout) -> Result<Ready, Failure> {
         let nodes = self.all.iter().map(|Node { node, process, .. }| {
             Ok(ReadyNode {
@@ -178,7 +178,7 @@ impl Children {
                 api: node.api.clone(),
                 peer: node.peer.clone(),
                 data: node.data.clone(),
-                restart: words(node)?,
+                restart: start_command(node)?,
             })
         });
         let api = self.all.iter().map(|node| node.node.api.clone()).collect();
@@ -186,7 +186,7 @@ impl Children {
         Ok(Ready { ready: true, api, data: layout.root.clone(), nodes })
     }
 
-    /// Leaves the URLs for other commands of this user.
+    /// Writes the URLs for other commands of this user.
     fn publish(&mut self) -> Result<(), Failure> {
         let path = state_file();
         let failed = |error: io::Error| {
@@ -196,7 +196,7 @@ impl Children {
         if let Some(parent) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
         }
-        // An earlier one's: this one is the running one now.
+        // The file may be left of an earlier `dev`; this one replaces it.
         drop(fs::remove_file(&path));
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
         let api = self.all.iter().map(|node| node.node.api.clone()).collect();
@@ -206,27 +206,27 @@ impl Children {
         Ok(())
     }
 
-    /// Says once that a child ended.
-    fn notice_ends(&mut self) {
+    /// Reports each child that ended, once.
+    fn report_ends(&mut self) {
         for child in &mut self.all {
             if !child.is_gone && child.ended().is_some() {
                 child.is_gone = true;
                 say(format!(
-                    "{} ended; it is not started again: use its `restart`",
+                    "{} ended and is not started again; its `restart` command does that",
                     child.node.name
                 ));
             }
         }
     }
 
-    /// Ends all children, first kindly.
+    /// Ends all children: by SIGTERM first, then by force.
     async fn stop(&mut self) {
         if let Some(path) = self.state.take() {
             withdraw(&path);
         }
         for child in &mut self.all {
             let pid = i32::try_from(child.process.id()).ok().and_then(Pid::from_raw);
-            // A child that was waited for has no number any more.
+            // The number of a child that was waited for may belong to another process by now.
             if let Some(pid) = pid.filter(|_| child.ended().is_none()) {
                 kill_process(pid, Signal::TERM).unwrap_or_default();
             }
@@ -234,18 +234,18 @@ impl Children {
         let begun = Instant::now();
         while self.all.iter_mut().any(|child| child.ended().is_none()) {
             if begun.elapsed() > STOP_WITHIN {
-                say("nodes did not end by themselves, and are killed");
+                say("some nodes did not end by themselves; killing them");
                 self.all.iter_mut().for_each(|child| drop(child.process.kill()));
                 self.all.iter_mut().for_each(|child| drop(child.process.wait()));
                 return;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_STARTING).await;
         }
     }
 }
 
 impl Node {
-    /// The node, when its process has ended.
+    /// The node, if its process has ended.
     fn ended(&mut self) -> Option<&DevNode> {
         let is_ended = !matches!(self.process.try_wait(), Ok(None));
         is_ended.then_some(&self.node)
@@ -254,12 +254,12 @@ impl Node {
 
 fn failed_start(node: &DevNode) -> Failure {
     let what = format!("{} ended while it started", node.name);
-    let why = format!("its log ends so:\n{}", tail(&node.log));
+    let why = format!("the end of its log:\n{}", tail(&node.log));
     let hint = "if another `dev` runs, give another --api-port and --data";
     Failure::new(exit::LOCAL, "node_failed", what, why, hint)
 }
 
-/// Removes what [`Children::publish`] left, unless another `dev` has put its own there.
+/// Removes the file of [`Children::publish`], unless another `dev` has replaced it.
 fn withdraw(path: &Path) {
     let state =
         fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<DevState>(&bytes).ok());
@@ -268,10 +268,10 @@ fn withdraw(path: &Path) {
     }
 }
 
-/// The words that start a node.
-fn words(node: &DevNode) -> Result<Vec<String>, Failure> {
+/// The command that starts a node.
+fn start_command(node: &DevNode) -> Result<Vec<String>, Failure> {
     let program = env::current_exe().map_err(|error| {
-        Failure::local("this program's path is not known", &error, "report this")
+        Failure::local("the path of this program is not known", &error, "report this")
     })?;
     let paths = [program.display().to_string(), node.config.display().to_string()];
     let [program, config] = paths;
@@ -283,10 +283,10 @@ fn start(node: &DevNode) -> Result<Child, Failure> {
     let failed =
         |error: io::Error| Failure::local(format!("{} cannot be started", node.name), &error, "");
     let log = File::options().create(true).append(true).open(&node.log).map_err(failed)?;
-    let words = words(node)?;
+    let words = start_command(node)?;
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).arg("--parent").arg(std::process::id().to_string());
-    // Settings of the shell are for nodes that are started by hand.
+    // Settings in the shell's environment are for nodes that are started by hand.
     for (name, _) in
         env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CONTINUUM_"))
     {
