@@ -32,8 +32,8 @@ const PER_ROUND: usize = 128;
 const BULK_PER_ROUND: usize = 16;
 /// The node is woken after this when it has no deadline.
 const NO_DEADLINE: Duration = Duration::from_secs(60);
-/// A stop lasts at least `STOP_MIN`, so that the core's last messages can leave, and waits at most `STOP_MAX` for writes
-/// and replies.
+/// A stop lasts at least `STOP_MIN`, so that the core's last messages can leave, and waits at most `STOP_MAX` for
+/// writes and replies.
 const STOP_MIN: Duration = Duration::from_millis(100);
 const STOP_MAX: Duration = Duration::from_secs(2);
 /// Results of the resolver that may wait.

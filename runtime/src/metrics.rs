@@ -1,7 +1,7 @@
 //! Metrics for Prometheus, in an explicit registry, so that several nodes can live in one process.
 //!
-//! Counters are raised where the events happen. Gauges of the node's state are set from its status at each scrape. Every
-//! refusal is counted by its reason.
+//! Counters are raised where the events happen. Gauges of the node's state are set from its status at each scrape.
+//! Every refusal is counted by its reason.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -403,7 +403,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_names_what_was_counted() {
+    fn the_page_lists_all_counts() {
         let metrics = Metrics::new();
         metrics.rejected("frame_garbage");
         metrics.rejected("frame_garbage");

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::disk::{Disk, Holder, Opened};
+use crate::disk::{Disk, Opened, StoreOwner};
 use crate::driver::{Driver, Observer};
 use crate::error::{RunError, Stopped};
 use crate::handle::Commands;
@@ -76,15 +76,15 @@ pub async fn run<D: Disk, R: Resolver>(
     let Inputs { settings, credentials, seed, mut disk, clock, .. } = inputs;
     settings.validate()?;
     credentials.check(clock.as_ref())?;
-    let holder = Holder { federation: credentials.federation(), node: credentials.node()? };
+    let owner = StoreOwner { federation: credentials.federation(), node: credentials.node()? };
     let tls = Tls {
         server: credentials.peer_server(Arc::clone(&clock))?,
         client: credentials.peer_client(Arc::clone(&clock))?,
     };
     inputs.metrics.certificate_expires(credentials.ends_s());
     let (listener, peers) = listen(settings.peer.listen).await?;
-    let opened = disk.open(holder, fresh_store(&seed))?;
-    let me = myself(holder, &opened, &seed);
+    let opened = disk.open(owner, fresh_store(&seed))?;
+    let me = myself(owner, &opened, &seed);
     let Opened { writes, snapshots, torn, events, .. } = opened;
     let replica = Replica { node: me.node, store: me.store };
     let start = Start {
@@ -136,10 +136,10 @@ fn fresh_store(seed: &Seed) -> StoreId {
     StoreId(id)
 }
 
-fn myself(holder: Holder, opened: &Opened, seed: &Seed) -> LocalIdentity {
+fn myself(owner: StoreOwner, opened: &Opened, seed: &Seed) -> LocalIdentity {
     let count = last_boot(&opened.writes).map_or(1, |boot| boot.count + 1);
     let nonce = seed.derive("runtime.boot", count).draw();
-    let Holder { federation, node } = holder;
+    let StoreOwner { federation, node } = owner;
     LocalIdentity { federation, node, store: opened.store, boot: Boot { count, nonce } }
 }
 

@@ -1,4 +1,4 @@
-//! Three nodes in one process, as in production: files, TLS, loopback. They form a federation, agree, survive a stop.
+//! Three nodes in one process, with real files, TLS and loopback: they form a federation, agree, and survive a stop.
 
 mod common;
 
@@ -33,7 +33,7 @@ struct Running {
     task: JoinHandle<Result<Stopped, RunError>>,
 }
 
-/// A free port of loopback, as far as one can know.
+/// A port of loopback that was free a moment ago.
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -46,7 +46,7 @@ fn settings(data: &Path, listen: SocketAddr, bootstrap: &[SocketAddr]) -> Settin
     let mut settings = Settings { data: data.to_owned(), ..Settings::default() };
     settings.peer.listen = listen;
     settings.peer.bootstrap = bootstrap.iter().map(ToString::to_string).collect();
-    // The credentials are handed over as such.
+    // The credentials are passed directly, so no file is read.
     for path in [&mut settings.peer.ca, &mut settings.peer.cert, &mut settings.peer.key] {
         *path = "given".into();
     }
@@ -94,7 +94,7 @@ async fn start(authority: &Authority, node: u8, settings: Settings) -> Running {
     Running { handle, started, metrics, stop, task }
 }
 
-/// Why a node does not start.
+/// The error of a node that does not start.
 async fn refused(authority: &Authority, node: u8, settings: Settings) -> RunError {
     let (inputs, _handle, _told) = inputs(authority, node, settings);
     let ended = timeout(PATIENCE, run(inputs, std::future::pending())).await.unwrap();
@@ -122,7 +122,7 @@ const EVENTUAL: Policy =
     Policy::Eventual { strategy: Strategy::LastWriterWins, slots: 1, discard: false };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_nodes_form_a_federation_and_one_that_stops_comes_back() {
+async fn three_nodes_form_a_federation_and_a_stopped_one_returns() {
     let dir = tempfile::tempdir().unwrap();
     let authority = authority();
     let addresses = [free(), free(), free()];
@@ -132,7 +132,7 @@ async fn three_nodes_form_a_federation_and_one_that_stops_comes_back() {
         nodes.push(start(&authority, 1 + at as u8, settings).await);
     }
     let voters = addresses[1..].iter().map(|address| Address(address.to_string())).collect();
-    nodes[0].found(voters).await;
+    nodes[0].create_federation(voters).await;
     nodes[1].create("locks", Policy::Strong).await;
     nodes[2].create("notes", EVENTUAL).await;
     nodes[0].put("locks", "a", "1").await;
@@ -144,7 +144,7 @@ async fn three_nodes_form_a_federation_and_one_that_stops_comes_back() {
     }
     assert!(nodes[0].metrics.render().contains("continuum_peer_connected 2"));
 
-    // One stops; the others go on, and it catches up when it is back.
+    // One node stops. The others continue, and it catches up after its return.
     let third = nodes.pop().unwrap();
     let before = third.stop().await.boot;
     nodes[0].put("locks", "a", "3").await;

@@ -1,8 +1,8 @@
 //! The production driver, unchanged, on a simulated network: three nodes with TLS on, a partition and a kill.
 //!
-//! What the pure simulator cannot see is here: handshakes, half-written frames at a kill, reconnects, bounded queues. A
-//! scenario runs in a process of its own, twice for each seed, and both runs must see the same events and actions.
-//! Keys and the bytes on the wire differ between the two; nothing that the core is told may depend on them.
+//! It covers what the pure simulator cannot: handshakes, half-written frames at a kill, reconnects, bounded queues. Each
+//! scenario runs in a process of its own, twice for each seed, and both runs must see the same events and actions. Keys
+//! and the bytes on the wire differ between the two runs, so the core must not depend on them.
 #![cfg(madsim)]
 
 mod common;
@@ -37,14 +37,14 @@ use madsim::time::sleep;
 
 use common::Patient;
 
-/// Names the seed to the process that runs the scenario.
+/// Passes the seed to the process that runs the scenario.
 const SEED: &str = "CONTINUUM_MADSIM_SEED";
-/// When the world begins, whatever madsim's own calendar says: certificates are judged by it.
+/// The wall time at the start, whatever madsim's own calendar says: certificates are checked against it.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 const FEDERATION: FederationId = FederationId([0xfe; 16]);
 const NODES: u8 = 3;
 
-/// The simulated time, which is the same for all nodes.
+/// The simulated time, the same for all nodes.
 #[derive(Clone, Copy, Debug)]
 struct VirtualClock {
     began: Instant,
@@ -59,7 +59,7 @@ impl Clock for VirtualClock {
     }
 }
 
-/// What all nodes saw and did, in order.
+/// All events and actions of all nodes, in order.
 #[derive(Clone, Default)]
 struct Trace {
     hash: Arc<Mutex<(Hasher, u64)>>,
@@ -93,7 +93,7 @@ impl Observer for Watch {
     }
 }
 
-/// One node: what survives its kills.
+/// The state of one node that survives its kills.
 #[derive(Clone)]
 struct Machine {
     node: u8,
@@ -103,7 +103,7 @@ struct Machine {
     issued: Issued,
     clock: VirtualClock,
     trace: Trace,
-    life: Arc<Mutex<u64>>,
+    process: Arc<Mutex<u64>>,
     handle: Arc<Mutex<Option<Handle>>>,
 }
 
@@ -122,12 +122,12 @@ fn settings(node: u8) -> Settings {
 }
 
 impl Machine {
-    /// One life of the node.
+    /// Runs one process of the node.
     async fn live(self) {
-        let life = {
-            let mut life = self.life.lock().unwrap();
-            *life += 1;
-            *life
+        let process = {
+            let mut process = self.process.lock().unwrap();
+            *process += 1;
+            *process
         };
         let credentials = Credentials::from_pem(
             self.authority.as_bytes(),
@@ -139,7 +139,7 @@ impl Machine {
         let inputs = Inputs {
             settings: settings(self.node),
             credentials: credentials.unwrap(),
-            seed: Seed::from_number(self.seed << 16 | u64::from(self.node) << 8 | life),
+            seed: Seed::from_number(self.seed << 16 | u64::from(self.node) << 8 | process),
             disk: self.disk.clone(),
             clock: Arc::new(self.clock),
             resolver: SystemResolver,
@@ -183,7 +183,7 @@ fn build(seed: u64, trace: &Trace) -> Vec<(Machine, NodeHandle)> {
             issued,
             clock,
             trace: trace.clone(),
-            life: Arc::default(),
+            process: Arc::default(),
             handle: Arc::default(),
         };
         let living = machine.clone();
@@ -198,8 +198,8 @@ fn build(seed: u64, trace: &Trace) -> Vec<(Machine, NodeHandle)> {
     (1..=NODES).map(machine).collect()
 }
 
-/// A federation is created; a write on one node is read on another; a node is cut off and comes back; another is killed
-/// and comes back on the disk that it left.
+/// Creates a federation and reads on one node what another wrote. Cuts one node off and lets it return; kills another
+/// and restarts it on its disk.
 async fn scenario(seed: u64) -> String {
     let trace = Trace::default();
     let world = World::current();
@@ -207,7 +207,7 @@ async fn scenario(seed: u64) -> String {
     let [(one, _), (two, two_host), (three, three_host)] = &machines[..] else { unreachable!() };
 
     let voters = [2, 3].map(|node| Address(address(node).to_string())).to_vec();
-    one.found(voters).await;
+    one.create_federation(voters).await;
     two.create("locks", Policy::Strong).await;
     let strategy = Strategy::LastWriterWins;
     three.create("notes", Policy::Eventual { strategy, slots: 1, discard: false }).await;
@@ -216,7 +216,7 @@ async fn scenario(seed: u64) -> String {
     three.put("notes", "b", "2").await;
     one.sees("notes", "b", "2").await;
 
-    // Cut off, the third node takes eventual writes all the same, and the others agree without it.
+    // While it is cut off, the third node accepts eventual writes, and the others agree without it.
     let net = NetSim::current();
     net.clog_node(three_host.id());
     three.put("notes", "cut", "off").await;
@@ -226,7 +226,7 @@ async fn scenario(seed: u64) -> String {
     one.sees("notes", "cut", "off").await;
     assert_eq!(three.get("locks", "a").await.as_deref(), Some(&b"2"[..]));
 
-    // Killed, the second node comes back on its own disk as another life.
+    // The second node is killed and returns on its own disk as another process.
     two.put("notes", "before", "kill").await;
     world.kill(two_host.id());
     one.put("locks", "a", "3").await;
@@ -235,13 +235,13 @@ async fn scenario(seed: u64) -> String {
     assert_eq!(two.get("locks", "a").await.as_deref(), Some(&b"3"[..]));
     two.sees("notes", "before", "kill").await;
     three.sees("notes", "before", "kill").await;
-    assert_eq!(*two.life.lock().unwrap(), 2);
+    assert_eq!(*two.process.lock().unwrap(), 2);
 
     let hash = trace.hash.lock().unwrap();
     format!("trace {} of {} lines", hash.0.clone().finish(), hash.1)
 }
 
-/// Runs when another test's process commands for it with a seed, and passes at once otherwise.
+/// Runs a scenario if the environment holds a seed, as in the processes that the other test starts. Passes otherwise.
 #[test]
 fn run_one_seed() {
     let Ok(seed) = env::var(SEED) else { return };
@@ -250,7 +250,7 @@ fn run_one_seed() {
     println!("{}", runtime.block_on(scenario(seed)));
 }
 
-/// The last line that begins with `trace` in what a process with this seed prints.
+/// The line with `trace` that a process with this seed prints.
 fn trace_of(seed: u64) -> String {
     let program = env::current_exe().unwrap();
     let output = Command::new(program)

@@ -1,7 +1,7 @@
 //! Time limits of one connection: for a slow head, for a client that does not read, and for an idle connection.
 //!
-//! hyper's own limits need its timer. Here the stream records its progress and one task checks it, so that the same code
-//! runs on a simulated network. Bodies have a limit of their own, where they are read.
+//! hyper's own limits need its timer. Here the stream records its progress and one task checks it, so that the same
+//! code runs on a simulated network. Bodies have a limit of their own, where they are read.
 
 use std::io;
 use std::pin::Pin;

@@ -1,7 +1,7 @@
 //! What clients send: JSON bodies and queries, converted to the core's requests.
 //!
-//! Every problem says where it is: line and column when a body is not JSON or lacks a member, and the path of the member
-//! (`writes[3].edits[0]`) when its parts do not fit together. The core checks the bounds of keys and values.
+//! Every problem says where it is: line and column when a body is not JSON or lacks a member, and the path of the
+//! member (`writes[3].edits[0]`) when its parts do not fit together. The core checks the bounds of keys and values.
 
 use bytes::Bytes;
 use continuum_core::api::{
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_that_changes_nothing_is_named_by_its_place() {
+    fn an_edit_that_changes_nothing_is_named_by_its_path() {
         let text = br#"{"writes":[{"key":"a","edits":[{"put":"1"}]},{"key":"b","edits":[{"field":"f"}]}]}"#;
         let batch = json::<BatchBody>(text).and_then(mutations);
         assert!(detail(batch).starts_with("writes[1].edits[0]: changes nothing"));

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn text_refuses_other_shapes() {
+    fn bytes_have_exactly_two_forms_in_json() {
         for broken in
             ["{}", r#"{"hex":"00"}"#, r#"{"base64":"!"}"#, r#"{"base64":"AA==","x":1}"#, "7"]
         {

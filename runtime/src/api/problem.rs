@@ -25,7 +25,8 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// Whether the request itself is wrong: such requests are logged. Absent values, conflicts and overload are ordinary.
+    /// Whether the request itself is wrong: such requests are logged. Absent values, conflicts and overload are
+    /// ordinary.
     #[must_use]
     pub fn is_bad_input(&self) -> bool {
         self.exit == 2 || matches!(self.status, 413 | 422) || self.code == UNKNOWN_NAMESPACE.code
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn overload_says_when_to_come_back() {
+    fn overload_says_when_to_retry() {
         let response = Problem::from(HandleError::Busy).into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");

@@ -242,7 +242,7 @@ async fn rows_are_lines_with_a_cursor() {
 }
 
 #[tokio::test]
-async fn malformed_json_names_the_place_and_nothing_is_asked() {
+async fn malformed_json_is_located_and_never_reaches_the_core() {
     let world = World::new(committed());
     for (path, body, place) in [
         ("/v1/namespaces", "{\"name\":\"a\",\n\"consistency\":\"weak\"}", "line 2"),
@@ -267,7 +267,7 @@ async fn malformed_json_names_the_place_and_nothing_is_asked() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_declared_or_not() {
+async fn a_body_over_the_limit_is_refused_with_or_without_a_length() {
     let world = World::new(committed());
     let path = "/v1/namespaces/ns/kv/key";
     let answer = world.ask("PUT", path, vec![0; BODY_BYTES_MAX + 1]).await;
@@ -335,7 +335,7 @@ async fn readiness_names_its_reasons() {
 }
 
 #[tokio::test]
-async fn a_namespace_is_found_by_name_or_named_in_the_problem() {
+async fn an_unknown_namespace_is_named_in_the_problem() {
     let facts = Namespace {
         id: continuum_core::id::NamespaceId(1),
         name: "facts".into(),

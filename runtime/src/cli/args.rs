@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_stands_before_or_after_the_verb() {
+    fn options_are_accepted_before_or_after_the_verb() {
         for line in [
             "continuum --node http://a:1 kv get n k",
             "continuum kv get n k --node http://a:1 -o json",
@@ -613,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_begin_with_a_hyphen() {
+    fn values_may_start_with_a_hyphen() {
         assert!(parse("continuum kv put n k -").is_ok());
         assert!(parse("continuum counter add n k -5").is_ok());
     }

@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_keeps_its_code_and_gets_its_exit() {
+    fn a_problem_keeps_its_code_and_gets_its_exit_code() {
         let body = Bytes::from(crate::api::problem::Problem::unknown(None).body().to_string());
         let failure = problem(504, &Answer { headers: HeaderMap::new(), body });
         assert_eq!((failure.exit, failure.code.as_str()), (exit::UNKNOWN, "unknown_outcome"));

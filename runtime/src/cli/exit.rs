@@ -1,7 +1,7 @@
 //! How a command ends: exit codes, and failures that say what, why and a hint.
 //!
-//! `--help` documents the codes, and their meaning never changes. A write with an unknown outcome has a code of its own,
-//! since it may have happened.
+//! `--help` documents the codes, and their meaning never changes. A write with an unknown outcome has a code of its
+//! own, since it may have happened.
 
 use std::fmt;
 

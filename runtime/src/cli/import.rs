@@ -22,7 +22,8 @@ use super::{jsonl, wordnet};
 use crate::api::input::{BatchBody, WriteBody};
 use crate::api::uri;
 
-/// Approximate bytes of keys and values in one batch: half the core's largest request, so that the encoding always fits.
+/// Approximate bytes of keys and values in one batch: half the core's largest request, so that the encoding always
+/// fits.
 const BATCH_BYTES: usize = 512 << 10;
 /// The first pause before a retry; it doubles.
 const PAUSE_MS: u64 = 50;

@@ -1,7 +1,7 @@
 //! Converts rows as `export` writes them back to writes.
 //!
-//! A register keeps its siblings: the first value supersedes what the replica holds, and each further one is a write with
-//! an empty context, which supersedes nothing. A counter's value is added, because counters can only be added to.
+//! A register keeps its siblings: the first value supersedes what the replica holds, and each further one is a write
+//! with an empty context, which supersedes nothing. A counter's value is added, because counters can only be added to.
 
 use crate::api::input::{EditBody, WriteBody};
 use crate::api::json::{FieldBody, JsonBytes, RowBody};

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_running_dev_is_believed() {
+    fn only_a_running_dev_is_used() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("dev.json");
         assert_eq!(read_state(&path), None);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_stand_over_the_file() {
+    fn flags_override_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("n.toml");
         fs::write(&file, "name = \"of the file\"\n[log]\nfilter = \"warn\"\n").expect("written");

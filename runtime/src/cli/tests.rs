@@ -120,7 +120,7 @@ async fn an_absent_value_is_a_negative_answer_and_prints_nothing() {
 }
 
 #[tokio::test]
-async fn a_closed_pipe_ends_quietly_with_0() {
+async fn a_closed_pipe_is_silent_and_exits_with_0() {
     let (mut client, _stop) = node(|_| register(Some(b"blue"))).await;
     let mut screen = Screen::over(Format::Table, ClosedPipe);
     let ended = data::kv(get("sky"), &mut client, &mut screen).await.and_then(|()| screen.finish());
@@ -140,7 +140,7 @@ async fn an_unknown_outcome_has_its_own_exit_code() {
 }
 
 #[tokio::test]
-async fn nobody_answering_is_unreachable() {
+async fn a_node_that_does_not_answer_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     drop(listener);
@@ -157,7 +157,7 @@ fn row(key: String) -> Row {
 }
 
 #[tokio::test]
-async fn an_export_takes_every_page() {
+async fn an_export_reads_every_page() {
     let (mut client, _stop) = node(|request| {
         let Request::Read { query: Query::Rows { after, .. }, .. } = request else {
             return Outcome::Rejected(Reason::NotFormed);
@@ -198,7 +198,7 @@ fn notes() -> Outcome {
 type Seen = Arc<Mutex<Vec<(Vec<Bytes>, Option<Session>)>>>;
 
 #[tokio::test]
-async fn an_import_repeats_a_batch_with_its_own_key_until_it_is_taken() {
+async fn an_import_retries_a_batch_with_one_key_until_it_is_accepted() {
     let folder = tempfile::tempdir().expect("a folder");
     let seen = Seen::default();
     let writes = Arc::clone(&seen);
@@ -238,7 +238,7 @@ async fn an_import_repeats_a_batch_with_its_own_key_until_it_is_taken() {
 }
 
 #[tokio::test]
-async fn an_import_that_is_refused_for_good_says_so() {
+async fn an_import_that_is_refused_for_good_fails() {
     let folder = tempfile::tempdir().expect("a folder");
     let (client, _stop) = node(|request| match request {
         Request::Namespaces => notes(),

@@ -1,9 +1,9 @@
 //! Converts WordNet 3's data files to concepts: one record for each synset.
 //!
 //! The format is wndb(5WN): licence lines that start with spaces, then one line for each synset. A key is the letter of
-//! the file's part of speech and the synset's offset, as pointers write it: `n00001740`. A satellite adjective keeps the
-//! `a` of its file, and its register `pos` is `satellite`. `words` and each relation are OR-sets, `gloss` is a register.
-//! The word numbers of lexical pointers and the lexicographer files are dropped.
+//! the file's part of speech and the synset's offset, as pointers write it: `n00001740`. A satellite adjective keeps
+//! the `a` of its file, and its register `pos` is `satellite`. `words` and each relation are OR-sets, `gloss` is a
+//! register. The word numbers of lexical pointers and the lexicographer files are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 

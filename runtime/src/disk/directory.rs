@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use continuum_core::id::{FederationId, NodeId, StoreId};
 use serde::{Deserialize, Serialize};
 
-use super::{Holder, OpenError};
+use super::{OpenError, StoreOwner};
 use crate::tls::secret;
 
 /// The version of the directory's layout. This build reads no other.
@@ -44,7 +44,7 @@ struct Description {
 
 impl Directory {
     /// Opens the directory of this node, or makes it when it is absent or empty.
-    pub(super) fn open(path: &Path, holder: Holder, fresh: StoreId) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path, owner: StoreOwner, fresh: StoreId) -> Result<Self, OpenError> {
         make(path).map_err(|error| unusable(path, error))?;
         // Checked before the lock file is created.
         let is_empty = is_empty(path).map_err(|error| unusable(path, error))?;
@@ -57,15 +57,15 @@ impl Directory {
         }
         let lock = lock(path)?;
         let store = match describe(path)? {
-            Some((found, _)) if found != holder => {
+            Some((found, _)) if found != owner => {
                 return Err(OpenError::Foreign {
                     path: path.to_owned(),
                     found: Box::new(found),
-                    expected: Box::new(holder),
+                    expected: Box::new(owner),
                 });
             }
             Some((_, store)) => store,
-            None => create(path, holder, fresh)?,
+            None => create(path, owner, fresh)?,
         };
         let directory = Self { path: path.to_owned(), store, _lock: lock };
         for part in [directory.lane(), directory.side()] {
@@ -134,7 +134,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 }
 
 /// The owner and id of the store; `None` when the directory holds only the files of an unfinished creation.
-fn describe(path: &Path) -> Result<Option<(Holder, StoreId)>, OpenError> {
+fn describe(path: &Path) -> Result<Option<(StoreOwner, StoreId)>, OpenError> {
     let name = path.join("STORE");
     let text = match fs::read_to_string(&name) {
         Ok(text) => text,
@@ -159,7 +159,7 @@ fn describe(path: &Path) -> Result<Option<(Holder, StoreId)>, OpenError> {
     let parsed = || {
         let federation = FederationId::parse(&described.federation)?;
         let node = NodeId::parse(&described.node)?;
-        Some((Holder { federation, node }, StoreId::parse(&described.store)?))
+        Some((StoreOwner { federation, node }, StoreId::parse(&described.store)?))
     };
     parsed().map(Some).ok_or_else(|| wrong("an id in it is none".to_owned()))
 }
@@ -175,11 +175,11 @@ fn holds_only_a_lock(path: &Path) -> Result<bool, OpenError> {
     Ok(true)
 }
 
-fn create(path: &Path, holder: Holder, fresh: StoreId) -> Result<StoreId, OpenError> {
+fn create(path: &Path, owner: StoreOwner, fresh: StoreId) -> Result<StoreId, OpenError> {
     let description = Description {
         version: VERSION,
-        federation: holder.federation.to_string(),
-        node: holder.node.to_string(),
+        federation: owner.federation.to_string(),
+        node: owner.node.to_string(),
         store: fresh.to_string(),
     };
     let name = path.join("STORE");

@@ -1,7 +1,8 @@
 //! The real disk: one thread that writes, syncs and reports how far the log is durable.
 //!
-//! Group commit: the writes that arrive during a sync form the next batch. A batch is written only after the sync of the
-//! previous one has returned. On a full disk the thread gives up the reserve and waits for space. A failed sync is final.
+//! Group commit: the writes that arrive during a sync form the next batch. A batch is written only after the sync of
+//! the previous one has returned. On a full disk the thread gives up the reserve and waits for space. A failed sync is
+//! final.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,7 +21,7 @@ use super::directory::{Directory, unusable};
 use super::reserve::Reserve;
 use super::segment::Segments;
 use super::snapshot_files::SnapshotFiles;
-use super::{Disk, DiskEvent, DiskRequest, Holder, OpenError, Opened};
+use super::{Disk, DiskEvent, DiskRequest, OpenError, Opened, StoreOwner};
 use crate::clock::Stopwatch;
 
 /// A log without writes for this long is sealed, and the next segment is made.
@@ -38,7 +39,8 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    /// A store in this directory, with this many bytes kept back for a full disk. Nothing is touched before it is opened.
+    /// A store in this directory, with this many bytes kept back for a full disk. Nothing is touched before it is
+    /// opened.
     #[must_use]
     pub const fn new(path: PathBuf, reserve_bytes: u64) -> Self {
         Self { path, reserve_bytes, requests: None, thread: None }
@@ -46,9 +48,9 @@ impl FileDisk {
 }
 
 impl Disk for FileDisk {
-    fn open(&mut self, holder: Holder, fresh: StoreId) -> Result<Opened, OpenError> {
+    fn open(&mut self, owner: StoreOwner, fresh: StoreId) -> Result<Opened, OpenError> {
         let (worker, opened, requests) =
-            Worker::open(&self.path, self.reserve_bytes, holder, fresh)?;
+            Worker::open(&self.path, self.reserve_bytes, owner, fresh)?;
         let thread = std::thread::Builder::new().name("continuum-disk".to_owned());
         let thread = thread.spawn(|| worker.run()).map_err(|e| unusable(&self.path, e))?;
         (self.requests, self.thread) = (Some(requests), Some(thread));
@@ -98,7 +100,7 @@ struct Worker {
     is_full: bool,
     /// Whether nothing is left to do until the next request.
     is_idle: bool,
-    told: UnboundedSender<DiskEvent>,
+    events: UnboundedSender<DiskEvent>,
     queue: Receiver<DiskRequest>,
     /// Requests taken from the queue and not yet begun, oldest first.
     backlog: VecDeque<DiskRequest>,
@@ -108,12 +110,12 @@ impl Worker {
     fn open(
         path: &Path,
         reserve_bytes: u64,
-        holder: Holder,
+        owner: StoreOwner,
         fresh: StoreId,
     ) -> Result<(Self, Opened, Sender<DiskRequest>), OpenError> {
-        let directory = Directory::open(path, holder, fresh)?;
+        let directory = Directory::open(path, owner, fresh)?;
         let store = directory.store;
-        let Holder { federation, node } = holder;
+        let StoreOwner { federation, node } = owner;
         let header = Header { federation, node, store, lane: 0 };
         let (segments, recovered) = Segments::open(&directory, header)?;
         let Recovered { writes, writer, torn, .. } = recovered;
@@ -122,7 +124,7 @@ impl Worker {
             SnapshotFiles::open(side.clone(), &writes).map_err(|e| unusable(&side, e))?;
         let mut reserve = Reserve::new(directory.reserve(), reserve_bytes);
         let has_reserve = reserve.keep().map_err(|e| unusable(&directory.reserve(), e))?;
-        let (told, events) = unbounded_channel();
+        let (sender, events) = unbounded_channel();
         let (requests, queue) = channel();
         let worker = Self {
             has_begun: directory.has_begun(),
@@ -133,7 +135,7 @@ impl Worker {
             writer,
             is_full: !has_reserve,
             is_idle: false,
-            told,
+            events: sender,
             queue,
             backlog: VecDeque::new(),
         };
@@ -142,25 +144,25 @@ impl Worker {
 
     fn run(mut self) {
         if self.is_full {
-            self.tell(DiskEvent::Full(true));
+            self.report(DiskEvent::Full(true));
         }
-        self.tell_space();
+        self.report_space();
         let mut newest = self.writer.next_token();
         loop {
-            match self.turn(&mut newest) {
+            match self.run_one(&mut newest) {
                 Ok(()) => {}
                 Err(End::Stopped) => break,
                 Err(End::Failed(error)) => {
-                    self.tell(DiskEvent::Failed { token: newest, why: error.to_string() });
+                    self.report(DiskEvent::Failed { token: newest, why: error.to_string() });
                     return;
                 }
             }
         }
-        self.tell(DiskEvent::Stopped);
+        self.report(DiskEvent::Stopped);
     }
 
     /// Performs one request, or the idle work.
-    fn turn(&mut self, newest: &mut Token) -> Result<(), End> {
+    fn run_one(&mut self, newest: &mut Token) -> Result<(), End> {
         match self.next_request() {
             Some(DiskRequest::Persist(token, write)) => {
                 let batch = self.gather(token, write);
@@ -222,7 +224,7 @@ impl Worker {
     fn commit(&mut self, batch: Vec<(Token, Write)>) -> Result<(), End> {
         let Some((token, _)) = batch.last() else { return Ok(()) };
         let (token, writes) = (*token, batch.len());
-        let (log, named) = self.part(batch)?;
+        let (log, named) = self.split(batch)?;
         let watch = Stopwatch::start();
         self.snapshots.sync()?;
         for (token, snapshot) in named {
@@ -230,17 +232,17 @@ impl Worker {
         }
         if !log.is_empty() {
             let batch = self.writer.encode(&log);
-            self.put(&batch)?;
+            self.write_log(&batch)?;
         }
         self.is_idle = false;
-        self.tell(DiskEvent::Persisted { token, writes, took: watch.elapsed() });
+        self.report(DiskEvent::Persisted { token, writes, took: watch.elapsed() });
         Ok(())
     }
 
     /// Writes the batch's chunks to their snapshot files. Returns the records for the log, and the snapshots that they
     /// name.
     #[expect(clippy::type_complexity, reason = "two lists that are used at once by the one caller")]
-    fn part(
+    fn split(
         &mut self,
         batch: Vec<(Token, Write)>,
     ) -> Result<(Vec<(Token, Write)>, Vec<(Token, SnapshotId)>), End> {
@@ -257,7 +259,7 @@ impl Worker {
         Ok((log, named))
     }
 
-    fn put(&mut self, batch: &Batch) -> Result<(), End> {
+    fn write_log(&mut self, batch: &Batch) -> Result<(), End> {
         self.attempt(|worker| worker.segments.write(batch))?;
         self.segments.sync(batch)?;
         if !self.has_begun {
@@ -265,14 +267,14 @@ impl Worker {
             self.has_begun = true;
         }
         if batch.opens_segment {
-            self.tell_space();
+            self.report_space();
         }
         Ok(())
     }
 
     fn seal(&mut self) -> Result<(), End> {
         match self.writer.seal() {
-            Some(batch) => self.put(&batch),
+            Some(batch) => self.write_log(&batch),
             None => Ok(()),
         }
     }
@@ -281,7 +283,7 @@ impl Worker {
         let segments = self.writer.releasable(before);
         self.segments.delete(&segments)?;
         self.snapshots.release(before)?;
-        self.tell_space();
+        self.report_space();
         Ok(())
     }
 
@@ -291,8 +293,8 @@ impl Worker {
         self.attempt(|worker| worker.segments.prepare())?;
         if self.is_full && self.reserve.keep_when_free()? {
             self.is_full = false;
-            self.tell(DiskEvent::Full(false));
-            self.tell_space();
+            self.report(DiskEvent::Full(false));
+            self.report_space();
         }
         self.is_idle = true;
         Ok(())
@@ -313,7 +315,7 @@ impl Worker {
         if !self.is_full {
             self.is_full = true;
             self.reserve.give_up()?;
-            self.tell(DiskEvent::Full(true));
+            self.report(DiskEvent::Full(true));
             return Ok(());
         }
         match self.queue.recv_timeout(FULL_RETRY) {
@@ -327,14 +329,14 @@ impl Worker {
         }
     }
 
-    fn tell_space(&self) {
+    fn report_space(&self) {
         let used = self.segments.bytes() + self.snapshots.bytes();
-        self.tell(DiskEvent::Space { used, free: self.reserve.free() });
+        self.report(DiskEvent::Space { used, free: self.reserve.free() });
     }
 
-    fn tell(&self, done: DiskEvent) {
+    fn report(&self, event: DiskEvent) {
         // A driver that has ended needs no report.
-        let _ = self.told.send(done);
+        let _ = self.events.send(event);
     }
 }
 
@@ -351,16 +353,17 @@ mod tests {
 
     use super::*;
 
-    const HOLDER: Holder = Holder { federation: FederationId([1; 16]), node: NodeId([2; 16]) };
+    const OWNER: StoreOwner =
+        StoreOwner { federation: FederationId([1; 16]), node: NodeId([2; 16]) };
     const RESERVE: u64 = 64 << 10;
 
     fn worker(path: &Path, reserve: u64) -> (Worker, Opened, Sender<DiskRequest>) {
-        Worker::open(path, reserve, HOLDER, StoreId([3; 16])).unwrap()
+        Worker::open(path, reserve, OWNER, StoreId([3; 16])).unwrap()
     }
 
-    fn told(opened: &mut Opened) -> Vec<DiskEvent> {
+    fn reported(opened: &mut Opened) -> Vec<DiskEvent> {
         let all = std::iter::from_fn(|| opened.events.try_recv().ok());
-        all.filter(|done| !matches!(done, DiskEvent::Space { .. })).collect()
+        all.filter(|event| !matches!(event, DiskEvent::Space { .. })).collect()
     }
 
     fn write(seq: u64) -> DiskRequest {
@@ -385,14 +388,17 @@ mod tests {
             if tries.get() <= 3 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         });
         assert!(done.is_ok() && tries.get() == 4 && !reserve.exists());
-        assert_eq!(told(&mut opened), [DiskEvent::Full(true)], "told once");
+        assert_eq!(reported(&mut opened), [DiskEvent::Full(true)], "reported once");
         // The request that arrived meanwhile is not lost, and the end of the shortage is noticed.
         let mut newest = Token::default();
-        assert!(worker.turn(&mut newest).is_ok() && worker.turn(&mut newest).is_ok());
-        let told = told(&mut opened);
+        assert!(worker.run_one(&mut newest).is_ok() && worker.run_one(&mut newest).is_ok());
+        let reported = reported(&mut opened);
         assert!(
-            matches!(told[..], [DiskEvent::Persisted { writes: 1, .. }, DiskEvent::Full(false)]),
-            "{told:?}"
+            matches!(
+                reported[..],
+                [DiskEvent::Persisted { writes: 1, .. }, DiskEvent::Full(false)]
+            ),
+            "{reported:?}"
         );
         assert!(reserve.exists());
     }
@@ -407,24 +413,24 @@ mod tests {
     }
 
     #[test]
-    fn without_room_for_the_reserve_the_store_is_full_and_yet_writes() {
+    fn without_room_for_the_reserve_the_store_is_full_but_still_writes() {
         let dir = tempfile::tempdir().unwrap();
         let free = Reserve::new(dir.path().join("any"), 0).free();
         let mut disk = FileDisk::new(dir.path().join("data"), free + (1 << 30));
-        let mut opened = disk.open(HOLDER, StoreId([3; 16])).unwrap();
+        let mut opened = disk.open(OWNER, StoreId([3; 16])).unwrap();
         disk.submit(write(1));
         disk.submit(DiskRequest::Stop);
         let all: Vec<DiskEvent> = std::iter::from_fn(|| opened.events.blocking_recv()).collect();
         assert_eq!(all[0], DiskEvent::Full(true));
-        assert!(all.iter().any(|done| matches!(done, DiskEvent::Persisted { .. })), "{all:?}");
+        assert!(all.iter().any(|event| matches!(event, DiskEvent::Persisted { .. })), "{all:?}");
     }
 
     #[test]
-    fn a_disk_that_fails_says_so_and_tries_nothing_more() {
+    fn a_failed_disk_reports_it_and_writes_nothing_more() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         let mut disk = FileDisk::new(path.clone(), RESERVE);
-        let mut opened = disk.open(HOLDER, StoreId([3; 16])).unwrap();
+        let mut opened = disk.open(OWNER, StoreId([3; 16])).unwrap();
         std::fs::remove_dir_all(path.join("lane-0")).unwrap();
         disk.submit(write(1));
         disk.submit(write(2));
@@ -433,6 +439,6 @@ mod tests {
             all.last(),
             Some(DiskEvent::Failed { token: Token { seq: 1.., .. }, .. })
         ));
-        assert!(!all.iter().any(|done| matches!(done, DiskEvent::Persisted { .. })), "{all:?}");
+        assert!(!all.iter().any(|event| matches!(event, DiskEvent::Persisted { .. })), "{all:?}");
     }
 }

@@ -13,7 +13,7 @@ use continuum_core::id::{SnapshotId, StoreId, Token};
 use continuum_core::wal::{Batch, Chunk, Header, LogWriter, Write, recover};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel as queue};
 
-use super::{Disk, DiskEvent, DiskRequest, Holder, OpenError, Opened};
+use super::{Disk, DiskEvent, DiskRequest, OpenError, Opened, StoreOwner};
 
 /// How long a sync takes.
 const SYNC: Duration = Duration::from_millis(1);
@@ -32,7 +32,7 @@ struct Store {
     segments: BTreeMap<u64, Vec<u8>>,
     snapshots: BTreeMap<SnapshotId, Vec<u8>>,
     /// Counts the processes that opened the store. Only the latest may write.
-    life: u64,
+    process: u64,
 }
 
 impl MemDisk {
@@ -50,11 +50,11 @@ impl MemDisk {
 }
 
 impl Disk for MemDisk {
-    fn open(&mut self, holder: Holder, fresh: StoreId) -> Result<Opened, OpenError> {
+    fn open(&mut self, owner: StoreOwner, fresh: StoreId) -> Result<Opened, OpenError> {
         let mut store = lock(&self.store);
-        store.life += 1;
-        let life = store.life;
-        let Holder { federation, node } = holder;
+        store.process += 1;
+        let process = store.process;
+        let StoreOwner { federation, node } = owner;
         let fresh = Header { federation, node, store: fresh, lane: 0 };
         let header = *store.header.get_or_insert(fresh);
         let segments: Vec<_> =
@@ -78,9 +78,9 @@ impl Disk for MemDisk {
             .collect();
         drop(store);
         let (requests, taken) = queue();
-        let (told, events) = queue();
+        let (sender, events) = queue();
         let store = Arc::clone(&self.store);
-        let mut worker = Worker { store, life, writer, told };
+        let mut worker = Worker { store, process, writer, events: sender };
         tokio::spawn(async move { worker.run(taken).await });
         self.requests = Some(requests);
         Ok(Opened { store: header.store, writes, snapshots, torn, events })
@@ -95,9 +95,9 @@ impl Disk for MemDisk {
 
 struct Worker {
     store: Arc<Mutex<Store>>,
-    life: u64,
+    process: u64,
     writer: LogWriter,
-    told: UnboundedSender<DiskEvent>,
+    events: UnboundedSender<DiskEvent>,
 }
 
 impl Worker {
@@ -119,7 +119,7 @@ impl Worker {
     fn commit(&mut self, requests: Vec<DiskRequest>) {
         let store = Arc::clone(&self.store);
         let mut store = lock(&store);
-        if store.life != self.life {
+        if store.process != self.process {
             return;
         }
         let mut log = Vec::new();
@@ -149,10 +149,10 @@ impl Worker {
         let writes = log.len();
         self.append(&mut store, &mut log);
         if let Some(token) = newest {
-            let _ = self.told.send(DiskEvent::Persisted { token, writes, took: SYNC });
+            let _ = self.events.send(DiskEvent::Persisted { token, writes, took: SYNC });
         }
         if stops {
-            let _ = self.told.send(DiskEvent::Stopped);
+            let _ = self.events.send(DiskEvent::Stopped);
         }
     }
 

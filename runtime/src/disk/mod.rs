@@ -27,7 +27,7 @@ pub use memory::MemDisk;
 
 /// The owner of a store, from the node's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct StoreOwner {
     /// The federation.
     pub federation: FederationId,
     /// The node.
@@ -101,7 +101,7 @@ pub trait Disk: Send + 'static {
     /// # Errors
     ///
     /// [`OpenError`]. Nothing in the store is lost.
-    fn open(&mut self, holder: Holder, fresh: StoreId) -> Result<Opened, OpenError>;
+    fn open(&mut self, owner: StoreOwner, fresh: StoreId) -> Result<Opened, OpenError>;
 
     /// Takes a request; never blocks. Requests before a successful `open` are lost.
     fn submit(&mut self, request: DiskRequest);
@@ -154,9 +154,9 @@ pub enum OpenError {
         /// The data directory.
         path: PathBuf,
         /// The owner that it names.
-        found: Box<Holder>,
+        found: Box<StoreOwner>,
         /// This node.
-        expected: Box<Holder>,
+        expected: Box<StoreOwner>,
     },
     /// Its `STORE` file is of another version, or damaged.
     #[error(

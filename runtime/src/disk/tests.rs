@@ -14,13 +14,13 @@ use continuum_core::wal::{RecoverError, Write};
 
 use super::*;
 
-const HOLDER: Holder = Holder { federation: FederationId([1; 16]), node: NodeId([2; 16]) };
+const OWNER: StoreOwner = StoreOwner { federation: FederationId([1; 16]), node: NodeId([2; 16]) };
 const STORE: StoreId = StoreId([3; 16]);
 const RESERVE: u64 = 64 << 10;
 
 fn open(path: &Path) -> Result<(FileDisk, Opened), OpenError> {
     let mut disk = FileDisk::new(path.to_owned(), RESERVE);
-    let opened = disk.open(HOLDER, STORE)?;
+    let opened = disk.open(OWNER, STORE)?;
     Ok((disk, opened))
 }
 
@@ -82,7 +82,7 @@ fn segment(path: &Path) -> PathBuf {
 }
 
 #[test]
-fn what_was_durable_is_there_again_and_the_count_goes_on() {
+fn durable_writes_survive_a_restart_and_tokens_continue() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
@@ -100,7 +100,7 @@ fn what_was_durable_is_there_again_and_the_count_goes_on() {
 }
 
 #[test]
-fn what_waits_for_a_sync_shares_the_next_one() {
+fn writes_that_wait_for_a_sync_share_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let (mut disk, mut opened) = open(&dir.path().join("data")).unwrap();
     for seq in 1..=2000 {
@@ -135,7 +135,7 @@ fn a_torn_end_is_cut_and_written_over() {
 }
 
 #[test]
-fn a_flipped_byte_before_the_end_is_rot_and_the_store_stays_shut() {
+fn a_flipped_byte_before_the_end_is_rot_and_the_store_does_not_open() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
@@ -153,7 +153,7 @@ fn a_flipped_byte_before_the_end_is_rot_and_the_store_stays_shut() {
 }
 
 #[test]
-fn a_log_that_is_gone_is_not_a_new_one() {
+fn a_missing_log_is_not_taken_for_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
@@ -185,10 +185,10 @@ fn each_wrong_directory_has_its_own_error() {
     assert!(matches!(error(&path), OpenError::Locked { .. }));
     drop(disk);
 
-    let other = Holder { node: NodeId([9; 16]), ..HOLDER };
+    let other = StoreOwner { node: NodeId([9; 16]), ..OWNER };
     let foreign = FileDisk::new(path.clone(), RESERVE).open(other, STORE).unwrap_err();
     let OpenError::Foreign { found, .. } = foreign else { panic!("{foreign}") };
-    assert_eq!(*found, HOLDER);
+    assert_eq!(*found, OWNER);
 
     fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
     assert!(matches!(error(&path), OpenError::Exposed { mode: 0o750, .. }));
@@ -213,7 +213,7 @@ fn each_wrong_directory_has_its_own_error() {
 }
 
 #[test]
-fn an_empty_directory_of_ones_own_is_taken_and_closed() {
+fn an_empty_directory_is_used_and_closed_to_others() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     fs::create_dir(&path).unwrap();
@@ -237,7 +237,7 @@ fn named(snapshot: u64) -> Write {
 }
 
 #[test]
-fn side_files_survive_once_they_are_named_and_go_when_released() {
+fn snapshot_files_survive_once_named_and_are_deleted_when_released() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
@@ -275,7 +275,7 @@ fn side_files_survive_once_they_are_named_and_go_when_released() {
 }
 
 #[test]
-fn a_discarded_side_file_goes_although_the_log_still_names_it() {
+fn a_discarded_snapshot_file_is_deleted_although_the_log_still_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
@@ -294,7 +294,7 @@ fn a_discarded_side_file_goes_although_the_log_still_names_it() {
 }
 
 #[test]
-fn old_segments_go_when_nothing_in_them_is_needed() {
+fn old_segments_are_deleted_when_nothing_in_them_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();

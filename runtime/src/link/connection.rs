@@ -1,4 +1,5 @@
-//! One connection of one class of messages: writes frames from a bounded queue, and reads frames into the driver's queue.
+//! One connection of one class of messages: writes frames from a bounded queue, and reads frames into the driver's
+//! queue.
 //!
 //! Each group of frames is flushed before the next wait. A connection that receives nothing for a while counts as dead,
 //! and an idle connection sends keepalives, because TCP itself notices a lost peer only after minutes.
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_bounded_in_bytes_and_what_was_taken_makes_room() {
+    fn a_queue_is_bounded_in_bytes_and_reading_frees_its_budget() {
         let each = MESSAGE_BYTES + codec::encoded_len(&message());
         let (queue, mut taken) = SendQueue::new(3 * each + 1);
         let sent = [(); 5].map(|()| queue.send(message()));

@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_comes_back_whole_and_not_before() {
+    fn a_message_decodes_only_when_it_is_complete() {
         let frame = encode(&Message::Refused(Refusal::Cloned)).unwrap();
         for cut in 0..frame.len() {
             assert!(matches!(decode(&frame[..cut]), Ok(Decoded::Incomplete)), "cut at {cut}");
@@ -270,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn versions_meet_at_the_highest_common_one() {
+    fn the_highest_common_version_is_chosen() {
         assert_eq!(common_version((1, 3), (2, 5)), Some(3));
         assert_eq!(common_version((1, 1), (1, 1)), Some(1));
         assert_eq!(common_version((1, 2), (3, 4)), None);
     }
 
     #[test]
-    fn a_later_kind_takes_its_frame_and_no_more() {
+    fn a_message_of_a_later_kind_takes_exactly_its_frame() {
         let frame = encode(&(Message::KINDS + 2, "what a later version says")).unwrap();
         let decoded = decode(&frame);
         let Ok(Decoded::Unknown(kind, taken)) = decoded else { panic!("{decoded:?}") };

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_says_what_its_certificate_proves() {
+    fn a_hello_must_claim_what_its_certificate_proves() {
         assert_eq!(judged(|_, _| ()), Ok(1));
         let other = FederationId([9; 16]);
         assert_eq!(judged(|hello, _| hello.federation = other), Err(HelloRefusal::Federation));

@@ -18,7 +18,8 @@ pub struct Limits {
     pub pending_per_address_max: usize,
     /// Connections whose handshake succeeded.
     pub connections_max: usize,
-    /// Connections of one peer: two planes, each twice while simultaneous dials are resolved, and a process that is ending.
+    /// Connections of one peer: two planes, each twice while simultaneous dials are resolved, and a process that is
+    /// ending.
     pub connections_per_peer_max: usize,
 }
 
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_and_given_back() {
+    fn slots_are_bounded_and_returned() {
         let limits = Limits {
             pending_max: 3,
             pending_per_address_max: 2,

@@ -1,4 +1,5 @@
-//! What is known of one peer's connections, and which of them form the link. Pure: this module dials and closes nothing.
+//! What is known of one peer's connections, and which of them form the link. Pure: this module dials and closes
+//! nothing.
 //!
 //! A peer restarts, so it can have connections of several processes, told apart by their boot. A process is complete
 //! when both of its planes are up. Then the core is asked whether to link it. Until the core answers, the process that
@@ -93,8 +94,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Adds a connection that came up. Of two connections of the same process and plane, both ends keep the one that the
-    /// smaller node id dialled; if one end dialled both, they keep the newer.
+    /// Adds a connection that came up. Of two connections of the same process and plane, both ends keep the one that
+    /// the smaller node id dialled; if one end dialled both, they keep the newer.
     pub(super) fn add(
         &mut self,
         (me, peer): (NodeId, NodeId),
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redial_by_the_same_end_replaces_the_one_that_it_gave_up() {
+    fn a_redial_by_the_same_end_replaces_its_earlier_connection() {
         let mut peer = Peer::default();
         peer.add((ANN, BEN), boot(1), Plane::Bulk, connection(1, BEN));
         peer.add((ANN, BEN), boot(1), Plane::Bulk, connection(2, BEN));
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_is_complete_with_both_planes_and_a_later_one_waits_for_the_core() {
+    fn a_process_is_complete_with_both_planes_and_a_later_one_waits_for_the_core() {
         let mut peer = Peer::default();
         let ends = (ANN, BEN);
         let placed = peer.add(ends, boot(1), Plane::Bulk, connection(1, ANN));
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn lives_are_bounded_and_the_linked_one_stays() {
+    fn processes_are_bounded_and_the_linked_one_stays() {
         let mut peer = Peer::default();
         peer.add((ANN, BEN), boot(1), Plane::Control, connection(1, ANN));
         peer.add((ANN, BEN), boot(1), Plane::Bulk, connection(2, ANN));

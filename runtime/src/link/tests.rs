@@ -192,7 +192,7 @@ async fn a_peer_that_goes_away_is_reported_and_dialled_again() {
 }
 
 #[tokio::test]
-async fn a_process_that_the_core_refuses_is_told_and_the_link_before_stays() {
+async fn a_refused_process_is_told_and_the_earlier_link_stays() {
     let authority = authority();
     let mut ann = end(&node(&authority, ANN), BOOT).await;
     let ben = node(&authority, BEN);
@@ -226,7 +226,7 @@ async fn a_process_that_the_core_refuses_is_told_and_the_link_before_stays() {
 }
 
 #[tokio::test]
-async fn an_address_is_verified_by_who_answers_there() {
+async fn verifying_an_address_returns_the_node_that_answers() {
     let authority = authority();
     let mut ann = end(&node(&authority, ANN), BOOT).await;
     let ben = end(&node(&authority, BEN), BOOT).await;
@@ -457,7 +457,7 @@ async fn link_by_hand(
 }
 
 #[tokio::test]
-async fn a_message_of_a_later_version_is_counted_and_the_link_lives_on() {
+async fn a_message_of_a_later_version_is_counted_and_the_link_stays_up() {
     let authority = authority();
     let credentials = node(&authority, BEN);
     let mut ann = end(&node(&authority, ANN), BOOT).await;
@@ -495,7 +495,7 @@ async fn garbage_and_endless_frames_close_the_link_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_silent_connection_holds_its_place_no_longer_than_the_handshake_may_take() {
+async fn a_silent_connection_holds_its_slot_for_the_handshake_timeout_at_most() {
     let authority = authority();
     let limits = Limits { pending_max: 1, ..Limits::default() };
     let mut ann = limited(&node(&authority, ANN), BOOT, limits).await;
@@ -510,7 +510,7 @@ async fn a_silent_connection_holds_its_place_no_longer_than_the_handshake_may_ta
 }
 
 #[tokio::test]
-async fn past_the_bound_strangers_are_closed_at_once() {
+async fn past_the_bound_new_connections_are_closed_at_once() {
     let authority = authority();
     let limits = Limits { pending_per_address_max: 1, ..Limits::default() };
     let ann = limited(&node(&authority, ANN), BOOT, limits).await;

@@ -41,8 +41,8 @@ pub struct Layered {
 }
 
 impl Layered {
-    /// Reads the file (when given) and overlays the variables, then the flags. Each variable is a pair of its name and its
-    /// value, each flag a pair of a key (`peer.listen`) and its value, all as text.
+    /// Reads the file (when given) and overlays the variables, then the flags. Each variable is a pair of its name and
+    /// its value, each flag a pair of a key (`peer.listen`) and its value, all as text.
     ///
     /// # Errors
     ///

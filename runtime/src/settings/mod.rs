@@ -43,7 +43,8 @@ pub struct Settings {
 pub struct PeerSettings {
     /// Where peers are accepted, `ip:port`. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where other nodes reach this one, `host:port`. Required when `listen` is an unspecified address; default `listen`.
+    /// Where other nodes reach this one, `host:port`. Required when `listen` is an unspecified address; default
+    /// `listen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
     /// Where to look for other nodes, `host:port` each. Every address of a host name is tried.

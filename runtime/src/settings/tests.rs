@@ -35,7 +35,7 @@ fn each_bound_names_its_key() {
 }
 
 #[test]
-fn an_open_api_is_taken_with_tls() {
+fn an_api_off_loopback_needs_tls() {
     let mut settings = sound();
     settings.api.listen = "0.0.0.0:7401".parse().unwrap();
     let message = settings.validate().unwrap_err().to_string();
@@ -45,7 +45,7 @@ fn an_open_api_is_taken_with_tls() {
 }
 
 #[test]
-fn flags_stand_over_variables_and_these_over_the_file() {
+fn flags_override_variables_which_override_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("n.toml");
     let text = "data = \"d\"\nname = \"file\"\n[peer]\nlisten = \"127.0.0.1:1\"\nca = \"ca.pem\"\n\
@@ -75,7 +75,7 @@ fn flags_stand_over_variables_and_these_over_the_file() {
 }
 
 #[test]
-fn unknown_keys_and_wrong_kinds_name_their_key() {
+fn unknown_keys_and_wrong_types_are_named() {
     let gather = |flags: &[(String, String)]| {
         Layered::gather(None, [], flags).and_then(|layers| layers.settings()).unwrap_err()
     };

@@ -1,4 +1,5 @@
-//! TLS for peers and for the API: version 1.3 only, certificates of one authority at both ends, no resumption, no 0-RTT.
+//! TLS for peers and for the API: version 1.3 only, certificates of one authority at both ends, no resumption, no
+//! 0-RTT.
 //!
 //! A peer's identity is its certificate's SAN URI ([`principal`]). It is checked inside the handshake, so that a wrong
 //! certificate is answered with a TLS alert. Host names and addresses are not checked: a node may move between hosts.
@@ -73,7 +74,7 @@ pub enum CredentialsError {
     },
     /// The certificate is not valid under its authority, or not valid now.
     #[error(
-        "the certificate is not valid under the given authority: {why}; hint: issue a new one with `continuum pki issue`"
+        "the certificate is not valid under this authority: {why}; hint: issue a new one with `continuum pki issue`"
     )]
     Invalid {
         /// The failed check.
@@ -162,8 +163,8 @@ impl Credentials {
         u64::try_from(ends).unwrap_or(0)
     }
 
-    /// Checks that the certificate is valid now under its own authority, so that a node with an expired certificate fails
-    /// at its start, and not at every peer.
+    /// Checks that the certificate is valid now under its own authority, so that a node with an expired certificate
+    /// fails at its start, and not at every peer.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The federation's own certificate authority: it mints the federation id and issues certificates of nodes and clients.
 //!
-//! Keys are ECDSA over P-256, which every TLS tool reads, so that a client's certificate also works in curl. This module
-//! neither revokes nor renews: a certificate ends at its date.
+//! Keys are ECDSA over P-256, which every TLS tool reads, so that a client's certificate also works in curl. This
+//! module neither revokes nor renews: a certificate ends at its date.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -261,7 +261,8 @@ impl Authority {
 }
 
 impl Issued {
-    /// Writes `<stem>.pem` and `<stem>.key` (readable by its owner alone) into a directory, which is created when absent.
+    /// Writes `<stem>.pem` and `<stem>.key` (readable by its owner alone) into a directory, which is created when
+    /// absent.
     ///
     /// # Errors
     ///
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_survives_its_files_and_issues_for_its_federation() {
+    fn an_authority_loads_from_its_files_and_issues_for_its_federation() {
         let dir = tempfile::tempdir().unwrap();
         let minted = Authority::mint(validity()).unwrap();
         minted.save(dir.path()).unwrap();
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_are_refused() {
+    fn invalid_names_are_refused() {
         let authority = Authority::mint(validity()).unwrap();
         assert!(authority.issue_client("a b", validity()).is_err());
         let hosts = ["n1:7000".to_owned()];

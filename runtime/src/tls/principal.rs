@@ -1,4 +1,5 @@
-//! The identity in a certificate: the SAN URI `spiffe://<federation>/node/<node>` or `spiffe://<federation>/client/<name>`.
+//! The identity in a certificate: the SAN URI `spiffe://<federation>/node/<node>` or
+//! `spiffe://<federation>/client/<name>`.
 //!
 //! A certificate without such a URI, or with several, has no identity. Host names and addresses in it are ignored.
 
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_prints_parses_and_nothing_else_does() {
+    fn only_the_printed_form_parses() {
         let federation = FederationId([0xab; 16]);
         for role in [Role::Node(NodeId([7; 16])), Role::Client("ann.laptop".to_owned())] {
             let principal = Principal { federation, role };

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_file_is_its_owners_alone_and_never_replaced() {
+    fn a_private_file_is_readable_by_its_owner_alone_and_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.key");
         create(&path, b"one", true).unwrap();

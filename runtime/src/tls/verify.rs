@@ -76,8 +76,8 @@ impl Verifier {
         self.check_identity(leaf)
     }
 
-    /// A chain without a known authority is mostly another federation's. The federation that the certificate claims is not
-    /// proved, but it is refused either way, and the claim explains the refusal best.
+    /// A chain without a known authority is mostly another federation's. The federation that the certificate claims is
+    /// not proved, but it is refused either way, and the claim explains the refusal best.
     fn explain(&self, leaf: &CertificateDer<'_>, error: Error) -> Error {
         let claimed = Principal::of_certificate(leaf).map(|claimed| claimed.federation);
         let is_unknown = matches!(

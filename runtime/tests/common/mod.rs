@@ -1,6 +1,6 @@
-//! A patient client of one node, for tests on real and on simulated time alike: it retries what time will resolve.
+//! A patient client of one node, for tests on real and on simulated time: it retries refusals that pass with time.
 //!
-//! Not here: how a node is started or reached.
+//! This module does not start nodes.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use continuum_core::api::{
 use continuum_core::id::Address;
 use tokio::time::timeout;
 
-/// Generous: nothing waits for it unless the test fails.
+/// Generous: only a failing test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node that can be asked.
 pub(crate) trait Patient {
-    /// Commands once; nothing when the node is not there.
+    /// Sends the request once; `None` when the node is not running.
     async fn ask_once(&self, request: &Request) -> Option<Outcome>;
 
-    /// Lets others go on before the next attempt.
+    /// Waits before the next attempt.
     async fn pause(&self);
 
-    /// Commands until the answer is one that waiting does not change.
+    /// Retries until the outcome is final.
     async fn ask(&self, request: Request) -> Outcome {
         let answered = async {
             loop {
@@ -35,10 +35,10 @@ pub(crate) trait Patient {
         timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("no answer to {request:?}"))
     }
 
-    /// Founds a federation with these further voters.
-    async fn found(&self, voters: Vec<Address>) {
+    /// Creates a federation with these other voters.
+    async fn create_federation(&self, voters: Vec<Address>) {
         let outcome = self.ask(Request::Init { voters }).await;
-        // An earlier attempt whose outcome was unknown may have done it.
+        // An earlier attempt with an unknown outcome may have succeeded.
         let formed = Outcome::Rejected(Reason::AlreadyFormed);
         let founded = outcome == formed || matches!(outcome, Outcome::Value(Value::Initialized));
         assert!(founded, "{outcome:?}");
@@ -75,7 +75,7 @@ pub(crate) trait Patient {
         }
     }
 
-    /// Reads until the value is there: an eventual namespace promises it for later.
+    /// Reads until the value arrives.
     async fn sees(&self, namespace: &str, key: &str, value: &str) {
         let seen = async {
             while self.get(namespace, key).await.as_deref() != Some(value.as_bytes()) {
@@ -94,7 +94,7 @@ fn is_final(outcome: &Outcome) -> bool {
     }
 }
 
-/// Whether this refusal passes with time.
+/// Whether a retry may succeed.
 const fn passes(reason: &Reason) -> bool {
     matches!(
         reason,

@@ -1,7 +1,7 @@
 //! The directory of a `dev` federation: its plan, authority, certificates and settings files.
 //!
-//! The plan is written first: it marks the directory as ours, so that the next start can finish an interrupted creation.
-//! Node ids and peer addresses never change; the API's ports are those of the last start.
+//! The plan is written first: it marks the directory as ours, so that the next start can finish an interrupted
+//! creation. Node ids and peer addresses never change; the API's ports are those of the last start.
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_directory_is_taken_and_resumes_with_its_identities() {
+    fn an_empty_directory_is_used_and_resumes_with_its_node_ids() {
         let folder = tempfile::tempdir().expect("a folder");
         let first = Layout::prepare(&dev(folder.path(), Some(2))).expect("a layout");
         let settings = Settings::load(Some(&first.nodes[1].config), [], &[]).expect("settings");
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_directory_goes_with_its_layout() {
+    fn a_temporary_directory_is_removed_with_its_layout() {
         let layout =
             Layout::prepare(&Dev { nodes: Some(1), data: None, api_port: 7171 }).expect("a layout");
         let root = layout.root.clone();
