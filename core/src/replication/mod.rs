@@ -139,9 +139,9 @@ pub enum Action {
     /// Make a write durable. The driver must never drop or reorder it, and may delay it. The machine counts its writes
     /// from 1; the count comes back with [`Event::Persisted`].
     Persist {
-        /// The shard that the record belongs to.
+        /// The shard whose state changed.
         shard: ShardId,
-        /// The record.
+        /// The write to the log.
         write: Write,
     },
     /// A client's write is merged here, and its record was issued. The driver must not drop it. It may delay it, and

@@ -29,14 +29,14 @@ pub use record::Write;
 /// The first byte of a record that is not a sealed write.
 const TAG_RECORD: u8 = 2;
 
-/// The state of all shards as the log's records leave it; [`crate::replication::Replicator::new`] starts from it.
+/// The state of all shards as the log leaves it; [`crate::replication::Replicator::new`] starts from it.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// The shards that were not forgotten.
     pub shards: BTreeMap<ShardId, RestoredShard>,
 }
 
-/// The state of one shard as the log's records leave it.
+/// The state of one shard as the log leaves it.
 #[derive(Clone, Debug, Default)]
 pub struct RestoredShard {
     /// The newest snapshot file.
@@ -48,7 +48,7 @@ pub struct RestoredShard {
 }
 
 impl Restored {
-    /// Applies the next record of the log.
+    /// Applies a shard's next write in the log.
     pub fn apply(&mut self, shard: ShardId, write: Write) {
         match write {
             Write::Dots { records } => {
@@ -65,7 +65,7 @@ impl Restored {
         }
     }
 
-    /// Loads the snapshot files that the records name; `read` gives the bytes of a file that it has.
+    /// Loads the snapshot files that the log names; `read` gives the bytes of a file that it has.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Restored {
 pub enum FileError {
     /// The file is not there.
     Missing(SnapshotId),
-    /// The file is not what its record says.
+    /// The file does not have the length or the digest that the log says.
     Damaged(SnapshotId),
 }
 

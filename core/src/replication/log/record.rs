@@ -1,7 +1,7 @@
-//! The records that a shard writes to the log.
+//! The writes of a shard to the log.
 //!
-//! A record carries neither the shard nor the lane: the owner of the log adds both. This module does not restore a
-//! shard from its records; [`super::restore`] does.
+//! A write carries neither the shard nor the lane: the owner of the log adds both. This module does not restore a
+//! shard from its writes; [`super::restore`] does.
 
 use alloc::vec::Vec;
 
@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{SnapshotFile, SnapshotId};
 
-/// One record of a shard.
+/// One write of a shard to the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Write {
-    /// Changes of the shard, in its own encoding: sealed writes, and other changes.
+    /// Adds records of the shard: sealed writes, and other changes in the shard's own encoding.
     Dots {
-        /// The changes, in order.
+        /// The records, in order.
         records: Vec<Bytes>,
     },
     /// A piece of a snapshot file. The driver writes it into the file, not into the log, and syncs the file before it
-    /// writes the record that names the file.
+    /// makes the write that names the file.
     Chunk {
         /// The file's name.
         snapshot: SnapshotId,
@@ -28,7 +28,7 @@ pub enum Write {
         /// At most [`crate::limits::CHUNK_BYTES_MAX`] bytes.
         data: Bytes,
     },
-    /// A snapshot file is complete and replaces all older records of the shard.
+    /// Completes a snapshot file, which replaces all older records of the shard.
     Snapshot {
         /// The file's name, length and digest.
         file: SnapshotFile,
@@ -38,10 +38,10 @@ pub enum Write {
 }
 
 impl Write {
-    /// About the number of bytes that the record takes in the log; for a chunk, in its file.
+    /// About the number of bytes that the write takes in the log; for a chunk, in its file.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        /// The bytes of one change beside its encoding.
+        /// The bytes of a record beside its encoding.
         const RECORD_BYTES: usize = 4;
         match self {
             Self::Dots { records } => {
