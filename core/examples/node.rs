@@ -1,7 +1,5 @@
-//! A whole node on its own: it begins a federation of one, takes writes, and starts again from the bytes of its log.
-//!
-//! The driver performs the actions of each step, and reports a write as durable once its batch is in the log. Its disk
-//! is a map of segments in memory.
+//! A whole node on its own: it begins a federation of one, takes a write, and starts again from the bytes of its log.
+//! Its driver reports a write as durable once the batch is in the log. The disk is a map of segments in memory.
 
 use std::collections::BTreeMap;
 
@@ -81,17 +79,17 @@ impl Host {
 fn main() {
     let mut host = start(BTreeMap::new(), 1);
     host.ask(Request::Init { voters: Vec::new() });
-    let name = "facts".to_owned();
-    host.ask(Request::CreateNamespace { name, policy: Policy::Strong, session: None });
+    let (name, policy) = ("facts".to_owned(), Policy::Strong);
+    host.ask(Request::CreateNamespace { name, policy, session: None });
     let edit = Edit { field: "".into(), change: Change::Put("blue".into()) };
     let mutations = vec![Mutation { key: "sky".into(), edits: vec![edit], context: None }];
     let (namespace, level) = ("facts".to_owned(), Level::Durable);
     host.ask(Request::Write { namespace, mutations, level, session: None });
     let mut host = start(host.segments, host.ms); // it crashes and starts again
-    let query = Query::Get { key: "sky".into(), field: "".into() };
-    let answer = format!("{:?}", host.ask(Request::Read { namespace: "facts".into(), query }));
-    println!("{answer}");
-    assert!(answer.contains("blue"));
+    let (namespace, key, field) = ("facts".to_owned(), "sky".into(), "".into());
+    let answer = host.ask(Request::Read { namespace, query: Query::Get { key, field } });
+    assert!(format!("{answer:?}").contains("blue"), "{answer:?}");
+    println!("{answer:?}");
 }
 
 #[test]
