@@ -1,7 +1,8 @@
 //! The simulator's command line.
 //!
 //! Tables go to standard error. The last line of standard output is JSON with every figure, so a script reads one line.
-//! A command fails when a law was broken, or when a planned fault never took effect.
+//! A command fails when a law was broken, or when a planned fault never took effect. It exits with code 2 when it could
+//! not do its work.
 
 mod cli;
 mod commands;

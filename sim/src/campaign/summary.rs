@@ -33,7 +33,7 @@ pub struct Struck {
 /// The sums over many runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Runs.
+    /// The number of runs.
     pub seeds: u64,
     /// Runs that broke a law.
     pub violations: u64,

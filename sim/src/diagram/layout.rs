@@ -50,9 +50,9 @@ pub(crate) enum Focus {
     Raft(Option<GroupId>),
     /// The eventual namespaces.
     Replication,
-    /// Membership.
+    /// Gossip: membership and failure detection.
     Gossip,
-    /// Everything.
+    /// All protocols.
     All,
 }
 

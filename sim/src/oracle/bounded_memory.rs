@@ -1,8 +1,8 @@
 //! Law: no queue or table of a node grows past its stated limit, and no message carries more than its budget, because
 //! its receiver must hold what it carries (`core::limits`, `core::config`).
 //!
-//! Compares sizes with limits: of messages as they leave, of queues with each link of the trace chain, since a queue that
-//! outgrew its limit stays long enough to be seen. It does not measure the allocator.
+//! Compares sizes with limits: of messages as they leave, of queues with each link of the trace chain, since a queue
+//! that outgrew its limit stays long enough to be seen. It does not measure the allocator.
 
 use continuum_core::config::Config;
 use continuum_core::discovery::CONTACTS_MAX;

@@ -1,8 +1,8 @@
 //! Law: a namespace exists until its creator deletes it; after that no node holds any of it (README, Guarantees: a
 //! deleted namespace takes all in it along).
 //!
-//! Compares what each node holds, once replicas are equal, with what the operator that creates and deletes namespaces
-//! was told. It does not judge what a node serves before it learns of a deletion.
+//! Compares what each node holds, once replicas are equal, with what the churn client that created the namespace was
+//! told. It does not judge what a node serves before it learns of a deletion.
 
 use std::collections::{BTreeMap, BTreeSet};
 

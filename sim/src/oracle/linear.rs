@@ -196,7 +196,7 @@ impl<'a> Search<'a> {
     }
 
     /// The calls worth trying next, the best last. When one call explains all that any alternative explains, only this
-    /// call is tried. What remains is the choice among writes whose versions pending operations must find.
+    /// call is tried. A choice remains among writes whose versions pending operations must find.
     fn choices(&self) -> Vec<usize> {
         let version = self.version;
         // A read of the current version can come now: it never constrains a later operation.

@@ -2,8 +2,8 @@
 //! `LogMatching`).
 //!
 //! Compares each written entry with the first that any log held at its index and term: the content and the term of the
-//! entry before it must be equal. By induction the logs are equal up to there. It does not judge entries below a
-//! snapshot, of which no log has the predecessor.
+//! entry before it must be equal. By induction the logs are equal up to there. It does not compare a predecessor whose
+//! term is unknown because a log begins behind it.
 
 use continuum_core::id::Index;
 use continuum_core::raft::Entry;

@@ -278,7 +278,7 @@ impl Oracles {
                 }
                 Action::Reply { id, outcome } => {
                     self.reads.check(step, *id, outcome)?;
-                    // The strong namespace has the first data group: the operator creates other namespaces later.
+                    // The strong namespace has the first data group: churn clients create other namespaces later.
                     let witness = self.witnesses.values().next();
                     self.acknowledged.check(step.me, *id, outcome, witness)?;
                 }

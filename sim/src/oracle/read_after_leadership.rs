@@ -50,8 +50,8 @@ impl Reads {
     }
 }
 
-/// The strong namespace's group, if the node leads it. It is the first group beside the registry: the operator creates
-/// other namespaces later.
+/// The strong namespace's group, if the node leads it. It is the first group beside the registry: churn clients
+/// create other namespaces later.
 fn led<'a>(step: &Step<'a>) -> Option<&'a Raft> {
     let group = step.node.groups().find(|group| *group != GroupId::REGISTRY)?;
     step.node.raft(group).filter(|raft| raft.role() == Role::Leader)

@@ -1,8 +1,8 @@
 //! Law: a restarted replica has the term, the vote, the log and the dots that its disk held durably; it may also have a
 //! prefix of the writes that were not synced (Raft, Figure 2: persistent state).
 //!
-//! Compares a node right after its restart with its simulated disk. It does not judge nodes whose disk was damaged
-//! beyond what a crash may do; these are replaced by a new disk.
+//! Compares a node right after its restart with its simulated disk. It does not judge the loss of writes that a faulty
+//! drive lost: these no longer count as durable.
 
 use continuum_core::id::GroupId;
 use continuum_core::node::Node;

@@ -6,7 +6,7 @@
 //!
 //! The log resolves outcomes that clients do not know: the operation took place at an index, or never. So there is no
 //! third verdict; a search that exceeds its budget is a failure of the workload. Rejected writes that happened are
-//! reported as exactly-once (Raft thesis, §6.3). Other namespaces and reads of more than one key are not judged.
+//! reported as exactly-once (Raft thesis, §6.3). Of the reads only those of a single key are judged.
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ use super::ack_from_pinged_member::Probes;
 use super::{incarnation_precedence, suspect_is_told, suspicion_before_death, suspicion_refuted};
 use crate::verdict::Verdict;
 
-/// What a node knows of a member, in the order in which updates beat each other.
+/// A member's state as a node knows it, in the order in which updates beat each other.
 pub(crate) type Held = (Incarnation, State);
 
 /// A node's store, and the index of the registry's entry that admitted it, as the observer's registry has them. The

@@ -256,23 +256,23 @@ impl Scene {
 
     /// The group that last changed on a node, or that it last sent or received a message of.
     pub(crate) fn last_group(&self, node: usize) -> Option<GroupId> {
-        let moves = self.moments.iter().filter(|moment| moment.node == node);
-        let moves = moves.filter_map(|moment| match moment.event {
+        let changes = self.moments.iter().filter(|moment| moment.node == node);
+        let changes = changes.filter_map(|moment| match moment.event {
             NodeEvent::Role { group, .. } | NodeEvent::Commit { group, .. } => {
                 Some((moment.at, group))
             }
             NodeEvent::Start { .. } | NodeEvent::Crash { .. } => None,
         });
-        let words = self.sent.iter().filter_map(|sent| {
+        let messages = self.sent.iter().filter_map(|sent| {
             let Protocol::Raft(group) = sent.words.protocol else { return None };
-            let heard = sent.arrivals.iter().filter(|arrival| arrival.happened);
+            let received = sent.arrivals.iter().filter(|arrival| arrival.happened);
             let at = match (sent.from, sent.to) {
                 (Lane::Node(from), _) if from == node => Some(sent.at),
-                (_, Lane::Node(to)) if to == node => heard.map(|arrival| arrival.at).max(),
+                (_, Lane::Node(to)) if to == node => received.map(|arrival| arrival.at).max(),
                 _ => None,
             };
             Some((at?, group))
         });
-        words.chain(moves).max_by_key(|(at, _)| *at).map(|(_, group)| group)
+        messages.chain(changes).max_by_key(|(at, _)| *at).map(|(_, group)| group)
     }
 }

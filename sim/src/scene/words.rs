@@ -17,6 +17,7 @@ use continuum_core::{gossip, node};
 
 use crate::env::requester::Attempt;
 use crate::plan::fault::{Fault, Kind};
+pub(crate) use crate::transcript::cut;
 use crate::workload::history::{Body, Ending, Operation};
 
 /// Longest detail, in characters.
@@ -85,7 +86,7 @@ impl Names {
             let both = format!("Replica {{ node: n{number}, store: store{number} }}");
             text = text.replace(&both, &format!("n{number}"));
         }
-        for (parts, template) in SMALL {
+        for (parts, template) in SHORT_FORMS {
             text = rewrite(&text, *parts, template);
         }
         text
@@ -98,7 +99,7 @@ impl Names {
 }
 
 /// Short forms: the text before, between and after two values, and the template that replaces it.
-const SMALL: &[([&str; 3], &str)] = &[
+const SHORT_FORMS: &[([&str; 3], &str)] = &[
     (["Term(", "", ")"], "$1$2"),
     (["Index(", "", ")"], "$1$2"),
     (["Position { term: ", ", index: ", " }"], "$2@t$1"),
@@ -129,14 +130,6 @@ fn rewrite(text: &str, [before, between, after]: [&str; 3], template: &str) -> S
     }
     out.push_str(rest);
     out
-}
-
-/// At most `most` characters of a text.
-pub(crate) fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some((at, _)) => format!("{}..", &text[..at]),
-    }
 }
 
 /// The label of a message between nodes.
@@ -195,10 +188,10 @@ fn of_raft(message: &raft::Message) -> (bool, String) {
         },
         M::AppendAck { term, matched } => format!("ack {} t{term}", position_text(*matched)),
         M::AppendRejected { term, refused, hint } => {
-            format!("conflict {refused} t{term}, try {}", position_text(*hint))
+            format!("rejects {refused} t{term}, try {}", position_text(*hint))
         }
         M::Heartbeat { term, commit, .. } => format!("heartbeat t{term} c{commit}"),
-        M::HeartbeatAck { term, .. } => format!("seen t{term}"),
+        M::HeartbeatAck { term, .. } => format!("heartbeat ack t{term}"),
         M::StaleTerm { term } => format!("stale: t{term}"),
         M::SnapshotOffer { term, header } => {
             format!("snapshot {}? t{term}", position_text(header.position))
@@ -207,12 +200,12 @@ fn of_raft(message: &raft::Message) -> (bool, String) {
             format!("chunk {} {offset}+{}", position_text(*position), data.len())
         }
         M::SnapshotAck { position, bytes: Some(bytes), .. } => {
-            format!("held {bytes} of {}", position_text(*position))
+            format!("has {bytes} bytes of {}", position_text(*position))
         }
         M::SnapshotAck { position, bytes: None, .. } => {
             format!("unknown: {}", position_text(*position))
         }
-        M::TimeoutNow { term, .. } => format!("campaign! t{term}"),
+        M::TimeoutNow { term, .. } => format!("campaign t{term}"),
         M::ReadIndex { .. } => "read index?".to_owned(),
         M::ReadIndexReply { index: Some(index), .. } => format!("read at {index}"),
         M::ReadIndexReply { index: None, .. } => "no read".to_owned(),
@@ -263,17 +256,17 @@ fn of_gossip(names: &Names, message: &gossip::Message) -> (bool, String) {
         Body::Push { .. } => "push".to_owned(),
         Body::Pull { .. } => "pull".to_owned(),
     };
-    let telling: Vec<_> = message
+    let updates: Vec<_> = message
         .updates
         .iter()
         .filter(|update| update.state != gossip::State::Alive)
         .map(|update| format!("{} {:?}", names.node(update.replica.node), update.state))
         .collect();
-    if !telling.is_empty() {
-        let _ = write!(label, ": {}", telling.join(", ").to_lowercase());
+    if !updates.is_empty() {
+        let _ = write!(label, ": {}", updates.join(", ").to_lowercase());
     }
-    let told_all = matches!(message.body, Body::Push { .. } | Body::Pull { .. });
-    (telling.is_empty() || told_all, label)
+    let is_sync = matches!(message.body, Body::Push { .. } | Body::Pull { .. });
+    (updates.is_empty() || is_sync, label)
 }
 
 /// The label of a write to the log.
@@ -314,7 +307,7 @@ fn shard_write(names: &Names, write: &replication::Write) -> String {
 }
 
 fn appended(prev: u64, entries: &[raft::Entry]) -> String {
-    let Some(last) = entries.last() else { return format!("cut after {prev}") };
+    let Some(last) = entries.last() else { return format!("truncate after {prev}") };
     let what = match (&last.payload, entries.len()) {
         (Payload::Noop, 1) => " (no-op)",
         (Payload::Configuration(_), 1) => " (members)",
@@ -362,7 +355,7 @@ pub(crate) fn ended(operation: &Operation) -> String {
     match &operation.ended {
         Ending::Open => format!("{who} waits"),
         Ending::Answered(result) => format!("{who} {}", outcome(result)),
-        Ending::Nothing => format!("{who} did nothing"),
+        Ending::Nothing => format!("{who} did not happen"),
         Ending::Unknown => format!("{who} unknown"),
     }
 }
