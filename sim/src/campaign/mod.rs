@@ -131,8 +131,8 @@ impl Campaign {
     fn compared(&self, work: &Work, record: Record, again: &Record) -> Record {
         let Some(same) = same_links(&record, again) else { return record };
         let steps = same * LINK_EVENTS..(same + 1) * LINK_EVENTS;
-        let told = |pass| self.print_steps(work, pass, &steps);
-        let first = match (told(1), told(2)) {
+        let text = |pass| self.print_steps(work, pass, &steps);
+        let first = match (text(1), text(2)) {
             (Ok(one), Ok(other)) => first_difference(&one, &other),
             (one, other) => {
                 format!("the steps cannot be read again: {:?}, {:?}", one.err(), other.err())

@@ -10,9 +10,9 @@ use crate::verdict::{Broken, Verdict};
 pub(crate) const NAME: &str = "dot-minted-once";
 
 /// Judges a logged write whose dot is already known.
-pub(crate) fn check(known: &WriteInfo, told: &WriteInfo) -> Verdict {
-    if known.hash == told.hash {
+pub(crate) fn check(known: &WriteInfo, write: &WriteInfo) -> Verdict {
+    if known.hash == write.hash {
         return Ok(());
     }
-    Err(Broken::new(NAME, format!("{:?} means {known:?} and also {told:?}", told.dot)))
+    Err(Broken::new(NAME, format!("{:?} means {known:?} and also {write:?}", write.dot)))
 }

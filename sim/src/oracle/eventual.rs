@@ -98,8 +98,8 @@ fn contents_of(rows: &[Row]) -> BTreeMap<FieldPath, FieldContent> {
     contents
 }
 
-/// Whether an operation certainly happened and survives a crash; an acknowledgement at level `applied` promises
-/// neither.
+/// Whether an operation certainly happened and is durable. An acknowledgement at level `applied` promises nothing after
+/// a crash.
 pub(crate) fn is_certain(operation: &Operation) -> bool {
     matches!(&operation.ended, Ending::Answered(Outcome::Committed { level, .. }) if *level >= Level::Durable)
 }

@@ -37,13 +37,13 @@ impl Stamps {
     /// supersedes.
     pub(crate) fn check(
         &mut self,
-        told: &WriteInfo,
+        write: &WriteInfo,
         is_own: bool,
         superseded: u64,
         wall: Wall,
     ) -> Verdict {
-        let stamp = told.stamp;
-        let broken = |what: String| Err(Broken::new(NAME, format!("{:?}: {what}", told.dot)));
+        let stamp = write.stamp;
+        let broken = |what: String| Err(Broken::new(NAME, format!("{:?}: {what}", write.dot)));
         let within = wall.now_ms.saturating_add(wall.ahead_ms);
         let ms = stamp >> COUNTER_BITS;
         if is_own && stamp <= self.own {

@@ -56,6 +56,7 @@
 //! | eventual-specification | `eventual_specification` | Shapiro 2011, Bieniusa 2012 | the end of a run |
 //! | liveness | `liveness` | Raft §5.6 | after healing |
 //! | no-panic | `run` | contract of `core::machine` | always |
+//! | no-abort | `campaign` | contract of `core::machine` | a worker process dies |
 //! | determinism | `campaign` | contract of `core::machine` | two processes run one seed |
 //!
 //! `ledger`, `views`, `writes` and `witness` remember what several laws share; they do not state a law, except that

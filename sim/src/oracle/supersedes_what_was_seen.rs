@@ -14,20 +14,20 @@ use crate::verdict::{Broken, Verdict};
 pub(crate) const NAME: &str = "supersedes-what-was-seen";
 
 /// Judges a new write against the mutation that a client asked for.
-pub(crate) fn check(told: &WriteInfo, mutation: &Mutation) -> Verdict {
+pub(crate) fn check(write: &WriteInfo, mutation: &Mutation) -> Verdict {
     let broken = |what: String| Err(Broken::new(NAME, what));
-    for (edit, wanted) in told.edits.iter().zip(&mutation.edits) {
+    for (edit, wanted) in write.edits.iter().zip(&mutation.edits) {
         let counts = matches!(wanted.change, Change::Count(_));
         let seen = |dot: &Dot| match &mutation.context {
-            _ if *dot == told.dot => true,
-            _ if counts => dot.actor == told.dot.actor,
+            _ if *dot == write.dot => true,
+            _ if counts => dot.actor == write.dot.actor,
             Some(context) => context.dots.contains(dot),
             None => true,
         };
         let superseded = edit.superseded.iter().map(|(dot, _)| dot);
         if let Some(dot) = superseded.chain(&edit.unseen).find(|dot| !seen(dot)) {
             return broken(format!(
-                "{told:?} supersedes {dot:?}, which its client did not name: {mutation:?}"
+                "{write:?} supersedes {dot:?}, which its client did not name: {mutation:?}"
             ));
         }
     }

@@ -16,7 +16,7 @@ pub(crate) fn check(to: NodeId, held: Held, message: &Message) -> Verdict {
     if !pings || held.1 == State::Alive {
         return Ok(());
     }
-    if greatest_update(to, message).is_some_and(|told| told >= held) {
+    if greatest_update(to, message).is_some_and(|update| update >= held) {
         return Ok(());
     }
     Err(Broken::new(NAME, format!("{to:?} is seen as {held:?} and is not told so: {message:?}")))

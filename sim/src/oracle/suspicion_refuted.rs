@@ -11,13 +11,14 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "suspicion-refuted";
 
-/// Judges the end of a step in which this node may have been suspected. A node does not refute updates about another boot.
+/// Judges the end of a step in which this node may have been suspected. A node does not refute updates about another
+/// boot.
 pub(crate) fn check(own: &Member, about_me: Option<Held>) -> Verdict {
     let mine = (own.incarnation, own.state);
-    match about_me.filter(|told| told.0.boot == mine.0.boot && *told > mine) {
+    match about_me.filter(|claim| claim.0.boot == mine.0.boot && *claim > mine) {
         None => Ok(()),
-        Some(told) => {
-            let what = format!("a node that was told that it is {told:?} remains {mine:?}");
+        Some(claim) => {
+            let what = format!("a node that was told that it is {claim:?} remains {mine:?}");
             Err(Broken::new(NAME, what))
         }
     }

@@ -39,12 +39,16 @@ mod tests {
     #[test]
     fn a_transfer_back_or_without_the_sender_excluded_is_seen() {
         let replica = |n| Replica { node: NodeId([n; 16]), store: StoreId([n; 16]) };
-        let told = |target, excluded: &[u8]| {
+        let transfers = |target, excluded: &[u8]| {
             let excluded = excluded.iter().map(|n| replica(*n)).collect();
             let message = raft::Message::TimeoutNow { term: Term(2), transfer_excluded: excluded };
             check(replica(1), replica(target), &message)
         };
-        assert!(told(2, &[1]).is_ok() && told(3, &[1, 2]).is_ok());
-        assert!(told(2, &[1, 2]).is_err() && told(2, &[]).is_err() && told(2, &[3]).is_err());
+        assert!(transfers(2, &[1]).is_ok() && transfers(3, &[1, 2]).is_ok());
+        assert!(
+            transfers(2, &[1, 2]).is_err()
+                && transfers(2, &[]).is_err()
+                && transfers(2, &[3]).is_err()
+        );
     }
 }

@@ -132,35 +132,35 @@ impl Writes {
         records: &[Bytes],
     ) -> Verdict {
         for record in records {
-            let Some(told) = inspect(record) else {
+            let Some(write) = inspect(record) else {
                 self.logged[by.number].covered.learns(shard);
                 continue;
             };
-            self.recorded[by.number].push((by.token.seq, told.shard, told.dot));
-            let actor = told.dot.actor;
+            self.recorded[by.number].push((by.token.seq, write.shard, write.dot));
+            let actor = write.dot.actor;
             let is_own = actor.replica == by.replica && actor.boot == by.boot;
             // If several operations wait for the same key, an operation that already has a write gets no second one.
             let is_asked = |(operation, mutation): &&RequestedWrite<'_>| {
                 let is_new = wanted.len() == 1 || !self.made_for.contains_key(operation);
-                is_own && is_new && mutation.key[..] == told.key[..]
+                is_own && is_new && mutation.key[..] == write.key[..]
             };
             if let Some((operation, mutation)) = wanted.iter().find(is_asked) {
                 if wanted.len() == 1 {
-                    supersedes_what_was_seen::check(&told, mutation)?;
+                    supersedes_what_was_seen::check(&write, mutation)?;
                 }
-                self.made_for.entry(*operation).or_default().push((shard, told.dot));
+                self.made_for.entry(*operation).or_default().push((shard, write.dot));
             }
             let shard = self.shards.entry(shard).or_default();
             let logged = &mut self.logged[by.number];
-            if !told.waits {
-                dead_write_stays_dead::check(&mut logged.seen, told.shard, told.dot)?;
-                logged.covered.logs(told.shard, &told.dot);
-                let superseded = if is_own { shard.greatest_superseded(&told) } else { 0 };
-                logged.stamps.check(&told, is_own, superseded, by.wall)?;
+            if !write.waits {
+                dead_write_stays_dead::check(&mut logged.seen, write.shard, write.dot)?;
+                logged.covered.logs(write.shard, &write.dot);
+                let superseded = if is_own { shard.greatest_superseded(&write) } else { 0 };
+                logged.stamps.check(&write, is_own, superseded, by.wall)?;
             }
-            match shard.writes.get(&told.dot) {
-                Some(known) => dot_minted_once::check(known, &told)?,
-                None => shard.add(told),
+            match shard.writes.get(&write.dot) {
+                Some(known) => dot_minted_once::check(known, &write)?,
+                None => shard.add(write),
             }
         }
         Ok(())
@@ -232,29 +232,29 @@ fn discards(node: &Node, namespace: NamespaceId) -> bool {
 }
 
 impl Shard {
-    fn add(&mut self, told: WriteInfo) {
-        for edit in &told.edits {
+    fn add(&mut self, write: WriteInfo) {
+        for edit in &write.edits {
             for element in &edit.superseded {
-                self.superseded_by.entry(*element).or_default().push(told.dot);
+                self.superseded_by.entry(*element).or_default().push(write.dot);
             }
             for dot in &edit.unseen {
-                self.scoped.entry(*dot).or_default().push(told.dot);
+                self.scoped.entry(*dot).or_default().push(write.dot);
             }
             if matches!(edit.op, EditOpInfo::Put(_)) {
-                let path = (told.key.clone(), edit.field.clone());
-                self.puts.entry(path).or_default().insert((rank_of(&told), told.dot));
+                let path = (write.key.clone(), edit.field.clone());
+                self.puts.entry(path).or_default().insert((rank_of(&write), write.dot));
             }
             if matches!(edit.op, EditOpInfo::Count { .. }) {
-                let path = (told.key.clone(), edit.field.clone());
-                self.counts.entry(path).or_default().insert(told.dot);
+                let path = (write.key.clone(), edit.field.clone());
+                self.counts.entry(path).or_default().insert(write.dot);
             }
         }
-        self.writes.insert(told.dot, told);
+        self.writes.insert(write.dot, write);
     }
 
     /// The greatest stamp among the writes that a write supersedes, other than itself.
-    fn greatest_superseded(&self, told: &WriteInfo) -> u64 {
-        let superseded = told.edits.iter().flat_map(|edit| &edit.superseded);
+    fn greatest_superseded(&self, write: &WriteInfo) -> u64 {
+        let superseded = write.edits.iter().flat_map(|edit| &edit.superseded);
         let stamps =
             superseded.filter_map(|(dot, _)| self.writes.get(dot).map(|write| write.stamp));
         stamps.max().unwrap_or(0)

@@ -25,8 +25,8 @@ use ddmin::ddmin;
 pub const FAULTS_GOAL: usize = 10;
 /// A plan with more operations than this is tried with other seeds.
 pub const OPERATIONS_GOAL: usize = 30;
-/// A plan above a goal is first cut in parts of one eighth: if its failure depends on many random draws, a finer search
-/// finds nothing more and takes most of the time.
+/// A plan above a goal is first searched in parts of at least one eighth: if its failure depends on many random draws,
+/// a finer search finds nothing more and takes most of the time.
 const COARSE_PARTS: usize = 8;
 /// Seeds that are tried in a row before the finer search.
 const SEEDS_BEFORE: u64 = 200;

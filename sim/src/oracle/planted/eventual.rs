@@ -44,7 +44,7 @@ fn set(members: &[&'static str]) -> Vec<Row> {
 }
 
 /// A client's write, with the time of its call and the time at which the client learnt its context.
-fn told(called: u64, seen_at: Option<u64>, change: Change, ended: Ending) -> Operation {
+fn client_write(called: u64, seen_at: Option<u64>, change: Change, ended: Ending) -> Operation {
     let context = seen_at.map(|_| Context::default());
     let edits = vec![Edit { field: Bytes::new(), change }];
     let mutations = vec![Mutation { key: Bytes::from_static(b"r00"), edits, context }];
@@ -73,7 +73,7 @@ fn done() -> Ending {
 }
 
 fn put(called: u64, seen_at: u64, value: &'static str) -> Operation {
-    told(called, Some(seen_at), Change::Put(Bytes::from_static(value.as_bytes())), done())
+    client_write(called, Some(seen_at), Change::Put(Bytes::from_static(value.as_bytes())), done())
 }
 
 fn judge(operations: Vec<Operation>, rows: &[Row]) -> Verdict {
@@ -83,10 +83,10 @@ fn judge(operations: Vec<Operation>, rows: &[Row]) -> Verdict {
 
 fn clients() -> Vec<Planted> {
     let m = || Bytes::from_static(b"m");
-    let add = |called| told(called, None, Change::Add(m()), done());
-    let remove = |called, at| told(called, Some(at), Change::Remove(m()), done());
-    let count = |by, ended| told(10, None, Change::Count(by), ended);
-    let rejected = || told(1, None, Change::Put(Bytes::from_static(b"x")), Ending::Nothing);
+    let add = |called| client_write(called, None, Change::Add(m()), done());
+    let remove = |called, at| client_write(called, Some(at), Change::Remove(m()), done());
+    let count = |by, ended| client_write(10, None, Change::Count(by), ended);
+    let rejected = || client_write(1, None, Change::Put(Bytes::from_static(b"x")), Ending::Nothing);
     let apart = || vec![put(10, 0, "a"), put(20, 5, "b")];
     let counter = |value| row(Content::Counter(value));
     vec![
@@ -137,7 +137,7 @@ fn clients() -> Vec<Planted> {
 fn earlier_value_wins(stores: [u8; 2]) -> Verdict {
     let write = |(at, store): (usize, u8)| {
         let value = Bytes::from_static([b"a", b"b"][at]);
-        let operation = told(10 + 10 * at as u64, None, Change::Put(value), done());
+        let operation = client_write(10 + 10 * at as u64, None, Change::Put(value), done());
         let by = Responder { node: 0, generation: 1, store: StoreId([store; 16]), losses: 1 };
         Operation { space: Space::Discard, answered_by: Some(by), ..operation }
     };

@@ -66,9 +66,9 @@ fn members() -> Vec<Planted> {
             suspicion_before_death::NAME,
             dies(alive, held(1, State::Dead), false),
         ),
-        good("an accusation refuted", suspicion_refuted::check(&own(2), Some(suspect))),
+        good("a suspicion refuted", suspicion_refuted::check(&own(2), Some(suspect))),
         bad(
-            "an accusation not refuted",
+            "a suspicion not refuted",
             suspicion_refuted::NAME,
             suspicion_refuted::check(&own(1), Some(suspect)),
         ),
