@@ -55,9 +55,9 @@ pub enum Action {
     /// All entries up to `index` are committed and may be applied. The state machine may apply them later, in order. A
     /// later `Committed` includes an earlier one.
     Committed { index: Index },
-    /// A proposal or change is in the log at `position`, not yet committed. Never dropped, and given before the
-    /// `Committed` of its index. The proposal is committed if the entry applied at that index has that term; an entry of
-    /// another term there means that it is lost.
+    /// A proposal or change is in the log at `position`, not yet committed. Never dropped, and performed before the
+    /// `Committed` of its index. If the entry applied at that index has that term, the proposal is committed; if it has
+    /// another term, the proposal is lost.
     Proposed { ticket: Ticket, position: Position },
     /// A proposal, read or change will not happen. Never dropped; it may be delayed and reordered, since no other
     /// action has this ticket.

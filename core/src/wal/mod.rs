@@ -1,19 +1,22 @@
-//! The log: what is made durable, and the bytes that it is made of.
+//! The log: the records that a node makes durable, and the bytes that hold them.
 //!
-//! This module is pure: it encodes batches and recovers writes from bytes. Where the bytes are kept, when they are
-//! synced and which segments are deleted is the driver's business. It deliberately knows no protocol: it does not look
-//! inside a write.
+//! | module | contents |
+//! |---|---|
+//! | `frame` | the layout of the bytes, with a picture; what a tear, a hole and rot are |
+//! | `writer` | batches from records |
+//! | `recover` | records from bytes |
 //!
-//! `frame` is the layout of the bytes, `writer` makes batches, `recover` reads a log back.
+//! This module is pure. It does not keep, sync or delete files, which is the driver's part, and it does not interpret
+//! records.
 //!
-//! # What a driver owes the log
+//! # Duties of a driver
 //!
-//! * A batch is written only after the fdatasync of the one before returned. A batch that opens a segment is durable
+//! * It writes a batch only after the fdatasync of the previous one returned. A batch that opens a segment is durable
 //!   once the file and its directory entry are.
-//! * A new segment is zeros throughout before its first batch.
-//! * Before recovery every segment is synced; after it, what was cut is erased and synced (see [`Torn`]); both before
-//!   the first batch.
-//! * [`RecoverError::Empty`]: all files go, and that is durable, before a new log begins.
+//! * It fills a new segment with zeros before the segment's first batch.
+//! * Before recovery it syncs every segment. After recovery, and before the first batch, it erases and syncs what was
+//!   cut (see [`Torn`]).
+//! * After [`RecoverError::Empty`] it deletes all files, durably, before it begins a new log.
 
 mod frame;
 mod recover;
@@ -36,22 +39,22 @@ pub use frame::VERSION;
 pub use recover::{RecoverError, Recovered, Tear, Torn, recover};
 pub use writer::{Batch, LogWriter};
 
-/// The length of a segment in bytes, but for one with a larger batch, which is as long as that needs. Long enough that
-/// opening one is rare, short enough that little is kept for one old record.
+/// The length of a segment in bytes. A segment with a larger batch is as long as that batch needs. The length is a
+/// compromise: a longer segment is opened less often, a shorter one keeps fewer bytes for one old record.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// Whose log it is: in the first block of every segment.
+/// The identity of a log, in the first block of every segment.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Header {
-    /// The federation.
+    /// The federation of the node.
     pub federation: FederationId,
-    /// The node.
+    /// The node that writes the log.
     pub node: NodeId,
-    /// The data directory.
+    /// The data directory that the log is in.
     pub store: StoreId,
-    /// The lane that the log is of.
+    /// The lane of which the log has the records.
     pub lane: u16,
 }
 
@@ -138,9 +141,9 @@ impl Write {
     /// refuse writes and when to take a checkpoint.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        /// What a record takes beside its payload.
+        /// The bytes of a record besides its payload.
         const RECORD_BYTES: usize = 48;
-        /// What a contact takes beside its address.
+        /// The bytes of a contact besides its address.
         const CONTACT_BYTES: usize = 24;
         RECORD_BYTES
             + match self {

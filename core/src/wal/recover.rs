@@ -1,35 +1,37 @@
-//! Reads a log back: writes from bytes, and a tear, a hole and rot told apart.
+//! Recovery: reads the records of a log from its bytes, and distinguishes a tear, a hole and rot.
 //!
-//! # How a tear is told from rot
+//! # How recovery distinguishes a tear from rot
 //!
-//! A batch is written only after the fdatasync of the one before returned. So a crash leaves at most one batch undone,
-//! the last. When the batch that is due (number `e`) cannot be read, recovery looks at the prefix of every block from
+//! A batch is written only after the fdatasync of the previous one returned. So a crash leaves at most one batch
+//! incomplete, the last one. If batch `e` is next and cannot be read, recovery looks at the prefix of every block from
 //! there to the end of the newest segment:
 //!
-//! * A prefix of this log with a number above `e`: a later batch was begun, so batch `e` was durable and is damaged
-//!   now. That is rot, a typed error; nothing is cut. One sector of the later batch is enough, it need not be whole.
-//! * A prefix of this log, numbered `e` or later, that names another place: a write went astray. Also an error.
+//! * A prefix of this log with a batch after `e`: a later batch was begun, so `e` was durable and is damaged now. This
+//!   is rot. Recovery returns an error and cuts nothing. One sector of the later batch is enough.
+//! * A prefix of this log with batch `e` or a later one, but at an address that is not its own: a disk wrote a block to
+//!   the wrong address. This is an error, too.
 //! * Only prefixes of `e` itself, or bytes that are no block: batch `e` is a tear and is cut.
-//! * Only prefixes of earlier batches or of other logs: what an earlier life of the file left. The log ends here.
+//! * Only prefixes of earlier batches or other logs: remains of an earlier use of the file. The log ends here.
 //! * Zeros: the log ends here.
 //!
-//! A segment's header names the batch before it by digest. So the rest of a segment is left behind, torn bytes and all,
-//! exactly when the next segment's sound header continues the chain; a sound header that does not is rot before it.
+//! A segment's header names the batch before it by digest. If the next segment's sound header continues the chain, the
+//! log goes on there, whatever is in the rest of this segment. A sound header that does not continue it is rot before
+//! that segment.
 //!
 //! # Limits
 //!
-//! Rot in the very last batch looks like a tear. The seal of an idle log makes the last batch with content a last but
-//! one. Rot that also destroys the prefix of every later block looks like a tear. A log whose newest segments are gone
-//! is an older log: peers catch that by the boot count. Whether the oldest segment is the oldest one needed is known to
-//! those who read the writes.
+//! * Rot in the last batch looks like a tear. An empty batch seals an idle log, so that the last batch with content is
+//!   not the last one.
+//! * Rot that also destroys the prefix of every later block looks like a tear.
+//! * A log that lost its newest segments looks like an older log. Peers notice that by the count of starts.
+//! * Recovery does not know which segment is the oldest one needed. The readers of the records do.
 //!
 //! # What the driver does
 //!
-//! Before it reads a segment for recovery it syncs it: after a crash of the process alone, bytes may be read from
-//! memory that no disk holds. After a cut it makes the cut durable before it writes the first batch: see [`Torn`].
-//! When nothing was ever durable it deletes what is there before it begins a new log. With that, batches need not name
-//! the boot: nothing of a boot is visible outside before its first batch is durable, and from then on the chain names
-//! it.
+//! The driver syncs a segment before it reads it for recovery: after a crash of only the process, it may read bytes
+//! from memory that no disk has. After a cut it makes the cut durable before it writes the first batch, see [`Torn`].
+//! If nothing was ever durable, it deletes all files before it begins a new log. So a batch need not name the boot:
+//! nothing of a boot is visible outside before its first batch is durable, and after that the chain includes it.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -37,7 +39,7 @@ use core::fmt;
 
 use bytes::Bytes;
 
-use super::frame::{self, Opening, Place, Prefix, SegmentHeader};
+use super::frame::{self, BlockAddress, Prefix, SegmentHeader, SegmentStart};
 use super::writer::{FIRST_BATCH, FIRST_SEGMENT, LogWriter};
 use super::{Header, Write};
 use crate::digest::Digest;
@@ -45,113 +47,113 @@ use crate::id::Token;
 use crate::limits::BLOCK_BYTES;
 use crate::{mutant, reach};
 
-/// A log, read back.
+/// The result of recovery.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// Whose log it is.
+    /// The header of the log.
     pub header: Header,
-    /// All writes of the segments given, in order; their tokens have no holes.
+    /// All records of the given segments, in order. Their tokens have no gaps.
     pub writes: Vec<(Token, Write)>,
-    /// Continues the log: its next batch overwrites what was cut.
+    /// The writer that continues the log. Its next batch overwrites the cut.
     pub writer: LogWriter,
-    /// What was cut, if anything was.
+    /// The cut, if the log did not end with zeros.
     pub torn: Option<Torn>,
 }
 
-/// The end of a log that was not zeros.
+/// The end of a log where there were bytes other than zeros.
 ///
 /// Before the first batch after a recovery, the driver deletes the segments after this one, newest first, fills this
-/// one with zeros from the offset to its end, and syncs both. Otherwise a batch that was cut could come back whole:
-/// from its own sectors, and equal ones that a later life wrote over the missing ones.
+/// one with zeros from the offset to its end, and syncs both. Otherwise a batch that was cut could become whole again,
+/// from its own sectors and equal ones that a later process writes over the missing ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Torn {
-    /// The segment where the next batch is due.
+    /// The segment of the next batch.
     pub segment: u64,
-    /// Where it is due, in bytes.
+    /// The position of the next batch, in bytes.
     pub offset: u64,
-    /// What is there instead.
+    /// The kind of bytes that are there.
     pub what: Tear,
 }
 
-/// What stands at the end of a log.
+/// The kind of bytes at the end of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tear {
-    /// The last batch, unfinished: it was never durable.
+    /// An incomplete last batch, which was never durable.
     Batch,
-    /// Remains of an earlier life of the file: earlier batches, or another log.
+    /// Remains of an earlier use of the file: earlier batches, or another log.
     Stale,
 }
 
-/// Why a log cannot be used.
+/// The reason why a log cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecoverError {
-    /// No batch of a log was ever durable here: create a new log.
+    /// No batch of a log was ever durable. The driver creates a new log.
     Empty,
-    /// A batch that was durable is damaged. The store is void: its promises cannot be kept.
+    /// A batch that was durable is damaged. The store is void: it can no longer keep its promises.
     Rot {
-        /// The segment.
+        /// The segment where the chain breaks.
         segment: u64,
-        /// Where the chain breaks, in bytes.
+        /// The position in bytes where it breaks.
         offset: u64,
     },
-    /// A block stands where it does not belong: a write went astray. The store is void.
+    /// A disk wrote a block to a wrong address. The store is void.
     Misdirected {
-        /// Where it stands.
+        /// The segment where the block is.
         segment: u64,
-        /// Where it stands, in bytes.
+        /// The position of the block, in bytes.
         offset: u64,
-        /// Where it belongs.
+        /// The segment to which it belongs.
         belongs_segment: u64,
-        /// Where it belongs, in bytes.
+        /// The position to which it belongs, in bytes.
         belongs_offset: u64,
     },
-    /// A sound batch in its place follows another predecessor: parts of two states of one store were mixed. The store
-    /// is void.
+    /// A sound batch at its address names another predecessor: the files mix two states of one store. The store is
+    /// void.
     Forked {
-        /// The segment.
+        /// The segment of the batch.
         segment: u64,
-        /// The batch, in bytes.
+        /// The position of the batch, in bytes.
         offset: u64,
     },
     /// A segment between two others is missing.
     Hole {
-        /// The first one missing.
+        /// The first missing segment.
         segment: u64,
     },
-    /// Two segments with one number were given.
+    /// Two of the given segments have the same number.
     Repeated {
-        /// The number.
+        /// Their number.
         segment: u64,
     },
     /// A segment of another log.
     Foreign {
-        /// The segment.
+        /// The number of the segment.
         segment: u64,
-        /// Whose log was expected.
+        /// The header of this log.
         expected: Header,
-        /// Whose it is.
+        /// The header of the segment.
         found: Header,
     },
-    /// A segment of a version that this build does not read.
+    /// A segment of a version that this build cannot read.
     Version {
-        /// The segment.
+        /// The number of the segment.
         segment: u64,
-        /// Its version.
+        /// The version of the segment.
         found: u16,
     },
-    /// A sound batch whose records this build does not understand: a later build wrote them.
+    /// A sound batch with records that this build cannot decode: a later build wrote them.
     Undecodable {
-        /// The segment.
+        /// The segment of the batch.
         segment: u64,
-        /// The batch, in bytes.
+        /// The position of the batch, in bytes.
         offset: u64,
     },
-    /// A sound batch whose tokens do not follow the last one.
+    /// A sound batch with tokens that do not follow the last one.
     TokenGap {
-        /// The segment.
+        /// The segment of the batch.
         segment: u64,
-        /// The batch, in bytes.
+        /// The position of the batch, in bytes.
         offset: u64,
     },
 }
@@ -160,7 +162,7 @@ impl fmt::Display for RecoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const VOID: &str = "the store is void; hint: move it away, and join as a new store";
         match self {
-            Self::Empty => f.write_str("the log holds nothing durable; hint: create a new one"),
+            Self::Empty => f.write_str("the log has no durable batch; hint: create a new log"),
             Self::Rot { segment, offset } => {
                 write!(
                     f,
@@ -169,12 +171,12 @@ impl fmt::Display for RecoverError {
             }
             Self::Misdirected { segment, offset, belongs_segment, belongs_offset } => write!(
                 f,
-                "log segment {segment} holds at byte {offset} a block of segment {belongs_segment}, byte \
+                "log segment {segment} has at byte {offset} a block of segment {belongs_segment}, byte \
                  {belongs_offset}; {VOID}"
             ),
             Self::Forked { segment, offset } => write!(
                 f,
-                "log segment {segment} holds at byte {offset} a batch of another history; {VOID}"
+                "log segment {segment} has at byte {offset} a batch of another history; {VOID}"
             ),
             Self::Hole { segment } => {
                 write!(
@@ -182,7 +184,10 @@ impl fmt::Display for RecoverError {
                     "log segment {segment} is missing; hint: put it back, or join as a new store"
                 )
             }
-            Self::Repeated { segment } => write!(f, "log segment {segment} was given twice"),
+            Self::Repeated { segment } => write!(
+                f,
+                "log segment {segment} was given twice; hint: remove one of the two files"
+            ),
             Self::Foreign { segment, expected, found } => write!(
                 f,
                 "log segment {segment} belongs to federation {}, node {}, store {}, lane {}, and not to federation \
@@ -204,7 +209,8 @@ impl fmt::Display for RecoverError {
             ),
             Self::Undecodable { segment, offset } => write!(
                 f,
-                "log segment {segment} holds at byte {offset} records of a later build; hint: use that build"
+                "log segment {segment} has at byte {offset} records that this build cannot decode; hint: use a later \
+                 build"
             ),
             Self::TokenGap { segment, offset } => write!(
                 f,
@@ -216,13 +222,14 @@ impl fmt::Display for RecoverError {
 
 impl core::error::Error for RecoverError {}
 
-/// Reads a log from its segments, in any order; the files' lengths need not be whole blocks.
+/// Reads a log from its segments, given in any order. The length of a file need not be a multiple of a block.
 ///
-/// Total for all bytes; reads each block a bounded number of times, and keeps no more than a small multiple of them.
+/// It returns for any bytes, reads each block a bounded number of times, and takes memory for a small multiple of the
+/// bytes. It changes nothing.
 ///
 /// # Errors
 ///
-/// [`RecoverError`]; nothing was changed.
+/// [`RecoverError`] if the log cannot be used.
 pub fn recover(mut segments: Vec<(u64, Bytes)>) -> Result<Recovered, RecoverError> {
     segments.sort_by_key(|(number, _)| *number);
     check_numbers(&segments)?;
@@ -251,26 +258,26 @@ fn check_numbers(segments: &[(u64, Bytes)]) -> Result<(), RecoverError> {
     Ok(())
 }
 
-/// What follows the last readable batch of a segment.
+/// The continuation after the last readable batch of a segment.
 enum Next {
-    /// The next segment, which continues the chain.
+    /// The next segment continues the chain.
     Segment,
-    /// Nothing.
+    /// The log ends.
     End(Option<Torn>),
 }
 
-/// A walk along the chain.
+/// A walk along the chain of batches.
 struct Walk {
     segments: Vec<(u64, Bytes)>,
-    /// Which of them.
+    /// The index of the current segment in `segments`.
     at: usize,
-    /// Where in it, in blocks.
+    /// The position in it, in blocks.
     block: u64,
     header: Header,
     log: u64,
-    /// The number of the batch that is due.
+    /// The number of the next batch.
     seq: u64,
-    /// The digest of the batch before it.
+    /// The digest of the last batch.
     chain: Digest,
     /// The number of the next token.
     next: u64,
@@ -280,24 +287,24 @@ struct Walk {
 }
 
 impl Walk {
-    /// Begins at the oldest segment's header, which is trusted for what came before it.
+    /// Begins at the oldest segment. Its header is trusted for the batches before it.
     fn begin(segments: Vec<(u64, Bytes)>) -> Result<Self, RecoverError> {
         let (number, bytes) = segments.first().ok_or(RecoverError::Empty)?;
         let segment = *number;
         let found = match frame::read_segment(bytes) {
-            Opening::Header(found) => found,
-            Opening::Version(found) => return Err(RecoverError::Version { segment, found }),
-            Opening::None => return Err(without_beginning(&segments)),
+            SegmentStart::Header(found) => found,
+            SegmentStart::Version(found) => return Err(RecoverError::Version { segment, found }),
+            SegmentStart::None => return Err(without_beginning(&segments)),
         };
-        if found.place.segment != segment || found.place.block != 0 {
-            return Err(misdirected(segment, 0, &found.place));
+        if found.address.segment != segment || found.address.block != 0 {
+            return Err(misdirected(segment, 0, &found.address));
         }
         Ok(Self {
             at: 0,
             block: 1,
             header: found.header,
-            log: found.place.log,
-            seq: found.place.seq,
+            log: found.address.log,
+            seq: found.address.seq,
             chain: found.chain,
             next: found.first,
             sealed: true,
@@ -315,11 +322,11 @@ impl Walk {
         self.block * BLOCK_BYTES as u64
     }
 
-    /// Takes the batch that is due; false when it cannot be read.
+    /// Reads the next batch. Returns false if it cannot be read.
     fn batch(&mut self) -> Result<bool, RecoverError> {
         let (segment, offset) = (self.segment(), self.offset());
-        let place = Place { log: self.log, segment, block: self.block, seq: self.seq };
-        let Some(batch) = frame::read_batch(&self.segments[self.at].1, place) else {
+        let address = BlockAddress { log: self.log, segment, block: self.block, seq: self.seq };
+        let Some(batch) = frame::read_batch(&self.segments[self.at].1, address) else {
             return Ok(false);
         };
         if batch.chain != self.chain {
@@ -345,32 +352,32 @@ impl Walk {
         }
     }
 
-    /// Goes on in the next segment, or decides what the end is.
+    /// Continues in the next segment, or decides how the log ends.
     fn next_segment(&mut self) -> Result<Next, RecoverError> {
         let following = self.segments.get(self.at + 1);
         let opening = following.map(|(number, bytes)| (*number, frame::read_segment(bytes)));
         match opening {
-            Some((segment, Opening::Version(found))) => {
+            Some((segment, SegmentStart::Version(found))) => {
                 Err(RecoverError::Version { segment, found })
             }
-            Some((segment, Opening::Header(found))) if found.place.segment == segment => {
+            Some((segment, SegmentStart::Header(found))) if found.address.segment == segment => {
                 self.enter(&found)
             }
             _ => self.end(false),
         }
     }
 
-    /// Enters a segment whose header is sound, if it continues the chain.
+    /// Enters a segment with a sound header, if it continues the chain.
     fn enter(&mut self, found: &SegmentHeader) -> Result<Next, RecoverError> {
-        let segment = found.place.segment;
+        let segment = found.address.segment;
         if found.header != self.header {
             reach!("wal.recover.foreign");
             let (expected, found) = (self.header, found.header);
             return Err(RecoverError::Foreign { segment, expected, found });
         }
-        if (found.place.seq, found.chain) != (self.seq, self.chain) {
+        if (found.address.seq, found.chain) != (self.seq, self.chain) {
             reach!("wal.recover.rot_before_segment");
-            // A block that went astray says more than the broken chain.
+            // A misplaced block is a more precise error than the broken chain.
             self.end(true)?;
             return self.rot(self.segment(), self.offset());
         }
@@ -383,8 +390,8 @@ impl Walk {
         Ok(Next::Segment)
     }
 
-    /// The batch that is due cannot be read, and no header continues the chain: looks at all blocks from here on for
-    /// what tells a tear from rot. `is_entered`: the next segment's header is sound.
+    /// The next batch cannot be read, and no segment header continues the chain: looks at all blocks from here on to
+    /// distinguish a tear from rot. `is_entered`: the next segment's header is sound.
     fn end(&mut self, is_entered: bool) -> Result<Next, RecoverError> {
         let mut tear: Option<Tear> = None;
         let mut torn_here = false;
@@ -393,16 +400,16 @@ impl Walk {
             let skip = if at == self.at { self.block } else { 0 };
             let blocks = bytes.chunks(BLOCK_BYTES).enumerate().skip(skip as usize);
             for (block, bytes) in blocks {
-                match self.judge(*segment, block as u64, bytes) {
+                match self.classify(*segment, block as u64, bytes) {
                     Evidence::Nothing => {}
                     Evidence::Stale => tear = tear.or(Some(Tear::Stale)),
                     Evidence::Tear => {
                         torn_here |= at == self.at;
                         tear = Some(Tear::Batch);
                     }
-                    Evidence::Astray(place) => {
+                    Evidence::Misplaced(address) => {
                         reach!("wal.recover.misdirected");
-                        return self.void(misdirected(*segment, block as u64, &place));
+                        return self.void(misdirected(*segment, block as u64, &address));
                     }
                     Evidence::Later => {
                         return self.rot_at(at > self.at && !torn_here && !is_entered);
@@ -413,22 +420,22 @@ impl Walk {
         Ok(Next::End(self.cut(tear)))
     }
 
-    fn judge(&self, segment: u64, block: u64, bytes: &[u8]) -> Evidence {
-        let Some(Prefix { place, .. }) = Prefix::parse(bytes) else {
+    fn classify(&self, segment: u64, block: u64, bytes: &[u8]) -> Evidence {
+        let Some(Prefix { address, .. }) = Prefix::parse(bytes) else {
             let is_zero = *bytes == frame::ZERO_BLOCK[..bytes.len()];
             return if is_zero { Evidence::Nothing } else { Evidence::Tear };
         };
-        if place.log != self.log || place.seq < self.seq {
+        if address.log != self.log || address.seq < self.seq {
             return Evidence::Stale;
         }
-        if (place.segment, place.block) != (segment, block) {
-            return Evidence::Astray(place);
+        if (address.segment, address.block) != (segment, block) {
+            return Evidence::Misplaced(address);
         }
-        if place.seq > self.seq { Evidence::Later } else { Evidence::Tear }
+        if address.seq > self.seq { Evidence::Later } else { Evidence::Tear }
     }
 
-    /// Rot, proved by a block of a later batch. When that is in a later segment and this one ends in nothing, the
-    /// damage is in the header of the next.
+    /// Rot, proved by a block of a later batch. If that block is in a later segment and only zeros end this one, the
+    /// damage is in the next segment's header.
     fn rot_at(&self, is_in_header: bool) -> Result<Next, RecoverError> {
         if is_in_header {
             reach!("wal.recover.rot_in_header");
@@ -463,11 +470,15 @@ impl Walk {
         tear.map(|what| Torn { segment: self.segment(), offset: self.offset(), what })
     }
 
-    /// The planted bug: takes what can be read of an unfinished batch.
+    /// The planted bug: accepts the readable records of an unfinished batch.
     fn take_torn(&mut self) {
-        let place =
-            Place { log: self.log, segment: self.segment(), block: self.block, seq: self.seq };
-        let writes = frame::read_torn(&self.segments[self.at].1, place);
+        let address = BlockAddress {
+            log: self.log,
+            segment: self.segment(),
+            block: self.block,
+            seq: self.seq,
+        };
+        let writes = frame::read_torn(&self.segments[self.at].1, address);
         self.take(writes);
     }
 
@@ -482,35 +493,36 @@ impl Walk {
         writer.chain = self.chain;
         writer.next = self.next;
         writer.sealed = self.sealed;
-        // The driver synced what was read here: even an empty segment is durable.
+        // The driver synced all files before it read them: even an empty segment is durable.
         writer.opening = false;
         writer.firsts = self.firsts;
         Recovered { header: self.header, writes: self.writes, writer, torn }
     }
 }
 
-/// What one block says about the end of a log.
+/// The evidence of one block about the end of a log.
 enum Evidence {
     /// Zeros.
     Nothing,
-    /// An earlier batch, or another log.
+    /// A block of an earlier batch or of another log.
     Stale,
-    /// A piece of the batch that is due, or bytes that are no block.
+    /// A block of the next batch, or bytes that are no block.
     Tear,
-    /// A later batch.
+    /// A block of a later batch.
     Later,
-    /// A block of this log that belongs elsewhere.
-    Astray(Place),
+    /// A block of this log that belongs to another address.
+    Misplaced(BlockAddress),
 }
 
-/// The oldest segment has no sound header. The first segment of a log may be one whose first batch was never durable;
-/// any other had a durable batch before it.
+/// The error for an oldest segment without a sound header. The first batch of a log's first segment may never have been
+/// durable; before any other segment there was a durable batch.
 fn without_beginning(segments: &[(u64, Bytes)]) -> RecoverError {
     let segment = segments[0].0;
     let later = |(number, bytes): &(u64, Bytes)| {
         let is_later = |(block, bytes): (usize, &[u8])| {
-            Prefix::parse(bytes).is_some_and(|Prefix { place, .. }| {
-                (place.segment, place.block) == (*number, block as u64) && place.seq > FIRST_BATCH
+            Prefix::parse(bytes).is_some_and(|Prefix { address, .. }| {
+                (address.segment, address.block) == (*number, block as u64)
+                    && address.seq > FIRST_BATCH
             })
         };
         bytes.chunks(BLOCK_BYTES).enumerate().any(is_later)
@@ -523,7 +535,7 @@ fn without_beginning(segments: &[(u64, Bytes)]) -> RecoverError {
     RecoverError::Rot { segment, offset: 0 }
 }
 
-fn misdirected(segment: u64, block: u64, belongs: &Place) -> RecoverError {
+fn misdirected(segment: u64, block: u64, belongs: &BlockAddress) -> RecoverError {
     RecoverError::Misdirected {
         segment,
         offset: block * BLOCK_BYTES as u64,

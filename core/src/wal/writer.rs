@@ -1,13 +1,13 @@
-//! Where the next batch goes: the writing end of a log.
+//! The writing end of a log: batches, their positions, and the segments that can be deleted.
 //!
-//! It makes bytes and keeps count; it writes nothing and waits for nothing. The driver's part: a batch is written only
-//! after the fdatasync of the one before returned, a segment's directory entry is synced with its first batch, and a
-//! batch that opens a segment replaces whatever an unfinished opening left under that number.
+//! This module makes bytes and keeps count. It does not write or sync anything: the driver does, and writes a batch
+//! only after the fdatasync of the previous one returned. With a segment's first batch the driver syncs the directory
+//! entry, and that batch replaces whatever an unfinished opening left under the segment's number.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::frame::{self, Place, SegmentHeader};
+use super::frame::{self, BlockAddress, SegmentHeader};
 use super::{Header, SEGMENT_BYTES, Write};
 use crate::digest::Digest;
 use crate::id::Token;
@@ -19,18 +19,18 @@ pub(super) const FIRST_SEGMENT: u64 = 1;
 /// The number of a log's first batch.
 pub(super) const FIRST_BATCH: u64 = 1;
 
-/// Bytes to write in one piece, and to sync before the next batch is written.
+/// Bytes to write in one piece and to sync before the next batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Into which segment.
+    /// The number of the segment to write to.
     pub segment: u64,
-    /// Whether the segment begins with this batch: then `offset` is 0 and the first block is the segment's header.
+    /// Whether this batch begins the segment. Then `offset` is 0 and the first block is the segment's header.
     pub opens_segment: bool,
-    /// Where in the segment, in bytes: a multiple of a block.
+    /// The position in the segment, in bytes: a multiple of a block.
     pub offset: u64,
-    /// Whole blocks.
+    /// The bytes: whole blocks.
     pub bytes: Vec<u8>,
-    /// The newest token that is durable once these bytes are; a seal repeats the last one.
+    /// The newest token that is durable once these bytes are. A seal repeats the last one.
     pub last: Token,
 }
 
@@ -38,9 +38,9 @@ pub struct Batch {
 #[derive(Clone, Debug)]
 pub struct LogWriter {
     pub(super) header: Header,
-    /// The current segment; 0 before the first.
+    /// The current segment; 0 before the first one.
     pub(super) segment: u64,
-    /// Where the next batch goes in it, in bytes; past every segment while there is none.
+    /// The position of the next batch in it, in bytes; `u64::MAX` before the first segment.
     pub(super) offset: u64,
     /// The next batch's number.
     pub(super) seq: u64,
@@ -48,15 +48,15 @@ pub struct LogWriter {
     pub(super) chain: Digest,
     /// The next token's number.
     pub(super) next: u64,
-    /// Whether the last batch needs no seal: it is one, or there is none.
+    /// Whether the last batch needs no seal, because it is one or there is no batch.
     pub(super) sealed: bool,
-    /// Whether the last batch opened the current segment, and so may not be durable yet.
+    /// Whether the last batch opened the current segment. That batch may not be durable yet.
     pub(super) opening: bool,
-    /// Each segment not yet given up, with the number of its first token.
+    /// Each segment that is not released, with the number of its first token.
     pub(super) firsts: VecDeque<(u64, u64)>,
-    /// [`SEGMENT_BYTES`]; less in tests, which damage every byte.
+    /// [`SEGMENT_BYTES`]; less in tests that damage every byte.
     pub(super) segment_bytes: u64,
-    /// Room for a batch's content, kept between batches.
+    /// The buffer for a batch's content, kept between batches.
     pub(super) scratch: Vec<u8>,
 }
 
@@ -79,7 +79,7 @@ impl LogWriter {
         }
     }
 
-    /// Whose log this is.
+    /// The header that every segment of this log repeats.
     #[must_use]
     pub const fn header(&self) -> &Header {
         &self.header
@@ -91,12 +91,12 @@ impl LogWriter {
         Token { lane: self.header.lane, seq: self.next }
     }
 
-    /// The bytes of one batch. A batch that does not fit into the rest of the segment opens the next one.
+    /// Encodes one batch. A batch that does not fit into the rest of the segment opens the next one.
     ///
     /// # Panics
     ///
-    /// If there are no writes, if their tokens do not follow the last one, or if one is a [`Write::Chunk`], which goes
-    /// into a side file: broken invariants of the caller.
+    /// On a broken invariant of the caller: no writes, tokens that do not follow the last one, or a chunk, which
+    /// belongs in a snapshot file.
     #[must_use]
     pub fn encode(&mut self, writes: &[(Token, Write)]) -> Batch {
         assert!(!writes.is_empty(), "an empty batch is a seal");
@@ -105,15 +105,15 @@ impl LogWriter {
         for (at, (token, write)) in writes.iter().enumerate() {
             let expected = Token { lane: self.header.lane, seq: self.next + at as u64 };
             assert_eq!(*token, expected, "tokens follow each other");
-            assert!(write.chunk().is_none(), "chunks go into side files");
+            assert!(write.chunk().is_none(), "chunks go into snapshot files");
             frame::push_record(&mut content, write);
         }
         self.sealed = false;
         self.batch(content, writes.len())
     }
 
-    /// An empty batch behind the last one: once it is durable, damage in the last one cannot pass for a tear. `None`
-    /// when the last batch is a seal, or there is none.
+    /// An empty batch after the last one. Once it is durable, damage in the last one cannot pass for a tear. `None` if
+    /// the last batch is a seal or there is no batch.
     #[must_use]
     pub fn seal(&mut self) -> Option<Batch> {
         if self.sealed {
@@ -125,9 +125,9 @@ impl LogWriter {
         Some(self.batch(content, 0))
     }
 
-    /// The segments that hold no write from `before` on, oldest first. Each is named once and may be deleted, oldest
-    /// first. Never the current one, nor the last one before a segment whose first batch may not be durable: a log
-    /// always keeps a sound beginning.
+    /// The segments with only writes older than `before`. Each is returned once and may be deleted, oldest first. The
+    /// current segment stays, and so does the one before it while the current one's first batch may not be durable: a
+    /// log always begins with a sound segment.
     #[must_use]
     pub fn releasable(&mut self, before: Token) -> Vec<u64> {
         let mut released = Vec::new();
@@ -141,16 +141,16 @@ impl LogWriter {
     fn batch(&mut self, mut content: Vec<u8>, records: usize) -> Batch {
         let length = (frame::blocks(content.len()) * BLOCK_BYTES) as u64;
         let mut bytes = Vec::with_capacity(length as usize + BLOCK_BYTES);
-        // An empty segment takes a batch of any size: the next one would have no more room.
+        // An empty segment takes a batch of any size: another segment would have no more room.
         let is_empty = self.offset == BLOCK_BYTES as u64;
         self.opening = !is_empty && self.offset.saturating_add(length) > self.segment_bytes;
         if self.opening {
             self.open(&mut bytes);
         }
         let start = if self.opening { 0 } else { self.offset };
-        let place = self.place(self.offset / BLOCK_BYTES as u64);
+        let address = self.address(self.offset / BLOCK_BYTES as u64);
         let tokens = (self.next, records);
-        self.chain = frame::encode_batch(&mut bytes, &mut content, place, &self.chain, tokens);
+        self.chain = frame::encode_batch(&mut bytes, &mut content, address, &self.chain, tokens);
         self.scratch = content;
         self.offset += length;
         self.seq += 1;
@@ -165,11 +165,14 @@ impl LogWriter {
         self.offset = BLOCK_BYTES as u64;
         self.firsts.push_back((self.segment, self.next));
         let (header, chain, first) = (self.header, self.chain, self.next);
-        frame::encode_segment(bytes, &SegmentHeader { header, place: self.place(0), first, chain });
+        frame::encode_segment(
+            bytes,
+            &SegmentHeader { header, address: self.address(0), first, chain },
+        );
         reach!("wal.segment.opened");
     }
 
-    fn place(&self, block: u64) -> Place {
-        Place { log: self.header.log(), segment: self.segment, block, seq: self.seq }
+    fn address(&self, block: u64) -> BlockAddress {
+        BlockAddress { log: self.header.log(), segment: self.segment, block, seq: self.seq }
     }
 }

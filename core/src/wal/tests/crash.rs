@@ -1,4 +1,4 @@
-//! Life after life of one log, each ended by a crash that leaves any part of the last batch.
+//! Processes that use one log in turn. Each ends in a crash that leaves any part of the last batch.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -11,35 +11,35 @@ use crate::wal::{RecoverError, Torn};
 
 const SECTOR_BYTES: usize = 512;
 
-/// What one life does: writes so many batches, then crashes while the last one is under way.
+/// One process: it writes a batch for each size, and crashes while it writes the last one.
 #[derive(Clone, Debug)]
-struct Life {
+struct Process {
     sizes: Vec<usize>,
-    /// For each sector of the last batch, over and over, whether it reached the disk.
+    /// Whether each sector of the last batch reached the disk; the list repeats.
     reached: Vec<bool>,
-    /// Whether a file that the last batch made longer has its new length.
+    /// Whether a file that the last batch extended has its new length.
     is_longer: bool,
 }
 
-fn life() -> impl Strategy<Value = Life> {
+fn process() -> impl Strategy<Value = Process> {
     let sizes = proptest::collection::vec(prop_oneof![3 => 0..300_usize, 2 => 0..9000_usize], 1..5);
     let reached = prop_oneof![
         Just(vec![true]),
         Just(vec![false]),
         proptest::collection::vec(any::<bool>(), 1..40),
-        // A header's block without what follows, and the reverse.
+        // A header's block without the blocks after it, and the reverse.
         (0..60_usize).prop_map(|n| (0..120).map(|at| at < n).collect()),
         (0..60_usize).prop_map(|n| (0..120).map(|at| at >= n).collect()),
     ];
-    (sizes, reached, any::<bool>()).prop_map(|(sizes, reached, is_longer)| Life {
+    (sizes, reached, any::<bool>()).prop_map(|(sizes, reached, is_longer)| Process {
         sizes,
         reached,
         is_longer,
     })
 }
 
-/// The disk after a crash: of the sectors that differ, those that reached it.
-fn crash(before: &Disk, after: &mut Disk, life: &Life) {
+/// Leaves on the disk those changed sectors that reached it before the crash.
+fn crash(before: &Disk, after: &mut Disk, process: &Process) {
     for (number, file) in &mut after.files {
         let old = before.files.iter().find(|(known, _)| known == number);
         let old = old.map_or(&[][..], |(_, old)| old);
@@ -50,19 +50,19 @@ fn crash(before: &Disk, after: &mut Disk, life: &Life) {
                 was.copy_from_slice(old);
             }
             if *bytes != was {
-                if !life.reached[at % life.reached.len()] {
+                if !process.reached[at % process.reached.len()] {
                     bytes.copy_from_slice(&was);
                 }
                 at += 1;
             }
         }
-        if !life.is_longer && file[old.len()..].iter().all(|byte| *byte == 0) {
+        if !process.is_longer && file[old.len()..].iter().all(|byte| *byte == 0) {
             file.truncate(old.len());
         }
     }
 }
 
-/// What the driver does after a cut, as far as a crash lets it: zeros to the segment's end, later segments away.
+/// Erases the cut as a driver does, as far as `reaches` allows: zeros to the segment's end, later segments deleted.
 fn erase(disk: &mut Disk, torn: &Torn, mut reaches: impl FnMut() -> bool) {
     disk.files.retain(|(number, _)| *number <= torn.segment || !reaches());
     let file = disk.files.iter_mut().find(|(number, _)| *number == torn.segment);
@@ -74,10 +74,10 @@ fn erase(disk: &mut Disk, torn: &Torn, mut reaches: impl FnMut() -> bool) {
     }
 }
 
-/// A crash while a cut is made durable, then the whole cut.
-fn mend(disk: &mut Disk, torn: &Torn, life: &Life) {
+/// Crashes while the driver erases the cut, then erases it in full.
+fn erase_after_crash(disk: &mut Disk, torn: &Torn, process: &Process) {
     let cut = disk.recover().unwrap().writes;
-    let mut reached = life.reached.iter().rev().cycle();
+    let mut reached = process.reached.iter().rev().cycle();
     erase(disk, torn, || *reached.next().unwrap());
     assert_eq!(disk.recover().unwrap().writes, cut);
     erase(disk, torn, || true);
@@ -89,18 +89,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_crash_never_costs_a_durable_write_nor_the_log(lives in proptest::collection::vec(life(), 1..12)) {
+    fn a_crash_loses_no_durable_write(processes in proptest::collection::vec(process(), 1..12)) {
         let mut disk = Disk::new();
         let mut mark = 0;
-        for life in lives {
+        for process in processes {
             disk.writer.segment_bytes = 7 * BLOCK_BYTES as u64;
             let mut before = disk.clone();
-            for size in &life.sizes {
+            for size in &process.sizes {
                 mark += 1;
                 before = disk.clone();
                 disk.append(&[write(mark, *size)]);
             }
-            crash(&before, &mut disk, &life);
+            crash(&before, &mut disk, &process);
             match disk.recover() {
                 Ok(found) => {
                     let durable = before.writes.len();
@@ -108,13 +108,13 @@ proptest! {
                     let tail = &found.writes[durable..];
                     prop_assert!(tail.is_empty() || *tail == disk.writes[durable..]);
                     if let Some(torn) = found.torn {
-                        mend(&mut disk, &torn, &life);
+                        erase_after_crash(&mut disk, &torn, &process);
                     }
                     disk.writes = found.writes;
                     disk.writer = found.writer;
                 }
                 Err(error) => {
-                    // Nothing was durable yet: the log begins anew, in a new file.
+                    // Nothing was durable yet: a new log begins in a new file.
                     prop_assert_eq!((error, before.writes.len()), (RecoverError::Empty, 0));
                     disk = Disk::new();
                 }

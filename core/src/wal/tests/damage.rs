@@ -1,5 +1,5 @@
-//! Every damage of a small log, and the verdict that each must get. The verdict is computed from the log's plan, block
-//! by block, and not from its bytes.
+//! Every damage of a small log, and the verdict that recovery must give. The test computes the verdict from the log's
+//! plan, block by block, and not from its bytes.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -10,34 +10,34 @@ use proptest::prelude::*;
 use super::{Disk, header, write};
 use crate::id::{NodeId, StoreId};
 use crate::limits::BLOCK_BYTES;
-use crate::wal::frame::{PREFIX_BYTES, Place, Prefix};
-use crate::wal::{Header, LogWriter, RecoverError, Tear, Torn};
+use crate::wal::frame::{BlockAddress, PREFIX_BYTES, Prefix};
+use crate::wal::{Header, LogWriter, RecoverError, Tear, Torn, VERSION};
 use crate::{codec, replication};
 
-/// How a block is.
+/// The condition of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Intact,
-    /// Its content is damaged, its prefix is sound.
+    /// The content is damaged, the prefix is sound.
     Content,
-    /// Not even its prefix is sound.
+    /// The prefix is damaged.
     Garbage,
-    /// Zeros, or not there.
+    /// The block is zeros or missing.
     Gone,
 }
 
-/// A block as planned.
+/// A block of the plan.
 #[derive(Clone, Copy, Debug)]
 struct Unit {
-    /// Which of the files.
+    /// The index of the file.
     file: usize,
     block: usize,
     is_header: bool,
-    /// Its batch; for a header the first one after it.
+    /// The batch of the block; for a segment header, the first one after it.
     seq: u64,
     /// The block where the batch begins.
     start: usize,
-    /// Bytes of the block that mean something.
+    /// The bytes of the block before its padding.
     used: usize,
     state: State,
 }
@@ -47,7 +47,7 @@ struct Unit {
 struct Plan {
     disk: Disk,
     units: Vec<Unit>,
-    /// For each batch, how many writes the log has before it.
+    /// For each batch, the number of records before it.
     before: Vec<usize>,
 }
 
@@ -93,7 +93,7 @@ impl Plan {
         }
     }
 
-    /// Where the batch before `seq` ends: which file, and which block of it.
+    /// The file and the block where the batch before `seq` ends.
     fn end_before(&self, seq: u64) -> (usize, usize) {
         let last = self.units.iter().rfind(|unit| unit.seq < seq && !unit.is_header).unwrap();
         (last.file, last.block + 1)
@@ -104,13 +104,14 @@ impl Plan {
         broken.min_by_key(|unit| (unit.seq, !unit.is_header)).copied()
     }
 
-    /// What recovery must say.
+    /// The verdict that recovery must give.
     fn expected(&self) -> Result<(usize, Option<Torn>), RecoverError> {
         let Some(broken) = self.damaged() else { return Ok((self.disk.writes.len(), None)) };
         let is_seen = |unit: &&Unit| matches!(unit.state, State::Intact | State::Content);
         let later = self.units.iter().filter(is_seen).any(|unit| unit.seq > broken.seq);
-        let place = |file: usize, block: usize| (file as u64 + 1, (block * BLOCK_BYTES) as u64);
-        let (segment, offset) = place(broken.file, if broken.is_header { 0 } else { broken.start });
+        let offset_of = |file: usize, block: usize| (file as u64 + 1, (block * BLOCK_BYTES) as u64);
+        let (segment, offset) =
+            offset_of(broken.file, if broken.is_header { 0 } else { broken.start });
         if later {
             return Err(RecoverError::Rot { segment, offset });
         }
@@ -120,11 +121,11 @@ impl Plan {
         let same = self.units.iter().filter(|unit| unit.seq == broken.seq);
         let at = if broken.is_header {
             let (file, block) = self.end_before(broken.seq);
-            place(file, block)
+            offset_of(file, block)
         } else {
             (segment, offset)
         };
-        // A sound header is read and left behind; only what follows it is a tear.
+        // Recovery enters a segment with a sound header; only bytes after the header are a tear.
         let remains =
             |unit: &Unit| unit.state != State::Gone && (broken.is_header || !unit.is_header);
         let torn = same.copied().any(|unit| remains(&unit));
@@ -132,7 +133,7 @@ impl Plan {
         Ok((self.before[broken.seq as usize], torn))
     }
 
-    /// Compares recovery with the plan, then goes on with what was recovered.
+    /// Compares recovery with the plan, then continues the recovered log.
     fn check(&self) {
         let expected = self.expected();
         let found = self.disk.recover();
@@ -140,11 +141,11 @@ impl Plan {
         assert_eq!(seen.map_err(|error| *error), expected);
         let Ok(found) = found else { return };
         assert_eq!(found.writes, self.disk.writes[..found.writes.len()]);
-        // Recovering twice is recovering once.
+        // A second recovery gives the same result.
         let again = self.disk.recover().unwrap();
         assert_eq!((&again.writes, again.torn), (&found.writes, found.torn));
         assert_eq!(format(&again.writer), format(&found.writer));
-        // What is appended after a cut is recovered, whatever was cut.
+        // Recovery finds a batch that is appended after the cut, whatever the cut was.
         let mut after =
             Disk { writer: found.writer, files: self.disk.files.clone(), writes: found.writes };
         after.writer.segment_bytes = 8 * BLOCK_BYTES as u64;
@@ -183,7 +184,7 @@ impl Plan {
             unit.state = match (bytes, unit.state) {
                 (bytes, state) if bytes >= start + BLOCK_BYTES => state,
                 (bytes, _) if bytes <= start => State::Gone,
-                // Of what was zeros or garbage before, less is left, and no better.
+                // A block that was zeros or garbage does not get better.
                 (_, State::Gone) => State::Gone,
                 (_, State::Garbage) => State::Garbage,
                 (bytes, _) if bytes >= start + PREFIX_BYTES => State::Content,
@@ -199,7 +200,7 @@ fn format(writer: &LogWriter) -> alloc::string::String {
     alloc::format!("{writer:?}")
 }
 
-fn each_place(plan: &Plan) -> Vec<(usize, usize)> {
+fn each_block(plan: &Plan) -> Vec<(usize, usize)> {
     plan.units.iter().map(|unit| (unit.file, unit.block)).collect()
 }
 
@@ -208,7 +209,7 @@ fn every_block_zeroed_or_cut_off_has_its_verdict() {
     for last_bytes in [100, 5000] {
         let whole = plan(last_bytes);
         whole.check();
-        for (file, block) in each_place(&whole) {
+        for (file, block) in each_block(&whole) {
             let mut zeroed = whole.clone();
             zeroed.zero(file, block);
             zeroed.check();
@@ -224,9 +225,9 @@ fn every_block_zeroed_or_cut_off_has_its_verdict() {
 #[test]
 fn every_byte_flipped_has_its_verdict() {
     let whole = plan(5000);
-    for (file, block) in each_place(&whole) {
+    for (file, block) in each_block(&whole) {
         for inside in 0..BLOCK_BYTES {
-            // Every byte that means something in particular, a good part of the rest, and all of the padding's ends.
+            // Every byte of the prefix and the head, many of the rest, and both ends of the padding.
             if inside < 180 || inside % 5 == 0 {
                 let mut flipped = whole.clone();
                 flipped.flip(file, block * BLOCK_BYTES + inside, (inside % 8) as u8);
@@ -239,10 +240,10 @@ fn every_byte_flipped_has_its_verdict() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Many damages at once: where exactly the chain breaks may be said in two ways, but nothing damaged is taken and
-    /// nothing durable is cut while any later block is left to prove it.
+    /// Several damages at once. Recovery may name either of two positions where the chain breaks, but it never accepts
+    /// a damaged batch, and never cuts a durable one while a later block proves it.
     #[test]
-    fn damage_on_damage_is_never_taken_for_a_tear(
+    fn several_damages_are_never_taken_for_a_tear(
         damages in proptest::collection::vec((0..3_u8, any::<prop::sample::Index>(), 0..BLOCK_BYTES), 1..6),
     ) {
         let mut plan = plan(5000);
@@ -267,7 +268,7 @@ proptest! {
     }
 }
 
-/// The log of `plan` under another header.
+/// The log of the plan under another header.
 fn relabelled(label: Header) -> Disk {
     let mut disk = Disk::new();
     disk.writer = LogWriter::new(label);
@@ -298,22 +299,22 @@ fn a_foreign_segment_names_both_logs() {
 }
 
 #[test]
-fn a_later_version_is_told_from_damage() {
+fn a_later_version_is_not_mistaken_for_damage() {
     for file in 0..FILES {
         let mut disk = plan(100).disk;
         let mut prefix = Prefix::parse(&disk.files[file].1).unwrap();
-        prefix.version = 2;
+        prefix.version = VERSION + 1;
         disk.files[file].1[..PREFIX_BYTES].copy_from_slice(&prefix.encode());
-        let expected = RecoverError::Version { segment: file as u64 + 1, found: 2 };
+        let expected = RecoverError::Version { segment: file as u64 + 1, found: VERSION + 1 };
         assert_eq!(disk.recover().unwrap_err(), expected);
     }
 }
 
 #[test]
-fn a_block_in_a_wrong_place_is_named() {
+fn a_misplaced_block_is_named() {
     let whole = plan(100);
-    let places = each_place(&whole);
-    for (from, to) in places.iter().flat_map(|from| places.iter().map(move |to| (*from, *to))) {
+    let blocks = each_block(&whole);
+    for (from, to) in blocks.iter().flat_map(|from| blocks.iter().map(move |to| (*from, *to))) {
         let mut disk = whole.disk.clone();
         let block = disk.files[from.0].1[from.1 * BLOCK_BYTES..][..BLOCK_BYTES].to_vec();
         disk.files[to.0].1[to.1 * BLOCK_BYTES..][..BLOCK_BYTES].copy_from_slice(&block);
@@ -327,10 +328,11 @@ fn a_block_in_a_wrong_place_is_named() {
                 let belongs = (from.0 as u64 + 1, (from.1 * BLOCK_BYTES) as u64);
                 assert_eq!((belongs_segment, belongs_offset), belongs);
             }
-            // An older block over a newer one: the newer one is gone, which is rot, or the log's end when it was last.
+            // An older block over a newer one: the newer one is lost. This is rot, or the log's end if it was the last
+            // one.
             Err(RecoverError::Rot { .. }) => assert!(to > from || to.1 == 0),
             Ok(found) => {
-                assert_eq!(Some(&to), places.last());
+                assert_eq!(Some(&to), blocks.last());
                 assert_eq!(found.writes.len(), whole.before[12]);
                 assert_eq!(found.torn.map(|torn| torn.what), Some(Tear::Stale));
             }
@@ -340,14 +342,14 @@ fn a_block_in_a_wrong_place_is_named() {
 }
 
 #[test]
-fn bytes_of_an_earlier_life_are_not_taken() {
-    // A preallocated file that was another store's segment, and one that was an early segment of this log.
+fn bytes_of_an_earlier_use_are_not_accepted() {
+    // A preallocated file that was a segment of another store, and one that was an early segment of this log.
     let other = relabelled(Header { store: StoreId([8; 16]), ..header() });
     let whole = plan(100).disk;
     for old in [other.files[0].1.clone(), whole.files[0].1.clone()] {
         let mut disk = whole.clone();
         disk.files.push((4, old.clone()));
-        // The same, behind the last batch of the current segment.
+        // The same after the last batch of the current segment.
         let end = disk.writer.offset as usize;
         disk.files[2].1.resize(end, 0);
         disk.files[2].1.extend_from_slice(&old[BLOCK_BYTES..3 * BLOCK_BYTES]);
@@ -355,7 +357,7 @@ fn bytes_of_an_earlier_life_are_not_taken() {
         assert_eq!(found.writes, disk.writes);
         let torn = Torn { segment: 3, offset: end as u64, what: Tear::Stale };
         assert_eq!(found.torn, Some(torn));
-        // And it is overwritten in time.
+        // Later batches overwrite these bytes.
         disk.writer = found.writer;
         disk.writer.segment_bytes = 8 * BLOCK_BYTES as u64;
         for at in 0..9 {
@@ -381,7 +383,7 @@ fn another_history_of_the_same_store_is_refused() {
 
 #[test]
 fn a_payload_cannot_pass_for_a_batch() {
-    // A value that holds the bytes of a later batch, at every block's beginning, in a batch that is torn.
+    // A torn batch with a value that has the bytes of a later batch at the beginning of every block.
     let disk = plan(100).disk;
     let image = disk.files[2].1[BLOCK_BYTES..2 * BLOCK_BYTES].repeat(4);
     let mut torn = Disk::new();
@@ -402,9 +404,9 @@ fn a_payload_cannot_pass_for_a_batch() {
 }
 
 #[test]
-fn a_place_is_part_of_the_check() {
-    let place = Place { log: 1, segment: 2, block: 3, seq: 4 };
-    let prefix = Prefix { version: 1, kind: 1, place };
+fn the_check_covers_the_address() {
+    let address = BlockAddress { log: 1, segment: 2, block: 3, seq: 4 };
+    let prefix = Prefix { version: 1, kind: 1, address };
     let bytes = prefix.encode();
     assert_eq!(Prefix::parse(&bytes), Some(prefix));
     for at in 0..PREFIX_BYTES * 8 {

@@ -1,4 +1,4 @@
-//! Laws of the log: what is written is read, and every damage gets its one verdict.
+//! Laws of the log: recovery reads every written record, and gives each damage its one verdict.
 
 mod crash;
 mod damage;
@@ -23,14 +23,14 @@ pub(super) fn header() -> Header {
     }
 }
 
-/// A write of about so many bytes, told apart by `mark`.
+/// A record of about `bytes` bytes. Its shard and its bytes depend on `mark`.
 pub(super) fn write(mark: u64, bytes: usize) -> Write {
     let data = vec![mark as u8 | 1; bytes];
     let shard = ShardId { slot: mark as u16, ..ShardId::default() };
     Write::Shard { shard, write: replication::Write::Dots { records: vec![Bytes::from(data)] } }
 }
 
-/// A disk as the driver keeps it, and what was written to it.
+/// The files as a driver keeps them, and the records that were written to them.
 #[derive(Clone)]
 pub(super) struct Disk {
     pub(super) writer: LogWriter,
@@ -80,7 +80,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_written_is_read(
+    fn every_written_record_is_read(
         batches in proptest::collection::vec((proptest::collection::vec(0_usize..9000, 0..4), any::<bool>()), 1..20),
         zeros in 0_usize..3,
     ) {
@@ -118,7 +118,7 @@ proptest! {
 }
 
 #[test]
-fn segments_open_when_full_and_go_when_nothing_in_them_is_needed() {
+fn segments_open_when_full_and_are_released_when_not_needed() {
     let mut disk = Disk::new();
     let mut opened = Vec::new();
     for mark in 0..12 {
