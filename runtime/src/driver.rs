@@ -47,7 +47,7 @@ pub trait Observer: Send {
     fn actions(&mut self, actions: &[Action]);
 }
 
-/// What the loop is started with.
+/// Everything that the loop is started with.
 pub(crate) struct Driver<D, R> {
     pub(crate) node: Node,
     pub(crate) links: Links,
@@ -78,7 +78,7 @@ struct EventLoop<D, R> {
     disk_is_closed: bool,
 }
 
-/// What woke the loop.
+/// The event that woke the loop.
 enum Wake {
     Stop,
     Disk(Option<DiskEvent>),

@@ -24,7 +24,7 @@ pub enum HandleError {
     Lost,
 }
 
-/// What clients ask of the driver.
+/// A client's command to the driver.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the types of the fields say what they are")]
 pub enum Command {

@@ -51,8 +51,8 @@ pub fn fatal(what: &str, detail: &dyn Display) {
 }
 
 /// A connection or message was refused; `reason` is the label of its counter.
-pub fn refused(whom: &dyn Display, reason: &str, detail: &dyn Display) {
-    warn!(reason, "refused {whom}: {detail}");
+pub fn refused(peer: &dyn Display, reason: &str, detail: &dyn Display) {
+    warn!(reason, "refused {peer}: {detail}");
 }
 
 /// A client's request was refused; `reason` is the label of its counter. No warning: the client has been told.

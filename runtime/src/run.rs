@@ -49,7 +49,7 @@ pub struct Inputs<D, R> {
     pub observer: Option<Box<dyn Observer>>,
 }
 
-/// What is known of a node once it accepts peers.
+/// The facts about a node that accepts peers.
 #[derive(Clone, Copy, Debug)]
 pub struct Started {
     /// The federation of its certificate.
@@ -60,7 +60,7 @@ pub struct Started {
     pub boot: Boot,
     /// The address on which it accepts peers.
     pub peers: SocketAddr,
-    /// What was cut from the end of its log.
+    /// The unfinished end that was cut from its log.
     pub torn: Option<Torn>,
 }
 

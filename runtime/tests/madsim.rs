@@ -1,8 +1,8 @@
 //! The production driver, unchanged, on a simulated network: three nodes with TLS on, a partition and a kill.
 //!
-//! It covers what the pure simulator cannot: handshakes, half-written frames at a kill, reconnects, bounded queues. Each
-//! scenario runs in a process of its own, twice for each seed, and both runs must see the same events and actions. Keys
-//! and the bytes on the wire differ between the two runs, so the core must not depend on them.
+//! It covers what the pure simulator cannot: handshakes, half-written frames at a kill, reconnects, bounded queues.
+//! Each scenario runs in a process of its own, twice for each seed, and both runs must see the same events and actions.
+//! Keys and the bytes on the wire differ between the two runs, so the core must not depend on them.
 #![cfg(madsim)]
 
 mod common;

@@ -25,7 +25,7 @@ const LOOK_MS: u64 = 1_000;
 /// The reason when a connection without a request is closed.
 pub(super) const IDLE: &str = "idle";
 
-/// What one connection is doing. Times are milliseconds since it was opened; 0 means "not now".
+/// The state of one connection. Times are milliseconds since it was opened; 0 means "not now".
 #[derive(Debug)]
 pub(super) struct Progress {
     begun: Instant,

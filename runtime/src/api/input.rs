@@ -1,4 +1,4 @@
-//! What clients send: JSON bodies and queries, converted to the core's requests.
+//! The input of clients: JSON bodies and queries, converted to the core's requests.
 //!
 //! Every problem says where it is: line and column when a body is not JSON or lacks a member, and the path of the
 //! member (`writes[3].edits[0]`) when its parts do not fit together. The core checks the bounds of keys and values.
@@ -70,14 +70,14 @@ pub struct EditBody {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CasBody {
-    /// What the register must be.
+    /// The required state of the register.
     pub expected: ExpectedBody,
     /// The new value; without it the register is removed.
     #[serde(default)]
     pub value: Option<JsonBytes>,
 }
 
-/// What a register must be: exactly one of these.
+/// The required state of a register: exactly one of these.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectedBody {
@@ -399,8 +399,8 @@ impl Params {
 
 /// The request of `init`.
 #[must_use]
-pub fn init(shape: InitBody) -> Request {
-    let voters = shape.voters.into_iter().map(continuum_core::id::Address).collect();
+pub fn init(body: InitBody) -> Request {
+    let voters = body.voters.into_iter().map(continuum_core::id::Address).collect();
     Request::Init { voters }
 }
 
@@ -461,8 +461,8 @@ mod tests {
 
     #[test]
     fn strong_namespaces_have_no_slots() {
-        let shape = json::<NamespaceBody>(br#"{"name":"a","consistency":"strong","slots":2}"#);
-        assert!(detail(shape.and_then(|shape| shape.policy())).contains("eventual"));
+        let body = json::<NamespaceBody>(br#"{"name":"a","consistency":"strong","slots":2}"#);
+        assert!(detail(body.and_then(|body| body.policy())).contains("eventual"));
     }
 
     #[test]

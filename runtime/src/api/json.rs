@@ -154,13 +154,13 @@ impl From<&Row> for RowBody {
 
 impl From<&Field> for FieldBody {
     fn from(field: &Field) -> Self {
-        let mut shape = Self { field: JsonBytes(field.field.clone()), ..Self::default() };
+        let mut body = Self { field: JsonBytes(field.field.clone()), ..Self::default() };
         match &field.content {
-            Content::Register(values) => shape.register = Some(json_bytes(values)),
-            Content::Set(members) => shape.set = Some(json_bytes(members)),
-            Content::Counter(value) => shape.counter = Some(Count(*value)),
+            Content::Register(values) => body.register = Some(json_bytes(values)),
+            Content::Set(members) => body.set = Some(json_bytes(members)),
+            Content::Counter(value) => body.counter = Some(Count(*value)),
         }
-        shape
+        body
     }
 }
 

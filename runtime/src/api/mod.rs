@@ -35,7 +35,7 @@ use problem::{Kind, METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE};
 /// Kibibytes of bodies in memory, over all connections. Past it, new bodies are answered with 429.
 const BODIES_KIB_MAX: usize = 256 << 10;
 
-/// What a route does; [`ROUTES`] says it in words.
+/// The operation of a route; [`ROUTES`] says it in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the table of routes has a summary of each")]
 pub enum Operation {
@@ -71,7 +71,7 @@ pub struct Route {
     pub method: &'static str,
     /// The path; a part in braces is one percent-encoded segment.
     pub path: &'static str,
-    /// What the route performs.
+    /// Performed for each request.
     pub operation: Operation,
     /// One line for the documentation.
     pub summary: &'static str,
@@ -116,7 +116,7 @@ routes! {
     GET "/v1/namespaces/{namespace}/rows" Rows "whole rows as lines of canonical JSON, a page at a time";
 }
 
-/// What all routes share.
+/// The state that all routes share.
 #[derive(Debug)]
 pub struct Api {
     handle: Handle,

@@ -1,4 +1,4 @@
-//! What clients get: the core's outcomes as JSON, raw bytes or pages of lines.
+//! The answers to clients: the core's outcomes as JSON, raw bytes or pages of lines.
 //!
 //! Ids above 53 bits (nonces, roots) are hexadecimal text, since JSON readers round such numbers.
 
@@ -175,23 +175,23 @@ pub fn rows(rows: &[Row], more: bool) -> Response {
 /// A namespace in JSON.
 #[must_use]
 pub fn namespace(namespace: &Namespace) -> Json {
-    let mut shape = Map::new();
-    shape.insert("name".into(), namespace.name.clone().into());
-    shape.insert("id".into(), namespace.id.0.into());
+    let mut object = Map::new();
+    object.insert("name".into(), namespace.name.clone().into());
+    object.insert("id".into(), namespace.id.0.into());
     match namespace.policy {
         Policy::Strong => {
-            shape.insert("consistency".into(), "strong".into());
-            shape
+            object.insert("consistency".into(), "strong".into());
+            object
                 .insert("group".into(), namespace.group.map_or(Json::Null, |group| group.0.into()));
         }
         Policy::Eventual { strategy, slots, discard } => {
-            shape.insert("consistency".into(), "eventual".into());
-            shape.insert("strategy".into(), strategy_name(strategy).into());
-            shape.insert("slots".into(), slots.into());
-            shape.insert("discard".into(), discard.into());
+            object.insert("consistency".into(), "eventual".into());
+            object.insert("strategy".into(), strategy_name(strategy).into());
+            object.insert("slots".into(), slots.into());
+            object.insert("discard".into(), discard.into());
         }
     }
-    shape.into()
+    object.into()
 }
 
 const fn strategy_name(strategy: Strategy) -> &'static str {

@@ -14,7 +14,7 @@ use crate::handle::HandleError;
 /// One kind of problem.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
-    /// What programs match on.
+    /// Programs match on it.
     pub code: &'static str,
     /// The HTTP status.
     pub status: u16,
@@ -80,9 +80,9 @@ kinds! {
 pub struct Problem {
     /// Gives the status and the code.
     pub kind: &'static Kind,
-    /// What happened, and why.
+    /// The event and its reason.
     pub detail: String,
-    /// What the client can do.
+    /// Advice for the client.
     pub hint: String,
     /// Further members of the body.
     pub more: Vec<(&'static str, Value)>,

@@ -1,4 +1,4 @@
-//! What each route does: sends one request to the core and answers with its outcome.
+//! The routes: each sends one request to the core and answers with its outcome.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -114,18 +114,18 @@ async fn plain(api: &Api, request: Request, call: Call) -> Answer {
 }
 
 async fn init(api: &Api, call: Call) -> Answer {
-    let shape = if call.body.is_empty() { InitBody::default() } else { input::json(&call.body)? };
+    let body = if call.body.is_empty() { InitBody::default() } else { input::json(&call.body)? };
     call.params.finish()?;
-    let value = output::value(api.handle.request(input::init(shape)).await?)?;
+    let value = output::value(api.handle.request(input::init(body)).await?)?;
     Ok(output::json_response(StatusCode::OK, &output::json(&value)))
 }
 
 async fn create_namespace(api: &Api, call: Call) -> Answer {
     let session = call.session()?;
-    let shape: NamespaceBody = input::json(&call.body)?;
+    let body: NamespaceBody = input::json(&call.body)?;
     call.params.finish()?;
-    let policy = shape.policy()?;
-    let request = Request::CreateNamespace { name: shape.name, policy, session };
+    let policy = body.policy()?;
+    let request = Request::CreateNamespace { name: body.name, policy, session };
     let mut response = output::committed(api.handle.request(request).await?)?;
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
@@ -269,8 +269,8 @@ fn conditional(
 
 fn put(call: &mut Call) -> Result<Mutation, Problem> {
     if call.is_json() {
-        let shape: PutBody = input::json(&call.body)?;
-        return conditional(call, Some(shape.value.0), shape.context.as_deref());
+        let body: PutBody = input::json(&call.body)?;
+        return conditional(call, Some(body.value.0), body.context.as_deref());
     }
     let value = call.body.clone();
     conditional(call, Some(value), None)

@@ -244,7 +244,7 @@ async fn rows_are_lines_with_a_cursor() {
 #[tokio::test]
 async fn malformed_json_is_located_and_never_reaches_the_core() {
     let world = World::new(committed());
-    for (path, body, place) in [
+    for (path, body, location) in [
         ("/v1/namespaces", "{\"name\":\"a\",\n\"consistency\":\"weak\"}", "line 2"),
         (
             "/v1/namespaces/ns/batch",
@@ -261,7 +261,7 @@ async fn malformed_json_is_located_and_never_reaches_the_core() {
             "{path}"
         );
         let detail = answer.json()["detail"].to_string();
-        assert!(detail.contains(place), "{detail}");
+        assert!(detail.contains(location), "{detail}");
     }
     assert!(world.asked().is_empty());
 }

@@ -17,27 +17,31 @@ pub(super) struct Cli {
     pub(super) verb: Verb,
 }
 
+/// The heading of the options that every verb has.
+const GLOBAL: &str = "Global options";
+
 /// Options of every verb.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Global {
     /// API of a node, such as http://127.0.0.1:7171, or several separated by commas. Default: the running `dev`
-    #[arg(long, global = true, env = "CONTINUUM_NODE", value_name = "URL", value_delimiter = ',')]
+    #[arg(long, global = true, env = "CONTINUUM_NODE", value_name = "URL", value_delimiter = ',', help_heading = GLOBAL)]
     pub(super) node: Vec<String>,
     /// How to print results
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = GLOBAL)]
     pub(super) output: Format,
     /// Seconds to wait for an answer
-    #[arg(long, global = true, default_value_t = 15, value_name = "SECONDS")]
+    #[arg(long, global = true, default_value_t = 15, value_name = "SECONDS", help_heading = GLOBAL)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(super) timeout: u64,
     /// For https: the authority's certificate
-    #[arg(long, global = true, env = "CONTINUUM_TLS_CA", value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
+    #[arg(long, global = true, env = "CONTINUUM_TLS_CA", value_name = "FILE", help_heading = GLOBAL)]
+    #[arg(requires_all = ["tls_cert", "tls_key"])]
     pub(super) tls_ca: Option<PathBuf>,
     /// For https: this client's certificate
-    #[arg(long, global = true, env = "CONTINUUM_TLS_CERT", value_name = "FILE")]
+    #[arg(long, global = true, env = "CONTINUUM_TLS_CERT", value_name = "FILE", help_heading = GLOBAL)]
     pub(super) tls_cert: Option<PathBuf>,
     /// For https: this client's key
-    #[arg(long, global = true, env = "CONTINUUM_TLS_KEY", value_name = "FILE")]
+    #[arg(long, global = true, env = "CONTINUUM_TLS_KEY", value_name = "FILE", help_heading = GLOBAL)]
     pub(super) tls_key: Option<PathBuf>,
 }
 
@@ -231,7 +235,7 @@ pub(super) enum Config {
     Show(Layers),
 }
 
-/// Namespaces.
+/// The verbs of `ns`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Ns {
     /// Create a namespace
@@ -285,7 +289,7 @@ pub(super) struct Promise {
     pub(super) level: String,
 }
 
-/// Keys and values.
+/// The verbs of `kv`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Kv {
     /// Set a value
@@ -363,7 +367,7 @@ pub(super) struct Cas {
     pub(super) expect_absent: bool,
 }
 
-/// Sets.
+/// The verbs of `set`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Set {
     /// Add members
@@ -396,7 +400,7 @@ pub(super) enum Set {
     },
 }
 
-/// Counters.
+/// The verbs of `counter`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Counter {
     /// Add to a counter; a negative amount subtracts
@@ -420,7 +424,7 @@ pub(super) enum Counter {
     },
 }
 
-/// Records.
+/// The verbs of `record`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Record {
     /// Print all fields of a key
@@ -460,7 +464,7 @@ pub(super) enum Record {
     },
 }
 
-/// The federation.
+/// The verbs of `cluster`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Cluster {
     /// Create the federation, once, on one node
@@ -525,7 +529,7 @@ pub(super) struct Bench {
     /// Bytes of each value
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=262_144))]
     pub(super) value_bytes: u32,
-    /// What to measure
+    /// Loads to measure
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Load::Strong, Load::Eventual, Load::Batch])]
     pub(super) load: Vec<Load>,
     /// Writes in one batch
@@ -533,7 +537,7 @@ pub(super) struct Bench {
     pub(super) batch: u16,
 }
 
-/// What is measured.
+/// A load to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Load {
     /// Puts in a strong namespace

@@ -68,9 +68,9 @@ const fn name(load: Load) -> &'static str {
 async fn create(ns: &str, load: Load, nodes: &mut [Client]) -> Result<(), Failure> {
     let consistency =
         if load == Load::Strong { ConsistencyName::Strong } else { ConsistencyName::Eventual };
-    let shape =
+    let body =
         NamespaceBody { name: ns.into(), consistency, strategy: None, slots: None, discard: false };
-    nodes[0].send(&Call::post("/v1/namespaces", &shape).once()).await?;
+    nodes[0].send(&Call::post("/v1/namespaces", &body).once()).await?;
     let warm = Call::put(format!("/v1/namespaces/{ns}/kv/warm"), Bytes::from_static(b"up"));
     for node in nodes {
         let begun = Instant::now();

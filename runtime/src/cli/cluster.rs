@@ -17,9 +17,9 @@ pub(super) async fn namespaces(
 ) -> Result<(), Failure> {
     match verb {
         Ns::Create { name, consistency, strategy, slots, discard } => {
-            let shape = NamespaceBody { name, consistency, strategy, slots, discard };
-            let answer = client.send(&Call::post("/v1/namespaces", &shape).once()).await?;
-            print_done(&answer.json()?, &format!("created {}", shape.name), screen)
+            let body = NamespaceBody { name, consistency, strategy, slots, discard };
+            let answer = client.send(&Call::post("/v1/namespaces", &body).once()).await?;
+            print_done(&answer.json()?, &format!("created {}", body.name), screen)
         }
         Ns::Delete { name } => {
             let path = format!("/v1/namespaces/{}", uri::encode(name.as_bytes()));

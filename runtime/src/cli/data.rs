@@ -124,7 +124,7 @@ pub(super) async fn set(
 ) -> Result<(), Failure> {
     let json_bytes =
         |members: Vec<String>| members.into_iter().map(|one| JsonBytes(one.into())).collect();
-    let (key_path, promise, shape, words) = match verb {
+    let (key_path, promise, body, words) = match verb {
         Set::Add { key_path, members, promise } => {
             (key_path, promise, SetBody { add: json_bytes(members), ..SetBody::default() }, "added")
         }
@@ -136,7 +136,7 @@ pub(super) async fn set(
         ),
         Set::Members { key_path } => return members(&key_path, client, screen).await,
     };
-    let call = Call::post(path("sets", &key_path, Some(&promise)), &shape).once();
+    let call = Call::post(path("sets", &key_path, Some(&promise)), &body).once();
     print_done(&client.send(&call).await?.json()?, words, screen)
 }
 
@@ -203,8 +203,8 @@ pub(super) async fn record(
             );
             edits.extend(add.into_iter().map(|(f, v)| EditBody { add: vec![text(v)], ..edit(f) }));
             edits.extend(count.into_iter().map(|(f, n)| EditBody { count: Some(n), ..edit(f) }));
-            let shape = RecordBody { edits, context: None };
-            let call = Call::post(path("records", &key_path, Some(&promise)), &shape).once();
+            let body = RecordBody { edits, context: None };
+            let call = Call::post(path("records", &key_path, Some(&promise)), &body).once();
             print_done(&client.send(&call).await?.json()?, "put", screen)
         }
     }

@@ -54,13 +54,13 @@ Environment:
 pub(super) struct Failure {
     /// The exit code.
     pub(super) exit: u8,
-    /// What programs match on.
+    /// Programs match on it.
     pub(super) code: String,
-    /// What happened.
+    /// The event.
     pub(super) what: String,
     /// The cause; may be empty.
     pub(super) why: String,
-    /// What the user can do; may be empty.
+    /// Advice for the user; may be empty.
     pub(super) hint: String,
 }
 
@@ -187,10 +187,10 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_why_and_a_hint() {
-        let failure = Failure::new(3, "unreachable", "nobody answers", "refused", "start it");
+        let failure = Failure::new(3, "unreachable", "no node answers", "refused", "start it");
         assert_eq!(
             failure.to_string(),
-            "error[unreachable]: nobody answers\n  why: refused\n  hint: start it"
+            "error[unreachable]: no node answers\n  why: refused\n  hint: start it"
         );
     }
 }

@@ -11,7 +11,7 @@ use crate::api::token;
 ///
 /// # Errors
 ///
-/// What is wrong with the line.
+/// The defect of the line.
 pub(super) fn writes(line: &[u8]) -> Result<Vec<WriteBody>, String> {
     let row: RowBody = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let mut edits = Vec::new();

@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
     };
     let mut screen = Screen::new(cli.global.output);
     let ended = run(cli, &mut screen);
-    // What a command printed before it failed is data too.
+    // A command may have printed data before it failed.
     let ended = ended.and_then(|code| screen.finish().map(|()| code));
     match ended {
         Ok(code) => code.into(),

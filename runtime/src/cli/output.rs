@@ -1,4 +1,4 @@
-//! What a command prints: data on stdout, messages on stderr. A reader that goes away causes no panic.
+//! The output of a command: data on stdout, messages on stderr. A reader that goes away causes no panic.
 //!
 //! Every byte of stdout goes through [`Screen`], whose writes are checked. A closed pipe ends the command quietly.
 

@@ -147,7 +147,7 @@ async fn a_node_that_does_not_answer_is_unreachable() {
     let mut client = Client::of_url(&url, Duration::from_secs(30)).expect("a URL");
     let mut screen = Output::default().screen(Format::Table);
     let verb = super::args::Cluster::Status;
-    let failure = cluster::cluster(verb, &mut client, &mut screen).await.expect_err("nobody");
+    let failure = cluster::cluster(verb, &mut client, &mut screen).await.expect_err("no node");
     assert_eq!(failure.exit, exit::UNREACHABLE);
 }
 

@@ -53,7 +53,7 @@ pub(super) fn is_licence(line: &str) -> bool {
 ///
 /// # Errors
 ///
-/// What is wrong with the line.
+/// The defect of the line.
 pub(super) fn concept(letter: char, line: &str) -> Result<WriteBody, String> {
     let (head, gloss) = line.split_once(" | ").ok_or("there is no ` | ` before a gloss")?;
     let mut words = Words(head.split_ascii_whitespace());

@@ -161,7 +161,7 @@ fn describe(path: &Path) -> Result<Option<(StoreOwner, StoreId)>, OpenError> {
         let node = NodeId::parse(&described.node)?;
         Some((StoreOwner { federation, node }, StoreId::parse(&described.store)?))
     };
-    parsed().map(Some).ok_or_else(|| wrong("an id in it is none".to_owned()))
+    parsed().map(Some).ok_or_else(|| wrong("it holds an invalid id".to_owned()))
 }
 
 fn holds_only_a_lock(path: &Path) -> Result<bool, OpenError> {

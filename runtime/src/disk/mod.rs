@@ -34,7 +34,7 @@ pub struct StoreOwner {
     pub node: NodeId,
 }
 
-/// What a store held when it was opened.
+/// The content of a store when it was opened.
 #[derive(Debug)]
 pub struct Opened {
     /// The id of the data directory.
@@ -43,13 +43,13 @@ pub struct Opened {
     pub writes: Vec<(Token, Write)>,
     /// The snapshot files that the log names.
     pub snapshots: BTreeMap<SnapshotId, Bytes>,
-    /// What was cut from the log's end.
+    /// The unfinished end that was cut from the log.
     pub torn: Option<Torn>,
     /// The disk's reports. At most one for each request, so the core's bound on requests bounds this queue.
     pub events: mpsc::UnboundedReceiver<DiskEvent>,
 }
 
-/// What the driver asks of a disk.
+/// A request of the driver.
 #[derive(Clone, Debug)]
 pub enum DiskRequest {
     /// Make a write durable. A chunk of a snapshot file shares its token with the log record that follows it.
@@ -62,7 +62,7 @@ pub enum DiskRequest {
     Stop,
 }
 
-/// What a disk reports to the driver.
+/// A report to the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiskEvent {
     /// All writes up to this token are durable.

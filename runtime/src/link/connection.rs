@@ -29,7 +29,7 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Frames are joined into one write up to this many bytes.
 const GATHER_BYTES: usize = 128 << 10;
 
-/// What a connection sends.
+/// An item of a connection's queue.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -53,7 +53,7 @@ pub(super) struct SendQueue {
     budget: Arc<Semaphore>,
 }
 
-/// What each message takes of the budget beside its bytes. This also bounds the number of messages.
+/// Each message takes this of the budget, beside its bytes. This also bounds the number of messages.
 const MESSAGE_BYTES: usize = 256;
 
 impl SendQueue {
@@ -222,6 +222,6 @@ mod tests {
         assert!(matches!(left[2], Outgoing::Goodbye(_)) && left.len() == 4, "in their order");
         drop(taken);
         drop(left);
-        assert!(!queue.send(message()), "nobody takes any");
+        assert!(!queue.send(message()), "the reader is gone");
     }
 }

@@ -39,7 +39,7 @@ pub struct Hello {
     pub versions: (u16, u16),
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// To learn which node answers; closed after the verdict.
@@ -132,7 +132,7 @@ impl FrameError {
     }
 }
 
-/// What the first bytes of a stream hold. The last number is the bytes that the frame took.
+/// The content of the first bytes of a stream. The last number is the bytes that the frame took.
 #[derive(Debug)]
 pub enum Decoded {
     /// A frame of length zero.

@@ -53,7 +53,7 @@ impl Established {
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// No TCP connection was made.
-    #[error("nobody answers: {0}")]
+    #[error("no node answers: {0}")]
     Unreachable(io::Error),
     /// It was not complete within [`HANDSHAKE_TIMEOUT`].
     #[error("the handshake took longer than {}s", HANDSHAKE_TIMEOUT.as_secs())]
@@ -100,7 +100,7 @@ impl HandshakeError {
         }
     }
 
-    /// What the core is told about the address.
+    /// The core's view of the failure.
     pub(super) const fn unverified(&self) -> Unverified {
         match self {
             Self::Unreachable(_) | Self::Timeout => Unverified::Unreachable,
@@ -158,19 +158,19 @@ async fn conclude(
     purpose: Purpose,
     limiter: &Arc<Limiter>,
 ) -> Result<Established, HandshakeError> {
-    let judged = judge(me, &proved, &theirs, purpose).and_then(|version| {
+    let checked = check_hello(me, &proved, &theirs, purpose).and_then(|version| {
         let slot = limiter.established(theirs.node).ok_or(HelloRefusal::TooMany)?;
         Ok((version, slot))
     });
-    let verdict = match &judged {
+    let verdict = match &checked {
         Ok(_) => Verdict::Welcome,
         Err(refusal) => Verdict::Refused(*refusal),
     };
-    let told = frame::write_value(&mut stream, &verdict).await;
+    let sent = frame::write_value(&mut stream, &verdict).await;
     // An end that refuses reads too: closing with unread bytes resets the connection and loses its own verdict.
     let verdict_on_us = frame::read_value(&mut stream, HELLO_BYTES_MAX).await;
-    let (version, slot) = judged.map_err(HandshakeError::Refused)?;
-    told?;
+    let (version, slot) = checked.map_err(HandshakeError::Refused)?;
+    sent?;
     match verdict_on_us? {
         Verdict::Welcome => Ok(Established { stream, hello: theirs, version, slot }),
         Verdict::Refused(refusal) => Err(HandshakeError::RefusedByPeer(refusal)),
@@ -178,7 +178,7 @@ async fn conclude(
 }
 
 /// Checks that the hello claims what the certificate proves, and returns the common protocol version.
-fn judge(
+fn check_hello(
     me: LocalIdentity,
     proved: &Principal,
     theirs: &Hello,
@@ -229,29 +229,29 @@ mod tests {
     };
     const MESSAGES: Purpose = Purpose::Messages(Plane::Control);
 
-    fn judged(change: impl FnOnce(&mut Hello, &mut Principal)) -> Result<u16, HelloRefusal> {
+    fn checked(change: impl FnOnce(&mut Hello, &mut Principal)) -> Result<u16, HelloRefusal> {
         let node = NodeId([7; 16]);
         let mut hello = Hello { node, ..ME.hello(MESSAGES) };
         let mut proved = Principal { federation: ME.federation, role: Role::Node(node) };
         change(&mut hello, &mut proved);
-        judge(ME, &proved, &hello, MESSAGES)
+        check_hello(ME, &proved, &hello, MESSAGES)
     }
 
     #[test]
     fn a_hello_must_claim_what_its_certificate_proves() {
-        assert_eq!(judged(|_, _| ()), Ok(1));
+        assert_eq!(checked(|_, _| ()), Ok(1));
         let other = FederationId([9; 16]);
-        assert_eq!(judged(|hello, _| hello.federation = other), Err(HelloRefusal::Federation));
-        assert_eq!(judged(|_, proved| proved.federation = other), Err(HelloRefusal::Federation));
+        assert_eq!(checked(|hello, _| hello.federation = other), Err(HelloRefusal::Federation));
+        assert_eq!(checked(|_, proved| proved.federation = other), Err(HelloRefusal::Federation));
         let another = NodeId([8; 16]);
-        assert_eq!(judged(|hello, _| hello.node = another), Err(HelloRefusal::Identity));
+        assert_eq!(checked(|hello, _| hello.node = another), Err(HelloRefusal::Identity));
         let client = Role::Client("ann".to_owned());
-        assert_eq!(judged(|_, proved| proved.role = client), Err(HelloRefusal::Identity));
-        assert_eq!(judged(|hello, _| hello.versions = (9, 9)), Err(HelloRefusal::Version));
+        assert_eq!(checked(|_, proved| proved.role = client), Err(HelloRefusal::Identity));
+        assert_eq!(checked(|hello, _| hello.versions = (9, 9)), Err(HelloRefusal::Version));
         let myself = |hello: &mut Hello, proved: &mut Principal| {
             hello.node = ME.node;
             proved.role = Role::Node(ME.node);
         };
-        assert_eq!(judged(myself), Err(HelloRefusal::SameNode));
+        assert_eq!(checked(myself), Err(HelloRefusal::SameNode));
     }
 }

@@ -55,7 +55,7 @@ const YIELD_MS: u64 = 100;
 /// How long closing waits for the last frames to be written.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
-/// What a task reports to the driver.
+/// A task's report to the driver.
 #[derive(Debug)]
 pub struct Report(ReportKind);
 
@@ -75,7 +75,7 @@ struct Up {
     connection: Connection,
 }
 
-/// What all tasks share.
+/// The state that all tasks share.
 struct Context {
     me: LocalIdentity,
     connector: TlsConnector,
@@ -479,16 +479,16 @@ impl Context {
         self.boot_is_durable().await;
         let dialled =
             handshake::dial(&self.connector, &self.limiter, self.me, address, purpose).await;
-        let judged = dialled.and_then(|established| match expected {
+        let checked = dialled.and_then(|established| match expected {
             Some(expected) if expected != established.hello.node => {
                 Err(HandshakeError::WrongNode(established.hello.node))
             }
             _ => Ok(established),
         });
-        if let Err(error) = &judged {
+        if let Err(error) = &checked {
             self.report_failure(error, address);
         }
-        judged
+        checked
     }
 
     fn report_failure(&self, error: &HandshakeError, remote: &str) {

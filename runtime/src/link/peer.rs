@@ -1,4 +1,4 @@
-//! What is known of one peer's connections, and which of them form the link. Pure: this module dials and closes
+//! One peer's connections, and which of them form the link. Pure: this module dials and closes
 //! nothing.
 //!
 //! A peer restarts, so it can have connections of several processes, told apart by their boot. A process is complete
@@ -36,7 +36,7 @@ pub(super) struct Connection {
     /// The protocol version of this connection.
     pub(super) version: u16,
     pub(super) outgoing: SendQueue,
-    /// Tells the reading half to begin; taken when it is told.
+    /// Lets the reading half begin, once.
     pub(super) start_reading: Option<oneshot::Sender<()>>,
 }
 
@@ -63,7 +63,7 @@ impl PeerProcess {
     }
 }
 
-/// What became of a connection that came up.
+/// The fate of a connection that came up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Placement {
     /// It is kept. Its process is not linked yet.

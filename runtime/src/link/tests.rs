@@ -243,8 +243,8 @@ async fn verifying_an_address_returns_the_node_that_answers() {
     assert_eq!(outcome(&mut ann, own).await.unwrap().node, ANN, "a node finds itself");
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     assert_eq!(outcome(&mut ann, free.to_string()).await, Err(Unverified::Unreachable));
-    let stranger = end(&node(&self::authority(), BEN), BOOT).await;
-    assert_eq!(outcome(&mut ann, stranger.address.to_string()).await, Err(Unverified::Refused));
+    let foreign = end(&node(&self::authority(), BEN), BOOT).await;
+    assert_eq!(outcome(&mut ann, foreign.address.to_string()).await, Err(Unverified::Refused));
 }
 
 /// Dials with any TLS configuration, and returns the error of the handshake or of the first read.
@@ -303,7 +303,7 @@ async fn another_federation_under_the_same_authority_is_refused() {
     let ann = end(&node(&authority, ANN), BOOT).await;
     let mut hello = hello_of(&authority, BEN);
     hello.federation = FederationId([0xab; 16]);
-    let verdict = greet_raw(ann.address, &credentials(&authority, &issued), &hello).await;
+    let verdict = say_hello(ann.address, &credentials(&authority, &issued), &hello).await;
     assert_eq!(verdict, Verdict::Refused(HelloRefusal::Federation));
     ann.counted(|metrics| metrics.rejections("hello_federation")).await;
 }
@@ -409,7 +409,7 @@ async fn stream_of(
 }
 
 /// Sends any hello, and returns the verdict.
-async fn greet_raw(address: SocketAddr, credentials: &Credentials, hello: &Hello) -> Verdict {
+async fn say_hello(address: SocketAddr, credentials: &Credentials, hello: &Hello) -> Verdict {
     let mut stream = stream_of(address, credentials).await;
     frame::write_value(&mut stream, hello).await.unwrap();
     let _theirs: Hello = frame::read_value(&mut stream, HELLO_BYTES_MAX).await.unwrap();
@@ -423,12 +423,12 @@ async fn a_hello_that_claims_another_node_is_refused() {
     let credentials = node(&authority, BEN);
     let mut ann = end(&node(&authority, ANN), BOOT).await;
     let claim = hello_of(&authority, NodeId([3; 16]));
-    let verdict = greet_raw(ann.address, &credentials, &claim).await;
+    let verdict = say_hello(ann.address, &credentials, &claim).await;
     assert_eq!(verdict, Verdict::Refused(HelloRefusal::Identity));
     ann.counted(|metrics| metrics.rejections("hello_identity")).await;
     let mut future = hello_of(&authority, BEN);
     future.versions = (7, 9);
-    let verdict = greet_raw(ann.address, &credentials, &future).await;
+    let verdict = say_hello(ann.address, &credentials, &future).await;
     assert_eq!(verdict, Verdict::Refused(HelloRefusal::Version));
     ann.counted(|metrics| metrics.rejections("hello_version")).await;
     ann.is_healthy(&authority).await;

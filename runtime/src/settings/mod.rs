@@ -1,4 +1,4 @@
-//! What an operator sets: one TOML file, overlaid by `CONTINUUM_*` variables, overlaid by flags.
+//! The operator's settings: one TOML file, overlaid by `CONTINUUM_*` variables, overlaid by flags.
 //!
 //! A key is its path in the file: `peer.listen` is `listen` under `[peer]`, and the variable
 //! `CONTINUUM_PEER__LISTEN` (two underscores between levels). An unknown key is an error, so that a misspelt bound is
@@ -147,9 +147,9 @@ impl Default for DiskSettings {
 pub struct SettingsError {
     /// The key, as its path in the file.
     pub key: String,
-    /// What is wrong with its value.
+    /// The defect of its value.
     pub why: String,
-    /// What to set instead.
+    /// A value to set instead.
     pub hint: String,
 }
 

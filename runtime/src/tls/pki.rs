@@ -54,7 +54,7 @@ pub enum PkiError {
     NotAnAuthority {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its defect.
         why: String,
     },
     /// A name of a client or host is not valid.
@@ -62,9 +62,9 @@ pub enum PkiError {
     Name {
         /// The name.
         name: String,
-        /// What it should be.
+        /// The kind of name.
         what: &'static str,
-        /// What to give instead.
+        /// A name to give instead.
         hint: &'static str,
     },
     /// The library refused.

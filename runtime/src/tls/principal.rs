@@ -21,7 +21,7 @@ pub struct Principal {
     pub role: Role,
 }
 
-/// What the holder of a certificate is.
+/// The role of a certificate's holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A node: it may open peer links.

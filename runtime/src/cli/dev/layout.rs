@@ -27,7 +27,7 @@ const PEER_PORT_FIRST: u16 = 10_000;
 /// The number of peer ports to choose from.
 const PEER_PORTS: u16 = 20_000;
 
-/// What stays the same over all starts.
+/// The facts that stay the same over all starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// The version of this file.
