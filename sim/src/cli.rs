@@ -28,7 +28,7 @@ const EXAMPLES: &str = "Examples:
   sim swarm --mutant raft.vote.not_persisted
   sim mutants --machine raft            every planted bug of a machine, and the law that detects it
   sim plan --seed 7 > plan.toml; sim replay plan.toml
-  sim shrink --seed 7 --mutant raft.vote.twice --out /tmp
+  sim shrink --seed 7 --mutant raft.vote.twice --out repro
   sim bench                             events per second of CPU time: five nodes, all faults and laws";
 
 #[derive(Debug, Subcommand)]
