@@ -9,7 +9,7 @@ use crate::id::{Index, Replica, Term};
 use crate::machine::Outbox;
 use crate::{mutant, reach};
 
-/// Why no correct leader sends this append, whatever this replica's log contains. `None` if one could.
+/// Why no correct leader sends this append, independent of this replica's log. `None` if one could.
 fn malformed(prev: Position, entries: &[Entry], term: Term) -> Option<&'static str> {
     if prev.index.0 > NUMBER_MAX || entries.len() as u64 > NUMBER_MAX {
         return Some("an index that no log can reach");

@@ -94,7 +94,7 @@ pub enum Message {
         /// At most [`crate::limits::CHUNK_BYTES_MAX`] bytes.
         data: Bytes,
     },
-    /// How much of an offered snapshot the answerer has durably, from its start: a promise.
+    /// The answerer has the first `bytes` bytes of an offered snapshot durably: a promise.
     SnapshotAck {
         term: Term,
         /// The snapshot's position.

@@ -17,7 +17,7 @@ pub(super) struct Progress {
     pub(super) matched: Index,
     /// The index of the next entry to send.
     pub(super) next: Index,
-    /// How the leader sends to it.
+    /// The current way to send to it.
     pub(super) flow: Flow,
     /// When the follower last answered.
     pub(super) last_contact: Instant,
@@ -33,7 +33,7 @@ pub(super) struct Progress {
     pub(super) check_at: Instant,
 }
 
-/// How a leader sends to a follower.
+/// The way in which a leader sends to a follower.
 #[derive(Clone, Debug)]
 pub(super) enum Flow {
     /// The shared prefix of the logs is unknown: one append at a time.

@@ -15,8 +15,8 @@
 //! * Zeros: the log ends here.
 //!
 //! A segment's header names the batch before it by digest. If the next segment's sound header continues the chain, the
-//! log goes on there, whatever is in the rest of this segment. A sound header that does not continue it is rot before
-//! that segment.
+//! log goes on there, and the rest of this segment does not matter. A sound header that does not continue it is rot
+//! before that segment.
 //!
 //! # Limits
 //!
@@ -502,7 +502,7 @@ impl Walk {
 
 /// The evidence of one block about the end of a log.
 enum Evidence {
-    /// Zeros.
+    /// A block of zeros.
     Nothing,
     /// A block of an earlier batch or of another log.
     Stale,

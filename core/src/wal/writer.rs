@@ -2,7 +2,7 @@
 //!
 //! This module makes bytes and keeps count. It does not write or sync anything: the driver does, and writes a batch
 //! only after the fdatasync of the previous one returned. With a segment's first batch the driver syncs the directory
-//! entry, and that batch replaces whatever an unfinished opening left under the segment's number.
+//! entry, and that batch replaces the bytes that an unfinished opening left under the segment's number.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;

@@ -145,7 +145,7 @@ impl Plan {
         let again = self.disk.recover().unwrap();
         assert_eq!((&again.writes, again.torn), (&found.writes, found.torn));
         assert_eq!(format(&again.writer), format(&found.writer));
-        // Recovery finds a batch that is appended after the cut, whatever the cut was.
+        // Recovery finds a batch that is appended after any cut.
         let mut after =
             Disk { writer: found.writer, files: self.disk.files.clone(), writes: found.writes };
         after.writer.segment_bytes = 8 * BLOCK_BYTES as u64;
