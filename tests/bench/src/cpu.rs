@@ -8,6 +8,24 @@ use std::time::Duration;
 use cpu_time::ThreadTime;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 
+/// Makes the allocator keep freed memory.
+///
+/// By default glibc returns the memory of a dropped state to the kernel, and the next iteration pays for page faults.
+/// That took up to a third of a peer's figure in some runs and nothing in others.
+#[cfg(target_env = "gnu")]
+pub fn keep_memory() {
+    // SAFETY: `mallopt` only sets parameters of the allocator, before any other thread runs.
+    let kept = unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1
+            && libc::mallopt(libc::M_MMAP_MAX, 0) == 1
+    };
+    assert!(kept, "the allocator takes its parameters");
+}
+
+/// Other allocators have no such parameter.
+#[cfg(not(target_env = "gnu"))]
+pub fn keep_memory() {}
+
 /// Used only for its formatter, because both measures count nanoseconds.
 static NANOSECONDS: WallTime = WallTime;
 

@@ -12,15 +12,16 @@ use cpu_time::ThreadTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use serde_json::{Value, json};
 
-use crate::cpu::CpuTime;
+use crate::cpu::{CpuTime, keep_memory};
 
 /// Runs of each peer on each work.
 pub const RUNS: usize = 7;
 /// Samples of one run: the fewest that criterion takes.
 const SAMPLES: usize = 10;
 
-/// Criterion with the settings of all benches, overridden by the command line.
+/// Criterion with the settings of all benches, overridden by the command line. Called first in `main`.
 pub fn criterion() -> Criterion<CpuTime> {
+    keep_memory();
     Criterion::default()
         .with_measurement(CpuTime)
         .without_plots()
