@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sum_ignores_order_and_removal_undoes_addition(members in proptest::collection::vec(any::<[u8; 32]>(), 0..9)) {
+        fn a_sum_ignores_order_and_removing_undoes_it(members in proptest::collection::vec(any::<[u8; 32]>(), 0..9)) {
             let mut forth = SetSum::default();
             let mut back = SetSum::default();
             members.iter().for_each(|m| forth.add(&Digest(*m)));

@@ -9,7 +9,7 @@
 //! | module | what it answers |
 //! |---|---|
 //! | [`machine`] | the one contract: `Machine`, `Outbox`, `Now` |
-//! | [`time`], [`id`], [`seed`], [`fixed`], [`codec`], [`digest`] | values: time, identity, randomness, numbers, bytes |
+//! | [`time`], [`id`], [`seed`], [`fixed`], [`codec`], [`digest`] | time, identity, randomness, numbers, bytes |
 //! | [`limits`], [`config`] | every bound, every knob |
 //! | [`mark`] | what a simulated run reached, and the bugs that prove its oracles |
 //! | [`hold`] | which action waits for which write |

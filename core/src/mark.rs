@@ -334,7 +334,7 @@ pub mod instrument {
         ),
         (
             "raft.transfer.hands_back",
-            "leadership is transferred back to the replica that gave it away, so two of them depose each other without end",
+            "leadership is transferred back to the replica that gave it away, so two of them depose each other forever",
         ),
         ("raft.match.skipped", "a follower appends without the match check"),
         ("raft.quorum.off_by_one", "half of the voters count as a majority"),

@@ -183,7 +183,7 @@ impl Machine for Discovery {
                 }
             }
             Event::ContactsReceived { from, contacts } => {
-                self.receive_contacts(mono, from, contacts)
+                self.receive_contacts(mono, from, contacts);
             }
             Event::Verified { address, outcome } => match outcome {
                 Ok(identity) => self.verified_as(mono, address, identity, out),

@@ -428,9 +428,9 @@ impl Gossip {
         let members = self.live_members();
         // The buddy system (Lifeguard IV-C): every message to a suspect tells it of the suspicion.
         let silent = mutant!("gossip.buddy.silent");
-        let is_accused = |r: &&member::Record| r.member.state != State::Alive && !silent;
-        let accusation = self.table.get(to).filter(is_accused);
-        let mut updates: Vec<Update> = accusation.map(member::Record::update).into_iter().collect();
+        let not_alive = |r: &&member::Record| r.member.state != State::Alive && !silent;
+        let receiver = self.table.get(to).filter(not_alive);
+        let mut updates: Vec<Update> = receiver.map(member::Record::update).into_iter().collect();
         let room = self.config.updates_max.min(UPDATES_MAX).saturating_sub(updates.len());
         let limit = broadcast::limit(self.config.retransmit_multiplier, members);
         for node in self.updates.take(room, limit, to) {
