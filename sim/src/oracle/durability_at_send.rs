@@ -49,8 +49,8 @@ pub(crate) fn check_raft(
         return Ok(());
     }
     let what = format!(
-        "group {group}: {message:?} leaves before its promise is durable: the disk holds term {}, vote {:?}, last {:?}, \
-         base {:?}",
+        "group {group}: {message:?} leaves before its promise is durable: the disk holds term {}, vote {:?}, \
+         last {:?}, base {:?}",
         view.term,
         view.vote,
         view.last(),
