@@ -59,7 +59,7 @@ fn a_busy_port_is_named_and_no_store_is_touched() {
     let peer = dev.ready["nodes"][0]["peer"].as_str().expect("an address").to_owned();
     let busy = |key: &str, at: &str, users: &str| {
         let what = format!("cannot listen for {users} on {at}");
-        let parts = [what.as_str(), "in use", "stop what uses it", key];
+        let parts = [what.as_str(), "in use", "stop the process that uses it", key];
         refused(&dev, &[("data", text(&data)), (key, at)], LOCAL, &parts);
         assert!(!data.exists(), "a busy port is reported before the store is created");
     };
@@ -92,7 +92,7 @@ fn a_node_with_a_wrong_certificate_does_not_start() {
         &other.1,
         &["it is of federation ", "the authority of federation ", "pki issue"],
     );
-    with(&client.0, &client.1, &["client/ann", "a node needs a node's"]);
+    with(&client.0, &client.1, &["client/ann", "a node needs one for a node"]);
     with(&good.0, &other.1, &["the key that was issued with the certificate"]);
     assert!(!data.join("STORE").exists(), "no store is created");
     let missing = files.join("missing.pem");
@@ -120,7 +120,7 @@ fn a_directory_that_is_not_the_nodes_own_is_refused_and_left_alone() {
     at(&file.join("data"), LOCAL, &["cannot use", "ot a directory", "a writable disk"]);
     let thesis = directory(folder.path(), "thesis", 0o700);
     fs::write(thesis.join("thesis.txt"), "mine").expect("written");
-    at(&thesis, LOCAL, &["no store of this program", "an empty directory"]);
+    at(&thesis, LOCAL, &["not a store of this program", "an empty directory"]);
     assert_eq!(fs::read_to_string(thesis.join("thesis.txt")).expect("left alone"), "mine");
     let open = directory(folder.path(), "open", 0o755);
     fs::write(open.join("STORE"), "").expect("written");
