@@ -46,7 +46,7 @@ pub enum Waits {
     Always,
 }
 
-/// What one machine has written so far.
+/// The writes of one machine so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Written {
     /// The newest token issued for it.

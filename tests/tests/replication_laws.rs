@@ -2,8 +2,8 @@
 //! messages.
 //!
 //! Comments in the code use the same ids: L1 to L4 merge laws (as convergence under any delivery), L5 a saved state
-//! loads unchanged, L6 the executable specification, L8 no resurrection, L9 coverage, L11 redelivery, L14 and L15 roots,
-//! L16 decoding is total, L18 one content for each dot, L19 a crash loses nothing durable.
+//! loads unchanged, L6 the executable specification, L8 no resurrection, L9 coverage, L11 redelivery, L14 and L15
+//! roots, L16 decoding is total, L18 one content for each dot, L19 a crash loses nothing durable.
 
 #[path = "replication/mod.rs"]
 mod world;

@@ -1,7 +1,7 @@
-//! The house rules as a test: floors, sizes, headers, purity.
+//! The house rules as a test: floors, sizes, headers, purity, plain words.
 //!
-//! The rules read text; see `house`. `cargo test --package continuum-tests --test tidy -- --nocapture arrows` prints the
-//! floors and the imports between their rooms.
+//! The rules read text; see `house`. `cargo test --package continuum-tests --test tidy -- --nocapture arrows` prints
+//! the floors and the imports between their rooms.
 
 mod house;
 
@@ -10,11 +10,12 @@ use std::path::Path;
 
 use continuum_tests::root;
 
-use house::{Source, arrows, holds_word, none, shipped, sources};
+use house::{Source, arrows, holds_word, none, prose, shipped, sources};
 
 const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 600;
 const COLUMNS_MAX: usize = 120;
+const README_LINES_MAX: usize = 150;
 
 /// Length of every function, as (first line, lines), by the indentation that rustfmt gives to its closing brace.
 fn functions(text: &str) -> Vec<(usize, usize)> {
@@ -48,6 +49,49 @@ fn arrows_point_down() {
         complaints.extend(arrows::complaints(level, &sources));
     }
     none("a room imports only rooms on lower floors", &complaints);
+}
+
+/// Every comment of every source, and every document.
+fn all_prose() -> Vec<(String, Vec<prose::Found>)> {
+    let rust = sources("rs").into_iter().map(|s| (s.name, prose::comments(&s.text)));
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    let changes = fs::read_to_string(root().join("CHANGELOG.md")).expect("a CHANGELOG");
+    let top = [("README.md", readme), ("CHANGELOG.md", changes)];
+    let top = top.map(|(name, text)| (name.to_owned(), prose::document(&text)));
+    let documents = sources("md").into_iter().map(|s| (s.name, prose::document(&s.text)));
+    rust.chain(top).chain(documents).collect()
+}
+
+/// All that `rule` finds, as lines for [`none`].
+fn found(rule: impl Fn(&[prose::Found]) -> Vec<prose::Found>) -> Vec<String> {
+    let mut complaints = Vec::new();
+    // The rule's own file spells out what it bans.
+    for (name, text) in all_prose().into_iter().filter(|(name, _)| !name.ends_with("prose.rs")) {
+        complaints.extend(rule(&text).into_iter().map(|(at, what)| format!("{name}:{at}: {what}")));
+    }
+    complaints
+}
+
+#[test]
+fn sentences_use_plain_words() {
+    none("prose has a plainer word for these", &found(prose::banned));
+}
+
+#[test]
+fn sentences_name_their_subject() {
+    none("a sentence that begins with Who or What asks", &found(prose::riddles));
+}
+
+#[test]
+fn comments_say_more_than_one_word() {
+    none("a comment says the unit, the bound or the reason, or goes", &found(prose::one_word));
+}
+
+#[test]
+fn the_root_readme_is_short() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    let lines = readme.lines().count();
+    assert!(lines <= README_LINES_MAX, "README.md has {lines} lines");
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Node {
     ) -> Result<Self, RestoreError> {
         let mut replay = restore::replay(&start, writes)?;
         let bytes_max = start.config.node.checkpoint_bytes;
-        // UnfinishedFile files count as well, so that no file name is used twice.
+        // Unfinished files count as well, so that no file name is used twice.
         let own = snapshots.keys().filter(|snapshot| snapshot.0 >> 63 == 0).copied().max();
         let last = own.unwrap_or_default().max(replay.last_snapshot);
         let mut checkpoints = Checkpoints::new(bytes_max, replay.log_bytes, last);

@@ -24,7 +24,8 @@ const GLOBAL: &str = "Global options";
 #[derive(Clone, Debug, Args)]
 pub(super) struct Global {
     /// API of a node, such as http://127.0.0.1:7171, or several separated by commas. Default: the running `dev`
-    #[arg(long, global = true, env = "CONTINUUM_NODE", value_name = "URL", value_delimiter = ',', help_heading = GLOBAL)]
+    #[arg(long, global = true, env = "CONTINUUM_NODE", value_name = "URL", value_delimiter = ',')]
+    #[arg(help_heading = GLOBAL)]
     pub(super) node: Vec<String>,
     /// How to print results
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, help_heading = GLOBAL)]

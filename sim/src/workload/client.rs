@@ -595,7 +595,7 @@ mod tests {
 
     const OPERATIONS: u64 = 200;
 
-    /// The requests of one client, with times and nodes, when each request is answered within a millisecond, except every
+    /// The requests of one client, with times and nodes. Each request is answered within a millisecond, except every
     /// seventh, which is lost twice.
     fn asked(only: Option<SelectedOps>) -> BTreeMap<u64, (u64, Vec<usize>, Request)> {
         let workload = Workload { only, ..Plan::from_seed(3).workload };

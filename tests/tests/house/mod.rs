@@ -1,9 +1,10 @@
-//! What the tidy tests read: the sources, without what is compiled for tests alone.
+//! The sources that the tidy tests read, without what is compiled for tests alone.
 //!
-//! They read text and know no Rust beyond the shape that rustfmt gives it. What the compiler and clippy enforce (docs,
-//! unsafe code, clocks) is not repeated.
+//! They read text and know no Rust beyond the shape that rustfmt gives it. They do not repeat what the compiler and
+//! clippy enforce: docs, unsafe code, clocks.
 
 pub(crate) mod arrows;
+pub(crate) mod prose;
 
 use std::fs;
 
