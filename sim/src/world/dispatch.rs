@@ -62,10 +62,7 @@ impl World {
                 Ok(())
             }
             WorldEvent::Inform { node, generation, event } => {
-                if self.processes[node].generation != generation {
-                    return Ok(());
-                }
-                self.step(node, event, tag::INFORMED, 0)
+                self.deliver_event(node, generation, event)
             }
             WorldEvent::Request { node, requester, request } => self.ask(node, requester, request),
             WorldEvent::Reply { requester, by, outcome } => {
@@ -111,6 +108,14 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// Hands an event to a process if it still runs.
+    fn deliver_event(&mut self, node: usize, generation: u64, event: Event) -> Verdict {
+        if self.processes[node].generation != generation {
+            return Ok(());
+        }
+        self.step(node, event, tag::INFORMED, 0)
     }
 
     fn ask(&mut self, node: usize, requester: Requester, request: Request) -> Verdict {
