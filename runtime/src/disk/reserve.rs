@@ -1,8 +1,8 @@
 //! The reserve: space that is kept back, and given up on a full disk, so that accepted writes can still become durable.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use continuum_core::wal::SEGMENT_BYTES;
@@ -23,10 +23,15 @@ impl Reserve {
         Self { path, length, is_kept: false }
     }
 
-    /// Allocates the reserve; false when the disk has too little space.
+    /// Allocates the reserve; false when the disk has too little space. Space is compared before it is allocated: a
+    /// reserve that does not fit must not fill the disk for everybody else, not even for a moment.
     pub(super) fn keep(&mut self) -> io::Result<bool> {
         if self.is_kept {
             return Ok(true);
+        }
+        if self.free().saturating_add(self.allocated()) < self.length {
+            self.give_up()?;
+            return Ok(false);
         }
         match self.take() {
             Ok(()) => {
@@ -59,6 +64,11 @@ impl Reserve {
     pub(super) fn free(&self) -> u64 {
         let directory = self.path.parent().unwrap_or(&self.path);
         statvfs(directory).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+    }
+
+    /// Bytes that the reserve of an earlier process still holds.
+    fn allocated(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |file| file.blocks().saturating_mul(512))
     }
 
     fn take(&self) -> io::Result<()> {
