@@ -1,8 +1,8 @@
 //! Suspicion timeouts: how long a member stays suspected before it is declared dead (Lifeguard IV-B, LHA-Suspicion).
 //!
 //! A single accuser may itself be the sick one, so its suspicion lasts long. Each independent confirmation shortens the
-//! timeout, down to the shortest. This module holds the arithmetic and the confirmations; the table keeps the
-//! deadlines.
+//! timeout, down to the shortest. This module holds the arithmetic and the confirmations. The table keeps the
+//! deadlines, and `end_suspicions` in `mod.rs` declares a suspect dead when its deadline passes.
 
 use alloc::vec::Vec;
 use core::time::Duration;
