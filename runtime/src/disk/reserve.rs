@@ -79,3 +79,16 @@ impl Reserve {
         reserve(&file, self.length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_that_does_not_fit_is_not_even_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        // No byte is free in a folder that is missing, and a file there cannot be opened.
+        let mut reserve = Reserve::new(dir.path().join("missing/reserve"), 1);
+        assert!(!reserve.keep().unwrap());
+    }
+}
