@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
   sim swarm --resume night.json         continues an interrupted campaign
   sim swarm --seeds 0..1000000 --index 3 --of 50 --report 3.json
   sim report *.json                     the sum of all machines: faults, pairs of faults, marks, broken laws
-  sim swarm --mutant raft.vote.not_persisted
+  sim swarm --mutant raft.vote.not_persisted --seeds 5000..7000
   sim mutants --machine raft            every planted bug of a machine, and the law that detects it
   sim plan --seed 7 > plan.toml; sim replay plan.toml
   sim shrink --seed 7 --mutant raft.vote.twice --out repro
@@ -61,9 +61,13 @@ pub(crate) enum Command {
     },
     /// For every planted bug, search for a seed that detects it.
     Mutants {
-        /// Only the planted bugs of this machine: raft, replication, gossip, state, wal, node.
+        /// Only the planted bugs of this machine (raft, replication, gossip, state, wal, node), or of a part of it, as
+        /// raft.vote.
         #[arg(long)]
         machine: Option<String>,
+        /// The seeds to search. Default: 0..2000.
+        #[arg(long, value_name = "A..B", value_parser = range)]
+        seeds: Option<Range<u64>>,
         /// Number of worker processes; the number of cores by default.
         #[arg(long)]
         jobs: Option<usize>,
@@ -103,7 +107,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct Swarm {
-    /// The seeds, without B; `A..` has no end. Default: 0..500, or 0.. with --minutes.
+    /// The seeds, without B; `A..` has no end. Default: 0..500, or 0.. with --minutes, or 0..2000 with --mutant.
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     pub(crate) seeds: Option<Range<u64>>,
     /// Run for this many minutes.

@@ -35,8 +35,8 @@ fn perform(command: Command) -> Result<bool, String> {
         Command::Run { seed, once, mutant, print_ms: None } => run::run(seed, once, mutant),
         Command::Swarm(args) => swarm::swarm(&args),
         Command::Report { files, out } => report::report(&files, out.as_deref()),
-        Command::Mutants { machine, jobs } => {
-            mutants::mutants(machine.as_deref(), jobs.unwrap_or_else(cores))
+        Command::Mutants { machine, seeds, jobs } => {
+            mutants::mutants(machine.as_deref(), jobs.unwrap_or_else(cores), seeds)
         }
         Command::Replay { file, mutant, print_ms: Some(stretch), .. } => {
             run::print_steps(&read_plan(&file)?, mutant.as_deref(), stretch)

@@ -9,8 +9,8 @@ use continuum_core::mark::instrument::MUTANTS;
 use crate::campaign::Campaign;
 use crate::campaign::ranges::stretches;
 
-/// A planted bug must be detected within this many seeds.
-pub const SEEDS_MAX: u64 = 2_000;
+/// The seeds that must detect every planted bug, unless others are asked for.
+pub const SEEDS: Range<u64> = 0..2_000;
 
 /// Seeds that one worker takes at a time.
 const STRETCH: u64 = 4;
@@ -31,13 +31,14 @@ pub struct Kill {
     pub at_ns: u64,
 }
 
-/// The planted bugs of one machine, or of all: name and meaning.
-pub fn of_machine(machine: Option<&str>) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let prefix = machine.map(|machine| format!("{machine}."));
-    MUTANTS
-        .iter()
-        .copied()
-        .filter(move |(name, _)| prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix)))
+/// The planted bugs of one machine, of one part of it, or of all: name and meaning. `raft.vote` is a part of `raft`.
+pub fn of_machine(part: Option<&str>) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let part = part.map(str::to_owned);
+    let ends_here = |rest: &str| rest.is_empty() || rest.starts_with('.');
+    let is_within = move |name: &str| {
+        part.as_deref().is_none_or(|part| name.strip_prefix(part).is_some_and(ends_here))
+    };
+    MUTANTS.iter().copied().filter(move |(name, _)| is_within(name))
 }
 
 /// Whether there is a planted bug of this name.
@@ -46,7 +47,7 @@ pub fn is_known(name: &str) -> bool {
     MUTANTS.iter().any(|(known, _)| *known == name)
 }
 
-/// Searches for a seed that detects a planted bug; `None` when none does.
+/// Searches these seeds for one that detects a planted bug; `None` when none does.
 ///
 /// # Errors
 ///
@@ -54,10 +55,11 @@ pub fn is_known(name: &str) -> bool {
 pub fn hunt(
     campaign: &Campaign,
     name: &str,
+    seeds: Range<u64>,
     progress: impl FnMut(u64) + Send,
 ) -> Result<Option<Kill>, String> {
     let campaign = Campaign { stop_early: true, ..with(campaign, name) };
-    best(&campaign, 0..SEEDS_MAX, |kill| kill.seed, progress)
+    best(&campaign, seeds, |kill| kill.seed, progress)
 }
 
 /// Among the first seed that detects a planted bug and the seeds after it, the one that detects it earliest in virtual
@@ -67,7 +69,7 @@ pub fn hunt(
 ///
 /// As [`hunt`].
 pub fn soonest(campaign: &Campaign, name: &str, first: Kill) -> Result<Kill, String> {
-    let seeds = first.seed..first.seed + SEEDS_COMPARED;
+    let seeds = first.seed..first.seed.saturating_add(SEEDS_COMPARED);
     let soonest = best(&with(campaign, name), seeds, |kill| (kill.at_ns, kill.seed), |_| {})?;
     Ok(soonest.unwrap_or(first))
 }
@@ -105,5 +107,7 @@ mod tests {
         assert!(of_machine(Some("node")).any(|(name, _)| name == "node.canary"));
         assert!(of_machine(Some("wal")).all(|(name, _)| name.starts_with("wal.")));
         assert_eq!(of_machine(None).count(), MUTANTS.len());
+        assert_eq!(of_machine(Some("node.canary")).count(), 1, "one bug is the smallest part");
+        assert_eq!(of_machine(Some("node.can")).count(), 0);
     }
 }

@@ -110,3 +110,20 @@ fn machines_run_their_shares_and_their_reports_add_up() {
     let error = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(error.contains("Build the commit of the report again"), "{error}");
 }
+
+#[test]
+fn a_search_for_a_planted_bug_looks_at_the_seeds_that_were_asked_for() {
+    let folder = folder("searched");
+    let one = ["swarm", "--mutant", "node.canary", "--seeds", "700..710", "--jobs", "1"];
+    let found = json(&sim(&folder, &one));
+    let seed = found["seed"].as_u64().expect("a seed detects it");
+    assert!((700..710).contains(&seed), "{found}");
+    assert_eq!(found["seeds"].as_u64(), Some(seed - 699));
+    let all = ["mutants", "--machine", "node.canary", "--seeds", "700..710", "--jobs", "1"];
+    let found = json(&sim(&folder, &all));
+    assert_eq!((&found["mutants"], &found["killed"]), (&1.into(), &1.into()), "{found}");
+    assert_eq!(found["table"][0]["seed"], seed);
+    // A search ends.
+    let endless = sim(&folder, &["swarm", "--mutant", "node.canary", "--seeds", "700.."]);
+    assert_eq!(endless.status.code(), Some(2));
+}

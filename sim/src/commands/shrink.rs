@@ -154,7 +154,7 @@ fn shrink_mutants(args: &ShrinkArgs) -> Result<bool, String> {
     ));
     let (mut small, mut rows) = (0, Vec::new());
     for (name, _) in &all {
-        let kill = mutant::hunt(&campaign, name, |_| {})?;
+        let kill = mutant::hunt(&campaign, name, mutant::SEEDS, |_| {})?;
         let row = match kill {
             Some(kill) => {
                 let kill = mutant::soonest(&campaign, name, kill)?;

@@ -13,6 +13,7 @@ use continuum_sim::report::{Record, explain};
 use indicatif::ProgressBar;
 use sha2::{Digest as _, Sha256};
 
+use super::mutants::searched;
 use super::{aftermath, bar, campaign, conclude, cores, mutants, program, say};
 use crate::cli::Swarm;
 use crate::stopwatch::Stopwatch;
@@ -33,7 +34,7 @@ const SAVE_SECONDS: f64 = 2.0;
 pub(crate) fn swarm(args: &Swarm) -> Result<bool, String> {
     let jobs = args.jobs.unwrap_or_else(cores);
     if let Some(name) = &args.mutant {
-        return mutants::hunt(name, jobs, args.shrink.as_deref());
+        return mutants::hunt(name, jobs, searched(args.seeds.clone())?, args.shrink.as_deref());
     }
     let (report, file) = begin(args)?;
     let campaign = Campaign { observe_every: OBSERVE_EVERY, ..campaign(None, report.once, jobs)? };
