@@ -125,6 +125,8 @@ pub(crate) struct Durable {
     /// The last boot.
     pub(crate) boot: Boot,
     groups: BTreeMap<GroupId, LogView>,
+    /// Groups that were deleted, as they were when the deletion became durable.
+    deleted_groups: BTreeMap<GroupId, LogView>,
     /// Length of each snapshot file, counted from its start up to the first hole.
     files: BTreeMap<SnapshotId, u64>,
     /// The dots of each shard.
@@ -139,6 +141,17 @@ impl Durable {
         self.groups.get(&group)
     }
 
+    /// One group's state, or, if it was deleted, its last state. Promises that it made may still leave and still count:
+    /// they were true, and the node that counts them deletes the group too.
+    pub(crate) fn group_ever(&self, group: GroupId) -> Option<&LogView> {
+        self.groups.get(&group).or_else(|| self.deleted_groups.get(&group))
+    }
+
+    /// Whether the deletion of a group is durable.
+    pub(crate) fn is_deleted(&self, group: GroupId) -> bool {
+        self.deleted_groups.contains_key(&group)
+    }
+
     /// Whether a shard was deleted. Earlier messages about it may still leave: the peers delete it too.
     pub(crate) fn is_forgotten(&self, shard: ShardId) -> bool {
         self.forgotten.contains(&shard)
@@ -146,6 +159,7 @@ impl Durable {
 
     /// One group's state, created if new.
     pub(crate) fn group_mut(&mut self, group: GroupId) -> &mut LogView {
+        self.deleted_groups.remove(&group);
         self.groups.entry(group).or_default()
     }
 
@@ -211,7 +225,8 @@ impl Durable {
             raft::Write::Append { prev, entries } => self.group_mut(group).append(*prev, entries),
             raft::Write::Snapshot { position, .. } => self.group_mut(group).install(*position),
             raft::Write::Forget => {
-                self.groups.remove(&group);
+                let last = self.groups.remove(&group).unwrap_or_default();
+                self.deleted_groups.insert(group, last);
             }
             raft::Write::Genesis { .. } | raft::Write::Chunk { .. } => {}
         }
@@ -244,6 +259,22 @@ mod tests {
         assert_eq!(view.term_at(Index(1)), Some(Term(1)));
         assert_eq!(view.term_at(Index(3)), None);
         assert!(view.holds(position(0, 0)) && !view.holds(position(1, 2)));
+    }
+
+    #[test]
+    fn a_deleted_group_is_remembered_as_it_was() {
+        let group = GroupId(4);
+        let of_group = |write| Write::Group { group, write };
+        let mut durable = Durable::default();
+        durable.apply(&of_group(raft::Write::Append { prev: Index(0), entries: entries(&[1, 1]) }));
+        assert!(!durable.is_deleted(group));
+        durable.apply(&of_group(raft::Write::Forget));
+        assert!(durable.is_deleted(group) && durable.group(group).is_none());
+        let last = durable.group_ever(group).expect("its last state");
+        assert!(last.holds(position(1, 2)) && !last.holds(position(1, 3)), "no more than it held");
+        durable.apply(&of_group(raft::Write::Append { prev: Index(0), entries: entries(&[2]) }));
+        assert!(!durable.is_deleted(group), "it was created again");
+        assert_eq!(durable.group_ever(group).map(LogView::last), Some(position(2, 1)));
     }
 
     #[test]

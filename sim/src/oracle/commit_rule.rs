@@ -3,7 +3,8 @@
 //! leader's append vouches for (Figure 2, AppendEntries 5).
 //!
 //! Compares an advanced commit index with what a majority of the simulated disks would recover to now, not with what
-//! replicas say. It does not judge that an entry is ever committed (`liveness`).
+//! replicas say. A voter whose disk has deleted the group meanwhile counts for what it held until then, because its
+//! acknowledgement was true and may still arrive. It does not judge that an entry is ever committed (`liveness`).
 
 use continuum_core::id::{GroupId, Index};
 use continuum_core::raft::{Configuration, Position, Raft};
@@ -93,7 +94,7 @@ fn count_holders(
     position: Position,
 ) -> usize {
     let holds = |number: usize| {
-        let view = processes[number].promised().group(group);
+        let view = processes[number].promised().group_ever(group);
         view.is_some_and(|view| view.holds(position))
     };
     let numbers = configuration.voters.iter().filter_map(|voter| roster.number(voter.node));

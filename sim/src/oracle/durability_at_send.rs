@@ -3,7 +3,8 @@
 //!
 //! Compares the promise with what the sender's simulated disk would recover to now. The disk keeps its synced writes as
 //! a view that grows with each sync, so a promise is looked up, not replayed. It does not judge messages that promise
-//! nothing, nor promises about shards that the disk has forgotten.
+//! nothing, nor promises about shards that the disk has forgotten. A promise of a deleted group is compared with what the
+//! disk held of the group when it deleted it; its snapshot files are gone, and are not asked for.
 
 use continuum_core::api::{Level, Outcome};
 use continuum_core::id::{Dot, GroupId, Replica, ShardId};
@@ -24,7 +25,7 @@ pub(crate) fn check_raft(
     message: &raft::Message,
 ) -> Verdict {
     let nothing = LogView::default();
-    let view = durable.group(group).unwrap_or(&nothing);
+    let view = durable.group_ever(group).unwrap_or(&nothing);
     let holds = match message {
         raft::Message::Vote { term, .. } => {
             view.term > *term || (view.term == *term && view.vote == Some(me))
@@ -41,7 +42,8 @@ pub(crate) fn check_raft(
                 view.term > term || (view.term == term && view.holds(matched))
             }
             Some(Promise::Snapshot { position, bytes }) => {
-                bytes == 0 || view.base.index >= position.index || durable.has_file_of(bytes)
+                let has_file = || durable.has_file_of(bytes) || durable.is_deleted(group);
+                bytes == 0 || view.base.index >= position.index || has_file()
             }
         },
     };

@@ -28,7 +28,7 @@ impl Reads {
         let voters = &raft.configuration().voters;
         let moved_on =
             voters.iter().filter_map(|voter| roster.number(voter.node)).filter(|number| {
-                let view = step.processes[*number].promised().group(raft.group());
+                let view = step.processes[*number].promised().group_ever(raft.group());
                 view.is_some_and(|view| view.term > raft.term())
             });
         if moved_on.count() * 2 > voters.len() {

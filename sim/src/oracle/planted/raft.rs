@@ -2,7 +2,8 @@
 
 use continuum_core::api::Outcome;
 use continuum_core::id::{GroupId, Index, NodeId, Replica, StoreId, Term};
-use continuum_core::raft::{Configuration, Entry, Message, Payload, Position};
+use continuum_core::raft::{self, Configuration, Entry, Message, Payload, Position};
+use continuum_core::wal::Write;
 
 use super::super::ledger::GroupLedger;
 use super::super::{
@@ -213,7 +214,18 @@ fn disks() -> Vec<Planted> {
     let mut shorter = view(&[1]);
     (shorter.term, shorter.vote) = (held.term, held.vote);
     let told = Outcome::Unknown { reached: None };
+    let mut deleted = disk.clone();
+    deleted.apply(&Write::Group { group, write: raft::Write::Forget });
+    let said_before = |message: Message| {
+        durability_at_send::check_raft(&deleted, replica(1), Some(replica(2)), group, &message)
+    };
     vec![
+        good("an entry acknowledged before its group was deleted", said_before(appended(2))),
+        bad(
+            "an entry acknowledged that the deleted group never held",
+            durability_at_send::NAME,
+            said_before(appended(3)),
+        ),
         good("a durable entry acknowledged", says(appended(2))),
         bad(
             "an entry acknowledged before it is durable",
