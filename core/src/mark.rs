@@ -62,6 +62,7 @@ pub mod instrument {
         "raft.election.quorum_lost",
         "raft.election.stepped_down",
         "raft.election.won",
+        "raft.leader.no_voter",
         "raft.log.compacted",
         "raft.membership.changed",
         "raft.membership.refused",
@@ -82,6 +83,7 @@ pub mod instrument {
         "raft.snapshot.superseded",
         "raft.snapshot.unknown_offer",
         "raft.term.later_answer",
+        "raft.term.of_a_learner",
         "raft.term.stale_leader",
         "raft.transfer.begun",
         "raft.transfer.expired",
@@ -303,12 +305,12 @@ pub mod instrument {
         "node.session.repeated",
         "node.session.forgotten",
         "node.session.duplicate",
+        "node.standing.refused",
         "node.start",
         "node.stopping",
         "node.storage.full_changed",
         "node.storage.full_still",
         "node.wire.no_link",
-        "node.wire.no_member",
     ];
 
     /// Every mutant, with one sentence on the bug.
@@ -364,6 +366,8 @@ pub mod instrument {
         ),
         ("raft.commit.goes_back", "a follower takes a lower commit index for a new one"),
         ("raft.membership.learner_votes", "a new learner becomes a voter at once"),
+        ("raft.leader.any", "any member of a group may lead it"),
+        ("raft.term.of_a_learner", "a learner's answer moves its leader to a later term"),
         // replication
         ("replication.ack.before_fsync", "a delta is acknowledged before it is durable"),
         (
@@ -481,6 +485,10 @@ pub mod instrument {
             "a log that is copied forward ends with a record that truncates it to the start of the copy",
         ),
         ("node.deadline.spins", "asks for a tick at once, again and again"),
+        ("node.standing.anyone_refuses", "any holder of a certificate may refuse this process"),
+        ("node.standing.learner_leads", "a learner's leader messages reach Raft"),
+        ("node.standing.strangers_contacts", "dials the addresses that a stranger names"),
+        ("node.standing.strangers_data", "takes writes from nodes that are no members"),
         ("node.request.answered_twice", "answers a request twice"),
     ];
 

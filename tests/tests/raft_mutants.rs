@@ -253,6 +253,39 @@ fn leadership_is_not_transferred_back() {
     assert_eq!(net.raft(net.leaders()[0]).term(), Term(3), "the last voter keeps the leadership");
 }
 
+/// Three voters, the first of which leads, and a learner, which is the fourth.
+fn with_a_learner() -> Net {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.step(1, Event::Reconfigure { ticket: 9, change: Reconfiguration::AddLearner(replica(4)) });
+    net.settle();
+    net
+}
+
+fn a_learner_does_not_lead() {
+    let mut net = with_a_learner();
+    for message in [
+        Message::Heartbeat { term: Term(9), commit: Index(0), round: 1 },
+        append(9, at(0, 0), 0, &[9]),
+        Message::TimeoutNow { term: Term(9), transfer_excluded: Vec::new() },
+    ] {
+        net.step(2, received(4, message));
+        assert_eq!((net.raft(2).term(), net.raft(2).leader()), (Term(1), Some(replica(1))));
+    }
+}
+
+fn a_learners_term_deposes_no_leader() {
+    let mut net = with_a_learner();
+    for message in [
+        Message::StaleTerm { term: Term(1 << 62) },
+        Message::HeartbeatAck { term: Term(9), round: 1 },
+        Message::AppendAck { term: Term(9), matched: at(1, 1) },
+    ] {
+        net.step(1, received(4, message));
+        assert_eq!((net.raft(1).term(), net.leaders()), (Term(1), vec![1]));
+    }
+}
+
 const SCENARIOS: &[(&str, fn())] = &[
     ("raft.ack.before_fsync", an_acknowledgement_waits_for_the_disk),
     ("raft.append.aba", durable_bytes_prove_nothing_about_their_replacement),
@@ -277,6 +310,8 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.append.unbounded", an_append_stays_within_its_byte_limit),
     ("raft.commit.goes_back", a_follower_never_lowers_its_commit_index),
     ("raft.membership.learner_votes", a_learner_does_not_vote),
+    ("raft.leader.any", a_learner_does_not_lead),
+    ("raft.term.of_a_learner", a_learners_term_deposes_no_leader),
 ];
 
 #[test]

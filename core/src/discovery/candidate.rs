@@ -86,6 +86,12 @@ impl Candidates {
         by_node.map(|(_, address)| address.clone()).collect()
     }
 
+    /// The trust in the best address of a node; `None` without one.
+    pub(super) fn trust_in(&self, node: NodeId) -> Option<Trust> {
+        let addresses = self.addresses_of(node);
+        addresses.iter().filter_map(|address| self.all.get(address)).map(|known| known.trust).max()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }

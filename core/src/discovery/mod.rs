@@ -162,6 +162,13 @@ impl Discovery {
         self.candidates.contacts(Trust::Verified)
     }
 
+    /// Whether this node looked for that node itself: the operator's list named its address, or an earlier boot
+    /// verified it.
+    #[must_use]
+    pub fn is_sought(&self, node: NodeId) -> bool {
+        self.candidates.trust_in(node) >= Some(Trust::Listed)
+    }
+
     /// The number of known addresses, of any trust.
     #[must_use]
     pub fn known(&self) -> usize {

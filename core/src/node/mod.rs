@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `machine` | one step: due timers, the event, and all that follows from it |
 //! | `route` | which machine's action becomes which machine's event |
-//! | `wire` | messages in and out: who may send what, on which plane |
+//! | `wire` | messages in and out, and on which plane |
+//! | `standing` | which sender may send which kind of message |
 //! | `peers` | which process is behind a link |
 //! | `registry` | what an applied registry means for the other machines |
 //! | `request` | the life of a client request |
@@ -31,6 +32,7 @@ mod registry;
 mod request;
 mod restore;
 mod route;
+mod standing;
 mod start;
 mod status;
 mod storage;

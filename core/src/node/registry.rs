@@ -18,6 +18,7 @@ use crate::{coordinator, gossip, mutant, raft, reach, replication, state};
 use super::Notice;
 use super::group::Group;
 use super::machine::{Node, Task, Timer};
+use super::standing::Standing;
 
 /// Milliseconds between two tries to bring a group's learners in line.
 const ALIGN_MS: u64 = 200;
@@ -95,13 +96,9 @@ impl Node {
         self.registry_view.is_member(replica)
     }
 
-    /// Whether a peer may send messages of the protocols: once the registry is applied, members only. Before that every
-    /// peer of the federation may, because a node that restarts as a learner has no durable list of members.
+    /// Whether a peer takes part in the protocols of this node's federation.
     pub(super) fn may_speak(&self, peer: Replica) -> bool {
-        if !self.is_formed() {
-            return false;
-        }
-        self.registry_view.members.is_empty() || self.registry_view.is_member(peer)
+        self.is_formed() && self.standing(peer) > Standing::Stranger
     }
 
     /// The namespace that a name resolves to on this node.

@@ -1,12 +1,11 @@
-//! Messages in and out: which sender may send which message, on which plane, and after which write.
+//! Messages in and out: on which plane, and after which write.
 //!
-//! A link proves which replica is at its other end. A member may send every kind of message. A node that is no member
-//! may only ask to join, ask for status, tell contacts, and take part in a bootstrap. This module looks at a message's
-//! kind and size; its content is the receiving machine's.
+//! A link proves which replica is at its other end, and `standing` says what that replica may send. This module looks
+//! at a message's kind and size; its content is the receiving machine's.
 
 use alloc::vec::Vec;
 
-use crate::api::{Outcome, Request, Value};
+use crate::api::{Outcome, Value};
 use crate::hold::Waits;
 use crate::id::{Contact, NodeId, Replica, Writer};
 use crate::{discovery, gossip, raft, reach};
@@ -64,44 +63,24 @@ impl Node {
             reach!("node.wire.no_link");
             return self.rejected(from, "a message without a link");
         };
+        if let Err(why) = self.judge(replica, &message) {
+            return self.rejected(from, why);
+        }
         match message {
-            Message::Raft { .. } | Message::Replication(_) | Message::Gossip(_) => {
-                if self.may_speak(replica) {
-                    self.on_protocol(replica, message);
-                } else {
-                    reach!("node.wire.no_member");
-                    self.rejected(from, "a protocol message of no member");
-                }
+            Message::Raft { group, message } => {
+                self.step_raft(group, raft::Event::Received { from: replica, message });
             }
+            Message::Replication(message) => {
+                let event = crate::replication::Event::Received { from: replica, message };
+                self.step_replication(event);
+            }
+            Message::Gossip(message) => self.step_gossip(gossip::Event::Received { from, message }),
             Message::Bootstrap(bootstrap) => self.on_bootstrap(replica, bootstrap),
             Message::BootstrapAck => self.on_bootstrap_ack(replica),
             Message::Contacts(contacts) => self.on_contacts(from, contacts),
-            Message::Forward { id, request } => {
-                let may_ask = matches!(request, Request::Join { .. } | Request::Status);
-                if may_ask || self.may_speak(replica) {
-                    self.on_forward(replica, id, request);
-                } else {
-                    self.rejected(from, "a request of no member");
-                }
-            }
+            Message::Forward { id, request } => self.on_forward(replica, id, request),
             Message::Answer { id, outcome } => self.on_answer(replica, id, outcome),
             Message::Refused(refusal) => self.on_refused_by(from, refusal),
-        }
-    }
-
-    fn on_protocol(&mut self, from: Replica, message: Message) {
-        match message {
-            Message::Raft { group, message } => {
-                self.step_raft(group, raft::Event::Received { from, message });
-            }
-            Message::Replication(message) => {
-                let event = crate::replication::Event::Received { from, message };
-                self.step_replication(event);
-            }
-            Message::Gossip(message) => {
-                self.step_gossip(gossip::Event::Received { from: from.node, message });
-            }
-            _ => {}
         }
     }
 

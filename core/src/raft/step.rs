@@ -1,6 +1,8 @@
 //! Each event goes to its handler. Before that, a message's term is compared with this replica's (§5.1).
 //!
-//! This module rejects messages of outsiders and terms that no group reaches. It does not handle any message itself.
+//! This module rejects messages of outsiders and terms that no group reaches. Only a voter's message can move this
+//! replica to a later term: a learner follows, so it learns of a term from a voter, and this replica will too. It does
+//! not handle any message itself.
 
 use super::state::State;
 use super::{Action, Event, Message, NUMBER_MAX, Raft};
@@ -76,6 +78,10 @@ impl Raft {
             if term.0 > NUMBER_MAX {
                 return self.reject(from, "a term that no group reaches", out);
             }
+            if message.is_from_leader() && !self.may_lead(from) {
+                reach!("raft.leader.no_voter");
+                return self.reject(from, "leads but is not a voter", out);
+            }
             if !self.observe_term(from, term, &message, out) {
                 return;
             }
@@ -124,10 +130,14 @@ impl Raft {
                 self.enter_term(term, Some(from), out);
                 true
             }
-            // An answer with a later term can depose a leader, so only a member's counts.
-            _ if self.configuration().is_member(from) => {
+            // An answer with a later term can depose a leader, so only a voter's counts.
+            _ if self.may_lead(from) || mutant!("raft.term.of_a_learner") => {
                 reach!("raft.term.later_answer");
                 self.enter_term(term, None, out);
+                false
+            }
+            _ if self.configuration().is_member(from) => {
+                reach!("raft.term.of_a_learner");
                 false
             }
             _ => {

@@ -1,7 +1,7 @@
 //! Nodes and their disks: promises that wait, restarts, checkpoints, full and failing disks.
 
 use super::*;
-use crate::api::{Reason, Resource, Unready};
+use crate::api::{Bootstrap, MemberInfo, Reason, Resource, Unready};
 use crate::config::Config;
 use crate::id::{Boot, GroupId, NodeId, Replica, Role, SnapshotFile, SnapshotId, StoreId, Token};
 use crate::machine::{Machine, Now, Outbox};
@@ -280,6 +280,17 @@ impl Solo {
         out.drain().collect()
     }
 
+    /// Whether the node is fenced after its peer refused it for ten seconds.
+    fn is_refused_for_long(&mut self) -> bool {
+        for _ in 0..7 {
+            assert!(!self.node.is_fenced());
+            let message = Message::Refused(Refusal::Cloned);
+            self.step(Event::Received { from: PEER, message });
+            self.now += 1_500_000_000;
+        }
+        self.node.is_fenced()
+    }
+
     fn newest(actions: &[Action]) -> Option<Token> {
         let token = |action: &Action| match action {
             Action::Persist { token, .. } => Some(*token),
@@ -333,13 +344,13 @@ fn a_clone_is_refused_and_a_node_that_is_refused_for_long_fences_itself() {
     assert_eq!(refused(&solo.step(connected(4, 9))), Some(Refusal::Cloned), "the older is alive");
     solo.step(Event::Unreachable { peer: PEER });
     assert_eq!(refused(&solo.step(connected(4, 9))), None);
-    for _ in 0..7 {
-        assert!(!solo.node.is_fenced());
-        let message = Message::Refused(Refusal::Cloned);
-        solo.step(Event::Received { from: PEER, message });
-        solo.now += 1_500_000_000;
-    }
-    assert!(solo.node.is_fenced());
+    assert!(!solo.is_refused_for_long(), "a stranger's word is worth nothing");
+    let member = |replica| MemberInfo { replica, address: address(0), name: "n".to_string() };
+    let peer = Replica { node: PEER, store: StoreId([9; 16]) };
+    let members = vec![member(solo.node.replica()), member(peer)];
+    let message = Message::Bootstrap(Bootstrap { members, voters: 2 });
+    solo.step(Event::Received { from: PEER, message });
+    assert!(solo.is_refused_for_long());
 }
 
 #[test]
