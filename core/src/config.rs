@@ -72,13 +72,10 @@ pub struct ReplicationConfig {
     /// Bytes pushed to one peer and not yet acknowledged. Past this bound the peer waits for anti-entropy. Default 4
     /// MiB.
     pub unacknowledged_bytes_max: usize,
-    /// Milliseconds that a stamp may be ahead of this node's wall clock. A write further ahead waits, durably, outside
-    /// the context. Large enough for NTP's worst errors, small enough that a clock in the future cannot capture a
-    /// register. Default 60 000.
+    /// Milliseconds that a stamp may be ahead of this node's wall clock and still move its hybrid clock. Stamps further
+    /// ahead order their writes and nothing else, and past this bound the node warns. Large enough for NTP's worst
+    /// errors. Default 60 000.
     pub ahead_ms_max: u64,
-    /// Writes that may wait because their stamp is too far ahead. Past this bound they are refused, and requested again
-    /// later. Default 10 000.
-    pub ahead_writes_max: usize,
     /// Bytes of a shard that one step captures for a checkpoint: large beside a message, small beside the time that a
     /// step may take. Default 64 KiB.
     pub capture_bytes: usize,
@@ -91,7 +88,6 @@ impl Default for ReplicationConfig {
             delta_bytes_max: 256 << 10,
             unacknowledged_bytes_max: 4 << 20,
             ahead_ms_max: 60_000,
-            ahead_writes_max: 10_000,
             capture_bytes: 64 << 10,
         }
     }

@@ -83,9 +83,6 @@ pub fn notice(notice: &Notice) {
         Notice::Equivocation { dot } => {
             error!("two writes with one dot: {dot:?}; its author was copied or forged");
         }
-        Notice::Ahead { node, by_ms } => {
-            warn!("node {node} stamps {by_ms} ms ahead of this clock; hint: set its clock");
-        }
         Notice::Refused { peer, reason } => warn!("refused node {peer}: {reason:?}"),
         Notice::WrongStore { peer, store } => {
             warn!("node {peer} came with store {store}, which is not the member's");

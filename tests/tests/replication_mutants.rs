@@ -18,9 +18,6 @@ use world::{Setup, World, put, replica};
 /// Histories to try before a mutant counts as missed.
 const HISTORIES: u64 = 300;
 
-/// Clocks are sound in these histories. The simulator finds the bugs that need wrong clocks.
-const OF_CLOCKS: &str = "replication.hlc.";
-
 fn moves(stream: &mut Stream) -> Vec<Move> {
     let byte = |stream: &mut Stream| stream.below(256) as u8;
     (0..200).map(|_| (byte(stream), byte(stream), byte(stream), byte(stream))).collect()
@@ -71,7 +68,6 @@ fn every_planted_bug_is_found() {
     std::panic::set_hook(Box::new(|_| {}));
     let mine = instrument::MUTANTS.iter().filter(|(name, _)| name.starts_with("replication."));
     let missed: Vec<_> = mine
-        .filter(|(name, _)| !name.starts_with(OF_CLOCKS))
         .filter(|(name, _)| {
             assert!(instrument::activate(Some(name)));
             let found = found(HISTORIES);

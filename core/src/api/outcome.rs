@@ -111,6 +111,8 @@ pub enum Bound {
     Address,
     /// The magnitude of a counter.
     Counter,
+    /// The stamp of a value that is to be overwritten: no stamp is above it. Delete the value first.
+    Stamp,
     /// The number of first voters.
     Voters,
 }

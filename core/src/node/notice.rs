@@ -24,13 +24,6 @@ pub enum Notice {
     Installed { owner: Owner },
     /// Two writes have one dot and different content: their author was forged or cloned.
     Equivocation { dot: Dot },
-    /// A write is stamped too far ahead, and waits.
-    Ahead {
-        /// The author of the write.
-        node: NodeId,
-        /// How far ahead the stamp is, in milliseconds.
-        by_ms: u64,
-    },
     /// This node refused the link of a peer's process.
     Refused { peer: NodeId, reason: Refusal },
     /// A peer connected with a store other than the one that the registry names.

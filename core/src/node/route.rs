@@ -83,7 +83,6 @@ impl Node {
                 self.notify(Notice::Checkpointed { owner: Owner::Shard(shard), bytes });
             }
             Asked::Equivocation { dot } => self.notify(Notice::Equivocation { dot }),
-            Asked::FutureStamp { node, by_ms } => self.notify(Notice::Ahead { node, by_ms }),
             Asked::Rejected { from, why } => self.rejected(from.node, why),
         }
     }

@@ -19,6 +19,7 @@ use crate::limits::{
 use crate::{mutant, reach};
 
 use super::shard::{Element, LocalDot, Shard, counter};
+use super::write::hlc::STAMP_MAX;
 use super::write::path::{self, Kind, Scope};
 use super::write::{
     self, DotRef, EditOp, EditRecord, ElementRef, Raw, SEALED_BYTES_MAX, WriteBody,
@@ -48,9 +49,12 @@ struct WriteBuilder<'a> {
     actors: Vec<Actor>,
     actor_indices: BTreeMap<Actor, u32>,
     own: Vec<OwnElement>,
+    /// The greatest stamp among what the write supersedes.
+    floor: u64,
 }
 
-/// Builds and seals a write. `may_write` tells whether an actor may have written dots that this shard has not seen.
+/// Builds and seals a write. `stamp` issues a stamp above a floor; `may_write` tells whether an actor may have written
+/// dots that this shard has not seen. Returns the write's dot, stamp and sealed bytes.
 ///
 /// # Errors
 ///
@@ -59,9 +63,9 @@ pub(super) fn new_write(
     shard: &Shard,
     me: Actor,
     mutation: &Mutation,
-    stamp: u64,
+    stamp: impl FnOnce(u64) -> Option<u64>,
     may_write: impl Fn(&Actor) -> bool,
-) -> Result<(Dot, Bytes), Reason> {
+) -> Result<(Dot, u64, Bytes), Reason> {
     check(mutation)?;
     let dot = Dot { actor: me, seq: shard.last_seen(&me) + 1 };
     if dot.seq > SEQ_MAX {
@@ -75,17 +79,20 @@ pub(super) fn new_write(
         actors: Vec::new(),
         actor_indices: BTreeMap::new(),
         own: Vec::new(),
+        floor: mutation.context.as_ref().map_or(0, |context| context.stamp),
     };
     let key = &mutation.key;
     let edits = mutation.edits.iter().enumerate();
     let edits: Result<Vec<_>, _> = edits.map(|edit| builder.edit(key, edit)).collect();
+    let edits = edits?;
+    let stamp = builder.stamp(&edits, stamp)?;
     let body = WriteBody {
         namespace: shard.id.namespace,
         slot: shard.id.slot,
         dot,
         key: Raw(key),
         stamp,
-        edits: edits?,
+        edits,
         actors: builder.actors,
     };
     let unknown = body.actors.iter().chain([&me]).filter(|actor| shard.number(actor).is_none());
@@ -94,7 +101,7 @@ pub(super) fn new_write(
     }
     let sealed = write::seal(&body);
     at_most(Bound::Request, sealed.len(), SEALED_BYTES_MAX)?;
-    Ok((dot, sealed))
+    Ok((dot, stamp, sealed))
 }
 
 fn check(mutation: &Mutation) -> Result<(), Reason> {
@@ -172,6 +179,23 @@ impl WriteBuilder<'_> {
         Ok(record)
     }
 
+    /// The write's stamp. That of a write that only removes orders nothing, so it may be the greatest that there is.
+    fn stamp(
+        &self,
+        edits: &[EditRecord<'_>],
+        issue: impl FnOnce(u64) -> Option<u64>,
+    ) -> Result<u64, Reason> {
+        let removes = !edits.iter().any(EditRecord::makes_element);
+        let floor = if self.shard.discard && !mutant!("replication.stamp.below_dead") {
+            // A made-up stamp at the top must not end all writing in the shard.
+            self.floor.max(self.shard.stamp.min(STAMP_MAX - 1))
+        } else {
+            self.floor
+        };
+        let floor = if removes { floor.min(STAMP_MAX - 1) } else { floor };
+        issue(floor).ok_or(Reason::OutOfBounds { what: Bound::Stamp, limit: STAMP_MAX })
+    }
+
     /// This actor's totals of a counter so far, this write's earlier edits included.
     fn totals(&self, key: &[u8], field: &[u8]) -> (u64, u64) {
         let path = path::of(key, field, Kind::Counter, &[]);
@@ -189,6 +213,7 @@ impl WriteBuilder<'_> {
         let mut left = 0;
         for element in self.shard.in_scope(scope) {
             if self.supersedes(&record.op, &element) {
+                self.floor = self.floor.max(self.shard.write(&element).stamp);
                 let actor = self.index_of(self.shard.actor(element.actor));
                 record.superseded.push(ElementRef { actor, seq: element.seq, edit: element.edit });
             } else {

@@ -84,19 +84,10 @@ impl Replicator {
                 local.due = Some(next);
                 local.sync.expire(now.mono, patience);
             }
-            self.merge_waiting(now, id, out);
             if !mutant!("replication.compare.never") {
                 self.compare_next(id, out);
             }
         }
-    }
-
-    /// Merges the waiting writes whose stamps are within reach now.
-    fn merge_waiting(&mut self, now: Now, id: ShardId, out: &mut Outbox<Action>) {
-        let (mut receiver, shards) = self.receiver(now);
-        let Some(local) = shards.get_mut(&id) else { return };
-        let records = receiver.merge_waiting(&mut local.shard);
-        self.record(id, records, out);
     }
 
     /// Sends the shard's root to the next connected peer.
@@ -227,12 +218,6 @@ impl Replicator {
                     all.held.insert(&received.dot);
                     all.new += usize::from(received.record.is_some());
                     all.records.extend(received.record);
-                    if let Some(by_ms) = received.ahead_by_ms {
-                        out.push(Action::FutureStamp {
-                            node: received.dot.actor.replica.node,
-                            by_ms,
-                        });
-                    }
                 }
                 Err(refused) => {
                     all.refused += 1;
@@ -335,7 +320,6 @@ impl Replicator {
         let shard = &mut self.shards.get_mut(&id)?.shard;
         match session::learn(shard, view, session, records) {
             Ok(spans) => return Some(spans),
-            Err(ViewError::Waits) => {}
             Err(ViewError::Equivocation(dot)) => out.push(Action::Equivocation { dot }),
             Err(ViewError::Malformed(why)) => reject(from, why, out),
         }

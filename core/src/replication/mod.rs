@@ -180,13 +180,6 @@ pub enum Action {
         /// The dot of both writes.
         dot: Dot,
     },
-    /// A notice: a write is stamped too far ahead, and waits. The driver may drop, delay and reorder it.
-    FutureStamp {
-        /// The author.
-        node: NodeId,
-        /// The milliseconds by which its stamp is ahead.
-        by_ms: u64,
-    },
     /// A notice: a peer sent something that it must not send, and this was dropped. The driver may drop, delay and
     /// reorder it.
     Rejected {

@@ -25,7 +25,7 @@ use super::sync::peer::Peers;
 use super::sync::push::Pushes;
 use super::sync::receive::Receiver;
 use super::sync::session::SyncState;
-use super::write::hlc::{self, Clock};
+use super::write::hlc::{Clock, Wall};
 use super::{Action, Event, author, write};
 
 /// One shard with its part of the machine's state.
@@ -58,8 +58,6 @@ pub struct Replicator {
     pub(super) pushes: Pushes,
     /// Checkpoints to be made; the first is under way.
     pub(super) captures: VecDeque<(ShardId, SnapshotId)>,
-    /// The number of waiting writes in all shards.
-    pub(super) waiting: usize,
     /// The number of [`Action::Persist`] so far.
     pub(super) issued: u64,
 }
@@ -100,13 +98,11 @@ impl Replicator {
             waiters: Waiters::default(),
             pushes: Pushes::default(),
             captures: VecDeque::new(),
-            waiting: 0,
             issued: 0,
         };
         for (id, records) in restored.shards {
             let shard = log::restore(id, &records)?;
-            machine.clock.observe(shard.stamp);
-            machine.waiting += shard.waiting.len();
+            machine.clock.resume(shard.stamp);
             machine.shards.insert(id, LocalShard::new(shard));
         }
         Ok(machine)
@@ -139,7 +135,7 @@ impl Machine for Replicator {
             hash.value(&(local.shard.bytes(), local.shard.discard, local.sync.comparisons));
             let session = local.sync.session.as_ref();
             hash.value(&session.map(|s| (s.peer, s.round, s.last_heard, &s.spans, &s.asked)));
-            local.shard.waiting.keys().for_each(|key| hash.value(key));
+            hash.number(local.shard.stamp);
             local.shard.deferred().for_each(|deferred| hash.value(&deferred));
             hash.value(&local.sync.in_sync);
         }
@@ -198,8 +194,7 @@ impl Replicator {
         let gone: Vec<_> = gone.map(|(id, local)| (*id, local.due)).collect();
         for (id, due) in gone {
             reach!("replication.shard.closed");
-            let local = self.shards.remove(&id);
-            self.waiting -= local.map_or(0, |local| local.shard.waiting.len());
+            self.shards.remove(&id);
             due.map(|due| self.timers.remove(&(due, id)));
             self.waiters.forget(id);
             self.pushes.forget(id);
@@ -249,17 +244,15 @@ impl Replicator {
         let me = self.actor();
         let local = self.shards.get_mut(&id).filter(|local| local.strategy.is_some());
         let shard = &mut local.ok_or(Reason::UnknownNamespace)?.shard;
-        // A context's stamp is bounded as a peer's is, so that a made-up one cannot carry the clock away.
-        let stamp_max = hlc::last_of(now.wall.0.saturating_add(self.config.ahead_ms_max));
+        let wall = Wall::new(now.wall, self.config.ahead_ms_max);
         let mut clock = self.clock;
-        clock.observe(mutation.context.as_ref().map_or(0, |context| context.stamp.min(stamp_max)));
-        let stamp = clock.issue(now.wall);
+        let stamp = |floor| clock.issue(wall, floor);
         let peers = &self.peers;
         let may_write = |actor: &Actor| {
             peers.is_replica(&actor.replica)
                 || (actor.replica == me.replica && actor.boot < me.boot)
         };
-        let (dot, sealed) = author::new_write(shard, me, mutation, stamp, may_write)?;
+        let (dot, stamp, sealed) = author::new_write(shard, me, mutation, stamp, may_write)?;
         self.clock = clock;
         let record = log::merge(shard, &sealed, &write::reopen(&sealed));
         let record = record.expect("a new dot is unknown, and room for its actors was checked");
@@ -334,10 +327,8 @@ impl Replicator {
     ) -> (Receiver<'_>, &mut BTreeMap<ShardId, LocalShard>) {
         let receiver = Receiver {
             me: self.actor(),
-            wall: now.wall,
-            config: &self.config,
+            wall: Wall::new(now.wall, self.config.ahead_ms_max),
             clock: &mut self.clock,
-            waiting: &mut self.waiting,
         };
         (receiver, &mut self.shards)
     }
@@ -380,24 +371,11 @@ impl Replicator {
         self.shards.values().map(|local| local.shard.deferred_writes()).max().unwrap_or(0)
     }
 
-    /// All dots that are in the context or wait for their stamp. The disk holds them once all writes issued so far are
-    /// durable.
-    #[must_use]
-    pub fn held(&self, shard: ShardId) -> Dots {
-        self.shards.get(&shard).map_or_else(Dots::default, |r| r.shard.held())
-    }
-
-    /// Whether all these dots are in the context or wait for their stamp: the claim in a promise of this node.
+    /// Whether all these dots are in the context: the claim in a promise of this node.
     #[must_use]
     pub fn holds(&self, shard: ShardId, dots: &Dots) -> bool {
         let Some(local) = self.shards.get(&shard) else { return dots.is_empty() };
-        dots.is_subset(&local.shard.held())
-    }
-
-    /// The number of writes in all shards that wait until their stamp is within reach.
-    #[must_use]
-    pub const fn waiting(&self) -> usize {
-        self.waiting
+        dots.is_subset(&local.shard.dots())
     }
 
     /// All shards, open or not.

@@ -286,6 +286,7 @@ fn out_of_bounds(what: Bound, limit: u64) -> Problem {
         Bound::Slots => (&OUT_OF_BOUNDS, "the number of slots", "slots"),
         Bound::Address => (&OUT_OF_BOUNDS, "the address", "bytes"),
         Bound::Counter => (&OUT_OF_BOUNDS, "the counter", "in size"),
+        Bound::Stamp => (&OUT_OF_BOUNDS, "the stamp of what the write supersedes", "in size"),
         Bound::Voters => (&OUT_OF_BOUNDS, "the number of first voters", "voters"),
     };
     let detail = format!("{name} is outside its bound of {limit} {unit}");

@@ -24,14 +24,12 @@ pub(crate) struct Clock {
     skew: i64,
     /// The virtual time that a frozen wall clock shows.
     frozen: Option<u64>,
-    /// The furthest that the wall clock was ever ahead, in milliseconds.
-    furthest: i64,
 }
 
 impl Clock {
     /// The clocks of a machine which, at virtual time `at`, has been up for `mono` nanoseconds.
     pub(crate) const fn new(at: u64, mono: u64) -> Self {
-        Self { since: at, mono, rate: MILLION, jumped: 0, skew: 0, frozen: None, furthest: 0 }
+        Self { since: at, mono, rate: MILLION, jumped: 0, skew: 0, frozen: None }
     }
 
     /// Both clocks at virtual time `at`.
@@ -73,7 +71,6 @@ impl Clock {
     /// Sets the temporary offset of the wall clock.
     pub(crate) fn set_skew(&mut self, ms: i64) {
         self.skew = ms;
-        self.furthest = self.furthest.max(self.jumped + self.skew);
     }
 
     /// Freezes the wall clock at this virtual time, or lets it run on, right again.
@@ -84,17 +81,6 @@ impl Clock {
     /// Moves the wall clock permanently.
     pub(crate) fn jump(&mut self, ms: i64) {
         self.jumped += ms;
-        self.furthest = self.furthest.max(self.jumped + self.skew);
-    }
-
-    /// An operator sets the wall clock right.
-    pub(crate) const fn correct(&mut self) {
-        self.jumped = 0;
-    }
-
-    /// The furthest that the wall clock was ever ahead, in milliseconds.
-    pub(crate) fn furthest_ms(&self) -> u64 {
-        self.furthest.max(0).unsigned_abs()
     }
 
     /// The machine was switched off and on: the monotonic clock starts anew, the wall clock does not.
@@ -144,11 +130,6 @@ mod tests {
         let after = clock.now(5 * MS);
         assert_eq!(before.mono, after.mono);
         assert_eq!(before.wall.0 - 2_000, after.wall.0);
-        assert_eq!(clock.furthest_ms(), 0);
-        clock.jump(9_000);
-        clock.correct();
-        assert_eq!(clock.now(5 * MS).wall.0, before.wall.0 + 1_000);
-        assert_eq!(clock.furthest_ms(), 7_000);
     }
 
     #[test]

@@ -170,7 +170,9 @@ impl Process {
     pub(crate) fn adopt_shards(&mut self) {
         let Some(node) = &self.node else { return };
         for shard in node.replicator().shards() {
-            self.disk.durable.set_shard(shard, node.replicator().held(shard));
+            self.disk
+                .durable
+                .set_shard(shard, node.replicator().context(shard).unwrap_or_default());
         }
     }
 

@@ -34,7 +34,6 @@ pub(crate) struct Budgets {
     updates: usize,
     memory_bytes: u64,
     uncommitted_bytes: usize,
-    ahead_writes: usize,
     candidates: usize,
 }
 
@@ -46,7 +45,6 @@ impl Budgets {
             updates: UPDATES_MAX,
             memory_bytes: config.node.memory_bytes_max,
             uncommitted_bytes: config.raft.uncommitted_bytes_max,
-            ahead_writes: config.replication.ahead_writes_max,
             candidates: config.discovery.candidates_max,
         }
     }
@@ -62,7 +60,6 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     within("messages that wait for the disk", node.held(), HELD_MAX)?;
     within("bytes that wait for the disk", node.unpersisted_bytes(), 2 * UNPERSISTED_BYTES_MAX)?;
     within("bytes of memory", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
-    within("writes that wait for their stamp", node.replicator().waiting(), budgets.ahead_writes)?;
     within(
         "writes of a shard with deferred removals",
         node.replicator().deferred_writes(),

@@ -237,7 +237,6 @@ mod tests {
             stamp,
             hash: Digest::default(),
             edits: vec![EditInfo { field: Vec::new(), op, superseded, unseen: Vec::new() }],
-            waits: false,
         }
     }
 

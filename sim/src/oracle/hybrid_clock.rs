@@ -1,10 +1,11 @@
-//! Law: a node's stamps strictly increase, also over a restart; a write's stamp is greater than the stamps of what it
-//! supersedes; and a stamp is at most the greatest that the node saw, or its wall clock plus the bound, whichever is
-//! later (hybrid logical clocks, Kulkarni and others 2014, theorems 1 and 3). A node does not take in another node's
-//! stamp while it is beyond the bound.
+//! Law: a write's stamp is greater than the stamps of what it supersedes, and in a discarding namespace than all stamps
+//! that its author logged in that shard. A stamp is also greater than all that the node logged, except that its clock
+//! goes back with a wall clock that went back by more than the bound. And no stamp is further ahead of its author's wall
+//! clock than the bound, unless what it supersedes forces it to be (hybrid logical clocks, Kulkarni and others 2014,
+//! theorems 1 and 3; here the clock does not ratchet).
 //!
-//! Compares each logged stamp with the node's earlier stamps and its wall clock. It does not judge whether wall clocks
-//! are right.
+//! Compares each logged stamp with the node's earlier stamps and its wall clock. A stamp of another node is no reason
+//! for anything: it is remembered, and never judged. This file does not judge whether wall clocks are right.
 
 use continuum_core::replication::WriteInfo;
 
@@ -14,13 +15,20 @@ pub(crate) const NAME: &str = "hybrid-clock";
 /// Bits of a stamp's counter; the bits above are milliseconds.
 const COUNTER_BITS: u32 = 16;
 
-/// The greatest stamps of one node.
+/// A node's hybrid clock as its log determines it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stamps {
-    /// The greatest of the node's own.
-    pub(crate) own: u64,
-    /// The greatest that the node saw, its own or another's.
-    pub(crate) seen: u64,
+    /// The greatest stamp that the node logged, its own or another's, while it was within the bound.
+    pub(crate) last: u64,
+}
+
+/// The stamps that a write's stamp follows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Follows {
+    /// The greatest stamp that it must be above.
+    pub(crate) below: u64,
+    /// The greatest stamp that any write of its shard has: its client may have read that one elsewhere.
+    pub(crate) greatest: u64,
 }
 
 /// A node's wall clock, and how far ahead of it stamps may be.
@@ -32,36 +40,41 @@ pub(crate) struct Wall {
     pub(crate) ahead_ms: u64,
 }
 
+impl Wall {
+    const fn reaches(self, stamp: u64) -> bool {
+        stamp >> COUNTER_BITS <= self.now_ms.saturating_add(self.ahead_ms)
+    }
+}
+
 impl Stamps {
-    /// Judges a node that logs a write, its own or another's; `superseded` is the greatest stamp that the write
-    /// supersedes.
-    pub(crate) fn check(
-        &mut self,
-        write: &WriteInfo,
-        is_own: bool,
-        superseded: u64,
-        wall: Wall,
-    ) -> Verdict {
-        let stamp = write.stamp;
+    /// Judges a node that logs a write of its own.
+    pub(crate) fn check(&mut self, write: &WriteInfo, follows: Follows, wall: Wall) -> Verdict {
+        let (stamp, last) = (write.stamp, self.last);
         let broken = |what: String| Err(Broken::new(NAME, format!("{:?}: {what}", write.dot)));
-        let within = wall.now_ms.saturating_add(wall.ahead_ms);
-        let ms = stamp >> COUNTER_BITS;
-        if is_own && stamp <= self.own {
-            return broken(format!("stamp {stamp} is not above the node's last, {}", self.own));
-        }
-        if stamp <= superseded {
-            return broken(format!("stamp {stamp} is not above {superseded}, which it supersedes"));
-        }
-        // A full counter carries into the milliseconds.
-        let most = if is_own { within.max(self.seen >> COUNTER_BITS) + 1 } else { within };
-        if ms > most {
+        if stamp <= follows.below {
             return broken(format!(
-                "stamp {stamp} is at {ms} ms, beyond the bound of {wall:?}, and the greatest seen is {}",
-                self.seen
+                "stamp {stamp} is not above {}, which it follows",
+                follows.below
             ));
         }
-        self.seen = self.seen.max(stamp);
-        self.own = if is_own { stamp } else { self.own };
+        if wall.reaches(last) && stamp <= last {
+            return broken(format!("stamp {stamp} is not above {last}, which the node knew"));
+        }
+        let carries = wall.reaches(stamp - 1);
+        if !carries && stamp - 1 > follows.greatest {
+            return broken(format!(
+                "stamp {stamp} is beyond the bound of {wall:?}, and follows nothing"
+            ));
+        }
+        self.last = if wall.reaches(last) { last } else { 0 };
+        self.see(stamp, wall);
         Ok(())
+    }
+
+    /// Notes a stamp that the node logs.
+    pub(crate) fn see(&mut self, stamp: u64, wall: Wall) {
+        if wall.reaches(stamp) {
+            self.last = self.last.max(stamp);
+        }
     }
 }

@@ -4,11 +4,7 @@
 //! Compares the time that each took, counted from healing, with its bound. It does not judge progress while faults
 //! last.
 //!
-//! The bound for equality depends on how far any wall clock was ever ahead. A stamp is at most what some wall clock
-//! showed when it was made (plus some counts, far less than a millisecond). Healing sets all wall clocks right. A
-//! replica takes in a stamp once its own wall clock is within `ahead_ms_max` of it. So if no clock was ever more than
-//! `a` ahead, the last stamp is taken in at most `a - ahead_ms_max` after the write that carries it, and equality is
-//! due that much later.
+//! No bound depends on a wall clock: a stamp decides no visibility, whatever clock it came from.
 
 use crate::env::clock::MS;
 use crate::verdict::{Broken, Verdict};
@@ -19,14 +15,8 @@ pub(crate) const NAME: &str = "liveness";
 pub(crate) const LEADER_TIMEOUTS: u64 = 20;
 /// Milliseconds within which every node serves a strong write.
 pub(crate) const SERVE_MS: u64 = 30_000;
-/// Milliseconds after the last write within which replicas are equal, if no clock was ahead.
+/// Milliseconds after the last write within which replicas are equal.
 pub(crate) const EQUAL_MS: u64 = 30_000;
-
-/// The bound for equality in milliseconds, if some clock was `ahead_ms` ahead and replicas take in stamps that are at
-/// most `reach_ms` ahead.
-pub(crate) const fn equal_ms(ahead_ms: u64, reach_ms: u64) -> u64 {
-    EQUAL_MS + ahead_ms.saturating_sub(reach_ms)
-}
 
 /// How long each goal took, in virtual nanoseconds after healing; `None` if it was not reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

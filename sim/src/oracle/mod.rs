@@ -379,7 +379,9 @@ impl Oracles {
             replication::Write::Dots { records } => {
                 let Process { replica, boot, .. } = step.processes[step.me];
                 let wall = Wall { now_ms: step.now.wall.0, ahead_ms: self.rules.ahead_ms };
-                let by = Author { number: step.me, replica, boot, wall, token };
+                let node = step.processes[step.me].node.as_ref();
+                let discards = node.is_some_and(|node| writes::discards(node, shard.namespace));
+                let by = Author { number: step.me, replica, boot, wall, discards, token };
                 self.writes.observe(by, &step.wanted, shard, records)
             }
             replication::Write::Forget => {

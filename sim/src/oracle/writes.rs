@@ -15,7 +15,7 @@ use continuum_core::state::{Registry, StateMachine};
 
 use super::context_covers_what_is_known::Covered;
 use super::eventual_specification::{FieldPath, Rank, is_in_scope, rank_of};
-use super::hybrid_clock::{Stamps, Wall};
+use super::hybrid_clock::{Follows, Stamps, Wall};
 use super::{
     dead_write_stays_dead, dot_minted_once, eventual, eventual_specification,
     supersedes_what_was_seen,
@@ -32,6 +32,8 @@ pub(crate) struct Author {
     pub(crate) replica: Replica,
     pub(crate) boot: Boot,
     pub(crate) wall: Wall,
+    /// Whether the shard discards losers of the LWW order.
+    pub(crate) discards: bool,
     /// The token of the record in the process's log.
     pub(crate) token: Token,
 }
@@ -48,6 +50,8 @@ struct Shard {
     puts: BTreeMap<FieldPath, BTreeSet<(Rank, Dot)>>,
     /// By field: the writes that counted.
     counts: BTreeMap<FieldPath, BTreeSet<Dot>>,
+    /// The greatest stamp.
+    greatest: u64,
 }
 
 /// The writes that one process life of a node logged.
@@ -56,6 +60,8 @@ struct Logged {
     seen: BTreeSet<(ShardId, Dot)>,
     covered: Covered,
     stamps: Stamps,
+    /// The greatest stamp that it logged, by shard.
+    greatest: BTreeMap<ShardId, u64>,
 }
 
 /// All writes of a run.
@@ -105,13 +111,12 @@ impl Writes {
     pub(crate) fn restarted(&mut self, number: usize, node: &Node, last: Token) {
         self.recorded[number].retain(|(seq, ..)| *seq <= last.seq);
         let mut logged = Logged::default();
-        let me = node.replica();
         for (id, shard) in &self.shards {
             let context = node.replicator().context(*id).unwrap_or_default();
             for write in shard.writes.values().filter(|write| context.contains(&write.dot)) {
-                let is_own = write.dot.actor.replica == me;
-                logged.stamps.seen = logged.stamps.seen.max(write.stamp);
-                logged.stamps.own = logged.stamps.own.max(if is_own { write.stamp } else { 0 });
+                logged.stamps.last = logged.stamps.last.max(write.stamp);
+                let greatest = logged.greatest.entry(*id).or_default();
+                *greatest = write.stamp.max(*greatest);
             }
             logged.covered.adopt(*id, context);
         }
@@ -121,6 +126,7 @@ impl Writes {
     /// Records that a node forgets a shard.
     pub(crate) fn forgotten(&mut self, number: usize, shard: ShardId) {
         self.logged[number].covered.forgets(shard);
+        self.logged[number].greatest.remove(&shard);
     }
 
     /// Judges and remembers the records that a node logs, of its own writes and of others'.
@@ -152,12 +158,16 @@ impl Writes {
             }
             let shard = self.shards.entry(shard).or_default();
             let logged = &mut self.logged[by.number];
-            if !write.waits {
-                dead_write_stays_dead::check(&mut logged.seen, write.shard, write.dot)?;
-                logged.covered.logs(write.shard, &write.dot);
-                let superseded = if is_own { shard.greatest_superseded(&write) } else { 0 };
-                logged.stamps.check(&write, is_own, superseded, by.wall)?;
+            dead_write_stays_dead::check(&mut logged.seen, write.shard, write.dot)?;
+            logged.covered.logs(write.shard, &write.dot);
+            let known = logged.greatest.entry(write.shard).or_default();
+            if is_own {
+                let below = shard.greatest_superseded(&write).max(u64::from(by.discards) * *known);
+                let follows = Follows { below, greatest: shard.greatest };
+                logged.stamps.check(&write, follows, by.wall)?;
             }
+            logged.stamps.see(write.stamp, by.wall);
+            *known = write.stamp.max(*known);
             match shard.writes.get(&write.dot) {
                 Some(known) => dot_minted_once::check(known, &write)?,
                 None => shard.add(write),
@@ -222,7 +232,7 @@ impl Writes {
 }
 
 /// Whether a namespace discards losers of the LWW order, as this node knows it.
-fn discards(node: &Node, namespace: NamespaceId) -> bool {
+pub(crate) fn discards(node: &Node, namespace: NamespaceId) -> bool {
     let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
     let mut known = registry.into_iter().flat_map(Registry::namespaces);
     known.any(|record| {
@@ -249,6 +259,7 @@ impl Shard {
                 self.counts.entry(path).or_default().insert(write.dot);
             }
         }
+        self.greatest = write.stamp.max(self.greatest);
         self.writes.insert(write.dot, write);
     }
 
@@ -330,7 +341,6 @@ mod tests {
             stamp: seq,
             hash: Digest::default(),
             edits: vec![EditInfo { field: Vec::new(), op, superseded, unseen: Vec::new() }],
-            waits: false,
         }
     }
 

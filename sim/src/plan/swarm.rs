@@ -9,6 +9,9 @@ use crate::plan::fault_budget::FaultBudget;
 use crate::plan::{Cluster, Plan, Workload, capture_bytes};
 use crate::rng::{Dice, Draws, stream};
 
+/// The furthest that a fault sets a wall clock wrong: ten years in milliseconds.
+const FURTHEST_MS: i64 = 3653 * 86_400_000;
+
 impl Plan {
     /// The swarm's plan for a seed.
     #[must_use]
@@ -149,10 +152,10 @@ impl Plan {
             Kind::Freeze => {}
             Kind::Drift => fault.amount = dice.between(0, 200_000) as i64 - 100_000,
             kind => {
-                // Far offsets exceed `ahead_ms_max`, so stamps have to wait.
+                // Far offsets are seconds, hours or years: most exceed `ahead_ms_max`.
                 let far = dice.chance(300_000);
-                let (low, high) = if far { (5_000, 120_000) } else { (10, 5_000) };
-                let amount = dice.between(low, high) as i64;
+                let drawn = if far { dice.between(0, 26) } else { dice.between(10, 5_000) };
+                let amount = if far { FURTHEST_MS >> drawn } else { drawn as i64 };
                 let back = kind == Kind::Skew && dice.chance(500_000);
                 fault.amount = if back { -amount } else { amount };
             }

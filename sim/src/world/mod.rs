@@ -356,7 +356,7 @@ impl World {
                     Some(node),
                 ) = (&write, &process.node)
                 {
-                    let held = node.replicator().held(*shard);
+                    let held = node.replicator().context(*shard).unwrap_or_default();
                     process.disk.expect(token, *shard, held);
                 }
                 process.disk.persist(token, write);

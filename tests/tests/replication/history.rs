@@ -81,10 +81,24 @@ impl History {
             }
             19..=20 => self.world.advance(u64::from(b) * 20),
             21 => self.world.checkpoint(at),
-            22 => self.world.processes[at].skew_ms = (i64::from(b) - 128) * 500,
+            22 => self.set_clock(at, b, c),
             _ => self.world.step(at, continuum_core::replication::Event::Tick),
         }
         self.check_coverage(at)
+    }
+
+    /// The wall clock jumps by up to ten years, stands still, or runs five times too fast.
+    fn set_clock(&mut self, at: usize, b: u8, c: u8) {
+        let ms = self.world.ms;
+        let process = &mut self.world.processes[at];
+        (process.frozen, process.speed) = (None, 1);
+        match c % 8 {
+            0 => process.frozen = Some(ms),
+            1 => process.speed = 5,
+            2 => process.skew_ms = (i64::from(b) - 128) * 2_500_000_000,
+            3 => process.skew_ms = 0,
+            _ => process.skew_ms = (i64::from(b) - 128) * 500,
+        }
     }
 
     fn sync_disk(&mut self, at: usize) {
@@ -203,6 +217,9 @@ impl History {
         let seen = self.world.processes[0].machine.context(SHARD).unwrap_or_default();
         if !self.world.equivocations.is_empty() || !self.world.rejected.is_empty() {
             return Err(format!("{:?} {:?}", self.world.equivocations, self.world.rejected));
+        }
+        if let Some((at, stamp)) = self.world.unsound_stamps.first() {
+            return Err(format!("L13: the stamp {stamp} of {at} is against the law"));
         }
         if let Some(lost) = self.owed.iter().find(|dot| !seen.contains(dot)) {
             return Err(format!("an acknowledged write was lost: {lost:?}"));

@@ -1,6 +1,6 @@
 //! Checkpoints: the capture of a shard's state in a snapshot file, in slices, while the shard is written to.
 //!
-//! The file has the context, deferred removals and waiting writes as of the beginning; then the live writes in the
+//! The file has the context and deferred removals as of the beginning; then the live writes in the
 //! order of their dots, each as it is when the cursor passes it, except those that arrived after the beginning; then
 //! every record that was issued meanwhile, the *tail*.
 //!
@@ -65,7 +65,6 @@ impl Capture {
             shard: shard.id,
             context: context.clone(),
             deferred: shard.deferred().map(|(dot, deferred)| (dot, deferred.clone())).collect(),
-            waiting: shard.waiting.values().cloned().collect(),
             stamp: shard.stamp,
             discard: shard.discard,
         };

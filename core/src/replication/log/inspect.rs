@@ -28,8 +28,6 @@ pub struct WriteInfo {
     pub hash: Digest,
     /// The edits, in order.
     pub edits: Vec<EditInfo>,
-    /// Whether the record only says that it waits for its stamp.
-    pub waits: bool,
 }
 
 /// One edit of a write.
@@ -68,7 +66,7 @@ pub enum EditOpInfo {
 /// The write in a record; `None` when the record has no write, or one that does not match its hash.
 #[must_use]
 pub fn inspect(record: &Bytes) -> Option<WriteInfo> {
-    let (sealed, waits) = write_in(record)?;
+    let sealed = write_in(record)?;
     let body = write::open(&sealed).ok()?;
     let edits = body.edits.iter().map(|edit| edit_info(&body, edit)).collect();
     Some(WriteInfo {
@@ -78,7 +76,6 @@ pub fn inspect(record: &Bytes) -> Option<WriteInfo> {
         stamp: body.stamp,
         hash: write::hash_of(&sealed),
         edits,
-        waits,
     })
 }
 
@@ -88,14 +85,13 @@ pub fn dot_of(sealed: &Bytes) -> Option<Dot> {
     write::peek(sealed).map(|body| body.dot)
 }
 
-/// The sealed write in a record, and whether it waits for its stamp.
-fn write_in(record: &Bytes) -> Option<(Bytes, bool)> {
+/// The sealed write in a record.
+fn write_in(record: &Bytes) -> Option<Bytes> {
     if record.first() == Some(&TAG_SEALED) {
-        return Some((record.clone(), false));
+        return Some(record.clone());
     }
     match decode(record).ok()? {
-        Record::Partial(sealed, _) => Some((sealed, false)),
-        Record::Waiting(sealed) => Some((sealed, true)),
+        Record::Partial(sealed, _) => Some(sealed),
         _ => None,
     }
 }
@@ -146,12 +142,10 @@ mod tests {
         };
         let sealed = seal(&body);
         let info = inspect(&sealed).expect("a sound write");
-        assert_eq!((info.dot, info.stamp, info.waits), (body.dot, 77, false));
+        assert_eq!((info.dot, info.stamp), (body.dot, 77));
         assert_eq!(info.edits[0].superseded, [(Dot { actor: other, seq: 2 }, 0)]);
         assert_eq!(info.edits[0].unseen, [Dot { actor: other, seq: 9 }]);
         assert_eq!(info.edits[0].op, EditOpInfo::Put(b"value".to_vec()));
-        let waiting = encode(&Record::Waiting(sealed.clone()));
-        assert!(inspect(&waiting).is_some_and(|info| info.waits));
         let mut spoiled = sealed.to_vec();
         spoiled[60] ^= 1;
         assert_eq!(inspect(&spoiled.into()), None);

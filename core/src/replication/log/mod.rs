@@ -21,6 +21,7 @@ use crate::limits::{LOG_BATCH_BYTES_MAX, SEQ_MAX};
 use crate::{codec, mutant, reach};
 
 use super::shard::{Deferred, Dots, Join, LiveEdits, Merged, Shard};
+use super::write::hlc::STAMP_MAX;
 use super::write::path::PATH_BYTES_MAX;
 use super::write::{self, TAG_SEALED, WriteBody};
 
@@ -125,8 +126,6 @@ impl core::error::Error for RestoreError {}
 pub(crate) enum Record {
     /// A write with its live edits: after its merge, or in a snapshot file.
     Partial(Bytes, LiveEdits),
-    /// A write that waits for its stamp.
-    Waiting(Bytes),
     /// The content of a view beyond its writes.
     Join(Join),
     /// From here on, losers of the LWW order are dropped.
@@ -146,9 +145,7 @@ pub(crate) struct Header {
     pub(crate) context: Dots,
     /// All deferred removals.
     pub(crate) deferred: Vec<(Dot, Deferred)>,
-    /// The writes that waited for their stamps.
-    pub(crate) waiting: Vec<Bytes>,
-    /// The greatest stamp of a merged write.
+    /// At least the greatest stamp of all writes in the context.
     pub(crate) stamp: u64,
     /// Whether losers of the LWW order are dropped.
     pub(crate) discard: bool,
@@ -213,7 +210,6 @@ fn replay(shard: &mut Shard, bytes: &Bytes) -> Result<(), &'static str> {
     }
     match decode(bytes)? {
         Record::Partial(sealed, edits) => replay_write(shard, &sealed, Some(&edits)),
-        Record::Waiting(sealed) => add_waiting(shard, sealed),
         Record::Join(join) => {
             check_join(shard, &join)?;
             shard.join(&join);
@@ -249,15 +245,6 @@ fn replay_write(
     Ok(())
 }
 
-fn add_waiting(shard: &mut Shard, sealed: Bytes) -> Result<(), &'static str> {
-    let body = write::open(&sealed)?;
-    let (stamp, dot) = (body.stamp, body.dot);
-    if !shard.contains(&dot) {
-        shard.add_waiting(sealed, stamp, dot);
-    }
-    Ok(())
-}
-
 /// Checks a join from a peer or a disk before the shard applies it.
 ///
 /// # Errors
@@ -268,6 +255,7 @@ pub(crate) fn check_join(shard: &Shard, join: &Join) -> Result<(), &'static str>
     let dots = dots.chain(join.removals.iter().map(|(dot, _)| dot));
     if !dots.clone().all(|dot| (1..=SEQ_MAX).contains(&dot.seq))
         || !join.context.is_empty() && !join.context.is_valid()
+        || join.stamp > STAMP_MAX
     {
         return Err("a context is outside its bounds");
     }
@@ -326,12 +314,11 @@ fn load_header(shard: &mut Shard, header: Header) -> Result<(), &'static str> {
         return Err("the file belongs to another shard");
     }
     shard.discard = header.discard;
-    shard.stamp = header.stamp;
-    let (context, deferred) = (header.context, header.deferred);
-    let join = Join { context, deferred, removals: Vec::new() };
+    let Header { context, deferred, stamp, .. } = header;
+    let join = Join { context, deferred, removals: Vec::new(), stamp };
     check_join(shard, &join)?;
     shard.join(&join);
-    header.waiting.into_iter().try_for_each(|sealed| add_waiting(shard, sealed))
+    Ok(())
 }
 
 /// Takes a live write from a snapshot file. The header's context must have its dot.

@@ -10,7 +10,7 @@
 //! that anti-entropy fills, and never a false claim.
 //!
 //! In a discarding shard, the losers of the LWW order at one path are dropped as soon as they meet the winner. That
-//! order extends happens-before, so the same element survives in every order of arrival.
+//! order extends happens-before (see `write::hlc`), so the same element survives in every order of arrival.
 //!
 //! This module knows no messages, clocks or records.
 
@@ -114,6 +114,8 @@ pub(crate) struct Join {
     pub(crate) deferred: Vec<(Dot, Deferred)>,
     /// For live writes here: the only edits that stay live.
     pub(crate) removals: Vec<(Dot, LiveEdits)>,
+    /// At least the greatest stamp of all writes in `context`.
+    pub(crate) stamp: u64,
 }
 
 impl Join {
@@ -161,9 +163,7 @@ pub(crate) struct Shard {
     pub(crate) discard: bool,
     /// The live writes.
     pub(crate) live: BTreeMap<LocalDot, LiveWrite>,
-    /// Writes stamped too far ahead, by stamp. They are held durably and are outside the context.
-    pub(crate) waiting: BTreeMap<(u64, Dot), Bytes>,
-    /// The greatest stamp of a merged write.
+    /// At least the greatest stamp of all writes in the context, those included that it knows only from views.
     pub(crate) stamp: u64,
     /// The sums over the live writes.
     pub(crate) fingerprints: Fingerprints,
@@ -228,15 +228,6 @@ impl Shard {
     pub(crate) fn dots(&self) -> Dots {
         let actors = self.numbers.iter();
         Dots::new(actors.map(|(actor, number)| (*actor, self.seen(*number).clone())).collect())
-    }
-
-    /// All dots whose writes this shard holds durably: those of the context, and those that wait for their stamp.
-    pub(crate) fn held(&self) -> Dots {
-        let mut held = self.dots();
-        for (_, dot) in self.waiting.keys() {
-            held.insert(dot);
-        }
-        held
     }
 
     /// The actors with their numbers, in canonical order.
@@ -332,7 +323,6 @@ impl Shard {
                 return Merged::Known;
             }
         }
-        self.waiting.remove(&(body.stamp, body.dot));
         self.stamp = self.stamp.max(body.stamp);
         let created = LiveEdits::of(body.edits.iter().map(EditRecord::makes_element));
         let live = self.surviving_edits(dot, body, created.clone());
@@ -531,6 +521,7 @@ impl Shard {
 
     /// Applies one instant of a peer.
     pub(crate) fn join(&mut self, join: &Join) {
+        self.stamp = self.stamp.max(join.stamp);
         for (actor, ranges) in join.context.iter() {
             let number = self.intern(actor);
             self.context[number as usize].union(ranges);
@@ -547,10 +538,5 @@ impl Shard {
             let dot = (self.intern(&dot.actor), dot.seq);
             self.remove_or_defer(dot, deferred.clone());
         }
-    }
-
-    /// Keeps a write outside the context until its stamp is within reach.
-    pub(crate) fn add_waiting(&mut self, sealed: Bytes, stamp: u64, dot: Dot) {
-        self.waiting.insert((stamp, dot), sealed);
     }
 }

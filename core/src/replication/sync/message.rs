@@ -105,6 +105,8 @@ pub enum PullError {
 pub struct View {
     /// All dots that the answerer has seen.
     pub context: Dots,
+    /// At least the greatest stamp of all writes in `context`.
+    pub stamp: u64,
     /// The fingerprint of each actor's live writes, in the order of `context`.
     pub totals: Vec<u64>,
     /// Removals of elements whose writes the answerer has not seen.

@@ -17,9 +17,12 @@
 //! t. The same view covers this dot, so the claim follows along the chain of superseding writes, which is finite and
 //! ends in a live write or in a removal.
 //!
-//! A page covers only the dots of the writes that it carries. A view covers nothing if one of its writes was refused,
-//! or if its context names a write that waits here for its stamp; then its writes are taken as those of a page are. All
-//! that a view changes is one record, which is issued with the records of its writes, so no crash separates them.
+//! A page covers only the dots of the writes that it carries. A view covers nothing if one of its writes was refused;
+//! then its writes are taken as those of a page are. All that a view changes is one record, which is issued with the
+//! records of its writes, so no crash separates them.
+//!
+//! A view also carries a stamp that is at least that of every write in its context, so that an author of a discarding
+//! shard stamps above writes of which it knows only that they are dead (see `write::hlc`).
 //!
 //! An asker believes a removal only within a view, for the same reason: the superseding write may be younger than the
 //! last view. A live element in a view may be dead at the asker; the answerer learns that when it pulls in turn.
@@ -44,6 +47,7 @@ use super::shard::{
     Deferred, Dots, Join, LIST_BITS, LiveEdits, LiveWrite, LocalDot, Ranges, Shard, Span,
 };
 use super::write;
+use super::write::hlc::STAMP_MAX;
 
 /// The most spans in one question.
 pub(crate) const SPANS_MAX: usize = 32;
@@ -67,7 +71,7 @@ pub(crate) enum Reply {
 
 /// Answers a question. The asker holds the dots in `held`; at most about `page_bytes` bytes of writes are sent.
 pub(crate) fn answer(shard: &Shard, held: &Dots, spans: &[Span], page_bytes: usize) -> Reply {
-    let mut view = View { context: shard.dots(), ..View::default() };
+    let mut view = View { context: shard.dots(), stamp: shard.stamp, ..View::default() };
     let context_bytes = codec::encoded_len(&view.context) + 10 * view.context.len();
     if context_bytes > CONTEXT_BYTES_MAX {
         reach!("replication.sync.context_too_large");
@@ -190,6 +194,7 @@ pub(crate) fn is_valid(view: &View, asked: &[Span]) -> bool {
         Answer::Parts(parts) => span.bits > LIST_BITS && parts.len() == usize::from(span.parts()),
     };
     view.context.is_valid()
+        && view.stamp <= STAMP_MAX
         && view.totals.len() == view.context.len()
         && view.answers.len() <= asked.len()
         && view.writes.iter().all(|(_, edits)| edits.as_ref().is_none_or(LiveEdits::is_valid))
@@ -307,5 +312,5 @@ pub(crate) fn changes(shard: &Shard, view: &View, mut removals: Vec<(Dot, LiveEd
         }
     };
     let deferred = view.deferred.iter().filter(is_new).cloned().collect();
-    Join { context, deferred, removals }
+    Join { context, deferred, removals, stamp: view.stamp }
 }

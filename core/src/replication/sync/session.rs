@@ -52,8 +52,6 @@ pub(crate) struct SyncState {
 
 /// Why a view says nothing beyond its writes.
 pub(crate) enum ViewError {
-    /// Its context names a write that waits here for its stamp.
-    Waits,
     /// Two different writes have one dot.
     Equivocation(Dot),
     /// The view is outside its bounds.
@@ -105,7 +103,7 @@ impl SyncState {
         let message = Message::Pull {
             shard: shard.id,
             round: session.round,
-            context: shard.held(),
+            context: shard.dots(),
             spans: session.asked.clone(),
         };
         self.session = Some(session);
@@ -167,10 +165,6 @@ pub(crate) fn learn(
     session: &mut Session,
     records: &mut Vec<Bytes>,
 ) -> Result<Vec<Span>, ViewError> {
-    if shard.waiting.keys().any(|(_, dot)| view.context.contains(dot)) {
-        reach!("replication.session.waits_for_stamp");
-        return Err(ViewError::Waits);
-    }
     let mut spans = session.asked.get(view.answers.len()..).unwrap_or_default().to_vec();
     let removals = super::compare(shard, view, &session.asked, &mut spans).map_err(|dot| {
         reach!("replication.sync.equivocation");

@@ -21,6 +21,7 @@ use crate::limits::{
 };
 use crate::mutant;
 
+use self::hlc::STAMP_MAX;
 use self::path::{Kind, Scope};
 
 /// The first byte of sealed bytes. The other records of a shard begin with another byte.
@@ -173,6 +174,7 @@ impl WriteBody<'_> {
     fn is_valid(&self) -> bool {
         let edits = self.edits.len();
         (1..=SEQ_MAX).contains(&self.dot.seq)
+            && self.stamp <= STAMP_MAX
             && self.key.0.len() <= KEY_BYTES_MAX
             && !self.actors.contains(&self.dot.actor)
             && (1..=EDITS_MAX).contains(&edits)
@@ -312,6 +314,7 @@ mod tests {
         };
         spoil(|body| body.dot.seq = 0);
         spoil(|body| body.dot.seq = SEQ_MAX + 1);
+        spoil(|body| body.stamp = STAMP_MAX + 1);
         spoil(|body| body.edits.clear());
         spoil(|body| body.actors.clear());
         spoil(|body| body.actors[0] = body.dot.actor);

@@ -12,7 +12,7 @@ use continuum_core::replication;
 use continuum_core::replication::{Dots, EditInfo, EditOpInfo as Op, Message, Ranges, WriteInfo};
 use continuum_core::wal::Write;
 
-use super::super::hybrid_clock::{Stamps, Wall};
+use super::super::hybrid_clock::{Follows, Stamps, Wall};
 use super::super::{
     context_covers_what_is_known, dead_write_stays_dead, dot_minted_once, durability_at_send,
     eventual, eventual_specification, hybrid_clock, supersedes_what_was_seen,
@@ -186,7 +186,6 @@ fn write(seq: u64, stamp: u64, op: Op, superseded: &[u64]) -> WriteInfo {
         stamp,
         hash: Digest::default(),
         edits: vec![EditInfo { field: Vec::new(), op, superseded, unseen: Vec::new() }],
-        waits: false,
     }
 }
 
@@ -267,17 +266,18 @@ fn made() -> Vec<Planted> {
 fn clocks() -> Vec<Planted> {
     const MS: u64 = 1 << 16;
     let wall = Wall { now_ms: 100, ahead_ms: 10 };
-    let judge = |stamp, is_own, superseded| {
-        let mut stamps = Stamps { own: 50 * MS, seen: 60 * MS };
-        stamps.check(&value(1, stamp, "a", &[]), is_own, superseded, wall)
+    let knows = |last: u64, stamp, below| {
+        let follows = Follows { below, greatest: 900 * MS };
+        Stamps { last }.check(&value(1, stamp, "a", &[]), follows, wall)
     };
+    let judge = |stamp, below| knows(50 * MS, stamp, below);
     vec![
-        good("a stamp above all before", judge(101 * MS, true, 60 * MS)),
-        bad("a stamp not above the last", hybrid_clock::NAME, judge(50 * MS, true, 0)),
-        bad("a stamp below what it supersedes", hybrid_clock::NAME, judge(61 * MS, true, 62 * MS)),
-        bad("an own stamp far ahead", hybrid_clock::NAME, judge(200 * MS, true, 0)),
-        good("a stamp within the bound taken in", judge(110 * MS, false, 0)),
-        bad("a stamp beyond the bound taken in", hybrid_clock::NAME, judge(111 * MS, false, 0)),
+        good("a stamp above all before", judge(101 * MS, 60 * MS)),
+        bad("a stamp not above the last", hybrid_clock::NAME, judge(50 * MS, 0)),
+        bad("a stamp below what it supersedes", hybrid_clock::NAME, judge(61 * MS, 62 * MS)),
+        good("a clock that goes back with the wall clock", knows(500 * MS, 100 * MS, 0)),
+        good("an overwrite of a stamp far ahead", judge(900 * MS + 1, 900 * MS)),
+        bad("a stamp far ahead that follows nothing", hybrid_clock::NAME, judge(901 * MS, 0)),
     ]
 }
 
