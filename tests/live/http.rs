@@ -1,0 +1,161 @@
+//! A client of the nodes' HTTP API: one request per connection, with a bound on the wait.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use continuum_runtime::clock::Stopwatch;
+use serde_json::Value;
+
+/// The usual bound on the wait for an answer. The node's own is 5 s.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask<'a> {
+    method: &'a str,
+    path: String,
+    kind: &'a str,
+    body: Vec<u8>,
+    headers: String,
+    patience: Duration,
+}
+
+impl<'a> Ask<'a> {
+    pub(crate) fn new(method: &'a str, path: impl Into<String>) -> Self {
+        let (body, headers) = (Vec::new(), String::new());
+        let kind = "application/octet-stream";
+        Self { method, path: path.into(), kind, body, headers, patience: PATIENCE }
+    }
+
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self::new("GET", path)
+    }
+
+    pub(crate) fn json(mut self, body: &Value) -> Self {
+        self.body = body.to_string().into_bytes();
+        self.kind = "application/json";
+        self
+    }
+
+    pub(crate) fn raw(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers += &format!("{name}: {value}\r\n");
+        self
+    }
+
+    pub(crate) const fn within(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Sends it. `None` when there is no whole answer in time.
+    pub(crate) fn send(&self, to: SocketAddr) -> Option<Answer> {
+        let watch = Stopwatch::start();
+        let mut stream = TcpStream::connect_timeout(&to, self.patience).ok()?;
+        stream.set_write_timeout(Some(self.patience)).ok()?;
+        let Self { method, path, kind, body, headers, .. } = self;
+        let length = body.len();
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n"
+        );
+        if length > 0 {
+            request += &format!("Content-Type: {kind}\r\n");
+        }
+        let request = [request.as_bytes(), b"\r\n", body].concat();
+        stream.write_all(&request).ok()?;
+        let mut bytes = Vec::new();
+        let mut piece = [0; 16 << 10];
+        loop {
+            let left = self.patience.checked_sub(watch.elapsed()).filter(|left| !left.is_zero())?;
+            stream.set_read_timeout(Some(left)).ok()?;
+            match stream.read(&mut piece) {
+                Ok(0) => return parse(&bytes),
+                Ok(read) => bytes.extend_from_slice(&piece[..read]),
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Answer> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let (head, body) = (&bytes[..end], &bytes[end + 4..]);
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let head = text(head);
+    let status = head.split_whitespace().nth(1)?.parse().ok()?;
+    let answer = Answer { status, head, body: text(body) };
+    // A connection that ended early has no whole answer.
+    let length = answer.header("content-length");
+    let is_whole = length.is_none_or(|length| length == body.len().to_string());
+    is_whole.then_some(answer)
+}
+
+impl Answer {
+    pub(crate) const fn is_ok(&self) -> bool {
+        self.status / 100 == 2
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// The code of a problem; empty when it is none.
+    pub(crate) fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().into()
+    }
+
+    /// The value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// For an observation: the status and the code.
+    pub(crate) fn brief(&self) -> String {
+        let code = self.code();
+        if code.is_empty() { self.status.to_string() } else { format!("{} {code}", self.status) }
+    }
+}
+
+/// For an observation: an answer, or that there was none.
+pub(crate) fn brief(answer: Option<&Answer>) -> String {
+    answer.map_or_else(|| "no answer".into(), Answer::brief)
+}
+
+/// The first sample of the metrics that begins with `series`, summed over its labels; 0 without an answer.
+pub(crate) fn metric(api: SocketAddr, series: &str) -> f64 {
+    let Some(answer) = Ask::get("/metrics").send(api) else { return 0.0 };
+    let values = answer.body.lines().filter(|line| line.starts_with(series));
+    values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_or_none() {
+        let bytes =
+            b"HTTP/1.1 409 Conflict\r\nContent-Length: 17\r\nX: y\r\n\r\n{\"code\":\"other\"}\n";
+        let answer = parse(bytes).unwrap();
+        assert_eq!((answer.status, answer.is_ok(), answer.code()), (409, false, "other".into()));
+        assert_eq!((answer.header("x"), answer.brief()), (Some("y"), "409 other".into()));
+        assert!(parse(&bytes[..bytes.len() - 1]).is_none(), "it is cut");
+        assert!(parse(b"HTTP/1.1 200 OK\r\n").is_none() && parse(b"").is_none());
+    }
+}

@@ -1,0 +1,390 @@
+//! Forged, mutated and replayed messages of a stranger, a learner and a voter.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use continuum_core::codec;
+use continuum_core::id::{Index, Term};
+use continuum_core::node::{Message, Plane};
+use continuum_core::raft::{self, Entry, Payload, Position};
+use continuum_runtime::clock::Stopwatch;
+
+use crate::attack::Attacker;
+use crate::attack::forge::{Facts, Forged, Reach, forged_command, raft_message, refusals};
+use crate::attack::link::Link;
+use crate::book::{Book, STRONG};
+use crate::federation::{Nodes, SOON};
+use crate::row::{Bench, Check, Row, holds, pause, wait_until};
+use crate::writers::{Writers, make_namespaces, must_write, put, settle};
+
+const ALL: [usize; 3] = [0, 1, 2];
+/// Words of refusal are repeated this long: longer than a node may wait before it believes them.
+const FLOOD: Duration = Duration::from_secs(12);
+/// A takeover is tried this often, each time in a later term.
+const TAKEOVERS: u64 = 30;
+/// A running leader commits and applies within this.
+const CALM: Duration = Duration::from_secs(60);
+
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "forged.refusals-of-a-stranger",
+        expected: "a flood of words of refusal by a certificate that never joined: no node exits",
+        run: |bench| refused(bench, Sender::Stranger),
+    },
+    Row {
+        name: "forged.refusals-of-a-learner",
+        expected: "the same by a learner: no node exits",
+        run: |bench| refused(bench, Sender::Learner),
+    },
+    Row {
+        name: "forged.refusals-of-a-voter",
+        expected: "the same by one voter of three: no node exits",
+        run: |bench| refused(bench, Sender::Voter),
+    },
+    Row {
+        name: "forged.usurp-append",
+        expected: "a learner that claims to lead with a forged write: it is not taken, nothing forks",
+        run: |bench| usurp(bench, |_, tail| append(tail, Payload::Command(forged_command()))),
+    },
+    Row {
+        name: "forged.usurp-garbage",
+        expected: "a learner that claims to lead with a command that does not decode: no group halts",
+        run: |bench| {
+            usurp(bench, |_, tail| append(tail, Payload::Command(Bytes::from_static(&[0xff; 19]))))
+        },
+    },
+    Row {
+        name: "forged.usurp-snapshot",
+        expected: "a learner that offers a snapshot of garbage: no node exits, and each starts again",
+        run: |bench| usurp(bench, |facts, tail| facts.snapshot(tail.term, tail).into()),
+    },
+    Row {
+        name: "forged.kinds-of-a-stranger",
+        expected: "every kind of message with forged content by a stranger: no exit, no fork, no halted group",
+        run: |bench| kinds(bench, Sender::Stranger),
+    },
+    Row {
+        name: "forged.kinds-of-a-learner",
+        expected: "the same by a learner",
+        run: |bench| kinds(bench, Sender::Learner),
+    },
+    Row {
+        name: "forged.kinds-of-a-voter",
+        expected: "the same by one voter of three, except that it claims to lead a later term",
+        run: |bench| kinds(bench, Sender::Voter),
+    },
+    Row {
+        name: "forged.replayed",
+        expected: "a learner sends back what it heard, in another order, to other nodes and with flipped bits: no exit, \
+                   no fork, no halted group",
+        run: replayed,
+    },
+];
+
+/// The identity that the attacker has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    Stranger,
+    Learner,
+    Voter,
+}
+
+/// A federation under attack.
+struct Scene {
+    nodes: Nodes,
+    book: Book,
+    attacker: Attacker,
+    /// The nodes that run and are attacked.
+    victims: Vec<usize>,
+    /// Links to them; `None` while one is down.
+    links: Vec<Option<Link>>,
+}
+
+impl Scene {
+    fn begin(bench: &Bench, sender: Sender) -> Check<Self> {
+        let mut nodes = Nodes::new(bench, 3);
+        nodes.form(3)?;
+        make_namespaces(nodes.all[0].api)?;
+        let mut book = Book::default();
+        put(&mut book, nodes.all[0].api, STRONG, "acct", "100");
+        must_write(&mut book, &nodes, &ALL, "-before")?;
+        let (attacker, victims) = match sender {
+            Sender::Stranger | Sender::Learner => (Attacker::stranger(&nodes), ALL.to_vec()),
+            Sender::Voter => {
+                settle(bench, &nodes, &ALL, &book)?;
+                let last = &nodes.all[2];
+                let (store, boot) =
+                    (last.store().ok_or("no store")?, last.boot().ok_or("no boot")?);
+                let _ = nodes.all[2].kill();
+                // The others notice the loss before the attacker appears in its place.
+                pause(Duration::from_secs(2));
+                (Attacker::voter(&nodes, &nodes.all[2], store, boot), vec![0, 1])
+            }
+        };
+        let addresses = Self::addresses(&nodes, &victims);
+        let links = if sender == Sender::Learner {
+            attacker.join(&addresses)?.into_iter().map(Some).collect()
+        } else {
+            addresses.iter().map(|to| attacker.link(*to).map(Some)).collect::<Check<_>>()?
+        };
+        Ok(Self { nodes, book, attacker, victims, links })
+    }
+
+    fn addresses(nodes: &Nodes, victims: &[usize]) -> Vec<SocketAddr> {
+        victims.iter().map(|at| nodes.all[*at].peer).collect()
+    }
+
+    /// Sends to one victim, over a new link if the last one was closed.
+    fn send(&mut self, at: usize, plane: Plane, message: &Message) -> bool {
+        let peer = self.nodes.all[self.victims[at]].peer;
+        if self.links[at].is_none() {
+            self.links[at] = self.attacker.link(peer).ok();
+        }
+        let Some(link) = &mut self.links[at] else { return false };
+        let is_sent = link.send(plane, message).is_ok();
+        if !is_sent {
+            self.links[at] = None;
+        }
+        is_sent
+    }
+
+    /// Keeps the links, and reads what the victims say.
+    fn breathe(&mut self) {
+        for link in &mut self.links {
+            if let Some(open) = link {
+                open.keep_alive();
+                if !open.listen() {
+                    *link = None;
+                }
+            }
+        }
+    }
+
+    fn facts(&self, at: usize) -> Facts {
+        let victim = &self.nodes.all[self.victims[at]];
+        let others: Vec<_> = self.victims.iter().map(|at| &self.nodes.all[*at]).collect();
+        Facts::of(victim, &others, self.attacker.me, self.attacker.boot)
+    }
+
+    /// Sends all messages to one victim, with a breath now and then.
+    fn assault(&mut self, at: usize, messages: &[Forged]) -> u64 {
+        let mut sent = 0;
+        for (number, (plane, message)) in messages.iter().enumerate() {
+            sent += u64::from(self.send(at, *plane, message));
+            if number % 64 == 63 {
+                self.breathe();
+            }
+        }
+        self.breathe();
+        sent
+    }
+
+    /// Nobody exited, no group halted, and nothing is lost: now, and after a restart of all victims.
+    fn survives(mut self, bench: &Bench) -> Check<String> {
+        self.links.clear();
+        self.nodes.all_serve(&self.victims)?;
+        groups_work(&self.nodes, &self.victims)?;
+        must_write(&mut self.book, &self.nodes, &self.victims, "-after")?;
+        settle(bench, &self.nodes, &self.victims, &self.book)?;
+        self.nodes.restart(&self.victims)?;
+        self.nodes.all_serve(&self.victims)?;
+        groups_work(&self.nodes, &self.victims)?;
+        must_write(&mut self.book, &self.nodes, &self.victims, "-restarted")?;
+        settle(bench, &self.nodes, &self.victims, &self.book)
+    }
+}
+
+/// Each group has a leader, and each of these nodes has applied what it committed.
+fn groups_work(nodes: &Nodes, who: &[usize]) -> Check {
+    let mut last = String::new();
+    let work = || {
+        who.iter().all(|at| {
+            let status = nodes.all[*at].status();
+            let groups = status["groups"].as_array().cloned().unwrap_or_default();
+            let broken =
+                groups.iter().find(|g| g["leader"].is_null() || g["applied"] != g["commit"]);
+            last = broken.map_or_else(String::new, |group| format!("n{}: {group}", at + 1));
+            broken.is_none() && !groups.is_empty()
+        })
+    };
+    wait_until(CALM, work, String::new)
+        .map(drop)
+        .map_err(|_| format!("a group does not work: {last}"))
+}
+
+fn refused(bench: &Bench, sender: Sender) -> Check<String> {
+    let mut scene = Scene::begin(bench, sender)?;
+    let writers = Writers::start(&scene.nodes, &scene.victims, "");
+    let (watch, mut sent) = (Stopwatch::start(), 0_u64);
+    while watch.elapsed() < FLOOD {
+        for at in 0..scene.victims.len() {
+            for (plane, message) in refusals(&scene.facts(at)) {
+                sent += u64::from(scene.send(at, plane, &message));
+            }
+        }
+        scene.breathe();
+    }
+    writers.stop(&mut scene.book);
+    holds(sent > 50, || format!("only {sent} words were sent: the flood did not take place"))?;
+    let settled = scene.survives(bench)?;
+    Ok(format!("{sent} words of refusal in {} s; {settled}", FLOOD.as_secs()))
+}
+
+/// An append right behind the victim's log, and the order to commit it.
+fn append(tail: Position, payload: Payload) -> Vec<raft::Message> {
+    let (term, prev) = (tail.term, Position { term: Term(tail.term.0 - 1), index: tail.index });
+    let commit = tail.index.next();
+    let entries = vec![Entry { term, time_ms: 1, payload }];
+    vec![
+        raft::Message::Append { term, prev, commit, entries },
+        raft::Message::Heartbeat { term, commit, round: 1 },
+    ]
+}
+
+/// A learner claims to lead each group of each voter. `messages` gets the next term and the victim's last index.
+fn usurp(bench: &Bench, messages: fn(&Facts, Position) -> Vec<raft::Message>) -> Check<String> {
+    let mut scene = Scene::begin(bench, Sender::Learner)?;
+    let writers = Writers::start(&scene.nodes, &scene.victims, "");
+    let mut sent = 0;
+    for round in 0..TAKEOVERS {
+        for at in 0..scene.victims.len() {
+            let facts = scene.facts(at);
+            for (group, term, _, last) in facts.groups.clone() {
+                let tail = Position { term: Term(term.0 + 1), index: last };
+                let claims = messages(&facts, tail).into_iter();
+                let forged: Vec<Forged> = claims.map(|m| raft_message(&facts, group, m)).collect();
+                sent += scene.assault(at, &forged);
+            }
+        }
+        // The last ones hit a federation that does nothing else.
+        if round == TAKEOVERS / 2 {
+            pause(Duration::from_millis(200));
+        }
+    }
+    writers.stop(&mut scene.book);
+    let quiet: Vec<(usize, Vec<Forged>)> = (0..scene.victims.len())
+        .map(|at| {
+            let facts = scene.facts(at);
+            let claim = |(group, term, _, last): &(_, Term, _, Index)| {
+                let tail = Position { term: Term(term.0 + 1), index: *last };
+                messages(&facts, tail)
+                    .into_iter()
+                    .map(|m| raft_message(&facts, *group, m))
+                    .collect::<Vec<_>>()
+            };
+            (at, facts.groups.iter().flat_map(claim).collect())
+        })
+        .collect();
+    sent += quiet.iter().map(|(at, forged)| scene.assault(*at, forged)).sum::<u64>();
+    holds(sent > TAKEOVERS, || format!("only {sent} messages were sent"))?;
+    let settled = scene.survives(bench)?;
+    Ok(format!("{sent} claims to lead; {settled}"))
+}
+
+fn kinds(bench: &Bench, sender: Sender) -> Check<String> {
+    let reach = if sender == Sender::Voter { Reach::NoLaterLeader } else { Reach::All };
+    let mut scene = Scene::begin(bench, sender)?;
+    let writers = Writers::start(&scene.nodes, &scene.victims, "");
+    let (mut sent, mut made) = (0, 0);
+    for pass in 0..3 {
+        bench.progress(&format!("pass {} of 3", pass + 1));
+        for at in 0..scene.victims.len() {
+            let mut forgeries = scene.facts(at).forgeries(reach);
+            if pass == 1 {
+                forgeries.reverse();
+            }
+            made += forgeries.len() as u64;
+            sent += scene.assault(at, &forgeries);
+        }
+    }
+    writers.stop(&mut scene.book);
+    holds(sent * 2 > made, || format!("only {sent} of {made} forgeries were sent"))?;
+    let settled = scene.survives(bench)?;
+    Ok(format!("{sent} forgeries; {settled}"))
+}
+
+/// A copy of a message with one bit flipped, if it still is one.
+fn flipped(message: &Message, bit: usize) -> Option<Message> {
+    let mut bytes = codec::encode(message).to_vec();
+    let at = bit % (bytes.len() * 8);
+    bytes[at / 8] ^= 1 << (at % 8);
+    Message::decode(&bytes, bytes.len()).ok()
+}
+
+const fn plane_of(message: &Message) -> Plane {
+    match message {
+        Message::Replication { .. } => Plane::Bulk,
+        _ => Plane::Control,
+    }
+}
+
+fn replayed(bench: &Bench) -> Check<String> {
+    let mut scene = Scene::begin(bench, Sender::Learner)?;
+    let writers = Writers::start(&scene.nodes, &scene.victims, "");
+    let heard = |scene: &Scene| -> usize {
+        scene.links.iter().flatten().map(|link| link.received.len()).sum()
+    };
+    wait_until(
+        SOON,
+        || {
+            scene.breathe();
+            heard(&scene) > 200
+        },
+        || "a learner hears next to nothing".into(),
+    )?;
+    let recorded =
+        scene.links.iter().flatten().flat_map(|link| link.received.iter().rev().take(600));
+    let mut recorded: Vec<Message> = recorded.cloned().collect();
+    let mutated: Vec<Message> = recorded
+        .iter()
+        .enumerate()
+        .flat_map(|(number, message)| {
+            (0..3).filter_map(move |k| flipped(message, number * 37 + k * 101))
+        })
+        .collect();
+    let count = recorded.len();
+    recorded.extend(mutated);
+    let forged: Vec<Forged> =
+        recorded.into_iter().map(|message| (plane_of(&message), message)).collect();
+    let mut sent = 0;
+    for at in 0..scene.victims.len() {
+        sent += scene.assault(at, &forged);
+    }
+    writers.stop(&mut scene.book);
+    holds(sent as usize > count, || format!("only {sent} messages were sent"))?;
+    let settled = scene.survives(bench)?;
+    Ok(format!(
+        "{count} recorded messages and {} mutated ones, {sent} sent; {settled}",
+        forged.len() - count
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use continuum_core::node::Refusal;
+
+    use super::*;
+
+    #[test]
+    fn a_takeover_fits_behind_the_log_and_commits_itself() {
+        let tail = Position { term: Term(4), index: Index(9) };
+        let claims = append(tail, Payload::Noop);
+        let raft::Message::Append { term, prev, commit, entries } = &claims[0] else {
+            panic!("an append")
+        };
+        assert_eq!(
+            (*term, *prev, *commit),
+            (Term(4), Position { term: Term(3), index: Index(9) }, Index(10))
+        );
+        assert_eq!(entries[0].term, Term(4));
+    }
+
+    #[test]
+    fn a_flipped_bit_gives_another_message_or_none() {
+        let message = Message::Refused(Refusal::Cloned);
+        let bits = codec::encode(&message).len() * 8;
+        let flipped: Vec<_> = (0..bits).filter_map(|bit| flipped(&message, bit)).collect();
+        assert!(!flipped.is_empty() && flipped.iter().all(|one| *one != message));
+    }
+}
