@@ -50,7 +50,7 @@ pub(crate) struct Export {
     pub(crate) eventual: Rows,
 }
 
-/// What an export lacks, and what it should not have.
+/// The contents that an export lacks, and those that it should not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
     pub(crate) lost: Vec<String>,
@@ -236,7 +236,9 @@ mod tests {
         {
             other.add(member, answered);
         }
-        [committed, committed, Answered::Unknown].map(|answered| other.count(answered));
+        for answered in [committed, committed, Answered::Unknown] {
+            other.count(answered);
+        }
         book.merge(other);
         book
     }

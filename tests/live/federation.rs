@@ -58,7 +58,7 @@ pub(crate) struct Nodes {
     binary: PathBuf,
 }
 
-/// What a node's `/readyz` says.
+/// The answer of a node's `/readyz`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ready {
     pub(crate) is_ready: bool,
@@ -154,11 +154,6 @@ impl Nodes {
         Ask::new("POST", "/v1/init").json(&json!({ "voters": voters })).within(INIT)
     }
 
-    /// The nodes whose process runs.
-    pub(crate) fn running(&mut self) -> Vec<usize> {
-        (0..self.all.len()).filter(|at| self.all[*at].is_running()).collect()
-    }
-
     /// An error if one of these nodes has ended or is not ready in time.
     pub(crate) fn all_serve(&mut self, who: &[usize]) -> Check {
         for at in who {
@@ -173,7 +168,9 @@ impl Nodes {
 
     /// Ends these nodes and starts them again.
     pub(crate) fn restart(&mut self, who: &[usize]) -> Check {
-        who.iter().for_each(|at| drop(self.all[*at].kill()));
+        for at in who {
+            let _ = self.all[*at].kill();
+        }
         self.start(who)
     }
 }
@@ -193,7 +190,7 @@ impl Node {
         self.set_clock(0, 1000);
     }
 
-    /// Sets the wall clock: so many milliseconds ahead from now on, and this fast in thousandths.
+    /// Sets the wall clock: this many milliseconds ahead from now on, and this fast in thousandths.
     pub(crate) fn set_clock(&self, ahead_ms: i64, speed_permille: u32) {
         let path = self.clock.as_deref().expect("a node with a clock");
         let next = path.with_extension("next");
@@ -319,7 +316,7 @@ impl Node {
                 last.is_ready
             })
         };
-        wait_until(SOON, reach, || String::new())
+        wait_until(SOON, reach, String::new)
             .map(drop)
             .map_err(|_| format!("{} is not ready: {}", self.name, last.body))
     }

@@ -1,4 +1,4 @@
-//! What the rows found: one line each on standard output, progress on standard error, and the totals last.
+//! The findings of the rows: one line each on standard output, progress on standard error, and the totals last.
 
 use serde_json::{Value, json};
 

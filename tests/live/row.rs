@@ -37,7 +37,7 @@ pub(crate) struct Outcome {
     pub(crate) lost: u64,
 }
 
-/// What all rows share.
+/// The parts that all rows share.
 #[derive(Debug)]
 pub(crate) struct Place {
     binary: PathBuf,
@@ -45,7 +45,7 @@ pub(crate) struct Place {
     keep: bool,
 }
 
-/// What one row works with.
+/// The surroundings of one row.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) binary: PathBuf,

@@ -179,7 +179,7 @@ pub(crate) fn settle(bench: &Bench, nodes: &Nodes, who: &[usize], book: &Book) -
         let equal = last.windows(2).all(|pair| pair[0] == pair[1]);
         equal && last.iter().all(|one| one.as_ref().is_some_and(|e| book.judge(e).lost.is_empty()))
     };
-    // What does not settle is counted below.
+    // Everything that does not settle is counted below.
     let took = wait_until(SETTLES, is_settled, String::new);
     let mut complaints = Vec::new();
     let mut most_lost = 0;

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::federation::Node;
 
-/// What an attacker knows of its victim, mostly from the victim's own status.
+/// The facts that an attacker knows of its victim, mostly from the victim's own status.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) me: Replica,
@@ -39,7 +39,7 @@ pub(crate) type Forged = (Plane, Message);
 /// How far a forger goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// Everything.
+    /// Every message.
     All,
     /// Without what only a voter may say and nobody can check: that it leads a later term. Raft trusts its voters.
     NoLaterLeader,

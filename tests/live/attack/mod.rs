@@ -88,12 +88,11 @@ impl Attacker {
             links[at].send(Plane::Control, &ask).map_err(|error| error.to_string())?;
             let joined = links[at].await_message(Duration::from_secs(3), |message| {
                 let answer = matches!(message, Message::Answer { id: found, .. } if *found == id);
-                answer.then(|| {
-                    matches!(
-                        message,
-                        Message::Answer { outcome: Outcome::Value(Value::Joined(_)), .. }
-                    )
-                })
+                let is_joined = matches!(
+                    message,
+                    Message::Answer { outcome: Outcome::Value(Value::Joined(_)), .. }
+                );
+                answer.then_some(is_joined)
             });
             if joined == Some(true) {
                 return Ok(links);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::book::{Book, EVENTUAL, STRONG};
 use crate::federation::{Nodes, SOON};
-use crate::http::{Ask, brief, metric};
+use crate::http::{Answer, Ask, brief, metric};
 use crate::row::{Bench, Check, Row, holds, pause, wait_for, wait_until};
 use crate::writers::{Writers, make_namespaces, put, settle, write_some};
 
@@ -61,7 +61,7 @@ impl Lie {
         Self { ahead_ms, speed: 1000, seconds }
     }
 
-    /// Whether the clock is ahead by so much that it is to be shown.
+    /// Whether the clock is so far ahead that it is to be shown.
     const fn is_shown(&self) -> bool {
         self.ahead_ms > 60_000 || self.speed > 1000
     }
@@ -84,7 +84,7 @@ fn visible_everywhere(nodes: &Nodes, book: &mut Book, round: &str) -> Check<f64>
         let path = format!("/v1/namespaces/{EVENTUAL}/kv/{key}?level=replicated:2");
         let answer = Ask::new("PUT", path).raw(value.as_str()).send(nodes.all[from].api);
         book.put(EVENTUAL, &key, &value, crate::writers::answered(answer.as_ref()));
-        holds(answer.as_ref().is_some_and(|answer| answer.is_ok()), || {
+        holds(answer.as_ref().is_some_and(Answer::is_ok), || {
             format!(
                 "{round}: replicated:2 at n{} was answered {}",
                 from + 1,
@@ -113,7 +113,7 @@ fn strong_session(nodes: &Nodes, book: &mut Book, round: &str) -> Check {
     for at in ALL {
         let ask = Ask::new("PUT", path.as_str()).raw("once").header("Idempotency-Key", &key);
         let answer = ask.send(nodes.all[at].api);
-        let answer = answer.filter(|answer| answer.is_ok());
+        let answer = answer.filter(Answer::is_ok);
         let answer =
             answer.ok_or_else(|| format!("{round}: the keyed write failed at n{}", at + 1))?;
         revisions.push(answer.json()["revision"].clone());
@@ -212,7 +212,7 @@ fn restarted_ahead(bench: &Bench) -> Check<String> {
     for at in ALL {
         let key = format!("hot-n{}", at + 1);
         let answer = put(&mut book, nodes.all[at].api, EVENTUAL, &key, "overwritten");
-        holds(answer.as_ref().is_some_and(|answer| answer.is_ok()), || {
+        holds(answer.as_ref().is_some_and(Answer::is_ok), || {
             format!("an overwrite was answered {}", brief(answer.as_ref()))
         })?;
     }

@@ -237,7 +237,7 @@ fn founder_killed(bench: &Bench, returns: bool) -> Check<String> {
 /// know the end of the founding says so, and its operator gives it an empty directory: it holds nothing yet.
 fn found_without(nodes: &mut Nodes, was_told: bool) -> Check {
     let others = [1, 2];
-    // What is decided reaches both within a moment.
+    // A decision reaches both within a moment.
     let decided = Duration::from_secs(if was_told { 20 } else { 4 });
     let formed = || others.iter().all(|at| nodes.all[*at].is_formed());
     if wait_until(decided, formed, String::new).is_ok() {

@@ -241,7 +241,7 @@ fn real(bench: &Bench) -> Check<String> {
         nodes.restart(&ALL)?;
         nodes.all_serve(&ALL)?;
     }
-    // What an old token never saw stays beside the new value.
+    // A value that an old token never saw stays beside the new value.
     let body = json!({ "value": "late", "context": old });
     let answer = Ask::new("PUT", format!("/v1/namespaces/{EVENTUAL}/kv/kb"))
         .json(&body)
