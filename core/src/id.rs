@@ -186,6 +186,18 @@ impl Index {
     }
 }
 
+/// The number of a question to another node, with the nonce of the process that asks. So an answer to an earlier process
+/// of the same store, or to a copy of it, never passes for an answer to this one.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct AskId {
+    /// The nonce of the asking process's [`Boot`].
+    pub nonce: u64,
+    /// The number, unique in that process.
+    pub number: u64,
+}
+
 /// A shard: the unit of CRDT replication, one slot of an eventual namespace.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

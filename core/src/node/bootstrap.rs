@@ -122,8 +122,8 @@ impl Node {
             match candidate.replica {
                 None => self.emit(Action::Verify { address: candidate.address.clone() }),
                 Some(replica) if candidate.info.is_none() => {
-                    let id = RequestId(self.requests.number());
-                    self.send(replica, Message::Forward { id, request: Request::Status });
+                    let question = self.requests.question(replica, Request::Status);
+                    self.send(replica, question);
                 }
                 Some(_) => {}
             }

@@ -10,12 +10,11 @@
 use core::time::Duration;
 
 use crate::api::{Bootstrap, MemberInfo, Outcome, Reason, Request, Value};
-use crate::id::{GroupId, NodeId, Replica, RequestId, Role};
+use crate::id::{GroupId, NodeId, Replica, Role};
 use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
-use super::Message;
 use super::bootstrap::is_bounded;
 use super::machine::{Node, Timer};
 
@@ -83,11 +82,11 @@ impl Node {
         self.join.backoff_ms = next;
         if let Some(peer) = self.next_to_ask() {
             reach!("node.join.asked");
-            let id = RequestId(self.requests.number());
             self.join.last = peer.node;
             let MemberInfo { replica, address, name } = self.own_info();
             let request = Request::Join { replica, address, name };
-            self.send(peer, Message::Forward { id, request });
+            let question = self.requests.question(peer, request);
+            self.send(peer, question);
         }
         self.arm_join(next);
     }

@@ -411,7 +411,7 @@ impl Node {
             registry_view: parts.registry_view,
             bootstrap: BootstrapState::default(),
             join: JoinState::default(),
-            requests: Requests::new(super::peers::first_request_of(boot)),
+            requests: Requests::new(boot.nonce),
             timers: BTreeSet::new(),
             tasks: VecDeque::new(),
             unapplied: BTreeSet::new(),

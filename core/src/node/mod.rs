@@ -50,7 +50,9 @@ use serde::{Deserialize, Serialize};
 use crate::api::{Mutation, Outcome, Request};
 use crate::codec::{self, DecodeError};
 use crate::discovery::{Identity, Source, Unverified};
-use crate::id::{Address, Boot, Contact, GroupId, NodeId, RequestId, SnapshotId, StoreId, Token};
+use crate::id::{
+    Address, AskId, Boot, Contact, GroupId, NodeId, RequestId, SnapshotId, StoreId, Token,
+};
 use crate::wal::Write;
 use crate::{gossip, mutant, raft, replication};
 
@@ -246,14 +248,17 @@ pub enum Message {
     /// A client's request that the sender cannot serve. It is not forwarded again.
     Forward {
         /// The sender's number for the request.
-        id: RequestId,
+        id: AskId,
+        /// The lowest number of a request that the sender still waits for the receiver to answer. The sender gave up
+        /// every try below it.
+        open: u64,
         /// The client's request.
         request: Request,
     },
     /// The answer to a forwarded request.
     Answer {
-        /// The number that the forwarding node gave the request.
-        id: RequestId,
+        /// The number that the forwarding process gave the request.
+        id: AskId,
         /// The answer for the client.
         outcome: Outcome,
     },

@@ -10,8 +10,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use crate::digest::Hasher;
-use crate::id::{Boot, NodeId, Replica, StoreId};
-use crate::limits::MEMBERS_MAX;
+use crate::id::{AskId, Boot, NodeId, Replica, StoreId};
+use crate::limits::{MEMBERS_MAX, REQUESTS_PENDING_MAX};
 use crate::time::Instant;
 use crate::{mutant, reach};
 
@@ -27,17 +27,24 @@ const REFUSALS_MIN: u32 = 5;
 const REFUSED_SPAN: Duration = Duration::from_secs(8);
 const REFUSED_WINDOW: Duration = Duration::from_secs(30);
 
-/// Numbers of forwarded requests remembered per peer, so that a duplicate on the wire is no second request. A number
-/// below the oldest remembered one counts as seen.
-const FORWARDS_KEPT: usize = 1024;
+/// Numbers of forwarded requests remembered per peer, so that a duplicate on the wire is no second request. The peer
+/// names its lowest open number, and no number below that is remembered. So the bound is reached only while one request
+/// stays open and this many later ones arrive.
+const FORWARDS_KEPT: usize = REQUESTS_PENDING_MAX;
 
-/// The first request number of a boot. Each boot has 2^40 numbers, so those of a later boot are greater.
-pub(super) const fn first_request_of(boot: Boot) -> u64 {
-    boot.count << 40
+/// What the number of a forwarded request says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forwarded {
+    /// It is a new request.
+    New,
+    /// It was taken before, the peer gave it up, or another process of the peer sent it.
+    Old,
+    /// It may have been taken before: it was forgotten, see [`FORWARDS_KEPT`].
+    Forgotten,
 }
 
-/// A peer as its last handshake proved it. `forwards` holds seen numbers of forwarded requests from `floor` on; every
-/// number below `floor` counts as seen.
+/// A peer as its last handshake proved it. `forwards` holds seen numbers of forwarded requests from `floor` on; numbers
+/// below `floor` are forgotten, and the peer gave up those below `open`.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) store: StoreId,
@@ -46,6 +53,7 @@ pub(super) struct Peer {
     pub(super) up: bool,
     /// When the last message or handshake arrived.
     heard: Instant,
+    open: u64,
     floor: u64,
     forwards: BTreeSet<u64>,
 }
@@ -129,9 +137,10 @@ impl Peers {
         up.map(|(node, peer)| Replica { node: *node, store: peer.store })
     }
 
-    /// Takes the number of a forwarded request. Returns false when it was taken before.
-    pub(super) fn is_new_forward(&mut self, peer: NodeId, id: u64) -> bool {
-        self.peers.get_mut(&peer).is_some_and(|known| known.take_forward(id))
+    /// Takes the number of a forwarded request. `open` is the lowest number that the peer still waits for.
+    pub(super) fn take_forward(&mut self, peer: NodeId, id: AskId, open: u64) -> Forwarded {
+        let known = self.peers.get_mut(&peer);
+        known.map_or(Forwarded::Old, |known| known.take_forward(id, open))
     }
 
     /// Counts a refusal of this process. Returns whether refusals are persistent by now.
@@ -155,8 +164,7 @@ impl Peers {
 
 impl Peer {
     const fn new(now: Instant, store: StoreId, boot: Boot) -> Self {
-        let floor = first_request_of(boot);
-        Self { store, boot, up: true, heard: now, floor, forwards: BTreeSet::new() }
+        Self { store, boot, up: true, heard: now, open: 0, floor: 0, forwards: BTreeSet::new() }
     }
 
     fn refusal(&self, now: Instant, boot: Boot, clone_window: Duration) -> Option<Refusal> {
@@ -182,7 +190,7 @@ impl Peer {
     fn welcome(&mut self, now: Instant, boot: Boot) {
         if boot.count > self.boot.count {
             reach!("node.peers.restarted");
-            self.floor = first_request_of(boot);
+            (self.open, self.floor) = (0, 0);
             self.forwards.clear();
         }
         self.boot = boot;
@@ -190,18 +198,32 @@ impl Peer {
         self.heard = now;
     }
 
-    fn take_forward(&mut self, id: u64) -> bool {
+    fn take_forward(&mut self, id: AskId, open: u64) -> Forwarded {
         if mutant!("node.forward.duplicated") {
-            return true;
+            return Forwarded::New;
         }
-        if id < self.floor || !self.forwards.insert(id) {
+        if id.nonce != self.boot.nonce {
+            reach!("node.forward.of_other_boot");
+            return Forwarded::Old;
+        }
+        // A number cannot be lower than the lowest open one: such a claim says nothing.
+        self.open = self.open.max(open.min(id.number));
+        while self.forwards.first().is_some_and(|seen| *seen < self.open) {
+            self.forwards.pop_first();
+        }
+        if id.number < self.open || self.forwards.contains(&id.number) {
             reach!("node.forward.repeated");
-            return false;
+            return Forwarded::Old;
         }
+        if id.number < self.floor {
+            reach!("node.forward.forgotten");
+            return Forwarded::Forgotten;
+        }
+        self.forwards.insert(id.number);
         if self.forwards.len() > FORWARDS_KEPT {
             self.floor = self.forwards.pop_first().map_or(self.floor, |oldest| oldest + 1);
         }
-        true
+        Forwarded::New
     }
 }
 
@@ -251,23 +273,38 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_request_is_taken_once_and_one_of_an_old_boot_never() {
+    fn a_forwarded_request_is_taken_once_and_one_of_another_boot_never() {
+        use Forwarded::{New, Old};
         let mut peers = Peers::default();
         peers.connected(at(0), PEER, boot(1, 1), WINDOW);
-        let base = first_request_of(boot(1, 1));
-        assert!(peers.is_new_forward(PEER.node, base + 3));
-        assert!(peers.is_new_forward(PEER.node, base + 2));
-        assert!(!peers.is_new_forward(PEER.node, base + 3));
-        for id in 0..=FORWARDS_KEPT as u64 {
-            peers.is_new_forward(PEER.node, base + 10 + id);
+        let take = |peers: &mut Peers, nonce, number, open| {
+            peers.take_forward(PEER.node, AskId { nonce, number }, open)
+        };
+        assert_eq!(take(&mut peers, 1, 3, 2), New);
+        assert_eq!(take(&mut peers, 1, 2, 2), New, "it was overtaken");
+        assert_eq!(take(&mut peers, 1, 3, 2), Old);
+        assert_eq!(take(&mut peers, 7, 4, 2), Old, "an earlier boot sent it");
+        for number in 10..5000 {
+            assert_eq!(take(&mut peers, 1, number, 4), New);
         }
-        assert!(
-            !peers.is_new_forward(PEER.node, base + 1),
-            "below the window everything counts as seen"
-        );
+        assert_eq!(take(&mut peers, 1, 4, 4), New, "however many overtook it");
+        assert_eq!(take(&mut peers, 1, 5000, 5000), New);
+        assert_eq!(take(&mut peers, 1, 6, 4), Old, "the peer gave it up");
+        assert_eq!(peers.peers[&PEER.node].forwards.len(), 1);
         peers.unreachable(PEER.node);
-        peers.connected(at(9), PEER, boot(2, 1), WINDOW);
-        assert!(!peers.is_new_forward(PEER.node, base + 5000));
-        assert!(peers.is_new_forward(PEER.node, first_request_of(boot(2, 1))));
+        peers.connected(at(9), PEER, boot(2, 2), WINDOW);
+        assert_eq!(take(&mut peers, 1, 6000, 0), Old);
+        assert_eq!(take(&mut peers, 2, 1, 1), New);
+    }
+
+    #[test]
+    fn a_number_that_was_forgotten_is_said_to_be_so() {
+        let mut peers = Peers::default();
+        peers.connected(at(0), PEER, boot(1, 1), WINDOW);
+        let mut take = |number| peers.take_forward(PEER.node, AskId { nonce: 1, number }, 1);
+        assert!((2..FORWARDS_KEPT as u64 + 4).all(|number| take(number) == Forwarded::New));
+        assert_eq!(take(1), Forwarded::Forgotten);
+        assert_eq!(take(2), Forwarded::Forgotten);
+        assert_eq!(take(9), Forwarded::Old);
     }
 }

@@ -78,7 +78,7 @@ impl Node {
             Message::Bootstrap(bootstrap) => self.on_bootstrap(replica, bootstrap),
             Message::BootstrapAck => self.on_bootstrap_ack(replica),
             Message::Contacts(contacts) => self.on_contacts(from, contacts),
-            Message::Forward { id, request } => self.on_forward(replica, id, request),
+            Message::Forward { id, open, request } => self.on_forward(replica, (id, open), request),
             Message::Answer { id, outcome } => self.on_answer(replica, id, outcome),
             Message::Refused(refusal) => self.on_refused_by(from, refusal),
         }

@@ -201,12 +201,12 @@ fn silent() -> io::Error {
 #[cfg(test)]
 mod tests {
     use continuum_core::api::Request;
-    use continuum_core::id::RequestId;
+    use continuum_core::id::AskId;
 
     use super::*;
 
     fn message() -> Message {
-        Message::Forward { id: RequestId(1), request: Request::Namespaces }
+        Message::Forward { id: AskId::default(), open: 0, request: Request::Namespaces }
     }
 
     #[test]

@@ -9,11 +9,11 @@ use continuum_core::id::{GroupId, Term};
 
 use crate::env::clock::MS;
 use crate::oracle::{
-    ack_from_pinged_member, bounded_memory, cheapest_is_chosen, context_covers_what_is_known,
-    dead_write_stays_dead, dot_minted_once, durability_at_send, eventual, eventual_specification,
-    health_hysteresis, hybrid_clock, incarnation_precedence, liveness, one_process_per_identity,
-    one_reply, recovery, supersedes_what_was_seen, suspect_is_told, suspicion_before_death,
-    suspicion_refuted, verified_contacts_only,
+    ack_from_pinged_member, answer_to_its_own_try, bounded_memory, cheapest_is_chosen,
+    context_covers_what_is_known, dead_write_stays_dead, dot_minted_once, durability_at_send,
+    eventual, eventual_specification, health_hysteresis, hybrid_clock, incarnation_precedence,
+    liveness, one_process_per_identity, one_reply, recovery, supersedes_what_was_seen,
+    suspect_is_told, suspicion_before_death, suspicion_refuted, verified_contacts_only,
 };
 use crate::run::NO_PANIC;
 use crate::scene::words::Protocol;
@@ -84,6 +84,7 @@ impl Focus {
             recovery::NAME if named.is_none() => Self::All,
             NO_PANIC
             | bounded_memory::NAME
+            | answer_to_its_own_try::NAME
             | one_reply::NAME
             | liveness::NAME
             | one_process_per_identity::NAME

@@ -3,13 +3,15 @@
 //! The event itself is consumed by the step, so this is extracted before it. Nothing is judged here.
 
 use bytes::Bytes;
-use continuum_core::api::{Query, Request};
+use continuum_core::api::{Outcome, Query, Reason, Request};
 use continuum_core::id::{GroupId, Index, NodeId, RequestId};
 use continuum_core::node::{Event, Message};
 use continuum_core::raft::{self, Position};
 
+use super::answer_to_its_own_try::Forwarding;
 use super::one_process_per_identity::Identified;
 use super::views::Heard;
+use crate::trace::fingerprint;
 use crate::workload::history::Space;
 
 /// The keys of the strong namespace that a request concerns.
@@ -40,6 +42,8 @@ pub(crate) struct Cause {
     pub(crate) asks: Option<(GroupId, NodeId, Position)>,
     /// If the event was a client's request: its id, and what it asks.
     pub(crate) request: Option<(RequestId, Asks)>,
+    /// If the event was a forwarded request, or the answer to one.
+    pub(crate) forwarding: Option<Forwarding>,
     /// If the event was a new link: the process at its other end.
     pub(crate) connected: Option<Identified>,
 }
@@ -53,7 +57,11 @@ impl Cause {
             Event::Received { from, message: Message::Raft { group, message } } => {
                 Self::of_raft(*from, *group, message)
             }
-            Event::Received { .. } => Self { is_other_message: true, ..Self::default() },
+            Event::Received { from, message } => Self {
+                is_other_message: true,
+                forwarding: forwarding(*from, message),
+                ..Self::default()
+            },
             Event::Persisted { .. } => Self { is_persisted: true, ..Self::default() },
             Event::Connected { peer, store, boot, .. } => {
                 let connected = Some(Identified { peer: *peer, store: *store, boot: *boot });
@@ -78,6 +86,35 @@ impl Cause {
         }
         cause
     }
+}
+
+fn forwarding(from: NodeId, message: &Message) -> Option<Forwarding> {
+    match message {
+        Message::Forward { id, request, .. } => {
+            Some(Forwarding::Arrives(from, *id, fingerprint(request)))
+        }
+        Message::Answer { id, outcome } if decides(outcome) => {
+            Some(Forwarding::Answered(from, *id, outcome.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether an answer is passed on to the client unchanged. A refusal that concerns the node that was asked is not: the
+/// request is tried elsewhere.
+const fn decides(outcome: &Outcome) -> bool {
+    let again = matches!(
+        outcome,
+        Outcome::Rejected(
+            Reason::NoLeader
+                | Reason::NotFormed
+                | Reason::Stopping
+                | Reason::Busy
+                | Reason::Full { .. }
+                | Reason::SessionExpired
+        )
+    );
+    !again && !matches!(outcome, Outcome::Unknown { .. })
 }
 
 fn asks(request: &Request) -> Asks {

@@ -24,6 +24,7 @@
 //! | transfer-ends | `transfer_ends` | thesis §3.10 | a leader transfers leadership |
 //! | read-after-leadership | `read_after_leadership` | Raft §8, thesis §6.4 | a read arrives and is answered |
 //! | read-sees-acknowledged | `read_sees_acknowledged` | Herlihy and Wing 1990 | a read arrives and is answered |
+//! | answer-to-its-own-try | `answer_to_its_own_try` | README, Guarantees: what an answer means | an answer arrives |
 //! | one-reply | `one_reply` | contract of `node::Action` | a reply leaves; each trace link; the end of a run |
 //! | durability-at-send | `durability_at_send` | README, Guarantees: a promise | a message or reply leaves |
 //! | recovery | `recovery` | Raft Fig. 2 | a node restarts |
@@ -63,6 +64,7 @@
 //! `witness` reports exactly-once. `cause` extracts from an event what the laws need. `planted` tests the oracles.
 
 pub(crate) mod ack_from_pinged_member;
+pub(crate) mod answer_to_its_own_try;
 pub(crate) mod applied_commit_last;
 pub(crate) mod bounded_memory;
 pub(crate) mod cause;
@@ -125,6 +127,7 @@ use continuum_core::wal::Write;
 
 use crate::env::durable::LogView;
 use crate::env::process::Process;
+use crate::trace::fingerprint;
 use crate::verdict::Verdict;
 pub(crate) use cause::Cause;
 use hybrid_clock::Wall;
@@ -191,6 +194,7 @@ pub(crate) struct Oracles {
     pub(crate) writes: writes::Writes,
     /// By data group: the model state after its committed entries.
     witnesses: BTreeMap<GroupId, Witness>,
+    tries: answer_to_its_own_try::Tries,
     reads: read_after_leadership::Reads,
     acknowledged: read_sees_acknowledged::Acknowledged,
     rules: Rules,
@@ -229,6 +233,7 @@ impl Oracles {
             nodes: (0..nodes).map(|_| ObservedNode::default()).collect(),
             writes: writes::Writes::new(nodes),
             witnesses: BTreeMap::new(),
+            tries: answer_to_its_own_try::Tries::default(),
             reads: read_after_leadership::Reads::default(),
             acknowledged: read_sees_acknowledged::Acknowledged::default(),
             rules,
@@ -244,6 +249,7 @@ impl Oracles {
     /// rule is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
         fencing::check(step)?;
+        self.tries.check(step, &self.roster)?;
         if let Some((id, asks)) = &step.cause.request {
             self.acknowledged.arrives(step.me, *id, asks);
             if matches!(asks, cause::Asks::Read(_)) {
@@ -397,6 +403,10 @@ impl Oracles {
         let durable = &process.disk.durable;
         one_process_per_identity::check_sent(process.boot, durable.boot)?;
         bounded_memory::check_message(&self.rules.budgets, message)?;
+        if let (Message::Forward { id, request, .. }, Some(to)) = (message, self.roster.number(to))
+        {
+            self.tries.sends(step.me, to, *id, fingerprint(request));
+        }
         match message {
             Message::Raft { group, message } => {
                 let receiver = self.roster.number(to).map(|number| self.roster.replica(number));
@@ -497,6 +507,7 @@ impl Oracles {
     /// Notes that a node's process ended.
     pub(crate) fn ended(&mut self, me: usize) {
         self.acknowledged.ended(me);
+        self.tries.ended(me);
     }
 
     /// Judges a restarted node against its disk, and begins to observe its new process life.

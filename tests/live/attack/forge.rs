@@ -9,7 +9,7 @@ use continuum_core::api::{
 };
 use continuum_core::digest::Digest;
 use continuum_core::id::{
-    Actor, Address, Boot, Contact, Dot, GroupId, Index, NamespaceId, NodeId, Replica, RequestId,
+    Actor, Address, AskId, Boot, Contact, Dot, GroupId, Index, NamespaceId, NodeId, Replica,
     ShardId, StoreId, Term,
 };
 use continuum_core::node::{Message, Plane, Refusal};
@@ -248,12 +248,15 @@ impl Facts {
             (Plane::Control, Message::Contacts(contacts(["127.0.0.1:9".into()]))),
         ];
         for (number, request) in self.requests().into_iter().enumerate() {
-            let id = RequestId(5000 + number as u64);
-            all.push((Plane::Control, Message::Forward { id, request }));
+            let id = AskId { nonce: self.boot.nonce, number: 5000 + number as u64 };
+            all.push((Plane::Control, Message::Forward { id, open: 0, request }));
         }
         for number in 0..64 {
             let outcome = outcomes()[number % outcomes().len()].clone();
-            let id = RequestId(number as u64);
+            // Every second one names the nonce of a process that may have asked.
+            let asked = self.members.iter().cycle().nth(number);
+            let nonce = asked.filter(|_| number % 2 == 0).map_or(0, |(_, boot)| boot.nonce);
+            let id = AskId { nonce, number: number as u64 };
             all.push((Plane::Control, Message::Answer { id, outcome }));
         }
         all.extend(refusals(self));

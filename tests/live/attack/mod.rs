@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use continuum_core::api::{Outcome, Request, Value};
-use continuum_core::id::{Address, Boot, FederationId, NodeId, Replica, RequestId, StoreId};
+use continuum_core::id::{Address, AskId, Boot, FederationId, NodeId, Replica, StoreId};
 use continuum_core::node::{Message, Plane};
 use continuum_runtime::clock::SystemClock;
 use continuum_runtime::entropy;
@@ -78,13 +78,19 @@ impl Attacker {
         Request::Join { replica: self.me, address, name: "attacker".into() }
     }
 
+    /// A forwarded request of this process.
+    pub(crate) const fn forward(&self, number: u64, request: Request) -> Message {
+        let id = AskId { nonce: self.boot.nonce, number };
+        Message::Forward { id, open: 0, request }
+    }
+
     /// Joins as a learner through any of these nodes. Returns the links to all of them.
     pub(crate) fn join(&self, to: &[SocketAddr]) -> Check<Vec<Link>> {
         let mut links = to.iter().map(|to| self.link(*to)).collect::<Check<Vec<_>>>()?;
         for attempt in 0..20 {
             let at = attempt as usize % links.len();
-            let id = RequestId(1000 + attempt);
-            let ask = Message::Forward { id, request: self.request_to_join() };
+            let id = AskId { nonce: self.boot.nonce, number: 1000 + attempt };
+            let ask = self.forward(id.number, self.request_to_join());
             links[at].send(Plane::Control, &ask).map_err(|error| error.to_string())?;
             let joined = links[at].await_message(Duration::from_secs(3), |message| {
                 let answer = matches!(message, Message::Answer { id: found, .. } if *found == id);

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use continuum_core::api::{Outcome, Value};
-use continuum_core::id::{NodeId, Replica, RequestId, StoreId};
+use continuum_core::id::{NodeId, Replica, StoreId};
 use continuum_core::node::{Message, Plane};
 use continuum_runtime::clock::Stopwatch;
 use continuum_runtime::entropy;
@@ -139,7 +139,7 @@ fn joins(bench: &Bench) -> Check<String> {
         let count = links.len();
         let link = &mut links[number as usize % count];
         let request = join_request(nobody(), "127.0.0.1:9");
-        let message = Message::Forward { id: RequestId(number), request };
+        let message = attacker.forward(number, request);
         if link.send(Plane::Control, &message).is_err() {
             *link = attacker.link(nodes.all[number as usize % 3].peer)?;
         }
@@ -192,7 +192,7 @@ fn joins_as_another(bench: &Bench) -> Check<String> {
         for (number, target) in targets.iter().cycle().take(30).enumerate() {
             for link in &mut links {
                 let request = join_request(*target, "127.0.0.1:9");
-                let message = Message::Forward { id: RequestId(7000 + number as u64), request };
+                let message = attacker.forward(7000 + number as u64, request);
                 sent += u64::from(link.send(Plane::Control, &message).is_ok());
                 link.listen();
             }

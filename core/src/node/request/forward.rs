@@ -5,11 +5,11 @@
 
 use crate::api::{Outcome, Reason, Request};
 use crate::coordinator::{self, Choice};
-use crate::id::{GroupId, NodeId, Replica, RequestId};
-use crate::reach;
+use crate::id::{AskId, GroupId, NodeId, Replica};
+use crate::{mutant, reach};
 
-use super::super::Message;
 use super::super::machine::{Node, Task};
+use super::super::peers::Forwarded;
 use super::{Origin, Pending, Stage};
 
 impl Node {
@@ -27,7 +27,8 @@ impl Node {
         pending.stage = Stage::Forwarded(to);
         let request = pending.request.clone();
         self.requests.forwarded.insert((to.node, key));
-        self.send(to, Message::Forward { id: RequestId(key), request });
+        let message = self.requests.forwarding(to, key, request);
+        self.send(to, message);
         self.schedule_retry(key);
     }
 
@@ -48,12 +49,21 @@ impl Node {
         }
     }
 
-    /// A peer forwards a request to this node.
-    pub(in crate::node) fn on_forward(&mut self, from: Replica, id: RequestId, request: Request) {
-        if !self.peers.is_new_forward(from.node, id.0) {
-            return;
-        }
+    /// A peer forwards a request to this node. `open` is the lowest number that the peer still waits for.
+    pub(in crate::node) fn on_forward(
+        &mut self,
+        from: Replica,
+        (id, open): (AskId, u64),
+        request: Request,
+    ) {
         let origin = Origin::Peer(from, id);
+        match self.peers.take_forward(from.node, id, open) {
+            Forwarded::New => {}
+            Forwarded::Old => return,
+            Forwarded::Forgotten => {
+                return self.answer(origin, Outcome::Unknown { reached: None });
+            }
+        }
         match &request {
             Request::Init { .. } => self.answer(origin, Outcome::Rejected(Reason::AlreadyFormed)),
             // A node that is no member joins as the replica that its link proves. A member may relay another's join.
@@ -65,23 +75,26 @@ impl Node {
     }
 
     /// A peer answers a forwarded request.
-    pub(in crate::node) fn on_answer(&mut self, from: Replica, id: RequestId, outcome: Outcome) {
-        if self.on_bootstrap_answer(from, &outcome) || self.on_join_answer(from, &outcome) {
+    pub(in crate::node) fn on_answer(&mut self, from: Replica, id: AskId, outcome: Outcome) {
+        if self.requests.take_question(from, id) {
+            let _ = self.on_bootstrap_answer(from, &outcome) || self.on_join_answer(from, &outcome);
             return;
         }
-        let asked = self.requests.pending.get(&id.0).map(|pending| pending.stage);
-        if asked != Some(Stage::Forwarded(from)) {
-            // The request was answered before, or is tried on another node now.
+        let of_other = id.nonce != self.requests.nonce && !mutant!("node.forward.of_other_boot");
+        let asked = self.requests.pending.get(&id.number).map(|pending| pending.stage);
+        if of_other || asked != Some(Stage::Forwarded(from)) {
+            // Another process asked, the request was answered before, or it is tried on another node now.
             reach!("node.forward.late_answer");
             return;
         }
+        let key = id.number;
         let served = coordinator::Event::RequestEnded { node: from.node, answered: true };
         self.enqueue(Task::Coordinator(served));
         match outcome {
             Outcome::Rejected(reason) if concerns_node(&reason) => {
-                self.on_turned_away(id.0, reason);
+                self.on_turned_away(key, reason);
             }
-            outcome => self.finish(id.0, outcome),
+            outcome => self.finish(key, outcome),
         }
     }
 

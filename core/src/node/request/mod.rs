@@ -20,7 +20,7 @@ use core::time::Duration;
 use crate::api::{Level, Outcome, Reason, Request, Resource, Session};
 use crate::digest::Hasher;
 use crate::hold::Waits;
-use crate::id::{GroupId, NodeId, Replica, RequestId, Writer};
+use crate::id::{AskId, GroupId, NodeId, Replica, RequestId, Writer};
 use crate::limits::{REQUESTS_PENDING_MAX, UNPERSISTED_BYTES_MAX};
 use crate::raft::Position;
 use crate::time::Instant;
@@ -29,13 +29,17 @@ use crate::{mutant, reach};
 use super::machine::{Node, Task, Timer};
 use super::{Action, Message};
 
+/// The node's own questions that are remembered. It asks a few peers a few times per second, and repeats each question
+/// as long as it needs the answer.
+const QUESTIONS_MAX: usize = 256;
+
 /// The asker of a request, who gets its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A client of this node.
     Client(RequestId),
     /// A node that forwarded the request, and the request's number there.
-    Peer(Replica, RequestId),
+    Peer(Replica, AskId),
 }
 
 /// The event that a pending request waits for.
@@ -86,21 +90,26 @@ pub(super) struct Pending {
 /// All requests that are not answered yet.
 #[derive(Debug)]
 pub(super) struct Requests {
+    /// The nonce of this process, which every question to another node carries.
+    nonce: u64,
     /// The next key.
     next: u64,
     pending: BTreeMap<u64, Pending>,
     /// The keys of requests that were forwarded, by peer.
     forwarded: BTreeSet<(NodeId, u64)>,
+    /// The node's own questions that were not answered, and the replica that was asked.
+    questions: BTreeMap<u64, Replica>,
     eventual_writes: dedup::EventualWrites,
 }
 
 impl Requests {
-    /// Keys start at `first`, which is greater than any key of an earlier boot.
-    pub(super) fn new(first: u64) -> Self {
+    pub(super) fn new(nonce: u64) -> Self {
         Self {
-            next: first.max(1),
+            nonce,
+            next: 1,
             pending: BTreeMap::new(),
             forwarded: BTreeSet::new(),
+            questions: BTreeMap::new(),
             eventual_writes: dedup::EventualWrites::default(),
         }
     }
@@ -110,9 +119,27 @@ impl Requests {
         self.pending.len()
     }
 
-    /// A number that no request has, for the node's own questions to peers.
-    pub(super) fn number(&mut self) -> u64 {
-        self.key(1)
+    /// The node itself asks a peer, without a client.
+    pub(super) fn question(&mut self, to: Replica, request: Request) -> Message {
+        let number = self.key(1);
+        self.questions.insert(number, to);
+        if self.questions.len() > QUESTIONS_MAX {
+            self.questions.pop_first();
+        }
+        self.forwarding(to, number, request)
+    }
+
+    /// Takes out the node's own question that this replica answers.
+    fn take_question(&mut self, from: Replica, id: AskId) -> bool {
+        let asked = id.nonce == self.nonce && self.questions.get(&id.number) == Some(&from);
+        asked && self.questions.remove(&id.number).is_some()
+    }
+
+    /// The message that asks a peer under this number.
+    fn forwarding(&self, to: Replica, number: u64, request: Request) -> Message {
+        let mut open = self.forwarded.range((to.node, 0)..=(to.node, number));
+        let open = open.next().map_or(number, |(_, lowest)| *lowest);
+        Message::Forward { id: AskId { nonce: self.nonce, number }, open, request }
     }
 
     fn key(&mut self, ticket_count: u64) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::Reason;
-use crate::id::{NodeId, Replica, RequestId};
+use crate::id::{AskId, NodeId, Replica};
 use crate::node::{Event, Message};
 
 #[test]
@@ -154,10 +154,11 @@ fn with_a_replaced_store(seed: u64) -> (World, Replica) {
 /// Delivers a delayed request to join, of this replica.
 fn late_join(world: &mut World, from: NodeId, to: usize, replica: Replica) {
     let (address, name) = (address(3), "n3".to_string());
+    let sender = world.hosts.iter().position(|host| host.replica.node == from).expect("a host");
     // A request number that the sender's boot never reaches.
-    let id = RequestId((1 << 40) + (1 << 30));
+    let id = AskId { nonce: world.node(sender).boot().nonce, number: 1 << 30 };
     let request = Request::Join { replica, address, name };
-    let message = Message::Forward { id, request };
+    let message = Message::Forward { id, open: 1, request };
     world.step(to, Event::Received { from, message });
 }
 
