@@ -87,6 +87,17 @@ pub fn notice(notice: &Notice) {
         Notice::WrongStore { peer, store } => {
             warn!("node {peer} came with store {store}, which is not the member's");
         }
+        Notice::GroupHalted { group, index } => {
+            error!(
+                "group {group} halted: this build cannot apply entry {index}; hint: start this node with the newest \
+                 version that any node runs"
+            );
+        }
+        Notice::SnapshotRefused { group, index, leader } => {
+            let leader =
+                leader.map_or_else(|| "a leader".to_owned(), |node| format!("node {node}"));
+            warn!("group {group}: the snapshot of {leader} up to entry {index} does not restore");
+        }
         Notice::Fenced { why } => error!("fenced: {why}"),
     }
 }

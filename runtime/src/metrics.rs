@@ -6,7 +6,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use continuum_core::api::{Health, Member, Outcome, Reason, Status};
+use continuum_core::api::{Health, Member, Outcome, Reason, Status, Warning};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -29,6 +29,11 @@ struct InGroup {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InState {
     state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithCode {
+    code: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,6 +78,8 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct StateGauges {
     ready: Gauge,
+    warning: Family<WithCode, Gauge>,
+    halted: Family<InGroup, Gauge>,
     term: Family<InGroup, Gauge>,
     is_leader: Family<InGroup, Gauge>,
     has_leader: Family<InGroup, Gauge>,
@@ -159,6 +166,8 @@ impl Metrics {
     fn register_state(&mut self) {
         let (r, s) = (&mut self.registry, &self.state);
         r.register("ready", "1 when the node is ready to serve", s.ready.clone());
+        r.register("warning", "1 while a warning holds, by its code", s.warning.clone());
+        r.register("group_halted", "1 when this build cannot apply a group", s.halted.clone());
         r.register("raft_term", "Term of a group", s.term.clone());
         r.register("raft_is_leader", "1 when this node leads a group", s.is_leader.clone());
         r.register("raft_has_leader", "1 when a group's leader is known", s.has_leader.clone());
@@ -257,6 +266,10 @@ impl Metrics {
     pub fn observe(&self, status: &Status) {
         let s = &self.state;
         s.ready.set(i64::from(status.unready.is_empty()));
+        for code in Warning::CODES {
+            let holds = status.warnings.iter().any(|warning| warning.code() == *code);
+            s.warning.get_or_create(&WithCode { code }).set(i64::from(holds));
+        }
         s.memory.set(signed(status.memory_bytes));
         s.pending.set(i64::from(status.requests));
         for group in &status.groups {
@@ -267,6 +280,7 @@ impl Metrics {
             s.has_leader.get_or_create(&label).set(i64::from(group.leader.is_some()));
             s.commit.get_or_create(&label).set(signed(group.commit.0));
             s.applied.get_or_create(&label).set(signed(group.applied.0));
+            s.halted.get_or_create(&label).set(i64::from(group.halted.is_some()));
         }
         for shard in &status.shards {
             let label = OfShard { namespace: shard.namespace.0, slot: shard.slot };
@@ -394,6 +408,7 @@ const fn rejection(reason: &Reason) -> &'static str {
         Reason::Busy => "busy",
         Reason::Full { .. } => "full",
         Reason::Stopping => "stopping",
+        Reason::GroupHalted { .. } => "group_halted",
         Reason::StoreReplaced => "store_replaced",
     }
 }

@@ -227,6 +227,11 @@ impl Net {
             }
             Action::Readable { ticket, index } => process.reads.push((ticket, Ok(index))),
             Action::Capture => process.capture = true,
+            Action::Check { id, snapshot } => {
+                let restores =
+                    codec::decode::<State>(&snapshot.chunks.concat(), usize::MAX).is_ok();
+                self.step(n, Event::Checked { id, restores });
+            }
             Action::Install { snapshot } => self.install(n, &snapshot),
             Action::Role { role, .. } => process.roles.push(role),
             Action::Rejected { from, why } => process.rejected.push((number(from), why)),

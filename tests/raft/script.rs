@@ -95,6 +95,9 @@ fn message_text(message: &Message) -> String {
         },
         Message::TimeoutNow { .. } => ("TimeoutNow", "lead in my place".into()),
         Message::ReadIndex { .. } => ("ReadIndex", "what must I have applied?".into()),
+        Message::SnapshotRefused { position, .. } => {
+            ("SnapshotRefused", format!("the one at {} does not restore", At(*position)))
+        }
         Message::ReadIndexReply { index, .. } => match index {
             Some(index) => ("ReadIndexReply", index.to_string()),
             None => ("ReadIndexReply", "I do not lead".into()),
@@ -142,6 +145,7 @@ pub fn line(n: u8, action: &Action) -> Option<String> {
             format!("{n} may serve read {ticket} once it has applied {index}")
         }
         Action::Capture => format!("{n} wants a snapshot of its state"),
+        Action::Check { .. } => return None,
         Action::Install { snapshot } => {
             format!("{n} becomes the snapshot at {}", At(snapshot.position))
         }

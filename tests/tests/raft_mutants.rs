@@ -178,6 +178,35 @@ fn an_old_snapshot_is_not_installed() {
     assert_eq!(net.raft(3).last(), at(1, 4));
 }
 
+/// A snapshot with a right digest that no state machine restores is refused: nothing durable names it, and the replica
+/// goes on with its log.
+fn what_does_not_restore_is_not_recorded() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.propose(1, 1, "x");
+    net.settle();
+    let data = bytes::Bytes::from_static(&[0xff; 19]);
+    let header = SnapshotHeader {
+        position: at(1, 9),
+        time_ms: 0,
+        configuration: net.raft(3).configuration().clone(),
+        digest: continuum_core::digest::Digest::of(&data),
+        length: 19,
+    };
+    let offer = Message::SnapshotOffer { term: Term(1), header };
+    net.ask(1, 3, offer.clone());
+    let chunk = Message::SnapshotChunk { term: Term(1), position: at(1, 9), offset: 0, data };
+    let refused = Message::SnapshotRefused { term: Term(1), position: at(1, 9) };
+    assert_eq!(net.ask(1, 3, chunk), [refused.clone()]);
+    assert_eq!(net.ask(1, 3, offer), [refused], "it does not transfer the same one again");
+    assert_eq!((net.raft(3).last(), net.raft(3).base()), (at(1, 2), at(0, 0)));
+    net.propose(1, 2, "y");
+    net.settle();
+    net.crash(3, usize::MAX);
+    net.restart(3);
+    assert_eq!((net.raft(3).last(), net.raft(3).base()), (at(1, 3), at(0, 0)));
+}
+
 fn a_candidate_reports_its_last_entry_truthfully() {
     let mut net = Net::three(1);
     net.preset(1, 5, &[1, 2]);
@@ -311,6 +340,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.commit.goes_back", a_follower_never_lowers_its_commit_index),
     ("raft.membership.learner_votes", a_learner_does_not_vote),
     ("raft.leader.any", a_learner_does_not_lead),
+    ("raft.snapshot.recorded_unchecked", what_does_not_restore_is_not_recorded),
     ("raft.term.of_a_learner", a_learners_term_deposes_no_leader),
 ];
 

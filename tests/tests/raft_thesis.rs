@@ -537,7 +537,7 @@ fn an_old_snapshot_is_not_installed() {
     assert_eq!(net.raft(3).last(), at(1, 42));
 }
 
-/// A snapshot whose bytes do not match its digest is dropped.
+/// A snapshot whose bytes do not match its digest is dropped, and its sender is told.
 #[test]
 fn a_corrupt_snapshot_is_not_installed() {
     let mut net = Net::three(1);
@@ -553,7 +553,7 @@ fn a_corrupt_snapshot_is_not_installed() {
     let data = Bytes::from_static(b"wrong");
     assert_eq!(
         net.ask(2, 1, Message::SnapshotChunk { term: Term(1), position, offset: 0, data }),
-        []
+        [Message::SnapshotRefused { term: Term(1), position }]
     );
     assert_eq!((net.raft(1).commit(), net.nodes[&1].rejected.len()), (Index(0), 1));
 }

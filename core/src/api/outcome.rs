@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Level, Value};
-use crate::id::{Address, Index, Replica};
+use crate::id::{Address, GroupId, Index, Replica};
 
 /// The answer to a request. Every request gets exactly one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +88,13 @@ pub enum Reason {
     },
     /// The node is stopping or fenced.
     Stopping,
+    /// On this node the group stopped at an entry that this build cannot apply.
+    GroupHalted {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: Index,
+    },
 }
 
 /// A bound that a request exceeded, with the unit that its limit is in.

@@ -22,6 +22,8 @@ pub struct Status {
     pub formed: bool,
     /// Why it is not ready to serve; empty when it is ready.
     pub unready: Vec<Unready>,
+    /// Matters for an operator to look at, although the node serves.
+    pub warnings: Vec<Warning>,
     /// The Raft groups that it holds a replica of, in order.
     pub groups: Vec<GroupStatus>,
     /// The shards that it holds a replica of, in order.
@@ -47,6 +49,38 @@ pub enum Unready {
     Stopping,
     /// It is fenced: its storage failed, or another process has its identity.
     Fenced,
+    /// A group stopped at an entry that this build cannot apply.
+    GroupHalted {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: Index,
+    },
+}
+
+/// Something that an operator should look at although the node serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Warning {
+    /// A leader's snapshot of a group does not restore here, so the group stays behind.
+    SnapshotRefused {
+        /// The group.
+        group: GroupId,
+        /// The last entry that the snapshot covers.
+        index: Index,
+    },
+}
+
+impl Warning {
+    /// The codes of all kinds.
+    pub const CODES: &[&str] = &["snapshot_refused"];
+
+    /// The kind as programs match on it.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::SnapshotRefused { .. } => "snapshot_refused",
+        }
+    }
 }
 
 /// One group, as this node sees it.
@@ -66,6 +100,8 @@ pub struct GroupStatus {
     pub applied: Index,
     /// The last entry of this node's log.
     pub last: Index,
+    /// The entry that this build cannot apply, if the group stopped at one.
+    pub halted: Option<Index>,
 }
 
 /// One shard, as this node sees it.

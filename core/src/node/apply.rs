@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::{Level, Outcome, Query, Receipt, Value};
 use crate::digest::Digest;
-use crate::id::{GroupId, Index, Owner};
+use crate::id::{GroupId, Index, Owner, SnapshotId};
 use crate::raft::{self, Configuration, Payload, Position, Snapshot};
 use crate::state::{self, Applied, Reply, Slice};
 use crate::{mutant, reach};
@@ -131,7 +131,14 @@ impl Node {
         let before = known.applied;
         for _ in 0..APPLY_MAX {
             let Some(known) = self.groups.get_mut(&id) else { return };
-            let Some((at, entry)) = known.apply_next() else { break };
+            let was_halted = known.state.halted().is_some();
+            let Some((at, entry)) = known.apply_next() else {
+                let halted = known.state.halted().filter(|_| !was_halted);
+                if let Some(halt) = halted {
+                    self.on_halted(id, halt);
+                }
+                break;
+            };
             let waits = !known.proposals.is_empty();
             self.on_applied(id, at, entry, waits);
         }
@@ -185,16 +192,54 @@ impl Node {
         Outcome::Committed { level: Level::Durable, receipt }
     }
 
+    /// The group stopped at an entry that this build cannot apply. Another voter may run a build that can, so a leader
+    /// gives its office away, once. Requests that wait for the group get their answer now.
+    fn on_halted(&mut self, id: GroupId, halt: state::Halt) {
+        self.notify(Notice::GroupHalted { group: id, index: halt.index });
+        let Some(known) = self.groups.get_mut(&id) else { return };
+        let logged = core::mem::take(&mut known.proposals).into_values();
+        let reads = core::mem::take(&mut known.reads).into_iter().map(|(_, key)| key);
+        let keys: Vec<u64> = logged.collect();
+        let waiting = core::mem::take(&mut known.waiting);
+        let unlogged: Vec<u64> = reads.chain(waiting).collect();
+        keys.into_iter().for_each(|key| self.finish(key, Outcome::Unknown { reached: None }));
+        unlogged.into_iter().for_each(|key| self.enqueue(Task::Submit(key)));
+        self.leave_office(id);
+    }
+
+    /// A leader whose replica halted gives its office away. Each voter that gave it away is left out from then on, so
+    /// when all are halted the last one keeps it.
+    pub(super) fn leave_office(&mut self, id: GroupId) {
+        let halted = self.groups.get(&id).filter(|known| known.state.halted().is_some());
+        if halted.is_some_and(Group::leads) {
+            reach!("node.apply.halted_leader");
+            self.enqueue(Task::Raft(id, raft::Event::TransferLeadership));
+        }
+    }
+
+    /// Restores a leader's snapshot beside the state, so that nothing durable names one that a restart cannot read.
+    pub(super) fn check_snapshot(&mut self, id: GroupId, file: SnapshotId, snapshot: &Snapshot) {
+        let Some(known) = self.groups.get_mut(&id) else { return };
+        let index = snapshot.position.index;
+        let restored = state::StateMachine::restore(super::registry::kind(id), &snapshot.chunks);
+        let state = restored.ok().filter(|state| state.applied() == index);
+        let restores = state.is_some();
+        known.checked = state;
+        if !restores {
+            reach!("node.apply.snapshot_refused");
+            known.refused_snapshot = Some(index);
+            let leader = known.raft.leader().map(|leader| leader.node);
+            self.notify(Notice::SnapshotRefused { group: id, index, leader });
+        }
+        self.enqueue(Task::Raft(id, raft::Event::Checked { id: file, restores }));
+    }
+
     /// A snapshot of the leader replaces the state.
     pub(super) fn install(&mut self, id: GroupId, snapshot: &Snapshot) {
         let Some(known) = self.groups.get_mut(&id) else { return };
-        let Ok(state) = state::StateMachine::restore(super::registry::kind(id), &snapshot.chunks)
-        else {
-            // The digest matches, so the build of the leader writes a format that this build cannot read.
-            return self.fence("a leader's snapshot does not restore");
-        };
+        let checked = known.checked.take().filter(|s| s.applied() == snapshot.position.index);
+        known.state = checked.expect("a snapshot is checked before it is installed");
         reach!("node.apply.installed");
-        known.state = state;
         known.capture = None;
         known.applied = snapshot.position.index;
         known.time_ms = snapshot.time_ms;

@@ -4,6 +4,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
+use crate::api::Reason;
 use crate::id::{Index, Role, Term};
 use crate::time::Instant;
 use crate::{raft, state};
@@ -35,6 +36,10 @@ pub(super) struct Group {
     /// Whether Raft waits for a capture, and whether a checkpoint does.
     pub(super) raft_wants_capture: bool,
     pub(super) disk_wants_capture: bool,
+    /// The state of a leader's snapshot, between Raft's question whether it restores and its installation.
+    pub(super) checked: Option<state::StateMachine>,
+    /// The last entry of a leader's snapshot that does not restore here.
+    pub(super) refused_snapshot: Option<Index>,
 }
 
 impl Group {
@@ -60,7 +65,15 @@ impl Group {
             capture: None,
             raft_wants_capture: false,
             disk_wants_capture: false,
+            checked: None,
+            refused_snapshot: None,
         }
+    }
+
+    /// Why this replica serves nothing, if it stopped at an entry that this build cannot apply.
+    pub(super) fn halted(&self) -> Option<Reason> {
+        let halt = self.state.halted()?;
+        Some(Reason::GroupHalted { group: self.raft.group(), index: halt.index })
     }
 
     pub(super) fn leads(&self) -> bool {

@@ -28,6 +28,10 @@ pub enum Notice {
     Refused { peer: NodeId, reason: Refusal },
     /// A peer connected with a store other than the one that the registry names.
     WrongStore { peer: NodeId, store: StoreId },
+    /// A group stopped at an entry that this build cannot apply. It goes on under a build that can.
+    GroupHalted { group: GroupId, index: Index },
+    /// A leader's snapshot of a group does not restore here. The group keeps its state.
+    SnapshotRefused { group: GroupId, index: Index, leader: Option<NodeId> },
     /// The node went silent for good and must exit.
     Fenced { why: &'static str },
 }

@@ -286,6 +286,9 @@ impl Node {
     /// longer members. It makes one change at a time, each after the previous one is committed.
     pub(super) fn align(&mut self, group: GroupId) {
         let Some(known) = self.groups.get(&group).filter(|known| known.leads()) else { return };
+        if known.state.halted().is_some() {
+            return;
+        }
         if group == GroupId::REGISTRY && self.registry_view.members.is_empty() {
             return self.propose_bootstrap();
         }

@@ -36,6 +36,7 @@ impl Node {
             raft::Action::Refused { ticket, why } => self.on_refused(group, ticket, why),
             raft::Action::Readable { ticket, index } => self.on_readable(group, ticket, index),
             raft::Action::Capture => self.on_capture(group),
+            raft::Action::Check { id, snapshot } => self.check_snapshot(group, id, &snapshot),
             raft::Action::Install { snapshot } => self.install(group, &snapshot),
             raft::Action::Role { role, term, leader } => self.on_role(group, role, term, leader),
             raft::Action::Rejected { from, why } => self.rejected(from.node, why),
@@ -57,6 +58,7 @@ impl Node {
         }
         if role == Role::Leader {
             self.enqueue(Task::Align(group));
+            self.leave_office(group);
             if self.phase.disk_full || self.phase.stopping {
                 self.enqueue(Task::Raft(group, raft::Event::TransferLeadership));
             }

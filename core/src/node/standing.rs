@@ -77,6 +77,7 @@ kinds! {
     TimeoutNow => "raft `TimeoutNow`",
     ReadIndex => "raft `ReadIndex`",
     ReadIndexReply => "raft `ReadIndexReply`",
+    SnapshotRefused => "raft `SnapshotRefused`",
     Delta => "replication `Delta`",
     Ack => "replication `Ack`",
     Compare => "replication `Compare`",
@@ -144,6 +145,7 @@ impl Kind {
             M::TimeoutNow { .. } => Self::TimeoutNow,
             M::ReadIndex { .. } => Self::ReadIndex,
             M::ReadIndexReply { .. } => Self::ReadIndexReply,
+            M::SnapshotRefused { .. } => Self::SnapshotRefused,
         }
     }
 
@@ -211,6 +213,7 @@ impl Kind {
             | Self::HeartbeatAck
             | Self::StaleTerm
             | Self::SnapshotAck
+            | Self::SnapshotRefused
             | Self::ReadIndex => (Some(Learner), Nobody),
             Self::Delta
             | Self::Ack

@@ -3,12 +3,15 @@
 
 use alloc::vec::Vec;
 
-use crate::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value};
+use crate::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value, Warning};
 use crate::id::{Boot, FederationId, GroupId, NodeId, Replica};
-use crate::{coordinator, discovery, gossip, raft, replication, state};
+use crate::{coordinator, discovery, gossip, mutant, raft, replication, state};
 
 use super::group::Group;
 use super::machine::Node;
+
+/// Groups named among the reasons of a node that is not ready, and among its warnings.
+const HALTED_MAX: usize = 16;
 
 impl Node {
     /// This node's Raft machine of a group.
@@ -125,6 +128,7 @@ impl Node {
             address: self.address.clone(),
             formed: self.is_formed(),
             unready: self.unready(),
+            warnings: self.warnings(),
             groups: self.groups.iter().map(|(id, group)| group.status(*id)).collect(),
             shards: self.replication.machine.status().collect(),
             memory_bytes: self.memory_bytes(),
@@ -138,7 +142,12 @@ impl Node {
         let registry = self.groups.get(&GroupId::REGISTRY);
         let leaderless = |group: &Group| group.raft.leader().is_none();
         let behind = |group: &Group| {
-            group.applied < group.raft.commit() || !group.state.registry().is_bootstrapped()
+            let is_late = group.applied < group.raft.commit();
+            is_late && group.state.halted().is_none() || !group.state.registry().is_bootstrapped()
+        };
+        let halted = |(group, known): (&GroupId, &Group)| {
+            let halt = known.state.halted()?;
+            Some(Unready::GroupHalted { group: *group, index: halt.index })
         };
         let reasons = [
             (registry.is_none(), Unready::NotFormed),
@@ -148,7 +157,21 @@ impl Node {
             (self.phase.stopping, Unready::Stopping),
             (self.is_fenced(), Unready::Fenced),
         ];
-        reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason)).collect()
+        let reasons = reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason));
+        // A node may hold thousands of groups, and the first few say enough.
+        let halted = self.groups.iter().filter_map(halted).take(HALTED_MAX);
+        let halted = halted.filter(|_| !mutant!("node.halted.ready"));
+        reasons.chain(halted).collect()
+    }
+
+    /// Matters for an operator to look at, although this node serves.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let refused = |(group, known): (&GroupId, &Group)| {
+            let index = known.refused_snapshot.filter(|index| *index > known.applied)?;
+            Some(Warning::SnapshotRefused { group: *group, index })
+        };
+        self.groups.iter().filter_map(refused).take(HALTED_MAX).collect()
     }
 
     /// The members as this node sees them.
@@ -199,6 +222,7 @@ impl Group {
             commit: self.raft.commit(),
             applied: self.applied,
             last: self.raft.last().index,
+            halted: self.state.halted().map(|halt| halt.index),
         }
     }
 }

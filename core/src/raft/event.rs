@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::message::Message;
 use super::record::Write;
 use super::types::{Position, Reconfiguration, RefusalReason, Snapshot, Ticket};
-use crate::id::{Index, NodeId, Replica, Role, Term};
+use crate::id::{Index, NodeId, Replica, Role, SnapshotId, Term};
 
 /// An event that a group's machine consumes.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub enum Event {
     Reconfigure { ticket: Ticket, change: Reconfiguration },
     /// The state that [`Action::Capture`] asked for.
     Captured { snapshot: Arc<Snapshot> },
+    /// The state machine looked at the snapshot of [`Action::Check`]: it can become it, or it cannot.
+    Checked { id: SnapshotId, restores: bool },
     /// A durable snapshot covers the log up to `position`. The machine drops the entries up to there, except those that
     /// a slow follower still needs.
     Compact { position: Position },
@@ -67,8 +69,12 @@ pub enum Action {
     /// A follower needs a snapshot: capture the applied state and answer with [`Event::Captured`]. Never dropped: the
     /// machine does not ask again before the answer. The answer may take any time.
     Capture,
-    /// Replace the state machine's state by this snapshot from the leader. It is complete and its digest matches. Never
-    /// dropped, and done before any entry of a later `Committed` is applied; its writes may still be under way.
+    /// Look whether the state machine can become this snapshot from the leader, and answer with [`Event::Checked`]. It
+    /// is complete and its digest matches; nothing durable names it before the answer. Never dropped; the answer may
+    /// take any time.
+    Check { id: SnapshotId, snapshot: Arc<Snapshot> },
+    /// Replace the state machine's state by this snapshot, which restores. Never dropped, and done before any entry of a
+    /// later `Committed` is applied; its writes may still be under way.
     Install { snapshot: Arc<Snapshot> },
     /// The role, the term or the known leader changed. A later one replaces an earlier one.
     Role { role: Role, term: Term, leader: Option<Replica> },

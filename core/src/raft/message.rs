@@ -121,6 +121,12 @@ pub enum Message {
         /// `None` if the answerer does not lead, or lost or transfers its leadership.
         index: Option<Index>,
     },
+    /// The answerer has a whole snapshot, and its state machine does not restore it.
+    SnapshotRefused {
+        term: Term,
+        /// The snapshot's position.
+        position: Position,
+    },
 }
 
 /// A snapshot without its bytes.
@@ -182,7 +188,8 @@ impl Message {
             | Self::SnapshotOffer { term, .. }
             | Self::SnapshotChunk { term, .. }
             | Self::SnapshotAck { term, .. }
-            | Self::TimeoutNow { term, .. } => Some(*term),
+            | Self::TimeoutNow { term, .. }
+            | Self::SnapshotRefused { term, .. } => Some(*term),
             Self::ReadIndex { .. } | Self::ReadIndexReply { .. } => None,
         }
     }

@@ -55,7 +55,7 @@ use alloc::collections::VecDeque;
 
 use crate::config::RaftConfig;
 use crate::digest::Hasher;
-use crate::id::{GroupId, Index, Replica, Role, Term};
+use crate::id::{GroupId, Index, Replica, Role, SnapshotId, Term};
 use crate::machine::{Machine, Now, Outbox};
 use crate::seed::{Seed, Stream};
 use crate::time::Instant;
@@ -113,6 +113,8 @@ pub struct Raft {
     state: State,
     forwarded: ForwardedReads,
     incoming: Option<IncomingSnapshot>,
+    /// The last snapshot that the state machine of this process could not restore.
+    refused_snapshot: Option<SnapshotId>,
 }
 
 impl Raft {
@@ -158,6 +160,7 @@ impl Raft {
             state: State::Follower,
             forwarded: ForwardedReads::new(seed, group),
             incoming: None,
+            refused_snapshot: None,
         }
     }
 
@@ -289,6 +292,7 @@ impl Machine for Raft {
         hash.value(self.configuration());
         self.marks.iter().for_each(|mark| hash.value(&(mark.writes, mark.index)));
         self.forwarded.digest(hash);
+        hash.value(&self.refused_snapshot);
         if let Some(incoming) = &self.incoming {
             incoming.digest(hash);
         }

@@ -31,6 +31,9 @@ pub(super) struct Progress {
     pub(super) advanced: bool,
     /// When the leader next checks that it makes progress.
     pub(super) check_at: Instant,
+    /// Snapshots that it refused since it last made progress, and until when it gets no further offer.
+    pub(super) refusals: u32,
+    pub(super) rest_until: Instant,
 }
 
 /// The way in which a leader sends to a follower.
@@ -74,6 +77,8 @@ impl Progress {
             awaited_commit: Index(0),
             advanced: false,
             check_at: now,
+            refusals: 0,
+            rest_until: Instant::ZERO,
         }
     }
 
@@ -102,6 +107,7 @@ impl Progress {
         if matched > self.matched {
             self.matched = matched;
             self.advanced = true;
+            (self.refusals, self.rest_until) = (0, Instant::ZERO);
         }
         self.next = self.next.max(matched.next());
         let is_known = match &mut self.flow {
@@ -120,6 +126,13 @@ impl Progress {
         if is_known {
             self.replicate();
         }
+    }
+
+    /// Whether the leader sends a snapshot to it, or waits for one to send.
+    pub(super) const fn needs_snapshot(&self) -> bool {
+        matches!(self.flow, Flow::Snapshot(_))
+            && !(self.refusals > 0
+                && matches!(&self.flow, Flow::Snapshot(t) if t.snapshot.is_none()))
     }
 
     /// Whether the window has room for another append.

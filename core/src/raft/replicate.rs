@@ -363,7 +363,7 @@ impl Raft {
                 self.send_append(at, next, 0, out);
             }
             Flow::Replicate { .. } => {}
-            Flow::Snapshot(_) => self.offer_snapshot(at, out),
+            Flow::Snapshot(_) => self.resume_snapshot_transfer(at, out),
         }
     }
 

@@ -2,8 +2,10 @@
 //!
 //! The leader offers a snapshot, the receiver answers how many bytes of it are durable, and the leader sends those that
 //! follow. So a transfer resumes where it stopped, and a receiver that restarted and forgot the offer gets a new one.
-//! This module does not look inside the bytes, and does not decide when to take a snapshot to shorten the log; the node
-//! does.
+//!
+//! A receiver records a snapshot only once the state machine has restored it. One that does not restore is refused: the
+//! receiver keeps its state, and the leader rests longer before each new offer. This module does not look inside the
+//! bytes, and does not decide when to take a snapshot to shorten the log; the node does.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -13,6 +15,7 @@ use sha2::Digest as _;
 
 use super::progress::{Flow, SnapshotTransfer};
 use super::state::{IncomingSnapshot, State};
+use super::types::snapshot_id;
 use super::{Action, Message, NUMBER_MAX, Position, Raft, Snapshot, SnapshotHeader, Write};
 use crate::digest::Digest;
 use crate::id::{Index, Replica, SnapshotFile, SnapshotId};
@@ -26,6 +29,26 @@ const WINDOW_BYTES: u64 = 4 * CHUNK_BYTES_MAX as u64;
 
 /// The most chunks of one snapshot, so that tiny chunks cannot make the receiver's list larger than the bytes.
 const CHUNKS_MAX: usize = 65_536;
+
+/// After a refused snapshot a leader rests for this many election timeouts before it offers another one to that peer,
+/// and for twice as long after each further refusal, up to this many doublings.
+const REST_TIMEOUTS: u32 = 8;
+const REST_DOUBLINGS_MAX: u32 = 7;
+
+impl IncomingSnapshot {
+    fn snapshot(&self) -> Snapshot {
+        let SnapshotHeader { position, time_ms, configuration, digest, .. } = self.header.clone();
+        Snapshot { position, time_ms, configuration, digest, chunks: self.chunks.clone() }
+    }
+
+    /// The record that names the snapshot's file.
+    fn record(&self) -> Write {
+        let SnapshotHeader { position, time_ms, configuration, digest, length } =
+            self.header.clone();
+        let file = SnapshotFile { id: self.id, length, digest };
+        Write::Snapshot { file, position, time_ms, configuration }
+    }
+}
 
 impl Snapshot {
     /// The bytes from `offset` to the end of their chunk; `None` at the snapshot's end.
@@ -91,9 +114,13 @@ impl Raft {
         if usable {
             leader.snapshot = Some(snapshot);
         }
+        let now = self.now;
         for at in 0..self.peer_count() {
             let State::Leader(leader) = &self.state else { return };
-            if let Flow::Snapshot(SnapshotTransfer { snapshot: None, .. }) = leader.peers[at].flow {
+            let peer = &leader.peers[at];
+            if let Flow::Snapshot(SnapshotTransfer { snapshot: None, .. }) = peer.flow
+                && peer.rest_until <= now
+            {
                 self.begin_snapshot_transfer(at, out);
             }
         }
@@ -146,6 +173,48 @@ impl Raft {
         self.send_chunks(at, out);
     }
 
+    /// The receiver has the whole snapshot, and its state machine does not restore it. The next one may be better, or
+    /// the receiver may run another build by then; until that is likely, this leader sends nothing large.
+    pub(super) fn on_snapshot_refused(
+        &mut self,
+        from: Replica,
+        position: Position,
+        out: &mut Outbox<Action>,
+    ) {
+        let (now, timeout) = (self.now, self.election_timeout());
+        let State::Leader(leader) = &mut self.state else { return };
+        let Some(peer) = leader.peer(from) else {
+            return self.reject(from, "answers but is not a member", out);
+        };
+        peer.last_contact = now;
+        let Flow::Snapshot(transfer) = &mut peer.flow else { return };
+        if transfer.snapshot.take_if(|snapshot| snapshot.position == position).is_none() {
+            return;
+        }
+        reach!("raft.snapshot.refused_by_peer");
+        (transfer.acked, transfer.sent) = (None, 0);
+        let rest = timeout.saturating_mul(REST_TIMEOUTS << peer.refusals.min(REST_DOUBLINGS_MAX));
+        peer.refusals += 1;
+        peer.rest_until = now + rest;
+        self.release_snapshot();
+    }
+
+    /// Offers a peer a snapshot again, unless it rests after a refusal.
+    pub(super) fn resume_snapshot_transfer(&mut self, at: usize, out: &mut Outbox<Action>) {
+        let now = self.now;
+        let State::Leader(leader) = &self.state else { return };
+        let peer = &leader.peers[at];
+        if peer.rest_until > now {
+            return;
+        }
+        let is_refused = matches!(&peer.flow, Flow::Snapshot(t) if t.snapshot.is_none());
+        if is_refused && !leader.capturing {
+            self.begin_snapshot_transfer(at, out);
+        } else {
+            self.offer_snapshot(at, out);
+        }
+    }
+
     /// Sends chunks until the window is full.
     fn send_chunks(&mut self, at: usize, out: &mut Outbox<Action>) {
         loop {
@@ -170,9 +239,7 @@ impl Raft {
     /// Frees the snapshot if no peer needs it.
     pub(super) fn release_snapshot(&mut self) {
         let State::Leader(leader) = &mut self.state else { return };
-        if leader.snapshot.is_some()
-            && !leader.peers.iter().any(|peer| matches!(peer.flow, Flow::Snapshot(_)))
-        {
+        if leader.snapshot.is_some() && !leader.peers.iter().any(|peer| peer.needs_snapshot()) {
             leader.snapshot = None;
         }
     }
@@ -191,6 +258,9 @@ impl Raft {
         }
         if !self.accept_leader(from, out) || self.already_has(from, header.position, out) {
             return;
+        }
+        if self.refused_snapshot == Some(snapshot_id(self.group, header.position, header.digest)) {
+            return self.refuse_snapshot(from, header.position, out);
         }
         if self.incoming.as_ref().is_none_or(|known| known.header != header) {
             if self.incoming.is_some() {
@@ -265,14 +335,55 @@ impl Raft {
             self.incoming = Some(incoming);
             return self.send(from, Message::SnapshotAck { term: self.term, position, bytes }, out);
         }
+        if incoming.complete.is_some() {
+            // The state machine looks at it.
+            self.incoming = Some(incoming);
+            return;
+        }
         let digest = Digest(incoming.sha.clone().finalize().into());
         if digest != incoming.header.digest {
             reach!("raft.snapshot.corrupt");
-            return self.reject(from, "a snapshot whose bytes do not match its digest", out);
+            self.reject(from, "a snapshot whose bytes do not match its digest", out);
+            return self.refuse_snapshot(from, incoming.header.position, out);
         }
+        let snapshot = Arc::new(incoming.snapshot());
+        let id = incoming.id;
+        if mutant!("raft.snapshot.recorded_unchecked") {
+            let write = incoming.record();
+            self.persist(write, out);
+        }
+        self.incoming =
+            Some(IncomingSnapshot { complete: Some(Arc::clone(&snapshot)), ..incoming });
+        out.push(Action::Check { id, snapshot });
+    }
+
+    fn refuse_snapshot(&mut self, to: Replica, position: Position, out: &mut Outbox<Action>) {
+        reach!("raft.snapshot.refused");
+        self.send(to, Message::SnapshotRefused { term: self.term, position }, out);
+    }
+
+    /// The state machine looked at a complete snapshot: installs it, or refuses it and keeps everything as it is.
+    pub(super) fn on_checked(&mut self, id: SnapshotId, restores: bool, out: &mut Outbox<Action>) {
+        let checked = |known: &mut IncomingSnapshot| known.id == id && known.complete.is_some();
+        let Some(incoming) = self.incoming.take_if(checked) else { return };
         let position = incoming.header.position;
-        self.install(incoming, out);
-        self.send(from, Message::AppendAck { term: self.term, matched: position }, out);
+        if !restores {
+            self.refused_snapshot = Some(id);
+        }
+        match self.leader {
+            Some(leader) if !restores => {
+                self.reject(leader, "a snapshot that does not restore", out);
+                self.refuse_snapshot(leader, position, out);
+            }
+            None if !restores => {}
+            leader => {
+                self.install(incoming, out);
+                if let Some(leader) = leader {
+                    let term = self.term;
+                    self.send(leader, Message::AppendAck { term, matched: position }, out);
+                }
+            }
+        }
     }
 
     /// The snapshot file of the snapshot that is arriving. It is needed until the snapshot is complete or given up.
@@ -284,8 +395,9 @@ impl Raft {
     /// Replaces the log and the state machine by a complete snapshot.
     fn install(&mut self, incoming: IncomingSnapshot, out: &mut Outbox<Action>) {
         reach!("raft.snapshot.installed");
-        let IncomingSnapshot { header, id, chunks, .. } = incoming;
-        let SnapshotHeader { position, time_ms, configuration, digest, length } = header;
+        let record = incoming.record();
+        let Some(snapshot) = incoming.complete else { return };
+        let Snapshot { position, time_ms, ref configuration, .. } = *snapshot;
         if self.log.last_index() >= position.index && position.index > self.commit {
             // The log conflicts with the snapshot at its last entry: this entry and those after it were never
             // committed. They are cut before the snapshot's record is written, so that no crash leaves them after the
@@ -294,9 +406,6 @@ impl Raft {
             self.append(Vec::new(), out);
         }
         self.persist_hard_state(out);
-        let file = SnapshotFile { id, length, digest };
-        let record =
-            Write::Snapshot { file, position, time_ms, configuration: configuration.clone() };
         self.persist(record, out);
         self.log.reset(position, time_ms);
         let was_voter = self.configurations.is_voter();
@@ -306,7 +415,6 @@ impl Raft {
         }
         self.mark(position.index);
         (self.commit, self.base) = (position.index, position);
-        let snapshot = Snapshot { position, time_ms, configuration, digest, chunks };
-        out.push(Action::Install { snapshot: Arc::new(snapshot) });
+        out.push(Action::Install { snapshot });
     }
 }

@@ -233,12 +233,14 @@ pub(super) struct IncomingSnapshot {
     pub(super) received: u64,
     /// The digest of these bytes.
     pub(super) sha: Sha256,
+    /// The whole snapshot, while the state machine looks at it.
+    pub(super) complete: Option<Arc<Snapshot>>,
 }
 
 impl IncomingSnapshot {
     pub(super) fn new(group: GroupId, header: SnapshotHeader) -> Self {
         let id = snapshot_id(group, header.position, header.digest);
-        Self { header, id, chunks: Vec::new(), received: 0, sha: Sha256::new() }
+        Self { header, id, chunks: Vec::new(), received: 0, sha: Sha256::new(), complete: None }
     }
 
     /// Whether the snapshot covers nothing after `index`.
@@ -247,7 +249,7 @@ impl IncomingSnapshot {
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(&self.header, self.received));
+        hash.value(&(&self.header, self.received, self.complete.is_some()));
     }
 
     pub(super) const fn is_complete(&self) -> bool {

@@ -56,6 +56,7 @@ impl Raft {
             Event::Read { ticket } => self.read(ticket, out),
             Event::Reconfigure { ticket, change } => self.reconfigure(ticket, change, out),
             Event::Captured { snapshot } => self.on_captured(snapshot, out),
+            Event::Checked { id, restores } => self.on_checked(id, restores, out),
             Event::Compact { position } => self.compact(position),
             Event::TransferLeadership => self.transfer_leadership(out),
         }
@@ -187,6 +188,9 @@ impl Raft {
             }
             Message::SnapshotAck { position, bytes, .. } => {
                 self.on_snapshot_ack(from, position, bytes, out);
+            }
+            Message::SnapshotRefused { position, .. } => {
+                self.on_snapshot_refused(from, position, out);
             }
             Message::TimeoutNow { transfer_excluded, .. } => {
                 self.on_timeout_now(from, transfer_excluded, out);

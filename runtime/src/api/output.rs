@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use continuum_core::api::{
     Field, GroupStatus, Health, Level, Member, Namespace, Outcome, Policy, Receipt, Register, Row,
-    ShardStatus, Status, Strategy, Unready, Value,
+    ShardStatus, Status, Strategy, Unready, Value, Warning,
 };
 use continuum_core::id::Role;
 use serde_json::{Map, Value as Json, json};
@@ -236,6 +236,7 @@ pub fn status(status: &Status) -> Json {
         "formed": status.formed,
         "ready": status.unready.is_empty(),
         "unready": status.unready.iter().copied().map(unready).collect::<Vec<_>>(),
+        "warnings": warnings(&status.warnings),
         "groups": status.groups.iter().map(group).collect::<Vec<_>>(),
         "shards": status.shards.iter().map(shard).collect::<Vec<_>>(),
         "memory_bytes": status.memory_bytes,
@@ -253,6 +254,29 @@ pub const fn unready(reason: Unready) -> &'static str {
         Unready::DiskFull => "disk_full",
         Unready::Stopping => "stopping",
         Unready::Fenced => "fenced",
+        Unready::GroupHalted { .. } => "group_halted",
+    }
+}
+
+/// Warnings in JSON, each with a code, a detail and a hint.
+#[must_use]
+pub fn warnings(warnings: &[Warning]) -> Json {
+    let one = |warning: &Warning| {
+        let (detail, hint) = explain(warning);
+        json!({ "code": warning.code(), "detail": detail, "hint": hint })
+    };
+    warnings.iter().map(one).collect()
+}
+
+/// The text of a warning, and advice.
+fn explain(warning: &Warning) -> (String, &'static str) {
+    match warning {
+        Warning::SnapshotRefused { group, index } => (
+            format!(
+                "group {group} stays behind: the leader's snapshot up to entry {index} does not restore"
+            ),
+            "run the same version of Continuum on all nodes",
+        ),
     }
 }
 
@@ -265,6 +289,7 @@ fn group(group: &GroupStatus) -> Json {
         "commit": group.commit.0,
         "applied": group.applied.0,
         "last": group.last.0,
+        "halted": group.halted.map(|index| index.0),
     })
 }
 

@@ -53,6 +53,7 @@ kinds! {
     BUSY = ("busy", 429, 7, "The node is overloaded");
     CONFLICT = ("conflict", 412, 6, "The value is not as expected");
     FULL = ("full", 507, 7, "The node is full");
+    GROUP_HALTED = ("group_halted", 503, 3, "The group cannot be applied by this build");
     INVALID_NAME = ("invalid_name", 400, 2, "The name is not valid");
     INVALID_REQUEST = ("invalid_request", 400, 2, "The request is not valid");
     MALFORMED_JSON = ("malformed_json", 400, 2, "The body is not the expected JSON");
@@ -210,6 +211,13 @@ impl From<Reason> for Problem {
             Reason::Stopping => {
                 Self::new(&STOPPING, "the node is stopping, or fenced", "ask another node")
             }
+            Reason::GroupHalted { group, index } => Self::new(
+                &GROUP_HALTED,
+                format!("entry {index} of group {group} cannot be applied by this build"),
+                "start this node with the newest version that any node runs; nothing is lost until then",
+            )
+            .with("group", group.0.into())
+            .with("index", index.0.into()),
             refused @ (Reason::UnknownNamespace
             | Reason::NamespaceExists
             | Reason::InvalidName
@@ -313,7 +321,7 @@ fn full(what: Resource) -> Problem {
 mod tests {
     use std::collections::BTreeSet;
 
-    use continuum_core::id::{Address, Index};
+    use continuum_core::id::{Address, GroupId, Index};
 
     use super::*;
 
@@ -337,6 +345,7 @@ mod tests {
             Reason::Busy,
             Reason::Full { what: Resource::Disk },
             Reason::Stopping,
+            Reason::GroupHalted { group: GroupId(3), index: Index(7) },
         ]
     }
 

@@ -65,11 +65,24 @@ async fn live(api: &Api) -> Answer {
 async fn ready(api: &Api) -> Answer {
     let status = api.handle.status().await?;
     if status.unready.is_empty() {
-        return Ok(output::json_response(StatusCode::OK, &json!({ "ready": true })));
+        let body = json!({ "ready": true, "warnings": output::warnings(&status.warnings) });
+        return Ok(output::json_response(StatusCode::OK, &body));
     }
-    let reasons: Vec<&str> = status.unready.iter().copied().map(output::unready).collect();
-    let problem = Problem::new(&NOT_READY, reasons.join(", "), hint(&status.unready));
-    Err(problem.with("ready", false.into()).with("reasons", reasons.into()))
+    let mut reasons: Vec<&str> = status.unready.iter().copied().map(output::unready).collect();
+    reasons.dedup();
+    let mut detail = reasons.join(", ");
+    let mut halted = Vec::new();
+    for reason in &status.unready {
+        if let Unready::GroupHalted { group, index } = reason {
+            detail += &format!("; group {group} stopped at entry {index}");
+            halted.push(json!({ "group": group.0, "index": index.0 }));
+        }
+    }
+    let problem = Problem::new(&NOT_READY, detail, hint(&status.unready))
+        .with("ready", false.into())
+        .with("reasons", reasons.into())
+        .with("warnings", output::warnings(&status.warnings));
+    Err(if halted.is_empty() { problem } else { problem.with("halted", halted.into()) })
 }
 
 /// The hint for the first reason; the others mostly follow from it.
@@ -82,6 +95,9 @@ fn hint(unready: &[Unready]) -> &'static str {
         Some(Unready::DiskFull) => "free space on the node's disk; the node resumes by itself",
         Some(Unready::Fenced) => {
             "read its log: its storage failed, or another process has its identity"
+        }
+        Some(Unready::GroupHalted { .. }) => {
+            "start this node with the newest version that any node runs; nothing is lost until then"
         }
         Some(Unready::CatchingUp | Unready::Stopping) | None => "wait a moment and ask again",
     }

@@ -7,9 +7,9 @@ use axum::http::{Request as HttpRequest, StatusCode, header};
 use bytes::Bytes;
 use continuum_core::api::{
     Change, Context, Expected, Level, Namespace, Outcome, Policy, Query, Reason, Receipt, Register,
-    Request, Row, Status, Unready, Value,
+    Request, Row, Status, Unready, Value, Warning,
 };
-use continuum_core::id::{Address, Boot, Index, Replica};
+use continuum_core::id::{Address, Boot, GroupId, Index, Replica};
 use continuum_core::limits::VALUE_BYTES_MAX;
 use http_body_util::BodyExt as _;
 use serde_json::Value as Json;
@@ -34,6 +34,7 @@ fn status(unready: Vec<Unready>) -> Status {
         address: Address("127.0.0.1:7400".into()),
         formed: true,
         unready,
+        warnings: vec![Warning::SnapshotRefused { group: GroupId(3), index: Index(7) }],
         groups: Vec::new(),
         shards: Vec::new(),
         memory_bytes: 7,
@@ -320,17 +321,32 @@ async fn readiness_names_its_reasons() {
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "not_ready"));
     assert_eq!(answer.json()["reasons"], serde_json::json!(["no_leader", "disk_full"]));
     assert_eq!(world.ask("GET", "/livez", Body::empty()).await.status, StatusCode::OK);
+    let halted = Unready::GroupHalted { group: GroupId(3), index: Index(7) };
+    let answer =
+        World::unready(committed(), vec![halted]).ask("GET", "/readyz", Body::empty()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "not_ready"));
+    let json = answer.json();
+    assert_eq!(json["reasons"], serde_json::json!(["group_halted"]));
+    assert_eq!(json["halted"], serde_json::json!([{ "group": 3, "index": 7 }]));
     let world = World::unready(committed(), vec![Unready::Fenced]);
     assert_eq!(
         world.ask("GET", "/livez", Body::empty()).await.status,
         StatusCode::SERVICE_UNAVAILABLE
     );
     let world = World::new(committed());
-    assert_eq!(world.ask("GET", "/readyz", Body::empty()).await.status, StatusCode::OK);
+    let answer = world.ask("GET", "/readyz", Body::empty()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let warnings = answer.json()["warnings"].clone();
+    assert_eq!(
+        (&warnings[0]["code"], warnings.as_array().map(Vec::len)),
+        (&"snapshot_refused".into(), Some(1))
+    );
+    assert!(warnings[0]["hint"].as_str().is_some_and(|hint| hint.contains("same version")));
     let page = world.ask("GET", "/metrics", Body::empty()).await;
     let page = String::from_utf8_lossy(&page.body).into_owned();
     assert!(page.contains("continuum_http_requests_total"), "{page}");
     assert!(page.contains("continuum_ready 1"), "{page}");
+    assert!(page.contains("continuum_warning{code=\"snapshot_refused\"} 1"), "{page}");
     assert!(page.ends_with("# EOF\n"));
 }
 

@@ -206,6 +206,7 @@ fn of_raft(message: &raft::Message) -> (bool, String) {
             format!("unknown: {}", position_text(*position))
         }
         M::TimeoutNow { term, .. } => format!("campaign t{term}"),
+        M::SnapshotRefused { position, .. } => format!("refuses {}", position_text(*position)),
         M::ReadIndex { .. } => "read index?".to_owned(),
         M::ReadIndexReply { index: Some(index), .. } => format!("read at {index}"),
         M::ReadIndexReply { index: None, .. } => "no read".to_owned(),

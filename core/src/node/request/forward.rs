@@ -155,5 +155,6 @@ fn concerns_node(reason: &Reason) -> bool {
             | Reason::Busy
             | Reason::Full { .. }
             | Reason::SessionExpired
+            | Reason::GroupHalted { .. }
     )
 }

@@ -26,7 +26,10 @@ impl Node {
             return self.refuse(key, reason);
         }
         let (role, leader) = match self.groups.get(&group) {
-            Some(known) => (known.raft.role(), known.raft.leader()),
+            Some(known) => match known.halted() {
+                None => (known.raft.role(), known.raft.leader()),
+                Some(reason) => return self.refuse(key, reason),
+            },
             // This node has not opened the group yet. Voters of group 0 hold every group.
             None => return self.forward_to_voter(key, group),
         };
@@ -112,8 +115,11 @@ impl Node {
 
     /// Starts a linearizable read, on a voter of group 0 when this node lacks the group.
     pub(super) fn read_strong(&mut self, key: u64, group: GroupId) {
-        if !self.groups.contains_key(&group) {
+        let Some(known) = self.groups.get(&group) else {
             return self.forward_to_voter(key, group);
+        };
+        if let Some(reason) = known.halted() {
+            return self.refuse(key, reason);
         }
         self.set_stage(key, Stage::Asked(group));
         self.read_index(key, group);
@@ -134,6 +140,9 @@ impl Node {
         let Some(known) = self.groups.get_mut(&group) else { return };
         if known.applied >= index {
             return self.serve_strong(key, group);
+        }
+        if let Some(reason) = known.halted() {
+            return self.refuse(key, reason);
         }
         reach!("node.read.waits_for_apply");
         known.reads.insert((index, key));

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod deletion;
+mod halting;
 mod requests;
 mod storage;
 
