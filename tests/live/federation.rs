@@ -206,18 +206,21 @@ impl Node {
             quoted.join(", ")
         };
         let ca = self.folder.with_file_name(CA_CERTIFICATE);
-        let text = format!(
-            "name = \"{}\"\ndata = {:?}\n[peer]\nlisten = \"{}\"\nbootstrap = [{}]\nca = {:?}\ncert = {:?}\nkey = {:?}\n\
-             [api]\nlisten = \"{}\"\n",
-            self.name,
-            self.data,
-            self.peer,
-            list(&self.bootstrap),
-            ca,
-            self.certificate.join("node.pem"),
-            self.certificate.join("node.key"),
-            self.api
-        );
+        let key = |name: &str, value: &str| format!("{name} = \"{value}\"\n");
+        let file = |name: &str, path: &Path| key(name, &path.display().to_string());
+        let text = [
+            key("name", &self.name),
+            file("data", &self.data),
+            "[peer]\n".into(),
+            key("listen", &self.peer.to_string()),
+            format!("bootstrap = [{}]\n", list(&self.bootstrap)),
+            file("ca", &ca),
+            file("cert", &self.certificate.join("node.pem")),
+            file("key", &self.certificate.join("node.key")),
+            "[api]\n".into(),
+            key("listen", &self.api.to_string()),
+        ];
+        let text = text.concat();
         fs::write(&path, text).expect("writable settings");
         path
     }

@@ -137,11 +137,11 @@ pub(crate) fn brief(answer: Option<&Answer>) -> String {
     answer.map_or_else(|| "no answer".into(), Answer::brief)
 }
 
-/// The first sample of the metrics that begins with `series`, summed over its labels; 0 without an answer.
-pub(crate) fn metric(api: SocketAddr, series: &str) -> f64 {
+/// The sum of all samples of the metrics whose line has this part, over all labels; 0 without an answer.
+pub(crate) fn metric(api: SocketAddr, part: &str) -> f64 {
     let Some(answer) = Ask::get("/metrics").send(api) else { return 0.0 };
-    let values = answer.body.lines().filter(|line| line.starts_with(series));
-    values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    let samples = answer.body.lines().filter(|line| !line.starts_with('#') && line.contains(part));
+    samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 #[cfg(test)]

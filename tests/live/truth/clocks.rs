@@ -132,7 +132,7 @@ fn shown(nodes: &Nodes) -> [bool; 3] {
         let ready = node.ready().unwrap_or_default();
         shown[0] |= ready.is_ready && ready.warnings.iter().any(|code| code == "clock_ahead");
         shown[1] |= has_warning(&node.status(), "clock_ahead");
-        shown[2] |= metric(node.api, "continuum_clock_ahead") > 0.0;
+        shown[2] |= metric(node.api, "clock_ahead") > 0.0;
     }
     shown
 }
