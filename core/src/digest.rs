@@ -1,6 +1,6 @@
-//! SHA-256: checksums of values, digests of states and fingerprints of sets.
+//! SHA-256: checksums of values, digests of states, fingerprints of sets, and authentication codes.
 //!
-//! There are no keyed hashes and no signatures: the transport authenticates.
+//! There are no signatures: the transport authenticates nodes, and [`hmac`] what they give to clients.
 
 use core::fmt;
 
@@ -36,6 +36,24 @@ impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.short())
     }
+}
+
+/// HMAC-SHA-256 (RFC 2104) over the parts, one after the other. The caller makes sure that two lists of parts that mean
+/// different things do not join to the same bytes.
+#[must_use]
+pub fn hmac(key: &[u8], parts: &[&[u8]]) -> Digest {
+    const BLOCK: usize = 64;
+    let mut block = [0; BLOCK];
+    if key.len() > BLOCK {
+        block[..32].copy_from_slice(&Digest::of(key).0);
+    } else {
+        block[..key.len()].copy_from_slice(key);
+    }
+    let mut inner = Sha256::new_with_prefix(block.map(|byte| byte ^ 0x36));
+    parts.iter().for_each(|part| inner.update(part));
+    let mut outer = Sha256::new_with_prefix(block.map(|byte| byte ^ 0x5c));
+    outer.update(inner.finalize());
+    Digest(outer.finalize().into())
 }
 
 /// Hashes the canonical form of a state. Parts of variable length get a length prefix, so that states with the same
@@ -142,6 +160,51 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The test vectors of RFC 4231, without the truncated one.
+    #[test]
+    fn codes_are_those_of_the_rfc() {
+        let long = [0xaa; 131];
+        let count: Vec<u8> = (1..26).collect();
+        let cases: [(&[u8], &[u8], &str); 6] = [
+            (
+                &[0x0b; 20],
+                b"Hi There",
+                "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
+            ),
+            (
+                b"Jefe",
+                b"what do ya want for nothing?",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+            (
+                &[0xaa; 20],
+                &[0xdd; 50],
+                "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe",
+            ),
+            (
+                &count,
+                &[0xcd; 50],
+                "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b",
+            ),
+            (
+                &long,
+                b"Test Using Larger Than Block-Size Key - Hash Key First",
+                "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+            ),
+            (
+                &long,
+                b"This is a test using a larger than block-size key and a larger than block-size data. \
+                  The key needs to be hashed before being used by the HMAC algorithm.",
+                "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2",
+            ),
+        ];
+        for (key, data, code) in cases {
+            assert_eq!(alloc::format!("{}", hmac(key, &[data])), code);
+            let (first, rest) = data.split_at(data.len() / 2);
+            assert_eq!(hmac(key, &[first, rest]), hmac(key, &[data]));
+        }
+    }
 
     #[test]
     fn a_value_hashes_like_its_encoding() {

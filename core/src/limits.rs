@@ -55,17 +55,27 @@ pub const SLOTS_MAX: u16 = 256;
 /// Siblings of one register. Past this bound a write is refused; no sibling is ever dropped.
 pub const SIBLINGS_MAX: usize = 64;
 
-/// Authors of one shard. Each boot that wrote is one, and a context names them all in one message.
+/// Authors of one shard past which a node authors nothing that adds one. Each boot that wrote is one, and a context
+/// names them all in one message.
 pub const SHARD_ACTORS_MAX: usize = 4096;
+
+/// Authors of one shard past which a replica refuses what a peer sends. It is far above the bound on authoring, so that
+/// replicas that reach that one in different orders all take what each of them authored.
+pub const SHARD_ACTORS_HELD_MAX: usize = 6144;
 
 /// Encoded bytes of one causal context. With the writes and answers beside it, it fits into a frame.
 pub const CONTEXT_BYTES_MAX: usize = 400 << 10;
 
-/// Dots of one shard that are superseded, wholly or in part, before they arrive.
+/// Removals of one shard that wait for their elements. Each takes about a hundred bytes. Past this bound a client's
+/// write that needs more is refused.
 pub const DEFERRED_MAX: usize = 65_536;
 
 /// The greatest sequence number of a dot. No author reaches it, and arithmetic on it cannot overflow.
 pub const SEQ_MAX: u64 = 1 << 48;
+
+/// The greatest stamp of a write. Wall clocks are taken up to half of it, so there is room for 2^62 overwrites above
+/// the greatest honest stamp.
+pub const STAMP_MAX: u64 = 1 << 63;
 
 /// Client sessions that one group keeps.
 pub const SESSIONS_MAX: usize = 65_536;

@@ -95,8 +95,12 @@ pub mod instrument {
         "raft.vote.denied",
         "raft.vote.disruption_ignored",
         "raft.vote.granted",
+        // api
+        "api.context.foreign",
         // replication
         "replication.ack.enough",
+        "replication.author.again",
+        "replication.author.below_the_top",
         "replication.author.refused",
         "replication.author.too_many_siblings",
         "replication.author.unseen_context",
@@ -137,6 +141,7 @@ pub mod instrument {
         "replication.write.equivocation",
         "replication.write.merged",
         "replication.write.partly_dead",
+        "replication.write.replaced",
         // gossip
         "gossip.update.unknown",
         "gossip.connected.asked",
@@ -218,6 +223,7 @@ pub mod instrument {
         "state.registry.namespaces_full",
         "state.registry.created",
         "state.registry.deleted",
+        "state.registry.key_rotated",
         "state.registry.repeated_member",
         "state.kv.refused",
         "state.kv.conflict",
@@ -375,7 +381,21 @@ pub mod instrument {
             "a snapshot is recorded before the state machine has looked at it",
         ),
         ("raft.term.of_a_learner", "a learner's answer moves its leader to a later term"),
+        // api
+        ("api.context.any_shard", "a context of another shard is taken"),
+        ("api.context.old_keys", "the first key stays valid for ever"),
+        ("api.context.unchecked", "the seal of a context is not checked"),
         // replication
+        (
+            "replication.author.mints_named",
+            "an author numbers a write as one that others named already",
+        ),
+        ("replication.deferred.unbounded", "deferred removals have no bound"),
+        ("replication.deferred.uncounted", "the memory of deferred removals is not counted"),
+        ("replication.equivocation.first_stays", "of two writes with one dot the first stays"),
+        ("replication.session.covers_refused", "a view covers the writes that were refused"),
+        ("replication.session.refused_again", "a refused write is asked for again"),
+        ("replication.session.refused_blocks", "one refused write blocks the whole view"),
         ("replication.ack.before_fsync", "a delta is acknowledged before it is durable"),
         (
             "replication.context.without_gaps",

@@ -402,6 +402,7 @@ const fn rejection(reason: &Reason) -> &'static str {
         Reason::WrongConsistency => "wrong_consistency",
         Reason::OutOfBounds { .. } => "out_of_bounds",
         Reason::Conflict { .. } => "conflict",
+        Reason::ForeignContext => "foreign_context",
         Reason::TooManySiblings => "too_many_siblings",
         Reason::SessionExpired => "session_expired",
         Reason::NoLeader => "no_leader",

@@ -70,6 +70,8 @@ pub enum Reason {
         /// The revision that the key has now; `None` when it has no value.
         revision: Option<Index>,
     },
+    /// The context is not one that this federation gave out for this key's shard, or it is too old: read the key again.
+    ForeignContext,
     /// The register has as many siblings as it may have: read it and write with its context.
     TooManySiblings,
     /// The joining node already votes with another disk, whose vote must be removed first; or it is linked with another

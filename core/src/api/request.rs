@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Address, Dot, Replica, SessionId};
+use super::Context;
+use crate::id::{Address, Replica, SessionId};
 
 /// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +66,11 @@ pub enum Request {
         /// The durability to reach before the answer.
         level: Level,
         /// Makes a retry harmless; exactly-once needs it.
+        session: Option<Session>,
+    },
+    /// Replace the key that seals contexts. Those of the key before the present one are no longer valid.
+    RotateKey {
+        /// Makes a retry harmless.
         session: Option<Session>,
     },
 }
@@ -181,16 +187,6 @@ pub enum Expected {
     Revision(u64),
     /// This value.
     Value(Bytes),
-}
-
-/// The versions that a read returned, so that a later write supersedes exactly those. Opaque to clients.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Context {
-    /// The dots of the values that were returned.
-    pub dots: Vec<Dot>,
-    /// The greatest stamp among them, as the 64 bits of the hybrid logical clock. The writing node merges it into its
-    /// clock before it stamps the write.
-    pub stamp: u64,
 }
 
 /// A read. In every variant an empty `field` names the key's own value.

@@ -186,7 +186,10 @@ impl Node {
             Reply::Joined { .. } => return Outcome::Value(Value::Joined(self.member_list())),
             // A repeat within a session has the revision of the first write, not the index of the repeat.
             Reply::Written { revision } => revision,
-            Reply::Bootstrapped | Reply::Created { .. } | Reply::Deleted { .. } => index,
+            Reply::Bootstrapped
+            | Reply::Created { .. }
+            | Reply::Deleted { .. }
+            | Reply::KeyRotated { .. } => index,
         };
         let receipt = Receipt { revision: Some(revision), context: None };
         Outcome::Committed { level: Level::Durable, receipt }

@@ -305,7 +305,8 @@ impl Node {
         if !self.registry_is_empty() {
             return;
         }
-        let operation = Operation::Bootstrap(self.bootstrap_list());
+        // Requests are numbered from 1.
+        let operation = Operation::Bootstrap(self.bootstrap_list(), self.draw_secret(0));
         // At most seven members with bounded names and addresses always fit into a command.
         let Ok(command) = (Command { session: None, operation }).encode() else { return };
         let event = raft::Event::Propose { ticket: 0, command };

@@ -9,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::api::{MemberInfo, Namespace, Policy};
+use crate::api::{ContextKeys, MemberInfo, Namespace, Policy};
 use crate::id::{Address, GroupId, NamespaceId, NodeId, Replica, Writer};
 use crate::raft::{Configuration, Reconfiguration};
 use crate::state::registry::NamespaceRecord;
@@ -45,6 +45,8 @@ pub(super) struct RegistryView {
     members: BTreeMap<NodeId, MemberView>,
     namespaces: BTreeMap<NamespaceId, Target>,
     names: BTreeMap<String, Target>,
+    /// The keys that seal contexts.
+    keys: Option<ContextKeys>,
     /// The address of each link that the driver was last asked to keep.
     routes: BTreeMap<NodeId, Address>,
     /// The members of the bootstrap or join list, until the registry is applied.
@@ -111,6 +113,13 @@ impl Node {
         let Some(registry) = self.registry() else { return };
         let members: Vec<MemberInfo> = registry.membership().members;
         let namespaces: Vec<NamespaceRecord> = registry.namespaces().cloned().collect();
+        // This comes before the namespaces: a client that can read one must be given contexts.
+        let keys =
+            registry.context_keys().copied().filter(|keys| self.registry_view.keys != Some(*keys));
+        if let Some(keys) = keys {
+            self.registry_view.keys = Some(keys);
+            self.enqueue(Task::Replication(replication::Event::Keys { keys }));
+        }
         self.tell_members(members);
         self.tell_namespaces(namespaces);
         let led = self.groups.iter().filter(|(_, group)| group.leads()).map(|(id, _)| *id);

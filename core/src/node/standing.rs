@@ -104,6 +104,7 @@ kinds! {
     ForwardNamespaces => "`Forward` of `Namespaces`",
     ForwardCreate => "`Forward` of `CreateNamespace`",
     ForwardDelete => "`Forward` of `DeleteNamespace`",
+    ForwardRotate => "`Forward` of `RotateKey`",
     ForwardRead => "`Forward` of `Read`",
     ForwardWrite => "`Forward` of `Write`",
     Answer => "`Answer`",
@@ -186,6 +187,7 @@ impl Kind {
             Request::Namespaces => Self::ForwardNamespaces,
             Request::CreateNamespace { .. } => Self::ForwardCreate,
             Request::DeleteNamespace { .. } => Self::ForwardDelete,
+            Request::RotateKey { .. } => Self::ForwardRotate,
             Request::Read { .. } => Self::ForwardRead,
             Request::Write { .. } => Self::ForwardWrite,
         }
@@ -244,6 +246,7 @@ impl Kind {
             | Self::ForwardNamespaces
             | Self::ForwardCreate
             | Self::ForwardDelete
+            | Self::ForwardRotate
             | Self::ForwardRead
             | Self::ForwardWrite => (Some(Member), Nobody),
             // A node outside any federation asks strangers. It checks that it asked this one.

@@ -6,27 +6,25 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::mem::size_of;
 
 use bytes::Bytes;
 
-use crate::api::{Bound, Change, Context, Edit, Mutation, Reason, Resource};
+use crate::api::{Bound, Change, Edit, Mutation, Observed, Reason, Resource};
 use crate::id::{Actor, Dot};
 use crate::limits::{
-    CONTEXT_BYTES_MAX, EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX, SEQ_MAX, SIBLINGS_MAX,
+    EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX, SHARD_ACTORS_MAX, SIBLINGS_MAX, STAMP_MAX,
     VALUE_BYTES_MAX,
 };
 use crate::{mutant, reach};
 
 use super::shard::{Element, LocalDot, Shard, counter};
-use super::write::hlc::STAMP_MAX;
 use super::write::path::{self, Kind, Scope};
 use super::write::{
     self, DotRef, EditOp, EditRecord, ElementRef, Raw, SEALED_BYTES_MAX, WriteBody,
 };
 
 /// The dots that a client had read.
-struct Observed {
+struct Read {
     /// The dots in the shard's context.
     here: BTreeSet<LocalDot>,
     /// The dots that the shard has not seen.
@@ -44,7 +42,7 @@ struct OwnElement {
 struct WriteBuilder<'a> {
     shard: &'a Shard,
     /// `None` when the client carries no context.
-    observed: Option<Observed>,
+    read: Option<Read>,
     dot: Dot,
     actors: Vec<Actor>,
     actor_indices: BTreeMap<Actor, u32>,
@@ -53,8 +51,8 @@ struct WriteBuilder<'a> {
     floor: u64,
 }
 
-/// Builds and seals a write. `stamp` issues a stamp above a floor; `may_write` tells whether an actor may have written
-/// dots that this shard has not seen. Returns the write's dot, stamp and sealed bytes.
+/// Builds and seals a write. `observed` is the content of the client's context; `stamp` issues a stamp above a floor.
+/// Returns the write's dot, stamp and sealed bytes.
 ///
 /// # Errors
 ///
@@ -63,23 +61,27 @@ pub(super) fn new_write(
     shard: &Shard,
     me: Actor,
     mutation: &Mutation,
+    observed: Option<Observed>,
     stamp: impl FnOnce(u64) -> Option<u64>,
-    may_write: impl Fn(&Actor) -> bool,
 ) -> Result<(Dot, u64, Bytes), Reason> {
     check(mutation)?;
-    let dot = Dot { actor: me, seq: shard.last_seen(&me) + 1 };
-    if dot.seq > SEQ_MAX {
-        return Err(Reason::Full { what: Resource::Memory });
+    let full = Reason::Full { what: Resource::Memory };
+    let dot = Dot { actor: me, seq: shard.next_seq(&me).ok_or_else(|| full.clone())? };
+    let floor = observed.as_ref().map_or(0, |observed| observed.stamp);
+    let read = observed.map(|observed| read(shard, observed));
+    let unseen = read.as_ref().map_or(0, |read| read.unseen.len());
+    // Others cannot refuse what was authored, so its deferred removals must have room here at least.
+    if !shard.has_deferred_room(unseen * mutation.edits.len()) {
+        return Err(full);
     }
-    let observed = mutation.context.as_ref().map(|context| observe(shard, context, may_write));
     let mut builder = WriteBuilder {
         shard,
-        observed,
+        read,
         dot,
         actors: Vec::new(),
         actor_indices: BTreeMap::new(),
         own: Vec::new(),
-        floor: mutation.context.as_ref().map_or(0, |context| context.stamp),
+        floor,
     };
     let key = &mutation.key;
     let edits = mutation.edits.iter().enumerate();
@@ -96,8 +98,8 @@ pub(super) fn new_write(
         actors: builder.actors,
     };
     let unknown = body.actors.iter().chain([&me]).filter(|actor| shard.number(actor).is_none());
-    if !shard.has_room(unknown.count()) {
-        return Err(Reason::Full { what: Resource::Memory });
+    if !shard.has_room(unknown.count(), SHARD_ACTORS_MAX) {
+        return Err(full);
     }
     let sealed = write::seal(&body);
     at_most(Bound::Request, sealed.len(), SEALED_BYTES_MAX)?;
@@ -110,8 +112,6 @@ fn check(mutation: &Mutation) -> Result<(), Reason> {
         return Err(Reason::OutOfBounds { what: Bound::Edits, limit: EDITS_MAX as u64 });
     }
     at_most(Bound::Edits, mutation.edits.len(), EDITS_MAX)?;
-    let dots = mutation.context.as_ref().map_or(0, |context| context.dots.len());
-    at_most(Bound::Request, dots, CONTEXT_BYTES_MAX / size_of::<Dot>())?;
     for edit in &mutation.edits {
         at_most(Bound::Field, edit.field.len(), FIELD_BYTES_MAX)?;
         match &edit.change {
@@ -129,25 +129,19 @@ fn at_most(what: Bound, length: usize, limit: usize) -> Result<(), Reason> {
     if length <= limit { Ok(()) } else { Err(Reason::OutOfBounds { what, limit: limit as u64 }) }
 }
 
-fn observe(shard: &Shard, context: &Context, may_write: impl Fn(&Actor) -> bool) -> Observed {
-    let mut observed = Observed { here: BTreeSet::new(), unseen: Vec::new() };
-    for dot in &context.dots {
+fn read(shard: &Shard, observed: Observed) -> Read {
+    let mut read = Read { here: BTreeSet::new(), unseen: Vec::new() };
+    for dot in observed.dots {
         match shard.number(&dot.actor) {
             Some(number) if shard.seen(number).contains(dot.seq) => {
-                observed.here.insert((number, dot.seq));
+                read.here.insert((number, dot.seq));
             }
-            known => {
-                // The removal of a made-up dot would stay deferred for ever, so its author must be one that can write.
-                let sound = (1..=SEQ_MAX).contains(&dot.seq);
-                if sound && (known.is_some() || may_write(&dot.actor)) {
-                    observed.unseen.push(*dot);
-                }
-            }
+            _ => read.unseen.push(dot),
         }
     }
-    observed.unseen.sort_unstable();
-    observed.unseen.dedup();
-    observed
+    read.unseen.sort_unstable();
+    read.unseen.dedup();
+    read
 }
 
 impl WriteBuilder<'_> {
@@ -229,14 +223,14 @@ impl WriteBuilder<'_> {
     }
 
     fn supersedes(&self, op: &EditOp<'_>, element: &Element) -> bool {
-        match (op, &self.observed) {
+        match (op, &self.read) {
             (EditOp::Count { .. }, _) => {
                 Some(element.actor) == self.shard.number(&self.dot.actor)
                     && !mutant!("replication.counter.sums_twice")
             }
             (_, None) => true,
             _ if mutant!("replication.author.observes_all") => true,
-            (_, Some(observed)) => observed.here.contains(&element.dot()),
+            (_, Some(read)) => read.here.contains(&element.dot()),
         }
     }
 
@@ -251,17 +245,14 @@ impl WriteBuilder<'_> {
 
     /// Supersedes writes that the client had read and this shard has not seen.
     fn supersede_unseen(&mut self, record: &mut EditRecord<'_>) {
-        let Some(observed) = &self.observed else { return };
-        if matches!(record.op, EditOp::Count { .. }) || observed.unseen.is_empty() {
+        let Some(read) = &self.read else { return };
+        if matches!(record.op, EditOp::Count { .. }) || read.unseen.is_empty() {
             return;
         }
         reach!("replication.author.unseen_context");
-        for dot in observed.unseen.clone() {
-            // An unseen dot of this actor is not written yet, so no client can have read it.
-            if dot.actor != self.dot.actor {
-                let actor = self.index_of(dot.actor);
-                record.unseen.push(DotRef { actor, seq: dot.seq });
-            }
+        for dot in read.unseen.clone() {
+            let actor = self.index_of(dot.actor);
+            record.unseen.push(DotRef { actor, seq: dot.seq });
         }
     }
 

@@ -1,23 +1,27 @@
 //! Handles what peers cause: links, messages and comparisons. Each handler calls `sync` and turns the result into
 //! actions.
 //!
-//! Every message is checked first: its shard must be open here, and it must not claim a write of this very process that
-//! this process did not author. A refused write does not affect the other writes of its message. This module does not
-//! know how replicas synchronize; `sync` does.
+//! Every message is checked first: its shard must be open here, and its claims within bounds. A refused write does not
+//! affect the other writes of its message, of its shard or of its session. A claim of a write of this very process that
+//! this process did not author raises an alarm and changes nothing else: it shows that somebody lies or runs on a copy
+//! of this disk, and to refuse the message would let one such write stop the learning of all others. This module does
+//! not know how replicas synchronize; `sync` does.
 
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::api::{Change, Edit, Mutation, Observed};
 use crate::id::{NodeId, Replica, ShardId};
 use crate::machine::{Now, Outbox};
 use crate::{mutant, reach};
 
-use super::shard::{Dots, Span};
+use super::shard::{Dots, LiveWrite, Span};
 use super::sync::message::{Message, View};
 use super::sync::receive;
-use super::sync::session::{self, Session, ViewError};
+use super::sync::session::{self, Session};
+use super::write::{self, EditOp};
 use super::{Action, Replicator, sync};
 
 /// A session without an answer for this many comparison periods ends.
@@ -31,8 +35,13 @@ struct ReceivedWrites {
     /// The bytes of all writes, refused ones included.
     bytes: u64,
     new: usize,
-    refused: usize,
+    /// Refused writes that are noted for the first time, so that the next question leaves them out.
+    skipped: usize,
+    /// Refused writes whose dots are unknown, or cannot be noted.
+    unnamed: usize,
     records: Vec<Bytes>,
+    /// Writes of this very process that others with their dots replaced.
+    lost: Vec<LiveWrite>,
 }
 
 impl Replicator {
@@ -68,6 +77,7 @@ impl Replicator {
             return;
         }
         for (id, local) in self.shards.iter_mut().filter(|(_, local)| local.strategy.is_some()) {
+            local.sync.forget_refused(replica.node);
             let message = Message::Compare { shard: *id, root: local.shard.cached_root() };
             out.push(Action::Send { to: replica, message, promise: false });
         }
@@ -124,8 +134,6 @@ impl Replicator {
             if let Some(dot) = receive::forged_dot(&local.shard, me, named) {
                 reach!("replication.forged.context");
                 out.push(Action::Equivocation { dot });
-                let why = "a context names writes of this process that it never authored";
-                return reject(from, why, out);
             }
             if let Some(mine) = dots.ranges(&me) {
                 let done = self.waiters.credit(id, from, mine);
@@ -161,9 +169,10 @@ impl Replicator {
                 local.sync.in_sync.remove(&from);
                 self.begin_session(now, from, shard, out);
             }
-            Message::Pull { round, context, spans, .. } => {
+            Message::Pull { round, context, refused, spans, .. } => {
                 let bytes = self.config.delta_bytes_max;
-                match session::answer(&local.shard, round, &context, &spans, bytes) {
+                let without = (&context, &refused);
+                match session::answer(&local.shard, round, without, &spans, bytes) {
                     Ok((message, promise)) => out.push(Action::Send { to: from, message, promise }),
                     Err(message) => {
                         out.push(Action::Send { to: from, message, promise: false });
@@ -194,6 +203,7 @@ impl Replicator {
     ) {
         let received = self.receive_writes(now, from, id, writes.iter(), out);
         self.record(id, received.records, out);
+        self.write_again(now, id, &received.lost, out);
         let message = Message::Ack { shard: id, held: received.held, bytes: received.bytes };
         let promise = !mutant!("replication.ack.before_fsync");
         out.push(Action::Send { to: from, message, promise });
@@ -215,15 +225,20 @@ impl Replicator {
             all.bytes += sealed.len() as u64;
             match receiver.receive_write(&mut local.shard, sealed) {
                 Ok(received) => {
-                    all.held.insert(&received.dot);
+                    if received.is_held {
+                        all.held.insert(&received.dot);
+                    }
                     all.new += usize::from(received.record.is_some());
                     all.records.extend(received.record);
-                }
-                Err(refused) => {
-                    all.refused += 1;
-                    if let Some(dot) = refused.equivocation {
+                    all.lost.extend(received.lost);
+                    if let Some(dot) = received.alarm {
                         out.push(Action::Equivocation { dot });
                     }
+                }
+                Err(refused) => {
+                    let noted = refused.dot.map(|dot| local.sync.refuse(from.node, &dot));
+                    all.skipped += usize::from(noted == Some(true));
+                    all.unnamed += usize::from(noted != Some(true));
                     reject(from, refused.why, out);
                 }
             }
@@ -260,7 +275,8 @@ impl Replicator {
         let Some(mut session) = local.sync.take_session(from, round) else { return };
         let received = self.receive_writes(now, from, id, writes.iter(), out);
         self.record(id, received.records, out);
-        if received.new == 0 {
+        self.write_again(now, id, &received.lost, out);
+        if received.new + received.skipped == 0 {
             // The same question would bring the same answer.
             reach!("replication.session.stalled");
             return;
@@ -280,27 +296,27 @@ impl Replicator {
         view: &View,
         out: &mut Outbox<Action>,
     ) {
-        let me = self.actor();
         let Some(local) = self.shards.get_mut(&id) else { return };
         let Some(mut session) = local.sync.take_session(from, round) else { return };
-        let deferred = view.deferred.iter().map(|(dot, _)| (dot.actor, dot.seq));
-        let forged = receive::forged_dot(&local.shard, me, deferred).is_some();
-        if !sync::is_valid(view, &session.asked) || forged {
+        if !sync::is_valid(view, &session.asked) {
             return reject(from, "a view is malformed", out);
         }
         let writes = view.writes.iter().map(|(sealed, _)| sealed);
         let received = self.receive_writes(now, from, id, writes, out);
         let mut records = received.records;
-        let spans = if received.refused == 0 {
+        let blocks = received.unnamed > 0
+            || received.skipped > 0 && mutant!("replication.session.refused_blocks");
+        let spans = if !blocks {
             self.learn(from, id, view, &mut session, &mut records, out)
         } else {
             None
         };
         self.record(id, records, out);
+        self.write_again(now, id, &received.lost, out);
         let Some(spans) = spans else { return };
         session.last_heard = now.mono;
         session.spans.extend(spans);
-        if session.spans.is_empty() {
+        if session.spans.is_empty() && session.outranked.is_empty() {
             reach!("replication.session.done");
         } else {
             self.ask(id, session, out);
@@ -317,14 +333,46 @@ impl Replicator {
         records: &mut Vec<Bytes>,
         out: &mut Outbox<Action>,
     ) -> Option<Vec<Span>> {
-        let shard = &mut self.shards.get_mut(&id)?.shard;
-        match session::learn(shard, view, session, records) {
-            Ok(spans) => return Some(spans),
-            Err(ViewError::Equivocation(dot)) => out.push(Action::Equivocation { dot }),
-            Err(ViewError::Malformed(why)) => reject(from, why, out),
+        let local = self.shards.get_mut(&id)?;
+        match session::learn(&mut local.shard, &local.sync, view, session, records) {
+            Ok(spans) => Some(spans),
+            Err(why) => {
+                reject(from, why, out);
+                None
+            }
         }
-        None
     }
+
+    /// Writes the values of this process's own writes again whose dots went to others' content, as siblings under new
+    /// dots. Totals of counters are lost: which part of them others counted already is unknown.
+    fn write_again(&mut self, now: Now, id: ShardId, lost: &[LiveWrite], out: &mut Outbox<Action>) {
+        for old in lost {
+            let Some(mutation) = mutation_of(old) else { continue };
+            let written = self.write(now, id, &mutation, Some(Observed::default()));
+            if let Ok((_, _, record, sealed)) = written {
+                reach!("replication.author.again");
+                self.record(id, [record].into(), out);
+                self.pushes.add(self.issued, id, sealed);
+            }
+        }
+    }
+}
+
+/// The values that a write still has, as a mutation.
+fn mutation_of(old: &LiveWrite) -> Option<Mutation> {
+    let body = write::reopen(&old.sealed);
+    let bytes = |raw: write::Raw<'_>| old.sealed.slice_ref(raw.0);
+    let edit = |index: u16| {
+        let edit = &body.edits[usize::from(index)];
+        let change = match edit.op {
+            EditOp::Put(value) => Change::Put(bytes(value)),
+            EditOp::Add(member) => Change::Add(bytes(member)),
+            _ => return None,
+        };
+        Some(Edit { field: bytes(edit.field), change })
+    };
+    let edits: Vec<Edit> = old.edits.edits().filter_map(edit).collect();
+    (!edits.is_empty()).then(|| Mutation { key: bytes(body.key), edits, context: None })
 }
 
 /// Reports that a peer sent what it must not send.

@@ -40,13 +40,13 @@ mod write;
 
 use alloc::vec::Vec;
 
-use crate::api::{Context, Mutation, Reason, Strategy};
+use crate::api::{Context, ContextKeys, Mutation, Reason, Strategy};
 use crate::id::{Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId};
 
 pub use log::inspect::{EditInfo, EditOpInfo, WriteInfo, dot_of, inspect};
 pub use log::{FileError, RestoreError, Restored, RestoredShard, Write};
 pub use replicator::{Replicator, Scrub};
-pub use shard::{Deferred, Dots, LiveEdits, Ranges, Span};
+pub use shard::{Deferred, Dots, Level, LiveEdits, Ranges, Span};
 pub use sync::ack::Ticket;
 pub use sync::message::{Answer, ListedWrite, Message, Promise, PullError, View};
 
@@ -55,6 +55,11 @@ pub use sync::message::{Answer, ListedWrite, Message, Promise, PullError, View};
 pub enum Event {
     /// Time passed.
     Tick,
+    /// The keys that seal contexts, or newer ones. Without them contexts are neither given out nor taken.
+    Keys {
+        /// The keys of the federation.
+        keys: ContextKeys,
+    },
     /// The registry has an eventual namespace: open its shards. Repeats are harmless; the strategy may change.
     Open {
         /// The namespace to open.

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::api::{Context, Mutation, Query, Reason, ShardStatus, Strategy, Value};
+use crate::api::{ContextKeys, Mutation, Observed, Query, Reason, ShardStatus, Strategy, Value};
 use crate::config::ReplicationConfig;
 use crate::digest::{Digest, Hasher};
 use crate::id::{Actor, Boot, Dot, NamespaceId, Replica, ShardId, SnapshotFile, SnapshotId};
@@ -50,6 +50,8 @@ pub struct Replicator {
     /// Draws the numbers of questions and the first comparison times.
     pub(super) stream: Stream,
     pub(super) clock: Clock,
+    /// The keys that seal contexts; `None` until the registry tells them.
+    keys: Option<ContextKeys>,
     pub(super) peers: Peers,
     pub(super) shards: BTreeMap<ShardId, LocalShard>,
     /// When each open shard is compared next.
@@ -92,6 +94,7 @@ impl Replicator {
             config,
             stream: seed.derive("replication.rounds", boot.count),
             clock: Clock::default(),
+            keys: None,
             peers: Peers::default(),
             shards: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -148,6 +151,7 @@ impl Replicator {
         match event {
             Event::Tick => {}
             Event::Persisted { writes } => self.push(now, writes, out),
+            Event::Keys { keys } => self.keys = Some(keys),
             Event::Open { namespace, slots, strategy, discard } => {
                 for slot in 0..slots.min(SLOTS_MAX) {
                     self.open(now, ShardId { namespace, slot }, (strategy, discard), out);
@@ -211,7 +215,8 @@ impl Replicator {
         mutation: &Mutation,
         out: &mut Outbox<Action>,
     ) {
-        match self.write(now, id, mutation) {
+        let observed = self.open_context(id, mutation);
+        match observed.and_then(|observed| self.write(now, id, mutation, observed)) {
             Err(reason) => {
                 reach!("replication.author.refused");
                 out.push(Action::Refused { ticket, reason });
@@ -221,7 +226,8 @@ impl Replicator {
                 if mutant!("replication.author.refused_and_kept") {
                     return out.push(Action::Refused { ticket, reason: Reason::TooManySiblings });
                 }
-                let context = Context { dots: [dot].into(), stamp };
+                let observed = Observed { dots: [dot].into(), stamp };
+                let context = self.keys.map(|keys| keys.seal(id, &observed)).unwrap_or_default();
                 out.push(Action::Accepted { ticket, dot, context });
                 if replicas > 0 {
                     self.waiters.add(ticket, id, dot.seq, replicas);
@@ -234,12 +240,22 @@ impl Replicator {
         }
     }
 
+    /// The content of a mutation's context; `None` when it has no context.
+    fn open_context(&self, id: ShardId, mutation: &Mutation) -> Result<Option<Observed>, Reason> {
+        let Some(context) = &mutation.context else { return Ok(None) };
+        if !self.shards.contains_key(&id) {
+            return Err(Reason::UnknownNamespace);
+        }
+        self.keys.as_ref().ok_or(Reason::NotFormed)?.open(id, context).map(Some)
+    }
+
     /// Authors a write and merges it here. Returns its dot, stamp, record and sealed bytes.
-    fn write(
+    pub(super) fn write(
         &mut self,
         now: Now,
         id: ShardId,
         mutation: &Mutation,
+        observed: Option<Observed>,
     ) -> Result<(Dot, u64, Bytes, Bytes), Reason> {
         let me = self.actor();
         let local = self.shards.get_mut(&id).filter(|local| local.strategy.is_some());
@@ -247,15 +263,11 @@ impl Replicator {
         let wall = Wall::new(now.wall, self.config.ahead_ms_max);
         let mut clock = self.clock;
         let stamp = |floor| clock.issue(wall, floor);
-        let peers = &self.peers;
-        let may_write = |actor: &Actor| {
-            peers.is_replica(&actor.replica)
-                || (actor.replica == me.replica && actor.boot < me.boot)
-        };
-        let (dot, stamp, sealed) = author::new_write(shard, me, mutation, stamp, may_write)?;
+        let (dot, stamp, sealed) = author::new_write(shard, me, mutation, observed, stamp)?;
         self.clock = clock;
         let record = log::merge(shard, &sealed, &write::reopen(&sealed));
-        let record = record.expect("a new dot is unknown, and room for its actors was checked");
+        let (record, _) =
+            record.expect("a new dot is unknown, and room for its actors was checked");
         Ok((dot, stamp, record, sealed))
     }
 
@@ -339,11 +351,22 @@ impl Replicator {
     ///
     /// # Errors
     ///
-    /// [`Reason::UnknownNamespace`] when the shard is not open here.
+    /// [`Reason::UnknownNamespace`] when the shard is not open here; [`Reason::NotFormed`] when the answer needs a
+    /// context and no key was told yet.
     pub fn read(&self, shard: ShardId, query: &Query) -> Result<Value, Reason> {
         let local = self.shards.get(&shard).ok_or(Reason::UnknownNamespace)?;
         let strategy = local.strategy.ok_or(Reason::UnknownNamespace)?;
-        Ok(query::read(&local.shard, strategy, query))
+        match (&self.keys, query) {
+            (Some(keys), _) => {
+                Ok(query::read(&local.shard, strategy, query, &|seen| keys.seal(shard, seen)))
+            }
+            (None, Query::Get { .. } | Query::Members { .. } | Query::Record { .. }) => {
+                Err(Reason::NotFormed)
+            }
+            (None, _) => {
+                Ok(query::read(&local.shard, strategy, query, &|_| crate::api::Context::default()))
+            }
+        }
     }
 
     /// The shard's root. Two replicas have equal roots if and only if they hold the same and have seen the same.
@@ -365,10 +388,10 @@ impl Replicator {
         shard.number(actor).map(|number| shard.seen(number))
     }
 
-    /// The greatest number of writes with deferred removals in one shard.
+    /// The greatest number of deferred removals in one shard.
     #[must_use]
-    pub fn deferred_writes(&self) -> usize {
-        self.shards.values().map(|local| local.shard.deferred_writes()).max().unwrap_or(0)
+    pub fn deferred_removals(&self) -> usize {
+        self.shards.values().map(|local| local.shard.deferred_removals()).max().unwrap_or(0)
     }
 
     /// Whether all these dots are in the context: the claim in a promise of this node.

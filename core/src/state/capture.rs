@@ -24,6 +24,7 @@ use super::registry::{MemberRecord, NamespaceRecord, Registry, is_name};
 use super::session::{Remembered, Sessions};
 use super::snapshot_map::{SnapshotMap, View};
 use super::{Kind, StateMachine};
+use crate::api::ContextKeys;
 use crate::codec::{self, DecodeError};
 use crate::id::{Index, Replica, SessionId};
 use crate::limits::{
@@ -47,6 +48,7 @@ struct Preamble {
     applied: Index,
     next_namespace: u32,
     next_group: u32,
+    keys: Option<ContextKeys>,
 }
 
 /// The result of one slice of work.
@@ -165,7 +167,8 @@ impl Capture {
     /// Takes a view of each table. `None` while changes made during an earlier capture are not merged.
     pub(super) fn begin(state: &StateMachine) -> Option<Self> {
         let mut buffer = FORMAT.to_vec();
-        let Registry { members, namespaces, next_namespace, next_group } = &state.registry;
+        let Registry { members, namespaces, next_namespace, next_group, keys: sealing } =
+            &state.registry;
         write_record(
             &mut buffer,
             &Preamble {
@@ -173,6 +176,7 @@ impl Capture {
                 applied: state.applied,
                 next_namespace: *next_namespace,
                 next_group: *next_group,
+                keys: *sealing,
             },
         );
         let mut sessions = Table::new(&state.sessions.table)?;
@@ -265,12 +269,12 @@ pub(super) fn restore(kind: Kind, chunks: &[Bytes]) -> Result<StateMachine, Rest
     })?;
     reader.end()?;
     reach!("state.capture.restored");
-    let Preamble { next_namespace, mut next_group, .. } = preamble;
+    let Preamble { next_namespace, mut next_group, keys: sealing, .. } = preamble;
     if mutant!("state.numbers.skipped_by_restore") {
         next_group += 1;
     }
     let mut machine = StateMachine::new(kind);
-    machine.registry = Registry { members, namespaces, next_namespace, next_group };
+    machine.registry = Registry { members, namespaces, next_namespace, next_group, keys: sealing };
     machine.sessions = Sessions::new(sessions);
     machine.keys = Keys::new(keys);
     machine.applied =

@@ -9,7 +9,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Bootstrap, Bound, MemberInfo, Mutation, Namespace, Policy, Reason, Session};
+use crate::api::{
+    Bootstrap, Bound, MemberInfo, Mutation, Namespace, Policy, Reason, Secret, Session,
+};
 use crate::codec::{self, DecodeError};
 use crate::id::{Index, NamespaceId, NodeId};
 use crate::limits::REQUEST_BYTES_MAX;
@@ -28,8 +30,9 @@ pub struct Command {
 /// The change that a command makes. The registry takes all but `Write`, a group of keys takes `Write` alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
-    /// Begin the federation with these members. Only the first command of the registry may be this one.
-    Bootstrap(Bootstrap),
+    /// Begin the federation with these members, and with this first key for contexts. Only the first command of the
+    /// registry may be this one.
+    Bootstrap(Bootstrap, Secret),
     /// Let a member in as a learner, or change the name or address of one.
     Join(MemberInfo),
     /// Create a namespace.
@@ -48,6 +51,11 @@ pub enum Operation {
     Write {
         /// Applied in this order, to at most [`crate::limits::BATCH_WRITES_MAX`] keys.
         mutations: Vec<Mutation>,
+    },
+    /// Seal contexts with this key from now on. The one before the present key is no longer valid.
+    RotateKey {
+        /// Drawn by the node that was asked.
+        secret: Secret,
     },
 }
 
@@ -70,6 +78,11 @@ pub enum Reply {
     Deleted {
         /// The number that it had. No later namespace gets it.
         namespace: NamespaceId,
+    },
+    /// Contexts are sealed with a new key.
+    KeyRotated {
+        /// The number of the key.
+        number: u32,
     },
     /// All mutations were applied.
     Written {

@@ -272,7 +272,7 @@ impl StateMachine {
     /// O(n), so it is for checks, not for every step.
     pub fn feed(&self, hash: &mut Hasher) {
         hash.value(&(self.kind, self.applied, self.halted.map(|halt| halt.index)));
-        hash.value(&(self.registry.next_namespace, self.registry.next_group));
+        hash.value(&(self.registry.next_namespace, self.registry.next_group, self.registry.keys));
         hash.number(self.sessions.len() as u64);
         self.sessions.table.iter().for_each(|record| hash.value(&record));
         hash.number(self.registry.members.len() as u64);

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Operation, Reply};
 use super::snapshot_map::SnapshotMap;
-use crate::api::{Bootstrap, Bound, MemberInfo, Namespace, Policy, Reason, Resource};
+use crate::api::{
+    Bootstrap, Bound, ContextKeys, MemberInfo, Namespace, Policy, Reason, Resource, Secret,
+};
 use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
 use crate::limits::{
     ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACE_NAME_BYTES_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX,
@@ -54,6 +56,8 @@ pub struct Registry {
     pub(super) next_namespace: u32,
     /// The number of the next group, from 1: group 0 is the registry's own.
     pub(super) next_group: u32,
+    /// The keys that seal contexts, from the bootstrap on.
+    pub(super) keys: Option<ContextKeys>,
 }
 
 impl Default for Registry {
@@ -63,6 +67,7 @@ impl Default for Registry {
             namespaces: SnapshotMap::default(),
             next_namespace: 1,
             next_group: 1,
+            keys: None,
         }
     }
 }
@@ -90,6 +95,12 @@ impl Registry {
     #[must_use]
     pub fn is_member(&self, replica: &Replica) -> bool {
         self.members.get(replica).is_some()
+    }
+
+    /// The keys that seal contexts; `None` before the federation has begun.
+    #[must_use]
+    pub const fn context_keys(&self) -> Option<&ContextKeys> {
+        self.keys.as_ref()
     }
 
     /// All namespaces, by name.
@@ -141,21 +152,37 @@ impl Registry {
 
     /// Executes an operation, or rejects it. Never panics: an operation may come from any client.
     pub(super) fn execute(&mut self, index: Index, operation: Operation) -> Reply {
-        if !self.is_bootstrapped() && !matches!(operation, Operation::Bootstrap(_)) {
+        if !self.is_bootstrapped() && !matches!(operation, Operation::Bootstrap(..)) {
             reach!("state.registry.not_bootstrapped");
             return Reply::Rejected(Reason::NotFormed);
         }
         let done = match operation {
-            Operation::Bootstrap(bootstrap) => self.apply_bootstrap(index, bootstrap),
+            Operation::Bootstrap(bootstrap, secret) => {
+                self.apply_bootstrap(index, bootstrap, secret)
+            }
             Operation::Join(member) => self.join(index, member),
             Operation::CreateNamespace { name, policy } => self.create(index, name, policy),
             Operation::DeleteNamespace { name } => self.delete(&name),
+            Operation::RotateKey { secret } => Ok(self.rotate_key(secret)),
             Operation::Write { .. } => Err(Reason::WrongConsistency),
         };
         done.unwrap_or_else(Reply::Rejected)
     }
 
-    fn apply_bootstrap(&mut self, index: Index, bootstrap: Bootstrap) -> Result<Reply, Reason> {
+    fn rotate_key(&mut self, secret: Secret) -> Reply {
+        reach!("state.registry.key_rotated");
+        let first = || ContextKeys::new(secret);
+        let keys = self.keys.map_or_else(first, |keys| keys.rotate(secret));
+        self.keys = Some(keys);
+        Reply::KeyRotated { number: keys.number() }
+    }
+
+    fn apply_bootstrap(
+        &mut self,
+        index: Index,
+        bootstrap: Bootstrap,
+        secret: Secret,
+    ) -> Result<Reply, Reason> {
         if self.is_bootstrapped() {
             reach!("state.registry.bootstrapped_twice");
             return Err(Reason::AlreadyFormed);
@@ -165,6 +192,7 @@ impl Registry {
         for (at, member) in bootstrap.members.into_iter().enumerate() {
             self.admit(index, member, at < voters);
         }
+        self.keys = Some(ContextKeys::new(secret));
         reach!("state.registry.bootstrapped");
         Ok(Reply::Bootstrapped)
     }

@@ -45,6 +45,7 @@ pub enum Operation {
     Status,
     Members,
     Init,
+    RotateKey,
     Namespaces,
     CreateNamespace,
     Namespace,
@@ -97,6 +98,7 @@ routes! {
     GET "/v1/status" Status "the node's own state: groups, shards, memory";
     GET "/v1/members" Members "the members of the federation and their health, as this node sees them";
     POST "/v1/init" Init "create the federation, once, on one node";
+    POST "/v1/rotate-key" RotateKey "replace the key that seals contexts; the one before it stays valid";
     GET "/v1/namespaces" Namespaces "all namespaces";
     POST "/v1/namespaces" CreateNamespace "create a namespace";
     GET "/v1/namespaces/{namespace}" Namespace "one namespace";

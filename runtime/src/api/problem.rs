@@ -52,6 +52,7 @@ kinds! {
     BODY_TOO_LARGE = ("body_too_large", 413, 7, "The request's body is too large");
     BUSY = ("busy", 429, 7, "The node is overloaded");
     CONFLICT = ("conflict", 412, 6, "The value is not as expected");
+    FOREIGN_CONTEXT = ("foreign_context", 409, 6, "The context is not one that this federation gave out");
     FULL = ("full", 507, 7, "The node is full");
     GROUP_HALTED = ("group_halted", 503, 3, "The group cannot be applied by this build");
     INVALID_NAME = ("invalid_name", 400, 2, "The name is not valid");
@@ -224,6 +225,7 @@ impl From<Reason> for Problem {
             | Reason::WrongConsistency
             | Reason::OutOfBounds { .. }
             | Reason::Conflict { .. }
+            | Reason::ForeignContext
             | Reason::TooManySiblings
             | Reason::SessionExpired) => refused_write(refused),
         }
@@ -264,6 +266,12 @@ fn refused_write(reason: Reason) -> Problem {
             "read it again, and repeat the write with what you read",
         )
         .with("revision", revision.map_or(Value::Null, |revision| revision.0.into())),
+        Reason::ForeignContext => Problem::new(
+            &FOREIGN_CONTEXT,
+            "no node of this federation gave out the context for this key, or the key that seals contexts was \
+             replaced twice since",
+            "read the key again, and write with the context of that read",
+        ),
         Reason::TooManySiblings => Problem::new(
             &TOO_MANY_SIBLINGS,
             format!("the register has {SIBLINGS_MAX} concurrent values, which is the bound"),
@@ -339,6 +347,7 @@ mod tests {
             Reason::OutOfBounds { what: Bound::Value, limit: 7 },
             Reason::OutOfBounds { what: Bound::Slots, limit: 7 },
             Reason::Conflict { revision: Some(Index(3)) },
+            Reason::ForeignContext,
             Reason::TooManySiblings,
             Reason::SessionExpired,
             Reason::NoLeader,

@@ -29,6 +29,7 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
         Operation::Metrics => Ok(metrics(api).await),
         Operation::Status => status(api).await,
         Operation::Init => init(api, call).await,
+        Operation::RotateKey => rotate_key(api, call).await,
         Operation::CreateNamespace => create_namespace(api, call).await,
         Operation::DeleteNamespace => delete_namespace(api, call).await,
         Operation::Namespace => namespace(api, call).await,
@@ -134,6 +135,12 @@ async fn init(api: &Api, call: Call) -> Answer {
     call.params.finish()?;
     let value = output::value(api.handle.request(input::init(body)).await?)?;
     Ok(output::json_response(StatusCode::OK, &output::json(&value)))
+}
+
+async fn rotate_key(api: &Api, call: Call) -> Answer {
+    let session = call.session()?;
+    call.params.finish()?;
+    output::committed(api.handle.request(Request::RotateKey { session }).await?)
 }
 
 async fn create_namespace(api: &Api, call: Call) -> Answer {

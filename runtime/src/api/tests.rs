@@ -167,7 +167,7 @@ async fn a_raw_put_keeps_every_byte() {
 #[tokio::test]
 async fn conditions_become_compare_and_set_or_a_context() {
     let world = World::new(committed());
-    let seen = Context { dots: Vec::new(), stamp: 5 };
+    let seen = Context::from_bytes(Bytes::from_static(b"sealed"));
     let context_tag = format!("\"c{}\"", token::context(&seen));
     for (name, value) in
         [("if-match", "\"r3\""), ("if-none-match", "*"), ("if-match", &context_tag)]

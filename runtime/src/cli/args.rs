@@ -484,6 +484,9 @@ pub(super) enum Cluster {
     /// Show the members and their health, as the node sees them
     #[command(after_help = "Examples:\n  continuum cluster members")]
     Members,
+    /// Replace the key that seals the contexts of reads; twice, and no older context is valid
+    #[command(after_help = "Examples:\n  continuum cluster rotate-key")]
+    RotateKey,
 }
 
 /// An import.

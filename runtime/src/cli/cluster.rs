@@ -50,6 +50,11 @@ pub(super) async fn cluster(
             let body = client.send(&call).await?.json()?;
             print_done(&body, "the federation is created", screen)
         }
+        Cluster::RotateKey => {
+            let call = Call::post("/v1/rotate-key", &serde_json::json!({})).once();
+            let body = client.send(&call).await?.json()?;
+            print_done(&body, "contexts are sealed with a new key", screen)
+        }
         Cluster::Status => {
             let body = client.send(&Call::get("/v1/status")).await?.json()?;
             if screen.is_json() { screen.json(&body) } else { status(&body, screen) }

@@ -60,11 +60,7 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     within("messages that wait for the disk", node.held(), HELD_MAX)?;
     within("bytes that wait for the disk", node.unpersisted_bytes(), 2 * UNPERSISTED_BYTES_MAX)?;
     within("bytes of memory", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
-    within(
-        "writes of a shard with deferred removals",
-        node.replicator().deferred_writes(),
-        DEFERRED_MAX,
-    )?;
+    within("deferred removals of a shard", node.replicator().deferred_removals(), DEFERRED_MAX)?;
     within("addresses", node.discovery().known(), budgets.candidates)?;
     within("members", node.gossip().members().count(), MEMBERS_MAX)?;
     for group in node.groups() {

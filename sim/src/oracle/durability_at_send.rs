@@ -3,8 +3,8 @@
 //!
 //! Compares the promise with what the sender's simulated disk would recover to now. The disk keeps its synced writes as
 //! a view that grows with each sync, so a promise is looked up, not replayed. It does not judge messages that promise
-//! nothing, nor promises about shards that the disk has forgotten. A promise of a deleted group is compared with what the
-//! disk held of the group when it deleted it; its snapshot files are gone, and are not asked for.
+//! nothing, nor promises about shards that the disk has forgotten. A promise of a deleted group is compared with what
+//! the disk held of the group when it deleted it; its snapshot files are gone, and are not asked for.
 
 use continuum_core::api::{Level, Outcome};
 use continuum_core::id::{Dot, GroupId, Replica, ShardId};
@@ -108,7 +108,8 @@ pub(crate) fn check_reply(durable: &Durable, shard: ShardId, outcome: &Outcome) 
     };
     let nothing = Dots::default();
     let on_disk = durable.shard(shard).unwrap_or(&nothing);
-    match context.dots.iter().find(|dot| !on_disk.contains(dot)) {
+    let seen = context.peek().unwrap_or_default();
+    match seen.dots.iter().find(|dot| !on_disk.contains(dot)) {
         None => Ok(()),
         Some(dot) => {
             let what = format!(

@@ -1,8 +1,8 @@
 //! Law: a write's stamp is greater than the stamps of what it supersedes, and in a discarding namespace than all stamps
 //! that its author logged in that shard. A stamp is also greater than all that the node logged, except that its clock
-//! goes back with a wall clock that went back by more than the bound. And no stamp is further ahead of its author's wall
-//! clock than the bound, unless what it supersedes forces it to be (hybrid logical clocks, Kulkarni and others 2014,
-//! theorems 1 and 3; here the clock does not ratchet).
+//! goes back with a wall clock that went back by more than the bound. And no stamp is further ahead of its author's
+//! wall clock than the bound, unless what it supersedes forces it to be (hybrid logical clocks, Kulkarni and others
+//! 2014, theorems 1 and 3; here the clock does not ratchet).
 //!
 //! Compares each logged stamp with the node's earlier stamps and its wall clock. A stamp of another node is no reason
 //! for anything: it is remembered, and never judged. This file does not judge whether wall clocks are right.

@@ -21,7 +21,7 @@ pub(crate) fn check(write: &WriteInfo, mutation: &Mutation) -> Verdict {
         let seen = |dot: &Dot| match &mutation.context {
             _ if *dot == write.dot => true,
             _ if counts => dot.actor == write.dot.actor,
-            Some(context) => context.dots.contains(dot),
+            Some(context) => context.peek().is_some_and(|seen| seen.dots.contains(dot)),
             None => true,
         };
         let superseded = edit.superseded.iter().map(|(dot, _)| dot);

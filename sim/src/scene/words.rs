@@ -376,6 +376,7 @@ fn request(asked: &Request) -> String {
         Request::Join { name, .. } => format!("join {name}"),
         Request::CreateNamespace { name, .. } => format!("create {name}"),
         Request::DeleteNamespace { name, .. } => format!("delete {name}"),
+        Request::RotateKey { .. } => "rotate key".to_owned(),
         Request::Init { .. } => "init".to_owned(),
         Request::Status => "status".to_owned(),
         Request::Members => "members".to_owned(),

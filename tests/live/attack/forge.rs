@@ -199,7 +199,13 @@ impl Facts {
             M::Compare { shard, root },
             M::Same { shard, root },
             M::Differ { shard },
-            M::Pull { shard, round: u64::MAX, context: all_held, spans: Vec::<Span>::new() },
+            M::Pull {
+                shard,
+                round: u64::MAX,
+                context: all_held,
+                refused: Dots::default(),
+                spans: Vec::<Span>::new(),
+            },
             M::Page { shard, round: 1, writes: vec![garbage] },
             M::View { shard, round: 1, view: Box::new(view) },
         ];

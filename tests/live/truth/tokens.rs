@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use continuum_core::api::Context;
+use continuum_core::api::Observed;
 use continuum_core::codec;
 use continuum_core::id::{Actor, Dot, Replica};
 use serde_json::{Value, json};
@@ -84,7 +84,7 @@ fn made_up(nodes: &Nodes, _real: &str) -> Check<Vec<String>> {
         let actor = Actor { replica, boot: node.boot().ok_or("no boot")? };
         let dots = (1..=CLAIMED).map(|seq| Dot { actor, seq }).collect();
         for stamp in [0, 1 << 62, u64::MAX] {
-            let context = Context { dots: Vec::clone(&dots), stamp };
+            let context = Observed { dots: Vec::clone(&dots), stamp };
             let bytes = codec::encode(&context).to_vec();
             tokens.push(URL_SAFE_NO_PAD.encode(&bytes));
             for tail in [16, 32] {

@@ -147,8 +147,8 @@ impl History {
             None => seen,
             Some(context) => {
                 let mut dots = Dots::default();
-                for dot in &context.dots {
-                    dots.insert(dot);
+                for dot in context.peek().unwrap_or_default().dots {
+                    dots.insert(&dot);
                 }
                 dots
             }

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use continuum_core::api::{
-    Change, Context, Edit, Mutation, Query, Reason, Register, Row, Strategy, Value,
+    Change, Context, ContextKeys, Edit, Mutation, Query, Reason, Register, Row, Secret, Strategy,
+    Value,
 };
 use continuum_core::config::ReplicationConfig;
 use continuum_core::digest::Digest;
@@ -94,6 +95,11 @@ pub fn replica(at: usize) -> Replica {
     Replica { node: NodeId([at as u8 + 1; 16]), store: StoreId([at as u8 + 101; 16]) }
 }
 
+/// The key with which all replicas seal contexts.
+pub fn keys() -> ContextKeys {
+    ContextKeys::new(Secret([7; 32]))
+}
+
 pub fn put(key: &str, field: &str, value: &str) -> Mutation {
     one(key, field, Change::Put(Bytes::copy_from_slice(value.as_bytes())))
 }
@@ -105,6 +111,31 @@ pub fn one(key: &str, field: &str, change: Change) -> Mutation {
         edits: vec![Edit { field, change }],
         context: None,
     }
+}
+
+/// Three replicas with no message in flight.
+pub fn quiet(setup: Setup) -> World {
+    let mut world = World::new(setup);
+    world.network.clear();
+    world
+}
+
+/// Takes the pushes in flight from one replica to another, in order, with one message for each write.
+pub fn take(world: &mut World, from: usize, to: usize) -> Vec<Message> {
+    (0..world.processes.len()).for_each(|at| world.sync_disk(at));
+    let taken = world.network.extract_if(.., |(f, t, _)| *f == from && *t == to);
+    let parted = |message| match message {
+        Message::Delta { shard, writes } => {
+            let alone = |write| Message::Delta { shard, writes: vec![write] };
+            writes.into_iter().map(alone).collect()
+        }
+        other => vec![other],
+    };
+    taken.flat_map(|(_, _, message)| parted(message)).collect()
+}
+
+pub fn give(world: &mut World, from: usize, to: usize, message: Message) {
+    world.step(to, Event::Received { from: replica(from), message });
 }
 
 pub fn bytes(text: &str) -> Bytes {
@@ -158,6 +189,7 @@ impl World {
         let others: Vec<usize> = (0..self.processes.len()).filter(|other| *other != at).collect();
         let replicas = others.iter().map(|other| replica(*other)).collect();
         let Setup { strategy, discard, .. } = self.setup;
+        self.step(at, Event::Keys { keys: keys() });
         self.step(at, Event::Open { namespace: SHARD.namespace, slots: 1, strategy, discard });
         self.step(at, Event::Peers { replicas });
         others.iter().for_each(|peer| self.step(at, Event::Connected { peer: replica(*peer) }));

@@ -35,7 +35,11 @@ pub(super) fn check(request: &Request) -> Result<(), Reason> {
             within(Bound::Address, address.0.len(), 1, ADDRESS_BYTES_MAX)?;
             if name.len() > NAMESPACE_NAME_BYTES_MAX { Err(Reason::InvalidName) } else { Ok(()) }
         }
-        Request::Init { .. } | Request::Status | Request::Members | Request::Namespaces => Ok(()),
+        Request::Init { .. }
+        | Request::Status
+        | Request::Members
+        | Request::Namespaces
+        | Request::RotateKey { .. } => Ok(()),
     }
 }
 
@@ -87,7 +91,7 @@ fn check_mutations(mutations: &[Mutation]) -> Result<(), Reason> {
         check_key(&mutation.key)?;
         within(Bound::Edits, mutation.edits.len(), 1, EDITS_MAX)?;
         bytes += mutation.key.len() + 16;
-        bytes += mutation.context.as_ref().map_or(0, |context| context.dots.len() * 64);
+        bytes += mutation.context.as_ref().map_or(0, |context| context.as_bytes().len());
         for edit in &mutation.edits {
             bytes += check_edit(edit)?;
         }

@@ -314,6 +314,7 @@ impl Node {
         match &pending.request {
             Request::CreateNamespace { .. }
             | Request::DeleteNamespace { .. }
+            | Request::RotateKey { .. }
             | Request::Join { .. } => self.write_strong(key, GroupId::REGISTRY),
             Request::Namespaces => self.read_strong(key, GroupId::REGISTRY),
             Request::Read { .. } | Request::Write { .. } => self.submit_named(key),
@@ -488,6 +489,7 @@ impl Pending {
         match &self.request {
             Request::CreateNamespace { session, .. }
             | Request::DeleteNamespace { session, .. }
+            | Request::RotateKey { session }
             | Request::Write { session, .. } => *session,
             _ => None,
         }
@@ -506,6 +508,7 @@ fn is_write(request: &Request) -> bool {
     match request {
         Request::CreateNamespace { .. }
         | Request::DeleteNamespace { .. }
+        | Request::RotateKey { .. }
         | Request::Join { .. }
         | Request::Init { .. }
         | Request::Write { .. } => true,

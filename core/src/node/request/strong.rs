@@ -10,7 +10,7 @@ use alloc::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::api::{Level, MemberInfo, Outcome, Reason, Request};
+use crate::api::{Level, MemberInfo, Outcome, Reason, Request, Secret};
 use crate::id::{GroupId, Index, Role, Term};
 use crate::raft::{self, Position, RefusalReason, Ticket};
 use crate::state::{Command, Operation};
@@ -54,12 +54,20 @@ impl Node {
 
     fn propose(&mut self, key: u64, group: GroupId) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
-        let command = match command(&pending.request) {
+        let command = match command(&pending.request, || self.draw_secret(key)) {
             Ok(command) => command,
             Err(reason) => return self.refuse(key, reason),
         };
         self.set_stage(key, Stage::Asked(group));
         self.enqueue(Task::Raft(group, raft::Event::Propose { ticket: key, command }));
+    }
+
+    /// Draws a key for contexts. `number` is one that no other draw of this process has.
+    pub(in crate::node) fn draw_secret(&self, number: u64) -> Secret {
+        let mut stream = self.seed.derive("node.context_key", number);
+        let mut secret = Secret([0; 32]);
+        secret.0.chunks_mut(8).for_each(|part| part.copy_from_slice(&stream.draw().to_be_bytes()));
+        secret
     }
 
     /// The proposal is in the log: the entry that is applied at its index decides it.
@@ -255,7 +263,7 @@ impl Node {
 }
 
 /// Encodes a request as a command, or refuses it. The bytes are log payload, wire payload and memory at once.
-fn command(request: &Request) -> Result<Bytes, Reason> {
+fn command(request: &Request, secret: impl FnOnce() -> Secret) -> Result<Bytes, Reason> {
     let (session, operation) = match request {
         Request::CreateNamespace { name, policy, session } => {
             (*session, Operation::CreateNamespace { name: name.clone(), policy: *policy })
@@ -263,6 +271,7 @@ fn command(request: &Request) -> Result<Bytes, Reason> {
         Request::DeleteNamespace { name, session } => {
             (*session, Operation::DeleteNamespace { name: name.clone() })
         }
+        Request::RotateKey { session } => (*session, Operation::RotateKey { secret: secret() }),
         Request::Write { mutations, session, .. } => {
             (*session, Operation::Write { mutations: mutations.clone() })
         }

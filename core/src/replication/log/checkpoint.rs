@@ -1,18 +1,18 @@
 //! Checkpoints: the capture of a shard's state in a snapshot file, in slices, while the shard is written to.
 //!
-//! The file has the context and deferred removals as of the beginning; then the live writes in the
-//! order of their dots, each as it is when the cursor passes it, except those that arrived after the beginning; then
-//! every record that was issued meanwhile, the *tail*.
+//! The file has a header, and the context and deferred removals as of the beginning, in parts; then the live writes in
+//! the order of their dots, each as it is when the cursor passes it, except those that arrived after the beginning;
+//! then every record that was issued meanwhile, the *tail*.
 //!
 //! # Why it restores the state of its end
 //!
 //! Let S be the state at the beginning. The live writes of the file differ from those of S only in elements that were
 //! removed before the cursor came. A record of the tail caused each such removal. Replaying the tail causes it again,
 //! which changes nothing: removals are idempotent, and nothing else is taken from S. All new elements are in the tail,
-//! because their dots are not in the context of the header. One thing can differ: in a discarding shard, a new element
-//! may have lost to a sibling that was removed before the cursor came; a replay would keep the new element. But the
-//! record of its write carries the live edits, so the replay removes it as well. The tail ends in the step that names
-//! the file, so no record falls between the file and the log.
+//! because their dots are not in the context at the beginning. One thing can differ: in a discarding shard, a new
+//! element may have lost to a sibling that was removed before the cursor came; a replay would keep the new element. But
+//! the record of its write carries the live edits, so the replay removes it as well. The tail ends in the step that
+//! names the file, so no record falls between the file and the log.
 //!
 //! This module does not decide about files, their names, or when to checkpoint.
 
@@ -28,8 +28,11 @@ use crate::limits::CHUNK_BYTES_MAX;
 use crate::reach;
 
 use super::{Header, Record, encode};
-use crate::replication::shard::{Dots, LocalDot, Shard};
+use crate::id::Dot;
+use crate::replication::shard::{Deferred, Dots, Join, LocalDot, Shard};
 
+/// Ranges or deferred removals in one part of the head.
+const PART_ENTRIES: usize = 2048;
 /// The budget that visiting a write takes beside its bytes.
 const VISIT_BYTES: usize = 32;
 
@@ -38,6 +41,10 @@ const VISIT_BYTES: usize = 32;
 pub(crate) struct Capture {
     /// All dots seen when the capture began.
     context: Dots,
+    /// Where the next part of the context begins; `None` after the last part.
+    next_part: Option<(usize, usize)>,
+    /// Deferred removals that are not in the file yet.
+    deferred: Vec<(Dot, Deferred)>,
     /// The bound below the next live write; `None` after the last write.
     cursor: Option<Bound<LocalDot>>,
     /// Records issued since the beginning that are not in the file yet.
@@ -60,16 +67,11 @@ pub(crate) struct Slice {
 impl Capture {
     /// Begins a capture.
     pub(crate) fn new(shard: &Shard) -> Self {
-        let context = shard.dots();
-        let header = Header {
-            shard: shard.id,
-            context: context.clone(),
-            deferred: shard.deferred().map(|(dot, deferred)| (dot, deferred.clone())).collect(),
-            stamp: shard.stamp,
-            discard: shard.discard,
-        };
+        let header = Header { shard: shard.id, stamp: shard.stamp, discard: shard.discard };
         let mut capture = Self {
-            context,
+            context: shard.dots(),
+            next_part: Some((0, 0)),
+            deferred: shard.deferred().map(|(dot, deferred)| (dot, *deferred)).collect(),
             cursor: Some(Bound::Unbounded),
             tail: VecDeque::new(),
             buffer: Vec::new(),
@@ -88,6 +90,7 @@ impl Capture {
     /// Captures about `bytes` more bytes. The budget grows with the tail, so that the checkpoint of a busy shard ends.
     pub(crate) fn slice(&mut self, shard: &Shard, bytes: usize) -> Slice {
         let mut budget = bytes + self.tail.iter().map(Bytes::len).sum::<usize>() / 4;
+        self.copy_head(&mut budget);
         self.copy_live_writes(shard, &mut budget);
         while self.cursor.is_none() && budget > 0 {
             let Some(record) = self.tail.pop_front() else { break };
@@ -100,8 +103,31 @@ impl Capture {
         Slice { chunks, done: complete.then(|| (self.offset, digest())) }
     }
 
+    /// Copies the context and the deferred removals, in parts.
+    fn copy_head(&mut self, budget: &mut usize) {
+        while *budget > 0 {
+            let mut part = Join::default();
+            if let Some(from) = self.next_part {
+                (part.context, self.next_part) = self.context.part(from, PART_ENTRIES);
+            } else if !self.deferred.is_empty() {
+                let rest = self.deferred.len().saturating_sub(PART_ENTRIES);
+                part.deferred = self.deferred.split_off(rest);
+            } else {
+                return;
+            }
+            if !part.is_empty() {
+                let record = encode(&Record::Join(part));
+                *budget = budget.saturating_sub(record.len());
+                self.push(&record);
+            }
+        }
+    }
+
     fn copy_live_writes(&mut self, shard: &Shard, budget: &mut usize) {
         let Some(cursor) = self.cursor else { return };
+        if self.next_part.is_some() || !self.deferred.is_empty() {
+            return;
+        }
         for (dot, live) in shard.live.range((cursor, Bound::Unbounded)) {
             if *budget == 0 {
                 reach!("replication.checkpoint.sliced");
@@ -128,19 +154,73 @@ impl Capture {
         self.buffer.extend_from_slice(record);
     }
 
-    /// Takes full chunks from the front of the buffer, and the rest when the file is complete.
+    /// Takes full chunks from the front of the buffer, and the rest when the file is complete. Each byte is copied
+    /// once.
     fn take_chunks(&mut self, complete: bool) -> Vec<(u64, Bytes)> {
+        let rest = if complete { 0 } else { self.buffer.len() % CHUNK_BYTES_MAX };
+        let whole = self.buffer.len() - rest;
         let mut chunks = Vec::new();
-        let mut rest = core::mem::take(&mut self.buffer);
-        while rest.len() >= CHUNK_BYTES_MAX || (complete && !rest.is_empty()) {
-            let after = rest.split_off(rest.len().min(CHUNK_BYTES_MAX));
-            self.hash.update(&rest);
-            let length = rest.len() as u64;
-            chunks.push((self.offset, rest.into()));
-            self.offset += length;
-            rest = after;
+        for chunk in self.buffer[..whole].chunks(CHUNK_BYTES_MAX) {
+            self.hash.update(chunk);
+            chunks.push((self.offset, Bytes::copy_from_slice(chunk)));
+            self.offset += chunk.len() as u64;
         }
-        self.buffer = rest;
+        self.buffer.drain(..whole);
+        self.buffer.shrink_to(CHUNK_BYTES_MAX);
         chunks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Actor, Boot, NamespaceId, ShardId};
+    use crate::replication::log::{RestoredShard, restore};
+    use crate::replication::shard::Ranges;
+
+    const SHARD: ShardId = ShardId { namespace: NamespaceId(7), slot: 0 };
+
+    fn capture(shard: &Shard) -> (Bytes, usize) {
+        let (mut capture, mut file, mut slices) = (Capture::new(shard), Vec::new(), 0);
+        loop {
+            slices += 1;
+            let slice = capture.slice(shard, 64 << 10);
+            let bytes: usize = slice.chunks.iter().map(|(_, chunk)| chunk.len()).sum();
+            assert!(bytes <= 2 * CHUNK_BYTES_MAX, "a slice has a bound");
+            for (offset, chunk) in slice.chunks {
+                assert!(offset == file.len() as u64 && chunk.len() <= CHUNK_BYTES_MAX);
+                file.extend_from_slice(&chunk);
+            }
+            if let Some((length, digest)) = slice.done {
+                assert_eq!((length, digest), (file.len() as u64, Digest::of(&file)));
+                return (file.into(), slices);
+            }
+        }
+    }
+
+    /// A head that is longer than any record may be.
+    #[test]
+    fn a_head_of_any_size_is_captured_in_slices_and_restores() {
+        let actor = |count| Actor { boot: Boot { count, nonce: 0 }, ..Actor::default() };
+        let (mut ranges, mut deferred) = (Ranges::default(), Vec::new());
+        for at in 0..800_000 {
+            ranges.insert_span((1 << 42) + 2 * at, (1 << 42) + 2 * at);
+        }
+        for seq in 1..=crate::limits::DEFERRED_MAX as u64 {
+            let digest = Digest::of(&seq.to_be_bytes());
+            let level = crate::replication::shard::Level::Path;
+            deferred.push((Dot { actor: actor(2), seq }, Deferred::Scope { level, digest }));
+        }
+        let context = Dots::new([(actor(1), ranges)].into());
+        let mut shard = Shard::new(SHARD);
+        shard.join(&Join { context, deferred, stamp: 99, ..Join::default() });
+        let counted = shard.bytes();
+        assert!(counted > 16 * 800_000 + 100 * crate::limits::DEFERRED_MAX as u64);
+        let (file, slices) = capture(&shard);
+        assert!(file.len() > crate::limits::LOG_BATCH_BYTES_MAX && slices > 100);
+        let restored = RestoredShard { snapshot: Some(file), ..RestoredShard::default() };
+        let again = restore(SHARD, &restored).expect("what was written restores");
+        assert_eq!((again.root(), again.stamp, again.bytes()), (shard.root(), 99, counted));
+        assert!(again.deferred().eq(shard.deferred()));
     }
 }

@@ -16,13 +16,11 @@ use core::fmt;
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Dot, ShardId, SnapshotFile, SnapshotId};
-use crate::limits::{LOG_BATCH_BYTES_MAX, SEQ_MAX};
+use crate::id::{ShardId, SnapshotFile, SnapshotId};
+use crate::limits::{LOG_BATCH_BYTES_MAX, SEQ_MAX, SHARD_ACTORS_HELD_MAX, STAMP_MAX};
 use crate::{codec, mutant, reach};
 
-use super::shard::{Deferred, Dots, Join, LiveEdits, Merged, Shard};
-use super::write::hlc::STAMP_MAX;
-use super::write::path::PATH_BYTES_MAX;
+use super::shard::{Join, LiveEdits, LiveWrite, Merged, Shard};
 use super::write::{self, TAG_SEALED, WriteBody};
 
 pub use record::Write;
@@ -126,7 +124,7 @@ impl core::error::Error for RestoreError {}
 pub(crate) enum Record {
     /// A write with its live edits: after its merge, or in a snapshot file.
     Partial(Bytes, LiveEdits),
-    /// The content of a view beyond its writes.
+    /// The content of a view beyond its writes, or in a snapshot file a part of the context and deferred removals.
     Join(Join),
     /// From here on, losers of the LWW order are dropped.
     Discarding,
@@ -136,36 +134,36 @@ pub(crate) enum Record {
     EndOfWrites,
 }
 
-/// The first record of a snapshot file. All its fields are as of the beginning of the capture.
+/// The first record of a snapshot file. All its fields are as of the beginning of the capture. The context and the
+/// deferred removals follow in records of their own, because each may be longer than one record may be.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Header {
     /// The shard that was captured.
     pub(crate) shard: ShardId,
-    /// All dots seen.
-    pub(crate) context: Dots,
-    /// All deferred removals.
-    pub(crate) deferred: Vec<(Dot, Deferred)>,
     /// At least the greatest stamp of all writes in the context.
     pub(crate) stamp: u64,
     /// Whether losers of the LWW order are dropped.
     pub(crate) discard: bool,
 }
 
-/// Merges a write that is new here, and returns its record.
+/// Merges a write that is new here, or wins over another one with its dot. Returns its record, and the write that it
+/// replaced.
 ///
 /// # Errors
 ///
-/// The outcome, when the write is not new.
+/// The outcome, when the write changes nothing.
 pub(crate) fn merge(
     shard: &mut Shard,
     sealed: &Bytes,
     body: &WriteBody<'_>,
-) -> Result<Bytes, Merged> {
-    match shard.merge(sealed, body) {
-        Merged::New(None) => Ok(sealed.clone()),
-        Merged::New(Some(edits)) => Ok(encode(&Record::Partial(sealed.clone(), edits))),
-        other => Err(other),
-    }
+) -> Result<(Bytes, Option<LiveWrite>), Merged> {
+    let (edits, old) = match shard.merge(sealed, body) {
+        Merged::New(edits) => (edits, None),
+        Merged::Replaced { old, edits } => (edits, Some(old)),
+        other => return Err(other),
+    };
+    let partial = |edits| encode(&Record::Partial(sealed.clone(), edits));
+    Ok((edits.map_or_else(|| sealed.clone(), partial), old))
 }
 
 /// Encodes a record that is not a sealed write.
@@ -235,9 +233,8 @@ fn replay_write(
         return Err("a write belongs to another shard");
     }
     match shard.merge(sealed, &body) {
-        Merged::Equivocation => return Err("two writes have one dot"),
         Merged::Full => return Err("there are more authors than a shard may have"),
-        Merged::New(_) | Merged::Known => {}
+        Merged::New(_) | Merged::Replaced { .. } | Merged::Known | Merged::Lost => {}
     }
     if let (Some(edits), Some(number)) = (edits, shard.number(&body.dot.actor)) {
         shard.retain_edits((number, body.dot.seq), edits);
@@ -259,13 +256,7 @@ pub(crate) fn check_join(shard: &Shard, join: &Join) -> Result<(), &'static str>
     {
         return Err("a context is outside its bounds");
     }
-    let bounded = |deferred: &Deferred| match deferred {
-        Deferred::Scope { path, .. } => !path.is_empty() && path.len() <= PATH_BYTES_MAX,
-        Deferred::Edit(_) => true,
-    };
-    if !join.deferred.iter().all(|(_, deferred)| bounded(deferred))
-        || !join.removals.iter().all(|(_, edits)| edits.is_valid())
-    {
+    if !join.removals.iter().all(|(_, edits)| edits.is_valid()) {
         return Err("a removal is outside its bounds");
     }
     let mut unknown: Vec<_> = dots.map(|dot| dot.actor).collect();
@@ -273,14 +264,15 @@ pub(crate) fn check_join(shard: &Shard, join: &Join) -> Result<(), &'static str>
     unknown.retain(|actor| shard.number(actor).is_none());
     unknown.sort_unstable();
     unknown.dedup();
-    if shard.has_room(unknown.len()) {
+    if shard.has_room(unknown.len(), SHARD_ACTORS_HELD_MAX) {
         Ok(())
     } else {
         Err("there are more authors than a shard may have")
     }
 }
 
-/// Loads a snapshot file: a header, live writes, then the records that were issued during the capture.
+/// Loads a snapshot file: a header, the context and deferred removals in parts, live writes, then the records that were
+/// issued during the capture.
 fn load(shard: &mut Shard, file: &Bytes) -> Result<(), &'static str> {
     let mut rest = file.clone();
     match decode(&next(&mut rest)?.ok_or("the file is empty")?)? {
@@ -294,6 +286,11 @@ fn load(shard: &mut Shard, file: &Bytes) -> Result<(), &'static str> {
         } else {
             match decode(&bytes)? {
                 Record::Partial(sealed, edits) if edits.is_valid() => (sealed, Some(edits)),
+                Record::Join(part) if shard.live.is_empty() => {
+                    check_join(shard, &part)?;
+                    shard.join(&part);
+                    continue;
+                }
                 Record::EndOfWrites => break,
                 _ => return Err("a record stands among the live writes"),
             }
@@ -314,11 +311,8 @@ fn load_header(shard: &mut Shard, header: Header) -> Result<(), &'static str> {
         return Err("the file belongs to another shard");
     }
     shard.discard = header.discard;
-    let Header { context, deferred, stamp, .. } = header;
-    let join = Join { context, deferred, removals: Vec::new(), stamp };
-    check_join(shard, &join)?;
-    shard.join(&join);
-    Ok(())
+    shard.stamp = header.stamp;
+    if header.stamp > STAMP_MAX { Err("a stamp is outside its bounds") } else { Ok(()) }
 }
 
 /// Takes a live write from a snapshot file. The header's context must have its dot.

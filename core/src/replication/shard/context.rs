@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Actor, Dot};
-use crate::limits::{SEQ_MAX, SHARD_ACTORS_MAX};
+use crate::limits::{SEQ_MAX, SHARD_ACTORS_HELD_MAX};
 use crate::mutant;
 
 /// Sequence numbers of one actor, as inclusive ranges. They ascend and neither overlap nor touch, so equal sets have
@@ -104,6 +104,12 @@ impl Ranges {
         self.0.is_empty()
     }
 
+    /// The number of ranges.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The ranges, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter().copied()
@@ -164,6 +170,16 @@ impl Dots {
         })
     }
 
+    /// Removes all dots of `other`.
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        for (actor, ranges) in &other.0 {
+            if let Ok(at) = self.0.binary_search_by_key(actor, |(known, _)| *known) {
+                self.0[at].1 = self.0[at].1.minus(ranges);
+            }
+        }
+        self.0.retain(|(_, ranges)| !ranges.is_empty());
+    }
+
     /// Adds all dots of `other`.
     pub fn union(&mut self, other: &Self) {
         for (actor, ranges) in &other.0 {
@@ -172,6 +188,28 @@ impl Dots {
                 Err(at) => self.0.insert(at, (*actor, ranges.clone())),
             }
         }
+    }
+
+    /// At most `ranges` ranges from an actor's range on, both by their positions, and where the next part begins.
+    pub(crate) fn part(
+        &self,
+        (mut actor, mut range): (usize, usize),
+        mut ranges: usize,
+    ) -> (Self, Option<(usize, usize)>) {
+        let mut part = Vec::new();
+        while let Some((name, whole)) = self.0.get(actor) {
+            let rest = &whole.0[range.min(whole.0.len())..];
+            let taken = &rest[..rest.len().min(ranges)];
+            if !taken.is_empty() {
+                part.push((*name, Ranges(taken.to_vec())));
+            }
+            if taken.len() < rest.len() {
+                return (Self(part), Some((actor, range + taken.len())));
+            }
+            ranges -= taken.len();
+            (actor, range) = (actor + 1, 0);
+        }
+        (Self(part), None)
     }
 
     /// The actors with their sequence numbers, ascending.
@@ -194,7 +232,7 @@ impl Dots {
     /// Whether the set is canonical and within bounds. To be asked of what a peer or a disk produced.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        self.0.len() <= SHARD_ACTORS_MAX
+        self.0.len() <= SHARD_ACTORS_HELD_MAX
             && self.0.windows(2).all(|pair| pair[0].0 < pair[1].0)
             && self.0.iter().all(|(_, ranges)| ranges.is_valid())
     }

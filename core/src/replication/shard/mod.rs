@@ -18,30 +18,31 @@ mod context;
 pub(crate) mod counter;
 mod deferred;
 mod fingerprint;
+mod index;
 mod live_edits;
 pub(crate) mod query;
 mod register;
 mod set;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::ops::Bound;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hasher};
 use crate::id::{Actor, Dot, ShardId};
-use crate::limits::SHARD_ACTORS_MAX;
-use crate::replication::write::path::{self, Scope};
+use crate::limits::{DEFERRED_MAX, SEQ_MAX, SHARD_ACTORS_HELD_MAX};
 use crate::replication::write::{self, EditOp, EditRecord, WriteBody};
 use crate::{mutant, reach};
 
+use self::deferred::Deferrals;
 use self::fingerprint::Fingerprints;
+use self::index::Elements;
 
 pub use self::context::{Dots, Ranges};
-pub use self::deferred::Deferred;
+pub use self::deferred::{Deferred, Level};
 pub(crate) use self::fingerprint::LIST_BITS;
 pub use self::fingerprint::Span;
 pub use self::live_edits::LiveEdits;
@@ -50,6 +51,9 @@ pub use self::live_edits::LiveEdits;
 const WRITE_BYTES: u64 = 160;
 /// The memory of a path beside its bytes.
 const PATH_BYTES: u64 = 72;
+/// The memory of an actor, and of a range of the context.
+const ACTOR_BYTES: u64 = 192;
+const RANGE_BYTES: u64 = 16;
 
 /// A dot inside a shard: the actor's number there, and the sequence number.
 pub(crate) type LocalDot = (u32, u64);
@@ -126,32 +130,23 @@ impl Join {
 }
 
 /// The outcome of merging a write.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Merged {
     /// The write is new, and its dot is in the context now. The live edits are given when not all are live.
     New(Option<LiveEdits>),
     /// The dot was in the context.
     Known,
-    /// The dot was in the context, with other bytes.
-    Equivocation,
+    /// The dot was in the context, with other bytes that win over these.
+    Lost,
+    /// The dot was in the context, with other bytes that these replace. The live edits are given when not all are live.
+    Replaced {
+        /// The write that was here.
+        old: LiveWrite,
+        /// The live edits of the write that replaces it.
+        edits: Option<LiveEdits>,
+    },
     /// The shard knows as many actors as it may.
     Full,
-}
-
-/// The elements at one path; in most cases one.
-#[derive(Clone, Debug)]
-enum Elements {
-    One(Element),
-    Many(Vec<Element>),
-}
-
-impl Elements {
-    fn as_slice(&self) -> &[Element] {
-        match self {
-            Self::One(element) => core::slice::from_ref(element),
-            Self::Many(elements) => elements,
-        }
-    }
 }
 
 /// One shard.
@@ -168,8 +163,10 @@ pub(crate) struct Shard {
     /// The sums over the live writes.
     pub(crate) fingerprints: Fingerprints,
     /// Removals of elements whose writes have not arrived.
-    deferred: BTreeMap<LocalDot, BTreeSet<Deferred>>,
+    deferred: Deferrals,
     actors: Vec<Actor>,
+    /// The greatest sequence number of each actor that any write or view named, seen or not.
+    named: Vec<u64>,
     numbers: BTreeMap<Actor, u32>,
     context: Vec<Ranges>,
     index: BTreeMap<Box<[u8]>, Elements>,
@@ -185,8 +182,11 @@ impl Shard {
     }
 
     /// Bytes of memory that grow with what the shard holds.
-    pub(crate) const fn bytes(&self) -> u64 {
-        self.bytes
+    pub(crate) fn bytes(&self) -> u64 {
+        if mutant!("replication.deferred.uncounted") {
+            return self.bytes;
+        }
+        self.bytes + self.deferred_bytes()
     }
 
     /// The actor's number in this shard, if the actor is known.
@@ -199,9 +199,32 @@ impl Shard {
         self.actors[number as usize]
     }
 
-    /// Whether the shard may learn `actors` more actors.
-    pub(crate) fn has_room(&self, actors: usize) -> bool {
-        self.actors.len() + actors <= SHARD_ACTORS_MAX
+    /// Whether the shard may learn `actors` more actors and then has at most `limit`.
+    pub(crate) fn has_room(&self, actors: usize, limit: usize) -> bool {
+        self.actors.len() + actors <= limit
+    }
+
+    /// The number of an author's next write: above all of its numbers that anybody named here, because a removal of a
+    /// named one may be deferred on any replica. Only a lying member can name the last one; then it is a number after
+    /// those seen that nobody named here. `None` when there is none.
+    pub(crate) fn next_seq(&self, me: &Actor) -> Option<u64> {
+        let Some(number) = self.number(me) else { return Some(1) };
+        let named = if mutant!("replication.author.mints_named") {
+            0
+        } else {
+            self.named.get(number as usize).copied().unwrap_or(0)
+        };
+        let seen = self.seen(number);
+        let top = seen.last().max(named);
+        if top < SEQ_MAX {
+            return Some(top + 1);
+        }
+        reach!("replication.author.below_the_top");
+        let free = |seq: &u64| !seen.contains(*seq) && !self.deferred.has((number, *seq));
+        let runs: Vec<u64> =
+            seen.iter().map(|(_, high)| high).filter(|high| *high < SEQ_MAX).collect();
+        let first = runs.last().copied().unwrap_or(0) + 1;
+        (first..=SEQ_MAX).take(DEFERRED_MAX + 2).find(free)
     }
 
     /// Translates a dot of this shard.
@@ -262,34 +285,6 @@ impl Shard {
         hasher.finish()
     }
 
-    /// The elements at one path.
-    pub(crate) fn elements_at(&self, path: &[u8]) -> &[Element] {
-        self.index.get(path).map_or(&[], Elements::as_slice)
-    }
-
-    /// The paths with `prefix`, with their elements; see [`path::end_of`].
-    pub(crate) fn within(&self, prefix: &[u8]) -> impl Iterator<Item = (&[u8], &[Element])> {
-        let end = path::end_of(prefix);
-        let bounds = (Bound::Included(prefix), Bound::Excluded(&end[..]));
-        let range = self.index.range::<[u8], _>(bounds);
-        range.map(|(path, elements)| (&path[..], elements.as_slice()))
-    }
-
-    /// The elements in a scope, of any kind.
-    pub(crate) fn in_scope(&self, scope: &Scope) -> Vec<Element> {
-        if scope.is_prefix {
-            self.within(&scope.path).flat_map(|(_, elements)| elements).copied().collect()
-        } else {
-            self.elements_at(&scope.path).to_vec()
-        }
-    }
-
-    /// The first path from `bound` on.
-    pub(crate) fn first_from(&self, bound: &[u8]) -> Option<&[u8]> {
-        let bounds = (Bound::Included(bound), Bound::Unbounded);
-        self.index.range::<[u8], _>(bounds).next().map(|(path, _)| &path[..])
-    }
-
     /// The live write of an element.
     pub(crate) fn write(&self, element: &Element) -> &LiveWrite {
         self.live.get(&element.dot()).expect("every element in the index belongs to a live write")
@@ -302,6 +297,8 @@ impl Shard {
         }
         let number = self.actors.len() as u32;
         self.actors.push(*actor);
+        self.named.push(0);
+        self.bytes += ACTOR_BYTES;
         self.numbers.insert(*actor, number);
         self.context.push(Ranges::default());
         number
@@ -310,23 +307,65 @@ impl Shard {
     /// Merges a write of any origin. Merging it again changes nothing.
     pub(crate) fn merge(&mut self, sealed: &Bytes, body: &WriteBody<'_>) -> Merged {
         let named = body.actors.iter().chain([&body.dot.actor]);
-        if !self.has_room(named.filter(|actor| self.number(actor).is_none()).count()) {
+        let unknown = named.filter(|actor| self.number(actor).is_none()).count();
+        if !self.has_room(unknown, SHARD_ACTORS_HELD_MAX) {
             return Merged::Full;
         }
         let dot = (self.intern(&body.dot.actor), body.dot.seq);
         if self.context[dot.0 as usize].contains(dot.1) {
             if let Some(live) = self.live.get(&dot) {
-                let same = write::hash_of(&live.sealed) == write::hash_of(sealed);
-                return if same { Merged::Known } else { Merged::Equivocation };
+                let (held, new) = (write::hash_of(&live.sealed), write::hash_of(sealed));
+                if held == new {
+                    return Merged::Known;
+                }
+                if held > new || mutant!("replication.equivocation.first_stays") {
+                    return Merged::Lost;
+                }
+                let old = live.clone();
+                let edits = self.replace(dot, &old, sealed, body);
+                return Merged::Replaced { old, edits };
             }
             if !mutant!("replication.delete.resurrects") {
                 return Merged::Known;
             }
         }
+        let before = self.seen(dot.0).len();
+        self.context[dot.0 as usize].insert(dot.1);
+        self.count_ranges(before, dot.0);
+        Merged::New(self.take_effect(dot, sealed, body, &[]))
+    }
+
+    /// Replaces a live write by another one with the same dot. An element that was removed stays removed: removals name
+    /// elements, not content.
+    fn replace(
+        &mut self,
+        dot: LocalDot,
+        old: &LiveWrite,
+        sealed: &Bytes,
+        body: &WriteBody<'_>,
+    ) -> Option<LiveEdits> {
+        reach!("replication.write.replaced");
+        let known = write::reopen(&old.sealed);
+        let created = LiveEdits::of(known.edits.iter().map(EditRecord::makes_element));
+        let removed = created.minus(&old.edits);
+        self.retain_edits(dot, &LiveEdits::default());
+        self.take_effect(dot, sealed, body, &removed)
+    }
+
+    /// Gives a write whose dot is in the context its effect. Returns the live edits when not all are live.
+    fn take_effect(
+        &mut self,
+        dot: LocalDot,
+        sealed: &Bytes,
+        body: &WriteBody<'_>,
+        removed: &[u16],
+    ) -> Option<LiveEdits> {
         self.stamp = self.stamp.max(body.stamp);
         let created = LiveEdits::of(body.edits.iter().map(EditRecord::makes_element));
-        let live = self.surviving_edits(dot, body, created.clone());
-        self.context[dot.0 as usize].insert(dot.1);
+        let mut live = self.surviving_edits(dot, body, created.clone());
+        for edit in removed {
+            live.remove(*edit);
+        }
         self.root = None;
         let whole = live == created;
         // The elements enter the index before those that they supersede leave it, so that an overwritten register's
@@ -336,10 +375,10 @@ impl Shard {
         paths.iter().for_each(|path| self.prune(path));
         let left = self.live.get(&dot).map(|live| (live.whole, &live.edits));
         match left {
-            Some((true, _)) => Merged::New(None),
-            Some((false, edits)) => Merged::New(Some(edits.clone())),
-            None if created.is_empty() => Merged::New(None),
-            None => Merged::New(Some(LiveEdits::default())),
+            Some((true, _)) => None,
+            Some((false, edits)) => Some(edits.clone()),
+            None if created.is_empty() => None,
+            None => Some(LiveEdits::default()),
         }
     }
 
@@ -389,22 +428,37 @@ impl Shard {
             for superseded in &edit.superseded {
                 let actor = self.intern(&body.actor(superseded.actor));
                 let element = Element { actor, edit: superseded.edit, seq: superseded.seq };
+                self.note_named(element.dot());
                 if self.context[actor as usize].contains(superseded.seq) {
                     self.remove_element(element, Some(&scope.path));
                 } else {
                     self.defer(element.dot(), Deferred::Edit(superseded.edit));
                 }
             }
-            for unseen in &edit.unseen {
-                let dot = (self.intern(&body.actor(unseen.actor)), unseen.seq);
-                let (path, is_prefix) = (scope.path.clone(), scope.is_prefix);
-                self.remove_or_defer(dot, Deferred::Scope { path, is_prefix });
+            if !edit.unseen.is_empty() {
+                let removal = Deferred::scope(edit, body.key.0);
+                for unseen in &edit.unseen {
+                    let dot = (self.intern(&body.actor(unseen.actor)), unseen.seq);
+                    self.note_named(dot);
+                    self.remove_or_defer(dot, removal);
+                }
             }
             if mutant!("replication.set.removes_unseen") && matches!(edit.op, EditOp::Remove(_)) {
                 let all = self.elements_at(&scope.path).to_vec();
                 all.into_iter().for_each(|one| self.remove_element(one, Some(&scope.path)));
             }
         }
+    }
+
+    /// Counts the memory of an actor's ranges, which were `before`.
+    fn count_ranges(&mut self, before: usize, number: u32) {
+        let after = self.seen(number).len() as u64;
+        self.bytes = self.bytes + RANGE_BYTES * after - RANGE_BYTES * before as u64;
+    }
+
+    fn note_named(&mut self, (number, seq): LocalDot) {
+        let named = &mut self.named[number as usize];
+        *named = seq.max(*named);
     }
 
     /// Inserts a write's live elements into the table and the index. Returns the paths to prune.
@@ -436,20 +490,6 @@ impl Shard {
         paths
     }
 
-    fn insert(&mut self, path: Vec<u8>, element: Element) {
-        match self.index.get_mut(&path[..]) {
-            Some(Elements::Many(elements)) => elements.push(element),
-            Some(elements) => {
-                let both = [elements.as_slice()[0], element];
-                *elements = Elements::Many(both.to_vec());
-            }
-            None => {
-                self.bytes += path.len() as u64 + PATH_BYTES;
-                self.index.insert(path.into_boxed_slice(), Elements::One(element));
-            }
-        }
-    }
-
     /// Removes all elements at one path except the winner of the LWW order.
     fn prune(&mut self, path: &[u8]) {
         let elements = self.elements_at(path);
@@ -476,22 +516,6 @@ impl Shard {
             assert!(found, "a live element is in the index");
         }
         self.remove_from_write(&element);
-    }
-
-    /// Removes an element from the index. False when it is not at this path.
-    fn remove_from_index(&mut self, path: &[u8], element: &Element) -> bool {
-        let Some(elements) = self.index.get_mut(path) else { return false };
-        let Some(at) = elements.as_slice().iter().position(|e| e == element) else { return false };
-        if let Elements::Many(many) = elements {
-            many.remove(at);
-            if let [last] = many[..] {
-                *elements = Elements::One(last);
-            }
-            return true;
-        }
-        self.index.remove(path);
-        self.bytes -= path.len() as u64 + PATH_BYTES;
-        true
     }
 
     /// Removes an element from its write's live edits, and the write with its last element.
@@ -524,7 +548,9 @@ impl Shard {
         self.stamp = self.stamp.max(join.stamp);
         for (actor, ranges) in join.context.iter() {
             let number = self.intern(actor);
+            let before = self.seen(number).len();
             self.context[number as usize].union(ranges);
+            self.count_ranges(before, number);
             self.root = None;
             for (low, high) in ranges.iter() {
                 self.forget_deferred(number, low, high);
@@ -536,7 +562,8 @@ impl Shard {
         }
         for (dot, deferred) in &join.deferred {
             let dot = (self.intern(&dot.actor), dot.seq);
-            self.remove_or_defer(dot, deferred.clone());
+            self.note_named(dot);
+            self.remove_or_defer(dot, *deferred);
         }
     }
 }

@@ -7,27 +7,32 @@ use core::mem::size_of;
 
 use bytes::Bytes;
 
-use crate::api::{Content, Field, Query, Row, Strategy, Value};
+use crate::api::{Content, Context, Field, Observed, Query, Row, Strategy, Value};
 use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
 
 use super::{Element, Shard, counter, register, set};
 use crate::replication::write::path::{self, Kind, PathParts};
 
-/// Answers a query from one shard.
-pub(crate) fn read(shard: &Shard, strategy: Strategy, query: &Query) -> Value {
+/// Answers a query from one shard. `seal` seals the contexts of the answer.
+pub(crate) fn read(
+    shard: &Shard,
+    strategy: Strategy,
+    query: &Query,
+    seal: &dyn Fn(&Observed) -> Context,
+) -> Value {
     match query {
         Query::Get { key, field } => {
             let elements = shard.elements_at(&path::of(key, field, Kind::Register, &[]));
-            Value::Register(register::read(shard, elements, strategy))
+            Value::Register(register::read(shard, elements, strategy, seal))
         }
-        Query::Members { key, field } => set::read(shard, key, field),
+        Query::Members { key, field } => set::read(shard, key, field, seal),
         Query::Count { key, field } => {
             let elements = shard.elements_at(&path::of(key, field, Kind::Counter, &[]));
             Value::Counter(counter::read(shard, elements))
         }
         Query::Record { key } => {
             let (fields, elements) = fields(shard, key, strategy);
-            Value::Record { fields, context: register::context(shard, elements.iter()) }
+            Value::Record { fields, context: seal(&register::observed(shard, elements.iter())) }
         }
         Query::Keys { prefix, after, limit } => keys(shard, prefix, after.as_ref(), *limit),
         Query::Rows { after, limit } => rows(shard, strategy, after.as_ref(), *limit),

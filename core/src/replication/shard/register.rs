@@ -8,7 +8,7 @@ use core::cmp::Reverse;
 
 use bytes::Bytes;
 
-use crate::api::{Context, Register, Strategy};
+use crate::api::{Context, Observed, Register, Strategy};
 use crate::digest::Digest;
 use crate::id::NodeId;
 use crate::mutant;
@@ -17,13 +17,18 @@ use crate::replication::write::{self, EditOp, hlc};
 use super::{Element, Shard};
 
 /// Reads a register.
-pub(super) fn read(shard: &Shard, elements: &[Element], strategy: Strategy) -> Register {
+pub(super) fn read(
+    shard: &Shard,
+    elements: &[Element],
+    strategy: Strategy,
+    seal: &dyn Fn(&Observed) -> Context,
+) -> Register {
     let siblings = values(shard, elements, strategy);
     Register {
         value: siblings.first().cloned(),
         siblings: if siblings.len() > 1 { siblings } else { Vec::new() },
         revision: None,
-        context: context(shard, elements.iter()),
+        context: seal(&observed(shard, elements.iter())),
     }
 }
 
@@ -64,9 +69,9 @@ fn value(shard: &Shard, element: &Element) -> Bytes {
     }
 }
 
-/// The context of a reader who saw these elements.
-pub(super) fn context<'a>(shard: &Shard, elements: impl Iterator<Item = &'a Element>) -> Context {
-    let mut context = Context::default();
+/// The content of the context of a reader that saw these elements.
+pub(super) fn observed<'a>(shard: &Shard, elements: impl Iterator<Item = &'a Element>) -> Observed {
+    let mut context = Observed::default();
     for element in elements {
         context.stamp = context.stamp.max(shard.write(element).stamp);
         context.dots.push(shard.dot(element.dot()));

@@ -8,13 +8,18 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::api::Value;
+use crate::api::{Context, Observed, Value};
 use crate::replication::write::path::{self, Kind};
 
 use super::{Shard, register};
 
 /// The members of a set, in order.
-pub(super) fn read(shard: &Shard, key: &[u8], field: &[u8]) -> Value {
+pub(super) fn read(
+    shard: &Shard,
+    key: &[u8],
+    field: &[u8],
+    seal: &dyn Fn(&Observed) -> Context,
+) -> Value {
     let prefix = path::of_field(key, field);
     let mut members = BTreeSet::new();
     let mut observed = Vec::new();
@@ -25,6 +30,6 @@ pub(super) fn read(shard: &Shard, key: &[u8], field: &[u8]) -> Value {
             observed.extend_from_slice(elements);
         }
     }
-    let context = register::context(shard, observed.iter());
+    let context = seal(&register::observed(shard, observed.iter()));
     Value::Set { members: members.into_iter().collect(), context }
 }

@@ -57,8 +57,10 @@ pub enum Message {
         shard: ShardId,
         /// Names the question; its answer carries the same number.
         round: u64,
-        /// The dots that the sender holds.
+        /// The dots that the sender holds. Without those that it holds with other content than the receiver.
         context: Dots,
+        /// Dots of the receiver that the sender refused before, and does not want again.
+        refused: Dots,
         /// The spans to look at, at most 32.
         spans: Vec<Span>,
     },

@@ -17,12 +17,16 @@
 //! t. The same view covers this dot, so the claim follows along the chain of superseding writes, which is finite and
 //! ends in a live write or in a removal.
 //!
-//! A page covers only the dots of the writes that it carries. A view covers nothing if one of its writes was refused;
-//! then its writes are taken as those of a page are. All that a view changes is one record, which is issued with the
-//! records of its writes, so no crash separates them.
+//! A page covers only the dots of the writes that it carries. A write that is refused here is skipped, and a view
+//! covers all but its dot; the session does not ask for it again. But if the bytes of a write do not match its hash,
+//! its dot is unknown, and the view covers nothing: its other writes are taken as those of a page are. All that a view
+//! changes is one record, which is issued with the records of its writes, so no crash separates them.
 //!
 //! A view also carries a stamp that is at least that of every write in its context, so that an author of a discarding
 //! shard stamps above writes of which it knows only that they are dead (see `write::hlc`).
+//!
+//! Two writes with one dot are possible only if a member lies. The one with the greater hash wins everywhere: an asker
+//! that sees a greater hash in a list leaves the dot out of its next question, so that the answer brings the write.
 //!
 //! An asker believes a removal only within a view, for the same reason: the superseding write may be younger than the
 //! last view. A live element in a view may be dead at the asker; the answerer learns that when it pulls in turn.
@@ -39,7 +43,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::id::{Actor, Dot};
-use crate::limits::{CONTEXT_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::limits::{CONTEXT_BYTES_MAX, FRAME_BYTES_MAX, STAMP_MAX};
 use crate::{codec, mutant, reach};
 
 use self::message::{Answer, ListedWrite, PullError, View};
@@ -47,7 +51,6 @@ use super::shard::{
     Deferred, Dots, Join, LIST_BITS, LiveEdits, LiveWrite, LocalDot, Ranges, Shard, Span,
 };
 use super::write;
-use super::write::hlc::STAMP_MAX;
 
 /// The most spans in one question.
 pub(crate) const SPANS_MAX: usize = 32;
@@ -69,7 +72,8 @@ pub(crate) enum Reply {
     Refused(PullError),
 }
 
-/// Answers a question. The asker holds the dots in `held`; at most about `page_bytes` bytes of writes are sent.
+/// Answers a question. The asker holds the dots in `held`, or does not want them; at most about `page_bytes` bytes of
+/// writes are sent.
 pub(crate) fn answer(shard: &Shard, held: &Dots, spans: &[Span], page_bytes: usize) -> Reply {
     let mut view = View { context: shard.dots(), stamp: shard.stamp, ..View::default() };
     let context_bytes = codec::encoded_len(&view.context) + 10 * view.context.len();
@@ -173,7 +177,7 @@ fn list_write((dot, live): (&LocalDot, &LiveWrite)) -> ListedWrite {
 fn add_deferred(shard: &Shard, all: &mut Vec<(Dot, Deferred)>) -> usize {
     let mut bytes = 0;
     for (dot, deferred) in shard.deferred() {
-        let entry = (dot, deferred.clone());
+        let entry = (dot, *deferred);
         bytes += codec::encoded_len(&entry);
         if bytes > DEFERRED_BYTES_MAX {
             return DEFERRED_BYTES_MAX;
@@ -201,64 +205,71 @@ pub(crate) fn is_valid(view: &View, asked: &[Span]) -> bool {
         && asked.iter().zip(&view.answers).all(answer)
 }
 
-/// Compares this shard with the answers about spans. Returns removals, and adds the spans to look at next.
-///
-/// # Errors
-///
-/// The dot of a write that has another hash at the peer.
-pub(crate) fn compare(
-    shard: &Shard,
-    view: &View,
-    asked: &[Span],
-    next: &mut Vec<Span>,
-) -> Result<Vec<(Dot, LiveEdits)>, Dot> {
-    let mut removals = Vec::new();
+/// The differences between this shard and the answers about spans.
+#[derive(Debug, Default)]
+pub(crate) struct Differences {
+    /// For live writes here: the only edits that live at the peer.
+    pub(crate) removals: Vec<(Dot, LiveEdits)>,
+    /// Writes that have a greater hash at the peer.
+    pub(crate) outranked: Vec<Dot>,
+    /// The spans to look at next.
+    pub(crate) next: Vec<Span>,
+}
+
+/// Compares this shard with the answers about spans.
+pub(crate) fn compare(shard: &Shard, view: &View, asked: &[Span]) -> Differences {
+    let mut found = Differences::default();
     for (span, answer) in asked.iter().zip(&view.answers) {
         let Some(number) = shard.number(&span.actor) else { continue };
         let Some(theirs) = view.context.ranges(&span.actor) else { continue };
         match answer {
             Answer::List(list) => {
-                find_removals(shard, (number, span), theirs, list, &mut removals)?;
+                compare_list(shard, (number, span), theirs, list, &mut found);
             }
             Answer::Parts(parts) => {
                 let each = (0..span.parts()).map(|index| span.part(index)).zip(parts);
                 let differs =
                     |(part, sum): &(Span, &u64)| expected_sum(shard, number, part, theirs) != **sum;
-                next.extend(each.filter(differs).map(|(part, _)| part));
+                found.next.extend(each.filter(differs).map(|(part, _)| part));
             }
         }
     }
-    Ok(removals)
+    found
 }
 
-/// Adds the live writes here that the peer has seen and lists without some of their elements, or does not list.
-fn find_removals(
+/// Adds the live writes here that the peer has seen and lists without some of their elements, or does not list, and
+/// those that it lists with a greater hash.
+fn compare_list(
     shard: &Shard,
     (number, span): (u32, &Span),
     theirs: &Ranges,
     list: &[ListedWrite],
-    removals: &mut Vec<(Dot, LiveEdits)>,
-) -> Result<(), Dot> {
+    differences: &mut Differences,
+) {
     for (dot, live) in live_in(shard, number, span).filter(|(dot, _)| theirs.contains(dot.1)) {
         match list.binary_search_by_key(&dot.1, |listed| listed.seq) {
             Err(_) => {
                 reach!("replication.sync.removal");
-                removals.push((shard.dot(*dot), LiveEdits::default()));
+                differences.removals.push((shard.dot(*dot), LiveEdits::default()));
             }
             Ok(found) => {
                 let listed = &list[found];
-                if listed.hash != write::hash_of(&live.sealed).short() {
-                    return Err(shard.dot(*dot));
+                let hash = write::hash_of(&live.sealed).short();
+                if listed.hash != hash {
+                    reach!("replication.sync.equivocation");
+                    if listed.hash > hash {
+                        differences.outranked.push(shard.dot(*dot));
+                    }
+                    continue;
                 }
                 let edits = listed.edits.as_ref();
                 if let Some(edits) = edits.filter(|edits| !live.edits.minus(edits).is_empty()) {
                     reach!("replication.sync.partial_removal");
-                    removals.push((shard.dot(*dot), edits.clone()));
+                    differences.removals.push((shard.dot(*dot), edits.clone()));
                 }
             }
         }
     }
-    Ok(())
 }
 
 /// The spans of the actors whose live writes differ from those in the view.
@@ -288,17 +299,27 @@ fn expected_sum(shard: &Shard, number: u32, span: &Span, theirs: &Ranges) -> u64
     sum
 }
 
-/// The content of a view beyond its writes, as far as it is new here. The shard must hold all writes of the view.
-pub(crate) fn changes(shard: &Shard, view: &View, mut removals: Vec<(Dot, LiveEdits)>) -> Join {
+/// The content of a view beyond its writes, as far as it is new here. The shard must hold all writes of the view but
+/// the refused ones.
+pub(crate) fn changes(
+    shard: &Shard,
+    view: &View,
+    mut removals: Vec<(Dot, LiveEdits)>,
+    refused: &Dots,
+) -> Join {
     let unseen = view.context.iter().map(|(actor, ranges)| {
         let seen = shard.number(actor).map(|number| shard.seen(number));
         (*actor, seen.map_or_else(|| ranges.clone(), |seen| ranges.minus(seen)))
     });
-    let context = Dots::new(unseen.collect());
+    let mut context = Dots::new(unseen.collect());
+    if !mutant!("replication.session.covers_refused") {
+        context.subtract(refused);
+    }
     for (sealed, edits) in &view.writes {
         let dot = write::reopen(sealed).dot;
         let live = shard.number(&dot.actor).and_then(|number| shard.live.get(&(number, dot.seq)));
         if let (Some(edits), Some(live)) = (edits, live)
+            && write::hash_of(&live.sealed) == write::hash_of(sealed)
             && !live.edits.minus(edits).is_empty()
         {
             removals.push((dot, edits.clone()));
@@ -306,7 +327,7 @@ pub(crate) fn changes(shard: &Shard, view: &View, mut removals: Vec<(Dot, LiveEd
     }
     let is_new = |(dot, removal): &&(Dot, Deferred)| {
         if shard.contains(dot) {
-            shard.would_remove(dot, removal)
+            shard.would_remove(dot, *removal)
         } else {
             !view.context.contains(dot) && !shard.is_deferred(dot, removal)
         }

@@ -1,30 +1,38 @@
 //! Receives writes from peers.
 //!
-//! Every write is checked before it is merged: its bounds, its hash, its shard, and that it names no write of this very
-//! process that this process did not author. Its stamp is no reason to wait or to refuse. This module issues no record
-//! and sends nothing; its caller does.
+//! Every write is checked before it is merged: its bounds, its hash and its shard. Its stamp is no reason to wait or to
+//! refuse. Neither is its author: a write that names writes of this very process that this process did not author is
+//! merged here as it is everywhere, so that no lie makes replicas differ. It raises an alarm, and this process numbers
+//! its next write above it. This module issues no record and sends nothing; its caller does.
 
 use bytes::Bytes;
 
 use crate::id::{Actor, Dot};
 use crate::replication::log;
-use crate::replication::shard::{Merged, Shard};
+use crate::replication::shard::{LiveWrite, Merged, Shard};
 use crate::replication::write::hlc::{Clock, Wall};
 use crate::replication::write::{self, WriteBody};
 use crate::{mutant, reach};
 
 /// A write that was received, or was here already.
+#[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) dot: Dot,
+    /// Whether this very write is held once the record is durable. False when another one with its dot won.
+    pub(crate) is_held: bool,
     /// Its record, when it is new.
     pub(crate) record: Option<Bytes>,
+    /// A dot that two different writes have, or that this process would have authored and did not.
+    pub(crate) alarm: Option<Dot>,
+    /// The write of this very process that it replaced.
+    pub(crate) lost: Option<LiveWrite>,
 }
 
 /// Why a write was refused.
 pub(crate) struct Refused {
     pub(crate) why: &'static str,
-    /// A dot that two different writes have.
-    pub(crate) equivocation: Option<Dot>,
+    /// Its dot, if its hash vouches for that.
+    pub(crate) dot: Option<Dot>,
 }
 
 /// The state that receiving needs beside the shard, borrowed for one step.
@@ -37,13 +45,7 @@ pub(crate) struct Receiver<'a> {
 
 impl Received {
     const fn known(dot: Dot) -> Self {
-        Self { dot, record: None }
-    }
-}
-
-impl From<&'static str> for Refused {
-    fn from(why: &'static str) -> Self {
-        Self { why, equivocation: None }
+        Self { dot, is_held: true, record: None, alarm: None, lost: None }
     }
 }
 
@@ -58,30 +60,34 @@ impl Receiver<'_> {
         shard: &mut Shard,
         sealed: &Bytes,
     ) -> Result<Received, Refused> {
-        let body = write::open(sealed)?;
+        let body = write::open(sealed).map_err(|why| {
+            let intact = write::is_intact_at_all(sealed);
+            Refused { why, dot: write::peek(sealed).filter(|_| intact).map(|body| body.dot) }
+        })?;
         let dot = body.dot;
+        let refused = |why| Err(Refused { why, dot: Some(dot) });
         if body.shard() != shard.id {
-            return Err("a write belongs to another shard".into());
+            return refused("a write belongs to another shard");
         }
-        if let Some(dot) = forged_dot(shard, self.me, named_dots(&body)) {
-            reach!("replication.forged.write");
-            let why = "a write names writes of this process that it never authored";
-            return Err(Refused { why, equivocation: Some(dot) });
-        }
+        let forged = forged_dot(shard, self.me, named_dots(&body));
         match log::merge(shard, sealed, &body) {
-            Ok(record) => {
+            Ok((record, old)) => {
                 reach!("replication.write.merged");
                 if !mutant!("replication.hlc.deaf") {
                     self.clock.observe(body.stamp, self.wall);
                 }
-                Ok(Received { dot, record: Some(record) })
+                if forged.is_some() {
+                    reach!("replication.forged.write");
+                }
+                let alarm = forged.or_else(|| old.as_ref().map(|_| dot));
+                let lost = old.filter(|_| dot.actor == self.me);
+                Ok(Received { dot, is_held: true, record: Some(record), alarm, lost })
             }
-            Err(Merged::Equivocation) => {
+            Err(Merged::Lost) => {
                 reach!("replication.write.equivocation");
-                let why = "a write has a dot that has other content here";
-                Err(Refused { why, equivocation: Some(dot) })
+                Ok(Received { is_held: false, alarm: Some(dot), ..Received::known(dot) })
             }
-            Err(Merged::Full) => Err("there are more authors than a shard may have".into()),
+            Err(Merged::Full) => refused("there are more authors than a shard may have"),
             Err(_) => {
                 reach!("replication.write.again");
                 Ok(Received::known(dot))

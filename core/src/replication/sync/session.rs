@@ -2,26 +2,32 @@
 //! module `sync` says why a view covers no more than it may.
 //!
 //! A session ends when nothing of the peer's view differs, when an answer brings nothing new, when the peer refuses, or
-//! when no answer comes. The next comparison tells whether the roots are equal, and begins another session if they are
-//! not. This module sends nothing; it returns the messages to send.
+//! when no answer comes. A write that was refused here is not asked for again while the link is up. The next comparison
+//! tells whether the roots are equal, and begins another session if they are not. This module sends nothing; it returns
+//! the messages to send.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
 
 use crate::digest::Digest;
-use crate::id::{Dot, Replica};
-use crate::reach;
+use crate::id::{Dot, NodeId, Replica};
 use crate::replication::log::{self, Record};
 use crate::replication::shard::{Dots, Shard, Span};
 use crate::seed::Stream;
 use crate::time::Instant;
+use crate::{mutant, reach};
 
 use super::message::{Message, PullError, View};
 use super::{Reply, SPANS_MAX};
+
+/// The most dots that are left out of a question because the peer has other content, and the most writes of one peer
+/// that are refused and not asked for again.
+const OUTRANKED_MAX: usize = 32;
+const REFUSED_MAX: usize = 256;
 
 /// The asker's side of a session.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) asked: Vec<Span>,
     /// Whether the actors' totals were compared already.
     pub(crate) compared: bool,
+    /// Writes of which the peer has one with a greater hash: to be asked for.
+    pub(crate) outranked: Vec<Dot>,
 }
 
 /// The state of anti-entropy of one shard.
@@ -48,14 +56,8 @@ pub(crate) struct SyncState {
     pub(crate) in_sync: BTreeSet<Replica>,
     /// The number of comparisons so far; it chooses the next peer, so that all get their turn.
     pub(crate) comparisons: usize,
-}
-
-/// Why a view says nothing beyond its writes.
-pub(crate) enum ViewError {
-    /// Two different writes have one dot.
-    Equivocation(Dot),
-    /// The view is outside its bounds.
-    Malformed(&'static str),
+    /// By peer: writes that it sent and that were refused here, and how many.
+    refused: BTreeMap<NodeId, (Dots, usize)>,
 }
 
 impl SyncState {
@@ -85,7 +87,9 @@ impl SyncState {
         }
         reach!("replication.session.begun");
         let (spans, asked) = (Vec::new(), Vec::new());
-        let session = Session { peer, round: 0, last_heard: now, spans, asked, compared: false };
+        let (compared, outranked) = (false, Vec::new());
+        let session =
+            Session { peer, round: 0, last_heard: now, spans, asked, compared, outranked };
         Some(self.ask(shard, session, rounds))
     }
 
@@ -100,14 +104,40 @@ impl SyncState {
         session.round = rounds.draw();
         let more = session.spans.split_off(session.spans.len().min(SPANS_MAX));
         session.asked = core::mem::replace(&mut session.spans, more);
+        let mut context = shard.dots();
+        let mut outranked = Dots::default();
+        for dot in session.outranked.drain(..).take(OUTRANKED_MAX) {
+            outranked.insert(&dot);
+        }
+        context.subtract(&outranked);
         let message = Message::Pull {
             shard: shard.id,
             round: session.round,
-            context: shard.dots(),
+            context,
+            refused: self.refused(session.peer.node),
             spans: session.asked.clone(),
         };
         self.session = Some(session);
         message
+    }
+
+    /// Writes that a peer sent and that were refused here.
+    fn refused(&self, peer: NodeId) -> Dots {
+        self.refused.get(&peer).map(|(dots, _)| dots.clone()).unwrap_or_default()
+    }
+
+    /// Notes a refused write of a peer, so that no session asks for it again. False when it was noted already, or when
+    /// there is no room.
+    pub(crate) fn refuse(&mut self, peer: NodeId, dot: &Dot) -> bool {
+        let (dots, count) = self.refused.entry(peer).or_default();
+        let is_noted = *count < REFUSED_MAX && dots.insert(dot);
+        *count += usize::from(is_noted);
+        is_noted && !mutant!("replication.session.refused_again")
+    }
+
+    /// A new link: what the peer has may be sound now.
+    pub(crate) fn forget_refused(&mut self, peer: NodeId) {
+        self.refused.remove(&peer);
     }
 
     /// Takes the session out, if `from` answers its open question.
@@ -138,40 +168,43 @@ impl SyncState {
 pub(crate) fn answer(
     shard: &Shard,
     round: u64,
-    context: &Dots,
+    (context, refused): (&Dots, &Dots),
     spans: &[Span],
     page_bytes: usize,
 ) -> Result<(Message, bool), Message> {
     let id = shard.id;
-    if spans.len() > SPANS_MAX || !spans.iter().all(Span::is_valid) {
+    let is_sound = refused.is_empty() || refused.is_valid();
+    if !is_sound || spans.len() > SPANS_MAX || !spans.iter().all(Span::is_valid) {
         return Err(Message::Refused { shard: id, round, why: PullError::Malformed });
     }
-    Ok(match super::answer(shard, context, spans, page_bytes) {
+    let mut without = context.clone();
+    without.union(refused);
+    Ok(match super::answer(shard, &without, spans, page_bytes) {
         Reply::Page(writes) => (Message::Page { shard: id, round, writes }, true),
         Reply::View(view) => (Message::View { shard: id, round, view: Box::new(view) }, true),
         Reply::Refused(why) => (Message::Refused { shard: id, round, why }, false),
     })
 }
 
-/// Applies what a view says beyond its writes; the shard must hold all of these. Adds the change to `records`, and
-/// returns the spans to look at next.
+/// Applies what a view says beyond its writes; the shard must hold all of these but the refused ones. Adds the change
+/// to `records`, and returns the spans to look at next.
 ///
 /// # Errors
 ///
-/// [`ViewError`] when the view may not be applied.
+/// The fault of the view.
 pub(crate) fn learn(
     shard: &mut Shard,
+    sync: &SyncState,
     view: &View,
     session: &mut Session,
     records: &mut Vec<Bytes>,
-) -> Result<Vec<Span>, ViewError> {
+) -> Result<Vec<Span>, &'static str> {
     let mut spans = session.asked.get(view.answers.len()..).unwrap_or_default().to_vec();
-    let removals = super::compare(shard, view, &session.asked, &mut spans).map_err(|dot| {
-        reach!("replication.sync.equivocation");
-        ViewError::Equivocation(dot)
-    })?;
-    let join = super::changes(shard, view, removals);
-    log::check_join(shard, &join).map_err(ViewError::Malformed)?;
+    let found = super::compare(shard, view, &session.asked);
+    spans.extend(found.next);
+    session.outranked.extend(found.outranked);
+    let join = super::changes(shard, view, found.removals, &sync.refused(session.peer.node));
+    log::check_join(shard, &join)?;
     if !join.is_empty() {
         reach!("replication.session.learnt");
         shard.join(&join);

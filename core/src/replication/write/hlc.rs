@@ -21,6 +21,7 @@
 //! A stamp at the very top has none above it. Honest clocks stay far below, so only a lying member makes one. Then an
 //! overwrite is refused, and a deletion, whose stamp orders nothing, works.
 
+use crate::limits::STAMP_MAX;
 use crate::time::WallTime;
 use crate::{mutant, reach};
 
@@ -28,8 +29,6 @@ use crate::{mutant, reach};
 const COUNTER_BITS: u32 = 16;
 /// The greatest wall time that the clock follows, in milliseconds: about the year 4200.
 const WALL_MS_MAX: u64 = 1 << 46;
-/// The greatest stamp of a write. Between the greatest wall time and this there is room for 2^62 overwrites.
-pub(crate) const STAMP_MAX: u64 = 1 << 63;
 
 /// The milliseconds of a stamp.
 pub(crate) const fn millis(stamp: u64) -> u64 {
@@ -80,8 +79,8 @@ impl Clock {
         }
     }
 
-    /// Issues a stamp above `floor`, and above all stamps issued or seen that are within reach. A counter that overflows
-    /// carries into the milliseconds. `None` when no stamp is above `floor`.
+    /// Issues a stamp above `floor`, and above all stamps issued or seen that are within reach. A counter that
+    /// overflows carries into the milliseconds. `None` when no stamp is above `floor`.
     pub(crate) fn issue(&mut self, wall: Wall, floor: u64) -> Option<u64> {
         if !wall.reaches(self.last) {
             reach!("replication.clock.fell_back");

@@ -17,11 +17,11 @@ use crate::codec;
 use crate::digest::Digest;
 use crate::id::{Actor, Dot, NamespaceId, ShardId};
 use crate::limits::{
-    EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX, REQUEST_BYTES_MAX, SEQ_MAX, VALUE_BYTES_MAX,
+    EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX, REQUEST_BYTES_MAX, SEQ_MAX, STAMP_MAX,
+    VALUE_BYTES_MAX,
 };
 use crate::mutant;
 
-use self::hlc::STAMP_MAX;
 use self::path::{Kind, Scope};
 
 /// The first byte of sealed bytes. The other records of a shard begin with another byte.
@@ -241,6 +241,13 @@ pub(crate) fn open(sealed: &[u8]) -> Result<WriteBody<'_>, &'static str> {
     let body: WriteBody<'_> = codec::decode_borrowed(&sealed[BODY_AT..], SEALED_BYTES_MAX)
         .map_err(|_| "a write is not in its canonical encoding")?;
     if body.is_valid() { Ok(body) } else { Err("a write is outside its bounds") }
+}
+
+/// Whether any bytes are sealed, and match their hash.
+pub(crate) fn is_intact_at_all(bytes: &[u8]) -> bool {
+    (BODY_AT + 1..=SEALED_BYTES_MAX).contains(&bytes.len())
+        && bytes[0] == TAG_SEALED
+        && is_intact(bytes)
 }
 
 /// Opens sealed bytes without a check of their hash and bounds.

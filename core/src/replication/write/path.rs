@@ -8,12 +8,6 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{FIELD_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-
-/// The most bytes that a path can have.
-pub(crate) const PATH_BYTES_MAX: usize =
-    2 * (KEY_BYTES_MAX + FIELD_BYTES_MAX) + 5 + VALUE_BYTES_MAX;
-
 /// The kind of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {

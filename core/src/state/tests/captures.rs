@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{apply, capture, drain, keys, put, session, write};
-use crate::api::{Bootstrap, MemberInfo, Policy};
+use crate::api::{Bootstrap, MemberInfo, Policy, Secret};
 use crate::id::{Index, NodeId, Replica};
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::state::{Command, Kind, Operation, RestoreError, Slice, StateMachine};
@@ -27,6 +27,7 @@ fn registry_command() -> impl Strategy<Value = Bytes> {
         (name.clone(), policy)
             .prop_map(|(name, policy)| Operation::CreateNamespace { name, policy }),
         name.prop_map(|name| Operation::DeleteNamespace { name }),
+        any::<[u8; 32]>().prop_map(|secret| Operation::RotateKey { secret: Secret(secret) }),
     ];
     (operation, proptest::option::of((0..3_u8, 0..4_u64))).prop_map(|(operation, of)| {
         Command { session: of.map(|(id, seq)| session(id, seq)), operation }.encode().unwrap()
@@ -40,9 +41,12 @@ pub(super) fn member_info(node: u8) -> MemberInfo {
 
 pub(super) fn bootstrap(members: u8, voters: u8) -> Bytes {
     let members = (0..members).map(member_info).collect();
-    Command { session: None, operation: Operation::Bootstrap(Bootstrap { members, voters }) }
-        .encode()
-        .unwrap()
+    Command {
+        session: None,
+        operation: Operation::Bootstrap(Bootstrap { members, voters }, Secret([3; 32])),
+    }
+    .encode()
+    .unwrap()
 }
 
 fn command(kind: Kind) -> BoxedStrategy<Bytes> {

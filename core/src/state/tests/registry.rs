@@ -5,8 +5,11 @@ use alloc::vec::Vec;
 
 use super::captures::{bootstrap, member_info};
 use super::{apply, capture};
-use crate::api::{Bootstrap, Bound, MemberInfo, Namespace, Policy, Reason, Resource, Strategy};
-use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
+use crate::api::{
+    Bootstrap, Bound, Context, MemberInfo, Namespace, Observed, Policy, Reason, Resource, Secret,
+    Strategy,
+};
+use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, ShardId, StoreId};
 use crate::limits::{ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX};
 use crate::state::registry::is_name;
 use crate::state::{Command, Kind, Operation, Reply, StateMachine};
@@ -19,6 +22,31 @@ fn bootstrapped() -> StateMachine {
     let mut machine = StateMachine::new(Kind::Registry);
     assert_eq!(apply(&mut machine, 0, &bootstrap(4, 3)), Reply::Bootstrapped);
     machine
+}
+
+#[test]
+fn the_bootstrap_brings_the_first_key_and_a_rotation_the_next() {
+    let mut machine = StateMachine::new(Kind::Registry);
+    assert!(machine.registry().context_keys().is_none());
+    let early = act(&mut machine, Operation::RotateKey { secret: Secret([1; 32]) });
+    assert_eq!(early, Reply::Rejected(Reason::NotFormed));
+    let mut machine = bootstrapped();
+    let keys = *machine.registry().context_keys().expect("a key");
+    let (shard, observed) =
+        (ShardId::default(), Observed { dots: [Default::default()].into(), stamp: 1 });
+    let sealed = keys.seal(shard, &observed);
+    for (number, opens) in [(2, true), (3, false)] {
+        let secret = Secret([number as u8; 32]);
+        assert_eq!(
+            act(&mut machine, Operation::RotateKey { secret }),
+            Reply::KeyRotated { number }
+        );
+        let keys = machine.registry().context_keys().expect("a key");
+        assert_eq!(keys.open(shard, &sealed).is_ok(), opens, "the two newest keys are valid");
+    }
+    let restored = StateMachine::restore(Kind::Registry, &capture(&mut machine)).expect("restores");
+    assert_eq!(restored.registry().context_keys(), machine.registry().context_keys());
+    assert_ne!(sealed, Context::default());
 }
 
 fn create(machine: &mut StateMachine, name: &str, policy: Policy) -> Reply {
@@ -65,7 +93,8 @@ fn a_bootstrap_that_could_not_elect_is_rejected() {
         assert!(!machine.registry().is_bootstrapped());
     }
     let twice = Bootstrap { members: [on_store(1, 1), on_store(1, 2)].into(), voters: 2 };
-    let reply = act(&mut StateMachine::new(Kind::Registry), Operation::Bootstrap(twice));
+    let reply =
+        act(&mut StateMachine::new(Kind::Registry), Operation::Bootstrap(twice, Secret([3; 32])));
     assert_eq!(reply, rejected(Reason::OutOfBounds { what: Bound::Voters, limit: 1 }));
 }
 

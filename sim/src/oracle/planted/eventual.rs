@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Content, Context, Edit, Field, Level, Mutation, Outcome, Receipt, Row,
+    Change, Content, Context, ContextKeys, Edit, Field, Level, Mutation, Observed, Outcome,
+    Receipt, Row, Secret,
 };
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Boot, Dot, ShardId, StoreId};
@@ -242,7 +243,9 @@ fn made() -> Vec<Planted> {
     let asked = |seen: &[u64]| {
         let dots = seen.iter().map(|seq| dot(*seq)).collect();
         let edits = vec![Edit { field: Bytes::new(), change: Change::Put(Bytes::new()) }];
-        let context = Some(Context { dots, stamp: 0 });
+        let keys = ContextKeys::new(Secret([1; 32]));
+        let seen = Observed { dots, stamp: 0 };
+        let context = Some(keys.seal(ShardId::default(), &seen));
         Mutation { key: Bytes::from_static(b"r00"), edits, context }
     };
     let made = value(3, 9, "c", &[1]);

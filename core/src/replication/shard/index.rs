@@ -1,0 +1,84 @@
+//! The index of a shard: from paths to the elements there, and the reads of it. This module does not decide what lives.
+
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use super::{Element, PATH_BYTES, Shard};
+use crate::replication::write::path::{self, Scope};
+
+/// The elements at one path; in most cases one.
+#[derive(Clone, Debug)]
+pub(super) enum Elements {
+    One(Element),
+    Many(Vec<Element>),
+}
+
+impl Elements {
+    fn as_slice(&self) -> &[Element] {
+        match self {
+            Self::One(element) => core::slice::from_ref(element),
+            Self::Many(elements) => elements,
+        }
+    }
+}
+
+impl Shard {
+    /// The elements at one path.
+    pub(crate) fn elements_at(&self, path: &[u8]) -> &[Element] {
+        self.index.get(path).map_or(&[], Elements::as_slice)
+    }
+
+    /// The paths with `prefix`, with their elements; see [`path::end_of`].
+    pub(crate) fn within(&self, prefix: &[u8]) -> impl Iterator<Item = (&[u8], &[Element])> {
+        let end = path::end_of(prefix);
+        let bounds = (Bound::Included(prefix), Bound::Excluded(&end[..]));
+        let range = self.index.range::<[u8], _>(bounds);
+        range.map(|(path, elements)| (&path[..], elements.as_slice()))
+    }
+
+    /// The elements in a scope, of any kind.
+    pub(crate) fn in_scope(&self, scope: &Scope) -> Vec<Element> {
+        if scope.is_prefix {
+            self.within(&scope.path).flat_map(|(_, elements)| elements).copied().collect()
+        } else {
+            self.elements_at(&scope.path).to_vec()
+        }
+    }
+
+    /// The first path from `bound` on.
+    pub(crate) fn first_from(&self, bound: &[u8]) -> Option<&[u8]> {
+        let bounds = (Bound::Included(bound), Bound::Unbounded);
+        self.index.range::<[u8], _>(bounds).next().map(|(path, _)| &path[..])
+    }
+
+    /// Adds an element at a path.
+    pub(super) fn insert(&mut self, path: Vec<u8>, element: Element) {
+        match self.index.get_mut(&path[..]) {
+            Some(Elements::Many(elements)) => elements.push(element),
+            Some(elements) => {
+                let both = [elements.as_slice()[0], element];
+                *elements = Elements::Many(both.to_vec());
+            }
+            None => {
+                self.bytes += path.len() as u64 + PATH_BYTES;
+                self.index.insert(path.into_boxed_slice(), Elements::One(element));
+            }
+        }
+    }
+
+    /// Removes an element from the index. False when it is not at this path.
+    pub(super) fn remove_from_index(&mut self, path: &[u8], element: &Element) -> bool {
+        let Some(elements) = self.index.get_mut(path) else { return false };
+        let Some(at) = elements.as_slice().iter().position(|e| e == element) else { return false };
+        if let Elements::Many(many) = elements {
+            many.remove(at);
+            if let [last] = many[..] {
+                *elements = Elements::One(last);
+            }
+            return true;
+        }
+        self.index.remove(path);
+        self.bytes -= path.len() as u64 + PATH_BYTES;
+        true
+    }
+}
