@@ -22,7 +22,12 @@ pub(crate) const ROWS: &[Row] = &[
         name: "copies.live",
         expected: "a copied directory started while the original lives: exit 6 at each of 5 starts, it acknowledges \
                    nothing, and the original runs on",
-        run: live,
+        run: |bench| live(bench, 2),
+    },
+    Row {
+        name: "copies.live-of-the-founder",
+        expected: "the same with the directory of the node that founded the federation",
+        run: |bench| live(bench, 0),
     },
     Row {
         name: "copies.rolled-back",
@@ -63,15 +68,15 @@ fn write_until_it_ends(nodes: &mut Nodes, at: usize) -> Check<(i32, u32)> {
     Err(format!("the copy still runs after {} s: {}", FENCES.as_secs(), ready.body))
 }
 
-fn live(bench: &Bench) -> Check<String> {
+fn live(bench: &Bench, original: usize) -> Check<String> {
     let mut nodes = Nodes::new(bench, 3);
     nodes.form(3)?;
     make_namespaces(nodes.all[0].api)?;
     let mut book = Book::default();
     let writers = Writers::start(&nodes, &ALL, "");
     pause(Duration::from_secs(1));
-    let at = copied_node(&mut nodes, 2);
-    let (from, to) = (nodes.all[2].data.clone(), nodes.all[at].data.clone());
+    let at = copied_node(&mut nodes, original);
+    let (from, to) = (nodes.all[original].data.clone(), nodes.all[at].data.clone());
     copy(&from, &to);
     let mut codes = Vec::new();
     for start in 1..=STARTS {

@@ -76,8 +76,8 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "forged.replayed",
-        expected: "a learner sends back what it heard, in another order, to other nodes and with flipped bits: \
-                   no exit, no fork, no halted group",
+        expected: "a learner and then a stranger send what a learner heard, in another order, to other nodes and \
+                   with flipped bits: no exit, no fork, no halted group",
         run: replayed,
     },
 ];
@@ -349,6 +349,12 @@ fn replayed(bench: &Bench) -> Check<String> {
         recorded.into_iter().map(|message| (plane_of(&message), message)).collect();
     let mut sent = 0;
     for at in 0..scene.victims.len() {
+        sent += scene.assault(at, &forged);
+    }
+    // A stranger that recorded them elsewhere says the same.
+    scene.attacker = Attacker::stranger(&scene.nodes);
+    for at in 0..scene.victims.len() {
+        scene.links[at] = None;
         sent += scene.assault(at, &forged);
     }
     writers.stop(&mut scene.book);

@@ -62,12 +62,12 @@ fn jitter() {
     pause(Duration::from_millis(random(JITTER_MS)));
 }
 
-/// The members that a node lists, as text that two nodes can be compared by.
+/// The nodes that a node lists as members. A node may be listed with an earlier store as well.
 fn membership(nodes: &Nodes, at: usize) -> Vec<String> {
     let members = nodes.all[at].members();
-    let mut ids: Vec<String> =
-        members.iter().map(|member| format!("{}/{}", member["node"], member["store"])).collect();
+    let mut ids: Vec<String> = members.iter().map(|member| member["node"].to_string()).collect();
     ids.sort();
+    ids.dedup();
     ids
 }
 
