@@ -23,6 +23,35 @@ pub struct Config {
     pub coordinator: CoordinatorConfig,
     /// Knobs of the composition: requests, checkpoints, memory.
     pub node: NodeConfig,
+    /// Bounds that only a simulator lowers.
+    #[serde(skip)]
+    pub bounds: Bounds,
+}
+
+/// Bounds of [`crate::limits`] that a simulator lowers, so that its small states reach them. No file sets them: members
+/// of a group with different bounds would not agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of a full chunk of a captured state.
+    pub chunk_bytes: usize,
+    /// Client sessions that a group of keys keeps.
+    pub sessions: usize,
+    /// Milliseconds of group time without a command after which a session may make room for another.
+    pub session_idle_ms: u64,
+    /// Requests that wait inside one node.
+    pub requests: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        use crate::limits as most;
+        Self {
+            chunk_bytes: most::CHUNK_BYTES_MAX,
+            sessions: most::SESSIONS_MAX,
+            session_idle_ms: most::SESSION_IDLE_MS_MIN,
+            requests: most::REQUESTS_PENDING_MAX,
+        }
+    }
 }
 
 /// Knobs of Raft.

@@ -80,6 +80,9 @@ pub const STAMP_MAX: u64 = 1 << 63;
 /// Client sessions that one group keeps.
 pub const SESSIONS_MAX: usize = 65_536;
 
+/// Milliseconds of group time that a session without commands is kept, at least. Clients give up long before.
+pub const SESSION_IDLE_MS_MIN: u64 = 10 * 60 * 1000;
+
 /// Rows in one page of a listing or an export.
 pub const PAGE_ROWS_MAX: usize = 1000;
 

@@ -15,7 +15,7 @@ use continuum_core::state;
 
 use crate::env::clock::MS;
 use crate::oracle::liveness::Liveness;
-use crate::oracle::witness::Witness;
+use crate::oracle::witness::{SessionRules, Witness};
 use crate::oracle::{eventual, one_reply, strong};
 use crate::plan::Plan;
 use crate::plan::fault::Tally;
@@ -316,7 +316,8 @@ impl World {
     /// Checks the history of the strong namespace, and its final content.
     fn check_strong(&self) -> Verdict {
         let group = self.strong_group();
-        let nothing = Witness::default();
+        // Without a group of keys no command was ever committed.
+        let nothing = Witness::new(SessionRules { most: 0, idle_ms: 0 });
         let witness = group.and_then(|group| self.oracles.witness(group)).unwrap_or(&nothing);
         strong::check(&self.clients.history, witness)?;
         let states =

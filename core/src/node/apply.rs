@@ -241,8 +241,10 @@ impl Node {
     pub(super) fn install(&mut self, id: GroupId, snapshot: &Snapshot) {
         let Some(known) = self.groups.get_mut(&id) else { return };
         let checked = known.checked.take().filter(|s| s.applied() == snapshot.position.index);
-        known.state = checked.expect("a snapshot is checked before it is installed");
+        let mut state = checked.expect("a snapshot is checked before it is installed");
         reach!("node.apply.installed");
+        state.limit(self.config.bounds);
+        known.state = state;
         known.capture = None;
         known.applied = snapshot.position.index;
         known.time_ms = snapshot.time_ms;

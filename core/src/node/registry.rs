@@ -238,7 +238,8 @@ impl Node {
         self.persist_for_group(group, raft::Write::Genesis { configuration });
         let restored = raft::Restored { genesis: genesis.clone(), ..raft::Restored::default() };
         let raft = raft::Raft::new(group, self.me, self.config.raft.clone(), &self.seed, restored);
-        let state = state::StateMachine::new(kind(group));
+        let mut state = state::StateMachine::new(kind(group));
+        state.limit(self.config.bounds);
         self.add_group(group, Group::new(raft, state, genesis, 0));
     }
 

@@ -128,7 +128,7 @@ fn groups(
     for (id, group) in core::mem::take(&mut replay.groups) {
         let kind = kind(id);
         let restored = group.raft;
-        let state = match restored.snapshot {
+        let mut state = match restored.snapshot {
             None => state::StateMachine::new(kind),
             Some(file) => {
                 let file = snapshot_file(snapshots, file)?;
@@ -136,6 +136,7 @@ fn groups(
                     .map_err(|_| RestoreError::Undecodable { owner: Owner::Group(id) })?
             }
         };
+        state.limit(start.config.bounds);
         let genesis = restored.genesis.clone();
         if state.applied() != restored.base.index {
             return Err(RestoreError::Undecodable { owner: Owner::Group(id) });

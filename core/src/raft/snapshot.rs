@@ -23,9 +23,9 @@ use crate::limits::CHUNK_BYTES_MAX;
 use crate::machine::Outbox;
 use crate::{mutant, reach};
 
-/// How far the leader sends ahead of the acknowledged bytes: enough to keep the receiver's disk busy, and not much to
-/// send again.
-const WINDOW_BYTES: u64 = 4 * CHUNK_BYTES_MAX as u64;
+/// The chunks that the leader sends ahead of the acknowledged bytes: enough to keep the receiver's disk busy, and not
+/// much to send again.
+const WINDOW_CHUNKS: u64 = 4;
 
 /// The most chunks of one snapshot, so that tiny chunks cannot make the receiver's list larger than the bytes.
 const CHUNKS_MAX: usize = 65_536;
@@ -51,6 +51,11 @@ impl IncomingSnapshot {
 }
 
 impl Snapshot {
+    /// How far the leader sends ahead of the acknowledged bytes. All chunks but the last are as long as the first.
+    fn window_bytes(&self) -> u64 {
+        self.chunks.first().map_or(0, |chunk| WINDOW_CHUNKS * chunk.len() as u64)
+    }
+
     /// The bytes from `offset` to the end of their chunk; `None` at the snapshot's end.
     fn chunk_at(&self, offset: u64) -> Option<Bytes> {
         let mut skip = offset;
@@ -226,8 +231,8 @@ impl Raft {
                 return;
             };
             let (position, offset) = (snapshot.position, transfer.sent);
-            let Some(data) = snapshot.chunk_at(offset).filter(|_| offset < acked + WINDOW_BYTES)
-            else {
+            let end = acked.saturating_add(snapshot.window_bytes());
+            let Some(data) = snapshot.chunk_at(offset).filter(|_| offset < end) else {
                 return;
             };
             transfer.sent += data.len() as u64;

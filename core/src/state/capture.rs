@@ -2,8 +2,8 @@
 //!
 //! The bytes are a format tag, a preamble, and four tables in a fixed order: sessions, members, namespaces, keys. A
 //! table is a count, then its records in the order of their keys. A record is a length and a canonical encoding. So
-//! equal states give equal bytes, wherever and however the capture was sliced. Chunks are cut at [`CHUNK_BYTES_MAX`],
-//! also within a record, and are read in order only.
+//! equal states give equal bytes, wherever and however the capture was sliced. Chunks are cut at one
+//! length, [`crate::limits::CHUNK_BYTES_MAX`] unless a simulator lowers it, also within a record, and are read in order only.
 //!
 //! This module does not compute or check the SHA-256 over all chunks: the caller does. Reading accepts any bytes.
 
@@ -27,9 +27,7 @@ use super::{Kind, StateMachine};
 use crate::api::ContextKeys;
 use crate::codec::{self, DecodeError};
 use crate::id::{Index, Replica, SessionId};
-use crate::limits::{
-    CHUNK_BYTES_MAX, KEY_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SESSIONS_MAX, VALUE_BYTES_MAX,
-};
+use crate::limits::{KEY_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SESSIONS_MAX, VALUE_BYTES_MAX};
 use crate::{mutant, reach};
 
 /// The tag of the format, and its version.
@@ -161,6 +159,7 @@ pub(super) struct Capture {
     /// Tables written so far.
     written: u8,
     buffer: Vec<u8>,
+    chunk_bytes: usize,
 }
 
 impl Capture {
@@ -194,15 +193,16 @@ impl Capture {
             keys,
             written: 0,
             buffer,
+            chunk_bytes: state.chunk_bytes,
         })
     }
 
     /// Writes about `budget_bytes`, and returns a chunk when it is full or the last one.
     pub(super) fn slice(&mut self, budget_bytes: usize) -> Slice {
-        let target = self.buffer.len().saturating_add(budget_bytes.max(1)).min(CHUNK_BYTES_MAX);
+        let target = self.buffer.len().saturating_add(budget_bytes.max(1)).min(self.chunk_bytes);
         let is_complete = self.fill(target);
-        if self.buffer.len() >= CHUNK_BYTES_MAX {
-            let rest = self.buffer.split_off(CHUNK_BYTES_MAX);
+        if self.buffer.len() >= self.chunk_bytes {
+            let rest = self.buffer.split_off(self.chunk_bytes);
             reach!("state.capture.chunk");
             return Slice::Chunk(mem::replace(&mut self.buffer, rest).into());
         }

@@ -20,8 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Query, Reason, Value};
 use crate::codec::DecodeError;
+use crate::config::Bounds;
 use crate::digest::{Digest, Hasher};
 use crate::id::Index;
+use crate::limits::CHUNK_BYTES_MAX;
 use crate::reach;
 
 pub use capture::{RestoreError, Slice};
@@ -70,6 +72,8 @@ pub struct StateMachine {
     sessions: Sessions,
     halted: Option<Halt>,
     capture: Option<Capture>,
+    /// The length of a full chunk of a capture.
+    chunk_bytes: usize,
 }
 
 /// Copies the whole state, without a capture in progress.
@@ -83,6 +87,7 @@ impl Clone for StateMachine {
             sessions: self.sessions.clone(),
             halted: self.halted,
             capture: None,
+            chunk_bytes: self.chunk_bytes,
         }
     }
 }
@@ -99,6 +104,7 @@ impl StateMachine {
             sessions: Sessions::default(),
             halted: None,
             capture: None,
+            chunk_bytes: CHUNK_BYTES_MAX,
         }
     }
 
@@ -221,6 +227,14 @@ impl StateMachine {
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.keys.bytes()
+    }
+
+    /// Sets the bounds of this state. Every replica of a group must have the same.
+    pub fn limit(&mut self, bounds: Bounds) {
+        self.chunk_bytes = bounds.chunk_bytes;
+        if self.kind == Kind::Keys {
+            self.sessions.limit(bounds.sessions, bounds.session_idle_ms);
+        }
     }
 
     /// Begins a capture of the state as it is now, at position [`Self::applied`]. Returns false while another capture

@@ -6,7 +6,7 @@
 //! a client has one write in progress per session, and a higher number says that it got the reply.
 //!
 //! The promise has a limit: a first write that is retried after its session was forgotten happens again. Clients give
-//! up long before [`IDLE_MS_MIN`].
+//! up long before [`SESSION_IDLE_MS_MIN`].
 
 use alloc::collections::BTreeSet;
 
@@ -16,11 +16,8 @@ use super::command::Reply;
 use super::snapshot_map::SnapshotMap;
 use crate::api::{Reason, Resource, Session};
 use crate::id::SessionId;
-use crate::limits::SESSIONS_MAX;
+use crate::limits::{SESSION_IDLE_MS_MIN, SESSIONS_MAX};
 use crate::{mutant, reach};
-
-/// Milliseconds of group time that an idle session is kept, at least. No client retries a write for that long.
-pub const IDLE_MS_MIN: u64 = 10 * 60 * 1000;
 
 /// The record of one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +46,10 @@ pub struct Sessions {
     pub(super) table: SnapshotMap<SessionId, Remembered>,
     /// Sessions by time of last use, so that the longest idle one is found without a scan.
     by_use: BTreeSet<(u64, SessionId)>,
-    /// The bound on the table: [`SESSIONS_MAX`], lower in tests.
+    /// The bound on the table: [`SESSIONS_MAX`], lower in tests and in the simulator.
     sessions_max: usize,
+    /// [`SESSION_IDLE_MS_MIN`], lower in the simulator.
+    idle_ms_min: u64,
 }
 
 impl Default for Sessions {
@@ -63,7 +62,7 @@ impl Sessions {
     /// The sessions of a restored table.
     pub(super) fn new(table: SnapshotMap<SessionId, Remembered>) -> Self {
         let by_use = table.iter().map(|(id, known)| (known.used_ms, *id)).collect();
-        Self { table, by_use, sessions_max: SESSIONS_MAX }
+        Self { table, by_use, sessions_max: SESSIONS_MAX, idle_ms_min: SESSION_IDLE_MS_MIN }
     }
 
     /// No sessions, with another bound.
@@ -72,10 +71,10 @@ impl Sessions {
         Self { sessions_max, ..Self::default() }
     }
 
-    /// Sets another bound, after a restore.
-    #[cfg(test)]
-    pub(super) fn limit(&mut self, sessions_max: usize) {
+    /// Sets other bounds, after the table was made or restored.
+    pub(super) const fn limit(&mut self, sessions_max: usize, idle_ms_min: u64) {
         self.sessions_max = sessions_max;
+        self.idle_ms_min = idle_ms_min;
     }
 
     /// The number of sessions in the table.
@@ -131,7 +130,7 @@ impl Sessions {
     /// Forgets the longest idle session, if it was idle long enough. Of equal times the lowest id goes.
     fn forget_idle(&mut self, time_ms: u64) -> bool {
         let Some((used_ms, id)) = self.by_use.first().copied() else { return false };
-        if time_ms.saturating_sub(used_ms) < IDLE_MS_MIN {
+        if time_ms.saturating_sub(used_ms) < self.idle_ms_min {
             return false;
         }
         reach!("state.session.evicted");

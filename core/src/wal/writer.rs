@@ -54,7 +54,7 @@ pub struct LogWriter {
     pub(super) opening: bool,
     /// Each segment that is not released, with the number of its first token.
     pub(super) firsts: VecDeque<(u64, u64)>,
-    /// [`SEGMENT_BYTES`]; less in tests that damage every byte.
+    /// [`SEGMENT_BYTES`]; less in a simulator and in tests that damage every byte.
     pub(super) segment_bytes: u64,
     /// The buffer for a batch's content, kept between batches.
     pub(super) scratch: Vec<u8>,
@@ -77,6 +77,13 @@ impl LogWriter {
             segment_bytes: SEGMENT_BYTES,
             scratch: Vec::new(),
         }
+    }
+
+    /// The same writer with shorter segments, for a simulator: a short run then fills several. Recovery reads segments of
+    /// any length.
+    #[must_use]
+    pub fn with_segment_bytes(self, segment_bytes: u64) -> Self {
+        Self { segment_bytes, ..self }
     }
 
     /// The header that every segment of this log repeats.

@@ -27,6 +27,7 @@ pub(crate) struct Process {
     federation: FederationId,
     pub(crate) replica: Replica,
     config: Config,
+    segment_bytes: u64,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
     /// The machine, while the process is up.
@@ -72,6 +73,7 @@ impl Process {
         federation: FederationId,
         replica: Replica,
         config: Config,
+        segment_bytes: u64,
     ) -> Self {
         let header = Header { federation, node: replica.node, store: replica.store, lane: 0 };
         Self {
@@ -80,8 +82,9 @@ impl Process {
             federation,
             replica,
             config,
+            segment_bytes,
             clock: Clock::new(0, 0),
-            disk: Disk::new(number, draws, header),
+            disk: Disk::new(number, draws, header, segment_bytes),
             node: None,
             boot: Boot::default(),
             last_boot: Boot::default(),
@@ -103,7 +106,7 @@ impl Process {
         self.replica.store = store;
         let Replica { node, store } = self.replica;
         let header = Header { federation: self.federation, node, store, lane: 0 };
-        self.disk = Disk::new(self.number, self.draws, header);
+        self.disk = Disk::new(self.number, self.draws, header, self.segment_bytes);
         self.has_foreign_store = has_foreign_store;
     }
 

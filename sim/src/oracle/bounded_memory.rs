@@ -7,9 +7,10 @@
 use continuum_core::config::Config;
 use continuum_core::discovery::CONTACTS_MAX;
 use continuum_core::gossip::UPDATES_MAX;
+use continuum_core::id::GroupId;
 use continuum_core::limits::{
-    CHUNK_BYTES_MAX, DEFERRED_MAX, MEMBERS_MAX, REQUEST_BYTES_MAX, REQUESTS_PENDING_MAX,
-    SESSIONS_MAX, UNPERSISTED_BYTES_MAX,
+    DEFERRED_MAX, MEMBERS_MAX, REQUEST_BYTES_MAX, REQUESTS_PENDING_MAX, SESSIONS_MAX,
+    UNPERSISTED_BYTES_MAX,
 };
 use continuum_core::node::{Message, Node};
 use continuum_core::raft::{self, Entry, Payload, Raft};
@@ -35,6 +36,9 @@ pub(crate) struct Budgets {
     memory_bytes: u64,
     uncommitted_bytes: usize,
     candidates: usize,
+    chunk_bytes: usize,
+    sessions: usize,
+    requests: usize,
 }
 
 impl Budgets {
@@ -46,6 +50,9 @@ impl Budgets {
             memory_bytes: config.node.memory_bytes_max,
             uncommitted_bytes: config.raft.uncommitted_bytes_max,
             candidates: config.discovery.candidates_max,
+            chunk_bytes: config.bounds.chunk_bytes,
+            sessions: config.bounds.sessions,
+            requests: config.bounds.requests,
         }
     }
 }
@@ -56,7 +63,7 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     within("writes that wait for the disk", process.disk.pending(), WRITES_PENDING_MAX)?;
     within("snapshot files", process.disk.snapshot_files(), FILES_PER_OWNER * owners(node))?;
     within("requests", process.requests.len(), REQUESTS_PENDING_MAX + SESSIONS_MAX)?;
-    within("pending requests", node.requests(), REQUESTS_PENDING_MAX)?;
+    within("pending requests", node.requests(), budgets.requests)?;
     within("messages that wait for the disk", node.held(), HELD_MAX)?;
     within("bytes that wait for the disk", node.unpersisted_bytes(), 2 * UNPERSISTED_BYTES_MAX)?;
     within("bytes of memory", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
@@ -65,7 +72,8 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     within("members", node.gossip().members().count(), MEMBERS_MAX)?;
     for group in node.groups() {
         let sessions = node.state(group).map_or(0, |state| state.sessions().len());
-        within("sessions", sessions, SESSIONS_MAX)?;
+        let most = if group == GroupId::REGISTRY { SESSIONS_MAX } else { budgets.sessions };
+        within("sessions", sessions, most)?;
         let uncommitted = node.raft(group).map_or(0, Raft::uncommitted_bytes);
         within("uncommitted bytes", uncommitted, budgets.uncommitted_bytes + REQUEST_BYTES_MAX)?;
     }
@@ -86,7 +94,7 @@ pub(crate) fn check_message(budgets: &Budgets, message: &Message) -> Verdict {
             within("bytes in an append", bytes, budgets.append_bytes)
         }
         Message::Raft { message: raft::Message::SnapshotChunk { data, .. }, .. } => {
-            within("bytes in a chunk", data.len(), CHUNK_BYTES_MAX)
+            within("bytes in a chunk", data.len(), budgets.chunk_bytes)
         }
         Message::Replication(
             Replication::Delta { writes, .. } | Replication::Page { writes, .. },

@@ -132,7 +132,7 @@ use crate::verdict::Verdict;
 pub(crate) use cause::Cause;
 use hybrid_clock::Wall;
 use ledger::Ledger;
-use witness::Witness;
+use witness::{SessionRules, Witness};
 use writes::Author;
 
 /// The observed state of one replica of a group.
@@ -179,6 +179,7 @@ pub(crate) struct Rules {
     pub(crate) dwell_ms: u64,
     /// How far ahead of the wall clock a stamp may be.
     pub(crate) ahead_ms: u64,
+    pub(crate) sessions: SessionRules,
     /// The size limits of messages and of a node's memory.
     pub(crate) budgets: bounded_memory::Budgets,
 }
@@ -492,7 +493,9 @@ impl Oracles {
                 commit_rule::check(step, &self.roster, watched, ledger, raft, index)?;
                 watched.commit = index;
                 if group != GroupId::REGISTRY {
-                    self.witnesses.entry(group).or_default().follow(ledger)?;
+                    let rules = self.rules.sessions;
+                    let witness = self.witnesses.entry(group);
+                    witness.or_insert_with(|| Witness::new(rules)).follow(ledger)?;
                 }
             }
         }

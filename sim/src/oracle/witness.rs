@@ -77,11 +77,26 @@ impl Versions {
     }
 }
 
+/// How many sessions a group keeps, and how long a session without commands is kept at least.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionRules {
+    pub(crate) most: usize,
+    pub(crate) idle_ms: u64,
+}
+
+/// The last number of a session, and the group time at which it was used last.
+#[derive(Clone, Copy, Debug)]
+struct Used {
+    seq: u64,
+    at_ms: u64,
+}
+
 /// The model state after the committed log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Witness {
     pub(crate) keys: BTreeMap<Bytes, Versions>,
-    sessions: BTreeMap<SessionId, u64>,
+    rules: SessionRules,
+    sessions: BTreeMap<SessionId, Used>,
     by_session: BTreeMap<Session, Effect>,
     by_value: BTreeMap<Bytes, Effect>,
     /// By index, the commands of sessions: session, keys, and the effect if the number was new.
@@ -91,6 +106,18 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
+    pub(crate) const fn new(rules: SessionRules) -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            rules,
+            sessions: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            by_value: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            applied: Index(0),
+        }
+    }
+
     /// Applies the entries that the group committed since the last call.
     pub(crate) fn follow(&mut self, ledger: &GroupLedger) -> Verdict {
         while self.applied < ledger.last_committed().index {
@@ -101,7 +128,7 @@ impl Witness {
                 let what = format!("the command at {} does not decode: {error}", self.applied);
                 Broken::new(EXACTLY_ONCE, what)
             })?;
-            self.apply(self.applied, &command)?;
+            self.apply(self.applied, entry.time_ms, &command)?;
         }
         Ok(())
     }
@@ -129,9 +156,9 @@ impl Witness {
         }
     }
 
-    fn apply(&mut self, index: Index, command: &Command) -> Verdict {
+    fn apply(&mut self, index: Index, time_ms: u64, command: &Command) -> Verdict {
         let Operation::Write { mutations } = &command.operation else { return Ok(()) };
-        let is_new = command.session.is_none_or(|session| self.admit(session));
+        let is_new = command.session.is_none_or(|session| self.admit(session, time_ms));
         let effect = is_new.then(|| self.write(index, mutations));
         if let Some(session) = command.session {
             let keys = mutations.iter().map(|mutation| mutation.key.clone()).collect();
@@ -153,16 +180,31 @@ impl Witness {
         Ok(())
     }
 
-    /// Whether a session's write is new. A session opens with number 0.
-    fn admit(&mut self, session: Session) -> bool {
-        let is_new = match self.sessions.get(&session.id) {
-            None => session.seq == 0,
-            Some(last) => session.seq > *last,
+    /// Whether a session's write is new. A session opens with number 0, and only where there is room: a full table
+    /// forgets its longest idle session, if that was idle long enough.
+    fn admit(&mut self, session: Session, time_ms: u64) -> bool {
+        let is_new = match self.sessions.get(&session.id).map(|used| used.seq) {
+            None => session.seq == 0 && self.makes_room(time_ms),
+            Some(last) => session.seq > last,
         };
-        if is_new {
-            self.sessions.insert(session.id, session.seq);
+        let repeats = self.sessions.get(&session.id).is_some_and(|used| used.seq == session.seq);
+        if is_new || repeats {
+            self.sessions.insert(session.id, Used { seq: session.seq, at_ms: time_ms });
         }
         is_new
+    }
+
+    fn makes_room(&mut self, time_ms: u64) -> bool {
+        if self.sessions.len() < self.rules.most {
+            return true;
+        }
+        let used = self.sessions.iter().map(|(id, used)| (used.at_ms, *id));
+        let Some((at_ms, id)) = used.min() else { return false };
+        let is_idle = time_ms.saturating_sub(at_ms) >= self.rules.idle_ms;
+        if is_idle {
+            self.sessions.remove(&id);
+        }
+        is_idle
     }
 
     fn write(&mut self, index: Index, mutations: &[Mutation]) -> Effect {

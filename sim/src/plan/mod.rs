@@ -9,6 +9,8 @@ pub mod selected_ops;
 mod swarm;
 
 use continuum_core::config::Config;
+use continuum_core::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX};
+use continuum_core::wal::SEGMENT_BYTES;
 use serde::{Deserialize, Serialize};
 
 use fault::Fault;
@@ -109,12 +111,35 @@ pub struct Cluster {
     /// `replication.capture_bytes` of every node.
     #[serde(default = "capture_bytes")]
     pub capture_bytes: usize,
+    /// Bytes of a segment of a log.
+    #[serde(default = "segment_bytes")]
+    pub segment_bytes: u64,
+    /// `bounds.chunk_bytes` of every node.
+    #[serde(default = "chunk_bytes")]
+    pub chunk_bytes: usize,
+    /// `bounds.sessions` of every node; sessions then make room for others after half a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions_max: Option<usize>,
+    /// `bounds.requests` of every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_max: Option<usize>,
 }
 
 /// The value for plans that are older than the field.
 pub(crate) const fn capture_bytes() -> usize {
     64 << 10
 }
+
+pub(crate) const fn segment_bytes() -> u64 {
+    SEGMENT_BYTES
+}
+
+pub(crate) const fn chunk_bytes() -> usize {
+    CHUNK_BYTES_MAX
+}
+
+/// Group time after which a session may make room for another, where few have room. No client retries for this long.
+const SESSION_IDLE_MS: u64 = 45_000;
 
 /// The clients and what they ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +210,12 @@ impl Plan {
         config.replication.anti_entropy_ms = cluster.anti_entropy_ms;
         config.node.request_timeout_ms = cluster.request_timeout_ms;
         config.node.checkpoint_bytes = cluster.checkpoint_bytes;
+        config.bounds.chunk_bytes = cluster.chunk_bytes;
+        if let Some(sessions) = cluster.sessions_max {
+            config.bounds.sessions = sessions;
+            config.bounds.session_idle_ms = SESSION_IDLE_MS;
+        }
+        config.bounds.requests = cluster.requests_max.unwrap_or(config.bounds.requests);
         config
     }
 
@@ -205,6 +236,12 @@ impl Plan {
             return Err(format!(
                 "a fault names a node that does not exist: the nodes are 0 to {}",
                 nodes - 1
+            ));
+        }
+        if self.cluster.segment_bytes < 4 * BLOCK_BYTES as u64 || self.cluster.chunk_bytes == 0 {
+            return Err(format!(
+                "segments of {} bytes and chunks of {}: choose at least 4 blocks, and at least 1 byte",
+                self.cluster.segment_bytes, self.cluster.chunk_bytes
             ));
         }
         fault_budget::check(self)?;

@@ -6,7 +6,7 @@
 
 use crate::plan::fault::{Fault, Kind};
 use crate::plan::fault_budget::FaultBudget;
-use crate::plan::{Cluster, Plan, Workload, capture_bytes};
+use crate::plan::{Cluster, Plan, Workload, capture_bytes, chunk_bytes, segment_bytes};
 use crate::rng::{Dice, Draws, stream};
 
 /// The furthest that a fault sets a wall clock wrong: ten years in milliseconds.
@@ -23,6 +23,7 @@ impl Plan {
         let mut cluster = Cluster::draw(&mut draws.dice(stream("plan.cluster", 0)));
         let late = late_nodes(&mut draws.dice(stream("plan.late", 0)));
         cluster.nodes = cluster.nodes.max(cluster.voters + late);
+        cluster.lower_bounds(&mut draws.dice(stream("plan.bounds", 0)));
         let workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
         let budget = FaultBudget::draw(&cluster, &mut draws.dice(stream("plan.atlas", 0)));
         let heal = budget.heal(&cluster, &mut draws.dice(stream("plan.heal", 0)));
@@ -337,7 +338,23 @@ impl Cluster {
             delta_bytes_max: if small { 1 << dice.between(9, 15) } else { 256 << 10 },
             // Small: a capture takes many steps, and the shard is written to meanwhile.
             capture_bytes: if small { 1 << dice.between(8, 13) } else { capture_bytes() },
+            segment_bytes: segment_bytes(),
+            chunk_bytes: chunk_bytes(),
+            sessions_max: None,
+            requests_max: None,
         }
+    }
+
+    /// Lowers some bounds, each in a part of the seeds, so that the small states of a run reach them.
+    fn lower_bounds(&mut self, dice: &mut Dice) {
+        if dice.chance(500_000) {
+            self.segment_bytes = 64 << 10;
+        }
+        if dice.chance(500_000) {
+            self.chunk_bytes = 1 << dice.between(9, 12);
+        }
+        self.sessions_max = dice.chance(200_000).then(|| dice.between(6, 24) as usize);
+        self.requests_max = dice.chance(150_000).then(|| dice.between(4, 12) as usize);
     }
 }
 

@@ -35,6 +35,7 @@ use crate::env::process::Process;
 use crate::env::replay::Replays;
 use crate::env::requester::Requester;
 use crate::oracle::liveness::Liveness;
+use crate::oracle::witness::SessionRules;
 use crate::oracle::writes::RequestedWrite;
 use crate::oracle::{
     Cause, Oracles, Roster, Rules, Step, bounded_memory, cheapest_is_chosen, durability_at_send,
@@ -136,13 +137,24 @@ impl World {
         };
         let replicas: Vec<Replica> = (0..nodes).map(replica).collect();
         let process = |(number, replica): (usize, &Replica)| {
-            Process::new(number, draws, federation, *replica, config.clone())
+            Process::new(
+                number,
+                draws,
+                federation,
+                *replica,
+                config.clone(),
+                plan.cluster.segment_bytes,
+            )
         };
         let processes = replicas.iter().enumerate().map(process).collect();
         let latency = (plan.cluster.latency_us_min, plan.cluster.latency_us_max);
         let rules = Rules {
             dwell_ms: config.coordinator.dwell_ms,
             ahead_ms: config.replication.ahead_ms_max,
+            sessions: SessionRules {
+                most: config.bounds.sessions,
+                idle_ms: config.bounds.session_idle_ms,
+            },
             budgets: bounded_memory::Budgets::of(&config),
         };
         let mut world = Self {

@@ -21,7 +21,7 @@ use crate::api::{Level, Outcome, Reason, Request, Resource, Session};
 use crate::digest::Hasher;
 use crate::hold::Waits;
 use crate::id::{AskId, GroupId, NodeId, Replica, RequestId, Writer};
-use crate::limits::{REQUESTS_PENDING_MAX, UNPERSISTED_BYTES_MAX};
+use crate::limits::UNPERSISTED_BYTES_MAX;
 use crate::raft::Position;
 use crate::time::Instant;
 use crate::{mutant, reach};
@@ -207,7 +207,7 @@ impl Node {
             return Err(Reason::NotFormed);
         }
         check::check(request)?;
-        if self.requests.len() >= REQUESTS_PENDING_MAX {
+        if self.requests.len() >= self.config.bounds.requests {
             reach!("node.request.busy");
             return Err(Reason::Busy);
         }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::{apply, capture, mutation, put, session, write};
 use crate::api::{Change, Expected, Reason, Resource};
 use crate::id::{Index, SessionId};
-use crate::state::session::{Admission, IDLE_MS_MIN, Sessions};
+use crate::limits::SESSION_IDLE_MS_MIN as IDLE_MS_MIN;
+use crate::state::session::{Admission, Sessions};
 use crate::state::{Kind, Reply, StateMachine};
 
 proptest! {
@@ -63,7 +64,7 @@ proptest! {
             time_ms += pause_ms;
             if step == at {
                 other = StateMachine::restore(Kind::Keys, &capture(&other)).unwrap();
-                other.sessions.limit(4);
+                other.sessions.limit(4, IDLE_MS_MIN);
             }
             let command = write(Some(session(client, seq)), vec![put(&[client], &[seq as u8])]);
             prop_assert_eq!(apply(&mut one, time_ms, &command), apply(&mut other, time_ms, &command));

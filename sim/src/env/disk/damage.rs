@@ -45,7 +45,7 @@ impl Media {
     fn lose_sector(&mut self, draws: Draws, name: u64, answers_with_error: bool) -> bool {
         let Some((id, offset)) = self.choose(draws, name) else { return false };
         if answers_with_error {
-            self.is_unreadable = true;
+            self.unreadable.insert(id);
         } else if let Some(segment) = self.segments.get_mut(&id) {
             segment.blank(offset);
         }
@@ -62,8 +62,11 @@ impl Media {
         let Some(segment) = self.segments.get_mut(id).filter(|_| !batch.opens_segment) else {
             return false;
         };
-        // Up to 4 blocks beyond the last one ever written.
-        let blocks = segment.slots.len() * SECTOR_BYTES / BLOCK_BYTES + 4;
+        // In the newest segment up to 4 blocks beyond the last one ever written. In an earlier one only where a batch
+        // is: recovery does not look for blocks behind the last batch of an earlier segment, so it takes a log whose
+        // last batch went there for a shorter one.
+        let beyond = if *id == batch.segment { 4 } else { 0 };
+        let blocks = segment.slots.len() * SECTOR_BYTES / BLOCK_BYTES + beyond;
         let offset = draws.below(name, 1, blocks as u64) as usize * BLOCK_BYTES;
         if (*id, offset) == (batch.segment, batch.offset as usize) {
             return false;

@@ -46,6 +46,7 @@ pub(crate) struct Disk {
     node: u64,
     draws: Draws,
     header: Header,
+    segment_bytes: u64,
     writer: LogWriter,
     media: Media,
     queue: Vec<(Token, Write)>,
@@ -99,12 +100,13 @@ pub(crate) struct Found {
 }
 
 impl Disk {
-    pub(crate) fn new(node: usize, draws: Draws, header: Header) -> Self {
+    pub(crate) fn new(node: usize, draws: Draws, header: Header, segment_bytes: u64) -> Self {
         Self {
             node: node as u64,
             draws,
             header,
-            writer: LogWriter::new(header),
+            segment_bytes,
+            writer: LogWriter::new(header).with_segment_bytes(segment_bytes),
             media: Media::default(),
             queue: Vec::new(),
             shards: VecDeque::new(),
@@ -317,7 +319,7 @@ impl Disk {
     /// Reads everything back after a crash. `None` when nothing was ever durable.
     pub(crate) fn recover(&mut self) -> Result<Option<Found>, Unsound> {
         self.has_failed = false;
-        if self.media.is_unreadable {
+        if !self.media.unreadable.is_empty() {
             return Err(Unsound::Unreadable);
         }
         if std::mem::take(&mut self.took_back) {
@@ -327,12 +329,12 @@ impl Disk {
             Ok(recovered) => recovered,
             Err(RecoverError::Empty) if self.persisted == Token::default() => {
                 self.media = Media::default();
-                self.writer = LogWriter::new(self.header);
+                self.writer = LogWriter::new(self.header).with_segment_bytes(self.segment_bytes);
                 return Ok(None);
             }
             Err(error) => return Err(Unsound::Log(error)),
         };
-        self.writer = recovered.writer;
+        self.writer = recovered.writer.with_segment_bytes(self.segment_bytes);
         if let Some(torn) = recovered.torn {
             self.media.erase(torn.segment, torn.offset as usize);
         }
@@ -403,6 +405,7 @@ mod tests {
     use continuum_core::id::{GroupId, SnapshotFile};
     use continuum_core::raft::{self, Configuration, Position};
     use continuum_core::replication;
+    use continuum_core::wal::SEGMENT_BYTES;
 
     use super::*;
 
@@ -423,7 +426,7 @@ mod tests {
 
     /// A disk with this many batches.
     pub(super) fn disk_with(seed: u64, batches: u64) -> Disk {
-        let mut disk = Disk::new(0, Draws::new(seed), Header::default());
+        let mut disk = Disk::new(0, Draws::new(seed), Header::default(), SEGMENT_BYTES);
         for seq in 1..=batches {
             begun(&mut disk, seq);
             assert_eq!(disk.finish(false), Some(write(seq).0));
@@ -439,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_shard_forgotten_after_its_writes_in_one_batch_is_gone() {
-        let mut disk = Disk::new(0, Draws::new(1), Header::default());
+        let mut disk = Disk::new(0, Draws::new(1), Header::default(), SEGMENT_BYTES);
         let (token, shard) = (|seq| Token { lane: 0, seq }, ShardId::default());
         disk.expect(token(1), shard, Dots::default());
         disk.persist(token(1), of_shard(shard, replication::Write::Dots { records: Vec::new() }));
@@ -454,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_record_that_survives_a_crash_keeps_the_file_that_it_names() {
-        let mut disk = Disk::new(0, Draws::new(1), Header::default());
+        let mut disk = Disk::new(0, Draws::new(1), Header::default(), SEGMENT_BYTES);
         let token = |seq| Token { lane: 0, seq };
         let snapshot = SnapshotId(7);
         let data = Bytes::from_static(b"state");
@@ -534,7 +537,7 @@ mod tests {
         assert_eq!((found(&mut disk), disk.persisted().seq), (3, 3));
         assert!(!disk.is_lying());
         // All that it ever reported may have been a lie.
-        let mut empty = Disk::new(0, Draws::new(1), Header::default());
+        let mut empty = Disk::new(0, Draws::new(1), Header::default(), SEGMENT_BYTES);
         begun(&mut empty, 1);
         empty.finish(true);
         empty.crash(500, Fate::Kept);

@@ -58,8 +58,8 @@ pub(super) struct Media {
     pub(super) last: (u64, usize),
     /// Segments that are damaged before their last batch, and the kind of damage.
     pub(super) damage: BTreeSet<(u64, Kind)>,
-    /// A sector of the log answers with an error.
-    pub(super) is_unreadable: bool,
+    /// Segments with a sector that answers with an error.
+    pub(super) unreadable: BTreeSet<u64>,
 }
 
 impl Media {
@@ -75,6 +75,7 @@ impl Media {
     /// Removes a segment and its damage.
     pub(super) fn remove(&mut self, segment: u64) {
         self.segments.remove(&segment);
+        self.unreadable.remove(&segment);
         self.damage.retain(|(damaged, _)| *damaged != segment);
     }
 
@@ -184,6 +185,19 @@ mod tests {
         segment.write(0, &[5; 3 * SECTOR_BYTES], |at| at == 2);
         assert_eq!(segment.read()[2 * SECTOR_BYTES], 5);
         assert_eq!(segment.read()[0], 0);
+    }
+
+    #[test]
+    fn the_damage_of_a_segment_goes_with_it() {
+        let mut media = Media::default();
+        for segment in 1..=2 {
+            media.segments.entry(segment).or_default();
+            media.unreadable.insert(segment);
+            media.damage.insert((segment, Kind::Latent));
+        }
+        media.remove(1);
+        assert_eq!(media.unreadable, BTreeSet::from([2]));
+        assert_eq!(media.damage, BTreeSet::from([(2, Kind::Latent)]));
     }
 
     #[test]

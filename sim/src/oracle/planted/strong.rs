@@ -11,7 +11,7 @@ use continuum_core::state::session::Remembered;
 use continuum_core::state::{self, Command, Reply};
 
 use super::super::ledger::{GroupLedger, Known};
-use super::super::witness::{EXACTLY_ONCE, Effect, Witness};
+use super::super::witness::{EXACTLY_ONCE, Effect, SessionRules, Witness};
 use super::super::{read_sees_acknowledged, session_applied_once, strong};
 use super::{Planted, bad, good};
 use crate::verdict::Verdict;
@@ -63,7 +63,7 @@ fn ledger(log: &[Logged]) -> GroupLedger {
 }
 
 fn witness(log: &[Logged]) -> Result<Witness, crate::verdict::Broken> {
-    let mut witness = Witness::default();
+    let mut witness = Witness::new(SessionRules { most: 4, idle_ms: 1_000 });
     witness.follow(&ledger(log))?;
     Ok(witness)
 }
