@@ -123,8 +123,14 @@ impl Disk {
         }
     }
 
-    /// Queues a write for the next batch.
+    /// Queues a write for the next batch. A driver handles a later release after it, so the file that the write extends
+    /// or names is as young as the write from now on.
     pub(crate) fn persist(&mut self, token: Token, write: Write) {
+        let chunk = write.chunk().map(|chunk| chunk.snapshot);
+        let of_file = chunk.or_else(|| write.snapshot().map(|named| named.id));
+        if let Some(file) = of_file.and_then(|id| self.media.files.get_mut(&id)) {
+            file.newest = token;
+        }
         self.queue.push((token, write));
     }
 
@@ -491,6 +497,29 @@ mod tests {
         assert_eq!(disk.snapshot_files(), 1, "no record names the other file");
         disk.release(token(3));
         assert!(disk.media.files.is_empty());
+    }
+
+    #[test]
+    fn a_release_comes_after_the_writes_that_were_queued_before_it() {
+        let mut disk = Disk::new(0, Draws::new(1), Header::default(), SEGMENT_BYTES);
+        let token = |seq| Token { lane: 0, seq };
+        let chunk = |offset, data: &'static [u8]| {
+            let data = Bytes::from_static(data);
+            let write = raft::Write::Chunk { snapshot: SnapshotId(7), offset, data };
+            Write::Group { group: GroupId(1), write }
+        };
+        disk.persist(token(1), chunk(0, b"state"));
+        disk.begin(0, 100);
+        disk.finish(false);
+        disk.persist(token(9), chunk(5, b""));
+        disk.release(token(8));
+        assert_eq!(disk.snapshot_files(), 1, "an empty piece keeps the file of a paused transfer");
+        disk.begin(200, 100);
+        disk.finish(false);
+        disk.release(token(9));
+        assert!(disk.durable.has_file_of(5));
+        disk.release(token(10));
+        assert!(!disk.durable.has_file_of(5));
     }
 
     #[test]
