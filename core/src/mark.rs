@@ -351,6 +351,10 @@ pub mod instrument {
         ("raft.quorum.off_by_one", "half of the voters count as a majority"),
         ("raft.read.stale_round", "a read is confirmed by a round that began before it arrived"),
         (
+            "raft.read.forwarded_unconfirmed",
+            "a read that a follower forwarded is confirmed by a round that began before it arrived",
+        ),
+        (
             "raft.read.without_noop",
             "a new leader answers reads before it knows what its predecessors committed",
         ),
@@ -374,6 +378,16 @@ pub mod instrument {
             "an append carries all entries that a follower lacks, whatever the budget",
         ),
         ("raft.commit.goes_back", "a follower takes a lower commit index for a new one"),
+        (
+            "raft.membership.drops_learner",
+            "when a learner joins, another one leaves in the same change",
+        ),
+        (
+            "raft.membership.survives_truncation",
+            "a configuration holds on though its entry was cut from the log",
+        ),
+        ("raft.time.falls", "a new leader counts group time from zero"),
+        ("raft.transfer.ignored", "a voter that is told to take over leadership does nothing"),
         ("raft.membership.learner_votes", "a new learner becomes a voter at once"),
         ("raft.leader.any", "any member of a group may lead it"),
         (
@@ -408,6 +422,20 @@ pub mod instrument {
             "replication.lww.wall_clock",
             "the last writer is the one with the greatest millisecond, and ties go by the order of arrival",
         ),
+        (
+            "replication.author.supersedes_too_little",
+            "a write with a context leaves what its client had read, if its replica holds that",
+        ),
+        (
+            "replication.author.ignores_unseen",
+            "a write with a context leaves what its client had read elsewhere",
+        ),
+        (
+            "replication.replicated.counts_itself",
+            "the author of a write counts as one of the other replicas that hold it",
+        ),
+        ("replication.page.skips_row", "a page begins one row too late"),
+        ("replication.read.hides_member", "a read of a set leaves out its last member"),
         (
             "replication.author.observes_all",
             "a write with a context supersedes what its client never read",
@@ -480,6 +508,10 @@ pub mod instrument {
         ("wal.torn.accepted", "the readable part of an unfinished batch counts as written"),
         // node
         ("node.boot.not_persisted", "sends before this process's boot is durable"),
+        (
+            "node.request.counts_itself",
+            "a strong write counts the answering voter as one of the others that hold it",
+        ),
         ("node.canary", "panics at the first tick: proves that the pipeline reports"),
         (
             "node.checkpoint.discards_early",

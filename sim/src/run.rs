@@ -326,7 +326,7 @@ impl World {
     }
 
     /// The group of the strong namespace: the first one after the registry, because churn starts later.
-    fn strong_group(&self) -> Option<GroupId> {
+    pub(crate) fn strong_group(&self) -> Option<GroupId> {
         let mut groups = self.oracles.ledger.groups().map(|(group, _)| group);
         groups.find(|group| *group != GroupId::REGISTRY)
     }

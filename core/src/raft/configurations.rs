@@ -7,6 +7,7 @@ use alloc::collections::VecDeque;
 
 use super::types::{Configuration, Entry, Payload};
 use crate::id::{Index, Replica};
+use crate::mutant;
 
 /// The configurations of a log.
 #[derive(Clone, Debug)]
@@ -63,7 +64,8 @@ impl Configurations {
 
     /// Drops the configurations of entries after `last`. The oldest one, of a snapshot or the genesis, stays.
     pub(super) fn truncate(&mut self, last: Index) {
-        while self.history.len() > 1 && self.newest().0 > last {
+        let keeps = mutant!("raft.membership.survives_truncation");
+        while self.history.len() > 1 && self.newest().0 > last && !keeps {
             self.history.pop_back();
         }
         self.refresh();

@@ -310,6 +310,9 @@ impl Raft {
         if !self.configurations.is_voter() {
             return self.reject(from, "transfers leadership to a learner", out);
         }
+        if mutant!("raft.transfer.ignored") {
+            return;
+        }
         reach!("raft.transfer.taken");
         self.start_election(Some(transfer_excluded), out);
     }

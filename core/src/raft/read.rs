@@ -78,8 +78,10 @@ impl Raft {
         let index =
             if mutant!("raft.read.without_noop") { commit } else { commit.max(leader.noop) };
         let idle = leader.confirmed == leader.round;
-        let round =
-            if mutant!("raft.read.stale_round") { leader.confirmed } else { leader.round + 1 };
+        let trusts = mutant!("raft.read.stale_round")
+            || (matches!(origin, ReadOrigin::Remote { .. })
+                && mutant!("raft.read.forwarded_unconfirmed"));
+        let round = if trusts { leader.confirmed } else { leader.round + 1 };
         leader.reads.push_back(PendingRead { origin, index, round });
         if idle {
             self.begin_round_for_reads(out);

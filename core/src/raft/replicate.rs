@@ -36,7 +36,7 @@ impl Raft {
             peers: self.others().into_iter().map(fresh).collect(),
             noop,
             heartbeat_at: self.now + Duration::from_millis(self.config.heartbeat_ms),
-            time_ms: self.log.last_time_ms(),
+            time_ms: if mutant!("raft.time.falls") { 0 } else { self.log.last_time_ms() },
             since: self.now,
             uncommitted_bytes: after_commit.map(entry_bytes).sum(),
             round: 0,

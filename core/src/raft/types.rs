@@ -81,6 +81,9 @@ impl Configuration {
                 if votes || learners.contains(&replica) {
                     return None;
                 }
+                if mutant!("raft.membership.drops_learner") {
+                    learners.pop();
+                }
                 learners.retain(|learner| learner.node != replica.node);
                 learners.push(replica);
                 learners.sort_unstable();

@@ -230,7 +230,10 @@ impl WriteBuilder<'_> {
             }
             (_, None) => true,
             _ if mutant!("replication.author.observes_all") => true,
-            (_, Some(read)) => read.here.contains(&element.dot()),
+            (_, Some(read)) => {
+                read.here.contains(&element.dot())
+                    && !(element.edit == 0 && mutant!("replication.author.supersedes_too_little"))
+            }
         }
     }
 
@@ -251,6 +254,9 @@ impl WriteBuilder<'_> {
         }
         reach!("replication.author.unseen_context");
         for dot in read.unseen.clone() {
+            if mutant!("replication.author.ignores_unseen") {
+                continue;
+            }
             let actor = self.index_of(dot.actor);
             record.unseen.push(DotRef { actor, seq: dot.seq });
         }

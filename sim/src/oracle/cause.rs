@@ -21,6 +21,8 @@ pub(crate) enum Asks {
     Read(Bytes),
     /// Writes these keys.
     Write(Vec<Bytes>),
+    /// Reads a namespace that is not the strong one.
+    ReadOther(String, Query),
     /// Concerns another namespace or none.
     Other,
 }
@@ -40,6 +42,8 @@ pub(crate) struct Cause {
     pub(crate) chunk: Option<(GroupId, Position)>,
     /// If the event was a request for a vote: the group, the candidate, and the last entry of the candidate's log.
     pub(crate) asks: Option<(GroupId, NodeId, Position)>,
+    /// If the event was a follower's read: the group, the follower, and the read's number there.
+    pub(crate) read_index: Option<(GroupId, NodeId, u64)>,
     /// If the event was a client's request: its id, and what it asks.
     pub(crate) request: Option<(RequestId, Asks)>,
     /// If the event was a forwarded request, or the answer to one.
@@ -81,6 +85,7 @@ impl Cause {
                 cause.append = Some((group, Index(prev.index.0 + entries.len() as u64)));
             }
             raft::Message::Vote { last, .. } => cause.asks = Some((group, from, *last)),
+            raft::Message::ReadIndex { id } => cause.read_index = Some((group, from, *id)),
             raft::Message::SnapshotChunk { position, .. } => cause.chunk = Some((group, *position)),
             _ => {}
         }
@@ -122,6 +127,9 @@ fn asks(request: &Request) -> Asks {
     match request {
         Request::Read { namespace, query: Query::Get { key, .. } } if namespace == strong => {
             Asks::Read(key.clone())
+        }
+        Request::Read { namespace, query } if namespace != strong => {
+            Asks::ReadOther(namespace.clone(), query.clone())
         }
         Request::Write { namespace, mutations, .. } if namespace == strong => {
             Asks::Write(mutations.iter().map(|mutation| mutation.key.clone()).collect())

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use continuum_core::api::{Change, Content, Edit, Level, Mutation, Outcome, Row};
 
 use crate::verdict::{Broken, Verdict};
-use crate::workload::client::is_strict;
+use crate::workload::choice::is_strict;
 use crate::workload::history::{Body, Ending, History, Operation, Responder, Space};
 
 pub(crate) const CONVERGENCE: &str = "convergence";

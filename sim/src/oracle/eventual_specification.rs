@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use continuum_core::api::{Content, Row};
+use continuum_core::api::{Content, Field, Row};
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Dot, NodeId};
 use continuum_core::replication::{EditInfo, EditOpInfo, WriteInfo};
@@ -39,9 +39,9 @@ pub(crate) fn rank_of(write: &WriteInfo) -> Rank {
     (write.stamp, write.dot.actor.replica.node, write.hash)
 }
 
-/// The contents of all fields of a shard.
+/// The contents of all fields of a shard, or of some of its keys.
 #[derive(Debug, Default)]
-struct Contents {
+pub(crate) struct Contents {
     /// Living values with their ranks.
     registers: BTreeMap<FieldPath, Vec<(Rank, Vec<u8>)>>,
     /// The greatest rank of a superseded value.
@@ -73,7 +73,8 @@ pub(crate) fn is_in_scope(
 }
 
 impl Contents {
-    fn of<'a>(writes: impl Iterator<Item = &'a WriteInfo> + Clone) -> Self {
+    /// What these writes determine.
+    pub(crate) fn of<'a>(writes: impl Iterator<Item = &'a WriteInfo> + Clone) -> Self {
         let mut dead: BTreeSet<(Dot, u16)> = BTreeSet::new();
         let mut scopes: BTreeMap<Dot, Vec<Scope<'a>>> = BTreeMap::new();
         let mut latest: BTreeMap<(&Actor, &[u8], &[u8]), u64> = BTreeMap::new();
@@ -130,7 +131,81 @@ impl Contents {
         }
     }
 
-    fn check(&self, discards: bool, held: &Self) -> Verdict {
+    /// Adds what other writes determine, of other keys.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.registers.extend(other.registers);
+        self.superseded.extend(other.superseded);
+        self.sets.extend(other.sets);
+        self.counters.extend(other.counters);
+    }
+
+    /// Adds a field as an answer tells it. An answer tells no ranks, so these keep their default.
+    pub(crate) fn add_field(&mut self, key: &[u8], field: &Field) {
+        let path = (key.to_vec(), field.field.to_vec());
+        match &field.content {
+            Content::Register(values) => {
+                let ranked = values.iter().map(|value| (Rank::default(), value.to_vec()));
+                self.registers.insert(path, ranked.collect());
+            }
+            Content::Set(members) => {
+                self.sets.insert(path, members.iter().map(|m| m.to_vec()).collect());
+            }
+            Content::Counter(value) => {
+                self.counters.insert(path, *value);
+            }
+        }
+    }
+
+    /// The contents of the keys and fields that a filter chooses.
+    pub(crate) fn only(&self, chooses: impl Fn(&FieldPath) -> bool) -> Self {
+        fn part<T: Clone>(
+            map: &BTreeMap<FieldPath, T>,
+            chooses: impl Fn(&FieldPath) -> bool,
+        ) -> BTreeMap<FieldPath, T> {
+            let chosen = map.iter().filter(|(path, _)| chooses(path));
+            chosen.map(|(path, content)| (path.clone(), content.clone())).collect()
+        }
+        Self {
+            registers: part(&self.registers, &chooses),
+            superseded: part(&self.superseded, &chooses),
+            sets: part(&self.sets, &chooses),
+            counters: part(&self.counters, &chooses),
+        }
+    }
+
+    /// These contents without what is of another kind than `content`, and without counters that are 0 where an answer
+    /// does not tell them from absent ones.
+    pub(crate) fn of_kind(mut self, content: &Content) -> Self {
+        match content {
+            Content::Register(_) => (self.sets, self.counters) = Default::default(),
+            Content::Set(_) => (self.registers, self.counters) = Default::default(),
+            Content::Counter(_) => {
+                (self.registers, self.sets) = Default::default();
+                self.counters.retain(|_, sum| *sum != 0);
+            }
+        }
+        self
+    }
+
+    /// The keys that certainly have content, and those that may have. They differ only where losers are dropped: there
+    /// a register may have lost its last value to one that was superseded later.
+    pub(crate) fn keys(&self, discards: bool) -> (BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>) {
+        let beaten = |(path, values): &(&FieldPath, &Vec<(Rank, Vec<u8>)>)| {
+            let greatest = values.iter().map(|(rank, _)| *rank).max();
+            discards && self.superseded.get(*path).is_some_and(|by| Some(*by) > greatest)
+        };
+        let others = self.sets.keys().chain(self.counters.keys());
+        let key = |(key, _): &FieldPath| key.clone();
+        let mut certain: BTreeSet<_> = others.map(key).collect();
+        let mut possible = certain.clone();
+        possible.extend(self.registers.keys().map(key));
+        let kept = self.registers.iter().filter(|register| !beaten(register));
+        certain.extend(kept.map(|(path, _)| key(path)));
+        (certain, possible)
+    }
+
+    /// Judges what a replica holds.
+    pub(crate) fn check(&self, discards: bool, held: &Self) -> Verdict {
         let broken = |what: String| Err(Broken::new(NAME, what));
         if let Some(what) = difference(&self.sets, &held.sets) {
             return broken(format!("sets: {what}"));
@@ -186,21 +261,7 @@ fn total_of<'a>(write: &'a WriteInfo, edit: &'a EditInfo) -> (&'a Actor, &'a [u8
 fn contents_of(rows: &[Row]) -> Contents {
     let mut contents = Contents::default();
     for row in rows {
-        for field in &row.fields {
-            let path = (row.key.to_vec(), field.field.to_vec());
-            match &field.content {
-                Content::Register(values) => {
-                    let ranked = values.iter().map(|value| (Rank::default(), value.to_vec()));
-                    contents.registers.insert(path, ranked.collect());
-                }
-                Content::Set(members) => {
-                    contents.sets.insert(path, members.iter().map(|m| m.to_vec()).collect());
-                }
-                Content::Counter(value) => {
-                    contents.counters.insert(path, *value);
-                }
-            }
-        }
+        row.fields.iter().for_each(|field| contents.add_field(&row.key, field));
     }
     contents
 }
@@ -219,7 +280,6 @@ fn difference<T: PartialEq + std::fmt::Debug>(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use continuum_core::api::Field;
     use continuum_core::id::{Actor, ShardId};
 
     use super::*;

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 
 use continuum_core::digest::Digest;
-use continuum_core::id::{GroupId, Index, Replica, Term};
+use continuum_core::id::{GroupId, Index, Term};
 use continuum_core::raft::{Entry, Position};
+
+use super::one_configuration;
 
 /// An entry that some log held.
 #[derive(Clone, Debug)]
@@ -25,8 +27,8 @@ pub(crate) struct GroupLedger {
     committed: Vec<Term>,
     /// The node that led each term.
     pub(crate) leaders: BTreeMap<Term, usize>,
-    /// The group's voters; empty before the first configuration.
-    pub(crate) voters: Vec<Replica>,
+    /// The group's configurations.
+    pub(crate) configurations: one_configuration::Known,
     /// The digest of the applied state at some indexes, and the node that reported it first.
     pub(crate) states: BTreeMap<Index, (usize, Digest)>,
 }

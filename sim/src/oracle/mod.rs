@@ -11,7 +11,8 @@
 //! | leader-append-only | `leader_append_only` | Raft Fig. 3 | entries are written |
 //! | log-matching | `log_matching` | Raft Fig. 3 | entries are written |
 //! | committed-entry-replaced | `committed_entry_replaced` | Raft §5.4 | entries are written |
-//! | one-configuration | `one_configuration` | Raft §6 | entries are written |
+//! | one-configuration | `one_configuration` | Raft §6 | entries are written; a log moves |
+//! | group-time | `group_time` | contract of `raft::Entry` | entries are written |
 //! | leader-completeness | `leader_completeness` | Raft Fig. 3 | a leader begins |
 //! | commit-rule | `commit_rule` | Raft §5.4.2, Fig. 8 | a commit index moves |
 //! | durable-marks | `durable_marks` | README, Guarantees: a promise | a durable mark moves |
@@ -22,11 +23,12 @@
 //! | exactly-once | `witness` | thesis §6.3 | an entry is committed |
 //! | snapshot-of-committed | `snapshot_of_committed` | Raft §7, Fig. 13 | a snapshot is named |
 //! | transfer-ends | `transfer_ends` | thesis §3.10 | a leader transfers leadership |
-//! | read-after-leadership | `read_after_leadership` | Raft §8, thesis §6.4 | a read arrives and is answered |
+//! | read-after-leadership | `read_after_leadership` | Raft §8, thesis §6.4 | a client's or a follower's read arrives and is answered |
 //! | read-sees-acknowledged | `read_sees_acknowledged` | Herlihy and Wing 1990 | a read arrives and is answered |
 //! | answer-to-its-own-try | `answer_to_its_own_try` | README, Guarantees: what an answer means | an answer arrives |
 //! | one-reply | `one_reply` | contract of `node::Action` | a reply leaves; each trace link; the end of a run |
 //! | durability-at-send | `durability_at_send` | README, Guarantees: a promise | a message or reply leaves |
+//! | replicated-level | `replicated_level` | README, Guarantees: what an answer means | a reply leaves |
 //! | recovery | `recovery` | Raft Fig. 2 | a node restarts |
 //! | one-process-per-identity | `one_process_per_identity` | README, Guarantees: an identity | a message; a link |
 //! | fencing | `fencing` | README, Guarantees: a failed `fsync` | a step of a fenced node ends |
@@ -40,6 +42,7 @@
 //! | health-hysteresis | `health_hysteresis` | contract of `core::coordinator` | a member's health changes |
 //! | cheapest-is-chosen | `cheapest_is_chosen` | contract of `core::coordinator` | each trace link |
 //! | supersedes-what-was-seen | `supersedes_what_was_seen` | Bieniusa 2012 | a write is made |
+//! | eventual-read | `eventual_read` | Shapiro 2011, Bieniusa 2012; README, Guarantees | a read arrives and is answered |
 //! | dot-minted-once | `dot_minted_once` | Almeida 2018 | a write is logged |
 //! | dead-write-stays-dead | `dead_write_stays_dead` | Shapiro 2011 | a write is logged |
 //! | hybrid-clock | `hybrid_clock` | Kulkarni 2014 | a write is logged |
@@ -79,8 +82,10 @@ pub(crate) mod durability_at_send;
 pub(crate) mod durable_marks;
 pub(crate) mod election_safety;
 pub(crate) mod eventual;
+pub(crate) mod eventual_read;
 pub(crate) mod eventual_specification;
 pub(crate) mod fencing;
+pub(crate) mod group_time;
 pub(crate) mod health_hysteresis;
 pub(crate) mod hybrid_clock;
 pub(crate) mod incarnation_precedence;
@@ -95,11 +100,13 @@ pub(crate) mod one_configuration;
 pub(crate) mod one_process_per_identity;
 pub(crate) mod one_reply;
 pub(crate) mod one_vote_per_term;
+pub(crate) mod page;
 #[cfg(test)]
 mod planted;
 pub(crate) mod read_after_leadership;
 pub(crate) mod read_sees_acknowledged;
 pub(crate) mod recovery;
+pub(crate) mod replicated_level;
 pub(crate) mod session_applied_once;
 pub(crate) mod snapshot_of_committed;
 pub(crate) mod state_machine_safety;
@@ -133,7 +140,7 @@ pub(crate) use cause::Cause;
 use hybrid_clock::Wall;
 use ledger::Ledger;
 use witness::{SessionRules, Witness};
-use writes::Author;
+use writes::{Author, Seen};
 
 /// The observed state of one replica of a group.
 #[derive(Debug, Default)]
@@ -198,6 +205,7 @@ pub(crate) struct Oracles {
     tries: answer_to_its_own_try::Tries,
     reads: read_after_leadership::Reads,
     acknowledged: read_sees_acknowledged::Acknowledged,
+    eventual_reads: eventual_read::Reads,
     rules: Rules,
 }
 
@@ -237,6 +245,7 @@ impl Oracles {
             tries: answer_to_its_own_try::Tries::default(),
             reads: read_after_leadership::Reads::default(),
             acknowledged: read_sees_acknowledged::Acknowledged::default(),
+            eventual_reads: eventual_read::Reads::default(),
             rules,
         }
     }
@@ -256,6 +265,14 @@ impl Oracles {
             if matches!(asks, cause::Asks::Read(_)) {
                 self.reads.arrives(step, &self.roster, *id);
             }
+            if let cause::Asks::ReadOther(namespace, query) = asks
+                && let Some(expected) = self.writes.expect_read(step, namespace, query)?
+            {
+                self.eventual_reads.arrives(step.me, *id, query.clone(), expected);
+            }
+        }
+        if let Some((group, from, id)) = step.cause.read_index {
+            self.reads.forwarded(step, &self.roster, group, (from, id));
         }
         for action in step.actions {
             match action {
@@ -286,6 +303,7 @@ impl Oracles {
                 }
                 Action::Reply { id, outcome } => {
                     self.reads.check(step, *id, outcome)?;
+                    self.eventual_reads.check(step.me, *id, outcome)?;
                     // The strong namespace has the first data group: churn clients create other namespaces later.
                     let witness = self.witnesses.values().next();
                     self.acknowledged.check(step.me, *id, outcome, witness)?;
@@ -350,13 +368,14 @@ impl Oracles {
                 committed_entry_replaced::check(watched, ledger, *prev, entries)?;
                 leader_append_only::check(watched, *prev, entries)?;
                 log_matching::check(&watched.view, ledger, *prev, entries)?;
-                one_configuration::check(ledger, entries)?;
+                group_time::check(&watched.view, ledger, *prev, entries)?;
+                one_configuration::check(&watched.view, ledger, *prev, entries)?;
                 watched.view.append(*prev, entries);
             }
             // A joining node begins without a configuration and learns it from the leader.
             raft::Write::Genesis { configuration } if !configuration.voters.is_empty() => {
                 let ledger = self.ledger.group_mut(group);
-                one_configuration::check_voters(&mut ledger.voters, configuration)?;
+                one_configuration::check_voters(&mut ledger.configurations, configuration)?;
             }
             raft::Write::Snapshot { position, .. } => {
                 let watched = groups.entry(group).or_default();
@@ -389,7 +408,9 @@ impl Oracles {
                 let node = step.processes[step.me].node.as_ref();
                 let discards = node.is_some_and(|node| writes::discards(node, shard.namespace));
                 let by = Author { number: step.me, replica, boot, wall, discards, token };
-                self.writes.observe(by, &step.wanted, shard, records)
+                let context = step.node.replicator().context(shard).unwrap_or_default();
+                let seen = Seen { node: step.node, context: &context };
+                self.writes.observe(by, &seen, &step.wanted, shard, records)
             }
             replication::Write::Forget => {
                 self.writes.forgotten(step.me, shard);
@@ -413,6 +434,7 @@ impl Oracles {
                 let receiver = self.roster.number(to).map(|number| self.roster.replica(number));
                 let me = self.roster.replica(step.me);
                 durability_at_send::check_raft(durable, me, receiver, *group, message)?;
+                self.reads.check_forwarded(step.me, *group, to, message)?;
                 if let Some(receiver) = receiver {
                     transfer_ends::check(me, receiver, message)?;
                 }
@@ -481,6 +503,11 @@ impl Oracles {
             if durable != watched.durable {
                 watched.durable = durable;
                 durable_marks::check(step, raft)?;
+                one_configuration::check_machine(
+                    &watched.view,
+                    self.ledger.group_mut(group),
+                    raft,
+                )?;
             }
             if term == watched.term && index == watched.commit {
                 continue;
@@ -511,6 +538,8 @@ impl Oracles {
     pub(crate) fn ended(&mut self, me: usize) {
         self.acknowledged.ended(me);
         self.tries.ended(me);
+        self.reads.ended(me);
+        self.eventual_reads.ended(me);
     }
 
     /// Judges a restarted node against its disk, and begins to observe its new process life.

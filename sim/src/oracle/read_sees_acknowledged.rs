@@ -41,7 +41,7 @@ impl Acknowledged {
                 Pending::Read(key.clone(), floor)
             }
             Asks::Write(keys) => Pending::Write(keys.clone()),
-            Asks::Other => return,
+            Asks::ReadOther(..) | Asks::Other => return,
         };
         self.pending.insert((me, id), pending);
     }

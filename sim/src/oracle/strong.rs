@@ -6,7 +6,8 @@
 //!
 //! The log resolves outcomes that clients do not know: the operation took place at an index, or never. So there is no
 //! third verdict; a search that exceeds its budget is a failure of the workload. Rejected writes that happened are
-//! reported as exactly-once (Raft thesis, §6.3). Of the reads only those of a single key are judged.
+//! reported as exactly-once (Raft thesis, §6.3). The search judges reads of a single key only; the witness judges pages
+//! of keys and rows too.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use continuum_core::id::Index;
 use continuum_core::state::StateMachine;
 
 use super::linear::{self, Call, Seen, Version};
+use super::page;
 use super::witness::{EXACTLY_ONCE, Effect, Witness};
 use crate::verdict::{Broken, Verdict};
 
@@ -93,7 +95,15 @@ fn locate(operation: &Operation, witness: &Witness) -> Result<Option<Located>, B
             }
             Ok(Some(Located { called, returned, ranges, is_write: false }))
         }
-        Body::Read(_) => Ok(None),
+        Body::Read(query) => {
+            let Ending::Answered(Outcome::Value(value)) = &operation.ended else { return Ok(None) };
+            let ranges = page::ranges_of(query, value, witness);
+            if ranges.is_empty() {
+                let what = format!("{query:?} is answered with {value:?}, as the log never had it");
+                return Err(Broken::new(WITNESS, what));
+            }
+            Ok(Some(Located { called, returned, ranges, is_write: false }))
+        }
     }
 }
 
@@ -200,9 +210,19 @@ fn calls(operation: &Operation, witness: &Witness) -> Vec<(Bytes, Call)> {
                 let seen = seen_of(mutation, effect, witness);
                 (mutation.key.clone(), Call { called, returned, seen })
             };
-            mutations.iter().map(call).collect()
+            let is_refused = matches!(effect, Effect::Conflict(..));
+            let asked = mutations.iter().filter(|mutation| !is_refused || swaps(mutation));
+            // Of several conditions nobody says which one failed.
+            if is_refused && asked.clone().count() > 1 {
+                return Vec::new();
+            }
+            asked.map(call).collect()
         }
     }
+}
+
+fn swaps(mutation: &Mutation) -> bool {
+    matches!(mutation.edits[0].change, Change::Cas { .. })
 }
 
 fn seen_of(mutation: &Mutation, effect: Effect, witness: &Witness) -> Seen {

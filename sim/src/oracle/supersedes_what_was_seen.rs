@@ -1,14 +1,16 @@
-//! Law: a write with a context supersedes only what the context names, and a count supersedes only earlier totals of
-//! its author (Bieniusa and others 2012; README, Guarantees: a write that carries the context of a read supersedes just
-//! what was read).
+//! Law: a write with a context supersedes exactly what the context names, within the scope of its edits, and a count
+//! supersedes only earlier totals of its author (Bieniusa and others 2012; README, Guarantees: a write that carries the
+//! context of a read supersedes just what was read).
 //!
-//! Compares the dots that a new write supersedes with the context of the client's mutation. It does not judge writes
-//! without a context: these supersede what their replica holds.
+//! Compares the dots that a new write supersedes with the context of the client's mutation, both ways: nothing else may
+//! be superseded, and what the context names must be, by name if the replica holds it, and otherwise as not yet seen.
+//! It does not judge writes without a context: these supersede what their replica holds.
 
 use continuum_core::api::{Change, Mutation};
 use continuum_core::id::Dot;
-use continuum_core::replication::WriteInfo;
+use continuum_core::replication::{EditInfo, EditOpInfo, WriteInfo};
 
+use super::eventual_specification::is_in_scope;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "supersedes-what-was-seen";
@@ -32,4 +34,40 @@ pub(crate) fn check(write: &WriteInfo, mutation: &Mutation) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// What a replica knows of a write that a context names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// The replica has seen the write, and no write that it has seen supersedes the edit.
+    Seen,
+    /// The write has not arrived.
+    Unseen,
+}
+
+/// Judges that a new write supersedes one element that its context names: an edit with its key, and its name.
+pub(crate) fn check_whole(
+    write: &WriteInfo,
+    (key, edit): (&[u8], &EditInfo),
+    element: (Dot, u16),
+    held: Held,
+) -> Verdict {
+    let scopes = |by: &&EditInfo| {
+        let observes = !matches!(by.op, EditOpInfo::Count { .. });
+        observes && is_in_scope((&write.key, by), (key, edit))
+    };
+    let supersedes = |by: &EditInfo| match held {
+        Held::Seen => by.superseded.contains(&element),
+        Held::Unseen => by.unseen.contains(&element.0),
+    };
+    match write.edits.iter().filter(scopes).find(|by| !supersedes(by)) {
+        None => Ok(()),
+        Some(by) => {
+            let what = format!(
+                "{:?} does not supersede {element:?} ({held:?}), which its client's context names: {by:?}",
+                write.dot
+            );
+            Err(Broken::new(NAME, what))
+        }
+    }
 }

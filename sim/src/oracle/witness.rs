@@ -49,6 +49,17 @@ impl Versions {
         value.as_ref().map(|value| (value, *index))
     }
 
+    /// The indexes at which the register changed.
+    pub(super) fn changes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.versions.iter().map(|(index, _)| index.0)
+    }
+
+    /// The register's value after the entry at an index.
+    pub(super) fn at(&self, index: Index) -> Option<&Bytes> {
+        let later = self.versions.partition_point(|(since, _)| *since <= index);
+        self.versions.get(later.checked_sub(1)?)?.1.as_ref()
+    }
+
     /// The ranges of the log in which the register had this value: the first index, and the one after the last.
     pub(crate) fn ranges_of(&self, value: Option<&Bytes>) -> Vec<(u64, u64)> {
         let mut ranges = Vec::new();

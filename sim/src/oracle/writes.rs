@@ -7,19 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use continuum_core::api::{Mutation, Policy, Row};
-use continuum_core::id::{Boot, Dot, GroupId, NamespaceId, Replica, ShardId, Token};
+use continuum_core::api::{Mutation, Policy, Query, Row};
+use continuum_core::id::{Actor, Boot, Dot, GroupId, NamespaceId, Replica, ShardId, Token};
 use continuum_core::node::Node;
-use continuum_core::replication::{Dots, EditInfo, EditOpInfo, WriteInfo, inspect};
+use continuum_core::replication::{Dots, EditInfo, EditOpInfo, Replicator, WriteInfo, inspect};
 use continuum_core::state::{Registry, StateMachine};
 
 use super::context_covers_what_is_known::Covered;
-use super::eventual_specification::{FieldPath, Rank, is_in_scope, rank_of};
+use super::eventual_read::{self, Expected};
+use super::eventual_specification::{Contents, FieldPath, Rank, is_in_scope, rank_of};
 use super::hybrid_clock::{Follows, Stamps, Wall};
-use super::{
-    dead_write_stays_dead, dot_minted_once, eventual, eventual_specification,
-    supersedes_what_was_seen,
-};
+use super::supersedes_what_was_seen::{self, Held};
+use super::{Step, dead_write_stays_dead, dot_minted_once, eventual, eventual_specification};
+use crate::env::process::Process;
 use crate::verdict::{Broken, Verdict};
 
 /// The number of a client's operation, and a mutation that it asks for.
@@ -36,6 +36,14 @@ pub(crate) struct Author {
     pub(crate) discards: bool,
     /// The token of the record in the process's log.
     pub(crate) token: Token,
+}
+
+/// What a node knows at the end of the step that logs a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) node: &'a Node,
+    /// The node's context of the shard.
+    pub(crate) context: &'a Dots,
 }
 
 /// All writes of one shard.
@@ -71,6 +79,8 @@ pub(crate) struct Writes {
     logged: Vec<Logged>,
     /// By node number: the dots whose records its store logged, in the order of the records' token numbers.
     recorded: Vec<Vec<(u64, ShardId, Dot)>>,
+    /// By node number: the dots whose records its store logged, and that are gone with its disk or by a crash.
+    lost: Vec<BTreeSet<(ShardId, Dot)>>,
     /// By operation number: the dots that were made for it.
     made_for: BTreeMap<usize, Vec<(ShardId, Dot)>>,
 }
@@ -79,12 +89,14 @@ impl Writes {
     pub(crate) fn new(nodes: usize) -> Self {
         let logged = (0..nodes).map(|_| Logged::default()).collect();
         let recorded = vec![Vec::new(); nodes];
-        Self { shards: BTreeMap::new(), logged, recorded, made_for: BTreeMap::new() }
+        let lost = vec![BTreeSet::new(); nodes];
+        Self { shards: BTreeMap::new(), logged, recorded, lost, made_for: BTreeMap::new() }
     }
 
     /// Forgets the records of a node whose disk is gone.
     pub(crate) fn disk_gone(&mut self, number: usize) {
-        self.recorded[number].clear();
+        let gone = std::mem::take(&mut self.recorded[number]);
+        self.lost[number].extend(gone.into_iter().map(|(_, shard, dot)| (shard, dot)));
     }
 
     /// The dots whose records these nodes' disks hold, each up to its token.
@@ -100,16 +112,26 @@ impl Writes {
         disks.flat_map(on).collect()
     }
 
-    /// The operations none of whose dots is among `kept`.
+    /// The operations of which some mutation has no dot among `kept`. A mutation has several dots if its request was
+    /// repeated, and an operation has several mutations, each durable by itself.
     pub(crate) fn nowhere_in(&self, kept: &BTreeSet<(ShardId, Dot)>) -> BTreeSet<usize> {
-        let gone = |(_, dots): &(&usize, &Vec<_>)| !dots.iter().any(|dot| kept.contains(dot));
+        let key = |(shard, dot): &(ShardId, Dot)| {
+            let write = self.shards.get(shard).and_then(|shard| shard.writes.get(dot));
+            write.map(|write| &write.key)
+        };
+        let gone = |(_, dots): &(&usize, &Vec<_>)| {
+            let here: BTreeSet<_> = dots.iter().filter(|dot| kept.contains(dot)).map(key).collect();
+            dots.iter().any(|dot| !here.contains(&key(dot)))
+        };
         self.made_for.iter().filter(gone).map(|(operation, _)| *operation).collect()
     }
 
     /// Begins a new process life of a node whose log ends at `last`. A write that its disk held is known to it; a write
     /// that the crash lost may be logged again.
     pub(crate) fn restarted(&mut self, number: usize, node: &Node, last: Token) {
-        self.recorded[number].retain(|(seq, ..)| *seq <= last.seq);
+        let held = self.recorded[number].iter().take_while(|(seq, ..)| *seq <= last.seq).count();
+        let gone = self.recorded[number].drain(held..);
+        self.lost[number].extend(gone.map(|(_, shard, dot)| (shard, dot)));
         let mut logged = Logged::default();
         for (id, shard) in &self.shards {
             let context = node.replicator().context(*id).unwrap_or_default();
@@ -133,6 +155,7 @@ impl Writes {
     pub(crate) fn observe(
         &mut self,
         by: Author,
+        seen: &Seen<'_>,
         wanted: &[RequestedWrite<'_>],
         shard: ShardId,
         records: &[Bytes],
@@ -146,13 +169,15 @@ impl Writes {
             let actor = write.dot.actor;
             let is_own = actor.replica == by.replica && actor.boot == by.boot;
             // If several operations wait for the same key, an operation that already has a write gets no second one.
+            let of_one = wanted.iter().all(|(operation, _)| *operation == wanted[0].0);
             let is_asked = |(operation, mutation): &&RequestedWrite<'_>| {
-                let is_new = wanted.len() == 1 || !self.made_for.contains_key(operation);
+                let is_new = of_one || !self.made_for.contains_key(operation);
                 is_own && is_new && mutation.key[..] == write.key[..]
             };
             if let Some((operation, mutation)) = wanted.iter().find(is_asked) {
-                if wanted.len() == 1 {
+                if of_one {
                     supersedes_what_was_seen::check(&write, mutation)?;
+                    self.check_superseded(seen, shard, &write, mutation)?;
                 }
                 self.made_for.entry(*operation).or_default().push((shard, write.dot));
             }
@@ -174,6 +199,93 @@ impl Writes {
             }
         }
         Ok(())
+    }
+
+    /// Judges that a new write supersedes all that its client saw and its replica holds.
+    fn check_superseded(
+        &self,
+        seen: &Seen<'_>,
+        shard: ShardId,
+        write: &WriteInfo,
+        mutation: &Mutation,
+    ) -> Verdict {
+        let (Some(context), Some(known)) = (&mutation.context, self.shards.get(&shard)) else {
+            return Ok(());
+        };
+        let discard = discards(seen.node, shard.namespace);
+        for named in context.dots.iter().filter_map(|dot| known.writes.get(dot)) {
+            let held = if !seen.context.contains(&named.dot) {
+                // A replica that never was a member here made no write that could still arrive.
+                if !is_member(seen.node, named.dot.actor.replica) {
+                    continue;
+                }
+                Held::Unseen
+            } else if discard && known.is_beaten(&named.dot, seen.context) {
+                continue;
+            } else {
+                Held::Seen
+            };
+            for (number, edit) in (0..).zip(&named.edits) {
+                if held == Held::Seen && known.is_edit_superseded(named, number, edit, seen.context)
+                {
+                    continue;
+                }
+                let element = (named.dot, number);
+                supersedes_what_was_seen::check_whole(write, (&named.key, edit), element, held)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The content that a node's answer to a read must have; `None` if the node does not know the namespace, or if that
+    /// is strong.
+    pub(crate) fn expect_read(
+        &self,
+        step: &Step<'_>,
+        namespace: &str,
+        query: &Query,
+    ) -> Result<Option<Expected>, Broken> {
+        let registry = step.node.state(GroupId::REGISTRY).map(StateMachine::registry);
+        let mut known = registry.into_iter().flat_map(Registry::namespaces);
+        let Some(record) = known.find(|record| record.namespace.name == namespace) else {
+            return Ok(None);
+        };
+        let Policy::Eventual { slots, discard, .. } = record.namespace.policy else {
+            return Ok(None);
+        };
+        let (namespace, slots) = (record.namespace.id, slots.max(1));
+        let key = match query {
+            Query::Get { key, .. }
+            | Query::Members { key, .. }
+            | Query::Count { key, .. }
+            | Query::Record { key } => Some(key),
+            Query::Keys { .. } | Query::Rows { .. } => None,
+        };
+        let shards = match key {
+            Some(key) => vec![Replicator::shard_for(namespace, slots, key)],
+            None => (0..slots).map(|slot| ShardId { namespace, slot }).collect(),
+        };
+        let Process { replica, boot, .. } = step.processes[step.me];
+        let me = Actor { replica, boot };
+        let mut contents = Contents::default();
+        for (id, shard) in shards.iter().filter_map(|id| Some((id, self.shards.get(id)?))) {
+            let context = step.node.replicator().context(*id).unwrap_or_default();
+            shard.check_own(&me, &context)?;
+            let of_key = |write: &&WriteInfo| key.is_none_or(|key| write.key[..] == key[..]);
+            let took_place = shard.writes.values().filter(|write| context.contains(&write.dot));
+            contents.extend(Contents::of(took_place.filter(of_key)));
+        }
+        Ok(Some(Expected { contents, discards: discard }))
+    }
+
+    /// The dots that were made for an operation.
+    pub(crate) fn made_for(&self, operation: usize) -> &[(ShardId, Dot)] {
+        self.made_for.get(&operation).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a node's disk held the record of a write and lost it since.
+    pub(crate) fn was_lost(&self, number: usize, shard: ShardId, dot: Dot) -> bool {
+        self.lost[number].contains(&(shard, dot))
     }
 
     /// Judges the contexts of a node after a step.
@@ -231,6 +343,14 @@ impl Writes {
     }
 }
 
+/// Whether a replica is a member, as this node knows it.
+fn is_member(node: &Node, replica: Replica) -> bool {
+    let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
+    registry
+        .and_then(|registry| registry.member(replica.node))
+        .is_some_and(|(known, _)| *known == replica)
+}
+
 /// Whether a namespace discards losers of the LWW order, as this node knows it.
 pub(crate) fn discards(node: &Node, namespace: NamespaceId) -> bool {
     let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
@@ -271,24 +391,48 @@ impl Shard {
         stamps.max().unwrap_or(0)
     }
 
+    /// Judges that a node has seen all writes that its process made.
+    fn check_own(&self, me: &Actor, context: &Dots) -> Verdict {
+        let first = Dot { actor: *me, seq: 0 };
+        let own = self.writes.range(first..).map(|(dot, _)| dot);
+        match own.take_while(|dot| dot.actor == *me).find(|dot| !context.contains(dot)) {
+            None => Ok(()),
+            Some(dot) => {
+                let what = format!("a node made {dot:?} and does not see it: {context:?}");
+                Err(Broken::new(eventual_read::NAME, what))
+            }
+        }
+    }
+
     /// Whether writes in the context supersede all edits of a write.
     fn is_superseded(&self, dot: &Dot, context: &Dots) -> bool {
         let Some(write) = self.writes.get(dot) else { return false };
         let mut edits = (0_u16..).zip(&write.edits);
-        edits.all(|(number, edit)| {
-            matches!(edit.op, EditOpInfo::Delete | EditOpInfo::Remove(_)) || {
-                let by_name = self.superseded_by.get(&(*dot, number)).into_iter().flatten();
-                let by_scope = self.scoped.get(dot).into_iter().flatten().filter(|later| {
-                    let later = self.writes.get(*later);
-                    later.is_some_and(|later| {
-                        let mut by = later.edits.iter().filter(|by| by.unseen.contains(dot));
-                        by.any(|by| is_in_scope((&later.key, by), (&write.key, edit)))
-                    })
-                });
-                let by_total = self.later_counts(write, edit);
-                by_name.chain(by_scope).chain(by_total).any(|later| context.contains(later))
-            }
-        })
+        edits.all(|(number, edit)| self.is_edit_superseded(write, number, edit, context))
+    }
+
+    /// Whether writes in the context supersede one edit of a write.
+    fn is_edit_superseded(
+        &self,
+        write: &WriteInfo,
+        number: u16,
+        edit: &EditInfo,
+        context: &Dots,
+    ) -> bool {
+        if matches!(edit.op, EditOpInfo::Delete | EditOpInfo::Remove(_)) {
+            return true;
+        }
+        let dot = &write.dot;
+        let by_name = self.superseded_by.get(&(*dot, number)).into_iter().flatten();
+        let by_scope = self.scoped.get(dot).into_iter().flatten().filter(|later| {
+            let later = self.writes.get(*later);
+            later.is_some_and(|later| {
+                let mut by = later.edits.iter().filter(|by| by.unseen.contains(dot));
+                by.any(|by| is_in_scope((&later.key, by), (&write.key, edit)))
+            })
+        });
+        let by_total = self.later_counts(write, edit);
+        by_name.chain(by_scope).chain(by_total).any(|later| context.contains(later))
     }
 
     /// The later counts of the same author in the same field.

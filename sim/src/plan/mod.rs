@@ -138,6 +138,10 @@ pub(crate) const fn chunk_bytes() -> usize {
     CHUNK_BYTES_MAX
 }
 
+const fn one() -> u8 {
+    1
+}
+
 /// Group time after which a session may make room for another, where few have room. No client retries for this long.
 const SESSION_IDLE_MS: u64 = 45_000;
 
@@ -171,6 +175,12 @@ pub struct Workload {
     pub large_ppm: u64,
     /// Length of the longest value, in bytes.
     pub value_bytes_max: u64,
+    /// The most other nodes that a strong write asks for. A majority beside one voter is the most that is promised.
+    #[serde(default = "one")]
+    pub quorum_others: u8,
+    /// The most other nodes that an eventual write asks for.
+    #[serde(default = "one")]
+    pub replica_others: u8,
     /// The run continues until this many operations were acknowledged.
     pub operations_min: u64,
     /// When given, only these operations run.

@@ -24,7 +24,9 @@ impl Plan {
         let late = late_nodes(&mut draws.dice(stream("plan.late", 0)));
         cluster.nodes = cluster.nodes.max(cluster.voters + late);
         cluster.lower_bounds(&mut draws.dice(stream("plan.bounds", 0)));
-        let workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
+        let mut workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
+        workload.quorum_others = (cluster.voters / 2) as u8;
+        workload.replica_others = (cluster.nodes - 1) as u8;
         let budget = FaultBudget::draw(&cluster, &mut draws.dice(stream("plan.atlas", 0)));
         let heal = budget.heal(&cluster, &mut draws.dice(stream("plan.heal", 0)));
         let faults = Vec::new();
@@ -366,7 +368,7 @@ impl Workload {
             think_ms_max: dice.between(300, 1_200),
             timeout_ms: dice.between(700, 6_000),
             strong_keys: dice.between(16, 32),
-            eventual_keys: dice.between(4, 12),
+            eventual_keys: dice.between(4, 24),
             slots: dice.between(1, 3) as u16,
             strong_ppm: dice.between(300_000, 700_000),
             hot_ppm: dice.between(50_000, 400_000),
@@ -375,6 +377,8 @@ impl Workload {
             large_ppm: dice.between(0, 300_000),
             // Sometimes a shard is larger than one slice of a checkpoint.
             value_bytes_max: dice.between(100, 8_000) << (2 * u64::from(dice.chance(250_000))),
+            quorum_others: 0,
+            replica_others: 0,
             operations_min: 200,
             only: None,
         }

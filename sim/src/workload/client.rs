@@ -11,15 +11,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use continuum_core::api::{
-    Change, Context, Edit, Expected, Level, Mutation, Outcome, Query, Reason, Register, Request,
-    Session, Value,
-};
+use continuum_core::api::{Context, Outcome, Query, Reason, Register, Request, Session, Value};
 
 use crate::env::clock::MS;
 use crate::env::requester::Attempt;
 use crate::plan::Workload;
-use crate::rng::{Dice, Draws, stream};
+use crate::rng::{Draws, stream};
+use crate::workload::choice::Choice;
 use crate::workload::history::{Body, Ending, History, Operation, Responder, Space, session_id};
 
 /// Most attempts of one operation.
@@ -69,8 +67,8 @@ struct Current {
 
 /// One client.
 #[derive(Debug)]
-struct Client {
-    number: usize,
+pub(super) struct Client {
+    pub(super) number: usize,
     /// The index of its next operation.
     next: u64,
     sessions: u64,
@@ -80,8 +78,8 @@ struct Client {
     went_on: bool,
     current: Option<Current>,
     /// The context that was last read or written, per key.
-    contexts: BTreeMap<(Space, Bytes), (u64, Context)>,
-    registers: BTreeMap<Bytes, Register>,
+    pub(super) contexts: BTreeMap<(Space, Bytes), (u64, Context)>,
+    pub(super) registers: BTreeMap<Bytes, Register>,
 }
 
 /// Misbehaviour of all clients at present.
@@ -322,7 +320,11 @@ impl Clients {
         current.open += 1;
         let Current { op_index, operation, attempts, .. } = *current;
         let attempt = Attempt { client: number, op_index, operation, number: attempts };
-        let node = Self::node(&self.draws, self.nodes, &self.homes, attempt);
+        // A node remembers the sessions of eventual writes for itself: elsewhere a retry would be another write.
+        let space = self.history.operations[operation].space;
+        let stays = space != Space::Strong && !matches!(current.request, Request::Read { .. });
+        let asks = if stays { Attempt { number: 1, ..attempt } } else { attempt };
+        let node = Self::node(&self.draws, self.nodes, &self.homes, asks);
         let request = current.request.clone();
         actions.push(ClientAction::Ask { attempt, node, request });
         // For a request that must not be repeated, a client is never impatient.
@@ -356,7 +358,8 @@ impl Clients {
         let Some(current) = client.current.take() else { return };
         let unknown = current.tainted || current.open > 0;
         let ended = if unknown { Ending::Unknown } else { Ending::Nothing };
-        if self.history.operations[current.operation].session.is_some() {
+        let operation = &self.history.operations[current.operation];
+        if operation.session.is_some() && operation.space == Space::Strong {
             // Using the next number would claim that the last answer arrived, which it did not; the client draws
             // whether it does, because both ways must be safe. But a session opens with number 0, and that write may
             // not have happened.
@@ -387,7 +390,7 @@ impl Client {
     }
 
     /// The session of a write: its first write has number 0, and later ones their operation index plus one.
-    fn session(&mut self, op_index: u64) -> Session {
+    pub(super) fn session(&mut self, op_index: u64) -> Session {
         let id = session_id(self.number, self.sessions);
         self.went_on = self.began;
         Session { id, seq: if std::mem::replace(&mut self.began, true) { op_index + 1 } else { 0 } }
@@ -427,161 +430,6 @@ impl Client {
             _ => {}
         }
     }
-}
-
-/// Chooses the operation of an index.
-struct Choice<'a> {
-    client: &'a mut Client,
-    op_index: u64,
-    load: &'a Workload,
-    dice: &'a mut Dice,
-}
-
-impl Choice<'_> {
-    fn choose(&mut self) -> (Space, Body, Option<Session>) {
-        if self.dice.chance(self.load.strong_ppm) {
-            let body = self.choose_strong();
-            // A write without a value is recognised in the log by its session only.
-            let (writes, bare) = match &body {
-                Body::Read(_) => (false, false),
-                Body::Write { mutations, .. } => (true, writes_no_value(&mutations[0])),
-            };
-            let wished = self.dice.chance(self.load.session_ppm);
-            let session = (writes && (wished || bare)).then(|| self.client.session(self.op_index));
-            return (Space::Strong, body, session);
-        }
-        let space = *self.dice.pick(&[Space::Siblings, Space::Siblings, Space::Discard]);
-        (space, self.choose_eventual(space), None)
-    }
-
-    fn key(&mut self, kind: &str, keys: u64) -> Bytes {
-        let hot = self.dice.chance(self.load.hot_ppm);
-        let key = self.dice.below(if hot { keys.min(4) } else { keys });
-        Bytes::from(format!("{kind}{key:02}"))
-    }
-
-    /// A value that no other operation writes, sometimes a long one. `which` tells the values of one operation apart.
-    fn value(&mut self, which: &str) -> Bytes {
-        let mut value = format!("{}.{}{which}", self.client.number, self.op_index).into_bytes();
-        if self.dice.chance(self.load.large_ppm) {
-            let length = self.dice.below(self.load.value_bytes_max) as usize;
-            value.resize(value.len().max(length), b'.');
-        }
-        value.into()
-    }
-
-    fn choose_strong(&mut self) -> Body {
-        let key = self.key("k", self.load.strong_keys);
-        if self.dice.chance(self.load.read_ppm) {
-            return Body::Read(Query::Get { key, field: Bytes::new() });
-        }
-        let value = self.value("");
-        let change = match self.dice.below(100) {
-            0..50 => Change::Put(value),
-            50..85 => {
-                let seen = self.client.registers.get(&key).cloned().unwrap_or_default();
-                let by_revision = self.dice.chance(500_000);
-                let expected = match (seen.value, seen.revision) {
-                    (None, _) => Expected::Absent,
-                    (Some(_), Some(revision)) if by_revision => Expected::Revision(revision.0),
-                    (Some(value), _) => Expected::Value(value),
-                };
-                let value = (!self.dice.chance(100_000)).then_some(value);
-                Change::Cas { expected, value }
-            }
-            _ => Change::Delete,
-        };
-        let mut mutations = vec![mutation(key.clone(), change, None)];
-        if self.dice.chance(100_000) {
-            // Two keys in one command: both are written, or neither.
-            let second = self.key("k", self.load.strong_keys);
-            if second != key && matches!(mutations[0].edits[0].change, Change::Put(_)) {
-                let value = self.value("b");
-                mutations.push(mutation(second, Change::Put(value), None));
-            }
-        }
-        Body::Write { mutations, level: Level::Durable }
-    }
-
-    fn choose_eventual(&mut self, space: Space) -> Body {
-        let kind = *self.dice.pick(&["r", "r", "s", "s", "c", "o"]);
-        let key = self.key(kind, self.load.eventual_keys);
-        if self.dice.chance(self.load.read_ppm) {
-            return Body::Read(self.query(kind, key));
-        }
-        let value = self.value("");
-        let seen = self.client.contexts.get(&(space, key.clone()));
-        let known = seen.map(|(_, context)| context.clone());
-        let (field, change, context) = match kind {
-            "r" if self.dice.chance(120_000) => (Bytes::new(), Change::Delete, known),
-            "r" => (Bytes::new(), Change::Put(value), self.put_context(&key, known)),
-            "s" if self.dice.chance(350_000) => match known {
-                // A remove covers only what was seen: it carries the context that this client read.
-                Some(context) => (Bytes::new(), Change::Remove(self.member()), Some(context)),
-                None => return Body::Read(self.query(kind, key)),
-            },
-            "s" => (Bytes::new(), Change::Add(self.member()), None),
-            "c" => (Bytes::new(), Change::Count(self.dice.between(0, 1_000) as i64 - 300), None),
-            _ => self.edit_record(value),
-        };
-        let context = match change {
-            Change::Delete | Change::Remove(_) => Some(context.unwrap_or_default()),
-            _ => context,
-        };
-        let level = *self.dice.pick(&[
-            Level::Durable,
-            Level::Durable,
-            Level::Durable,
-            Level::Applied,
-            Level::Replicated(1),
-        ]);
-        let edits = vec![Edit { field, change }];
-        Body::Write { mutations: vec![Mutation { key, edits, context }], level }
-    }
-
-    fn edit_record(&mut self, value: Bytes) -> (Bytes, Change, Option<Context>) {
-        let field = Bytes::from(format!("f{}", self.dice.below(4)));
-        let change = match self.dice.below(3) {
-            0 => Change::Put(value),
-            1 => Change::Add(self.member()),
-            _ => Change::Count(1),
-        };
-        (field, change, None)
-    }
-
-    /// Writes to keys with an even number carry the context that was read; the others use what the replica holds.
-    fn put_context(&self, key: &Bytes, known: Option<Context>) -> Option<Context> {
-        is_strict(key).then(|| known.unwrap_or_default())
-    }
-
-    fn member(&mut self) -> Bytes {
-        Bytes::from(format!("m{}", self.dice.below(12)))
-    }
-
-    fn query(&mut self, kind: &str, key: Bytes) -> Query {
-        let field = Bytes::new();
-        match (kind, self.dice.below(20)) {
-            (_, 0) => Query::Keys { prefix: Bytes::new(), after: None, limit: 10 },
-            (_, 1) => Query::Rows { after: None, limit: 5 },
-            ("r", _) => Query::Get { key, field },
-            ("s", _) => Query::Members { key, field },
-            ("c", _) => Query::Count { key, field },
-            _ => Query::Record { key },
-        }
-    }
-}
-
-fn writes_no_value(mutation: &Mutation) -> bool {
-    matches!(mutation.edits[0].change, Change::Delete | Change::Cas { value: None, .. })
-}
-
-fn mutation(key: Bytes, change: Change, context: Option<Context>) -> Mutation {
-    Mutation { key, edits: vec![Edit { field: Bytes::new(), change }], context }
-}
-
-/// Whether writers of this register always say what they overwrite.
-pub(crate) fn is_strict(key: &[u8]) -> bool {
-    key.first() == Some(&b'r') && key.last().is_some_and(|digit| digit % 2 == 0)
 }
 
 #[cfg(test)]

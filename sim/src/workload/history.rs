@@ -119,6 +119,11 @@ impl History {
     }
 }
 
+/// The session of one eventual write: nodes tell such sessions apart from those of strong writes by the namespace.
+pub(crate) fn eventual_session_id(client: usize, op_index: u64) -> SessionId {
+    session_id(client, 1 << 63 | op_index)
+}
+
 /// A session id that no other client has, and no earlier session of this client.
 pub(crate) fn session_id(client: usize, count: u64) -> SessionId {
     let mut id = [0; 16];

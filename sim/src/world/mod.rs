@@ -13,6 +13,7 @@ mod healing;
 mod identity;
 mod pause;
 mod progress;
+mod replies;
 mod send;
 mod survivors;
 mod topology;
@@ -20,13 +21,12 @@ mod topology;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use continuum_core::api::Outcome;
 use continuum_core::digest::Hasher;
 use continuum_core::discovery::{Identity, Unverified};
 use continuum_core::id::{Address, FederationId, Replica};
 use continuum_core::machine::{Machine as _, Outbox};
 use continuum_core::node::{Action, Event, Notice};
-use continuum_core::replication::{self, Replicator};
+use continuum_core::replication;
 use continuum_core::wal::Write;
 
 use crate::env::clock::MS;
@@ -36,10 +36,8 @@ use crate::env::replay::Replays;
 use crate::env::requester::Requester;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::witness::SessionRules;
-use crate::oracle::writes::RequestedWrite;
 use crate::oracle::{
-    Cause, Oracles, Roster, Rules, Step, bounded_memory, cheapest_is_chosen, durability_at_send,
-    one_reply,
+    Cause, Oracles, Roster, Rules, Step, bounded_memory, cheapest_is_chosen, one_reply,
 };
 use crate::plan::Plan;
 use crate::plan::fault::{Kind, Tally};
@@ -50,7 +48,7 @@ use crate::transcript::StepText;
 use crate::verdict::{Broken, Verdict};
 use crate::workload::churn::ChurnClient;
 use crate::workload::client::{ClientAction, ClientMode, Clients};
-use crate::workload::history::{Body, Responder};
+use crate::workload::history::Responder;
 use crate::workload::operator::Operator;
 use event::EventQueue;
 pub(crate) use event::WorldEvent;
@@ -292,7 +290,7 @@ impl World {
         }
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
-            let wanted = wanted(&self.clients, &self.processes[me], &cause, actions);
+            let wanted = replies::wanted(&self.clients, &self.processes[me], &cause, actions);
             self.oracles.observe(&Step { me, node, actions, processes, cause, wanted, now })?;
         }
         self.perform_all(me)?;
@@ -421,20 +419,6 @@ impl World {
         Ok(())
     }
 
-    /// A reply to a client of an eventual namespace promises only what is on the disk of the node that sends it.
-    fn check_reply(&self, me: usize, requester: Requester, outcome: &Outcome) -> Verdict {
-        let Requester::Client(attempt) = requester else { return Ok(()) };
-        let operation = &self.clients.history.operations[attempt.operation];
-        let Body::Write { mutations, .. } = &operation.body else { return Ok(()) };
-        let numbers = &self.operator.namespaces;
-        let Some((_, namespace)) = numbers.iter().find(|(space, _)| *space == operation.space)
-        else {
-            return Ok(());
-        };
-        let shard = Replicator::shard_for(*namespace, self.plan.workload.slots, &mutations[0].key);
-        durability_at_send::check_reply(&self.processes[me].disk.durable, shard, outcome)
-    }
-
     fn verify(&mut self, me: usize, address: Address) {
         let latency = 4 * self.network.latency(me, me);
         let there = crate::env::process::number_at(&address)
@@ -516,34 +500,6 @@ impl World {
         self.trace.link(hasher.finish().0);
         Ok(())
     }
-}
-
-/// The clients' writes that a step may make: the one it was asked for; otherwise, if it makes any, all that waited here
-/// for their namespace's id.
-fn wanted<'a>(
-    clients: &'a Clients,
-    process: &Process,
-    cause: &Cause,
-    actions: &[Action],
-) -> Vec<RequestedWrite<'a>> {
-    let of = |requester: &Requester| {
-        let Requester::Client(attempt) = requester else { return None };
-        match &clients.history.operations[attempt.operation].body {
-            Body::Write { mutations, .. } => Some((attempt.operation, mutations.first()?)),
-            Body::Read(_) => None,
-        }
-    };
-    if let Some((request, ..)) = &cause.request {
-        return process.requests.get(request).and_then(of).into_iter().collect();
-    }
-    let makes = |action: &Action| {
-        let Action::Persist { write: Write::Shard { write, .. }, .. } = action else {
-            return false;
-        };
-        matches!(write, replication::Write::Dots { .. })
-    };
-    let waits = actions.iter().any(makes).then_some(&process.requests);
-    waits.into_iter().flat_map(|requests| requests.values()).filter_map(of).collect()
 }
 
 /// The address of a list in memory, which a run must never look at.

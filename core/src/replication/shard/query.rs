@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::api::{Content, Context, Field, Observed, Query, Row, Strategy, Value};
 use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
+use crate::mutant;
 
 use super::{Element, Shard, counter, register, set};
 use crate::replication::write::path::{self, Kind, PathParts};
@@ -102,7 +103,13 @@ fn keys(shard: &Shard, prefix: &[u8], after: Option<&Bytes>, limit: u32) -> Valu
 
 /// Rows until a page is full. A page has at least one row, even if that is too long: else no reader would get past it.
 fn rows(shard: &Shard, strategy: Strategy, after: Option<&Bytes>, limit: u32) -> Value {
-    let bound = after.map_or_else(Vec::new, |after| path::end_of(&path::of_key(after)));
+    let mut bound = after.map_or_else(Vec::new, |after| path::end_of(&path::of_key(after)));
+    if after.is_some()
+        && mutant!("replication.page.skips_row")
+        && let Some(path) = shard.first_from(&bound)
+    {
+        bound = path::end_of(&path::of_key(&path::parts(path).key));
+    }
     let (mut rows, mut bytes) = (Vec::new(), 0);
     let more = walk(shard, bound, |key| {
         if rows.len() == limit_of(limit) {

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::api::{Context, Observed, Value};
+use crate::mutant;
 use crate::replication::write::path::{self, Kind};
 
 use super::{Shard, register};
@@ -29,6 +30,9 @@ pub(super) fn read(
             members.insert(Bytes::copy_from_slice(&rest[1..]));
             observed.extend_from_slice(elements);
         }
+    }
+    if mutant!("replication.read.hides_member") {
+        members.pop_last();
     }
     let context = seal(&register::observed(shard, observed.iter()));
     Value::Set { members: members.into_iter().collect(), context }

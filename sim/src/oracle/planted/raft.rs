@@ -130,7 +130,7 @@ fn leaders() -> Vec<Planted> {
         voters: voters.iter().map(|node| replica(*node)).collect(),
         learners: Vec::new(),
     };
-    let mut known = Vec::new();
+    let mut known = one_configuration::Known::default();
     let transfers = |target, excluded: &[u8]| {
         let transfer_excluded = excluded.iter().map(|n| replica(*n)).collect();
         let message = Message::TimeoutNow { term: Term(2), transfer_excluded };

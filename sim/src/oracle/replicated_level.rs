@@ -1,0 +1,83 @@
+//! Law: a write that is acknowledged at level `replicated(n)` is on the disks of n other nodes by then (README,
+//! Guarantees: what an answer means).
+//!
+//! Compares each dot that was made for the write, or its entry in the log, with the simulated disks of all other nodes
+//! at the moment of the reply. A disk that held it and lost its content since still counts: its promise was true. It
+//! does not judge writes of other levels.
+
+use continuum_core::api::{Level, Outcome};
+use continuum_core::id::{Dot, GroupId, ShardId};
+use continuum_core::raft::Position;
+
+use super::writes::Writes;
+use crate::env::process::Process;
+use crate::verdict::{Broken, Verdict};
+
+pub(crate) const NAME: &str = "replicated-level";
+
+/// The number of other nodes that an answer promises; `None` if it promises none.
+pub(crate) const fn promised_by(outcome: &Outcome) -> Option<usize> {
+    match outcome {
+        Outcome::Committed { level: Level::Replicated(others), .. } => Some(*others as usize),
+        _ => None,
+    }
+}
+
+/// Judges an eventual write that `me` made as these dots.
+pub(crate) fn check_eventual(
+    processes: &[Process],
+    writes: &Writes,
+    me: usize,
+    promised: usize,
+    dots: &[(ShardId, Dot)],
+) -> Verdict {
+    let own = dots.iter().filter(|(_, dot)| dot.actor.replica == processes[me].replica);
+    for (shard, dot) in own {
+        let holds = |number: &usize| {
+            let on_disk = processes[*number].disk.durable.shard(*shard);
+            on_disk.is_some_and(|on_disk| on_disk.contains(dot))
+                || writes.was_lost(*number, *shard, *dot)
+        };
+        let others = (0..processes.len()).filter(|number| *number != me).filter(holds).count();
+        check(promised, others, || format!("{dot:?}"))?;
+    }
+    Ok(())
+}
+
+/// Judges a strong write whose entry is at this position.
+pub(crate) fn check_strong(
+    processes: &[Process],
+    group: GroupId,
+    me: usize,
+    promised: usize,
+    position: Position,
+) -> Verdict {
+    let holds = |number: &usize| {
+        let view = processes[*number].promised().group_ever(group);
+        view.is_some_and(|view| view.holds(position))
+    };
+    let others = (0..processes.len()).filter(|number| *number != me).filter(holds).count();
+    check(promised, others, || format!("the entry at {position:?}"))
+}
+
+/// Judges a number of holders.
+pub(crate) fn check(promised: usize, others: usize, what: impl FnOnce() -> String) -> Verdict {
+    if others >= promised {
+        return Ok(());
+    }
+    let what =
+        format!("{} is called durable on {promised} other disks, and is on {others}", what());
+    Err(Broken::new(NAME, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_holders_are_seen() {
+        let judge = |promised, others| check(promised, others, String::new);
+        assert!(judge(2, 2).is_ok() && judge(0, 0).is_ok() && judge(1, 3).is_ok());
+        assert!(judge(1, 0).is_err() && judge(3, 2).is_err());
+    }
+}
