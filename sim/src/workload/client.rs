@@ -434,7 +434,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use continuum_core::api::Receipt;
+    use continuum_core::api::{Level, Receipt};
     use continuum_core::id::{Index, StoreId};
 
     use super::*;
