@@ -5,6 +5,10 @@
 //! over the node's own context at the moment when the read arrived. It does not judge which writes the node has seen
 //! (`context_covers_what_is_known`), nor the contexts of answers.
 //!
+//! A context also covers dead writes whose records the node never had, and what such a write superseded may still be
+//! shown: the node is told that the write is dead, and perhaps later what it removed. So an answer lies between what all
+//! covered writes determine and what the writes determine whose records the node logged.
+//!
 //! In a discarding namespace a value that was beaten is gone whether or not its winner was superseded later, so a
 //! register may have fewer values than the specification computes. Such a register is judged as at the end of a run.
 
@@ -23,7 +27,10 @@ pub(crate) const NAME: &str = "eventual-read";
 /// The content that a node's replica has by the specification, and whether its namespace discards losers.
 #[derive(Debug)]
 pub(crate) struct Expected {
+    /// What all writes in the node's context determine.
     pub(crate) contents: Contents,
+    /// What those of them determine whose records the node logged.
+    pub(crate) logged: Contents,
     pub(crate) discards: bool,
 }
 
@@ -97,14 +104,21 @@ impl Expected {
         if !is_empty {
             held.add_field(key, &Field { field: field.clone(), content: content.clone() });
         }
-        let expected = self.contents.only(|of| *of == path).of_kind(&content);
-        expected.check(self.discards, &held)
+        let part = |of: &Contents| of.only(|of| *of == path).of_kind(&content);
+        self.judge(&part(&self.contents), &part(&self.logged), &held)
+    }
+
+    fn judge(&self, least: &Contents, most: &Contents, held: &Contents) -> Verdict {
+        let verdict = least.check(self.discards, held);
+        let between = most.check(self.discards, held).is_ok() || held.is_between(least, most);
+        if between { Ok(()) } else { verdict }
     }
 
     fn check_fields(&self, key: &Bytes, fields: &[Field]) -> Verdict {
         let mut held = Contents::default();
         fields.iter().for_each(|field| held.add_field(key, field));
-        self.contents.only(|(of, _)| of[..] == key[..]).check(self.discards, &held)
+        let part = |of: &Contents| of.only(|(of, _)| of[..] == key[..]);
+        self.judge(&part(&self.contents), &part(&self.logged), &held)
     }
 
     /// Judges a page of keys.
@@ -116,7 +130,8 @@ impl Expected {
         keys: &[Bytes],
         more: bool,
     ) -> Verdict {
-        let (certain, possible) = self.contents.keys(self.discards);
+        let (certain, mut possible) = self.contents.keys(self.discards);
+        possible.extend(self.logged.keys(self.discards).1);
         let within = |keys: BTreeSet<Vec<u8>>| -> Vec<Vec<u8>> {
             let in_page = |key: &Vec<u8>| {
                 key.starts_with(prefix) && after.is_none_or(|after| key[..] > after[..])
@@ -185,7 +200,7 @@ mod tests {
         let mut contents = Contents::default();
         let fields = [register("a", &["2", "1"]), register("b", &["3"]), register("d", &["4"])];
         fields.iter().for_each(|(key, field)| contents.add_field(key, field));
-        Expected { contents, discards }
+        Expected { contents, logged: Contents::default(), discards }
     }
 
     fn get(key: &str, values: &[&str]) -> bool {
@@ -201,6 +216,23 @@ mod tests {
         assert!(get("a", &["2", "1"]) && get("b", &["3"]) && get("c", &[]));
         assert!(!get("a", &["1", "2"]) && !get("a", &["2"]) && !get("a", &[]));
         assert!(!get("b", &["4"]) && !get("c", &["3"]));
+    }
+
+    #[test]
+    fn a_value_may_outlive_a_removal_that_the_node_never_logged() {
+        let mut logged = Contents::default();
+        let (key, field) = register("a", &["9", "2", "1"]);
+        logged.add_field(&key, &field);
+        let expected = Expected { logged, ..expected(false) };
+        let get = |values: &[&str]| {
+            let siblings = values.iter().map(|value| bytes(value)).collect();
+            let register = Register { siblings, ..Register::default() };
+            let query = Query::Get { key: bytes("a"), field: Bytes::new() };
+            expected.check(&query, &Value::Register(register)).is_ok()
+        };
+        assert!(get(&["2", "1"]) && get(&["9", "2", "1"]));
+        assert!(!get(&["9", "2"]), "a living value is missing");
+        assert!(!get(&["8", "2", "1"]), "nobody wrote that");
     }
 
     #[test]
@@ -239,7 +271,7 @@ mod tests {
         for (name, content) in ["s", "c"].into_iter().zip(fields) {
             contents.add_field(&bytes(name), &Field { field: Bytes::new(), content });
         }
-        let expected = Expected { contents, discards: false };
+        let expected = Expected { contents, logged: Contents::default(), discards: false };
         let field = Bytes::new();
         let set = |members: &[Bytes]| {
             let query = Query::Members { key: bytes("s"), field: field.clone() };

@@ -187,6 +187,30 @@ impl Contents {
         self
     }
 
+    /// Whether this holds all that `least` holds, and nothing that neither bound holds. A counter has one of two sums.
+    pub(crate) fn is_between(&self, least: &Self, most: &Self) -> bool {
+        let values = |of: &Self, path: &FieldPath| -> Vec<Vec<u8>> {
+            let values = of.registers.get(path).into_iter().flatten();
+            values.map(|(_, value)| value.clone()).collect()
+        };
+        let members = |of: &Self, path: &FieldPath| of.sets.get(path).cloned().unwrap_or_default();
+        let registers = || least.registers.keys().chain(self.registers.keys());
+        let sets = || least.sets.keys().chain(self.sets.keys());
+        let counters = || least.counters.keys().chain(self.counters.keys());
+        registers().all(|path| {
+            let (low, held, high) = (values(least, path), values(self, path), values(most, path));
+            low.iter().all(|value| held.contains(value))
+                && held.iter().all(|value| low.contains(value) || high.contains(value))
+        }) && sets().all(|path| {
+            let (low, held, high) =
+                (members(least, path), members(self, path), members(most, path));
+            low.is_subset(&held) && held.iter().all(|one| low.contains(one) || high.contains(one))
+        }) && counters().all(|path| {
+            let held = self.counters.get(path);
+            held == least.counters.get(path) || held == most.counters.get(path)
+        })
+    }
+
     /// The keys that certainly have content, and those that may have. They differ only where losers are dropped: there
     /// a register may have lost its last value to one that was superseded later.
     pub(crate) fn keys(&self, discards: bool) -> (BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>) {

@@ -267,15 +267,20 @@ impl Writes {
         };
         let Process { replica, boot, .. } = step.processes[step.me];
         let me = Actor { replica, boot };
-        let mut contents = Contents::default();
+        let (mut contents, mut logged) = (Contents::default(), Contents::default());
         for (id, shard) in shards.iter().filter_map(|id| Some((id, self.shards.get(id)?))) {
             let context = step.node.replicator().context(*id).unwrap_or_default();
             shard.check_own(&me, &context)?;
-            let of_key = |write: &&WriteInfo| key.is_none_or(|key| write.key[..] == key[..]);
-            let took_place = shard.writes.values().filter(|write| context.contains(&write.dot));
-            contents.extend(Contents::of(took_place.filter(of_key)));
+            let recorded = self.recorded[step.me].iter().filter(|(_, shard, _)| shard == id);
+            let recorded: BTreeSet<Dot> = recorded.map(|(_, _, dot)| *dot).collect();
+            let took_place = shard.writes.values().filter(|write| {
+                context.contains(&write.dot) && key.is_none_or(|key| write.key[..] == key[..])
+            });
+            contents.extend(Contents::of(took_place.clone()));
+            let known = took_place.filter(|write| recorded.contains(&write.dot));
+            logged.extend(Contents::of(known));
         }
-        Ok(Some(Expected { contents, discards: discard }))
+        Ok(Some(Expected { contents, logged, discards: discard }))
     }
 
     /// The dots that were made for an operation.
