@@ -8,6 +8,44 @@ use std::collections::BTreeMap;
 use continuum_core::mark::instrument::{MARKS, hits};
 use serde::{Deserialize, Serialize};
 
+/// Marks that no run reaches, and what it would take: more than a run writes, or what no node, driver or link of the
+/// simulator does. Tests of the core reach them.
+pub const OUT_OF_REACH: &[(&str, &str)] = &[
+    ("raft.snapshot.corrupt", "links carry Raft messages unchanged, as TLS does"),
+    ("replication.deferred.full", "65,536 deferred removals"),
+    ("replication.push.withheld", "4 MiB of writes that one peer has not acknowledged"),
+    ("replication.push.resumed", "as replication.push.withheld"),
+    ("replication.author.too_many_siblings", "64 concurrent values of one register"),
+    ("replication.author.refused", "as replication.author.too_many_siblings"),
+    ("replication.sync.context_too_large", "a context of 400 KiB"),
+    ("replication.sync.equivocation", "an author that makes two writes with one dot"),
+    ("replication.write.equivocation", "an author that makes two writes with one dot"),
+    ("gossip.member.table_full", "1,024 members"),
+    ("gossip.sync.paged", "more members than one message tells of"),
+    ("coordinator.members.full", "1,024 members"),
+    ("coordinator.leaders.full", "more groups than a run creates"),
+    ("discovery.candidate.table_full", "256 addresses"),
+    ("discovery.candidate.evicted", "256 addresses"),
+    ("state.registry.members_full", "1,024 members"),
+    ("state.registry.namespaces_full", "4,096 namespaces"),
+    ("state.registry.not_bootstrapped", "a command that no node proposes"),
+    ("state.registry.bootstrapped_twice", "a command that no node proposes"),
+    ("state.registry.bad_name", "a name that every node refuses before it proposes"),
+    ("state.registry.repeated_member", "a command that no node proposes"),
+    ("state.command.too_long", "a command that every node refuses before it proposes"),
+    ("state.halted", "a command of a later version"),
+    ("node.apply.halted", "a command of a later version"),
+    ("wal.recover.stale", "a segment file that was used before"),
+    ("wal.recover.forked", "files of two states of one store"),
+    ("wal.recover.foreign", "files of two stores"),
+    ("wal.recover.hole", "a segment file that is missing"),
+    ("node.hold.dropped", "65,536 messages that wait for the disk"),
+    ("node.request.disk_slow", "64 MiB that wait for the disk"),
+    ("node.request.memory_full", "4 GiB of keys and values"),
+    ("node.request.out_of_bounds", "requests that the clients of a run do not send"),
+    ("node.session.forgotten", "16,384 answers of one process"),
+];
+
 /// A mark is rare if fewer than one seed in this many hits it.
 const RARE: u64 = 1_000;
 
@@ -65,6 +103,19 @@ impl Reach {
         self.seeds.len()
     }
 
+    /// The number of marks within reach that were hit.
+    #[must_use]
+    pub fn within_reach(&self) -> usize {
+        let out = |mark: &&String| OUT_OF_REACH.iter().any(|(known, _)| known == mark);
+        self.seeds.keys().filter(|mark| !out(mark)).count()
+    }
+
+    /// The number of marks that a run can reach.
+    #[must_use]
+    pub fn reachable() -> usize {
+        MARKS.len() - OUT_OF_REACH.len()
+    }
+
     /// Marks that were hit in fewer than 0.1 % of `seeds` seeds, with the number of seeds that hit them.
     #[must_use]
     pub fn rare(&self, seeds: u64) -> Vec<(&str, u64)> {
@@ -107,6 +158,16 @@ mod tests {
         let mut twice = reach.clone();
         twice.merge(&reach);
         assert_eq!(twice.rare(2_001), [(MARKS[0], 2)]);
+    }
+
+    #[test]
+    fn what_is_out_of_reach_is_named_once_and_is_a_mark() {
+        let names: std::collections::BTreeSet<_> =
+            OUT_OF_REACH.iter().map(|(mark, _)| mark).collect();
+        assert_eq!(names.len(), OUT_OF_REACH.len());
+        assert!(names.iter().all(|name| MARKS.contains(name)));
+        assert!(OUT_OF_REACH.iter().all(|(_, why)| !why.is_empty()));
+        assert_eq!(Reach::reachable() + OUT_OF_REACH.len(), MARKS.len());
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl Summary {
             "pairs_bound": pairs.bound,
             "pairs_below": pairs.below,
             "marks": self.marks.count(),
+            "marks_reachable": Reach::reachable(),
             "marks_rare": self.marks.rare(self.seeds).len(),
             "marks_never": self.marks.never().len(),
             "invariants": self.invariants,
@@ -202,8 +203,12 @@ impl Summary {
             pairs.pairs, pairs.fewest, pairs.median, pairs.below, pairs.bound
         );
         let (rare, never) = (self.marks.rare(self.seeds).len(), self.marks.never().len());
-        let (hit, all) = (self.marks.count(), MARKS.len());
-        let _ = writeln!(table, "{hit} of {all} marks hit, {rare} of them rarely; {never} never");
+        let (hit, reachable, all) = (self.marks.within_reach(), Reach::reachable(), MARKS.len());
+        let share = hit * 100 / reachable.max(1);
+        let _ = writeln!(
+            table,
+            "{hit}/{reachable} marks within reach hit ({share} %), {rare} of them rarely; {never} of all {all} never"
+        );
         table + &self.invariants.to_table()
     }
 

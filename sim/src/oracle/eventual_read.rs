@@ -27,9 +27,9 @@ pub(crate) const NAME: &str = "eventual-read";
 /// The content that a node's replica has by the specification, and whether its namespace discards losers.
 #[derive(Debug)]
 pub(crate) struct Expected {
-    /// What all writes in the node's context determine.
+    /// The content that all writes in the node's context determine.
     pub(crate) contents: Contents,
-    /// What those of them determine whose records the node logged.
+    /// The content that those of them determine whose records the node logged.
     pub(crate) logged: Contents,
     pub(crate) discards: bool,
 }

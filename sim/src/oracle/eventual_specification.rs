@@ -73,7 +73,7 @@ pub(crate) fn is_in_scope(
 }
 
 impl Contents {
-    /// What these writes determine.
+    /// The content that these writes determine.
     pub(crate) fn of<'a>(writes: impl Iterator<Item = &'a WriteInfo> + Clone) -> Self {
         let mut dead: BTreeSet<(Dot, u16)> = BTreeSet::new();
         let mut scopes: BTreeMap<Dot, Vec<Scope<'a>>> = BTreeMap::new();

@@ -36,7 +36,7 @@ pub(crate) fn check(write: &WriteInfo, mutation: &Mutation) -> Verdict {
     Ok(())
 }
 
-/// What a replica knows of a write that a context names.
+/// The state at a replica of a write that a context names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
     /// The replica has seen the write, and no write that it has seen supersedes the edit.

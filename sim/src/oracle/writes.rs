@@ -38,7 +38,7 @@ pub(crate) struct Author {
     pub(crate) token: Token,
 }
 
-/// What a node knows at the end of the step that logs a record.
+/// The knowledge of a node at the end of the step that logs a record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'a> {
     pub(crate) node: &'a Node,
