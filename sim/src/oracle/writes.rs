@@ -213,7 +213,9 @@ impl Writes {
             return Ok(());
         };
         let discard = discards(seen.node, shard.namespace);
-        for named in context.dots.iter().filter_map(|dot| known.writes.get(dot)) {
+        // A context that no node of the federation sealed names nothing.
+        let read = context.peek().unwrap_or_default();
+        for named in read.dots.iter().filter_map(|dot| known.writes.get(dot)) {
             let held = if !seen.context.contains(&named.dot) {
                 // A replica that never was a member here made no write that could still arrive.
                 if !is_member(seen.node, named.dot.actor.replica) {
