@@ -86,6 +86,8 @@ pub struct DurabilityGate<A> {
     /// Sorted by token; actions with equal tokens stand in the order in which they came.
     waiting: VecDeque<(u64, A)>,
     unpersisted_bytes: usize,
+    /// Whether nothing leaves, durable or not.
+    held: bool,
 }
 
 impl<A> DurabilityGate<A> {
@@ -101,6 +103,7 @@ impl<A> DurabilityGate<A> {
             issued: VecDeque::new(),
             waiting: VecDeque::new(),
             unpersisted_bytes: 0,
+            held: false,
         }
     }
 
@@ -172,7 +175,7 @@ impl<A> DurabilityGate<A> {
 
     /// Returns `action` if the token is durable already. Otherwise keeps it until it is, and returns `None`.
     pub fn release_when_durable(&mut self, seq: u64, action: A, waits: Waits) -> Option<A> {
-        if self.is_durable(seq) || mutant!("node.hold.skipped") {
+        if self.is_durable(seq) && !self.held || mutant!("node.hold.skipped") {
             return Some(action);
         }
         match waits {
@@ -220,11 +223,24 @@ impl<A> DurabilityGate<A> {
                 None => durable.push(count),
             }
         }
-        while let Some((_, action)) = self.waiting.pop_front_if(|(held, _)| *held <= seq) {
-            released.push(action);
-        }
+        self.release(released);
         self.unpersisted_bytes -= bytes;
         bytes
+    }
+
+    /// From now on holds back every action, durable or not; or releases again what is durable, with
+    /// [`DurabilityGate::release`]. For a process that may have no right to promise.
+    pub const fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Appends the waiting actions whose tokens are durable to `released`, oldest first.
+    pub fn release(&mut self, released: &mut Vec<A>) {
+        let (durable, held) = (self.durable, self.held);
+        let leaves = |waiting: &mut (u64, A)| waiting.0 <= durable && !held;
+        while let Some((_, action)) = self.waiting.pop_front_if(leaves) {
+            released.push(action);
+        }
     }
 
     /// Forgets a machine that is gone.
@@ -314,6 +330,21 @@ mod tests {
         gate.issue(group, false, 1);
         assert_eq!(persisted(&mut gate, 1).0, [Durable { writer: group, writes: 0 }]);
         assert_eq!(persisted(&mut gate, 3).0, [Durable { writer: group, writes: 1 }]);
+    }
+
+    #[test]
+    fn nothing_leaves_while_it_is_held() {
+        let mut gate = Gate::new(0);
+        gate.issue(Writer::Node, false, 1);
+        wait(&mut gate, 1, 3);
+        gate.hold(true);
+        assert_eq!(persisted(&mut gate, 1).1, []);
+        assert_eq!(wait(&mut gate, 1, 4), None);
+        gate.hold(false);
+        let mut released = Vec::new();
+        gate.release(&mut released);
+        assert_eq!(released, [3, 4]);
+        assert_eq!(wait(&mut gate, 1, 5), Some(5));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! Names and addresses identify nothing: they may change at any time.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -84,8 +85,9 @@ const fn hex_digit(digit: u8) -> Option<u8> {
     }
 }
 
-/// One start of a process on one store, durable before the first send. A peer that saw a later boot, or the same count
-/// with another nonce, refuses the link; this catches clones and rolled-back disks.
+/// One start of a process on one store, durable before the first send. A peer that saw a later boot, the same count with
+/// another nonce, or a boot that the [`Lineage`] of this one contradicts, refuses the link; this catches clones and
+/// rolled-back disks.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -94,6 +96,56 @@ pub struct Boot {
     pub count: u64,
     /// Random, so that two processes that start from copies of one disk differ.
     pub nonce: u64,
+}
+
+/// The boots of a store before one of its boots: their nonces, newest first. The counts have no gap, so the first nonce
+/// is that of the count before. A process that starts from an older copy of a disk names other nonces than the process
+/// that the disk was copied from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u64>")]
+pub struct Lineage(Vec<u64>);
+
+impl Lineage {
+    /// The boots that a lineage names at most. An older one is outside of this window, and proves nothing any more.
+    pub const MAX: usize = 64;
+
+    /// The lineage of the boot after `boot`, whose own lineage this is.
+    #[must_use]
+    pub fn after(&self, boot: Boot) -> Self {
+        let before = self.0.iter().copied().take(Self::MAX - 1);
+        Self(core::iter::once(boot.nonce).chain(before).collect())
+    }
+
+    /// The nonce of the boot with this count, if this lineage of `boot` names it.
+    #[must_use]
+    pub fn nonce_at(&self, boot: Boot, count: u64) -> Option<u64> {
+        let back = boot.count.checked_sub(count)?.checked_sub(1)?;
+        self.0.get(usize::try_from(back).ok()?).copied()
+    }
+
+    /// How many boots it names.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it names no boot.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl TryFrom<Vec<u64>> for Lineage {
+    type Error = &'static str;
+
+    fn try_from(nonces: Vec<u64>) -> Result<Self, Self::Error> {
+        if nonces.len() > Self::MAX {
+            Err("a lineage with more boots than allowed")
+        } else {
+            Ok(Self(nonces))
+        }
+    }
 }
 
 /// A member: a node and the disk that holds its promises.
@@ -321,6 +373,21 @@ mod tests {
     use alloc::string::ToString;
 
     use super::*;
+
+    #[test]
+    fn a_lineage_names_the_boots_before_it_within_its_window() {
+        let boot = |count| Boot { count, nonce: 100 + count };
+        let mut lineage = Lineage::default();
+        for count in 1..=70 {
+            lineage = lineage.after(boot(count));
+        }
+        let last = boot(71);
+        assert_eq!(lineage.len(), Lineage::MAX);
+        assert_eq!(lineage.nonce_at(last, 70), Some(170));
+        assert_eq!(lineage.nonce_at(last, 7), Some(107));
+        assert_eq!([6, 71, 72].map(|count| lineage.nonce_at(last, count)), [None; 3]);
+        assert!(Lineage::try_from(alloc::vec![0; Lineage::MAX + 1]).is_err());
+    }
 
     #[test]
     fn wide_ids_print_and_parse() {

@@ -13,7 +13,7 @@ use continuum_core::api::Outcome;
 use continuum_core::discovery::Source;
 use continuum_core::id::{Contact, RequestId, Token};
 use continuum_core::machine::{Machine as _, Now, Outbox};
-use continuum_core::node::{Action, Event, Node, Notice};
+use continuum_core::node::{Action, Condemned, Event, Node, Notice, Refusal};
 use continuum_core::wal::Write;
 use tokio::sync::{mpsc, oneshot};
 
@@ -217,10 +217,11 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             Action::Resolve { source } => self.resolve(source),
             Action::Verify { address } => driver.links.verify(address),
             Action::Route { peer, address } => driver.links.route(peer, address),
-            Action::Refuse { peer, boot, reason } => {
+            Action::Refuse { peer, boot, reason, known } => {
                 driver.metrics.rejected("boot");
-                driver.links.refuse(peer, boot, reason);
+                driver.links.refuse(peer, boot, reason, known);
             }
+            Action::Condemn(condemned) => self.condemn(&condemned),
             Action::Notify(notice) => self.notify(&notice),
         }
     }
@@ -228,6 +229,13 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
     fn persist(&mut self, token: Token, write: Write) {
         self.newest = token;
         self.driver.disk.submit(DiskRequest::Persist(token, write));
+    }
+
+    /// Peers refuse this process. The store is marked, so that no supervisor brings it back.
+    fn condemn(&mut self, condemned: &Condemned) {
+        let why = describe(condemned);
+        self.driver.disk.submit(DiskRequest::Condemn(why.clone()));
+        self.ended = Some(RunError::Condemned { why });
     }
 
     fn on_disk(&mut self, event: Option<DiskEvent>) {
@@ -296,6 +304,7 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
 
     fn notify(&mut self, notice: &Notice) {
         match notice {
+            Notice::RefusedBy { .. } => self.driver.metrics.rejected("refused_by_peer"),
             Notice::Rejected { .. } => self.driver.metrics.rejected("message"),
             Notice::WrongStore { .. } => self.driver.metrics.rejected("wrong_store"),
             Notice::Equivocation { .. } => self.driver.metrics.rejected("equivocation"),
@@ -329,7 +338,8 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
                 }
             }
         };
-        if self.ended.is_none() && tokio::time::timeout(STOP_MAX, sealed).await.is_err() {
+        let waits = matches!(self.ended, None | Some(RunError::Condemned { .. }));
+        if waits && tokio::time::timeout(STOP_MAX, sealed).await.is_err() {
             log::warn("the log could not be sealed in time", &"the next start recovers it");
         }
         match self.ended {
@@ -337,4 +347,23 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             None => Ok(Stopped { boot: self.driver.node.boot() }),
         }
     }
+}
+
+/// Why no process may start from the store again, in the words of its marker and of the error.
+fn describe(condemned: &Condemned) -> String {
+    let Condemned { boot, reason, known, by } = condemned;
+    let by: Vec<String> = by.iter().map(ToString::to_string).collect();
+    let what = match reason {
+        Refusal::StaleBoot => "a later start of it exists",
+        Refusal::Cloned | Refusal::Linked => "another process runs on a copy of it",
+        Refusal::Forked => "it is older than what they saw of it",
+    };
+    format!(
+        "the voters {} refuse start {} of this data directory (nonce {:016x}): {what}; they know start {} (nonce {:016x})",
+        by.join(", "),
+        boot.count,
+        boot.nonce,
+        known.count,
+        known.nonce,
+    )
 }

@@ -50,6 +50,15 @@ pub enum RunError {
         /// From the operating system.
         why: String,
     },
+    /// A majority of the other voters refused this process. Its store is marked, and never starts again.
+    #[error(
+        "the node is fenced, and its data directory never starts again: {why}; hint: move the directory away and start \
+         with an empty one, which joins as a learner"
+    )]
+    Condemned {
+        /// The voters, and what they know.
+        why: String,
+    },
     /// Another process has this node's identity, or the storage failed.
     #[error(
         "the node fenced itself: {why}; hint: let only one process use this identity and its own data directory"

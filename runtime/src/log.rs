@@ -99,5 +99,12 @@ pub fn notice(notice: &Notice) {
             warn!("group {group}: the snapshot of {leader} up to entry {index} does not restore");
         }
         Notice::Fenced { why } => error!("fenced: {why}"),
+        Notice::RefusedBy { peer, reason, known } => {
+            warn!("node {peer} refuses this process: {reason:?}; it knows start {}", known.count);
+        }
+        Notice::Suspended { suspended: true } => {
+            warn!("suspended: a voter knows another process of this store, the others are asked");
+        }
+        Notice::Suspended { suspended: false } => info!("not suspended any more: the voters agree"),
     }
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use continuum_core::id::{Address, Boot, FederationId, Replica, StoreId};
+use continuum_core::id::{Address, Boot, FederationId, Lineage, NodeId, Replica, StoreId};
 use continuum_core::node::{Node, Start, last_boot};
 use continuum_core::seed::Seed;
 use continuum_core::wal::Torn;
@@ -84,7 +84,7 @@ pub async fn run<D: Disk, R: Resolver>(
     inputs.metrics.certificate_expires(credentials.ends_s());
     let (listener, peers) = listen(settings.peer.listen).await?;
     let opened = disk.open(owner, fresh_store(&seed))?;
-    let me = myself(owner, &opened, &seed);
+    let mut me = myself(owner, &opened, &seed);
     let Opened { writes, snapshots, torn, events, .. } = opened;
     let replica = Replica { node: me.node, store: me.store };
     let start = Start {
@@ -93,14 +93,16 @@ pub async fn run<D: Disk, R: Resolver>(
         replica,
         boot: me.boot,
         seed,
-        name: name(&settings, me),
+        name: name(&settings, me.node),
         address: Address(settings.peer.advertise.unwrap_or_else(|| peers.to_string())),
     };
     let node = Node::restore(start, writes, snapshots)?;
+    me.lineage = node.lineage().clone();
     let jitter = seed.derive("runtime.link", 0);
     let metrics = inputs.metrics;
+    let (federation, boot) = (me.federation, me.boot);
     let links = Links::start(me, listener, tls, inputs.limits, Arc::clone(&metrics), jitter);
-    let started = Started { federation: me.federation, replica, boot: me.boot, peers, torn };
+    let started = Started { federation, replica, boot, peers, torn };
     if torn.is_some() {
         metrics.torn();
     }
@@ -140,13 +142,14 @@ fn myself(owner: StoreOwner, opened: &Opened, seed: &Seed) -> LocalIdentity {
     let count = last_boot(&opened.writes).map_or(1, |boot| boot.count + 1);
     let nonce = seed.derive("runtime.boot", count).draw();
     let StoreOwner { federation, node } = owner;
-    LocalIdentity { federation, node, store: opened.store, boot: Boot { count, nonce } }
+    let (boot, lineage) = (Boot { count, nonce }, Lineage::default());
+    LocalIdentity { federation, node, store: opened.store, boot, lineage }
 }
 
 /// The operator's name, or the first 8 digits of the node's id.
-fn name(settings: &Settings, me: LocalIdentity) -> String {
+fn name(settings: &Settings, node: NodeId) -> String {
     if settings.name.is_empty() {
-        return me.node.to_string().chars().take(8).collect();
+        return node.to_string().chars().take(8).collect();
     }
     settings.name.clone()
 }

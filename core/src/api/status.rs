@@ -49,6 +49,8 @@ pub enum Unready {
     Stopping,
     /// It is fenced: its storage failed, or another process has its identity.
     Fenced,
+    /// A voter knows another process of its store, and the others have not decided. It promises nothing meanwhile.
+    Suspended,
     /// A group stopped at an entry that this build cannot apply.
     GroupHalted {
         /// The group.

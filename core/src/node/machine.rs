@@ -14,7 +14,7 @@ use core::time::Duration;
 use crate::config::Config;
 use crate::digest::Hasher;
 use crate::hold::{DurabilityGate, Durable};
-use crate::id::{Address, Boot, FederationId, GroupId, Replica, Writer};
+use crate::id::{Address, Boot, FederationId, GroupId, Lineage, Replica, Writer};
 use crate::machine::{Machine, Now, Outbox};
 use crate::time::{Instant, earlier};
 use crate::wal::Write;
@@ -22,6 +22,7 @@ use crate::{coordinator, discovery, gossip, mutant, raft, reach, replication};
 
 use super::bootstrap::BootstrapState;
 use super::checkpoint::Checkpoints;
+use super::doubt::Doubt;
 use super::group::Group;
 use super::join::JoinState;
 use super::peers::Peers;
@@ -37,6 +38,7 @@ pub struct Node {
     pub(super) federation: FederationId,
     pub(super) me: Replica,
     pub(super) boot: Boot,
+    pub(super) lineage: Lineage,
     pub(super) seed: crate::seed::Seed,
     pub(super) name: String,
     pub(super) address: Address,
@@ -53,6 +55,7 @@ pub struct Node {
     pub(super) gate: DurabilityGate<Action>,
     pub(super) checkpoints: Checkpoints,
     pub(super) peers: Peers,
+    pub(super) doubt: Doubt,
     pub(super) registry_view: RegistryView,
     pub(super) bootstrap: BootstrapState,
     pub(super) join: JoinState,
@@ -125,6 +128,7 @@ impl Machine for Node {
         self.gate.digest(hash);
         self.checkpoints.digest(hash);
         self.peers.digest(hash);
+        self.doubt.digest(hash);
         self.requests.digest(hash);
         self.timers.iter().for_each(|(at, _)| hash.value(at));
     }
@@ -141,6 +145,7 @@ impl Node {
             self.persist_own(self.boot_record());
         }
         self.remember_contacts();
+        self.remember_welcomed();
         self.arm_report();
         self.begin_routes();
         self.begin_membership();
@@ -192,6 +197,7 @@ impl Node {
             Timer::Report => self.on_report_due(),
             Timer::Registry => self.on_registry_due(),
             Timer::OfferLeadership => self.on_offer_due(),
+            Timer::Doubt => self.on_doubt_due(),
         }
     }
 
@@ -202,7 +208,9 @@ impl Node {
                 let sound = !mutant!("node.canary");
                 assert!(sound, "the planted bug that proves that the pipeline reports");
             }
-            Event::Connected { peer, store, boot, .. } => self.on_connected(peer, store, boot),
+            Event::Connected { peer, store, boot, lineage, .. } => {
+                self.on_connected(Replica { node: peer, store }, boot, &lineage);
+            }
             Event::Received { from, message } => self.on_received(from, message),
             Event::Unreachable { peer } => self.on_unreachable(peer),
             Event::Persisted { token } => self.on_persisted(token),
@@ -239,6 +247,14 @@ impl Node {
         }
         self.durable = durable;
         self.checkpoints_durable(token.seq, bytes);
+    }
+
+    /// Emits what the gate holds back no longer.
+    pub(super) fn release_held(&mut self) {
+        let mut released = mem::take(&mut self.released);
+        self.gate.release(&mut released);
+        released.drain(..).for_each(|action| self.out.push(action));
+        self.released = released;
     }
 
     /// Performs tasks until the queue is empty.
@@ -393,6 +409,7 @@ impl Node {
             federation,
             me: replica,
             boot,
+            lineage: parts.lineage,
             seed,
             name,
             address,
@@ -407,7 +424,8 @@ impl Node {
             coordinator: Stepper::new(coordinator),
             gate: parts.gate,
             checkpoints: parts.checkpoints,
-            peers: Peers::default(),
+            peers: parts.peers,
+            doubt: Doubt::default(),
             registry_view: parts.registry_view,
             bootstrap: BootstrapState::default(),
             join: JoinState::default(),
@@ -463,6 +481,8 @@ pub(super) enum Timer {
     Registry,
     /// Offer leadership again, because the disk is still full.
     OfferLeadership,
+    /// Ask the voters again whether they count this process as linked.
+    Doubt,
 }
 
 /// A machine with its outbox and its cached deadline, and the code that steps it.
@@ -515,4 +535,6 @@ pub(super) struct Parts {
     pub(super) gate: DurabilityGate<Action>,
     pub(super) checkpoints: Checkpoints,
     pub(super) registry_view: RegistryView,
+    pub(super) lineage: Lineage,
+    pub(super) peers: Peers,
 }

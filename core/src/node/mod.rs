@@ -10,6 +10,7 @@
 //! | `wire` | messages in and out, and on which plane |
 //! | `standing` | which sender may send which kind of message |
 //! | `peers` | which process is behind a link |
+//! | `doubt` | whether this process is the one that should be there |
 //! | `registry` | what an applied registry means for the other machines |
 //! | `request` | the life of a client request |
 //! | `bootstrap`, `join` | how a federation begins, and how a node enters one |
@@ -23,6 +24,7 @@
 mod apply;
 mod bootstrap;
 mod checkpoint;
+mod doubt;
 mod group;
 mod join;
 mod machine;
@@ -51,7 +53,7 @@ use crate::api::{Mutation, Outcome, Request};
 use crate::codec::{self, DecodeError};
 use crate::discovery::{Identity, Source, Unverified};
 use crate::id::{
-    Address, AskId, Boot, Contact, GroupId, NodeId, RequestId, SnapshotId, StoreId, Token,
+    Address, AskId, Boot, Contact, GroupId, Lineage, NodeId, RequestId, SnapshotId, StoreId, Token,
 };
 use crate::wal::Write;
 use crate::{gossip, mutant, raft, replication};
@@ -74,6 +76,8 @@ pub enum Event {
         store: StoreId,
         /// The start of its process.
         boot: Boot,
+        /// The boots before it.
+        lineage: Lineage,
         /// The protocol version that both ends speak.
         version: u16,
     },
@@ -202,7 +206,12 @@ pub enum Action {
         boot: Boot,
         /// The reason, which the peer is told.
         reason: Refusal,
+        /// The boot that contradicts it, which the peer is told as well.
+        known: Boot,
     },
+    /// Make it durable that no process may start from this store again, because its peers know that it is a copy or an
+    /// older one. The driver must not drop it, and exits once it is done. [`Condemned`] is what the next start says.
+    Condemn(Condemned),
     /// Report something to operators, metrics or oracles. The driver may drop, delay or reorder it.
     Notify(Notice),
 }
@@ -214,6 +223,24 @@ pub enum Refusal {
     StaleBoot,
     /// This node saw the same boot count with another nonce, or an older boot that is still alive: one disk was copied.
     Cloned,
+    /// The boots before this one are not those that this node saw: the disk is an older copy of what it once was.
+    Forked,
+    /// The process before this one is still linked, and this node asks it whether it lives. No evidence of anything: a
+    /// process that restarts quickly meets it.
+    Linked,
+}
+
+/// Why a store must not be started again: its peers refused its process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condemned {
+    /// The refused process.
+    pub boot: Boot,
+    /// The reason of the voter that decided it.
+    pub reason: Refusal,
+    /// The boot of this store that voter knows.
+    pub known: Boot,
+    /// The voters that refused it.
+    pub by: Vec<NodeId>,
 }
 
 /// The class of a message. Each peer has one connection per plane, so that bulk never delays control.
@@ -262,8 +289,17 @@ pub enum Message {
         /// The answer for the client.
         outcome: Outcome,
     },
-    /// The sender refuses the receiver's process, see [`Refusal`]. The receiver fences itself if that persists.
-    Refused(Refusal),
+    /// The sender refuses the receiver's process. The receiver fences itself once a majority of the other voters does.
+    Refused {
+        /// The reason.
+        refusal: Refusal,
+        /// The boot of the receiver's store that contradicts the receiver's own.
+        known: Boot,
+    },
+    /// Asks whether the receiver counts the sender's process as linked.
+    Confirm(AskId),
+    /// Says that the asking process is linked, and that the sender lives.
+    Confirmed(AskId),
 }
 
 /// Why bytes do not decode to a message of this build.
@@ -280,7 +316,7 @@ pub enum MessageError {
 
 impl Message {
     /// The number of kinds that this build knows. New kinds are added at the end.
-    pub const KINDS: u32 = 9;
+    pub const KINDS: u32 = 11;
 
     /// About how many bytes the message has beside its envelope: the payloads that it carries.
     #[must_use]

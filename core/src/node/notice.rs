@@ -1,7 +1,7 @@
 //! Notices: reports that a node makes unasked, for operators, metrics and oracles. No machine depends on a notice.
 
 use crate::api::Health;
-use crate::id::{Dot, GroupId, Index, NodeId, Owner, Role, StoreId, Term};
+use crate::id::{Boot, Dot, GroupId, Index, NodeId, Owner, Role, StoreId, Term};
 use crate::node::Refusal;
 
 /// A report for operators, metrics and oracles.
@@ -34,4 +34,19 @@ pub enum Notice {
     SnapshotRefused { group: GroupId, index: Index, leader: Option<NodeId> },
     /// The node went silent for good and must exit.
     Fenced { why: &'static str },
+    /// A peer refuses this process.
+    RefusedBy {
+        /// The peer.
+        peer: NodeId,
+        /// The reason that it gives.
+        reason: Refusal,
+        /// The boot of this store that it knows.
+        known: Boot,
+    },
+    /// A voter refused this process with evidence, so it promises nothing until a majority of the other voters decided;
+    /// or they decided that it goes on.
+    Suspended {
+        /// Whether it promises nothing now.
+        suspended: bool,
+    },
 }

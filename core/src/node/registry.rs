@@ -163,6 +163,7 @@ impl Node {
             let replicas = self.registry_view.replicas().filter(|replica| *replica != me).collect();
             self.enqueue(Task::Replication(replication::Event::Peers { replicas }));
             self.tell_links();
+            self.record_welcomed();
         }
     }
 

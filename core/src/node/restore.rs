@@ -12,7 +12,9 @@ use core::fmt;
 
 use bytes::Bytes;
 
-use crate::id::{Boot, Contact, GroupId, Owner, Replica, ShardId, SnapshotFile, SnapshotId, Token};
+use crate::id::{
+    Boot, Contact, GroupId, Lineage, Owner, Replica, ShardId, SnapshotFile, SnapshotId, Token,
+};
 use crate::replication::{self, FileError};
 use crate::wal::Write;
 use crate::{raft, reach};
@@ -115,7 +117,9 @@ pub(super) struct Replay {
     pub(super) oldest: BTreeMap<Owner, (u64, u64)>,
     /// Estimated bytes of the log.
     pub(super) log_bytes: u64,
-    boot: Option<Boot>,
+    /// The boots of members that this node welcomed.
+    pub(super) welcomed: BTreeMap<Replica, Boot>,
+    boot: Option<(Boot, Lineage)>,
     /// The records that name the newest snapshot files of shards.
     records: BTreeMap<ShardId, SnapshotRecord>,
     /// Groups of which only leftovers were found so far, with the first leftover's token.
@@ -145,15 +149,20 @@ impl Replay {
             self.last_snapshot = self.last_snapshot.max(record.file.id);
         }
         match write {
-            Write::Boot { federation, node, store, boot } => {
+            Write::Boot { federation, node, store, boot, lineage } => {
                 self.need(Owner::Node, token);
                 check_boot(start, (federation, Replica { node, store }), boot)?;
-                self.boot = Some(boot);
+                self.boot = Some((boot, lineage));
                 Ok(())
             }
             Write::Contacts { contacts } => {
                 self.need(Owner::Node, token);
                 self.contacts = contacts;
+                Ok(())
+            }
+            Write::Welcomed { boots } => {
+                self.need(Owner::Node, token);
+                self.welcomed.extend(boots);
                 Ok(())
             }
             Write::Group { group, write } => self.of_group(token, group, write, record),
@@ -162,6 +171,12 @@ impl Replay {
                 Ok(())
             }
         }
+    }
+
+    /// The lineage of this boot. A boot that does not follow the log's last one names none.
+    pub(super) fn lineage(&self, boot: Boot) -> Lineage {
+        let before = self.boot.as_ref().filter(|(before, _)| before.count + 1 == boot.count);
+        before.map_or_else(Lineage::default, |(before, lineage)| lineage.after(*before))
     }
 
     /// The record that names an owner's newest snapshot file.

@@ -6,9 +6,9 @@
 use core::time::Duration;
 
 use crate::discovery::{Identity, Unverified};
-use crate::id::{Address, Boot, GroupId, NodeId, Owner, Replica, Role, StoreId, Writer};
+use crate::id::{Address, AskId, Boot, GroupId, Lineage, NodeId, Owner, Replica, Role, Writer};
 use crate::wal::Write;
-use crate::{coordinator, discovery, gossip, raft, reach, replication};
+use crate::{coordinator, discovery, gossip, mutant, raft, reach, replication};
 
 use super::machine::{Node, Task, Timer};
 use super::peers::Verdict;
@@ -146,11 +146,11 @@ impl Node {
     }
 
     /// A handshake succeeded. The link counts if the process behind it is the one that should be there.
-    pub(super) fn on_connected(&mut self, peer: NodeId, store: StoreId, boot: Boot) {
-        let who = Replica { node: peer, store };
+    pub(super) fn on_connected(&mut self, who: Replica, boot: Boot, lineage: &Lineage) {
+        let peer = who.node;
         let before = self.peers.get(peer).map(|known| known.boot);
         let window = Duration::from_millis(self.config.node.clone_window_ms);
-        match self.peers.connected(self.now.mono, who, boot, window) {
+        match self.peers.connected(self.now.mono, who, (boot, lineage), window) {
             Verdict::Welcome => {
                 if before.is_some_and(|before| before != boot) {
                     // The new process does not know what the old one was asked.
@@ -158,9 +158,15 @@ impl Node {
                 }
                 self.welcome(who, boot);
             }
-            Verdict::Refuse(reason) => {
-                self.emit(Action::Refuse { peer, boot, reason });
+            Verdict::Refuse(reason, known) => {
+                self.emit(Action::Refuse { peer, boot, reason, known });
                 self.notify(Notice::Refused { peer, reason });
+            }
+            Verdict::Ask(known, number) => {
+                reach!("node.peers.linked_still");
+                let id = AskId { nonce: self.boot.nonce, number };
+                self.send(who, Message::Confirm(id));
+                self.emit(Action::Refuse { peer, boot, reason: Refusal::Linked, known });
             }
             Verdict::Full => self.rejected(peer, "one peer too many"),
         }
@@ -182,17 +188,37 @@ impl Node {
             self.enqueue(Task::Replication(replication::Event::Connected { peer: who }));
         }
         self.on_join_connected();
+        self.record_welcomed();
     }
 
-    /// A peer refuses this process. Persistent refusals fence the node.
-    pub(super) fn on_refused_by(&mut self, _: NodeId, refusal: Refusal) {
-        reach!("node.peers.refused_by_peer");
-        if self.peers.refused(self.now.mono) {
-            self.fence(match refusal {
-                Refusal::StaleBoot => "peers know a later process of this store",
-                Refusal::Cloned => "peers know another process with this node's identity",
-            });
+    /// Makes the boots of linked members durable that are not yet.
+    pub(super) fn record_welcomed(&mut self) {
+        if mutant!("node.peers.forgets_boots") {
+            return;
         }
+        let (view, group) = (&self.registry_view, self.groups.get(&GroupId::REGISTRY));
+        let is_member = |replica| {
+            let configured =
+                group.is_some_and(|known| known.raft.configuration().is_member(replica));
+            configured || view.is_member(replica)
+        };
+        let boots = self.peers.unrecorded(is_member);
+        if !boots.is_empty() {
+            self.persist_own(Write::Welcomed { boots });
+        }
+    }
+
+    /// Makes the boots of members durable once more.
+    pub(super) fn remember_welcomed(&mut self) {
+        let boots = self.peers.welcomed();
+        if !boots.is_empty() {
+            self.persist_own(Write::Welcomed { boots });
+        }
+    }
+
+    /// A number that no question to a peer has.
+    pub(super) const fn ask_number(&mut self) -> u64 {
+        self.peers.ask_number()
     }
 
     /// The link to a peer is down.

@@ -109,6 +109,8 @@ kinds! {
     ForwardWrite => "`Forward` of `Write`",
     Answer => "`Answer`",
     Refused => "`Refused`",
+    Confirm => "`Confirm`",
+    Confirmed => "`Confirmed`",
 }
 
 impl Kind {
@@ -123,7 +125,9 @@ impl Kind {
             Message::Contacts(_) => Self::Contacts,
             Message::Forward { request, .. } => Self::of_request(request),
             Message::Answer { .. } => Self::Answer,
-            Message::Refused(_) => Self::Refused,
+            Message::Refused { .. } => Self::Refused,
+            Message::Confirm(_) => Self::Confirm,
+            Message::Confirmed(_) => Self::Confirmed,
         }
     }
 
@@ -252,6 +256,8 @@ impl Kind {
             // A node outside any federation asks strangers. It checks that it asked this one.
             Self::Answer => (Some(Member), Anyone),
             Self::Refused => (Some(Voter), Nobody),
+            // Every linked node may ask whether it is linked. The node that asked checks what it is answered.
+            Self::Confirm | Self::Confirmed => (Some(Stranger), Anyone),
         };
         Row { formed, unformed }
     }

@@ -20,6 +20,7 @@ use crate::{discovery, gossip, state};
 use super::checkpoint::Checkpoints;
 use super::group::Group;
 use super::machine::{Node, Parts, Task};
+use super::peers::Peers;
 use super::registry::{RegistryView, kind};
 use super::restore::{self, Replay, RestoreError, snapshot_file};
 
@@ -70,9 +71,11 @@ impl Node {
         snapshots.into_keys().for_each(|snapshot| checkpoints.discard_later(snapshot));
         let (config, seed) = (&start.config, &start.seed);
         let gossip = gossip::Gossip::new(own_member(&start), config.gossip.clone(), seed);
+        let lineage = replay.lineage(start.boot);
         let (me, contacts) = (start.replica.node, replay.contacts);
         let discovery = discovery::Discovery::new(me, config.discovery.clone(), seed, contacts);
         let registry_view = RegistryView::default();
+        let peers = Peers::new(core::mem::take(&mut replay.welcomed));
         Ok(Self::assemble(Parts {
             start,
             groups,
@@ -82,6 +85,8 @@ impl Node {
             gate,
             checkpoints,
             registry_view,
+            lineage,
+            peers,
         }))
     }
 

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value, Warning};
-use crate::id::{Boot, FederationId, GroupId, NodeId, Replica};
+use crate::id::{Boot, FederationId, GroupId, Lineage, NodeId, Replica};
 use crate::{coordinator, discovery, gossip, mutant, raft, replication, state};
 
 use super::group::Group;
@@ -77,6 +77,12 @@ impl Node {
     #[must_use]
     pub const fn boot(&self) -> Boot {
         self.boot
+    }
+
+    /// The boots of this store before this one, which its handshakes name.
+    #[must_use]
+    pub const fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     /// Whether this boot is durable. Until then a driver begins no handshake, because a handshake names the boot. A
@@ -156,6 +162,7 @@ impl Node {
             (self.phase.disk_full, Unready::DiskFull),
             (self.phase.stopping, Unready::Stopping),
             (self.is_fenced(), Unready::Fenced),
+            (self.is_suspended() && !self.is_fenced(), Unready::Suspended),
         ];
         let reasons = reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason));
         // A node may hold thousands of groups, and the first few say enough.

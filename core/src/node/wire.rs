@@ -38,7 +38,13 @@ impl Node {
         if !self.peers.is_linked(to) {
             return;
         }
+        if self.is_suspended() && is_protocol(&message) {
+            return;
+        }
         let plane = plane(&message);
+        if matches!(message, Message::Confirm(_) | Message::Confirmed(_)) && self.is_booted() {
+            return self.emit(Action::Send { to: to.node, plane, message });
+        }
         let send = Action::Send { to: to.node, plane, message };
         if let Some(send) = self.gate.release_when_durable(token, send, Waits::Droppable) {
             self.emit(send);
@@ -80,13 +86,20 @@ impl Node {
             Message::Contacts(contacts) => self.on_contacts(from, contacts),
             Message::Forward { id, open, request } => self.on_forward(replica, (id, open), request),
             Message::Answer { id, outcome } => self.on_answer(replica, id, outcome),
-            Message::Refused(refusal) => self.on_refused_by(from, refusal),
+            Message::Refused { refusal, known } => self.on_refused_by(replica, refusal, known),
+            Message::Confirm(id) => self.send(replica, Message::Confirmed(id)),
+            Message::Confirmed(id) => self.on_confirmed(replica, id),
         }
     }
 
     fn on_contacts(&mut self, from: NodeId, contacts: Vec<Contact>) {
         self.enqueue(Task::Discovery(discovery::Event::ContactsReceived { from, contacts }));
     }
+}
+
+/// Whether a message speaks for this replica in a group or a shard. A process in doubt sends none.
+const fn is_protocol(message: &Message) -> bool {
+    matches!(message, Message::Raft { .. } | Message::Replication { .. } | Message::BootstrapAck)
 }
 
 /// The plane of a message, chosen so that votes, probes and other small messages never wait behind large ones.

@@ -31,7 +31,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{
-    Boot, Contact, FederationId, GroupId, NodeId, Owner, ShardId, SnapshotFile, SnapshotId, StoreId,
+    Boot, Contact, FederationId, GroupId, Lineage, NodeId, Owner, Replica, ShardId, SnapshotFile,
+    SnapshotId, StoreId,
 };
 use crate::{raft, replication};
 
@@ -71,11 +72,19 @@ pub enum Write {
         store: StoreId,
         /// This start of the store.
         boot: Boot,
+        /// The starts before it.
+        lineage: Lineage,
     },
     /// All peers that were verified, so that a restart finds them again.
     Contacts {
         /// The peers; they replace those of the record before.
         contacts: Vec<Contact>,
+    },
+    /// The newest boots of members that this node welcomed. They are added to those of the records before, so that a
+    /// restart still knows which process of a member is an old one.
+    Welcomed {
+        /// The members, each with its boot.
+        boots: Vec<(Replica, Boot)>,
     },
     /// A record of a group.
     Group {
@@ -109,7 +118,7 @@ impl Write {
     #[must_use]
     pub const fn owner(&self) -> Owner {
         match self {
-            Self::Boot { .. } | Self::Contacts { .. } => Owner::Node,
+            Self::Boot { .. } | Self::Contacts { .. } | Self::Welcomed { .. } => Owner::Node,
             Self::Group { group, .. } => Owner::Group(*group),
             Self::Shard { shard, .. } => Owner::Shard(*shard),
         }
@@ -145,9 +154,13 @@ impl Write {
         const RECORD_BYTES: usize = 48;
         /// The bytes of a contact besides its address.
         const CONTACT_BYTES: usize = 24;
+        /// The bytes of a nonce, and those of a welcomed boot.
+        const NONCE_BYTES: usize = 10;
+        const WELCOMED_BYTES: usize = 48;
         RECORD_BYTES
             + match self {
-                Self::Boot { .. } => 0,
+                Self::Boot { lineage, .. } => NONCE_BYTES * lineage.len(),
+                Self::Welcomed { boots } => WELCOMED_BYTES * boots.len(),
                 Self::Contacts { contacts } => {
                     contacts.iter().map(|contact| CONTACT_BYTES + contact.address.0.len()).sum()
                 }

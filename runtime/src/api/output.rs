@@ -254,6 +254,7 @@ pub const fn unready(reason: Unready) -> &'static str {
         Unready::DiskFull => "disk_full",
         Unready::Stopping => "stopping",
         Unready::Fenced => "fenced",
+        Unready::Suspended => "suspended",
         Unready::GroupHalted { .. } => "group_halted",
     }
 }

@@ -100,6 +100,9 @@ fn hint(unready: &[Unready]) -> &'static str {
         Some(Unready::GroupHalted { .. }) => {
             "start this node with the newest version that any node runs; nothing is lost until then"
         }
+        Some(Unready::Suspended) => {
+            "let only one process use this data directory, and let the other voters reach it: they decide"
+        }
         Some(Unready::CatchingUp | Unready::Stopping) | None => "wait a moment and ask again",
     }
 }

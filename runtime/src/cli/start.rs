@@ -116,11 +116,12 @@ fn failed(error: &RunError) -> Failure {
         RunError::Credentials(_) => (exit::REFUSED, "credentials"),
         RunError::Listen { .. } => (exit::LOCAL, "listen"),
         RunError::Open(OpenError::Foreign { .. }) => (exit::MISMATCH, "foreign_store"),
+        RunError::Open(OpenError::Condemned { .. }) => (exit::CONFLICT, "fenced"),
         RunError::Open(_) => (exit::LOCAL, "store"),
         RunError::Restore(_) => (exit::LOCAL, "restore"),
         RunError::StorageFailed { .. } => (exit::LOCAL, "storage_failed"),
         // Not the code of a failed disk: a supervisor must not restart a second process of the same identity.
-        RunError::Fenced { .. } => (exit::CONFLICT, "fenced"),
+        RunError::Fenced { .. } | RunError::Condemned { .. } => (exit::CONFLICT, "fenced"),
     };
     local::failure(exit, code, error)
 }

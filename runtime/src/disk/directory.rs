@@ -4,6 +4,7 @@
 //! LOCK      locked by the process that uses the store
 //! STORE     the federation and node that own it, and its store id
 //! BEGUN     created with the first durable write: tells a lost log from one that was never written
+//! FENCED    why peers refused a process of it: it never starts again
 //! reserve   bytes kept back for a full disk
 //! lane-0/   the log's segments
 //! side/     snapshot files
@@ -67,6 +68,11 @@ impl Directory {
             Some((_, store)) => store,
             None => create(path, owner, fresh)?,
         };
+        match fs::read_to_string(path.join("FENCED")) {
+            Ok(why) => return Err(OpenError::Condemned { path: path.to_owned(), why }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unusable(path, error)),
+        }
         let directory = Self { path: path.to_owned(), store, _lock: lock };
         for part in [directory.lane(), directory.side()] {
             make(&part).map_err(|error| unusable(&part, error))?;
@@ -85,6 +91,11 @@ impl Directory {
 
     pub(super) fn reserve(&self) -> PathBuf {
         self.path.join("reserve")
+    }
+
+    /// Records, durably, that the store never starts again.
+    pub(super) fn condemn(&self, why: &str) -> io::Result<()> {
+        secret::create(&self.path.join("FENCED"), why.as_bytes(), true)
     }
 
     /// Whether a write was ever durable here.

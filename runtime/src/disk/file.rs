@@ -174,6 +174,7 @@ impl Worker {
                 Ok(())
             }
             Some(DiskRequest::Release(before)) => self.release(before),
+            Some(DiskRequest::Condemn(why)) => Ok(self.directory.condemn(&why)?),
             Some(DiskRequest::Stop) => {
                 self.seal()?;
                 Err(End::Stopped)
@@ -321,6 +322,8 @@ impl Worker {
         match self.queue.recv_timeout(FULL_RETRY) {
             // The waiting writes are lost, which is safe: none of them was reported as durable.
             Ok(DiskRequest::Stop) | Err(RecvTimeoutError::Disconnected) => Err(End::Stopped),
+            // It needs almost no room, and must not wait for some.
+            Ok(DiskRequest::Condemn(why)) => Ok(self.directory.condemn(&why)?),
             Ok(request) => {
                 self.backlog.push_back(request);
                 Ok(())

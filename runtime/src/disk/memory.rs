@@ -31,6 +31,8 @@ struct Store {
     header: Option<Header>,
     segments: BTreeMap<u64, Vec<u8>>,
     snapshots: BTreeMap<SnapshotId, Vec<u8>>,
+    /// Why no process may start from it again.
+    condemned: Option<String>,
     /// Counts the processes that opened the store. Only the latest may write.
     process: u64,
 }
@@ -52,6 +54,9 @@ impl MemDisk {
 impl Disk for MemDisk {
     fn open(&mut self, owner: StoreOwner, fresh: StoreId) -> Result<Opened, OpenError> {
         let mut store = lock(&self.store);
+        if let Some(why) = store.condemned.clone() {
+            return Err(OpenError::Condemned { path: PathBuf::from("memory"), why });
+        }
         store.process += 1;
         let process = store.process;
         let StoreOwner { federation, node } = owner;
@@ -143,6 +148,7 @@ impl Worker {
                         store.segments.remove(&segment);
                     }
                 }
+                DiskRequest::Condemn(why) => store.condemned = Some(why),
                 DiskRequest::Stop => stops = true,
             }
         }

@@ -58,6 +58,8 @@ pub enum DiskRequest {
     Discard(SnapshotId),
     /// No write before this token is needed any more.
     Release(Token),
+    /// Mark the store, durably, so that it never opens again, with this reason.
+    Condemn(String),
     /// Make everything durable, seal the log, report [`DiskEvent::Stopped`] and close the store.
     Stop,
 }
@@ -166,6 +168,17 @@ pub enum OpenError {
         /// The `STORE` file.
         path: PathBuf,
         /// The version or the damage.
+        why: String,
+    },
+    /// Peers refused a process of it: it is a copy of another directory, or older than what they saw of it.
+    #[error(
+        "{path} was fenced and never starts again: {why}; hint: move the directory away and start with an empty one, \
+         which joins as a learner"
+    )]
+    Condemned {
+        /// The data directory.
+        path: PathBuf,
+        /// The peers, and what they know.
         why: String,
     },
     /// Its log cannot be used.

@@ -42,7 +42,7 @@ pub(super) enum Outgoing {
         _permit: OwnedSemaphorePermit,
     },
     /// The last frame: the reason for closing.
-    Goodbye(Refusal),
+    Goodbye(Refusal, Boot),
 }
 
 /// The driver's end of a connection's queue. Its bound is in bytes as sent: a few pages of anti-entropy take as much
@@ -74,9 +74,9 @@ impl SendQueue {
     }
 
     /// Queues the reason for closing as the last frame. It needs no budget.
-    pub(super) fn close_with(&self, refusal: Refusal) {
+    pub(super) fn close_with(&self, refusal: Refusal, known: Boot) {
         // A connection that has ended needs no reason.
-        let _ = self.sender.send(Outgoing::Goodbye(refusal));
+        let _ = self.sender.send(Outgoing::Goodbye(refusal, known));
     }
 }
 
@@ -147,7 +147,7 @@ async fn write<W: AsyncWrite + Unpin>(
 fn push(buffer: &mut BytesMut, outgoing: Outgoing) -> bool {
     let (message, is_last) = match outgoing {
         Outgoing::Message { message, .. } => (message, false),
-        Outgoing::Goodbye(refusal) => (Message::Refused(refusal), true),
+        Outgoing::Goodbye(refusal, known) => (Message::Refused { refusal, known }, true),
     };
     // A message that fits no frame is dropped like any other: its sender repeats it or gives up.
     let frame: Bytes = frame::encode(&message).unwrap_or_default();
@@ -215,11 +215,11 @@ mod tests {
         let (queue, mut taken) = SendQueue::new(3 * each + 1);
         let sent = [(); 5].map(|()| queue.send(message()));
         assert_eq!(sent, [true, true, true, false, false]);
-        queue.close_with(Refusal::StaleBoot);
+        queue.close_with(Refusal::StaleBoot, Boot::default());
         drop(taken.try_recv().expect("a message"));
         assert!(queue.send(message()) && !queue.send(message()));
         let left: Vec<_> = std::iter::from_fn(|| taken.try_recv().ok()).collect();
-        assert!(matches!(left[2], Outgoing::Goodbye(_)) && left.len() == 4, "in their order");
+        assert!(matches!(left[2], Outgoing::Goodbye(..)) && left.len() == 4, "in their order");
         drop(taken);
         drop(left);
         assert!(!queue.send(message()), "the reader is gone");

@@ -8,7 +8,7 @@ use std::io;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use continuum_core::codec::{self, DecodeError};
-use continuum_core::id::{Boot, FederationId, NodeId, StoreId};
+use continuum_core::id::{Boot, FederationId, Lineage, NodeId, StoreId};
 use continuum_core::limits::FRAME_BYTES_MAX;
 use continuum_core::node::{Message, MessageError, Plane};
 use serde::de::DeserializeOwned;
@@ -17,13 +17,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Bytes of the length before each frame.
 pub const HEADER_BYTES: usize = 4;
-/// Bytes of a hello or verdict at most. Real ones are far shorter.
+/// Bytes of a hello or verdict at most. A hello with a whole lineage takes three quarters of it.
 pub const HELLO_BYTES_MAX: usize = 1024;
 /// The protocol versions that this build speaks, lowest and highest.
 pub const VERSIONS: (u16, u16) = (1, 1);
 
 /// The first frame of a link, each way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Must be the one in the sender's certificate.
     pub federation: FederationId,
@@ -33,6 +33,8 @@ pub struct Hello {
     pub store: StoreId,
     /// The sender's process.
     pub boot: Boot,
+    /// The boots before it.
+    pub lineage: Lineage,
     /// The dialling end chooses it; the accepting end repeats it.
     pub purpose: Purpose,
     /// The lowest and the highest protocol version that the sender speaks.
@@ -253,12 +255,14 @@ mod tests {
 
     #[test]
     fn a_message_decodes_only_when_it_is_complete() {
-        let frame = encode(&Message::Refused(Refusal::Cloned)).unwrap();
+        let known = Boot { count: 3, nonce: 7 };
+        let refused = Message::Refused { refusal: Refusal::Cloned, known };
+        let frame = encode(&refused).unwrap();
         for cut in 0..frame.len() {
             assert!(matches!(decode(&frame[..cut]), Ok(Decoded::Incomplete)), "cut at {cut}");
         }
         let Ok(Decoded::Message(message, taken)) = decode(&frame) else { panic!("a message") };
-        assert_eq!((*message, taken), (Message::Refused(Refusal::Cloned), frame.len()));
+        assert_eq!((*message, taken), (refused, frame.len()));
         assert!(matches!(decode(&[0; 4]), Ok(Decoded::Keepalive(4))));
     }
 

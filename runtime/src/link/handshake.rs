@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use continuum_core::discovery::{Identity, Unverified};
-use continuum_core::id::{Boot, FederationId, NodeId, StoreId};
+use continuum_core::id::{Boot, FederationId, Lineage, NodeId, StoreId};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ use crate::tls::principal::{Principal, Role};
 use crate::tls::{HANDSHAKE_TIMEOUT, PEER_PROTOCOL, reason};
 
 /// This node and process, as its hellos name them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LocalIdentity {
     /// Also in this node's certificate.
     pub federation: FederationId,
@@ -31,6 +31,8 @@ pub struct LocalIdentity {
     pub store: StoreId,
     /// The running process.
     pub boot: Boot,
+    /// The boots before it.
+    pub lineage: Lineage,
 }
 
 /// A connection whose handshake succeeded.
@@ -113,7 +115,7 @@ impl HandshakeError {
 pub(super) async fn dial(
     connector: &TlsConnector,
     limiter: &Arc<Limiter>,
-    me: LocalIdentity,
+    me: &LocalIdentity,
     address: &str,
     purpose: Purpose,
 ) -> Result<Established, HandshakeError> {
@@ -135,7 +137,7 @@ pub(super) async fn dial(
 pub(super) async fn accept(
     acceptor: &TlsAcceptor,
     limiter: &Arc<Limiter>,
-    me: LocalIdentity,
+    me: &LocalIdentity,
     tcp: TcpStream,
 ) -> Result<Established, HandshakeError> {
     let whole = async {
@@ -144,7 +146,8 @@ pub(super) async fn accept(
         let proved = proved(&stream)?;
         let theirs: Hello = frame::read_value(&mut stream, HELLO_BYTES_MAX).await?;
         frame::write_value(&mut stream, &me.hello(theirs.purpose)).await?;
-        conclude(stream, me, proved, theirs, theirs.purpose, limiter).await
+        let purpose = theirs.purpose;
+        conclude(stream, me, proved, theirs, purpose, limiter).await
     };
     timeout(HANDSHAKE_TIMEOUT, whole).await.unwrap_or(Err(HandshakeError::Timeout))
 }
@@ -152,7 +155,7 @@ pub(super) async fn accept(
 /// The exchange of verdicts, the same at both ends.
 async fn conclude(
     mut stream: TlsStream<TcpStream>,
-    me: LocalIdentity,
+    me: &LocalIdentity,
     proved: Principal,
     theirs: Hello,
     purpose: Purpose,
@@ -179,7 +182,7 @@ async fn conclude(
 
 /// Checks that the hello claims what the certificate proves, and returns the common protocol version.
 fn check_hello(
-    me: LocalIdentity,
+    me: &LocalIdentity,
     proved: &Principal,
     theirs: &Hello,
     purpose: Purpose,
@@ -209,9 +212,10 @@ fn proved(stream: &TlsStream<TcpStream>) -> Result<Principal, HandshakeError> {
 }
 
 impl LocalIdentity {
-    const fn hello(&self, purpose: Purpose) -> Hello {
-        let Self { federation, node, store, boot } = *self;
-        Hello { federation, node, store, boot, purpose, versions: VERSIONS }
+    fn hello(&self, purpose: Purpose) -> Hello {
+        let Self { federation, node, store, boot, ref lineage } = *self;
+        let lineage = lineage.clone();
+        Hello { federation, node, store, boot, lineage, purpose, versions: VERSIONS }
     }
 }
 
@@ -221,20 +225,33 @@ mod tests {
 
     use super::*;
 
-    const ME: LocalIdentity = LocalIdentity {
-        federation: FederationId([1; 16]),
-        node: NodeId([2; 16]),
-        store: StoreId([3; 16]),
-        boot: Boot { count: 1, nonce: 2 },
-    };
+    const FEDERATION: FederationId = FederationId([1; 16]);
+    const NODE: NodeId = NodeId([2; 16]);
+
+    fn me() -> LocalIdentity {
+        let mut lineage = Lineage::default();
+        for count in 1..200 {
+            lineage = lineage.after(Boot { count, nonce: u64::MAX });
+        }
+        let boot = Boot { count: u64::MAX, nonce: u64::MAX };
+        let store = StoreId([3; 16]);
+        LocalIdentity { federation: FEDERATION, node: NODE, store, boot, lineage }
+    }
+
+    #[test]
+    fn the_longest_hello_fits() {
+        let hello = me().hello(MESSAGES);
+        assert!(frame::encode(&hello).unwrap().len() <= HELLO_BYTES_MAX);
+    }
+
     const MESSAGES: Purpose = Purpose::Messages(Plane::Control);
 
     fn checked(change: impl FnOnce(&mut Hello, &mut Principal)) -> Result<u16, HelloRefusal> {
         let node = NodeId([7; 16]);
-        let mut hello = Hello { node, ..ME.hello(MESSAGES) };
-        let mut proved = Principal { federation: ME.federation, role: Role::Node(node) };
+        let mut hello = Hello { node, ..me().hello(MESSAGES) };
+        let mut proved = Principal { federation: FEDERATION, role: Role::Node(node) };
         change(&mut hello, &mut proved);
-        check_hello(ME, &proved, &hello, MESSAGES)
+        check_hello(&me(), &proved, &hello, MESSAGES)
     }
 
     #[test]
@@ -249,8 +266,8 @@ mod tests {
         assert_eq!(checked(|_, proved| proved.role = client), Err(HelloRefusal::Identity));
         assert_eq!(checked(|hello, _| hello.versions = (9, 9)), Err(HelloRefusal::Version));
         let myself = |hello: &mut Hello, proved: &mut Principal| {
-            hello.node = ME.node;
-            proved.role = Role::Node(ME.node);
+            hello.node = NODE;
+            proved.role = Role::Node(NODE);
         };
         assert_eq!(checked(myself), Err(HelloRefusal::SameNode));
     }

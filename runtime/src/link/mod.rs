@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use continuum_core::discovery::{Identity, Unverified};
-use continuum_core::id::{Address, Boot, NodeId};
+use continuum_core::id::{Address, Boot, Lineage, NodeId};
 use continuum_core::node::{Event, Message, Plane, Refusal};
 use continuum_core::seed::Stream;
 use tokio::net::{TcpListener, TcpStream};
@@ -71,6 +71,7 @@ enum ReportKind {
 #[derive(Debug)]
 struct Up {
     who: Identity,
+    lineage: Lineage,
     plane: Plane,
     connection: Connection,
 }
@@ -211,7 +212,7 @@ impl Links {
     /// refuse each other without a pause.
     pub fn received(&mut self, incoming: &Incoming) {
         if let Some(peer) = self.peers.get_mut(&incoming.from) {
-            let is_refused = matches!(incoming.message, Message::Refused(_));
+            let is_refused = matches!(incoming.message, Message::Refused { .. });
             peer.refusals = if is_refused { peer.refusals.saturating_add(1) } else { 0 };
         }
     }
@@ -260,12 +261,12 @@ impl Links {
     }
 
     /// Closes the link to a process of a peer, and sends it the reason.
-    pub fn refuse(&mut self, id: NodeId, boot: Boot, reason: Refusal) {
+    pub fn refuse(&mut self, id: NodeId, boot: Boot, reason: Refusal, known: Boot) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let was_linked = peer.linked == Some(boot);
         let Some(process) = peer.end(boot) else { return };
         for connection in process.planes.into_iter().flatten() {
-            connection.outgoing.close_with(reason);
+            connection.outgoing.close_with(reason, known);
         }
         peer.failures += 1;
         self.unlinked(id, was_linked);
@@ -287,7 +288,7 @@ impl Links {
     }
 
     fn up(&mut self, up: Up) {
-        let Up { who, plane, connection } = up;
+        let Up { who, lineage, plane, connection } = up;
         let me = self.context.me.node;
         let peer = self.peers.entry(who.node).or_default();
         if connection.dialled_by == me {
@@ -297,7 +298,7 @@ impl Links {
         let placement = peer.add((me, who.node), (who.store, who.boot), plane, connection);
         if placement == Placement::Complete {
             let Identity { node, store, boot } = who;
-            self.events.push_back(Event::Connected { peer: node, store, boot, version });
+            self.events.push_back(Event::Connected { peer: node, store, boot, lineage, version });
         }
         self.count();
     }
@@ -461,7 +462,7 @@ impl Context {
     }
 
     async fn accept(&self, tcp: TcpStream, remote: &str) -> Option<Established> {
-        match handshake::accept(&self.acceptor, &self.limiter, self.me, tcp).await {
+        match handshake::accept(&self.acceptor, &self.limiter, &self.me, tcp).await {
             Ok(established) => Some(established),
             Err(error) => {
                 self.report_failure(&error, remote);
@@ -478,7 +479,7 @@ impl Context {
     ) -> Result<Established, HandshakeError> {
         self.boot_is_durable().await;
         let dialled =
-            handshake::dial(&self.connector, &self.limiter, self.me, address, purpose).await;
+            handshake::dial(&self.connector, &self.limiter, &self.me, address, purpose).await;
         let checked = dialled.and_then(|established| match expected {
             Some(expected) if expected != established.hello.node => {
                 Err(HandshakeError::WrongNode(established.hello.node))
@@ -512,7 +513,7 @@ impl Context {
     ) {
         let Purpose::Messages(plane) = purpose else { return };
         let who = established.identity();
-        let Established { stream, version, slot, .. } = established;
+        let Established { stream, hello, version, slot } = established;
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let (outgoing, queue) = SendQueue::new(match plane {
             Plane::Control => OUTGOING_CONTROL_BYTES,
@@ -521,7 +522,8 @@ impl Context {
         let (start_reading, may_read) = oneshot::channel();
         let connection =
             Connection { id, dialled_by, version, outgoing, start_reading: Some(start_reading) };
-        self.report(ReportKind::Up(Box::new(Up { who, plane, connection }))).await;
+        let lineage = hello.lineage;
+        self.report(ReportKind::Up(Box::new(Up { who, lineage, plane, connection }))).await;
         let inbox = self.inboxes[plane_index(plane)].clone();
         let ended = connection::run(stream, (who.node, who.boot), queue, may_read, inbox).await;
         if let Err(error) = &ended

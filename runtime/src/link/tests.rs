@@ -67,7 +67,8 @@ async fn limited(credentials: &Credentials, boot: Boot, limits: Limits) -> End {
     let address = listener.local_addr().unwrap();
     let node = credentials.node().unwrap();
     let federation = credentials.federation();
-    let me = LocalIdentity { federation, node, store: StoreId(node.0), boot };
+    let lineage = Lineage::default();
+    let me = LocalIdentity { federation, node, store: StoreId(node.0), boot, lineage };
     let metrics = Arc::new(Metrics::new());
     let jitter = Seed::from_number(1).derive("test", 0);
     let links = Links::start(me, listener, tls(credentials), limits, Arc::clone(&metrics), jitter);
@@ -120,7 +121,7 @@ impl End {
 }
 
 fn refused_message() -> Message {
-    Message::Refused(Refusal::StaleBoot)
+    Message::Refused { refusal: Refusal::StaleBoot, known: BOOT }
 }
 
 #[tokio::test]
@@ -181,6 +182,7 @@ async fn a_peer_that_goes_away_is_reported_and_dialled_again() {
         node: BEN,
         store: StoreId(BEN.0),
         boot,
+        lineage: Lineage::default(),
     };
     let metrics = Arc::new(Metrics::new());
     let jitter = Seed::from_number(2).derive("test", 0);
@@ -215,10 +217,10 @@ async fn a_refused_process_is_told_and_the_earlier_link_stays() {
     let (event, _) = tokio::join!(timeout(PATIENCE, event), second.connected());
     let event = event.unwrap();
     assert!(matches!(event, Event::Connected { peer: BEN, boot, .. } if boot == clone));
-    ann.links.refuse(BEN, clone, Refusal::Cloned);
+    ann.links.refuse(BEN, clone, Refusal::Cloned, BOOT);
     ann.links.event_consumed();
     let told = timeout(PATIENCE, second.links.control.recv()).await.unwrap().unwrap();
-    assert_eq!(told.message, Message::Refused(Refusal::Cloned));
+    assert_eq!(told.message, Message::Refused { refusal: Refusal::Cloned, known: BOOT });
     // The first process still has its link.
     ann.links.send(BEN, Plane::Control, refused_message());
     let received = timeout(PATIENCE, first.links.control.recv()).await.unwrap().unwrap();
@@ -392,6 +394,7 @@ fn hello_of(authority: &Authority, node: NodeId) -> Hello {
         node,
         store: StoreId([4; 16]),
         boot: BOOT,
+        lineage: Lineage::default(),
         purpose: Purpose::Messages(Plane::Control),
         versions: VERSIONS,
     }

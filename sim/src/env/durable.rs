@@ -124,6 +124,8 @@ impl LogView {
 pub(crate) struct Durable {
     /// The last boot.
     pub(crate) boot: Boot,
+    /// The newest boots of members that the node welcomed.
+    welcomed: BTreeMap<Replica, Boot>,
     groups: BTreeMap<GroupId, LogView>,
     /// Groups that were deleted, as they were when the deletion became durable.
     deleted_groups: BTreeMap<GroupId, LogView>,
@@ -136,6 +138,11 @@ pub(crate) struct Durable {
 }
 
 impl Durable {
+    /// The newest boot of a member that the node welcomed.
+    pub(crate) fn welcomed(&self, member: Replica) -> Option<Boot> {
+        self.welcomed.get(&member).copied()
+    }
+
     /// One group's state.
     pub(crate) fn group(&self, group: GroupId) -> Option<&LogView> {
         self.groups.get(&group)
@@ -199,6 +206,7 @@ impl Durable {
         match write {
             Write::Boot { boot, .. } => self.boot = *boot,
             Write::Contacts { .. } => {}
+            Write::Welcomed { boots } => self.welcomed.extend(boots.iter().copied()),
             Write::Group { group, write } => self.apply_group(*group, write),
             Write::Shard { shard, write: replication::Write::Forget } => {
                 self.shards.remove(shard);

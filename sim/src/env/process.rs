@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use continuum_core::config::Config;
-use continuum_core::id::{Address, Boot, FederationId, Replica, RequestId, StoreId, Token};
+use continuum_core::id::{
+    Address, Boot, FederationId, Lineage, Replica, RequestId, StoreId, Token,
+};
 use continuum_core::machine::Machine as _;
 use continuum_core::node::{self, Node, Start};
 use continuum_core::seed::Seed;
@@ -33,8 +35,12 @@ pub(crate) struct Process {
     /// The machine, while the process is up.
     pub(crate) node: Option<Node>,
     pub(crate) boot: Boot,
+    /// The boots before it on its disk.
+    lineage: Lineage,
     /// The boot of the process before this one.
     pub(crate) last_boot: Boot,
+    /// The lineage of that boot.
+    pub(crate) last_lineage: Lineage,
     /// Number of starts. An event for an earlier process does not reach a later one.
     pub(crate) generation: u64,
     /// Requests without a reply so far.
@@ -87,7 +93,9 @@ impl Process {
             disk: Disk::new(number, draws, header, segment_bytes),
             node: None,
             boot: Boot::default(),
+            lineage: Lineage::default(),
             last_boot: Boot::default(),
+            last_lineage: Lineage::default(),
             generation: 0,
             requests: BTreeMap::new(),
             next_request: 0,
@@ -149,6 +157,7 @@ impl Process {
             found.unwrap_or(Found { writes: Vec::new(), snapshots: BTreeMap::new() });
         self.generation += 1;
         self.last_boot = self.boot;
+        self.last_lineage = std::mem::take(&mut self.lineage);
         self.boot = Boot { count: next_count(&writes), nonce: self.draw("process.nonce") };
         // As after a power failure, the monotonic clock starts anew, some time after the machine's boot.
         let since_boot = self.draw("process.uptime") % (10_000 * MS);
@@ -164,6 +173,7 @@ impl Process {
         };
         let node = Node::restore(start, writes, snapshots)
             .map_err(|error| format!("the node does not restore: {error:?}"))?;
+        self.lineage = node.lineage().clone();
         self.node = Some(node);
         self.due = now;
         Ok(true)
@@ -186,6 +196,11 @@ impl Process {
         self.step_queue.reset();
         self.due = u64::MAX;
         self.requests.clear();
+    }
+
+    /// The boots before the present one, as a handshake names them.
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.lineage.clone()
     }
 
     /// Updates the deadline after the clock's rate changed.

@@ -35,7 +35,7 @@ impl Replays {
     /// Keeps a message; when there are too many, it replaces the one that `draw` chooses. A refusal belongs to one link
     /// only and is never kept.
     pub(crate) fn keep(&mut self, direction: usize, draw: u64, message: SentMessage) {
-        if matches!(message.message, Message::Refused(_)) {
+        if matches!(message.message, Message::Refused { .. }) {
             return;
         }
         let messages = &mut self.directions[direction];
@@ -69,6 +69,7 @@ impl Replays {
 
 #[cfg(test)]
 mod tests {
+    use continuum_core::id::Boot;
     use continuum_core::node::Refusal;
 
     use super::*;
@@ -98,7 +99,15 @@ mod tests {
         let mut replays = Replays::new(2);
         for draw in 0..100 {
             replays.keep(1, draw, message(3, 1, Message::BootstrapAck));
-            replays.keep(2, draw, message(3, 1, Message::Refused(Refusal::Cloned)));
+            replays.keep(
+                2,
+                draw,
+                message(
+                    3,
+                    1,
+                    Message::Refused { refusal: Refusal::Cloned, known: Boot::default() },
+                ),
+            );
         }
         assert_eq!(replays.of(1, 5, STORE, 1).count(), KEPT_MAX);
         assert_eq!(replays.of(2, 5, STORE, 1).count(), 0);

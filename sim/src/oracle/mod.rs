@@ -339,7 +339,7 @@ impl Oracles {
 
     fn observe_write(&mut self, step: &Step<'_>, token: Token, write: &Write) -> Verdict {
         match write {
-            Write::Boot { .. } | Write::Contacts { .. } => Ok(()),
+            Write::Boot { .. } | Write::Contacts { .. } | Write::Welcomed { .. } => Ok(()),
             Write::Group { group, write } => self.observe_group_write(step, *group, write),
             Write::Shard { shard, write } => self.observe_shard_write(step, token, *shard, write),
         }

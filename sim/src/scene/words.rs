@@ -160,12 +160,17 @@ pub(crate) fn message(names: &Names, message: &Message) -> Words {
             let is_routine = label == "value" || label.contains("NotFormed");
             (Protocol::Requests, is_routine, format!("answer {label}"))
         }
-        Message::Refused(node::Refusal::StaleBoot) => {
-            (Protocol::Other, false, "refused: stale boot".to_owned())
+        Message::Refused { refusal, .. } => {
+            let why = match refusal {
+                node::Refusal::StaleBoot => "stale boot",
+                node::Refusal::Cloned => "cloned",
+                node::Refusal::Forked => "forked",
+                node::Refusal::Linked => "linked still",
+            };
+            (Protocol::Other, false, format!("refused: {why}"))
         }
-        Message::Refused(node::Refusal::Cloned) => {
-            (Protocol::Other, false, "refused: cloned".to_owned())
-        }
+        Message::Confirm(_) => (Protocol::Other, false, "confirm".to_owned()),
+        Message::Confirmed(_) => (Protocol::Other, false, "confirmed".to_owned()),
     };
     Words { protocol, is_routine, label, detail }
 }
@@ -275,6 +280,7 @@ pub(crate) fn write(names: &Names, write: &Write) -> Words {
     let (protocol, is_routine, label) = match write {
         Write::Boot { boot, .. } => (Protocol::Other, false, format!("boot {}", boot.count)),
         Write::Contacts { .. } => (Protocol::Other, true, "contacts".to_owned()),
+        Write::Welcomed { .. } => (Protocol::Other, true, "welcomed".to_owned()),
         Write::Group { group, write } => (Protocol::Raft(*group), false, group_write(names, write)),
         Write::Shard { write, .. } => (Protocol::Replication, false, shard_write(names, write)),
     };

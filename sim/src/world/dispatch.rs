@@ -93,9 +93,8 @@ impl World {
             WorldEvent::Start { node } => self.start(node),
             WorldEvent::Loop { node, fault } => self.crash_again(node, fault),
             WorldEvent::RunQueued { node, generation } => self.run_queued(node, generation),
-            WorldEvent::Exit { .. }
-            | WorldEvent::Leave { .. }
-            | WorldEvent::OldStoreNoticed { .. } => {
+            WorldEvent::Exit { node, generation } => self.exit(node, generation),
+            WorldEvent::Leave { .. } | WorldEvent::OldStoreNoticed { .. } => {
                 self.end_in_order(&event);
                 Ok(())
             }
@@ -133,7 +132,6 @@ impl World {
     /// A process ends, but not by a crash.
     fn end_in_order(&mut self, event: &WorldEvent) {
         match *event {
-            WorldEvent::Exit { node, generation } => self.exit(node, generation),
             WorldEvent::Leave { node, generation, since } => self.leave(node, generation, since),
             WorldEvent::OldStoreNoticed { node, losses } => self.notice_old_store(node, losses),
             _ => {}
@@ -230,6 +228,7 @@ impl World {
         let (way, k) = self.network.position(peer, me);
         let rate = self.network.replays(peer, me).map_or(0, |(ppm, _)| ppm);
         let Process { replica, last_boot, .. } = self.processes[peer];
+        let lineage = self.processes[peer].last_lineage.clone();
         // If the present process was not let in just now, its earlier one would be let in instead.
         let let_in = self.network.epoch(me, peer).is_some();
         if last_boot.count == 0 || !let_in || !self.draws.chance(OLD_PROCESS ^ way, k, rate) {
@@ -237,7 +236,8 @@ impl World {
         }
         self.fired.count(Kind::Replay);
         let Replica { node, store } = replica;
-        let event = Event::Connected { peer: node, store, boot: last_boot, version: PROTOCOL };
+        let event =
+            Event::Connected { peer: node, store, boot: last_boot, lineage, version: PROTOCOL };
         self.step(me, event, tag::CONNECTED, fold(peer as u64, last_boot.count))
     }
 
@@ -247,6 +247,7 @@ impl World {
             peer: other.replica.node,
             store: other.replica.store,
             boot: other.boot,
+            lineage: other.lineage(),
             version: PROTOCOL,
         };
         let print = fold(peer as u64, other.boot.count);
@@ -302,7 +303,7 @@ impl World {
         &mut self,
         me: usize,
         (peer, boot): (NodeId, Boot),
-        reason: Refusal,
+        (refusal, known): (Refusal, Boot),
     ) -> Verdict {
         let is_process = |n: &usize| *n != me && self.processes[*n].boot == boot;
         let Some(peer) = self.oracles.roster.number(peer).filter(is_process) else {
@@ -310,7 +311,7 @@ impl World {
         };
         if self.network.epoch(me, peer).is_some() && self.network.is_open(me, peer) {
             let latency = self.network.latency(me, peer);
-            let message = Message::Refused(reason);
+            let message = Message::Refused { refusal, known };
             let refusal = WorldEvent::Deliver { from: me, to: peer, epoch: 0, print: 0, message };
             self.schedule_in(latency, refusal);
         }

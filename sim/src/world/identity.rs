@@ -212,18 +212,29 @@ impl World {
     }
 
     /// A fenced process exits and is started again. If peers refused an older store, the operator notices now.
-    pub(crate) fn exit(&mut self, node: usize, generation: u64) {
-        if self.processes[node].generation != generation || !self.processes[node].is_up() {
-            return;
+    pub(crate) fn exit(&mut self, node: usize, generation: u64) -> Verdict {
+        let process = &self.processes[node];
+        if process.generation != generation || !process.is_up() {
+            return Ok(());
         }
         let losses = self.survival[node].losses;
+        if self.survival[node].is_untrusted && !process.disk.has_failed() {
+            if !process.disk.is_condemned {
+                let what = format!("peers refused node {node}, and its store may start again");
+                return Err(Broken::new(fencing::NAME, what));
+            }
+            self.notice_old_store(node, losses);
+            return Ok(());
+        }
         if self.survival[node].is_untrusted {
-            return self.notice_old_store(node, losses);
+            self.notice_old_store(node, losses);
+            return Ok(());
         }
         self.end_silently(node);
         let name = stream("fence.restart", node as u64);
         let after = self.draws.between(name, generation, 100 * MS, 5_000 * MS);
         self.schedule_in(after, WorldEvent::Start { node });
+        Ok(())
     }
 
     /// Ends a process; everything it had written stays on its disk.

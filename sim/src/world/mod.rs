@@ -405,9 +405,13 @@ impl World {
                 self.trace.action(7, fingerprint(&address));
                 self.route(me, peer, address.as_ref())?;
             }
-            Action::Refuse { peer, boot, reason } => {
+            Action::Refuse { peer, boot, reason, known } => {
                 self.trace.action(8, fingerprint(&(boot, reason)));
-                self.refuse(me, (peer, boot), reason)?;
+                self.refuse(me, (peer, boot), (reason, known))?;
+            }
+            Action::Condemn(condemned) => {
+                self.trace.action(11, condemned.known.count);
+                self.processes[me].disk.is_condemned = true;
             }
             Action::Notify(notice) => {
                 self.trace.action(9, 0);

@@ -375,8 +375,9 @@ fn bootstrap_message(me: Replica, members: &[(Replica, Boot)]) -> Forged {
 
 /// Words that would end a process if it believed them.
 pub(crate) fn refusals(_: &Facts) -> Vec<Forged> {
-    let both = [Refusal::StaleBoot, Refusal::Cloned];
-    both.map(|refusal| (Plane::Control, Message::Refused(refusal))).into()
+    let known = Boot { count: u64::MAX, nonce: 1 };
+    let all = [Refusal::StaleBoot, Refusal::Cloned, Refusal::Forked, Refusal::Linked];
+    all.map(|refusal| (Plane::Control, Message::Refused { refusal, known })).into()
 }
 
 /// A request to join as this replica.

@@ -118,6 +118,7 @@ fn hello(who: &Attacker, purpose: Purpose) -> Hello {
         node: who.me.node,
         store: who.me.store,
         boot: who.boot,
+        lineage: continuum_core::id::Lineage::default(),
         purpose,
         versions: VERSIONS,
     }
@@ -231,7 +232,8 @@ mod tests {
         let sent = hello(&who, Purpose::Messages(Plane::Bulk));
         let bytes = encoded(&sent).unwrap();
         let read: Hello = codec::decode(&bytes[4..], HELLO_BYTES_MAX).unwrap();
-        assert_eq!((read, read.boot.nonce, read.node), (sent, 9, NodeId([7; 16])));
+        assert_eq!((read.boot.nonce, read.node), (9, NodeId([7; 16])));
+        assert_eq!(read, sent);
         assert_ne!(read.federation, FederationId::default());
     }
 
@@ -250,7 +252,9 @@ mod tests {
                 let read = stream.read(&mut body).expect("a greeting");
                 stream.write_all(&body[..read]).expect("sent");
                 stream.write_all(&encoded(&Verdict::Welcome).unwrap()).expect("sent");
-                let frame = encoded(&Message::Refused(Refusal::Cloned)).unwrap();
+                let frame =
+                    encoded(&Message::Refused { refusal: Refusal::Cloned, known: Boot::default() })
+                        .unwrap();
                 for byte in [&[0; 4][..], &frame].concat() {
                     stream.write_all(&[byte]).expect("sent");
                     stream.flush().expect("sent");
@@ -259,7 +263,8 @@ mod tests {
             }
         });
         let mut link = Link::open(&who, to).expect("a link");
-        let is_refusal = |message: &Message| matches!(message, Message::Refused(_)).then_some(());
+        let is_refusal =
+            |message: &Message| matches!(message, Message::Refused { .. }).then_some(());
         link.await_message(PATIENCE, is_refusal).expect("a message");
         drop(link);
         node.join().expect("the other end");

@@ -388,7 +388,8 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_gives_another_message_or_none() {
-        let message = Message::Refused(Refusal::Cloned);
+        let known = continuum_core::id::Boot::default();
+        let message = Message::Refused { refusal: Refusal::Cloned, known };
         let bits = codec::encode(&message).len() * 8;
         let flipped: Vec<_> = (0..bits).filter_map(|bit| flipped(&message, bit)).collect();
         assert!(!flipped.is_empty() && flipped.iter().all(|one| *one != message));

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use continuum_core::codec;
-use continuum_core::id::{Boot, FederationId, NodeId, StoreId};
+use continuum_core::id::{Boot, FederationId, Lineage, NodeId, StoreId};
 use continuum_core::node::Plane;
 use continuum_runtime::clock::SystemClock;
 use continuum_runtime::link::frame::{self, HELLO_BYTES_MAX, Hello, Purpose, VERSIONS, Verdict};
@@ -122,7 +122,8 @@ fn shut_out(dev: &Dev, reason: &str, config: &ClientConfig) {
 /// An honest hello.
 fn hello(federation: FederationId, purpose: Purpose) -> Hello {
     let (store, boot) = (StoreId([7; 16]), Boot { count: 1, nonce: 5 });
-    Hello { federation, node: NODE, store, boot, purpose, versions: VERSIONS }
+    let lineage = Lineage::default();
+    Hello { federation, node: NODE, store, boot, lineage, purpose, versions: VERSIONS }
 }
 
 fn receive<T: DeserializeOwned + serde::Serialize>(stream: &mut Stream) -> T {
@@ -213,9 +214,11 @@ fn garbage_of_a_known_node_closes_only_its_connection() {
         say(dial(&dev, &config), &lie.map(|frame| frame.expect("short")).concat());
     };
     let truth = hello(federation, Purpose::Verify);
-    rejected("hello_identity", &|| lie(&Hello { node: NodeId([8; 16]), ..truth }));
-    rejected("hello_federation", &|| lie(&Hello { federation: FederationId([8; 16]), ..truth }));
-    rejected("hello_version", &|| lie(&Hello { versions: (7, 9), ..truth }));
+    rejected("hello_identity", &|| lie(&Hello { node: NodeId([8; 16]), ..truth.clone() }));
+    rejected("hello_federation", &|| {
+        lie(&Hello { federation: FederationId([8; 16]), ..truth.clone() })
+    });
+    rejected("hello_version", &|| lie(&Hello { versions: (7, 9), ..truth.clone() }));
 
     // Garbage on an established link: both connections of a peer are up, and one of them sends it.
     let linked = || metric(dev.api(1), "continuum_peer_connected ");

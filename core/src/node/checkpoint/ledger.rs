@@ -173,7 +173,9 @@ impl Checkpoints {
             Write::Boot { .. } => self.restart(seq),
             Write::Group { write: raft::Write::Forget, .. }
             | Write::Shard { write: replication::Write::Forget, .. } => self.forget(seq, owner),
-            Write::Contacts { .. } | Write::Group { .. } => self.need(owner, seq),
+            Write::Contacts { .. } | Write::Welcomed { .. } | Write::Group { .. } => {
+                self.need(owner, seq);
+            }
             Write::Shard { .. } => {
                 self.need(owner, seq);
                 if let Some(account) = self.account(owner) {
@@ -194,7 +196,7 @@ impl Checkpoints {
         }
     }
 
-    /// A boot record replaces the one before. The node repeats its contacts after it.
+    /// A boot record replaces the one before. The node repeats its contacts and the welcomed boots after it.
     fn restart(&mut self, seq: u64) {
         self.forget(seq, Owner::Node);
         self.restore_account(Owner::Node, seq, self.log_bytes, None);

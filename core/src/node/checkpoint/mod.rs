@@ -105,13 +105,15 @@ impl Node {
         let first = self.gate.next();
         self.persist_own(self.boot_record());
         self.remember_contacts();
+        self.remember_welcomed();
         self.begin_checkpoint(Owner::Node, first, 0, None);
     }
 
     /// This process's boot record.
     pub(super) fn boot_record(&self) -> Write {
         let (federation, boot) = (self.federation, self.boot);
-        Write::Boot { federation, node: self.me.node, store: self.me.store, boot }
+        let lineage = self.lineage.clone();
+        Write::Boot { federation, node: self.me.node, store: self.me.store, boot, lineage }
     }
 
     /// Makes the contacts durable once more.

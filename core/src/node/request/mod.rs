@@ -206,6 +206,10 @@ impl Node {
         if !self.is_formed() {
             return Err(Reason::NotFormed);
         }
+        if self.is_suspended() {
+            reach!("node.request.suspended");
+            return Err(Reason::NoLeader);
+        }
         check::check(request)?;
         if self.requests.len() >= self.config.bounds.requests {
             reach!("node.request.busy");
@@ -388,7 +392,7 @@ impl Node {
     fn answer_after(&mut self, origin: Origin, outcome: Outcome, token: u64) {
         match origin {
             Origin::Client(id) => {
-                let promises = matches!(outcome, Outcome::Committed { .. });
+                let promises = self.promises(&outcome);
                 let reply = Action::Reply { id, outcome };
                 let reply = if promises {
                     self.gate.release_when_durable(token, reply, Waits::Always)
@@ -402,6 +406,18 @@ impl Node {
             Origin::Peer(peer, id) => {
                 self.send_after(peer, Message::Answer { id, outcome }, token);
             }
+        }
+    }
+
+    /// Whether an answer promises something: that a write happened; and, from a process in doubt, that what it read is
+    /// so.
+    fn promises(&self, outcome: &Outcome) -> bool {
+        use crate::api::Value;
+        match outcome {
+            Outcome::Committed { .. } => true,
+            Outcome::Value(Value::Status(_) | Value::Members(_)) => false,
+            Outcome::Value(_) => self.is_suspended(),
+            _ => false,
         }
     }
 

@@ -7,6 +7,7 @@ use core::mem;
 use bytes::Bytes;
 
 use crate::id::{FederationId, Replica, SnapshotId, Token};
+use crate::node::Condemned;
 use crate::wal::{self, Batch, Chunk, Header, LogWriter, RecoverError, Write};
 
 /// The disk as a restart finds it: the log's writes and the snapshot files.
@@ -26,6 +27,8 @@ pub(in crate::node) struct Disk {
     pub(in crate::node) sync_ns: u64,
     /// Bytes of log ever written, released or not.
     pub(in crate::node) written: usize,
+    /// Why no process may start from it again.
+    pub(in crate::node) condemned: Option<Condemned>,
 }
 
 impl Disk {
@@ -40,6 +43,7 @@ impl Disk {
             flight: None,
             sync_ns: 1_000_000,
             written: 0,
+            condemned: None,
         }
     }
 
@@ -119,23 +123,30 @@ impl Disk {
     }
 
     pub(in crate::node) fn recover(&mut self) -> Found {
+        let (writes, files) = self.content();
+        self.writer = match wal::recover(self.padded()) {
+            Ok(recovered) => recovered.writer,
+            Err(_) => LogWriter::new(self.header),
+        };
+        (writes, files)
+    }
+
+    fn padded(&self) -> Vec<(u64, Bytes)> {
         let padded = |bytes: &Vec<u8>| {
             let mut bytes = bytes.clone();
             bytes.resize(bytes.len() + 8192, 0);
             Bytes::from(bytes)
         };
-        let segments = self.segments.iter().map(|(id, bytes)| (*id, padded(bytes))).collect();
+        self.segments.iter().map(|(id, bytes)| (*id, padded(bytes))).collect()
+    }
+
+    /// The writes of the log, and the snapshot files: what a copy of the disk has.
+    pub(in crate::node) fn content(&self) -> Found {
         let files = self.files.iter();
         let files = files.map(|(id, (bytes, _))| (*id, Bytes::from(bytes.clone()))).collect();
-        match wal::recover(segments) {
-            Ok(recovered) => {
-                self.writer = recovered.writer;
-                (recovered.writes, files)
-            }
-            Err(RecoverError::Empty) => {
-                self.writer = LogWriter::new(self.header);
-                (Vec::new(), files)
-            }
+        match wal::recover(self.padded()) {
+            Ok(recovered) => (recovered.writes, files),
+            Err(RecoverError::Empty) => (Vec::new(), files),
             Err(error) => panic!("the log recovers: {error:?}"),
         }
     }

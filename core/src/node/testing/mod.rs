@@ -256,13 +256,17 @@ impl World {
                     None => drop(routes.remove(&peer)),
                 }
             }
-            Action::Refuse { peer, reason, .. } => {
-                let other = self.hosts.iter().position(|host| host.replica.node == peer);
+            Action::Refuse { peer, boot, reason: refusal, known } => {
+                let is_it =
+                    |host: &Host| host.node.as_ref().is_some_and(|node| node.boot() == boot);
+                let other =
+                    self.hosts.iter().position(|host| host.replica.node == peer && is_it(host));
                 if let Some(other) = other {
-                    self.send(at, peer, &Message::Refused(reason));
+                    self.send(at, peer, &Message::Refused { refusal, known });
                     self.links.remove(&(at.min(other), at.max(other)));
                 }
             }
+            Action::Condemn(condemned) => self.hosts[at].disk.condemned = Some(condemned),
             Action::Notify(notice) => self.hosts[at].notices.push(notice),
         }
     }
@@ -312,8 +316,10 @@ impl World {
     }
 
     fn connect(&mut self, a: usize, b: usize) {
-        let Some(Identity { node: peer, store, boot }) = self.identity(b) else { return };
-        self.report(a, Event::Connected { peer, store, boot, version: 1 });
+        let Some(node) = self.hosts[b].node.as_ref() else { return };
+        let Replica { node: peer, store } = node.replica();
+        let (boot, lineage) = (node.boot(), node.lineage().clone());
+        self.report(a, Event::Connected { peer, store, boot, lineage, version: 1 });
     }
 
     fn dispatch(&mut self, event: WorldEvent) {

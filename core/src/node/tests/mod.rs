@@ -1,5 +1,6 @@
 //! Tests of whole nodes in the small world of `testing`.
 
+mod boots;
 mod bootstrap;
 mod deletion;
 mod halting;
@@ -13,12 +14,13 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::testing::{World, address};
-use super::{Message, MessageError, Refusal};
+use super::{Message, MessageError};
 use crate::api::{
     Change, Edit, Level, Mutation, Outcome, Policy, Query, Register, Request, Session, Strategy,
     Value,
 };
 use crate::codec;
+use crate::id::AskId;
 
 /// A federation of this many voters, with a strong namespace `locks` and an eventual one `notes`.
 fn federation(voters: usize, seed: u64) -> World {
@@ -88,9 +90,10 @@ fn value(outcome: Outcome) -> Option<Vec<u8>> {
 
 #[test]
 fn the_last_kind_of_message_is_known_and_the_next_one_is_of_a_later_version() {
-    let last = codec::encode(&Message::Refused(Refusal::Cloned));
+    let id = AskId { nonce: 3, number: 7 };
+    let last = codec::encode(&Message::Confirmed(id));
     assert_eq!(codec::variant(&last), Some(Message::KINDS - 1));
-    assert_eq!(Message::decode(&last, 100), Ok(Message::Refused(Refusal::Cloned)));
+    assert_eq!(Message::decode(&last, 100), Ok(Message::Confirmed(id)));
     let next = codec::encode(&(Message::KINDS, 7_u8));
     assert_eq!(
         Message::decode(&next, 100),

@@ -1,11 +1,11 @@
 //! Nodes and their disks: promises that wait, restarts, checkpoints, full and failing disks.
 
 use super::*;
-use crate::api::{Bootstrap, MemberInfo, Reason, Resource, Unready};
+use crate::api::{Reason, Resource, Unready};
 use crate::config::Config;
 use crate::id::{Boot, GroupId, NodeId, Replica, Role, SnapshotFile, SnapshotId, StoreId, Token};
 use crate::machine::{Machine, Now, Outbox};
-use crate::node::{Action, Event, Message, Node, Notice, Refusal, RestoreError};
+use crate::node::{Action, Event, Node, Notice, RestoreError};
 use crate::raft;
 use crate::time::{Instant, WallTime};
 use crate::wal::Write;
@@ -280,17 +280,6 @@ impl Solo {
         out.drain().collect()
     }
 
-    /// Whether the node is fenced after its peer refused it for ten seconds.
-    fn is_refused_for_long(&mut self) -> bool {
-        for _ in 0..7 {
-            assert!(!self.node.is_fenced());
-            let message = Message::Refused(Refusal::Cloned);
-            self.step(Event::Received { from: PEER, message });
-            self.now += 1_500_000_000;
-        }
-        self.node.is_fenced()
-    }
-
     fn newest(actions: &[Action]) -> Option<Token> {
         let token = |action: &Action| match action {
             Action::Persist { token, .. } => Some(*token),
@@ -304,7 +293,13 @@ const PEER: NodeId = NodeId([9; 16]);
 
 fn connected(count: u64, nonce: u64) -> Event {
     let boot = Boot { count, nonce };
-    Event::Connected { peer: PEER, store: StoreId([9; 16]), boot, version: 1 }
+    Event::Connected {
+        peer: PEER,
+        store: StoreId([9; 16]),
+        boot,
+        lineage: Default::default(),
+        version: 1,
+    }
 }
 
 fn sends(actions: &[Action]) -> usize {
@@ -324,33 +319,6 @@ fn nothing_is_sent_before_the_boot_is_durable() {
     }
     assert_eq!(sends(&silent), 0);
     assert!(sends(&solo.step(Event::Persisted { token })) > 0, "it asks to be let in");
-}
-
-#[test]
-fn a_clone_is_refused_and_a_node_that_is_refused_for_long_fences_itself() {
-    let mut solo = Solo::new(1);
-    let first = solo.step(Event::Tick);
-    solo.step(Event::Persisted { token: Solo::newest(&first).expect("the boot") });
-    solo.step(connected(3, 7));
-    let refused = |actions: &[Action]| {
-        let reason = |action: &Action| match action {
-            Action::Refuse { reason, .. } => Some(*reason),
-            _ => None,
-        };
-        actions.iter().find_map(reason)
-    };
-    assert_eq!(refused(&solo.step(connected(2, 7))), Some(Refusal::StaleBoot));
-    assert_eq!(refused(&solo.step(connected(3, 8))), Some(Refusal::Cloned));
-    assert_eq!(refused(&solo.step(connected(4, 9))), Some(Refusal::Cloned), "the older is alive");
-    solo.step(Event::Unreachable { peer: PEER });
-    assert_eq!(refused(&solo.step(connected(4, 9))), None);
-    assert!(!solo.is_refused_for_long(), "a stranger's word is worth nothing");
-    let member = |replica| MemberInfo { replica, address: address(0), name: "n".to_string() };
-    let peer = Replica { node: PEER, store: StoreId([9; 16]) };
-    let members = vec![member(solo.node.replica()), member(peer)];
-    let message = Message::Bootstrap(Bootstrap { members, voters: 2 });
-    solo.step(Event::Received { from: PEER, message });
-    assert!(solo.is_refused_for_long());
 }
 
 #[test]

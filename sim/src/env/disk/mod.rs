@@ -66,6 +66,8 @@ pub(crate) struct Disk {
     has_failed: bool,
     /// The next batch is written to a wrong offset.
     pub(crate) misdirects_next: bool,
+    /// Its node was refused by its peers: no process may start from it.
+    pub(crate) is_condemned: bool,
     /// The state that the synced writes amount to.
     pub(crate) durable: Durable,
 }
@@ -119,6 +121,7 @@ impl Disk {
             took_back: false,
             has_failed: false,
             misdirects_next: false,
+            is_condemned: false,
             durable: Durable::default(),
         }
     }
@@ -403,6 +406,7 @@ impl Disk {
     pub(crate) fn roll_back(&mut self, backup: Backup) {
         self.media = backup.0;
         self.took_back = true;
+        self.is_condemned = false;
     }
 }
 
