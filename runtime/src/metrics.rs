@@ -79,6 +79,7 @@ pub struct Metrics {
 struct StateGauges {
     ready: Gauge,
     warning: Family<WithCode, Gauge>,
+    clock_lead: Family<WithCode, Gauge>,
     halted: Family<InGroup, Gauge>,
     term: Family<InGroup, Gauge>,
     is_leader: Family<InGroup, Gauge>,
@@ -167,6 +168,7 @@ impl Metrics {
         let (r, s) = (&mut self.registry, &self.state);
         r.register("ready", "1 when the node is ready to serve", s.ready.clone());
         r.register("warning", "1 while a warning holds, by its code", s.warning.clone());
+        r.register("clock_lead_ms", "Lead of stamps over the clock", s.clock_lead.clone());
         r.register("group_halted", "1 when this build cannot apply a group", s.halted.clone());
         r.register("raft_term", "Term of a group", s.term.clone());
         r.register("raft_is_leader", "1 when this node leads a group", s.is_leader.clone());
@@ -269,6 +271,17 @@ impl Metrics {
         for code in Warning::CODES {
             let holds = status.warnings.iter().any(|warning| warning.code() == *code);
             s.warning.get_or_create(&WithCode { code }).set(i64::from(holds));
+        }
+        let (mut own, mut peers) = (0, 0);
+        for warning in &status.warnings {
+            match warning {
+                Warning::ClockAhead { by_ms } => own = *by_ms,
+                Warning::ClockBehindPeers { by_ms, .. } => peers = peers.max(*by_ms),
+                Warning::SnapshotRefused { .. } => {}
+            }
+        }
+        for (code, by_ms) in [("clock_ahead", own), ("clock_behind_peers", peers)] {
+            s.clock_lead.get_or_create(&WithCode { code }).set(signed(by_ms));
         }
         s.memory.set(signed(status.memory_bytes));
         s.pending.set(i64::from(status.requests));

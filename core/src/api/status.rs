@@ -70,17 +70,31 @@ pub enum Warning {
         /// The last entry that the snapshot covers.
         index: Index,
     },
+    /// Stamps that this node issued are ahead of its wall clock: the clock was ahead and went back, or is behind now.
+    ClockAhead {
+        /// By how many milliseconds.
+        by_ms: u64,
+    },
+    /// Another node's stamps are ahead of this node's wall clock: one of the two clocks is wrong.
+    ClockBehindPeers {
+        /// The node whose stamps are ahead.
+        node: NodeId,
+        /// By how many milliseconds.
+        by_ms: u64,
+    },
 }
 
 impl Warning {
     /// The codes of all kinds.
-    pub const CODES: &[&str] = &["snapshot_refused"];
+    pub const CODES: &[&str] = &["snapshot_refused", "clock_ahead", "clock_behind_peers"];
 
     /// The kind as programs match on it.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::SnapshotRefused { .. } => "snapshot_refused",
+            Self::ClockAhead { .. } => "clock_ahead",
+            Self::ClockBehindPeers { .. } => "clock_behind_peers",
         }
     }
 }

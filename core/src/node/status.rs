@@ -178,7 +178,13 @@ impl Node {
             let index = known.refused_snapshot.filter(|index| *index > known.applied)?;
             Some(Warning::SnapshotRefused { group: *group, index })
         };
-        self.groups.iter().filter_map(refused).take(HALTED_MAX).collect()
+        let replicator = &self.replication.machine;
+        let ahead = Some(replicator.clock_lead_ms()).filter(|by_ms| *by_ms > 0);
+        let peers = replicator.peer_leads().take(HALTED_MAX);
+        let clocks = ahead.map(|by_ms| Warning::ClockAhead { by_ms }).into_iter();
+        let clocks =
+            clocks.chain(peers.map(|(node, by_ms)| Warning::ClockBehindPeers { node, by_ms }));
+        self.groups.iter().filter_map(refused).take(HALTED_MAX).chain(clocks).collect()
     }
 
     /// The members as this node sees them.

@@ -10,11 +10,13 @@ use bytes::Bytes;
 use crate::api::{ContextKeys, Mutation, Observed, Query, Reason, ShardStatus, Strategy, Value};
 use crate::config::ReplicationConfig;
 use crate::digest::{Digest, Hasher};
-use crate::id::{Actor, Boot, Dot, NamespaceId, Replica, ShardId, SnapshotFile, SnapshotId};
+use crate::id::{
+    Actor, Boot, Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotFile, SnapshotId,
+};
 use crate::limits::SLOTS_MAX;
 use crate::machine::{Machine, Now, Outbox};
 use crate::seed::{Seed, Stream};
-use crate::time::Instant;
+use crate::time::{Instant, WallTime};
 use crate::{mutant, reach};
 
 use super::log::checkpoint::Capture;
@@ -26,6 +28,7 @@ use super::sync::push::Pushes;
 use super::sync::receive::Receiver;
 use super::sync::session::SyncState;
 use super::write::hlc::{Clock, Wall};
+use super::write::leads::Leads;
 use super::{Action, Event, author, write};
 
 /// One shard with its part of the machine's state.
@@ -50,6 +53,7 @@ pub struct Replicator {
     /// Draws the numbers of questions and the first comparison times.
     pub(super) stream: Stream,
     pub(super) clock: Clock,
+    pub(super) leads: Leads,
     /// The keys that seal contexts; `None` until the registry tells them.
     keys: Option<ContextKeys>,
     pub(super) peers: Peers,
@@ -88,12 +92,14 @@ impl Replicator {
         seed: &Seed,
         restored: Restored,
     ) -> Result<Self, RestoreError> {
+        let leads = Leads::new(Wall::new(WallTime::default(), config.ahead_ms_max));
         let mut machine = Self {
             me,
             boot,
             config,
             stream: seed.derive("replication.rounds", boot.count),
             clock: Clock::default(),
+            leads,
             keys: None,
             peers: Peers::default(),
             shards: BTreeMap::new(),
@@ -117,6 +123,7 @@ impl Machine for Replicator {
     type Action = Action;
 
     fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
+        self.leads.advance(now.mono, Wall::new(now.wall, self.config.ahead_ms_max));
         self.run_timers(now, out);
         self.handle(now, event, out);
         self.capture(out);
@@ -265,6 +272,10 @@ impl Replicator {
         let stamp = |floor| clock.issue(wall, floor);
         let (dot, stamp, sealed) = author::new_write(shard, me, mutation, observed, stamp)?;
         self.clock = clock;
+        // A stamp that had to be above what the write supersedes is not the clock's.
+        if clock.last() == stamp {
+            self.leads.issued(stamp);
+        }
         let record = log::merge(shard, &sealed, &write::reopen(&sealed));
         let (record, _) =
             record.expect("a new dot is unknown, and room for its actors was checked");
@@ -341,6 +352,7 @@ impl Replicator {
             me: self.actor(),
             wall: Wall::new(now.wall, self.config.ahead_ms_max),
             clock: &mut self.clock,
+            leads: &mut self.leads,
         };
         (receiver, &mut self.shards)
     }
@@ -367,6 +379,19 @@ impl Replicator {
                 Ok(query::read(&local.shard, strategy, query, &|_| crate::api::Context::default()))
             }
         }
+    }
+
+    /// The milliseconds by which stamps that this node issued in the last minute are further ahead of its wall clock
+    /// than the bound: its clock went back. 0 when there are none.
+    #[must_use]
+    pub fn clock_lead_ms(&self) -> u64 {
+        self.leads.own_ms()
+    }
+
+    /// The authors whose stamps, received in the last minute, are further ahead of this node's wall clock than the
+    /// bound, with the milliseconds.
+    pub fn peer_leads(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
+        self.leads.others()
     }
 
     /// The shard's root. Two replicas have equal roots if and only if they hold the same and have seen the same.

@@ -278,6 +278,14 @@ fn explain(warning: &Warning) -> (String, &'static str) {
             ),
             "run the same version of Continuum on all nodes",
         ),
+        Warning::ClockAhead { by_ms } => (
+            format!("this node stamped writes {by_ms} ms ahead of its present clock"),
+            "compare its clock with a time server; the warning ends a minute after the clock is right",
+        ),
+        Warning::ClockBehindPeers { node, by_ms } => (
+            format!("node {node} stamps writes {by_ms} ms ahead of this node's clock"),
+            "compare the clocks of both nodes with a time server, and set the wrong one",
+        ),
     }
 }
 

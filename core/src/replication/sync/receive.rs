@@ -11,6 +11,7 @@ use crate::id::{Actor, Dot};
 use crate::replication::log;
 use crate::replication::shard::{LiveWrite, Merged, Shard};
 use crate::replication::write::hlc::{Clock, Wall};
+use crate::replication::write::leads::Leads;
 use crate::replication::write::{self, WriteBody};
 use crate::{mutant, reach};
 
@@ -41,6 +42,7 @@ pub(crate) struct Receiver<'a> {
     pub(crate) me: Actor,
     pub(crate) wall: Wall,
     pub(crate) clock: &'a mut Clock,
+    pub(crate) leads: &'a mut Leads,
 }
 
 impl Received {
@@ -70,11 +72,15 @@ impl Receiver<'_> {
             return refused("a write belongs to another shard");
         }
         let forged = forged_dot(shard, self.me, named_dots(&body));
+        let leads = self.wall.lead_ms(body.stamp) > 0 && !is_forced(shard, &body);
         match log::merge(shard, sealed, &body) {
             Ok((record, old)) => {
                 reach!("replication.write.merged");
                 if !mutant!("replication.hlc.deaf") {
                     self.clock.observe(body.stamp, self.wall);
+                }
+                if leads && dot.actor.replica.node != self.me.replica.node {
+                    self.leads.received(dot.actor.replica.node, body.stamp);
                 }
                 if forged.is_some() {
                     reach!("replication.forged.write");
@@ -94,6 +100,17 @@ impl Receiver<'_> {
             }
         }
     }
+}
+
+/// Whether a stamp is one above what its write follows here: then it is not its author's clock's.
+fn is_forced(shard: &Shard, body: &WriteBody<'_>) -> bool {
+    let edits = body.edits.iter().flat_map(|edit| &edit.superseded);
+    let stamps = edits.filter_map(|element| {
+        let number = shard.number(&body.actor(element.actor))?;
+        shard.live.get(&(number, element.seq)).map(|live| live.stamp)
+    });
+    let seen = if shard.discard { shard.stamp } else { 0 };
+    stamps.chain([seen]).max() >= Some(body.stamp - 1)
 }
 
 /// The first named dot of this very process, or of a later boot of this store, that this process did not author. Then

@@ -54,6 +54,11 @@ impl Wall {
         self.now_ms << COUNTER_BITS
     }
 
+    /// The milliseconds by which a stamp is ahead, if that is beyond the bound; else 0.
+    pub(crate) const fn lead_ms(self, stamp: u64) -> u64 {
+        if millis(stamp) > self.reach_ms { millis(stamp) - self.now_ms } else { 0 }
+    }
+
     /// Whether a stamp is not too far ahead.
     pub(crate) fn reaches(self, stamp: u64) -> bool {
         mutant!("replication.hlc.unbounded") || millis(stamp) <= self.reach_ms

@@ -5,6 +5,7 @@
 //! This module does not know what a shard holds.
 
 pub(crate) mod hlc;
+pub(crate) mod leads;
 pub(crate) mod path;
 
 use alloc::vec::Vec;
