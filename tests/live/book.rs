@@ -28,6 +28,8 @@ pub(crate) enum Answered {
 struct Register {
     committed: Option<String>,
     unknown: BTreeSet<String>,
+    /// Values that were committed, and overwritten by this client.
+    overwritten: BTreeSet<String>,
 }
 
 /// All writes of a row's clients.
@@ -81,7 +83,9 @@ impl Book {
     ) {
         let register = self.registers.entry((namespace, key.into())).or_default();
         match answered {
-            Answered::Committed => register.committed = Some(value.into()),
+            Answered::Committed => {
+                register.overwritten.extend(register.committed.replace(value.into()));
+            }
             Answered::Unknown => drop(register.unknown.insert(value.into())),
             Answered::Rejected => {}
         }
@@ -113,6 +117,18 @@ impl Book {
         self.counted += other.counted;
         self.maybe_counted += other.maybe_counted;
         self.committed += other.committed;
+    }
+
+    /// The same writes, of which each may be there or not.
+    pub(crate) fn doubted(mut self) -> Self {
+        for register in self.registers.values_mut() {
+            register.unknown.extend(register.committed.take());
+            register.unknown.append(&mut register.overwritten);
+        }
+        self.members.values_mut().for_each(|answered| *answered = Answered::Unknown);
+        self.maybe_counted += std::mem::take(&mut self.counted);
+        self.committed = 0;
+        self
     }
 
     /// Judges an export.
@@ -272,6 +288,19 @@ mod tests {
         assert_eq!(judged(&[("\"2\"", "\"1\"")]), (1, 1), "an older value is back");
         let none = book().judge(&Export::default());
         assert_eq!((none.lost.len(), none.wrong.len()), (6, 0), "{none:?}");
+    }
+
+    #[test]
+    fn doubted_writes_may_be_there_or_not() {
+        let rows = |lines| read_rows(lines).expect("rows");
+        let export = Export { strong: rows(STRONG_ROWS), eventual: rows(EVENTUAL_ROWS) };
+        let doubted = book().doubted();
+        assert_eq!(doubted.committed(), 0);
+        assert_eq!(doubted.judge(&export), Findings::default());
+        assert_eq!(doubted.judge(&Export::default()), Findings::default());
+        let older = rows(&STRONG_ROWS.replace("\"2\"", "\"1\""));
+        let export = Export { strong: older, eventual: Rows::new() };
+        assert_eq!(doubted.judge(&export), Findings::default(), "the overwriting one was won over");
     }
 
     #[test]

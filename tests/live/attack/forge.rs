@@ -351,7 +351,7 @@ pub(crate) fn raft_message(_: &Facts, group: GroupId, message: raft::Message) ->
     (Plane::Control, Message::Raft { group, message })
 }
 
-fn replication_message(_: &Facts, message: replication::Message) -> Forged {
+pub(crate) fn replication_message(_: &Facts, message: replication::Message) -> Forged {
     (Plane::Bulk, Message::Replication(message))
 }
 

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use continuum_core::codec;
-use continuum_core::id::{Index, Term};
+use continuum_core::id::{Actor, Dot, Index, Replica, Term};
 use continuum_core::node::{Message, Plane};
 use continuum_core::raft::{self, Entry, Payload, Position};
+use continuum_core::replication;
 use continuum_runtime::clock::Stopwatch;
 
 use crate::attack::Attacker;
-use crate::attack::forge::{Facts, Forged, Reach, forged_command, raft_message, refusals};
+use crate::attack::forge::{
+    FORGED, Facts, Forged, Reach, forged_command, raft_message, refusals, replication_message,
+    sealed_put,
+};
 use crate::attack::link::Link;
-use crate::book::{Book, STRONG};
+use crate::book::{Answered, Book, EVENTUAL, STRONG};
 use crate::federation::{Nodes, SOON};
 use crate::row::{Bench, Check, Row, holds, pause, wait_until};
 use crate::writers::{Writers, make_namespaces, must_write, put, settle};
@@ -80,6 +84,12 @@ pub(crate) const ROWS: &[Row] = &[
                    with flipped bits: no exit, no fork, no halted group",
         run: replayed,
     },
+    Row {
+        name: "forged.another-author",
+        expected: "a learner sends eventual writes with the dots that another node used or will use: all replicas are \
+                   equal, and no write of the other nodes is lost",
+        run: another_author,
+    },
 ];
 
 /// The identity that the attacker has.
@@ -97,18 +107,25 @@ struct Scene {
     attacker: Attacker,
     /// The nodes that run and are attacked.
     victims: Vec<usize>,
+    /// Those of them whose writes may not be lost.
+    writing: Vec<usize>,
     /// Links to them; `None` while one is down.
     links: Vec<Option<Link>>,
 }
 
 impl Scene {
     fn begin(bench: &Bench, sender: Sender) -> Check<Self> {
+        Self::begin_with(bench, sender, &ALL)
+    }
+
+    /// As [`Scene::begin`]; only these nodes write.
+    fn begin_with(bench: &Bench, sender: Sender, writing: &[usize]) -> Check<Self> {
         let mut nodes = Nodes::new(bench, 3);
         nodes.form(3)?;
         make_namespaces(nodes.all[0].api)?;
         let mut book = Book::default();
         put(&mut book, nodes.all[0].api, STRONG, "acct", "100");
-        must_write(&mut book, &nodes, &ALL, "-before")?;
+        must_write(&mut book, &nodes, writing, "-before")?;
         let (attacker, victims) = match sender {
             Sender::Stranger | Sender::Learner => (Attacker::stranger(&nodes), ALL.to_vec()),
             Sender::Voter => {
@@ -128,7 +145,8 @@ impl Scene {
         } else {
             addresses.iter().map(|to| attacker.link(*to).map(Some)).collect::<Check<_>>()?
         };
-        Ok(Self { nodes, book, attacker, victims, links })
+        let writing = writing.iter().copied().filter(|at| victims.contains(at)).collect();
+        Ok(Self { nodes, book, attacker, victims, writing, links })
     }
 
     fn addresses(nodes: &Nodes, victims: &[usize]) -> Vec<SocketAddr> {
@@ -185,12 +203,12 @@ impl Scene {
         self.links.clear();
         self.nodes.all_serve(&self.victims)?;
         groups_work(&self.nodes, &self.victims)?;
-        must_write(&mut self.book, &self.nodes, &self.victims, "-after")?;
+        must_write(&mut self.book, &self.nodes, &self.writing, "-after")?;
         settle(bench, &self.nodes, &self.victims, &self.book)?;
         self.nodes.restart(&self.victims)?;
         self.nodes.all_serve(&self.victims)?;
         groups_work(&self.nodes, &self.victims)?;
-        must_write(&mut self.book, &self.nodes, &self.victims, "-restarted")?;
+        must_write(&mut self.book, &self.nodes, &self.writing, "-restarted")?;
         settle(bench, &self.nodes, &self.victims, &self.book)
     }
 }
@@ -364,6 +382,41 @@ fn replayed(bench: &Bench) -> Check<String> {
         "{count} recorded messages and {} mutated ones, {sent} sent; {settled}",
         forged.len() - count
     ))
+}
+
+/// The dots of one node's process that are forged: some are in use, the others will be.
+const FORGED_DOTS: u64 = 120;
+
+fn another_author(bench: &Bench) -> Check<String> {
+    let mut scene = Scene::begin_with(bench, Sender::Learner, &[0, 2])?;
+    let author = &scene.nodes.all[1];
+    let replica = Replica { node: author.id, store: author.store().ok_or("no store")? };
+    let actor = Actor { replica, boot: author.boot().ok_or("no boot")? };
+    let shard = *scene.facts(0).shards.first().ok_or("no shard")?;
+    let writers = Writers::start(&scene.nodes, &scene.writing, "");
+    // Writes are not signed: a member can take the place of what this node wrote.
+    let doubtful = Writers::start(&scene.nodes, &[1], "");
+    let mut sent = 0;
+    for at in 0..scene.victims.len() {
+        let facts = scene.facts(at);
+        let mut forged = Vec::new();
+        for seq in 1..=FORGED_DOTS {
+            // Each victim gets another write of the same dot.
+            let key = format!("by-nobody-{seq}-{at}");
+            scene.book.put(EVENTUAL, &key, FORGED, Answered::Unknown);
+            let writes = vec![sealed_put(shard, Dot { actor, seq }, &key, 1 << 40)];
+            forged.push(replication_message(&facts, replication::Message::Delta { shard, writes }));
+        }
+        sent += scene.assault(at, &forged);
+    }
+    pause(Duration::from_secs(2));
+    writers.stop(&mut scene.book);
+    let mut doubted = Book::default();
+    doubtful.stop(&mut doubted);
+    scene.book.merge(doubted.doubted());
+    holds(sent > FORGED_DOTS, || format!("only {sent} writes were sent"))?;
+    let settled = scene.survives(bench)?;
+    Ok(format!("{sent} writes in another's name; {settled}"))
 }
 
 #[cfg(test)]

@@ -42,6 +42,11 @@ pub(crate) const ROWS: &[Row] = &[
         expected: "a real token is good at every node and after a restart of all, and repeating it loses nothing",
         run: real,
     },
+    Row {
+        name: "tokens.rotated",
+        expected: "a token is good after its key was replaced once, and refused after twice; new tokens are good",
+        run: rotated,
+    },
 ];
 
 /// Reads a register's token.
@@ -76,7 +81,7 @@ fn uses(token: &str) -> Vec<(&'static str, Ask<'static>)> {
 }
 
 /// A token as a client would make it up: the dots 1 to 1,000 of each member, without and with something behind them.
-fn made_up(nodes: &Nodes, _real: &str) -> Check<Vec<String>> {
+fn made_up(_: &Bench, nodes: &Nodes, _real: &str) -> Check<Vec<String>> {
     let mut tokens = Vec::new();
     for at in ALL {
         let node = &nodes.all[at];
@@ -99,7 +104,7 @@ fn made_up(nodes: &Nodes, _real: &str) -> Check<Vec<String>> {
 }
 
 /// A real token with one bit flipped at places all over it, cut, and with more behind it.
-fn altered(_: &Nodes, real: &str) -> Check<Vec<String>> {
+fn altered(_: &Bench, _: &Nodes, real: &str) -> Check<Vec<String>> {
     let bytes = URL_SAFE_NO_PAD.decode(real).map_err(|error| error.to_string())?;
     let flip = |bit: usize| {
         let mut changed = bytes.clone();
@@ -116,9 +121,14 @@ fn altered(_: &Nodes, real: &str) -> Check<Vec<String>> {
 }
 
 /// Real tokens of another namespace, of a namespace that had this name, and of another federation.
-fn of_another_place(nodes: &Nodes, _real: &str) -> Check<Vec<String>> {
-    let api = nodes.all[0].api;
-    let mut tokens = Vec::new();
+fn of_another_place(bench: &Bench, nodes: &Nodes, _real: &str) -> Check<Vec<String>> {
+    // Another federation has a namespace of the same name and number, and a key of the same name in it.
+    let mut strangers = Nodes::new(bench, 1);
+    strangers.form(1)?;
+    let (api, there) = (nodes.all[0].api, strangers.all[0].api);
+    make_namespaces(there)?;
+    ok(&Ask::new("PUT", format!("/v1/namespaces/{EVENTUAL}/kv/kb")).raw("x"), there)?;
+    let mut tokens = vec![token_of(there, EVENTUAL, "kb")?];
     for name in ["other", "reborn"] {
         make(api, name)?;
         ok(&Ask::new("PUT", format!("/v1/namespaces/{name}/kv/kb")).raw("x"), api)?;
@@ -163,7 +173,7 @@ fn all_refused(nodes: &Nodes, tokens: &[String]) -> Check<(u64, u64)> {
     Ok((refused, foreign))
 }
 
-fn foreign(bench: &Bench, tokens: fn(&Nodes, &str) -> Check<Vec<String>>) -> Check<String> {
+fn foreign(bench: &Bench, tokens: fn(&Bench, &Nodes, &str) -> Check<Vec<String>>) -> Check<String> {
     let mut nodes = Nodes::new(bench, 3);
     nodes.form(3)?;
     make_namespaces(nodes.all[0].api)?;
@@ -171,7 +181,7 @@ fn foreign(bench: &Bench, tokens: fn(&Nodes, &str) -> Check<Vec<String>>) -> Che
     put(&mut book, nodes.all[0].api, EVENTUAL, "kb", "honest");
     let token = token_of(nodes.all[0].api, EVENTUAL, "kb")?;
     settle(bench, &nodes, &ALL, &book)?;
-    let mut tokens = tokens(&nodes, &token)?;
+    let mut tokens = tokens(bench, &nodes, &token)?;
     let reborn = rebirth(&nodes, &mut tokens)?;
     let writers = Writers::start(&nodes, &ALL, "");
     let checked = all_refused(&nodes, &tokens).and_then(|(refused, foreign)| {
@@ -255,4 +265,50 @@ fn real(bench: &Bench) -> Check<String> {
     book.put(EVENTUAL, "kb", "late", answered(answer.as_ref()));
     let settled = settle(bench, &nodes, &ALL, &book)?;
     Ok(format!("a real token is good everywhere; {settled}"))
+}
+
+fn rotated(bench: &Bench) -> Check<String> {
+    let mut nodes = Nodes::new(bench, 3);
+    nodes.form(3)?;
+    make_namespaces(nodes.all[0].api)?;
+    let mut book = Book::default();
+    put(&mut book, nodes.all[0].api, EVENTUAL, "kb", "first");
+    settle(bench, &nodes, &ALL, &book)?;
+    let token = token_of(nodes.all[0].api, EVENTUAL, "kb")?;
+    let path = format!("/v1/namespaces/{EVENTUAL}/kv/kb");
+    let say = |token: &str, value: &str, at: usize| {
+        let body = json!({ "value": value, "context": token });
+        Ask::new("PUT", path.as_str()).json(&body).send(nodes.all[at].api)
+    };
+    let rotate = |at: usize| -> Check {
+        let (code, text) = nodes.all[at].cli(&["cluster", "rotate-key"]);
+        holds(code == Some(0), || format!("rotate-key ended with {code:?}: {text}"))
+    };
+    rotate(0)?;
+    let answer = say(&token, "once", 1);
+    holds(answer.as_ref().is_some_and(Answer::is_ok), || {
+        format!("a token of the key before was answered {}", brief(answer.as_ref()))
+    })?;
+    book.put(EVENTUAL, "kb", "once", answered(answer.as_ref()));
+    rotate(2)?;
+    // Until a node knows of the new key it may still take the token.
+    book.put(EVENTUAL, "kb", "twice", crate::book::Answered::Unknown);
+    let mut last = None;
+    wait_until(
+        SOON,
+        || {
+            last = say(&token, "twice", 1);
+            last.as_ref().is_some_and(|answer| answer.code() == REFUSALS[0])
+        },
+        String::new,
+    )
+    .map_err(|_| format!("a token of two keys before was answered {}", brief(last.as_ref())))?;
+    settle(bench, &nodes, &ALL, &book)?;
+    let fresh = token_of(nodes.all[2].api, EVENTUAL, "kb")?;
+    let answer = say(&fresh, "new", 0);
+    holds(answer.as_ref().is_some_and(Answer::is_ok), || {
+        format!("a new token was answered {}", brief(answer.as_ref()))
+    })?;
+    book.put(EVENTUAL, "kb", "new", answered(answer.as_ref()));
+    settle(bench, &nodes, &ALL, &book)
 }
