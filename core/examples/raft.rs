@@ -5,7 +5,9 @@
 
 use continuum_core::config::RaftConfig;
 use continuum_core::hold::{DurabilityGate, Waits};
-use continuum_core::id::{GroupId, Index, NodeId, Replica, Role, StoreId, Token, Writer};
+use continuum_core::id::{
+    GenesisId, GroupId, Index, NodeId, Replica, Role, StoreId, Token, Writer,
+};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::raft::{Action, Configuration, Event, Message, Payload, Raft, Restored, Write};
 use continuum_core::seed::Seed;
@@ -76,7 +78,7 @@ fn run(hosts: &mut [Host], clock: &mut u64, ms: u64) {
 
 fn main() {
     let configuration = Configuration { voters: [0, 1, 2].map(replica).into(), learners: vec![] };
-    let log = vec![Write::Genesis { configuration }];
+    let log = vec![Write::Genesis { id: GenesisId(1), configuration }];
     let mut hosts = [0, 1, 2].map(|at| start(at, log.clone()));
     let mut clock = 0;
     run(&mut hosts, &mut clock, 3_000);

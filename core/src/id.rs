@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`FederationId`] | the federation's CA is made | everything |
 //! | [`NodeId`] | a certificate is issued | restarts and new disks |
+//! | [`GenesisId`] | an operator founds the federation | everything |
 //! | [`StoreId`] | a data directory is created | restarts, not a wiped disk |
 //! | [`Boot`] | a process starts | nothing |
 //!
@@ -15,7 +16,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 
 /// Declares a 128-bit identity that prints as 32 hexadecimal digits.
 macro_rules! wide_id {
@@ -217,6 +218,34 @@ number_id! {
 number_id! {
     /// A client request, unique on the node that took it for as long as the process lives.
     RequestId(u64)
+}
+
+/// The one beginning of a federation. Two foundings of one [`FederationId`] differ in it, and nothing passes between
+/// them: every message of the protocols names the genesis that it belongs to.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GenesisId(pub u64);
+
+impl GenesisId {
+    /// A fresh genesis: a founder's choice of voters, told apart from its other choices by a random salt.
+    #[must_use]
+    pub fn of(federation: FederationId, founder: Replica, salt: u64, voters: &[Replica]) -> Self {
+        let mut hash = Hasher::new();
+        hash.value(&(federation, founder, salt));
+        hash.value(voters);
+        Self(hash.finish().short())
+    }
+}
+
+impl fmt::Display for GenesisId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for GenesisId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl GroupId {

@@ -306,6 +306,7 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
         match notice {
             Notice::RefusedBy { .. } => self.driver.metrics.rejected("refused_by_peer"),
             Notice::Rejected { .. } => self.driver.metrics.rejected("message"),
+            Notice::OtherGenesis { .. } => self.driver.metrics.rejected("other_genesis"),
             Notice::WrongStore { .. } => self.driver.metrics.rejected("wrong_store"),
             Notice::Equivocation { .. } => self.driver.metrics.rejected("equivocation"),
             Notice::Fenced { why } if self.ended.is_none() => {

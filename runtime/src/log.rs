@@ -98,6 +98,21 @@ pub fn notice(notice: &Notice) {
                 leader.map_or_else(|| "a leader".to_owned(), |node| format!("node {node}"));
             warn!("group {group}: the snapshot of {leader} up to entry {index} does not restore");
         }
+        Notice::RivalFederation { peer, genesis } => {
+            error!(
+                "rival federation: node {peer} is in another one of this id, genesis {genesis}; hint: keep one of the \
+                 two, and start the nodes of the other with empty data directories"
+            );
+        }
+        Notice::OtherGenesis { from, genesis } => {
+            debug!("dropped a message of node {from}, which belongs to genesis {genesis}");
+        }
+        Notice::Founding { founder, genesis, accepted: true } => {
+            info!("accepted the founding of node {}, genesis {genesis}", founder.node);
+        }
+        Notice::Founding { founder, genesis, accepted: false } => {
+            info!("the founding of node {} will never be, genesis {genesis}", founder.node);
+        }
         Notice::Fenced { why } => error!("fenced: {why}"),
         Notice::RefusedBy { peer, reason, known } => {
             warn!("node {peer} refuses this process: {reason:?}; it knows start {}", known.count);

@@ -92,6 +92,7 @@ struct StateGauges {
     members: Family<InState, Gauge>,
     memory: Gauge,
     pending: Gauge,
+    rivals: Gauge,
 }
 
 impl Default for Metrics {
@@ -180,6 +181,8 @@ impl Metrics {
         r.register("crdt_in_sync", "Peers whose root equals a shard's", s.in_sync.clone());
         r.register("gossip_members", "Members by health", s.members.clone());
         r.register_with_unit("memory", "Keys and values held", Unit::Bytes, s.memory.clone());
+        let help = "Linked nodes of another federation of this id";
+        r.register("rival_federations", help, s.rivals.clone());
         r.register("requests_pending", "Requests under way", s.pending.clone());
     }
 
@@ -277,7 +280,9 @@ impl Metrics {
             match warning {
                 Warning::ClockAhead { by_ms } => own = *by_ms,
                 Warning::ClockBehindPeers { by_ms, .. } => peers = peers.max(*by_ms),
-                Warning::SnapshotRefused { .. } => {}
+                Warning::SnapshotRefused { .. }
+                | Warning::RivalFederation { .. }
+                | Warning::StoreReplaced { .. } => {}
             }
         }
         for (code, by_ms) in [("clock_ahead", own), ("clock_behind_peers", peers)] {
@@ -285,6 +290,8 @@ impl Metrics {
         }
         s.memory.set(signed(status.memory_bytes));
         s.pending.set(i64::from(status.requests));
+        let rivals = if status.formed { status.formed_peers.len() } else { 0 };
+        s.rivals.set(signed(rivals as u64));
         for group in &status.groups {
             let label = InGroup { group: group.group.0 };
             let leads = group.leader == Some(status.replica.node);
@@ -424,6 +431,8 @@ const fn rejection(reason: &Reason) -> &'static str {
         Reason::Stopping => "stopping",
         Reason::GroupHalted { .. } => "group_halted",
         Reason::StoreReplaced => "store_replaced",
+        Reason::FoundingUndecided { .. } => "founding_undecided",
+        Reason::FederationExists { .. } => "federation_exists",
     }
 }
 

@@ -14,5 +14,5 @@ pub use outcome::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Receipt, Resour
 pub use request::{
     Change, Edit, Expected, Level, Mutation, Policy, Query, Request, Session, Strategy,
 };
-pub use status::{GroupStatus, ShardStatus, Status, Unready, Warning};
+pub use status::{FormedPeer, GroupStatus, ShardStatus, Status, Unready, Warning};
 pub use value::{Content, Field, Health, Member, Namespace, Register, Row, Value};

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Level, Value};
-use crate::id::{Address, GroupId, Index, Replica};
+use crate::id::{Address, GenesisId, GroupId, Index, NodeId, Replica};
 
 /// The answer to a request. Every request gets exactly one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +97,20 @@ pub enum Reason {
         /// The entry.
         index: Index,
     },
+    /// The node takes part in a founding whose founder has not decided it yet, so it takes part in no other.
+    FoundingUndecided {
+        /// The node that an operator told to found the federation.
+        founder: NodeId,
+        /// Its address.
+        address: Address,
+    },
+    /// A node of this federation id is formed already, so no second federation begins.
+    FederationExists {
+        /// The formed node.
+        node: NodeId,
+        /// Its address; empty when it is not known.
+        address: Address,
+    },
 }
 
 /// A bound that a request exceeded, with the unit that its limit is in.
@@ -144,10 +158,23 @@ pub enum Resource {
 /// The member list that a federation begins with, or that a joining node receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bootstrap {
+    /// The beginning that the list belongs to.
+    pub genesis: GenesisId,
     /// The members, voters first.
     pub members: Vec<MemberInfo>,
-    /// How many of `members` vote in group 0 from the start; 0 in the list that a joining learner receives.
+    /// How many of `members` vote in group 0: the first ones.
     pub voters: u8,
+}
+
+impl Bootstrap {
+    /// The replicas that vote in group 0, sorted.
+    #[must_use]
+    pub fn voting(&self) -> Vec<Replica> {
+        let voting = self.members.iter().take(usize::from(self.voters));
+        let mut voters: Vec<Replica> = voting.map(|member| member.replica).collect();
+        voters.sort_unstable();
+        voters
+    }
 }
 
 /// One member of a [`Bootstrap`] list, or of a request to join.

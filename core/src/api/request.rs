@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
-use crate::id::{Address, Replica, SessionId};
+use crate::id::{Address, GenesisId, Replica, SessionId};
 
 /// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub enum Request {
         address: Address,
         /// The operator's name for it.
         name: String,
+        /// The genesis that it is formed with; `None` while it is in no federation.
+        genesis: Option<GenesisId>,
     },
     /// Read the status of the node that is asked.
     Status,

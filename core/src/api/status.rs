@@ -5,7 +5,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Address, Boot, GroupId, Index, NamespaceId, NodeId, Replica, Term};
+use super::MemberInfo;
+use crate::id::{
+    Address, Boot, GenesisId, GroupId, Index, NamespaceId, NodeId, Replica, StoreId, Term,
+};
 
 /// A node's knowledge of itself, its groups and its shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +23,12 @@ pub struct Status {
     pub address: Address,
     /// Whether it is in a federation.
     pub formed: bool,
+    /// The beginning of that federation.
+    pub genesis: Option<GenesisId>,
+    /// The founder of a founding that this node accepted and whose end it does not know.
+    pub undecided: Option<MemberInfo>,
+    /// Linked nodes that are formed with another genesis, or with any while this node is in no federation.
+    pub formed_peers: Vec<FormedPeer>,
     /// Why it is not ready to serve; empty when it is ready.
     pub unready: Vec<Unready>,
     /// Matters for an operator to look at, although the node serves.
@@ -34,6 +43,17 @@ pub struct Status {
     pub requests: u32,
 }
 
+/// A linked node that is formed, and not together with the node that reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormedPeer {
+    /// The formed node.
+    pub node: NodeId,
+    /// Its address; empty when it is not known.
+    pub address: Address,
+    /// Its genesis.
+    pub genesis: GenesisId,
+}
+
 /// Why a node is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unready {
@@ -41,7 +61,8 @@ pub enum Unready {
     NotFormed,
     /// Group 0 has no leader that this node knows.
     NoLeader,
-    /// It has not applied all entries of group 0 that it knows to be committed.
+    /// It has not applied all entries of group 0 that it knows to be committed, or it has just started and still looks
+    /// for its federation.
     CatchingUp,
     /// Its disk is full.
     DiskFull,
@@ -58,6 +79,10 @@ pub enum Unready {
         /// The entry.
         index: Index,
     },
+    /// It accepted a founding, and its founder has not told how that ended.
+    FoundingUndecided,
+    /// A federation knows its node with another store, and has not let this one in.
+    StoreReplaced,
 }
 
 /// Something that an operator should look at although the node serves.
@@ -82,11 +107,29 @@ pub enum Warning {
         /// By how many milliseconds.
         by_ms: u64,
     },
+    /// A linked node is in another federation of this id.
+    RivalFederation {
+        /// The linked node.
+        node: NodeId,
+        /// The beginning of its federation.
+        genesis: GenesisId,
+    },
+    /// An earlier store of this node is a voter. This store is a learner and has no vote.
+    StoreReplaced {
+        /// The earlier store.
+        store: StoreId,
+    },
 }
 
 impl Warning {
     /// The codes of all kinds.
-    pub const CODES: &[&str] = &["snapshot_refused", "clock_ahead", "clock_behind_peers"];
+    pub const CODES: &[&str] = &[
+        "snapshot_refused",
+        "clock_ahead",
+        "clock_behind_peers",
+        "rival_federation",
+        "store_replaced",
+    ];
 
     /// The kind as programs match on it.
     #[must_use]
@@ -95,6 +138,8 @@ impl Warning {
             Self::SnapshotRefused { .. } => "snapshot_refused",
             Self::ClockAhead { .. } => "clock_ahead",
             Self::ClockBehindPeers { .. } => "clock_behind_peers",
+            Self::RivalFederation { .. } => "rival_federation",
+            Self::StoreReplaced { .. } => "store_replaced",
         }
     }
 }

@@ -193,6 +193,17 @@ impl Candidates {
         });
     }
 
+    /// Whether every candidate was dialled at least once, and the node of each that answered is connected.
+    pub(super) fn all_dialled(&self, connected: impl Fn(NodeId) -> bool) -> bool {
+        let is_pending = |candidate: &Candidate| match candidate.wait {
+            Wait::Idle => false,
+            Wait::Due(_) | Wait::Dialled(_) => {
+                candidate.failures == 0 && !candidate.node.is_some_and(&connected)
+            }
+        };
+        !self.all.values().any(is_pending)
+    }
+
     pub(super) fn failures(&self, address: &Address) -> u32 {
         self.all.get(address).map_or(0, |candidate| candidate.failures)
     }

@@ -128,6 +128,8 @@ pub struct Discovery {
     resolve_at: Option<Instant>,
     /// When the verified contacts are saved and sent, if they changed.
     save_at: Option<Instant>,
+    /// Whether the operator's list was resolved in this boot.
+    has_resolved: bool,
     random: Stream,
 }
 
@@ -147,6 +149,7 @@ impl Discovery {
             peers: Peers::default(),
             resolve_at: None,
             save_at: None,
+            has_resolved: false,
             random: seed.derive("discovery", 0),
         }
     }
@@ -169,6 +172,14 @@ impl Discovery {
         self.candidates.trust_in(node) >= Some(Trust::Listed)
     }
 
+    /// Whether the operator's list was resolved, every known address was dialled, and every node that answered is
+    /// connected.
+    #[must_use]
+    pub fn has_looked(&self) -> bool {
+        let connected = |node: NodeId| self.peers.is_connected(node);
+        self.has_resolved && self.candidates.all_dialled(connected)
+    }
+
     /// The number of known addresses, of any trust.
     #[must_use]
     pub fn known(&self) -> usize {
@@ -185,6 +196,7 @@ impl Machine for Discovery {
         match event {
             Event::Tick => {}
             Event::Resolved { source: _, peers } => {
+                self.has_resolved = true;
                 for contact in peers.into_iter().take(self.config.candidates_max) {
                     self.offer(mono, contact, Trust::Listed);
                 }

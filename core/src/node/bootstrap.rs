@@ -1,11 +1,13 @@
-//! Bootstrap: how a federation begins. An operator tells one node to start it and names the other first voters.
+//! Bootstrap: how a founder begins a federation. An operator tells one node to found it and names the other first
+//! voters.
 //!
-//! The node dials the named addresses and asks each whether it is free. Once all are, it makes group 0 durable here.
-//! From that record on the bootstrap is irrevocable: every voter that has it sends it to the others until the registry
-//! is bootstrapped, across restarts. A voter accepts one bootstrap only and acknowledges a repeat of the same one
-//! again. The first command of group 0 is the bootstrap list itself.
+//! The founder dials the named addresses and asks each whether it is free. Then it offers the founding to all of them,
+//! and once each has accepted durably it makes group 0 durable here. Before that record nothing is decided, and nothing
+//! of the founding is on the founder's disk: a restart, an expired request or a voter that cannot take part aborts it.
+//! After it the founding goes on whatever happens to the client. The first command of group 0 is the bootstrap list.
 //!
-//! A node with an empty store does not form a group by itself. This module does not let later nodes in (`join`).
+//! A node with an empty store does not form a group by itself. This module does not accept foundings (`genesis`), and
+//! does not let later nodes in (`join`).
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -13,18 +15,18 @@ use core::time::Duration;
 
 use crate::api::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Request, Status, Value};
 use crate::discovery::{Identity, Unverified};
-use crate::id::{Address, Contact, GroupId, Replica, RequestId, Writer};
+use crate::id::{Address, Contact, GenesisId, GroupId, NodeId, Replica, RequestId, Writer};
 use crate::limits::{ADDRESS_BYTES_MAX, NAMESPACE_NAME_BYTES_MAX, VOTERS_MAX};
 use crate::raft::{self, Configuration};
-use crate::reach;
 use crate::state::{Command, Operation};
 use crate::wal::Write;
+use crate::{mutant, reach};
 
 use super::machine::{Node, Task, Timer};
 use super::request::{Origin, Stage};
-use super::{Action, Message};
+use super::{Action, Founding, Message};
 
-/// Milliseconds between two tries of every step that a bootstrap repeats.
+/// Milliseconds between two tries of every step that a founding repeats.
 const BOOTSTRAP_MS: u64 = 200;
 
 /// A named first voter and what this node knows of it.
@@ -34,26 +36,35 @@ struct Candidate {
     replica: Option<Replica>,
     /// The entry that it reported of itself.
     info: Option<MemberInfo>,
-    /// It is in a federation already, or it is this very node.
-    unfit: bool,
+    /// Why it cannot take part.
+    unfit: Option<Reason>,
 }
 
-/// A bootstrap that is not decided yet, on the node that an operator asked.
+/// The list that a founder offered to all first voters, and their answers.
+#[derive(Debug)]
+struct Offer {
+    bootstrap: Bootstrap,
+    /// The voters whose acceptance is durable.
+    accepted: BTreeSet<Replica>,
+    /// The last reason of a voter that did not accept.
+    declined: Option<Reason>,
+}
+
+/// A founding that is not decided yet, on the node that an operator asked.
 #[derive(Debug)]
 struct Init {
     /// The key of the client's request.
     key: u64,
     candidates: Vec<Candidate>,
+    offer: Option<Offer>,
 }
 
-/// The progress of a bootstrap on this node.
+/// The progress of a founding on its founder.
 #[derive(Debug, Default)]
 pub(super) struct BootstrapState {
     init: Option<Init>,
     /// The key of the client's request, which waits until the bootstrap command is applied.
     waiting: Option<u64>,
-    /// Voters that acknowledged that the bootstrap is durable on their disks.
-    acknowledged: BTreeSet<Replica>,
     armed: bool,
 }
 
@@ -68,11 +79,11 @@ impl Node {
             address: address.clone(),
             replica: None,
             info: None,
-            unfit: false,
+            unfit: None,
         };
         let candidates = voters.iter().map(candidate).collect();
         let key = self.add(origin, Request::Init { voters }, Stage::Bootstrap);
-        self.bootstrap.init = Some(Init { key, candidates });
+        self.bootstrap.init = Some(Init { key, candidates, offer: None });
         self.on_bootstrap_due();
     }
 
@@ -86,6 +97,12 @@ impl Node {
         if self.bootstrap.init.is_some() {
             return Err(Reason::Busy);
         }
+        if let Some(acceptance) = &self.genesis.acceptance {
+            return Err(acceptance.reason());
+        }
+        if let Some(reason) = self.formed_neighbour() {
+            return Err(reason);
+        }
         let limit = VOTERS_MAX as u64;
         if voters.len() >= VOTERS_MAX {
             return Err(Reason::OutOfBounds { what: Bound::Voters, limit });
@@ -96,20 +113,23 @@ impl Node {
         voters.iter().all(fits).then_some(()).ok_or(bound)
     }
 
-    /// The timer: repeats the questions to candidates and the bootstrap list to voters.
+    /// The timer: repeats every message of a founding that was not answered yet.
     pub(super) fn on_bootstrap_due(&mut self) {
         self.bootstrap.armed = false;
         if self.bootstrap.init.is_some() {
             self.ask_candidates();
-            self.try_bootstrap();
+            self.try_offer();
+            self.send_offers();
         }
-        self.send_bootstrap();
-        if self.bootstrap.init.is_some() || self.unacknowledged().next().is_some() {
+        self.ask_founding();
+        self.tell_formed();
+        let accepted = self.genesis.acceptance.is_some();
+        if accepted || self.bootstrap.init.is_some() || self.is_any_untold() {
             self.arm_bootstrap();
         }
     }
 
-    fn arm_bootstrap(&mut self) {
+    pub(super) fn arm_bootstrap(&mut self) {
         if !core::mem::replace(&mut self.bootstrap.armed, true) {
             self.arm(Duration::from_millis(BOOTSTRAP_MS), Timer::Bootstrap);
         }
@@ -142,9 +162,10 @@ impl Node {
         let Some(candidate) = named else { return };
         let replica = Replica { node: identity.node, store: identity.store };
         candidate.replica = Some(replica);
-        // The operator named this node itself under another address.
-        candidate.unfit = replica.node == self.me.node;
-        if !candidate.unfit && self.registry_view.routed(replica.node, address) {
+        if replica.node == self.me.node {
+            // The operator named this node itself under another address.
+            candidate.unfit = Some(Reason::VoterUnavailable { address: address.clone() });
+        } else if self.registry_view.routed(replica.node, address) {
             self.emit(Action::Route { peer: replica.node, address: Some(address.clone()) });
         }
     }
@@ -158,35 +179,127 @@ impl Node {
         };
         let named = init.candidates.iter_mut().find(|c| c.replica == Some(from));
         let Some(candidate) = named else { return false };
-        candidate.unfit = status.formed || status.replica != from;
+        candidate.unfit = unfit(status, from, &candidate.address);
         candidate.info = Some(info_of(status, &candidate.address));
-        self.try_bootstrap();
+        self.try_offer();
         true
     }
 
-    /// Decides the bootstrap when all named voters are known and free; gives up when one is unfit.
-    fn try_bootstrap(&mut self) {
-        let Some(init) = &self.bootstrap.init else { return };
-        if let Some(unfit) = init.candidates.iter().find(|candidate| candidate.unfit) {
+    /// Offers the founding when all named voters are known and free; gives up when one is unfit.
+    fn try_offer(&mut self) {
+        let Some(init) = self.bootstrap.init.as_ref().filter(|init| init.offer.is_none()) else {
+            return;
+        };
+        let unfit = init.candidates.iter().find_map(|candidate| candidate.unfit.clone());
+        if let Some(reason) = unfit {
             reach!("node.bootstrap.unfit");
-            let (key, address) = (init.key, unfit.address.clone());
-            self.bootstrap.init = None;
-            let reason = Reason::VoterUnavailable { address };
-            return self.finish(key, Outcome::Rejected(reason));
+            return self.abort_founding(reason);
         }
         let known: Option<Vec<MemberInfo>> =
             init.candidates.iter().map(|candidate| candidate.info.clone()).collect();
         let Some(mut members) = known else { return };
+        // A node whose disk was lost must not begin anew beside its federation. So it looks around first.
+        if !self.has_looked() {
+            return;
+        }
         let key = init.key;
         members.push(self.own_info());
         members.sort_by_key(|member| member.replica);
         members.dedup_by_key(|member| member.replica.node);
-        let voters = members.len() as u8;
+        let voters: Vec<Replica> = members.iter().map(|member| member.replica).collect();
+        let salt = self.seed.derive("genesis", key).draw();
+        let genesis = GenesisId::of(self.federation, self.me, salt, &voters);
+        let bootstrap = Bootstrap { genesis, members, voters: voters.len() as u8 };
+        reach!("node.bootstrap.offered");
+        let offer = Offer { bootstrap, accepted: [self.me].into(), declined: None };
+        if let Some(init) = &mut self.bootstrap.init {
+            init.offer = Some(offer);
+        }
+        self.send_offers();
+        self.try_decide();
+    }
+
+    /// Sends the offer to each voter that has not accepted it.
+    fn send_offers(&mut self) {
+        let Some(offer) = self.bootstrap.init.as_ref().and_then(|init| init.offer.as_ref()) else {
+            return;
+        };
+        let bootstrap = offer.bootstrap.clone();
+        let waits = |voter: &Replica| !offer.accepted.contains(voter);
+        for voter in bootstrap.voting().into_iter().filter(waits).collect::<Vec<_>>() {
+            self.send(voter, Message::Founding(Founding::Offer(bootstrap.clone())));
+        }
+    }
+
+    /// A voter's acceptance of this node's founding is durable.
+    pub(super) fn on_accepted_by(&mut self, from: Replica, genesis: GenesisId) {
+        let offer = self.bootstrap.init.as_mut().and_then(|init| init.offer.as_mut());
+        let Some(offer) = offer.filter(|offer| offer.bootstrap.genesis == genesis) else {
+            reach!("node.bootstrap.late_acceptance");
+            return;
+        };
+        if offer.bootstrap.members.iter().any(|member| member.replica == from) {
+            offer.accepted.insert(from);
+            self.try_decide();
+        }
+    }
+
+    /// A voter does not accept this node's founding. Only a federation that exists is a reason to give up at once.
+    pub(super) fn on_declined(&mut self, from: Replica, genesis: GenesisId, reason: Reason) {
+        let offer = self.bootstrap.init.as_mut().and_then(|init| init.offer.as_mut());
+        let Some(offer) = offer.filter(|offer| offer.bootstrap.genesis == genesis) else { return };
+        if !offer.bootstrap.members.iter().any(|member| member.replica == from) {
+            return;
+        }
+        reach!("node.bootstrap.declined");
+        offer.declined = Some(reason.clone());
+        if matches!(reason, Reason::FederationExists { .. }) {
+            self.abort_founding(reason);
+        }
+    }
+
+    /// Decides the founding once all first voters accepted it.
+    fn try_decide(&mut self) {
+        let offer = self.bootstrap.init.as_ref().and_then(|init| init.offer.as_ref());
+        let Some(offer) = offer else { return };
+        let voters = offer.bootstrap.members.len();
+        let enough =
+            if mutant!("node.founding.majority_decides") { voters / 2 + 1 } else { voters };
+        if offer.accepted.len() < enough {
+            return;
+        }
+        let Some(Init { key, offer: Some(offer), .. }) = self.bootstrap.init.take() else { return };
         reach!("node.bootstrap.decided");
-        self.bootstrap.init = None;
         self.bootstrap.waiting = Some(key);
-        self.adopt_bootstrap(Bootstrap { members, voters });
+        self.adopt_bootstrap(offer.bootstrap);
         self.arm_bootstrap();
+    }
+
+    /// Ends an undecided founding of this node: nobody will ever be formed by it.
+    pub(super) fn abort_founding(&mut self, reason: Reason) {
+        let Some(init) = self.bootstrap.init.take() else { return };
+        self.finish(init.key, Outcome::Rejected(reason));
+        self.tell_aborted(init.offer);
+    }
+
+    /// Tells the voters that the founding is aborted. They would ask; this spares them the wait.
+    fn tell_aborted(&mut self, offer: Option<Offer>) {
+        let Some(Offer { bootstrap, .. }) = offer else { return };
+        reach!("node.bootstrap.aborted");
+        for voter in bootstrap.voting() {
+            self.send(voter, Message::Founding(Founding::Aborted(bootstrap.genesis)));
+        }
+    }
+
+    /// Whether an operator's request to found a federation is under way here.
+    pub(super) const fn is_founding(&self) -> bool {
+        self.bootstrap.init.is_some()
+    }
+
+    /// The genesis that this node has offered and not decided.
+    pub(super) fn offered(&self) -> Option<GenesisId> {
+        let offer = self.bootstrap.init.as_ref().and_then(|init| init.offer.as_ref());
+        offer.map(|offer| offer.bootstrap.genesis)
     }
 
     /// This node's own entry in a list of members.
@@ -194,110 +307,58 @@ impl Node {
         MemberInfo { replica: self.me, address: self.address.clone(), name: self.name.clone() }
     }
 
-    /// Makes a bootstrap durable here. Contacts come first, so that a node that has the group can reach its members.
+    /// Makes a genesis durable here. Contacts come first, so that a node that has the group can reach its members.
     pub(super) fn adopt_bootstrap(&mut self, bootstrap: Bootstrap) {
-        let replicas = |members: &[MemberInfo]| {
-            let mut replicas: Vec<Replica> = members.iter().map(|f| f.replica).collect();
-            replicas.sort_unstable();
-            replicas
-        };
-        let voters = replicas(&bootstrap.members[..usize::from(bootstrap.voters)]);
+        let mut voters = bootstrap.voting();
+        if mutant!("node.join.without_voters") && self.bootstrap.waiting.is_none() {
+            voters.clear();
+        }
         let contact =
             |f: &MemberInfo| Contact { node: Some(f.replica.node), address: f.address.clone() };
-        let others = bootstrap.members.iter().filter(|member| member.replica != self.me);
-        let contacts: Vec<Contact> = others.map(contact).collect();
-        self.remember(contacts);
-        for member in &bootstrap.members {
-            if member.replica != self.me {
-                self.located(member.replica.node, member.address.clone());
-            }
+        let me = self.me.node;
+        let others = || bootstrap.members.iter().filter(|member| member.replica.node != me);
+        self.remember(others().map(contact).collect());
+        for member in others().cloned().collect::<Vec<_>>() {
+            self.located(member.replica.node, member.address);
         }
+        self.genesis.id = Some(bootstrap.genesis);
+        self.genesis.acceptance = None;
         self.registry_view.first_members = bootstrap.members;
-        // A learner begins with an empty configuration; a leader sends it the real one.
-        let genesis = Configuration { voters, learners: Vec::new() };
-        self.open_group(GroupId::REGISTRY, genesis);
-    }
-
-    /// Voters of group 0 that have not acknowledged the bootstrap; none once the registry is bootstrapped.
-    fn unacknowledged(&self) -> impl Iterator<Item = Replica> + '_ {
-        let group = self.groups.get(&GroupId::REGISTRY).filter(|_| self.registry_is_empty());
-        let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
-        let voters = if voters.contains(&self.me) { voters } else { &[] };
-        let told =
-            |voter: &&Replica| **voter != self.me && !self.bootstrap.acknowledged.contains(*voter);
-        voters.iter().filter(told).copied()
+        self.open_group(GroupId::REGISTRY, Configuration { voters, learners: Vec::new() });
+        self.announce_genesis();
+        self.arm_bootstrap();
     }
 
     pub(super) fn registry_is_empty(&self) -> bool {
         self.registry().is_none_or(|registry| !registry.is_bootstrapped())
     }
 
-    /// Sends the bootstrap list to voters that lack it, once it is durable here.
-    fn send_bootstrap(&mut self) {
-        let unacknowledged: Vec<Replica> = self.unacknowledged().collect();
-        if unacknowledged.is_empty() {
-            return;
-        }
-        let bootstrap = self.bootstrap_list();
-        for voter in unacknowledged {
-            let message = Message::Bootstrap(bootstrap.clone());
-            self.promise(Writer::Group(GroupId::REGISTRY), voter, message);
-        }
-    }
-
-    /// The bootstrap list as this node knows it. A restart loses the names; each member reports its own later.
-    fn bootstrap_list(&self) -> Bootstrap {
+    /// The list of the first voters as this node knows it. A restart loses names until the registry is applied.
+    pub(super) fn bootstrap_list(&self) -> Bootstrap {
         let group = self.groups.get(&GroupId::REGISTRY);
-        let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
+        let voters = group.map_or(&[][..], |group| &group.genesis.voters);
         let member = |voter: &Replica| {
             let known = self.registry_view.first_members.iter().find(|info| info.replica == *voter);
             known.cloned().unwrap_or_else(|| self.guess_info(*voter))
         };
-        Bootstrap { members: voters.iter().map(member).collect(), voters: voters.len() as u8 }
+        let genesis = self.genesis.id.unwrap_or_default();
+        let members = voters.iter().map(member).collect();
+        Bootstrap { genesis, members, voters: voters.len() as u8 }
     }
 
     fn guess_info(&self, replica: Replica) -> MemberInfo {
         if replica == self.me {
             return self.own_info();
         }
-        let contacts = self.discovery.machine.contacts();
-        let contact = contacts.iter().find(|contact| contact.node == Some(replica.node)).cloned();
-        let address = contact.map_or_else(Address::default, |contact| contact.address);
+        let address = self.address_of(replica.node);
         MemberInfo { replica, address, name: alloc::format!("{}", replica.node) }
     }
 
-    /// A peer sends a bootstrap list that names this node.
-    pub(super) fn on_bootstrap(&mut self, from: Replica, bootstrap: Bootstrap) {
-        if let Err(why) = check_bootstrap(&bootstrap, from, self.me) {
-            return self.rejected(from.node, why);
-        }
-        if self.is_formed() {
-            let same = self.groups.get(&GroupId::REGISTRY).is_some_and(|group| {
-                let ours = &group.genesis.voters;
-                let theirs = &bootstrap.members;
-                ours.len() == theirs.len() && theirs.iter().all(|m| ours.contains(&m.replica))
-            });
-            if same {
-                reach!("node.bootstrap.repeated");
-                self.promise(Writer::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
-            } else {
-                self.rejected(from.node, "a bootstrap list after another one");
-            }
-            return;
-        }
-        reach!("node.bootstrap.accepted");
-        // Two bootstraps at once: this node takes the other's list, and its own undecided one ends.
-        self.cancel_init();
-        self.adopt_bootstrap(bootstrap);
-        self.promise(Writer::Group(GroupId::REGISTRY), from, Message::BootstrapAck);
-        self.arm_bootstrap();
-    }
-
-    /// A voter acknowledges that the bootstrap is durable on its disk.
-    pub(super) fn on_bootstrap_ack(&mut self, from: Replica) {
-        if self.unacknowledged().any(|voter| voter == from) {
-            self.bootstrap.acknowledged.insert(from);
-        }
+    /// The address of a node as discovery knows it; empty when it does not.
+    pub(super) fn address_of(&self, node: NodeId) -> Address {
+        let contacts = self.discovery.machine.contacts();
+        let contact = contacts.into_iter().find(|contact| contact.node == Some(node));
+        contact.map(|contact| contact.address).unwrap_or_default()
     }
 
     /// The leader of an empty group 0 proposes its first command.
@@ -318,29 +379,28 @@ impl Node {
     /// The bootstrap command is applied here.
     pub(super) fn bootstrapped(&mut self) {
         self.registry_view.first_members.clear();
-        self.bootstrap.acknowledged.clear();
         if let Some(key) = self.bootstrap.waiting.take() {
             self.finish(key, Outcome::Value(Value::Initialized));
         }
     }
 
-    /// The client's request timed out. Before the decision nothing happened; after it the bootstrap goes on.
-    pub(super) fn bootstrap_expired(&mut self) -> Outcome {
+    /// The client's request expired. Before the decision that aborts the founding. After it the federation is created
+    /// once the genesis is durable here, also while most voters are away.
+    pub(super) fn bootstrap_expired(&mut self, key: u64) {
         let Some(init) = self.bootstrap.init.take() else {
             self.bootstrap.waiting = None;
-            return Outcome::Unknown { reached: None };
+            let durable = self.gate.newest(Writer::Group(GroupId::REGISTRY));
+            return self.finish_after(key, Outcome::Value(Value::Initialized), durable);
         };
         reach!("node.bootstrap.expired");
-        let missing = init.candidates.into_iter().find(|candidate| candidate.info.is_none());
-        let address = missing.map_or_else(Address::default, |candidate| candidate.address);
-        Outcome::Rejected(Reason::VoterUnavailable { address })
-    }
-
-    /// Ends an undecided bootstrap, because the node is in a federation now.
-    pub(super) fn cancel_init(&mut self) {
-        if let Some(init) = self.bootstrap.init.take() {
-            self.finish(init.key, Outcome::Rejected(Reason::AlreadyFormed));
+        let reason = init.why_expired();
+        if mutant!("node.founding.goes_on") {
+            self.finish(key, Outcome::Rejected(reason));
+            self.bootstrap.init = Some(init);
+            return;
         }
+        self.bootstrap.init = Some(init);
+        self.abort_founding(reason);
     }
 
     /// Makes this list of contacts durable; it replaces the one before.
@@ -360,8 +420,47 @@ fn info_of(status: &Status, named: &Address) -> MemberInfo {
     MemberInfo { replica: status.replica, address, name }
 }
 
+impl Init {
+    /// Why the founding was not decided in time: the first voter that has no part in it, or what one of them said.
+    fn why_expired(&self) -> Reason {
+        let accepted = |replica: &Replica| {
+            self.offer.as_ref().is_some_and(|offer| offer.accepted.contains(replica))
+        };
+        if let Some(declined) = self.offer.as_ref().and_then(|offer| offer.declined.clone()) {
+            return declined;
+        }
+        let is_missing =
+            |c: &&Candidate| c.info.is_none() || !c.replica.as_ref().is_some_and(accepted);
+        let unknown = self.candidates.iter().find(|candidate| candidate.info.is_none());
+        let missing = unknown.or_else(|| self.candidates.iter().find(is_missing));
+        let address = missing.map_or_else(Address::default, |missing| missing.address.clone());
+        Reason::VoterUnavailable { address }
+    }
+}
+
+/// Why a candidate cannot be a first voter: it is formed, or it knows a node that is, or it waits for another founding.
+fn unfit(status: &Status, from: Replica, named: &Address) -> Option<Reason> {
+    if mutant!("node.founding.beside_formed") {
+        return status.formed.then(|| Reason::VoterUnavailable { address: named.clone() });
+    }
+    if status.formed {
+        let address = named.clone();
+        return Some(Reason::FederationExists { node: status.replica.node, address });
+    }
+    if let Some(peer) = status.formed_peers.first() {
+        let address = peer.address.clone();
+        return Some(Reason::FederationExists { node: peer.node, address });
+    }
+    let other = status.replica != from;
+    other.then(|| Reason::VoterUnavailable { address: named.clone() })
+}
+
 /// Checks that a bootstrap list is within all bounds and that its sender and this node are voters of it.
-fn check_bootstrap(bootstrap: &Bootstrap, from: Replica, me: Replica) -> Result<(), &'static str> {
+pub(super) fn check_founding(
+    bootstrap: &Bootstrap,
+    from: Replica,
+    me: Replica,
+) -> Result<(), &'static str> {
     let members = &bootstrap.members;
     if members.len() != usize::from(bootstrap.voters) || members.len() > VOTERS_MAX {
         return Err("a bootstrap list with an impossible number of voters");

@@ -1,7 +1,7 @@
 //! Join: how a node enters a federation that exists. It asks one peer after another until a member lets it in.
 //!
-//! The question is a forwarded [`Request::Join`]; the answer is the list of members. With that list the node creates
-//! group 0 without a configuration and waits until the leader sends it entries or a snapshot. A member with a new name
+//! The question is a forwarded [`Request::Join`]; the answer is the list of members, voters first. With that list the
+//! node creates group 0 and waits until the leader sends it entries or a snapshot. A member with a new name
 //! or address sends the same request to update the registry. So does a learner that no leader has contacted for a
 //! while: an earlier store of its node may have replaced it, and nothing would tell it so.
 //!
@@ -10,10 +10,10 @@
 use core::time::Duration;
 
 use crate::api::{Bootstrap, MemberInfo, Outcome, Reason, Request, Value};
-use crate::id::{GroupId, NodeId, Replica, Role};
-use crate::limits::MEMBERS_MAX;
+use crate::id::{GenesisId, GroupId, NodeId, Replica, Role, StoreId};
+use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
+use crate::reach;
 use crate::time::Instant;
-use crate::{mutant, reach};
 
 use super::bootstrap::is_bounded;
 use super::machine::{Node, Timer};
@@ -30,15 +30,18 @@ pub(super) struct JoinState {
     backoff_ms: u64,
     /// When the next question is due.
     armed: Option<Instant>,
+    /// Whether a formed node said that its federation knows this node with another store.
+    is_replaced: bool,
 }
 
 impl Node {
-    /// A process starts. Without a federation it asks to be let in; with an unfinished bootstrap it continues that.
+    /// A process starts. Without a federation it asks to be let in, or how the founding ended that it accepted.
     pub(super) fn begin_membership(&mut self) {
         if self.is_formed() {
-            self.on_bootstrap_due();
             self.watch_for_leader();
         } else {
+            self.begin_to_look();
+            self.follow_founding();
             self.arm_join(JOIN_MS);
         }
     }
@@ -73,6 +76,11 @@ impl Node {
     /// Asks the next peer.
     pub(super) fn on_join_due(&mut self) {
         self.join.armed = None;
+        self.note_look();
+        if self.genesis.acceptance.is_some() {
+            // A voter that is bound by a founding joins no other federation.
+            return;
+        }
         if self.is_forgotten() {
             reach!("node.join.forgotten");
         } else if self.is_formed() && self.own_entry_is_current() {
@@ -84,7 +92,8 @@ impl Node {
             reach!("node.join.asked");
             self.join.last = peer.node;
             let MemberInfo { replica, address, name } = self.own_info();
-            let request = Request::Join { replica, address, name };
+            let genesis = self.genesis.id;
+            let request = Request::Join { replica, address, name, genesis };
             let question = self.requests.question(peer, request);
             self.send(peer, question);
         }
@@ -114,21 +123,49 @@ impl Node {
 
     /// A peer answers. Returns whether it answers this node's request to join.
     pub(super) fn on_join_answer(&mut self, from: Replica, outcome: &Outcome) -> bool {
-        let Outcome::Value(Value::Joined(bootstrap)) = outcome else { return false };
         if self.is_formed() {
             return false;
         }
-        match check_joined(bootstrap, self.me) {
-            Ok(()) => self.join(bootstrap.clone()),
-            Err(why) => self.rejected(from.node, why),
+        match outcome {
+            Outcome::Rejected(Reason::StoreReplaced) => self.join.is_replaced = true,
+            Outcome::Value(Value::Joined(bootstrap)) => self.on_joined(from, bootstrap),
+            _ => return false,
         }
         true
     }
 
-    fn join(&mut self, bootstrap: Bootstrap) {
-        reach!("node.join.in");
-        self.cancel_init();
-        self.adopt_bootstrap(bootstrap);
+    fn on_joined(&mut self, from: Replica, bootstrap: &Bootstrap) {
+        let bound = self.genesis.acceptance.as_ref().map(|known| known.bootstrap.genesis);
+        if bound.is_some_and(|genesis| genesis != bootstrap.genesis) {
+            reach!("node.join.bound");
+            return;
+        }
+        match check_joined(bootstrap, self.me) {
+            Ok(()) => {
+                reach!("node.join.in");
+                let (node, address) = (from.node, self.address_of(from.node));
+                self.abort_founding(Reason::FederationExists { node, address });
+                self.adopt_bootstrap(bootstrap.clone());
+            }
+            Err(why) => self.rejected(from.node, why),
+        }
+    }
+
+    /// The earlier store of this node that votes in group 0, if this one does not.
+    pub(super) fn replaced_store(&self) -> Option<StoreId> {
+        let configuration = self.groups.get(&GroupId::REGISTRY)?.raft.configuration();
+        let own = |voter: &&Replica| voter.node == self.me.node && **voter != self.me;
+        configuration.voters.iter().find(own).map(|voter| voter.store)
+    }
+
+    /// A formed node says with which store its federation knows this node, if with another one than this.
+    pub(super) fn on_replaced(&mut self, store: Option<StoreId>) {
+        self.join.is_replaced |= store.is_some() && !self.is_formed();
+    }
+
+    /// Whether the federation knows this node with another store.
+    pub(super) const fn is_store_replaced(&self) -> bool {
+        self.join.is_replaced
     }
 
     /// Asks for a new entry when the registry holds another name or address for this node.
@@ -139,42 +176,52 @@ impl Node {
         }
     }
 
-    /// Whether the registry has this node's name and address, or does not list this store at all.
+    /// Whether the registry has this store with this node's name and address, or does not list the node at all. Where it
+    /// lists another store, that one replaced this one while it was away.
     fn own_entry_is_current(&self) -> bool {
         let entry = self.registry().and_then(|registry| registry.member(self.me.node));
         entry.is_none_or(|(replica, record)| {
-            *replica != self.me || (record.name == self.name && record.address == self.address)
+            *replica == self.me && record.name == self.name && record.address == self.address
         })
     }
 
-    /// Refuses a replica whose node votes with another disk, since that node would then vote twice. Refuses it as well
-    /// when its node is linked here with another disk: then the request is an old one that was delayed.
-    pub(super) fn check_join(&self, replica: Replica) -> Result<(), Reason> {
-        let group = self.groups.get(&GroupId::REGISTRY);
-        let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
-        let votes = voters.iter().any(|voter| voter.node == replica.node && *voter != replica);
-        if votes {
-            reach!("node.join.wiped_voter");
+    /// Refuses a replica whose node is linked here with another store, since two stores of one node must not take each
+    /// other's place in turn. Refuses a replica of another federation as well.
+    ///
+    /// A node whose voting store is gone may come in with a new one. The new store is a learner and never votes, and the
+    /// old one stays a voter, so the node has one vote.
+    pub(super) fn check_join(
+        &self,
+        replica: Replica,
+        genesis: Option<GenesisId>,
+    ) -> Result<(), Reason> {
+        if genesis.is_some_and(|genesis| self.genesis.id != Some(genesis)) {
+            reach!("node.join.of_rival");
+            let (node, address) = (self.me.node, self.address.clone());
+            return Err(Reason::FederationExists { node, address });
         }
         let peer = self.peers.get(replica.node).filter(|peer| peer.up);
-        let replaced = peer.is_some_and(|peer| peer.store != replica.store);
-        if replaced {
+        let is_alive = peer.is_some_and(|peer| peer.store != replica.store);
+        if is_alive {
             reach!("node.join.of_earlier_store");
+            return Err(Reason::StoreReplaced);
         }
-        let welcome = votes && mutant!("node.join.wiped_voter_welcome");
-        if votes && !welcome || replaced { Err(Reason::StoreReplaced) } else { Ok(()) }
+        Ok(())
     }
 
     /// The member list that a joining node receives.
     pub(super) fn member_list(&self) -> Bootstrap {
-        let members = self.registry().map(|registry| registry.membership().members);
-        Bootstrap { members: members.unwrap_or_default(), voters: 0 }
+        let genesis = self.genesis.id.unwrap_or_default();
+        let list = self.registry().map(|registry| registry.membership(genesis));
+        list.unwrap_or_else(|| self.bootstrap_list())
     }
 }
 
 /// Checks that a list of members names this node and is within all bounds.
 fn check_joined(bootstrap: &Bootstrap, me: Replica) -> Result<(), &'static str> {
-    if bootstrap.voters != 0 || bootstrap.members.len() > MEMBERS_MAX {
+    let voters = usize::from(bootstrap.voters);
+    let is_possible = (1..=VOTERS_MAX).contains(&voters) && voters <= bootstrap.members.len();
+    if !is_possible || bootstrap.members.len() > MEMBERS_MAX {
         return Err("an impossible list of members");
     }
     if !bootstrap.members.iter().any(|member| member.replica == me) {

@@ -23,6 +23,7 @@ use crate::{coordinator, discovery, gossip, mutant, raft, reach, replication};
 use super::bootstrap::BootstrapState;
 use super::checkpoint::Checkpoints;
 use super::doubt::Doubt;
+use super::genesis::GenesisState;
 use super::group::Group;
 use super::join::JoinState;
 use super::peers::Peers;
@@ -58,6 +59,7 @@ pub struct Node {
     pub(super) doubt: Doubt,
     pub(super) registry_view: RegistryView,
     pub(super) bootstrap: BootstrapState,
+    pub(super) genesis: GenesisState,
     pub(super) join: JoinState,
     pub(super) requests: Requests,
     timers: BTreeSet<(Instant, Timer)>,
@@ -129,6 +131,7 @@ impl Machine for Node {
         self.checkpoints.digest(hash);
         self.peers.digest(hash);
         self.doubt.digest(hash);
+        self.genesis.digest(hash);
         self.requests.digest(hash);
         self.timers.iter().for_each(|(at, _)| hash.value(at));
     }
@@ -144,8 +147,7 @@ impl Node {
         } else {
             self.persist_own(self.boot_record());
         }
-        self.remember_contacts();
-        self.remember_welcomed();
+        self.repeat_own_records();
         self.arm_report();
         self.begin_routes();
         self.begin_membership();
@@ -428,6 +430,7 @@ impl Node {
             doubt: Doubt::default(),
             registry_view: parts.registry_view,
             bootstrap: BootstrapState::default(),
+            genesis: parts.genesis,
             join: JoinState::default(),
             requests: Requests::new(boot.nonce),
             timers: BTreeSet::new(),
@@ -469,7 +472,7 @@ pub(super) enum Task {
 pub(super) enum Timer {
     /// Retry or expire the pending request with this key.
     Request(u64),
-    /// Send the bootstrap list to the other first voters, or ask whether they are free.
+    /// Repeat the messages of a founding: the founder's, and those of a voter that waits for its end.
     Bootstrap,
     /// Ask a peer to be let in.
     Join,
@@ -537,4 +540,5 @@ pub(super) struct Parts {
     pub(super) registry_view: RegistryView,
     pub(super) lineage: Lineage,
     pub(super) peers: Peers,
+    pub(super) genesis: GenesisState,
 }

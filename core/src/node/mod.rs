@@ -13,7 +13,8 @@
 //! | `doubt` | whether this process is the one that should be there |
 //! | `registry` | what an applied registry means for the other machines |
 //! | `request` | the life of a client request |
-//! | `bootstrap`, `join` | how a federation begins, and how a node enters one |
+//! | `bootstrap`, `genesis` | how a founder begins a federation, and how its voters take part |
+//! | `join` | how a node enters a federation that exists |
 //! | `group` | a Raft group: its machine, its state, the requests that wait for it |
 //! | `apply` | committed entries into states, states into snapshots |
 //! | `checkpoint` | which log records are still needed |
@@ -25,6 +26,7 @@ mod apply;
 mod bootstrap;
 mod checkpoint;
 mod doubt;
+mod genesis;
 mod group;
 mod join;
 mod machine;
@@ -49,11 +51,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Mutation, Outcome, Request};
+use crate::api::{Bootstrap, Mutation, Outcome, Reason, Request};
 use crate::codec::{self, DecodeError};
 use crate::discovery::{Identity, Source, Unverified};
 use crate::id::{
-    Address, AskId, Boot, Contact, GroupId, Lineage, NodeId, RequestId, SnapshotId, StoreId, Token,
+    Address, AskId, Boot, Contact, GenesisId, GroupId, Lineage, NodeId, Replica, RequestId,
+    SnapshotId, StoreId, Token,
 };
 use crate::wal::Write;
 use crate::{gossip, mutant, raft, replication};
@@ -257,19 +260,37 @@ pub enum Plane {
 pub enum Message {
     /// A message of one Raft group.
     Raft {
+        /// The beginning of the sender's federation.
+        genesis: GenesisId,
         /// The group.
         group: GroupId,
         /// The group's own message.
         message: raft::Message,
     },
     /// A message of CRDT replication.
-    Replication(replication::Message),
+    Replication {
+        /// The beginning of the sender's federation.
+        genesis: GenesisId,
+        /// The replicator's own message.
+        message: replication::Message,
+    },
     /// A message of membership and failure detection.
-    Gossip(gossip::Message),
-    /// A first voter sends the bootstrap list to another first voter.
-    Bootstrap(crate::api::Bootstrap),
-    /// A first voter acknowledges that the bootstrap list is durable on its disk.
-    BootstrapAck,
+    Gossip {
+        /// The beginning of the sender's federation.
+        genesis: GenesisId,
+        /// Gossip's own message.
+        message: gossip::Message,
+    },
+    /// A message of a founding: between a founder and the first voters that an operator named.
+    Founding(Founding),
+    /// The genesis that the sender is formed with; `None` while it is in no federation. It is said once on each link, and
+    /// when the sender is formed.
+    Genesis {
+        /// The beginning of the sender's federation.
+        genesis: Option<GenesisId>,
+        /// The store with which that federation knows the receiver's node, if the receiver has another one.
+        replaced: Option<StoreId>,
+    },
     /// Contacts that the sender verified.
     Contacts(Vec<Contact>),
     /// A client's request that the sender cannot serve. It is not forwarded again.
@@ -302,6 +323,35 @@ pub enum Message {
     Confirmed(AskId),
 }
 
+/// A message of a founding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Founding {
+    /// The founder asks a named voter to accept this genesis.
+    Offer(Bootstrap),
+    /// The genesis is accepted, and its acceptance is on the sender's disk.
+    Accepted(GenesisId),
+    /// The sender does not accept the genesis now.
+    Declined {
+        /// The genesis that was offered.
+        genesis: GenesisId,
+        /// Why it is not accepted.
+        reason: Reason,
+    },
+    /// The sender accepted the genesis and asks how the founding ended.
+    Asked {
+        /// The genesis that the sender accepted.
+        genesis: GenesisId,
+        /// The node that decides.
+        founder: Replica,
+    },
+    /// The founder says that nobody will ever be formed with this genesis.
+    Aborted(GenesisId),
+    /// The founding is decided, and the sender is formed: its genesis is on its disk.
+    Formed(Bootstrap),
+    /// The genesis is on the sender's disk too.
+    Acknowledged(GenesisId),
+}
+
 /// Why bytes do not decode to a message of this build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageError {
@@ -329,17 +379,37 @@ impl Message {
                 entries.iter().map(raft::Entry::payload_bytes).sum()
             }
             Self::Raft { message: raft::Message::SnapshotChunk { data, .. }, .. } => data.len(),
-            Self::Replication(
-                replication::Message::Delta { writes, .. }
-                | replication::Message::Page { writes, .. },
-            ) => writes.iter().map(Bytes::len).sum(),
-            Self::Gossip(gossip) => {
+            Self::Replication {
+                message:
+                    replication::Message::Delta { writes, .. }
+                    | replication::Message::Page { writes, .. },
+                ..
+            } => writes.iter().map(Bytes::len).sum(),
+            Self::Gossip { message: gossip, .. } => {
                 UPDATE_BYTES * gossip.updates.len() + LOAD_BYTES * gossip.loads.len()
             }
             Self::Forward { request: Request::Write { mutations, .. }, .. } => {
                 mutations.iter().map(Mutation::payload_bytes).sum()
             }
             _ => 0,
+        }
+    }
+
+    /// The genesis that a message of the protocols belongs to.
+    #[must_use]
+    pub const fn genesis(&self) -> Option<GenesisId> {
+        match self {
+            Self::Raft { genesis, .. }
+            | Self::Replication { genesis, .. }
+            | Self::Gossip { genesis, .. } => Some(*genesis),
+            Self::Genesis { genesis, .. } => *genesis,
+            Self::Founding(_)
+            | Self::Contacts(_)
+            | Self::Forward { .. }
+            | Self::Answer { .. }
+            | Self::Refused { .. }
+            | Self::Confirm(_)
+            | Self::Confirmed(_) => None,
         }
     }
 

@@ -1,7 +1,9 @@
 //! Notices: reports that a node makes unasked, for operators, metrics and oracles. No machine depends on a notice.
 
 use crate::api::Health;
-use crate::id::{Boot, Dot, GroupId, Index, NodeId, Owner, Role, StoreId, Term};
+use crate::id::{
+    Boot, Dot, GenesisId, GroupId, Index, NodeId, Owner, Replica, Role, StoreId, Term,
+};
 use crate::node::Refusal;
 
 /// A report for operators, metrics and oracles.
@@ -32,6 +34,12 @@ pub enum Notice {
     GroupHalted { group: GroupId, index: Index },
     /// A leader's snapshot of a group does not restore here. The group keeps its state.
     SnapshotRefused { group: GroupId, index: Index, leader: Option<NodeId> },
+    /// A linked peer is formed with another genesis: two federations have one id.
+    RivalFederation { peer: NodeId, genesis: GenesisId },
+    /// A message of another genesis was dropped.
+    OtherGenesis { from: NodeId, genesis: GenesisId },
+    /// This node accepted a founding, or learned that it will never be.
+    Founding { founder: Replica, genesis: GenesisId, accepted: bool },
     /// The node went silent for good and must exit.
     Fenced { why: &'static str },
     /// A peer refuses this process.

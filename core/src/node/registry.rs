@@ -111,7 +111,7 @@ impl Node {
     /// The registry changed: tells the other machines what is new.
     pub(super) fn on_registry_changed(&mut self) {
         let Some(registry) = self.registry() else { return };
-        let members: Vec<MemberInfo> = registry.membership().members;
+        let members: Vec<MemberInfo> = registry.members_by_node();
         let namespaces: Vec<NamespaceRecord> = registry.namespaces().cloned().collect();
         // This comes before the namespaces: a client that can read one must be given contexts.
         let keys =
@@ -235,8 +235,8 @@ impl Node {
 
     /// Creates the machine of a group and makes its genesis durable. The machine's promises wait for that record.
     pub(super) fn open_group(&mut self, group: GroupId, genesis: Configuration) {
-        let configuration = genesis.clone();
-        self.persist_for_group(group, raft::Write::Genesis { configuration });
+        let (id, configuration) = (self.genesis.id.unwrap_or_default(), genesis.clone());
+        self.persist_for_group(group, raft::Write::Genesis { id, configuration });
         let restored = raft::Restored { genesis: genesis.clone(), ..raft::Restored::default() };
         let raft = raft::Raft::new(group, self.me, self.config.raft.clone(), &self.seed, restored);
         let mut state = state::StateMachine::new(kind(group));
@@ -307,9 +307,7 @@ impl Node {
         let is_in = |replica: &Replica| {
             configuration.voters.contains(replica) || configuration.learners.contains(replica)
         };
-        let votes = |node: NodeId| configuration.voters.iter().any(|voter| voter.node == node);
-        let missing =
-            self.registry_view.replicas().find(|member| !is_in(member) && !votes(member.node));
+        let missing = self.registry_view.replicas().find(|member| !is_in(member));
         let gone = || {
             configuration.learners.iter().find(|learner| !self.registry_view.is_member(**learner))
         };

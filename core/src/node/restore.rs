@@ -21,6 +21,7 @@ use crate::{raft, reach};
 
 use super::Start;
 use super::checkpoint::SnapshotRecord;
+use super::genesis::Acceptance;
 
 /// Why a node cannot start from a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +118,8 @@ pub(super) struct Replay {
     pub(super) oldest: BTreeMap<Owner, (u64, u64)>,
     /// Estimated bytes of the log.
     pub(super) log_bytes: u64,
+    /// The founding that this node accepted last and was not released from.
+    pub(super) acceptance: Option<Acceptance>,
     /// The boots of members that this node welcomed.
     pub(super) welcomed: BTreeMap<Replica, Boot>,
     boot: Option<(Boot, Lineage)>,
@@ -163,6 +166,15 @@ impl Replay {
             Write::Welcomed { boots } => {
                 self.need(Owner::Node, token);
                 self.welcomed.extend(boots);
+                Ok(())
+            }
+            Write::Accepted { founder, bootstrap } => {
+                self.need(Owner::Node, token);
+                self.acceptance = Some(Acceptance { founder, bootstrap });
+                Ok(())
+            }
+            Write::Released { genesis } => {
+                self.acceptance.take_if(|known| known.bootstrap.genesis == genesis);
                 Ok(())
             }
             Write::Group { group, write } => self.of_group(token, group, write, record),

@@ -19,7 +19,8 @@ impl Node {
     pub(super) fn on_raft(&mut self, group: GroupId, action: raft::Action) {
         match action {
             raft::Action::Send { to, message, promise } => {
-                let message = Message::Raft { group, message };
+                let Some(genesis) = self.genesis.id else { return };
+                let message = Message::Raft { genesis, group, message };
                 if promise {
                     self.promise(Writer::Group(group), to, message);
                 } else {
@@ -69,11 +70,14 @@ impl Node {
     pub(super) fn on_replication(&mut self, action: replication::Action) {
         use replication::Action as Asked;
         match action {
-            Asked::Send { to, message, promise: true } => {
-                self.promise(Writer::Shards, to, Message::Replication(message));
-            }
-            Asked::Send { to, message, promise: false } => {
-                self.send(to, Message::Replication(message));
+            Asked::Send { to, message, promise } => {
+                let Some(genesis) = self.genesis.id else { return };
+                let message = Message::Replication { genesis, message };
+                if promise {
+                    self.promise(Writer::Shards, to, message);
+                } else {
+                    self.send(to, message);
+                }
             }
             Asked::Persist { shard, write } => {
                 self.persist(true, Write::Shard { shard, write });
@@ -93,7 +97,8 @@ impl Node {
     pub(super) fn on_gossip(&mut self, action: gossip::Action) {
         match action {
             gossip::Action::Send { to, message } => {
-                self.send_to_node(to, Message::Gossip(message));
+                let Some(genesis) = self.genesis.id else { return };
+                self.send_to_node(to, Message::Gossip { genesis, message });
             }
             gossip::Action::Changed { member } => {
                 let node = member.replica.node;
@@ -187,6 +192,7 @@ impl Node {
             }));
             self.enqueue(Task::Replication(replication::Event::Connected { peer: who }));
         }
+        self.on_founding_connected(who);
         self.on_join_connected();
         self.record_welcomed();
     }
@@ -228,6 +234,7 @@ impl Node {
             return;
         }
         self.fail_forwards(peer);
+        self.genesis.unlinked(peer);
         self.enqueue(Task::Coordinator(coordinator::Event::LinkChanged { node: peer, up: false }));
         self.enqueue(Task::Replication(replication::Event::Unreachable { peer }));
         let groups: alloc::vec::Vec<GroupId> = self.groups.keys().copied().collect();

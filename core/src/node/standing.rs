@@ -4,8 +4,8 @@ use crate::api::Request;
 use crate::id::{GroupId, Replica};
 use crate::{gossip, mutant, raft, reach, replication};
 
-use super::Message;
 use super::machine::Node;
+use super::{Founding, Message};
 
 /// The standing of a sender with its receiver, the least first. A higher standing includes the lower ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,8 +94,14 @@ kinds! {
     Updates => "gossip `Updates`",
     PushMembers => "gossip `Push`",
     PullMembers => "gossip `Pull`",
-    Bootstrap => "`Bootstrap`",
-    BootstrapAck => "`BootstrapAck`",
+    Offer => "founding `Offer`",
+    Accepted => "founding `Accepted`",
+    Declined => "founding `Declined`",
+    Asked => "founding `Asked`",
+    Aborted => "founding `Aborted`",
+    Formed => "founding `Formed`",
+    Acknowledged => "founding `Acknowledged`",
+    Genesis => "`Genesis`",
     Contacts => "`Contacts`",
     ForwardInit => "`Forward` of `Init`",
     ForwardJoin => "`Forward` of `Join`",
@@ -118,10 +124,10 @@ impl Kind {
     pub(super) const fn of(message: &Message) -> Self {
         match message {
             Message::Raft { message, .. } => Self::of_raft(message),
-            Message::Replication(message) => Self::of_replication(message),
-            Message::Gossip(message) => Self::of_gossip(message.body),
-            Message::Bootstrap(_) => Self::Bootstrap,
-            Message::BootstrapAck => Self::BootstrapAck,
+            Message::Replication { message, .. } => Self::of_replication(message),
+            Message::Gossip { message, .. } => Self::of_gossip(message.body),
+            Message::Founding(message) => Self::of_founding(message),
+            Message::Genesis { .. } => Self::Genesis,
             Message::Contacts(_) => Self::Contacts,
             Message::Forward { request, .. } => Self::of_request(request),
             Message::Answer { .. } => Self::Answer,
@@ -182,6 +188,18 @@ impl Kind {
         }
     }
 
+    const fn of_founding(message: &Founding) -> Self {
+        match message {
+            Founding::Offer(_) => Self::Offer,
+            Founding::Accepted(_) => Self::Accepted,
+            Founding::Declined { .. } => Self::Declined,
+            Founding::Asked { .. } => Self::Asked,
+            Founding::Aborted(_) => Self::Aborted,
+            Founding::Formed(_) => Self::Formed,
+            Founding::Acknowledged(_) => Self::Acknowledged,
+        }
+    }
+
     const fn of_request(request: &Request) -> Self {
         match request {
             Request::Init { .. } => Self::ForwardInit,
@@ -237,9 +255,16 @@ impl Kind {
             | Self::Updates
             | Self::PushMembers
             | Self::PullMembers => (Some(Member), Nobody),
-            // The list names its own voters. So a node outside any federation hears it from a stranger.
-            Self::Bootstrap => (Some(Stranger), Anyone),
-            Self::BootstrapAck => (Some(Voter), Nobody),
+            // First voters are strangers to each other until the founding is decided, and a node of another federation
+            // stays one. What each says is compared with the founding that the receiver takes part in.
+            Self::Offer
+            | Self::Accepted
+            | Self::Declined
+            | Self::Asked
+            | Self::Aborted
+            | Self::Formed
+            | Self::Genesis => (Some(Stranger), Anyone),
+            Self::Acknowledged => (Some(Voter), Nobody),
             // An address that a node is told of is dialled.
             Self::Contacts => (Some(Member), Sought),
             // An operator asks the node itself.
@@ -313,8 +338,7 @@ impl Node {
     fn standing_in(&self, group: GroupId, peer: Replica) -> Standing {
         if let Some(known) = self.groups.get(&group) {
             let configuration = known.raft.configuration();
-            // A learner that restarts before it has applied group 0 knows no voters yet.
-            if configuration.is_voter(peer) || configuration.voters.is_empty() {
+            if configuration.is_voter(peer) {
                 return Standing::Voter;
             }
             if configuration.is_member(peer) {

@@ -18,6 +18,7 @@ use crate::wal::Write;
 use crate::{discovery, gossip, state};
 
 use super::checkpoint::Checkpoints;
+use super::genesis::GenesisState;
 use super::group::Group;
 use super::machine::{Node, Parts, Task};
 use super::peers::Peers;
@@ -66,6 +67,7 @@ impl Node {
             checkpoints.restore_account(owner, oldest, at, replay.record(owner));
         }
         let replication = replicator(&start, &mut replay, &mut snapshots)?;
+        let genesis = GenesisState::restored(&mut replay);
         let groups = groups(&start, &mut replay, &mut snapshots)?;
         // Files that no machine took belong to records that later records replaced.
         snapshots.into_keys().for_each(|snapshot| checkpoints.discard_later(snapshot));
@@ -87,6 +89,7 @@ impl Node {
             registry_view,
             lineage,
             peers,
+            genesis,
         }))
     }
 

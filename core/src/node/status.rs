@@ -3,8 +3,10 @@
 
 use alloc::vec::Vec;
 
-use crate::api::{GroupStatus, Member, Namespace, Outcome, Status, Unready, Value, Warning};
-use crate::id::{Boot, FederationId, GroupId, Lineage, NodeId, Replica};
+use crate::api::{
+    FormedPeer, GroupStatus, Member, Namespace, Outcome, Status, Unready, Value, Warning,
+};
+use crate::id::{Boot, FederationId, GenesisId, GroupId, Lineage, NodeId, Replica};
 use crate::{coordinator, discovery, gossip, mutant, raft, replication, state};
 
 use super::group::Group;
@@ -93,6 +95,12 @@ impl Node {
         self.gate.is_booted()
     }
 
+    /// The beginning of the federation that this node is in.
+    #[must_use]
+    pub const fn genesis(&self) -> Option<GenesisId> {
+        self.genesis.id
+    }
+
     /// The federation that this node's certificate names.
     #[must_use]
     pub const fn federation(&self) -> FederationId {
@@ -133,6 +141,9 @@ impl Node {
             name: self.name.clone(),
             address: self.address.clone(),
             formed: self.is_formed(),
+            genesis: self.genesis.id,
+            undecided: self.undecided(),
+            formed_peers: self.formed_peers(),
             unready: self.unready(),
             warnings: self.warnings(),
             groups: self.groups.iter().map(|(id, group)| group.status(*id)).collect(),
@@ -155,8 +166,15 @@ impl Node {
             let halt = known.state.halted()?;
             Some(Unready::GroupHalted { group: *group, index: halt.index })
         };
+        let (is_bound, is_replaced) = (self.undecided().is_some(), self.is_store_replaced());
+        let is_outside = registry.is_none() && !is_bound && !is_replaced;
+        // It may turn out to be a member whose store was replaced.
+        let looks = is_outside && !self.has_looked();
         let reasons = [
-            (registry.is_none(), Unready::NotFormed),
+            (is_bound, Unready::FoundingUndecided),
+            (registry.is_none() && is_replaced && !is_bound, Unready::StoreReplaced),
+            (is_outside && !looks, Unready::NotFormed),
+            (looks, Unready::CatchingUp),
             (registry.is_some_and(leaderless), Unready::NoLeader),
             (registry.is_some_and(behind), Unready::CatchingUp),
             (self.phase.disk_full, Unready::DiskFull),
@@ -184,7 +202,14 @@ impl Node {
         let clocks = ahead.map(|by_ms| Warning::ClockAhead { by_ms }).into_iter();
         let clocks =
             clocks.chain(peers.map(|(node, by_ms)| Warning::ClockBehindPeers { node, by_ms }));
-        self.groups.iter().filter_map(refused).take(HALTED_MAX).chain(clocks).collect()
+        let refused = self.groups.iter().filter_map(refused).take(HALTED_MAX);
+        let rivals = self.formed_peers().into_iter().filter(|_| self.is_formed());
+        let rivals = rivals.map(|peer| {
+            let FormedPeer { node, genesis, .. } = peer;
+            Warning::RivalFederation { node, genesis }
+        });
+        let replaced = self.replaced_store().map(|store| Warning::StoreReplaced { store });
+        refused.chain(clocks).chain(rivals).chain(replaced).collect()
     }
 
     /// The members as this node sees them.

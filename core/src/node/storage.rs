@@ -66,6 +66,7 @@ impl Node {
         reach!("node.stopping");
         self.transfer_leadership();
         self.enqueue(Task::Gossip(gossip::Event::Leave));
+        self.abort_founding(Reason::Stopping);
         self.answer_all();
     }
 

@@ -69,20 +69,25 @@ impl Node {
             reach!("node.wire.no_link");
             return self.rejected(from, "a message without a link");
         };
+        if self.is_of_another_genesis(replica, &message) {
+            return;
+        }
         if let Err(why) = self.judge(replica, &message) {
             return self.rejected(from, why);
         }
         match message {
-            Message::Raft { group, message } => {
+            Message::Raft { group, message, .. } => {
                 self.step_raft(group, raft::Event::Received { from: replica, message });
             }
-            Message::Replication(message) => {
+            Message::Replication { message, .. } => {
                 let event = crate::replication::Event::Received { from: replica, message };
                 self.step_replication(event);
             }
-            Message::Gossip(message) => self.step_gossip(gossip::Event::Received { from, message }),
-            Message::Bootstrap(bootstrap) => self.on_bootstrap(replica, bootstrap),
-            Message::BootstrapAck => self.on_bootstrap_ack(replica),
+            Message::Gossip { message, .. } => {
+                self.step_gossip(gossip::Event::Received { from, message })
+            }
+            Message::Founding(message) => self.on_founding(replica, message),
+            Message::Genesis { replaced, .. } => self.on_replaced(replaced),
             Message::Contacts(contacts) => self.on_contacts(from, contacts),
             Message::Forward { id, open, request } => self.on_forward(replica, (id, open), request),
             Message::Answer { id, outcome } => self.on_answer(replica, id, outcome),
@@ -97,9 +102,9 @@ impl Node {
     }
 }
 
-/// Whether a message speaks for this replica in a group or a shard. A process in doubt sends none.
+/// Whether a message speaks for this replica in a group, a shard or a founding. A process in doubt sends none.
 const fn is_protocol(message: &Message) -> bool {
-    matches!(message, Message::Raft { .. } | Message::Replication { .. } | Message::BootstrapAck)
+    matches!(message, Message::Raft { .. } | Message::Replication { .. } | Message::Founding(_))
 }
 
 /// The plane of a message, chosen so that votes, probes and other small messages never wait behind large ones.
@@ -107,7 +112,7 @@ fn plane(message: &Message) -> Plane {
     let control_bytes_max = match message {
         Message::Raft { message: raft::Message::Append { .. }, .. } => CONTROL_APPEND_BYTES_MAX,
         Message::Raft { message: raft::Message::SnapshotChunk { .. }, .. }
-        | Message::Replication(_) => {
+        | Message::Replication { .. } => {
             return Plane::Bulk;
         }
         Message::Answer { outcome: Outcome::Value(value), .. } => return answer_plane(value),
@@ -134,7 +139,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::id::{GroupId, Index, Term};
+    use crate::id::{GenesisId, GroupId, Index, Term};
     use crate::raft::{Entry, Payload, Position};
 
     fn append(bytes: usize) -> Plane {
@@ -143,7 +148,7 @@ mod tests {
         let (prev, commit) = (Position::default(), Index(0));
         let message =
             raft::Message::Append { term: Term(1), prev, commit, entries: vec![entry; 4] };
-        plane(&Message::Raft { group: GroupId(1), message })
+        plane(&Message::Raft { genesis: GenesisId(1), group: GroupId(1), message })
     }
 
     #[test]

@@ -10,14 +10,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::types::{Configuration, Entry, Position};
-use crate::id::{Index, Replica, SnapshotFile, SnapshotId, Term};
+use crate::id::{GenesisId, Index, Replica, SnapshotFile, SnapshotId, Term};
 
 /// One record of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Write {
-    /// The group exists on this replica, from this configuration on. The configuration is empty on a learner that a
-    /// leader has not told yet.
+    /// The group exists on this replica, from this configuration on.
     Genesis {
+        /// The beginning of the federation that the group is a part of.
+        id: GenesisId,
         /// The first configuration.
         configuration: Configuration,
     },
@@ -73,7 +74,7 @@ impl Write {
                 entries.iter().map(|entry| ENTRY_BYTES + entry.payload_bytes()).sum()
             }
             Self::Chunk { data, .. } => data.len(),
-            Self::Genesis { configuration } | Self::Snapshot { configuration, .. } => {
+            Self::Genesis { configuration, .. } | Self::Snapshot { configuration, .. } => {
                 configuration.payload_bytes()
             }
             Self::Hard { .. } | Self::Forget => 0,
@@ -95,6 +96,8 @@ impl Write {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
+    /// The beginning that the group's [`Write::Genesis`] names.
+    pub genesis_id: GenesisId,
     /// The configuration of the group's [`Write::Genesis`].
     pub genesis: Configuration,
     /// The term of the last [`Write::Hard`].
@@ -122,7 +125,9 @@ impl Restored {
     pub fn apply(&mut self, write: Write) -> Result<(), &'static str> {
         match write {
             // A second genesis is a checkpoint's copy of the first.
-            Write::Genesis { configuration } => self.genesis = configuration,
+            Write::Genesis { id, configuration } => {
+                (self.genesis_id, self.genesis) = (id, configuration);
+            }
             Write::Hard { term, vote } => (self.term, self.vote) = (term, vote),
             Write::Append { prev, entries } => return self.append(prev, entries),
             // Chunks are in files beside the log.

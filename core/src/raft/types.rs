@@ -67,8 +67,8 @@ impl Configuration {
         (self.voters.len() + self.learners.len()) * size_of::<Replica>()
     }
 
-    /// This configuration after a change. `None` if the change names a voter's node, adds a learner that is there,
-    /// removes one that is not, or makes the group too large.
+    /// This configuration after a change. `None` if the change adds a member that is there, removes a learner that is
+    /// not, or makes the group too large. A voter's node may come in with another store: that one never votes.
     pub(super) fn changed(&self, change: Reconfiguration) -> Option<Self> {
         let (mut voters, mut learners) = (self.voters.clone(), self.learners.clone());
         match change {
@@ -77,8 +77,7 @@ impl Configuration {
                 voters.sort_unstable();
             }
             Reconfiguration::AddLearner(replica) => {
-                let votes = self.voters.iter().any(|voter| voter.node == replica.node);
-                if votes || learners.contains(&replica) {
+                if self.is_member(replica) {
                     return None;
                 }
                 if mutant!("raft.membership.drops_learner") {
@@ -216,7 +215,7 @@ mod tests {
     #[test]
     fn a_change_that_does_not_fit_is_refused() {
         let now = configuration(&[1, 2], &[4]);
-        assert_eq!(now.changed(Reconfiguration::AddLearner(replica(1, 9))), None);
+        assert_eq!(now.changed(Reconfiguration::AddLearner(replica(1, 1))), None);
         assert_eq!(now.changed(Reconfiguration::AddLearner(replica(4, 1))), None);
         assert_eq!(now.changed(Reconfiguration::RemoveLearner(replica(1, 1))), None);
         assert_eq!(now.changed(Reconfiguration::RemoveLearner(replica(5, 1))), None);
@@ -229,5 +228,9 @@ mod tests {
         assert_eq!(next.learners, [replica(4, 2)]);
         let next = now.changed(Reconfiguration::AddLearner(replica(3, 1))).unwrap();
         assert_eq!(next.learners, [replica(3, 1), replica(4, 1)]);
+        // A voter whose store is gone: the new one does not vote, and the old one still does.
+        let next = now.changed(Reconfiguration::AddLearner(replica(1, 9))).unwrap();
+        assert_eq!(next.learners, [replica(1, 9), replica(4, 1)]);
+        assert_eq!(next.voters, now.voters);
     }
 }

@@ -14,7 +14,7 @@ use super::snapshot_map::SnapshotMap;
 use crate::api::{
     Bootstrap, Bound, ContextKeys, MemberInfo, Namespace, Policy, Reason, Resource, Secret,
 };
-use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
+use crate::id::{Address, GenesisId, GroupId, Index, NamespaceId, NodeId, Replica, StoreId};
 use crate::limits::{
     ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACE_NAME_BYTES_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX,
 };
@@ -91,6 +91,16 @@ impl Registry {
         self.stores(node).max_by_key(|(_, record)| record.joined)
     }
 
+    /// The newest member of each node, in order of the nodes.
+    #[must_use]
+    pub fn members_by_node(&self) -> Vec<MemberInfo> {
+        let is_newest = |replica: &Replica| {
+            self.member(replica.node).is_some_and(|(newest, _)| newest == replica)
+        };
+        let newest = self.members.iter().filter(|(replica, _)| is_newest(replica));
+        newest.map(|(replica, record)| member_info(replica, record)).collect()
+    }
+
     /// Whether this node is a member with this disk.
     #[must_use]
     pub fn is_member(&self, replica: &Replica) -> bool {
@@ -136,18 +146,15 @@ impl Registry {
         Configuration { voters: of(true), learners: of(false) }
     }
 
-    /// The membership for a node that is let in: all members, voters first. No voter count: the node does not vote.
+    /// The membership for a node that is let in: all members of this genesis, voters first.
     #[must_use]
-    pub fn membership(&self) -> Bootstrap {
+    pub fn membership(&self, genesis: GenesisId) -> Bootstrap {
         let of = |votes: bool| {
             let members = self.members.iter().filter(move |(_, record)| record.voter == votes);
-            members.map(|(replica, record)| MemberInfo {
-                replica: *replica,
-                address: record.address.clone(),
-                name: record.name.clone(),
-            })
+            members.map(|(replica, record)| member_info(replica, record))
         };
-        Bootstrap { members: of(true).chain(of(false)).collect(), voters: 0 }
+        let voters = of(true).count() as u8;
+        Bootstrap { genesis, members: of(true).chain(of(false)).collect(), voters }
     }
 
     /// Executes an operation, or rejects it. Never panics: an operation may come from any client.
@@ -200,18 +207,23 @@ impl Registry {
     fn join(&mut self, index: Index, member: MemberInfo) -> Result<Reply, Reason> {
         check_member_info(&member)?;
         let replica = member.replica;
-        if let Some(known) = self.members.get(&replica).cloned() {
-            reach!("state.registry.rejoined");
-            let (name, address) = (member.name, member.address);
-            self.members.insert(replica, MemberRecord { name, address, ..known });
-            return Ok(Reply::Joined { node: replica.node });
-        }
-        // A wiped disk: the old store can never come back, but its vote counts until Raft removes it.
+        let known = self.members.get(&replica).cloned();
+        // A wiped disk: the old store is replaced, but its vote counts until Raft removes it. The same holds the other
+        // way round when the old store returns and the new one is gone.
         let old: Vec<Replica> = self
             .stores(replica.node)
-            .filter(|(_, record)| !record.voter)
+            .filter(|(other, record)| **other != replica && !record.voter)
             .map(|(replica, _)| *replica)
             .collect();
+        let is_newest = self.member(replica.node).is_some_and(|(newest, _)| *newest == replica);
+        if let Some(known) = known {
+            reach!("state.registry.rejoined");
+            old.iter().for_each(|replica| drop(self.members.remove(replica)));
+            let joined = if is_newest { known.joined } else { index };
+            let (name, address) = (member.name, member.address);
+            self.members.insert(replica, MemberRecord { name, address, joined, ..known });
+            return Ok(Reply::Joined { node: replica.node });
+        }
         if self.members.len() - old.len() >= MEMBERS_MAX {
             reach!("state.registry.members_full");
             return Err(Reason::Full { what: Resource::Members });
@@ -285,6 +297,11 @@ impl Registry {
         reach!("state.registry.deleted");
         Ok(Reply::Deleted { namespace: record.namespace.id })
     }
+}
+
+fn member_info(replica: &Replica, record: &MemberRecord) -> MemberInfo {
+    let MemberRecord { name, address, .. } = record.clone();
+    MemberInfo { replica: *replica, address, name }
 }
 
 /// Whether this is a valid namespace name: 1 to 64 bytes of a-z, 0-9, `-`, `_`, `.`, beginning with a letter.

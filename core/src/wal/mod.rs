@@ -30,9 +30,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::api::{Bootstrap, MemberInfo};
 use crate::id::{
-    Boot, Contact, FederationId, GroupId, Lineage, NodeId, Owner, Replica, ShardId, SnapshotFile,
-    SnapshotId, StoreId,
+    Boot, Contact, FederationId, GenesisId, GroupId, Lineage, NodeId, Owner, Replica, ShardId,
+    SnapshotFile, SnapshotId, StoreId,
 };
 use crate::{raft, replication};
 
@@ -100,6 +101,19 @@ pub enum Write {
         /// Its record.
         write: replication::Write,
     },
+    /// This node takes part in a founding, and in no other until it knows how this one ended. The genesis of group 0
+    /// ends it, and so does [`Self::Released`].
+    Accepted {
+        /// The node that decides.
+        founder: Replica,
+        /// The list that it offered.
+        bootstrap: Bootstrap,
+    },
+    /// The accepted founding will never be: the node is free again.
+    Released {
+        /// The genesis that it had accepted.
+        genesis: GenesisId,
+    },
 }
 
 /// A piece of a snapshot file: the bytes and where they go.
@@ -118,7 +132,11 @@ impl Write {
     #[must_use]
     pub const fn owner(&self) -> Owner {
         match self {
-            Self::Boot { .. } | Self::Contacts { .. } | Self::Welcomed { .. } => Owner::Node,
+            Self::Boot { .. }
+            | Self::Contacts { .. }
+            | Self::Welcomed { .. }
+            | Self::Accepted { .. }
+            | Self::Released { .. } => Owner::Node,
             Self::Group { group, .. } => Owner::Group(*group),
             Self::Shard { shard, .. } => Owner::Shard(*shard),
         }
@@ -157,12 +175,19 @@ impl Write {
         /// The bytes of a nonce, and those of a welcomed boot.
         const NONCE_BYTES: usize = 10;
         const WELCOMED_BYTES: usize = 48;
+        /// The bytes of a member besides its address and its name.
+        const MEMBER_BYTES: usize = 40;
         RECORD_BYTES
             + match self {
                 Self::Boot { lineage, .. } => NONCE_BYTES * lineage.len(),
                 Self::Welcomed { boots } => WELCOMED_BYTES * boots.len(),
+                Self::Released { .. } => 0,
                 Self::Contacts { contacts } => {
                     contacts.iter().map(|contact| CONTACT_BYTES + contact.address.0.len()).sum()
+                }
+                Self::Accepted { bootstrap, .. } => {
+                    let bytes = |of: &MemberInfo| MEMBER_BYTES + of.address.0.len() + of.name.len();
+                    bootstrap.members.iter().map(bytes).sum()
                 }
                 Self::Group { write, .. } => write.payload_bytes(),
                 Self::Shard { write, .. } => write.payload_bytes(),

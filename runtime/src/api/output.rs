@@ -7,8 +7,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use continuum_core::api::{
-    Field, GroupStatus, Health, Level, Member, Namespace, Outcome, Policy, Receipt, Register, Row,
-    ShardStatus, Status, Strategy, Unready, Value, Warning,
+    Field, FormedPeer, GroupStatus, Health, Level, Member, MemberInfo, Namespace, Outcome, Policy,
+    Receipt, Register, Row, ShardStatus, Status, Strategy, Unready, Value, Warning,
 };
 use continuum_core::id::Role;
 use serde_json::{Map, Value as Json, json};
@@ -234,6 +234,9 @@ pub fn status(status: &Status) -> Json {
         "address": status.address.0,
         "boot": { "count": status.boot.count, "nonce": format!("{:016x}", status.boot.nonce) },
         "formed": status.formed,
+        "genesis": status.genesis.map(|genesis| genesis.to_string()),
+        "undecided": status.undecided.as_ref().map(founder),
+        "formed_peers": status.formed_peers.iter().map(formed_peer).collect::<Vec<_>>(),
         "ready": status.unready.is_empty(),
         "unready": status.unready.iter().copied().map(unready).collect::<Vec<_>>(),
         "warnings": warnings(&status.warnings),
@@ -256,6 +259,8 @@ pub const fn unready(reason: Unready) -> &'static str {
         Unready::Fenced => "fenced",
         Unready::Suspended => "suspended",
         Unready::GroupHalted { .. } => "group_halted",
+        Unready::FoundingUndecided => "founding_undecided",
+        Unready::StoreReplaced => "store_replaced",
     }
 }
 
@@ -286,7 +291,31 @@ fn explain(warning: &Warning) -> (String, &'static str) {
             format!("node {node} stamps writes {by_ms} ms ahead of this node's clock"),
             "compare the clocks of both nodes with a time server, and set the wrong one",
         ),
+        Warning::RivalFederation { node, genesis } => (
+            format!("node {node} is in another federation of this id, genesis {genesis}"),
+            "keep one of the two federations, and start the nodes of the other with empty data directories",
+        ),
+        Warning::StoreReplaced { store } => (
+            format!("this node's earlier store {store} is a voter; this store is a learner"),
+            "the federation has one voter less; bring back the earlier data directory if it is sound",
+        ),
     }
+}
+
+fn founder(founder: &MemberInfo) -> Json {
+    json!({
+        "founder": founder.replica.node.to_string(),
+        "name": founder.name,
+        "address": founder.address.0,
+    })
+}
+
+fn formed_peer(peer: &FormedPeer) -> Json {
+    json!({
+        "node": peer.node.to_string(),
+        "address": peer.address.0,
+        "genesis": peer.genesis.to_string(),
+    })
 }
 
 fn group(group: &GroupStatus) -> Json {

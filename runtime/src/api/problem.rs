@@ -52,7 +52,9 @@ kinds! {
     BODY_TOO_LARGE = ("body_too_large", 413, 7, "The request's body is too large");
     BUSY = ("busy", 429, 7, "The node is overloaded");
     CONFLICT = ("conflict", 412, 6, "The value is not as expected");
+    FEDERATION_EXISTS = ("federation_exists", 409, 6, "A federation of this id exists already");
     FOREIGN_CONTEXT = ("foreign_context", 409, 6, "The context is not one that this federation gave out");
+    FOUNDING_UNDECIDED = ("founding_undecided", 409, 6, "Another founding is not decided yet");
     FULL = ("full", 507, 7, "The node is full");
     GROUP_HALTED = ("group_halted", 503, 3, "The group cannot be applied by this build");
     INVALID_NAME = ("invalid_name", 400, 2, "The name is not valid");
@@ -181,7 +183,7 @@ impl From<Reason> for Problem {
             Reason::NotFormed => Self::new(
                 &NOT_FORMED,
                 "the node belongs to no federation yet",
-                "run `continuum cluster init` on one node, once; or give this node a peer that lets it join",
+                "see /readyz of this node: it says whether to create a federation or to wait for one",
             ),
             Reason::AlreadyFormed => Self::new(
                 &ALREADY_FORMED,
@@ -192,6 +194,17 @@ impl From<Reason> for Problem {
                 &VOTER_UNAVAILABLE,
                 format!("no node without a federation proved to be at {}", address.0),
                 "start that node, or leave it out and let it join later",
+            ),
+            Reason::FoundingUndecided { founder, address } => Self::new(
+                &FOUNDING_UNDECIDED,
+                format!("node {founder} at {} began a founding that is not decided", address.0),
+                "start that node, or wait until it is decided, and repeat the request; if the disk of that node is lost \
+                 for good, stop this node and start it with an empty data directory",
+            ),
+            Reason::FederationExists { node, address } => Self::new(
+                &FEDERATION_EXISTS,
+                format!("node {node} at {} is in a federation of this id", address.0),
+                "let this node join that federation: name its address in peer.bootstrap and start the node",
             ),
             Reason::NoLeader => Self::new(
                 &NO_LEADER,
@@ -205,8 +218,8 @@ impl From<Reason> for Problem {
             ),
             Reason::StoreReplaced => Self::new(
                 &STORE_REPLACED,
-                "the node votes, or runs at this moment, with another disk than the one that asks",
-                "bring back the data directory that it voted with, and run only one process of a node",
+                "the node runs at this moment with another data directory than the one that asks",
+                "run only one process of a node; stop the one whose data directory is not wanted",
             ),
             Reason::Full { what } => full(what),
             Reason::Stopping => {
@@ -329,7 +342,7 @@ fn full(what: Resource) -> Problem {
 mod tests {
     use std::collections::BTreeSet;
 
-    use continuum_core::id::{Address, GroupId, Index};
+    use continuum_core::id::{Address, GroupId, Index, NodeId};
 
     use super::*;
 
@@ -340,6 +353,8 @@ mod tests {
             Reason::AlreadyFormed,
             Reason::VoterUnavailable { address: Address("a:1".into()) },
             Reason::StoreReplaced,
+            Reason::FoundingUndecided { founder: NodeId([1; 16]), address: Address("a:1".into()) },
+            Reason::FederationExists { node: NodeId([1; 16]), address: Address("a:1".into()) },
             Reason::UnknownNamespace,
             Reason::NamespaceExists,
             Reason::InvalidName,

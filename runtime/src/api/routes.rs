@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Edit, Expected, Mutation, Outcome, Query, Reason, Request, Unready, Value,
+    Change, Edit, Expected, Mutation, Outcome, Query, Reason, Request, Status, Unready, Value,
 };
 use serde_json::json;
 
@@ -79,7 +79,7 @@ async fn ready(api: &Api) -> Answer {
             halted.push(json!({ "group": group.0, "index": index.0 }));
         }
     }
-    let problem = Problem::new(&NOT_READY, detail, hint(&status.unready))
+    let problem = Problem::new(&NOT_READY, detail, hint(&status))
         .with("ready", false.into())
         .with("reasons", reasons.into())
         .with("warnings", output::warnings(&status.warnings));
@@ -87,10 +87,13 @@ async fn ready(api: &Api) -> Answer {
 }
 
 /// The hint for the first reason; the others mostly follow from it.
-fn hint(unready: &[Unready]) -> &'static str {
-    match unready.first() {
-        Some(Unready::NotFormed) => {
-            "run `continuum cluster init` on one node, or give this one a member's address in peer.bootstrap"
+fn hint(status: &Status) -> String {
+    let hint = match status.unready.first() {
+        Some(Unready::NotFormed) => return not_formed(status),
+        Some(Unready::FoundingUndecided) => return undecided(status),
+        Some(Unready::StoreReplaced) => {
+            "wait: the federation lets this data directory in as a learner, unless another process of this node still \
+             runs with the earlier one; then stop one of the two"
         }
         Some(Unready::NoLeader) => "more than half of the voters must run and reach each other",
         Some(Unready::DiskFull) => "free space on the node's disk; the node resumes by itself",
@@ -104,7 +107,30 @@ fn hint(unready: &[Unready]) -> &'static str {
             "let only one process use this data directory, and let the other voters reach it: they decide"
         }
         Some(Unready::CatchingUp | Unready::Stopping) | None => "wait a moment and ask again",
+    };
+    hint.into()
+}
+
+/// Advice to a node in no federation. It is never to begin one where a linked node is in one.
+fn not_formed(status: &Status) -> String {
+    match status.formed_peers.first() {
+        Some(peer) => format!(
+            "wait: node {} at {} is in the federation, and this node asks to join it; do not create another one",
+            peer.node, peer.address.0
+        ),
+        None => "run `continuum cluster init` on one node, or give this one a member's address in peer.bootstrap"
+            .into(),
     }
+}
+
+/// Advice to a voter that waits for its founder.
+fn undecided(status: &Status) -> String {
+    let Some(founder) = &status.undecided else { return "wait a moment and ask again".into() };
+    format!(
+        "start node {} ({}, {}), which began the founding; if its disk is lost for good, stop this node and start it \
+         with an empty data directory",
+        founder.replica.node, founder.name, founder.address.0
+    )
 }
 
 /// All metrics, with current gauges. If the node does not answer, the gauges are old and the counters are current.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use continuum_core::id::{Boot, GroupId, Index, Replica, ShardId, SnapshotId, Term};
+use continuum_core::id::{Boot, GenesisId, GroupId, Index, Replica, ShardId, SnapshotId, Term};
 use continuum_core::raft::{self, Entry, Position};
 use continuum_core::replication::{self, Dots};
 use continuum_core::wal::{Chunk, Write};
@@ -135,6 +135,12 @@ pub(crate) struct Durable {
     shards: BTreeMap<ShardId, Dots>,
     /// Shards that were deleted and not created again since.
     forgotten: BTreeSet<ShardId>,
+    /// The genesis that the node is formed with.
+    pub(crate) genesis: Option<GenesisId>,
+    /// The founding that the node accepted and was not released from.
+    pub(crate) accepted: Option<GenesisId>,
+    /// All foundings that it ever accepted.
+    accepted_ever: BTreeSet<GenesisId>,
 }
 
 impl Durable {
@@ -162,6 +168,11 @@ impl Durable {
     /// Whether a shard was deleted. Earlier messages about it may still leave: the peers delete it too.
     pub(crate) fn is_forgotten(&self, shard: ShardId) -> bool {
         self.forgotten.contains(&shard)
+    }
+
+    /// Whether the node accepted this founding at any time.
+    pub(crate) fn has_accepted(&self, genesis: GenesisId) -> bool {
+        self.accepted_ever.contains(&genesis)
     }
 
     /// One group's state, created if new.
@@ -207,6 +218,11 @@ impl Durable {
             Write::Boot { boot, .. } => self.boot = *boot,
             Write::Contacts { .. } => {}
             Write::Welcomed { boots } => self.welcomed.extend(boots.iter().copied()),
+            Write::Accepted { bootstrap, .. } => {
+                self.accepted = Some(bootstrap.genesis);
+                self.accepted_ever.insert(bootstrap.genesis);
+            }
+            Write::Released { .. } => self.accepted = None,
             Write::Group { group, write } => self.apply_group(*group, write),
             Write::Shard { shard, write: replication::Write::Forget } => {
                 self.shards.remove(shard);
@@ -236,7 +252,8 @@ impl Durable {
                 let last = self.groups.remove(&group).unwrap_or_default();
                 self.deleted_groups.insert(group, last);
             }
-            raft::Write::Genesis { .. } | raft::Write::Chunk { .. } => {}
+            raft::Write::Genesis { id, .. } => (self.genesis, self.accepted) = (Some(*id), None),
+            raft::Write::Chunk { .. } => {}
         }
     }
 }

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_message_is_replayed_only_on_a_later_link_to_the_same_process() {
         let mut replays = Replays::new(2);
-        replays.keep(1, 0, message(3, 1, Message::BootstrapAck));
+        replays.keep(1, 0, message(3, 1, Message::Genesis { genesis: None, replaced: None }));
         assert_eq!(replays.of(1, 3, STORE, 1).count(), 0, "its link is still up");
         assert_eq!(replays.of(1, 5, STORE, 2).count(), 0, "its receiver is gone");
         assert_eq!(replays.of(2, 5, STORE, 1).count(), 0, "another direction");
@@ -98,7 +98,11 @@ mod tests {
     fn few_messages_are_kept_and_no_refusal() {
         let mut replays = Replays::new(2);
         for draw in 0..100 {
-            replays.keep(1, draw, message(3, 1, Message::BootstrapAck));
+            replays.keep(
+                1,
+                draw,
+                message(3, 1, Message::Genesis { genesis: None, replaced: None }),
+            );
             replays.keep(
                 2,
                 draw,

@@ -1,4 +1,4 @@
-//! Names for those who wait for a reply: a client's attempt, the operator, a probe, a churn request.
+//! Names for those who wait for a reply: a client's attempt, the operators, a probe, a churn request.
 //!
 //! A process keeps one for each open request. This module does not say what they ask or how they retry; `workload`
 //! does.
@@ -30,6 +30,8 @@ pub(crate) enum Requester {
     Client(Attempt),
     /// The operator, who sets up the federation.
     Operator,
+    /// Another operator, who founds a federation beside.
+    Rival,
     /// The probe that the operator sends after healing.
     Probe,
     /// A churn client.

@@ -79,7 +79,10 @@ mod tests {
     use super::*;
 
     fn message() -> Event {
-        Event::Received { from: NodeId([1; 16]), message: Message::BootstrapAck }
+        Event::Received {
+            from: NodeId([1; 16]),
+            message: Message::Genesis { genesis: None, replaced: None },
+        }
     }
 
     #[test]

@@ -96,13 +96,16 @@ pub(crate) fn check_message(budgets: &Budgets, message: &Message) -> Verdict {
         Message::Raft { message: raft::Message::SnapshotChunk { data, .. }, .. } => {
             within("bytes in a chunk", data.len(), budgets.chunk_bytes)
         }
-        Message::Replication(
-            Replication::Delta { writes, .. } | Replication::Page { writes, .. },
-        ) if writes.len() > 1 => {
+        Message::Replication {
+            message: Replication::Delta { writes, .. } | Replication::Page { writes, .. },
+            ..
+        } if writes.len() > 1 => {
             let bytes = writes.iter().map(bytes::Bytes::len).sum();
             within("bytes of writes in a message", bytes, budgets.delta_bytes)
         }
-        Message::Gossip(message) => within("updates", message.updates.len(), budgets.updates),
+        Message::Gossip { message, .. } => {
+            within("updates", message.updates.len(), budgets.updates)
+        }
         Message::Contacts(contacts) => within("contacts", contacts.len(), CONTACTS_MAX),
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use continuum_core::api::{Outcome, Query, Reason, Request};
-use continuum_core::id::{GroupId, Index, NodeId, RequestId};
+use continuum_core::id::{GenesisId, GroupId, Index, NodeId, RequestId};
 use continuum_core::node::{Event, Message};
 use continuum_core::raft::{self, Position};
 
@@ -48,17 +48,38 @@ pub(crate) struct Cause {
     pub(crate) request: Option<(RequestId, Asks)>,
     /// If the event was a forwarded request, or the answer to one.
     pub(crate) forwarding: Option<Forwarding>,
+    /// If the event was a message of the protocols: its genesis.
+    pub(crate) genesis: Option<GenesisId>,
+    /// If the event was a message of a node that says that it is formed: that node.
+    pub(crate) formed_peer: Option<NodeId>,
+    /// If the event was a link that came up or went down: the node at its other end.
+    pub(crate) relinked: Option<NodeId>,
     /// If the event was a new link: the process at its other end.
     pub(crate) connected: Option<Identified>,
 }
 
 impl Cause {
     pub(crate) fn of(me: NodeId, event: &Event) -> Self {
+        let mut cause = Self::of_event(me, event);
         match event {
-            Event::Received { from, message: Message::Gossip(message) } => {
+            Event::Received { from, message: Message::Genesis { genesis: Some(_), .. } } => {
+                cause.formed_peer = Some(*from);
+            }
+            Event::Received { message, .. } => cause.genesis = message.genesis(),
+            Event::Connected { peer, .. } | Event::Unreachable { peer } => {
+                cause.relinked = Some(*peer);
+            }
+            _ => {}
+        }
+        cause
+    }
+
+    fn of_event(me: NodeId, event: &Event) -> Self {
+        match event {
+            Event::Received { from, message: Message::Gossip { message, .. } } => {
                 Self { heard: Heard::of(me, *from, message), ..Self::default() }
             }
-            Event::Received { from, message: Message::Raft { group, message } } => {
+            Event::Received { from, message: Message::Raft { group, message, .. } } => {
                 Self::of_raft(*from, *group, message)
             }
             Event::Received { from, message } => Self {

@@ -13,6 +13,7 @@
 //! | committed-entry-replaced | `committed_entry_replaced` | Raft §5.4 | entries are written |
 //! | one-configuration | `one_configuration` | Raft §6 | entries are written; a log moves |
 //! | group-time | `group_time` | contract of `raft::Entry` | entries are written |
+//! | one-genesis | `one_genesis` | README, Guarantees: one federation | a step ends; a node restarts |
 //! | leader-completeness | `leader_completeness` | Raft Fig. 3 | a leader begins |
 //! | commit-rule | `commit_rule` | Raft §5.4.2, Fig. 8 | a commit index moves |
 //! | durable-marks | `durable_marks` | README, Guarantees: a promise | a durable mark moves |
@@ -32,7 +33,7 @@
 //! | recovery | `recovery` | Raft Fig. 2 | a node restarts |
 //! | one-process-per-identity | `one_process_per_identity` | README, Guarantees: an identity | a message; a link |
 //! | fencing | `fencing` | README, Guarantees: a failed `fsync` | a step of a fenced node ends |
-//! | wiped-voter-stays-out | `fencing` | README, Guarantees: an identity | a step ends |
+//! | wiped-voter-never-votes | `fencing` | README, Guarantees: an identity | a step ends |
 //! | incarnation-precedence | `incarnation_precedence` | SWIM 4.2 | a node's view of a member changes |
 //! | suspicion-before-death | `suspicion_before_death` | SWIM 4.2 | a node's view of a member changes |
 //! | suspicion-refuted | `suspicion_refuted` | SWIM 4.2 | gossip is received |
@@ -97,6 +98,7 @@ pub(crate) mod liveness;
 pub(crate) mod log_matching;
 pub(crate) mod monotone;
 pub(crate) mod one_configuration;
+pub(crate) mod one_genesis;
 pub(crate) mod one_process_per_identity;
 pub(crate) mod one_reply;
 pub(crate) mod one_vote_per_term;
@@ -173,7 +175,13 @@ impl Roster {
         self.replicas.iter().position(|replica| replica.node == node)
     }
 
-    /// The replica of a node number with the node's first store: if the node is a voter, it votes with that store.
+    /// A node gets another store before the federation begins.
+    pub(crate) fn renew(&mut self, number: usize, replica: Replica) {
+        self.replicas[number] = replica;
+    }
+
+    /// The replica of a node number with the store that the federation began with: if the node is a voter, it votes
+    /// with that store.
     pub(crate) fn replica(&self, number: usize) -> Replica {
         self.replicas[number]
     }
@@ -206,6 +214,8 @@ pub(crate) struct Oracles {
     reads: read_after_leadership::Reads,
     acknowledged: read_sees_acknowledged::Acknowledged,
     eventual_reads: eventual_read::Reads,
+    /// All foundings.
+    pub(crate) geneses: one_genesis::Geneses,
     rules: Rules,
 }
 
@@ -234,8 +244,9 @@ pub(crate) struct Step<'a> {
 }
 
 impl Oracles {
-    pub(crate) fn new(roster: Roster, rules: Rules) -> Self {
+    pub(crate) fn new(roster: Roster, voters: usize, rules: Rules) -> Self {
         let nodes = roster.replicas.len();
+        let first_voters = roster.replicas[..voters].to_vec();
         Self {
             roster,
             ledger: Ledger::default(),
@@ -246,6 +257,7 @@ impl Oracles {
             reads: read_after_leadership::Reads::default(),
             acknowledged: read_sees_acknowledged::Acknowledged::default(),
             eventual_reads: eventual_read::Reads::default(),
+            geneses: one_genesis::Geneses::new(first_voters),
             rules,
         }
     }
@@ -260,6 +272,11 @@ impl Oracles {
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {
         fencing::check(step)?;
         self.tries.check(step, &self.roster)?;
+        self.geneses.observe(step)?;
+        if self.geneses.is_rival(step.node) {
+            // The plan's federation is the one that the other laws follow.
+            return Ok(());
+        }
         if let Some((id, asks)) = &step.cause.request {
             self.acknowledged.arrives(step.me, *id, asks);
             if matches!(asks, cause::Asks::Read(_)) {
@@ -317,7 +334,12 @@ impl Oracles {
     /// Judges links and gossip.
     fn observe_peers(&mut self, step: &Step<'_>) -> Verdict {
         let observed = &mut self.nodes[step.me];
-        let rejects = |action: &Action| matches!(action, Action::Notify(Notice::Rejected { .. }));
+        let rejects = |action: &Action| {
+            let dropped = |notice: &Notice| {
+                matches!(notice, Notice::Rejected { .. } | Notice::OtherGenesis { .. })
+            };
+            matches!(action, Action::Notify(notice) if dropped(notice))
+        };
         if let Some(process) = step.cause.connected {
             let refuses = |action: &Action| match action {
                 Action::Refuse { peer, .. } => *peer == process.peer,
@@ -339,7 +361,11 @@ impl Oracles {
 
     fn observe_write(&mut self, step: &Step<'_>, token: Token, write: &Write) -> Verdict {
         match write {
-            Write::Boot { .. } | Write::Contacts { .. } | Write::Welcomed { .. } => Ok(()),
+            Write::Boot { .. }
+            | Write::Contacts { .. }
+            | Write::Welcomed { .. }
+            | Write::Accepted { .. }
+            | Write::Released { .. } => Ok(()),
             Write::Group { group, write } => self.observe_group_write(step, *group, write),
             Write::Shard { shard, write } => self.observe_shard_write(step, token, *shard, write),
         }
@@ -373,7 +399,7 @@ impl Oracles {
                 watched.view.append(*prev, entries);
             }
             // A joining node begins without a configuration and learns it from the leader.
-            raft::Write::Genesis { configuration } if !configuration.voters.is_empty() => {
+            raft::Write::Genesis { configuration, .. } if !configuration.voters.is_empty() => {
                 let ledger = self.ledger.group_mut(group);
                 one_configuration::check_voters(&mut ledger.configurations, configuration)?;
             }
@@ -430,7 +456,7 @@ impl Oracles {
             self.tries.sends(step.me, to, *id, fingerprint(request));
         }
         match message {
-            Message::Raft { group, message } => {
+            Message::Raft { group, message, .. } => {
                 let receiver = self.roster.number(to).map(|number| self.roster.replica(number));
                 let me = self.roster.replica(step.me);
                 durability_at_send::check_raft(durable, me, receiver, *group, message)?;
@@ -440,10 +466,10 @@ impl Oracles {
                 }
                 election_safety::check_message(self.ledger.group_mut(*group), step.me, message)
             }
-            Message::Replication(message) => {
+            Message::Replication { message, .. } => {
                 durability_at_send::check_replication(durable, message)
             }
-            Message::Gossip(message) => {
+            Message::Gossip { message, .. } => {
                 let view = &mut self.nodes[step.me].view;
                 view.probes.record_request(to, message);
                 if step.cause.is_persisted {
@@ -546,6 +572,10 @@ impl Oracles {
     pub(crate) fn restarted(&mut self, process: &Process, me: usize) -> Verdict {
         let Some(node) = &process.node else { return Ok(()) };
         self.nodes[me] = ObservedNode::default();
+        self.geneses.restarted(me, process)?;
+        if self.geneses.is_rival(node) {
+            return Ok(());
+        }
         self.writes.restarted(me, node, process.disk.persisted());
         for group in node.groups() {
             let Some(raft) = node.raft(group) else { continue };

@@ -29,6 +29,6 @@ mod tests {
         assert_eq!(check(9, &Err(MessageError::UnknownKind { kind: 9 })), Ok(()));
         assert!(check(9, &Err(MessageError::UnknownKind { kind: 10 })).is_err());
         assert!(check(9, &Err(MessageError::Malformed(DecodeError::Malformed))).is_err());
-        assert!(check(9, &Ok(Message::BootstrapAck)).is_err());
+        assert!(check(9, &Ok(Message::Genesis { genesis: None, replaced: None })).is_err());
     }
 }

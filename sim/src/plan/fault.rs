@@ -123,11 +123,23 @@ pub enum Kind {
     ClientRetry,
     /// No client asks for `amount` ms. Then all ask at once, almost without pauses, until the window ends.
     ClientBurst,
+    /// While the federation is set up, another operator asks the first of `nodes` to found one, with the other `nodes`
+    /// as first voters. With an `amount` above 0 that founder's process ends this many ms later. When the window ends,
+    /// the process starts again. After the last window the nodes of other federations than the plan's are given empty
+    /// data directories.
+    RivalFounding,
+    /// While the federation is set up, the process of its founder ends, with an odd `amount` in the middle of its next
+    /// sync. It starts again when the window ends.
+    FounderCrash,
+    /// While the federation is set up, the first voters `nodes` do not run. They start when the window ends.
+    VoterAway,
+    /// A copy of `rate_ppm` of the messages of the protocols arrives with another genesis, as from a federation beside.
+    OtherGenesis,
 }
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 50] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -174,6 +186,10 @@ impl Kind {
         Self::ClientAbandon,
         Self::ClientRetry,
         Self::ClientBurst,
+        Self::RivalFounding,
+        Self::FounderCrash,
+        Self::VoterAway,
+        Self::OtherGenesis,
     ];
 
     /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable.
@@ -241,6 +257,10 @@ impl Kind {
             Self::ClientAbandon => "client-abandon",
             Self::ClientRetry => "client-retry",
             Self::ClientBurst => "client-burst",
+            Self::RivalFounding => "rival-founding",
+            Self::FounderCrash => "founder-crash",
+            Self::VoterAway => "voter-away",
+            Self::OtherGenesis => "other-genesis",
         }
     }
 }

@@ -139,6 +139,9 @@ impl Plan {
             Kind::ClientDuplicate | Kind::ClientAbandon | Kind::ClientRetry | Kind::ClientBurst => {
                 self.draw_client_fault(&mut fault, dice);
             }
+            Kind::RivalFounding | Kind::FounderCrash | Kind::VoterAway | Kind::OtherGenesis => {
+                self.draw_founding_fault(&mut fault, dice);
+            }
             _ => self.draw_store_fault(&mut fault, budget, dice),
         }
         fault
@@ -218,6 +221,31 @@ impl Plan {
                 fault.amount = dice.between(5, 4_000) as i64;
             }
             _ => fault.nodes = some_of(nodes, dice),
+        }
+    }
+
+    /// Draws what goes wrong while federations are founded.
+    fn draw_founding_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let Cluster { nodes, voters, .. } = self.cluster;
+        if fault.kind == Kind::OtherGenesis {
+            fault.for_ms = dice.between(5_000, 60_000).min(self.heal_ms() - fault.at_ms);
+            fault.rate_ppm = dice.between(1_000, 50_000);
+            return;
+        }
+        // The operator founds the federation at 100 ms, and again until it succeeds.
+        fault.at_ms = dice.between(50, 1_500);
+        fault.for_ms = dice.between(100, 4_000);
+        match fault.kind {
+            Kind::RivalFounding => {
+                fault.nodes = shuffled(nodes, dice);
+                fault.nodes.truncate(dice.between(1, nodes as u64) as usize);
+                fault.amount = if dice.chance(500_000) { dice.between(1, 400) as i64 } else { 0 };
+            }
+            Kind::FounderCrash => {
+                fault.nodes = vec![0];
+                fault.amount = dice.below(2) as i64;
+            }
+            _ => fault.nodes = vec![dice.below(voters as u64) as usize],
         }
     }
 

@@ -9,7 +9,7 @@ use continuum_core::api::{
     Change, Edit, Expected, Mutation, Outcome, Query, Register, Request, Value,
 };
 use continuum_core::id::{Dot, GroupId, NodeId, Replica};
-use continuum_core::node::Message;
+use continuum_core::node::{Founding, Message};
 use continuum_core::raft::{self, Payload, Position};
 use continuum_core::replication::{self, dot_of, inspect};
 use continuum_core::wal::Write;
@@ -136,20 +136,23 @@ fn rewrite(text: &str, [before, between, after]: [&str; 3], template: &str) -> S
 pub(crate) fn message(names: &Names, message: &Message) -> Words {
     let detail = names.detail(message);
     let (protocol, is_routine, label) = match message {
-        Message::Raft { group, message } => {
+        Message::Raft { group, message, .. } => {
             let (is_routine, label) = of_raft(message);
             (Protocol::Raft(*group), is_routine, label)
         }
-        Message::Replication(message) => {
+        Message::Replication { message, .. } => {
             let (is_routine, label) = of_replication(names, message);
             (Protocol::Replication, is_routine, label)
         }
-        Message::Gossip(message) => {
+        Message::Gossip { message, .. } => {
             let (is_routine, label) = of_gossip(names, message);
             (Protocol::Gossip, is_routine, label)
         }
-        Message::Bootstrap(_) => (Protocol::Other, false, "bootstrap".to_owned()),
-        Message::BootstrapAck => (Protocol::Other, false, "bootstrap ack".to_owned()),
+        Message::Founding(message) => (Protocol::Other, false, of_founding(message)),
+        Message::Genesis { genesis, .. } => {
+            let label = genesis.map_or_else(|| "unformed".to_owned(), |id| format!("genesis {id}"));
+            (Protocol::Other, true, label)
+        }
         Message::Contacts(_) => (Protocol::Other, true, "contacts".to_owned()),
         Message::Forward { request: asked, .. } => {
             let is_routine = !matches!(asked, Request::Read { .. } | Request::Write { .. });
@@ -275,12 +278,28 @@ fn of_gossip(names: &Names, message: &gossip::Message) -> (bool, String) {
     (updates.is_empty() || is_sync, label)
 }
 
+fn of_founding(message: &Founding) -> String {
+    match message {
+        Founding::Offer(list) => format!("offer {}", list.genesis),
+        Founding::Accepted(genesis) => format!("accepted {genesis}"),
+        Founding::Declined { genesis, reason } => format!("declined {genesis}: {reason:?}"),
+        Founding::Asked { genesis, .. } => format!("what of {genesis}?"),
+        Founding::Aborted(genesis) => format!("aborted {genesis}"),
+        Founding::Formed(list) => format!("formed {}", list.genesis),
+        Founding::Acknowledged(genesis) => format!("acknowledged {genesis}"),
+    }
+}
+
 /// The label of a write to the log.
 pub(crate) fn write(names: &Names, write: &Write) -> Words {
     let (protocol, is_routine, label) = match write {
         Write::Boot { boot, .. } => (Protocol::Other, false, format!("boot {}", boot.count)),
         Write::Contacts { .. } => (Protocol::Other, true, "contacts".to_owned()),
         Write::Welcomed { .. } => (Protocol::Other, true, "welcomed".to_owned()),
+        Write::Accepted { bootstrap, .. } => {
+            (Protocol::Other, false, format!("accepted {}", bootstrap.genesis))
+        }
+        Write::Released { genesis } => (Protocol::Other, false, format!("released {genesis}")),
         Write::Group { group, write } => (Protocol::Raft(*group), false, group_write(names, write)),
         Write::Shard { write, .. } => (Protocol::Replication, false, shard_write(names, write)),
     };

@@ -38,6 +38,8 @@ pub(crate) struct Operator {
     slots: u16,
     voters: usize,
     pub(crate) waiting: bool,
+    /// Whether the federation of the plan's first voters has begun.
+    pub(crate) has_begun: bool,
     /// Whether clients may run.
     pub(crate) opened: bool,
     /// When the stage began, and when healing began.
@@ -58,6 +60,7 @@ impl Operator {
             slots: plan.workload.slots,
             voters: plan.cluster.voters,
             waiting: false,
+            has_begun: false,
             opened: false,
             since: 0,
             healed_at: 0,
@@ -110,7 +113,8 @@ impl Operator {
         self.waiting = false;
         let done = match (self.stage, outcome) {
             (Stage::Bootstrap, Outcome::Value(Value::Initialized)) => true,
-            (Stage::Bootstrap, Outcome::Rejected(Reason::AlreadyFormed)) => true,
+            // Another operator may have begun it, or a federation beside it.
+            (Stage::Bootstrap, Outcome::Rejected(Reason::AlreadyFormed)) => self.has_begun,
             (Stage::Create(_), Outcome::Rejected(Reason::NamespaceExists)) => true,
             (Stage::Create(_), Outcome::Committed { .. } | Outcome::Value(_)) => true,
             (Stage::List, Outcome::Value(Value::Namespaces(list))) => self.number(list),

@@ -90,6 +90,12 @@ impl World {
                 }
                 Ok(())
             }
+            WorldEvent::EndFounder { node, generation } => {
+                if self.processes[node].generation == generation {
+                    self.crash(node, Kind::RivalFounding);
+                }
+                Ok(())
+            }
             WorldEvent::Start { node } => self.start(node),
             WorldEvent::Loop { node, fault } => self.crash_again(node, fault),
             WorldEvent::RunQueued { node, generation } => self.run_queued(node, generation),
@@ -407,7 +413,11 @@ impl World {
             Requester::Client(attempt) => self.run_client_actions(|world, actions| {
                 world.clients.on_reply(attempt, world.now, by, outcome, actions);
             }),
-            Requester::Operator => self.operator.on_reply(&outcome),
+            Requester::Operator => {
+                self.operator.has_begun = self.oracles.geneses.main().is_some();
+                self.operator.on_reply(&outcome);
+            }
+            Requester::Rival => {}
             Requester::Probe => self.operator.probed(by.node, &outcome),
             Requester::Churn(request) => self.on_churn_reply(request, Some(&outcome)),
         }
@@ -419,7 +429,7 @@ impl World {
                 world.clients.on_lost(attempt, world.now, tainted, actions);
             }),
             Requester::Operator => self.operator.on_lost(),
-            Requester::Probe => {}
+            Requester::Rival | Requester::Probe => {}
             Requester::Churn(request) => self.on_churn_reply(request, None),
         }
     }
@@ -455,7 +465,8 @@ impl World {
     /// Starts a process, unless it is up or kept down.
     pub(crate) fn start(&mut self, node: usize) -> Verdict {
         let survival = &self.survival[node];
-        let is_off = self.is_active(Kind::Crash, node) || self.is_active(Kind::Blackout, node);
+        let off = [Kind::Crash, Kind::Blackout, Kind::FounderCrash, Kind::VoterAway];
+        let is_off = off.into_iter().any(|kind| self.is_active(kind, node));
         let is_down = self.processes[node].generation > 0 && is_off;
         if self.processes[node].is_up() || survival.is_dead || is_down {
             return Ok(());

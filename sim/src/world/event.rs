@@ -60,6 +60,8 @@ pub(crate) enum WorldEvent {
     Leave { node: usize, generation: u64, since: u64 },
     /// An operator notices an older store.
     OldStoreNoticed { node: usize, losses: u64 },
+    /// The process of another operator's founder ends.
+    EndFounder { node: usize, generation: u64 },
     /// The operator looks at the federation.
     Operate,
     /// A churn client sends its next request, or its present one timed out.

@@ -28,10 +28,13 @@ impl World {
         let (number, fault) = (fault, self.plan.faults[fault].clone());
         let mut struck = (0..self.processes.len()).filter(|node| fault.strikes(*node));
         match fault.kind {
-            Kind::Crash if fault.amount % 2 == 1 => {
+            Kind::RivalFounding => self.found_beside(&fault),
+            Kind::Crash | Kind::FounderCrash if fault.amount % 2 == 1 => {
                 struck.for_each(|node| self.processes[node].crashes_in_sync = true);
             }
-            Kind::Crash | Kind::Blackout => struck.for_each(|node| self.crash(node, fault.kind)),
+            Kind::Crash | Kind::Blackout | Kind::FounderCrash | Kind::VoterAway => {
+                struck.for_each(|node| self.crash(node, fault.kind))
+            }
             Kind::CrashLoop => {
                 struck
                     .for_each(|node| self.schedule_in(0, WorldEvent::Loop { node, fault: number }));
@@ -118,7 +121,7 @@ impl World {
         let (number, fault) = (fault, self.plan.faults[fault].clone());
         for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
             match fault.kind {
-                Kind::Crash => {
+                Kind::Crash | Kind::FounderCrash => {
                     self.processes[node].crashes_in_sync = false;
                     self.start_again(node)?;
                 }
@@ -128,7 +131,10 @@ impl World {
                     let after = self.draws.below(name, number as u64, most);
                     self.schedule_in(after, WorldEvent::Start { node });
                 }
-                Kind::CrashLoop | Kind::Wipe | Kind::Handover => self.start_again(node)?,
+                Kind::CrashLoop | Kind::Wipe | Kind::Handover | Kind::VoterAway => {
+                    self.start_again(node)?;
+                }
+                Kind::RivalFounding => self.start_again(node)?,
                 Kind::Pause if !self.is_active(Kind::Pause, node) => {
                     self.processes[node].step_queue.stopped = false;
                     self.schedule_queued(node);

@@ -4,7 +4,7 @@
 //! not set the bounds on recovery; `oracle::liveness` does.
 
 use continuum_core::api::{Change, Edit, Level, Mutation, Request};
-use continuum_core::id::Role;
+use continuum_core::id::{GroupId, Role};
 use continuum_core::node::Node;
 
 use crate::env::clock::MS;
@@ -28,6 +28,10 @@ impl World {
     pub(crate) fn operate(&mut self) {
         self.schedule_in(LOOK_NS, WorldEvent::Operate);
         let before = self.operator.stage;
+        if before == Stage::Bootstrap {
+            // A founding beside may be decided after its fault has ended.
+            self.end_rivals();
+        }
         if !self.operator.waiting
             && let Some(request) = self.operator.request()
         {
@@ -188,6 +192,13 @@ impl World {
             status.formed.then_some((shards, groups))
         };
         let nodes = self.core().filter_map(|node| self.processes[node].node.as_ref());
+        let is_voter = |node: &Node| {
+            node.raft(GroupId::REGISTRY).is_some_and(|raft| raft.role() != Role::Learner)
+        };
+        let mut first = nodes.clone().filter(|n| self.oracles.geneses.is_first_voter(n.replica()));
+        if let Some(node) = first.find(|node| !is_voter(node)) {
+            return Some(format!("{:?} is a first voter and does not know it", node.replica()));
+        }
         if let Some(what) = views::difference(&nodes) {
             return Some(what);
         }

@@ -1,21 +1,23 @@
 //! Which store a node has: wiped, rolled back, or replaced by its operator.
 //!
 //! An operator replaces a void store: the node gets an empty data directory and with it a new [`StoreId`]. A learner
-//! returns that way. A voter is refused, because its node votes with another store, and some operators leave it
-//! switched off; either way it is lost.
+//! returns that way. A voter returns as a learner, because its node votes with another store, and some operators leave
+//! it switched off; either way its vote is lost.
 //!
 //! A store that is older than what it promised looks sound to its own process; peers must notice it by its boot. Peers
 //! would let it in if none of them could tell it from a restarted one. So an older copy of a voter's disk is put in
 //! place only while every living peer has met a later boot, and is removed when a peer starts that has met none:
 //! processes remember boots, disks do not.
 
+use continuum_core::api::Request;
 use continuum_core::id::{NodeId, StoreId};
 
 use crate::env::clock::MS;
 use crate::env::disk::{Backup, Fate};
-use crate::env::process::Process;
+use crate::env::process::{Process, address_of};
+use crate::env::requester::Requester;
 use crate::oracle::fencing;
-use crate::plan::fault::Kind;
+use crate::plan::fault::{Fault, Kind};
 use crate::rng::{Draws, stream};
 use crate::verdict::{Broken, Verdict};
 use crate::world::{World, WorldEvent};
@@ -75,10 +77,51 @@ impl World {
     fn give_empty_store(&mut self, node: usize) {
         let survival = &mut self.survival[node];
         survival.is_untrusted = false;
-        let (losses, is_foreign) = (survival.losses, survival.is_lost);
-        let store = store_id(self.draws, node, losses);
+        let (losses, renewals) = (survival.losses, survival.renewals);
+        let is_foreign = survival.is_lost;
+        // Losses are few, so that the stores of renewals are others.
+        let store = store_id(self.draws, node, losses + 1_000 * renewals);
         self.processes[node].replace_store(store, is_foreign);
         self.oracles.writes.disk_gone(node);
+    }
+
+    /// Another operator founds a federation, unless the plan's has been set up.
+    pub(crate) fn found_beside(&mut self, fault: &Fault) {
+        let Some((founder, others)) = fault.nodes.split_first() else { return };
+        let (node, generation) = (*founder, self.processes[*founder].generation);
+        if self.operator.is_open() || !self.processes[node].is_up() {
+            return;
+        }
+        self.fired.count(Kind::RivalFounding);
+        let voters = others.iter().map(|other| address_of(*other)).collect();
+        let request = Request::Init { voters };
+        self.schedule_in(MS, WorldEvent::Request { node, requester: Requester::Rival, request });
+        if fault.amount > 0 {
+            let after = fault.amount.unsigned_abs() * MS;
+            self.schedule_in(after, WorldEvent::EndFounder { node, generation });
+        }
+    }
+
+    /// The operators keep one federation: the nodes of every other one get empty data directories.
+    pub(crate) fn end_rivals(&mut self) {
+        let lasting = self.plan.faults.iter().zip(&self.active);
+        if lasting.into_iter().any(|(fault, active)| *active && fault.kind == Kind::RivalFounding) {
+            return;
+        }
+        let main = self.oracles.geneses.main();
+        for node in 0..self.processes.len() {
+            let genesis = self.processes[node].disk.durable.genesis;
+            if genesis.is_none() || genesis == main || self.operator.is_open() {
+                continue;
+            }
+            self.end_silently(node);
+            self.survival[node].renewals += 1;
+            self.give_empty_store(node);
+            let replica = self.processes[node].replica;
+            self.oracles.roster.renew(node, replica);
+            self.oracles.geneses.renewed(replica);
+            self.schedule_in(MS, WorldEvent::Start { node });
+        }
     }
 
     /// The operator of a node whose process has ended replaces its void store, or, for half of the lost voters, leaves

@@ -163,7 +163,7 @@ impl World {
             processes,
             network: Network::new(nodes, draws, latency),
             replays: Replays::new(nodes),
-            oracles: Oracles::new(Roster::new(replicas), rules),
+            oracles: Oracles::new(Roster::new(replicas), plan.cluster.voters, rules),
             clients: Clients::new(nodes, &plan.workload, draws),
             operator: Operator::new(&plan),
             liveness: Liveness::default(),
@@ -388,7 +388,9 @@ impl World {
                         }
                         latency
                     }
-                    Requester::Operator | Requester::Probe => self.network.latency(me, me),
+                    Requester::Operator | Requester::Rival | Requester::Probe => {
+                        self.network.latency(me, me)
+                    }
                     Requester::Churn(request) => self.churn_latency(request, true),
                 };
                 self.schedule_in(latency, WorldEvent::Reply { requester, by, outcome });

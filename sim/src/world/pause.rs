@@ -78,7 +78,10 @@ mod tests {
     use crate::plan::Plan;
 
     fn message() -> Event {
-        Event::Received { from: NodeId([1; 16]), message: Message::BootstrapAck }
+        Event::Received {
+            from: NodeId([1; 16]),
+            message: Message::Genesis { genesis: None, replaced: None },
+        }
     }
 
     /// A world whose first node has just started.

@@ -24,6 +24,7 @@ const ENTRY_BYTES: usize = 16;
 const KEEP: u64 = stream("net.replay.keep", 0);
 const AGAIN: u64 = stream("net.replay", 0);
 const WHICH: u64 = stream("net.replay.which", 0);
+const GENESIS: u64 = stream("net.genesis", 0);
 const LATE: u64 = stream("net.replay.by", 0);
 
 impl World {
@@ -75,16 +76,42 @@ impl World {
             self.schedule_at(at, WorldEvent::Deliver { from: me, to, epoch, print, message });
         }
         if let Some(at) = arrivals.first {
+            self.send_of_another_genesis((me, to), epoch, at, &message);
             self.schedule_at(at, WorldEvent::Deliver { from: me, to, epoch, print, message });
         }
         self.speak_later_version(me, to)
+    }
+
+    /// A copy of a message arrives as if a node of another federation had sent it.
+    fn send_of_another_genesis(
+        &mut self,
+        (from, to): (usize, usize),
+        epoch: u32,
+        at: u64,
+        message: &Message,
+    ) {
+        let lasting = self.plan.faults.iter().zip(&self.active).filter(|(_, active)| **active);
+        let of = lasting.filter(|(fault, _)| fault.kind == Kind::OtherGenesis);
+        let Some(rate_ppm) = of.map(|(fault, _)| fault.rate_ppm).max() else { return };
+        if !self.draws.chance(GENESIS, self.messages, rate_ppm) {
+            return;
+        }
+        let mut message = message.clone();
+        match &mut message {
+            Message::Raft { genesis, .. }
+            | Message::Replication { genesis, .. }
+            | Message::Gossip { genesis, .. } => genesis.0 ^= 1,
+            _ => return,
+        }
+        self.fired.count(Kind::OtherGenesis);
+        self.schedule_at(at, WorldEvent::Deliver { from, to, epoch, print: 1, message });
     }
 
     /// A member with bad memory acknowledges a ping it was not sent: its gossip acknowledges the ping that its receiver
     /// has sent to another member. This happens only after helpers were chosen: before that the sender may still become
     /// a helper, by a request that is lost with its link, and then nobody could tell.
     fn forge_ack(&mut self, me: usize, to: usize, message: &mut Message) {
-        let Message::Gossip(gossip) = message else { return };
+        let Message::Gossip { message: gossip, .. } = message else { return };
         if self.network.corrupted(me, to, 1).is_none() {
             return;
         }
@@ -139,9 +166,10 @@ impl World {
 /// The first eventual write in a message.
 fn write_in(message: &mut Message) -> Option<&mut Bytes> {
     match message {
-        Message::Replication(
-            Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
-        ) => writes.first_mut(),
+        Message::Replication {
+            message: Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
+            ..
+        } => writes.first_mut(),
         _ => None,
     }
 }
@@ -157,7 +185,7 @@ fn size_of(message: &Message) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use continuum_core::id::{GroupId, Index, NamespaceId, ShardId, Term};
+    use continuum_core::id::{GenesisId, GroupId, Index, NamespaceId, ShardId, Term};
     use continuum_core::raft::{Entry, Payload, Position};
 
     use super::*;
@@ -169,7 +197,9 @@ mod tests {
             time_ms: 0,
             payload: Payload::Command(vec![0; bytes].into()),
         };
+        let genesis = GenesisId(1);
         let append = |entries| Message::Raft {
+            genesis,
             group: GroupId(1),
             message: raft::Message::Append {
                 term: Term(1),
@@ -180,7 +210,8 @@ mod tests {
         };
         let shard = ShardId { namespace: NamespaceId(1), slot: 0 };
         let writes = vec![Bytes::from(vec![0; 3_000]); 2];
-        let delta = Message::Replication(Replicated::Delta { shard, writes });
+        let message = Replicated::Delta { shard, writes };
+        let delta = Message::Replication { genesis, message };
         assert_eq!(size_of(&append(Vec::new())), ENVELOPE_BYTES);
         assert!((8_000..8_300).contains(&size_of(&append(vec![entry(4_000), entry(4_000)]))));
         assert!((6_000..6_300).contains(&size_of(&delta)));

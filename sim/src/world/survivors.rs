@@ -19,6 +19,8 @@ pub(crate) struct Survival {
     pub(crate) is_untrusted: bool,
     /// The node is not in the core.
     is_outside: bool,
+    /// How often it got an empty store before the federation was set up.
+    pub(crate) renewals: u64,
     /// How often its disk lost data that it had reported durable.
     pub(crate) losses: u64,
 }

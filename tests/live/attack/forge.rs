@@ -9,10 +9,10 @@ use continuum_core::api::{
 };
 use continuum_core::digest::Digest;
 use continuum_core::id::{
-    Actor, Address, AskId, Boot, Contact, Dot, GroupId, Index, NamespaceId, NodeId, Replica,
-    ShardId, StoreId, Term,
+    Actor, Address, AskId, Boot, Contact, Dot, GenesisId, GroupId, Index, NamespaceId, NodeId,
+    Replica, ShardId, StoreId, Term,
 };
-use continuum_core::node::{Message, Plane, Refusal};
+use continuum_core::node::{Founding, Message, Plane, Refusal};
 use continuum_core::raft::{self, Configuration, Entry, Payload, Position, SnapshotHeader};
 use continuum_core::replication::{self, Dots, PullError, Ranges, Span, View};
 use continuum_core::state::{Command, Operation};
@@ -26,6 +26,8 @@ use crate::federation::Node;
 pub(crate) struct Facts {
     pub(crate) me: Replica,
     pub(crate) boot: Boot,
+    /// The beginning of the victim's federation.
+    pub(crate) genesis: GenesisId,
     /// The victim's groups: number, term, commit and last index.
     pub(crate) groups: Vec<(GroupId, Term, Index, Index)>,
     pub(crate) shards: Vec<ShardId>,
@@ -68,7 +70,9 @@ impl Facts {
             Some((Replica { node: node.id, store: node.store()? }, node.boot()?))
         });
         let (groups, shards, members) = (groups.collect(), shards.collect(), members.collect());
-        Self { me, boot, groups, shards, members }
+        let genesis = status["genesis"].as_str().and_then(|id| u64::from_str_radix(id, 16).ok());
+        let genesis = GenesisId(genesis.unwrap_or_default());
+        Self { me, boot, genesis, groups, shards, members }
     }
 
     /// Forgeries of every kind.
@@ -253,11 +257,11 @@ impl Facts {
     }
 
     fn node(&self) -> Vec<Forged> {
-        let mut all = vec![
-            bootstrap_message(self.me, &self.members),
-            (Plane::Control, Message::BootstrapAck),
-            (Plane::Control, Message::Contacts(contacts(["127.0.0.1:9".into()]))),
-        ];
+        let mut all = vec![(Plane::Control, Message::Contacts(contacts(["127.0.0.1:9".into()])))];
+        // Of the victim's genesis, and of one that nobody founded.
+        for genesis in [self.genesis, GenesisId(self.genesis.0 ^ 1)] {
+            all.extend(self.founding(genesis));
+        }
         for (number, request) in self.requests().into_iter().enumerate() {
             let id = AskId { nonce: self.boot.nonce, number: 5000 + number as u64 };
             all.push((Plane::Control, Message::Forward { id, open: 0, request }));
@@ -272,6 +276,25 @@ impl Facts {
         }
         all.extend(refusals(self));
         all
+    }
+
+    /// What a founder, a first voter and a node of another federation say.
+    fn founding(&self, genesis: GenesisId) -> Vec<Forged> {
+        let list = bootstrap_list(genesis, self.me, &self.members);
+        let founder = self.members.first().map_or(self.me, |(replica, _)| *replica);
+        let foundings = [
+            Founding::Offer(list.clone()),
+            Founding::Accepted(genesis),
+            Founding::Declined { genesis, reason: Reason::Busy },
+            Founding::Asked { genesis, founder },
+            Founding::Aborted(genesis),
+            Founding::Formed(list),
+            Founding::Acknowledged(genesis),
+        ];
+        let foundings = foundings.map(Message::Founding).into_iter();
+        let replaced = Some(self.me.store);
+        let said = [None, Some(genesis)].map(|genesis| Message::Genesis { genesis, replaced });
+        foundings.chain(said).map(|message| (Plane::Control, message)).collect()
     }
 
     /// Requests that no client sent. A member may forward writes, so none here changes a row's data.
@@ -347,20 +370,20 @@ pub(crate) fn contacts(addresses: impl IntoIterator<Item = String>) -> Vec<Conta
     addresses.into_iter().map(contact).collect()
 }
 
-pub(crate) fn raft_message(_: &Facts, group: GroupId, message: raft::Message) -> Forged {
-    (Plane::Control, Message::Raft { group, message })
+pub(crate) fn raft_message(facts: &Facts, group: GroupId, message: raft::Message) -> Forged {
+    (Plane::Control, Message::Raft { genesis: facts.genesis, group, message })
 }
 
-pub(crate) fn replication_message(_: &Facts, message: replication::Message) -> Forged {
-    (Plane::Bulk, Message::Replication(message))
+pub(crate) fn replication_message(facts: &Facts, message: replication::Message) -> Forged {
+    (Plane::Bulk, Message::Replication { genesis: facts.genesis, message })
 }
 
-fn gossip_message(_: &Facts, message: gossip::Message) -> Forged {
-    (Plane::Control, Message::Gossip(message))
+fn gossip_message(facts: &Facts, message: gossip::Message) -> Forged {
+    (Plane::Control, Message::Gossip { genesis: facts.genesis, message })
 }
 
 /// A bootstrap list that names the sender and the receivers as first voters.
-fn bootstrap_message(me: Replica, members: &[(Replica, Boot)]) -> Forged {
+fn bootstrap_list(genesis: GenesisId, me: Replica, members: &[(Replica, Boot)]) -> Bootstrap {
     let info = |replica: Replica| MemberInfo {
         replica,
         address: Address("127.0.0.1:9".into()),
@@ -370,7 +393,7 @@ fn bootstrap_message(me: Replica, members: &[(Replica, Boot)]) -> Forged {
     members.truncate(6);
     members.push(info(me));
     let voters = members.len() as u8;
-    (Plane::Control, Message::Bootstrap(Bootstrap { members, voters }))
+    Bootstrap { genesis, members, voters }
 }
 
 /// Words that would end a process if it believed them.
@@ -382,7 +405,8 @@ pub(crate) fn refusals(_: &Facts) -> Vec<Forged> {
 
 /// A request to join as this replica.
 pub(crate) fn join_request(replica: Replica, address: &str) -> Request {
-    Request::Join { replica, address: Address(address.into()), name: "forged".into() }
+    let (address, name) = (Address(address.into()), "forged".into());
+    Request::Join { replica, address, name, genesis: None }
 }
 
 /// A put that its author never made, sealed as the author would seal it.
@@ -420,6 +444,7 @@ mod tests {
         Facts {
             me: replica(9),
             boot,
+            genesis: GenesisId(5),
             groups: vec![(GroupId(0), Term(3), Index(8), Index(9))],
             shards: vec![ShardId { namespace: NamespaceId(2), slot: 0 }],
             members: vec![(replica(1), boot), (replica(2), boot)],
@@ -440,13 +465,21 @@ mod tests {
             if let Message::Raft { message, .. } = m { Some(format!("{message:?}")) } else { None }
         });
         assert_eq!(raft.len(), 16, "{raft:?}");
-        let replication =
-            names(|m| if let Message::Replication(m) = m { Some(format!("{m:?}")) } else { None });
+        let replication = names(|m| {
+            if let Message::Replication { message, .. } = m {
+                Some(format!("{message:?}"))
+            } else {
+                None
+            }
+        });
         assert_eq!(replication.len(), 9, "{replication:?}");
-        let gossip =
-            names(
-                |m| if let Message::Gossip(m) = m { Some(format!("{:?}", m.body)) } else { None },
-            );
+        let gossip = names(|m| {
+            if let Message::Gossip { message, .. } = m {
+                Some(format!("{:?}", message.body))
+            } else {
+                None
+            }
+        });
         assert_eq!(gossip.len(), 7, "{gossip:?}");
         let asked = names(|m| {
             if let Message::Forward { request, .. } = m {
@@ -479,7 +512,9 @@ mod tests {
         let claims = |reach| {
             let all = facts().forgeries(reach);
             let later = all.iter().filter(|(_, message)| {
-                let Message::Raft { group: GroupId(0), message } = message else { return false };
+                let Message::Raft { group: GroupId(0), message, .. } = message else {
+                    return false;
+                };
                 claims_to_lead(message) && message.term() > Some(Term(3))
             });
             later.count()

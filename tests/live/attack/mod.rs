@@ -75,7 +75,8 @@ impl Attacker {
     /// A request to join under this attacker's own name.
     pub(crate) fn request_to_join(&self) -> Request {
         let address = Address(self.address.to_string());
-        Request::Join { replica: self.me, address, name: "attacker".into() }
+        let (replica, name) = (self.me, "attacker".into());
+        Request::Join { replica, address, name, genesis: None }
     }
 
     /// A forwarded request of this process.

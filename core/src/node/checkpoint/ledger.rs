@@ -173,9 +173,11 @@ impl Checkpoints {
             Write::Boot { .. } => self.restart(seq),
             Write::Group { write: raft::Write::Forget, .. }
             | Write::Shard { write: replication::Write::Forget, .. } => self.forget(seq, owner),
-            Write::Contacts { .. } | Write::Welcomed { .. } | Write::Group { .. } => {
-                self.need(owner, seq);
-            }
+            Write::Contacts { .. }
+            | Write::Welcomed { .. }
+            | Write::Accepted { .. }
+            | Write::Released { .. }
+            | Write::Group { .. } => self.need(owner, seq),
             Write::Shard { .. } => {
                 self.need(owner, seq);
                 if let Some(account) = self.account(owner) {
@@ -196,8 +198,13 @@ impl Checkpoints {
         }
     }
 
-    /// A boot record replaces the one before. The node repeats its contacts and the welcomed boots after it.
+    /// A process's boot record replaces that of the process before. The node repeats its other records after it. In a
+    /// checkpoint the older records are needed until the last of the new ones is durable.
     fn restart(&mut self, seq: u64) {
+        let checkpoint = self.account(Owner::Node).is_some_and(|account| account.in_progress);
+        if checkpoint {
+            return;
+        }
         self.forget(seq, Owner::Node);
         self.restore_account(Owner::Node, seq, self.log_bytes, None);
     }

@@ -99,13 +99,12 @@ impl Node {
         }
     }
 
-    /// Writes the node's own records again. [`Checkpoints::issued`] takes the boot record for a new beginning.
+    /// Writes the node's own records again. They replace the older ones once the last one is durable.
     fn checkpoint_node(&mut self) {
         reach!("node.checkpoint.node");
         let first = self.gate.next();
         self.persist_own(self.boot_record());
-        self.remember_contacts();
-        self.remember_welcomed();
+        self.repeat_own_records();
         self.begin_checkpoint(Owner::Node, first, 0, None);
     }
 
@@ -116,11 +115,16 @@ impl Node {
         Write::Boot { federation, node: self.me.node, store: self.me.store, boot, lineage }
     }
 
-    /// Makes the contacts durable once more.
-    pub(super) fn remember_contacts(&mut self) {
+    /// Writes the node's own records after a boot record once more: the contacts, the welcomed boots
+    /// and the accepted founding.
+    pub(super) fn repeat_own_records(&mut self) {
         let contacts = self.discovery.machine.contacts();
         if !contacts.is_empty() {
             self.remember(contacts);
+        }
+        self.remember_welcomed();
+        if let Some(acceptance) = self.genesis.acceptance.clone() {
+            self.persist_own(acceptance.record());
         }
     }
 
@@ -195,9 +199,12 @@ impl Node {
         let covered = self.covered(id);
         let Some(group) = self.groups.get(&id) else { return };
         let (term, vote) = (group.raft.term(), group.raft.vote());
-        let configuration = group.genesis.clone();
+        let genesis = raft::Write::Genesis {
+            id: self.genesis.id.unwrap_or_default(),
+            configuration: group.genesis.clone(),
+        };
         let first = self.gate.next();
-        self.persist_for_group(id, raft::Write::Genesis { configuration });
+        self.persist_for_group(id, genesis);
         // A snapshot that the leader sent meanwhile may be newer than the captured one.
         let record = match snapshot.filter(|snapshot| snapshot.position.index.0 > covered) {
             Some(snapshot) => Some(self.write_snapshot_file(id, snapshot)),

@@ -17,7 +17,7 @@ mod strong;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
-use crate::api::{Level, Outcome, Reason, Request, Resource, Session};
+use crate::api::{Level, Outcome, Reason, Request, Resource, Session, Value};
 use crate::digest::Hasher;
 use crate::hold::Waits;
 use crate::id::{AskId, GroupId, NodeId, Replica, RequestId, Writer};
@@ -190,7 +190,6 @@ impl Node {
 
     /// Answers what the node knows of itself, even when it serves nothing else.
     fn immediate_answer(&self, request: &Request) -> Option<Outcome> {
-        use crate::api::Value;
         match request {
             Request::Status => Some(Outcome::Value(Value::Status(self.status()))),
             Request::Members => Some(Outcome::Value(Value::Members(self.members()))),
@@ -360,7 +359,7 @@ impl Node {
     }
 
     /// Answers a request once the lane is durable up to `token`, and forgets it.
-    fn finish_after(&mut self, key: u64, outcome: Outcome, token: u64) {
+    pub(super) fn finish_after(&mut self, key: u64, outcome: Outcome, token: u64) {
         if let Some(pending) = self.remove_pending(key) {
             self.end_eventual(key, &pending, &outcome);
             if mutant!("node.request.answered_twice") {
@@ -381,7 +380,7 @@ impl Node {
         self.finish(key, outcome);
     }
 
-    /// Answers the asker. An answer that says that a write happened waits for this process's boot to be durable. An
+    /// Answers the asker. An answer that says that something happened waits for this process's boot to be durable. An
     /// eventual write waits for its own token instead, see `eventual`.
     pub(super) fn answer(&mut self, origin: Origin, outcome: Outcome) {
         let boot = self.gate.boot();
@@ -412,9 +411,8 @@ impl Node {
     /// Whether an answer promises something: that a write happened; and, from a process in doubt, that what it read is
     /// so.
     fn promises(&self, outcome: &Outcome) -> bool {
-        use crate::api::Value;
         match outcome {
-            Outcome::Committed { .. } => true,
+            Outcome::Committed { .. } | Outcome::Value(Value::Initialized) => true,
             Outcome::Value(Value::Status(_) | Value::Members(_)) => false,
             Outcome::Value(_) => self.is_suspended(),
             _ => false,
@@ -459,7 +457,7 @@ impl Node {
                     if self.gate.is_durable(token) { Level::Durable } else { Level::Applied };
                 Outcome::Unknown { reached: Some(reached) }
             }
-            Stage::Bootstrap => self.bootstrap_expired(),
+            Stage::Bootstrap => return self.bootstrap_expired(key),
             Stage::Logged(..) | Stage::Duplicate => Outcome::Unknown { reached: None },
             Stage::Forwarded(_) if is_write(&pending.request) => Outcome::Unknown { reached: None },
             Stage::Asked(_) if is_write(&pending.request) => Outcome::Unknown { reached: None },

@@ -47,7 +47,7 @@ impl Node {
     fn forbidden(&self, key: u64) -> Option<Reason> {
         match &self.requests.pending.get(&key)?.request {
             Request::Write { mutations, .. } => check::check_consistency(mutations, true).err(),
-            Request::Join { replica, .. } => self.check_join(*replica).err(),
+            Request::Join { replica, genesis, .. } => self.check_join(*replica, *genesis).err(),
             _ => None,
         }
     }
@@ -276,7 +276,7 @@ fn command(request: &Request, secret: impl FnOnce() -> Secret) -> Result<Bytes, 
         Request::Write { mutations, session, .. } => {
             (*session, Operation::Write { mutations: mutations.clone() })
         }
-        Request::Join { replica, address, name } => {
+        Request::Join { replica, address, name, .. } => {
             let (address, name) = (address.clone(), name.clone());
             let member = MemberInfo { replica: *replica, address, name };
             (None, Operation::Join(member))

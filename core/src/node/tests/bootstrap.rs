@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::Reason;
-use crate::id::{AskId, NodeId, Replica};
+use crate::id::{AskId, GroupId, NodeId, Replica, Role};
 use crate::node::{Event, Message};
 
 #[test]
@@ -52,7 +52,11 @@ fn a_bootstrap_needs_every_named_voter() {
     assert_eq!(world.ask(0, init(vec![address(0)])), unavailable(0), "itself is not another voter");
     assert_eq!(world.ask(1, init(vec![])), Outcome::Value(Value::Initialized));
     assert_eq!(world.ask(1, init(vec![])), Outcome::Rejected(Reason::AlreadyFormed));
-    assert_eq!(world.ask(0, init(vec![address(1)])), unavailable(1), "it is in a federation");
+    let formed = Outcome::Rejected(Reason::FederationExists {
+        node: world.hosts[1].replica.node,
+        address: address(1),
+    });
+    assert_eq!(world.ask(0, init(vec![address(1)])), formed, "it is in a federation");
     assert!(!world.node(0).is_formed());
 }
 
@@ -99,7 +103,7 @@ fn joiners_are_learners_and_serve_everything() {
 }
 
 #[test]
-fn a_wiped_learner_joins_again_and_a_wiped_voter_does_not() {
+fn a_wiped_learner_and_a_wiped_voter_come_in_as_learners() {
     let mut world = World::new(4, 6);
     world.bootstrap = vec![0];
     bootstrap(&mut world, 3);
@@ -115,12 +119,13 @@ fn a_wiped_learner_joins_again_and_a_wiped_voter_does_not() {
     world.run(15_000);
     assert!(world.node(3).is_formed());
     assert_eq!(value(world.ask(3, get("notes", "k"))), Some(b"kept".to_vec()));
-    assert!(!world.node(2).is_formed(), "its old disk still votes");
+    assert!(world.node(2).is_formed());
+    assert_eq!(world.node(2).raft(GroupId::REGISTRY).expect("formed").role(), Role::Learner);
     let Outcome::Value(Value::Members(members)) = world.ask(0, Request::Members) else {
         panic!("no members")
     };
     assert!(members.iter().any(|member| member.replica == world.hosts[3].replica));
-    assert_eq!(members.len(), 4, "the old entry is replaced");
+    assert_eq!(members.len(), 5, "the learner's old entry is replaced; the old voter still votes");
 }
 
 #[test]
@@ -157,7 +162,7 @@ fn late_join(world: &mut World, from: NodeId, to: usize, replica: Replica) {
     let sender = world.hosts.iter().position(|host| host.replica.node == from).expect("a host");
     // A request number that the sender's boot never reaches.
     let id = AskId { nonce: world.node(sender).boot().nonce, number: 1 << 30 };
-    let request = Request::Join { replica, address, name };
+    let request = Request::Join { replica, address, name, genesis: None };
     let message = Message::Forward { id, open: 1, request };
     world.step(to, Event::Received { from, message });
 }

@@ -23,7 +23,9 @@ fn leader(world: &World, group: GroupId) -> usize {
 /// Sends a group's message to a host in the name of another host.
 fn deliver(world: &mut World, from: usize, to: usize, group: GroupId, message: raft::Message) {
     let from = world.hosts[from].replica.node;
-    world.step(to, Event::Received { from, message: Message::Raft { group, message } });
+    let genesis = world.node(to).status().genesis.expect("formed");
+    let message = Message::Raft { genesis, group, message };
+    world.step(to, Event::Received { from, message });
 }
 
 /// Puts a command that this build does not know into the group's log, and waits until all replicas have it.

@@ -3,6 +3,7 @@
 mod boots;
 mod bootstrap;
 mod deletion;
+mod founding;
 mod halting;
 mod requests;
 mod storage;
@@ -14,7 +15,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::testing::{World, address};
-use super::{Message, MessageError};
+use super::{Message, MessageError, Notice};
 use crate::api::{
     Change, Edit, Level, Mutation, Outcome, Policy, Query, Register, Request, Session, Strategy,
     Value,

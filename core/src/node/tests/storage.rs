@@ -3,7 +3,9 @@
 use super::*;
 use crate::api::{Reason, Resource, Unready};
 use crate::config::Config;
-use crate::id::{Boot, GroupId, NodeId, Replica, Role, SnapshotFile, SnapshotId, StoreId, Token};
+use crate::id::{
+    Boot, GenesisId, GroupId, NodeId, Replica, Role, SnapshotFile, SnapshotId, StoreId, Token,
+};
 use crate::machine::{Machine, Now, Outbox};
 use crate::node::{Action, Event, Node, Notice, RestoreError};
 use crate::raft;
@@ -353,7 +355,9 @@ fn records_out_of_order_and_missing_files_are_refused() {
     let replica: Replica = world.hosts[0].replica;
     let configuration = raft::Configuration { voters: vec![replica], learners: vec![] };
     let of_group = |write| Write::Group { group, write };
-    let genesis = of_group(raft::Write::Genesis { configuration: configuration.clone() });
+    let first = configuration.clone();
+    let id = GenesisId(1);
+    let genesis = of_group(raft::Write::Genesis { id, configuration: first });
     let hard = of_group(raft::Write::Hard { term: crate::id::Term(1), vote: None });
     let gap = of_group(raft::Write::Append { prev: crate::id::Index(5), entries: Vec::new() });
     assert!(matches!(restore(vec![hard.clone()]), Some(RestoreError::Order { .. })));

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{apply, capture, drain, keys, put, session, write};
 use crate::api::{Bootstrap, MemberInfo, Policy, Secret};
-use crate::id::{Index, NodeId, Replica};
+use crate::id::{GenesisId, Index, NodeId, Replica};
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::state::{Command, Kind, Operation, RestoreError, Slice, StateMachine};
 
@@ -41,12 +41,9 @@ pub(super) fn member_info(node: u8) -> MemberInfo {
 
 pub(super) fn bootstrap(members: u8, voters: u8) -> Bytes {
     let members = (0..members).map(member_info).collect();
-    Command {
-        session: None,
-        operation: Operation::Bootstrap(Bootstrap { members, voters }, Secret([3; 32])),
-    }
-    .encode()
-    .unwrap()
+    let bootstrap = Bootstrap { genesis: GenesisId(1), members, voters };
+    let operation = Operation::Bootstrap(bootstrap, Secret([3; 32]));
+    Command { session: None, operation }.encode().unwrap()
 }
 
 fn command(kind: Kind) -> BoxedStrategy<Bytes> {

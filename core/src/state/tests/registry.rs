@@ -9,7 +9,9 @@ use crate::api::{
     Bootstrap, Bound, Context, MemberInfo, Namespace, Observed, Policy, Reason, Resource, Secret,
     Strategy,
 };
-use crate::id::{Address, GroupId, Index, NamespaceId, NodeId, Replica, ShardId, StoreId};
+use crate::id::{
+    Address, GenesisId, GroupId, Index, NamespaceId, NodeId, Replica, ShardId, StoreId,
+};
 use crate::limits::{ADDRESS_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SLOTS_MAX, VOTERS_MAX};
 use crate::state::registry::is_name;
 use crate::state::{Command, Kind, Operation, Reply, StateMachine};
@@ -79,8 +81,9 @@ fn nothing_precedes_the_bootstrap_and_it_happens_once() {
     assert_eq!(apply(&mut machine, 0, &bootstrap(4, 3)), rejected(Reason::AlreadyFormed));
     let voters: Vec<bool> = machine.registry().members().map(|(_, record)| record.voter).collect();
     assert_eq!(voters, [true, true, true, false]);
-    let membership = Bootstrap { members: (0..4).map(member_info).collect(), voters: 0 };
-    assert_eq!(machine.registry().membership(), membership);
+    let membership =
+        Bootstrap { genesis: GenesisId(7), members: (0..4).map(member_info).collect(), voters: 3 };
+    assert_eq!(machine.registry().membership(GenesisId(7)), membership);
 }
 
 #[test]
@@ -92,7 +95,8 @@ fn a_bootstrap_that_could_not_elect_is_rejected() {
         assert_eq!(apply(&mut machine, 0, &bootstrap(members, voters)), rejected(reason));
         assert!(!machine.registry().is_bootstrapped());
     }
-    let twice = Bootstrap { members: [on_store(1, 1), on_store(1, 2)].into(), voters: 2 };
+    let members = [on_store(1, 1), on_store(1, 2)].into();
+    let twice = Bootstrap { genesis: GenesisId(7), members, voters: 2 };
     let reply =
         act(&mut StateMachine::new(Kind::Registry), Operation::Bootstrap(twice, Secret([3; 32])));
     assert_eq!(reply, rejected(Reason::OutOfBounds { what: Bound::Voters, limit: 1 }));
