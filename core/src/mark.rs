@@ -316,6 +316,9 @@ pub mod instrument {
         "node.join.entry_changed",
         "node.join.forgotten",
         "node.join.in",
+        "node.join.in_anothers_name",
+        "node.join.sent_to_leader",
+        "node.join.too_often",
         "node.join.of_earlier_store",
         "node.read.waits_for_apply",
         "node.request.busy",
@@ -566,6 +569,8 @@ pub mod instrument {
         ("node.genesis.unchecked_in_gossip", "gossip of another genesis is taken"),
         ("node.genesis.unchecked_in_raft", "a group's messages of another genesis are taken"),
         ("node.genesis.unchecked_in_replication", "shards take messages of another genesis"),
+        ("node.join.relayed", "a member lets others in under their names"),
+        ("node.join.unbounded", "peers join and change their entries as often as they like"),
         ("node.message.unknown_is_garbage", "a message of a later version ends its link"),
         (
             "node.read.stale_local",

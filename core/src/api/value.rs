@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Bootstrap, Context, Policy, Status};
+use super::{Bootstrap, Context, MemberInfo, Policy, Status};
 use crate::id::{Address, GroupId, Index, NamespaceId, Replica};
 
 /// The answer to a read. `context`, where there is one, makes a later write supersede exactly what was read.
@@ -51,6 +51,8 @@ pub enum Value {
     Namespaces(Vec<Namespace>),
     /// The node that asked is a member now; the list holds all members.
     Joined(Bootstrap),
+    /// The node that was asked does not lead group 0. This one does, and the node that wants to join asks it itself.
+    Leader(MemberInfo),
     /// The federation is created.
     Initialized,
 }

@@ -5,6 +5,10 @@
 //! or address sends the same request to update the registry. So does a learner that no leader has contacted for a
 //! while: an earlier store of its node may have replaced it, and nothing would tell it so.
 //!
+//! A node asks for itself alone, and nobody relays its question: a member that does not lead group 0 answers with the
+//! leader and its address, and the node dials that. A node outside any federation asks nodes that it looked for itself,
+//! so that no stranger that dials it can take it in.
+//!
 //! This module does not create federations (`bootstrap`).
 
 use core::time::Duration;
@@ -17,6 +21,7 @@ use crate::time::Instant;
 
 use super::bootstrap::is_bounded;
 use super::machine::{Node, Timer};
+use super::request::Origin;
 
 /// Milliseconds until the first question; the pause between questions doubles from here up to [`JOIN_MS_MAX`].
 const JOIN_MS: u64 = 250;
@@ -28,6 +33,8 @@ pub(super) struct JoinState {
     /// The peer that was asked last; the next question goes to the one after it.
     last: NodeId,
     backoff_ms: u64,
+    /// The leader of group 0, as the peer that was asked last said.
+    leader: Option<Replica>,
     /// When the next question is due.
     armed: Option<Instant>,
     /// Whether a formed node said that its federation knows this node with another store.
@@ -91,6 +98,7 @@ impl Node {
         if let Some(peer) = self.next_to_ask() {
             reach!("node.join.asked");
             self.join.last = peer.node;
+            self.join.leader = None;
             let MemberInfo { replica, address, name } = self.own_info();
             let genesis = self.genesis.id;
             let request = Request::Join { replica, address, name, genesis };
@@ -117,12 +125,74 @@ impl Node {
         let group = self.groups.get(&GroupId::REGISTRY).filter(|_| !self.is_forgotten());
         let leader = group.and_then(|group| group.raft.leader());
         let leader = leader.filter(|leader| self.peers.is_linked(*leader));
-        let after = || self.peers.linked().find(|peer| peer.node > self.join.last);
-        leader.or_else(after).or_else(|| self.peers.linked().next())
+        let told = self.join.leader.filter(|leader| self.peers.is_linked(*leader));
+        let may_ask = |peer: &Replica| self.is_formed() || self.is_sought(*peer);
+        let linked = || self.peers.linked().filter(may_ask);
+        let after = || linked().find(|peer| peer.node > self.join.last);
+        leader.or(told).or_else(after).or_else(|| linked().next())
+    }
+
+    /// A peer asks to be let in, or to change its entry. Only the leader of group 0 does that.
+    pub(super) fn on_join_request(&mut self, from: Replica, origin: Origin, request: Request) {
+        let answer = match self.groups.get(&GroupId::REGISTRY) {
+            Some(group) if group.leads() => {
+                if self.has_entry(&request) {
+                    Outcome::Value(Value::Joined(self.member_list()))
+                } else if self.admission.admits(from.node, self.now.mono) {
+                    return self.accept(origin, request);
+                } else {
+                    reach!("node.join.too_often");
+                    Outcome::Rejected(Reason::Busy)
+                }
+            }
+            Some(group) => {
+                let known = group.raft.leader().and_then(|leader| {
+                    let (replica, record) = group.state.registry().member(leader.node)?;
+                    let (address, name) = (record.address.clone(), record.name.clone());
+                    (*replica == leader).then_some(MemberInfo { replica: leader, address, name })
+                });
+                known.map_or(Outcome::Rejected(Reason::NoLeader), |leader| {
+                    reach!("node.join.sent_to_leader");
+                    Outcome::Value(Value::Leader(leader))
+                })
+            }
+            None => Outcome::Rejected(Reason::NotFormed),
+        };
+        self.answer(origin, answer);
+    }
+
+    /// Whether the registry has exactly the entry that a request to join asks for. Then nothing is logged.
+    fn has_entry(&self, request: &Request) -> bool {
+        let Request::Join { replica, address, name, genesis } = request else { return false };
+        if genesis.is_some() && *genesis != self.genesis.id {
+            return false;
+        }
+        let entry = self.registry().and_then(|registry| registry.member(replica.node));
+        entry.is_some_and(|(known, record)| {
+            known == replica && record.address == *address && record.name == *name
+        })
+    }
+
+    /// The peer that was asked does not lead: asks the leader that it names, once there is a link to it.
+    fn on_join_elsewhere(&mut self, leader: &MemberInfo) {
+        if leader.replica.node == self.me.node || !is_bounded(leader) {
+            return;
+        }
+        self.join.leader = Some(leader.replica);
+        if self.peers.is_linked(leader.replica) {
+            self.arm_join(JOIN_MS / 5);
+        } else if !leader.address.0.is_empty() {
+            self.located(leader.replica.node, leader.address.clone());
+        }
     }
 
     /// A peer answers. Returns whether it answers this node's request to join.
     pub(super) fn on_join_answer(&mut self, from: Replica, outcome: &Outcome) -> bool {
+        if let Outcome::Value(Value::Leader(leader)) = outcome {
+            self.on_join_elsewhere(leader);
+            return true;
+        }
+        self.join.leader = self.join.leader.filter(|leader| *leader != from);
         if self.is_formed() {
             return false;
         }

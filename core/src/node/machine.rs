@@ -20,6 +20,7 @@ use crate::time::{Instant, earlier};
 use crate::wal::Write;
 use crate::{coordinator, discovery, gossip, mutant, raft, reach, replication};
 
+use super::admission::Admission;
 use super::bootstrap::BootstrapState;
 use super::checkpoint::Checkpoints;
 use super::doubt::Doubt;
@@ -61,6 +62,7 @@ pub struct Node {
     pub(super) bootstrap: BootstrapState,
     pub(super) genesis: GenesisState,
     pub(super) join: JoinState,
+    pub(super) admission: Admission,
     pub(super) requests: Requests,
     timers: BTreeSet<(Instant, Timer)>,
     tasks: VecDeque<Task>,
@@ -133,6 +135,7 @@ impl Machine for Node {
         self.doubt.digest(hash);
         self.genesis.digest(hash);
         self.requests.digest(hash);
+        self.admission.digest(hash);
         self.timers.iter().for_each(|(at, _)| hash.value(at));
     }
 }
@@ -432,6 +435,7 @@ impl Node {
             bootstrap: BootstrapState::default(),
             genesis: parts.genesis,
             join: JoinState::default(),
+            admission: Admission::default(),
             requests: Requests::new(boot.nonce),
             timers: BTreeSet::new(),
             tasks: VecDeque::new(),

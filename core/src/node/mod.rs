@@ -15,6 +15,7 @@
 //! | `request` | the life of a client request |
 //! | `bootstrap`, `genesis` | how a founder begins a federation, and how its voters take part |
 //! | `join` | how a node enters a federation that exists |
+//! | `admission` | how often peers may ask to be let in |
 //! | `group` | a Raft group: its machine, its state, the requests that wait for it |
 //! | `apply` | committed entries into states, states into snapshots |
 //! | `checkpoint` | which log records are still needed |
@@ -22,6 +23,7 @@
 //! | `storage` | the disk's other answers: failed, full; fencing and stopping |
 //! | `status`, `notice` | what the node reports, asked and unasked |
 
+mod admission;
 mod apply;
 mod bootstrap;
 mod checkpoint;

@@ -93,11 +93,6 @@ impl Node {
         self.groups.get(&GroupId::REGISTRY).map(|group| group.state.registry())
     }
 
-    /// Whether the registry names this replica.
-    pub(super) fn is_member(&self, replica: Replica) -> bool {
-        self.registry_view.is_member(replica)
-    }
-
     /// Whether a peer takes part in the protocols of this node's federation.
     pub(super) fn may_speak(&self, peer: Replica) -> bool {
         self.is_formed() && self.standing(peer) > Standing::Stranger

@@ -40,6 +40,14 @@ struct Row {
     unformed: Unformed,
 }
 
+/// The reasons of the table.
+const REASON_SOUGHT: &str = "told by a node that this one did not look for";
+const REASON_UNFORMED: &str = "for a node that is in no federation";
+const REASON_NOBODY: &str = "a message that no node sends";
+const REASON_VOTER: &str = "a voter's message of no voter";
+const REASON_LEARNER: &str = "a group's message of no member of the group";
+const REASON_MEMBER: &str = "a member's message of no member";
+
 /// Defines the kinds, their list and their names, so that the three cannot differ.
 macro_rules! kinds {
     ($($kind:ident => $name:literal,)*) => {
@@ -51,6 +59,11 @@ macro_rules! kinds {
         impl Kind {
             /// All kinds, in the order of the table.
             pub(super) const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// All reasons of the table.
+            pub(super) const REASONS: &[&str] = &[
+                REASON_SOUGHT, REASON_UNFORMED, REASON_NOBODY, REASON_VOTER, REASON_LEARNER, REASON_MEMBER,
+            ];
 
             /// The kind's name in the table.
             pub(super) const fn name(self) -> &'static str {
@@ -299,16 +312,16 @@ impl Kind {
             return match row.unformed {
                 Unformed::Anyone => Ok(()),
                 Unformed::Sought if sought => Ok(()),
-                Unformed::Sought => Err("told by a node that this one did not look for"),
-                Unformed::Nobody => Err("for a node that is in no federation"),
+                Unformed::Sought => Err(REASON_SOUGHT),
+                Unformed::Nobody => Err(REASON_UNFORMED),
             };
         }
         match row.formed {
-            None => Err("a message that no node sends"),
+            None => Err(REASON_NOBODY),
             Some(least) if standing >= least => Ok(()),
-            Some(Standing::Voter) => Err("a voter's message of no voter"),
-            Some(Standing::Learner) => Err("a group's message of no member of the group"),
-            Some(_) => Err("a member's message of no member"),
+            Some(Standing::Voter) => Err(REASON_VOTER),
+            Some(Standing::Learner) => Err(REASON_LEARNER),
+            Some(_) => Err(REASON_MEMBER),
         }
     }
 }
@@ -355,7 +368,7 @@ impl Node {
     }
 
     /// Whether this node looked for the peer itself.
-    fn is_sought(&self, peer: Replica) -> bool {
+    pub(super) fn is_sought(&self, peer: Replica) -> bool {
         self.discovery.machine.is_sought(peer.node)
     }
 }

@@ -73,8 +73,8 @@ pub enum Action {
     /// is complete and its digest matches; nothing durable names it before the answer. Never dropped; the answer may
     /// take any time.
     Check { id: SnapshotId, snapshot: Arc<Snapshot> },
-    /// Replace the state machine's state by this snapshot, which restores. Never dropped, and done before any entry of a
-    /// later `Committed` is applied; its writes may still be under way.
+    /// Replace the state machine's state by this snapshot, which restores. Never dropped, and done before any entry of
+    /// a later `Committed` is applied; its writes may still be under way.
     Install { snapshot: Arc<Snapshot> },
     /// The role, the term or the known leader changed. A later one replaces an earlier one.
     Role { role: Role, term: Term, leader: Option<Replica> },

@@ -1,22 +1,22 @@
 //! Forwarding: a request that this node cannot serve goes to another node, and only that node's answer counts.
 //!
-//! A forwarded request is not forwarded again. The one exception is a join: its sender is not a member yet and cannot
-//! know the leader.
+//! A forwarded request is not forwarded again.
 
-use crate::api::{Outcome, Reason, Request};
+use crate::api::{Outcome, Reason, Request, Value};
 use crate::coordinator::{self, Choice};
 use crate::id::{AskId, GroupId, NodeId, Replica};
 use crate::{mutant, reach};
 
 use super::super::machine::{Node, Task};
 use super::super::peers::Forwarded;
-use super::{Origin, Pending, Stage};
+use super::super::standing::Standing;
+use super::{Origin, Stage};
 
 impl Node {
     /// Forwards a request to `to`, or lets it wait when no link to `to` is up.
     pub(super) fn forward(&mut self, key: u64, group: GroupId, to: Replica) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
-        if matches!(pending.origin, Origin::Peer(..)) && !pending.may_relay() {
+        if matches!(pending.origin, Origin::Peer(..)) {
             return self.refuse(key, Reason::NoLeader);
         }
         if !self.peers.is_linked(to) {
@@ -66,9 +66,14 @@ impl Node {
         }
         match &request {
             Request::Init { .. } => self.answer(origin, Outcome::Rejected(Reason::AlreadyFormed)),
-            // A node that is no member joins as the replica that its link proves. A member may relay another's join.
-            Request::Join { replica, .. } if !self.is_member(from) && *replica != from => {
+            Request::Join { replica, .. } if *replica != from && !mutant!("node.join.relayed") => {
+                reach!("node.join.in_anothers_name");
                 self.rejected(from.node, "a join in another's name");
+            }
+            Request::Join { .. } => self.on_join_request(from, origin, request),
+            Request::Status if self.standing(from) == Standing::Stranger => {
+                let status = self.own_status();
+                self.answer(origin, Outcome::Value(Value::Status(status)));
             }
             _ => self.accept(origin, request),
         }
@@ -131,16 +136,6 @@ impl Node {
             self.enqueue(Task::Coordinator(served));
             self.requests.forwarded.remove(&(peer, key));
             self.lost(key);
-        }
-    }
-}
-
-impl Pending {
-    /// Whether this request may be forwarded: it came from a client, or it is a join straight from the joining node.
-    pub(super) fn may_relay(&self) -> bool {
-        match (&self.request, self.origin) {
-            (Request::Join { replica, .. }, Origin::Peer(from, _)) => *replica == from,
-            (_, origin) => matches!(origin, Origin::Client(_)),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Node {
     /// Lets a request wait until a leader is known. A forwarded request is refused, because its first node waits.
     pub(super) fn wait_for_leader(&mut self, key: u64, group: GroupId) {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
-        if matches!(pending.origin, Origin::Peer(..)) && !pending.may_relay() {
+        if matches!(pending.origin, Origin::Peer(..)) {
             return self.refuse(key, Reason::NoLeader);
         }
         reach!("node.request.waits_for_leader");

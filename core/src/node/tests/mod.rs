@@ -6,6 +6,7 @@ mod deletion;
 mod founding;
 mod halting;
 mod requests;
+mod standing;
 mod storage;
 
 use alloc::string::ToString;

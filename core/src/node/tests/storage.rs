@@ -3,6 +3,7 @@
 use super::*;
 use crate::api::{Reason, Resource, Unready};
 use crate::config::Config;
+use crate::discovery::Identity;
 use crate::id::{
     Boot, GenesisId, GroupId, NodeId, Replica, Role, SnapshotFile, SnapshotId, StoreId, Token,
 };
@@ -314,6 +315,9 @@ fn nothing_is_sent_before_the_boot_is_durable() {
     let first = solo.step(Event::Tick);
     assert!(matches!(first[0], Action::Persist { write: Write::Boot { .. }, .. }));
     let token = Solo::newest(&first).expect("the boot");
+    let (boot, store) = (Boot { count: 1, nonce: 1 }, StoreId([9; 16]));
+    let identity = Identity { node: PEER, store, boot };
+    solo.step(Event::Verified { address: address(9), outcome: Ok(identity) });
     let mut silent = solo.step(connected(1, 1));
     for _ in 0..40 {
         solo.now += 100_000_000;

@@ -1,0 +1,237 @@
+//! Planted bugs of the node's doors: who may say what, who may join, and what a halted group says. Each scenario passes
+//! without its mutant and fails with it. A single node is enough: it leads its federation of one, and the test speaks
+//! for its peers.
+//!
+//! The active mutant is global to the process, so this file holds a single test.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use continuum_core::api::{Outcome, Policy, Request, Unready};
+use continuum_core::config::Config;
+use continuum_core::id::{
+    Address, AskId, Boot, Contact, FederationId, GroupId, Lineage, NamespaceId, NodeId, Replica,
+    RequestId, ShardId, StoreId, Term,
+};
+use continuum_core::machine::{Machine as _, Now, Outbox};
+use continuum_core::mark::instrument;
+use continuum_core::node::{Action, Event, Message, Node, Notice, Refusal, Start};
+use continuum_core::raft;
+use continuum_core::replication::Message as Replicated;
+use continuum_core::seed::Seed;
+use continuum_core::time::{Instant, WallTime};
+
+const ME: Replica = Replica { node: NodeId([1; 16]), store: StoreId([1; 16]) };
+const PEER: Replica = Replica { node: NodeId([9; 16]), store: StoreId([9; 16]) };
+const OTHER: Replica = Replica { node: NodeId([8; 16]), store: StoreId([8; 16]) };
+
+/// A federation of one, and everything that it reported.
+struct Solo {
+    node: Node,
+    ms: u64,
+    rejected: Vec<&'static str>,
+    asked: u64,
+}
+
+impl Solo {
+    fn new() -> Self {
+        let start = Start {
+            config: Config::default(),
+            federation: FederationId([7; 16]),
+            replica: ME,
+            boot: Boot { count: 1, nonce: 1 },
+            seed: Seed::from_number(1),
+            name: String::from("one"),
+            address: Address("one:1".into()),
+        };
+        let node = Node::restore(start, Vec::new(), BTreeMap::new()).expect("a fresh store");
+        let mut solo = Self { node, ms: 1, rejected: Vec::new(), asked: 0 };
+        solo.ask(Request::Init { voters: Vec::new() });
+        let (name, policy) = (String::from("facts"), Policy::Strong);
+        solo.ask(Request::CreateNamespace { name, policy, session: None });
+        solo.connect(PEER);
+        solo
+    }
+
+    /// One step; its writes are durable at once.
+    fn step(&mut self, event: Event) -> Vec<Outcome> {
+        let now = Now { mono: Instant::from_millis(self.ms), wall: WallTime(self.ms) };
+        let (mut out, mut newest, mut answers) = (Outbox::new(), None, Vec::new());
+        self.node.step(now, event, &mut out);
+        for action in out.drain() {
+            match action {
+                Action::Persist { token, .. } => newest = Some(token),
+                Action::Reply { outcome, .. } => answers.push(outcome),
+                Action::Notify(Notice::Rejected { why, .. }) => self.rejected.push(why),
+                _ => {}
+            }
+        }
+        if let Some(token) = newest {
+            answers.extend(self.step(Event::Persisted { token }));
+        }
+        answers
+    }
+
+    fn ask(&mut self, request: Request) -> Outcome {
+        self.asked += 1;
+        let mut answers = self.step(Event::Requested { id: RequestId(self.asked), request });
+        while answers.is_empty() {
+            answers = self.wait(10);
+        }
+        answers.remove(0)
+    }
+
+    fn wait(&mut self, ms: u64) -> Vec<Outcome> {
+        self.ms += ms;
+        self.step(Event::Tick)
+    }
+
+    fn connect(&mut self, peer: Replica) {
+        let Replica { node, store } = peer;
+        let boot = Boot { count: 1, nonce: 9 };
+        let lineage = Lineage::default();
+        self.step(Event::Connected { peer: node, store, boot, lineage, version: 1 });
+    }
+
+    fn receive(&mut self, from: Replica, message: Message) {
+        self.step(Event::Received { from: from.node, message });
+    }
+
+    /// A peer asks to let a replica in, at an address with this number.
+    fn join(&mut self, from: Replica, replica: Replica, number: u64) {
+        let (address, name) = (Address(format!("peer:{number}")), String::from("peer"));
+        let request = Request::Join { replica, address, name };
+        let id = AskId { nonce: 9, number };
+        self.receive(from, Message::Forward { id, open: number, request });
+        for _ in 0..4 {
+            self.wait(10);
+        }
+    }
+
+    /// Lets the peer in as a learner.
+    fn admit(&mut self) {
+        self.join(PEER, PEER, 1);
+        self.wait(500);
+        assert_eq!(self.node.members().len(), 2);
+        self.rejected.clear();
+    }
+}
+
+fn a_strangers_refusals_are_nothing() {
+    let mut solo = Solo::new();
+    let known = Boot { count: 1, nonce: 2 };
+    solo.receive(PEER, Message::Refused { refusal: Refusal::Cloned, known });
+    assert_eq!(solo.rejected, ["a voter's message of no voter"]);
+}
+
+fn a_learners_leader_messages_reach_no_machine() {
+    let mut solo = Solo::new();
+    solo.admit();
+    let message =
+        raft::Message::Heartbeat { term: Term(9), commit: continuum_core::id::Index(0), round: 1 };
+    solo.receive(PEER, Message::Raft { group: GroupId::REGISTRY, message });
+    assert_eq!(solo.rejected, ["a voter's message of no voter"]);
+}
+
+fn a_strangers_contacts_are_not_taken() {
+    let mut solo = Solo::new();
+    let known = solo.node.discovery().known();
+    let contact = Contact { node: None, address: Address("victim:1".into()) };
+    solo.receive(PEER, Message::Contacts(vec![contact]));
+    assert_eq!(solo.node.discovery().known(), known);
+}
+
+fn a_strangers_writes_reach_no_machine() {
+    let mut solo = Solo::new();
+    let shard = ShardId { namespace: NamespaceId(1), slot: 0 };
+    solo.receive(PEER, Message::Replication(Replicated::Delta { shard, writes: Vec::new() }));
+    assert_eq!(solo.rejected, ["a member's message of no member"]);
+}
+
+fn a_member_lets_nobody_in() {
+    let mut solo = Solo::new();
+    solo.admit();
+    solo.join(PEER, OTHER, 2);
+    solo.wait(500);
+    assert_eq!(solo.node.members().len(), 2);
+}
+
+fn a_member_changes_its_entry_at_a_bounded_rate() {
+    let mut solo = Solo::new();
+    solo.admit();
+    let last = |solo: &Solo| solo.node.raft(GroupId::REGISTRY).expect("formed").last().index.0;
+    let before = last(&solo);
+    (2..102).for_each(|number| solo.join(PEER, PEER, number));
+    let logged = last(&solo) - before;
+    assert!((1..=16).contains(&logged), "{logged} entries in four seconds");
+}
+
+fn a_node_with_a_halted_group_is_not_ready() {
+    // A record that this build does not know, as a later build would have left it.
+    let mut solo = Solo::new();
+    let command = bytes::Bytes::from_static(&[0xff; 9]);
+    let writes = halted_log(&mut solo, command);
+    solo.node = writes;
+    for _ in 0..400 {
+        solo.wait(10);
+    }
+    let halted = |reason: &Unready| matches!(reason, Unready::GroupHalted { .. });
+    assert!(solo.node.unready().iter().any(halted), "{:?}", solo.node.unready());
+}
+
+/// A node that starts from the log of a federation of one whose group 1 has this command.
+fn halted_log(solo: &mut Solo, command: bytes::Bytes) -> Node {
+    use continuum_core::id::{Index, Token};
+    use continuum_core::raft::{Configuration, Entry, Payload, Write as R};
+    use continuum_core::wal::Write;
+    let group = GroupId::REGISTRY;
+    let configuration = Configuration { voters: vec![ME], learners: Vec::new() };
+    let entry = Entry { term: Term(1), time_ms: 0, payload: Payload::Command(command) };
+    let writes = [
+        R::Genesis { configuration },
+        R::Hard { term: Term(1), vote: Some(ME) },
+        R::Append { prev: Index(0), entries: vec![entry] },
+    ];
+    let token = |at: usize| Token { lane: 0, seq: at as u64 + 1 };
+    let writes = writes.into_iter().enumerate();
+    let writes = writes.map(|(at, write)| (token(at), Write::Group { group, write })).collect();
+    solo.ms += 1000;
+    let start = Start {
+        config: Config::default(),
+        federation: FederationId([7; 16]),
+        replica: ME,
+        boot: Boot { count: 2, nonce: 2 },
+        seed: Seed::from_number(2),
+        name: String::from("one"),
+        address: Address("one:1".into()),
+    };
+    Node::restore(start, writes, BTreeMap::new()).expect("our own records")
+}
+
+const SCENARIOS: &[(&str, fn())] = &[
+    ("node.halted.ready", a_node_with_a_halted_group_is_not_ready),
+    ("node.join.relayed", a_member_lets_nobody_in),
+    ("node.join.unbounded", a_member_changes_its_entry_at_a_bounded_rate),
+    ("node.standing.anyone_refuses", a_strangers_refusals_are_nothing),
+    ("node.standing.learner_leads", a_learners_leader_messages_reach_no_machine),
+    ("node.standing.strangers_contacts", a_strangers_contacts_are_not_taken),
+    ("node.standing.strangers_data", a_strangers_writes_reach_no_machine),
+];
+
+#[test]
+fn each_scenario_fails_with_its_mutant_and_passes_without() {
+    for (_, scenario) in SCENARIOS {
+        scenario();
+    }
+    std::panic::set_hook(Box::new(|_| ()));
+    let survivors: Vec<&str> = SCENARIOS
+        .iter()
+        .filter(|(name, scenario)| {
+            assert!(instrument::activate(Some(name)));
+            catch_unwind(AssertUnwindSafe(scenario)).is_ok()
+        })
+        .map(|(name, _)| *name)
+        .collect();
+    let _ = std::panic::take_hook();
+    assert!(survivors.is_empty(), "no scenario fails with {survivors:?}");
+}
