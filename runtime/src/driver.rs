@@ -183,7 +183,10 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             Wake::Resolved(Some((source, peers))) => self.step(Event::Resolved { source, peers }),
             // The sender is not linked any more, or the source has ended.
             Wake::Incoming(_) | Wake::Command(None) | Wake::Resolved(None) => {}
-            Wake::Time => self.step(Event::Tick),
+            Wake::Time => {
+                log::flush();
+                self.step(Event::Tick);
+            }
         }
         while let Some(event) = self.driver.links.next_event() {
             self.step(event);
@@ -305,8 +308,8 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
     fn notify(&mut self, notice: &Notice) {
         match notice {
             Notice::RefusedBy { .. } => self.driver.metrics.rejected("refused_by_peer"),
-            Notice::Rejected { .. } => self.driver.metrics.rejected("message"),
             Notice::OtherGenesis { .. } => self.driver.metrics.rejected("other_genesis"),
+            Notice::Rejected { why, .. } => self.driver.metrics.message_rejected(why),
             Notice::WrongStore { .. } => self.driver.metrics.rejected("wrong_store"),
             Notice::Equivocation { .. } => self.driver.metrics.rejected("equivocation"),
             Notice::Fenced { why } if self.ended.is_none() => {

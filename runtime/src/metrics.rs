@@ -57,6 +57,7 @@ struct Ended {
 pub struct Metrics {
     registry: Registry,
     rejected: Family<Why, Counter>,
+    messages_rejected: Family<Why, Counter>,
     handshake_failures: Family<Why, Counter>,
     requests: Family<Ended, Counter>,
     dropped: Family<OnPlane, Counter>,
@@ -108,6 +109,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("continuum"),
             rejected: Family::default(),
+            messages_rejected: Family::default(),
             handshake_failures: Family::default(),
             requests: Family::default(),
             dropped: Family::default(),
@@ -136,6 +138,11 @@ impl Metrics {
         let info = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         r.register("build", "The build", info);
         r.register("rejected", "What peers and clients were refused", self.rejected.clone());
+        r.register(
+            "messages_rejected",
+            "Messages of peers that were refused",
+            self.messages_rejected.clone(),
+        );
         r.register(
             "tls_handshake_failures",
             "Handshakes that failed",
@@ -189,6 +196,12 @@ impl Metrics {
     /// Something from a peer or client was refused.
     pub fn rejected(&self, reason: &str) {
         self.rejected.get_or_create(&Why { reason: reason.to_owned() }).inc();
+    }
+
+    /// A message of a peer was refused. It also counts under the reason `message` among all refusals.
+    pub fn message_rejected(&self, why: &'static str) {
+        self.rejected("message");
+        self.messages_rejected.get_or_create(&Why { reason: why.to_owned() }).inc();
     }
 
     /// The count of refusals for a reason.
@@ -445,6 +458,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.rejected("frame_garbage");
         metrics.rejected("frame_garbage");
+        metrics.message_rejected("a voter's message of no voter");
         metrics.handshake_failed("expired");
         metrics.synced(Duration::from_micros(300), 4);
         metrics.answered(&Outcome::Rejected(Reason::NoLeader));
@@ -452,6 +466,8 @@ mod tests {
         for line in [
             "continuum_build_info{version=",
             "continuum_rejected_total{reason=\"frame_garbage\"} 2",
+            "continuum_rejected_total{reason=\"message\"} 1",
+            "continuum_messages_rejected_total{reason=\"a voter's message of no voter\"} 1",
             "continuum_tls_handshake_failures_total{reason=\"expired\"} 1",
             "continuum_wal_fsync_seconds_count 1",
             "continuum_wal_batch_entries_sum 4",

@@ -145,7 +145,7 @@ pub fn json(value: &Value) -> Json {
             json!({ "namespaces": found.iter().map(namespace).collect::<Vec<_>>() })
         }
         Value::Initialized => json!({ "initialized": true }),
-        Value::Register(_) | Value::Rows { .. } | Value::Joined(_) => Json::Null,
+        Value::Register(_) | Value::Rows { .. } | Value::Joined(_) | Value::Leader(_) => Json::Null,
     }
 }
 

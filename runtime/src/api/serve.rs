@@ -96,7 +96,7 @@ fn note(api: &Api, from: SocketAddr, why: Option<&'static str>) {
 }
 
 /// Counts and logs a refused connection.
-fn refused(api: &Api, from: SocketAddr, why: &str, detail: &dyn Display) {
+fn refused(api: &Api, from: SocketAddr, why: &'static str, detail: &dyn Display) {
     api.metrics.rejected(why);
     log::refused(&format_args!("API connection from {from}"), why, detail);
 }
