@@ -206,6 +206,8 @@ const fn reason(notice: &Notice) -> Option<&'static str> {
         Notice::Checkpointed { .. } => "checkpointed",
         Notice::Equivocation { .. } => "equivocation",
         Notice::Refused { .. } => "process_refused",
+        Notice::RefusedBy { .. } => "refused_by_peer",
+        Notice::Suspended { .. } => "suspended",
         Notice::WrongStore { .. } => "wrong_store",
         Notice::GroupHalted { .. } => "group_halted",
         Notice::SnapshotRefused { .. } => "snapshot_refused",
@@ -278,12 +280,19 @@ fn line(notice: &Notice, more: More) {
         }
         Notice::Fenced { why } => error!("fenced: {why}"),
         Notice::RefusedBy { peer, reason, known } => {
-            warn!("node {peer} refuses this process: {reason:?}; it knows start {}", known.count);
+            warn!(
+                "node {peer} refuses this process: {reason:?}; it knows start {}{more}",
+                known.count
+            );
         }
         Notice::Suspended { suspended: true } => {
-            warn!("suspended: a voter knows another process of this store, the others are asked");
+            warn!(
+                "suspended: a voter knows another process of this store, the others are asked{more}"
+            );
         }
-        Notice::Suspended { suspended: false } => info!("not suspended any more: the voters agree"),
+        Notice::Suspended { suspended: false } => {
+            info!("not suspended any more: the voters agree{more}");
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::id::{
 };
 use crate::machine::Machine;
 use crate::node::standing::{Kind, Standing};
-use crate::node::{Event, Notice};
+use crate::node::{Event, Notice, Refusal};
 use crate::raft::{self, Configuration, Position, SnapshotHeader};
 use crate::replication::{self, Dots, PullError, View};
 
@@ -48,14 +48,14 @@ fn sample(kind: Kind, from: Replica, group: GroupId) -> Message {
         Kind::BootstrapAck => Message::BootstrapAck,
         Kind::Contacts => Message::Contacts(vec![contact]),
         Kind::Answer => Message::Answer { id, outcome: Outcome::Value(Value::Initialized) },
-        Kind::Refused => refused(),
+        Kind::Refused => refusal(),
         Kind::Confirm => Message::Confirm(id),
         Kind::Confirmed => Message::Confirmed(id),
         kind => Message::Forward { id, open: 1, request: request(kind, from) },
     }
 }
 
-fn refused() -> Message {
+fn refusal() -> Message {
     Message::Refused { refusal: Refusal::Cloned, known: Boot { count: 1, nonce: 2 } }
 }
 
@@ -103,7 +103,13 @@ fn of_replication(kind: Kind) -> Option<replication::Message> {
         Kind::Compare => M::Compare { shard, root },
         Kind::Same => M::Same { shard, root },
         Kind::Differ => M::Differ { shard },
-        Kind::Pull => M::Pull { shard, round, context: Dots::default(), spans: vec![] },
+        Kind::Pull => M::Pull {
+            shard,
+            round,
+            context: Dots::default(),
+            spans: vec![],
+            refused: Dots::default(),
+        },
         Kind::Page => M::Page { shard, round, writes: vec![] },
         Kind::View => M::View { shard, round, view: View::default().into() },
         Kind::PullRefused => M::Refused { shard, round, why: PullError::Malformed },
@@ -187,7 +193,7 @@ fn a_refused_message_of_any_kind_and_standing_changes_nothing() {
     let mut refused = 0;
     for (from, group, standing) in senders {
         // The node has heard of the sender at this very moment.
-        world.step(0, Event::Received { from: from.node, message: refused() });
+        world.step(0, Event::Received { from: from.node, message: refusal() });
         for kind in Kind::ALL {
             let message = sample(*kind, from, group);
             assert_eq!(Kind::of(&message), *kind);
