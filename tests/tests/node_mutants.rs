@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use continuum_core::api::{Outcome, Policy, Request, Unready};
 use continuum_core::config::Config;
 use continuum_core::id::{
-    Address, AskId, Boot, Contact, FederationId, GroupId, Lineage, NamespaceId, NodeId, Replica,
-    RequestId, ShardId, StoreId, Term,
+    Address, AskId, Boot, Contact, FederationId, GenesisId, GroupId, Lineage, NamespaceId, NodeId,
+    Replica, RequestId, ShardId, StoreId, Term,
 };
 use continuum_core::machine::{Machine as _, Now, Outbox};
 use continuum_core::mark::instrument;
@@ -86,6 +86,10 @@ impl Solo {
         self.step(Event::Tick)
     }
 
+    fn genesis(&self) -> GenesisId {
+        self.node.genesis().expect("it is formed")
+    }
+
     fn connect(&mut self, peer: Replica) {
         let Replica { node, store } = peer;
         let boot = Boot { count: 1, nonce: 9 };
@@ -100,7 +104,7 @@ impl Solo {
     /// A peer asks to let a replica in, at an address with this number.
     fn join(&mut self, from: Replica, replica: Replica, number: u64) {
         let (address, name) = (Address(format!("peer:{number}")), String::from("peer"));
-        let request = Request::Join { replica, address, name };
+        let request = Request::Join { replica, address, name, genesis: None };
         let id = AskId { nonce: 9, number };
         self.receive(from, Message::Forward { id, open: number, request });
         for _ in 0..4 {
@@ -129,7 +133,8 @@ fn a_learners_leader_messages_reach_no_machine() {
     solo.admit();
     let message =
         raft::Message::Heartbeat { term: Term(9), commit: continuum_core::id::Index(0), round: 1 };
-    solo.receive(PEER, Message::Raft { group: GroupId::REGISTRY, message });
+    let genesis = solo.genesis();
+    solo.receive(PEER, Message::Raft { genesis, group: GroupId::REGISTRY, message });
     assert_eq!(solo.rejected, ["a voter's message of no voter"]);
 }
 
@@ -144,7 +149,8 @@ fn a_strangers_contacts_are_not_taken() {
 fn a_strangers_writes_reach_no_machine() {
     let mut solo = Solo::new();
     let shard = ShardId { namespace: NamespaceId(1), slot: 0 };
-    solo.receive(PEER, Message::Replication(Replicated::Delta { shard, writes: Vec::new() }));
+    let (genesis, message) = (solo.genesis(), Replicated::Delta { shard, writes: Vec::new() });
+    solo.receive(PEER, Message::Replication { genesis, message });
     assert_eq!(solo.rejected, ["a member's message of no member"]);
 }
 
@@ -188,7 +194,7 @@ fn halted_log(solo: &mut Solo, command: bytes::Bytes) -> Node {
     let configuration = Configuration { voters: vec![ME], learners: Vec::new() };
     let entry = Entry { term: Term(1), time_ms: 0, payload: Payload::Command(command) };
     let writes = [
-        R::Genesis { configuration },
+        R::Genesis { configuration, id: GenesisId(7) },
         R::Hard { term: Term(1), vote: Some(ME) },
         R::Append { prev: Index(0), entries: vec![entry] },
     ];

@@ -1,16 +1,16 @@
 //! Every kind of message from every standing, into real nodes; and how little strangers and members can make a node do.
 
 use super::*;
-use crate::api::{Bootstrap, MemberInfo, Reason};
+use crate::api::{Bootstrap, Reason};
 use crate::digest::{Digest, Hasher};
 use crate::gossip::{self, Body, Incarnation, State, Update};
 use crate::id::{
-    Address, AskId, Boot, Contact, GroupId, Index, Lineage, NodeId, Replica, Role, ShardId,
-    StoreId, Term,
+    Address, AskId, Boot, Contact, GenesisId, GroupId, Index, Lineage, NodeId, Replica, Role,
+    ShardId, StoreId, Term,
 };
 use crate::machine::Machine;
 use crate::node::standing::{Kind, Standing};
-use crate::node::{Event, Notice, Refusal};
+use crate::node::{Event, Founding, Notice, Refusal};
 use crate::raft::{self, Configuration, Position, SnapshotHeader};
 use crate::replication::{self, Dots, PullError, View};
 
@@ -18,12 +18,12 @@ const LOCKS: GroupId = GroupId(1);
 const STRANGER: Replica = Replica { node: NodeId([77; 16]), store: StoreId([77; 16]) };
 
 /// A message of a kind, in the name of `from`. Its numbers are as large as the machines allow.
-fn sample(kind: Kind, from: Replica, group: GroupId) -> Message {
+fn sample(kind: Kind, from: Replica, group: GroupId, genesis: GenesisId) -> Message {
     if let Some(message) = of_raft(kind) {
-        return Message::Raft { group, message };
+        return Message::Raft { genesis, group, message };
     }
     if let Some(message) = of_replication(kind) {
-        return Message::Replication(message);
+        return Message::Replication { genesis, message };
     }
     if let Some(body) = of_gossip(kind) {
         let boot = Boot { count: 9, nonce: 9 };
@@ -35,17 +35,23 @@ fn sample(kind: Kind, from: Replica, group: GroupId) -> Message {
             confirmations: vec![],
         };
         let (updates, loads) = (vec![], vec![]);
-        return Message::Gossip(gossip::Message { body, sender, updates, loads });
+        let message = gossip::Message { body, sender, updates, loads };
+        return Message::Gossip { genesis, message };
     }
     let id = AskId { nonce: 3, number: 1 << 40 };
     let contact = Contact { node: None, address: Address("victim:1".to_string()) };
+    let list = Bootstrap { genesis, members: vec![], voters: 0 };
     match kind {
-        Kind::Bootstrap => {
-            let member = |replica| MemberInfo { replica, address: address(0), name: "n".into() };
-            let members = vec![member(from), member(Replica::default())];
-            Message::Bootstrap(Bootstrap { members, voters: 2 })
+        Kind::Offer => Message::Founding(Founding::Offer(list.clone())),
+        Kind::Accepted => Message::Founding(Founding::Accepted(genesis)),
+        Kind::Declined => {
+            Message::Founding(Founding::Declined { genesis, reason: Reason::AlreadyFormed })
         }
-        Kind::BootstrapAck => Message::BootstrapAck,
+        Kind::Asked => Message::Founding(Founding::Asked { genesis, founder: from }),
+        Kind::Aborted => Message::Founding(Founding::Aborted(genesis)),
+        Kind::Formed => Message::Founding(Founding::Formed(list.clone())),
+        Kind::Acknowledged => Message::Founding(Founding::Acknowledged(genesis)),
+        Kind::Genesis => Message::Genesis { genesis: Some(genesis), replaced: None },
         Kind::Contacts => Message::Contacts(vec![contact]),
         Kind::Answer => Message::Answer { id, outcome: Outcome::Value(Value::Initialized) },
         Kind::Refused => refusal(),
@@ -134,12 +140,15 @@ fn request(kind: Kind, from: Replica) -> Request {
     let (name, session) = ("forged".to_string(), None);
     match kind {
         Kind::ForwardInit => Request::Init { voters: vec![] },
-        Kind::ForwardJoin => Request::Join { replica: from, address: address(8), name },
+        Kind::ForwardJoin => {
+            Request::Join { replica: from, address: address(8), name, genesis: None }
+        }
         Kind::ForwardStatus => Request::Status,
         Kind::ForwardMembers => Request::Members,
         Kind::ForwardNamespaces => Request::Namespaces,
         Kind::ForwardCreate => Request::CreateNamespace { name, policy: Policy::Strong, session },
         Kind::ForwardDelete => Request::DeleteNamespace { name, session },
+        Kind::ForwardRotate => Request::RotateKey { session },
         Kind::ForwardRead => get("locks", "k"),
         Kind::ForwardWrite => put("locks", "k", "forged"),
         other => panic!("{other:?} has no sample"),
@@ -189,13 +198,14 @@ fn a_refused_message_of_any_kind_and_standing_changes_nothing() {
         (world.hosts[3].replica, LOCKS, Standing::Learner),
         (world.hosts[voter].replica, LOCKS, Standing::Voter),
     ];
+    let genesis = world.node(0).genesis().expect("formed");
     let mut taken = Vec::new();
     let mut refused = 0;
     for (from, group, standing) in senders {
         // The node has heard of the sender at this very moment.
         world.step(0, Event::Received { from: from.node, message: refusal() });
         for kind in Kind::ALL {
-            let message = sample(*kind, from, group);
+            let message = sample(*kind, from, group, genesis);
             assert_eq!(Kind::of(&message), *kind);
             let standing = match message {
                 Message::Raft { .. } => standing,
@@ -227,7 +237,7 @@ fn a_node_outside_any_federation_takes_no_word_of_a_stranger() {
     connect(&mut world, 0, STRANGER);
     let mut taken = Vec::new();
     for kind in Kind::ALL {
-        let message = sample(*kind, STRANGER, LOCKS);
+        let message = sample(*kind, STRANGER, LOCKS, GenesisId(7));
         if kind.judge(Standing::Stranger, false, false).is_ok() {
             taken.push(message);
             continue;
@@ -253,8 +263,12 @@ fn last(world: &World) -> u64 {
 }
 
 fn join(world: &mut World, from: Replica, to: usize, replica: Replica, number: u64) {
-    let request =
-        Request::Join { replica, address: Address(number.to_string()), name: "x".to_string() };
+    let request = Request::Join {
+        replica,
+        address: Address(number.to_string()),
+        name: "x".to_string(),
+        genesis: None,
+    };
     let message = Message::Forward { id: AskId { nonce: 77, number }, open: number, request };
     world.step(to, Event::Received { from: from.node, message });
 }
@@ -314,7 +328,7 @@ fn a_node_that_knows_only_a_follower_is_sent_to_the_leader() {
         let reason = Outcome::Rejected(Reason::AlreadyFormed);
         let replica = world.hosts[3].replica;
         let (address, name) = (address(3), "n".to_string());
-        assert_eq!(world.ask(3, Request::Join { replica, address, name }), reason);
+        assert_eq!(world.ask(3, Request::Join { replica, address, name, genesis: None }), reason);
     }
 }
 
