@@ -424,10 +424,7 @@ pub mod instrument {
         ("api.context.old_keys", "the first key stays valid for ever"),
         ("api.context.unchecked", "the seal of a context is not checked"),
         // replication
-        (
-            "replication.author.mints_named",
-            "an author numbers a write as one that others named already",
-        ),
+        ("replication.author.mints_named", "a write's number is one that others named"),
         ("replication.deferred.unbounded", "deferred removals have no bound"),
         ("replication.deferred.uncounted", "the memory of deferred removals is not counted"),
         ("replication.equivocation.first_stays", "of two writes with one dot the first stays"),
@@ -480,18 +477,9 @@ pub mod instrument {
             "replication.sync.covers_early",
             "a view covers the whole context though not all its writes fit into it",
         ),
-        (
-            "replication.hlc.unbounded",
-            "the clock follows stamps however far they are ahead of the wall clock",
-        ),
-        (
-            "replication.stamp.below_superseded",
-            "a stamp is not raised above the stamps of what its write supersedes",
-        ),
-        (
-            "replication.stamp.below_dead",
-            "in a discarding shard a stamp is not raised above those of dead writes",
-        ),
+        ("replication.hlc.unbounded", "the clock follows stamps of any lead"),
+        ("replication.stamp.below_superseded", "a stamp may be below a superseded one"),
+        ("replication.stamp.below_dead", "a stamp may be below those of dead writes"),
         ("replication.hlc.deaf", "the clock ignores the stamps of other nodes"),
         ("replication.author.forgets_boot", "all boots of a store write as one actor"),
         ("replication.author.refused_and_kept", "a write is refused, and applied all the same"),

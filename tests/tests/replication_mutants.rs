@@ -13,6 +13,7 @@ use continuum_core::replication::{Event, Message};
 use continuum_core::seed::{Seed, Stream};
 
 use world::history::{History, Move, busy_checkpoint};
+use world::hostile;
 use world::{Setup, World, put, replica};
 
 /// Histories to try before a mutant counts as missed.
@@ -29,6 +30,9 @@ fn run(number: u64) -> Result<(), String> {
     let setup = Setup { discard: number % 4 == 3, ..Setup::default() };
     History::run(setup, &moves(&mut stream))?;
     corrupt(&mut stream)?;
+    if number == 0 {
+        hostile::CASES.iter().for_each(|case| case());
+    }
     // This case is larger than the others, so a tenth of the runs is enough.
     if number.is_multiple_of(10) { busy_checkpoint(number) } else { Ok(()) }
 }
@@ -66,7 +70,8 @@ fn found(histories: u64) -> Option<(u64, String)> {
 fn every_planted_bug_is_found() {
     assert_eq!(found(HISTORIES / 3), None, "the sound code passes");
     std::panic::set_hook(Box::new(|_| {}));
-    let mine = instrument::MUTANTS.iter().filter(|(name, _)| name.starts_with("replication."));
+    let is_mine = |name: &str| ["replication.", "api."].iter().any(|of| name.starts_with(of));
+    let mine = instrument::MUTANTS.iter().filter(|(name, _)| is_mine(name));
     let missed: Vec<_> = mine
         .filter(|(name, _)| {
             assert!(instrument::activate(Some(name)));

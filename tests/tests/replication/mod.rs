@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "a module of test binaries")]
 
 pub mod history;
+pub mod hostile;
 
 use std::collections::{BTreeMap, BTreeSet};
 
