@@ -66,15 +66,13 @@ impl Stamps {
                 "stamp {stamp} is beyond the bound of {wall:?}, and follows nothing"
             ));
         }
-        self.last = if wall.reaches(last) { last } else { 0 };
         self.see(stamp, wall);
         Ok(())
     }
 
     /// Notes a stamp that the node logs.
     pub(crate) fn see(&mut self, stamp: u64, wall: Wall) {
-        if wall.reaches(stamp) {
-            self.last = self.last.max(stamp);
-        }
+        let kept = if wall.reaches(self.last) { self.last } else { 0 };
+        self.last = if wall.reaches(stamp) { stamp.max(kept) } else { kept };
     }
 }

@@ -261,7 +261,7 @@ impl World {
             }
             self.stamps.insert(info.dot, info.stamp);
             let process = &mut self.processes[at];
-            let kept = if is_own && last > reach { 0 } else { last };
+            let kept = if last > reach { 0 } else { last };
             process.last_stamp = if info.stamp <= reach { info.stamp.max(kept) } else { kept };
         }
     }

@@ -79,18 +79,24 @@ impl Clock {
 
     /// Notes a stamp that the node saw.
     pub(crate) fn observe(&mut self, stamp: u64, wall: Wall) {
+        self.fall_back(wall);
         if wall.reaches(stamp) {
             self.last = self.last.max(stamp);
+        }
+    }
+
+    /// Goes back with a wall clock that went back by more than the bound. What is seen from then on counts.
+    fn fall_back(&mut self, wall: Wall) {
+        if !wall.reaches(self.last) {
+            reach!("replication.clock.fell_back");
+            self.last = 0;
         }
     }
 
     /// Issues a stamp above `floor`, and above all stamps issued or seen that are within reach. A counter that
     /// overflows carries into the milliseconds. `None` when no stamp is above `floor`.
     pub(crate) fn issue(&mut self, wall: Wall, floor: u64) -> Option<u64> {
-        if !wall.reaches(self.last) {
-            reach!("replication.clock.fell_back");
-            self.last = 0;
-        }
+        self.fall_back(wall);
         let own = (self.last + 1).max(wall.stamp());
         let stamp = if mutant!("replication.stamp.below_superseded") {
             own
