@@ -396,11 +396,22 @@ fn bootstrap_list(genesis: GenesisId, me: Replica, members: &[(Replica, Boot)]) 
     Bootstrap { genesis, members, voters }
 }
 
-/// Words that would end a process if it believed them.
-pub(crate) fn refusals(_: &Facts) -> Vec<Forged> {
-    let known = Boot { count: u64::MAX, nonce: 1 };
-    let all = [Refusal::StaleBoot, Refusal::Cloned, Refusal::Forked, Refusal::Linked];
-    all.map(|refusal| (Plane::Control, Message::Refused { refusal, known })).into()
+/// Words that would end a process if it believed them. Their evidence is a boot that nobody saw, or one close to the
+/// boot of a member: the victim is among them.
+pub(crate) fn refusals(facts: &Facts) -> Vec<Forged> {
+    let mut evidence = vec![Boot { count: u64::MAX, nonce: 1 }];
+    for (_, boot) in &facts.members {
+        let other = boot.nonce ^ 1;
+        evidence.push(*boot);
+        evidence.push(Boot { nonce: other, ..*boot });
+        evidence.push(Boot { count: boot.count + 1, nonce: other });
+    }
+    let words = [Refusal::StaleBoot, Refusal::Cloned, Refusal::Forked, Refusal::Linked];
+    let say = |refusal| {
+        let word = move |known| (Plane::Control, Message::Refused { refusal, known });
+        evidence.iter().copied().map(word).collect::<Vec<_>>()
+    };
+    words.into_iter().flat_map(say).collect()
 }
 
 /// A request to join as this replica.

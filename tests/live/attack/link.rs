@@ -118,7 +118,7 @@ fn hello(who: &Attacker, purpose: Purpose) -> Hello {
         node: who.me.node,
         store: who.me.store,
         boot: who.boot,
-        lineage: continuum_core::id::Lineage::default(),
+        lineage: who.lineage.clone(),
         purpose,
         versions: VERSIONS,
     }
@@ -198,7 +198,7 @@ impl Link {
 mod tests {
     use std::net::TcpListener;
 
-    use continuum_core::id::{Boot, FederationId, NodeId, Replica, StoreId};
+    use continuum_core::id::{Boot, FederationId, Lineage, NodeId, Replica, StoreId};
     use continuum_core::node::Refusal;
     use continuum_runtime::clock::SystemClock;
     use continuum_runtime::tls::Credentials;
@@ -220,6 +220,7 @@ mod tests {
             federation: authority.federation(),
             me: Replica { node, store: StoreId([8; 16]) },
             boot: Boot { count: 3, nonce: 9 },
+            lineage: Lineage::default().after(Boot { count: 2, nonce: 8 }),
             address: SocketAddr::from(([127, 0, 0, 1], 9)),
             tls,
         };
@@ -233,6 +234,7 @@ mod tests {
         let bytes = encoded(&sent).unwrap();
         let read: Hello = codec::decode(&bytes[4..], HELLO_BYTES_MAX).unwrap();
         assert_eq!((read.boot.nonce, read.node), (9, NodeId([7; 16])));
+        assert_eq!(read.lineage.nonce_at(read.boot, 2), Some(8));
         assert_eq!(read, sent);
         assert_ne!(read.federation, FederationId::default());
     }

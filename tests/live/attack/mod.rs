@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use continuum_core::api::{Outcome, Request, Value};
-use continuum_core::id::{Address, AskId, Boot, FederationId, NodeId, Replica, StoreId};
+use continuum_core::id::{Address, AskId, Boot, FederationId, Lineage, NodeId, Replica, StoreId};
 use continuum_core::node::{Message, Plane};
 use continuum_runtime::clock::SystemClock;
 use continuum_runtime::entropy;
@@ -29,6 +29,8 @@ pub(crate) struct Attacker {
     pub(crate) federation: FederationId,
     pub(crate) me: Replica,
     pub(crate) boot: Boot,
+    /// The boots of the store before.
+    pub(crate) lineage: Lineage,
     /// The address that it claims to have.
     pub(crate) address: SocketAddr,
     pub(crate) tls: Arc<ClientConfig>,
@@ -50,7 +52,8 @@ impl Attacker {
         // A port on which nothing listens.
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
         let me = Replica { node, store };
-        Self { federation: nodes.federation(), me, boot, address, tls }
+        let lineage = Lineage::default();
+        Self { federation: nodes.federation(), me, boot, lineage, address, tls }
     }
 
     /// A certificate that never joined, with a new store.
@@ -64,7 +67,8 @@ impl Attacker {
     /// The identity of a voter that is down: its certificate, its store, and the boot after its last one.
     pub(crate) fn voter(nodes: &Nodes, node: &Node, store: StoreId, last: Boot) -> Self {
         let boot = Boot { count: last.count + 1, nonce: nonce() };
-        Self::new(nodes, node.id, store, boot, &node.issued)
+        let lineage = Lineage::default().after(last);
+        Self { lineage, ..Self::new(nodes, node.id, store, boot, &node.issued) }
     }
 
     /// Opens both planes of a link to a node.
