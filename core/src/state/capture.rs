@@ -2,8 +2,8 @@
 //!
 //! The bytes are a format tag, a preamble, and four tables in a fixed order: sessions, members, namespaces, keys. A
 //! table is a count, then its records in the order of their keys. A record is a length and a canonical encoding. So
-//! equal states give equal bytes, wherever and however the capture was sliced. Chunks are cut at one
-//! length, [`crate::limits::CHUNK_BYTES_MAX`] unless a simulator lowers it, also within a record, and are read in order only.
+//! equal states give equal bytes, wherever and however the capture was sliced. Chunks are cut at one length,
+//! [`crate::limits::CHUNK_BYTES_MAX`] unless a simulator lowers it, also within a record, and are read in order only.
 //!
 //! This module does not compute or check the SHA-256 over all chunks: the caller does. Reading accepts any bytes.
 

@@ -79,8 +79,8 @@ impl LogWriter {
         }
     }
 
-    /// The same writer with shorter segments, for a simulator: a short run then fills several. Recovery reads segments of
-    /// any length.
+    /// The same writer with shorter segments, for a simulator: a short run then fills several. Recovery reads segments
+    /// of any length.
     #[must_use]
     pub fn with_segment_bytes(self, segment_bytes: u64) -> Self {
         Self { segment_bytes, ..self }

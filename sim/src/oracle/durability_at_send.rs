@@ -1,14 +1,15 @@
 //! Law: when a message or a reply makes a promise, the sender's disk already holds what it promises (Raft, §5.2 and
 //! Figure 2; README, Guarantees: a promise leaves a node after its disk has it).
 //!
-//! Compares the promise with what the sender's simulated disk would recover to now. The disk keeps its synced writes as
-//! a view that grows with each sync, so a promise is looked up, not replayed. It does not judge messages that promise
-//! nothing, nor promises about shards that the disk has forgotten. A promise of a deleted group is compared with what
-//! the disk held of the group when it deleted it; its snapshot files are gone, and are not asked for.
+//! This file recognises promises by itself, and compares each with what the sender's simulated disk would recover to
+//! now. The disk keeps its synced writes as a view that grows with each sync, so a promise is looked up, not replayed.
+//! It does not judge messages that promise nothing, nor promises about shards that the disk has forgotten. A promise of
+//! a deleted group is compared with what the disk held of the group when it deleted it; its snapshot files are gone,
+//! and are not asked for.
 
 use continuum_core::api::{Level, Outcome};
 use continuum_core::id::{Dot, GroupId, Replica, ShardId};
-use continuum_core::raft::{self, Promise};
+use continuum_core::raft;
 use continuum_core::replication::{self, Dots};
 
 use crate::env::durable::{Durable, LogView};
@@ -33,19 +34,17 @@ pub(crate) fn check_raft(
         raft::Message::Append { term, .. } | raft::Message::Heartbeat { term, .. } => {
             view.term >= *term
         }
-        _ => match message.promise() {
-            None => true,
-            Some(Promise::Vote { term }) => {
-                view.term > term || (view.term == term && view.vote == receiver)
-            }
-            Some(Promise::Append { term, matched }) => {
-                view.term > term || (view.term == term && view.holds(matched))
-            }
-            Some(Promise::Snapshot { position, bytes }) => {
-                let has_file = || durable.has_file_of(bytes) || durable.is_deleted(group);
-                bytes == 0 || view.base.index >= position.index || has_file()
-            }
-        },
+        raft::Message::VoteReply { term, granted: true } => {
+            view.term > *term || (view.term == *term && view.vote == receiver)
+        }
+        raft::Message::AppendAck { term, matched } => {
+            view.term > *term || (view.term == *term && view.holds(*matched))
+        }
+        raft::Message::SnapshotAck { position, bytes: Some(bytes), .. } => {
+            let has_file = || durable.has_file_of(*bytes) || durable.is_deleted(group);
+            *bytes == 0 || view.base.index >= position.index || has_file()
+        }
+        _ => true,
     };
     if holds {
         return Ok(());
@@ -67,15 +66,24 @@ pub(crate) fn check_replication(durable: &Durable, message: &replication::Messag
         return Ok(());
     }
     check_writes(durable, message)?;
-    let Some(promise) = message.promise().filter(|promise| !promise.held.is_empty()) else {
-        return Ok(());
-    };
-    let on_disk = durable.shard(promise.shard);
-    if on_disk.is_some_and(|on_disk| promise.held.is_subset(on_disk)) {
+    let Some(held) = held_by(message).filter(|held| !held.is_empty()) else { return Ok(()) };
+    let on_disk = durable.shard(message.shard());
+    if on_disk.is_some_and(|on_disk| held.is_subset(on_disk)) {
         return Ok(());
     }
-    let what = format!("{promise:?} leaves before it is durable: the disk holds {on_disk:?}");
+    let what = format!("{message:?} leaves before it is durable: the disk holds {on_disk:?}");
     Err(Broken::new(NAME, what))
+}
+
+/// The dots that the sender of a message claims to hold. The core has a function for this too. That function decides
+/// what waits for the disk, so it is not asked.
+const fn held_by(message: &replication::Message) -> Option<&Dots> {
+    match message {
+        replication::Message::Ack { held, .. } => Some(held),
+        replication::Message::Pull { context, .. } => Some(context),
+        replication::Message::View { view, .. } => Some(&view.context),
+        _ => None,
+    }
 }
 
 /// Judges the writes that a message carries. Writes name what they supersede, so no peer may learn of a write before

@@ -6,8 +6,8 @@
 //! (`context_covers_what_is_known`), nor the contexts of answers.
 //!
 //! A context also covers dead writes whose records the node never had, and what such a write superseded may still be
-//! shown: the node is told that the write is dead, and perhaps later what it removed. So an answer lies between what all
-//! covered writes determine and what the writes determine whose records the node logged.
+//! shown: the node is told that the write is dead, and perhaps later what it removed. So an answer lies between what
+//! all covered writes determine and what the writes determine whose records the node logged.
 //!
 //! In a discarding namespace a value that was beaten is gone whether or not its winner was superseded later, so a
 //! register may have fewer values than the specification computes. Such a register is judged as at the end of a run.

@@ -24,7 +24,7 @@
 //! | exactly-once | `witness` | thesis §6.3 | an entry is committed |
 //! | snapshot-of-committed | `snapshot_of_committed` | Raft §7, Fig. 13 | a snapshot is named |
 //! | transfer-ends | `transfer_ends` | thesis §3.10 | a leader transfers leadership |
-//! | read-after-leadership | `read_after_leadership` | Raft §8, thesis §6.4 | a client's or a follower's read arrives and is answered |
+//! | read-after-leadership | `read_after_leadership` | Raft §8, thesis §6.4 | a read arrives and is answered |
 //! | read-sees-acknowledged | `read_sees_acknowledged` | Herlihy and Wing 1990 | a read arrives and is answered |
 //! | answer-to-its-own-try | `answer_to_its_own_try` | README, Guarantees: what an answer means | an answer arrives |
 //! | one-reply | `one_reply` | contract of `node::Action` | a reply leaves; each trace link; the end of a run |
@@ -43,7 +43,7 @@
 //! | health-hysteresis | `health_hysteresis` | contract of `core::coordinator` | a member's health changes |
 //! | cheapest-is-chosen | `cheapest_is_chosen` | contract of `core::coordinator` | each trace link |
 //! | supersedes-what-was-seen | `supersedes_what_was_seen` | Bieniusa 2012 | a write is made |
-//! | eventual-read | `eventual_read` | Shapiro 2011, Bieniusa 2012; README, Guarantees | a read arrives and is answered |
+//! | eventual-read | `eventual_read` | Shapiro 2011, Bieniusa 2012 | a read arrives and is answered |
 //! | dot-minted-once | `dot_minted_once` | Almeida 2018 | a write is logged |
 //! | dead-write-stays-dead | `dead_write_stays_dead` | Shapiro 2011 | a write is logged |
 //! | hybrid-clock | `hybrid_clock` | Kulkarni 2014 | a write is logged |

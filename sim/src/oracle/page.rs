@@ -1,7 +1,7 @@
 //! Pages of the strong namespace: where in the log a page of keys or rows is what the namespace held.
 //!
-//! `strong` uses it for its witness check. Pages here are short, so bytes never end one; this module does not judge that
-//! bound.
+//! `strong` uses it for its witness check. Pages here are short, so bytes never end one; this module does not judge
+//! that bound.
 
 use std::collections::BTreeSet;
 

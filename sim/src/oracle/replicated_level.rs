@@ -2,14 +2,13 @@
 //! Guarantees: what an answer means).
 //!
 //! Compares each dot that was made for the write, or its entry in the log, with the simulated disks of all other nodes
-//! at the moment of the reply. A disk that held it and lost its content since still counts: its promise was true. It
-//! does not judge writes of other levels.
+//! at the moment of the reply. A disk that lost data since the write was asked for may have held it, and counts: its
+//! promise was true. It does not judge writes of other levels.
 
 use continuum_core::api::{Level, Outcome};
 use continuum_core::id::{Dot, GroupId, ShardId};
 use continuum_core::raft::Position;
 
-use super::writes::Writes;
 use crate::env::process::Process;
 use crate::verdict::{Broken, Verdict};
 
@@ -26,7 +25,7 @@ pub(crate) const fn promised_by(outcome: &Outcome) -> Option<usize> {
 /// Judges an eventual write that `me` made as these dots.
 pub(crate) fn check_eventual(
     processes: &[Process],
-    writes: &Writes,
+    forgot: impl Fn(usize) -> bool,
     me: usize,
     promised: usize,
     dots: &[(ShardId, Dot)],
@@ -35,8 +34,7 @@ pub(crate) fn check_eventual(
     for (shard, dot) in own {
         let holds = |number: &usize| {
             let on_disk = processes[*number].disk.durable.shard(*shard);
-            on_disk.is_some_and(|on_disk| on_disk.contains(dot))
-                || writes.was_lost(*number, *shard, *dot)
+            on_disk.is_some_and(|on_disk| on_disk.contains(dot)) || forgot(*number)
         };
         let others = (0..processes.len()).filter(|number| *number != me).filter(holds).count();
         check(promised, others, || format!("{dot:?}"))?;
@@ -47,14 +45,14 @@ pub(crate) fn check_eventual(
 /// Judges a strong write whose entry is at this position.
 pub(crate) fn check_strong(
     processes: &[Process],
+    forgot: impl Fn(usize) -> bool,
     group: GroupId,
-    me: usize,
-    promised: usize,
+    (me, promised): (usize, usize),
     position: Position,
 ) -> Verdict {
     let holds = |number: &usize| {
         let view = processes[*number].promised().group_ever(group);
-        view.is_some_and(|view| view.holds(position))
+        view.is_some_and(|view| view.holds(position)) || forgot(*number)
     };
     let others = (0..processes.len()).filter(|number| *number != me).filter(holds).count();
     check(promised, others, || format!("the entry at {position:?}"))

@@ -79,8 +79,6 @@ pub(crate) struct Writes {
     logged: Vec<Logged>,
     /// By node number: the dots whose records its store logged, in the order of the records' token numbers.
     recorded: Vec<Vec<(u64, ShardId, Dot)>>,
-    /// By node number: the dots whose records its store logged, and that are gone with its disk or by a crash.
-    lost: Vec<BTreeSet<(ShardId, Dot)>>,
     /// By operation number: the dots that were made for it.
     made_for: BTreeMap<usize, Vec<(ShardId, Dot)>>,
 }
@@ -89,14 +87,12 @@ impl Writes {
     pub(crate) fn new(nodes: usize) -> Self {
         let logged = (0..nodes).map(|_| Logged::default()).collect();
         let recorded = vec![Vec::new(); nodes];
-        let lost = vec![BTreeSet::new(); nodes];
-        Self { shards: BTreeMap::new(), logged, recorded, lost, made_for: BTreeMap::new() }
+        Self { shards: BTreeMap::new(), logged, recorded, made_for: BTreeMap::new() }
     }
 
     /// Forgets the records of a node whose disk is gone.
     pub(crate) fn disk_gone(&mut self, number: usize) {
-        let gone = std::mem::take(&mut self.recorded[number]);
-        self.lost[number].extend(gone.into_iter().map(|(_, shard, dot)| (shard, dot)));
+        self.recorded[number].clear();
     }
 
     /// The dots whose records these nodes' disks hold, each up to its token.
@@ -129,9 +125,7 @@ impl Writes {
     /// Begins a new process life of a node whose log ends at `last`. A write that its disk held is known to it; a write
     /// that the crash lost may be logged again.
     pub(crate) fn restarted(&mut self, number: usize, node: &Node, last: Token) {
-        let held = self.recorded[number].iter().take_while(|(seq, ..)| *seq <= last.seq).count();
-        let gone = self.recorded[number].drain(held..);
-        self.lost[number].extend(gone.map(|(_, shard, dot)| (shard, dot)));
+        self.recorded[number].retain(|(seq, ..)| *seq <= last.seq);
         let mut logged = Logged::default();
         for (id, shard) in &self.shards {
             let context = node.replicator().context(*id).unwrap_or_default();
@@ -288,11 +282,6 @@ impl Writes {
     /// The dots that were made for an operation.
     pub(crate) fn made_for(&self, operation: usize) -> &[(ShardId, Dot)] {
         self.made_for.get(&operation).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether a node's disk held the record of a write and lost it since.
-    pub(crate) fn was_lost(&self, number: usize, shard: ShardId, dot: Dot) -> bool {
-        self.lost[number].contains(&(shard, dot))
     }
 
     /// Judges the contexts of a node after a step.

@@ -175,7 +175,7 @@ pub struct Workload {
     pub large_ppm: u64,
     /// Length of the longest value, in bytes.
     pub value_bytes_max: u64,
-    /// The most other nodes that a strong write asks for. A majority beside one voter is the most that is promised.
+    /// The most other nodes that a strong write asks for. A majority confirms half of the voters, and never more.
     #[serde(default = "one")]
     pub quorum_others: u8,
     /// The most other nodes that an eventual write asks for.

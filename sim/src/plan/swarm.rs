@@ -25,7 +25,9 @@ impl Plan {
         cluster.nodes = cluster.nodes.max(cluster.voters + late);
         cluster.lower_bounds(&mut draws.dice(stream("plan.bounds", 0)));
         let mut workload = Workload::draw(&mut draws.dice(stream("plan.workload", 0)));
-        workload.quorum_others = (cluster.voters / 2) as u8;
+        // Sometimes more than a majority promises: such a write is answered as unknown.
+        let more = draws.dice(stream("plan.levels", 0)).chance(300_000);
+        workload.quorum_others = (cluster.voters / 2) as u8 + u8::from(more);
         workload.replica_others = (cluster.nodes - 1) as u8;
         let budget = FaultBudget::draw(&cluster, &mut draws.dice(stream("plan.atlas", 0)));
         let heal = budget.heal(&cluster, &mut draws.dice(stream("plan.heal", 0)));

@@ -372,29 +372,7 @@ impl World {
                 process.disk.persist(token, write);
             }
             gone @ (Action::Discard { .. } | Action::Release { .. }) => self.delete(me, &gone),
-            Action::Reply { id, outcome } => {
-                self.trace.action(4, fold(id.0, fingerprint(&outcome)));
-                let requester = one_reply::check(&mut self.processes[me], id)?;
-                self.check_reply(me, requester, &outcome)?;
-                let (generation, losses) =
-                    (self.processes[me].generation, self.survival[me].losses);
-                let store = self.processes[me].replica.store;
-                let by = Responder { node: me, generation, store, losses };
-                let latency = match requester {
-                    Requester::Client(attempt) => {
-                        let latency = self.clients.latency(attempt, true, self.network.latency_ns);
-                        if let Some(scene) = &mut self.scene {
-                            scene.answers(self.now, me, attempt, &outcome, self.now + latency);
-                        }
-                        latency
-                    }
-                    Requester::Operator | Requester::Rival | Requester::Probe => {
-                        self.network.latency(me, me)
-                    }
-                    Requester::Churn(request) => self.churn_latency(request, true),
-                };
-                self.schedule_in(latency, WorldEvent::Reply { requester, by, outcome });
-            }
+            Action::Reply { id, outcome } => self.reply_leaves(me, id, outcome)?,
             Action::Resolve { source } => {
                 self.trace.action(5, 0);
                 self.resolve(me, source);

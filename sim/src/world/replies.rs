@@ -1,9 +1,10 @@
 //! Replies to clients as they leave: the laws that compare an answer with the disks at this moment, and the client's
 //! mutations that a step may carry out.
 //!
-//! This module does not deliver replies, and does not judge what they answer (`oracle`).
+//! This module does not judge what replies answer (`oracle`), and does not hand them to clients (`dispatch`).
 
 use continuum_core::api::Outcome;
+use continuum_core::id::RequestId;
 use continuum_core::node::Action;
 use continuum_core::raft::Position;
 use continuum_core::replication::{self, Replicator};
@@ -12,27 +13,50 @@ use continuum_core::wal::Write;
 use crate::env::process::Process;
 use crate::env::requester::Requester;
 use crate::oracle::writes::RequestedWrite;
-use crate::oracle::{Cause, durability_at_send, replicated_level};
+use crate::oracle::{Cause, durability_at_send, one_reply, replicated_level};
+use crate::trace::{fingerprint, fold};
 use crate::verdict::Verdict;
 use crate::workload::client::Clients;
-use crate::workload::history::{Body, Space};
-use crate::world::World;
+use crate::workload::history::{Body, Responder, Space};
+use crate::world::{World, WorldEvent};
 
 impl World {
+    /// A reply leaves a node: it is judged, and delivered after a while.
+    pub(super) fn reply_leaves(&mut self, me: usize, id: RequestId, outcome: Outcome) -> Verdict {
+        self.trace.action(4, fold(id.0, fingerprint(&outcome)));
+        let requester = one_reply::check(&mut self.processes[me], id)?;
+        self.check_reply(me, requester, &outcome)?;
+        let (generation, losses) = (self.processes[me].generation, self.survival[me].losses);
+        let store = self.processes[me].replica.store;
+        let by = Responder { node: me, generation, store, losses };
+        let latency = match requester {
+            Requester::Client(attempt) => {
+                let latency = self.clients.latency(attempt, true, self.network.latency_ns);
+                if let Some(scene) = &mut self.scene {
+                    scene.answers(self.now, me, attempt, &outcome, self.now + latency);
+                }
+                latency
+            }
+            Requester::Operator | Requester::Rival | Requester::Probe => {
+                self.network.latency(me, me)
+            }
+            Requester::Churn(request) => self.churn_latency(request, true),
+        };
+        self.schedule_in(latency, WorldEvent::Reply { requester, by, outcome });
+        Ok(())
+    }
+
     /// A reply to a client promises only what is on the disks by now.
-    pub(super) fn check_reply(
-        &mut self,
-        me: usize,
-        requester: Requester,
-        outcome: &Outcome,
-    ) -> Verdict {
+    fn check_reply(&mut self, me: usize, requester: Requester, outcome: &Outcome) -> Verdict {
         let Requester::Client(attempt) = requester else { return Ok(()) };
         let operation = &self.clients.history.operations[attempt.operation];
         let Body::Write { mutations, .. } = &operation.body else { return Ok(()) };
         let space = operation.space;
         let promised = replicated_level::promised_by(outcome);
         if space == Space::Strong {
-            return promised.map_or(Ok(()), |others| self.check_replicated(me, others, outcome));
+            let called = operation.called;
+            return promised
+                .map_or(Ok(()), |others| self.check_replicated((me, others), called, outcome));
         }
         let numbers = &self.operator.namespaces;
         let Some((_, namespace)) = numbers.iter().find(|(known, _)| *known == space) else {
@@ -41,13 +65,19 @@ impl World {
         let shard = Replicator::shard_for(*namespace, self.plan.workload.slots, &mutations[0].key);
         durability_at_send::check_reply(&self.processes[me].disk.durable, shard, outcome)?;
         let Some(others) = promised else { return Ok(()) };
-        let writes = &self.oracles.writes;
-        let dots = writes.made_for(attempt.operation);
-        replicated_level::check_eventual(&self.processes, writes, me, others, dots)
+        let called = operation.called;
+        let forgot = |node: usize| self.survival[node].lost_at.is_some_and(|at| at >= called);
+        let dots = self.oracles.writes.made_for(attempt.operation);
+        replicated_level::check_eventual(&self.processes, forgot, me, others, dots)
     }
 
     /// A strong write is on as many other disks as its answer says.
-    fn check_replicated(&mut self, me: usize, others: usize, outcome: &Outcome) -> Verdict {
+    fn check_replicated(
+        &mut self,
+        promise: (usize, usize),
+        called: u64,
+        outcome: &Outcome,
+    ) -> Verdict {
         let Outcome::Committed { receipt, .. } = outcome else { return Ok(()) };
         let (Some(group), Some(index)) = (self.strong_group(), receipt.revision) else {
             return Ok(());
@@ -56,7 +86,8 @@ impl World {
             return Ok(());
         };
         let position = Position { term, index };
-        replicated_level::check_strong(&self.processes, group, me, others, position)
+        let forgot = |node: usize| self.survival[node].lost_at.is_some_and(|at| at >= called);
+        replicated_level::check_strong(&self.processes, forgot, group, promise, position)
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Survival {
     pub(crate) renewals: u64,
     /// How often its disk lost data that it had reported durable.
     pub(crate) losses: u64,
+    /// When it last did.
+    pub(crate) lost_at: Option<u64>,
 }
 
 impl World {
@@ -42,6 +44,7 @@ impl World {
     pub(crate) fn lose(&mut self, node: usize) {
         let survival = &mut self.survival[node];
         survival.losses += 1;
+        survival.lost_at = Some(self.now);
         if node < self.plan.cluster.voters && !survival.is_lost {
             survival.is_lost = true;
             self.processes[node].keep_promises();
