@@ -8,13 +8,14 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
+use continuum_core::api::Change;
 use continuum_core::mark::instrument;
 use continuum_core::replication::{Event, Message};
 use continuum_core::seed::{Seed, Stream};
 
 use world::history::{History, Move, busy_checkpoint};
 use world::hostile;
-use world::{Setup, World, put, replica};
+use world::{Setup, World, bytes, give, one, put, quiet, replica, take};
 
 /// Histories to try before a mutant counts as missed.
 const HISTORIES: u64 = 300;
@@ -32,6 +33,7 @@ fn run(number: u64) -> Result<(), String> {
     corrupt(&mut stream)?;
     if number == 0 {
         hostile::CASES.iter().for_each(|case| case());
+        answers()?;
     }
     // This case is larger than the others, so a tenth of the runs is enough.
     if number.is_multiple_of(10) { busy_checkpoint(number) } else { Ok(()) }
@@ -55,6 +57,22 @@ fn corrupt(stream: &mut Stream) -> Result<(), String> {
     let read = |at| world.get(at, "key", "").value;
     let sound = (0..3).all(|at| read(at).as_deref() == Some(b"the value as it was written"));
     if sound { Ok(()) } else { Err("a corrupted value was taken".into()) }
+}
+
+/// Clients are told the truth: all members of a set, and a level only when as many replicas hold the write.
+fn answers() -> Result<(), String> {
+    let mut world = quiet(Setup::default());
+    for member in ["x", "y"] {
+        world.mutate(0, one("s", "", Change::Add(bytes(member))));
+    }
+    if world.members(0, "s") != [bytes("x"), bytes("y")] {
+        return Err("a read leaves out a member".into());
+    }
+    let ticket = world.write(0, put("k", "", "v"), 2);
+    take(&mut world, 0, 1).into_iter().for_each(|push| give(&mut world, 0, 1, push));
+    take(&mut world, 1, 0).into_iter().for_each(|ack| give(&mut world, 1, 0, ack));
+    let early = world.answers.replicated.contains(&ticket);
+    if early { Err("one replica counts as two".into()) } else { Ok(()) }
 }
 
 /// The first history that fails, with its failure.

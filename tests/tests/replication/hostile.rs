@@ -300,6 +300,9 @@ pub fn a_refused_write_is_skipped_and_others_are_learnt() {
         })
     };
     let elsewhere = elsewhere.expect("it was pushed");
+    // Replica 1 can learn of the overwritten value only from the view.
+    world.mutate(2, put("honest", "", "overwritten"));
+    let overwritten = world.last_written(2).dot;
     world.mutate(2, put("honest", "", "v"));
     world.sync_disk(2);
     world.network.clear();
@@ -323,6 +326,7 @@ pub fn a_refused_write_is_skipped_and_others_are_learnt() {
     let context = world.processes[1].machine.context(SHARD).unwrap_or_default();
     assert!(!context.contains(&dot), "what was refused is not covered");
     assert!(context.contains(&world.last_written(2).dot));
+    assert!(context.contains(&overwritten), "the rest of the view is learnt");
     // The next question leaves it out.
     world.sync_disk(1);
     world.step(1, Event::Received { from: replica(2), message: Message::Differ { shard: SHARD } });
@@ -340,16 +344,18 @@ pub fn deferred_removals_are_bounded_counted_and_refused_in_time() {
     world.mutate(0, put("k", "", "v"));
     let actor = world.last_written(0).dot.actor;
     // One large member, and many writes that this replica has not seen.
-    let before = world.processes[1].machine.bytes();
     let unseen = |from: u64, count: u64| {
         let dots = (from..from + count).map(|seq| Dot { actor, seq }).collect();
         Some(keys().seal(SHARD, &Observed { dots, stamp: 1 }))
     };
-    let member = Bytes::from(vec![7; 400_000]);
-    let mutation = Mutation { context: unseen(2, 1500), ..one("s", "", Change::Add(member)) };
-    world.mutate(1, mutation);
-    let taken = world.processes[1].machine.bytes() - before;
-    assert!((1500 * 100..2_000_000).contains(&taken), "{taken}");
+    let mut taken = |key: &str, context| {
+        let before = world.processes[1].machine.bytes();
+        let member = Bytes::from(vec![7; 400_000]);
+        world.mutate(1, Mutation { context, ..one(key, "", Change::Add(member)) });
+        world.processes[1].machine.bytes() - before
+    };
+    let (alone, with) = (taken("r", Some(Context::default())), taken("s", unseen(2, 1500)));
+    assert!((1500 * 100..300_000).contains(&(with - alone)), "{with} {alone}");
     // Past the bound the author refuses, and a replica takes the write without the removals.
     let mut from = 2000;
     let refused = loop {
