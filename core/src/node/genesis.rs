@@ -222,8 +222,8 @@ impl Node {
         }
     }
 
-    /// A voter asks how a founding ended. Only its founder may say that it is aborted: it keeps no record of what it did
-    /// not decide, so what it does not know will never be.
+    /// A voter asks how a founding ended. Only its founder may say that it is aborted: it keeps no record of what it
+    /// did not decide, so what it does not know will never be.
     fn on_asked(&mut self, from: Replica, genesis: GenesisId, founder: Replica) {
         let registry = Writer::Group(GroupId::REGISTRY);
         if self.genesis.id == Some(genesis) && !mutant!("node.founding.aborted_although_formed") {

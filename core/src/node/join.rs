@@ -246,8 +246,8 @@ impl Node {
         }
     }
 
-    /// Whether the registry has this store with this node's name and address, or does not list the node at all. Where it
-    /// lists another store, that one replaced this one while it was away.
+    /// Whether the registry has this store with this node's name and address, or does not list the node at all. Where
+    /// it lists another store, that one replaced this one while it was away.
     fn own_entry_is_current(&self) -> bool {
         let entry = self.registry().and_then(|registry| registry.member(self.me.node));
         entry.is_none_or(|(replica, record)| {
@@ -258,8 +258,8 @@ impl Node {
     /// Refuses a replica whose node is linked here with another store, since two stores of one node must not take each
     /// other's place in turn. Refuses a replica of another federation as well.
     ///
-    /// A node whose voting store is gone may come in with a new one. The new store is a learner and never votes, and the
-    /// old one stays a voter, so the node has one vote.
+    /// A node whose voting store is gone may come in with a new one. The new store is a learner and never votes, and
+    /// the old one stays a voter, so the node has one vote.
     pub(super) fn check_join(
         &self,
         replica: Replica,

@@ -285,10 +285,10 @@ pub enum Message {
     },
     /// A message of a founding: between a founder and the first voters that an operator named.
     Founding(Founding),
-    /// The genesis that the sender is formed with; `None` while it is in no federation. It is said once on each link, and
-    /// when the sender is formed.
+    /// Whether the sender is formed, and with which genesis. It is said once on each link, and when the sender is
+    /// formed.
     Genesis {
-        /// The beginning of the sender's federation.
+        /// The beginning of the sender's federation; `None` while it is in none.
         genesis: Option<GenesisId>,
         /// The store with which that federation knows the receiver's node, if the receiver has another one.
         replaced: Option<StoreId>,

@@ -269,7 +269,7 @@ impl Kind {
             | Self::PushMembers
             | Self::PullMembers => (Some(Member), Nobody),
             // First voters are strangers to each other until the founding is decided, and a node of another federation
-            // stays one. What each says is compared with the founding that the receiver takes part in.
+            // stays one. Each message is compared with the founding that the receiver takes part in.
             Self::Offer
             | Self::Accepted
             | Self::Declined

@@ -198,8 +198,8 @@ impl From<Reason> for Problem {
             Reason::FoundingUndecided { founder, address } => Self::new(
                 &FOUNDING_UNDECIDED,
                 format!("node {founder} at {} began a founding that is not decided", address.0),
-                "start that node, or wait until it is decided, and repeat the request; if the disk of that node is lost \
-                 for good, stop this node and start it with an empty data directory",
+                "start that node, or wait until it is decided, and repeat the request; if the disk of that node is \
+                 lost for good, stop this node and start it with an empty data directory",
             ),
             Reason::FederationExists { node, address } => Self::new(
                 &FEDERATION_EXISTS,

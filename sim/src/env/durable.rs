@@ -139,6 +139,8 @@ pub(crate) struct Durable {
     pub(crate) genesis: Option<GenesisId>,
     /// The founding that the node accepted and was not released from.
     pub(crate) accepted: Option<GenesisId>,
+    /// The founder of the last one that it accepted.
+    founder: Option<Replica>,
     /// All foundings that it ever accepted.
     accepted_ever: BTreeSet<GenesisId>,
 }
@@ -168,6 +170,11 @@ impl Durable {
     /// Whether a shard was deleted. Earlier messages about it may still leave: the peers delete it too.
     pub(crate) fn is_forgotten(&self, shard: ShardId) -> bool {
         self.forgotten.contains(&shard)
+    }
+
+    /// The founder whose word the node waits for.
+    pub(crate) fn awaited_founder(&self) -> Option<Replica> {
+        self.founder.filter(|_| self.accepted.is_some())
     }
 
     /// Whether the node accepted this founding at any time.
@@ -218,8 +225,8 @@ impl Durable {
             Write::Boot { boot, .. } => self.boot = *boot,
             Write::Contacts { .. } => {}
             Write::Welcomed { boots } => self.welcomed.extend(boots.iter().copied()),
-            Write::Accepted { bootstrap, .. } => {
-                self.accepted = Some(bootstrap.genesis);
+            Write::Accepted { founder, bootstrap } => {
+                (self.accepted, self.founder) = (Some(bootstrap.genesis), Some(*founder));
                 self.accepted_ever.insert(bootstrap.genesis);
             }
             Write::Released { .. } => self.accepted = None,

@@ -1,8 +1,8 @@
 //! Law: a federation begins once, by a durable promise of every named voter (README, Guarantees: one federation).
 //!
 //! * A replica accepts one founding at a time, and is formed with one genesis.
-//! * The first replica that is formed with a genesis finds the acceptance of every other voter on that voter's disk, and
-//!   is linked to no node that told it of another federation.
+//! * The first replica that is formed with a genesis finds the acceptance of every other voter on that voter's disk,
+//!   and is linked to no node that told it of another federation.
 //! * All replicas that are formed with a genesis are told the same voters.
 //! * A message of a founding claims only what the sender's disk has.
 //! * What a founder said will never be, to a voter or to an operator, never is.

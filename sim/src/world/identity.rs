@@ -102,7 +102,8 @@ impl World {
         }
     }
 
-    /// The operators keep one federation: the nodes of every other one get empty data directories.
+    /// The operators keep one federation: the nodes of every other one get empty data directories, and so do those that
+    /// wait for the word of a founder whose data directory is gone.
     pub(crate) fn end_rivals(&mut self) {
         let lasting = self.plan.faults.iter().zip(&self.active);
         if lasting.into_iter().any(|(fault, active)| *active && fault.kind == Kind::RivalFounding) {
@@ -110,8 +111,12 @@ impl World {
         }
         let main = self.oracles.geneses.main();
         for node in 0..self.processes.len() {
-            let genesis = self.processes[node].disk.durable.genesis;
-            if genesis.is_none() || genesis == main || self.operator.is_open() {
+            let durable = &self.processes[node].disk.durable;
+            let is_rival = durable.genesis.is_some_and(|genesis| Some(genesis) != main);
+            let waits_for_nobody = durable.awaited_founder().is_some_and(|founder| {
+                self.processes.iter().all(|process| process.replica != founder)
+            });
+            if !is_rival && !waits_for_nobody || self.operator.is_open() {
                 continue;
             }
             self.end_silently(node);

@@ -278,7 +278,7 @@ impl Facts {
         all
     }
 
-    /// What a founder, a first voter and a node of another federation say.
+    /// The messages of a founder, of a first voter and of a node of another federation.
     fn founding(&self, genesis: GenesisId) -> Vec<Forged> {
         let list = bootstrap_list(genesis, self.me, &self.members);
         let founder = self.members.first().map_or(self.me, |(replica, _)| *replica);
