@@ -80,6 +80,10 @@ fn cuts(fault: &Fault, from: usize, to: usize) -> bool {
         Kind::Partition => fault.strikes(from) != fault.strikes(to),
         Kind::OneWay => fault.strikes(from) && !fault.strikes(to),
         Kind::Isolate => fault.strikes(from) || fault.strikes(to),
+        Kind::Deposed => {
+            let is_leader = |node| fault.nodes.first() == Some(&node);
+            is_leader(from) != is_leader(to) && fault.strikes(from) && fault.strikes(to)
+        }
         Kind::Bridge => match (side(fault, from), side(fault, to)) {
             (Some(one), Some(other)) => one != other,
             _ => false,
@@ -147,6 +151,15 @@ mod tests {
         let sides: [usize; 3] = [0, 1, 3];
         assert!(sides.iter().all(|a| sides.iter().all(|b| a == b || is_cut(&three, *a, *b))));
         assert!(!is_cut(&three, 0, 4), "the fourth is on the side of the first");
+    }
+
+    #[test]
+    fn a_deposed_leader_hears_learners_only() {
+        let deposed = fault(Kind::Deposed, vec![2, 0, 1], 500_000);
+        assert!(is_cut(&deposed, 2, 0) && is_cut(&deposed, 0, 2) && is_cut(&deposed, 1, 2));
+        assert!(!is_cut(&deposed, 0, 1), "the other voters hear each other");
+        let learner = |node| !is_cut(&deposed, 3, node) && !is_cut(&deposed, node, 3);
+        assert!((0..3).all(learner));
     }
 
     #[test]

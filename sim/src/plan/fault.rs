@@ -135,11 +135,17 @@ pub enum Kind {
     VoterAway,
     /// A copy of `rate_ppm` of the messages of the protocols arrives with another genesis, as from a federation beside.
     OtherGenesis,
+    /// The disk hangs: no sync completes while the window lasts. With an odd `amount` it is a leader's disk.
+    Hang,
+    /// A leader and the other voters do not hear each other, and the leader's monotonic clock runs `amount` ppm too
+    /// slow, so that it gives up later than the others elect. Learners hear both sides. The first of `nodes` is the
+    /// leader, the rest are the other voters.
+    Deposed,
 }
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 52] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -190,6 +196,8 @@ impl Kind {
         Self::FounderCrash,
         Self::VoterAway,
         Self::OtherGenesis,
+        Self::Hang,
+        Self::Deposed,
     ];
 
     /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable.
@@ -261,6 +269,8 @@ impl Kind {
             Self::FounderCrash => "founder-crash",
             Self::VoterAway => "voter-away",
             Self::OtherGenesis => "other-genesis",
+            Self::Hang => "hang",
+            Self::Deposed => "deposed",
         }
     }
 }

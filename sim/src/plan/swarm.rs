@@ -135,6 +135,16 @@ impl Plan {
                 fault.nodes = some_of(nodes, dice);
                 fault.amount = dice.between(5, 400) as i64;
             }
+            Kind::Hang => {
+                fault.for_ms = span(dice, 500, 12_000);
+                fault.nodes = vec![dice.below(nodes as u64) as usize];
+                fault.amount = dice.below(2) as i64;
+            }
+            Kind::Deposed => {
+                fault.for_ms = span(dice, 2_000, 8_000);
+                fault.nodes = (0..self.cluster.voters).collect();
+                fault.amount = dice.between(400_000, 800_000) as i64;
+            }
             Kind::Skew | Kind::JumpAhead | Kind::JumpBack | Kind::Freeze | Kind::Drift => {
                 self.draw_clock_fault(&mut fault, dice);
             }

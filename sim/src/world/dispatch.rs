@@ -346,6 +346,11 @@ impl World {
         if self.processes[node].generation != generation {
             return Ok(());
         }
+        if let Some(until) = self.hangs_until(node) {
+            self.fired.count(Kind::Hang);
+            self.schedule_at(until + 1, WorldEvent::Synced { node, generation });
+            return Ok(());
+        }
         if self.fails_sync(node) {
             return self.fail_sync(node);
         }

@@ -50,7 +50,9 @@ impl World {
                     }
                 }
             }
-            Kind::Partition | Kind::OneWay | Kind::Bridge | Kind::Isolate => self.watch_cuts(),
+            Kind::Partition | Kind::OneWay | Kind::Bridge | Kind::Isolate | Kind::Deposed => {
+                self.watch_cuts();
+            }
             Kind::Freeze => struck.for_each(|_| self.fired.count(Kind::Freeze)),
             Kind::JumpAhead | Kind::JumpBack => {
                 let ahead = fault.kind == Kind::JumpAhead;
@@ -77,7 +79,8 @@ impl World {
     fn target_leader(&mut self, fault: usize) {
         let others = match (self.plan.faults[fault].kind, self.plan.faults[fault].amount) {
             (Kind::Crash, 2..) | (Kind::Pause | Kind::Isolate | Kind::Handover, 1..) => 0,
-            (Kind::CrashLoop | Kind::Slow, amount) if amount % 2 == 1 => 0,
+            (Kind::CrashLoop | Kind::Slow | Kind::Hang, amount) if amount % 2 == 1 => 0,
+            (Kind::Deposed, _) => return self.target_deposed(fault),
             (Kind::Partition | Kind::OneWay, amount @ 1..) => amount as usize - 1,
             _ => return,
         };
@@ -85,6 +88,14 @@ impl World {
         let nodes = self.processes.len();
         let chosen = (0..=others).map(|step| (leader + step) % nodes).collect();
         self.plan.faults[fault].nodes = chosen;
+    }
+
+    /// The present leader comes first, if it is a voter, and the other voters follow.
+    fn target_deposed(&mut self, fault: usize) {
+        let voters = self.plan.cluster.voters;
+        let Some(leader) = self.leader().filter(|leader| *leader < voters) else { return };
+        let others = (0..voters).filter(|voter| *voter != leader);
+        self.plan.faults[fault].nodes = std::iter::once(leader).chain(others).collect();
     }
 
     /// The leader of the newest group that has one.
@@ -262,6 +273,11 @@ impl World {
                 struck.map(|fault| fault.amount).max_by_key(|amount| amount.abs()).unwrap_or(0)
             };
             let (skew, drift) = (of(Kind::Skew), of(Kind::Drift));
+            let deposed = active
+                .clone()
+                .filter(|f| f.kind == Kind::Deposed && f.nodes.first() == Some(&node))
+                .map(|fault| -fault.amount);
+            let drift = deposed.min().unwrap_or(drift);
             if skew != 0 {
                 self.fired.count(Kind::Skew);
             }
@@ -275,6 +291,14 @@ impl World {
             process.clock.set_frozen(frozen.map(|fault| fault.at_ms * MS).min());
             process.update_deadline();
         }
+    }
+
+    /// When a node's disk no longer hangs; `None` if it does not hang now.
+    pub(crate) fn hangs_until(&self, node: usize) -> Option<u64> {
+        let faults = self.plan.faults.iter().zip(&self.active);
+        let hangs = faults
+            .filter(|(fault, active)| **active && fault.kind == Kind::Hang && fault.strikes(node));
+        hangs.map(|(fault, _)| (fault.at_ms + fault.for_ms) * MS).max()
     }
 
     /// The longest stall of a node's syncs.
