@@ -34,7 +34,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "tokens.of-another-place",
-        expected: "tokens of another namespace, of a deleted one of the same name and of another federation are refused",
+        expected: "tokens of another namespace, of a deleted one of that name and of another federation are refused",
         run: |bench| foreign(bench, of_another_place),
     },
     Row {

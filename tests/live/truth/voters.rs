@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::book::Book;
 use crate::federation::{Nodes, SOON};
-use crate::http::{Answer, Ask, brief};
+use crate::http::{Answer, Ask, brief, metric};
 use crate::row::{Bench, Check, Row, holds, pause, wait_until};
 use crate::writers::{make_namespaces, settle, write_some};
 
@@ -36,8 +36,8 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "voters.wiped",
-        expected: "a wiped voter says store_replaced and not not_formed, its init is refused, it becomes a learner, and \
-                   the federation stays one",
+        expected: "a wiped voter says store_replaced and not not_formed, its init is refused, it becomes a learner, \
+                   and the federation stays one",
         run: wiped,
     },
     Row {
@@ -201,6 +201,8 @@ fn linked_init(bench: &Bench) -> Check<String> {
     let _ = nodes.all[1].kill();
     let _ = nodes.all[2].kill();
     nodes.start(&[3])?;
+    let is_linked = || metric(nodes.all[3].api, "continuum_peer_connected") > 0.0;
+    wait_until(SOON, is_linked, || "the new node is not linked".into())?;
     let (code, text) = nodes.all[3].cli(&["cluster", "init"]);
     let (peer, id) = (nodes.all[0].peer.to_string(), nodes.all[0].id.to_string());
     holds(code.is_some_and(|code| REFUSES.contains(&code)), || {
