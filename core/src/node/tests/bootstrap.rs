@@ -142,17 +142,22 @@ fn a_new_address_reaches_the_registry() {
 }
 
 /// A federation whose fourth node, a learner, joined again with an empty disk; and the replica that it was before.
-fn with_a_replaced_store(seed: u64) -> (World, Replica) {
+fn with_a_replaced_store_and_its_boot(seed: u64) -> (World, Replica, Boot) {
     let mut world = World::new(4, seed);
     world.bootstrap = vec![0];
     bootstrap(&mut world, 3);
     world.run(8000);
-    let old = world.hosts[3].replica;
+    let (old, old_boot) = (world.hosts[3].replica, world.node(3).boot());
     world.crash(3);
     world.wipe(3);
     world.start(3);
     world.run(8000);
     assert!(is_committed(&world.ask(3, put("locks", "k", "1"))));
+    (world, old, old_boot)
+}
+
+fn with_a_replaced_store(seed: u64) -> (World, Replica) {
+    let (world, old, _) = with_a_replaced_store_and_its_boot(seed);
     (world, old)
 }
 
@@ -184,18 +189,17 @@ fn a_node_joins_only_as_the_store_that_its_link_proves() {
 
 #[test]
 fn a_learner_that_an_earlier_store_of_its_node_replaced_joins_again() {
-    let (mut world, old) = with_a_replaced_store(10);
+    let (mut world, old, old_boot) = with_a_replaced_store_and_its_boot(10);
     let new = world.hosts[3].replica;
     world.isolate(3);
     world.run(100);
     // The earlier store comes back while this one is away, and leaves.
     for to in 0..3 {
         let Replica { node: peer, store } = old;
-        let boot = Boot { count: 1, nonce: world.node(3).boot().nonce };
-        world.step(
-            to,
-            Event::Connected { peer, store, boot, lineage: Lineage::default(), version: 1 },
-        );
+        // Its next boot has this nonce, because `late_join` numbers its requests with it.
+        let boot = Boot { count: old_boot.count + 1, nonce: world.node(3).boot().nonce };
+        let lineage = Lineage::default().after(old_boot);
+        world.step(to, Event::Connected { peer, store, boot, lineage, version: 1 });
         late_join(&mut world, peer, to, old);
         world.step(to, Event::Unreachable { peer });
     }

@@ -202,8 +202,10 @@ fn a_refused_message_of_any_kind_and_standing_changes_nothing() {
     let mut taken = Vec::new();
     let mut refused = 0;
     for (from, group, standing) in senders {
-        // The node has heard of the sender at this very moment.
-        world.step(0, Event::Received { from: from.node, message: refusal() });
+        // The node has heard of the sender at this very moment, and of its genesis.
+        let message = raft::Message::PreVoteReply { term: Term(0), granted: false };
+        let message = Message::Raft { genesis, group: GroupId(98), message };
+        world.step(0, Event::Received { from: from.node, message });
         for kind in Kind::ALL {
             let message = sample(*kind, from, group, genesis);
             assert_eq!(Kind::of(&message), *kind);
