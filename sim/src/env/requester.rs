@@ -36,4 +36,6 @@ pub(crate) enum Requester {
     Probe,
     /// A churn client.
     Churn(ChurnRequest),
+    /// A hostile client, which does not care for the answer.
+    Hostile,
 }

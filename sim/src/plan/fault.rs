@@ -141,11 +141,14 @@ pub enum Kind {
     /// slow, so that it gives up later than the others elect. Learners hear both sides. The first of `nodes` is the
     /// leader, the rest are the other voters.
     Deposed,
+    /// Beside `rate_ppm` of the eventual writes, a hostile client sends one to the same key with a context that no node
+    /// gave out for it: made up, altered, cut, or of another namespace.
+    HostileClient,
 }
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -198,6 +201,7 @@ impl Kind {
         Self::OtherGenesis,
         Self::Hang,
         Self::Deposed,
+        Self::HostileClient,
     ];
 
     /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable.
@@ -271,6 +275,7 @@ impl Kind {
             Self::OtherGenesis => "other-genesis",
             Self::Hang => "hang",
             Self::Deposed => "deposed",
+            Self::HostileClient => "hostile-client",
         }
     }
 }

@@ -148,7 +148,11 @@ impl Plan {
             Kind::Skew | Kind::JumpAhead | Kind::JumpBack | Kind::Freeze | Kind::Drift => {
                 self.draw_clock_fault(&mut fault, dice);
             }
-            Kind::ClientDuplicate | Kind::ClientAbandon | Kind::ClientRetry | Kind::ClientBurst => {
+            Kind::ClientDuplicate
+            | Kind::ClientAbandon
+            | Kind::ClientRetry
+            | Kind::ClientBurst
+            | Kind::HostileClient => {
                 self.draw_client_fault(&mut fault, dice);
             }
             Kind::RivalFounding | Kind::FounderCrash | Kind::VoterAway | Kind::OtherGenesis => {

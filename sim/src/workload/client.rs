@@ -87,6 +87,8 @@ pub(super) struct Client {
 pub(crate) struct ClientMode {
     pub(crate) duplicate_ppm: u64,
     pub(crate) abandon_ppm: u64,
+    /// How often a hostile client writes beside an honest one.
+    pub(crate) hostile_ppm: u64,
     /// Impatient clients repeat a request after this time, if it may be repeated; 0 when clients are patient.
     pub(crate) retry_ms: u64,
     /// Whether clients ask almost without pauses, once `quiet_until` has passed.

@@ -425,6 +425,7 @@ impl World {
             Requester::Rival => {}
             Requester::Probe => self.operator.probed(by.node, &outcome),
             Requester::Churn(request) => self.on_churn_reply(request, Some(&outcome)),
+            Requester::Hostile => {}
         }
     }
 
@@ -434,7 +435,7 @@ impl World {
                 world.clients.on_lost(attempt, world.now, tainted, actions);
             }),
             Requester::Operator => self.operator.on_lost(),
-            Requester::Rival | Requester::Probe => {}
+            Requester::Rival | Requester::Probe | Requester::Hostile => {}
             Requester::Churn(request) => self.on_churn_reply(request, None),
         }
     }

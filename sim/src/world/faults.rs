@@ -254,6 +254,7 @@ impl World {
             match fault.kind {
                 Kind::ClientDuplicate => self.mode.duplicate_ppm = fault.rate_ppm,
                 Kind::ClientAbandon => self.mode.abandon_ppm = fault.rate_ppm,
+                Kind::HostileClient => self.mode.hostile_ppm = fault.rate_ppm,
                 Kind::ClientRetry => self.mode.retry_ms = fault.amount.max(1).unsigned_abs(),
                 Kind::ClientBurst => {
                     self.mode.bursts = true;

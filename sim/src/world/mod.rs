@@ -10,6 +10,7 @@ mod dispatch;
 mod event;
 mod faults;
 mod healing;
+mod hostile;
 mod identity;
 mod pause;
 mod progress;
@@ -443,6 +444,7 @@ impl World {
                     if let Some(scene) = &mut self.scene {
                         scene.asks(self.now, attempt, node, self.now + latency);
                     }
+                    self.attack(attempt, node, latency, &request);
                     let requester = Requester::Client(attempt);
                     self.schedule_in(latency, WorldEvent::Request { node, requester, request });
                 }

@@ -20,6 +20,7 @@ use crate::workload::client::Clients;
 use crate::workload::history::{Body, Responder, Space};
 use crate::world::{World, WorldEvent};
 
+use crate::world::hostile;
 impl World {
     /// A reply leaves a node: it is judged, and delivered after a while.
     pub(super) fn reply_leaves(&mut self, me: usize, id: RequestId, outcome: Outcome) -> Verdict {
@@ -37,7 +38,7 @@ impl World {
                 }
                 latency
             }
-            Requester::Operator | Requester::Rival | Requester::Probe => {
+            Requester::Operator | Requester::Rival | Requester::Probe | Requester::Hostile => {
                 self.network.latency(me, me)
             }
             Requester::Churn(request) => self.churn_latency(request, true),
@@ -48,6 +49,9 @@ impl World {
 
     /// A reply to a client promises only what is on the disks by now.
     fn check_reply(&mut self, me: usize, requester: Requester, outcome: &Outcome) -> Verdict {
+        if requester == Requester::Hostile {
+            return hostile::check(outcome);
+        }
         let Requester::Client(attempt) = requester else { return Ok(()) };
         let operation = &self.clients.history.operations[attempt.operation];
         let Body::Write { mutations, .. } = &operation.body else { return Ok(()) };

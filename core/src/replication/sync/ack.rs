@@ -50,6 +50,8 @@ impl Waiters {
             for ticket in self.writes.range((shard, low)..=(shard, high)).map(|(_, ticket)| *ticket)
             {
                 let Some(waiter) = self.tickets.get_mut(&ticket) else { continue };
+                // Another store of the same node: the wiped one no longer holds anything.
+                waiter.held_by.retain(|held| held.node != from.node);
                 waiter.held_by.insert(from);
                 let early = usize::from(mutant!("replication.replicated.counts_itself"));
                 if waiter.held_by.len() + early >= waiter.replicas {
