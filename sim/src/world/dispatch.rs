@@ -83,25 +83,15 @@ impl World {
             }
             WorldEvent::Begin { fault } => self.begin_fault(fault),
             WorldEvent::End { fault } => self.end_fault(fault),
-            WorldEvent::Crash { node, generation } => {
-                let process = &self.processes[node];
-                if process.generation == generation && process.crashes_in_sync {
-                    self.crash(node, Kind::Crash);
-                }
-                Ok(())
-            }
-            WorldEvent::EndFounder { node, generation } => {
-                if self.processes[node].generation == generation {
-                    self.crash(node, Kind::RivalFounding);
-                }
-                Ok(())
-            }
             WorldEvent::Start { node } => self.start(node),
             WorldEvent::Loop { node, fault } => self.crash_again(node, fault),
             WorldEvent::RunQueued { node, generation } => self.run_queued(node, generation),
             WorldEvent::Exit { node, generation } => self.exit(node, generation),
-            WorldEvent::Leave { .. } | WorldEvent::OldStoreNoticed { .. } => {
-                self.end_in_order(&event);
+            WorldEvent::Crash { .. }
+            | WorldEvent::EndFounder { .. }
+            | WorldEvent::Leave { .. }
+            | WorldEvent::OldStoreNoticed { .. } => {
+                self.end_process(&event);
                 Ok(())
             }
             WorldEvent::Operate => {
@@ -135,11 +125,22 @@ impl World {
         self.step(node, Event::Requested { id, request }, tag::REQUESTED, id.0)
     }
 
-    /// A process ends, but not by a crash.
-    fn end_in_order(&mut self, event: &WorldEvent) {
+    /// A process ends, if it is still the one that was meant.
+    fn end_process(&mut self, event: &WorldEvent) {
         match *event {
+            WorldEvent::Crash { node, generation } => {
+                let process = &self.processes[node];
+                if process.generation == generation && process.crashes_in_sync {
+                    self.crash(node, Kind::Crash);
+                }
+            }
             WorldEvent::Leave { node, generation, since } => self.leave(node, generation, since),
             WorldEvent::OldStoreNoticed { node, losses } => self.notice_old_store(node, losses),
+            WorldEvent::EndFounder { node, generation } => {
+                if self.processes[node].generation == generation {
+                    self.crash(node, Kind::RivalFounding);
+                }
+            }
             _ => {}
         }
     }
