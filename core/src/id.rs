@@ -86,9 +86,9 @@ const fn hex_digit(digit: u8) -> Option<u8> {
     }
 }
 
-/// One start of a process on one store, durable before the first send. A peer that saw a later boot, the same count with
-/// another nonce, or a boot that the [`Lineage`] of this one contradicts, refuses the link; this catches clones and
-/// rolled-back disks.
+/// One start of a process on one store, durable before the first send. A peer that saw a later boot, the same count
+/// with another nonce, or a boot that the [`Lineage`] of this one contradicts, refuses the link; this catches clones
+/// and rolled-back disks.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -267,8 +267,8 @@ impl Index {
     }
 }
 
-/// The number of a question to another node, with the nonce of the process that asks. So an answer to an earlier process
-/// of the same store, or to a copy of it, never passes for an answer to this one.
+/// The number of a question to another node, with the nonce of the process that asks. So an answer to an earlier
+/// process of the same store, or to a copy of it, never passes for an answer to this one.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

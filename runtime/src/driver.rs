@@ -362,12 +362,10 @@ fn describe(condemned: &Condemned) -> String {
         Refusal::Cloned | Refusal::Linked => "another process runs on a copy of it",
         Refusal::Forked => "it is older than what they saw of it",
     };
+    let (refused, count) = (format!("{} (nonce {:016x})", boot.count, boot.nonce), known.count);
     format!(
-        "the voters {} refuse start {} of this data directory (nonce {:016x}): {what}; they know start {} (nonce {:016x})",
+        "the voters {} refuse start {refused} of this data directory: {what}; they know start {count} (nonce {:016x})",
         by.join(", "),
-        boot.count,
-        boot.nonce,
-        known.count,
         known.nonce,
     )
 }

@@ -6,8 +6,8 @@
 //! and its store is condemned: the next start refuses.
 //!
 //! No message of a stranger or a learner counts, and one voter alone can at most suspend this process until the others
-//! answer, once in [`SETTLED`]. A node that knows no voters is only refused. This module does not judge the processes of
-//! peers (`peers`).
+//! answer, once in [`SETTLED`]. A node that knows no voters is only refused. This module does not judge the processes
+//! of peers (`peers`).
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -36,7 +36,7 @@ pub(super) struct Doubt {
     since: Option<Instant>,
     /// The voter whose word began it.
     by: Option<Replica>,
-    /// What each voter said last: `None` that it counts this process as linked, otherwise its evidence.
+    /// The last word of each voter: its evidence, or `None` if it counts this process as linked.
     words: BTreeMap<Replica, Option<(Refusal, Boot)>>,
     /// Until when a voter's refusal does not suspend again.
     settled: BTreeMap<Replica, Instant>,

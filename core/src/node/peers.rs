@@ -4,8 +4,8 @@
 //! each other mean that a disk was copied or rolled back. One of the two processes is refused, at each of its starts:
 //! the boots of members are durable here, and survive a restart of this node.
 //!
-//! A later boot while the earlier process is linked may be a quick restart, or may run on a copy of its disk. The earlier
-//! process is asked: if it answers, the later one is refused for good.
+//! A later boot while the earlier process is linked may be a quick restart, or may run on a copy of its disk. The
+//! earlier process is asked: if it answers, the later one is refused for good.
 //!
 //! An older copy is recognised as long as its boots lie within [`crate::id::Lineage::MAX`] starts of the boot that is
 //! known here. This module does not decide who is a member (`registry`), and does not judge this process (`doubt`).
@@ -30,7 +30,7 @@ const PEERS_MAX: usize = 2 * MEMBERS_MAX;
 /// stays open and this many later ones arrive.
 const FORWARDS_KEPT: usize = REQUESTS_PENDING_MAX;
 
-/// What the number of a forwarded request says.
+/// The meaning of a forwarded request's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Forwarded {
     /// It is a new request.

@@ -10,7 +10,7 @@ use crate::env::clock::MS;
 use crate::env::disk::Fate;
 use crate::env::network::{KEEPALIVE_NS, REDIAL_NS};
 use crate::env::requester::{Attempt, Requester};
-use crate::oracle::recovery;
+use crate::oracle::{one_process_per_identity, recovery};
 use crate::plan::fault::Kind;
 use crate::rng::stream;
 use crate::scene::Lane;
@@ -258,7 +258,19 @@ impl World {
             version: PROTOCOL,
         };
         let print = fold(peer as u64, other.boot.count);
-        self.step(me, event, tag::CONNECTED, print)
+        self.step(me, event, tag::CONNECTED, print)?;
+        self.check_rolled_back(me, peer)
+    }
+
+    /// No peer links a voter whose disk was rolled back, at whichever start.
+    fn check_rolled_back(&self, me: usize, peer: usize) -> Verdict {
+        let Process { replica, boot, .. } = &self.processes[peer];
+        if self.runs_untrusted(peer) && self.oracles.let_in(me, replica.node) == Some(*boot) {
+            let what =
+                format!("node {me} links {boot:?} of node {peer}, whose disk was rolled back");
+            return Err(Broken::new(one_process_per_identity::NAME, what));
+        }
+        Ok(())
     }
 
     /// Cuts the link of two nodes. Each end notices later; how much later depends on whether the other end could still
@@ -478,7 +490,11 @@ impl World {
         if self.processes[node].is_up() || survival.is_dead || is_down {
             return Ok(());
         }
-        self.stop_untrusted_voters();
+        if self.is_old_unknown(node) {
+            self.replace_void_store(node);
+            return Ok(());
+        }
+        self.stop_untrusted_voters(node);
         let mut lasting = self.plan.faults.iter().zip(&self.active);
         let probes = lasting.any(|(fault, active)| *active && fault.kind == Kind::Rot);
         let started = self.processes[node].start(self.now, probes);
@@ -542,7 +558,7 @@ impl World {
             self.break_link(node, peer, silently);
         }
         self.network.forget_wishes(node);
-        if runs_untrusted {
+        if runs_untrusted && !self.restarts_untrusted(node) {
             self.replace_void_store(node);
         } else if self.processes[node].disk.is_lying() {
             self.took_back(node);

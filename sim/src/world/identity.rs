@@ -4,10 +4,10 @@
 //! returns that way. A voter returns as a learner, because its node votes with another store, and some operators leave
 //! it switched off; either way its vote is lost.
 //!
-//! A store that is older than what it promised looks sound to its own process; peers must notice it by its boot. Peers
-//! would let it in if none of them could tell it from a restarted one. So an older copy of a voter's disk is put in
-//! place only while every living peer has met a later boot, and is removed when a peer starts that has met none:
-//! processes remember boots, disks do not.
+//! A store that is older than what it promised looks sound to its own process; peers must notice it by its boot and
+//! by the boots that it names. Peers would let it in if none of them could tell it from a restarted one. So an older
+//! copy of a voter's disk is put in place only while the disk of every other node has a later boot of it. It is
+//! removed when a peer starts whose disk has none, because it was wiped. Peers that restart must still refuse it.
 
 use continuum_core::api::Request;
 use continuum_core::id::{NodeId, StoreId};
@@ -221,26 +221,55 @@ impl World {
         }
         self.fired.count(Kind::Rollback);
         self.lose(node);
+        self.survival[node].lost_boot = self.processes[node].boot.count;
         self.processes[node].disk.roll_back(backup);
         self.mark_untrusted(node);
         self.schedule_in(MS, WorldEvent::Start { node });
     }
 
-    /// Whether every other living process has met the present boot of this node.
-    fn is_known_to_all(&self, node: usize) -> bool {
-        let Process { boot, replica, .. } = self.processes[node];
-        let mut others = (0..self.processes.len()).filter(|other| *other != node);
-        others.all(|other| {
-            let is_up = self.processes[other].is_up();
-            !is_up || self.oracles.let_in(other, replica.node) == Some(boot)
-        })
+    /// Whether a supervisor starts a voter again from an older store, before its operator notices. Its peers must
+    /// refuse it again.
+    pub(crate) fn restarts_untrusted(&mut self, node: usize) -> bool {
+        let process = &self.processes[node];
+        if process.disk.is_condemned || process.disk.is_lying() {
+            return false;
+        }
+        let name = stream("rollback.again", node as u64);
+        let again = self.draws.chance(name, process.generation, 700_000);
+        if again {
+            self.schedule_in(MS, WorldEvent::Start { node });
+        }
+        again
     }
 
-    /// A process starts and remembers no boots: no voter may continue from an older store beside it.
-    pub(crate) fn stop_untrusted_voters(&mut self) {
+    /// Whether the disk of every other node has the present boot of this node.
+    fn is_known_to_all(&self, node: usize) -> bool {
+        let (boot, replica) = (self.processes[node].boot, self.processes[node].replica);
+        let mut others = (0..self.processes.len()).filter(|other| *other != node);
+        others.all(|other| self.processes[other].disk.durable.welcomed(replica) == Some(boot))
+    }
+
+    /// Whether a voter would start from an older store beside a peer whose disk has no later boot of it.
+    pub(crate) fn is_old_unknown(&self, node: usize) -> bool {
+        let (survival, replica) = (self.survival[node], self.processes[node].replica);
+        let knows = |other: usize| {
+            let known = self.processes[other].disk.durable.welcomed(replica);
+            known.is_some_and(|known| known.count >= survival.lost_boot)
+        };
+        let mut others = (0..self.processes.len()).filter(|other| *other != node);
+        survival.is_lost && survival.is_untrusted && !others.all(knows)
+    }
+
+    /// A process starts. If its disk has no boot of a voter, that voter must not continue from an older store.
+    pub(crate) fn stop_untrusted_voters(&mut self, starts: usize) {
         for node in 0..self.processes.len() {
-            if self.runs_untrusted(node) {
+            let known = self.processes[starts].disk.durable.welcomed(self.processes[node].replica);
+            let is_later = known.is_some_and(|known| known.count >= self.survival[node].lost_boot);
+            if node != starts && !is_later && self.runs_untrusted(node) {
                 self.end_silently(node);
+                if self.survival[node].is_untrusted {
+                    self.replace_void_store(node);
+                }
             }
         }
     }

@@ -17,6 +17,8 @@ pub(crate) struct Survival {
     pub(crate) is_dead: bool,
     /// Its store is older than what it promised, and stays in use until somebody notices.
     pub(crate) is_untrusted: bool,
+    /// The count of the boot before its disk was rolled back.
+    pub(crate) lost_boot: u64,
     /// The node is not in the core.
     is_outside: bool,
     /// How often it got an empty store before the federation was set up.
