@@ -5,10 +5,14 @@
 use bytes::Bytes;
 use continuum_core::config::RaftConfig;
 use continuum_core::digest::Digest;
-use continuum_core::id::{Index, Role, Term};
+use continuum_core::id::{GroupId, Index, Role, Term};
+use continuum_core::machine::{Machine as _, Now, Outbox};
 use continuum_core::raft::{
-    Event, Message, Position, Reconfiguration, RefusalReason, SnapshotHeader,
+    Action, Entry, Event, Message, Payload, Position, Raft, Reconfiguration, RefusalReason,
+    Restored, SnapshotHeader,
 };
+use continuum_core::seed::Seed;
+use continuum_core::time::{Instant, WallTime};
 use continuum_tests::raft::{Envelope, Net, configuration, replica};
 
 fn at(term: u64, index: u64) -> Position {
@@ -556,4 +560,37 @@ fn a_corrupt_snapshot_is_not_installed() {
         [Message::SnapshotRefused { term: Term(1), position }]
     );
     assert_eq!((net.raft(1).commit(), net.nodes[&1].rejected.len()), (Index(0), 1));
+}
+
+/// Chapter 5: what the log has is kept. Entries may reach the snapshot's end while the state machine looks at it.
+#[test]
+fn a_snapshot_that_the_log_overtakes_is_not_installed() {
+    let genesis = configuration(&[1, 2, 3], &[]);
+    let restored = Restored { genesis: genesis.clone(), ..Restored::default() };
+    let config = RaftConfig::default();
+    let seed = Seed::from_number(1);
+    let mut machine = Raft::new(GroupId(1), replica(1), config, &seed, restored);
+    let mut step = |event| {
+        let mut out = Outbox::default();
+        machine.step(Now { mono: Instant::ZERO, wall: WallTime(0) }, event, &mut out);
+        let last = machine.last();
+        (out.drain().collect::<Vec<Action>>(), last)
+    };
+    let (term, position, data) = (Term(1), at(1, 2), Bytes::from_static(b"state"));
+    let (digest, length) = (Digest::of(b"state"), 5);
+    let header = SnapshotHeader { position, time_ms: 0, configuration: genesis, digest, length };
+    step(received(2, Message::SnapshotOffer { term, header }));
+    let chunk = Message::SnapshotChunk { term, position, offset: 0, data };
+    let (asked, _) = step(received(2, chunk));
+    let id = asked.iter().find_map(|action| match action {
+        Action::Check { id, .. } => Some(*id),
+        _ => None,
+    });
+    let entry = Entry { term, time_ms: 0, payload: Payload::Noop };
+    let (prev, commit, entries) = (at(0, 0), Index(0), vec![entry; 3]);
+    step(received(2, Message::Append { term, prev, commit, entries }));
+    let event = Event::Checked { id: id.expect("the machine asks"), restores: true };
+    let (actions, last) = step(event);
+    assert!(actions.is_empty(), "{actions:?}");
+    assert_eq!(last, at(1, 3));
 }

@@ -374,6 +374,10 @@ impl Raft {
         let position = incoming.header.position;
         if !restores {
             self.refused_snapshot = Some(id);
+        } else if self.log.holds(position) && !mutant!("raft.snapshot.stale_installed") {
+            // While the state machine looked, the leader's entries reached the snapshot's end. What follows that is
+            // acknowledged, so nothing may replace the log now.
+            return;
         }
         match self.leader {
             Some(leader) if !restores => {
