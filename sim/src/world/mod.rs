@@ -37,9 +37,7 @@ use crate::env::replay::Replays;
 use crate::env::requester::Requester;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::witness::SessionRules;
-use crate::oracle::{
-    Cause, Oracles, Roster, Rules, Step, bounded_memory, cheapest_is_chosen, one_reply,
-};
+use crate::oracle::{Cause, Oracles, Roster, Rules, Step, bounded_memory, cheapest_is_chosen};
 use crate::plan::Plan;
 use crate::plan::fault::{Kind, Tally};
 use crate::rng::{Draws, stream};
@@ -49,7 +47,6 @@ use crate::transcript::StepText;
 use crate::verdict::{Broken, Verdict};
 use crate::workload::churn::ChurnClient;
 use crate::workload::client::{ClientAction, ClientMode, Clients};
-use crate::workload::history::Responder;
 use crate::workload::operator::Operator;
 use event::EventQueue;
 pub(crate) use event::WorldEvent;
