@@ -219,6 +219,10 @@ impl Links {
 
     /// Sends a message, or drops it when there is no link or no room in its queue.
     pub fn send(&mut self, to: NodeId, plane: Plane, message: Message) {
+        // The core speaks to a new process in the step that accepts it: such a message must find the link.
+        if self.candidate.is_some_and(|(id, _)| id == to) {
+            self.event_consumed();
+        }
         let process = self.peers.get_mut(&to).and_then(Peer::linked_process);
         let connection = process.and_then(|process| process.planes[plane_index(plane)].as_ref());
         let sent = connection.map(|connection| connection.outgoing.send(message));
