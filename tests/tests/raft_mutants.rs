@@ -291,6 +291,49 @@ fn with_a_learner() -> Net {
     net
 }
 
+fn a_learner_joins_beside_the_others() {
+    let mut net = with_a_learner();
+    net.step(1, Event::Reconfigure { ticket: 8, change: Reconfiguration::AddLearner(replica(5)) });
+    net.settle();
+    assert_eq!(net.raft(1).configuration().learners, [replica(4), replica(5)]);
+}
+
+fn a_cut_entry_takes_its_configuration_with_it() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.step(1, Event::Reconfigure { ticket: 9, change: Reconfiguration::AddLearner(replica(4)) });
+    net.sync(1, usize::MAX);
+    net.wire.clear();
+    let position = net.raft(1).last();
+    net.step(1, received(2, append(9, at(1, position.index.0 - 1), 0, &[9])));
+    assert_eq!(net.raft(1).configuration().learners, []);
+}
+
+fn group_time_goes_on_under_a_new_leader() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.advance(100);
+    net.propose(1, 1, "late");
+    net.settle();
+    net.elect(2);
+}
+
+fn an_isolated_leader_confirms_no_forwarded_read() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.step(1, received(2, Message::ReadIndex { id: 7 }));
+    let confirmed = net.wire.iter().filter(|e| matches!(e.message, Message::ReadIndexReply { .. }));
+    assert_eq!(confirmed.count(), 0);
+}
+
+fn leadership_is_taken_over() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.step(1, Event::TransferLeadership);
+    net.settle();
+    assert_ne!(net.leaders(), [1]);
+}
+
 fn a_learner_does_not_lead() {
     let mut net = with_a_learner();
     for message in [
@@ -326,6 +369,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.match.skipped", entries_need_the_one_before_them),
     ("raft.quorum.off_by_one", two_isolated_candidates_do_not_win),
     ("raft.read.stale_round", an_isolated_leader_confirms_no_read),
+    ("raft.read.forwarded_unconfirmed", an_isolated_leader_confirms_no_forwarded_read),
     ("raft.read.without_noop", a_new_leader_answers_no_read_before_its_first_entry),
     ("raft.snapshot.stale_installed", an_old_snapshot_is_not_installed),
     ("raft.term.bumped_by_heartbeat", a_later_term_deposes_a_leader),
@@ -338,6 +382,10 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.conflict.gives_way", a_leader_never_truncates_its_log),
     ("raft.append.unbounded", an_append_stays_within_its_byte_limit),
     ("raft.commit.goes_back", a_follower_never_lowers_its_commit_index),
+    ("raft.membership.drops_learner", a_learner_joins_beside_the_others),
+    ("raft.membership.survives_truncation", a_cut_entry_takes_its_configuration_with_it),
+    ("raft.time.falls", group_time_goes_on_under_a_new_leader),
+    ("raft.transfer.ignored", leadership_is_taken_over),
     ("raft.membership.learner_votes", a_learner_does_not_vote),
     ("raft.leader.any", a_learner_does_not_lead),
     ("raft.snapshot.recorded_unchecked", what_does_not_restore_is_not_recorded),

@@ -4,8 +4,8 @@
 //! Both exist only under the feature `instrument`, which the simulator and the tests enable. Without it `reach!` is
 //! empty and `mutant!` is the constant `false`, so no shipped binary contains their names.
 //!
-//! Every name is in a table, of `marks` or of `mutants`; the compiler refuses any other. The counters and the active mutant belong to the
-//! whole process, so a parallel campaign runs in several processes.
+//! Every name is in a table, of `marks` or of `mutants`; the compiler refuses any other. The counters and the active
+//! mutant belong to the whole process, so a parallel campaign runs in several processes.
 
 /// Counts that the run reached this line: `reach!("raft.election.won")`.
 #[macro_export]

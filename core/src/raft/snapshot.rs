@@ -375,7 +375,7 @@ impl Raft {
         if !restores {
             self.refused_snapshot = Some(id);
         } else if self.log.holds(position) && !mutant!("raft.snapshot.stale_installed") {
-            // While the state machine looked, the leader's entries reached the snapshot's end. What follows that is
+            // While the state machine looked, the leader's entries reached the snapshot's end. Entries after it are
             // acknowledged, so nothing may replace the log now.
             return;
         }

@@ -85,7 +85,7 @@ impl Clock {
         }
     }
 
-    /// Goes back with a wall clock that went back by more than the bound. What is seen from then on counts.
+    /// Goes back with a wall clock that went back by more than the bound. Stamps seen from then on count.
     fn fall_back(&mut self, wall: Wall) {
         if !wall.reaches(self.last) {
             reach!("replication.clock.fell_back");
