@@ -205,6 +205,11 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
         if let Some(observer) = &mut self.driver.observer {
             observer.actions(out.as_slice());
         }
+        // The core speaks to a new process in the step that accepts it, and such a message must find the new link. When
+        // it refuses the new process, what it says in that step is for the one before.
+        if !out.as_slice().iter().any(|action| matches!(action, Action::Refuse { .. })) {
+            self.driver.links.event_consumed();
+        }
         out.drain().for_each(|action| self.perform(action));
         self.out = out;
     }

@@ -167,8 +167,8 @@ impl Links {
         self.context.booted.close();
     }
 
-    /// The next event for the core. Once the core has consumed it and its actions are performed, call
-    /// [`Links::event_consumed`].
+    /// The next event for the core. Once the core has consumed it, call [`Links::event_consumed`]: before its actions
+    /// are performed if none of them refuses a process, and afterwards otherwise.
     pub fn next_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
         if let Event::Connected { peer, boot, .. } = &event {
@@ -219,10 +219,6 @@ impl Links {
 
     /// Sends a message, or drops it when there is no link or no room in its queue.
     pub fn send(&mut self, to: NodeId, plane: Plane, message: Message) {
-        // The core speaks to a new process in the step that accepts it: such a message must find the link.
-        if self.candidate.is_some_and(|(id, _)| id == to) {
-            self.event_consumed();
-        }
         let process = self.peers.get_mut(&to).and_then(Peer::linked_process);
         let connection = process.and_then(|process| process.planes[plane_index(plane)].as_ref());
         let sent = connection.map(|connection| connection.outgoing.send(message));
