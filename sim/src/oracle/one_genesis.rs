@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use continuum_core::api::{Outcome, Value};
+use continuum_core::api::{Outcome, Reason, Value};
 use continuum_core::id::{GenesisId, GroupId, NodeId, Replica};
 use continuum_core::node::{Action, Founding, Message, Node, Notice};
 use continuum_core::raft;
@@ -239,6 +239,8 @@ impl Geneses {
             Outcome::Value(Value::Initialized) if disk.durable.genesis.is_none() => {
                 broken(format!("{replica:?} says that it founded what no disk has"))
             }
+            // A second request is refused while the first goes on.
+            Outcome::Rejected(Reason::Busy) => Ok(()),
             Outcome::Rejected(_) => {
                 let own = self.formed.get(replica);
                 let offered = self.offered.get(&step.me).into_iter().flatten();
