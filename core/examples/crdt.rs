@@ -3,7 +3,9 @@
 //! Both values stand beside each other until a write that carries the context of a read replaces them. This driver
 //! syncs its log within each step, so every promise may leave at once.
 
-use continuum_core::api::{Change, Context, Edit, Mutation, Query, Register, Strategy, Value};
+use continuum_core::api::{
+    Change, Context, ContextKeys, Edit, Mutation, Query, Register, Secret, Strategy, Value,
+};
 use continuum_core::config::ReplicationConfig;
 use continuum_core::id::{Boot, NamespaceId, NodeId, Replica, ShardId, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
@@ -31,6 +33,8 @@ fn start(at: usize, count: u64, log: Vec<(ShardId, Write)>) -> Host {
     let machine = Replicator::new(replica(at), boot, config, &seed, restored).expect("our log");
     let mut host = Host { machine, log };
     let (namespace, strategy) = (SHARD.namespace, Strategy::LastWriterWins);
+    // A federation agrees on the key that seals the contexts of its reads.
+    step(&mut host, Event::Keys { keys: ContextKeys::new(Secret([1; 32])) });
     step(&mut host, Event::Open { namespace, slots: 1, strategy, discard: false });
     step(&mut host, Event::Peers { replicas: vec![replica(0), replica(1)] });
     host

@@ -200,7 +200,7 @@ mod tests {
         let mut contents = Contents::default();
         let fields = [register("a", &["2", "1"]), register("b", &["3"]), register("d", &["4"])];
         fields.iter().for_each(|(key, field)| contents.add_field(key, field));
-        Expected { contents, logged: Contents::default(), discards }
+        Expected { logged: contents.clone(), contents, discards }
     }
 
     fn get(key: &str, values: &[&str]) -> bool {
@@ -271,7 +271,7 @@ mod tests {
         for (name, content) in ["s", "c"].into_iter().zip(fields) {
             contents.add_field(&bytes(name), &Field { field: Bytes::new(), content });
         }
-        let expected = Expected { contents, logged: Contents::default(), discards: false };
+        let expected = Expected { logged: contents.clone(), contents, discards: false };
         let field = Bytes::new();
         let set = |members: &[Bytes]| {
             let query = Query::Members { key: bytes("s"), field: field.clone() };

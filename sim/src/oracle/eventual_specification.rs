@@ -40,7 +40,7 @@ pub(crate) fn rank_of(write: &WriteInfo) -> Rank {
 }
 
 /// The contents of all fields of a shard, or of some of its keys.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Contents {
     /// Living values with their ranks.
     registers: BTreeMap<FieldPath, Vec<(Rank, Vec<u8>)>>,

@@ -133,6 +133,7 @@ impl Facts {
             M::StaleTerm { term },
             M::SnapshotAck { term, position: far, bytes: Some(u64::MAX) },
             M::SnapshotAck { term, position: tail, bytes: None },
+            M::SnapshotRefused { term, position: tail },
             M::TimeoutNow { term, transfer_excluded: Vec::new() },
             M::ReadIndex { id: term.0 },
             M::ReadIndexReply { id: term.0, index: Some(Index(u64::MAX)) },
@@ -273,6 +274,8 @@ impl Facts {
             let nonce = asked.filter(|_| number % 2 == 0).map_or(0, |(_, boot)| boot.nonce);
             let id = AskId { nonce, number: number as u64 };
             all.push((Plane::Control, Message::Answer { id, outcome }));
+            all.push((Plane::Control, Message::Confirm(id)));
+            all.push((Plane::Control, Message::Confirmed(id)));
         }
         all.extend(refusals(self));
         all
@@ -475,7 +478,7 @@ mod tests {
         let raft = names(|m| {
             if let Message::Raft { message, .. } = m { Some(format!("{message:?}")) } else { None }
         });
-        assert_eq!(raft.len(), 16, "{raft:?}");
+        assert_eq!(raft.len(), 17, "{raft:?}");
         let replication = names(|m| {
             if let Message::Replication { message, .. } = m {
                 Some(format!("{message:?}"))
