@@ -243,7 +243,7 @@ fn line(notice: &Notice, more: More) {
         Notice::Formed => info!("member of a federation"),
         Notice::Applied { .. } => {}
         Notice::Checkpointed { owner, bytes } => {
-            debug!("checkpoint of {owner:?}: {bytes} bytes{more}")
+            debug!("checkpoint of {owner:?}: {bytes} bytes{more}");
         }
         Notice::Installed { owner } => info!("caught up by a snapshot of {owner:?}{more}"),
         Notice::Equivocation { dot } => {

@@ -1,5 +1,6 @@
 //! The values that reads return.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -44,7 +45,7 @@ pub enum Value {
         more: bool,
     },
     /// The node's status.
-    Status(Status),
+    Status(Box<Status>),
     /// The members of the federation in order of their node ids.
     Members(Vec<Member>),
     /// The namespaces in order of their names.

@@ -84,7 +84,7 @@ impl Node {
                 self.step_replication(event);
             }
             Message::Gossip { message, .. } => {
-                self.step_gossip(gossip::Event::Received { from, message })
+                self.step_gossip(gossip::Event::Received { from, message });
             }
             Message::Founding(message) => self.on_founding(replica, message),
             Message::Genesis { replaced, .. } => self.on_replaced(replaced),

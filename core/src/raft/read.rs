@@ -78,9 +78,9 @@ impl Raft {
         let index =
             if mutant!("raft.read.without_noop") { commit } else { commit.max(leader.noop) };
         let idle = leader.confirmed == leader.round;
-        let trusts = mutant!("raft.read.stale_round")
-            || (matches!(origin, ReadOrigin::Remote { .. })
-                && mutant!("raft.read.forwarded_unconfirmed"));
+        let is_forwarded = matches!(origin, ReadOrigin::Remote { .. });
+        let trusts_forwarded = is_forwarded && mutant!("raft.read.forwarded_unconfirmed");
+        let trusts = trusts_forwarded || mutant!("raft.read.stale_round");
         let round = if trusts { leader.confirmed } else { leader.round + 1 };
         leader.reads.push_back(PendingRead { origin, index, round });
         if idle {

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use sha2::Digest as _;
 
-use super::progress::{Flow, SnapshotTransfer};
+use super::progress::{Flow, Progress, SnapshotTransfer};
 use super::state::{IncomingSnapshot, State};
 use super::types::snapshot_id;
 use super::{Action, Message, NUMBER_MAX, Position, Raft, Snapshot, SnapshotHeader, Write};
@@ -244,7 +244,7 @@ impl Raft {
     /// Frees the snapshot if no peer needs it.
     pub(super) fn release_snapshot(&mut self) {
         let State::Leader(leader) = &mut self.state else { return };
-        if leader.snapshot.is_some() && !leader.peers.iter().any(|peer| peer.needs_snapshot()) {
+        if leader.snapshot.is_some() && !leader.peers.iter().any(Progress::needs_snapshot) {
             leader.snapshot = None;
         }
     }

@@ -65,13 +65,13 @@ impl Expected {
     pub(crate) fn check(&self, query: &Query, value: &Value) -> Verdict {
         let verdict = match (query, value) {
             (Query::Get { key, field }, Value::Register(register)) => {
-                self.check_field(key, field, Content::Register(values_of(register)))
+                self.check_field(key, field, &Content::Register(values_of(register)))
             }
             (Query::Members { key, field }, Value::Set { members, .. }) => {
-                self.check_field(key, field, Content::Set(members.clone()))
+                self.check_field(key, field, &Content::Set(members.clone()))
             }
             (Query::Count { key, field }, Value::Counter(sum)) => {
-                self.check_field(key, field, Content::Counter(*sum))
+                self.check_field(key, field, &Content::Counter(*sum))
             }
             (Query::Record { key }, Value::Record { fields, .. }) => self.check_fields(key, fields),
             (Query::Keys { prefix, after, limit }, Value::Keys { keys, more }) => {
@@ -93,9 +93,9 @@ impl Expected {
         })
     }
 
-    fn check_field(&self, key: &Bytes, field: &Bytes, content: Content) -> Verdict {
+    fn check_field(&self, key: &Bytes, field: &Bytes, content: &Content) -> Verdict {
         let path = (key.to_vec(), field.to_vec());
-        let is_empty = match &content {
+        let is_empty = match content {
             Content::Register(values) => values.is_empty(),
             Content::Set(members) => members.is_empty(),
             Content::Counter(sum) => *sum == 0,
@@ -104,7 +104,7 @@ impl Expected {
         if !is_empty {
             held.add_field(key, &Field { field: field.clone(), content: content.clone() });
         }
-        let part = |of: &Contents| of.only(|of| *of == path).of_kind(&content);
+        let part = |of: &Contents| of.only(|of| *of == path).of_kind(content);
         self.judge(&part(&self.contents), &part(&self.logged), &held)
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use continuum_core::api::{Content, Query, Row, Value};
 use continuum_core::id::Index;
 
-use super::witness::Witness;
+use super::witness::{Versions, Witness};
 
 /// One row of a page; a page of keys has no values.
 type Line = (Bytes, Option<Bytes>);
@@ -21,7 +21,7 @@ pub(super) fn ranges_of(query: &Query, value: &Value, witness: &Witness) -> Vec<
         Value::Rows { rows, more } => (rows.iter().map(line_of).collect::<Vec<Line>>(), more),
         _ => return Vec::new(),
     };
-    let mut changes: BTreeSet<u64> = witness.keys.values().flat_map(|v| v.changes()).collect();
+    let mut changes: BTreeSet<u64> = witness.keys.values().flat_map(Versions::changes).collect();
     changes.insert(0);
     let starts: Vec<u64> = changes.into_iter().collect();
     let ends = starts.iter().skip(1).copied().chain([u64::MAX]);

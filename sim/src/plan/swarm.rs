@@ -135,16 +135,7 @@ impl Plan {
                 fault.nodes = some_of(nodes, dice);
                 fault.amount = dice.between(5, 400) as i64;
             }
-            Kind::Hang => {
-                fault.for_ms = span(dice, 500, 12_000);
-                fault.nodes = vec![dice.below(nodes as u64) as usize];
-                fault.amount = dice.below(2) as i64;
-            }
-            Kind::Deposed => {
-                fault.for_ms = span(dice, 2_000, 8_000);
-                fault.nodes = (0..self.cluster.voters).collect();
-                fault.amount = dice.between(400_000, 800_000) as i64;
-            }
+            Kind::Hang | Kind::Deposed => self.draw_leader_fault(&mut fault, dice),
             Kind::Skew | Kind::JumpAhead | Kind::JumpBack | Kind::Freeze | Kind::Drift => {
                 self.draw_clock_fault(&mut fault, dice);
             }
@@ -289,6 +280,20 @@ impl Plan {
             Kind::Pause => dice.below(2),
             _ => dice.between(1, 40),
         } as i64;
+    }
+
+    /// Draws faults after which a leader, or a disk, does not do what others count on.
+    fn draw_leader_fault(&self, fault: &mut Fault, dice: &mut Dice) {
+        let most = self.heal_ms() - fault.at_ms;
+        if fault.kind == Kind::Hang {
+            fault.for_ms = dice.between(500, 12_000).min(most);
+            fault.nodes = vec![dice.below(self.cluster.nodes as u64) as usize];
+            fault.amount = dice.below(2) as i64;
+        } else {
+            fault.for_ms = dice.between(2_000, 8_000).min(most);
+            fault.nodes = (0..self.cluster.voters).collect();
+            fault.amount = dice.between(400_000, 800_000) as i64;
+        }
     }
 
     /// Draws faults of a node's store, or of the node as a whole.

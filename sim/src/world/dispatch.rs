@@ -136,10 +136,10 @@ impl World {
             }
             WorldEvent::Leave { node, generation, since } => self.leave(node, generation, since),
             WorldEvent::OldStoreNoticed { node, losses } => self.notice_old_store(node, losses),
-            WorldEvent::EndFounder { node, generation } => {
-                if self.processes[node].generation == generation {
-                    self.crash(node, Kind::RivalFounding);
-                }
+            WorldEvent::EndFounder { node, generation }
+                if self.processes[node].generation == generation =>
+            {
+                self.crash(node, Kind::RivalFounding);
             }
             _ => {}
         }

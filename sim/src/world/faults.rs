@@ -33,7 +33,7 @@ impl World {
                 struck.for_each(|node| self.processes[node].crashes_in_sync = true);
             }
             Kind::Crash | Kind::Blackout | Kind::FounderCrash | Kind::VoterAway => {
-                struck.for_each(|node| self.crash(node, fault.kind))
+                struck.for_each(|node| self.crash(node, fault.kind));
             }
             Kind::CrashLoop => {
                 struck

@@ -1,6 +1,6 @@
 //! Cases that no honest client, member or clock makes: clocks that are wrong by years, two writes with one dot, writes
 //! under another's name, named numbers that nobody wrote, contexts that no node gave out, and removals without end.
-//! None of them makes replicas differ, hides a write, stops the learning of others, or takes memory that is not counted.
+//! None of them makes replicas differ, hides a write, stops the learning of others, or takes uncounted memory.
 
 use bytes::Bytes;
 use continuum_core::api::{

@@ -2,6 +2,8 @@
 //!
 //! A forwarded request is not forwarded again.
 
+use alloc::boxed::Box;
+
 use crate::api::{Outcome, Reason, Request, Value};
 use crate::coordinator::{self, Choice};
 use crate::id::{AskId, GroupId, NodeId, Replica};
@@ -73,7 +75,7 @@ impl Node {
             Request::Join { .. } => self.on_join_request(from, origin, request),
             Request::Status if self.standing(from) == Standing::Stranger => {
                 let status = self.own_status();
-                self.answer(origin, Outcome::Value(Value::Status(status)));
+                self.answer(origin, Outcome::Value(Value::Status(Box::new(status))));
             }
             _ => self.accept(origin, request),
         }

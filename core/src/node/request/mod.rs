@@ -14,6 +14,7 @@ mod eventual;
 mod forward;
 mod strong;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
@@ -191,7 +192,7 @@ impl Node {
     /// Answers what the node knows of itself, even when it serves nothing else.
     fn immediate_answer(&self, request: &Request) -> Option<Outcome> {
         match request {
-            Request::Status => Some(Outcome::Value(Value::Status(self.status()))),
+            Request::Status => Some(Outcome::Value(Value::Status(Box::new(self.status())))),
             Request::Members => Some(Outcome::Value(Value::Members(self.members()))),
             _ => None,
         }

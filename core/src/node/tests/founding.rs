@@ -94,7 +94,7 @@ fn a_voter_that_missed_the_founding_is_a_voter() {
     for missed_at in [0, 1, 2, 3, 4, 6, 8, 10, 15, 20, 40, 80, 160, 320] {
         let mut world = World::new(3, 900 + missed_at);
         let founding = found(&mut world, 0, &[1, 2]);
-        while !world.node(2).status().undecided.is_some() {
+        while world.node(2).status().undecided.is_none() {
             world.run(1);
         }
         world.run(missed_at);

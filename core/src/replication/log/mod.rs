@@ -276,7 +276,7 @@ pub(crate) fn check_join(shard: &Shard, join: &Join) -> Result<(), &'static str>
 fn load(shard: &mut Shard, file: &Bytes) -> Result<(), &'static str> {
     let mut rest = file.clone();
     match decode(&next(&mut rest)?.ok_or("the file is empty")?)? {
-        Record::Header(header) => load_header(shard, header)?,
+        Record::Header(header) => load_header(shard, &header)?,
         _ => return Err("the file has no header"),
     }
     loop {
@@ -306,7 +306,7 @@ fn load(shard: &mut Shard, file: &Bytes) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn load_header(shard: &mut Shard, header: Header) -> Result<(), &'static str> {
+fn load_header(shard: &mut Shard, header: &Header) -> Result<(), &'static str> {
     if header.shard != shard.id {
         return Err("the file belongs to another shard");
     }

@@ -46,7 +46,7 @@ fn the_bootstrap_brings_the_first_key_and_a_rotation_the_next() {
         let keys = machine.registry().context_keys().expect("a key");
         assert_eq!(keys.open(shard, &sealed).is_ok(), opens, "the two newest keys are valid");
     }
-    let restored = StateMachine::restore(Kind::Registry, &capture(&mut machine)).expect("restores");
+    let restored = StateMachine::restore(Kind::Registry, &capture(&machine)).expect("restores");
     assert_eq!(restored.registry().context_keys(), machine.registry().context_keys());
     assert_ne!(sealed, Context::default());
 }
