@@ -187,7 +187,8 @@ impl Contents {
         self
     }
 
-    /// Whether this holds all that `least` holds, and nothing that neither bound holds. A counter has one of two sums.
+    /// Whether this holds all that `least` holds, in its order, and nothing that neither bound holds. A counter has one
+    /// of two sums.
     pub(crate) fn is_between(&self, least: &Self, most: &Self) -> bool {
         let values = |of: &Self, path: &FieldPath| -> Vec<Vec<u8>> {
             let values = of.registers.get(path).into_iter().flatten();
@@ -199,7 +200,8 @@ impl Contents {
         let counters = || least.counters.keys().chain(self.counters.keys());
         registers().all(|path| {
             let (low, held, high) = (values(least, path), values(self, path), values(most, path));
-            low.iter().all(|value| held.contains(value))
+            let mut in_order = held.iter();
+            low.iter().all(|value| in_order.any(|shown| shown == value))
                 && held.iter().all(|value| low.contains(value) || high.contains(value))
         }) && sets().all(|path| {
             let (low, held, high) =

@@ -59,7 +59,7 @@ pub fn a_write_of_a_clock_years_ahead_is_visible_at_once_and_later_ones_too() {
         world.mutate(1, put("k", "", "from the present"));
         world.converge().expect("converges");
         (0..3).for_each(|at| {
-            assert_eq!(world.get(at, "k", "").value, Some(bytes("from the present")))
+            assert_eq!(world.get(at, "k", "").value, Some(bytes("from the present")));
         });
     }
 }
@@ -117,7 +117,7 @@ pub fn in_a_discarding_shard_a_write_after_a_deletion_beats_what_was_deleted() {
         world.step(1, Event::Connected { peer: replica(2) });
         world.converge().expect("converges");
         (0..3).for_each(|at| {
-            assert_eq!(world.get(at, "k", "").value, Some(bytes("after the deletion")), "{at}")
+            assert_eq!(world.get(at, "k", "").value, Some(bytes("after the deletion")), "{at}");
         });
     }
 }
