@@ -216,7 +216,7 @@ fn garbage_of_a_known_node_closes_only_its_connection() {
     let truth = hello(federation, Purpose::Verify);
     rejected("hello_identity", &|| lie(&Hello { node: NodeId([8; 16]), ..truth.clone() }));
     rejected("hello_federation", &|| {
-        lie(&Hello { federation: FederationId([8; 16]), ..truth.clone() })
+        lie(&Hello { federation: FederationId([8; 16]), ..truth.clone() });
     });
     rejected("hello_version", &|| lie(&Hello { versions: (7, 9), ..truth.clone() }));
 
