@@ -1,6 +1,7 @@
 //! Helpers that several test files share: the workspace's root, its source files, golden text.
 
 pub mod fuzzing;
+pub mod mutants;
 pub mod process;
 pub mod raft;
 

@@ -4,9 +4,6 @@
 //!
 //! The active mutant is global to the process, so this file holds a single test.
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use continuum_core::api::{Outcome, Policy, Request, Unready};
 use continuum_core::config::Config;
 use continuum_core::id::{
@@ -14,12 +11,12 @@ use continuum_core::id::{
     Replica, RequestId, ShardId, StoreId, Term,
 };
 use continuum_core::machine::{Machine as _, Now, Outbox};
-use continuum_core::mark::instrument;
 use continuum_core::node::{Action, Event, Message, Node, Notice, Refusal, Start};
 use continuum_core::raft;
 use continuum_core::replication::Message as Replicated;
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
+use std::collections::BTreeMap;
 
 const ME: Replica = Replica { node: NodeId([1; 16]), store: StoreId([1; 16]) };
 const PEER: Replica = Replica { node: NodeId([9; 16]), store: StoreId([9; 16]) };
@@ -226,18 +223,5 @@ const SCENARIOS: &[(&str, fn())] = &[
 
 #[test]
 fn each_scenario_fails_with_its_mutant_and_passes_without() {
-    for (_, scenario) in SCENARIOS {
-        scenario();
-    }
-    std::panic::set_hook(Box::new(|_| ()));
-    let survivors: Vec<&str> = SCENARIOS
-        .iter()
-        .filter(|(name, scenario)| {
-            assert!(instrument::activate(Some(name)));
-            catch_unwind(AssertUnwindSafe(scenario)).is_ok()
-        })
-        .map(|(name, _)| *name)
-        .collect();
-    let _ = std::panic::take_hook();
-    assert!(survivors.is_empty(), "no scenario fails with {survivors:?}");
+    continuum_tests::mutants::expose(SCENARIOS);
 }

@@ -3,8 +3,6 @@
 //!
 //! The active mutant is global to the process, so this file holds a single test.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use continuum_core::id::{Index, Term};
 use continuum_core::mark::instrument;
 use continuum_core::raft::{
@@ -400,18 +398,5 @@ fn each_scenario_fails_with_its_mutant_and_passes_without() {
         known.eq(SCENARIOS.iter().map(|(name, _)| *name)),
         "every mutant has its scenario, in the order of the table"
     );
-    for (_, scenario) in SCENARIOS {
-        scenario();
-    }
-    std::panic::set_hook(Box::new(|_| ()));
-    let survivors: Vec<&str> = SCENARIOS
-        .iter()
-        .filter(|(name, scenario)| {
-            assert!(instrument::activate(Some(name)));
-            catch_unwind(AssertUnwindSafe(scenario)).is_ok()
-        })
-        .map(|(name, _)| *name)
-        .collect();
-    let _ = std::panic::take_hook();
-    assert!(survivors.is_empty(), "no scenario fails with {survivors:?}");
+    continuum_tests::mutants::expose(SCENARIOS);
 }
