@@ -356,6 +356,35 @@ fn a_learners_term_deposes_no_leader() {
     }
 }
 
+fn a_majority_commits() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.crash(3, 0);
+    net.propose(1, 1, "late");
+    net.settle();
+    assert_eq!(net.raft(1).commit(), net.raft(1).last().index);
+}
+
+fn an_isolated_voter_keeps_its_term() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.advance(5_000);
+    net.step(3, Event::Tick);
+    net.sync(3, usize::MAX);
+    assert_eq!(net.raft(3).term(), Term(1));
+}
+
+fn an_idle_leader_keeps_its_office() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    for _ in 0..100 {
+        net.advance(50);
+        net.step(1, Event::Tick);
+        net.settle();
+    }
+    assert_eq!((net.raft(1).term(), net.leaders()), (Term(1), vec![1]));
+}
+
 const SCENARIOS: &[(&str, fn())] = &[
     ("raft.ack.before_fsync", an_acknowledgement_waits_for_the_disk),
     ("raft.append.aba", durable_bytes_prove_nothing_about_their_replacement),
@@ -388,6 +417,10 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.leader.any", a_learner_does_not_lead),
     ("raft.snapshot.recorded_unchecked", what_does_not_restore_is_not_recorded),
     ("raft.term.of_a_learner", a_learners_term_deposes_no_leader),
+    ("raft.commit.waits_for_all", a_majority_commits),
+    ("raft.election.no_pre_vote", an_isolated_voter_keeps_its_term),
+    ("raft.quorum.idle_is_lost", an_idle_leader_keeps_its_office),
+    ("raft.transfer.untold", leadership_is_taken_over),
 ];
 
 #[test]

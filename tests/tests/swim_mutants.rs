@@ -181,16 +181,24 @@ fn spreads_its_own_requests() -> bool {
     machine.under_way(node(2)) > 5
 }
 
+fn waits_for_a_refutation() -> bool {
+    let mut machine = gossip();
+    receive(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, State::Suspect)]);
+    step(&mut machine, 100, gossip::Event::Tick);
+    state(&machine, 2) == State::Suspect
+}
+
 /// A mutant, and the law that holds only without it.
 type Law = (&'static str, fn() -> bool);
 
 #[test]
 fn each_law_fails_under_its_mutant_and_holds_in_sound_code() {
-    let laws: [Law; 9] = [
+    let laws: [Law; 10] = [
         ("gossip.refute.dropped", refutes),
         ("gossip.dead.overrides_newer_alive", || keeps_the_newer_boot_against(State::Dead)),
         ("gossip.incarnation.ignored", || keeps_the_newer_boot_against(State::Suspect)),
         ("gossip.suspect.at_once", || first_probe(false) == State::Suspect),
+        ("gossip.suspicion.too_short", waits_for_a_refutation),
         ("gossip.ack.of_anybody", || first_probe(true) == State::Suspect),
         ("gossip.buddy.silent", informs_the_suspect),
         ("discovery.contacts.unverified", shares_only_verified_contacts),

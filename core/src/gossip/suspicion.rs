@@ -10,6 +10,7 @@ use core::time::Duration;
 use super::message::CONFIRMATIONS_MAX;
 use crate::fixed::Fixed;
 use crate::id::NodeId;
+use crate::mutant;
 use crate::time::Instant;
 
 /// The longest timeout is this many times the shortest (Lifeguard's beta).
@@ -86,6 +87,9 @@ impl Suspicion {
 
     /// When the suspect is declared dead.
     pub(super) fn ends(&self) -> Instant {
+        if mutant!("gossip.suspicion.too_short") {
+            return self.since + Duration::from_millis(1);
+        }
         self.since + self.rule.timeout(self.confirmations.len() as u32 - 1)
     }
 

@@ -67,6 +67,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
         "a snapshot is recorded before the state machine has looked at it",
     ),
     ("raft.term.of_a_learner", "a learner's answer moves its leader to a later term"),
+    ("raft.commit.waits_for_all", "an entry is committed once all voters have it"),
+    ("raft.election.no_pre_vote", "a voter that hears no leader begins an election unasked"),
+    ("raft.quorum.idle_is_lost", "followers that confirm heartbeats do not count as reached"),
+    ("raft.transfer.untold", "a leader that gives its office away tells nobody"),
     // api
     ("api.context.any_shard", "a context of another shard is taken"),
     ("api.context.old_keys", "the first key stays valid for ever"),
@@ -143,6 +147,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ),
     ("gossip.incarnation.ignored", "any update beats what is held, whatever its incarnation"),
     ("gossip.suspect.at_once", "a failed probe declares a member dead, without a suspicion"),
+    ("gossip.suspicion.too_short", "a suspicion ends before its refutation can arrive"),
     // discovery
     ("discovery.contacts.unverified", "contacts that nobody verified are sent to peers"),
     // coordinator

@@ -103,6 +103,9 @@ impl Raft {
         if self.term.0 >= NUMBER_MAX {
             return;
         }
+        if mutant!("raft.election.no_pre_vote") {
+            return self.start_election(None, out);
+        }
         reach!("raft.election.pre_vote");
         self.set_leader(None, out);
         self.state = State::Campaign(Campaign::new(true, None));
@@ -290,6 +293,9 @@ impl Raft {
         let last = self.log.last_index();
         let State::Leader(leader) = &self.state else { return };
         let Some(target) = leader.caught_up_transfer_target(last) else { return };
+        if mutant!("raft.transfer.untold") {
+            return;
+        }
         reach!("raft.transfer.told");
         let transfer_excluded = leader.transfer_excluded_with(self.me);
         self.send(target, Message::TimeoutNow { term: self.term, transfer_excluded }, out);

@@ -270,7 +270,11 @@ impl Raft {
         let matched = voters.map(|voter| {
             if *voter == self.me { own } else { leader.of(*voter, |peer| peer.matched) }
         });
-        let reached = quorum::reached(matched);
+        let reached = if mutant!("raft.commit.waits_for_all") {
+            matched.min().unwrap_or_default()
+        } else {
+            quorum::reached(matched)
+        };
         if reached <= self.commit {
             return;
         }
@@ -330,7 +334,9 @@ impl Raft {
         let Some(peer) = leader.peer(from) else {
             return self.reject(from, "answers but is not a member", out);
         };
-        peer.last_contact = now;
+        if !mutant!("raft.quorum.idle_is_lost") {
+            peer.last_contact = now;
+        }
         peer.round = peer.round.max(round);
         // Reads add rounds of their own; progress is checked once per heartbeat interval, not once per round.
         let due = peer.check_at <= now;

@@ -179,6 +179,19 @@ impl Network {
         hears(a, b) && hears(b, a)
     }
 
+    /// Whether no message passes in this direction.
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        let direction = &self.directions[from * self.nodes + to];
+        direction.conditions.cut.is_some() || direction.severed
+    }
+
+    /// Whether every message in this direction arrives soon and in order.
+    pub(crate) fn is_clean(&self, from: usize, to: usize, now: u64) -> bool {
+        let direction = &self.directions[from * self.nodes + to];
+        let is_open = direction.conditions.cut.is_none() && !direction.severed;
+        is_open && direction.broken == [false; 2] && direction.conditions.is_prompt(now)
+    }
+
     /// Draws the latency of one message when nothing goes wrong.
     pub(crate) fn latency(&mut self, from: usize, to: usize) -> u64 {
         let direction = &mut self.directions[from * self.nodes + to];

@@ -54,6 +54,10 @@ pub(crate) struct Cause {
     pub(crate) formed_peer: Option<NodeId>,
     /// If the event was a link that came up or went down: the node at its other end.
     pub(crate) relinked: Option<NodeId>,
+    /// The process was asked to stop.
+    pub(crate) stops: bool,
+    /// The process was told that its disk is full, or is no longer.
+    pub(crate) full: Option<bool>,
     /// If the event was a new link: the process at its other end.
     pub(crate) connected: Option<Identified>,
 }
@@ -87,6 +91,8 @@ impl Cause {
                 forwarding: forwarding(*from, message),
                 ..Self::default()
             },
+            Event::Stopping => Self { stops: true, ..Self::default() },
+            Event::StorageFull { full } => Self { full: Some(*full), ..Self::default() },
             Event::Persisted { .. } => Self { is_persisted: true, ..Self::default() },
             Event::Connected { peer, store, boot, .. } => {
                 let connected = Some(Identified { peer: *peer, store: *store, boot: *boot });

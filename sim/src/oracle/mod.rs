@@ -60,12 +60,17 @@
 //! | write-from-nowhere | `eventual` | README, Guarantees: what an answer means | the end of a run |
 //! | eventual-specification | `eventual_specification` | Shapiro 2011, Bieniusa 2012 | the end of a run |
 //! | liveness | `liveness` | Raft §5.6 | after healing |
+//! | majority-serves | `majority_serves` | Raft §5.6 | a strong write is answered, or waits for too long |
+//! | needless-election | `needless_election` | thesis §9.6, §6.2 | an election begins; a leader leaves its office |
+//! | handover-succeeds | `handover_succeeds` | thesis §3.10 | a leader is asked to stop, or its disk is full |
+//! | false-death | `false_death` | SWIM 4.2, Lifeguard | a member is declared dead, or stays dead for too long |
 //! | no-panic | `run` | contract of `core::machine` | always |
 //! | no-abort | `campaign` | contract of `core::machine` | a worker process dies |
 //! | determinism | `campaign` | contract of `core::machine` | two processes run one seed |
 //!
-//! `ledger`, `views`, `writes` and `witness` remember what several laws share; they do not state a law, except that
-//! `witness` reports exactly-once. `cause` extracts from an event what the laws need. `planted` tests the oracles.
+//! `ledger`, `views`, `writes`, `soundness` and `witness` remember what several laws share; they do not state a law,
+//! except that `witness` reports exactly-once. `replicas` is a part of this file. `cause` extracts from an event what
+//! the laws need. `planted` tests the oracles.
 
 pub(crate) mod ack_from_pinged_member;
 pub(crate) mod answer_to_its_own_try;
@@ -85,8 +90,10 @@ pub(crate) mod election_safety;
 pub(crate) mod eventual;
 pub(crate) mod eventual_read;
 pub(crate) mod eventual_specification;
+pub(crate) mod false_death;
 pub(crate) mod fencing;
 pub(crate) mod group_time;
+pub(crate) mod handover_succeeds;
 pub(crate) mod health_hysteresis;
 pub(crate) mod hybrid_clock;
 pub(crate) mod incarnation_precedence;
@@ -96,7 +103,9 @@ pub(crate) mod ledger;
 pub(crate) mod linear;
 pub(crate) mod liveness;
 pub(crate) mod log_matching;
+pub(crate) mod majority_serves;
 pub(crate) mod monotone;
+pub(crate) mod needless_election;
 pub(crate) mod one_configuration;
 pub(crate) mod one_genesis;
 pub(crate) mod one_process_per_identity;
@@ -108,9 +117,11 @@ mod planted;
 pub(crate) mod read_after_leadership;
 pub(crate) mod read_sees_acknowledged;
 pub(crate) mod recovery;
+mod replicas;
 pub(crate) mod replicated_level;
 pub(crate) mod session_applied_once;
 pub(crate) mod snapshot_of_committed;
+pub(crate) mod soundness;
 pub(crate) mod state_machine_safety;
 pub(crate) mod strong;
 pub(crate) mod supersedes_what_was_seen;
@@ -127,7 +138,7 @@ pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{Boot, GroupId, Index, NodeId, Replica, Role, ShardId, Term, Token};
+use continuum_core::id::{Boot, GroupId, Index, NodeId, Replica, ShardId, Term, Token};
 use continuum_core::machine::Now;
 use continuum_core::node::{Action, Message, Node, Notice};
 use continuum_core::raft::{self, Position};
@@ -175,6 +186,14 @@ impl Roster {
         self.replicas.iter().position(|replica| replica.node == node)
     }
 
+    /// The number of a node that runs with the store that the federation began with, and is formed.
+    fn running(&self, processes: &[Process], node: NodeId) -> Option<usize> {
+        let number = self.number(node)?;
+        let process = processes.get(number).filter(|process| process.is_up())?;
+        let is_first = process.replica == self.replica(number);
+        (is_first && process.disk.durable.genesis.is_some()).then_some(number)
+    }
+
     /// A node gets another store before the federation begins.
     pub(crate) fn renew(&mut self, number: usize, replica: Replica) {
         self.replicas[number] = replica;
@@ -194,6 +213,9 @@ pub(crate) struct Rules {
     pub(crate) dwell_ms: u64,
     /// How far ahead of the wall clock a stamp may be.
     pub(crate) ahead_ms: u64,
+    pub(crate) election_timeout_ms: u64,
+    /// Whether the plan lets few requests wait in a node, so that it may refuse one as busy.
+    pub(crate) few_requests: bool,
     pub(crate) sessions: SessionRules,
     /// The size limits of messages and of a node's memory.
     pub(crate) budgets: bounded_memory::Budgets,
@@ -216,6 +238,11 @@ pub(crate) struct Oracles {
     eventual_reads: eventual_read::Reads,
     /// All foundings.
     pub(crate) geneses: one_genesis::Geneses,
+    /// How long nodes and links have been sound.
+    pub(crate) soundness: soundness::Soundness,
+    requests: majority_serves::Requests,
+    offices: needless_election::Offices,
+    handovers: handover_succeeds::Handovers,
     rules: Rules,
 }
 
@@ -226,6 +253,8 @@ struct ObservedNode {
     view: views::View,
     health: health_hysteresis::HealthChanges,
     admitted: one_process_per_identity::AdmittedPeers,
+    /// It was told that its disk is full.
+    is_full: bool,
 }
 
 /// One step that a node has just taken.
@@ -241,6 +270,8 @@ pub(crate) struct Step<'a> {
     pub(crate) wanted: Vec<writes::RequestedWrite<'a>>,
     /// The node's clocks at the step.
     pub(crate) now: Now,
+    /// The virtual time.
+    pub(crate) at: u64,
 }
 
 impl Oracles {
@@ -258,6 +289,10 @@ impl Oracles {
             acknowledged: read_sees_acknowledged::Acknowledged::default(),
             eventual_reads: eventual_read::Reads::default(),
             geneses: one_genesis::Geneses::new(first_voters),
+            soundness: soundness::Soundness::new(voters),
+            requests: majority_serves::Requests::new(rules.election_timeout_ms, rules.few_requests),
+            offices: needless_election::Offices::new(rules.election_timeout_ms),
+            handovers: handover_succeeds::Handovers::new(rules.election_timeout_ms),
             rules,
         }
     }
@@ -265,6 +300,18 @@ impl Oracles {
     /// The model state after a group's committed entries.
     pub(crate) fn witness(&self, group: GroupId) -> Option<&Witness> {
         self.witnesses.get(&group)
+    }
+
+    /// Judges what has lasted for too long by now.
+    pub(crate) fn look_at_spans(&mut self, now: u64, processes: &[Process]) -> Verdict {
+        self.requests.look(&self.soundness, now)?;
+        self.handovers.look(&self.soundness, now)?;
+        let number = |member| self.roster.running(processes, member);
+        let mut up = (0..processes.len()).filter(|me| processes[*me].is_up());
+        up.try_for_each(|me| {
+            let deaths = &self.nodes[me].view.deaths;
+            deaths.check_held(&self.soundness, (me, now), processes.len(), number)
+        })
     }
 
     /// Judges one step. Applied entries come last, because an entry is committed before it is applied, and the commit
@@ -277,8 +324,17 @@ impl Oracles {
             // The plan's federation is the one that the other laws follow.
             return Ok(());
         }
+        let observed = &mut self.nodes[step.me];
+        let was_full = observed.is_full;
+        observed.is_full = step.cause.full.unwrap_or(was_full);
+        if step.cause.stops || observed.is_full && !was_full {
+            self.observe_way_given(step);
+        }
         if let Some((id, asks)) = &step.cause.request {
             self.acknowledged.arrives(step.me, *id, asks);
+            if matches!(asks, cause::Asks::Write(_)) {
+                self.requests.arrives(&self.soundness, step.me, *id, step.at);
+            }
             if matches!(asks, cause::Asks::Read(_)) {
                 self.reads.arrives(step, &self.roster, *id);
             }
@@ -319,6 +375,7 @@ impl Oracles {
                     self.observe_applied(step, *group, *index)?;
                 }
                 Action::Reply { id, outcome } => {
+                    self.requests.answers(&self.soundness, step.me, *id, outcome)?;
                     self.reads.check(step, *id, outcome)?;
                     self.eventual_reads.check(step.me, *id, outcome)?;
                     // The strong namespace has the first data group: churn clients create other namespaces later.
@@ -356,7 +413,9 @@ impl Oracles {
         if step.actions.iter().any(rejects) {
             heard.about_me = None;
         }
-        observed.view.check_step(step.node, heard)
+        observed.view.check_step(step.node, step.at, heard)?;
+        let number = |member| self.roster.running(step.processes, member);
+        observed.view.deaths.check_declared(&self.soundness, step.me, number)
     }
 
     fn observe_write(&mut self, step: &Step<'_>, token: Token, write: &Write) -> Verdict {
@@ -382,6 +441,9 @@ impl Oracles {
             raft::Write::Hard { term, vote } => {
                 let watched = groups.entry(group).or_default();
                 one_vote_per_term::check(&watched.view, *term, *vote)?;
+                if *term > watched.view.term && *vote == Some(step.processes[step.me].replica) {
+                    self.offices.campaigns(&self.soundness, (step.me, step.at), group, *term)?;
+                }
                 // A checkpoint writes an earlier vote again.
                 let is_new = (watched.view.term, watched.view.vote) != (*term, *vote);
                 let asks = step.cause.asks.filter(|(asked, ..)| *asked == group && is_new);
@@ -414,6 +476,7 @@ impl Oracles {
             }
             raft::Write::Forget => {
                 groups.remove(&group);
+                self.handovers.forgets(group);
             }
             raft::Write::Genesis { .. } | raft::Write::Chunk { .. } => {}
         }
@@ -463,6 +526,7 @@ impl Oracles {
                 self.reads.check_forwarded(step.me, *group, to, message)?;
                 if let Some(receiver) = receiver {
                     transfer_ends::check(me, receiver, message)?;
+                    self.observe_transfer(step.me, *group, receiver, message);
                 }
                 election_safety::check_message(self.ledger.group_mut(*group), step.me, message)
             }
@@ -485,76 +549,6 @@ impl Oracles {
         }
     }
 
-    fn observe_role(&mut self, step: &Step<'_>, group: GroupId, term: Term, role: Role) -> Verdict {
-        let watched = self.nodes[step.me].groups.entry(group).or_default();
-        let ledger = self.ledger.group_mut(group);
-        let begins = role == Role::Leader && watched.leads != Some(term);
-        watched.leads = (role == Role::Leader).then_some(term);
-        if begins {
-            election_safety::check_leader(ledger, step.me, term)?;
-            leader_completeness::check(&watched.view, ledger, term)?;
-        }
-        Ok(())
-    }
-
-    fn observe_applied(&mut self, step: &Step<'_>, group: GroupId, index: Index) -> Verdict {
-        // A group that the same step deleted has no state left to look at.
-        if step.node.raft(group).is_none() {
-            return Ok(());
-        }
-        let watched = self.nodes[step.me].groups.entry(group).or_default();
-        let ledger = self.ledger.group_mut(group);
-        monotone::check_applied(watched.applied, index)?;
-        applied_commit_last::check(index, watched.commit, watched.view.last().index)?;
-        state_machine_safety::check_applied(watched, ledger, index)?;
-        watched.applied = index;
-        // A step may apply several entries; only the state after the last can be looked at.
-        let Some(state) = step.node.state(group).filter(|state| state.applied() == index) else {
-            return Ok(());
-        };
-        if let Some(witness) = self.witnesses.get_mut(&group) {
-            witness.follow(ledger)?;
-            session_applied_once::check(witness, state, index)?;
-        }
-        state_machine_safety::check_state(step.me, state, ledger, group)
-    }
-
-    /// Compares what each group's machine reports with what it reported before.
-    fn observe_progress(&mut self, step: &Step<'_>) -> Verdict {
-        for group in step.node.groups() {
-            let Some(raft) = step.node.raft(group) else { continue };
-            let watched = self.nodes[step.me].groups.entry(group).or_default();
-            let (term, index) = (raft.term(), raft.commit());
-            let durable = (raft.durable(), raft.last());
-            if durable != watched.durable {
-                watched.durable = durable;
-                durable_marks::check(step, raft)?;
-                one_configuration::check_machine(
-                    &watched.view,
-                    self.ledger.group_mut(group),
-                    raft,
-                )?;
-            }
-            if term == watched.term && index == watched.commit {
-                continue;
-            }
-            monotone::check_progress(watched, term, index)?;
-            watched.term = term;
-            if index > watched.commit {
-                applied_commit_last::check(watched.applied, index, watched.view.last().index)?;
-                let ledger = self.ledger.group_mut(group);
-                commit_rule::check(step, &self.roster, watched, ledger, raft, index)?;
-                watched.commit = index;
-                if group != GroupId::REGISTRY {
-                    let rules = self.rules.sessions;
-                    let witness = self.witnesses.entry(group);
-                    witness.or_insert_with(|| Witness::new(rules)).follow(ledger)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The boot of a peer that this process life of a node admitted last.
     pub(crate) fn let_in(&self, me: usize, peer: NodeId) -> Option<Boot> {
         self.nodes[me].admitted.boot(peer)
@@ -563,6 +557,8 @@ impl Oracles {
     /// Notes that a node's process ended.
     pub(crate) fn ended(&mut self, me: usize) {
         self.acknowledged.ended(me);
+        self.requests.ended(me);
+        self.offices.ended(me);
         self.tries.ended(me);
         self.reads.ended(me);
         self.eventual_reads.ended(me);

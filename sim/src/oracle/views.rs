@@ -11,6 +11,7 @@ use continuum_core::node::Node;
 use continuum_core::state::StateMachine;
 
 use super::ack_from_pinged_member::Probes;
+use super::false_death::Deaths;
 use super::{incarnation_precedence, suspect_is_told, suspicion_before_death, suspicion_refuted};
 use crate::verdict::Verdict;
 
@@ -28,6 +29,7 @@ pub(crate) struct View {
     /// The counters of gossip after the last step: if no gossip arrives and they are equal, the view did not change.
     counted: Counters,
     pub(crate) probes: Probes,
+    pub(crate) deaths: Deaths,
 }
 
 /// The gossip that a step received.
@@ -66,13 +68,14 @@ fn admission(node: &Node, replica: Replica) -> Admission {
 
 impl View {
     /// Judges a step that may have changed the view: it received gossip, or time passed.
-    pub(crate) fn check_step(&mut self, node: &Node, heard: Heard) -> Verdict {
+    pub(crate) fn check_step(&mut self, node: &Node, at: u64, heard: Heard) -> Verdict {
         let gossip = node.gossip();
         self.probes.check(gossip, heard.ack)?;
         let counted = gossip.counters();
         if !heard.gossip && counted == self.counted {
             return Ok(());
         }
+        let by_itself = counted.deaths > self.counted.deaths;
         self.counted = counted;
         suspicion_refuted::check(gossip.own(), heard.about_me)?;
         for member in gossip.members().skip(1) {
@@ -84,6 +87,7 @@ impl View {
             if before == now {
                 continue;
             }
+            self.deaths.turns(at, member.replica.node, now.1, by_itself);
             incarnation_precedence::check(member.replica.node, before, now)?;
             suspicion_before_death::check(member.replica.node, before, now, heard.gossip)?;
         }

@@ -96,7 +96,7 @@ impl World {
             }
             WorldEvent::Operate => {
                 self.operate();
-                Ok(())
+                self.look_at_spans()
             }
             WorldEvent::Churn { id } => {
                 self.churn_asks(id);

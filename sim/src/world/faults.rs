@@ -292,6 +292,7 @@ impl World {
             process.clock.set_frozen(frozen.map(|fault| fault.at_ms * MS).min());
             process.update_deadline();
         }
+        self.take_picture();
     }
 
     /// When a node's disk no longer hangs; `None` if it does not hang now.

@@ -16,6 +16,7 @@ mod pause;
 mod progress;
 mod replies;
 mod send;
+mod soundness;
 mod survivors;
 mod topology;
 
@@ -86,6 +87,8 @@ pub(crate) struct World {
     pub(crate) active: Vec<bool>,
     pub(crate) mode: ClientMode,
     pub(crate) survival: Vec<Survival>,
+    /// When each node was last asked to stop.
+    pub(crate) asked_to_stop: Vec<Option<u64>>,
     /// Copies of disks, by the fault that made them.
     pub(crate) backups: BTreeMap<usize, DiskCopy>,
     /// Which fault made which node's sync fail.
@@ -147,6 +150,8 @@ impl World {
         let rules = Rules {
             dwell_ms: config.coordinator.dwell_ms,
             ahead_ms: config.replication.ahead_ms_max,
+            election_timeout_ms: config.raft.election_timeout_ms,
+            few_requests: plan.cluster.requests_max.is_some(),
             sessions: SessionRules {
                 most: config.bounds.sessions,
                 idle_ms: config.bounds.session_idle_ms,
@@ -171,6 +176,7 @@ impl World {
             active: vec![false; plan.faults.len()],
             mode: ClientMode::default(),
             survival: vec![Survival::default(); nodes],
+            asked_to_stop: vec![None; nodes],
             backups: BTreeMap::new(),
             failed: BTreeSet::new(),
             out: Outbox::new(),
@@ -286,10 +292,12 @@ impl World {
         if let (Some(scene), Some(node)) = (&mut self.scene, &self.processes[me].node) {
             scene.stepped(self.now, me, node);
         }
+        self.take_picture_for_step();
         if let Some(node) = &self.processes[me].node {
             let (actions, processes) = (self.out.as_slice(), self.processes.as_slice());
             let wanted = replies::wanted(&self.clients, &self.processes[me], &cause, actions);
-            self.oracles.observe(&Step { me, node, actions, processes, cause, wanted, now })?;
+            let at = self.now;
+            self.oracles.observe(&Step { me, node, actions, processes, cause, wanted, now, at })?;
         }
         self.perform_all(me)?;
         if self.trace.is_link() { self.link() } else { Ok(()) }

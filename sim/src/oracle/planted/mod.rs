@@ -4,6 +4,7 @@
 mod eventual;
 mod peers;
 mod raft;
+mod spans;
 mod strong;
 
 use std::collections::BTreeSet;
@@ -28,7 +29,7 @@ fn bad(name: &'static str, refused_by: &'static str, verdict: Verdict) -> Plante
 
 #[test]
 fn each_planted_history_is_judged_correctly() {
-    let all = [strong::all(), eventual::all(), raft::all(), peers::all()].concat();
+    let all = [strong::all(), eventual::all(), raft::all(), peers::all(), spans::all()].concat();
     for planted in &all {
         let by = planted.verdict.as_ref().err().map(|broken| broken.oracle);
         assert_eq!(by, planted.refused_by, "{}: {:?}", planted.name, planted.verdict);

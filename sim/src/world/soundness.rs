@@ -1,0 +1,86 @@
+//! The effect of faults on nodes and links now, for the laws that hold while faults last.
+//!
+//! Only the plan, the network, the disks and the processes are asked, never a node's machine. `oracle::soundness`
+//! remembers since when a state lasts. This module judges nothing.
+
+use continuum_core::node::{Action, Message, Notice};
+use continuum_core::raft;
+
+use crate::env::clock::MS;
+use crate::oracle::soundness::{Health, Picture, Way};
+use crate::plan::fault::Kind;
+use crate::verdict::Verdict;
+use crate::world::World;
+
+/// The kinds of fault after which a disk answers late or takes nothing.
+const DISK: [Kind; 3] = [Kind::Hang, Kind::Stall, Kind::Full];
+/// A process that was asked to stop has ended when this much time has passed.
+const LEAVES_NS: u64 = 2_200 * MS;
+
+impl World {
+    /// Judges what has lasted for too long by now.
+    pub(crate) fn look_at_spans(&mut self) -> Verdict {
+        self.take_picture();
+        self.oracles.look_at_spans(self.now, &self.processes)
+    }
+
+    /// Takes the picture anew for a step that some law compares with it.
+    pub(crate) fn take_picture_for_step(&mut self) {
+        let is_judged = |action: &Action| match action {
+            Action::Reply { .. } | Action::Notify(Notice::Role { .. }) => true,
+            Action::Send { message: Message::Raft { message, .. }, .. } => {
+                matches!(message, raft::Message::PreVote { .. } | raft::Message::TimeoutNow { .. })
+            }
+            _ => false,
+        };
+        if self.unperformed().iter().any(is_judged) {
+            self.take_picture();
+        }
+    }
+
+    /// Shows the oracles the state of nodes and ways.
+    pub(crate) fn take_picture(&mut self) {
+        let count = self.processes.len();
+        let picture = Picture {
+            nodes: (0..count).map(|node| self.health_of(node)).collect(),
+            ways: (0..count)
+                .map(|from| (0..count).map(|to| self.way(from, to)).collect())
+                .collect(),
+            votes: (0..count).map(|node| self.votes(node)).collect(),
+        };
+        self.oracles.soundness.see(self.now, picture);
+    }
+
+    /// Whether a node votes, and keeps what it promises.
+    fn votes(&self, node: usize) -> bool {
+        let is_first = node < self.plan.cluster.voters;
+        is_first && !self.survival[node].is_lost && !self.processes[node].has_foreign_store
+    }
+
+    fn health_of(&self, node: usize) -> Health {
+        let process = &self.processes[node];
+        if !process.is_up() || process.step_queue.stopped {
+            return Health::Silent;
+        }
+        let stops = self.asked_to_stop[node].is_some_and(|at| self.now < at + LEAVES_NS);
+        let boots = !self.accepts_handshake(node);
+        if !process.step_queue.is_open() || stops || boots || process.is_fenced() {
+            return Health::Poor;
+        }
+        let generation = process.generation;
+        let is_struck = |kind| self.is_active(kind, node);
+        if DISK.into_iter().any(is_struck) || process.disk.has_failed() {
+            Health::Disk(generation)
+        } else {
+            Health::Well(generation)
+        }
+    }
+
+    fn way(&self, from: usize, to: usize) -> Way {
+        match (self.network.is_cut(from, to), self.network.epoch(from, to)) {
+            (true, _) => Way::Cut,
+            (false, Some(epoch)) if self.network.is_clean(from, to, self.now) => Way::Sound(epoch),
+            _ => Way::Poor,
+        }
+    }
+}
