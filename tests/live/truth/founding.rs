@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use continuum_runtime::clock::Stopwatch;
 use continuum_runtime::entropy;
 
 use crate::book::Book;
@@ -13,8 +14,8 @@ use crate::writers::{make_namespaces, settle, write_some};
 
 /// Longest random pause between the steps of a race.
 const JITTER_MS: u64 = 120;
-/// A founding takes less than this, so a kill within it hits every step.
-const FOUNDING_MS: u64 = 700;
+/// Rounds after which some founder was killed before its answer and some after it: each has a chance of one half.
+const ENOUGH: u32 = 16;
 
 pub(crate) const ROWS: &[Row] = &[
     Row {
@@ -55,7 +56,7 @@ pub(crate) const ROWS: &[Row] = &[
 /// A number below `bound`.
 pub(crate) fn random(bound: u64) -> u64 {
     let bytes = entropy::identity();
-    u64::from(u16::from_be_bytes([bytes[0], bytes[1]])) % bound.max(1)
+    u64::from(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])) % bound.max(1)
 }
 
 fn jitter() {
@@ -209,13 +210,32 @@ fn disjoint(bench: &Bench) -> Check<String> {
     })
 }
 
+/// The time that a founding of three takes here, when nothing disturbs it: the median of three.
+fn founding_takes(bench: &Bench) -> Check<Duration> {
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let mut nodes = Nodes::new(bench, 3);
+        nodes.start(&[0, 1, 2])?;
+        let watch = Stopwatch::start();
+        let answer = nodes.init(0, &[1, 2]);
+        took.push(watch.elapsed());
+        holds(answer.as_ref().is_some_and(Answer::is_ok), || brief(answer.as_ref()))?;
+    }
+    took.sort();
+    Ok(took[1])
+}
+
 fn founder_killed(bench: &Bench, returns: bool) -> Check<String> {
-    repeat(bench, || {
+    let takes = founding_takes(bench)?;
+    // Half of the kills fall into the founding, the others right behind it.
+    let window = u64::try_from(takes.as_micros()).unwrap_or(u64::MAX) * 2;
+    let (mut before, mut after) = (0, 0);
+    let observed = repeat(bench, || {
         let mut nodes = Nodes::new(bench, 3);
         nodes.start(&[0, 1, 2])?;
         let (ask, api) = (nodes.ask_init(&[1, 2]), nodes.all[0].api);
         let asked = thread::spawn(move || ask.send(api));
-        pause(Duration::from_millis(random(FOUNDING_MS)));
+        pause(Duration::from_micros(random(window)));
         let _ = nodes.all[0].kill();
         let answer = asked.join().expect("an init");
         let was_told = answer.as_ref().is_some_and(Answer::is_ok);
@@ -228,9 +248,16 @@ fn founder_killed(bench: &Bench, returns: bool) -> Check<String> {
         } else {
             found_without(&mut nodes, was_told)?;
         }
+        *(if was_told { &mut after } else { &mut before }) += 1;
         let seen = if was_told { "after its answer" } else { "before its answer" };
         Ok((format!("killed {seen}"), finish(bench, &nodes, who)?))
-    })
+    })?;
+    holds(bench.rounds < ENOUGH || (before > 0 && after > 0), || {
+        format!(
+            "{before} founders were killed before their answer and {after} after it: the race did not take place"
+        )
+    })?;
+    Ok(format!("a founding takes {} ms; {observed}", takes.as_millis()))
 }
 
 /// The founder is gone for good. The other two are in its federation, or found one of their own. A node that cannot
@@ -249,7 +276,7 @@ fn found_without(nodes: &mut Nodes, was_told: bool) -> Check {
         let is_known = ready.reasons.iter().any(|r| r == "founding_undecided" || r == "not_formed");
         holds(!ready.is_ready && is_known, || format!("n{} says {}", at + 1, ready.body))?;
         if ready.reasons.iter().any(|reason| reason == "founding_undecided") {
-            holds(ready.body.contains("data"), || {
+            holds(ready.body.contains("empty data directory"), || {
                 format!("the hint names no way out: {}", ready.body)
             })?;
             nodes.all[at].stop();
