@@ -12,16 +12,16 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::disk::{Disk, Opened, StoreOwner};
+use crate::disk::{Disk, FileDisk, Opened, StoreOwner};
 use crate::driver::{Driver, Observer};
 use crate::error::{RunError, Stopped};
 use crate::handle::Commands;
 use crate::link::{Limits, Links, LocalIdentity, Tls};
-use crate::log;
 use crate::metrics::Metrics;
-use crate::resolve::Resolver;
+use crate::resolve::{Resolver, SystemResolver};
 use crate::settings::Settings;
 use crate::tls::Credentials;
+use crate::{entropy, log};
 
 /// Everything that a node is given. Disk, clock, resolver and seed are seams, so that a test can replace the outside.
 pub struct Inputs<D, R> {
@@ -47,6 +47,31 @@ pub struct Inputs<D, R> {
     pub started: Option<oneshot::Sender<Started>>,
     /// Sees all events and actions; for tests.
     pub observer: Option<Box<dyn Observer>>,
+}
+
+impl Inputs<FileDisk, SystemResolver> {
+    /// The inputs of a node on this machine: its files, its resolver and fresh randomness, under any clock.
+    #[must_use]
+    pub fn of_machine(
+        settings: Settings,
+        credentials: Credentials,
+        clock: Arc<dyn Clock>,
+        (commands, metrics): (Commands, Arc<Metrics>),
+    ) -> Self {
+        Self {
+            disk: FileDisk::new(settings.data.clone(), settings.disk.reserve_bytes),
+            settings,
+            credentials,
+            seed: entropy::seed(),
+            clock,
+            resolver: SystemResolver,
+            commands,
+            metrics,
+            limits: Limits::default(),
+            started: None,
+            observer: None,
+        }
+    }
 }
 
 /// The facts about a node that accepts peers.

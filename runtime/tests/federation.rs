@@ -12,13 +12,12 @@ use continuum_core::wal::RecoverError;
 use continuum_runtime::clock::{Clock, SystemClock};
 use continuum_runtime::disk::{FileDisk, OpenError};
 use continuum_runtime::handle::{self, Handle};
-use continuum_runtime::link::Limits;
 use continuum_runtime::metrics::Metrics;
 use continuum_runtime::resolve::SystemResolver;
 use continuum_runtime::settings::Settings;
 use continuum_runtime::tls::Credentials;
 use continuum_runtime::tls::pki::{Authority, ISSUED_VALID, Validity};
-use continuum_runtime::{Inputs, RunError, Started, Stopped, entropy, run};
+use continuum_runtime::{Inputs, RunError, Started, Stopped, run};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -67,19 +66,15 @@ fn inputs(
     );
     let (handle, commands) = handle::channel();
     let (tell, told) = oneshot::channel();
-    let inputs = Inputs {
-        credentials: credentials.unwrap(),
-        seed: entropy::seed(),
-        disk: FileDisk::new(settings.data.clone(), 1 << 20),
-        clock: Arc::new(SystemClock),
-        resolver: SystemResolver,
-        commands,
-        metrics: Arc::new(Metrics::new()),
-        limits: Limits::default(),
-        started: Some(tell),
-        observer: None,
+    let metrics = Arc::new(Metrics::new());
+    let disk = FileDisk::new(settings.data.clone(), 1 << 20);
+    let inputs = Inputs::of_machine(
         settings,
-    };
+        credentials.unwrap(),
+        Arc::new(SystemClock),
+        (commands, metrics),
+    );
+    let inputs = Inputs { disk, started: Some(tell), ..inputs };
     (inputs, handle, told)
 }
 

@@ -16,13 +16,10 @@ use continuum_runtime::RunError;
 use continuum_runtime::api::Api;
 use continuum_runtime::api::serve::serve;
 use continuum_runtime::clock::{Clock, SystemClock};
-use continuum_runtime::disk::FileDisk;
-use continuum_runtime::link::Limits;
 use continuum_runtime::metrics::Metrics;
-use continuum_runtime::resolve::SystemResolver;
 use continuum_runtime::settings::Settings;
 use continuum_runtime::tls::Credentials;
-use continuum_runtime::{Inputs, entropy, handle, log};
+use continuum_runtime::{Inputs, handle, log};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -118,19 +115,7 @@ async fn perform(settings: Settings, clock: Arc<dyn Clock>) -> Result<u8, Failur
     let api = Arc::new(Api::new(handle, Arc::clone(&metrics)));
     let (_end, ended) = watch::channel(false);
     tokio::spawn(serve(listener, None, api, ended));
-    let inputs = Inputs {
-        disk: FileDisk::new(settings.data.clone(), settings.disk.reserve_bytes),
-        settings,
-        credentials,
-        seed: entropy::seed(),
-        clock,
-        resolver: SystemResolver,
-        commands,
-        metrics,
-        limits: Limits::default(),
-        started: None,
-        observer: None,
-    };
+    let inputs = Inputs::of_machine(settings, credentials, clock, (commands, metrics));
     match continuum_runtime::run(inputs, std::future::pending()).await {
         Ok(_) => Ok(PASSED),
         Err(error @ RunError::Fenced { .. }) => Err(failed(FENCED, error.to_string())),

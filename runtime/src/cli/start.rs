@@ -15,15 +15,13 @@ use super::{local, stop};
 use crate::api::Api;
 use crate::api::serve::serve;
 use crate::clock::{Clock, SystemClock};
-use crate::disk::{FileDisk, OpenError};
+use crate::disk::OpenError;
 use crate::error::RunError;
-use crate::link::Limits;
 use crate::metrics::Metrics;
-use crate::resolve::SystemResolver;
 use crate::run::{Inputs, run};
 use crate::settings::{ApiSettings, Settings};
 use crate::tls::{Credentials, CredentialsError};
-use crate::{entropy, handle, log};
+use crate::{handle, log};
 
 /// Runs a node.
 pub(super) fn start(start: &Start) -> Result<u8, Failure> {
@@ -63,19 +61,7 @@ async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(),
     let api = Arc::new(Api::new(handle, Arc::clone(&metrics)));
     let (end, ended) = watch::channel(false);
     let serving = tokio::spawn(serve(listener, acceptor, api, ended));
-    let inputs = Inputs {
-        disk: FileDisk::new(settings.data.clone(), settings.disk.reserve_bytes),
-        settings,
-        credentials,
-        seed: entropy::seed(),
-        clock,
-        resolver: SystemResolver,
-        commands,
-        metrics,
-        limits: Limits::default(),
-        started: None,
-        observer: None,
-    };
+    let inputs = Inputs::of_machine(settings, credentials, clock, (commands, metrics));
     let stopping = async move {
         // An error means that no signal can arrive any more, so the node stops too.
         drop(stop.wait_for(|stop| *stop).await);
