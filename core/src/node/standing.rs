@@ -335,7 +335,9 @@ impl Node {
             _ => self.standing_in(GroupId::REGISTRY, from),
         };
         let standing = if planted(kind, standing) { Standing::Voter } else { standing };
-        let verdict = kind.judge(standing, self.is_formed(), self.is_sought(from));
+        let formed = self.is_formed();
+        // A formed node asks nobody whether it looked for the sender: the question costs a search.
+        let verdict = kind.judge(standing, formed, !formed && self.is_sought(from));
         if verdict.is_err() {
             reach!("node.standing.refused");
         }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use continuum_core::api::{Content, Field, Outcome, Query, Register, Row, Value};
 use continuum_core::id::RequestId;
 use continuum_core::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
+use continuum_core::replication::WriteInfo;
 
 use super::eventual_specification::{self as specification, Contents};
 use crate::verdict::{Broken, Verdict};
@@ -28,10 +29,10 @@ pub(crate) const NAME: &str = "eventual-read";
 #[derive(Debug)]
 pub(crate) struct Expected {
     /// The content that all writes in the node's context determine.
-    pub(crate) contents: Contents,
-    /// The content that those of them determine whose records the node logged.
-    pub(crate) logged: Contents,
-    pub(crate) discards: bool,
+    contents: Contents,
+    /// The content that those of them determine whose records the node logged; `None` if it logged all.
+    logged: Option<Contents>,
+    discards: bool,
 }
 
 /// The reads that were not answered yet.
@@ -61,6 +62,30 @@ impl Reads {
 }
 
 impl Expected {
+    pub(crate) fn new(discards: bool) -> Self {
+        Self { contents: Contents::default(), logged: None, discards }
+    }
+
+    /// Adds the writes of a shard that the node has seen.
+    pub(crate) fn add<'a>(
+        &mut self,
+        seen: impl Iterator<Item = &'a WriteInfo> + Clone,
+        is_logged: impl Fn(&WriteInfo) -> bool,
+    ) {
+        if self.logged.is_none() && !seen.clone().all(&is_logged) {
+            self.logged = Some(self.contents.clone());
+        }
+        if let Some(logged) = &mut self.logged {
+            logged.extend(Contents::of(seen.clone().filter(|write| is_logged(write))));
+        }
+        self.contents.extend(Contents::of(seen));
+    }
+
+    /// The content that the logged writes determine.
+    fn logged(&self) -> &Contents {
+        self.logged.as_ref().unwrap_or(&self.contents)
+    }
+
     /// Judges the answer to a query.
     pub(crate) fn check(&self, query: &Query, value: &Value) -> Verdict {
         let verdict = match (query, value) {
@@ -105,7 +130,7 @@ impl Expected {
             held.add_field(key, &Field { field: field.clone(), content: content.clone() });
         }
         let part = |of: &Contents| of.only(|of| *of == path).of_kind(content);
-        self.judge(&part(&self.contents), &part(&self.logged), &held)
+        self.judge(&part(&self.contents), &part(self.logged()), &held)
     }
 
     fn judge(&self, least: &Contents, most: &Contents, held: &Contents) -> Verdict {
@@ -118,7 +143,7 @@ impl Expected {
         let mut held = Contents::default();
         fields.iter().for_each(|field| held.add_field(key, field));
         let part = |of: &Contents| of.only(|(of, _)| of[..] == key[..]);
-        self.judge(&part(&self.contents), &part(&self.logged), &held)
+        self.judge(&part(&self.contents), &part(self.logged()), &held)
     }
 
     /// Judges a page of keys.
@@ -131,7 +156,7 @@ impl Expected {
         more: bool,
     ) -> Verdict {
         let (certain, mut possible) = self.contents.keys(self.discards);
-        possible.extend(self.logged.keys(self.discards).1);
+        possible.extend(self.logged.iter().flat_map(|logged| logged.keys(self.discards).1));
         let within = |keys: BTreeSet<Vec<u8>>| -> Vec<Vec<u8>> {
             let in_page = |key: &Vec<u8>| {
                 key.starts_with(prefix) && after.is_none_or(|after| key[..] > after[..])
@@ -200,7 +225,7 @@ mod tests {
         let mut contents = Contents::default();
         let fields = [register("a", &["2", "1"]), register("b", &["3"]), register("d", &["4"])];
         fields.iter().for_each(|(key, field)| contents.add_field(key, field));
-        Expected { logged: contents.clone(), contents, discards }
+        Expected { logged: None, contents, discards }
     }
 
     fn get(key: &str, values: &[&str]) -> bool {
@@ -223,7 +248,7 @@ mod tests {
         let mut logged = Contents::default();
         let (key, field) = register("a", &["9", "2", "1"]);
         logged.add_field(&key, &field);
-        let expected = Expected { logged, ..expected(false) };
+        let expected = Expected { logged: Some(logged), ..expected(false) };
         let get = |values: &[&str]| {
             let siblings = values.iter().map(|value| bytes(value)).collect();
             let register = Register { siblings, ..Register::default() };
@@ -271,7 +296,7 @@ mod tests {
         for (name, content) in ["s", "c"].into_iter().zip(fields) {
             contents.add_field(&bytes(name), &Field { field: Bytes::new(), content });
         }
-        let expected = Expected { logged: contents.clone(), contents, discards: false };
+        let expected = Expected { logged: None, contents, discards: false };
         let field = Bytes::new();
         let set = |members: &[Bytes]| {
             let query = Query::Members { key: bytes("s"), field: field.clone() };

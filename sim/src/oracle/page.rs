@@ -4,6 +4,7 @@
 //! that bound.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use continuum_core::api::{Content, Query, Row, Value};
@@ -25,8 +26,7 @@ pub(super) fn ranges_of(query: &Query, value: &Value, witness: &Witness) -> Vec<
     changes.insert(0);
     let starts: Vec<u64> = changes.into_iter().collect();
     let ends = starts.iter().skip(1).copied().chain([u64::MAX]);
-    let is_right =
-        |(at, _): &(u64, u64)| page_at(query, witness, Index(*at)) == (found.clone(), *more);
+    let is_right = |(at, _): &(u64, u64)| is_page(query, witness, Index(*at), (&found, *more));
     starts.iter().copied().zip(ends).filter(is_right).collect()
 }
 
@@ -38,22 +38,26 @@ fn line_of(row: &Row) -> Line {
     (row.key.clone(), value)
 }
 
-/// The page that the namespace held after the entry `at`, and whether more follows.
-fn page_at(query: &Query, witness: &Witness, at: Index) -> (Vec<Line>, bool) {
+/// Whether this is the page that the namespace held after the entry `at`, and whether more follows as told.
+fn is_page(query: &Query, witness: &Witness, at: Index, (found, more): (&[Line], bool)) -> bool {
     let nothing = Bytes::new();
     let (prefix, after, limit, rows) = match query {
-        Query::Keys { prefix, after, limit } => (prefix, after, *limit, false),
-        Query::Rows { after, limit } => (&nothing, after, *limit, true),
-        _ => return (Vec::new(), false),
+        Query::Keys { prefix, after, limit } => (prefix, after.as_ref(), *limit, false),
+        Query::Rows { after, limit } => (&nothing, after.as_ref(), *limit, true),
+        _ => return false,
     };
-    let held = witness.keys.iter().filter_map(|(key, versions)| {
-        let value = versions.at(at)?;
-        Some((key.clone(), rows.then(|| value.clone())))
-    });
-    let mut lines = held.filter(|(key, _)| {
-        key.starts_with(prefix) && after.as_ref().is_none_or(|after| key > after)
-    });
-    let page: Vec<Line> = lines.by_ref().take(limit as usize).collect();
-    let more = lines.next().is_some();
-    (page, more)
+    let from = match after.filter(|after| *after >= prefix) {
+        Some(after) => Bound::Excluded(after),
+        None => Bound::Included(prefix),
+    };
+    let held = witness.keys.range::<Bytes, _>((from, Bound::Unbounded));
+    let mut held = held
+        .take_while(|(key, _)| key.starts_with(prefix))
+        .filter_map(|(key, versions)| Some((key, versions.at(at)?)));
+    let is_line = |((key, value), (of, told)): ((&Bytes, &Bytes), &Line)| {
+        key == of && told.as_ref() == rows.then_some(value)
+    };
+    let mut page = held.by_ref().take(limit as usize);
+    let is_found = found.iter().all(|line| page.next().is_some_and(|held| is_line((held, line))));
+    is_found && page.next().is_none() && held.next().is_some() == more
 }

@@ -5,6 +5,7 @@
 //! the writes that `eventual_specification` judges, and reports acknowledged writes that no replica has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use continuum_core::api::{Mutation, Policy, Query, Row};
@@ -15,7 +16,7 @@ use continuum_core::state::{Registry, StateMachine};
 
 use super::context_covers_what_is_known::Covered;
 use super::eventual_read::{self, Expected};
-use super::eventual_specification::{Contents, FieldPath, Rank, is_in_scope, rank_of};
+use super::eventual_specification::{FieldPath, Rank, is_in_scope, rank_of};
 use super::hybrid_clock::{Follows, Stamps, Wall};
 use super::supersedes_what_was_seen::{self, Held};
 use super::{Step, dead_write_stays_dead, dot_minted_once, eventual, eventual_specification};
@@ -50,6 +51,8 @@ pub(crate) struct Seen<'a> {
 #[derive(Debug, Default)]
 struct Shard {
     writes: BTreeMap<Dot, WriteInfo>,
+    /// By key: its writes.
+    by_key: BTreeMap<Vec<u8>, Vec<Dot>>,
     /// By edit (a dot and the edit's number): the writes that supersede it.
     superseded_by: BTreeMap<(Dot, u16), Vec<Dot>>,
     /// By write: the writes that supersede all of it that is in their scope.
@@ -77,8 +80,8 @@ struct Logged {
 pub(crate) struct Writes {
     shards: BTreeMap<ShardId, Shard>,
     logged: Vec<Logged>,
-    /// By node number: the dots whose records its store logged, in the order of the records' token numbers.
-    recorded: Vec<Vec<(u64, ShardId, Dot)>>,
+    /// By node number: the dots whose records its store logged, with the records' token numbers.
+    recorded: Vec<BTreeMap<(ShardId, Dot), u64>>,
     /// By operation number: the dots that were made for it.
     made_for: BTreeMap<usize, Vec<(ShardId, Dot)>>,
 }
@@ -86,7 +89,7 @@ pub(crate) struct Writes {
 impl Writes {
     pub(crate) fn new(nodes: usize) -> Self {
         let logged = (0..nodes).map(|_| Logged::default()).collect();
-        let recorded = vec![Vec::new(); nodes];
+        let recorded = vec![BTreeMap::new(); nodes];
         Self { shards: BTreeMap::new(), logged, recorded, made_for: BTreeMap::new() }
     }
 
@@ -101,9 +104,8 @@ impl Writes {
         disks: impl Iterator<Item = (usize, Token)>,
     ) -> BTreeSet<(ShardId, Dot)> {
         let on = |(number, last): (usize, Token)| {
-            let recorded = self.recorded[number].iter();
-            let durable = recorded.take_while(move |(seq, ..)| *seq <= last.seq);
-            durable.map(|(_, shard, dot)| (*shard, *dot))
+            let durable = self.recorded[number].iter().filter(move |(_, seq)| **seq <= last.seq);
+            durable.map(|(record, _)| *record)
         };
         disks.flat_map(on).collect()
     }
@@ -125,7 +127,7 @@ impl Writes {
     /// Begins a new process life of a node whose log ends at `last`. A write that its disk held is known to it; a write
     /// that the crash lost may be logged again.
     pub(crate) fn restarted(&mut self, number: usize, node: &Node, last: Token) {
-        self.recorded[number].retain(|(seq, ..)| *seq <= last.seq);
+        self.recorded[number].retain(|_, seq| *seq <= last.seq);
         let mut logged = Logged::default();
         for (id, shard) in &self.shards {
             let context = node.replicator().context(*id).unwrap_or_default();
@@ -159,7 +161,7 @@ impl Writes {
                 self.logged[by.number].covered.learns(shard);
                 continue;
             };
-            self.recorded[by.number].push((by.token.seq, write.shard, write.dot));
+            self.recorded[by.number].insert((write.shard, write.dot), by.token.seq);
             let actor = write.dot.actor;
             let is_own = actor.replica == by.replica && actor.boot == by.boot;
             // If several operations wait for the same key, an operation that already has a write gets no second one.
@@ -263,20 +265,15 @@ impl Writes {
         };
         let Process { replica, boot, .. } = step.processes[step.me];
         let me = Actor { replica, boot };
-        let (mut contents, mut logged) = (Contents::default(), Contents::default());
+        let mut expected = Expected::new(discard);
         for (id, shard) in shards.iter().filter_map(|id| Some((id, self.shards.get(id)?))) {
             let context = step.node.replicator().context(*id).unwrap_or_default();
             shard.check_own(&me, &context)?;
-            let recorded = self.recorded[step.me].iter().filter(|(_, shard, _)| shard == id);
-            let recorded: BTreeSet<Dot> = recorded.map(|(_, _, dot)| *dot).collect();
-            let took_place = shard.writes.values().filter(|write| {
-                context.contains(&write.dot) && key.is_none_or(|key| write.key[..] == key[..])
-            });
-            contents.extend(Contents::of(took_place.clone()));
-            let known = took_place.filter(|write| recorded.contains(&write.dot));
-            logged.extend(Contents::of(known));
+            let took_place = shard.read_by(query).filter(|write| context.contains(&write.dot));
+            let recorded = &self.recorded[step.me];
+            expected.add(took_place, |write| recorded.contains_key(&(*id, write.dot)));
         }
-        Ok(Some(Expected { contents, logged, discards: discard }))
+        Ok(Some(expected))
     }
 
     /// The dots that were made for an operation.
@@ -376,7 +373,29 @@ impl Shard {
             }
         }
         self.greatest = write.stamp.max(self.greatest);
+        self.by_key.entry(write.key.clone()).or_default().push(write.dot);
         self.writes.insert(write.dot, write);
+    }
+
+    /// The writes of the keys that a query can answer with. A write concerns no other key than its own.
+    fn read_by(&self, query: &Query) -> impl Iterator<Item = &WriteInfo> + Clone {
+        let nothing = Bytes::new();
+        let (prefix, after) = match query {
+            Query::Keys { prefix, after, .. } => (prefix, after.as_ref()),
+            Query::Rows { after, .. } => (&nothing, after.as_ref()),
+            Query::Get { key, .. }
+            | Query::Members { key, .. }
+            | Query::Count { key, .. }
+            | Query::Record { key } => (key, None),
+        };
+        let is_page = matches!(query, Query::Keys { .. } | Query::Rows { .. });
+        let from = match after.filter(|after| *after >= prefix) {
+            Some(after) => Bound::Excluded(after.to_vec()),
+            None => Bound::Included(prefix.to_vec()),
+        };
+        let to = if is_page { Bound::Unbounded } else { Bound::Included(prefix.to_vec()) };
+        let keys = self.by_key.range((from, to));
+        keys.flat_map(|(_, dots)| dots).filter_map(|dot| self.writes.get(dot))
     }
 
     /// The greatest stamp among the writes that a write supersedes, other than itself.
@@ -494,8 +513,8 @@ mod tests {
     fn an_operation_that_no_kept_disk_recorded_is_excused() {
         let mut writes = Writes::new(2);
         let shard = ShardId::default();
-        writes.recorded[0] = vec![(1, shard, dot(1)), (2, shard, dot(2))];
-        writes.recorded[1] = vec![(1, shard, dot(2)), (5, shard, dot(3))];
+        writes.recorded[0] = BTreeMap::from([((shard, dot(1)), 1), ((shard, dot(2)), 2)]);
+        writes.recorded[1] = BTreeMap::from([((shard, dot(2)), 1), ((shard, dot(3)), 5)]);
         for seq in 1..=3 {
             writes.made_for.insert(seq as usize, vec![(shard, dot(seq))]);
         }
