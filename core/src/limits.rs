@@ -92,6 +92,12 @@ pub const REQUESTS_PENDING_MAX: usize = 65_536;
 /// Bytes given to the disk and not yet durable. Past this bound clients are refused and peers slowed.
 pub const UNPERSISTED_BYTES_MAX: usize = 64 << 20;
 
+/// A process that starts inside a federation waits this long for voters that do not answer, before it stands.
+pub const START_GRACE_MS: u64 = 3_000;
+
+/// It waits at most this long for voters that leave its question open, while none refuses it.
+pub const START_WAIT_MS_MAX: u64 = 30_000;
+
 /// Messages that wait for the disk inside one node. Past it they are dropped as a full queue drops them: each machine
 /// repeats its messages.
 pub const WAITING_ACTIONS_MAX: usize = 65_536;

@@ -83,6 +83,9 @@ pub enum Unready {
     FoundingUndecided,
     /// A federation knows its node with another store, and has not let this one in.
     StoreReplaced,
+    /// It has just started, and the voters have not confirmed yet that it is the process that should be there. It
+    /// promises nothing meanwhile.
+    Unconfirmed,
 }
 
 /// Something that an operator should look at although the node serves.

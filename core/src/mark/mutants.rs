@@ -212,6 +212,12 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ),
     ("node.session.retry_without", "repeats a write of unknown outcome that has no session"),
     ("node.apply.uncommitted", "applies entries as soon as they are in the log"),
+    ("node.start.unconfirmed_serves", "a process promises before any voter confirmed it"),
+    (
+        "node.start.one_is_enough",
+        "a process stands once one voter confirmed it, whatever the others say",
+    ),
+    ("node.start.linked_is_no", "a voter that asks the process before this one is not waited for"),
     ("node.doubt.fence_not_durable", "starts again from a store that peers know to be a copy"),
     ("node.doubt.goes_on", "promises although a voter knows another process of this store"),
     ("node.doubt.learner_counts", "a learner's word fences a process"),

@@ -1,21 +1,30 @@
-//! Doubt: whether this process is the one that should be there, once a voter says that it is not.
+//! Doubt: whether this process is the one that should be there, at its start and once a voter says that it is not.
 //!
-//! Two processes must never promise with one identity. So from the first refusal with evidence on, this process is
-//! *suspended*: it promises nothing, acknowledges nothing, and asks the other voters. A majority of the other voters
-//! decides. If they count this very process as linked, it goes on. If they refuse it with evidence, it fences itself,
-//! and its store is condemned: the next start refuses.
+//! Two processes must never promise with one identity. A process that starts inside a federation cannot know whether
+//! its disk is a copy or was rolled back; the other voters can. So it begins *unconfirmed*: it promises nothing,
+//! acknowledges nothing, and asks each voter as soon as a link to it is up. It stands once a majority of the other
+//! voters confirmed it and none that is linked leaves its question unanswered. Voters may be down or unreachable, so it
+//! also stands after [`START_GRACE_MS`] in which no voter left a question open and none refused it. An unconfirmed
+//! process confirms others, because all of them may start at once.
+//!
+//! From the first refusal with evidence on, a process is *suspended*: it is as silent, and a majority of the other
+//! voters decides. If they count this very process as linked, it goes on. If they refuse it with evidence, it fences
+//! itself, and its store is condemned: the next start refuses.
 //!
 //! No message of a stranger or a learner counts, and one voter alone can at most suspend this process until the others
-//! answer, once in [`SETTLED`]. A node that knows no voters is only refused. This module does not judge the processes
-//! of peers (`peers`).
+//! answer, once in [`SETTLED`]. A node that knows no voters is only refused. A process that reaches no voter cannot know
+//! whether it is a copy. This module does not judge the processes of peers (`peers`).
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use serde::Serialize;
+
 use crate::api::Outcome;
 use crate::digest::Hasher;
 use crate::id::{AskId, Boot, GroupId, Lineage, NodeId, Replica};
+use crate::limits::{START_GRACE_MS, START_WAIT_MS_MAX};
 use crate::time::Instant;
 use crate::{mutant, reach};
 
@@ -24,54 +33,116 @@ use super::{Action, Condemned, Message, Notice, Refusal};
 
 /// Milliseconds between two questions to the voters while this process is suspended.
 const ASK_MS: u64 = 250;
+/// The same while it is unconfirmed: the other end of a new link may not take the first question yet.
+const ASK_START_MS: u64 = 50;
+
+/// A process stands this long after its start if it reaches no voter.
+const START_GRACE: Duration = Duration::from_millis(START_GRACE_MS);
 
 /// After the voters confirmed this process, a refusal of the same voter does not suspend it again for this long. It
 /// counts when another voter's does.
 const SETTLED: Duration = Duration::from_secs(600);
 
+/// The last word of a voter about this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+enum Word {
+    /// It counts this process as linked.
+    Confirmed,
+    /// It refused this process with evidence. Answers to questions up to this number are older than that.
+    Refused(Refusal, Boot, u64),
+}
+
 /// The doubt about this process.
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
-    /// When this process was suspended, if it is.
+    /// When this process was suspended, or began unconfirmed, if it is.
     since: Option<Instant>,
-    /// The voter whose word began it.
+    /// While it is unconfirmed and no voter refused it: when it stands although voters have not answered.
+    stands_at: Option<Instant>,
+    /// The voter whose word began the suspension.
     by: Option<Replica>,
-    /// The last word of each voter: its evidence, or `None` if it counts this process as linked.
-    words: BTreeMap<Replica, Option<(Refusal, Boot)>>,
+    /// The last word of each voter.
+    words: BTreeMap<Replica, Word>,
     /// Until when a voter's refusal does not suspend again.
     settled: BTreeMap<Replica, Instant>,
-    /// The number of the present question.
+    /// The number of the first question of this doubt, and of the newest one.
+    first: u64,
     asked: u64,
+    /// When the next question is due.
+    due: Option<Instant>,
 }
 
 impl Doubt {
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.since, self.asked));
+        hash.value(&(self.since, self.stands_at, self.first, self.asked));
         self.words.iter().for_each(|word| hash.value(&word));
+    }
+
+    /// A voter left its question open: waits for it until then, but not longer than [`START_WAIT_MS_MAX`].
+    fn waits_until(&mut self, at: Instant) {
+        if let (Some(since), Some(stands_at)) = (self.since, self.stands_at.as_mut()) {
+            *stands_at = at.max(*stands_at).min(since + Duration::from_millis(START_WAIT_MS_MAX));
+        }
     }
 }
 
 impl Node {
-    /// Whether this process is suspended.
+    /// Whether this process is silent: a voter refused it, or it has just started and is not confirmed.
     #[must_use]
     pub const fn is_suspended(&self) -> bool {
         self.doubt.since.is_some()
+    }
+
+    /// Whether this process has just started, and waits until the voters confirm it.
+    #[must_use]
+    pub const fn is_unconfirmed(&self) -> bool {
+        self.doubt.stands_at.is_some()
+    }
+
+    /// Part of the first step: a process in a federation with other voters begins unconfirmed.
+    pub(super) fn begin_unconfirmed(&mut self) {
+        if self.other_voters().is_empty() || mutant!("node.start.unconfirmed_serves") {
+            return;
+        }
+        reach!("node.start.unconfirmed");
+        self.doubt.since = Some(self.now.mono);
+        self.doubt.stands_at = Some(self.now.mono + START_GRACE);
+        self.gate.hold(true);
+        self.begin_questions();
+    }
+
+    /// A peer's link is up. A voter among them is asked at once.
+    pub(super) fn on_doubt_connected(&mut self, peer: Replica) {
+        if !self.is_suspended() || !self.other_voters().contains(&peer) {
+            return;
+        }
+        if self.doubt.words.get(&peer) != Some(&Word::Confirmed) {
+            self.doubt.waits_until(self.now.mono + START_GRACE);
+        }
+        self.ask_voter(peer);
     }
 
     /// A peer refuses this process.
     pub(super) fn on_refused_by(&mut self, from: Replica, refusal: Refusal, known: Boot) {
         reach!("node.peers.refused_by_peer");
         self.notify(Notice::RefusedBy { peer: from.node, reason: refusal, known });
+        let votes = self.other_voters().contains(&from);
         if refusal == Refusal::Linked {
+            if votes && self.is_unconfirmed() && !mutant!("node.start.linked_is_no") {
+                self.on_linked_still(from);
+            }
             return;
         }
-        if !self.other_voters().contains(&from) && !mutant!("node.doubt.learner_counts") {
+        if !votes && !mutant!("node.doubt.learner_counts") {
             return self.rejected(from.node, "a refusal of no voter");
         }
         if !contradicts((self.boot, &self.lineage), refusal, known) {
             return self.rejected(from.node, "a refusal without evidence");
         }
-        self.doubt.words.insert(from, Some((refusal, known)));
+        if mutant!("node.doubt.goes_on") {
+            return;
+        }
+        self.doubt.words.insert(from, Word::Refused(refusal, known, self.doubt.asked));
         if self.doubt.settled.get(&from).is_some_and(|until| *until > self.now.mono) {
             reach!("node.doubt.settled");
         } else {
@@ -80,23 +151,38 @@ impl Node {
         self.decide_doubt();
     }
 
+    /// A voter asks the process before this one whether it lives. It knows within its clone window.
+    fn on_linked_still(&mut self, from: Replica) {
+        reach!("node.start.linked_still");
+        self.doubt.words.remove(&from);
+        let window = Duration::from_millis(self.config.node.clone_window_ms);
+        self.doubt.waits_until(self.now.mono + window + START_GRACE);
+    }
+
     /// A peer says that it counts this process as linked, or that it lives.
     pub(super) fn on_confirmed(&mut self, from: Replica, id: AskId) {
         if id.nonce != self.boot.nonce {
             return;
         }
         self.peers.confirmed(from.node, id.number);
-        if self.is_suspended() && id.number == self.doubt.asked {
-            if self.other_voters().contains(&from) {
-                self.doubt.words.insert(from, None);
-            }
-            self.decide_doubt();
+        if !self.is_suspended() || id.number < self.doubt.first {
+            return;
         }
+        let is_old = |word: &Word| matches!(word, Word::Refused(.., asked) if id.number <= *asked);
+        let is_old = self.doubt.words.get(&from).is_some_and(is_old);
+        if self.other_voters().contains(&from) && !is_old {
+            self.doubt.words.insert(from, Word::Confirmed);
+        }
+        self.decide_doubt();
     }
 
     /// The timer: asks the voters that are linked, as long as the doubt lasts.
     pub(super) fn on_doubt_due(&mut self) {
         let Some(since) = self.doubt.since else { return };
+        if self.doubt.stands_at.is_some_and(|at| at <= self.now.mono) {
+            reach!("node.start.stands_alone");
+            return self.resume();
+        }
         self.ask_voters();
         let timeout = Duration::from_millis(self.config.node.request_timeout_ms);
         if self.now.mono.since(since) >= timeout {
@@ -105,24 +191,42 @@ impl Node {
     }
 
     fn suspend(&mut self, by: Replica) {
-        if self.doubt.since.is_none() {
-            reach!("node.doubt.suspended");
-            (self.doubt.since, self.doubt.by) = (Some(self.now.mono), Some(by));
-            if !mutant!("node.doubt.goes_on") {
-                self.gate.hold(true);
-            }
-            self.notify(Notice::Suspended { suspended: true });
-            self.ask_voters();
+        let unconfirmed = self.doubt.stands_at.take().is_some();
+        if self.is_suspended() && !unconfirmed {
+            return;
         }
+        reach!("node.doubt.suspended");
+        self.doubt.by = Some(by);
+        self.gate.hold(true);
+        self.notify(Notice::Suspended { suspended: true });
+        if unconfirmed {
+            // Its timer asks already.
+            return;
+        }
+        self.doubt.since = Some(self.now.mono);
+        self.begin_questions();
+    }
+
+    fn begin_questions(&mut self) {
+        self.doubt.first = self.doubt.asked + 1;
+        self.ask_voters();
     }
 
     fn ask_voters(&mut self) {
         self.doubt.asked = self.ask_number();
-        let id = AskId { nonce: self.boot.nonce, number: self.doubt.asked };
         for voter in self.other_voters() {
-            self.send(voter, Message::Confirm(id));
+            self.ask_voter(voter);
         }
-        self.arm(Duration::from_millis(ASK_MS), Timer::Doubt);
+        if let Some(at) = self.doubt.due.take() {
+            self.disarm(at, Timer::Doubt);
+        }
+        let after = if self.is_unconfirmed() { ASK_START_MS } else { ASK_MS };
+        self.doubt.due = Some(self.arm(Duration::from_millis(after), Timer::Doubt));
+    }
+
+    fn ask_voter(&mut self, voter: Replica) {
+        let id = AskId { nonce: self.boot.nonce, number: self.doubt.asked };
+        self.send(voter, Message::Confirm(id));
     }
 
     /// Goes on or fences itself, once a majority of the other voters says the same.
@@ -136,28 +240,49 @@ impl Node {
             .doubt
             .words
             .iter()
-            .filter_map(|(voter, word)| Some((voter.node, (*word)?)))
+            .filter_map(|(voter, word)| match word {
+                Word::Refused(refusal, known, _) => Some((voter.node, (*refusal, *known))),
+                Word::Confirmed => None,
+            })
             .collect();
         if refused.len() >= majority {
             return self.condemn(&refused);
         }
-        if self.is_suspended() && self.doubt.words.len() - refused.len() >= majority {
+        let confirmed = self.doubt.words.len() - refused.len();
+        if self.is_unconfirmed() && confirmed > 0 && mutant!("node.start.one_is_enough") {
+            return self.resume();
+        }
+        if self.is_suspended() && confirmed >= majority && !self.is_any_silent(&others) {
             self.resume();
         }
     }
 
+    /// Whether a linked voter has not answered an unconfirmed process yet.
+    fn is_any_silent(&self, others: &[Replica]) -> bool {
+        let is_silent =
+            |voter: &Replica| self.peers.is_linked(*voter) && !self.doubt.words.contains_key(voter);
+        self.is_unconfirmed() && others.iter().any(is_silent)
+    }
+
+    /// This process stands: it may promise from now on.
     fn resume(&mut self) {
-        reach!("node.doubt.resumed");
         let until = self.now.mono + SETTLED;
         let words = core::mem::take(&mut self.doubt.words);
         self.doubt.settled.retain(|_, until| *until > self.now.mono);
-        let refused = words.into_iter().filter(|(_, word)| word.is_some()).map(|(voter, _)| voter);
-        let refused = refused.chain(self.doubt.by.take());
+        let refused = words.into_iter().filter(|(_, word)| *word != Word::Confirmed);
+        let refused = refused.map(|(voter, _)| voter).chain(self.doubt.by.take());
         self.doubt.settled.extend(refused.map(|voter| (voter, until)));
         self.doubt.since = None;
         self.gate.hold(false);
         self.release_held();
-        self.notify(Notice::Suspended { suspended: false });
+        if self.doubt.stands_at.take().is_some() {
+            reach!("node.start.stands");
+        } else {
+            reach!("node.doubt.resumed");
+            self.notify(Notice::Suspended { suspended: false });
+        }
+        // The machines' messages were dropped meanwhile.
+        self.tell_links();
     }
 
     /// A majority of the other voters knows that this process must not be there.

@@ -150,6 +150,7 @@ impl Node {
         } else {
             self.persist_own(self.boot_record());
         }
+        self.begin_unconfirmed();
         self.repeat_own_records();
         self.arm_report();
         self.begin_routes();

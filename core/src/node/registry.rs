@@ -180,8 +180,8 @@ impl Node {
         }
     }
 
-    /// Announces the links of members that came up before the registry named them.
-    fn tell_links(&mut self) {
+    /// Announces the links of members that came up before the registry named them, or while this process was silent.
+    pub(super) fn tell_links(&mut self) {
         let linked: Vec<Replica> =
             self.peers.linked().filter(|peer| self.registry_view.is_member(*peer)).collect();
         for peer in linked {

@@ -192,6 +192,7 @@ impl Node {
             }));
             self.enqueue(Task::Replication(replication::Event::Connected { peer: who }));
         }
+        self.on_doubt_connected(who);
         self.on_founding_connected(who);
         self.on_join_connected();
         self.record_welcomed();

@@ -186,12 +186,16 @@ impl Node {
             (registry.is_none() && is_replaced && !is_bound, Unready::StoreReplaced),
             (is_outside && !looks, Unready::NotFormed),
             (looks, Unready::CatchingUp),
+            (self.is_unconfirmed() && !self.is_fenced(), Unready::Unconfirmed),
+            (
+                self.is_suspended() && !self.is_unconfirmed() && !self.is_fenced(),
+                Unready::Suspended,
+            ),
             (registry.is_some_and(leaderless), Unready::NoLeader),
             (registry.is_some_and(behind), Unready::CatchingUp),
             (self.phase.disk_full, Unready::DiskFull),
             (self.phase.stopping, Unready::Stopping),
             (self.is_fenced(), Unready::Fenced),
-            (self.is_suspended() && !self.is_fenced(), Unready::Suspended),
         ];
         let reasons = reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason));
         // A node may hold thousands of groups, and the first few say enough.

@@ -102,9 +102,16 @@ impl Node {
     }
 }
 
-/// Whether a message speaks for this replica in a group, a shard or a founding. A process in doubt sends none.
+/// Whether a message speaks for this replica in a group, a shard, the mesh or a founding. A process in doubt sends none,
+/// and its machines repeat them.
 const fn is_protocol(message: &Message) -> bool {
-    matches!(message, Message::Raft { .. } | Message::Replication { .. } | Message::Founding(_))
+    matches!(
+        message,
+        Message::Raft { .. }
+            | Message::Replication { .. }
+            | Message::Gossip { .. }
+            | Message::Founding(_)
+    )
 }
 
 /// The plane of a message, chosen so that votes, probes and other small messages never wait behind large ones.

@@ -258,6 +258,7 @@ pub const fn unready(reason: Unready) -> &'static str {
         Unready::Stopping => "stopping",
         Unready::Fenced => "fenced",
         Unready::Suspended => "suspended",
+        Unready::Unconfirmed => "unconfirmed",
         Unready::GroupHalted { .. } => "group_halted",
         Unready::FoundingUndecided => "founding_undecided",
         Unready::StoreReplaced => "store_replaced",

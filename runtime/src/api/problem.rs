@@ -208,8 +208,9 @@ impl From<Reason> for Problem {
             ),
             Reason::NoLeader => Self::new(
                 &NO_LEADER,
-                "no leader was found in time, and nothing was logged",
-                "see `continuum cluster members`: more than half of the voters must run and reach each other",
+                "no leader was found in time, or the voters have not confirmed this process; nothing was logged",
+                "see `/readyz` and `continuum cluster members`: more than half of the voters must run and reach each \
+                 other",
             ),
             Reason::Busy => Self::new(
                 &BUSY,

@@ -106,6 +106,9 @@ fn hint(status: &Status) -> String {
         Some(Unready::Suspended) => {
             "let only one process use this data directory, and let the other voters reach it: they decide"
         }
+        Some(Unready::Unconfirmed) => {
+            "wait: it stands once the other voters confirm it, or after 3 s in which it reaches none of them"
+        }
         Some(Unready::CatchingUp | Unready::Stopping) | None => "wait a moment and ask again",
     };
     hint.into()

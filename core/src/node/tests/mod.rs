@@ -7,6 +7,7 @@ mod founding;
 mod halting;
 mod requests;
 mod standing;
+mod starts;
 mod storage;
 
 use alloc::string::ToString;

@@ -48,6 +48,8 @@ fn a_node_that_restarts_alone_takes_eventual_writes() {
     assert!(is_committed(&world.ask(1, put("notes", "k", "old"))));
     (0..3).for_each(|at| world.crash(at));
     world.start(1);
+    assert!(!is_committed(&world.ask(1, put("notes", "k", "early"))), "no voter has confirmed it");
+    world.run(3100);
     assert_eq!(value(world.ask(1, get("notes", "k"))), Some(b"old".to_vec()));
     assert!(is_committed(&world.ask(1, put("notes", "k", "new"))));
 }
