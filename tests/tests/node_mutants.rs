@@ -4,11 +4,11 @@
 //!
 //! The active mutant is global to the process, so this file holds a single test.
 
-use continuum_core::api::{Outcome, Policy, Request, Unready};
+use continuum_core::api::{Change, Edit, Level, Mutation, Outcome, Policy, Request, Unready};
 use continuum_core::config::Config;
 use continuum_core::id::{
     Address, AskId, Boot, Contact, FederationId, GenesisId, GroupId, Lineage, NamespaceId, NodeId,
-    Replica, RequestId, ShardId, StoreId, Term,
+    Replica, RequestId, ShardId, StoreId, Term, Token,
 };
 use continuum_core::machine::{Machine as _, Now, Outbox};
 use continuum_core::node::{Action, Event, Message, Node, Notice, Refusal, Start};
@@ -16,6 +16,7 @@ use continuum_core::raft;
 use continuum_core::replication::Message as Replicated;
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
+use continuum_core::wal::Write;
 use std::collections::BTreeMap;
 
 const ME: Replica = Replica { node: NodeId([1; 16]), store: StoreId([1; 16]) };
@@ -27,22 +28,17 @@ struct Solo {
     node: Node,
     ms: u64,
     rejected: Vec<&'static str>,
+    refused: Vec<Boot>,
+    /// Its log.
+    writes: Vec<(Token, Write)>,
     asked: u64,
 }
 
 impl Solo {
     fn new() -> Self {
-        let start = Start {
-            config: Config::default(),
-            federation: FederationId([7; 16]),
-            replica: ME,
-            boot: Boot { count: 1, nonce: 1 },
-            seed: Seed::from_number(1),
-            name: String::from("one"),
-            address: Address("one:1".into()),
-        };
-        let node = Node::restore(start, Vec::new(), BTreeMap::new()).expect("a fresh store");
-        let mut solo = Self { node, ms: 1, rejected: Vec::new(), asked: 0 };
+        let node = Node::restore(start(1), Vec::new(), BTreeMap::new()).expect("a fresh store");
+        let (rejected, refused, writes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut solo = Self { node, ms: 1, rejected, refused, writes, asked: 0 };
         solo.ask(Request::Init { voters: Vec::new() });
         let (name, policy) = (String::from("facts"), Policy::Strong);
         solo.ask(Request::CreateNamespace { name, policy, session: None });
@@ -57,7 +53,11 @@ impl Solo {
         self.node.step(now, event, &mut out);
         for action in out.drain() {
             match action {
-                Action::Persist { token, .. } => newest = Some(token),
+                Action::Persist { token, write } => {
+                    newest = Some(token);
+                    self.writes.push((token, write));
+                }
+                Action::Refuse { boot, .. } => self.refused.push(boot),
                 Action::Reply { outcome, .. } => answers.push(outcome),
                 Action::Notify(Notice::Rejected { why, .. }) => self.rejected.push(why),
                 _ => {}
@@ -88,10 +88,25 @@ impl Solo {
     }
 
     fn connect(&mut self, peer: Replica) {
+        self.connect_as(peer, Boot { count: 1, nonce: 9 }, Lineage::default());
+    }
+
+    /// A process of a peer, with the boots before it, makes a handshake. Returns whether it is let in.
+    fn connect_as(&mut self, peer: Replica, boot: Boot, lineage: Lineage) -> bool {
         let Replica { node, store } = peer;
-        let boot = Boot { count: 1, nonce: 9 };
-        let lineage = Lineage::default();
+        self.refused.clear();
         self.step(Event::Connected { peer: node, store, boot, lineage, version: 1 });
+        !self.refused.contains(&boot)
+    }
+
+    /// The process ends, and starts again on its log.
+    fn restart(&mut self) {
+        let writes = std::mem::take(&mut self.writes);
+        let boot = continuum_core::node::last_boot(&writes).expect("it has started");
+        self.node = Node::restore(start(boot.count + 1), writes.clone(), BTreeMap::new())
+            .expect("its own records");
+        self.writes = writes;
+        self.wait(10);
     }
 
     fn receive(&mut self, from: Replica, message: Message) {
@@ -116,6 +131,52 @@ impl Solo {
         assert_eq!(self.node.members().len(), 2);
         self.rejected.clear();
     }
+}
+
+fn start(count: u64) -> Start {
+    Start {
+        config: Config::default(),
+        federation: FederationId([7; 16]),
+        replica: ME,
+        boot: Boot { count, nonce: count },
+        seed: Seed::from_number(count),
+        name: String::from("one"),
+        address: Address("one:1".into()),
+    }
+}
+
+fn an_earlier_process_is_refused() {
+    let mut solo = Solo::new();
+    solo.admit();
+    let first = Boot { count: 1, nonce: 9 };
+    solo.step(Event::Unreachable { peer: PEER.node });
+    assert!(solo.connect_as(PEER, Boot { count: 2, nonce: 8 }, Lineage::default().after(first)));
+    solo.step(Event::Unreachable { peer: PEER.node });
+    assert!(!solo.connect_as(PEER, first, Lineage::default()), "a later one was there");
+    assert!(!solo.connect_as(PEER, Boot { count: 2, nonce: 7 }, Lineage::default().after(first)));
+}
+
+fn a_restarted_node_refuses_an_earlier_process() {
+    let mut solo = Solo::new();
+    solo.admit();
+    let first = Boot { count: 1, nonce: 9 };
+    solo.step(Event::Unreachable { peer: PEER.node });
+    assert!(solo.connect_as(PEER, Boot { count: 2, nonce: 8 }, Lineage::default().after(first)));
+    solo.restart();
+    assert!(!solo.connect_as(PEER, first, Lineage::default()));
+}
+
+fn a_write_counts_others_and_not_itself() {
+    let mut solo = Solo::new();
+    solo.wait(10);
+    let change = Change::Put(bytes::Bytes::from_static(b"v"));
+    let edits = vec![Edit { field: bytes::Bytes::new(), change }];
+    let key = bytes::Bytes::from_static(b"k");
+    let mutations = vec![Mutation { key, edits, context: None }];
+    let namespace = String::from("facts");
+    let level = Level::Replicated(1);
+    let outcome = solo.ask(Request::Write { namespace, mutations, level, session: None });
+    assert_eq!(outcome, Outcome::Unknown { reached: Some(Level::Durable) });
 }
 
 fn a_strangers_refusals_are_nothing() {
@@ -184,9 +245,8 @@ fn a_node_with_a_halted_group_is_not_ready() {
 
 /// A node that starts from the log of a federation of one whose group 1 has this command.
 fn halted_log(solo: &mut Solo, command: bytes::Bytes) -> Node {
-    use continuum_core::id::{Index, Token};
+    use continuum_core::id::Index;
     use continuum_core::raft::{Configuration, Entry, Payload, Write as R};
-    use continuum_core::wal::Write;
     let group = GroupId::REGISTRY;
     let configuration = Configuration { voters: vec![ME], learners: Vec::new() };
     let entry = Entry { term: Term(1), time_ms: 0, payload: Payload::Command(command) };
@@ -199,22 +259,16 @@ fn halted_log(solo: &mut Solo, command: bytes::Bytes) -> Node {
     let writes = writes.into_iter().enumerate();
     let writes = writes.map(|(at, write)| (token(at), Write::Group { group, write })).collect();
     solo.ms += 1000;
-    let start = Start {
-        config: Config::default(),
-        federation: FederationId([7; 16]),
-        replica: ME,
-        boot: Boot { count: 2, nonce: 2 },
-        seed: Seed::from_number(2),
-        name: String::from("one"),
-        address: Address("one:1".into()),
-    };
-    Node::restore(start, writes, BTreeMap::new()).expect("our own records")
+    Node::restore(start(2), writes, BTreeMap::new()).expect("our own records")
 }
 
 const SCENARIOS: &[(&str, fn())] = &[
     ("node.halted.ready", a_node_with_a_halted_group_is_not_ready),
     ("node.join.relayed", a_member_lets_nobody_in),
     ("node.join.unbounded", a_member_changes_its_entry_at_a_bounded_rate),
+    ("node.peers.forgets_boots", a_restarted_node_refuses_an_earlier_process),
+    ("node.peers.old_welcome", an_earlier_process_is_refused),
+    ("node.request.counts_itself", a_write_counts_others_and_not_itself),
     ("node.standing.anyone_refuses", a_strangers_refusals_are_nothing),
     ("node.standing.learner_leads", a_learners_leader_messages_reach_no_machine),
     ("node.standing.strangers_contacts", a_strangers_contacts_are_not_taken),

@@ -220,7 +220,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("node.start.linked_is_no", "a voter that asks the process before this one is not waited for"),
     ("node.doubt.fence_not_durable", "starts again from a store that peers know to be a copy"),
     ("node.doubt.goes_on", "promises although a voter knows another process of this store"),
-    ("node.doubt.learner_counts", "a learner's word fences a process"),
+    ("node.doubt.learner_counts", "a learner's word confirms a process"),
     ("node.doubt.one_is_enough", "one voter's word fences a process"),
     ("node.peers.forgets_boots", "a restart forgets which processes of members were replaced"),
     ("node.peers.lineage_ignored", "lets in a rolled-back disk once it was started often enough"),

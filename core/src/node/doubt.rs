@@ -12,8 +12,8 @@
 //! itself, and its store is condemned: the next start refuses.
 //!
 //! No message of a stranger or a learner counts, and one voter alone can at most suspend this process until the others
-//! answer, once in [`SETTLED`]. A node that knows no voters is only refused. A process that reaches no voter cannot know
-//! whether it is a copy. This module does not judge the processes of peers (`peers`).
+//! answer, once in [`SETTLED`]. A node that knows no voters is only refused. A process that reaches no voter cannot
+//! know whether it is a copy. This module does not judge the processes of peers (`peers`).
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -133,14 +133,15 @@ impl Node {
             }
             return;
         }
-        if !votes && !mutant!("node.doubt.learner_counts") {
+        if !votes {
             return self.rejected(from.node, "a refusal of no voter");
         }
         if !contradicts((self.boot, &self.lineage), refusal, known) {
             return self.rejected(from.node, "a refusal without evidence");
         }
         if mutant!("node.doubt.goes_on") {
-            return;
+            self.doubt.words.insert(from, Word::Confirmed);
+            return self.decide_doubt();
         }
         self.doubt.words.insert(from, Word::Refused(refusal, known, self.doubt.asked));
         if self.doubt.settled.get(&from).is_some_and(|until| *until > self.now.mono) {
@@ -170,7 +171,8 @@ impl Node {
         }
         let is_old = |word: &Word| matches!(word, Word::Refused(.., asked) if id.number <= *asked);
         let is_old = self.doubt.words.get(&from).is_some_and(is_old);
-        if self.other_voters().contains(&from) && !is_old {
+        let counts = self.other_voters().contains(&from) || mutant!("node.doubt.learner_counts");
+        if counts && !is_old {
             self.doubt.words.insert(from, Word::Confirmed);
         }
         self.decide_doubt();

@@ -102,8 +102,8 @@ impl Node {
     }
 }
 
-/// Whether a message speaks for this replica in a group, a shard, the mesh or a founding. A process in doubt sends none,
-/// and its machines repeat them.
+/// Whether a message speaks for this replica in a group, a shard, the mesh or a founding. A process in doubt sends
+/// none, and its machines repeat them.
 const fn is_protocol(message: &Message) -> bool {
     matches!(
         message,
