@@ -494,7 +494,6 @@ impl World {
             self.replace_void_store(node);
             return Ok(());
         }
-        self.stop_untrusted_voters(node);
         let mut lasting = self.plan.faults.iter().zip(&self.active);
         let probes = lasting.any(|(fault, active)| *active && fault.kind == Kind::Rot);
         let started = self.processes[node].start(self.now, probes);
@@ -502,6 +501,8 @@ impl World {
             self.refuse_store(node);
             return Ok(());
         }
+        // Recovery finds out which records a lying drive has lost.
+        self.stop_untrusted_voters(node);
         let restarted = self.processes[node].generation > 1;
         if let Some(scene) = &mut self.scene {
             scene.starts(self.now, node, restarted);
