@@ -5,9 +5,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::Value;
 
@@ -33,19 +36,32 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// The first of `count` consecutive loopback ports that were free a moment ago.
+/// Ports below those that a system gives to outgoing connections: one of these may take the port of a node that is
+/// about to start again.
+const PORTS: Range<u16> = 10_000..32_768;
+
+/// The first of `count` consecutive loopback ports that were free a moment ago. A process is given each port once.
 ///
 /// # Panics
 ///
 /// If there is no such run of ports.
 #[must_use]
 pub fn free_ports(count: u16) -> u16 {
-    for _ in 0..100 {
-        let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let base = first.local_addr().expect("bound").port();
-        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if base.checked_add(count).is_some() && (base + 1..base + count).all(free) {
-            return base;
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    // Processes that run at the same time begin at different places.
+    let next = NEXT.get_or_init(|| {
+        let [high, low, ..] = continuum_runtime::entropy::identity();
+        AtomicU16::new(PORTS.start + u16::from_be_bytes([high, low]) % (PORTS.end - PORTS.start))
+    });
+    let taken = |at: u16| {
+        let first = if PORTS.contains(&(at + count)) { at } else { PORTS.start };
+        Some(first + count)
+    };
+    for _ in 0..10_000 {
+        let before = next.fetch_update(Relaxed, Relaxed, taken).expect("always a next port");
+        let first = taken(before).expect("always a next port") - count;
+        if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return first;
         }
     }
     panic!("no {count} free ports in a row");

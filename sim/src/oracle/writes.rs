@@ -73,6 +73,9 @@ struct Logged {
     stamps: Stamps,
     /// The greatest stamp that it logged, by shard.
     greatest: BTreeMap<ShardId, u64>,
+    /// By shard: up to this number the node has seen all writes of this process. What it has seen it does not unsee:
+    /// `covered` judges that.
+    own_seen: BTreeMap<ShardId, u64>,
 }
 
 /// All writes of a run.
@@ -145,6 +148,7 @@ impl Writes {
     pub(crate) fn forgotten(&mut self, number: usize, shard: ShardId) {
         self.logged[number].covered.forgets(shard);
         self.logged[number].greatest.remove(&shard);
+        self.logged[number].own_seen.remove(&shard);
     }
 
     /// Judges and remembers the records that a node logs, of its own writes and of others'.
@@ -238,7 +242,7 @@ impl Writes {
     /// The content that a node's answer to a read must have; `None` if the node does not know the namespace, or if that
     /// is strong.
     pub(crate) fn expect_read(
-        &self,
+        &mut self,
         step: &Step<'_>,
         namespace: &str,
         query: &Query,
@@ -268,7 +272,8 @@ impl Writes {
         let mut expected = Expected::new(discard);
         for (id, shard) in shards.iter().filter_map(|id| Some((id, self.shards.get(id)?))) {
             let context = step.node.replicator().context(*id).unwrap_or_default();
-            shard.check_own(&me, &context)?;
+            let own_seen = self.logged[step.me].own_seen.entry(*id).or_default();
+            *own_seen = shard.check_own(Dot { actor: me, seq: *own_seen }, &context)?;
             let took_place = shard.read_by(query).filter(|write| context.contains(&write.dot));
             let recorded = &self.recorded[step.me];
             expected.add(took_place, |write| recorded.contains_key(&(*id, write.dot)));
@@ -406,17 +411,18 @@ impl Shard {
         stamps.max().unwrap_or(0)
     }
 
-    /// Judges that a node has seen all writes that its process made.
-    fn check_own(&self, me: &Actor, context: &Dots) -> Verdict {
-        let first = Dot { actor: *me, seq: 0 };
-        let own = self.writes.range(first..).map(|(dot, _)| dot);
-        match own.take_while(|dot| dot.actor == *me).find(|dot| !context.contains(dot)) {
-            None => Ok(()),
-            Some(dot) => {
+    /// Judges that a node has seen the writes that its process made after `last`. Returns the number of the newest.
+    fn check_own(&self, last: Dot, context: &Dots) -> Result<u64, Broken> {
+        let mut newest = last.seq;
+        let later = self.writes.range((Bound::Excluded(last), Bound::Unbounded));
+        for (dot, _) in later.take_while(|(dot, _)| dot.actor == last.actor) {
+            if !context.contains(dot) {
                 let what = format!("a node made {dot:?} and does not see it: {context:?}");
-                Err(Broken::new(eventual_read::NAME, what))
+                return Err(Broken::new(eventual_read::NAME, what));
             }
+            newest = dot.seq;
         }
+        Ok(newest)
     }
 
     /// Whether writes in the context supersede all edits of a write.
