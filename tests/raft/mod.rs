@@ -145,10 +145,12 @@ impl Net {
         Self::new(seed, &configuration(&[1, 2, 3], &[]), RaftConfig::default())
     }
 
-    /// Adds a replica. It knows the group only if the genesis names it.
+    /// Adds a replica. If the genesis does not name it, it is told the voters alone, as a node that joins is.
     pub fn add(&mut self, n: u8) {
+        let voters = self.genesis.voters.clone();
         let member = self.genesis.is_member(replica(n));
-        let genesis = if member { self.genesis.clone() } else { Configuration::default() };
+        let told = Configuration { voters, learners: Vec::new() };
+        let genesis = if member { self.genesis.clone() } else { told };
         let process = Process {
             machine: None,
             disk: Disk::new(genesis),

@@ -4,8 +4,11 @@
 //!
 //! The active mutant is global to the process, so this file holds a single test.
 
-use continuum_core::api::{Change, Edit, Level, Mutation, Outcome, Policy, Request, Unready};
+use continuum_core::api::{
+    Change, Edit, Level, Mutation, Outcome, Policy, Request, Unready, Value,
+};
 use continuum_core::config::Config;
+use continuum_core::gossip;
 use continuum_core::id::{
     Address, AskId, Boot, Contact, FederationId, GenesisId, GroupId, Lineage, NamespaceId, NodeId,
     Replica, RequestId, ShardId, StoreId, Term, Token,
@@ -212,6 +215,58 @@ fn a_strangers_writes_reach_no_machine() {
     assert_eq!(solo.rejected, ["a member's message of no member"]);
 }
 
+/// Gossip of the peer, in the name of the process with this nonce.
+fn ping(solo: &Solo, nonce: u64) -> Message {
+    let boot = Boot { count: 1, nonce };
+    let sender = gossip::Update {
+        replica: PEER,
+        incarnation: gossip::Incarnation { boot, refutations: 0 },
+        state: gossip::State::Alive,
+        address: Address("peer:1".into()),
+        confirmations: Vec::new(),
+    };
+    let (body, updates, loads) = (gossip::Body::Ping { number: 1 }, Vec::new(), Vec::new());
+    let message = gossip::Message { body, sender, updates, loads };
+    Message::Gossip { genesis: solo.genesis(), message }
+}
+
+fn a_strangers_gossip_reaches_no_machine() {
+    let mut solo = Solo::new();
+    solo.receive(PEER, ping(&solo, 9));
+    assert_eq!(solo.rejected, ["a member's message of no member"]);
+}
+
+fn a_member_gossips_as_the_process_of_its_link() {
+    let mut solo = Solo::new();
+    solo.admit();
+    solo.receive(PEER, ping(&solo, 9));
+    assert!(solo.rejected.is_empty());
+    solo.receive(PEER, ping(&solo, 8));
+    assert_eq!(solo.rejected, ["gossip of another process than the link's"]);
+}
+
+fn a_learner_asks_for_no_votes() {
+    let mut solo = Solo::new();
+    solo.admit();
+    let last = raft::Position { term: Term(9), index: continuum_core::id::Index(99) };
+    let message = raft::Message::Vote { term: Term(9), last, leadership_transfer: true };
+    let genesis = solo.genesis();
+    solo.receive(PEER, Message::Raft { genesis, group: GroupId::REGISTRY, message });
+    assert_eq!(solo.rejected, ["a voter's message of no voter"]);
+}
+
+fn a_strangers_requests_are_not_served() {
+    let mut solo = Solo::new();
+    let request = Request::DeleteNamespace { name: "facts".into(), session: None };
+    let id = AskId { nonce: 9, number: 3 };
+    solo.receive(PEER, Message::Forward { id, open: 1, request });
+    solo.wait(500);
+    let Outcome::Value(Value::Namespaces(known)) = solo.ask(Request::Namespaces) else {
+        panic!("a list")
+    };
+    assert_eq!(known.len(), 1);
+}
+
 fn a_member_lets_nobody_in() {
     let mut solo = Solo::new();
     solo.admit();
@@ -270,9 +325,13 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("node.peers.old_welcome", an_earlier_process_is_refused),
     ("node.request.counts_itself", a_write_counts_others_and_not_itself),
     ("node.standing.anyone_refuses", a_strangers_refusals_are_nothing),
+    ("node.standing.learner_campaigns", a_learner_asks_for_no_votes),
     ("node.standing.learner_leads", a_learners_leader_messages_reach_no_machine),
     ("node.standing.strangers_contacts", a_strangers_contacts_are_not_taken),
     ("node.standing.strangers_data", a_strangers_writes_reach_no_machine),
+    ("node.standing.strangers_gossip", a_strangers_gossip_reaches_no_machine),
+    ("node.standing.strangers_requests", a_strangers_requests_are_not_served),
+    ("node.wire.gossip_of_any_boot", a_member_gossips_as_the_process_of_its_link),
 ];
 
 #[test]

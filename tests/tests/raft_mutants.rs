@@ -385,6 +385,34 @@ fn an_idle_leader_keeps_its_office() {
     assert_eq!((net.raft(1).term(), net.leaders()), (Term(1), vec![1]));
 }
 
+fn a_voter_moves_no_group_to_the_last_term() {
+    let far = (1 << 32) + 1;
+    for message in [
+        Message::Heartbeat { term: Term(1 + far), commit: Index(0), round: 1 },
+        append(1 + far, at(0, 0), 0, &[]),
+        vote(1 + far, at(1 + far, 99)),
+        Message::Vote { term: Term(1 << 62), last: at(9, 99), leadership_transfer: true },
+        Message::TimeoutNow { term: Term(1 + far), transfer_excluded: Vec::new() },
+        Message::StaleTerm { term: Term(1 + far) },
+        Message::VoteReply { term: Term(1 + far), granted: false },
+        Message::AppendAck { term: Term(u64::MAX), matched: at(1, 1) },
+    ] {
+        let mut net = Net::three(1);
+        net.elect(1);
+        let term = net.raft(1).term();
+        for voter in [1, 2] {
+            net.step(voter, received(3, message.clone()));
+            assert_eq!(net.raft(voter).term(), term, "{message:?}");
+        }
+    }
+    // A voter that was away for years of elections leads all the same.
+    let mut net = Net::three(1);
+    net.elect(1);
+    let later = net.raft(2).term().0 + (1 << 32);
+    net.step(2, received(3, append(later, at(0, 0), 0, &[])));
+    assert_eq!(net.raft(2).term(), Term(later));
+}
+
 const SCENARIOS: &[(&str, fn())] = &[
     ("raft.ack.before_fsync", an_acknowledgement_waits_for_the_disk),
     ("raft.append.aba", durable_bytes_prove_nothing_about_their_replacement),
@@ -416,6 +444,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.membership.learner_votes", a_learner_does_not_vote),
     ("raft.leader.any", a_learner_does_not_lead),
     ("raft.snapshot.recorded_unchecked", what_does_not_restore_is_not_recorded),
+    ("raft.term.unbounded", a_voter_moves_no_group_to_the_last_term),
     ("raft.term.of_a_learner", a_learners_term_deposes_no_leader),
     ("raft.commit.waits_for_all", a_majority_commits),
     ("raft.election.no_pre_vote", an_isolated_voter_keeps_its_term),

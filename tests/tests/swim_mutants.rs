@@ -7,7 +7,9 @@ use continuum_core::api::Health;
 use continuum_core::config::{CoordinatorConfig, DiscoveryConfig, GossipConfig};
 use continuum_core::coordinator::{self, Choice, Coordinator, Liveness};
 use continuum_core::discovery::{self, Discovery, Identity, Source};
-use continuum_core::gossip::{self, Body, Gossip, Incarnation, Member, Message, State, Update};
+use continuum_core::gossip::{
+    self, Body, Gossip, Incarnation, Member, Message, REFUTATIONS_MAX, State, Update,
+};
 use continuum_core::id::{Address, Boot, Contact, NodeId, Replica, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::mark::instrument::{MUTANTS, activate};
@@ -84,6 +86,24 @@ fn keeps_the_newer_boot_against(claimed: State) -> bool {
     receive(&mut machine, 1, 1, Body::Updates, vec![update(2, 1, State::Alive)]);
     receive(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, claimed)]);
     state(&machine, 2) == State::Alive
+}
+
+/// Node 2 proved its process over its own link, so nobody can tell of another one.
+fn keeps_the_proved_boot() -> bool {
+    let mut machine = gossip();
+    let mut lie = update(2, 0, State::Dead);
+    lie.incarnation.boot = Boot { count: u64::MAX, nonce: 7 };
+    receive(&mut machine, 1, 1, Body::Updates, vec![lie]);
+    state(&machine, 2) == State::Alive
+}
+
+/// After one lie a member can still refute.
+fn leaves_refutations() -> bool {
+    let mut machine = gossip();
+    let lies =
+        vec![update(0, REFUTATIONS_MAX, State::Dead), update(2, REFUTATIONS_MAX, State::Dead)];
+    receive(&mut machine, 1, 1, Body::Updates, lies);
+    machine.own().incarnation.refutations == 0 && state(&machine, 2) == State::Alive
 }
 
 /// Ticks through the first probe. Only `liar` answers it. Returns the target's state at its end.
@@ -193,10 +213,12 @@ type Law = (&'static str, fn() -> bool);
 
 #[test]
 fn each_law_fails_under_its_mutant_and_holds_in_sound_code() {
-    let laws: [Law; 10] = [
+    let laws: [Law; 12] = [
         ("gossip.refute.dropped", refutes),
         ("gossip.dead.overrides_newer_alive", || keeps_the_newer_boot_against(State::Dead)),
         ("gossip.incarnation.ignored", || keeps_the_newer_boot_against(State::Suspect)),
+        ("gossip.hearsay.any_boot", keeps_the_proved_boot),
+        ("gossip.hearsay.any_refutations", leaves_refutations),
         ("gossip.suspect.at_once", || first_probe(false) == State::Suspect),
         ("gossip.suspicion.too_short", waits_for_a_refutation),
         ("gossip.ack.of_anybody", || first_probe(true) == State::Suspect),

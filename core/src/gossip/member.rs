@@ -9,7 +9,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use super::message::{Load, Update};
+use super::message::{HEARSAY_REFUTATIONS_MAX, Load, Update};
 use super::suspicion::Suspicion;
 use super::{Incarnation, Member, State};
 use crate::digest::Hasher;
@@ -22,6 +22,8 @@ use crate::{mutant, reach};
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) member: Member,
+    /// The latest incarnation that the member itself told this node, over its own link. The default: none yet.
+    pub(super) word: Incarnation,
     pub(super) load_version: u64,
     pub(super) suspicion: Option<Suspicion>,
     /// Whether the member is in the probe ring, so that it is never there twice.
@@ -71,7 +73,44 @@ impl Record {
             state: State::Alive,
             load: 0,
         };
-        Self { member, load_version: 0, suspicion: None, in_ring: false }
+        let word = Incarnation::default();
+        Self { member, word, load_version: 0, suspicion: None, in_ring: false }
+    }
+
+    /// The handshake of the member's link proved this boot.
+    pub(super) fn proves(&mut self, boot: Boot) {
+        if self.word.boot != boot {
+            self.word = Incarnation { boot, refutations: 0 };
+        }
+    }
+
+    /// The member told this node its incarnation. Returns whether what is held of it is of a boot that only others told
+    /// of: the member's word replaces that, whatever it is.
+    pub(super) fn told(&mut self, own: Incarnation) -> bool {
+        let is_hearsay = self.is_heard() && self.member.incarnation.boot != self.word.boot;
+        if self.word.boot != own.boot || own > self.word {
+            self.word = own;
+        }
+        is_hearsay && self.member.incarnation.boot != own.boot
+    }
+
+    /// Whether what is held of the member is beyond what it said itself.
+    pub(super) fn exceeds_word(&self) -> bool {
+        self.word.boot == self.member.incarnation.boot && self.member.incarnation > self.word
+    }
+
+    /// Whether another member's claim about this one counts. Others carry a member's word further, and they may be
+    /// wrong about its life. They say nothing new of its boot once the member proved one to this node, and nothing that
+    /// is far beyond its word.
+    pub(super) fn believes(&self, claim: Incarnation) -> bool {
+        if mutant!("gossip.hearsay.any_boot") {
+            return true;
+        }
+        let is_proved = self.word.boot != Boot::default();
+        let word = if claim.boot == self.word.boot { self.word.refutations } else { 0 };
+        let is_near = claim.refutations <= word.saturating_add(HEARSAY_REFUTATIONS_MAX);
+        (!is_proved || claim.boot == self.word.boot)
+            && (is_near || mutant!("gossip.hearsay.any_refutations"))
     }
 
     /// The pair that an update is compared with.
@@ -291,7 +330,7 @@ impl Table {
     pub(super) fn digest(&self, hash: &mut Hasher) {
         hash.number(self.records.len() as u64);
         for record in self.records.values() {
-            hash.value(&record.member);
+            hash.value(&(&record.member, record.word));
             hash.number(record.load_version);
             hash.number(u64::from(record.in_ring));
             let suspicion = record.suspicion.as_ref();

@@ -19,8 +19,13 @@ pub const UPDATES_MAX: usize = 64;
 /// Confirmations in one update.
 pub const CONFIRMATIONS_MAX: usize = 8;
 
-/// Refutations in one boot. A node that is wrongly suspected every second needs over a century to get there.
-pub const REFUTATIONS_MAX: u64 = u32::MAX as u64;
+/// Refutations in one boot. No node that is wrongly suspected gets there, and with [`HEARSAY_REFUTATIONS_MAX`] no liar
+/// brings it there.
+pub const REFUTATIONS_MAX: u64 = 1 << 62;
+
+/// How many refutations beyond a member's own word others may claim of it. A member refutes a false claim with one
+/// more; if a claim could be as high as it likes, one lie would leave the member nothing to refute with.
+pub const HEARSAY_REFUTATIONS_MAX: u64 = 1 << 16;
 
 /// A message between two members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

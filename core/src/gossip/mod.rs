@@ -42,7 +42,10 @@ use probe::Prober;
 use suspicion::Rule;
 use sync::Syncer;
 
-pub use message::{Body, CONFIRMATIONS_MAX, Load, Message, REFUTATIONS_MAX, UPDATES_MAX, Update};
+pub use message::{
+    Body, CONFIRMATIONS_MAX, HEARSAY_REFUTATIONS_MAX, Load, Message, REFUTATIONS_MAX, UPDATES_MAX,
+    Update,
+};
 pub use probe::ProbeInfo;
 
 /// The version of a member's state. Only the member itself raises it: with each start and with each refutation.
@@ -139,6 +142,8 @@ pub struct Counters {
     pub refutations: u64,
     /// Updates and loads ignored because they were about non-members.
     pub unknown: u64,
+    /// Updates ignored because they claimed more of a member than its own word allows.
+    pub disbelieved: u64,
     /// Messages rejected.
     pub rejected: u64,
 }
@@ -386,7 +391,8 @@ impl Gossip {
     /// A link to a member is up. The link alone proves nothing to other members, so the member is pinged: its ack
     /// carries its own update. A member that was dead or gone also gets a push-pull, because it knows what it missed.
     fn connected(&mut self, now: Instant, peer: NodeId, boot: Boot, out: &mut Outbox<Action>) {
-        let Some(record) = self.table.get(peer) else { return };
+        let Some(record) = self.table.get_mut(peer) else { return };
+        record.proves(boot);
         let known = record.member.incarnation.boot == boot;
         let is_live = record.member.state <= State::Suspect;
         if known && record.member.state == State::Alive {
@@ -428,8 +434,10 @@ impl Gossip {
         let members = self.live_members();
         // The buddy system (Lifeguard IV-C): every message to a suspect tells it of the suspicion.
         let silent = mutant!("gossip.buddy.silent");
-        let not_alive = |r: &&member::Record| r.member.state != State::Alive && !silent;
-        let receiver = self.table.get(to).filter(not_alive);
+        // So is a member of which others claim more than it said itself: only it can outdo a false claim.
+        let is_told =
+            |r: &&member::Record| (r.member.state != State::Alive || r.exceeds_word()) && !silent;
+        let receiver = self.table.get(to).filter(is_told);
         let mut updates: Vec<Update> = receiver.map(member::Record::update).into_iter().collect();
         let room = self.config.updates_max.min(UPDATES_MAX).saturating_sub(updates.len());
         let limit = broadcast::limit(self.config.retransmit_multiplier, members);

@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::member::{self, beats};
-use super::message::{Body, Load, Message, REFUTATIONS_MAX, Update};
+use super::message::{Body, HEARSAY_REFUTATIONS_MAX, Load, Message, REFUTATIONS_MAX, Update};
 use super::suspicion::Suspicion;
 use super::{Action, Gossip, State};
 use crate::id::NodeId;
@@ -96,14 +96,19 @@ impl Gossip {
             }
         }
         for load in &message.loads {
-            self.apply_load(load, out);
+            self.apply_load(from, load, out);
         }
     }
 
     /// Applies a member's update of itself. A member may change its address within an incarnation.
     fn apply_self_update(&mut self, now: Instant, update: &Update, out: &mut Outbox<Action>) {
         let node = update.replica.node;
-        let merged = self.merge(now, node, update, out);
+        let Some(record) = self.table.get_mut(node) else { return };
+        let replaces = record.told(update.incarnation);
+        if replaces {
+            reach!("gossip.hearsay.replaced");
+        }
+        let merged = self.merge(now, (node, replaces), update, out);
         let Some(record) = self.table.get_mut(node) else { return };
         let same_boot = record.member.incarnation.boot == update.incarnation.boot;
         if merged == Merged::Unchanged && same_boot && record.member.address != update.address {
@@ -127,12 +132,18 @@ impl Gossip {
         if self.is_open && self.table.get(node).is_none() {
             self.learn(now, update);
         }
-        if self.table.get(node).is_none_or(|r| r.member.replica != update.replica) {
+        let Some(record) = self.table.get(node).filter(|r| r.member.replica == update.replica)
+        else {
             reach!("gossip.update.unknown");
             self.counters.unknown += 1;
             return;
+        };
+        if !record.believes(update.incarnation) {
+            reach!("gossip.hearsay.disbelieved");
+            self.counters.disbelieved += 1;
+            return;
         }
-        let _ = self.merge(now, from, update, out);
+        let _ = self.merge(now, (from, false), update, out);
     }
 
     /// Applies a death that a push-pull tells of, as a suspicion. It may be one side's view of a partition that healed,
@@ -158,10 +169,11 @@ impl Gossip {
     }
 
     /// Merges an update of a known member: it replaces what it beats, and an equal suspicion adds its confirmations.
+    /// With `replaces` it replaces whatever is held.
     fn merge(
         &mut self,
         now: Instant,
-        from: NodeId,
+        (from, replaces): (NodeId, bool),
         update: &Update,
         out: &mut Outbox<Action>,
     ) -> Merged {
@@ -173,7 +185,7 @@ impl Gossip {
             self.confirm(node, &update.confirmations);
             return Merged::Unchanged;
         }
-        if !beats(new, held) {
+        if !replaces && !beats(new, held) {
             return Merged::Unchanged;
         }
         let restarted = held.0.boot != update.incarnation.boot;
@@ -273,6 +285,12 @@ impl Gossip {
         if (theirs, update.state) <= (mine, self.me.state) {
             return;
         }
+        if theirs.refutations > mine.refutations.saturating_add(HEARSAY_REFUTATIONS_MAX) {
+            // Nobody believes it, and refuting it would use up the refutations that there are.
+            reach!("gossip.hearsay.of_self");
+            self.counters.disbelieved += 1;
+            return;
+        }
         if mutant!("gossip.refute.dropped") {
             return;
         }
@@ -290,8 +308,9 @@ impl Gossip {
         }
     }
 
-    /// Applies a load report if it is of the member's known boot and newer than the report held.
-    fn apply_load(&mut self, load: &Load, out: &mut Outbox<Action>) {
+    /// Applies a load report if it is of the member's known boot and newer than the report held. The member's own report
+    /// counts whatever others claimed that it said.
+    fn apply_load(&mut self, from: NodeId, load: &Load, out: &mut Outbox<Action>) {
         if load.node == self.me.replica.node {
             return;
         }
@@ -299,7 +318,8 @@ impl Gossip {
             self.counters.unknown += 1;
             return;
         };
-        if load.boot != record.member.incarnation.boot || load.version <= record.load_version {
+        let is_old = load.version <= record.load_version && from != load.node;
+        if load.boot != record.member.incarnation.boot || is_old {
             reach!("gossip.load.old");
             return;
         }

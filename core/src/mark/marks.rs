@@ -45,6 +45,7 @@ pub const MARKS: &[&str] = &[
     "raft.snapshot.superseded",
     "raft.snapshot.unknown_offer",
     "raft.term.later_answer",
+    "raft.term.out_of_bounds",
     "raft.term.of_a_learner",
     "raft.term.stale_leader",
     "raft.transfer.begun",
@@ -100,10 +101,14 @@ pub const MARKS: &[&str] = &[
     "replication.write.again",
     "replication.write.equivocation",
     "replication.write.merged",
+    "replication.write.other_slot",
     "replication.write.partly_dead",
     "replication.write.replaced",
     // gossip
     "gossip.update.unknown",
+    "gossip.hearsay.disbelieved",
+    "gossip.hearsay.of_self",
+    "gossip.hearsay.replaced",
     "gossip.connected.asked",
     "gossip.load.old",
     "gossip.member.back_from_death",
@@ -308,4 +313,5 @@ pub const MARKS: &[&str] = &[
     "node.storage.full_changed",
     "node.storage.full_still",
     "node.wire.no_link",
+    "node.wire.gossip_of_other_boot",
 ];

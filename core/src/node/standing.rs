@@ -383,6 +383,15 @@ fn planted(kind: Kind, standing: Standing) -> bool {
         }
         Kind::Refused => mutant!("node.standing.anyone_refuses"),
         Kind::Contacts => mutant!("node.standing.strangers_contacts"),
+        Kind::Vote | Kind::PreVote | Kind::TimeoutNow => {
+            standing == Standing::Learner && mutant!("node.standing.learner_campaigns")
+        }
+        Kind::ForwardCreate | Kind::ForwardDelete | Kind::ForwardRotate | Kind::ForwardWrite => {
+            mutant!("node.standing.strangers_requests")
+        }
+        Kind::Ping | Kind::Updates | Kind::PushMembers => {
+            mutant!("node.standing.strangers_gossip")
+        }
         Kind::Delta | Kind::View | Kind::Page => mutant!("node.standing.strangers_data"),
         _ => false,
     }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::api::{Outcome, Value};
 use crate::hold::Waits;
 use crate::id::{Contact, NodeId, Replica, Writer};
-use crate::{discovery, gossip, raft, reach};
+use crate::{discovery, gossip, mutant, raft, reach};
 
 use super::machine::{Node, Task};
 use super::{Action, Message, Notice, Plane};
@@ -84,6 +84,12 @@ impl Node {
                 self.step_replication(event);
             }
             Message::Gossip { message, .. } => {
+                let boot = message.sender.incarnation.boot;
+                let is_linked = self.peers.get(from).is_some_and(|peer| peer.boot == boot);
+                if !is_linked && !mutant!("node.wire.gossip_of_any_boot") {
+                    reach!("node.wire.gossip_of_other_boot");
+                    return self.rejected(from, "gossip of another process than the link's");
+                }
                 self.step_gossip(gossip::Event::Received { from, message });
             }
             Message::Founding(message) => self.on_founding(replica, message),

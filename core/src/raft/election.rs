@@ -73,13 +73,11 @@ impl Raft {
             || (last.index > self.configurations.active_since() && self.is_up_to_date(last))
     }
 
-    /// Whether a replica may lead this group, and so move this replica to a later term. Voters do not change, so they
-    /// are all known here, except by a replica that was told none: it takes its first leader's word.
+    /// Whether a replica may lead this group, and so move this replica to a later term. Voters do not change, and each
+    /// replica knows them from the start: a learner is told of them with its genesis. One that knows none takes
+    /// nobody's word.
     pub(super) fn may_lead(&self, replica: Replica) -> bool {
-        let configuration = self.configuration();
-        configuration.is_voter(replica)
-            || configuration.voters.is_empty()
-            || mutant!("raft.leader.any")
+        self.configuration().is_voter(replica) || mutant!("raft.leader.any")
     }
 
     /// Whether a log that ends at `last` has every entry that this replica may have helped to commit (§5.4.1).

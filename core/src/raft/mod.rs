@@ -63,7 +63,7 @@ use crate::time::Instant;
 use configurations::Configurations;
 use log::Log;
 use state::{DurableMark, ForwardedReads, IncomingSnapshot, State};
-use types::NUMBER_MAX;
+use types::{NUMBER_MAX, TERM_LEAD_MAX};
 
 pub use event::{Action, Event};
 pub use message::{Message, Promise, SnapshotHeader};

@@ -5,7 +5,7 @@
 //! not handle any message itself.
 
 use super::state::State;
-use super::{Action, Event, Message, NUMBER_MAX, Raft};
+use super::{Action, Event, Message, NUMBER_MAX, Raft, TERM_LEAD_MAX};
 use crate::id::{Replica, Term};
 use crate::machine::Outbox;
 use crate::time::{Instant, earlier};
@@ -78,6 +78,11 @@ impl Raft {
         if let Some(term) = message.term() {
             if term.0 > NUMBER_MAX {
                 return self.reject(from, "a term that no group reaches", out);
+            }
+            let lead = term.0.saturating_sub(self.term.0);
+            if lead > TERM_LEAD_MAX && !mutant!("raft.term.unbounded") {
+                reach!("raft.term.out_of_bounds");
+                return self.reject(from, "a term far beyond this replica's own", out);
             }
             if message.is_from_leader() && !self.may_lead(from) {
                 reach!("raft.leader.no_voter");

@@ -21,7 +21,7 @@ use crate::{mutant, reach};
 
 use super::log::checkpoint::Capture;
 use super::log::{self, Record, RestoreError, Restored, Write};
-use super::shard::{Dots, Ranges, Shard, query};
+use super::shard::{Dots, Ranges, Shard, query, slot_of};
 use super::sync::ack::{Ticket, Waiters};
 use super::sync::peer::Peers;
 use super::sync::push::Pushes;
@@ -161,7 +161,8 @@ impl Replicator {
             Event::Keys { keys } => self.keys = Some(keys),
             Event::Open { namespace, slots, strategy, discard } => {
                 for slot in 0..slots.min(SLOTS_MAX) {
-                    self.open(now, ShardId { namespace, slot }, (strategy, discard), out);
+                    let id = ShardId { namespace, slot };
+                    self.open(now, (id, slots), (strategy, discard), out);
                 }
             }
             Event::Close { namespace } => self.close(namespace, out),
@@ -180,11 +181,12 @@ impl Replicator {
     fn open(
         &mut self,
         now: Now,
-        id: ShardId,
+        (id, slots): (ShardId, u16),
         (strategy, discard): (Strategy, bool),
         out: &mut Outbox<Action>,
     ) {
         let local = self.shards.entry(id).or_insert_with(|| LocalShard::new(Shard::new(id)));
+        local.shard.slots = slots;
         if local.strategy.replace(strategy).is_none() {
             reach!("replication.shard.opened");
             // The first time is random, so that shards that open together do not compare together.
@@ -454,8 +456,7 @@ impl Replicator {
     /// The shard of a key. It follows from the key's SHA-256, so all nodes agree for as long as the namespace exists.
     #[must_use]
     pub fn shard_for(namespace: NamespaceId, slots: u16, key: &[u8]) -> ShardId {
-        let slot = if slots <= 1 { 0 } else { Digest::of(key).short() % u64::from(slots) };
-        ShardId { namespace, slot: slot as u16 }
+        ShardId { namespace, slot: slot_of(slots, key) }
     }
 
     /// Hashes at most `limit` live writes again, from a dot on.

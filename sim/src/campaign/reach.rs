@@ -24,8 +24,6 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
     ("gossip.sync.paged", "more members than one message tells of"),
     ("coordinator.members.full", "1,024 members"),
     ("coordinator.leaders.full", "more groups than a run creates"),
-    ("discovery.candidate.table_full", "256 addresses"),
-    ("discovery.candidate.evicted", "256 addresses"),
     ("state.registry.members_full", "1,024 members"),
     ("state.registry.namespaces_full", "4,096 namespaces"),
     ("state.registry.not_bootstrapped", "a command that no node proposes"),

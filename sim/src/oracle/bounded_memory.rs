@@ -55,6 +55,11 @@ impl Budgets {
             requests: config.bounds.requests,
         }
     }
+
+    /// The addresses that discovery may know.
+    pub(crate) const fn candidates(&self) -> usize {
+        self.candidates
+    }
 }
 
 /// Judges one node.

@@ -109,7 +109,8 @@ impl Cause {
         let mut cause = Self { is_other_message: true, ..Self::default() };
         match message {
             raft::Message::Append { prev, entries, .. } => {
-                cause.append = Some((group, Index(prev.index.0 + entries.len() as u64)));
+                cause.append =
+                    Some((group, Index(prev.index.0.saturating_add(entries.len() as u64))));
             }
             raft::Message::Vote { last, .. } => cause.asks = Some((group, from, *last)),
             raft::Message::ReadIndex { id } => cause.read_index = Some((group, from, *id)),

@@ -49,6 +49,8 @@
 //! | hybrid-clock | `hybrid_clock` | Kulkarni 2014 | a write is logged |
 //! | context-covers-what-is-known | `context_covers_what_is_known` | Almeida 2018 | a write or a view is logged |
 //! | bounded-memory | `bounded_memory` | `core::limits`, `core::config` | a message leaves; each trace link |
+//! | bounded-dials | `bounded_dials` | contract of `core::discovery` | an address is dialled |
+//! | standing | `standing` | contract of `core::node::standing` | a hostile message arrives |
 //! | unknown-message-is-dropped | `unknown_message_is_dropped` | contract of `node::MessageError` | its arrival |
 //! | progress | `world` | contract of `core::machine` | a tick is due at once |
 //! | deleted-is-gone | `deleted_is_gone` | README, Guarantees: a deleted namespace | the end of a run |
@@ -75,6 +77,7 @@
 pub(crate) mod ack_from_pinged_member;
 pub(crate) mod answer_to_its_own_try;
 pub(crate) mod applied_commit_last;
+pub(crate) mod bounded_dials;
 pub(crate) mod bounded_memory;
 pub(crate) mod cause;
 pub(crate) mod cheapest_is_chosen;
@@ -122,6 +125,7 @@ pub(crate) mod replicated_level;
 pub(crate) mod session_applied_once;
 pub(crate) mod snapshot_of_committed;
 pub(crate) mod soundness;
+pub(crate) mod standing;
 pub(crate) mod state_machine_safety;
 pub(crate) mod strong;
 pub(crate) mod supersedes_what_was_seen;
@@ -255,6 +259,7 @@ struct ObservedNode {
     admitted: one_process_per_identity::AdmittedPeers,
     /// It was told that its disk is full.
     is_full: bool,
+    dials: bounded_dials::Dials,
 }
 
 /// One step that a node has just taken.
@@ -351,6 +356,14 @@ impl Oracles {
             match action {
                 Action::Persist { token, write } => self.observe_write(step, *token, write)?,
                 Action::Send { to, message, .. } => self.observe_send(step, *to, message)?,
+                Action::Verify { address } => {
+                    let most =
+                        bounded_dials::most(self.nodes.len(), self.rules.budgets.candidates());
+                    self.nodes[step.me].dials.check(step.now.mono, address, most)?;
+                }
+                Action::Route { address: Some(address), .. } => {
+                    bounded_dials::check_address(address)?;
+                }
                 Action::Notify(Notice::Role { group, term, role, .. }) => {
                     self.observe_role(step, *group, *term, *role)?;
                 }

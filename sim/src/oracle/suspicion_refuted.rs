@@ -2,9 +2,9 @@
 //! raise it (SWIM, 4.2).
 //!
 //! Compares the greatest update about the node in a message with the node's own incarnation after the step. It does not
-//! judge updates about another boot of the node.
+//! judge updates about another boot of the node, nor claims far beyond its own word, which no node believes.
 
-use continuum_core::gossip::Member;
+use continuum_core::gossip::{HEARSAY_REFUTATIONS_MAX, Member};
 
 use super::views::Held;
 use crate::verdict::{Broken, Verdict};
@@ -15,7 +15,11 @@ pub(crate) const NAME: &str = "suspicion-refuted";
 /// boot.
 pub(crate) fn check(own: &Member, about_me: Option<Held>) -> Verdict {
     let mine = (own.incarnation, own.state);
-    match about_me.filter(|claim| claim.0.boot == mine.0.boot && *claim > mine) {
+    let is_credible = |claim: &Held| {
+        claim.0.boot == mine.0.boot
+            && claim.0.refutations <= mine.0.refutations.saturating_add(HEARSAY_REFUTATIONS_MAX)
+    };
+    match about_me.filter(|claim| is_credible(claim) && *claim > mine) {
         None => Ok(()),
         Some(claim) => {
             let what = format!("a node that was told that it is {claim:?} remains {mine:?}");

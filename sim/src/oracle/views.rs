@@ -37,6 +37,8 @@ pub(crate) struct View {
 pub(crate) struct Heard {
     /// The step received gossip.
     pub(crate) gossip: bool,
+    /// Its sender.
+    pub(crate) from: Option<NodeId>,
     /// The greatest update about the receiver.
     pub(crate) about_me: Option<Held>,
     /// The sender and the ping number of an ack.
@@ -49,7 +51,7 @@ impl Heard {
             Body::Ack { number } => Some((from, number)),
             _ => None,
         };
-        Self { gossip: true, about_me: greatest_update(me, message), ack }
+        Self { gossip: true, from: Some(from), about_me: greatest_update(me, message), ack }
     }
 }
 
@@ -88,7 +90,8 @@ impl View {
                 continue;
             }
             self.deaths.turns(at, member.replica.node, now.1, by_itself);
-            incarnation_precedence::check(member.replica.node, before, now)?;
+            let is_own_word = heard.from == Some(member.replica.node);
+            incarnation_precedence::check(member.replica.node, before, now, is_own_word)?;
             suspicion_before_death::check(member.replica.node, before, now, heard.gossip)?;
         }
         Ok(())

@@ -144,11 +144,16 @@ pub enum Kind {
     /// Beside `rate_ppm` of the eventual writes, a hostile client sends one to the same key with a context that no node
     /// gave out for it: made up, altered, cut, or of another namespace.
     HostileClient,
+    /// Somebody sends what they like in the name of `nodes`, a learner whose own process stays honest: forged messages
+    /// of every kind, and messages of others, altered or not.
+    HostileLearner,
+    /// A node with a certificate of the federation that never joined links with all nodes, and sends them the same.
+    HostileStranger,
 }
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 55] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -202,6 +207,8 @@ impl Kind {
         Self::Hang,
         Self::Deposed,
         Self::HostileClient,
+        Self::HostileLearner,
+        Self::HostileStranger,
     ];
 
     /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable.
@@ -276,6 +283,8 @@ impl Kind {
             Self::Hang => "hang",
             Self::Deposed => "deposed",
             Self::HostileClient => "hostile-client",
+            Self::HostileLearner => "hostile-learner",
+            Self::HostileStranger => "hostile-stranger",
         }
     }
 }

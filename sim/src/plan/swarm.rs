@@ -55,7 +55,8 @@ impl Plan {
 
     /// Plans the faults of one kind, if the seed enables it.
     fn plant(&mut self, kind: Kind, budget: &FaultBudget, dice: &mut Dice) {
-        if !dice.chance(500_000) {
+        let has_learner = self.cluster.nodes > self.cluster.voters;
+        if !dice.chance(500_000) || kind == Kind::HostileLearner && !has_learner {
             return;
         }
         let times = match kind {
@@ -333,6 +334,12 @@ impl Plan {
                 fault.rate_ppm = dice.between(5_000, 100_000);
             }
             Kind::Churn => fault.for_ms = span(dice, 10_000, 60_000),
+            Kind::HostileStranger => fault.for_ms = span(dice, 5_000, 40_000),
+            Kind::HostileLearner => {
+                fault.for_ms = span(dice, 5_000, 40_000);
+                fault.nodes =
+                    vec![dice.between(self.cluster.voters as u64, nodes as u64 - 1) as usize];
+            }
             // `plant_late` draws `Kind::Add`.
             _ => {}
         }

@@ -98,6 +98,7 @@ impl World {
                 self.operate();
                 self.look_at_spans()
             }
+            WorldEvent::Hostile { fault, k } => self.on_hostile(fault, k),
             WorldEvent::Churn { id } => {
                 self.churn_asks(id);
                 Ok(())

@@ -64,6 +64,8 @@ pub(crate) enum WorldEvent {
     EndFounder { node: usize, generation: u64 },
     /// The operator looks at the federation.
     Operate,
+    /// A hostile node sends its next message.
+    Hostile { fault: usize, k: u64 },
     /// A churn client sends its next request, or its present one timed out.
     Churn { id: ChurnRequest },
 }

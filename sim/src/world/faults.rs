@@ -70,6 +70,9 @@ impl World {
             Kind::Full => struck.try_for_each(|node| self.fill(node, true))?,
             Kind::Handover => struck.try_for_each(|node| self.ask_to_stop(node))?,
             Kind::Churn => self.add_churn_client(number),
+            Kind::HostileLearner | Kind::HostileStranger => {
+                self.schedule_in(0, WorldEvent::Hostile { fault: number, k: 0 });
+            }
             _ => {}
         }
         Ok(())
@@ -130,6 +133,9 @@ impl World {
             scene.fault_ends(self.now, fault);
         }
         let (number, fault) = (fault, self.plan.faults[fault].clone());
+        if matches!(fault.kind, Kind::HostileLearner | Kind::HostileStranger) {
+            self.end_hostile(number)?;
+        }
         for node in (0..self.processes.len()).filter(|node| fault.strikes(*node)) {
             match fault.kind {
                 Kind::Crash | Kind::FounderCrash => {

@@ -9,8 +9,10 @@ mod churn;
 mod dispatch;
 mod event;
 mod faults;
+pub(crate) mod forge;
 mod healing;
 mod hostile;
+mod hostile_node;
 mod identity;
 mod pause;
 mod progress;
@@ -51,6 +53,7 @@ use crate::workload::client::{ClientAction, ClientMode, Clients};
 use crate::workload::operator::Operator;
 use event::EventQueue;
 pub(crate) use event::WorldEvent;
+use hostile_node::Hostile;
 use identity::{DiskCopy, node_id, store_id, wide};
 use progress::ProgressGuard;
 use survivors::Survival;
@@ -91,6 +94,7 @@ pub(crate) struct World {
     pub(crate) asked_to_stop: Vec<Option<u64>>,
     /// Copies of disks, by the fault that made them.
     pub(crate) backups: BTreeMap<usize, DiskCopy>,
+    pub(crate) hostile: Hostile,
     /// Which fault made which node's sync fail.
     pub(crate) failed: BTreeSet<(usize, usize)>,
     out: Outbox<Action>,
@@ -178,6 +182,7 @@ impl World {
             survival: vec![Survival::default(); nodes],
             asked_to_stop: vec![None; nodes],
             backups: BTreeMap::new(),
+            hostile: Hostile::default(),
             failed: BTreeSet::new(),
             out: Outbox::new(),
             actions: Vec::new(),

@@ -70,9 +70,16 @@ impl World {
         durability_at_send::check_reply(&self.processes[me].disk.durable, shard, outcome)?;
         let Some(others) = promised else { return Ok(()) };
         let called = operation.called;
-        let forgot = |node: usize| self.survival[node].lost_at.is_some_and(|at| at >= called);
+        let forgot = |node: usize| self.is_word_unproved(node, called);
         let dots = self.oracles.writes.made_for(attempt.operation);
         replicated_level::check_eventual(&self.processes, forgot, me, others, dots)
+    }
+
+    /// Whether a node may have said that it holds something which its disk does not have: the disk lost data since, or
+    /// somebody spoke in the node's name.
+    fn is_word_unproved(&self, node: usize, since: u64) -> bool {
+        let lost = self.survival[node].lost_at.is_some_and(|at| at >= since);
+        lost || self.hostile.learners.contains(&node)
     }
 
     /// A strong write is on as many other disks as its answer says.
@@ -90,7 +97,7 @@ impl World {
             return Ok(());
         };
         let position = Position { term, index };
-        let forgot = |node: usize| self.survival[node].lost_at.is_some_and(|at| at >= called);
+        let forgot = |node: usize| self.is_word_unproved(node, called);
         replicated_level::check_strong(&self.processes, forgot, group, promise, position)
     }
 }

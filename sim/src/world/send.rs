@@ -47,6 +47,7 @@ impl World {
             return Ok(());
         };
         self.messages += 1;
+        self.overhear(&message);
         let bytes = if self.network.is_narrow(me, to) { size_of(&message) } else { 0 };
         let fired = &mut self.fired;
         let arrivals = self.network.transmit((me, to), plane, self.now, bytes as u64, fired);

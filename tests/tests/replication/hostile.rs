@@ -8,7 +8,7 @@ use continuum_core::api::{
 };
 use continuum_core::id::{Dot, ShardId};
 use continuum_core::limits::DEFERRED_MAX;
-use continuum_core::replication::{Event, Message, dot_of};
+use continuum_core::replication::{Event, Message, Replicator, dot_of};
 
 use super::{SHARD, Setup, World, bytes, give, keys, one, put, quiet, replica, take};
 
@@ -25,6 +25,7 @@ pub const CASES: &[fn()] = &[
     a_context_that_no_node_gave_out_is_refused,
     a_refused_write_is_skipped_and_others_are_learnt,
     deferred_removals_are_bounded_counted_and_refused_in_time,
+    a_write_whose_key_belongs_to_another_shard_is_refused,
 ];
 
 /// Ten years, as a wrong clock may jump.
@@ -385,4 +386,23 @@ pub fn deferred_removals_are_bounded_counted_and_refused_in_time() {
         removals.max(world.processes[1].machine.deferred_removals())
     );
     world.converge().expect("converges");
+}
+
+pub fn a_write_whose_key_belongs_to_another_shard_is_refused() {
+    let mut world = quiet(Setup::default());
+    for at in 0..2 {
+        let (strategy, discard) = (Strategy::LastWriterWins, false);
+        world.step(at, Event::Open { namespace: SHARD.namespace, slots: 2, strategy, discard });
+    }
+    let slot = |key: &String| Replicator::shard_for(SHARD.namespace, 2, key.as_bytes()).slot;
+    let key = (0..).map(|n| format!("k{n}")).find(|key| slot(key) == 0).expect("one of many");
+    // Only a member that lies writes into a shard that is not its key's: lists would show it, and no read by key.
+    let shard = ShardId { slot: 1, ..SHARD };
+    world.step(0, Event::Mutate { ticket: 9, shard, mutation: put(&key, "", "v"), replicas: 0 });
+    world.sync_disk(0);
+    let pushes = take(&mut world, 0, 1);
+    assert!(!pushes.is_empty());
+    pushes.into_iter().for_each(|push| give(&mut world, 0, 1, push));
+    assert_eq!(world.rejected, ["a write's key belongs to another shard"]);
+    assert!(world.processes[1].machine.context(shard).unwrap_or_default().is_empty());
 }

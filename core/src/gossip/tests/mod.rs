@@ -207,3 +207,46 @@ fn runs_repeat_byte_for_byte() {
     assert_eq!(trace(1), trace(1));
     assert_ne!(trace(1), trace(2));
 }
+
+fn hears(machine: &mut Gossip, from: usize, boot: u64, updates: Vec<Update>) -> Vec<Action> {
+    let Member { replica, address, .. } = member(from, boot);
+    let incarnation = member(from, boot).incarnation;
+    let confirmations = Vec::new();
+    let sender = Update { replica, incarnation, state: State::Alive, address, confirmations };
+    let message = Message { body: Body::Ping { number: 1 }, sender, updates, loads: Vec::new() };
+    let mut out = Outbox::new();
+    let now = Now { mono: Instant::from_millis(1), wall: crate::time::WallTime(0) };
+    machine.step(now, Event::Received { from: id(from), message }, &mut out);
+    out.drain().collect()
+}
+
+#[test]
+fn a_members_own_word_replaces_what_others_claimed() {
+    let mut machine = Gossip::new(member(0, 1), GossipConfig::default(), &Seed::from_number(1));
+    for other in 1..3 {
+        let Member { replica, address, .. } = member(other, 1);
+        let now = Now { mono: Instant::from_millis(1), wall: crate::time::WallTime(0) };
+        let event = Event::Add { replica, name: String::new(), address };
+        machine.step(now, event, &mut Outbox::new());
+    }
+    let claim = |refutations, boot| {
+        let Member { replica, mut incarnation, address, .. } = member(2, boot);
+        incarnation.refutations = refutations;
+        Update { replica, incarnation, state: State::Alive, address, confirmations: Vec::new() }
+    };
+    // Nobody heard of member 2 yet, so another's word counts.
+    hears(&mut machine, 1, 1, alloc::vec![claim(0, u64::MAX)]);
+    assert_eq!(machine.member(id(2)).map(|m| m.incarnation.boot.count), Some(u64::MAX));
+    hears(&mut machine, 2, 3, Vec::new());
+    assert_eq!(machine.member(id(2)).map(|m| m.incarnation.boot.count), Some(3));
+    hears(&mut machine, 1, 1, alloc::vec![claim(0, u64::MAX)]);
+    assert_eq!(machine.member(id(2)).map(|m| m.incarnation.boot.count), Some(3));
+    // A claim that is beyond its word is told to it, because only it can outdo the claim.
+    hears(&mut machine, 1, 1, alloc::vec![claim(5, 3)]);
+    let answers = hears(&mut machine, 2, 3, Vec::new());
+    let tells = |action: &Action| match action {
+        Action::Send { message, .. } => message.updates.contains(&claim(5, 3)),
+        _ => false,
+    };
+    assert!(answers.iter().any(tells), "{answers:?}");
+}

@@ -154,6 +154,8 @@ pub(crate) enum Merged {
 pub(crate) struct Shard {
     /// The shard's namespace and slot.
     pub(crate) id: ShardId,
+    /// The number of slots of its namespace; 0 until the shard is open.
+    pub(crate) slots: u16,
     /// Whether losers of the LWW order are dropped.
     pub(crate) discard: bool,
     /// The live writes.
@@ -173,6 +175,12 @@ pub(crate) struct Shard {
     bytes: u64,
     /// The root, if nothing changed since it was last computed.
     root: Option<Digest>,
+}
+
+/// The slot of a key.
+pub(crate) fn slot_of(slots: u16, key: &[u8]) -> u16 {
+    let slot = if slots <= 1 { 0 } else { Digest::of(key).short() % u64::from(slots) };
+    slot as u16
 }
 
 impl Shard {

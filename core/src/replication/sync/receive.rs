@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::id::{Actor, Dot};
 use crate::replication::log;
-use crate::replication::shard::{LiveWrite, Merged, Shard};
+use crate::replication::shard::{LiveWrite, Merged, Shard, slot_of};
 use crate::replication::write::hlc::{Clock, Wall};
 use crate::replication::write::leads::Leads;
 use crate::replication::write::{self, WriteBody};
@@ -71,6 +71,12 @@ impl Receiver<'_> {
         if body.shard() != shard.id {
             return refused("a write belongs to another shard");
         }
+        let slot = slot_of(shard.slots, body.key.0);
+        if slot != shard.id.slot && !mutant!("replication.write.of_any_slot") {
+            // Only lists would show it: nobody could read it by its key, or delete it.
+            reach!("replication.write.other_slot");
+            return refused("a write's key belongs to another shard");
+        }
         let forged = forged_dot(shard, self.me, named_dots(&body));
         let leads = self.wall.lead_ms(body.stamp) > 0 && !is_forced(shard, &body);
         match log::merge(shard, sealed, &body) {
@@ -110,7 +116,7 @@ fn is_forced(shard: &Shard, body: &WriteBody<'_>) -> bool {
         shard.live.get(&(number, element.seq)).map(|live| live.stamp)
     });
     let seen = if shard.discard { shard.stamp } else { 0 };
-    stamps.chain([seen]).max() >= Some(body.stamp - 1)
+    stamps.chain([seen]).max() >= Some(body.stamp.saturating_sub(1))
 }
 
 /// The first named dot of this very process, or of a later boot of this store, that this process did not author. Then

@@ -10,14 +10,14 @@ use super::super::health_hysteresis::{self, HealthChanges};
 use super::super::one_process_per_identity::{self, AdmittedPeers, Identified};
 use super::super::views::Held;
 use super::super::{
-    cheapest_is_chosen, incarnation_precedence, suspect_is_told, suspicion_before_death,
-    suspicion_refuted, verified_contacts_only,
+    bounded_dials, cheapest_is_chosen, incarnation_precedence, standing, suspect_is_told,
+    suspicion_before_death, suspicion_refuted, verified_contacts_only,
 };
 use super::{Planted, bad, good};
 use crate::verdict::Verdict;
 
 pub(super) fn all() -> Vec<Planted> {
-    [members(), probes(), processes(), choices()].concat()
+    [members(), probes(), processes(), choices(), hostile()].concat()
 }
 
 const fn node(number: u8) -> NodeId {
@@ -39,7 +39,12 @@ fn ping(updates: Vec<Update>) -> Message {
 }
 
 fn members() -> Vec<Planted> {
-    let turns = |before, now| incarnation_precedence::check(node(2), before, now);
+    let turns = |before, now| incarnation_precedence::check(node(2), before, now, false);
+    let says = |before, now| incarnation_precedence::check(node(2), before, now, true);
+    let of_boot = |count| {
+        let boot = Boot { count, nonce: 1 };
+        (Incarnation { boot, refutations: 0 }, State::Alive)
+    };
     let dies = |before, now, hears| suspicion_before_death::check(node(2), before, now, hears);
     let own = |refutations| Member {
         replica: Replica::default(),
@@ -59,6 +64,13 @@ fn members() -> Vec<Planted> {
             incarnation_precedence::NAME,
             turns(alive, held(0, State::Dead)),
         ),
+        bad("a boot backwards", incarnation_precedence::NAME, turns(of_boot(9), of_boot(3))),
+        good("a member that says who it is", says(of_boot(9), of_boot(3))),
+        bad(
+            "a member that takes a refutation back",
+            incarnation_precedence::NAME,
+            says(alive, held(0, State::Alive)),
+        ),
         bad("alive without refutation", incarnation_precedence::NAME, turns(suspect, alive)),
         good("dead by gossip", dies(alive, held(1, State::Dead), true)),
         bad(
@@ -71,6 +83,10 @@ fn members() -> Vec<Planted> {
             "a suspicion not refuted",
             suspicion_refuted::NAME,
             suspicion_refuted::check(&own(1), Some(suspect)),
+        ),
+        good(
+            "a claim that nobody believes",
+            suspicion_refuted::check(&own(1), Some(held(1 << 40, State::Dead))),
         ),
         good("a suspect is told", suspect_is_told::check(node(2), suspect, &told)),
         bad(
@@ -167,4 +183,17 @@ fn choices() -> Vec<Planted> {
         good("the cheapest is chosen", chosen(2)),
         bad("a dearer one is chosen", cheapest_is_chosen::NAME, chosen(1)),
     ]
+}
+
+fn hostile() -> Vec<Planted> {
+    let planted = |(name, is_good, verdict)| match is_good {
+        true => good(name, verdict),
+        false => bad(name, standing::NAME, verdict),
+    };
+    let stranger = Address(format!("{}1", bounded_dials::STRANGERS_ADDRESS));
+    let dial = |address| bounded_dials::check_address(address);
+    let mut all: Vec<Planted> = standing::planted().into_iter().map(planted).collect();
+    all.push(good("a member's address is dialled", dial(&Address("n1:7000".to_owned()))));
+    all.push(bad("a stranger's address is dialled", bounded_dials::NAME, dial(&stranger)));
+    all
 }
