@@ -9,6 +9,7 @@ use continuum_core::digest::{Digest, Hasher};
 use continuum_core::id::{GroupId, Replica};
 use continuum_core::machine::Machine as _;
 use continuum_core::node::Node;
+use continuum_core::state::StateMachine;
 use continuum_core::time::Instant;
 
 use crate::verdict::{Broken, Verdict};
@@ -31,7 +32,7 @@ impl Sight {
     /// Looks at a node. `nobody` never ran.
     pub(crate) fn of(node: &Node, nobody: &Replica) -> Self {
         let is_halted = |group| node.state(group).is_some_and(|state| state.halted().is_some());
-        let registry = node.state(GroupId::REGISTRY).map(|state| state.registry());
+        let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
         Self {
             is_fenced: node.is_fenced(),
             is_suspended: node.is_suspended(),

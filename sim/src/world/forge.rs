@@ -237,7 +237,7 @@ impl Facts {
         // One dot has one content. Below the very top, which has no stamp above it: in a discarding shard nothing could
         // be written again.
         let content = mix(seq ^ actor.boot.nonce << 56);
-        let stamp = 1 + (content % (STAMP_MAX - (1 << 32)) >> (content % 24));
+        let stamp = 1 + ((content % (STAMP_MAX - (1 << 32))) >> (content % 24));
         let key = format!("hostile{}", content % 4);
         let sealed =
             sealed_put(shard, Dot { actor, seq }, (&key, &format!("forged{content}")), stamp);

@@ -191,7 +191,7 @@ fn hostile() -> Vec<Planted> {
         false => bad(name, standing::NAME, verdict),
     };
     let stranger = Address(format!("{}1", bounded_dials::STRANGERS_ADDRESS));
-    let dial = |address| bounded_dials::check_address(address);
+    let dial = |address: &Address| bounded_dials::check_address(address);
     let mut all: Vec<Planted> = standing::planted().into_iter().map(planted).collect();
     all.push(good("a member's address is dialled", dial(&Address("n1:7000".to_owned()))));
     all.push(bad("a stranger's address is dialled", bounded_dials::NAME, dial(&stranger)));
