@@ -308,8 +308,8 @@ impl Gossip {
         }
     }
 
-    /// Applies a load report if it is of the member's known boot and newer than the report held. The member's own report
-    /// counts whatever others claimed that it said.
+    /// Applies a load report if it is of the member's known boot and newer than the report held. The member's own
+    /// report counts whatever others claimed that it said.
     fn apply_load(&mut self, from: NodeId, load: &Load, out: &mut Outbox<Action>) {
         if load.node == self.me.replica.node {
             return;

@@ -17,8 +17,8 @@ use crate::mutant;
 pub(super) const NUMBER_MAX: u64 = 1 << 62;
 
 /// How far above a replica's own term a message's term may be. Elections at every 100 ms take thirteen years to get
-/// there, so an honest replica that was away is never that far behind. A voter that lies could otherwise bring a group to
-/// the last term with one message, and no leader would ever be elected again.
+/// there, so an honest replica that was away is never that far behind. A voter that lies could otherwise bring a group
+/// to the last term with one message, and no leader would ever be elected again.
 pub(super) const TERM_LEAD_MAX: u64 = 1 << 32;
 
 /// An index of a log and the term of the entry there.

@@ -6,8 +6,11 @@
 
 use continuum_core::discovery::CONTACTS_MAX;
 use continuum_core::id::Address;
+use continuum_core::node::Action;
 use continuum_core::time::Instant;
 
+use super::Step;
+use super::bounded_memory::Budgets;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "bounded-dials";
@@ -24,13 +27,28 @@ pub(crate) struct Dials {
 
 /// The most dials of a second: each peer may name a message of new addresses, and each address
 /// in the table is tried again.
-pub(crate) const fn most(nodes: usize, candidates: usize) -> usize {
+const fn most(nodes: usize, candidates: usize) -> usize {
     CONTACTS_MAX * (nodes + 1) + candidates
 }
 
 impl Dials {
+    /// Judges an action that names an address.
+    pub(crate) fn observe(
+        &mut self,
+        step: &Step<'_>,
+        action: &Action,
+        budgets: &Budgets,
+    ) -> Verdict {
+        let most = most(step.processes.len(), budgets.candidates());
+        match action {
+            Action::Verify { address } => self.check(step.now.mono, address, most),
+            Action::Route { address: Some(address), .. } => check_address(address),
+            _ => Ok(()),
+        }
+    }
+
     /// Judges a dial, one of at most `most` in a second.
-    pub(crate) fn check(&mut self, now: Instant, address: &Address, most: usize) -> Verdict {
+    fn check(&mut self, now: Instant, address: &Address, most: usize) -> Verdict {
         let second = now.since(Instant::ZERO).as_secs();
         let count = if second == self.second { self.count + 1 } else { 1 };
         (self.second, self.count) = (second, count);

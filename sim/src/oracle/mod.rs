@@ -356,7 +356,9 @@ impl Oracles {
             match action {
                 Action::Persist { token, write } => self.observe_write(step, *token, write)?,
                 Action::Send { to, message, .. } => self.observe_send(step, *to, message)?,
-                Action::Verify { .. } | Action::Route { .. } => self.observe_dial(step, action)?,
+                Action::Verify { .. } | Action::Route { .. } => {
+                    self.nodes[step.me].dials.observe(step, action, &self.rules.budgets)?;
+                }
                 Action::Notify(Notice::Role { group, term, role, .. }) => {
                     self.observe_role(step, *group, *term, *role)?;
                 }
@@ -392,18 +394,6 @@ impl Oracles {
             }
         }
         self.writes.check_covered(step.me, step.node)
-    }
-
-    /// Judges the addresses that a node dials or keeps a link to.
-    fn observe_dial(&mut self, step: &Step<'_>, action: &Action) -> Verdict {
-        let most = bounded_dials::most(self.nodes.len(), self.rules.budgets.candidates());
-        match action {
-            Action::Verify { address } => {
-                self.nodes[step.me].dials.check(step.now.mono, address, most)
-            }
-            Action::Route { address: Some(address), .. } => bounded_dials::check_address(address),
-            _ => Ok(()),
-        }
     }
 
     /// Judges links and gossip.
