@@ -229,7 +229,7 @@ impl World {
         self.check_states()?;
         self.check_churn()?;
         let recorded = self.has_losses().then(|| self.recorded_dots());
-        let excused = recorded.as_ref().map(|recorded| self.oracles.writes.nowhere_in(recorded));
+        let excused = recorded.map(|recorded| self.oracles.writes.nowhere_in(&recorded));
         let excused = excused.unwrap_or_default();
         let (first, others) = self.first_and_others();
         for space in [Space::Siblings, Space::Discard] {
@@ -244,7 +244,7 @@ impl World {
             let is_clients = |row: &&Row| !row.key.starts_with(crate::world::forge::OWN_KEY);
             let of_clients: Vec<Row> = rows.iter().filter(is_clients).cloned().collect();
             eventual::check(&self.clients.history, space, &of_clients, &excused)?;
-            self.check_specification(space, rows, recorded.as_ref())?;
+            self.check_specification(space, rows)?;
         }
         self.check_acknowledged(&excused)
     }
@@ -266,12 +266,7 @@ impl World {
     }
 
     /// Checks that the rows of an eventual namespace are what all writes amount to.
-    fn check_specification(
-        &self,
-        space: Space,
-        rows: Vec<Row>,
-        recorded: Option<&BTreeSet<(ShardId, Dot)>>,
-    ) -> Verdict {
+    fn check_specification(&self, space: Space, rows: Vec<Row>) -> Verdict {
         let numbered = self.operator.namespaces.iter().find(|(known, _)| *known == space);
         let Some((_, namespace)) = numbered else { return Ok(()) };
         let slots = self.plan.workload.slots;
@@ -285,10 +280,8 @@ impl World {
             let rows = by_shard.remove(&shard).unwrap_or_default();
             let context = self.context_of(shard);
             let discards = space == Space::Discard;
-            let is_known =
-                |dot: &Dot| recorded.is_none_or(|recorded| recorded.contains(&(shard, *dot)));
             let covers = |dot: &Dot| context.contains(dot);
-            self.oracles.writes.check(shard, discards, &rows, covers, is_known)?;
+            self.oracles.writes.check(shard, discards, &rows, covers, &self.core())?;
         }
         Ok(())
     }

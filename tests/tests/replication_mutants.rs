@@ -9,13 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use continuum_core::api::Change;
+use continuum_core::id::{Replica, StoreId};
 use continuum_core::mark::instrument;
 use continuum_core::replication::{Event, Message};
 use continuum_core::seed::{Seed, Stream};
 
 use world::history::{History, Move, busy_checkpoint};
-use world::hostile;
-use world::{Setup, World, bytes, give, one, put, quiet, replica, take};
+use world::{SHARD, Setup, World, bytes, give, one, put, quiet, replica, take};
+use world::{hostile, promises};
 
 /// Histories to try before a mutant counts as missed.
 const HISTORIES: u64 = 300;
@@ -33,6 +34,7 @@ fn run(number: u64) -> Result<(), String> {
     corrupt(&mut stream)?;
     if number == 0 {
         hostile::CASES.iter().for_each(|case| case());
+        [false, true].into_iter().for_each(promises::of_a_removal);
         answers()?;
     }
     // This case is larger than the others, so a tenth of the runs is enough.
@@ -71,8 +73,21 @@ fn answers() -> Result<(), String> {
     let ticket = world.write(0, put("k", "", "v"), 2);
     take(&mut world, 0, 1).into_iter().for_each(|push| give(&mut world, 0, 1, push));
     take(&mut world, 1, 0).into_iter().for_each(|ack| give(&mut world, 1, 0, ack));
-    let early = world.answers.replicated.contains(&ticket);
-    if early { Err("one replica counts as two".into()) } else { Ok(()) }
+    if world.answers.replicated.contains(&ticket) {
+        return Err("one replica counts as two".into());
+    }
+    // Replica 1 comes back with an empty disk, and replica 2 holds the write.
+    let lost = Replica { node: replica(1).node, store: StoreId([77; 16]) };
+    world.step(0, Event::Peers { replicas: vec![lost, replica(2)] });
+    world.step(0, Event::Received { from: replica(2), message: all_held(&world, 0) });
+    let gone = world.answers.replicated.contains(&ticket);
+    if gone { Err("a lost disk counts".into()) } else { Ok(()) }
+}
+
+/// The acknowledgement of all that a replica has.
+fn all_held(world: &World, at: usize) -> Message {
+    let held = world.processes[at].machine.context(SHARD).unwrap_or_default();
+    Message::Ack { shard: SHARD, held, bytes: 0 }
 }
 
 /// The first history that fails, with its failure.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use continuum_core::api::{
     Bound, Change, Content, Context, Edit, Mutation, Query, Reason, Strategy, Value,
 };
+use continuum_core::id::{Replica, StoreId};
 use continuum_core::limits::SIBLINGS_MAX;
 use continuum_core::machine::{Machine, Outbox};
 use continuum_core::replication::{Action, Event, Message, Replicator, Restored, RestoredShard};
@@ -314,6 +315,33 @@ fn a_client_learns_when_enough_replicas_have_its_write_on_disk() {
     world.step(0, Event::Abandon { ticket: abandoned });
     world.converge().expect("converges");
     assert!(!world.answers.replicated.contains(&abandoned));
+}
+
+#[test]
+fn a_replica_promises_a_removal_only_once_what_it_removed_is_gone() {
+    [false, true].into_iter().for_each(world::promises::of_a_removal);
+}
+
+#[test]
+fn an_acknowledgement_does_not_outlive_the_store_that_gave_it() {
+    for reconnects in [false, true] {
+        let mut world = quiet(Setup::default());
+        let ticket = world.write(0, put("k", "", "v"), 2);
+        take(&mut world, 0, 1).into_iter().for_each(|push| give(&mut world, 0, 1, push));
+        take(&mut world, 1, 0).into_iter().for_each(|ack| give(&mut world, 1, 0, ack));
+        let empty = Replica { node: replica(1).node, store: StoreId([77; 16]) };
+        if reconnects {
+            world.step(0, Event::Connected { peer: empty });
+        } else {
+            world.step(0, Event::Peers { replicas: vec![empty, replica(2)] });
+        }
+        let held = world.processes[0].machine.context(SHARD).expect("open");
+        let ack = Message::Ack { shard: SHARD, held, bytes: 0 };
+        world.step(0, Event::Received { from: replica(2), message: ack.clone() });
+        assert!(!world.answers.replicated.contains(&ticket), "one disk holds it beside this one");
+        world.step(0, Event::Received { from: empty, message: ack });
+        assert!(world.answers.replicated.contains(&ticket));
+    }
 }
 
 #[test]

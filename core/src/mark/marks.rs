@@ -60,6 +60,7 @@ pub const MARKS: &[&str] = &[
     "api.context.foreign",
     // replication
     "replication.ack.enough",
+    "replication.ack.of_a_lost_store",
     "replication.author.again",
     "replication.author.below_the_top",
     "replication.author.refused",

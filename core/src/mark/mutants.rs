@@ -81,6 +81,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("replication.deferred.unbounded", "deferred removals have no bound"),
     ("replication.deferred.uncounted", "the memory of deferred removals is not counted"),
     ("replication.equivocation.first_stays", "of two writes with one dot the first stays"),
+    (
+        "replication.session.covers_unapplied",
+        "a context covers a removal that a peer knows before what it removed is gone here",
+    ),
     ("replication.session.covers_refused", "a view covers the writes that were refused"),
     ("replication.session.refused_again", "a refused write is asked for again"),
     ("replication.session.refused_blocks", "one refused write blocks the whole view"),
@@ -103,6 +107,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     (
         "replication.author.ignores_unseen",
         "a write with a context leaves what its client had read elsewhere",
+    ),
+    (
+        "replication.replicated.outlives_store",
+        "an acknowledgement still counts after its node came back with another store",
     ),
     (
         "replication.replicated.counts_itself",

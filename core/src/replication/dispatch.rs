@@ -17,7 +17,7 @@ use crate::id::{NodeId, Replica, ShardId};
 use crate::machine::{Now, Outbox};
 use crate::{mutant, reach};
 
-use super::shard::{Dots, LiveWrite, Span};
+use super::shard::{Dots, LiveWrite};
 use super::sync::message::{Message, View};
 use super::sync::receive;
 use super::sync::session::{self, Session};
@@ -50,6 +50,7 @@ impl Replicator {
         let me = self.me.node;
         let others = replicas.into_iter().filter(|replica| replica.node != me);
         let added = self.peers.set_replicas(others);
+        added.iter().for_each(|replica| self.waiters.replaced(*replica));
         let peers = &self.peers;
         for local in self.shards.values_mut() {
             local.sync.in_sync.retain(|replica| peers.is_replica(replica));
@@ -60,6 +61,7 @@ impl Replicator {
     /// Notes that a link is up.
     pub(super) fn on_connected(&mut self, replica: Replica, out: &mut Outbox<Action>) {
         self.peers.connect(replica);
+        self.waiters.replaced(replica);
         self.begin_compare(replica, out);
     }
 
@@ -306,24 +308,26 @@ impl Replicator {
         let mut records = received.records;
         let blocks = received.unnamed > 0
             || received.skipped > 0 && mutant!("replication.session.refused_blocks");
-        let spans = if !blocks {
-            self.learn(from, id, view, &mut session, &mut records, out)
-        } else {
-            None
-        };
+        let learnt =
+            if blocks { None } else { self.learn(from, id, view, &mut session, &mut records, out) };
         self.record(id, records, out);
         self.write_again(now, id, &received.lost, out);
-        let Some(spans) = spans else { return };
+        let Some(held) = learnt else { return };
+        if !held.is_empty() {
+            // Once roots are equal, no further question tells the peer that its removals are held here.
+            let message = Message::Ack { shard: id, held, bytes: 0 };
+            out.push(Action::Send { to: from, message, promise: true });
+        }
         session.last_heard = now.mono;
-        session.spans.extend(spans);
-        if session.spans.is_empty() && session.outranked.is_empty() {
+        if session.is_done() {
             reach!("replication.session.done");
         } else {
             self.ask(id, session, out);
         }
     }
 
-    /// Applies what a view says beyond its writes. Returns the spans to look at next; `None` when nothing was applied.
+    /// Applies what a view says beyond its writes. Returns the peer's own writes that are covered now; `None` when
+    /// nothing was applied.
     fn learn(
         &mut self,
         from: Replica,
@@ -332,10 +336,11 @@ impl Replicator {
         session: &mut Session,
         records: &mut Vec<Bytes>,
         out: &mut Outbox<Action>,
-    ) -> Option<Vec<Span>> {
+    ) -> Option<Dots> {
+        let me = self.actor();
         let local = self.shards.get_mut(&id)?;
-        match session::learn(&mut local.shard, &local.sync, view, session, records) {
-            Ok(spans) => Some(spans),
+        match session::learn(&mut local.shard, &local.sync, &me, view, session, records) {
+            Ok(covered) => Some(covered),
             Err(why) => {
                 reject(from, why, out);
                 None

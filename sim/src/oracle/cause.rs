@@ -34,8 +34,8 @@ pub(crate) struct Cause {
     pub(crate) heard: Heard,
     /// The event was a message other than gossip.
     pub(crate) is_other_message: bool,
-    /// Writes became durable: the step sends messages that earlier steps made.
-    pub(crate) is_persisted: bool,
+    /// The step sends messages that earlier steps made: writes became durable, or a process that was suspended goes on.
+    pub(crate) releases: bool,
     /// If the event was an append: its group, and the index of the last entry that it vouches for.
     pub(crate) append: Option<(GroupId, Index)>,
     /// If the event was a chunk of a snapshot: the group and the snapshot's position.
@@ -88,12 +88,13 @@ impl Cause {
             }
             Event::Received { from, message } => Self {
                 is_other_message: true,
+                releases: matches!(message, Message::Confirmed(_)),
                 forwarding: forwarding(*from, message),
                 ..Self::default()
             },
             Event::Stopping => Self { stops: true, ..Self::default() },
             Event::StorageFull { full } => Self { full: Some(*full), ..Self::default() },
-            Event::Persisted { .. } => Self { is_persisted: true, ..Self::default() },
+            Event::Persisted { .. } => Self { releases: true, ..Self::default() },
             Event::Connected { peer, store, boot, .. } => {
                 let connected = Some(Identified { peer: *peer, store: *store, boot: *boot });
                 Self { connected, ..Self::default() }

@@ -3,9 +3,11 @@
 //!
 //! Compares the final rows with an executable specification, which reads the writes from their authors' logs and merges
 //! them by the rules of this file. A write took place if the final context of all replicas has its dot. An edit lives
-//! unless a write that took place supersedes it. A register holds its living values in the order of (stamp, node,
-//! hash). A set holds the members with a living add. A counter holds the sum of the living totals; a total includes all
-//! that its author counted before, so only an author's latest total counts, even if writes between are lost.
+//! unless a write that took place supersedes it, or a replica learnt from a peer that it is dead (`told`): the write
+//! that superseded it may be lost with the disks that held it, and its removal not. A register holds its living values
+//! in the order of (stamp, node, hash). A set holds the members with a living add. A counter holds the sum of the
+//! living totals; a total includes all that its author counted before, so only an author's latest total counts, even if
+//! writes between are lost.
 //!
 //! It does not judge which writes must have taken place (`eventual`), nor what replicas hold before they are equal.
 
@@ -23,10 +25,11 @@ pub(crate) const NAME: &str = "eventual-specification";
 /// Judges the rows of one shard, which are the same on all replicas, by the writes that the replicas have seen.
 pub(crate) fn check<'a>(
     writes: impl Iterator<Item = &'a WriteInfo> + Clone,
+    is_dead: impl Fn(&Dot, u16) -> bool,
     discards: bool,
     rows: &[Row],
 ) -> Verdict {
-    Contents::of(writes).check(discards, &contents_of(rows))
+    Contents::of(writes, is_dead).check(discards, &contents_of(rows))
 }
 
 /// The LWW order of register values: stamp, node, hash.
@@ -73,8 +76,11 @@ pub(crate) fn is_in_scope(
 }
 
 impl Contents {
-    /// The content that these writes determine.
-    pub(crate) fn of<'a>(writes: impl Iterator<Item = &'a WriteInfo> + Clone) -> Self {
+    /// The content that these writes determine. An edit also dies if the replicas know that it is dead.
+    pub(crate) fn of<'a>(
+        writes: impl Iterator<Item = &'a WriteInfo> + Clone,
+        is_dead: impl Fn(&Dot, u16) -> bool,
+    ) -> Self {
         let mut dead: BTreeSet<(Dot, u16)> = BTreeSet::new();
         let mut scopes: BTreeMap<Dot, Vec<Scope<'a>>> = BTreeMap::new();
         let mut latest: BTreeMap<(&Actor, &[u8], &[u8]), u64> = BTreeMap::new();
@@ -93,12 +99,13 @@ impl Contents {
         }
         let mut contents = Self::default();
         for write in writes {
-            for (number, edit) in write.edits.iter().enumerate() {
+            for (number, edit) in (0_u16..).zip(&write.edits) {
                 let scoped = scopes.get(&write.dot).into_iter().flatten();
                 let is_late = matches!(edit.op, EditOpInfo::Count { .. })
                     && latest.get(&total_of(write, edit)).is_some_and(|seq| *seq > write.dot.seq);
                 let dies = is_late
-                    || dead.contains(&(write.dot, number as u16))
+                    || dead.contains(&(write.dot, number))
+                    || is_dead(&write.dot, number)
                     || scoped
                         .into_iter()
                         .any(|scope| is_in_scope((scope.key, scope.edit), (&write.key, edit)));
@@ -185,32 +192,6 @@ impl Contents {
             }
         }
         self
-    }
-
-    /// Whether this holds all that `least` holds, in its order, and nothing that neither bound holds. A counter has one
-    /// of two sums.
-    pub(crate) fn is_between(&self, least: &Self, most: &Self) -> bool {
-        let values = |of: &Self, path: &FieldPath| -> Vec<Vec<u8>> {
-            let values = of.registers.get(path).into_iter().flatten();
-            values.map(|(_, value)| value.clone()).collect()
-        };
-        let members = |of: &Self, path: &FieldPath| of.sets.get(path).cloned().unwrap_or_default();
-        let registers = || least.registers.keys().chain(self.registers.keys());
-        let sets = || least.sets.keys().chain(self.sets.keys());
-        let counters = || least.counters.keys().chain(self.counters.keys());
-        registers().all(|path| {
-            let (low, held, high) = (values(least, path), values(self, path), values(most, path));
-            let mut in_order = held.iter();
-            low.iter().all(|value| in_order.any(|shown| shown == value))
-                && held.iter().all(|value| low.contains(value) || high.contains(value))
-        }) && sets().all(|path| {
-            let (low, held, high) =
-                (members(least, path), members(self, path), members(most, path));
-            low.is_subset(&held) && held.iter().all(|one| low.contains(one) || high.contains(one))
-        }) && counters().all(|path| {
-            let held = self.counters.get(path);
-            held == least.counters.get(path) || held == most.counters.get(path)
-        })
     }
 
     /// The keys that certainly have content, and those that may have. They differ only where losers are dropped: there
@@ -337,7 +318,7 @@ mod tests {
     }
 
     fn judge(writes: &[WriteInfo], discards: bool, rows: &[Row]) -> bool {
-        Contents::of(writes.iter()).check(discards, &contents_of(rows)).is_ok()
+        Contents::of(writes.iter(), |_, _| false).check(discards, &contents_of(rows)).is_ok()
     }
 
     #[test]

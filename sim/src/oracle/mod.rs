@@ -132,6 +132,7 @@ pub(crate) mod supersedes_what_was_seen;
 pub(crate) mod suspect_is_told;
 pub(crate) mod suspicion_before_death;
 pub(crate) mod suspicion_refuted;
+mod told;
 pub(crate) mod transfer_ends;
 pub(crate) mod unknown_message_is_dropped;
 pub(crate) mod verified_contacts_only;
@@ -544,12 +545,12 @@ impl Oracles {
             Message::Gossip { message, .. } => {
                 let view = &mut self.nodes[step.me].view;
                 view.probes.record_request(to, message);
-                if step.cause.is_persisted {
+                if step.cause.releases {
                     return Ok(());
                 }
                 view.check_sent(step.node, to, message)
             }
-            _ if step.cause.is_persisted => Ok(()),
+            _ if step.cause.releases => Ok(()),
             Message::Contacts(contacts) => {
                 verified_contacts_only::check(step.node.discovery().verified(), contacts)
             }

@@ -1,12 +1,16 @@
 //! Law: a write that is acknowledged at level `replicated(n)` is on the disks of n other nodes by then (README,
 //! Guarantees: what an answer means).
 //!
-//! Compares each dot that was made for the write, or its entry in the log, with the simulated disks of all other nodes
+//! Compares the dot that the answer names, or the write's entry in the log, with the simulated disks of all other nodes
 //! at the moment of the reply. A disk that lost data since the write was asked for may have held it, and counts: its
-//! promise was true. It does not judge writes of other levels.
+//! promise was true. It counts no longer once the registry told the node that answers of the store that replaced it. An
+//! answer to several mutations names no dot, so of each key any write of the answering process counts. It does not
+//! judge writes of other levels.
+
+use std::collections::BTreeMap;
 
 use continuum_core::api::{Level, Outcome};
-use continuum_core::id::{Dot, GroupId, ShardId};
+use continuum_core::id::{Actor, Dot, GroupId, ShardId};
 use continuum_core::raft::Position;
 
 use crate::env::process::Process;
@@ -22,24 +26,28 @@ pub(crate) const fn promised_by(outcome: &Outcome) -> Option<usize> {
     }
 }
 
-/// Judges an eventual write that `me` made as these dots.
-pub(crate) fn check_eventual(
+/// Judges an eventual write that `me` made as these dots, each with its key. `named` says whether the answer is to a
+/// write with this dot; a repeat of the request may have made others.
+pub(crate) fn check_eventual<'a>(
     processes: &[Process],
     forgot: impl Fn(usize) -> bool,
     me: usize,
     promised: usize,
-    dots: &[(ShardId, Dot)],
+    dots: impl Iterator<Item = (&'a [u8], ShardId, Dot)>,
+    named: impl Fn(&Dot) -> bool,
 ) -> Verdict {
-    let own = dots.iter().filter(|(_, dot)| dot.actor.replica == processes[me].replica);
-    for (shard, dot) in own {
+    let actor = Actor { replica: processes[me].replica, boot: processes[me].boot };
+    let mut holders: BTreeMap<&[u8], (usize, Dot)> = BTreeMap::new();
+    for (key, shard, dot) in dots.filter(|(_, _, dot)| dot.actor == actor && named(dot)) {
         let holds = |number: &usize| {
-            let on_disk = processes[*number].disk.durable.shard(*shard);
-            on_disk.is_some_and(|on_disk| on_disk.contains(dot)) || forgot(*number)
+            let on_disk = processes[*number].disk.durable.shard(shard);
+            on_disk.is_some_and(|on_disk| on_disk.contains(&dot)) || forgot(*number)
         };
         let others = (0..processes.len()).filter(|number| *number != me).filter(holds).count();
-        check(promised, others, || format!("{dot:?}"))?;
+        let most = holders.entry(key).or_insert((others, dot));
+        *most = (others, dot).max(*most);
     }
-    Ok(())
+    holders.values().try_for_each(|(others, dot)| check(promised, *others, || format!("{dot:?}")))
 }
 
 /// Judges a strong write whose entry is at this position.

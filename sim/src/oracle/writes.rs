@@ -11,7 +11,9 @@ use bytes::Bytes;
 use continuum_core::api::{Mutation, Policy, Query, Row};
 use continuum_core::id::{Actor, Boot, Dot, GroupId, NamespaceId, Replica, ShardId, Token};
 use continuum_core::node::Node;
-use continuum_core::replication::{Dots, EditInfo, EditOpInfo, Replicator, WriteInfo, inspect};
+use continuum_core::replication::{
+    Dots, EditInfo, EditOpInfo, Replicator, WriteInfo, inspect, removals_in,
+};
 use continuum_core::state::{Registry, StateMachine};
 
 use super::context_covers_what_is_known::Covered;
@@ -19,6 +21,7 @@ use super::eventual_read::{self, Expected};
 use super::eventual_specification::{FieldPath, Rank, is_in_scope, rank_of};
 use super::hybrid_clock::{Follows, Stamps, Wall};
 use super::supersedes_what_was_seen::{self, Held};
+use super::told::Told;
 use super::{Step, dead_write_stays_dead, dot_minted_once, eventual, eventual_specification};
 use crate::env::process::Process;
 use crate::verdict::{Broken, Verdict};
@@ -85,6 +88,7 @@ pub(crate) struct Writes {
     logged: Vec<Logged>,
     /// By node number: the dots whose records its store logged, with the records' token numbers.
     recorded: Vec<BTreeMap<(ShardId, Dot), u64>>,
+    told: Told,
     /// By operation number: the dots that were made for it.
     made_for: BTreeMap<usize, Vec<(ShardId, Dot)>>,
 }
@@ -93,12 +97,14 @@ impl Writes {
     pub(crate) fn new(nodes: usize) -> Self {
         let logged = (0..nodes).map(|_| Logged::default()).collect();
         let recorded = vec![BTreeMap::new(); nodes];
-        Self { shards: BTreeMap::new(), logged, recorded, made_for: BTreeMap::new() }
+        let (shards, made_for) = (BTreeMap::new(), BTreeMap::new());
+        Self { shards, logged, recorded, told: Told::new(nodes), made_for }
     }
 
     /// Forgets the records of a node whose disk is gone.
     pub(crate) fn disk_gone(&mut self, number: usize) {
         self.recorded[number].clear();
+        self.told.disk_gone(number);
     }
 
     /// The dots whose records these nodes' disks hold, each up to its token.
@@ -131,6 +137,7 @@ impl Writes {
     /// that the crash lost may be logged again.
     pub(crate) fn restarted(&mut self, number: usize, node: &Node, last: Token) {
         self.recorded[number].retain(|_, seq| *seq <= last.seq);
+        self.told.restarted(number, last);
         let mut logged = Logged::default();
         for (id, shard) in &self.shards {
             let context = node.replicator().context(*id).unwrap_or_default();
@@ -153,6 +160,24 @@ impl Writes {
 
     /// Judges and remembers the records that a node logs, of its own writes and of others'.
     pub(crate) fn observe(
+        &mut self,
+        by: Author,
+        seen: &Seen<'_>,
+        wanted: &[RequestedWrite<'_>],
+        shard: ShardId,
+        records: &[Bytes],
+    ) -> Verdict {
+        self.observe_writes(by, seen, wanted, shard, records)?;
+        for (dot, left) in records.iter().flat_map(removals_in) {
+            if let Some(shard) = self.shards.get(&shard) {
+                shard.check_removal(&dot, &left, by.discards)?;
+            }
+            self.told.add(by.number, by.token, (shard, dot), left);
+        }
+        Ok(())
+    }
+
+    fn observe_writes(
         &mut self,
         by: Author,
         seen: &Seen<'_>,
@@ -228,8 +253,8 @@ impl Writes {
                 Held::Seen
             };
             for (number, edit) in (0..).zip(&named.edits) {
-                if held == Held::Seen && known.is_edit_superseded(named, number, edit, seen.context)
-                {
+                let context = Some(seen.context);
+                if held == Held::Seen && known.is_edit_superseded(named, number, edit, context) {
                     continue;
                 }
                 let element = (named.dot, number);
@@ -275,15 +300,19 @@ impl Writes {
             let own_seen = self.logged[step.me].own_seen.entry(*id).or_default();
             *own_seen = shard.check_own(Dot { actor: me, seq: *own_seen }, &context)?;
             let took_place = shard.read_by(query).filter(|write| context.contains(&write.dot));
-            let recorded = &self.recorded[step.me];
-            expected.add(took_place, |write| recorded.contains_key(&(*id, write.dot)));
+            let told = &self.told;
+            expected.add(took_place, |dot, edit| told.is_dead(step.me, *id, dot, edit));
         }
         Ok(Some(expected))
     }
 
-    /// The dots that were made for an operation.
-    pub(crate) fn made_for(&self, operation: usize) -> &[(ShardId, Dot)] {
-        self.made_for.get(&operation).map_or(&[], Vec::as_slice)
+    /// The writes that were made for an operation: key, shard and dot.
+    pub(crate) fn made_for(&self, operation: usize) -> impl Iterator<Item = (&[u8], ShardId, Dot)> {
+        let made = self.made_for.get(&operation).into_iter().flatten();
+        made.filter_map(|(shard, dot)| {
+            let write = self.shards.get(shard)?.writes.get(dot)?;
+            Some((&write.key[..], *shard, *dot))
+        })
     }
 
     /// Judges the contexts of a node after a step.
@@ -313,36 +342,27 @@ impl Writes {
         Err(Broken::new(eventual::LOST, what))
     }
 
-    /// Judges the rows of one shard, which are the same on all replicas.
-    ///
-    /// A write may have taken place although its record is lost with the disks that held it, because a write that was
-    /// not lost superseded it. Whether the replicas know what the lost write superseded depends on what they learnt
-    /// before, so the rows of its key are not judged. `is_known` says whether some replica has a write's record.
+    /// Judges the rows of one shard, which are the same on all of these replicas.
     pub(crate) fn check(
         &self,
         shard: ShardId,
         discards: bool,
         rows: &[Row],
         covers: impl Fn(&Dot) -> bool,
-        is_known: impl Fn(&Dot) -> bool,
+        replicas: &(impl Iterator<Item = usize> + Clone),
     ) -> Verdict {
         let nothing = Shard::default();
         let writes = self.shards.get(&shard).unwrap_or(&nothing).writes.values();
         let took_place = writes.filter(|write| covers(&write.dot));
-        let unknown = took_place.clone().filter(|write| !is_known(&write.dot));
-        let doubtful: BTreeSet<&[u8]> = unknown.map(|write| &write.key[..]).collect();
-        let is_clear = |key: &[u8]| !doubtful.contains(key);
-        let rows: Vec<Row> = rows.iter().filter(|row| is_clear(&row.key)).cloned().collect();
-        eventual_specification::check(
-            took_place.filter(|write| is_clear(&write.key)),
-            discards,
-            &rows,
-        )
+        let is_dead = |dot: &Dot, edit| {
+            replicas.clone().any(|replica| self.told.is_dead(replica, shard, dot, edit))
+        };
+        eventual_specification::check(took_place, is_dead, discards, rows)
     }
 }
 
 /// Whether a replica is a member, as this node knows it.
-fn is_member(node: &Node, replica: Replica) -> bool {
+pub(crate) fn is_member(node: &Node, replica: Replica) -> bool {
     let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
     registry
         .and_then(|registry| registry.member(replica.node))
@@ -429,16 +449,34 @@ impl Shard {
     fn is_superseded(&self, dot: &Dot, context: &Dots) -> bool {
         let Some(write) = self.writes.get(dot) else { return false };
         let mut edits = (0_u16..).zip(&write.edits);
-        edits.all(|(number, edit)| self.is_edit_superseded(write, number, edit, context))
+        edits.all(|(number, edit)| self.is_edit_superseded(write, number, edit, Some(context)))
     }
 
-    /// Whether writes in the context supersede one edit of a write.
+    /// Judges that what a node counts as dead of a write was superseded, or beaten where losers are dropped, by some
+    /// write, known to that node or not.
+    fn check_removal(&self, dot: &Dot, left: &[u16], discards: bool) -> Verdict {
+        let Some(write) = self.writes.get(dot) else { return Ok(()) };
+        let mut dead = (0_u16..).zip(&write.edits).filter(|(number, _)| !left.contains(number));
+        let lives = |(number, edit): &(u16, &EditInfo)| {
+            let beaten = discards && self.is_edit_beaten(write, edit, None);
+            !beaten && !self.is_edit_superseded(write, *number, edit, None)
+        };
+        match dead.find(lives) {
+            None => Ok(()),
+            Some((number, _)) => {
+                let what = format!("edit {number} of {dot:?} is dead, and nothing superseded it");
+                Err(Broken::new(eventual_read::NAME, what))
+            }
+        }
+    }
+
+    /// Whether writes supersede one edit of a write: those in a context, or any.
     fn is_edit_superseded(
         &self,
         write: &WriteInfo,
         number: u16,
         edit: &EditInfo,
-        context: &Dots,
+        context: Option<&Dots>,
     ) -> bool {
         if matches!(edit.op, EditOpInfo::Delete | EditOpInfo::Remove(_)) {
             return true;
@@ -453,7 +491,8 @@ impl Shard {
             })
         });
         let by_total = self.later_counts(write, edit);
-        by_name.chain(by_scope).chain(by_total).any(|later| context.contains(later))
+        let known = |later: &Dot| context.is_none_or(|context| context.contains(later));
+        by_name.chain(by_scope).chain(by_total).any(known)
     }
 
     /// The later counts of the same author in the same field.
@@ -473,13 +512,16 @@ impl Shard {
     /// Whether writes in the context beat every register value that a write put.
     fn is_beaten(&self, dot: &Dot, context: &Dots) -> bool {
         let Some(write) = self.writes.get(dot) else { return false };
-        let rank = rank_of(write);
-        write.edits.iter().all(|edit| {
-            let path = (write.key.clone(), edit.field.clone());
-            let puts = self.puts.get(&path).filter(|_| matches!(edit.op, EditOpInfo::Put(_)));
-            let greater = puts.into_iter().flat_map(|puts| puts.range((rank, *dot)..).skip(1));
-            greater.into_iter().any(|(_, other)| context.contains(other))
-        })
+        write.edits.iter().all(|edit| self.is_edit_beaten(write, edit, Some(context)))
+    }
+
+    /// Whether writes beat the register value that an edit put: those in a context, or any.
+    fn is_edit_beaten(&self, write: &WriteInfo, edit: &EditInfo, context: Option<&Dots>) -> bool {
+        let path = (write.key.clone(), edit.field.clone());
+        let puts = self.puts.get(&path).filter(|_| matches!(edit.op, EditOpInfo::Put(_)));
+        let from = (rank_of(write), write.dot);
+        let greater = puts.into_iter().flat_map(|puts| puts.range(from..).skip(1));
+        greater.into_iter().any(|(_, other)| context.is_none_or(|context| context.contains(other)))
     }
 }
 
@@ -539,17 +581,25 @@ mod tests {
     }
 
     #[test]
-    fn only_the_key_of_a_write_that_no_replica_has_is_not_judged() {
+    fn what_a_node_was_told_is_dead_and_must_have_been_superseded() {
         let mut writes = Writes::new(1);
         let shard = ShardId::default();
         let of_shard = writes.shards.entry(shard).or_default();
         [put(0, &[]), put(1, &[0]), put(2, &[1])].into_iter().for_each(|put| of_shard.add(put));
-        // Write 1 superseded write 0, and write 1 is lost: with and without value 0 the rows are sound. If no write is
-        // lost, the rows are judged.
-        let judge = |rows: &[Row], unknown: u64| {
-            writes.check(shard, false, rows, |_| true, |known| *known != dot(unknown)).is_ok()
+        assert!(of_shard.check_removal(&dot(0), &[], false).is_ok());
+        assert!(of_shard.check_removal(&dot(2), &[0], false).is_ok());
+        assert!(of_shard.check_removal(&dot(2), &[], false).is_err(), "nothing superseded it");
+        assert!(of_shard.check_removal(&dot(2), &[], true).is_err(), "nothing beats it");
+        // Write 1 superseded write 0, and no replica has it: value 0 is dead once a view said so, and not before.
+        let judge = |writes: &Writes, rows: &[Row], covers: &[u64]| {
+            writes.check(shard, false, rows, |dot| covers.contains(&dot.seq), &(0..1)).is_ok()
         };
-        assert!(judge(&register(&[2]), 1) && judge(&register(&[2, 0]), 1));
-        assert!(judge(&register(&[2]), 9) && !judge(&register(&[2, 0]), 9));
+        assert!(judge(&writes, &register(&[2, 0]), &[0, 2]));
+        assert!(judge(&writes, &register(&[2]), &[0, 1, 2]));
+        assert!(!judge(&writes, &register(&[2, 0]), &[0, 1, 2]), "a covered removal was applied");
+        assert!(!judge(&writes, &register(&[2]), &[0, 2]), "a value is gone without a reason");
+        writes.told.add(0, Token { lane: 0, seq: 9 }, (shard, dot(0)), Vec::new());
+        assert!(judge(&writes, &register(&[2]), &[0, 2]));
+        assert!(!judge(&writes, &register(&[2, 0]), &[0, 2]));
     }
 }

@@ -92,12 +92,16 @@ impl World {
                 liveness::check(name, false, self.now, SETUP_MS.max(self.plan.heal_ms() + SETUP_MS))
             }
             Stage::Healed | Stage::Probe => {
+                // Clients ask at their own pace, however well they are served.
+                let load = &self.plan.workload;
+                let pace = load.operations_min * load.think_ms_max / load.clients.max(1) as u64;
+                let paced = if operator.stage == Stage::Healed { pace } else { 0 };
                 let timeout = self.plan.cluster.election_timeout_ms;
                 let led = self.liveness.leader_ns.is_some();
                 let healed = self.now.saturating_sub(operator.healed_at);
                 let bound = liveness::LEADER_TIMEOUTS * timeout;
                 liveness::check("every group has a leader", led, healed, bound)?;
-                liveness::check(name, false, waited, liveness::SERVE_MS)
+                liveness::check(name, false, waited, liveness::SERVE_MS + paced)
             }
             Stage::Settle => {
                 let what = format!("{name}: {}", operator.unequal.as_deref().unwrap_or_default());

@@ -82,6 +82,9 @@ impl World {
         // Losses are few, so that the stores of renewals are others.
         let store = store_id(self.draws, node, losses + 1_000 * renewals);
         self.processes[node].replace_store(store, is_foreign);
+        // The old store was in use, and acknowledged writes, until now.
+        let survival = &mut self.survival[node];
+        (survival.lost_at, survival.emptied_at) = (Some(self.now), Some(self.now));
         self.oracles.writes.disk_gone(node);
     }
 

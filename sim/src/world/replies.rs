@@ -4,7 +4,7 @@
 //! This module does not judge what replies answer (`oracle`), and does not hand them to clients (`dispatch`).
 
 use continuum_core::api::Outcome;
-use continuum_core::id::RequestId;
+use continuum_core::id::{Dot, RequestId};
 use continuum_core::node::Action;
 use continuum_core::raft::Position;
 use continuum_core::replication::{self, Replicator};
@@ -12,7 +12,7 @@ use continuum_core::wal::Write;
 
 use crate::env::process::Process;
 use crate::env::requester::Requester;
-use crate::oracle::writes::RequestedWrite;
+use crate::oracle::writes::{RequestedWrite, is_member};
 use crate::oracle::{Cause, durability_at_send, one_reply, replicated_level};
 use crate::trace::{fingerprint, fold};
 use crate::verdict::Verdict;
@@ -69,10 +69,27 @@ impl World {
         let shard = Replicator::shard_for(*namespace, self.plan.workload.slots, &mutations[0].key);
         durability_at_send::check_reply(&self.processes[me].disk.durable, shard, outcome)?;
         let Some(others) = promised else { return Ok(()) };
-        let called = operation.called;
-        let forgot = |node: usize| self.is_word_unproved(node, called);
         let dots = self.oracles.writes.made_for(attempt.operation);
-        replicated_level::check_eventual(&self.processes, forgot, me, others, dots)
+        let receipt = match outcome {
+            Outcome::Committed { receipt, .. } => receipt.context.as_ref(),
+            _ => None,
+        };
+        let receipt = receipt.map(|context| context.peek().unwrap_or_default());
+        let named = |dot: &Dot| receipt.as_ref().is_none_or(|seen| seen.dots.contains(dot));
+        let forgot = self.forgot_unknown_to(me, operation.called);
+        replicated_level::check_eventual(&self.processes, forgot, me, others, dots, named)
+    }
+
+    /// Whether a node's word is unproved, and the registry does not tell `me` of the store that replaced the one that
+    /// gave it.
+    fn forgot_unknown_to(&self, me: usize, called: u64) -> impl Fn(usize) -> bool {
+        move |node| {
+            let survival = &self.survival[node];
+            let replica = self.processes[node].replica;
+            let is_told = self.processes[me].node.as_ref().is_some_and(|me| is_member(me, replica));
+            let known = survival.lost_at == survival.emptied_at && survival.lost_at.is_some();
+            self.is_word_unproved(node, called) && !(known && is_told)
+        }
     }
 
     /// Whether a node may have said that it holds something which its disk does not have: the disk lost data since, or
@@ -97,6 +114,7 @@ impl World {
             return Ok(());
         };
         let position = Position { term, index };
+        // Commitment counts the promises of a configuration, and a lost store is no reason to count again.
         let forgot = |node: usize| self.is_word_unproved(node, called);
         replicated_level::check_strong(&self.processes, forgot, group, promise, position)
     }

@@ -25,8 +25,10 @@ pub(crate) struct Survival {
     pub(crate) renewals: u64,
     /// How often its disk lost data that it had reported durable.
     pub(crate) losses: u64,
-    /// When it last did.
+    /// When it last lost data.
     pub(crate) lost_at: Option<u64>,
+    /// When it last got an empty store.
+    pub(crate) emptied_at: Option<u64>,
 }
 
 impl World {

@@ -184,8 +184,8 @@ impl History {
         Edit { field, change }
     }
 
-    /// L9: a replica shows every register write that it claims to have seen, or knows a write that superseded it. L8:
-    /// an edit that it has seen dead stays dead.
+    /// L9: a replica shows every register write that it claims to have seen, unless a write superseded it, and none
+    /// that a write names as superseded that it claims to have seen. L8: an edit that it has seen dead stays dead.
     fn check_coverage(&mut self, at: usize) -> Result<(), String> {
         let discard = self.world.setup.discard;
         let seen = self.world.processes[at].machine.context(SHARD).unwrap_or_default();
@@ -205,8 +205,12 @@ impl History {
                 if !held {
                     self.dead.insert((at, write.dot, n));
                 }
-                if !held && !discard && !visible.iter().any(|later| supersedes(later, write, n)) {
+                if !held && !discard && !self.writes.iter().any(|by| supersedes(by, write, n)) {
                     return Err(format!("L9: {at} has seen {:?} and lost it", write.dot));
+                }
+                let by = self.world.superseded.get(&(write.dot, n as u16)).into_iter().flatten();
+                if held && by.into_iter().any(|by| seen.contains(by)) {
+                    return Err(format!("L9: {at} shows {:?}, which is superseded", write.dot));
                 }
             }
         }

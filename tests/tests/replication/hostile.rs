@@ -324,6 +324,12 @@ pub fn a_refused_write_is_skipped_and_others_are_learnt() {
     give(&mut world, 2, 1, Message::View { shard, round, view });
     assert_eq!(world.rejected.len(), 1);
     assert_eq!(world.get(1, "honest", "").value, Some(bytes("v")));
+    // The session goes on until nothing differs.
+    for _ in 0..20 {
+        (0..3).for_each(|at| world.sync_disk(at));
+        world.network.retain(|(from, to, _)| *from != 0 && *to != 0);
+        (0..world.network.len()).for_each(|_| world.deliver(0));
+    }
     let context = world.processes[1].machine.context(SHARD).unwrap_or_default();
     assert!(!context.contains(&dot), "what was refused is not covered");
     assert!(context.contains(&world.last_written(2).dot));

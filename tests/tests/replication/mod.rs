@@ -8,6 +8,7 @@
 
 pub mod history;
 pub mod hostile;
+pub mod promises;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,6 +86,8 @@ pub struct World {
     pub rejected: Vec<&'static str>,
     /// The stamp of each write.
     pub stamps: BTreeMap<Dot, u64>,
+    /// By edit (a dot and the edit's number): the writes that name it as superseded.
+    pub superseded: BTreeMap<(Dot, u16), BTreeSet<Dot>>,
     /// Stamps that break the law of the hybrid clock, with their authors.
     pub unsound_stamps: Vec<(usize, u64)>,
     /// A write was pushed before it was durable.
@@ -153,6 +156,7 @@ impl World {
             equivocations: Vec::new(),
             rejected: Vec::new(),
             stamps: BTreeMap::new(),
+            superseded: BTreeMap::new(),
             unsound_stamps: Vec::new(),
             early: false,
             next: 0,
@@ -260,6 +264,9 @@ impl World {
                 }
             }
             self.stamps.insert(info.dot, info.stamp);
+            for element in info.edits.iter().flat_map(|edit| &edit.superseded) {
+                self.superseded.entry(*element).or_default().insert(info.dot);
+            }
             let process = &mut self.processes[at];
             let kept = if last > reach { 0 } else { last };
             process.last_stamp = if info.stamp <= reach { info.stamp.max(kept) } else { kept };

@@ -175,10 +175,9 @@ impl Shard {
         covered.iter().for_each(|dot| drop(self.deferred.take(*dot)));
     }
 
-    /// Whether a removal would remove a live element now.
-    pub(crate) fn would_remove(&self, dot: &Dot, removal: Deferred) -> bool {
-        let number = self.number(&dot.actor);
-        number.is_some_and(|number| self.edits_after((number, dot.seq), removal).is_some())
+    /// The edits of a live write that stay live after a removal; `None` when it changes nothing.
+    pub(crate) fn edits_without(&self, dot: &Dot, removal: Deferred) -> Option<LiveEdits> {
+        self.edits_after((self.number(&dot.actor)?, dot.seq), removal)
     }
 
     /// The edits of a live write that stay live after a removal; `None` when it changes nothing.

@@ -551,6 +551,15 @@ impl Shard {
         }
     }
 
+    /// The live writes among these dots.
+    pub(crate) fn live_in<'a>(&'a self, dots: &'a Dots) -> impl Iterator<Item = Dot> + 'a {
+        let known = dots.iter().filter_map(|(actor, ranges)| Some((self.number(actor)?, ranges)));
+        let spans = known.flat_map(|(actor, ranges)| {
+            ranges.iter().map(move |(low, high)| (actor, low)..=(actor, high))
+        });
+        spans.flat_map(|span| self.live.range(span).map(|(dot, _)| self.dot(*dot)))
+    }
+
     /// Applies one instant of a peer.
     pub(crate) fn join(&mut self, join: &Join) {
         self.stamp = self.stamp.max(join.stamp);

@@ -50,7 +50,6 @@ impl Waiters {
             for ticket in self.writes.range((shard, low)..=(shard, high)).map(|(_, ticket)| *ticket)
             {
                 let Some(waiter) = self.tickets.get_mut(&ticket) else { continue };
-                // Another store of the same node: the wiped one no longer holds anything.
                 waiter.held_by.retain(|held| held.node != from.node);
                 waiter.held_by.insert(from);
                 let early = usize::from(mutant!("replication.replicated.counts_itself"));
@@ -62,6 +61,18 @@ impl Waiters {
         }
         done.iter().for_each(|ticket| self.remove(*ticket));
         done
+    }
+
+    /// A node has this store now: what another store of it held is gone, and an acknowledgement does not outlive it.
+    pub(crate) fn replaced(&mut self, by: Replica) {
+        for waiter in self.tickets.values_mut() {
+            let gone = |held: &Replica| held.node == by.node && held.store != by.store;
+            if waiter.held_by.iter().any(gone) && !mutant!("replication.replicated.outlives_store")
+            {
+                reach!("replication.ack.of_a_lost_store");
+                waiter.held_by.retain(|held| !gone(held));
+            }
+        }
     }
 
     /// Removes all clients of a shard that is gone.

@@ -8,14 +8,21 @@
 //!
 //! # Why no view covers too much
 //!
-//! Claim: once a view of instant t was applied, every dot that it covered is held, or superseded by a dot that is held
-//! or covered.
+//! Claim: every dot that a session covers is held, or superseded by a dot that is held or covered; and what its write
+//! superseded is dead here.
 //!
-//! A dot covered at the answerer at t is live there or dead there. If it is live, it was in the asker's context when it
-//! asked, or its write is in the view. (An asker's context never shrinks: it was durable before the question left, so
-//! not even a crash takes a dot out of it.) If it is dead, a write superseded it whose dot the answerer had covered by
-//! t. The same view covers this dot, so the claim follows along the chain of superseding writes, which is finite and
-//! ends in a live write or in a removal.
+//! Let t be the instant of the session's first view. A dot covered at the answerer at t is live there or dead there. If
+//! it is live, it was in the asker's context when it asked, or its write is in the view. (An asker's context never
+//! shrinks: it was durable before the question left, so not even a crash takes a dot out of it.) If it is dead, a write
+//! superseded it whose dot the answerer had covered by t. The session covers this dot too, so the first part follows
+//! along the chain of superseding writes, which is finite and ends in a live write or in a removal.
+//!
+//! The dots of dead writes are covered when the session is done, and not before. An element that is dead at t stays
+//! dead, so the later views, each of a later instant, do not list it; and when no span differs any more, nothing that
+//! the first view covered and that was dead there lives here. Were a removal covered with the first view, then this
+//! replica would promise to hold it, the author might count on that, and the removed element might still live here if
+//! the answerer were lost before the next view. The other way round is harmless: an element may die here before the
+//! write that superseded it is covered.
 //!
 //! A page covers only the dots of the writes that it carries. A write that is refused here is skipped, and a view
 //! covers all but its dot; the session does not ask for it again. But if the bytes of a write do not match its hash,
@@ -28,8 +35,8 @@
 //! Two writes with one dot are possible only if a member lies. The one with the greater hash wins everywhere: an asker
 //! that sees a greater hash in a list leaves the dot out of its next question, so that the answer brings the write.
 //!
-//! An asker believes a removal only within a view, for the same reason: the superseding write may be younger than the
-//! last view. A live element in a view may be dead at the asker; the answerer learns that when it pulls in turn.
+//! An asker believes a removal only within a view, because the view carries the writes that replaced what was removed.
+//! A live element in a view may be dead at the asker; the answerer learns that when it pulls in turn.
 
 pub(crate) mod ack;
 pub(crate) mod message;
@@ -325,12 +332,13 @@ pub(crate) fn changes(
             removals.push((dot, edits.clone()));
         }
     }
+    removals.extend(
+        view.deferred
+            .iter()
+            .filter_map(|(dot, removal)| Some((*dot, shard.edits_without(dot, *removal)?))),
+    );
     let is_new = |(dot, removal): &&(Dot, Deferred)| {
-        if shard.contains(dot) {
-            shard.would_remove(dot, *removal)
-        } else {
-            !view.context.contains(dot) && !shard.is_deferred(dot, removal)
-        }
+        !shard.contains(dot) && !view.context.contains(dot) && !shard.is_deferred(dot, removal)
     };
     let deferred = view.deferred.iter().filter(is_new).cloned().collect();
     Join { context, deferred, removals, stamp: view.stamp }

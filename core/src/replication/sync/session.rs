@@ -1,6 +1,8 @@
 //! One replica's side of anti-entropy for one shard: it compares roots, asks, answers, and learns from views. The
 //! module `sync` says why a view covers no more than it may.
 //!
+//! The dots of the first view are covered here when the session is done: then all removals of that instant are applied.
+//!
 //! A session ends when nothing of the peer's view differs, when an answer brings nothing new, when the peer refuses, or
 //! when no answer comes. A write that was refused here is not asked for again while the link is up. The next comparison
 //! tells whether the roots are equal, and begins another session if they are not. This module sends nothing; it returns
@@ -14,9 +16,9 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::digest::Digest;
-use crate::id::{Dot, NodeId, Replica};
+use crate::id::{Actor, Dot, NodeId, Replica};
 use crate::replication::log::{self, Record};
-use crate::replication::shard::{Dots, Shard, Span};
+use crate::replication::shard::{Dots, Join, LiveEdits, Shard, Span};
 use crate::seed::Stream;
 use crate::time::Instant;
 use crate::{mutant, reach};
@@ -42,10 +44,24 @@ pub(crate) struct Session {
     pub(crate) spans: Vec<Span>,
     /// The spans of the open question.
     pub(crate) asked: Vec<Span>,
-    /// Whether the actors' totals were compared already.
-    pub(crate) compared: bool,
+    /// The dots of the first view, to be covered here once all removals of that instant are applied.
+    pub(crate) covers: Option<Covers>,
     /// Writes of which the peer has one with a greater hash: to be asked for.
     pub(crate) outranked: Vec<Dot>,
+}
+
+/// The dots that were new in a view and whose writes are dead there, and a stamp that is at least those of the writes.
+#[derive(Debug, Default)]
+pub(crate) struct Covers {
+    context: Dots,
+    stamp: u64,
+}
+
+impl Session {
+    /// Whether nothing is left to ask.
+    pub(crate) fn is_done(&self) -> bool {
+        self.spans.is_empty() && self.outranked.is_empty()
+    }
 }
 
 /// The state of anti-entropy of one shard.
@@ -87,9 +103,8 @@ impl SyncState {
         }
         reach!("replication.session.begun");
         let (spans, asked) = (Vec::new(), Vec::new());
-        let (compared, outranked) = (false, Vec::new());
-        let session =
-            Session { peer, round: 0, last_heard: now, spans, asked, compared, outranked };
+        let (covers, outranked) = (None, Vec::new());
+        let session = Session { peer, round: 0, last_heard: now, spans, asked, covers, outranked };
         Some(self.ask(shard, session, rounds))
     }
 
@@ -186,8 +201,9 @@ pub(crate) fn answer(
     })
 }
 
-/// Applies what a view says beyond its writes; the shard must hold all of these but the refused ones. Adds the change
-/// to `records`, and returns the spans to look at next.
+/// Applies what a view says beyond its writes; the shard must hold all of these but the refused ones. Adds the changes
+/// to `records`, and the spans to look at next to the session. Dots of `me` that this process did not author are
+/// covered at once, so that it authors above them. Returns the peer's own writes that the end of the session covers.
 ///
 /// # Errors
 ///
@@ -195,24 +211,57 @@ pub(crate) fn answer(
 pub(crate) fn learn(
     shard: &mut Shard,
     sync: &SyncState,
+    me: &Actor,
     view: &View,
     session: &mut Session,
     records: &mut Vec<Bytes>,
-) -> Result<Vec<Span>, &'static str> {
-    let mut spans = session.asked.get(view.answers.len()..).unwrap_or_default().to_vec();
+) -> Result<Dots, &'static str> {
+    session.spans.extend_from_slice(session.asked.get(view.answers.len()..).unwrap_or_default());
     let found = super::compare(shard, view, &session.asked);
-    spans.extend(found.next);
+    session.spans.extend(found.next);
     session.outranked.extend(found.outranked);
-    let join = super::changes(shard, view, found.removals, &sync.refused(session.peer.node));
+    let mut join = super::changes(shard, view, found.removals, &sync.refused(session.peer.node));
     log::check_join(shard, &join)?;
+    let own = join.context.ranges(me).map(|ranges| (*me, ranges.clone()));
+    let own = Dots::new(own.into_iter().collect());
+    let mut context = core::mem::replace(&mut join.context, own);
+    context.subtract(&join.context);
+    apply(shard, join, records);
+    if session.covers.is_none() {
+        session.spans.extend(super::differing(shard, view));
+        session.covers = Some(Covers { context, stamp: view.stamp });
+    }
+    if session.is_done() || mutant!("replication.session.covers_unapplied") {
+        let refused = sync.refused(session.peer.node);
+        let covers = session.covers.replace(Covers::default()).unwrap_or_default();
+        let join = covers.join(shard, &refused);
+        log::check_join(shard, &join)?;
+        let of_peer = join.context.iter().filter(|(actor, _)| actor.replica == session.peer);
+        let of_peer = Dots::new(of_peer.cloned().collect());
+        apply(shard, join, records);
+        return Ok(of_peer);
+    }
+    Ok(Dots::default())
+}
+
+/// Applies a change, unless it changes nothing.
+fn apply(shard: &mut Shard, join: Join, records: &mut Vec<Bytes>) {
     if !join.is_empty() {
         reach!("replication.session.learnt");
         shard.join(&join);
         records.push(log::encode(&Record::Join(join)));
     }
-    if !session.compared {
-        session.compared = true;
-        spans.extend(super::differing(shard, view));
+}
+
+impl Covers {
+    /// The change that covers the dots. Writes among them that arrived meanwhile die here too, as they did at the peer.
+    fn join(mut self, shard: &Shard, refused: &Dots) -> Join {
+        if !mutant!("replication.session.covers_refused") {
+            self.context.subtract(refused);
+        }
+        let removals =
+            shard.live_in(&self.context).map(|dot| (dot, LiveEdits::default())).collect();
+        self.context.subtract(&shard.dots());
+        Join { context: self.context, deferred: Vec::new(), removals, stamp: self.stamp }
     }
-    Ok(spans)
 }
