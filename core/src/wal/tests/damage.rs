@@ -1,6 +1,7 @@
 //! Every damage of a small log, and the verdict that recovery must give. The test computes the verdict from the log's
 //! plan, block by block, and not from its bytes.
 
+use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -299,14 +300,23 @@ fn a_foreign_segment_names_both_logs() {
 }
 
 #[test]
-fn a_later_version_is_not_mistaken_for_damage() {
-    for file in 0..FILES {
-        let mut disk = plan(100).disk;
-        let mut prefix = Prefix::parse(&disk.files[file].1).unwrap();
-        prefix.version = VERSION + 1;
-        disk.files[file].1[..PREFIX_BYTES].copy_from_slice(&prefix.encode());
-        let expected = RecoverError::Version { segment: file as u64 + 1, found: VERSION + 1 };
-        assert_eq!(disk.recover().unwrap_err(), expected);
+fn another_version_is_refused_and_not_mistaken_for_damage() {
+    for found in [1, VERSION - 1, VERSION + 1] {
+        for file in 0..FILES {
+            let mut disk = plan(100).disk;
+            let mut prefix = Prefix::parse(&disk.files[file].1).unwrap();
+            prefix.version = found;
+            disk.files[file].1[..PREFIX_BYTES].copy_from_slice(&prefix.encode());
+            let error = disk.recover().unwrap_err();
+            assert_eq!(error, RecoverError::Version { segment: file as u64 + 1, found });
+            let text = error.to_string();
+            let names =
+                [alloc::format!("has version {found}"), alloc::format!("reads version {VERSION}")];
+            assert!(
+                names.iter().all(|name| text.contains(name)) && text.contains("hint: "),
+                "{text}"
+            );
+        }
     }
 }
 
