@@ -76,8 +76,7 @@ struct Logged {
     stamps: Stamps,
     /// The greatest stamp that it logged, by shard.
     greatest: BTreeMap<ShardId, u64>,
-    /// By shard: up to this number the node has seen all writes of this process. What it has seen it does not unsee:
-    /// `covered` judges that.
+    /// By shard: up to this number the node has seen all writes of this process. `covered` judges that it unsees none.
     own_seen: BTreeMap<ShardId, u64>,
 }
 

@@ -87,8 +87,9 @@ impl World {
             let survival = &self.survival[node];
             let replica = self.processes[node].replica;
             let is_told = self.processes[me].node.as_ref().is_some_and(|me| is_member(me, replica));
-            let known = survival.lost_at == survival.emptied_at && survival.lost_at.is_some();
-            self.is_word_unproved(node, called) && !(known && is_told)
+            let known = survival.lost_at == survival.emptied_at && is_told;
+            let lost = survival.lost_at.is_some_and(|at| at >= called) && !known;
+            lost || self.hostile.learners.contains(&node)
         }
     }
 
