@@ -290,7 +290,9 @@ fn claims_override_each_other_as_in_the_table() {
     let order = order();
     for (first_at, first) in order.iter().enumerate() {
         for (second_at, second) in order.iter().enumerate() {
-            let mut d = Driven::met(4);
+            // The member has not spoken to this node itself. Once it has, nobody else's word changes its boot.
+            let mut d = Driven::new(4, GossipConfig::default());
+            d.receive(1, Body::Updates, vec![]);
             for (boot, refutations, state) in [first, second] {
                 let mut claimed = update(2, *refutations, *state);
                 claimed.incarnation.boot.count = *boot;
