@@ -374,3 +374,91 @@ fn describe(condemned: &Condemned) -> String {
         known.nonce,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use continuum_core::config::Config;
+    use continuum_core::id::{Address, Boot, Lineage, Replica, StoreId};
+    use continuum_core::node::{Message, Start};
+    use continuum_core::seed::Seed;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::disk::{MemDisk, StoreOwner};
+    use crate::link::Limits;
+    use crate::link::tests::{ANN, BEN, BOOT, End, PATIENCE, authority, closed, node};
+    use crate::resolve::SystemResolver;
+    use crate::tls::Credentials;
+
+    /// Runs Ann's node in no federation, and returns where it listens.
+    async fn run_ann(credentials: &Credentials) -> Address {
+        let End { links, metrics, address } =
+            closed(credentials, (BOOT, Lineage::default()), Limits::default()).await;
+        let start = Start {
+            config: Config::default(),
+            federation: credentials.federation(),
+            replica: Replica { node: ANN, store: StoreId(ANN.0) },
+            boot: BOOT,
+            seed: Seed::from_number(1),
+            name: "ann".to_owned(),
+            address: Address(address.to_string()),
+        };
+        let owner = StoreOwner { federation: credentials.federation(), node: ANN };
+        let mut disk = MemDisk::new();
+        let opened = disk.open(owner, StoreId(ANN.0)).expect("a fresh store");
+        let driver = Driver {
+            node: Node::restore(start, Vec::new(), BTreeMap::new()).expect("a fresh store"),
+            links,
+            disk,
+            disk_events: opened.events,
+            commands: crate::handle::channel().1,
+            clock: Arc::new(SystemClock),
+            resolver: SystemResolver,
+            bootstrap: Vec::new(),
+            metrics,
+            observer: None,
+            next_request: 1,
+        };
+        tokio::spawn(driver.run(std::future::pending()));
+        Address(address.to_string())
+    }
+
+    /// A process of Ben that dials Ann.
+    async fn ben(credentials: &Credentials, boot: (Boot, Lineage), ann: &Address) -> End {
+        let mut ben = closed(credentials, boot, Limits::default()).await;
+        ben.links.open();
+        ben.links.route(ANN, Some(ann.clone()));
+        ben.connected().await;
+        ben
+    }
+
+    /// Waits until a process receives such a message.
+    async fn receives(ben: &mut End, is_it: impl Fn(&Message) -> bool) {
+        let received = async {
+            loop {
+                let incoming = ben.links.control.recv().await.expect("the links are open");
+                if is_it(&incoming.message) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, received).await.expect("the message arrives");
+    }
+
+    #[tokio::test]
+    async fn a_step_that_accepts_a_process_speaks_to_it_and_one_that_refuses_it_to_the_earlier_one()
+    {
+        let authority = authority();
+        let ann = run_ann(&node(&authority, ANN)).await;
+        let credentials = node(&authority, BEN);
+        let mut first = ben(&credentials, (BOOT, Lineage::default()), &ann).await;
+        // This is said once, in the step that accepts the process.
+        receives(&mut first, |message| matches!(message, Message::Genesis { .. })).await;
+        let later = Boot { count: 2, nonce: 10 };
+        let mut second = ben(&credentials, (later, Lineage::default().after(BOOT)), &ann).await;
+        receives(&mut first, |message| matches!(message, Message::Confirm(_))).await;
+        receives(&mut second, |message| matches!(message, Message::Refused { .. })).await;
+    }
+}

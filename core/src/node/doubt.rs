@@ -57,8 +57,10 @@ enum Word {
 pub(super) struct Doubt {
     /// When this process was suspended, or began unconfirmed, if it is.
     since: Option<Instant>,
-    /// While it is unconfirmed and no voter refused it: when it stands although voters have not answered.
-    stands_at: Option<Instant>,
+    /// Whether it is unconfirmed, and no voter refused it.
+    unconfirmed: bool,
+    /// The voters that left the question of an unconfirmed process open, and until when it waits for them.
+    open: BTreeMap<Replica, Instant>,
     /// The voter whose word began the suspension.
     by: Option<Replica>,
     /// The last word of each voter.
@@ -74,15 +76,16 @@ pub(super) struct Doubt {
 
 impl Doubt {
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(self.since, self.stands_at, self.first, self.asked));
+        hash.value(&(self.since, self.unconfirmed, &self.open, self.first, self.asked));
         self.words.iter().for_each(|word| hash.value(&word));
     }
 
-    /// A voter left its question open: waits for it until then, but not longer than [`START_WAIT_MS_MAX`].
-    fn waits_until(&mut self, at: Instant) {
-        if let (Some(since), Some(stands_at)) = (self.since, self.stands_at.as_mut()) {
-            *stands_at = at.max(*stands_at).min(since + Duration::from_millis(START_WAIT_MS_MAX));
-        }
+    /// When an unconfirmed process stands although voters have not answered.
+    fn stands_at(&self) -> Option<Instant> {
+        let since = self.since.filter(|_| self.unconfirmed)?;
+        let open = self.open.values().copied().max().unwrap_or(since);
+        let most = since + Duration::from_millis(START_WAIT_MS_MAX);
+        Some(open.max(since + START_GRACE).min(most))
     }
 }
 
@@ -96,7 +99,7 @@ impl Node {
     /// Whether this process has just started, and waits until the voters confirm it.
     #[must_use]
     pub const fn is_unconfirmed(&self) -> bool {
-        self.doubt.stands_at.is_some()
+        self.doubt.unconfirmed
     }
 
     /// Part of the first step: a process in a federation with other voters begins unconfirmed.
@@ -106,7 +109,7 @@ impl Node {
         }
         reach!("node.start.unconfirmed");
         self.doubt.since = Some(self.now.mono);
-        self.doubt.stands_at = Some(self.now.mono + START_GRACE);
+        self.doubt.unconfirmed = true;
         self.gate.hold(true);
         self.begin_questions();
     }
@@ -116,8 +119,9 @@ impl Node {
         if !self.is_suspended() || !self.other_voters().contains(&peer) {
             return;
         }
-        if self.doubt.words.get(&peer) != Some(&Word::Confirmed) {
-            self.doubt.waits_until(self.now.mono + START_GRACE);
+        if self.is_unconfirmed() && !self.doubt.words.contains_key(&peer) {
+            let until = self.doubt.open.get(&peer).copied().unwrap_or_default();
+            self.doubt.open.insert(peer, until.max(self.now.mono + START_GRACE));
         }
         self.ask_voter(peer);
     }
@@ -157,7 +161,7 @@ impl Node {
         reach!("node.start.linked_still");
         self.doubt.words.remove(&from);
         let window = Duration::from_millis(self.config.node.clone_window_ms);
-        self.doubt.waits_until(self.now.mono + window + START_GRACE);
+        self.doubt.open.insert(from, self.now.mono + window + START_GRACE);
     }
 
     /// A peer says that it counts this process as linked, or that it lives.
@@ -174,6 +178,7 @@ impl Node {
         let counts = self.other_voters().contains(&from) || mutant!("node.doubt.learner_counts");
         if counts && !is_old {
             self.doubt.words.insert(from, Word::Confirmed);
+            self.doubt.open.remove(&from);
         }
         self.decide_doubt();
     }
@@ -181,7 +186,7 @@ impl Node {
     /// The timer: asks the voters that are linked, as long as the doubt lasts.
     pub(super) fn on_doubt_due(&mut self) {
         let Some(since) = self.doubt.since else { return };
-        if self.doubt.stands_at.is_some_and(|at| at <= self.now.mono) {
+        if self.doubt.stands_at().is_some_and(|at| at <= self.now.mono) {
             reach!("node.start.stands_alone");
             return self.resume();
         }
@@ -193,7 +198,8 @@ impl Node {
     }
 
     fn suspend(&mut self, by: Replica) {
-        let unconfirmed = self.doubt.stands_at.take().is_some();
+        let unconfirmed = core::mem::take(&mut self.doubt.unconfirmed);
+        self.doubt.open.clear();
         if self.is_suspended() && !unconfirmed {
             return;
         }
@@ -277,7 +283,8 @@ impl Node {
         self.doubt.since = None;
         self.gate.hold(false);
         self.release_held();
-        if self.doubt.stands_at.take().is_some() {
+        self.doubt.open.clear();
+        if core::mem::take(&mut self.doubt.unconfirmed) {
             reach!("node.start.stands");
         } else {
             reach!("node.doubt.resumed");

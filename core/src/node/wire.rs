@@ -42,7 +42,7 @@ impl Node {
             return;
         }
         let plane = plane(&message);
-        if matches!(message, Message::Confirm(_) | Message::Confirmed(_)) && self.is_booted() {
+        if is_no_promise(&message) && self.is_booted() {
             return self.emit(Action::Send { to: to.node, plane, message });
         }
         let send = Action::Send { to: to.node, plane, message };
@@ -108,16 +108,16 @@ impl Node {
     }
 }
 
-/// Whether a message speaks for this replica in a group, a shard, the mesh or a founding. A process in doubt sends
-/// none, and its machines repeat them.
+/// Whether a message speaks for this replica in a group, a shard or a founding. A process in doubt sends none, and its
+/// machines repeat them.
 const fn is_protocol(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::Raft { .. }
-            | Message::Replication { .. }
-            | Message::Gossip { .. }
-            | Message::Founding(_)
-    )
+    matches!(message, Message::Raft { .. } | Message::Replication { .. } | Message::Founding(_))
+}
+
+/// Whether a process in doubt sends the message as well. Gossip says that it lives, and not that it is the one that
+/// should be there: a peer reads it only of the process that it counts as linked.
+const fn is_no_promise(message: &Message) -> bool {
+    matches!(message, Message::Gossip { .. } | Message::Confirm(_) | Message::Confirmed(_))
 }
 
 /// The plane of a message, chosen so that votes, probes and other small messages never wait behind large ones.

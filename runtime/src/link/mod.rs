@@ -10,7 +10,7 @@ mod handshake;
 mod limits;
 mod peer;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -16,11 +16,11 @@ use crate::link::frame::{self, HELLO_BYTES_MAX, Hello, HelloRefusal, VERSIONS, V
 use crate::tls::Credentials;
 use crate::tls::pki::{Authority, ISSUED_VALID, Issued, Validity};
 
-const ANN: NodeId = NodeId([1; 16]);
-const BEN: NodeId = NodeId([2; 16]);
-const BOOT: Boot = Boot { count: 1, nonce: 9 };
+pub(crate) const ANN: NodeId = NodeId([1; 16]);
+pub(crate) const BEN: NodeId = NodeId([2; 16]);
+pub(crate) const BOOT: Boot = Boot { count: 1, nonce: 9 };
 /// Generous: only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 fn now() -> WallTime {
     SystemClock.now().wall
@@ -30,7 +30,7 @@ fn valid() -> Validity {
     Validity::starting(now(), ISSUED_VALID)
 }
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     Authority::mint(valid()).unwrap()
 }
 
@@ -39,11 +39,11 @@ fn credentials(authority: &Authority, issued: &Issued) -> Credentials {
     Credentials::from_pem(authority.certificate().as_bytes(), certificate, key).unwrap()
 }
 
-fn node(authority: &Authority, node: NodeId) -> Credentials {
+pub(crate) fn node(authority: &Authority, node: NodeId) -> Credentials {
     credentials(authority, &authority.issue_node(node, &[], valid()).unwrap())
 }
 
-fn tls(credentials: &Credentials) -> Tls {
+pub(crate) fn tls(credentials: &Credentials) -> Tls {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Tls {
         server: credentials.peer_server(Arc::clone(&clock)).unwrap(),
@@ -52,10 +52,10 @@ fn tls(credentials: &Credentials) -> Tls {
 }
 
 /// A node's links and their address.
-struct End {
-    links: Links,
-    metrics: Arc<Metrics>,
-    address: SocketAddr,
+pub(crate) struct End {
+    pub(crate) links: Links,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) address: SocketAddr,
 }
 
 async fn end(credentials: &Credentials, boot: Boot) -> End {
@@ -63,16 +63,25 @@ async fn end(credentials: &Credentials, boot: Boot) -> End {
 }
 
 async fn limited(credentials: &Credentials, boot: Boot, limits: Limits) -> End {
+    let end = closed(credentials, (boot, Lineage::default()), limits).await;
+    end.links.open();
+    end
+}
+
+/// A node's links before its boot is durable.
+pub(crate) async fn closed(
+    credentials: &Credentials,
+    (boot, lineage): (Boot, Lineage),
+    limits: Limits,
+) -> End {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let node = credentials.node().unwrap();
     let federation = credentials.federation();
-    let lineage = Lineage::default();
     let me = LocalIdentity { federation, node, store: StoreId(node.0), boot, lineage };
     let metrics = Arc::new(Metrics::new());
     let jitter = Seed::from_number(1).derive("test", 0);
     let links = Links::start(me, listener, tls(credentials), limits, Arc::clone(&metrics), jitter);
-    links.open();
     End { links, metrics, address }
 }
 
@@ -92,7 +101,7 @@ impl End {
         timeout(PATIENCE, next).await.expect("an event")
     }
 
-    async fn connected(&mut self) -> (NodeId, Boot) {
+    pub(crate) async fn connected(&mut self) -> (NodeId, Boot) {
         loop {
             if let Event::Connected { peer, boot, .. } = self.event().await {
                 return (peer, boot);

@@ -179,6 +179,25 @@ impl Process {
         Ok(true)
     }
 
+    /// A second process on a copy of the disk as it is in this moment, if that copy is sound.
+    pub(crate) fn copied(&self, nonce: u64) -> Option<Node> {
+        let Replica { node, store } = self.replica;
+        let header = Header { federation: self.federation, node, store, lane: 0 };
+        let mut disk = Disk::new(self.number, self.draws, header, self.segment_bytes);
+        disk.roll_back(self.disk.backup());
+        let Found { writes, snapshots } = disk.recover().ok()??;
+        let start = Start {
+            config: self.config.clone(),
+            federation: self.federation,
+            replica: self.replica,
+            boot: Boot { count: next_count(&writes), nonce },
+            seed: Seed::from_number(nonce),
+            name: format!("n{}", self.number),
+            address: address_of(self.number),
+        };
+        Node::restore(start, writes, snapshots).ok()
+    }
+
     /// After a restart, all that the shards hold is on the disk: it was synced, or survived the crash unsynced.
     pub(crate) fn adopt_shards(&mut self) {
         let Some(node) = &self.node else { return };

@@ -1,6 +1,7 @@
 //! Law: a process sends nothing before its boot is durable, and a node refuses a process whose boot it has seen
 //! overtaken by a later boot of the same store, or by one with the same count and another nonce (README, Guarantees: an
-//! identity is one disk).
+//! identity is one disk). A store is condemned by a majority of the other voters, and by nobody else. A copy that a voter
+//! knows promises nothing (`world::clones`).
 //!
 //! Compares the boot of each process that a node admits with the boot of that store which it admitted last, and the
 //! boot of each sender with the one on its disk. It does not judge other stores of the same node (`fencing`).
@@ -8,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use continuum_core::id::{Boot, NodeId, StoreId};
+use continuum_core::node::Condemned;
 
 use crate::verdict::{Broken, Verdict};
 
@@ -61,9 +63,38 @@ pub(crate) fn check_sent(boot: Boot, durable: Boot) -> Verdict {
     Err(Broken::new(NAME, format!("{boot:?} sends a message, and the disk holds {durable:?}")))
 }
 
+/// Judges the end of a store: `voters` are all voters, and the store is that of the node with this number.
+pub(crate) fn check_condemned(condemned: &Condemned, number: usize, voters: &[NodeId]) -> Verdict {
+    let others = voters.len() - usize::from(number < voters.len());
+    let mut by: Vec<_> = condemned.by.iter().filter(|voter| voters.contains(voter)).collect();
+    by.sort_unstable();
+    by.dedup();
+    if by.len() > others / 2 {
+        return Ok(());
+    }
+    let what =
+        format!("the store of node {number} is condemned by {by:?}, of {others} other voters");
+    Err(Broken::new(NAME, what))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use continuum_core::node::Refusal;
+
+    #[test]
+    fn a_store_that_less_than_a_majority_of_the_other_voters_condemned_is_seen() {
+        let voters: Vec<NodeId> = (0..5).map(|number| NodeId([number; 16])).collect();
+        let check = |number: usize, by: &[u8]| {
+            let by = by.iter().map(|voter| NodeId([*voter; 16])).collect();
+            let boot = Boot { count: 3, nonce: 1 };
+            let condemned = Condemned { boot, reason: Refusal::Cloned, known: boot, by };
+            check_condemned(&condemned, number, &voters).is_ok()
+        };
+        assert!(check(0, &[1, 2, 3]) && check(7, &[0, 1, 2]));
+        assert!(!check(0, &[1, 2]) && !check(7, &[0, 1]) && !check(0, &[1, 1, 1]));
+        assert!(!check(0, &[1, 2, 9]), "a learner's word");
+    }
 
     #[test]
     fn an_older_or_copied_boot_that_is_admitted_is_seen() {

@@ -149,11 +149,14 @@ pub enum Kind {
     HostileLearner,
     /// A node with a certificate of the federation that never joined links with all nodes, and sends them the same.
     HostileStranger,
+    /// The disk of the running process is copied, and a second process runs on the copy beside it until the window ends
+    /// or the clone fences itself.
+    LiveClone,
 }
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 56] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -209,10 +212,11 @@ impl Kind {
         Self::HostileClient,
         Self::HostileLearner,
         Self::HostileStranger,
+        Self::LiveClone,
     ];
 
-    /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable.
-    /// `fault_budget` limits which nodes such a fault may strike.
+    /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable, and that
+    /// one process uses it. `fault_budget` limits which nodes such a fault may strike.
     #[must_use]
     pub const fn breaks_model(self) -> bool {
         matches!(
@@ -223,6 +227,7 @@ impl Kind {
                 | Self::Rot
                 | Self::Wipe
                 | Self::Rollback
+                | Self::LiveClone
         )
     }
 
@@ -285,6 +290,7 @@ impl Kind {
             Self::HostileClient => "hostile-client",
             Self::HostileLearner => "hostile-learner",
             Self::HostileStranger => "hostile-stranger",
+            Self::LiveClone => "live-clone",
         }
     }
 }

@@ -311,6 +311,10 @@ impl Plan {
                 fault.nodes = budget.victim(dice);
                 fault.amount = dice.below(2) as i64;
             }
+            Kind::LiveClone => {
+                fault.for_ms = span(dice, 2_000, 20_000);
+                fault.nodes = budget.victim(dice);
+            }
             Kind::Wipe => {
                 fault.for_ms = span(dice, 20, 8_000);
                 fault.nodes = budget.victim(dice);

@@ -25,16 +25,16 @@ use crate::world::{World, WorldEvent};
 const SEAL_NS: u64 = 20 * MS;
 const OLD_PROCESS: u64 = stream("net.replay.handshake", 0);
 /// The protocol version that both ends of each link speak.
-const PROTOCOL: u16 = 1;
+pub(super) const PROTOCOL: u16 = 1;
 
 /// Tags of events in the trace.
-mod tag {
-    pub(super) const RECEIVED: u8 = 1;
-    pub(super) const CONNECTED: u8 = 2;
-    pub(super) const UNREACHABLE: u8 = 3;
-    pub(super) const PERSISTED: u8 = 4;
-    pub(super) const REQUESTED: u8 = 5;
-    pub(super) const INFORMED: u8 = 6;
+pub(super) mod tag {
+    pub(in crate::world) const RECEIVED: u8 = 1;
+    pub(in crate::world) const CONNECTED: u8 = 2;
+    pub(in crate::world) const UNREACHABLE: u8 = 3;
+    pub(in crate::world) const PERSISTED: u8 = 4;
+    pub(in crate::world) const REQUESTED: u8 = 5;
+    pub(in crate::world) const INFORMED: u8 = 6;
 }
 
 impl World {
@@ -94,6 +94,7 @@ impl World {
                 self.end_process(&event);
                 Ok(())
             }
+            WorldEvent::Clone { fault, event } => self.on_clone(fault, event),
             WorldEvent::Operate => {
                 self.operate();
                 self.look_at_spans()
@@ -160,6 +161,9 @@ impl World {
         if let Some(scene) = self.scene.as_mut().filter(|_| self.processes[to].is_up()) {
             scene.arrives(self.now, Lane::Node(from), to);
         }
+        if self.processes[to].step_queue.is_open() {
+            self.live_clones.hears(to, from, self.now);
+        }
         let from_id = self.oracles.roster.replica(from).node;
         self.step(to, Event::Received { from: from_id, message }, tag::RECEIVED, print)
     }
@@ -223,6 +227,8 @@ impl World {
             self.redial(to, from, REDIAL_NS);
             return Ok(());
         }
+        // As in a driver, the link is up before a step that accepts the process speaks to it. A step that refuses the
+        // process speaks to the one before: to the original of a live clone (`clones`), else to nobody.
         self.network.come_up(from, to, self.now);
         self.connected(to, from)?;
         self.connected(from, to)?;
@@ -325,6 +331,9 @@ impl World {
         (peer, boot): (NodeId, Boot),
         (refusal, known): (Refusal, Boot),
     ) -> Verdict {
+        if self.refuses_clone(me, (peer, boot), (refusal, known)) {
+            return Ok(());
+        }
         let is_process = |n: &usize| *n != me && self.processes[*n].boot == boot;
         let Some(peer) = self.oracles.roster.number(peer).filter(is_process) else {
             return Ok(());

@@ -10,6 +10,7 @@ use continuum_core::node::{Event, Message};
 
 use crate::env::requester::{Attempt, ChurnRequest, Requester};
 use crate::workload::history::Responder;
+use crate::world::CloneEvent;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub(crate) enum WorldEvent {
     OldStoreNoticed { node: usize, losses: u64 },
     /// The process of another operator's founder ends.
     EndFounder { node: usize, generation: u64 },
+    /// Something happens to a live clone.
+    Clone { fault: usize, event: CloneEvent },
     /// The operator looks at the federation.
     Operate,
     /// A hostile node sends its next message.

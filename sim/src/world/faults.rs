@@ -67,6 +67,7 @@ impl World {
             }
             Kind::Wipe => struck.for_each(|node| self.wipe(node)),
             Kind::Rollback => struck.for_each(|node| self.keep_backup(number, node)),
+            Kind::LiveClone => struck.for_each(|node| self.start_clone(number, node)),
             Kind::Full => struck.try_for_each(|node| self.fill(node, true))?,
             Kind::Handover => struck.try_for_each(|node| self.ask_to_stop(node))?,
             Kind::Churn => self.add_churn_client(number),
@@ -161,6 +162,7 @@ impl World {
                     self.power_cycle_damaged(node);
                 }
                 Kind::Rollback => self.roll_back(number, node),
+                Kind::LiveClone => self.end_clone(number),
                 Kind::Full if !self.is_active(Kind::Full, node) => self.fill(node, false)?,
                 _ => {}
             }

@@ -6,6 +6,7 @@
 //! run.
 
 mod churn;
+mod clones;
 mod dispatch;
 mod event;
 mod faults;
@@ -40,7 +41,10 @@ use crate::env::replay::Replays;
 use crate::env::requester::Requester;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::witness::SessionRules;
-use crate::oracle::{Cause, Oracles, Roster, Rules, Step, bounded_memory, cheapest_is_chosen};
+use crate::oracle::{
+    Cause, Oracles, Roster, Rules, Step, bounded_memory, cheapest_is_chosen,
+    one_process_per_identity,
+};
 use crate::plan::Plan;
 use crate::plan::fault::{Kind, Tally};
 use crate::rng::{Draws, stream};
@@ -51,6 +55,8 @@ use crate::verdict::{Broken, Verdict};
 use crate::workload::churn::ChurnClient;
 use crate::workload::client::{ClientAction, ClientMode, Clients};
 use crate::workload::operator::Operator;
+pub(crate) use clones::CloneEvent;
+use clones::LiveClones;
 use event::EventQueue;
 pub(crate) use event::WorldEvent;
 use hostile_node::Hostile;
@@ -95,6 +101,8 @@ pub(crate) struct World {
     /// Copies of disks, by the fault that made them.
     pub(crate) backups: BTreeMap<usize, DiskCopy>,
     pub(crate) hostile: Hostile,
+    /// Processes on copies of running nodes' disks.
+    pub(crate) live_clones: LiveClones,
     /// Which fault made which node's sync fail.
     pub(crate) failed: BTreeSet<(usize, usize)>,
     out: Outbox<Action>,
@@ -183,6 +191,7 @@ impl World {
             asked_to_stop: vec![None; nodes],
             backups: BTreeMap::new(),
             hostile: Hostile::default(),
+            live_clones: LiveClones::default(),
             failed: BTreeSet::new(),
             out: Outbox::new(),
             actions: Vec::new(),
@@ -402,6 +411,8 @@ impl World {
             }
             Action::Condemn(condemned) => {
                 self.trace.action(11, condemned.known.count);
+                let voters = self.first_voters();
+                one_process_per_identity::check_condemned(&condemned, me, &voters)?;
                 self.processes[me].disk.is_condemned = true;
             }
             Action::Notify(notice) => {
