@@ -1,7 +1,7 @@
 //! Law: a process sends nothing before its boot is durable, and a node refuses a process whose boot it has seen
 //! overtaken by a later boot of the same store, or by one with the same count and another nonce (README, Guarantees: an
-//! identity is one disk). A store is condemned by a majority of the other voters, and by nobody else. A copy that a voter
-//! knows promises nothing (`world::clones`).
+//! identity is one disk). A store is condemned by a majority of the other voters, and by nobody else. A copy that a
+//! voter knows promises nothing (`world::clones`).
 //!
 //! Compares the boot of each process that a node admits with the boot of that store which it admitted last, and the
 //! boot of each sender with the one on its disk. It does not judge other stores of the same node (`fencing`).

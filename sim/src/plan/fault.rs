@@ -215,8 +215,8 @@ impl Kind {
         Self::LiveClone,
     ];
 
-    /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable, and that
-    /// one process uses it. `fault_budget` limits which nodes such a fault may strike.
+    /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable, and
+    /// that one process uses it. `fault_budget` limits which nodes such a fault may strike.
     #[must_use]
     pub const fn breaks_model(self) -> bool {
         matches!(
