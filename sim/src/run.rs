@@ -16,7 +16,7 @@ use continuum_core::state;
 use crate::env::clock::MS;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::witness::{SessionRules, Witness};
-use crate::oracle::{eventual, one_reply, strong};
+use crate::oracle::{eventual, one_reply, read_then_overwritten, strong};
 use crate::plan::Plan;
 use crate::plan::fault::Tally;
 use crate::plan::selected_ops::SelectedOps;
@@ -244,6 +244,10 @@ impl World {
             let is_clients = |row: &&Row| !row.key.starts_with(crate::world::forge::OWN_KEY);
             let of_clients: Vec<Row> = rows.iter().filter(is_clients).cloned().collect();
             eventual::check(&self.clients.history, space, &of_clients, &excused)?;
+            let is_made_once =
+                |operation: usize, key: &[u8]| self.oracles.writes.times_made(operation, key) == 1;
+            let history = &self.clients.history;
+            read_then_overwritten::check(history, space, &of_clients, &excused, is_made_once)?;
             self.check_specification(space, rows)?;
         }
         self.check_acknowledged(&excused)

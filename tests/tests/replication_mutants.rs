@@ -8,7 +8,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use continuum_core::api::Change;
+use continuum_core::api::{Change, Mutation};
 use continuum_core::id::{Replica, StoreId};
 use continuum_core::mark::instrument;
 use continuum_core::replication::{Event, Message};
@@ -69,6 +69,17 @@ fn answers() -> Result<(), String> {
     }
     if world.members(0, "s") != [bytes("x"), bytes("y")] {
         return Err("a read leaves out a member".into());
+    }
+    let mut both = put("r", "f", "v");
+    both.edits.extend(put("r", "g", "w").edits);
+    world.mutate(0, both);
+    if world.get(0, "r", "g").value != Some(bytes("w")) {
+        return Err("a write loses its second edit".into());
+    }
+    let context = Some(world.get(0, "r", "f").context);
+    world.mutate(0, Mutation { context, ..put("r", "f", "x") });
+    if !world.get(0, "r", "f").siblings.is_empty() {
+        return Err("what was read was not overwritten".into());
     }
     let ticket = world.write(0, put("k", "", "v"), 2);
     take(&mut world, 0, 1).into_iter().for_each(|push| give(&mut world, 0, 1, push));

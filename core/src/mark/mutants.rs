@@ -118,6 +118,11 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ),
     ("replication.page.skips_row", "a page begins one row too late"),
     ("replication.read.hides_member", "a read of a set leaves out its last member"),
+    ("replication.author.drops_edit", "a write of several edits has its first edit only"),
+    (
+        "replication.read.names_too_little",
+        "the context of an answer does not name all that it shows",
+    ),
     (
         "replication.author.observes_all",
         "a write with a context supersedes what its client never read",

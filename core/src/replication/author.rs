@@ -84,7 +84,8 @@ pub(super) fn new_write(
         floor,
     };
     let key = &mutation.key;
-    let edits = mutation.edits.iter().enumerate();
+    let kept = if mutant!("replication.author.drops_edit") { 1 } else { EDITS_MAX };
+    let edits = mutation.edits.iter().take(kept).enumerate();
     let edits: Result<Vec<_>, _> = edits.map(|edit| builder.edit(key, edit)).collect();
     let edits = edits?;
     let stamp = builder.stamp(&edits, stamp)?;

@@ -28,6 +28,7 @@ struct FieldContent {
 }
 
 /// One edit of one operation.
+#[derive(Clone, Copy)]
 struct ClientEdit<'a> {
     operation: &'a Operation,
     mutation: &'a Mutation,
@@ -64,6 +65,7 @@ pub(crate) fn check(
             }
         }
     }
+    take_whole_deletions(&mut edits);
     let nothing = FieldContent::default();
     for (path, edits) in &edits {
         let held = held.get(path).unwrap_or(&nothing);
@@ -80,6 +82,20 @@ pub(crate) fn check(
         Some(path) => {
             Err(Broken::new(PHANTOM, format!("{path:?} holds a value that nobody wrote")))
         }
+    }
+}
+
+/// Counts the deletion of a whole key as an edit of each of its fields.
+fn take_whole_deletions(edits: &mut BTreeMap<FieldPath, Vec<ClientEdit<'_>>>) {
+    let whole = edits.iter().filter(|((_, field), _)| field.is_empty());
+    let deletions = whole.flat_map(|((key, _), edits)| {
+        let deletes = |edit: &&ClientEdit<'_>| matches!(edit.edit.change, Change::Delete);
+        edits.iter().filter(deletes).map(move |edit| (key.clone(), *edit))
+    });
+    let deletions: Vec<_> = deletions.collect();
+    for ((key, field), edits) in edits.iter_mut().filter(|((_, field), _)| !field.is_empty()) {
+        let of = deletions.iter().filter(|(deleted, _)| deleted == key && !field.is_empty());
+        edits.extend(of.map(|(_, edit)| *edit));
     }
 }
 

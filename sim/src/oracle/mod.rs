@@ -42,6 +42,7 @@
 //! | verified-contacts-only | `verified_contacts_only` | contract of `core::discovery` | contacts leave |
 //! | health-hysteresis | `health_hysteresis` | contract of `core::coordinator` | a member's health changes |
 //! | cheapest-is-chosen | `cheapest_is_chosen` | contract of `core::coordinator` | each trace link |
+//! | write-says-what-was-asked | `write_says_what_was_asked` | README, Guarantees: an answer | a write is made |
 //! | supersedes-what-was-seen | `supersedes_what_was_seen` | Bieniusa 2012 | a write is made |
 //! | eventual-read | `eventual_read` | Shapiro 2011, Bieniusa 2012 | a read arrives and is answered |
 //! | dot-minted-once | `dot_minted_once` | Almeida 2018 | a write is logged |
@@ -59,6 +60,7 @@
 //! | exactly-once | `strong` | thesis §6.3 | the end of a run |
 //! | convergence | `eventual` | Shapiro 2011 | the end of a run |
 //! | acknowledged-write-lost | `eventual`, `writes` | Bieniusa 2012; README, Guarantees | the end of a run |
+//! | read-then-overwritten | `read_then_overwritten` | README, Guarantees: a context | the end of a run |
 //! | write-from-nowhere | `eventual` | README, Guarantees: what an answer means | the end of a run |
 //! | eventual-specification | `eventual_specification` | Shapiro 2011, Bieniusa 2012 | the end of a run |
 //! | liveness | `liveness` | Raft §5.6 | after healing |
@@ -119,6 +121,7 @@ pub(crate) mod page;
 mod planted;
 pub(crate) mod read_after_leadership;
 pub(crate) mod read_sees_acknowledged;
+pub(crate) mod read_then_overwritten;
 pub(crate) mod recovery;
 mod replicas;
 pub(crate) mod replicated_level;
@@ -139,6 +142,7 @@ pub(crate) mod verified_contacts_only;
 pub(crate) mod views;
 pub(crate) mod vote_for_up_to_date_log;
 pub(crate) mod witness;
+pub(crate) mod write_says_what_was_asked;
 pub(crate) mod writes;
 
 use std::collections::BTreeMap;

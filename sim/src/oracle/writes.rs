@@ -1,8 +1,9 @@
 //! All writes of the eventual namespaces, as their authors log them, and which of them each node logged.
 //!
 //! This file remembers, and passes each record to the laws that concern it: `dead_write_stays_dead`,
-//! `context_covers_what_is_known`, `dot_minted_once`, `supersedes_what_was_seen`, `hybrid_clock`. At the end it selects
-//! the writes that `eventual_specification` judges, and reports acknowledged writes that no replica has.
+//! `write_says_what_was_asked`, `context_covers_what_is_known`, `dot_minted_once`, `supersedes_what_was_seen`,
+//! `hybrid_clock`. At the end it selects the writes that `eventual_specification` judges, and reports acknowledged
+//! writes that no replica has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -22,7 +23,10 @@ use super::eventual_specification::{FieldPath, Rank, is_in_scope, rank_of};
 use super::hybrid_clock::{Follows, Stamps, Wall};
 use super::supersedes_what_was_seen::{self, Held};
 use super::told::Told;
-use super::{Step, dead_write_stays_dead, dot_minted_once, eventual, eventual_specification};
+use super::{
+    Step, dead_write_stays_dead, dot_minted_once, eventual, eventual_specification,
+    write_says_what_was_asked,
+};
 use crate::env::process::Process;
 use crate::verdict::{Broken, Verdict};
 
@@ -200,6 +204,8 @@ impl Writes {
             };
             if let Some((operation, mutation)) = wanted.iter().find(is_asked) {
                 if of_one {
+                    let before = |field: &[u8]| self.totals_before(shard, &write, field);
+                    write_says_what_was_asked::check(&write, mutation, before)?;
                     supersedes_what_was_seen::check(&write, mutation)?;
                     self.check_superseded(seen, shard, &write, mutation)?;
                 }
@@ -312,6 +318,34 @@ impl Writes {
             let write = self.shards.get(shard)?.writes.get(dot)?;
             Some((&write.key[..], *shard, *dot))
         })
+    }
+
+    /// The totals that the author of a new write may have had in a counter before: the last, and none if that may have
+    /// been deleted.
+    fn totals_before(&self, shard: ShardId, write: &WriteInfo, field: &[u8]) -> Vec<i128> {
+        let path = (write.key.clone(), field.to_vec());
+        let shard = self.shards.get(&shard);
+        let last = shard.and_then(|shard| {
+            let first = Dot { seq: 0, ..write.dot };
+            let dot = shard.counts.get(&path)?.range(first..write.dot).next_back()?;
+            let edits = &shard.writes.get(dot)?.edits;
+            let number = edits.iter().rposition(|edit| {
+                edit.field[..] == *field && matches!(edit.op, EditOpInfo::Count { .. })
+            })?;
+            let deleted = shard.superseded_by.contains_key(&(*dot, number as u16))
+                || shard.scoped.contains_key(dot);
+            Some((write_says_what_was_asked::total_of(&edits[number].op), deleted))
+        });
+        match last {
+            None => vec![0],
+            Some((total, false)) => vec![total],
+            Some((total, true)) => vec![total, 0],
+        }
+    }
+
+    /// How many writes to a key were made for an operation: more than one if its request was repeated.
+    pub(crate) fn times_made(&self, operation: usize, key: &[u8]) -> usize {
+        self.made_for(operation).filter(|(made, ..)| *made == key).count()
     }
 
     /// Judges the contexts of a node after a step.

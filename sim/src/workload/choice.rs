@@ -126,7 +126,8 @@ impl Choice<'_> {
         let kind = *self.dice.pick(&["r", "r", "s", "s", "c", "o"]);
         let key = self.key(kind, self.load.eventual_keys);
         if self.dice.chance(self.load.read_ppm) {
-            return Body::Read(self.query(kind, key));
+            let query = self.query(kind, key);
+            return Body::Read(self.of_document(query));
         }
         let value = self.value("");
         let seen = self.client.contexts.get(&(space, key.clone()));
@@ -160,7 +161,54 @@ impl Choice<'_> {
         if self.dice.chance(150_000) {
             self.add_eventual(&mut mutations);
         }
+        for mutation in &mut mutations {
+            self.turn_to_document(mutation);
+            self.add_context(space, mutation);
+        }
         Body::Write { mutations, level }
+    }
+
+    /// Some reads of records read a document instead: a record without counters, whose writers say what they overwrite.
+    fn of_document(&mut self, query: Query) -> Query {
+        match query {
+            Query::Record { key } if key.first() == Some(&b'o') && self.dice.chance(500_000) => {
+                Query::Record { key: document(&key) }
+            }
+            query => query,
+        }
+    }
+
+    /// Some writes of records write a document instead.
+    fn turn_to_document(&mut self, mutation: &mut Mutation) {
+        if mutation.key.first() != Some(&b'o') || !self.dice.chance(500_000) {
+            return;
+        }
+        mutation.key = document(&mutation.key);
+        for (edit, which) in mutation.edits.iter_mut().zip(["g", "h", "i"]) {
+            if matches!(edit.change, Change::Count(_)) {
+                edit.change = Change::Put(self.value(which));
+            }
+        }
+    }
+
+    /// Some writes of documents and sets carry the context that this client read last, wherever they stand in their
+    /// request. Some of them remove what was read.
+    fn add_context(&mut self, space: Space, mutation: &mut Mutation) {
+        let Mutation { key, edits, context } = mutation;
+        let kind = key.first().copied();
+        if context.is_some() || !matches!(kind, Some(b'd' | b's')) || !self.dice.chance(600_000) {
+            return;
+        }
+        let Some((_, known)) = self.client.contexts.get(&(space, key.clone())) else { return };
+        *context = Some(known.clone());
+        if kind == Some(b'd') && self.dice.chance(150_000) {
+            *edits = vec![Edit { field: Bytes::new(), change: Change::Delete }];
+        } else if kind == Some(b'd') && self.dice.chance(150_000) {
+            let field = Bytes::from(format!("f{}", self.dice.below(4)));
+            if edits.iter().all(|edit| edit.field != field) {
+                edits.push(Edit { field, change: Change::Delete });
+            }
+        }
     }
 
     /// Adds edits of other fields to a record.
@@ -230,6 +278,13 @@ impl Choice<'_> {
             _ => Query::Record { key },
         }
     }
+}
+
+/// The document beside a record.
+fn document(key: &Bytes) -> Bytes {
+    let mut name = key.to_vec();
+    name[0] = b'd';
+    name.into()
 }
 
 /// Whether a repeat on the same node, after a restart that forgot the session, changes nothing: a counter counts twice.

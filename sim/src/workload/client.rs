@@ -11,7 +11,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use continuum_core::api::{Context, Outcome, Query, Reason, Register, Request, Session, Value};
+use continuum_core::api::{
+    Context, Mutation, Outcome, Query, Reason, Register, Request, Session, Value,
+};
 
 use crate::env::clock::MS;
 use crate::env::requester::Attempt;
@@ -398,10 +400,11 @@ impl Client {
         Session { id, seq: if std::mem::replace(&mut self.began, true) { op_index + 1 } else { 0 } }
     }
 
-    /// When this client learnt the context that a write carries.
+    /// When this client learnt the newest of the contexts that a write carries.
     fn seen_at(&self, space: Space, body: &Body) -> u64 {
         let Body::Write { mutations, .. } = body else { return 0 };
-        self.contexts.get(&(space, mutations[0].key.clone())).map_or(0, |(at, _)| *at)
+        let of = |one: &Mutation| self.contexts.get(&(space, one.key.clone())).map(|(at, _)| *at);
+        mutations.iter().filter_map(of).max().unwrap_or(0)
     }
 
     /// Remembers what later writes will carry.
@@ -427,6 +430,9 @@ impl Client {
                 Body::Read(Query::Members { key, .. }),
                 Outcome::Value(Value::Set { context, .. }),
             ) => {
+                self.contexts.insert((space, key.clone()), (now, context.clone()));
+            }
+            (Body::Read(Query::Record { key }), Outcome::Value(Value::Record { context, .. })) => {
                 self.contexts.insert((space, key.clone()), (now, context.clone()));
             }
             _ => {}

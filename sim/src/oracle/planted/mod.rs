@@ -2,6 +2,7 @@
 //! because a correct system never makes an oracle fail.
 
 mod eventual;
+mod overwritten;
 mod peers;
 mod raft;
 mod spans;
@@ -29,7 +30,15 @@ fn bad(name: &'static str, refused_by: &'static str, verdict: Verdict) -> Plante
 
 #[test]
 fn each_planted_history_is_judged_correctly() {
-    let all = [strong::all(), eventual::all(), raft::all(), peers::all(), spans::all()].concat();
+    let all = [
+        strong::all(),
+        eventual::all(),
+        raft::all(),
+        peers::all(),
+        spans::all(),
+        overwritten::all(),
+    ]
+    .concat();
     for planted in &all {
         let by = planted.verdict.as_ref().err().map(|broken| broken.oracle);
         assert_eq!(by, planted.refused_by, "{}: {:?}", planted.name, planted.verdict);
