@@ -3,15 +3,16 @@
 //! contexts with gaps). A node never asks for a covered write, so a dot that is covered for any other reason is lost
 //! for good.
 //!
-//! Compares each node's contexts with a model that grows by what the node logs. A logged write compares the ranges of
-//! its author. A record that teaches more than one write compares the whole shard, and each new dot must be explained.
-//! It does not judge what replicas hold in the end (`eventual_specification`).
+//! Compares each node's contexts, number by number, with a model that grows by what the node logs. A logged write
+//! compares the ranges of its author. A record that teaches more than one write compares the whole shard, and each new
+//! dot must be explained. It does not judge what replicas hold in the end (`eventual_specification`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use continuum_core::id::{Actor, Dot, ShardId};
 use continuum_core::replication::{Dots, Ranges, Replicator};
 
+use super::exact_dots::ExactDots;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "context-covers-what-is-known";
@@ -27,7 +28,7 @@ struct Touched {
 /// The model of one node's contexts.
 #[derive(Debug, Default)]
 pub(crate) struct Covered {
-    model: BTreeMap<ShardId, Dots>,
+    model: BTreeMap<ShardId, ExactDots>,
     touched: BTreeMap<ShardId, Touched>,
 }
 
@@ -50,8 +51,8 @@ impl Covered {
     }
 
     /// Takes over the context that a node restored at its restart.
-    pub(crate) fn adopt(&mut self, shard: ShardId, context: Dots) {
-        self.model.insert(shard, context);
+    pub(crate) fn adopt(&mut self, shard: ShardId, context: &Dots) {
+        self.model.insert(shard, ExactDots::of(context));
     }
 
     /// Judges the end of a step. `explains` says whether a dot that was not held may be covered in a context.
@@ -65,48 +66,40 @@ impl Covered {
             if touched.whole {
                 let context = replicator.context(shard).unwrap_or_default();
                 check_whole(model, &context, |dot| explains(shard, dot, &context))?;
-                *model = context;
+                *model = ExactDots::of(&context);
                 continue;
             }
             for actor in touched.actors {
-                check_actor(&actor, model.ranges(&actor), replicator.seen(shard, &actor))?;
+                check_actor(&actor, model, replicator.seen(shard, &actor))?;
             }
         }
         Ok(())
     }
 }
 
-pub(crate) fn check_actor(
-    actor: &Actor,
-    expected: Option<&Ranges>,
-    found: Option<&Ranges>,
-) -> Verdict {
-    if expected == found {
+pub(crate) fn check_actor(actor: &Actor, seen: &ExactDots, found: Option<&Ranges>) -> Verdict {
+    if seen.is_of(actor, found) {
         return Ok(());
     }
-    let what = format!("{actor:?}: {found:?} is covered, and {expected:?} was seen");
+    let what = format!("{actor:?}: {found:?} is covered, and {seen:?} was seen");
     Err(Broken::new(NAME, what))
 }
 
 /// Judges a whole context: every seen dot is covered, and every other covered dot is explained.
-pub(crate) fn check_whole(seen: &Dots, context: &Dots, explains: impl Fn(&Dot) -> bool) -> Verdict {
-    if !seen.is_subset(context) {
-        return Err(Broken::new(
-            NAME,
-            format!("{context:?} lacks some of what was seen, {seen:?}"),
-        ));
+pub(crate) fn check_whole(
+    seen: &ExactDots,
+    context: &Dots,
+    explains: impl Fn(&Dot) -> bool,
+) -> Verdict {
+    let covered = ExactDots::of(context);
+    if let Some(dot) = seen.iter().find(|dot| !covered.contains(dot)) {
+        return Err(Broken::new(NAME, format!("{context:?} lacks {dot:?}, which was seen")));
     }
-    let nothing = Ranges::default();
-    for (actor, ranges) in context.iter() {
-        let unseen = ranges.minus(seen.ranges(actor).unwrap_or(&nothing));
-        for seq in unseen.iter().flat_map(|(low, high)| low..=high) {
-            let dot = Dot { actor: *actor, seq };
-            if !explains(&dot) {
-                let what =
-                    format!("{dot:?} is covered, but was never held here and is not superseded");
-                return Err(Broken::new(NAME, what));
-            }
+    match covered.iter().find(|dot| !seen.contains(dot) && !explains(dot)) {
+        None => Ok(()),
+        Some(dot) => {
+            let what = format!("{dot:?} is covered, but was never held here and is not superseded");
+            Err(Broken::new(NAME, what))
         }
     }
-    Ok(())
 }

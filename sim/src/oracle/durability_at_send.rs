@@ -12,6 +12,7 @@ use continuum_core::id::{Dot, GroupId, Replica, ShardId};
 use continuum_core::raft;
 use continuum_core::replication::{self, Dots};
 
+use super::exact_dots;
 use crate::env::durable::{Durable, LogView};
 use crate::verdict::{Broken, Verdict};
 
@@ -68,7 +69,7 @@ pub(crate) fn check_replication(durable: &Durable, message: &replication::Messag
     check_writes(durable, message)?;
     let Some(held) = held_by(message).filter(|held| !held.is_empty()) else { return Ok(()) };
     let on_disk = durable.shard(message.shard());
-    if on_disk.is_some_and(|on_disk| held.is_subset(on_disk)) {
+    if on_disk.is_some_and(|on_disk| exact_dots::lacking(held, on_disk).is_none()) {
         return Ok(());
     }
     let what = format!("{message:?} leaves before it is durable: the disk holds {on_disk:?}");

@@ -73,8 +73,8 @@
 //! | determinism | `campaign` | contract of `core::machine` | two processes run one seed |
 //!
 //! `ledger`, `views`, `writes`, `soundness` and `witness` remember what several laws share; they do not state a law,
-//! except that `witness` reports exactly-once. `replicas` is a part of this file. `cause` extracts from an event what
-//! the laws need. `planted` tests the oracles.
+//! except that `witness` reports exactly-once. `exact_dots` compares sets of dots. `replicas` is a part of this file.
+//! `cause` extracts from an event what the laws need. `planted` tests the oracles.
 
 pub(crate) mod ack_from_pinged_member;
 pub(crate) mod answer_to_its_own_try;
@@ -95,6 +95,7 @@ pub(crate) mod election_safety;
 pub(crate) mod eventual;
 pub(crate) mod eventual_read;
 pub(crate) mod eventual_specification;
+mod exact_dots;
 pub(crate) mod false_death;
 pub(crate) mod fencing;
 pub(crate) mod group_time;

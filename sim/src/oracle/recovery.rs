@@ -8,6 +8,7 @@ use continuum_core::id::GroupId;
 use continuum_core::node::Node;
 use continuum_core::raft::Raft;
 
+use super::exact_dots;
 use super::ledger::GroupLedger;
 use crate::verdict::{Broken, Verdict};
 
@@ -35,8 +36,8 @@ pub(crate) fn check(durable: &Durable, group: GroupId, restored: &LogView) -> Ve
 /// Judges that a restarted node holds every durable dot.
 pub(crate) fn check_shards(durable: &Durable, node: &Node) -> Verdict {
     for (shard, dots) in durable.shards() {
-        if !node.replicator().holds(shard, dots) {
-            let found = node.replicator().context(shard);
+        let found = node.replicator().context(shard).unwrap_or_default();
+        if exact_dots::lacking(dots, &found).is_some() {
             let what = format!("{shard:?}: the disk held {dots:?}, and the node has {found:?}");
             return Err(Broken::new(NAME, what));
         }

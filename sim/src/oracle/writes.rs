@@ -149,7 +149,7 @@ impl Writes {
                 let greatest = logged.greatest.entry(*id).or_default();
                 *greatest = write.stamp.max(*greatest);
             }
-            logged.covered.adopt(*id, context);
+            logged.covered.adopt(*id, &context);
         }
         self.logged[number] = logged;
     }

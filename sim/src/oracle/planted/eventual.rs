@@ -13,6 +13,7 @@ use continuum_core::replication;
 use continuum_core::replication::{Dots, EditInfo, EditOpInfo as Op, Message, Ranges, WriteInfo};
 use continuum_core::wal::Write;
 
+use super::super::exact_dots::ExactDots;
 use super::super::hybrid_clock::{Follows, Stamps, Wall};
 use super::super::{
     context_covers_what_is_known, dead_write_stays_dead, dot_minted_once, durability_at_send,
@@ -291,13 +292,15 @@ fn covered() -> Vec<Planted> {
         Dots::new(vec![(actor(1), ranges)])
     };
     let whole = |seen: &[(u64, u64)], covers: &[(u64, u64)], dead: u64| {
-        context_covers_what_is_known::check_whole(&context(seen), &context(covers), |dot| {
-            dot.seq == dead
-        })
+        context_covers_what_is_known::check_whole(
+            &ExactDots::of(&context(seen)),
+            &context(covers),
+            |dot| dot.seq == dead,
+        )
     };
     let gap = context_covers_what_is_known::check_actor(
         &actor(1),
-        Some(&Ranges::span(3, 3)),
+        &ExactDots::of(&context(&[(3, 3)])),
         Some(&Ranges::span(1, 3)),
     );
     vec![
