@@ -1,8 +1,7 @@
 //! The state of each node and of each way between two nodes, and how long it has been so.
 //!
 //! Laws that hold while faults last need a premise: these nodes have been up and soundly linked with each other for a
-//! while. `world::soundness` says what is so now; this file remembers since when. It judges nothing. It asks the
-//! network, the disks and the plan only, and never a node's machine.
+//! while. `world::soundness` says what is so now; this file remembers since when. It judges nothing.
 
 use crate::env::clock::MS;
 
@@ -15,7 +14,7 @@ pub(crate) enum Health {
     Disk(u64),
     /// It takes no step: its process is down or stopped.
     Silent,
-    /// Anything else: it is slow, its boot is not durable yet, or it is about to stop.
+    /// Anything else: it is slow, its boot is not durable or not confirmed yet, or it is about to stop.
     Poor,
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Operator {
     /// When the stage began, and when healing began.
     pub(crate) since: u64,
     pub(crate) healed_at: u64,
+    /// Number of acknowledged operations when the operator last looked, after healing.
+    pub(crate) acknowledged: u64,
     pub(crate) served: Vec<bool>,
     pub(crate) probes: u64,
     /// The namespaces with the ids of the registry.
@@ -64,6 +66,7 @@ impl Operator {
             opened: false,
             since: 0,
             healed_at: 0,
+            acknowledged: 0,
             served: vec![false; plan.cluster.nodes],
             probes: 0,
             namespaces: Vec::new(),
@@ -93,7 +96,7 @@ impl Operator {
             Stage::Create(_) => "the namespaces are created",
             Stage::List => "the namespaces are listed",
             Stage::Serve => "clients are served",
-            Stage::Healed => "enough operations are acknowledged",
+            Stage::Healed => "the next operation is acknowledged",
             Stage::Probe => "every node serves and every group has a leader",
             Stage::Settle => "replicas are equal",
             Stage::Done => "done",

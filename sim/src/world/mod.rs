@@ -96,6 +96,8 @@ pub(crate) struct World {
     pub(crate) active: Vec<bool>,
     pub(crate) mode: ClientMode,
     pub(crate) survival: Vec<Survival>,
+    /// When each node's process started last.
+    pub(crate) started: Vec<u64>,
     /// When each node was last asked to stop.
     pub(crate) asked_to_stop: Vec<Option<u64>>,
     /// Copies of disks, by the fault that made them.
@@ -188,6 +190,7 @@ impl World {
             active: vec![false; plan.faults.len()],
             mode: ClientMode::default(),
             survival: vec![Survival::default(); nodes],
+            started: vec![0; nodes],
             asked_to_stop: vec![None; nodes],
             backups: BTreeMap::new(),
             hostile: Hostile::default(),

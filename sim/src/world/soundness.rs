@@ -1,9 +1,10 @@
 //! The effect of faults on nodes and links now, for the laws that hold while faults last.
 //!
-//! Only the plan, the network, the disks and the processes are asked, never a node's machine. `oracle::soundness`
-//! remembers since when a state lasts. This module judges nothing.
+//! Only the plan, the network, the disks and the processes are asked, and a node's machine only whether it is still
+//! unconfirmed, for as long as that may take after a start. `oracle::soundness` remembers since when a state lasts. This module judges nothing.
 
-use continuum_core::node::{Action, Message, Notice};
+use continuum_core::limits::START_WAIT_MS_MAX;
+use continuum_core::node::{Action, Message, Node, Notice};
 use continuum_core::raft;
 
 use crate::env::clock::MS;
@@ -14,6 +15,8 @@ use crate::world::World;
 
 /// The kinds of fault after which a disk answers late or takes nothing.
 const DISK: [Kind; 3] = [Kind::Hang, Kind::Stall, Kind::Full];
+/// A process that starts is silent for this long at most.
+const CONFIRMED_NS: u64 = (START_WAIT_MS_MAX + 1_000) * MS;
 /// A process that was asked to stop has ended when this much time has passed.
 const LEAVES_NS: u64 = 2_200 * MS;
 
@@ -63,8 +66,8 @@ impl World {
             return Health::Silent;
         }
         let stops = self.asked_to_stop[node].is_some_and(|at| self.now < at + LEAVES_NS);
-        let boots = !self.accepts_handshake(node);
-        if !process.step_queue.is_open() || stops || boots || process.is_fenced() {
+        let starts = !self.accepts_handshake(node) || self.is_unconfirmed(node);
+        if !process.step_queue.is_open() || stops || starts || process.is_fenced() {
             return Health::Poor;
         }
         let generation = process.generation;
@@ -74,6 +77,12 @@ impl World {
         } else {
             Health::Well(generation)
         }
+    }
+
+    /// Whether a process is silent because the voters have not confirmed it yet. That takes no longer than it may.
+    fn is_unconfirmed(&self, node: usize) -> bool {
+        let is_young = self.now < self.started[node] + CONFIRMED_NS;
+        is_young && self.processes[node].node.as_ref().is_some_and(Node::is_suspended)
     }
 
     fn way(&self, from: usize, to: usize) -> Way {
