@@ -1,7 +1,8 @@
 //! The effect of faults on nodes and links now, for the laws that hold while faults last.
 //!
 //! Only the plan, the network, the disks and the processes are asked, and a node's machine only whether it is still
-//! unconfirmed, for as long as that may take after a start. `oracle::soundness` remembers since when a state lasts. This module judges nothing.
+//! unconfirmed, for as long as that may take after a start. `oracle::soundness` remembers since when a state lasts.
+//! This module judges nothing.
 
 use continuum_core::limits::START_WAIT_MS_MAX;
 use continuum_core::node::{Action, Message, Node, Notice};
