@@ -511,7 +511,7 @@ impl World {
             self.refuse_store(node);
             return Ok(());
         }
-        self.started[node] = self.now;
+        self.survival[node].started_at = self.now;
         // Recovery finds out which records a lying drive has lost.
         self.stop_untrusted_voters(node);
         let restarted = self.processes[node].generation > 1;

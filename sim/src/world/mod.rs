@@ -96,10 +96,6 @@ pub(crate) struct World {
     pub(crate) active: Vec<bool>,
     pub(crate) mode: ClientMode,
     pub(crate) survival: Vec<Survival>,
-    /// When each node's process started last.
-    pub(crate) started: Vec<u64>,
-    /// When each node was last asked to stop.
-    pub(crate) asked_to_stop: Vec<Option<u64>>,
     /// Copies of disks, by the fault that made them.
     pub(crate) backups: BTreeMap<usize, DiskCopy>,
     pub(crate) hostile: Hostile,
@@ -190,8 +186,6 @@ impl World {
             active: vec![false; plan.faults.len()],
             mode: ClientMode::default(),
             survival: vec![Survival::default(); nodes],
-            started: vec![0; nodes],
-            asked_to_stop: vec![None; nodes],
             backups: BTreeMap::new(),
             hostile: Hostile::default(),
             live_clones: LiveClones::default(),

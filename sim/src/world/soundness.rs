@@ -66,7 +66,7 @@ impl World {
         if !process.is_up() || process.step_queue.stopped {
             return Health::Silent;
         }
-        let stops = self.asked_to_stop[node].is_some_and(|at| self.now < at + LEAVES_NS);
+        let stops = self.survival[node].asked_to_stop.is_some_and(|at| self.now < at + LEAVES_NS);
         let starts = !self.accepts_handshake(node) || self.is_unconfirmed(node);
         if !process.step_queue.is_open() || stops || starts || process.is_fenced() {
             return Health::Poor;
@@ -82,7 +82,7 @@ impl World {
 
     /// Whether a process is silent because the voters have not confirmed it yet. That takes no longer than it may.
     fn is_unconfirmed(&self, node: usize) -> bool {
-        let is_young = self.now < self.started[node] + CONFIRMED_NS;
+        let is_young = self.now < self.survival[node].started_at + CONFIRMED_NS;
         is_young && self.processes[node].node.as_ref().is_some_and(Node::is_suspended)
     }
 

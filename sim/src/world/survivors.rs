@@ -13,6 +13,9 @@ use crate::world::World;
 pub(crate) struct Survival {
     /// The node is a voter and may have forgotten promises.
     pub(crate) is_lost: bool,
+    /// When its process started last, and when it was last asked to stop.
+    pub(crate) started_at: u64,
+    pub(crate) asked_to_stop: Option<u64>,
     /// Its process never starts again.
     pub(crate) is_dead: bool,
     /// Its store is older than what it promised, and stays in use until somebody notices.

@@ -71,7 +71,7 @@ impl World {
             return Ok(());
         }
         self.fired.count(Kind::Handover);
-        self.asked_to_stop[node] = Some(self.now);
+        self.survival[node].asked_to_stop = Some(self.now);
         let generation = process.generation;
         self.schedule_in(STOP_LOOK_NS, WorldEvent::Leave { node, generation, since: self.now });
         self.inform(node, Event::Stopping)

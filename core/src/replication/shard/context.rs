@@ -40,7 +40,7 @@ impl Ranges {
         }
         // The most frequent case: the actor's next write.
         if let Some(last) = self.0.last_mut()
-            && last.1 + 1 == seq
+            && last.1.checked_add(1) == Some(seq)
         {
             last.1 = seq;
             return true;
@@ -54,8 +54,8 @@ impl Ranges {
 
     /// Adds all numbers from `low` to `high`, and joins the ranges that then touch.
     pub fn insert_span(&mut self, low: u64, high: u64) {
-        let first = self.0.partition_point(|&(_, end)| end + 1 < low);
-        let last = self.0.partition_point(|&(start, _)| start <= high + 1);
+        let first = self.0.partition_point(|&(_, end)| end.saturating_add(1) < low);
+        let last = self.0.partition_point(|&(start, _)| start <= high.saturating_add(1));
         let mut whole = (low, high);
         if first < last {
             whole = (low.min(self.0[first].0), high.max(self.0[last - 1].1));
