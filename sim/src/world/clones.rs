@@ -6,9 +6,9 @@
 //! own clients ask it all the while.
 //!
 //! A clone that no voter has told anything for the grace of a start cannot know what it is. It stands then, and
-//! rightly: the fault ends, without a verdict. So it does when a peer takes it for a restart because the original was silent for
-//! longer than the clone window; the original's store is then worth nothing, and is replaced. A clone whose original
-//! does not run, and which then is the node, is not modelled here.
+//! rightly: the fault ends, without a verdict. So it does when a peer takes it for a restart because the original was
+//! silent for longer than the clone window; the original's store is then worth nothing, and is replaced. A clone whose
+//! original does not run, and which then is the node, is not modelled here.
 
 use std::collections::BTreeMap;
 
