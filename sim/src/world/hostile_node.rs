@@ -98,7 +98,7 @@ impl World {
         let form = dice.below(FORMS);
         for _ in 0..times {
             let Some(from) = self.hostile_sender(fault, to)? else { return Ok(()) };
-            let Some(forged) = self.hostile_message(from, to, (form, k), &mut dice) else {
+            let Some(forged) = self.hostile_message((from, fault), to, (form, k), &mut dice) else {
                 return Ok(());
             };
             self.fired.count(self.plan.faults[fault].kind);
@@ -176,7 +176,7 @@ impl World {
     /// The next message to this node: forged, overheard, or overheard and altered. `None` when it makes no sense here.
     fn hostile_message(
         &self,
-        from: Replica,
+        (from, fault): (Replica, usize),
         to: usize,
         (form, k): (u64, u64),
         dice: &mut Dice,
@@ -184,7 +184,7 @@ impl World {
         let node = self.processes[to].node.as_ref()?;
         let is_member = self.oracles.roster.number(from.node).is_some();
         let message = if dice.chance(700_000) || self.hostile.overheard.is_empty() {
-            self.facts(from, to, k, dice)?.message(form, dice)
+            self.facts((from, fault), to, k, dice)?.message(form, dice)
         } else {
             let message = dice.pick(&self.hostile.overheard).clone();
             if dice.below(3) == 0 { message } else { altered(&message, dice)? }
@@ -199,7 +199,13 @@ impl World {
     }
 
     /// The facts that a forger knows of a node.
-    fn facts(&self, me: Replica, to: usize, k: u64, dice: &mut Dice) -> Option<Facts> {
+    fn facts(
+        &self,
+        (me, fault): (Replica, usize),
+        to: usize,
+        k: u64,
+        dice: &mut Dice,
+    ) -> Option<Facts> {
         let node = self.processes[to].node.as_ref()?;
         let groups: Vec<GroupId> = node.groups().collect();
         let group = *dice.pick(&groups);
@@ -207,7 +213,7 @@ impl World {
         let commit = raft.commit();
         let shards: Vec<_> = node.replicator().shards().collect();
         let number = self.oracles.roster.number(me.node);
-        let stranger = Boot { count: 1, nonce: self.draws.bits(MESSAGE, 0) };
+        let stranger = self.stranger_boot(fault);
         Some(Facts {
             me,
             boot: number.map_or(stranger, |number| self.processes[number].boot),
