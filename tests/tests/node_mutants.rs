@@ -226,7 +226,7 @@ fn ping(solo: &Solo, nonce: u64) -> Message {
         confirmations: Vec::new(),
     };
     let (body, updates, loads) = (gossip::Body::Ping { number: 1 }, Vec::new(), Vec::new());
-    let message = gossip::Message { body, sender, updates, loads };
+    let message = gossip::Message { body, sender: sender.into(), updates, loads };
     Message::Gossip { genesis: solo.genesis(), message }
 }
 

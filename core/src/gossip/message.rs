@@ -4,6 +4,7 @@
 //! costs no messages of its own). [`Message::check`] checks all bounds before anything else reads a message. This
 //! module does not authenticate: the transport does.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -32,8 +33,9 @@ pub const HEARSAY_REFUTATIONS_MAX: u64 = 1 << 16;
 pub struct Message {
     /// The purpose of the message.
     pub body: Body,
-    /// The sender's update of itself.
-    pub sender: Update,
+    /// The sender's update of itself. It is in a box because each node moves messages of all machines through one
+    /// queue, and each takes the room of the largest.
+    pub sender: Box<Update>,
     /// Updates of other members: piggybacked, or the page of a push-pull. At most [`UPDATES_MAX`].
     pub updates: Vec<Update>,
     /// Load reports, the sender's own among them. At most [`UPDATES_MAX`].
@@ -128,7 +130,7 @@ impl Message {
         if matches!(self.sender.state, State::Suspect | State::Dead) {
             return Err("the sender calls itself suspect or dead");
         }
-        core::iter::once(&self.sender).chain(&self.updates).try_for_each(Update::check)
+        core::iter::once(&*self.sender).chain(&self.updates).try_for_each(Update::check)
     }
 }
 
@@ -173,7 +175,7 @@ mod tests {
         let target = Some(NodeId::default());
         Message {
             body: Body::Push { after: target, upto: target },
-            sender: update(),
+            sender: update().into(),
             updates: vec![update(); UPDATES_MAX],
             loads: vec![load; UPDATES_MAX],
         }

@@ -451,7 +451,7 @@ impl Gossip {
             loads.extend(self.table.get(node).map(member::Record::load));
         }
         let sender = self.self_update();
-        out.push(Action::Send { to, message: Message { body, sender, updates, loads } });
+        out.push(Action::Send { to, message: Message { body, sender: sender.into(), updates, loads } });
     }
 
     /// This node's own update, which every message carries.

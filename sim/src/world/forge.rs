@@ -297,7 +297,7 @@ impl Facts {
             version: number(dice, 1),
             requests: u32::MAX,
         };
-        gossip::Message { body, sender, updates, loads: vec![load] }
+        gossip::Message { body, sender: sender.into(), updates, loads: vec![load] }
     }
 
     fn founding(&self, form: u64, dice: &mut Dice) -> Founding {

@@ -250,7 +250,7 @@ impl Facts {
         let mut all = Vec::new();
         for body in bodies {
             for lie in &lies {
-                let (sender, updates) = (sender.clone(), lie.clone());
+                let (sender, updates) = (sender.clone().into(), lie.clone());
                 all.push(gossip::Message { body, sender, updates, loads: vec![load] });
             }
         }

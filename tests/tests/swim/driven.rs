@@ -36,7 +36,7 @@ pub(crate) fn update(n: u8, refutations: u64, state: State) -> Update {
 }
 
 pub(crate) fn message(from: u8, body: Body, updates: Vec<Update>) -> Message {
-    Message { body, sender: update(from, 0, State::Alive), updates, loads: Vec::new() }
+    Message { body, sender: update(from, 0, State::Alive).into(), updates, loads: Vec::new() }
 }
 
 /// Node 0 of a federation of nodes 0 to n.

@@ -36,7 +36,7 @@ fn any_message() -> impl Strategy<Value = (u8, Message)> {
     (0..12_u8, body, any_update(), updates, any::<bool>()).prop_map(
         |(n, body, sender, updates, honest)| {
             let sender = if honest { update(n, 0, State::Alive) } else { sender };
-            (n, Message { body, sender, updates, loads: Vec::new() })
+            (n, Message { body, sender: Box::new(sender), updates, loads: Vec::new() })
         },
     )
 }

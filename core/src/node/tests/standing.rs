@@ -35,7 +35,7 @@ fn sample(kind: Kind, from: Replica, group: GroupId, genesis: GenesisId) -> Mess
             confirmations: vec![],
         };
         let (updates, loads) = (vec![], vec![]);
-        let message = gossip::Message { body, sender, updates, loads };
+        let message = gossip::Message { body, sender: sender.into(), updates, loads };
         return Message::Gossip { genesis, message };
     }
     let id = AskId { nonce: 3, number: 1 << 40 };

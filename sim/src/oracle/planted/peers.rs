@@ -35,7 +35,7 @@ fn update(number: u8, (incarnation, state): Held) -> Update {
 
 fn ping(updates: Vec<Update>) -> Message {
     let sender = update(1, held(0, State::Alive));
-    Message { body: Body::Ping { number: 1 }, sender, updates, loads: Vec::new() }
+    Message { body: Body::Ping { number: 1 }, sender: sender.into(), updates, loads: Vec::new() }
 }
 
 fn members() -> Vec<Planted> {
