@@ -67,7 +67,8 @@ fn receive(
     body: Body,
     updates: Vec<Update>,
 ) -> Vec<gossip::Action> {
-    let message = Message { body, sender: update(from, 0, State::Alive).into(), updates, loads: vec![] };
+    let message =
+        Message { body, sender: update(from, 0, State::Alive).into(), updates, loads: vec![] };
     step(machine, ms, gossip::Event::Received { from: node(from), message })
 }
 

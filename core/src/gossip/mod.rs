@@ -451,7 +451,10 @@ impl Gossip {
             loads.extend(self.table.get(node).map(member::Record::load));
         }
         let sender = self.self_update();
-        out.push(Action::Send { to, message: Message { body, sender: sender.into(), updates, loads } });
+        out.push(Action::Send {
+            to,
+            message: Message { body, sender: sender.into(), updates, loads },
+        });
     }
 
     /// This node's own update, which every message carries.

@@ -139,7 +139,10 @@ impl Gossip {
         loads.truncate(UPDATES_MAX - 1);
         loads.push(self.own_load());
         let sender = self.self_update();
-        out.push(Action::Send { to, message: Message { body, sender: sender.into(), updates, loads } });
+        out.push(Action::Send {
+            to,
+            message: Message { body, sender: sender.into(), updates, loads },
+        });
     }
 
     /// Answers a page with what this node knows better about the page's range.

@@ -221,6 +221,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("node.founding.majority_decides", "a founding is decided once most voters accepted it"),
     ("node.founding.released_unasked", "a voter leaves a founding without its founder's word"),
     ("node.founding.forgotten", "a restart forgets which founding the node accepted"),
+    (
+        "node.genesis.rival_for_good",
+        "a node that was once said to be of another federation is not let in while its link lasts",
+    ),
     ("node.genesis.unchecked_in_gossip", "gossip of another genesis is taken"),
     ("node.genesis.unchecked_in_raft", "a group's messages of another genesis are taken"),
     ("node.genesis.unchecked_in_replication", "shards take messages of another genesis"),

@@ -344,7 +344,8 @@ impl Node {
                 self.saw_genesis(from, genesis, matches!(message, Message::Genesis { .. }));
             }
             None if matches!(message, Message::Genesis { .. }) => {
-                self.genesis.linked.entry(from.node).or_default();
+                // It says so now, whatever was said in its name before.
+                self.genesis.linked.insert(from.node, None);
             }
             None => {}
         }
@@ -358,6 +359,13 @@ impl Node {
             }
             Message::Gossip { genesis, .. } => {
                 *genesis != mine && !mutant!("node.genesis.unchecked_in_gossip")
+            }
+            // Only a node in no federation asks to join, and `join` judges it. An earlier word of another genesis must
+            // not keep it out for as long as its link lasts.
+            Message::Forward { request: Request::Join { .. }, .. }
+                if !mutant!("node.genesis.rival_for_good") =>
+            {
+                false
             }
             Message::Forward { request: Request::Status, .. } => false,
             Message::Forward { .. } => self.is_rival(from.node),

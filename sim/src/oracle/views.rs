@@ -154,7 +154,8 @@ mod tests {
             update(2, 9, State::Dead),
         ];
         let sender = update(3, 0, State::Alive);
-        let message = Message { body: Body::Updates, sender: sender.into(), updates, loads: Vec::new() };
+        let message =
+            Message { body: Body::Updates, sender: sender.into(), updates, loads: Vec::new() };
         let found = greatest_update(NodeId([1; 16]), &message).expect("an update is about it");
         assert_eq!((found.0.refutations, found.1), (5, State::Suspect));
         assert_eq!(greatest_update(NodeId([9; 16]), &message), None);

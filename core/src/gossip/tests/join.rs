@@ -81,8 +81,12 @@ fn a_new_disk_replaces_the_old_one_by_its_own_word() {
         let Member { mut replica, incarnation, state, address, .. } = member(from, 1);
         replica.store = StoreId([store; 16]);
         let sender = Update { replica, incarnation, state, address, confirmations: Vec::new() };
-        let message =
-            Message { body: Body::Updates, sender: sender.clone().into(), updates, loads: Vec::new() };
+        let message = Message {
+            body: Body::Updates,
+            sender: sender.clone().into(),
+            updates,
+            loads: Vec::new(),
+        };
         let now = Now { mono: Instant::from_millis(1), wall: WallTime(0) };
         let event = Event::Received { from: id(from), message };
         machine.step(now, event, &mut Outbox::new());

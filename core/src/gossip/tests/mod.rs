@@ -213,7 +213,12 @@ fn hears(machine: &mut Gossip, from: usize, boot: u64, updates: Vec<Update>) -> 
     let incarnation = member(from, boot).incarnation;
     let confirmations = Vec::new();
     let sender = Update { replica, incarnation, state: State::Alive, address, confirmations };
-    let message = Message { body: Body::Ping { number: 1 }, sender: sender.into(), updates, loads: Vec::new() };
+    let message = Message {
+        body: Body::Ping { number: 1 },
+        sender: sender.into(),
+        updates,
+        loads: Vec::new(),
+    };
     let mut out = Outbox::new();
     let now = Now { mono: Instant::from_millis(1), wall: crate::time::WallTime(0) };
     machine.step(now, Event::Received { from: id(from), message }, &mut out);
