@@ -313,18 +313,6 @@ impl Oracles {
         self.witnesses.get(&group)
     }
 
-    /// Judges what has lasted for too long by now.
-    pub(crate) fn look_at_spans(&mut self, now: u64, processes: &[Process]) -> Verdict {
-        self.requests.look(&self.soundness, now)?;
-        self.handovers.look(&self.soundness, now)?;
-        let number = |member| self.roster.running(processes, member);
-        let mut up = (0..processes.len()).filter(|me| processes[*me].is_up());
-        up.try_for_each(|me| {
-            let deaths = &self.nodes[me].view.deaths;
-            deaths.check_held(&self.soundness, (me, now), processes.len(), number)
-        })
-    }
-
     /// Judges one step. Applied entries come last, because an entry is committed before it is applied, and the commit
     /// rule is judged by the disks.
     pub(crate) fn observe(&mut self, step: &Step<'_>) -> Verdict {

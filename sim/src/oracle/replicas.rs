@@ -1,6 +1,7 @@
 //! Reports of each group's machine: its role, the entries that it applied, its progress.
 //!
-//! Each report is compared with the one before, and passed to the laws that it concerns. This file states no law.
+//! Each report is compared with the one before, and passed to the laws that it concerns; spans that last too long are
+//! passed on too. This file states no law.
 
 use continuum_core::id::{GroupId, Index, Replica, Role, Term};
 use continuum_core::raft;
@@ -11,9 +12,22 @@ use super::{
     applied_commit_last, commit_rule, durable_marks, election_safety, leader_completeness,
     monotone, one_configuration, session_applied_once, state_machine_safety,
 };
+use crate::env::process::Process;
 use crate::verdict::Verdict;
 
 impl Oracles {
+    /// Judges what has lasted for too long by now.
+    pub(crate) fn look_at_spans(&mut self, now: u64, processes: &[Process]) -> Verdict {
+        self.requests.look(&self.soundness, now)?;
+        self.handovers.look(&self.soundness, now)?;
+        let number = |member| self.roster.running(processes, member);
+        let mut up = (0..processes.len()).filter(|me| processes[*me].is_up());
+        up.try_for_each(|me| {
+            let deaths = &self.nodes[me].view.deaths;
+            deaths.check_held(&self.soundness, (me, now), processes.len(), number)
+        })
+    }
+
     /// A leader is asked to give its offices away.
     pub(super) fn observe_way_given(&mut self, step: &Step<'_>) {
         for (group, watched) in &self.nodes[step.me].groups {
