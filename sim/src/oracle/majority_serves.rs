@@ -3,7 +3,8 @@
 //!
 //! Looks at strong writes that arrive at a voter of such a majority, after it has been sound for `SOUND_TIMEOUTS`
 //! election timeouts, and compares how each is answered, and when, with the bounds. It does not judge a write once the
-//! majority is no longer sound, nor writes at other nodes. Wall clocks and drift are no excuse.
+//! majority is no longer sound, nor writes at other nodes. A voter whose store was lost a moment ago may have led until
+//! then: its loss counts like a crash. Wall clocks and drift are no excuse.
 //!
 //! Ten timeouts are enough for a leader: two until the followers of a lost one begin an election, six if three
 //! elections in a row find no winner, two for slow clocks and for nodes that wait for the leader's first message. From

@@ -45,6 +45,7 @@ pub(crate) struct Soundness {
     picture: Picture,
     nodes: Vec<u64>,
     ways: Vec<Vec<u64>>,
+    votes: Vec<u64>,
     /// How many nodes the first configuration lets vote.
     voters: usize,
 }
@@ -59,11 +60,14 @@ impl Soundness {
         let count = picture.nodes.len();
         if self.nodes.len() != count {
             (self.nodes, self.ways) = (vec![now; count], vec![vec![now; count]; count]);
+            self.votes = vec![now; count];
         } else if picture != self.picture {
             for a in 0..count {
-                if picture.nodes[a] != self.picture.nodes[a]
-                    || picture.votes[a] != self.picture.votes[a]
-                {
+                let votes_anew = picture.votes[a] != self.picture.votes[a];
+                if votes_anew {
+                    self.votes[a] = now;
+                }
+                if votes_anew || picture.nodes[a] != self.picture.nodes[a] {
                     self.nodes[a] = now;
                 }
                 for b in (0..count).filter(|b| picture.ways[a][*b] != self.picture.ways[a][*b]) {
@@ -152,7 +156,8 @@ impl Soundness {
 
     /// Whether this node has been in a majority of voters that are well and soundly linked with each other, since
     /// `since`, and which no other voter can keep from its work: each of the others has been silent all the time, or it
-    /// takes its steps at once and is heard by all of the majority or by none, and hears all of it or none.
+    /// takes its steps at once and is heard by all of the majority or by none, and hears all of it or none. A voter
+    /// that lost its store may have led until then.
     pub(crate) fn is_served(&self, node: usize, since: u64) -> bool {
         let voters: Vec<usize> =
             (0..self.picture.votes.len()).filter(|v| self.picture.votes[*v]).collect();
@@ -160,13 +165,15 @@ impl Soundness {
             return false;
         }
         let majority = self.circle(node, since, &voters);
-        let mut others = voters.iter().filter(|voter| !majority.contains(voter));
-        self.is_majority(&majority)
-            && others.all(|other| self.is_harmless(*other, &majority, since))
+        let mut others = (0..self.voters).filter(|first| !majority.contains(first));
+        self.is_majority(&majority) && others.all(|other| self.is_harmless(other, &majority, since))
     }
 
-    /// Whether a voter cannot stop a majority.
+    /// Whether a node of the first configuration cannot stop a majority.
     fn is_harmless(&self, other: usize, majority: &[usize], since: u64) -> bool {
+        if !self.picture.votes[other] {
+            return self.votes[other] <= since;
+        }
         let kind = |way: Way| match way {
             Way::Sound(_) => Some(true),
             Way::Cut => Some(false),
@@ -244,5 +251,19 @@ pub(crate) mod tests {
         assert!(served(&|p| cut(p, &[0, 1])), "it is cut off");
         assert!(!served(&|p| cut(p, &[0])), "it may lead with the second");
         assert!(!served(&|p| (p.nodes[0], p.nodes[1]) = (Health::Silent, WELL)), "it is down");
+    }
+
+    #[test]
+    fn a_voter_that_lost_its_store_led_until_then() {
+        let mut sound = Soundness::new(3);
+        sound.see(1, picture(&[WELL; 3]));
+        let mut lost = picture(&[WELL, WELL, Health::Silent]);
+        lost.votes[2] = false;
+        sound.see(5, lost.clone());
+        assert!(!sound.is_served(0, 1), "it may have led until now");
+        assert!(sound.is_served(0, 5), "a leader is found after it");
+        lost.nodes[2] = Health::Poor;
+        sound.see(9, lost);
+        assert!(sound.is_served(0, 5), "the node that replaces it has no vote");
     }
 }

@@ -45,6 +45,15 @@ fn answers() -> Vec<Planted> {
         }
         requests.look(&sound, LATE + 3 * TIMEOUT_MS * MS)
     };
+    let loses = |at: u64| {
+        let (mut sound, mut requests) = (Soundness::new(3), Requests::new(TIMEOUT_MS, false));
+        sound.see(0, picture(&[WELL; 3]));
+        let mut lost = picture(&[WELL, WELL, Health::Silent]);
+        lost.votes[2] = false;
+        sound.see(at, lost);
+        requests.arrives(&sound, 0, id, LATE);
+        requests.answers(&sound, 0, id, &Outcome::Unknown { reached: None })
+    };
     let receipt = Receipt { revision: Some(Index(1)), context: None };
     let committed = Outcome::Committed { level: Level::Durable, receipt };
     let conflict = Outcome::Rejected(Reason::Conflict { revision: None });
@@ -61,6 +70,8 @@ fn answers() -> Vec<Planted> {
         ),
         good("a majority ends", waits(true)),
         bad("a majority does not answer", majority_serves::NAME, waits(false)),
+        good("the leader's store is lost a moment ago", loses(LATE - 9)),
+        bad("a voter's store was lost long ago", majority_serves::NAME, loses(0)),
     ]
 }
 
