@@ -237,6 +237,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
         "node.request.other_term_counts",
         "takes any entry applied at a proposal's index for the proposal",
     ),
+    (
+        "node.session.duplicate_early",
+        "a duplicate is told of a replicated write before the disk here has it",
+    ),
     ("node.session.retry_without", "repeats a write of unknown outcome that has no session"),
     ("node.apply.uncommitted", "applies entries as soon as they are in the log"),
     ("node.start.unconfirmed_serves", "a process promises before any voter confirmed it"),

@@ -31,10 +31,6 @@ const GATHER_BYTES: usize = 128 << 10;
 
 /// An item of a connection's queue.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are messages: a box each would cost more"
-)]
 pub(super) enum Outgoing {
     Message {
         message: Message,

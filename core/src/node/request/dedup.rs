@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use crate::api::{Outcome, Session};
 use crate::digest::Hasher;
 use crate::id::NamespaceId;
-use crate::reach;
+use crate::{mutant, reach};
 
 use super::super::machine::Node;
 
@@ -89,11 +89,13 @@ impl EventualWrites {
 }
 
 impl Node {
-    /// Gives the answer of a session's first request to all its duplicates.
-    pub(super) fn answer_duplicates(&mut self, write: SessionWrite, outcome: &Outcome) {
+    /// Gives the answer of a session's first request to all its duplicates, once the lane is durable up to `token`.
+    pub(super) fn answer_duplicates(&mut self, write: SessionWrite, outcome: &Outcome, token: u64) {
+        let boot = self.gate.boot();
+        let token = if mutant!("node.session.duplicate_early") { boot } else { token };
         for duplicate in self.requests.eventual_writes.end(write, outcome) {
             reach!("node.session.duplicate");
-            self.finish(duplicate, outcome.clone());
+            self.finish_after(duplicate, outcome.clone(), token);
         }
     }
 }

@@ -156,8 +156,15 @@ impl Node {
         }
     }
 
-    /// Ends an eventual write: stops counting replicas and answers its duplicates.
-    pub(super) fn end_eventual(&mut self, key: u64, pending: &Pending, outcome: &Outcome) {
+    /// Ends an eventual write: stops counting replicas and answers its duplicates, which wait for the same token. A member
+    /// may lie that it holds what is not even durable here.
+    pub(super) fn end_eventual(
+        &mut self,
+        key: u64,
+        pending: &Pending,
+        outcome: &Outcome,
+        token: u64,
+    ) {
         if matches!(pending.stage, Stage::Replicating(_))
             && pending.progress.replicated < pending.ticket_count
         {
@@ -166,7 +173,7 @@ impl Node {
             }
         }
         if let Some(session) = pending.progress.session {
-            self.answer_duplicates(session, outcome);
+            self.answer_duplicates(session, outcome, token);
         }
     }
 

@@ -362,7 +362,7 @@ impl Node {
     /// Answers a request once the lane is durable up to `token`, and forgets it.
     pub(super) fn finish_after(&mut self, key: u64, outcome: Outcome, token: u64) {
         if let Some(pending) = self.remove_pending(key) {
-            self.end_eventual(key, &pending, &outcome);
+            self.end_eventual(key, &pending, &outcome, token);
             if mutant!("node.request.answered_twice") {
                 self.answer_after(pending.origin, outcome.clone(), token);
             }
