@@ -28,8 +28,8 @@ impl World {
     pub(crate) fn operate(&mut self) {
         self.schedule_in(LOOK_NS, WorldEvent::Operate);
         let before = self.operator.stage;
-        if before == Stage::Bootstrap {
-            // A founding beside may be decided after its fault has ended.
+        if self.operator.healed_at == 0 {
+            // A founding beside may be decided after its fault has ended, and after the federation is set up.
             self.end_rivals();
         }
         if !self.operator.waiting

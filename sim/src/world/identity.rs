@@ -105,8 +105,9 @@ impl World {
         }
     }
 
-    /// The operators keep one federation: the nodes of every other one get empty data directories, and so do those that
-    /// wait for the word of a founder whose data directory is gone.
+    /// The operators keep one federation: the nodes of every other one get empty data directories. So do those that
+    /// wait for the word of a founder whose data directory is gone, until the setup is done. A learner's rival may
+    /// outlast the setup, which needs the voters alone.
     pub(crate) fn end_rivals(&mut self) {
         let lasting = self.plan.faults.iter().zip(&self.active);
         if lasting.into_iter().any(|(fault, active)| *active && fault.kind == Kind::RivalFounding) {
@@ -119,7 +120,7 @@ impl World {
             let waits_for_nobody = durable.awaited_founder().is_some_and(|founder| {
                 self.processes.iter().all(|process| process.replica != founder)
             });
-            if !is_rival && !waits_for_nobody || self.operator.is_open() {
+            if !is_rival && (!waits_for_nobody || self.operator.is_open()) {
                 continue;
             }
             self.end_silently(node);
