@@ -156,8 +156,8 @@ impl Node {
         }
     }
 
-    /// Ends an eventual write: stops counting replicas and answers its duplicates, which wait for the same token. A member
-    /// may lie that it holds what is not even durable here.
+    /// Ends an eventual write: stops counting replicas and answers its duplicates, which wait for the same token. A
+    /// member may lie that it holds what is not even durable here.
     pub(super) fn end_eventual(
         &mut self,
         key: u64,
