@@ -132,7 +132,6 @@ pub const MARKS: &[&str] = &[
     "gossip.self.other_life",
     "gossip.self.refuted",
     "gossip.broadcast.sent_enough",
-    "gossip.suspicion.asked",
     "gossip.suspicion.begun",
     "gossip.suspicion.confirmed",
     "gossip.suspicion.ran_out",
