@@ -16,6 +16,9 @@ use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
+/// The largest federation in which each member that hears of a suspicion tells the suspect of it.
+const ALL_ASK_MEMBERS: usize = 16;
+
 /// Whether an update changed a record.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +200,9 @@ impl Gossip {
         let accuser = update.confirmations.first().copied().unwrap_or(from);
         self.change_state(now, node, update.state, accuser, out, restarted || moved);
         self.confirm(node, &update.confirmations);
+        if update.state == State::Suspect {
+            self.tell_suspect(node, out);
+        }
         let revived = held.1 == State::Dead && update.state == State::Alive && !restarted;
         if revived && !self.is_leaving() {
             reach!("gossip.member.back_from_death");
@@ -258,11 +264,25 @@ impl Gossip {
             Some(State::Alive) => {
                 reach!("gossip.suspicion.begun");
                 self.change_state(now, node, State::Suspect, me, out, false);
-                // The next probe of it may come after the timeout: a bad local health slows probes, not suspicions.
-                self.send(node, Body::Updates, out);
+                // The next probe of it may come after the timeout: a bad local health slows probes, not suspicions. A
+                // suspect that has refuted another's suspicion already answers a ping alone.
+                self.ping_once(node, out);
             }
             Some(State::Suspect) => self.confirm(node, &[me]),
             Some(State::Dead | State::Left) | None => {}
+        }
+    }
+
+    /// Tells a member of a suspicion that another member raised, so that this node hears the refutation in time. The
+    /// accuser may stop before it passes the refutation on. This node's own probe of the member may come after the
+    /// timeout, if a bad local health slows its probes. In a small federation nobody else may be left to pass the
+    /// refutation on, so every member asks. In a large one only members that probe slowly do, so that a suspect does
+    /// not hear from all members at once.
+    fn tell_suspect(&mut self, node: NodeId, out: &mut Outbox<Action>) {
+        if self.live_members() <= ALL_ASK_MEMBERS || self.prober.local_health() > 0 {
+            reach!("gossip.suspicion.asked");
+            // A suspect that has refuted the suspicion already answers a ping alone.
+            self.ping_once(node, out);
         }
     }
 

@@ -132,6 +132,7 @@ pub const MARKS: &[&str] = &[
     "gossip.self.other_life",
     "gossip.self.refuted",
     "gossip.broadcast.sent_enough",
+    "gossip.suspicion.asked",
     "gossip.suspicion.begun",
     "gossip.suspicion.confirmed",
     "gossip.suspicion.ran_out",

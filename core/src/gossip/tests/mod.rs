@@ -255,3 +255,39 @@ fn a_members_own_word_replaces_what_others_claimed() {
     };
     assert!(answers.iter().any(tells), "{answers:?}");
 }
+
+/// Another member's suspicion of a member, heard by a machine among this many members: whether it tells the suspect.
+fn asks_suspect(members: usize, probes_slowly: bool) -> bool {
+    let mut machine = Gossip::new(member(0, 1), GossipConfig::default(), &Seed::from_number(1));
+    for other in 1..members {
+        let Member { replica, address, .. } = member(other, 1);
+        let now = Now { mono: Instant::from_millis(1), wall: crate::time::WallTime(0) };
+        let event = Event::Add { replica, name: String::new(), address };
+        machine.step(now, event, &mut Outbox::new());
+        hears(&mut machine, other, 1, Vec::new());
+    }
+    if probes_slowly {
+        machine.prober.worsen_health();
+    }
+    let Member { replica, incarnation, address, .. } = member(2, 1);
+    let confirmations = alloc::vec![id(1)];
+    let claim = Update { replica, incarnation, state: State::Suspect, address, confirmations };
+    let actions = hears(&mut machine, 1, 1, alloc::vec![claim.clone()]);
+    let is_told = |action: &Action| match action {
+        Action::Send { to, message } => *to == id(2) && message.updates.contains(&claim),
+        _ => false,
+    };
+    let is_told = actions.iter().any(is_told);
+    // A suspicion that is known already makes no further message to the suspect.
+    let actions = hears(&mut machine, 1, 1, alloc::vec![claim]);
+    assert!(!actions.iter().any(|a| matches!(a, Action::Send { to, .. } if *to == id(2))));
+    is_told
+}
+
+#[test]
+fn a_suspicion_that_another_raised_is_told_to_the_suspect_in_time() {
+    assert!(asks_suspect(3, true), "its probe comes after the timeout");
+    assert!(asks_suspect(3, false), "nobody else may be left to pass the refutation on");
+    assert!(asks_suspect(40, true), "its probe comes after the timeout");
+    assert!(!asks_suspect(40, false), "forty members at once would burden the suspect");
+}
