@@ -209,18 +209,30 @@ fn waits_for_a_refutation() -> bool {
     state(&machine, 2) == State::Suspect
 }
 
+fn asks_the_suspect() -> bool {
+    let mut machine = gossip();
+    let sent = receive(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, State::Suspect)]);
+    sent.iter().any(|action| match action {
+        gossip::Action::Send { to, message } => {
+            *to == node(2) && matches!(message.body, Body::Ping { .. })
+        }
+        _ => false,
+    })
+}
+
 /// A mutant, and the law that holds only without it.
 type Law = (&'static str, fn() -> bool);
 
 #[test]
 fn each_law_fails_under_its_mutant_and_holds_in_sound_code() {
-    let laws: [Law; 12] = [
+    let laws: [Law; 13] = [
         ("gossip.refute.dropped", refutes),
         ("gossip.dead.overrides_newer_alive", || keeps_the_newer_boot_against(State::Dead)),
         ("gossip.incarnation.ignored", || keeps_the_newer_boot_against(State::Suspect)),
         ("gossip.hearsay.any_boot", keeps_the_proved_boot),
         ("gossip.hearsay.any_refutations", leaves_refutations),
         ("gossip.suspect.at_once", || first_probe(false) == State::Suspect),
+        ("gossip.suspicion.not_asked", asks_the_suspect),
         ("gossip.suspicion.too_short", waits_for_a_refutation),
         ("gossip.ack.of_anybody", || first_probe(true) == State::Suspect),
         ("gossip.buddy.silent", informs_the_suspect),

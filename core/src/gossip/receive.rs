@@ -279,6 +279,9 @@ impl Gossip {
     /// refutation on, so every member asks. In a large one only members that probe slowly do, so that a suspect does
     /// not hear from all members at once.
     fn tell_suspect(&mut self, node: NodeId, out: &mut Outbox<Action>) {
+        if mutant!("gossip.suspicion.not_asked") {
+            return;
+        }
         if self.live_members() <= ALL_ASK_MEMBERS || self.prober.local_health() > 0 {
             reach!("gossip.suspicion.asked");
             // A suspect that has refuted the suspicion already answers a ping alone.

@@ -170,6 +170,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ),
     ("gossip.incarnation.ignored", "any update beats what is held, whatever its incarnation"),
     ("gossip.suspect.at_once", "a failed probe declares a member dead, without a suspicion"),
+    (
+        "gossip.suspicion.not_asked",
+        "a suspicion that another member raised is not told to the suspect",
+    ),
     ("gossip.suspicion.too_short", "a suspicion ends before its refutation can arrive"),
     // discovery
     ("discovery.contacts.unverified", "contacts that nobody verified are sent to peers"),

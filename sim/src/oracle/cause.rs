@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use continuum_core::api::{Outcome, Query, Reason, Request};
-use continuum_core::id::{GenesisId, GroupId, Index, NodeId, RequestId};
+use continuum_core::id::{GenesisId, GroupId, Index, NodeId, Replica, RequestId};
 use continuum_core::node::{Event, Message};
 use continuum_core::raft::{self, Position};
 
@@ -63,7 +63,7 @@ pub(crate) struct Cause {
 }
 
 impl Cause {
-    pub(crate) fn of(me: NodeId, event: &Event) -> Self {
+    pub(crate) fn of(me: Replica, event: &Event) -> Self {
         let mut cause = Self::of_event(me, event);
         match event {
             Event::Received { from, message: Message::Genesis { genesis: Some(_), .. } } => {
@@ -78,7 +78,7 @@ impl Cause {
         cause
     }
 
-    fn of_event(me: NodeId, event: &Event) -> Self {
+    fn of_event(me: Replica, event: &Event) -> Self {
         match event {
             Event::Received { from, message: Message::Gossip { message, .. } } => {
                 Self { heard: Heard::of(me, *from, message), ..Self::default() }

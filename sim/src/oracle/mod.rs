@@ -148,7 +148,7 @@ pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{Boot, GroupId, Index, NodeId, Replica, ShardId, Term, Token};
+use continuum_core::id::{Boot, GroupId, Index, NodeId, Owner, Replica, ShardId, Term, Token};
 use continuum_core::machine::Now;
 use continuum_core::node::{Action, Message, Node, Notice};
 use continuum_core::raft::{self, Position};
@@ -283,6 +283,18 @@ pub(crate) struct Step<'a> {
     pub(crate) now: Now,
     /// The virtual time.
     pub(crate) at: u64,
+}
+
+impl Step<'_> {
+    /// Whether the step made a checkpoint of this group. Its snapshot is the node's own then, even if the event was a
+    /// chunk of a snapshot of the same position.
+    fn checkpoints(&self, group: GroupId) -> bool {
+        let is_own = |action: &Action| match action {
+            Action::Notify(Notice::Checkpointed { owner, .. }) => *owner == Owner::Group(group),
+            _ => false,
+        };
+        self.actions.iter().any(is_own)
+    }
 }
 
 impl Oracles {
@@ -472,7 +484,9 @@ impl Oracles {
                 snapshot_of_committed::check(self.ledger.group_mut(group), *position)?;
                 // A checkpoint names an earlier snapshot again.
                 let is_new = watched.view.base != *position;
-                let received = is_new && step.cause.chunk == Some((group, *position));
+                let received = is_new
+                    && step.cause.chunk == Some((group, *position))
+                    && !step.checkpoints(group);
                 snapshot_of_committed::check_install(watched.commit, *position, received)?;
                 watched.view.install(*position);
             }

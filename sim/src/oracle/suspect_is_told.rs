@@ -3,7 +3,7 @@
 //! Compares the updates in a ping with the sender's view of the receiver. It does not judge other messages of gossip.
 
 use continuum_core::gossip::{Body, Message, State};
-use continuum_core::id::NodeId;
+use continuum_core::id::Replica;
 
 use super::views::{Held, greatest_update};
 use crate::verdict::{Broken, Verdict};
@@ -11,7 +11,7 @@ use crate::verdict::{Broken, Verdict};
 pub(crate) const NAME: &str = "suspect-is-told";
 
 /// Judges a message to a member of which the sender has the view `held`.
-pub(crate) fn check(to: NodeId, held: Held, message: &Message) -> Verdict {
+pub(crate) fn check(to: Replica, held: Held, message: &Message) -> Verdict {
     let pings = matches!(message.body, Body::Ping { .. });
     if !pings || held.1 == State::Alive {
         return Ok(());

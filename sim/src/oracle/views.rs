@@ -46,7 +46,7 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
-    pub(crate) fn of(me: NodeId, from: NodeId, message: &gossip::Message) -> Self {
+    pub(crate) fn of(me: Replica, from: NodeId, message: &gossip::Message) -> Self {
         let ack = match message.body {
             Body::Ack { number } => Some((from, number)),
             _ => None,
@@ -55,9 +55,10 @@ impl Heard {
     }
 }
 
-/// The greatest update about the receiver in a message of gossip.
-pub(crate) fn greatest_update(me: NodeId, message: &gossip::Message) -> Option<Held> {
-    let updates = message.updates.iter().filter(|update| update.replica.node == me);
+/// The greatest update about the receiver in a message of gossip. An update about another store of the node is about
+/// another member.
+pub(crate) fn greatest_update(me: Replica, message: &gossip::Message) -> Option<Held> {
+    let updates = message.updates.iter().filter(|update| update.replica == me);
     updates.map(|update| (update.incarnation, update.state)).max()
 }
 
@@ -101,10 +102,10 @@ impl View {
     pub(crate) fn check_sent(&self, node: &Node, to: NodeId, message: &gossip::Message) -> Verdict {
         let member = node.gossip().member(to);
         let held = member
-            .map(|m| (admission(node, m.replica), (m.incarnation, m.state)))
+            .map(|m| (m.replica, (admission(node, m.replica), (m.incarnation, m.state))))
             // If the view changed in this step, the message may have been made before the change.
-            .filter(|held| self.members.get(&to) == Some(held));
-        held.map_or(Ok(()), |(_, held)| suspect_is_told::check(to, held, message))
+            .filter(|(_, held)| self.members.get(&to) == Some(held));
+        held.map_or(Ok(()), |(replica, (_, held))| suspect_is_told::check(replica, held, message))
     }
 }
 
@@ -133,11 +134,14 @@ mod tests {
     use continuum_core::id::Address;
 
     use super::*;
+    fn replica(node: u8) -> Replica {
+        Replica { node: NodeId([node; 16]), ..Replica::default() }
+    }
+
     fn update(node: u8, refutations: u64, state: State) -> Update {
         let incarnation = Incarnation { refutations, ..Incarnation::default() };
-        let replica = Replica { node: NodeId([node; 16]), ..Replica::default() };
         Update {
-            replica,
+            replica: replica(node),
             incarnation,
             state,
             address: Address::default(),
@@ -156,8 +160,10 @@ mod tests {
         let sender = update(3, 0, State::Alive);
         let message =
             Message { body: Body::Updates, sender: sender.into(), updates, loads: Vec::new() };
-        let found = greatest_update(NodeId([1; 16]), &message).expect("an update is about it");
+        let found = greatest_update(replica(1), &message).expect("an update is about it");
         assert_eq!((found.0.refutations, found.1), (5, State::Suspect));
-        assert_eq!(greatest_update(NodeId([9; 16]), &message), None);
+        assert_eq!(greatest_update(replica(9), &message), None);
+        let other_store = Replica { store: StoreId([7; 16]), ..replica(1) };
+        assert_eq!(greatest_update(other_store, &message), None);
     }
 }

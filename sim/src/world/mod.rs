@@ -278,7 +278,7 @@ impl World {
         let process = &mut self.processes[me];
         let Some(node) = process.node.as_mut() else { return Ok(()) };
         let now = process.clock.now(self.now);
-        let cause = Cause::of(process.replica.node, &event);
+        let cause = Cause::of(process.replica, &event);
         self.stepping = me;
         self.steps += 1;
         self.trace.event(self.now, me, tag, print);

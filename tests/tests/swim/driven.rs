@@ -147,12 +147,21 @@ impl Driven {
 
     /// Advances time to the next probe's first ping.
     pub(crate) fn next_probe(&mut self) -> (NodeId, u64) {
+        self.next_tick_with_pings()[0]
+    }
+
+    /// Advances time to the next step that pings, and returns the nodes that it pings.
+    pub(crate) fn next_pings(&mut self) -> Vec<NodeId> {
+        self.next_tick_with_pings().into_iter().map(|(to, _)| to).collect()
+    }
+
+    fn next_tick_with_pings(&mut self) -> Vec<(NodeId, u64)> {
         loop {
             let due = self.machine.deadline().expect("a next probe is always due");
             self.now = self.now.max(due);
-            let sent = self.step(Event::Tick);
-            if let Some(found) = sent.iter().find_map(ping) {
-                return found;
+            let pings: Vec<_> = self.step(Event::Tick).iter().filter_map(ping).collect();
+            if !pings.is_empty() {
+                return pings;
             }
         }
     }

@@ -59,9 +59,11 @@ fn bad_local_health_lengthens_period_and_timeout_up_to_a_limit() {
     let begun = d.now.as_millis();
     assert!(requests(&d.run(4_499)).is_empty(), "the timeout of 0.5 s is nine times as long");
     assert_eq!(requests(&d.run(1)).len(), 3);
-    let (next, _) = d.next_probe();
-    assert_ne!(next, target);
+    let ends = d.next_pings();
     assert_eq!(d.now.as_millis() - begun, 9_000);
+    // The failed target is suspected and asked, and the next probe begins.
+    assert_eq!(ends.len(), 2);
+    assert_eq!(ends.iter().filter(|to| **to == target).count(), 1);
 }
 
 #[test]
@@ -146,8 +148,19 @@ fn a_member_that_suspects_another_tells_it_at_once() {
     let mut d = Driven::met(7);
     let (target, _) = d.next_probe();
     let sent = d.run(1_000);
-    let updates = sent.iter().find(|(_, to, m)| *to == target && m.body == Body::Updates);
-    let (_, _, message) = updates.expect("it is sent");
+    // A ping, since a member that has refuted another's suspicion already answers nothing else.
+    let asks = sent.iter().rfind(|sent| ping(sent).is_some_and(|(to, _)| to == target));
+    let (_, _, message) = asks.expect("it is asked");
     assert_eq!(message.updates[0].state, State::Suspect);
     assert_eq!(message.updates[0].replica.node, target);
+}
+
+#[test]
+fn a_member_that_hears_of_a_suspicion_asks_the_suspect_at_once() {
+    let mut d = Driven::met(7);
+    let suspicion = vec![update(2, 0, State::Suspect)];
+    let sent = d.receive(1, Body::Updates, suspicion.clone());
+    let asked = |sent: &[Sent]| sent.iter().filter_map(ping).filter(|to| to.0 == node(2)).count();
+    assert_eq!(asked(&sent), 1);
+    assert_eq!(asked(&d.receive(1, Body::Updates, suspicion)), 0, "it is asked once");
 }

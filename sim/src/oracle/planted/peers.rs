@@ -24,12 +24,16 @@ const fn node(number: u8) -> NodeId {
     NodeId([number; 16])
 }
 
+fn replica(number: u8) -> Replica {
+    Replica { node: node(number), ..Replica::default() }
+}
+
 fn held(refutations: u64, state: State) -> Held {
     (Incarnation { refutations, ..Incarnation::default() }, state)
 }
 
 fn update(number: u8, (incarnation, state): Held) -> Update {
-    let replica = Replica { node: node(number), ..Replica::default() };
+    let replica = replica(number);
     Update { replica, incarnation, state, address: Address::default(), confirmations: Vec::new() }
 }
 
@@ -88,11 +92,11 @@ fn members() -> Vec<Planted> {
             "a claim that nobody believes",
             suspicion_refuted::check(&own(1), Some(held(1 << 40, State::Dead))),
         ),
-        good("a suspect is told", suspect_is_told::check(node(2), suspect, &told)),
+        good("a suspect is told", suspect_is_told::check(replica(2), suspect, &told)),
         bad(
             "a suspect is not told",
             suspect_is_told::NAME,
-            suspect_is_told::check(node(2), suspect, &ping(Vec::new())),
+            suspect_is_told::check(replica(2), suspect, &ping(Vec::new())),
         ),
     ]
 }
