@@ -1,6 +1,6 @@
-//! Law: a causal context covers a dot only if this node held its write, or covered writes supersede all of it, or, in a
-//! discarding namespace, a covered write beats it in the LWW order (gap safety: Almeida and others 2018, causal
-//! contexts with gaps). A node never asks for a covered write, so a dot that is covered for any other reason is lost
+//! Law: a causal context covers a dot only if this node held its write, or all that the write left is dead: covered
+//! writes supersede it or, in a discarding namespace, beat it in the LWW order, or writes do of which all is dead in
+//! turn (gap safety: Almeida and others 2018, causal contexts with gaps). A node never asks for a covered write, so a dot that is covered for any other reason is lost
 //! for good.
 //!
 //! Compares each node's contexts, number by number, with a model that grows by what the node logs. A logged write

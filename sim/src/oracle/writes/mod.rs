@@ -3,7 +3,9 @@
 //! This file remembers, and passes each record to the laws that concern it: `dead_write_stays_dead`,
 //! `write_says_what_was_asked`, `context_covers_what_is_known`, `dot_minted_once`, `supersedes_what_was_seen`,
 //! `hybrid_clock`. At the end it selects the writes that `eventual_specification` judges, and reports acknowledged
-//! writes that no replica has.
+//! writes that no replica has. `gone` says which edits others superseded or beat.
+
+mod gone;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -19,7 +21,7 @@ use continuum_core::state::{Registry, StateMachine};
 
 use super::context_covers_what_is_known::Covered;
 use super::eventual_read::{self, Expected};
-use super::eventual_specification::{FieldPath, Rank, is_in_scope, rank_of};
+use super::eventual_specification::{FieldPath, Rank, rank_of};
 use super::hybrid_clock::{Follows, Stamps, Wall};
 use super::supersedes_what_was_seen::{self, Held};
 use super::told::Told;
@@ -353,8 +355,8 @@ impl Writes {
         let shards = &self.shards;
         let explains = |id: ShardId, dot: &Dot, context: &Dots| {
             shards.get(&id).is_some_and(|shard| {
-                shard.is_superseded(dot, context)
-                    || (discards(node, id.namespace) && shard.is_beaten(dot, context))
+                let discards = discards(node, id.namespace);
+                shard.is_gone(dot, (context, discards), &mut BTreeMap::new())
             })
         };
         self.logged[number].covered.check(node.replicator(), explains)
@@ -478,13 +480,6 @@ impl Shard {
         Ok(newest)
     }
 
-    /// Whether writes in the context supersede all edits of a write.
-    fn is_superseded(&self, dot: &Dot, context: &Dots) -> bool {
-        let Some(write) = self.writes.get(dot) else { return false };
-        let mut edits = (0_u16..).zip(&write.edits);
-        edits.all(|(number, edit)| self.is_edit_superseded(write, number, edit, Some(context)))
-    }
-
     /// Judges that what a node counts as dead of a write was superseded, or beaten where losers are dropped, by some
     /// write, known to that node or not.
     fn check_removal(&self, dot: &Dot, left: &[u16], discards: bool) -> Verdict {
@@ -502,60 +497,6 @@ impl Shard {
             }
         }
     }
-
-    /// Whether writes supersede one edit of a write: those in a context, or any.
-    fn is_edit_superseded(
-        &self,
-        write: &WriteInfo,
-        number: u16,
-        edit: &EditInfo,
-        context: Option<&Dots>,
-    ) -> bool {
-        if matches!(edit.op, EditOpInfo::Delete | EditOpInfo::Remove(_)) {
-            return true;
-        }
-        let dot = &write.dot;
-        let by_name = self.superseded_by.get(&(*dot, number)).into_iter().flatten();
-        let by_scope = self.scoped.get(dot).into_iter().flatten().filter(|later| {
-            let later = self.writes.get(*later);
-            later.is_some_and(|later| {
-                let mut by = later.edits.iter().filter(|by| by.unseen.contains(dot));
-                by.any(|by| is_in_scope((&later.key, by), (&write.key, edit)))
-            })
-        });
-        let by_total = self.later_counts(write, edit);
-        let known = |later: &Dot| context.is_none_or(|context| context.contains(later));
-        by_name.chain(by_scope).chain(by_total).any(known)
-    }
-
-    /// The later counts of the same author in the same field.
-    fn later_counts<'a>(
-        &'a self,
-        write: &WriteInfo,
-        edit: &EditInfo,
-    ) -> impl Iterator<Item = &'a Dot> {
-        let counts = matches!(edit.op, EditOpInfo::Count { .. });
-        let path = counts.then(|| (write.key.clone(), edit.field.clone()));
-        let all = path.and_then(|path| self.counts.get(&path));
-        let (first, actor) = (Dot { seq: write.dot.seq + 1, ..write.dot }, write.dot.actor);
-        let later = all.map(|dots| dots.range(first..).take_while(move |dot| dot.actor == actor));
-        later.into_iter().flatten()
-    }
-
-    /// Whether writes in the context beat every register value that a write put.
-    fn is_beaten(&self, dot: &Dot, context: &Dots) -> bool {
-        let Some(write) = self.writes.get(dot) else { return false };
-        write.edits.iter().all(|edit| self.is_edit_beaten(write, edit, Some(context)))
-    }
-
-    /// Whether writes beat the register value that an edit put: those in a context, or any.
-    fn is_edit_beaten(&self, write: &WriteInfo, edit: &EditInfo, context: Option<&Dots>) -> bool {
-        let path = (write.key.clone(), edit.field.clone());
-        let puts = self.puts.get(&path).filter(|_| matches!(edit.op, EditOpInfo::Put(_)));
-        let from = (rank_of(write), write.dot);
-        let greater = puts.into_iter().flat_map(|puts| puts.range(from..).skip(1));
-        greater.into_iter().any(|(_, other)| context.is_none_or(|context| context.contains(other)))
-    }
 }
 
 #[cfg(test)]
@@ -567,11 +508,11 @@ mod tests {
 
     use super::*;
 
-    fn dot(seq: u64) -> Dot {
+    pub(super) fn dot(seq: u64) -> Dot {
         Dot { actor: Actor::default(), seq }
     }
 
-    fn put(seq: u64, superseded: &[u64]) -> WriteInfo {
+    pub(super) fn put(seq: u64, superseded: &[u64]) -> WriteInfo {
         let superseded = superseded.iter().map(|seq| (dot(*seq), 0)).collect();
         let op = EditOpInfo::Put(vec![seq as u8]);
         WriteInfo {

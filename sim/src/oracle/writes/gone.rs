@@ -1,0 +1,153 @@
+//! What writes left: which of their edits others superseded or beat.
+//!
+//! Nothing is judged here.
+
+use std::collections::BTreeMap;
+
+use continuum_core::id::Dot;
+use continuum_core::replication::{Dots, EditInfo, EditOpInfo, WriteInfo};
+
+use super::super::eventual_specification::{is_in_scope, rank_of};
+use super::Shard;
+
+impl Shard {
+    /// Whether all that a write left is dead in a replica of this context. A replica kills what died at its peer before
+    /// it covers the write that did so, and it holds what replaced that write. So this follows the chains of writes
+    /// that supersede, or beat where losers are dropped. `found` has what is known of the writes on them; forged writes
+    /// may supersede each other.
+    pub(super) fn is_gone(
+        &self,
+        dot: &Dot,
+        (context, discards): (&Dots, bool),
+        found: &mut BTreeMap<Dot, bool>,
+    ) -> bool {
+        if let Some(known) = found.get(dot) {
+            return *known;
+        }
+        found.insert(*dot, false);
+        let Some(write) = self.writes.get(dot) else { return false };
+        let mut edits = (0_u16..).zip(&write.edits);
+        let is_gone = edits.all(|(number, edit)| {
+            let greater = discards.then(|| self.greater_puts(write, edit));
+            let mut later =
+                self.superseding(write, number, edit).chain(greater.into_iter().flatten());
+            leaves_nothing(edit)
+                || later.any(|later| {
+                    context.contains(later) || self.is_gone(later, (context, discards), found)
+                })
+        });
+        found.insert(*dot, is_gone);
+        is_gone
+    }
+
+    /// Whether writes supersede one edit of a write: those in a context, or any.
+    pub(super) fn is_edit_superseded(
+        &self,
+        write: &WriteInfo,
+        number: u16,
+        edit: &EditInfo,
+        context: Option<&Dots>,
+    ) -> bool {
+        let known = |later: &Dot| {
+            context.is_none_or(|context| {
+                context.contains(later)
+                    || self.is_gone(later, (context, false), &mut BTreeMap::new())
+            })
+        };
+        leaves_nothing(edit) || self.superseding(write, number, edit).any(known)
+    }
+
+    /// The writes that supersede one edit of a write.
+    fn superseding<'a>(
+        &'a self,
+        write: &'a WriteInfo,
+        number: u16,
+        edit: &'a EditInfo,
+    ) -> impl Iterator<Item = &'a Dot> {
+        let dot = &write.dot;
+        let by_name = self.superseded_by.get(&(*dot, number)).into_iter().flatten();
+        let by_scope = self.scoped.get(dot).into_iter().flatten().filter(move |later| {
+            let later = self.writes.get(*later);
+            later.is_some_and(|later| {
+                let mut by = later.edits.iter().filter(|by| by.unseen.contains(dot));
+                by.any(|by| is_in_scope((&later.key, by), (&write.key, edit)))
+            })
+        });
+        let by_total = self.later_counts(write, edit);
+        by_name.chain(by_scope).chain(by_total)
+    }
+
+    /// The later counts of the same author in the same field.
+    fn later_counts<'a>(
+        &'a self,
+        write: &WriteInfo,
+        edit: &EditInfo,
+    ) -> impl Iterator<Item = &'a Dot> {
+        let counts = matches!(edit.op, EditOpInfo::Count { .. });
+        let path = counts.then(|| (write.key.clone(), edit.field.clone()));
+        let all = path.and_then(|path| self.counts.get(&path));
+        let (first, actor) = (Dot { seq: write.dot.seq + 1, ..write.dot }, write.dot.actor);
+        let later = all.map(|dots| dots.range(first..).take_while(move |dot| dot.actor == actor));
+        later.into_iter().flatten()
+    }
+
+    /// Whether writes in the context beat every register value that a write put.
+    pub(super) fn is_beaten(&self, dot: &Dot, context: &Dots) -> bool {
+        let Some(write) = self.writes.get(dot) else { return false };
+        write.edits.iter().all(|edit| self.is_edit_beaten(write, edit, Some(context)))
+    }
+
+    /// Whether writes beat the register value that an edit put: those in a context, or any.
+    pub(super) fn is_edit_beaten(
+        &self,
+        write: &WriteInfo,
+        edit: &EditInfo,
+        context: Option<&Dots>,
+    ) -> bool {
+        let known = |other: &Dot| context.is_none_or(|context| context.contains(other));
+        self.greater_puts(write, edit).any(known)
+    }
+
+    /// The writes that put a greater value where an edit put one.
+    fn greater_puts(&self, write: &WriteInfo, edit: &EditInfo) -> impl Iterator<Item = &Dot> {
+        let path = (write.key.clone(), edit.field.clone());
+        let puts = self.puts.get(&path).filter(|_| matches!(edit.op, EditOpInfo::Put(_)));
+        let from = (rank_of(write), write.dot);
+        puts.into_iter().flat_map(move |puts| puts.range(from..).skip(1)).map(|(_, other)| other)
+    }
+}
+
+/// Whether an edit is dead from the beginning.
+const fn leaves_nothing(edit: &EditInfo) -> bool {
+    matches!(edit.op, EditOpInfo::Delete | EditOpInfo::Remove(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{dot, put};
+    use super::*;
+
+    #[test]
+    fn a_chain_of_dead_writes_ends_in_a_write_that_is_covered() {
+        let mut shard = Shard::default();
+        for write in [put(1, &[]), put(2, &[1]), put(3, &[2]), put(4, &[])] {
+            shard.add(write);
+        }
+        // Two forged writes that supersede each other leave all as it is.
+        for write in [put(5, &[6]), put(6, &[5])] {
+            shard.add(write);
+        }
+        let is_gone = |seq, covered: &[u64]| {
+            let mut context = Dots::default();
+            for seq in covered {
+                context.insert(&dot(*seq));
+            }
+            shard.is_gone(&dot(seq), (&context, false), &mut BTreeMap::new())
+        };
+        assert!(is_gone(1, &[2]));
+        assert!(is_gone(1, &[3]), "the write that superseded it is dead too");
+        assert!(!is_gone(1, &[4]), "nothing that is covered replaced it");
+        assert!(!is_gone(3, &[1, 2]));
+        assert!(!is_gone(5, &[1]));
+    }
+}
