@@ -22,6 +22,11 @@ impl Node {
         self.groups.get(&group).map(|group| &group.raft)
     }
 
+    /// The Raft machines of all groups on this node, in order.
+    pub fn rafts(&self) -> impl Iterator<Item = (GroupId, &raft::Raft)> {
+        self.groups.iter().map(|(id, group)| (*id, &group.raft))
+    }
+
     /// The groups on this node, in order.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.groups.keys().copied()

@@ -91,6 +91,9 @@ pub(crate) struct Network {
     draws: Draws,
     /// Shortest and longest latency of a message while nothing goes wrong.
     pub(crate) latency_ns: (u64, u64),
+    /// Per million: messages that arrive once more as if a node of another federation had sent them; `None` without
+    /// such a fault.
+    pub(crate) other_genesis_ppm: Option<u64>,
     directions: Vec<Direction>,
     pairs: Vec<Pair>,
 }
@@ -110,6 +113,7 @@ impl Network {
             nodes,
             draws,
             latency_ns: (latency_us.0 * 1_000, latency_us.1 * 1_000),
+            other_genesis_ppm: None,
             directions: (0..nodes * nodes).map(direction).collect(),
             pairs: vec![Pair::default(); nodes * nodes],
         }
@@ -134,6 +138,8 @@ impl Network {
                 direction.free_at = [0; 2];
             }
         }
+        let other_genesis = active.clone().filter(|fault| fault.kind == Kind::OtherGenesis);
+        self.other_genesis_ppm = other_genesis.map(|fault| fault.rate_ppm).max();
         for fault in active.clone().filter(|fault| fault.kind == Kind::Swizzle) {
             for ((a, b), times) in swizzle(fault, self.nodes, self.draws) {
                 for direction in [a * self.nodes + b, b * self.nodes + a] {

@@ -125,12 +125,16 @@ impl Geneses {
     }
 
     fn note_links(&mut self, step: &Step<'_>) {
+        let (relinked, formed) = (step.cause.relinked, step.cause.formed_peer);
+        if relinked.is_none() && formed.is_none() {
+            return;
+        }
         let heard = self.heard.entry(step.me).or_default();
-        if let Some(peer) = step.cause.relinked {
+        if let Some(peer) = relinked {
             heard.remove(&peer);
         }
         let refused = |action: &Action| matches!(action, Action::Notify(Notice::Rejected { .. }));
-        if let Some(peer) = step.cause.formed_peer.filter(|_| !step.actions.iter().any(refused)) {
+        if let Some(peer) = formed.filter(|_| !step.actions.iter().any(refused)) {
             heard.insert(peer);
         }
     }

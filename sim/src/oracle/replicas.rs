@@ -105,8 +105,7 @@ impl Oracles {
 
     /// Compares what each group's machine reports with what it reported before.
     pub(super) fn observe_progress(&mut self, step: &Step<'_>) -> Verdict {
-        for group in step.node.groups() {
-            let Some(raft) = step.node.raft(group) else { continue };
+        for (group, raft) in step.node.rafts() {
             let watched = self.nodes[step.me].groups.entry(group).or_default();
             let (term, index) = (raft.term(), raft.commit());
             let durable = (raft.durable(), raft.last());

@@ -43,6 +43,8 @@ pub(crate) struct Picture {
 #[derive(Debug, Default)]
 pub(crate) struct Soundness {
     picture: Picture,
+    /// The room of an earlier picture, for the next one.
+    spare: Picture,
     nodes: Vec<u64>,
     ways: Vec<Vec<u64>>,
     votes: Vec<u64>,
@@ -75,7 +77,15 @@ impl Soundness {
                 }
             }
         }
-        self.picture = picture;
+        self.spare = std::mem::replace(&mut self.picture, picture);
+    }
+
+    /// A picture without nodes and votes, whose room the next one uses again.
+    pub(crate) fn take_spare(&mut self) -> Picture {
+        let mut spare = std::mem::take(&mut self.spare);
+        spare.nodes.clear();
+        spare.votes.clear();
+        spare
     }
 
     /// Since when a node has been well.

@@ -19,7 +19,7 @@ use continuum_core::state::StateMachine;
 
 use super::linear::{self, Call, Seen, Version};
 use super::page;
-use super::witness::{EXACTLY_ONCE, Effect, Witness};
+use super::witness::{EXACTLY_ONCE, Effect, Versions, Witness};
 use crate::verdict::{Broken, Verdict};
 
 use crate::workload::history::{Body, Ending, History, Operation, Space};
@@ -83,9 +83,12 @@ fn locate(operation: &Operation, witness: &Witness) -> Result<Option<Located>, B
         }
         Body::Read(Query::Get { key, .. }) => {
             let Some(register) = operation.register() else { return Ok(None) };
-            let versions = witness.keys.get(key).cloned().unwrap_or_default();
+            let nothing = Versions::default();
+            let versions = witness.keys.get(key).unwrap_or(&nothing);
             let ranges = versions.ranges_of(register.value.as_ref());
-            let revision = register.value.as_ref().and_then(|value| versions.revision_of(value));
+            // A value is unique to its write, and its first range begins there.
+            let first = ranges.first().map(|(from, _)| Index(*from));
+            let revision = first.filter(|_| register.value.is_some());
             if ranges.is_empty() || revision != register.revision {
                 let what = format!(
                     "a read of {key:?} saw {:?} at revision {:?}, and the log has it at {revision:?}",

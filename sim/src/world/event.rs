@@ -73,10 +73,15 @@ pub(crate) enum WorldEvent {
     Churn { id: ChurnRequest },
 }
 
+/// Bits of a key that name the event's slot, and those that hold its number.
+const SLOT_BITS: u32 = 24;
+const NUMBER_BITS: u32 = 40;
+
 /// Events ordered by time; events of the same time in the order in which they were scheduled.
 #[derive(Debug, Default)]
 pub(crate) struct EventQueue {
-    heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// Time, number and slot of each event in one key, which is compared at once.
+    heap: BinaryHeap<Reverse<u128>>,
     slots: Vec<Option<WorldEvent>>,
     free: Vec<u32>,
     planned: u64,
@@ -86,11 +91,14 @@ impl EventQueue {
     pub(crate) fn plan(&mut self, at: u64, event: WorldEvent) {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
+            assert!(self.slots.len() <= 1 << SLOT_BITS, "the queue has a slot for each event");
             self.slots.len() as u32 - 1
         });
         self.slots[slot as usize] = Some(event);
         self.planned += 1;
-        self.heap.push(Reverse((at, self.planned, slot)));
+        let number = u128::from(self.planned) << SLOT_BITS;
+        let key = u128::from(at) << (NUMBER_BITS + SLOT_BITS) | number | u128::from(slot);
+        self.heap.push(Reverse(key));
     }
 
     /// The number of events that wait.
@@ -99,11 +107,12 @@ impl EventQueue {
     }
 
     pub(crate) fn next_at(&self) -> u64 {
-        self.heap.peek().map_or(u64::MAX, |Reverse((at, _, _))| *at)
+        self.heap.peek().map_or(u64::MAX, |Reverse(key)| (key >> (NUMBER_BITS + SLOT_BITS)) as u64)
     }
 
     pub(crate) fn take(&mut self) -> Option<WorldEvent> {
-        let Reverse((_, _, slot)) = self.heap.pop()?;
+        let Reverse(key) = self.heap.pop()?;
+        let slot = key as u32 & ((1 << SLOT_BITS) - 1);
         self.free.push(slot);
         self.slots[slot as usize].take()
     }

@@ -91,9 +91,7 @@ impl World {
         at: u64,
         message: &Message,
     ) {
-        let lasting = self.plan.faults.iter().zip(&self.active).filter(|(_, active)| **active);
-        let of = lasting.filter(|(fault, _)| fault.kind == Kind::OtherGenesis);
-        let Some(rate_ppm) = of.map(|(fault, _)| fault.rate_ppm).max() else { return };
+        let Some(rate_ppm) = self.network.other_genesis_ppm else { return };
         if !self.draws.chance(GENESIS, self.messages, rate_ppm) {
             return;
         }

@@ -45,14 +45,15 @@ impl World {
     /// Shows the oracles the state of nodes and ways.
     pub(crate) fn take_picture(&mut self) {
         let count = self.processes.len();
-        let picture = Picture {
-            nodes: (0..count).map(|node| self.health_of(node)).collect(),
-            ways: (0..count)
-                .map(|from| (0..count).map(|to| self.way(from, to)).collect())
-                .collect(),
-            votes: (0..count).map(|node| self.votes(node)).collect(),
-        };
-        self.oracles.soundness.see(self.now, picture);
+        let Picture { mut nodes, mut ways, mut votes } = self.oracles.soundness.take_spare();
+        nodes.extend((0..count).map(|node| self.health_of(node)));
+        ways.resize(count, Vec::new());
+        for (from, ways) in ways.iter_mut().enumerate() {
+            ways.clear();
+            ways.extend((0..count).map(|to| self.way(from, to)));
+        }
+        votes.extend((0..count).map(|node| self.votes(node)));
+        self.oracles.soundness.see(self.now, Picture { nodes, ways, votes });
     }
 
     /// Whether a node votes, and keeps what it promises.
@@ -72,8 +73,10 @@ impl World {
             return Health::Poor;
         }
         let generation = process.generation;
-        let is_struck = |kind| self.is_active(kind, node);
-        if DISK.into_iter().any(is_struck) || process.disk.has_failed() {
+        let mut faults = self.plan.faults.iter().zip(&self.active);
+        let is_struck =
+            faults.any(|(f, active)| *active && DISK.contains(&f.kind) && f.strikes(node));
+        if is_struck || process.disk.has_failed() {
             Health::Disk(generation)
         } else {
             Health::Well(generation)
