@@ -1,5 +1,5 @@
-//! Law: no node dials an address that only a stranger named, and the addresses that members name make it dial a bounded
-//! number of times a second (contract of `core::discovery`).
+//! Law: no node dials an address that only a stranger named, and what members and the operator's list name makes it
+//! dial a bounded number of times a second (contract of `core::discovery`).
 //!
 //! Looks at the addresses that a node dials or keeps a link to, and counts the dials of each second. It does not judge
 //! which of the addresses that members name are dialled.
@@ -25,10 +25,13 @@ pub(crate) struct Dials {
     count: usize,
 }
 
-/// The most dials of a second: each peer may name a message of new addresses, and each address
-/// in the table is tried again.
+/// A new address is dialled this often in its first second: the first pauses are a quarter and half of a second.
+const TRIES: usize = 3;
+
+/// The most dials of a second: each peer may name a message of new addresses, and the operator's list a table of them,
+/// and each other address in the table is tried again.
 const fn most(nodes: usize, candidates: usize) -> usize {
-    CONTACTS_MAX * (nodes + 1) + candidates
+    TRIES * (CONTACTS_MAX * (nodes + 1) + candidates) + candidates
 }
 
 impl Dials {

@@ -90,6 +90,12 @@ pub(crate) fn check(number: usize, name: &str, owed: &Owed<'_>, held: &Held) -> 
     Ok(())
 }
 
+/// Judges that no client was told that it has created a namespace that existed.
+pub(crate) fn check_created(twice: Option<&str>) -> Verdict {
+    let Some(name) = twice else { return Ok(()) };
+    Err(Broken::new(NAME, format!("{name} existed, and its client was told it is created")))
+}
+
 /// Judges that a node has no group and no shard that its registry does not name.
 pub(crate) fn check_leftovers(number: usize, node: &Node) -> Verdict {
     let Some(registry) = node.state(GroupId::REGISTRY).map(StateMachine::registry) else {
@@ -136,6 +142,12 @@ mod tests {
         let owed = Owed { policy, values: &owed, may_lose };
         let held = values(held).into_iter().map(|(key, value)| (key, vec![value])).collect();
         check(0, "t", &owed, &Held { policy: there, values: held }).is_ok()
+    }
+
+    #[test]
+    fn a_namespace_is_created_once() {
+        assert_eq!(check_created(None), Ok(()));
+        assert!(check_created(Some("t")).is_err());
     }
 
     #[test]

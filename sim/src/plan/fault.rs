@@ -18,8 +18,8 @@ pub enum Kind {
     Reorder,
     /// `rate_ppm` of the messages are late, by up to `amount` ms.
     Delay,
-    /// One bit of an eventual write changes in `rate_ppm` of the messages that carry one, as bad memory behind TLS does
-    /// it.
+    /// One bit of an eventual write, or of a chunk of a snapshot, changes in `rate_ppm` of the messages that carry one,
+    /// as bad memory behind TLS does it.
     Corrupt,
     /// Messages to and from `nodes` are held back while the window lasts, and arrive when it ends.
     Clog,
@@ -96,13 +96,15 @@ pub enum Kind {
     /// The process is asked to stop: it transfers its leaderships, ends, and starts again when the window ends. With an
     /// `amount` above 0 it is a leader's process.
     Handover,
-    /// In `rate_ppm` of its answers, discovery also names an address where nobody listens, a node under another node's
-    /// name, and the asking node itself.
+    /// In `rate_ppm` of its answers, discovery also names an address where nobody listens, one that never answers, a
+    /// node under another node's name, a node of another federation, and the asking node itself; sometimes more
+    /// addresses than a node remembers.
     FalseContacts,
     /// `nodes` run an older version: `rate_ppm` of the messages to them are accompanied by one of a kind that they do
     /// not know.
     MixedVersion,
-    /// A churn client creates a namespace, fills it and deletes it, again and again.
+    /// A churn client creates a namespace, fills it and deletes it, again and again. Sometimes it creates it twice, or
+    /// replaces the key that seals contexts.
     Churn,
     /// The wall clock is off by `amount` ms while the window lasts.
     Skew,
@@ -141,8 +143,9 @@ pub enum Kind {
     /// slow, so that it gives up later than the others elect. Learners hear both sides. The first of `nodes` is the
     /// leader, the rest are the other voters.
     Deposed,
-    /// Beside `rate_ppm` of the eventual writes, a hostile client sends one to the same key with a context that no node
-    /// gave out for it: made up, altered, cut, or of another namespace.
+    /// Beside `rate_ppm` of the writes, a hostile client sends one to the same key. Its context is none that a node
+    /// gave out for the key: made up, altered, cut, or of another namespace. A strong write is of a session that
+    /// nobody opened.
     HostileClient,
     /// Somebody sends what they like in the name of `nodes`, a learner whose own process stays honest: forged messages
     /// of every kind, and messages of others, altered or not.

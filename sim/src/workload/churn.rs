@@ -20,12 +20,25 @@ const WRITES: (u64, u64) = (2, 9);
 /// Number of keys in one namespace. Some are written more than once.
 const KEYS: u64 = 4;
 
+/// One namespace in this many has its client replace the key that seals contexts.
+const ROTATES: u64 = 8;
+/// How often a client creates its namespace twice, in parts per million.
+const AGAIN_PPM: u64 = 300_000;
+
 const NATURE: &str = "tenant.nature";
+const AGAIN: &str = "tenant.again";
+
+const EVENTUAL: Policy =
+    Policy::Eventual { strategy: Strategy::LastWriterWins, slots: 1, discard: false };
 
 /// The next thing that a churn client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Create,
+    /// Create it once more, with another policy: it exists.
+    CreateAgain,
+    /// Replace the key that seals contexts, as an operator does from time to time.
+    Rotate,
     /// This many writes were acknowledged.
     Fill(u64),
     /// This many reads were answered.
@@ -49,6 +62,8 @@ pub(crate) struct ChurnClient {
     pub(crate) is_waiting: bool,
     /// The values that were acknowledged in the present namespace.
     pub(crate) acknowledged: BTreeMap<Bytes, Bytes>,
+    /// The name of a namespace that it was told it has created, although it existed.
+    pub(crate) created_twice: Option<String>,
 }
 
 impl ChurnClient {
@@ -62,6 +77,7 @@ impl ChurnClient {
             number: 0,
             is_waiting: false,
             acknowledged: BTreeMap::new(),
+            created_twice: None,
         }
     }
 
@@ -119,6 +135,15 @@ impl ChurnClient {
                 let session = Some(self.session(0));
                 Request::CreateNamespace { name: namespace, policy: self.policy(), session }
             }
+            Stage::CreateAgain => {
+                let policy = match self.policy() {
+                    Policy::Strong => EVENTUAL,
+                    Policy::Eventual { .. } => Policy::Strong,
+                };
+                let session = Some(self.session(1));
+                Request::CreateNamespace { name: namespace, policy, session }
+            }
+            Stage::Rotate => Request::RotateKey { session: Some(self.session(2)) },
             Stage::Fill(count) => {
                 let (key, value) = self.write(count);
                 let edits = vec![Edit { field: Bytes::new(), change: Change::Put(value) }];
@@ -131,7 +156,7 @@ impl ChurnClient {
                 Request::Read { namespace, query: Query::Get { key, field: Bytes::new() } }
             }
             Stage::Delete => {
-                Request::DeleteNamespace { name: namespace, session: Some(self.session(1)) }
+                Request::DeleteNamespace { name: namespace, session: Some(self.session(3)) }
             }
         }
     }
@@ -140,6 +165,11 @@ impl ChurnClient {
     pub(crate) fn on_reply(&mut self, outcome: &Outcome) {
         self.number += 1;
         let done = match (self.stage, outcome) {
+            (Stage::CreateAgain, Outcome::Committed { .. } | Outcome::Value(_)) => {
+                self.created_twice = Some(self.name());
+                true
+            }
+            (Stage::CreateAgain, Outcome::Rejected(Reason::NamespaceExists)) => true,
             (_, Outcome::Committed { .. } | Outcome::Value(_)) => true,
             // An earlier attempt created it, and its reply was lost.
             (Stage::Create, Outcome::Rejected(Reason::NamespaceExists)) => true,
@@ -153,7 +183,11 @@ impl ChurnClient {
     fn advance(&mut self) {
         self.is_waiting = false;
         self.stage = match self.stage {
-            Stage::Create => Stage::Fill(0),
+            Stage::Create if self.draws.chance(self.stream(AGAIN), self.incarnation, AGAIN_PPM) => {
+                Stage::CreateAgain
+            }
+            Stage::Create | Stage::CreateAgain if self.incarnation % ROTATES == 1 => Stage::Rotate,
+            Stage::Create | Stage::CreateAgain | Stage::Rotate => Stage::Fill(0),
             Stage::Fill(count) => {
                 let (key, value) = self.write(count);
                 self.acknowledged.insert(key, value);

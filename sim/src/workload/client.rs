@@ -251,6 +251,12 @@ impl Clients {
                 self.give_up(attempt.client, now);
                 self.clients[attempt.client].begin_session();
             }
+            Outcome::Rejected(Reason::ForeignContext) => {
+                // Its key was replaced twice since. The client reads again before it writes.
+                let operation = &self.history.operations[attempt.operation];
+                client.forget(operation.space, &operation.body);
+                self.give_up(attempt.client, now);
+            }
             Outcome::Rejected(_) => self.retry(attempt.client, now, actions),
             Outcome::Unknown { .. } => {
                 current.tainted = true;
@@ -405,6 +411,14 @@ impl Client {
         let Body::Write { mutations, .. } = body else { return 0 };
         let of = |one: &Mutation| self.contexts.get(&(space, one.key.clone())).map(|(at, _)| *at);
         mutations.iter().filter_map(of).max().unwrap_or(0)
+    }
+
+    /// Forgets the contexts that a write carried.
+    fn forget(&mut self, space: Space, body: &Body) {
+        let Body::Write { mutations, .. } = body else { return };
+        for mutation in mutations {
+            self.contexts.remove(&(space, mutation.key.clone()));
+        }
     }
 
     /// Remembers what later writes will carry.

@@ -87,6 +87,7 @@ impl World {
             let Some(node) = &self.processes[number].node else { continue };
             deleted_is_gone::check_leftovers(number, node)?;
             for client in &self.churn_clients {
+                deleted_is_gone::check_created(client.created_twice.as_deref())?;
                 for incarnation in 0..=client.incarnation {
                     let name = client.name_of(incarnation);
                     let owed = owed(client, incarnation, has_losses);

@@ -6,7 +6,7 @@
 //!
 //! A member may write into eventual memory, and its word about its own disk is believed. So what a learner forges there
 //! is its own: keys that begin with [`OWN_KEY`], and authors that no process is. It names no numbers of other processes
-//! as seen, because a member that does so deletes what they wrote.
+//! as seen, because a member that does so deletes what they wrote, except the last one that there is.
 
 use bytes::Bytes;
 use continuum_core::api::{
@@ -226,6 +226,14 @@ impl Facts {
         Actor { replica, boot: Boot { count: u64::MAX - which, nonce: which } }
     }
 
+    /// The last number of a present process, which some forged writes name as overwritten under their own key. No
+    /// process ever gets there, so it deletes nothing; the process must number its next writes below it.
+    fn last_of(&self, content: u64) -> Option<Dot> {
+        let (replica, boot) = self.nodes[(content >> 8) as usize % self.nodes.len()];
+        let actor = Actor { replica, boot };
+        (content.is_multiple_of(8) && replica != self.me).then_some(Dot { actor, seq: SEQ_MAX })
+    }
+
     /// Writes that nobody made, and bytes that are no write.
     fn writes(&self, shard: ShardId, dice: &mut Dice) -> Vec<Bytes> {
         let actor = self.actor(dice.below(AUTHORS));
@@ -239,8 +247,8 @@ impl Facts {
         let content = mix(seq ^ actor.boot.nonce << 56);
         let stamp = 1 + ((content % (STAMP_MAX - (1 << 32))) >> (content % 24));
         let key = format!("hostile{}", content % 4);
-        let sealed =
-            sealed_put(shard, Dot { actor, seq }, (&key, &format!("forged{content}")), stamp);
+        let put = (key.as_str(), &*format!("forged{content}"));
+        let sealed = sealed_put(shard, Dot { actor, seq }, put, stamp, self.last_of(content));
         let mut altered = sealed.to_vec();
         let at = dice.below(altered.len() as u64) as usize;
         altered[at] ^= 1 << dice.below(8);
@@ -419,15 +427,23 @@ fn outcome(dice: &mut Dice) -> Outcome {
     }
 }
 
-/// A put that its author never made, sealed as the author would seal it.
-fn sealed_put(shard: ShardId, dot: Dot, (key, value): (&str, &str), stamp: u64) -> Bytes {
+/// A put that its author never made, sealed as the author would seal it. It names `unseen` as overwritten.
+fn sealed_put(
+    shard: ShardId,
+    dot: Dot,
+    (key, value): (&str, &str),
+    stamp: u64,
+    unseen: Option<Dot>,
+) -> Bytes {
     #[derive(Serialize)]
     enum Operation<'a> {
         Put(&'a str),
     }
     let nothing: &[u8] = &[];
-    let edits: &[_] = &[("", Operation::Put(value), nothing, nothing)];
-    let actors: &[Actor] = &[];
+    // The table of other authors counts from 1.
+    let named: Vec<(u32, u64)> = unseen.iter().map(|unseen| (1, unseen.seq)).collect();
+    let edits: &[_] = &[("", Operation::Put(value), nothing, named)];
+    let actors: Vec<Actor> = unseen.iter().map(|unseen| unseen.actor).collect();
     let body = codec::encode(&(shard.namespace, shard.slot, dot, key, stamp, actors, edits));
     [&[1][..], &Digest::of(&body).0, &body].concat().into()
 }

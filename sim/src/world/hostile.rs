@@ -1,12 +1,14 @@
-//! Hostile clients: writes with contexts that no node gave out for their key.
+//! Hostile clients: writes with contexts that no node gave out for their key, and of sessions that nobody opened.
 //!
 //! Each follows an honest write, so that it meets what that reads and writes, and puts a value that no honest client
 //! writes. A node must refuse it. This module does not choose when: the plan does.
 
 use bytes::Bytes;
-use continuum_core::api::{Change, Context, Edit, Level, Mutation, Observed, Outcome, Request};
+use continuum_core::api::{
+    Change, Context, Edit, Level, Mutation, Observed, Outcome, Request, Session,
+};
 use continuum_core::codec;
-use continuum_core::id::{Actor, Dot};
+use continuum_core::id::{Actor, Dot, SessionId};
 
 use crate::env::requester::{Attempt, Requester};
 use crate::oracle::eventual;
@@ -28,18 +30,20 @@ impl World {
             return;
         }
         let Request::Write { namespace, mutations, .. } = honest else { return };
-        if *namespace == Space::Strong.name() {
-            return;
-        }
         let Some(key) = mutations.first().map(|mutation| mutation.key.clone()) else { return };
         let sound = mutations.iter().find_map(|mutation| mutation.context.clone());
         let mut dice = self.draws.dice(stream("client.hostile.token", k ^ name));
-        let (namespace, context) = self.forge(namespace, sound.as_ref(), &mut dice);
+        let (namespace, context, session) = if *namespace == Space::Strong.name() {
+            (namespace.clone(), None, Some(never_opened(&mut dice)))
+        } else {
+            let (namespace, context) = self.forge(namespace, sound.as_ref(), &mut dice);
+            (namespace, Some(context), None)
+        };
         let value = format!("hostile.{}.{k}", attempt.client);
         let change = Change::Put(value.into_bytes().into());
         let edits = vec![Edit { field: Bytes::new(), change }];
-        let mutations = vec![Mutation { key, edits, context: Some(context) }];
-        let request = Request::Write { namespace, mutations, level: Level::Durable, session: None };
+        let mutations = vec![Mutation { key, edits, context }];
+        let request = Request::Write { namespace, mutations, level: Level::Durable, session };
         self.fired.count(Kind::HostileClient);
         let requester = Requester::Hostile;
         self.schedule_in(latency, WorldEvent::Request { node, requester, request });
@@ -85,11 +89,20 @@ impl World {
     }
 }
 
+/// A session that is past its first number, and never had one.
+fn never_opened(dice: &mut Dice) -> Session {
+    let mut id = [0xbd; 16];
+    id[..8].copy_from_slice(&dice.bits().to_be_bytes());
+    Session { id: SessionId(id), seq: 1 + dice.below(1 << 40) }
+}
+
 /// Judges the answer to a hostile client.
 pub(super) fn check(outcome: &Outcome) -> Verdict {
     match outcome {
         Outcome::Committed { .. } => {
-            let what = "a write with a context that no node gave out was committed".to_owned();
+            let what = "a write with a context that no node gave out, or of a session that nobody \
+                        opened, was committed"
+                .to_owned();
             Err(Broken::new(eventual::PHANTOM, what))
         }
         _ => Ok(()),

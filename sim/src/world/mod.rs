@@ -423,12 +423,20 @@ impl World {
     }
 
     fn verify(&mut self, me: usize, address: Address) {
-        let latency = 4 * self.network.latency(me, me);
+        let mut latency = 4 * self.network.latency(me, me);
+        if address.0 == topology::MUTE {
+            let (low, high) = topology::MUTE_NS;
+            latency = self.draws.between(stream("dial.mute", me as u64), self.steps, low, high);
+        }
+        let nobody = match address.0.as_str() {
+            topology::FOREIGN => Unverified::Refused,
+            _ => Unverified::Unreachable,
+        };
         let there = crate::env::process::number_at(&address)
-            .filter(|number| *number < self.processes.len() && *number != me)
+            .filter(|number| *number < self.processes.len())
             .filter(|number| self.accepts_handshake(*number) && self.accepts_handshake(me))
-            .filter(|number| self.network.is_open(me, *number));
-        let outcome = there.map_or(Err(Unverified::Unreachable), |number| {
+            .filter(|number| *number == me || self.network.is_open(me, *number));
+        let outcome = there.map_or(Err(nobody), |number| {
             let process = &self.processes[number];
             let Replica { node, store } = process.replica;
             Ok(Identity { node, store, boot: process.boot })

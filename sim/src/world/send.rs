@@ -58,13 +58,13 @@ impl World {
             self.replay(me, to, ppm, late_ns);
             self.keep((me, to), epoch, ppm, print, &message);
         }
-        if let Some(sealed) = write_in(&mut message)
-            && let Some(bit) = self.network.corrupted(me, to, sealed.len() as u64 * 8)
+        if let Some(hashed) = hashed_in(&mut message)
+            && let Some(bit) = self.network.corrupted(me, to, hashed.len() as u64 * 8)
         {
             self.fired.count(Kind::Corrupt);
-            let mut bytes = sealed.to_vec();
+            let mut bytes = hashed.to_vec();
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
-            *sealed = bytes.into();
+            *hashed = bytes.into();
         }
         self.forge_ack(me, to, &mut message);
         if let Some(scene) = &mut self.scene {
@@ -162,9 +162,13 @@ impl World {
     }
 }
 
-/// The first eventual write in a message.
-fn write_in(message: &mut Message) -> Option<&mut Bytes> {
+/// The bytes of a message that a hash of its author covers: an eventual write, or the first chunk of a snapshot. Each
+/// refused snapshot makes its leader wait twice as long, so the chance is that of one chunk, however many there are.
+fn hashed_in(message: &mut Message) -> Option<&mut Bytes> {
     match message {
+        Message::Raft { message: raft::Message::SnapshotChunk { offset: 0, data, .. }, .. } => {
+            Some(data)
+        }
         Message::Replication {
             message: Replicated::Delta { writes, .. } | Replicated::Page { writes, .. },
             ..

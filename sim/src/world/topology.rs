@@ -20,6 +20,15 @@ use crate::world::{World, WorldEvent};
 const STOP_LOOK_NS: u64 = 100 * MS;
 const STOP_MAX_NS: u64 = 2_000 * MS;
 
+/// An address where a node answers that has no certificate of the federation.
+pub(super) const FOREIGN: &str = "foreign:1";
+/// An address that takes connections and never answers, and how long a driver waits there for the end.
+pub(super) const MUTE: &str = "mute:1";
+pub(super) const MUTE_NS: (u64, u64) = (5_000 * MS, 60_000 * MS);
+/// One false answer in this many names this many further addresses where nobody listens: more than the table of
+/// candidates has room for.
+const MANY: (u64, usize) = (8, 300);
+
 impl World {
     /// When a node starts for the first time, in milliseconds.
     pub(crate) fn first_start_ms(&self, node: usize) -> u64 {
@@ -51,12 +60,19 @@ impl World {
         let nodes = self.processes.len();
         let other = self.draws.below(name ^ 1, self.steps, nodes as u64) as usize;
         let namesake = self.processes[(other + 1) % nodes].replica.node;
-        let false_ones = [
-            Contact { node: None, address: address_of(nodes + 7) },
+        let nameless = |address| Contact { node: None, address };
+        let mut false_ones = vec![
+            nameless(address_of(nodes + 7)),
             Contact { node: Some(namesake), address: address_of(other) },
-            Contact { node: None, address: address_of(me) },
-            Contact { node: None, address: Address("not an address".to_owned()) },
+            nameless(address_of(me)),
+            nameless(Address("not an address".to_owned())),
+            nameless(Address(FOREIGN.to_owned())),
+            nameless(Address(MUTE.to_owned())),
         ];
+        if self.draws.below(name ^ 3, self.steps, MANY.0) == 0 {
+            let more = (0..MANY.1).map(|number| nameless(address_of(nodes + 8 + number)));
+            false_ones.extend(more);
+        }
         if self.draws.chance(name ^ 2, self.steps, 500_000) {
             contacts.clear();
         }
