@@ -73,7 +73,7 @@ impl Ranges {
     pub fn minus(&self, other: &Self) -> Self {
         let mut rest = Vec::new();
         let mut at = 0;
-        for &(mut low, high) in &self.0 {
+        'ranges: for &(mut low, high) in &self.0 {
             while at < other.0.len() && other.0[at].1 < low {
                 at += 1;
             }
@@ -82,7 +82,12 @@ impl Ranges {
                 if other.0[hole].0 > low {
                     rest.push((low, other.0[hole].0 - 1));
                 }
-                low = other.0[hole].1 + 1;
+                let end = other.0[hole].1;
+                // Nothing follows a hole that reaches the end, also when no number is greater.
+                if end >= high {
+                    continue 'ranges;
+                }
+                low = end + 1;
                 hole += 1;
             }
             if low <= high {
@@ -118,9 +123,10 @@ impl Ranges {
     /// Whether the ranges are canonical, not empty and within bounds. To be asked of what a peer or a disk produced.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        let apart = self.0.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0);
         let bounded = |&(low, high): &(u64, u64)| 1 <= low && low <= high && high <= SEQ_MAX;
-        !self.0.is_empty() && self.0.iter().all(bounded) && apart
+        // The numbers are bounded before anything is reckoned with them.
+        let apart = |pair: &[(u64, u64)]| pair[0].1 + 1 < pair[1].0;
+        !self.0.is_empty() && self.0.iter().all(bounded) && self.0.windows(2).all(apart)
     }
 }
 
@@ -274,6 +280,19 @@ mod tests {
             [&[], &[(0, 1)], &[(3, 2)], &[(1, 2), (3, 4)], &[(5, 6), (1, 2)], &[(1, SEQ_MAX + 1)]];
         bad.iter().for_each(|ranges| assert!(!Ranges(ranges.to_vec()).is_valid()));
         assert!(Ranges::span(1, SEQ_MAX).is_valid());
+    }
+
+    #[test]
+    fn numbers_at_the_very_end_are_reckoned_with_and_invalid() {
+        let top = Ranges::span(5, u64::MAX);
+        assert!(!top.is_valid() && !Ranges([(1, u64::MAX), (7, 9)].into()).is_valid());
+        assert!(!Ranges([(u64::MAX, u64::MAX), (0, u64::MAX)].into()).is_valid());
+        assert_eq!(Ranges::span(1, u64::MAX).minus(&top), Ranges::span(1, 4));
+        assert_eq!(top.minus(&Ranges::span(1, 9)), Ranges::span(10, u64::MAX));
+        assert!(top.minus(&Ranges::span(1, u64::MAX)).is_empty());
+        let mut all = Ranges::span(1, 3);
+        all.union(&top);
+        assert!(all.insert(4) && !all.insert(u64::MAX) && all.len() == 1);
     }
 
     #[test]
