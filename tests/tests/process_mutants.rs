@@ -1,17 +1,18 @@
-//! Planted bugs of a process that judges itself: at its start in a federation, and once a voter refuses it. The test
-//! speaks for the voters. Each scenario passes without its mutant and fails with it.
+//! Planted bugs of a process that judges itself: at its start in a federation or outside any, and once a voter refuses
+//! it. The test speaks for the voters. Each scenario passes without its mutant and fails with it.
 //!
 //! The active mutant is global to the process, so this file holds a single test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use continuum_core::api::{Bootstrap, MemberInfo, Unready};
 use continuum_core::config::Config;
 use continuum_core::id::{
     Address, AskId, Boot, FederationId, GenesisId, GroupId, Index, Lineage, NodeId, Replica,
     StoreId, Term, Token,
 };
 use continuum_core::machine::{Machine as _, Now, Outbox};
-use continuum_core::node::{Action, Event, Message, Node, Refusal, Start};
+use continuum_core::node::{Action, Event, Founding, Message, Node, Refusal, Start};
 use continuum_core::raft::{self, Configuration, Position, Write as R};
 use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
@@ -34,17 +35,27 @@ struct Voter {
     node: Node,
     ms: u64,
     sent: Vec<(NodeId, Message)>,
+    /// The nodes to which the driver keeps a link.
+    routed: BTreeSet<NodeId>,
 }
 
 impl Voter {
     fn start() -> Self {
-        let configuration =
-            Configuration { voters: vec![ME, OTHERS[0], OTHERS[1]], learners: vec![LEARNER] };
+        let voters = vec![ME, OTHERS[0], OTHERS[1]];
+        Self::start_in(Configuration { voters, learners: vec![LEARNER] })
+    }
+
+    fn start_in(configuration: Configuration) -> Self {
+        Self::start_from(&[
+            R::Genesis { configuration, id: GENESIS },
+            R::Hard { term: Term(1), vote: None },
+        ])
+    }
+
+    fn start_from(writes: &[R]) -> Self {
         let group = GroupId::REGISTRY;
-        let writes =
-            [R::Genesis { configuration, id: GENESIS }, R::Hard { term: Term(1), vote: Some(ME) }];
         let token = |at: usize| Token { lane: 0, seq: at as u64 + 1 };
-        let writes = writes.into_iter().enumerate();
+        let writes = writes.iter().cloned().enumerate();
         let writes = writes.map(|(at, write)| (token(at), Write::Group { group, write })).collect();
         let start = Start {
             config: Config::default(),
@@ -56,7 +67,7 @@ impl Voter {
             address: Address("one:1".into()),
         };
         let node = Node::restore(start, writes, BTreeMap::new()).expect("our own records");
-        let mut voter = Self { node, ms: 1, sent: Vec::new() };
+        let mut voter = Self { node, ms: 1, sent: Vec::new(), routed: BTreeSet::new() };
         voter.step(Event::Tick);
         voter
     }
@@ -70,6 +81,8 @@ impl Voter {
             match action {
                 Action::Persist { token, .. } => newest = Some(token),
                 Action::Send { to, message, .. } => self.sent.push((to, message)),
+                Action::Route { peer, address: Some(_) } => drop(self.routed.insert(peer)),
+                Action::Route { peer, address: None } => drop(self.routed.remove(&peer)),
                 _ => {}
             }
         }
@@ -173,8 +186,45 @@ fn a_learners_word_confirms_no_process() {
     assert!(!voter.answers_a_candidate());
 }
 
+fn a_process_in_doubt_says_that_it_is_in_a_federation() {
+    let mut voter = Voter::start();
+    voter.link(replica(9));
+    let says = |(_, message): &(NodeId, Message)| {
+        matches!(message, Message::Genesis { genesis: Some(GENESIS), .. })
+    };
+    assert!(voter.node.is_unconfirmed() && voter.sent.iter().any(says));
+}
+
+fn a_learner_that_hears_no_leader_is_not_ready() {
+    let mut learner =
+        Voter::start_in(Configuration { voters: OTHERS.to_vec(), learners: vec![ME] });
+    learner.link(OTHERS[0]);
+    let message = raft::Message::Heartbeat { term: Term(2), commit: Index(0), round: 1 };
+    learner.hear(OTHERS[0], Message::Raft { genesis: GENESIS, group: GroupId::REGISTRY, message });
+    let misses_a_leader = |learner: &Voter| learner.node.unready().contains(&Unready::NoLeader);
+    assert!(!misses_a_leader(&learner));
+    learner.wait(5000);
+    assert!(misses_a_leader(&learner));
+}
+
+fn an_aborted_founding_leaves_nobody_to_dial() {
+    let mut fresh = Voter::start_from(&[]);
+    fresh.link(OTHERS[0]);
+    let member =
+        |replica| MemberInfo { replica, address: Address("x:1".into()), name: String::new() };
+    let members = [ME, OTHERS[0], OTHERS[1]].map(member).into();
+    let offer = Founding::Offer(Bootstrap { genesis: GENESIS, members, voters: 3 });
+    fresh.hear(OTHERS[0], Message::Founding(offer));
+    assert!(fresh.routed.contains(&OTHERS[1].node));
+    fresh.hear(OTHERS[0], Message::Founding(Founding::Aborted(GENESIS)));
+    assert!(!fresh.routed.contains(&OTHERS[1].node));
+}
+
 const SCENARIOS: &[(&str, fn())] = &[
+    ("node.founding.dials_on", an_aborted_founding_leaves_nobody_to_dial),
+    ("node.learner.ready_alone", a_learner_that_hears_no_leader_is_not_ready),
     ("node.doubt.goes_on", a_voters_evidence_silences_a_process),
+    ("node.doubt.hides_genesis", a_process_in_doubt_says_that_it_is_in_a_federation),
     ("node.doubt.learner_counts", a_learners_word_confirms_no_process),
     ("node.doubt.one_is_enough", one_voter_alone_fences_no_process),
     ("node.start.linked_is_no", a_voter_that_asks_another_process_is_waited_for),

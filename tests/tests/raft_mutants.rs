@@ -280,6 +280,24 @@ fn leadership_is_not_transferred_back() {
     assert_eq!(net.raft(net.leaders()[0]).term(), Term(3), "the last voter keeps the leadership");
 }
 
+fn a_restarted_voter_may_lead_again() {
+    let mut net = Net::three(1);
+    net.elect(1);
+    for _ in 0..2 {
+        net.step(net.leaders()[0], Event::TransferLeadership);
+        net.settle();
+    }
+    let last = net.leaders()[0];
+    net.step(last, Event::Unreachable { peer: replica(1).node });
+    for _ in 0..2 {
+        net.advance(100);
+        net.settle();
+    }
+    net.step(last, Event::TransferLeadership);
+    net.settle();
+    assert_eq!(net.leaders(), [1]);
+}
+
 /// Three voters, the first of which leads, and a learner, which is the fourth.
 fn with_a_learner() -> Net {
     let mut net = Net::three(1);
@@ -440,6 +458,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.membership.drops_learner", a_learner_joins_beside_the_others),
     ("raft.membership.survives_truncation", a_cut_entry_takes_its_configuration_with_it),
     ("raft.time.falls", group_time_goes_on_under_a_new_leader),
+    ("raft.transfer.excludes_restarted", a_restarted_voter_may_lead_again),
     ("raft.transfer.ignored", leadership_is_taken_over),
     ("raft.membership.learner_votes", a_learner_does_not_vote),
     ("raft.leader.any", a_learner_does_not_lead),

@@ -1,7 +1,8 @@
-//! Admission: how often peers may ask to be let in, or to change their entries.
+//! Admission: how often peers may ask to be let in, to change their entries, or to accept a founding.
 //!
-//! Each such request can become an entry of group 0. So both all peers together and each peer alone have a bucket of
-//! tokens, and a request without a token is refused. This module does not decide who may join (`join`).
+//! Each such request can become an entry of group 0 or a record. So both all peers together and each peer alone have a
+//! bucket of tokens, and a request without a token is refused. This module does not decide who may join (`join`) or
+//! found (`genesis`).
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;

@@ -325,6 +325,7 @@ impl Node {
         self.genesis.acceptance = None;
         self.registry_view.first_members = bootstrap.members;
         self.open_group(GroupId::REGISTRY, Configuration { voters, learners: Vec::new() });
+        self.genesis.written = self.gate.newest(Writer::Group(GroupId::REGISTRY));
         self.announce_genesis();
         self.arm_bootstrap();
     }

@@ -2,7 +2,8 @@
 //!
 //! Two processes must never promise with one identity. A process that starts inside a federation cannot know whether
 //! its disk is a copy or was rolled back; the other voters can. So it begins *unconfirmed*: it promises nothing,
-//! acknowledges nothing, and asks each voter as soon as a link to it is up. It stands once a majority of the other
+//! acknowledges nothing, and asks each voter as soon as a link to it is up. It says that it lives, and which federation
+//! its disk is in. It stands once a majority of the other
 //! voters confirmed it and none that is linked leaves its question unanswered. Voters may be down or unreachable, so it
 //! also stands after [`START_GRACE_MS`] in which no voter left a question open and none refused it. An unconfirmed
 //! process confirms others, because all of them may start at once.
@@ -319,11 +320,11 @@ impl Node {
         }
     }
 
-    /// The voters of group 0's newest known configuration, without this replica.
+    /// The voters of group 0's newest known configuration, without this node's: an earlier store of it says nothing.
     fn other_voters(&self) -> Vec<Replica> {
         let group = self.groups.get(&GroupId::REGISTRY);
         let voters = group.map_or(&[][..], |group| &group.raft.configuration().voters);
-        voters.iter().filter(|voter| **voter != self.me).copied().collect()
+        voters.iter().filter(|voter| voter.node != self.me.node).copied().collect()
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{mutant, reach};
 use super::bootstrap::check_founding;
 use super::machine::Node;
 use super::restore::Replay;
-use super::{Founding, Message, Notice};
+use super::{Action, Founding, Message, Notice};
 
 /// Milliseconds until a voter asks for the first time how a founding ended; the pause doubles up to [`ASK_MS_MAX`].
 const ASK_MS: u64 = 200;
@@ -72,6 +72,8 @@ impl Acceptance {
 pub(super) struct GenesisState {
     /// The genesis that this node is formed with.
     pub(super) id: Option<GenesisId>,
+    /// The write that made it durable in this process; 0 when the disk had it at the start.
+    pub(super) written: u64,
     /// At most one: a voter accepts no second founding before it knows how the first ended.
     pub(super) acceptance: Option<Acceptance>,
     /// First voters that have this node's genesis on their disks.
@@ -178,7 +180,8 @@ impl Node {
             let address = self.address.clone();
             return Some(Reason::FoundingUndecided { founder: self.me.node, address });
         }
-        None
+        // Each acceptance takes a record, and its voters are dialled. A founder repeats an offer that was declined.
+        (!self.admission.admits(founder.node, self.now.mono)).then_some(Reason::Busy)
     }
 
     fn accept_founding(&mut self, acceptance: Acceptance) {
@@ -253,7 +256,20 @@ impl Node {
         let (founder, genesis) = (acceptance.founder, acceptance.bootstrap.genesis);
         self.persist_own(Write::Released { genesis });
         self.notify(Notice::Founding { founder, genesis, accepted: false });
+        for member in acceptance.bootstrap.members {
+            if member.replica.node != self.me.node && !self.is_sought(member.replica) {
+                self.unlocated(member.replica.node);
+            }
+        }
         self.on_join_connected();
+    }
+
+    /// Nothing but an aborted founding named this node's address: nobody dials it any more, unless it is linked.
+    fn unlocated(&mut self, node: NodeId) {
+        let is_linked = self.peers.get(node).is_some_and(|peer| peer.up);
+        if !is_linked && self.registry_view.unrouted(node) && !mutant!("node.founding.dials_on") {
+            self.emit(Action::Route { peer: node, address: None });
+        }
     }
 
     /// A first voter is formed, and this node may be one that accepted the same founding.
@@ -319,7 +335,8 @@ impl Node {
         let other = known.filter(|(replica, _)| **replica != peer);
         let replaced = other.map(|(replica, _)| replica.store);
         let message = Message::Genesis { genesis: self.genesis.id, replaced };
-        self.promise(Writer::Group(GroupId::REGISTRY), peer, message);
+        let durable = self.genesis.written.max(self.gate.boot());
+        self.send_after(peer, message, durable);
     }
 
     /// A peer's link is up.

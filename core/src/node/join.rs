@@ -20,6 +20,7 @@ use crate::reach;
 use crate::time::Instant;
 
 use super::bootstrap::is_bounded;
+use super::group::Group;
 use super::machine::{Node, Timer};
 use super::request::Origin;
 
@@ -113,7 +114,12 @@ impl Node {
     /// again puts this store back; when it was not replaced and the federation only lacks a leader, asking changes
     /// nothing.
     fn is_forgotten(&self) -> bool {
-        let Some(group) = self.groups.get(&GroupId::REGISTRY) else { return false };
+        self.groups.get(&GroupId::REGISTRY).is_some_and(|group| self.hears_no_leader(group))
+    }
+
+    /// Whether this node is a learner of the group that no leader has contacted for a while. A learner does not campaign,
+    /// so it goes on naming the leader that it knew last.
+    pub(super) fn hears_no_leader(&self, group: &Group) -> bool {
         let silence_ms = (2 * self.config.raft.election_timeout_ms).max(JOIN_MS_MAX);
         let silence = self.now.mono.since(group.raft.leader_contact());
         group.raft.role() == Role::Learner && silence >= Duration::from_millis(silence_ms)
@@ -136,13 +142,14 @@ impl Node {
     pub(super) fn on_join_request(&mut self, from: Replica, origin: Origin, request: Request) {
         let answer = match self.groups.get(&GroupId::REGISTRY) {
             Some(group) if group.leads() => {
-                if self.has_entry(&request) {
-                    Outcome::Value(Value::Joined(self.member_list()))
-                } else if self.admission.admits(from.node, self.now.mono) {
-                    return self.accept(origin, request);
-                } else {
+                // Also a list costs much more than the question.
+                if !self.admission.admits(from.node, self.now.mono) {
                     reach!("node.join.too_often");
                     Outcome::Rejected(Reason::Busy)
+                } else if self.has_entry(&request) {
+                    Outcome::Value(Value::Joined(self.member_list()))
+                } else {
+                    return self.accept(origin, request);
                 }
             }
             Some(group) => {

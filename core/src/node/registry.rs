@@ -77,6 +77,11 @@ impl RegistryView {
         true
     }
 
+    /// Notes that no link is kept. Returns whether the driver was asked for one.
+    pub(super) fn unrouted(&mut self, node: NodeId) -> bool {
+        self.routes.remove(&node).is_some()
+    }
+
     fn replicas(&self) -> impl Iterator<Item = Replica> + '_ {
         self.members.values().map(|view| view.replica)
     }
@@ -175,7 +180,7 @@ impl Node {
     fn tell_gone(&mut self, node: NodeId) {
         self.enqueue(Task::Gossip(gossip::Event::Remove { node }));
         self.enqueue(Task::Coordinator(coordinator::Event::Remove { node }));
-        if self.registry_view.routes.remove(&node).is_some() {
+        if self.registry_view.unrouted(node) {
             self.emit(super::Action::Route { peer: node, address: None });
         }
     }

@@ -173,7 +173,10 @@ impl Node {
     #[must_use]
     pub fn unready(&self) -> Vec<Unready> {
         let registry = self.groups.get(&GroupId::REGISTRY);
-        let leaderless = |group: &Group| group.raft.leader().is_none();
+        let leaderless = |group: &Group| {
+            let is_silent = self.hears_no_leader(group) && !mutant!("node.learner.ready_alone");
+            group.raft.leader().is_none() || is_silent
+        };
         let behind = |group: &Group| {
             let is_late = group.applied < group.raft.commit();
             is_late && group.state.halted().is_none() || !group.state.registry().is_bootstrapped()

@@ -42,7 +42,7 @@ impl Node {
             return;
         }
         let plane = plane(&message);
-        if is_no_promise(&message) && self.is_booted() {
+        if is_said_in_doubt(&message) && self.gate.is_durable(token) {
             return self.emit(Action::Send { to: to.node, plane, message });
         }
         let send = Action::Send { to: to.node, plane, message };
@@ -115,9 +115,14 @@ const fn is_protocol(message: &Message) -> bool {
 }
 
 /// Whether a process in doubt sends the message as well. Gossip says that it lives, and not that it is the one that
-/// should be there: a peer reads it only of the process that it counts as linked.
-const fn is_no_promise(message: &Message) -> bool {
-    matches!(message, Message::Gossip { .. } | Message::Confirm(_) | Message::Confirmed(_))
+/// should be there: a peer reads it only of the process that it counts as linked. The genesis on its disk is the same
+/// whether the disk is a copy or not, and a peer in no federation must hear of it: it could found a second one.
+fn is_said_in_doubt(message: &Message) -> bool {
+    match message {
+        Message::Genesis { .. } => !mutant!("node.doubt.hides_genesis"),
+        Message::Gossip { .. } | Message::Confirm(_) | Message::Confirmed(_) => true,
+        _ => false,
+    }
 }
 
 /// The plane of a message, chosen so that votes, probes and other small messages never wait behind large ones.

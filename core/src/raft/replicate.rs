@@ -378,6 +378,7 @@ impl Raft {
             self.refuse_forwarded(out);
         }
         let State::Leader(leader) = &mut self.state else { return };
+        leader.may_lead_again(node);
         for peer in leader.peers.iter_mut().filter(|peer| peer.replica.node == node) {
             match peer.flow {
                 Flow::Replicate { .. } => peer.reset(),

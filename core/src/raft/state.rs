@@ -15,7 +15,7 @@ use super::message::SnapshotHeader;
 use super::progress::Progress;
 use super::types::{Snapshot, Ticket, snapshot_id};
 use crate::digest::Hasher;
-use crate::id::{GroupId, Index, Replica, SnapshotId};
+use crate::id::{GroupId, Index, NodeId, Replica, SnapshotId};
 use crate::limits::VOTERS_MAX;
 use crate::seed::Seed;
 use crate::time::Instant;
@@ -150,6 +150,14 @@ impl Leader {
     /// The leader stays, so the next transfer may target any voter.
     pub(super) fn clear_transfer_excluded(&mut self) {
         self.transfer_excluded.clear();
+    }
+
+    /// The link to a node is down. It gave leadership away because it was about to stop, or it may have restarted since;
+    /// a voter that still does not want to lead gives leadership away once more.
+    pub(super) fn may_lead_again(&mut self, node: NodeId) {
+        if !mutant!("raft.transfer.excludes_restarted") {
+            self.transfer_excluded.retain(|voter| voter.node != node);
+        }
     }
 
     /// The voters that the transfer target must exclude: this leader, then those that this leader excludes.

@@ -333,8 +333,9 @@ fn is_promise(action: &Action) -> bool {
             _ => false,
         },
         Action::Send { message, .. } => {
-            use Message::{Confirm, Confirmed, Gossip};
-            !matches!(message, Gossip { .. } | Confirm(_) | Confirmed(_))
+            use Message::{Confirm, Confirmed, Genesis, Gossip};
+            // A copy's genesis is as true as that of its original.
+            !matches!(message, Gossip { .. } | Genesis { .. } | Confirm(_) | Confirmed(_))
         }
         _ => false,
     }

@@ -4,8 +4,11 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::api::{Reason, Unready};
-use crate::id::{GenesisId, GroupId, RequestId, Role};
+use crate::api::{Bootstrap, MemberInfo, Reason, Unready};
+use crate::id::{Boot, GenesisId, GroupId, Lineage, NodeId, Replica, RequestId, Role, StoreId};
+use crate::machine::{Machine as _, Now, Outbox};
+use crate::node::{Action, Event, Founding as Says};
+use crate::time::{Instant, WallTime};
 
 /// The first voters of each founding, by host, and the request that an operator sent for it.
 struct Founding {
@@ -282,4 +285,39 @@ fn two_federations_of_one_id_exchange_nothing_and_say_so() {
         assert!(status.unready.is_empty());
     }
     check(&world, &foundings, "linked");
+}
+
+#[test]
+fn a_stranger_that_offers_and_aborts_without_end_costs_little() {
+    let mut world = World::new(1, 3500);
+    world.run(100);
+    let stranger = Replica { node: NodeId([90; 16]), store: StoreId([90; 16]) };
+    let me = world.hosts[0].replica;
+    let (boot, lineage) = (Boot { count: 1, nonce: 1 }, Lineage::default());
+    let Replica { node: peer, store } = stranger;
+    world.step(0, Event::Connected { peer, store, boot, lineage, version: 1 });
+    let (mut records, mut routed) = (0, BTreeSet::new());
+    for number in 0..200_u8 {
+        let victim = Replica { node: NodeId([number; 16]), store: StoreId([91; 16]) };
+        let member = |replica| MemberInfo { replica, address: address(0), name: "x".to_string() };
+        let members = [stranger, me, victim].map(member).into();
+        let genesis = GenesisId(u64::from(number) + 1);
+        let offer = Bootstrap { genesis, members, voters: 3 };
+        for message in [Says::Offer(offer), Says::Aborted(genesis)] {
+            let now = Now { mono: Instant(world.now), wall: WallTime(0) };
+            let event = Event::Received { from: peer, message: Message::Founding(message) };
+            let mut out = Outbox::new();
+            world.hosts[0].node.as_mut().expect("it runs").step(now, event, &mut out);
+            for action in out.drain() {
+                match action {
+                    Action::Persist { .. } => records += 1,
+                    Action::Route { peer, address: Some(_) } => drop(routed.insert(peer)),
+                    Action::Route { peer, address: None } => drop(routed.remove(&peer)),
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert!((1..=10).contains(&records), "{records} records");
+    assert!(routed.len() <= 1, "{routed:?}");
 }

@@ -2,7 +2,7 @@
 //! peers of a process that runs outside the world, on a copy of a host's disk.
 
 use super::*;
-use crate::api::Unready;
+use crate::api::{Reason, Unready};
 use crate::id::{Boot, GroupId, Lineage, Replica, RequestId};
 use crate::limits::{START_GRACE_MS, START_WAIT_MS_MAX};
 use crate::machine::{Machine as _, Now, Outbox};
@@ -370,4 +370,24 @@ fn a_node_without_other_voters_never_waits() {
     assert!((0..3).all(|at| !world.node(at).is_suspended()), "none of them is in a federation");
     bootstrap(&mut world, 3);
     assert!((0..3).all(|at| !world.node(at).is_suspended()), "a founding is no start");
+}
+
+#[test]
+fn no_federation_begins_beside_a_voter_that_waits_for_its_confirmation() {
+    let mut world = settled(3, 95);
+    for at in 0..3 {
+        world.crash(at);
+    }
+    // One voter is away, another one lost its disk, and the third cannot be confirmed.
+    world.wipe(2);
+    world.start(0);
+    world.start(2);
+    world.run(2500);
+    assert!(world.node(0).is_unconfirmed());
+    assert_eq!(world.node(2).unready(), [Unready::StoreReplaced]);
+    let found = Request::Init { voters: Vec::new() };
+    let Outcome::Rejected(Reason::FederationExists { node, .. }) = world.ask(2, found) else {
+        panic!("a second federation");
+    };
+    assert_eq!(node, world.hosts[0].replica.node);
 }
