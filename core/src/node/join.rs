@@ -117,8 +117,8 @@ impl Node {
         self.groups.get(&GroupId::REGISTRY).is_some_and(|group| self.hears_no_leader(group))
     }
 
-    /// Whether this node is a learner of the group that no leader has contacted for a while. A learner does not campaign,
-    /// so it goes on naming the leader that it knew last.
+    /// Whether this node is a learner of the group that no leader has contacted for a while. A learner does not
+    /// campaign, so it goes on naming the leader that it knew last.
     pub(super) fn hears_no_leader(&self, group: &Group) -> bool {
         let silence_ms = (2 * self.config.raft.election_timeout_ms).max(JOIN_MS_MAX);
         let silence = self.now.mono.since(group.raft.leader_contact());

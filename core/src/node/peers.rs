@@ -8,7 +8,8 @@
 //! earlier process is asked: if it answers, the later one is refused for good.
 //!
 //! An older copy is recognised as long as its boots lie within [`crate::id::Lineage::MAX`] starts of the boot that is
-//! known here. This module does not decide who is a member (`registry`), and does not judge this process (`doubt`).
+//! known here. A copy made during that very boot has the same boots before it; only the original, while it runs, gives
+//! it away. This module does not decide who is a member (`registry`), and does not judge this process (`doubt`).
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;

@@ -152,8 +152,8 @@ impl Leader {
         self.transfer_excluded.clear();
     }
 
-    /// The link to a node is down. It gave leadership away because it was about to stop, or it may have restarted since;
-    /// a voter that still does not want to lead gives leadership away once more.
+    /// The link to a node is down. It gave leadership away because it was about to stop, or it may have restarted
+    /// since; a voter that still does not want to lead gives leadership away once more.
     pub(super) fn may_lead_again(&mut self, node: NodeId) {
         if !mutant!("raft.transfer.excludes_restarted") {
             self.transfer_excluded.retain(|voter| voter.node != node);
