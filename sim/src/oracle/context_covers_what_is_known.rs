@@ -1,7 +1,7 @@
 //! Law: a causal context covers a dot only if this node held its write, or all that the write left is dead: covered
 //! writes supersede it or, in a discarding namespace, beat it in the LWW order, or writes do of which all is dead in
-//! turn (gap safety: Almeida and others 2018, causal contexts with gaps). A node never asks for a covered write, so a dot that is covered for any other reason is lost
-//! for good.
+//! turn (gap safety: Almeida and others 2018, causal contexts with gaps). A node never asks for a covered write, so a
+//! dot that is covered for any other reason is lost for good.
 //!
 //! Compares each node's contexts, number by number, with a model that grows by what the node logs. A logged write
 //! compares the ranges of its author. A record that teaches more than one write compares the whole shard, and each new

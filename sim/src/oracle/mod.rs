@@ -73,7 +73,8 @@
 //! | determinism | `campaign` | contract of `core::machine` | two processes run one seed |
 //!
 //! `ledger`, `views`, `writes`, `soundness` and `witness` remember what several laws share; they do not state a law,
-//! except that `witness` reports exactly-once. `exact_dots` compares sets of dots. `replicas` is a part of this file.
+//! except that `witness` reports exactly-once. `exact_dots` compares sets of dots. `replicas` and `roster` are parts of
+//! this file.
 //! `cause` extracts from an event what the laws need. `planted` tests the oracles.
 
 pub(crate) mod ack_from_pinged_member;
@@ -126,6 +127,7 @@ pub(crate) mod read_then_overwritten;
 pub(crate) mod recovery;
 mod replicas;
 pub(crate) mod replicated_level;
+mod roster;
 pub(crate) mod session_applied_once;
 pub(crate) mod snapshot_of_committed;
 pub(crate) mod soundness;
@@ -148,7 +150,7 @@ pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{Boot, GroupId, Index, NodeId, Owner, Replica, ShardId, Term, Token};
+use continuum_core::id::{Boot, GroupId, Index, NodeId, Owner, ShardId, Term, Token};
 use continuum_core::machine::Now;
 use continuum_core::node::{Action, Message, Node, Notice};
 use continuum_core::raft::{self, Position};
@@ -162,6 +164,7 @@ use crate::verdict::Verdict;
 pub(crate) use cause::Cause;
 use hybrid_clock::Wall;
 use ledger::Ledger;
+pub(crate) use roster::Roster;
 use witness::{SessionRules, Witness};
 use writes::{Author, Seen};
 
@@ -178,42 +181,6 @@ pub(crate) struct Watched {
     pub(crate) term: Term,
     /// The index up to which it counts its log as durable, and the last entry of its log.
     pub(crate) durable: (Index, Position),
-}
-
-/// The replica of each node number.
-#[derive(Clone, Debug)]
-pub(crate) struct Roster {
-    replicas: Vec<Replica>,
-}
-
-impl Roster {
-    pub(crate) const fn new(replicas: Vec<Replica>) -> Self {
-        Self { replicas }
-    }
-
-    /// The number of a node.
-    pub(crate) fn number(&self, node: NodeId) -> Option<usize> {
-        self.replicas.iter().position(|replica| replica.node == node)
-    }
-
-    /// The number of a node that runs with the store that the federation began with, and is formed.
-    fn running(&self, processes: &[Process], node: NodeId) -> Option<usize> {
-        let number = self.number(node)?;
-        let process = processes.get(number).filter(|process| process.is_up())?;
-        let is_first = process.replica == self.replica(number);
-        (is_first && process.disk.durable.genesis.is_some()).then_some(number)
-    }
-
-    /// A node gets another store before the federation begins.
-    pub(crate) fn renew(&mut self, number: usize, replica: Replica) {
-        self.replicas[number] = replica;
-    }
-
-    /// The replica of a node number with the store that the federation began with: if the node is a voter, it votes
-    /// with that store.
-    pub(crate) fn replica(&self, number: usize) -> Replica {
-        self.replicas[number]
-    }
 }
 
 /// The configured bounds that the laws of one run use.

@@ -15,8 +15,8 @@
 //! it is live, it was in the asker's context when it asked, or its write is in the view. (An asker's context never
 //! shrinks: it was durable before the question left, so not even a crash takes a dot out of it.) If it is dead, a write
 //! superseded it. Either the answerer had covered that write's dot by t, and the session covers this dot too. Or the
-//! answerer was told of the death and not yet of that write, which was dead then where it was told, and so superseded in
-//! its turn. So the first part follows along the chain, which is finite and ends in a live write or in a removal.
+//! answerer was told of the death and not yet of that write, which was dead then where it was told, and so superseded
+//! in its turn. So the first part follows along the chain, which is finite and ends in a live write or in a removal.
 //!
 //! The dots of dead writes are covered when the session is done, and not before. An element that is dead at t stays
 //! dead, so the later views, each of a later instant, do not list it; and when no span differs any more, nothing that

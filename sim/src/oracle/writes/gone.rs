@@ -1,4 +1,4 @@
-//! What writes left: which of their edits others superseded or beat.
+//! The edits of writes that others superseded or beat, one by one or along chains of writes.
 //!
 //! Nothing is judged here.
 
