@@ -7,7 +7,7 @@
 //! compares the ranges of its author. A record that teaches more than one write compares the whole shard, and each new
 //! dot must be explained. It does not judge what replicas hold in the end (`eventual_specification`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use continuum_core::id::{Actor, Dot, ShardId};
 use continuum_core::replication::{Dots, Ranges, Replicator};
@@ -17,37 +17,36 @@ use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "context-covers-what-is-known";
 
-/// The part of a shard's context that a step touched.
-#[derive(Debug, Default)]
-struct Touched {
-    actors: BTreeSet<Actor>,
-    /// A record taught more than single writes.
-    whole: bool,
-}
-
 /// The model of one node's contexts.
 #[derive(Debug, Default)]
 pub(crate) struct Covered {
     model: BTreeMap<ShardId, ExactDots>,
-    touched: BTreeMap<ShardId, Touched>,
+    /// The authors whose writes the step logged, by shard; none if a record taught more than single writes.
+    touched: Vec<(ShardId, Option<Actor>)>,
 }
 
 impl Covered {
     /// Records that the node logs a write as seen.
     pub(crate) fn logs(&mut self, shard: ShardId, dot: &Dot) {
         self.model.entry(shard).or_default().insert(dot);
-        self.touched.entry(shard).or_default().actors.insert(dot.actor);
+        self.touches(shard, Some(dot.actor));
     }
 
     /// Records that the node logs something other than a write.
     pub(crate) fn learns(&mut self, shard: ShardId) {
-        self.touched.entry(shard).or_default().whole = true;
+        self.touches(shard, None);
+    }
+
+    fn touches(&mut self, shard: ShardId, part: Option<Actor>) {
+        if !self.touched.contains(&(shard, part)) {
+            self.touched.push((shard, part));
+        }
     }
 
     /// Records that the node forgets a shard.
     pub(crate) fn forgets(&mut self, shard: ShardId) {
         self.model.remove(&shard);
-        self.touched.remove(&shard);
+        self.touched.retain(|(touched, _)| *touched != shard);
     }
 
     /// Takes over the context that a node restored at its restart.
@@ -61,18 +60,20 @@ impl Covered {
         replicator: &Replicator,
         explains: impl Fn(ShardId, &Dot, &Dots) -> bool,
     ) -> Verdict {
-        for (shard, touched) in std::mem::take(&mut self.touched) {
-            let model = self.model.entry(shard).or_default();
-            if touched.whole {
-                let context = replicator.context(shard).unwrap_or_default();
-                check_whole(model, &context, |dot| explains(shard, dot, &context))?;
-                *model = ExactDots::of(&context);
-                continue;
-            }
-            for actor in touched.actors {
-                check_actor(&actor, model, replicator.seen(shard, &actor))?;
+        for (shard, part) in &self.touched {
+            let model = self.model.entry(*shard).or_default();
+            match part {
+                None => {
+                    let context = replicator.context(*shard).unwrap_or_default();
+                    check_whole(model, &context, |dot| explains(*shard, dot, &context))?;
+                    *model = ExactDots::of(&context);
+                }
+                // The whole shard is compared, or its model was taken from the context.
+                Some(_) if self.touched.contains(&(*shard, None)) => {}
+                Some(actor) => check_actor(actor, model, replicator.seen(*shard, actor))?,
             }
         }
+        self.touched.clear();
         Ok(())
     }
 }

@@ -5,18 +5,26 @@
 //! Compares each logged write with all that the same process life logged. It does not judge writes that a restarted
 //! node logs again because its disk had lost them.
 
-use std::collections::BTreeSet;
-
 use continuum_core::id::{Dot, ShardId};
 
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "dead-write-stays-dead";
 
-/// Judges a node that logs a write as seen; `logged` holds all writes that this process life of it logged.
-pub(crate) fn check(logged: &mut BTreeSet<(ShardId, Dot)>, shard: ShardId, dot: Dot) -> Verdict {
-    if logged.insert((shard, dot)) {
-        return Ok(());
+/// Whether one process life of a node logged each write of a shard, by the writes' numbers.
+#[derive(Debug, Default)]
+pub(crate) struct LoggedWrites(Vec<bool>);
+
+impl LoggedWrites {
+    /// Judges a node that logs a write as seen.
+    pub(crate) fn check(&mut self, number: usize, shard: ShardId, dot: Dot) -> Verdict {
+        if self.0.len() <= number {
+            self.0.resize(number + 1, false);
+        }
+        if std::mem::replace(&mut self.0[number], true) {
+            let what = format!("{dot:?} of {shard:?} is logged as new a second time");
+            return Err(Broken::new(NAME, what));
+        }
+        Ok(())
     }
-    Err(Broken::new(NAME, format!("{dot:?} of {shard:?} is logged as new a second time")))
 }

@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use continuum_core::api::{Content, Field, Outcome, Query, Register, Row, Value};
-use continuum_core::id::{Dot, RequestId};
+use continuum_core::id::RequestId;
 use continuum_core::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
-use continuum_core::replication::WriteInfo;
 
+pub(crate) use super::eventual_specification::Judged as Read;
 use super::eventual_specification::{self as specification, Contents};
 use crate::verdict::{Broken, Verdict};
 
@@ -64,13 +64,9 @@ impl Expected {
         Self { contents: Contents::default(), discards }
     }
 
-    /// Adds the writes of a shard that the node has seen, without the edits that it knows to be dead.
-    pub(crate) fn add<'a>(
-        &mut self,
-        seen: impl Iterator<Item = &'a WriteInfo> + Clone,
-        is_dead: impl Fn(&Dot, u16) -> bool,
-    ) {
-        self.contents.extend(Contents::of(seen, is_dead));
+    /// Adds what a query can answer with of a shard's writes that the node has seen.
+    pub(crate) fn add<'a>(&mut self, seen: impl Iterator<Item = Read<'a>>) {
+        self.contents.extend(Contents::of_edits(seen));
     }
 
     /// Judges the answer to a query.

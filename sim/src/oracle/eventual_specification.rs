@@ -43,7 +43,7 @@ pub(crate) fn rank_of(write: &WriteInfo) -> Rank {
 }
 
 /// The contents of all fields of a shard, or of some of its keys.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// Living values with their ranks.
     registers: BTreeMap<FieldPath, Vec<(Rank, Vec<u8>)>>,
@@ -52,6 +52,9 @@ pub(crate) struct Contents {
     sets: BTreeMap<FieldPath, BTreeSet<Vec<u8>>>,
     counters: BTreeMap<FieldPath, i128>,
 }
+
+/// A write, an edit of it, and whether that is dead.
+pub(crate) type Judged<'a> = (&'a WriteInfo, &'a EditInfo, bool);
 
 /// An edit that supersedes all of a write that is in the edit's scope.
 struct Scope<'a> {
@@ -97,21 +100,29 @@ impl Contents {
                 }
             }
         }
+        let dies = |write: &WriteInfo, number: u16, edit: &EditInfo| {
+            let is_late = matches!(edit.op, EditOpInfo::Count { .. })
+                && latest.get(&total_of(write, edit)).is_some_and(|seq| *seq > write.dot.seq);
+            let mut scoped = scopes.get(&write.dot).into_iter().flatten();
+            is_late
+                || dead.contains(&(write.dot, number))
+                || is_dead(&write.dot, number)
+                || scoped.any(|by| is_in_scope((by.key, by.edit), (&write.key, edit)))
+        };
+        Self::of_edits(
+            writes
+                .flat_map(|write| {
+                    let edits = (0_u16..).zip(&write.edits);
+                    edits.map(move |(number, edit)| (write, edit, number))
+                })
+                .map(|(write, edit, number)| (write, edit, dies(write, number, edit))),
+        )
+    }
+
+    /// The content that edits determine of which each is known to be dead or not.
+    pub(crate) fn of_edits<'a>(edits: impl Iterator<Item = Judged<'a>>) -> Self {
         let mut contents = Self::default();
-        for write in writes {
-            for (number, edit) in (0_u16..).zip(&write.edits) {
-                let scoped = scopes.get(&write.dot).into_iter().flatten();
-                let is_late = matches!(edit.op, EditOpInfo::Count { .. })
-                    && latest.get(&total_of(write, edit)).is_some_and(|seq| *seq > write.dot.seq);
-                let dies = is_late
-                    || dead.contains(&(write.dot, number))
-                    || is_dead(&write.dot, number)
-                    || scoped
-                        .into_iter()
-                        .any(|scope| is_in_scope((scope.key, scope.edit), (&write.key, edit)));
-                contents.add(write, edit, dies);
-            }
-        }
+        edits.for_each(|(write, edit, dies)| contents.add(write, edit, dies));
         contents.registers.values_mut().for_each(|values| values.sort_by(|a, b| b.cmp(a)));
         contents
     }

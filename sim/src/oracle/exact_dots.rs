@@ -4,14 +4,14 @@
 //! same with the core's code would share its mistakes. So the oracles take from the core only the plain pairs of
 //! numbers, and this module does the rest, slowly and simply. It states no law.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use continuum_core::id::{Actor, Dot};
 use continuum_core::replication::{Dots, Ranges};
 
-/// The numbers of each author.
+/// The numbers of each author, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ExactDots(BTreeMap<Actor, BTreeSet<u64>>);
+pub(crate) struct ExactDots(BTreeMap<Actor, Vec<u64>>);
 
 impl ExactDots {
     pub(crate) fn of(dots: &Dots) -> Self {
@@ -19,25 +19,26 @@ impl ExactDots {
     }
 
     pub(crate) fn insert(&mut self, dot: &Dot) {
-        self.0.entry(dot.actor).or_default().insert(dot.seq);
+        let numbers = self.0.entry(dot.actor).or_default();
+        if let Err(at) = numbers.binary_search(&dot.seq) {
+            numbers.insert(at, dot.seq);
+        }
     }
 
     pub(crate) fn contains(&self, dot: &Dot) -> bool {
-        self.0.get(&dot.actor).is_some_and(|numbers| numbers.contains(&dot.seq))
+        self.0.get(&dot.actor).is_some_and(|numbers| numbers.binary_search(&dot.seq).is_ok())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
-        let of = |(actor, numbers): (&Actor, &BTreeSet<u64>)| {
+        self.0.iter().flat_map(|(actor, numbers)| {
             let actor = *actor;
-            numbers.iter().map(move |seq| Dot { actor, seq: *seq }).collect::<Vec<_>>()
-        };
-        self.0.iter().flat_map(of)
+            numbers.iter().map(move |seq| Dot { actor, seq: *seq })
+        })
     }
 
     /// Whether an author's ranges are these numbers, each once and in order.
     pub(crate) fn is_of(&self, actor: &Actor, ranges: Option<&Ranges>) -> bool {
-        let none = BTreeSet::new();
-        let known = self.0.get(actor).unwrap_or(&none);
+        let known = self.0.get(actor).map_or(&[][..], Vec::as_slice);
         ranges.into_iter().flat_map(numbers).eq(known.iter().copied())
     }
 }

@@ -74,8 +74,7 @@
 //!
 //! `ledger`, `views`, `writes`, `soundness` and `witness` remember what several laws share; they do not state a law,
 //! except that `witness` reports exactly-once. `exact_dots` compares sets of dots. `replicas` and `roster` are parts of
-//! this file.
-//! `cause` extracts from an event what the laws need. `planted` tests the oracles.
+//! this file. `cause` extracts from an event what the laws need. `planted` tests the oracles.
 
 pub(crate) mod ack_from_pinged_member;
 pub(crate) mod answer_to_its_own_try;
@@ -166,7 +165,7 @@ use hybrid_clock::Wall;
 use ledger::Ledger;
 pub(crate) use roster::Roster;
 use witness::{SessionRules, Witness};
-use writes::{Author, Seen};
+use writes::Author;
 
 /// The observed state of one replica of a group.
 #[derive(Debug, Default)]
@@ -480,9 +479,7 @@ impl Oracles {
                 let node = step.processes[step.me].node.as_ref();
                 let discards = node.is_some_and(|node| writes::discards(node, shard.namespace));
                 let by = Author { number: step.me, replica, boot, wall, discards, token };
-                let context = step.node.replicator().context(shard).unwrap_or_default();
-                let seen = Seen { node: step.node, context: &context };
-                self.writes.observe(by, &seen, &step.wanted, shard, records)
+                self.writes.observe(by, step.node, &step.wanted, shard, records)
             }
             replication::Write::Forget => {
                 self.writes.forgotten(step.me, shard);

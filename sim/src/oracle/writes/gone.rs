@@ -8,7 +8,7 @@ use continuum_core::id::Dot;
 use continuum_core::replication::{Dots, EditInfo, EditOpInfo, WriteInfo};
 
 use super::super::eventual_specification::{is_in_scope, rank_of};
-use super::Shard;
+use super::shard::{Known, Shard};
 
 impl Shard {
     /// Whether all that a write left is dead in a replica of this context. A replica kills what died at its peer before
@@ -25,10 +25,10 @@ impl Shard {
             return *known;
         }
         found.insert(*dot, false);
-        let Some(write) = self.writes.get(dot) else { return false };
-        let mut edits = (0_u16..).zip(&write.edits);
+        let Some(write) = self.get(dot) else { return false };
+        let mut edits = (0_u16..).zip(&write.info.edits);
         let is_gone = edits.all(|(number, edit)| {
-            let greater = discards.then(|| self.greater_puts(write, edit));
+            let greater = discards.then(|| self.greater_puts(&write.info, edit));
             let mut later =
                 self.superseding(write, number, edit).chain(greater.into_iter().flatten());
             leaves_nothing(edit)
@@ -43,7 +43,7 @@ impl Shard {
     /// Whether writes supersede one edit of a write: those in a context, or any.
     pub(super) fn is_edit_superseded(
         &self,
-        write: &WriteInfo,
+        write: &Known,
         number: u16,
         edit: &EditInfo,
         context: Option<&Dots>,
@@ -57,23 +57,34 @@ impl Shard {
         leaves_nothing(edit) || self.superseding(write, number, edit).any(known)
     }
 
+    /// Whether writes in a context supersede one edit of a write themselves, whatever became of them.
+    pub(super) fn is_edit_superseded_in(
+        &self,
+        write: &Known,
+        number: u16,
+        edit: &EditInfo,
+        context: &Dots,
+    ) -> bool {
+        let mut later = self.superseding(write, number, edit);
+        leaves_nothing(edit) || later.any(|later| context.contains(later))
+    }
+
     /// The writes that supersede one edit of a write.
     fn superseding<'a>(
         &'a self,
-        write: &'a WriteInfo,
+        write: &'a Known,
         number: u16,
         edit: &'a EditInfo,
     ) -> impl Iterator<Item = &'a Dot> {
-        let dot = &write.dot;
-        let by_name = self.superseded_by.get(&(*dot, number)).into_iter().flatten();
-        let by_scope = self.scoped.get(dot).into_iter().flatten().filter(move |later| {
-            let later = self.writes.get(*later);
-            later.is_some_and(|later| {
-                let mut by = later.edits.iter().filter(|by| by.unseen.contains(dot));
-                by.any(|by| is_in_scope((&later.key, by), (&write.key, edit)))
+        let Known { info, later } = write;
+        let by_name = later.by_name.iter().filter(move |(of, _)| *of == number).map(|(_, by)| by);
+        let by_scope = later.by_scope.iter().filter(move |by| {
+            self.get(by).is_some_and(|by| {
+                let mut names = by.info.edits.iter().filter(|by| by.unseen.contains(&info.dot));
+                names.any(|edit_by| is_in_scope((&by.info.key, edit_by), (&info.key, edit)))
             })
         });
-        let by_total = self.later_counts(write, edit);
+        let by_total = self.later_counts(info, edit);
         by_name.chain(by_scope).chain(by_total)
     }
 
@@ -93,8 +104,8 @@ impl Shard {
 
     /// Whether writes in the context beat every register value that a write put.
     pub(super) fn is_beaten(&self, dot: &Dot, context: &Dots) -> bool {
-        let Some(write) = self.writes.get(dot) else { return false };
-        write.edits.iter().all(|edit| self.is_edit_beaten(write, edit, Some(context)))
+        let Some(Known { info, .. }) = self.get(dot) else { return false };
+        info.edits.iter().all(|edit| self.is_edit_beaten(info, edit, Some(context)))
     }
 
     /// Whether writes beat the register value that an edit put: those in a context, or any.
@@ -124,18 +135,18 @@ const fn leaves_nothing(edit: &EditInfo) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{dot, put};
+    use super::super::tests::{add, dot, put};
     use super::*;
 
     #[test]
     fn a_chain_of_dead_writes_ends_in_a_write_that_is_covered() {
         let mut shard = Shard::default();
         for write in [put(1, &[]), put(2, &[1]), put(3, &[2]), put(4, &[])] {
-            shard.add(write);
+            add(&mut shard, write);
         }
         // Two forged writes that supersede each other leave all as it is.
         for write in [put(5, &[6]), put(6, &[5])] {
-            shard.add(write);
+            add(&mut shard, write);
         }
         let is_gone = |seq, covered: &[u64]| {
             let mut context = Dots::default();
