@@ -34,8 +34,8 @@ pub(crate) struct LinkConditions {
 }
 
 impl LinkConditions {
-    /// Whether no message is lost, late or overtaken. Damaged writes and copies on the same link do no harm. A copy on a
-    /// later link does: a leader that stepped down seems to go on.
+    /// Whether no message is lost, late or overtaken. Damaged writes and copies on the same link do no harm. A copy on
+    /// a later link does: a leader that stepped down seems to go on.
     pub(crate) const fn is_prompt(&self, now: u64) -> bool {
         let late = self.clogged_until > now || self.swizzled.1 > now || self.bytes_per_s > 0;
         let rates = self.drop_ppm + self.reorder_ppm + self.delay_ppm + self.break_ppm;
