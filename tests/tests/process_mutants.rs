@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use continuum_core::api::{Bootstrap, MemberInfo, Unready};
+use continuum_core::api::{Bootstrap, MemberInfo, Request, Unready};
 use continuum_core::config::Config;
 use continuum_core::id::{
     Address, AskId, Boot, FederationId, GenesisId, GroupId, Index, Lineage, NodeId, Replica,
-    StoreId, Term, Token,
+    RequestId, StoreId, Term, Token,
 };
 use continuum_core::machine::{Machine as _, Now, Outbox};
 use continuum_core::node::{Action, Event, Founding, Message, Node, Refusal, Start};
@@ -220,7 +220,19 @@ fn an_aborted_founding_leaves_nobody_to_dial() {
     assert!(!fresh.routed.contains(&OTHERS[1].node));
 }
 
+fn a_wiped_voter_founds_nothing_beside_its_federation() {
+    let mut wiped = Voter::start_from(&[]);
+    wiped.link(OTHERS[0]);
+    let replaced = Some(StoreId([77; 16]));
+    wiped.hear(OTHERS[0], Message::Genesis { genesis: Some(GENESIS), replaced });
+    wiped.step(Event::Unreachable { peer: OTHERS[0].node });
+    wiped.step(Event::Requested { id: RequestId(1), request: Request::Init { voters: vec![] } });
+    wiped.wait(2000);
+    assert_eq!(wiped.node.genesis(), None);
+}
+
 const SCENARIOS: &[(&str, fn())] = &[
+    ("node.founding.beside_earlier", a_wiped_voter_founds_nothing_beside_its_federation),
     ("node.founding.dials_on", an_aborted_founding_leaves_nobody_to_dial),
     ("node.learner.ready_alone", a_learner_that_hears_no_leader_is_not_ready),
     ("node.doubt.goes_on", a_voters_evidence_silences_a_process),

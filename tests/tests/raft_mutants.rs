@@ -3,12 +3,13 @@
 //!
 //! The active mutant is global to the process, so this file holds a single test.
 
+use continuum_core::config::RaftConfig;
 use continuum_core::id::{Index, Term};
 use continuum_core::mark::instrument;
 use continuum_core::raft::{
     Entry, Event, Message, Payload, Position, Reconfiguration, SnapshotHeader,
 };
-use continuum_tests::raft::{Envelope, Net, replica};
+use continuum_tests::raft::{Envelope, Net, configuration, replica};
 
 fn at(term: u64, index: u64) -> Position {
     Position { term: Term(term), index: Index(index) }
@@ -223,6 +224,19 @@ fn a_leader_never_truncates_its_log() {
     let conflict = Message::AppendRejected { term: Term(1), refused: Index(2), hint: at(1, 1) };
     net.step(1, received(2, conflict));
     assert_eq!(net.raft(1).last(), at(1, 2));
+}
+
+fn an_idle_leader_learns_what_a_learner_lost() {
+    let mut net = Net::new(1, &configuration(&[1, 2, 3], &[4]), RaftConfig::default());
+    net.elect(1);
+    net.propose(1, 1, "x");
+    net.settle();
+    net.preset(4, 1, &[1]);
+    for _ in 0..20 {
+        net.advance_one(1, 50);
+        net.settle();
+    }
+    assert_eq!(net.terms(4), net.terms(1));
 }
 
 fn an_append_stays_within_its_byte_limit() {
@@ -452,6 +466,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.vote.not_persisted", a_vote_waits_for_the_disk),
     ("raft.vote.twice", a_vote_is_given_once),
     ("raft.vote.boasts", a_candidate_reports_its_last_entry_truthfully),
+    ("raft.conflict.unsaid", an_idle_leader_learns_what_a_learner_lost),
     ("raft.conflict.gives_way", a_leader_never_truncates_its_log),
     ("raft.append.unbounded", an_append_stays_within_its_byte_limit),
     ("raft.commit.goes_back", a_follower_never_lowers_its_commit_index),

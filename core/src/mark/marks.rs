@@ -13,6 +13,7 @@ pub const MARKS: &[&str] = &[
     "raft.conflict.backtracked",
     "raft.conflict.late",
     "raft.conflict.lost",
+    "raft.conflict.told",
     "raft.election.campaign",
     "raft.election.conceded",
     "raft.election.lost",
@@ -314,6 +315,7 @@ pub const MARKS: &[&str] = &[
     "node.stopping",
     "node.storage.full_changed",
     "node.storage.full_still",
+    "node.wire.closed_group",
     "node.wire.no_link",
     "node.wire.gossip_of_other_boot",
 ];

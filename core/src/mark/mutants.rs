@@ -44,6 +44,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("raft.vote.not_persisted", "votes are requested and granted before they are durable"),
     ("raft.vote.twice", "a replica votes for every candidate of a term"),
     ("raft.vote.boasts", "a candidate says that its log ends in a later term than it does"),
+    (
+        "raft.conflict.unsaid",
+        "a follower that lost what its leader commits leaves an idle leader in the belief that it has it",
+    ),
     ("raft.conflict.gives_way", "a leader cuts its own log to what a follower shares with it"),
     (
         "raft.append.unbounded",
@@ -224,6 +228,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ),
     ("node.founding.acceptance_not_durable", "a voter accepts before its disk has it"),
     ("node.founding.accepts_twice", "a voter accepts a second founding beside an open one"),
+    (
+        "node.founding.beside_earlier",
+        "a node whose earlier store is in a federation founds one once that is out of reach",
+    ),
     ("node.founding.beside_formed", "a federation begins beside a linked node that is formed"),
     ("node.founding.dials_on", "the voters of an aborted founding are dialled for ever"),
     ("node.founding.goes_on", "a founding goes on after its request was rejected"),

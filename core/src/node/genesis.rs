@@ -440,13 +440,15 @@ impl Node {
         others.take(FORMED_PEERS_LISTED).map(formed).collect()
     }
 
-    /// Why no federation may begin here: a linked node is in one.
+    /// Why no federation may begin here: a linked node is in one, or this node was with an earlier store.
     pub(super) fn formed_neighbour(&self) -> Option<Reason> {
         if mutant!("node.founding.beside_formed") {
             return None;
         }
-        let peer = self.formed_peers().into_iter().next()?;
-        Some(Reason::FederationExists { node: peer.node, address: peer.address })
+        let linked = self.formed_peers().into_iter().next();
+        let reason =
+            |peer: FormedPeer| Reason::FederationExists { node: peer.node, address: peer.address };
+        linked.map(reason).or_else(|| self.earlier_federation())
     }
 
     /// A process begins to look for its federation.

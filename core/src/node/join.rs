@@ -14,10 +14,10 @@
 use core::time::Duration;
 
 use crate::api::{Bootstrap, MemberInfo, Outcome, Reason, Request, Value};
-use crate::id::{GenesisId, GroupId, NodeId, Replica, Role, StoreId};
+use crate::id::{Address, GenesisId, GroupId, NodeId, Replica, Role, StoreId};
 use crate::limits::{MEMBERS_MAX, VOTERS_MAX};
-use crate::reach;
 use crate::time::Instant;
+use crate::{mutant, reach};
 
 use super::bootstrap::is_bounded;
 use super::group::Group;
@@ -38,8 +38,9 @@ pub(super) struct JoinState {
     leader: Option<Replica>,
     /// When the next question is due.
     armed: Option<Instant>,
-    /// Whether a formed node said that its federation knows this node with another store.
-    is_replaced: bool,
+    /// The formed node that said last that its federation knows this node with another store, and its address. Its
+    /// link may end; what it said stays true while this process runs.
+    replaced_says: Option<(NodeId, Address)>,
 }
 
 impl Node {
@@ -204,7 +205,7 @@ impl Node {
             return false;
         }
         match outcome {
-            Outcome::Rejected(Reason::StoreReplaced) => self.join.is_replaced = true,
+            Outcome::Rejected(Reason::StoreReplaced) => self.told_replaced(from.node),
             Outcome::Value(Value::Joined(bootstrap)) => self.on_joined(from, bootstrap),
             _ => return false,
         }
@@ -236,13 +237,26 @@ impl Node {
     }
 
     /// A formed node says with which store its federation knows this node, if with another one than this.
-    pub(super) fn on_replaced(&mut self, store: Option<StoreId>) {
-        self.join.is_replaced |= store.is_some() && !self.is_formed();
+    pub(super) fn on_replaced(&mut self, from: NodeId, store: Option<StoreId>) {
+        if store.is_some() && !self.is_formed() {
+            self.told_replaced(from);
+        }
+    }
+
+    fn told_replaced(&mut self, from: NodeId) {
+        self.join.replaced_says = Some((from, self.address_of(from)));
     }
 
     /// Whether the federation knows this node with another store.
     pub(super) const fn is_store_replaced(&self) -> bool {
-        self.join.is_replaced
+        self.join.replaced_says.is_some()
+    }
+
+    /// Why no federation may begin here: this node's earlier store is in one.
+    pub(super) fn earlier_federation(&self) -> Option<Reason> {
+        let (node, address) = self.join.replaced_says.clone()?;
+        let is_barred = !mutant!("node.founding.beside_earlier");
+        is_barred.then_some(Reason::FederationExists { node, address })
     }
 
     /// Asks for a new entry when the registry holds another name or address for this node.

@@ -11,6 +11,7 @@ use crate::id::{Contact, NodeId, Replica, Writer};
 use crate::{discovery, gossip, mutant, raft, reach};
 
 use super::machine::{Node, Task};
+use super::standing::Standing;
 use super::{Action, Message, Notice, Plane};
 
 /// Messages with more payload bytes than this use the bulk plane.
@@ -73,7 +74,10 @@ impl Node {
             return;
         }
         if let Err(why) = self.judge(replica, &message) {
-            return self.rejected(from, why);
+            if !self.is_of_closed_group(replica, &message) {
+                self.rejected(from, why);
+            }
+            return;
         }
         match message {
             Message::Raft { group, message, .. } => {
@@ -93,7 +97,7 @@ impl Node {
                 self.step_gossip(gossip::Event::Received { from, message });
             }
             Message::Founding(message) => self.on_founding(replica, message),
-            Message::Genesis { replaced, .. } => self.on_replaced(replaced),
+            Message::Genesis { replaced, .. } => self.on_replaced(from, replaced),
             Message::Contacts(contacts) => self.on_contacts(from, contacts),
             Message::Forward { id, open, request } => self.on_forward(replica, (id, open), request),
             Message::Answer { id, outcome } => self.on_answer(replica, id, outcome),
@@ -101,6 +105,18 @@ impl Node {
             Message::Confirm(id) => self.send(replica, Message::Confirmed(id)),
             Message::Confirmed(id) => self.on_confirmed(replica, id),
         }
+    }
+
+    /// Whether a member sent a message of a group that is not open here. No fault: a namespace begins and ends on each
+    /// node at another moment. Nobody has a standing in such a group, so the message is dropped.
+    fn is_of_closed_group(&self, from: Replica, message: &Message) -> bool {
+        let Message::Raft { group, .. } = message else { return false };
+        let is_closed =
+            !self.groups.contains_key(group) && self.standing(from) > Standing::Stranger;
+        if is_closed {
+            reach!("node.wire.closed_group");
+        }
+        is_closed
     }
 
     fn on_contacts(&mut self, from: NodeId, contacts: Vec<Contact>) {

@@ -155,6 +155,12 @@ impl Raft {
         }
         self.send(from, Message::HeartbeatAck { term: self.term, round }, out);
         if commit > self.log.last_index() {
+            if !mutant!("raft.conflict.unsaid") {
+                // An idle leader sends no entries whose match check could fail, so it would never learn of the loss.
+                reach!("raft.conflict.told");
+                let (refused, hint) = (commit, self.log.last());
+                self.send(from, Message::AppendRejected { term: self.term, refused, hint }, out);
+            }
             return self.reject(from, "commits an entry that this replica never acknowledged", out);
         }
         self.advance_commit(commit, out);

@@ -57,7 +57,7 @@ pub enum Message {
         /// The last entry known to be shared.
         matched: Position,
     },
-    /// The answerer does not have the entry before the appended ones.
+    /// The answerer does not have the entry before the appended ones, or the one that a heartbeat commits.
     AppendRejected {
         term: Term,
         /// The index of that entry.

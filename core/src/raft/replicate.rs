@@ -231,7 +231,7 @@ impl Raft {
         peer.last_contact = self.now;
         let current = match &peer.flow {
             Flow::Probe { .. } => refused == peer.next.prev(),
-            Flow::Replicate { .. } => refused > peer.matched,
+            Flow::Replicate { .. } => refused > peer.matched || refused == peer.commit_sent,
             Flow::Snapshot(_) => false,
         };
         if !current {

@@ -178,6 +178,9 @@ fn refusals(world: &mut World, at: usize) -> usize {
     notices.iter().filter(|notice| by_table(notice)).count()
 }
 
+/// A group that no node has.
+const CLOSED: GroupId = GroupId(99);
+
 /// Three voters and a learner.
 fn peopled() -> World {
     let mut world = World::new(4, 71);
@@ -194,7 +197,7 @@ fn a_refused_message_of_any_kind_and_standing_changes_nothing() {
     let voter = (1..3).find(|at| world.node(*at).raft(LOCKS).is_some()).expect("a voter");
     let senders = [
         (STRANGER, LOCKS, Standing::Stranger),
-        (world.hosts[3].replica, GroupId(99), Standing::Member),
+        (world.hosts[3].replica, CLOSED, Standing::Member),
         (world.hosts[3].replica, LOCKS, Standing::Learner),
         (world.hosts[voter].replica, LOCKS, Standing::Voter),
     ];
@@ -221,7 +224,10 @@ fn a_refused_message_of_any_kind_and_standing_changes_nothing() {
             let before = digest(&world, 0);
             world.step(0, Event::Received { from: from.node, message });
             assert_eq!(digest(&world, 0), before, "{kind:?} of {standing:?}");
-            assert_eq!(refusals(&mut world, 0), 1, "{kind:?} of {standing:?}");
+            // A member may have opened a group before this node, so its messages are no offence.
+            let is_early = group == CLOSED && kind.name().starts_with("raft");
+            let told = usize::from(!is_early);
+            assert_eq!(refusals(&mut world, 0), told, "{kind:?} of {standing:?}");
             refused += 1;
         }
     }

@@ -391,3 +391,26 @@ fn no_federation_begins_beside_a_voter_that_waits_for_its_confirmation() {
     };
     assert_eq!(node, world.hosts[0].replica.node);
 }
+
+#[test]
+fn a_wiped_voter_founds_nothing_once_its_federation_is_out_of_reach() {
+    let mut world = settled(3, 96);
+    for at in 0..3 {
+        world.crash(at);
+    }
+    world.wipe(2);
+    world.start(0);
+    world.start(2);
+    world.run(2500);
+    world.crash(0);
+    world.run(8000);
+    assert_eq!(world.node(2).unready(), [Unready::StoreReplaced]);
+    let found = || Request::Init { voters: Vec::new() };
+    let refused = world.ask(2, found());
+    assert!(matches!(refused, Outcome::Rejected(Reason::FederationExists { .. })), "{refused:?}");
+    // The operator knows that nothing is left of the federation: a process that nobody told of it may found one.
+    world.crash(2);
+    world.start(2);
+    world.run(100);
+    assert!(matches!(world.ask(2, found()), Outcome::Committed { .. } | Outcome::Value(_)));
+}
