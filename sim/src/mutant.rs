@@ -18,6 +18,66 @@ const STRETCH: u64 = 4;
 /// Starting with the first seed that detects a planted bug, this many are compared; the earliest detection is shrunk.
 const SEEDS_COMPARED: u64 = 128;
 
+/// Planted bugs that no run of these seeds shows, and what it would take. A scenario in `tests/tests/*_mutants.rs`,
+/// or a plan in `sim/tests/plan_mutants.rs`, detects each of them.
+pub const OUT_OF_REACH: &[(&str, &str)] = &[
+    ("raft.conflict.unsaid", "a member that lies about its own disk, and an idle group afterwards"),
+    ("raft.transfer.excludes_restarted", "a law of which voter may lead next"),
+    (
+        "raft.snapshot.recorded_unchecked",
+        "a snapshot that does not restore although its digest is right",
+    ),
+    ("raft.term.unbounded", "a voter that lies"),
+    ("api.context.old_keys", "a context whose key was replaced twice since, and a law of it"),
+    ("replication.author.mints_named", "a member that names the next write of another process"),
+    ("replication.deferred.unbounded", "65,536 deferred removals"),
+    ("replication.deferred.uncounted", "a bound on memory that deferred removals reach"),
+    ("replication.equivocation.first_stays", "an author that makes two writes with one dot"),
+    ("replication.session.covers_refused", "a write of a replica that others refuse for good"),
+    ("replication.session.refused_again", "as replication.session.covers_refused"),
+    ("replication.session.refused_blocks", "as replication.session.covers_refused"),
+    (
+        "replication.replicated.outlives_store",
+        "a store that is lost between an acknowledgement and a level",
+    ),
+    (
+        "gossip.suspicion.not_asked",
+        "an accuser that stops while another member probes slowly: a plan has it",
+    ),
+    (
+        "node.forward.of_other_boot",
+        "an answer to an earlier process with the number of an open request",
+    ),
+    (
+        "node.founding.beside_earlier",
+        "an operator that founds on a wiped voter that lost its links",
+    ),
+    (
+        "node.founding.dials_on",
+        "a stranger that offers foundings to a node in none, and a law of its links",
+    ),
+    ("node.join.unbounded", "a law of how often a member changes its entry"),
+    (
+        "node.session.duplicate_early",
+        "a crash between a duplicate's answer and the sync: a plan has it",
+    ),
+    (
+        "node.start.one_is_enough",
+        "a copy that one voter confirms and another refuses in the same moment",
+    ),
+    (
+        "node.doubt.hides_genesis",
+        "an operator that founds on a wiped voter beside a voter in doubt",
+    ),
+    ("node.learner.ready_alone", "a law of what a learner without voters says"),
+    ("node.doubt.learner_counts", "a copy that learners alone reach"),
+    ("node.peers.forgets_boots", "a voter that restarts between two processes of another one"),
+    ("node.halted.ready", "a group that halts"),
+    ("node.standing.anyone_refuses", "strangers that refuse with evidence that a majority shares"),
+    ("node.standing.learner_leads", "a learner's word that the laws do not refuse by themselves"),
+    ("node.wire.gossip_of_any_boot", "a member that gossips as another process of its own node"),
+];
+
 /// How a planted bug was detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
@@ -100,6 +160,13 @@ fn best<T: Ord>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_mutant_out_of_reach_is_one() {
+        for (name, _) in OUT_OF_REACH {
+            assert!(is_known(name), "{name}");
+        }
+    }
 
     #[test]
     fn every_mutant_belongs_to_one_machine() {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use continuum_core::api::{Bootstrap, MemberInfo, Request, Unready};
+use continuum_core::api::{Bootstrap, MemberInfo, Outcome, Reason, Request, Unready};
 use continuum_core::config::Config;
 use continuum_core::id::{
     Address, AskId, Boot, FederationId, GenesisId, GroupId, Index, Lineage, NodeId, Replica,
@@ -37,6 +37,8 @@ struct Voter {
     sent: Vec<(NodeId, Message)>,
     /// The nodes to which the driver keeps a link.
     routed: BTreeSet<NodeId>,
+    /// The answers to clients.
+    replies: Vec<Outcome>,
 }
 
 impl Voter {
@@ -67,7 +69,8 @@ impl Voter {
             address: Address("one:1".into()),
         };
         let node = Node::restore(start, writes, BTreeMap::new()).expect("our own records");
-        let mut voter = Self { node, ms: 1, sent: Vec::new(), routed: BTreeSet::new() };
+        let mut voter =
+            Self { node, ms: 1, sent: Vec::new(), routed: BTreeSet::new(), replies: Vec::new() };
         voter.step(Event::Tick);
         voter
     }
@@ -83,6 +86,7 @@ impl Voter {
                 Action::Send { to, message, .. } => self.sent.push((to, message)),
                 Action::Route { peer, address: Some(_) } => drop(self.routed.insert(peer)),
                 Action::Route { peer, address: None } => drop(self.routed.remove(&peer)),
+                Action::Reply { outcome, .. } => self.replies.push(outcome),
                 _ => {}
             }
         }
@@ -139,6 +143,24 @@ impl Voter {
         self.hear(OTHERS[0], Message::Raft { genesis: GENESIS, group: GroupId::REGISTRY, message });
         self.sent.iter().any(|(_, message)| matches!(message, Message::Raft { .. }))
     }
+}
+
+fn an_answer_to_another_process_is_none() {
+    let mut voter = Voter::start();
+    voter.stand();
+    let message = raft::Message::Heartbeat { term: Term(2), commit: Index(0), round: 1 };
+    voter.hear(OTHERS[0], Message::Raft { genesis: GENESIS, group: GroupId::REGISTRY, message });
+    let request = Request::RotateKey { session: None };
+    voter.step(Event::Requested { id: RequestId(1), request });
+    let asked = voter.sent.iter().find_map(|(_, message)| match message {
+        Message::Forward { id, .. } => Some(*id),
+        _ => None,
+    });
+    let AskId { nonce, number } = asked.expect("it asks its leader");
+    let outcome = Outcome::Rejected(Reason::Busy);
+    let of_another = Message::Answer { id: AskId { nonce: nonce ^ 1, number }, outcome };
+    voter.hear(OTHERS[0], of_another);
+    assert_eq!(voter.replies, []);
 }
 
 fn a_process_that_starts_promises_nothing_unconfirmed() {
@@ -232,6 +254,7 @@ fn a_wiped_voter_founds_nothing_beside_its_federation() {
 }
 
 const SCENARIOS: &[(&str, fn())] = &[
+    ("node.forward.of_other_boot", an_answer_to_another_process_is_none),
     ("node.founding.beside_earlier", a_wiped_voter_founds_nothing_beside_its_federation),
     ("node.founding.dials_on", an_aborted_founding_leaves_nobody_to_dial),
     ("node.learner.ready_alone", a_learner_that_hears_no_leader_is_not_ready),

@@ -261,6 +261,32 @@ fn every_mark_and_mutant_is_used() {
     none("a name in the tables has a site in the code", &unused);
 }
 
+#[test]
+fn a_mutant_that_the_simulator_does_not_see_has_a_scenario() {
+    let is_scenario = |name: &str| name.contains("tests/") && name.ends_with("_mutants.rs");
+    let (mut scenarios, mut listed) = (String::new(), String::new());
+    for source in sources("rs") {
+        if is_scenario(&source.name) {
+            scenarios.push_str(&source.text);
+        } else if source.name == "sim/src/mutant.rs" {
+            let list = source.text.split("OUT_OF_REACH: &[(&str, &str)] = &[").nth(1);
+            let list = list.and_then(|list| list.split("];").next());
+            listed = list.expect("the list of mutants").to_owned();
+        }
+    }
+    let names: Vec<&str> = listed.split('"').filter(|text| known_mutant(text)).collect();
+    assert!(!names.is_empty());
+    // The random histories of `replication_mutants` try every mutant of these.
+    let is_tried = |name: &str| name.starts_with("replication.") || name.starts_with("api.");
+    let is_missing = |name: &&str| !is_tried(name) && !scenarios.contains(&format!("\"{name}\""));
+    let missing: Vec<String> = names.into_iter().filter(is_missing).map(str::to_owned).collect();
+    none("a mutant that only tests detect has a scenario in a file *_mutants.rs", &missing);
+}
+
+fn known_mutant(name: &str) -> bool {
+    continuum_core::mark::instrument::MUTANTS.iter().any(|(known, _)| *known == name)
+}
+
 #[cfg(test)]
 mod the_rules_themselves {
     use super::*;
