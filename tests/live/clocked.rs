@@ -14,6 +14,7 @@ use continuum_core::machine::Now;
 use continuum_core::time::WallTime;
 use continuum_runtime::RunError;
 use continuum_runtime::api::Api;
+use continuum_runtime::api::origin::Hosts;
 use continuum_runtime::api::serve::serve;
 use continuum_runtime::clock::{Clock, SystemClock};
 use continuum_runtime::metrics::Metrics;
@@ -112,7 +113,7 @@ async fn perform(settings: Settings, clock: Arc<dyn Clock>) -> Result<u8, Failur
     let listener = listener.map_err(|error| failed(BROKEN, error.to_string()))?;
     let metrics = Arc::new(Metrics::new());
     let (handle, commands) = handle::channel();
-    let api = Arc::new(Api::new(handle, Arc::clone(&metrics)));
+    let api = Arc::new(Api::new(handle, Arc::clone(&metrics), Hosts::Local(Vec::new())));
     let (_end, ended) = watch::channel(false);
     tokio::spawn(serve(listener, None, api, ended));
     let inputs = Inputs::of_machine(settings, credentials, clock, (commands, metrics));

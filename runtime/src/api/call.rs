@@ -9,14 +9,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use bytes::Bytes;
 use continuum_core::api::Session;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::input::{BODY_BYTES_MAX, Params};
-use super::problem::{BODY_TIMEOUT, BODY_TOO_LARGE, BUSY, Problem};
+use super::problem::{BODY_TIMEOUT, BODY_TOO_LARGE, BUSY, Problem, UNSUPPORTED_MEDIA_TYPE};
 use super::token::{self, Tag};
 use super::{Api, uri};
 
@@ -44,6 +44,9 @@ impl Call {
         let segments = segments(&parts)?;
         let params = Params::new(parts.uri.query())?;
         let permit = permit(api, &parts.headers)?;
+        if permit.is_some() && parts.method == Method::POST && !is_json(&parts.headers) {
+            return Err(not_json());
+        }
         let body = if permit.is_some() { collect(body).await? } else { Bytes::new() };
         Ok(Self { segments, params, headers: parts.headers, body, _permit: permit })
     }
@@ -78,13 +81,7 @@ impl Call {
 
     /// Whether the body is JSON rather than a raw value.
     pub(super) fn is_json(&self) -> bool {
-        self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(
-            |kind| {
-                kind.split(';')
-                    .next()
-                    .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-            },
-        )
+        is_json(&self.headers)
     }
 
     /// The version of the value that `If-Match` requires.
@@ -121,6 +118,22 @@ impl Call {
         }
         Ok(Some(token::session(key.as_bytes())))
     }
+}
+
+/// Whether the headers say that the body is JSON.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
+}
+
+/// A browser sends other media types for any page, and asks this one first whether it may send JSON.
+fn not_json() -> Problem {
+    Problem::new(
+        &UNSUPPORTED_MEDIA_TYPE,
+        "the body is not declared as JSON",
+        "send it with the header `Content-Type: application/json`",
+    )
 }
 
 /// The decoded segments of the path.

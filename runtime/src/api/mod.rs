@@ -8,6 +8,7 @@ mod call;
 mod guard;
 pub mod input;
 pub mod json;
+pub mod origin;
 pub mod output;
 pub mod problem;
 mod routes;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use tokio::sync::Semaphore;
@@ -30,6 +32,7 @@ use crate::handle::Handle;
 use crate::log;
 use crate::metrics::Metrics;
 use call::Call;
+use origin::Hosts;
 use problem::{Kind, METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE};
 
 /// Kibibytes of bodies in memory, over all connections. Past it, new bodies are answered with 429.
@@ -124,13 +127,15 @@ pub struct Api {
     handle: Handle,
     metrics: Arc<Metrics>,
     bodies: Arc<Semaphore>,
+    hosts: Hosts,
 }
 
 impl Api {
-    /// An API over a handle. It counts requests in `metrics`, and renders them.
+    /// An API over a handle, for requests that are meant for these hosts. It counts requests in `metrics`, and renders
+    /// them.
     #[must_use]
-    pub fn new(handle: Handle, metrics: Arc<Metrics>) -> Self {
-        Self { handle, metrics, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)) }
+    pub fn new(handle: Handle, metrics: Arc<Metrics>, hosts: Hosts) -> Self {
+        Self { handle, metrics, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)), hosts }
     }
 }
 
@@ -158,7 +163,21 @@ pub fn router(api: Arc<Api>) -> Router {
             router = router.route(first.path, methods(first.path));
         }
     }
-    router.fallback(unknown_route).with_state(api)
+    let check = middleware::from_fn_with_state(Arc::clone(&api), check_origin);
+    router.fallback(unknown_route).layer(check).with_state(api)
+}
+
+/// Refuses what a browser carries here from elsewhere, on every path.
+async fn check_origin(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match origin::check(&api.hosts, &parts) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(problem) => {
+            let response = problem.into_response();
+            count_problem(&api, "any route", &response);
+            response
+        }
+    }
 }
 
 /// All methods of a path, and the problem for any other method.

@@ -52,6 +52,7 @@ kinds! {
     BODY_TOO_LARGE = ("body_too_large", 413, 7, "The request's body is too large");
     BUSY = ("busy", 429, 7, "The node is overloaded");
     CONFLICT = ("conflict", 412, 6, "The value is not as expected");
+    CROSS_ORIGIN = ("cross_origin", 403, 2, "A page of another origin sent the request");
     FEDERATION_EXISTS = ("federation_exists", 409, 6, "A federation of this id exists already");
     FOREIGN_CONTEXT = ("foreign_context", 409, 6, "The context is not one that this federation gave out");
     FOUNDING_UNDECIDED = ("founding_undecided", 409, 6, "Another founding is not decided yet");
@@ -74,9 +75,11 @@ kinds! {
     UNKNOWN_NAMESPACE = ("unknown_namespace", 404, 1, "The federation has no such namespace");
     UNKNOWN_OUTCOME = ("unknown_outcome", 504, 4, "The write may have happened, or may still happen");
     UNKNOWN_ROUTE = ("unknown_route", 404, 2, "There is no such route");
+    UNSUPPORTED_MEDIA_TYPE = ("unsupported_media_type", 415, 2, "The body has another media type than the route takes");
     VALUE_TOO_LARGE = ("value_too_large", 413, 7, "A key, value or request is too large");
     VOTER_UNAVAILABLE = ("voter_unavailable", 503, 3, "A named first voter is not available");
     WRONG_CONSISTENCY = ("wrong_consistency", 409, 2, "The namespace has the other consistency");
+    WRONG_HOST = ("wrong_host", 421, 2, "The listener does not answer for this host");
 }
 
 /// A problem to answer with.

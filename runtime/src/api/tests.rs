@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
-use axum::http::{Request as HttpRequest, StatusCode, header};
+use axum::http::{HeaderValue, Request as HttpRequest, StatusCode, header};
 use bytes::Bytes;
 use continuum_core::api::{
     Change, Context, Expected, Level, Namespace, Outcome, Policy, Query, Reason, Receipt, Register,
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tower::Service as _;
 
 use super::input::BODY_BYTES_MAX;
+use super::origin::Hosts;
 use super::problem::KINDS;
 use super::{Api, ROUTES, Route, router, serve, token};
 use crate::handle::{COMMANDS_MAX, Command, Commands, channel};
@@ -72,11 +73,14 @@ impl World {
         let (handle, commands) = channel();
         let seen = Seen::default();
         tokio::spawn(drive(commands, outcome, unready, Arc::clone(&seen)));
-        let api = Api::new(handle, Arc::new(Metrics::new()));
+        let api = Api::new(handle, Arc::new(Metrics::new()), Hosts::Local(Vec::new()));
         Self { api: Arc::new(api), seen }
     }
 
-    async fn send(&self, request: HttpRequest<Body>) -> Answer {
+    /// Sends a request, meant for this node unless it names another host.
+    async fn send(&self, mut request: HttpRequest<Body>) -> Answer {
+        let here = HeaderValue::from_static("127.0.0.1:7401");
+        request.headers_mut().entry(header::HOST).or_insert(here);
         let response =
             router(Arc::clone(&self.api)).call(request).await.expect("a router never fails");
         let (parts, body) = response.into_parts();
@@ -87,7 +91,10 @@ impl World {
     async fn ask(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
         let body = body.into();
         let length = hyper::body::Body::size_hint(&body).exact().unwrap_or(0);
-        let builder = HttpRequest::builder().method(method).uri(path);
+        let mut builder = HttpRequest::builder().method(method).uri(path);
+        if method == "POST" {
+            builder = builder.header(header::CONTENT_TYPE, "application/json");
+        }
         let request = builder.header(header::CONTENT_LENGTH, length).body(body);
         self.send(request.expect("a request")).await
     }
@@ -165,6 +172,37 @@ async fn a_raw_put_keeps_every_byte() {
     assert_eq!((namespace.as_str(), *level, session), ("ns", Level::Durable, &None));
     assert_eq!(mutations[0].key, Bytes::from_static(b"\xff/"));
     assert_eq!(mutations[0].edits[0].change, Change::Put(Bytes::from_static(b"\xfe\x00")));
+}
+
+#[tokio::test]
+async fn no_page_of_another_origin_reaches_a_route() {
+    let world = World::new(committed());
+    let post = |kind: &str| {
+        let request = HttpRequest::post("/v1/namespaces/facts/records/sky");
+        request.header(header::CONTENT_TYPE, kind).header(header::CONTENT_LENGTH, 28)
+    };
+    let body = || Body::from("{\"edits\":[{\"delete\":true}]}");
+    let json = || post("application/json");
+    let refused = [
+        (json().header("origin", "http://evil.example"), 403, "cross_origin"),
+        (json().header("origin", "null"), 403, "cross_origin"),
+        (json().header("sec-fetch-site", "cross-site"), 403, "cross_origin"),
+        (json().header("host", "evil.example"), 421, "wrong_host"),
+        (post("text/plain"), 415, "unsupported_media_type"),
+        (post("application/x-www-form-urlencoded"), 415, "unsupported_media_type"),
+        (post("application/json2"), 415, "unsupported_media_type"),
+    ];
+    for (request, status, code) in refused {
+        let answer = world.send(request.body(body()).expect("a request")).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code));
+    }
+    for path in ["/livez", "/v1/nowhere"] {
+        let request = HttpRequest::get(path).header("host", "evil.example").body(Body::empty());
+        assert_eq!(world.send(request.expect("a request")).await.code(), "wrong_host");
+    }
+    assert!(world.asked().is_empty());
+    let request = post("Application/JSON; charset=utf-8").body(body()).expect("a request");
+    assert_eq!(world.send(request).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -303,7 +341,8 @@ async fn a_full_queue_is_429_and_an_unknown_outcome_504() {
         }
         waiting.push(question);
     }
-    let api = Arc::new(Api::new(handle.clone(), Arc::new(Metrics::new())));
+    let api =
+        Arc::new(Api::new(handle.clone(), Arc::new(Metrics::new()), Hosts::Local(Vec::new())));
     let world = World { api, seen: Seen::default() };
     let answer = world.ask("GET", "/v1/members", Body::empty()).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "busy"));
@@ -382,7 +421,7 @@ async fn a_connection_is_kept_and_ends_when_the_node_stops() {
     let world = World::new(committed());
     let (mut client, stop) = connect(&world);
     for _ in 0..2 {
-        client.write_all(b"GET /livez HTTP/1.1\r\nhost: n\r\n\r\n").await.expect("written");
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("written");
         let mut answer = [0; 12];
         client.read_exact(&mut answer).await.expect("an answer");
         assert_eq!(&answer, b"HTTP/1.1 200");

@@ -13,6 +13,7 @@ use super::args::Start;
 use super::exit::{self, Failure};
 use super::{local, stop};
 use crate::api::Api;
+use crate::api::origin::Hosts;
 use crate::api::serve::serve;
 use crate::clock::{Clock, SystemClock};
 use crate::disk::OpenError;
@@ -58,7 +59,7 @@ async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(),
     let listener = listen(&settings.api).await?;
     let metrics = Arc::new(Metrics::new());
     let (handle, commands) = handle::channel();
-    let api = Arc::new(Api::new(handle, Arc::clone(&metrics)));
+    let api = Arc::new(Api::new(handle, Arc::clone(&metrics), hosts(&settings.api)));
     let (end, ended) = watch::channel(false);
     let serving = tokio::spawn(serve(listener, acceptor, api, ended));
     let inputs = Inputs::of_machine(settings, credentials, clock, (commands, metrics));
@@ -79,6 +80,11 @@ fn acceptor(api: &ApiSettings, clock: &Arc<dyn Clock>) -> Result<Option<TlsAccep
     let credentials = Credentials::load(&files.ca, &files.cert, &files.key);
     let config = credentials.and_then(|credentials| credentials.api_server(Arc::clone(clock)));
     config.map(|config| Some(TlsAcceptor::from(config))).map_err(|error| refused(&error))
+}
+
+/// The hosts for which the API's listener answers.
+fn hosts(api: &ApiSettings) -> Hosts {
+    if api.tls.is_some() { Hosts::Any } else { Hosts::Local(api.hosts.clone()) }
 }
 
 async fn listen(api: &ApiSettings) -> Result<TcpListener, Failure> {

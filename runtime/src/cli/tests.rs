@@ -18,6 +18,7 @@ use super::client::Client;
 use super::exit::{self, Failure};
 use super::output::Screen;
 use super::{cluster, data, import};
+use crate::api::origin::Hosts;
 use crate::api::problem::{KINDS, Kind};
 use crate::api::serve::serve;
 use crate::api::{Api, ROUTES};
@@ -71,7 +72,7 @@ async fn node(
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let (handle, mut commands) = channel();
     let (stop, stopped) = watch::channel(false);
-    let api = Arc::new(Api::new(handle, Arc::new(Metrics::new())));
+    let api = Arc::new(Api::new(handle, Arc::new(Metrics::new()), Hosts::Local(Vec::new())));
     tokio::spawn(serve(listener, None, api, stopped));
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {

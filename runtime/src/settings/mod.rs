@@ -79,11 +79,14 @@ pub struct ApiSettings {
     /// The API's certificates. Without them it is plain HTTP, and only on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
+    /// Names for which a plain listener answers, beside loopback addresses and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 impl Default for ApiSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7401)), tls: None }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 7401));
+        Self { listen, tls: None, hosts: Vec::new() }
     }
 }
 
@@ -246,6 +249,7 @@ impl PeerSettings {
 
 impl ApiSettings {
     fn validate(&self) -> Result<(), SettingsError> {
+        self.hosts.iter().try_for_each(|name| check_host(name))?;
         let Some(tls) = &self.tls else {
             if self.listen.ip().is_loopback() {
                 return Ok(());
@@ -263,6 +267,18 @@ impl ApiSettings {
         }
         Ok(())
     }
+}
+
+/// The longest host name (RFC 1035, 2.3.4).
+const HOST_BYTES_MAX: usize = 253;
+
+fn check_host(name: &str) -> Result<(), SettingsError> {
+    let is_sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if (1..=HOST_BYTES_MAX).contains(&name.len()) && name.chars().all(is_sound) {
+        return Ok(());
+    }
+    let hint = "a name alone, such as node1.home: no port, no scheme and no wildcard";
+    Err(SettingsError::new("api.hosts", format!("{name:?} is not a host name"), hint))
 }
 
 fn need_file(key: &str, path: &Path) -> Result<(), SettingsError> {

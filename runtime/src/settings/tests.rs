@@ -30,6 +30,9 @@ fn each_bound_names_its_key() {
     assert_eq!(refused(|s| s.peer.bootstrap = vec!["h:0".into()]), "peer.bootstrap");
     assert_eq!(refused(|s| s.peer.key = PathBuf::new()), "peer.key");
     assert_eq!(refused(|s| s.api.tls = Some(TlsFiles::default())), "api.tls.ca");
+    for name in ["", "a:1", "http://a", "*.a", "a b"] {
+        assert_eq!(refused(|s| s.api.hosts = vec![name.into()]), "api.hosts", "{name}");
+    }
     assert_eq!(refused(|s| s.core.raft.heartbeat_ms = 0), "core.raft.heartbeat_ms");
     assert_eq!(refused(|s| s.disk.reserve_bytes = 1), "disk.reserve_bytes");
 }
