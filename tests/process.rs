@@ -293,7 +293,7 @@ pub fn authority(api: &str) -> SocketAddr {
 /// Sends a `GET` over a new connection; `None` if there is no answer.
 #[must_use]
 pub fn get(api: &str, path: &str) -> Option<Response> {
-    exchange(api, &format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"))
+    exchange(api, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }
 
 /// Sends `request` unchanged and reads the whole answer; `None` if there is no answer.

@@ -11,7 +11,7 @@ const SECRET: &str = "must-not-be-logged";
 
 fn request(dev: &Dev, method: &str, path: &str, body: &str) -> Response {
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close");
     let kind = "Content-Type: application/json";
     let raw = format!("{head}\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}");
     exchange(dev.api(1), &raw).expect("an answer")
@@ -19,7 +19,7 @@ fn request(dev: &Dev, method: &str, path: &str, body: &str) -> Response {
 
 /// A write of a raw value.
 fn put(dev: &Dev, namespace: &str, key: &str, bytes: usize) -> Response {
-    let head = format!("PUT /v1/namespaces/{namespace}/kv/{key} HTTP/1.1\r\nHost: node");
+    let head = format!("PUT /v1/namespaces/{namespace}/kv/{key} HTTP/1.1\r\nHost: localhost");
     let value = "v".repeat(bytes);
     let raw = format!("{head}\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n{value}");
     exchange(dev.api(1), &raw).expect("an answer")
@@ -56,7 +56,7 @@ fn each_bad_request_has_its_own_answer() {
     problem(&dev, 413, "value_too_large", || put(&dev, "facts", &long_key, 1));
     // The head alone gets the answer: the node neither waits for 4 GiB nor allocates them.
     problem(&dev, 413, "body_too_large", || {
-        let head = "PUT /v1/namespaces/facts/kv/k HTTP/1.1\r\nHost: node\r\nConnection: close";
+        let head = "PUT /v1/namespaces/facts/kv/k HTTP/1.1\r\nHost: localhost\r\nConnection: close";
         exchange(dev.api(1), &format!("{head}\r\nContent-Length: 4294967296\r\n\r\n"))
             .expect("an answer")
     });
