@@ -64,6 +64,8 @@ pub struct Process {
     pub speed: u64,
     /// The greatest stamp of its log that was within the bound of its wall clock when it was logged.
     pub last_stamp: u64,
+    /// At least the stamp from which its clock resumed at its last start, until that clock may have gone back.
+    resumed: u64,
     snapshots: u64,
 }
 
@@ -177,6 +179,7 @@ impl World {
                 frozen: None,
                 speed: 1,
                 last_stamp: 0,
+                resumed: 0,
                 snapshots: 0,
             });
         }
@@ -250,7 +253,12 @@ impl World {
         for info in records.iter().filter_map(inspect) {
             let actor = info.dot.actor;
             let is_own = actor.replica == replica(at) && actor.boot == self.processes[at].boot;
-            let last = self.processes[at].last_stamp;
+            let process = &mut self.processes[at];
+            if process.resumed > reach {
+                // The clock may have been beyond its bound, and then it went back with the wall clock.
+                (process.resumed, process.last_stamp) = (0, 0);
+            }
+            let last = process.last_stamp;
             if is_own {
                 let superseded = info.edits.iter().flat_map(|edit| &edit.superseded);
                 let others = superseded.filter(|(dot, _)| *dot != info.dot);
@@ -337,6 +345,7 @@ impl World {
         process.roots.clear();
         // It resumes from the greatest stamp of what it has seen; the model knows fewer, so it asks for nothing.
         process.last_stamp = 0;
+        process.resumed = self.stamps.values().max().copied().unwrap_or(0);
         let (boot, restored) = (process.boot, recover(&process.disk));
         self.processes[at].machine = self.machine(at, boot, restored);
         let after = self.processes[at].machine.root(SHARD);
