@@ -44,8 +44,8 @@ impl Call {
         let segments = segments(&parts)?;
         let params = Params::new(parts.uri.query())?;
         let permit = permit(api, &parts.headers)?;
-        if permit.is_some() && parts.method == Method::POST && !is_json(&parts.headers) {
-            return Err(not_json());
+        if permit.is_some() {
+            check_media_type(&parts)?;
         }
         let body = if permit.is_some() { collect(body).await? } else { Bytes::new() };
         Ok(Self { segments, params, headers: parts.headers, body, _permit: permit })
@@ -127,13 +127,25 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"))
 }
 
-/// A browser sends other media types for any page, and asks this one first whether it may send JSON.
-fn not_json() -> Problem {
-    Problem::new(
-        &UNSUPPORTED_MEDIA_TYPE,
-        "the body is not declared as JSON",
-        "send it with the header `Content-Type: application/json`",
-    )
+/// Refuses a body that would be taken for something else. A browser sends media types other than JSON for any page, and
+/// asks this node first whether it may send JSON. A value would be stored as it is encoded, and served without a word.
+fn check_media_type(parts: &Parts) -> Result<(), Problem> {
+    let encoding = parts.headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        return Err(Problem::new(
+            &UNSUPPORTED_MEDIA_TYPE,
+            "the body has a content encoding",
+            "send it without Content-Encoding, or encode the value yourself",
+        ));
+    }
+    if parts.method == Method::POST && !is_json(&parts.headers) {
+        return Err(Problem::new(
+            &UNSUPPORTED_MEDIA_TYPE,
+            "the body is not declared as JSON",
+            "send it with the header `Content-Type: application/json`",
+        ));
+    }
+    Ok(())
 }
 
 /// The decoded segments of the path.

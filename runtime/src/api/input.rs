@@ -3,6 +3,8 @@
 //! Every problem says where it is: line and column when a body is not JSON or lacks a member, and the path of the
 //! member (`writes[3].edits[0]`) when its parts do not fit together. The core checks the bounds of keys and values.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use continuum_core::api::{
     Change, Context, Edit, Expected, Level, Mutation, Policy, Request, Strategy,
@@ -330,11 +332,17 @@ impl Params {
     ///
     /// # Errors
     ///
-    /// A problem for a broken escape.
+    /// A problem for a broken escape, or for a parameter that is given twice.
     pub fn new(query: Option<&str>) -> Result<Self, Problem> {
-        uri::query(query.unwrap_or_default()).map(Self).ok_or_else(|| {
+        let all = uri::query(query.unwrap_or_default()).ok_or_else(|| {
             Problem::invalid("the query has a broken %-escape", "encode `%` itself as %25")
-        })
+        })?;
+        let mut names = BTreeSet::new();
+        if let Some((name, _)) = all.iter().find(|(name, _)| !names.insert(name)) {
+            let what = format!("the parameter `{}` is given twice", shown(name));
+            return Err(Problem::invalid(what, "give each parameter once"));
+        }
+        Ok(Self(all))
     }
 
     /// Takes a parameter.
@@ -390,11 +398,16 @@ impl Params {
         match self.0.first() {
             None => Ok(()),
             Some((name, _)) => Err(Problem::invalid(
-                format!("the route has no parameter `{}`", String::from_utf8_lossy(name)),
+                format!("the route has no parameter `{}`", shown(name)),
                 "leave it out",
             )),
         }
     }
+}
+
+/// The beginning of a parameter's name, for an error.
+fn shown(name: &Bytes) -> String {
+    String::from_utf8_lossy(name).chars().take(100).collect()
 }
 
 /// The request of `init`.
@@ -469,6 +482,8 @@ mod tests {
     fn unknown_parameters_are_refused() {
         let params = Params::new(Some("levle=durable"));
         assert!(detail(params.and_then(Params::finish)).contains("levle"));
+        let twice = Params::new(Some("limit=5&after=x&%6cimit=2"));
+        assert_eq!(detail(twice), "the parameter `limit` is given twice");
         let mut params = Params(vec![(Bytes::from_static(b"limit"), Bytes::from_static(b"1001"))]);
         assert!(detail(params.limit()).contains("out of range"));
     }

@@ -163,21 +163,26 @@ pub fn router(api: Arc<Api>) -> Router {
             router = router.route(first.path, methods(first.path));
         }
     }
-    let check = middleware::from_fn_with_state(Arc::clone(&api), check_origin);
+    let check = middleware::from_fn_with_state(Arc::clone(&api), checked);
     router.fallback(unknown_route).layer(check).with_state(api)
 }
 
-/// Refuses what a browser carries here from elsewhere, on every path.
-async fn check_origin(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+/// Refuses what a browser carries here from elsewhere, on every path. Of what is answered, no cache keeps anything, and
+/// no browser guesses another media type.
+async fn checked(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    match origin::check(&api.hosts, &parts) {
+    let mut response = match origin::check(&api.hosts, &parts) {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(problem) => {
             let response = problem.into_response();
             count_problem(&api, "any route", &response);
             response
         }
-    }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// All methods of a path, and the problem for any other method.

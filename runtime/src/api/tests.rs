@@ -191,10 +191,13 @@ async fn no_page_of_another_origin_reaches_a_route() {
         (post("text/plain"), 415, "unsupported_media_type"),
         (post("application/x-www-form-urlencoded"), 415, "unsupported_media_type"),
         (post("application/json2"), 415, "unsupported_media_type"),
+        (json().header("content-encoding", "gzip"), 415, "unsupported_media_type"),
     ];
     for (request, status, code) in refused {
         let answer = world.send(request.body(body()).expect("a request")).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code));
+        assert_eq!(answer.headers["cache-control"], "no-store");
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     }
     for path in ["/livez", "/v1/nowhere"] {
         let request = HttpRequest::get(path).header("host", "evil.example").body(Body::empty());

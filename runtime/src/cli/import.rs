@@ -4,8 +4,7 @@
 //! Each batch has its own idempotency key, and is retried on the same node while that node is away or busy.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal as _};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use super::args::{Import, Source};
 use super::client::{Call, Client};
 use super::exit::{self, Failure};
 use super::output::{Screen, say};
-use super::{jsonl, wordnet};
+use super::{jsonl, lines, wordnet};
 use crate::api::input::{BatchBody, WriteBody};
 use crate::api::uri;
 
@@ -29,8 +28,6 @@ const BATCH_BYTES: usize = 512 << 10;
 const PAUSE_MS: u64 = 50;
 /// The longest pause before a retry.
 const PAUSE_MS_MAX: u64 = 2_000;
-/// The longest line: a row is at most a request, which JSON makes a few times longer.
-const LINE_BYTES_MAX: u64 = 16 << 20;
 
 /// The writes of each row of the source.
 type Rows = Box<dyn Iterator<Item = Result<Vec<WriteBody>, Failure>> + Send>;
@@ -222,7 +219,7 @@ fn encoded_size(write: &WriteBody) -> usize {
 fn rows(import: &Import) -> Result<Rows, Failure> {
     match import.format {
         Source::Jsonl => {
-            let lines = lines(&import.path)?;
+            let lines = lines::of(&import.path)?;
             Ok(Box::new(lines.map(|line| line.and_then(|line| line.read(jsonl::writes)))))
         }
         Source::Wordnet => {
@@ -244,64 +241,8 @@ fn synsets(path: &Path, letter: char) -> Result<Rows, Failure> {
             Ok(vec![wordnet::concept(letter, text)?])
         }
     };
-    let rows = lines(path)?.map(move |line| line.and_then(|line| line.read(concept)));
+    let rows = lines::of(path)?.map(move |line| line.and_then(|line| line.read(concept)));
     Ok(Box::new(rows.filter(|row| !matches!(row, Ok(writes) if writes.is_empty()))))
-}
-
-/// One line of a file.
-struct Line {
-    name: String,
-    number: u64,
-    text: Vec<u8>,
-}
-
-impl Line {
-    /// Parses the line. An error names the file and the line.
-    fn read<T>(self, read: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, Failure> {
-        read(&self.text).map_err(|why| {
-            let what = format!("{}:{} cannot be imported", self.name, self.number);
-            let hint = "correct or remove the line, and check --format";
-            Failure::new(exit::LOCAL, "broken_line", what, why, hint)
-        })
-    }
-}
-
-/// The lines of a file or, for `-`, of standard input.
-fn lines(
-    path: &Path,
-) -> Result<impl Iterator<Item = Result<Line, Failure>> + Send + 'static, Failure> {
-    let name = path.display().to_string();
-    let mut reader: Box<dyn BufRead + Send> = if path.as_os_str() == "-" {
-        Box::new(BufReader::new(io::stdin()))
-    } else {
-        Box::new(BufReader::new(open(path)?))
-    };
-    let mut number = 0;
-    Ok(std::iter::from_fn(move || {
-        let mut text = Vec::new();
-        number += 1;
-        let mut part = io::Read::take(&mut reader, LINE_BYTES_MAX);
-        match part.read_until(b'\n', &mut text) {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) => {
-                let what = format!("{name}:{number} cannot be read");
-                return Some(Err(Failure::local(what, &error, "check the file and its disk")));
-            }
-        }
-        if text.last() == Some(&b'\n') {
-            text.pop();
-        }
-        Some(Ok(Line { name: name.clone(), number, text }))
-    }))
-}
-
-fn open(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|error| {
-        let hint = "give the file, or for --format wordnet the directory with data.noun, data.verb, data.adj and \
-                    data.adv (Debian: apt-get install wordnet-base, /usr/share/wordnet)";
-        Failure::local(format!("{} cannot be opened", path.display()), &error, hint)
-    })
 }
 
 /// A progress bar on a terminal, nothing on a pipe.

@@ -13,6 +13,11 @@ use crate::api::token;
 ///
 /// The defect of the line.
 pub(super) fn writes(line: &[u8]) -> Result<Vec<WriteBody>, String> {
+    if line.trim_ascii_start().starts_with(b"[") {
+        return Err(
+            "it is a JSON array; write one row on each line, for example with `jq -c '.[]'`".into(),
+        );
+    }
     let row: RowBody = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let mut edits = Vec::new();
     let mut siblings = Vec::new();
@@ -118,6 +123,7 @@ mod tests {
     fn broken_lines_say_what_is_wrong() {
         for (line, what) in [
             ("", "EOF"),
+            (" [{}]", "a JSON array"),
             ("{\"key\":\"a\"}", "missing field `fields`"),
             ("{\"key\":\"a\",\"fields\":[]}", "no fields"),
             ("{\"key\":\"a\",\"fields\":[{\"field\":\"f\"}]}", "fields[0]: exactly one"),

@@ -12,6 +12,7 @@ mod dev;
 mod exit;
 mod import;
 mod jsonl;
+mod lines;
 mod local;
 mod output;
 mod start;
