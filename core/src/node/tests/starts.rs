@@ -372,18 +372,23 @@ fn a_node_without_other_voters_never_waits() {
     assert!((0..3).all(|at| !world.node(at).is_suspended()), "a founding is no start");
 }
 
-#[test]
-fn no_federation_begins_beside_a_voter_that_waits_for_its_confirmation() {
-    let mut world = settled(3, 95);
+/// Of three voters one is away, host 2 lost its disk, and host 0 cannot be confirmed.
+fn with_a_wiped_voter(seed: u64) -> World {
+    let mut world = settled(3, seed);
     for at in 0..3 {
         world.crash(at);
     }
-    // One voter is away, another one lost its disk, and the third cannot be confirmed.
     world.wipe(2);
     world.start(0);
     world.start(2);
     world.run(2500);
     assert!(world.node(0).is_unconfirmed());
+    world
+}
+
+#[test]
+fn no_federation_begins_beside_a_voter_that_waits_for_its_confirmation() {
+    let mut world = with_a_wiped_voter(95);
     assert_eq!(world.node(2).unready(), [Unready::StoreReplaced]);
     let found = Request::Init { voters: Vec::new() };
     let Outcome::Rejected(Reason::FederationExists { node, .. }) = world.ask(2, found) else {
@@ -394,14 +399,7 @@ fn no_federation_begins_beside_a_voter_that_waits_for_its_confirmation() {
 
 #[test]
 fn a_wiped_voter_founds_nothing_once_its_federation_is_out_of_reach() {
-    let mut world = settled(3, 96);
-    for at in 0..3 {
-        world.crash(at);
-    }
-    world.wipe(2);
-    world.start(0);
-    world.start(2);
-    world.run(2500);
+    let mut world = with_a_wiped_voter(96);
     world.crash(0);
     world.run(8000);
     assert_eq!(world.node(2).unready(), [Unready::StoreReplaced]);
