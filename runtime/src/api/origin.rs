@@ -79,10 +79,11 @@ fn authority(parts: &Parts) -> Result<Option<String>, Problem> {
     text.map_err(|_| Problem::invalid("the header Host is not ASCII", "send visible ASCII only"))
 }
 
-/// The host of `host:port`; an IPv6 address keeps its brackets.
+/// The host of `host:port`; an IPv6 address keeps its brackets. A text that is no port stays with the host, so that no
+/// listener answers for it.
 fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => host,
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     }
 }
@@ -137,6 +138,9 @@ mod tests {
             "localhost.evil.example",
             "127.0.0.1.evil.example",
             "127.0.0.1@evil.example",
+            "127.0.0.1:80@evil.example",
+            "localhost:evil.example",
+            "evil.example:1:127.0.0.1",
             "[::1].evil.example",
             "0.0.0.0:7401",
             "node.home.",
