@@ -7,6 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`plan`] | a run as data: faults, the fault budget, selected operations, and how a seed becomes a plan |
+//! | `format` | records, snapshot files and commands, read without the core |
 //! | `env` | what surrounds a node, and how it breaks: network, disk, clock, process |
 //! | `workload` | clients, the operator, churn clients, and the history of requests and replies |
 //! | `world` | the event loop: dispatch, sending, faults, pauses, topology, healing |
@@ -17,7 +18,8 @@
 //! | [`campaign`], [`mutant`] | many runs, and runs with planted bugs |
 //! | [`shrink`] | making a failing plan small |
 //!
-//! A module imports only what stands below it: `plan`, `env`, `workload`, `oracle`, `world`, `run`, then the rest.
+//! A module imports only what stands below it: `format` and `plan`, `env`, `workload`, `oracle`, `world`, `run`, then
+//! the rest.
 //!
 //! # What is deliberately absent
 //!
@@ -25,6 +27,7 @@
 //! uses no real clock, no threads, no system randomness and no unordered map.
 
 mod env;
+mod format;
 mod oracle;
 mod rng;
 mod scene;

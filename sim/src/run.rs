@@ -8,15 +8,17 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
-use continuum_core::api::{Query, Row, Value};
+use bytes::Bytes;
+use continuum_core::api::{Content, Query, Row, Value};
 use continuum_core::id::{Dot, GroupId, ShardId};
+use continuum_core::node::Node;
 use continuum_core::replication::{Dots, Replicator};
 use continuum_core::state;
 
 use crate::env::clock::MS;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::witness::{SessionRules, Witness};
-use crate::oracle::{eventual, one_reply, read_then_overwritten, strong};
+use crate::oracle::{bounded_memory, eventual, one_reply, read_then_overwritten, strong};
 use crate::plan::Plan;
 use crate::plan::fault::Tally;
 use crate::plan::selected_ops::SelectedOps;
@@ -200,6 +202,16 @@ fn finish(mut world: World) -> (World, Option<Broken>) {
     (world, broken)
 }
 
+/// The length of a row's key and of all that it holds.
+fn content_of(row: &Row) -> u64 {
+    let fields = row.fields.iter().map(|field| match &field.content {
+        Content::Register(values) => values.iter().map(Bytes::len).sum(),
+        Content::Set(members) => members.iter().map(Bytes::len).sum(),
+        Content::Counter(_) => 0,
+    });
+    (row.key.len() + fields.sum::<usize>()) as u64
+}
+
 impl World {
     /// Runs from setup to judgement.
     fn run_to_end(&mut self) -> Verdict {
@@ -232,6 +244,7 @@ impl World {
         let excused = recorded.map(|recorded| self.oracles.writes.nowhere_in(&recorded));
         let excused = excused.unwrap_or_default();
         let (first, others) = self.first_and_others();
+        let mut content = 0;
         for space in [Space::Siblings, Space::Discard] {
             let rows = self.rows_of(first, space)?;
             for node in others.clone() {
@@ -248,9 +261,28 @@ impl World {
                 |operation: usize, key: &[u8]| self.oracles.writes.times_made(operation, key) == 1;
             let history = &self.clients.history;
             read_then_overwritten::check(history, space, &of_clients, &excused, is_made_once)?;
+            content += rows.iter().map(content_of).sum::<u64>();
             self.check_specification(space, rows)?;
         }
+        self.check_memory(content)?;
         self.check_acknowledged(&excused)
+    }
+
+    /// Checks each node's count of its memory: the content of the eventual namespaces has this many bytes.
+    fn check_memory(&self, eventual: u64) -> Verdict {
+        let witness = self.strong_group().and_then(|group| self.oracles.witness(group));
+        let content = eventual + witness.map_or(0, Witness::content_bytes);
+        self.core().try_for_each(|number| {
+            let process = &self.processes[number];
+            let Some(node) = &process.node else { return Ok(()) };
+            bounded_memory::check_counted(node.memory_bytes(), content)?;
+            // A restarted node applies no group's log before its leader says so; its replicas it has at once.
+            let restarted = process.disk.is_idle().then(|| process.copied(0)).flatten();
+            let counts = |node: &Node| node.replicator().bytes();
+            restarted.map_or(Ok(()), |restarted| {
+                bounded_memory::check_restarted(counts(node), counts(&restarted))
+            })
+        })
     }
 
     /// The first node of the core, and the others, which are compared with it.

@@ -202,6 +202,14 @@ fn spreads_its_own_requests() -> bool {
     machine.under_way(node(2)) > 5
 }
 
+fn ends_each_request() -> bool {
+    let mut machine = coordinator();
+    assert!(machine.choose(Choice::LeastLoaded, [node(2)].into_iter()).is_some());
+    assert_eq!(machine.under_way(node(2)), 1);
+    step(&mut machine, 1, coordinator::Event::RequestEnded { node: node(2), answered: false });
+    machine.under_way(node(2)) == 0
+}
+
 fn waits_for_a_refutation() -> bool {
     let mut machine = gossip();
     receive(&mut machine, 1, 1, Body::Updates, vec![update(2, 0, State::Suspect)]);
@@ -225,7 +233,7 @@ type Law = (&'static str, fn() -> bool);
 
 #[test]
 fn each_law_fails_under_its_mutant_and_holds_in_sound_code() {
-    let laws: [Law; 13] = [
+    let laws: [Law; 14] = [
         ("gossip.refute.dropped", refutes),
         ("gossip.dead.overrides_newer_alive", || keeps_the_newer_boot_against(State::Dead)),
         ("gossip.incarnation.ignored", || keeps_the_newer_boot_against(State::Suspect)),
@@ -239,6 +247,7 @@ fn each_law_fails_under_its_mutant_and_holds_in_sound_code() {
         ("discovery.contacts.unverified", shares_only_verified_contacts),
         ("coordinator.health.no_hysteresis", one_failure_changes_no_health),
         ("coordinator.choice.herds", spreads_its_own_requests),
+        ("coordinator.choice.leaks", ends_each_request),
     ];
     for (mutant, law) in laws {
         assert!(activate(None));

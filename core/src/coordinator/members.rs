@@ -98,7 +98,8 @@ impl Observations {
         config: &CoordinatorConfig,
     ) {
         let charge = self.charge(now, config);
-        self.under_way = self.under_way.saturating_sub(1);
+        let ended = u32::from(answered || !mutant!("coordinator.choice.leaks"));
+        self.under_way = self.under_way.saturating_sub(ended);
         self.charged = now;
         let requests = &mut self.requests;
         if answered {

@@ -87,6 +87,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     // replication
     ("replication.author.mints_named", "a write's number is one that others named"),
     ("replication.deferred.unbounded", "deferred removals have no bound"),
+    ("replication.checkpoint.short", "a checkpoint lacks the last part of the context"),
+    ("replication.shard.count_drifts", "the memory of a write that died stays counted"),
     ("replication.deferred.uncounted", "the memory of deferred removals is not counted"),
     ("replication.equivocation.first_stays", "of two writes with one dot the first stays"),
     (
@@ -187,6 +189,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("discovery.contacts.unverified", "contacts that nobody verified are sent to peers"),
     // coordinator
     ("coordinator.choice.herds", "this node's own requests in progress do not count"),
+    ("coordinator.choice.leaks", "a request that failed counts as in progress for ever"),
     ("coordinator.health.no_hysteresis", "one observation changes a member's health at once"),
     // state
     (

@@ -43,7 +43,7 @@ use alloc::vec::Vec;
 use crate::api::{Context, ContextKeys, Mutation, Reason, Strategy};
 use crate::id::{Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId};
 
-pub use log::inspect::{EditInfo, EditOpInfo, WriteInfo, dot_of, inspect, removals_in};
+pub use log::inspect::{EditInfo, EditOpInfo, WriteInfo, dot_of, inspect};
 pub use log::{FileError, RestoreError, Restored, RestoredShard, Write};
 pub use replicator::{Replicator, Scrub};
 pub use shard::{Deferred, Dots, Level, LiveEdits, Ranges, Span};

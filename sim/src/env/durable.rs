@@ -2,14 +2,17 @@
 //!
 //! One such state follows the writes that a node has issued, another those that its disk has synced. The oracles
 //! compare both with what the node says and with what it recovers. The content of entries is not here; see
-//! `oracle/ledger.rs`.
+//! `oracle/ledger.rs`. `format` reads what a record of a shard says, not the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use continuum_core::id::{Boot, GenesisId, GroupId, Index, Replica, ShardId, SnapshotId, Term};
 use continuum_core::raft::{self, Entry, Position};
-use continuum_core::replication::{self, Dots};
+use continuum_core::replication;
 use continuum_core::wal::{Chunk, Write};
+
+use crate::format::dots::ExactDots;
+use crate::format::shard;
 
 /// One group's hard state, and its log as a list of terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,8 +134,8 @@ pub(crate) struct Durable {
     deleted_groups: BTreeMap<GroupId, LogView>,
     /// Length of each snapshot file, counted from its start up to the first hole.
     files: BTreeMap<SnapshotId, u64>,
-    /// The dots of each shard.
-    shards: BTreeMap<ShardId, Dots>,
+    /// The dots of each shard, as its records and its snapshot file say.
+    shards: BTreeMap<ShardId, ExactDots>,
     /// Shards that were deleted and not created again since.
     forgotten: BTreeSet<ShardId>,
     /// The genesis that the node is formed with.
@@ -194,17 +197,17 @@ impl Durable {
     }
 
     /// The dots of a shard.
-    pub(crate) fn shard(&self, shard: ShardId) -> Option<&Dots> {
+    pub(crate) fn shard(&self, shard: ShardId) -> Option<&ExactDots> {
         self.shards.get(&shard)
     }
 
     /// All shards with their dots.
-    pub(crate) fn shards(&self) -> impl Iterator<Item = (ShardId, &Dots)> {
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (ShardId, &ExactDots)> {
         self.shards.iter().map(|(shard, dots)| (*shard, dots))
     }
 
-    /// Sets the dots of a shard.
-    pub(crate) fn set_shard(&mut self, shard: ShardId, dots: Dots) {
+    /// Sets the dots of a shard to those of a snapshot file.
+    pub(crate) fn set_shard(&mut self, shard: ShardId, dots: ExactDots) {
         self.forgotten.remove(&shard);
         self.shards.insert(shard, dots);
     }
@@ -235,6 +238,12 @@ impl Durable {
                 self.shards.remove(shard);
                 self.forgotten.insert(*shard);
             }
+            Write::Shard { shard, write: replication::Write::Dots { records } } => {
+                self.forgotten.remove(shard);
+                let seen = self.shards.entry(*shard).or_default();
+                records.iter().for_each(|record| shard::add_seen(record, seen));
+            }
+            // The disk has the file, and says which dots are in it.
             Write::Shard { .. } => {}
         }
         if let Some(Chunk { snapshot, offset, data }) = write.chunk() {

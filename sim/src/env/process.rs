@@ -198,16 +198,6 @@ impl Process {
         Node::restore(start, writes, snapshots).ok()
     }
 
-    /// After a restart, all that the shards hold is on the disk: it was synced, or survived the crash unsynced.
-    pub(crate) fn adopt_shards(&mut self) {
-        let Some(node) = &self.node else { return };
-        for shard in node.replicator().shards() {
-            self.disk
-                .durable
-                .set_shard(shard, node.replicator().context(shard).unwrap_or_default());
-        }
-    }
-
     /// Ends the process.
     pub(crate) fn stop(&mut self) {
         self.node = None;

@@ -40,6 +40,13 @@ impl Tries {
         self.sent.insert((from, to, id), print);
     }
 
+    /// Whether a node's present process ever forwarded a request to another node.
+    pub(crate) fn has_asked(&self, from: usize, to: usize) -> bool {
+        let least = AskId { nonce: 0, number: 0 };
+        let most = AskId { nonce: u64::MAX, number: u64::MAX };
+        self.sent.range((from, to, least)..=(from, to, most)).next().is_some()
+    }
+
     /// Notes that the process of a node ended. Its successor has asked nobody yet.
     pub(crate) fn ended(&mut self, node: usize) {
         self.sent.retain(|(from, ..), _| *from != node);

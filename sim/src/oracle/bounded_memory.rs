@@ -2,7 +2,10 @@
 //! its receiver must hold what it carries (`core::limits`, `core::config`).
 //!
 //! Compares sizes with limits: of messages as they leave, of queues with each link of the trace chain, since a queue
-//! that outgrew its limit stays long enough to be seen. It does not measure the allocator.
+//! that outgrew its limit stays long enough to be seen. The bytes that wait for the disk are counted by the simulated
+//! disk. A node's own count of its memory is compared, at the end of a run, with the keys and values that it must hold,
+//! and with what the same node counts that starts from the same disk: a count that is too low bounds nothing, and one
+//! that drifts up refuses writes for ever. It does not measure the allocator.
 
 use continuum_core::config::Config;
 use continuum_core::discovery::CONTACTS_MAX;
@@ -70,7 +73,8 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     within("requests", process.requests.len(), REQUESTS_PENDING_MAX + SESSIONS_MAX)?;
     within("pending requests", node.requests(), budgets.requests)?;
     within("messages that wait for the disk", node.held(), HELD_MAX)?;
-    within("bytes that wait for the disk", node.unpersisted_bytes(), 2 * UNPERSISTED_BYTES_MAX)?;
+    let waits = process.disk.pending_bytes();
+    within("bytes that wait for the disk", waits, 2 * UNPERSISTED_BYTES_MAX)?;
     within("bytes of memory", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
     within("deferred removals of a shard", node.replicator().deferred_removals(), DEFERRED_MAX)?;
     within("addresses", node.discovery().known(), budgets.candidates)?;
@@ -83,6 +87,24 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
         within("uncommitted bytes", uncommitted, budgets.uncommitted_bytes + REQUEST_BYTES_MAX)?;
     }
     Ok(())
+}
+
+/// Judges a node's count of its memory by the length of all keys and values that it holds.
+pub(crate) fn check_counted(counted: u64, content: u64) -> Verdict {
+    if counted >= content {
+        return Ok(());
+    }
+    let what = format!("{counted} bytes are counted, and the content alone has {content}");
+    Err(Broken::new(NAME, what))
+}
+
+/// Judges the count of the eventual namespaces by that of a node which starts from the same disk.
+pub(crate) fn check_restarted(counted: u64, restarted: u64) -> Verdict {
+    if counted == restarted {
+        return Ok(());
+    }
+    let what = format!("{counted} bytes are counted, and {restarted} after a restart");
+    Err(Broken::new(NAME, what))
 }
 
 fn owners(node: &Node) -> usize {
@@ -139,5 +161,13 @@ mod tests {
     fn more_than_allowed_is_seen() {
         assert_eq!(within("things", 3, 3), Ok(()));
         assert!(within("things", 4, 3).is_err());
+    }
+
+    #[test]
+    fn a_count_that_is_too_low_or_drifts_is_seen() {
+        assert_eq!((check_counted(90, 80), check_counted(90, 90)), (Ok(()), Ok(())));
+        assert!(check_counted(79, 80).is_err());
+        assert_eq!(check_restarted(90, 90), Ok(()));
+        assert!(check_restarted(91, 90).is_err() && check_restarted(90, 91).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! turn (gap safety: Almeida and others 2018, causal contexts with gaps). A node never asks for a covered write, so a
 //! dot that is covered for any other reason is lost for good.
 //!
-//! Compares each node's contexts, number by number, with a model that grows by what the node logs. A logged write
+//! Compares each node's contexts with a model that grows by what the node logs. A logged write
 //! compares the ranges of its author. A record that teaches more than one write compares the whole shard, and each new
 //! dot must be explained. It does not judge what replicas hold in the end (`eventual_specification`).
 
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use continuum_core::id::{Actor, Dot, ShardId};
 use continuum_core::replication::{Dots, Ranges, Replicator};
 
-use super::exact_dots::ExactDots;
+use crate::format::dots::ExactDots;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "context-covers-what-is-known";
@@ -93,10 +93,10 @@ pub(crate) fn check_whole(
     explains: impl Fn(&Dot) -> bool,
 ) -> Verdict {
     let covered = ExactDots::of(context);
-    if let Some(dot) = seen.iter().find(|dot| !covered.contains(dot)) {
+    if let Some(dot) = seen.beyond(&covered) {
         return Err(Broken::new(NAME, format!("{context:?} lacks {dot:?}, which was seen")));
     }
-    match covered.iter().find(|dot| !seen.contains(dot) && !explains(dot)) {
+    match covered.find(|dot| !seen.contains(dot) && !explains(dot)) {
         None => Ok(()),
         Some(dot) => {
             let what = format!("{dot:?} is covered, but was never held here and is not superseded");

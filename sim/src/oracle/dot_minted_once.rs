@@ -3,14 +3,13 @@
 //!
 //! Compares the hashes of all logged writes that carry the same dot. It does not judge whether dots are consecutive.
 
-use continuum_core::replication::WriteInfo;
-
+use crate::format::write::Written;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "dot-minted-once";
 
 /// Judges a logged write whose dot is already known.
-pub(crate) fn check(known: &WriteInfo, write: &WriteInfo) -> Verdict {
+pub(crate) fn check(known: &Written, write: &Written) -> Verdict {
     if known.hash == write.hash {
         return Ok(());
     }

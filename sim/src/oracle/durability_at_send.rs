@@ -12,8 +12,9 @@ use continuum_core::id::{Dot, GroupId, Replica, ShardId};
 use continuum_core::raft;
 use continuum_core::replication::{self, Dots};
 
-use super::exact_dots;
 use crate::env::durable::{Durable, LogView};
+use crate::format::dots::ExactDots;
+use crate::format::shard;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "durability-at-send";
@@ -69,7 +70,7 @@ pub(crate) fn check_replication(durable: &Durable, message: &replication::Messag
     check_writes(durable, message)?;
     let Some(held) = held_by(message).filter(|held| !held.is_empty()) else { return Ok(()) };
     let on_disk = durable.shard(message.shard());
-    if on_disk.is_some_and(|on_disk| exact_dots::lacking(held, on_disk).is_none()) {
+    if on_disk.is_some_and(|on_disk| on_disk.lacking(held).is_none()) {
         return Ok(());
     }
     let what = format!("{message:?} leaves before it is durable: the disk holds {on_disk:?}");
@@ -97,7 +98,7 @@ fn check_writes(durable: &Durable, message: &replication::Message) -> Verdict {
     };
     let on_disk = durable.shard(*shard);
     let lacks = |dot: &Dot| on_disk.is_none_or(|on_disk| !on_disk.contains(dot));
-    match writes.iter().filter_map(replication::dot_of).find(lacks) {
+    match writes.iter().filter_map(|write| shard::dot_in(write)).find(lacks) {
         None => Ok(()),
         Some(dot) => {
             let what = format!(
@@ -115,7 +116,7 @@ pub(crate) fn check_reply(durable: &Durable, shard: ShardId, outcome: &Outcome) 
     let Some(context) = receipt.context.as_ref().filter(|_| *level >= Level::Durable) else {
         return Ok(());
     };
-    let nothing = Dots::default();
+    let nothing = ExactDots::default();
     let on_disk = durable.shard(shard).unwrap_or(&nothing);
     let seen = context.peek().unwrap_or_default();
     match seen.dots.iter().find(|dot| !on_disk.contains(dot)) {

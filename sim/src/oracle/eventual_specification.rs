@@ -16,15 +16,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use continuum_core::api::{Content, Field, Row};
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Dot, NodeId};
-use continuum_core::replication::{EditInfo, EditOpInfo, WriteInfo};
 
+use crate::format::write::{Op, Written, WrittenEdit};
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "eventual-specification";
 
 /// Judges the rows of one shard, which are the same on all replicas, by the writes that the replicas have seen.
 pub(crate) fn check<'a>(
-    writes: impl Iterator<Item = &'a WriteInfo> + Clone,
+    writes: impl Iterator<Item = &'a Written> + Clone,
     is_dead: impl Fn(&Dot, u16) -> bool,
     discards: bool,
     rows: &[Row],
@@ -38,7 +38,7 @@ pub(crate) type Rank = (u64, NodeId, Digest);
 pub(crate) type FieldPath = (Vec<u8>, Vec<u8>);
 
 /// A write's rank in the LWW order.
-pub(crate) fn rank_of(write: &WriteInfo) -> Rank {
+pub(crate) fn rank_of(write: &Written) -> Rank {
     (write.stamp, write.dot.actor.replica.node, write.hash)
 }
 
@@ -54,20 +54,19 @@ pub(crate) struct Contents {
 }
 
 /// A write, an edit of it, and whether that is dead.
-pub(crate) type Judged<'a> = (&'a WriteInfo, &'a EditInfo, bool);
+pub(crate) type Judged<'a> = (&'a Written, &'a WrittenEdit, bool);
 
 /// An edit that supersedes all of a write that is in the edit's scope.
 struct Scope<'a> {
     key: &'a [u8],
-    edit: &'a EditInfo,
+    edit: &'a WrittenEdit,
 }
 
 /// Whether `other` is in the scope of `edit`.
 pub(crate) fn is_in_scope(
-    (key, edit): (&[u8], &EditInfo),
-    (of, other): (&[u8], &EditInfo),
+    (key, edit): (&[u8], &WrittenEdit),
+    (of, other): (&[u8], &WrittenEdit),
 ) -> bool {
-    use EditOpInfo as Op;
     let field = edit.field == other.field;
     let ops = match (&edit.op, &other.op) {
         (Op::Delete, _) => return key == of && (field || edit.field.is_empty()),
@@ -81,7 +80,7 @@ pub(crate) fn is_in_scope(
 impl Contents {
     /// The content that these writes determine. An edit also dies if the replicas know that it is dead.
     pub(crate) fn of<'a>(
-        writes: impl Iterator<Item = &'a WriteInfo> + Clone,
+        writes: impl Iterator<Item = &'a Written> + Clone,
         is_dead: impl Fn(&Dot, u16) -> bool,
     ) -> Self {
         let mut dead: BTreeSet<(Dot, u16)> = BTreeSet::new();
@@ -89,7 +88,7 @@ impl Contents {
         let mut latest: BTreeMap<(&Actor, &[u8], &[u8]), u64> = BTreeMap::new();
         for write in writes.clone() {
             for edit in &write.edits {
-                if matches!(edit.op, EditOpInfo::Count { .. }) {
+                if matches!(edit.op, Op::Count { .. }) {
                     let seq = latest.entry(total_of(write, edit)).or_default();
                     *seq = write.dot.seq.max(*seq);
                 }
@@ -100,8 +99,8 @@ impl Contents {
                 }
             }
         }
-        let dies = |write: &WriteInfo, number: u16, edit: &EditInfo| {
-            let is_late = matches!(edit.op, EditOpInfo::Count { .. })
+        let dies = |write: &Written, number: u16, edit: &WrittenEdit| {
+            let is_late = matches!(edit.op, Op::Count { .. })
                 && latest.get(&total_of(write, edit)).is_some_and(|seq| *seq > write.dot.seq);
             let mut scoped = scopes.get(&write.dot).into_iter().flatten();
             is_late
@@ -127,25 +126,25 @@ impl Contents {
         contents
     }
 
-    fn add(&mut self, write: &WriteInfo, edit: &EditInfo, dies: bool) {
+    fn add(&mut self, write: &Written, edit: &WrittenEdit, dies: bool) {
         let path = (write.key.clone(), edit.field.clone());
         let rank = rank_of(write);
         match &edit.op {
-            EditOpInfo::Put(_) if dies => {
+            Op::Put(_) if dies => {
                 let greatest = self.superseded.entry(path).or_insert(rank);
                 *greatest = rank.max(*greatest);
             }
             _ if dies => {}
-            EditOpInfo::Put(value) => {
+            Op::Put(value) => {
                 self.registers.entry(path).or_default().push((rank, value.clone()));
             }
-            EditOpInfo::Add(member) => {
+            Op::Add(member) => {
                 self.sets.entry(path).or_default().insert(member.clone());
             }
-            EditOpInfo::Count { plus, minus } => {
+            Op::Count { plus, minus } => {
                 *self.counters.entry(path).or_default() += i128::from(*plus) - i128::from(*minus);
             }
-            EditOpInfo::Delete | EditOpInfo::Remove(_) => {}
+            Op::Delete | Op::Remove(_) => {}
         }
     }
 
@@ -271,7 +270,7 @@ impl Contents {
 }
 
 /// The author, key and field of a counter's total.
-fn total_of<'a>(write: &'a WriteInfo, edit: &'a EditInfo) -> (&'a Actor, &'a [u8], &'a [u8]) {
+fn total_of<'a>(write: &'a Written, edit: &'a WrittenEdit) -> (&'a Actor, &'a [u8], &'a [u8]) {
     (&write.dot.actor, &write.key, &edit.field)
 }
 
@@ -306,20 +305,20 @@ mod tests {
         Dot { actor: Actor::default(), seq }
     }
 
-    fn write(seq: u64, stamp: u64, op: EditOpInfo, superseded: &[u64]) -> WriteInfo {
+    fn write(seq: u64, stamp: u64, op: Op, superseded: &[u64]) -> Written {
         let superseded = superseded.iter().map(|seq| (dot(*seq), 0)).collect();
-        WriteInfo {
+        Written {
             shard: ShardId::default(),
             dot: dot(seq),
             key: b"k".to_vec(),
             stamp,
             hash: Digest::default(),
-            edits: vec![EditInfo { field: Vec::new(), op, superseded, unseen: Vec::new() }],
+            edits: vec![WrittenEdit { field: Vec::new(), op, superseded, unseen: Vec::new() }],
         }
     }
 
-    fn put(seq: u64, stamp: u64, superseded: &[u64]) -> WriteInfo {
-        write(seq, stamp, EditOpInfo::Put(vec![seq as u8]), superseded)
+    fn put(seq: u64, stamp: u64, superseded: &[u64]) -> Written {
+        write(seq, stamp, Op::Put(vec![seq as u8]), superseded)
     }
 
     fn register(values: &[u8]) -> Vec<Row> {
@@ -328,7 +327,7 @@ mod tests {
         vec![Row { key: Bytes::from_static(b"k"), fields: vec![field] }]
     }
 
-    fn judge(writes: &[WriteInfo], discards: bool, rows: &[Row]) -> bool {
+    fn judge(writes: &[Written], discards: bool, rows: &[Row]) -> bool {
         Contents::of(writes.iter(), |_, _| false).check(discards, &contents_of(rows)).is_ok()
     }
 
@@ -348,14 +347,14 @@ mod tests {
         assert!(!judge(&writes, true, &register(&[1])));
         assert!(!judge(&writes, true, &[]));
         // The greater value may have beaten the lesser before it was deleted itself.
-        let deleted = [put(1, 10, &[]), put(2, 20, &[]), write(3, 30, EditOpInfo::Delete, &[2])];
+        let deleted = [put(1, 10, &[]), put(2, 20, &[]), write(3, 30, Op::Delete, &[2])];
         assert!(judge(&deleted, true, &[]) && judge(&deleted, true, &register(&[1])));
     }
 
     #[test]
     fn an_unseen_add_survives_a_remove() {
-        let add = |seq| write(seq, seq, EditOpInfo::Add(vec![7]), &[]);
-        let remove = write(3, 3, EditOpInfo::Remove(vec![7]), &[1]);
+        let add = |seq| write(seq, seq, Op::Add(vec![7]), &[]);
+        let remove = write(3, 3, Op::Remove(vec![7]), &[1]);
         let set = |members: &[u8]| {
             let members = members.iter().map(|member| Bytes::from(vec![*member])).collect();
             let field = Field { field: Bytes::new(), content: Content::Set(members) };

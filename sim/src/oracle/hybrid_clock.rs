@@ -7,8 +7,7 @@
 //! Compares each logged stamp with the node's earlier stamps and its wall clock. A stamp of another node is no reason
 //! for anything: it is remembered, and never judged. This file does not judge whether wall clocks are right.
 
-use continuum_core::replication::WriteInfo;
-
+use crate::format::write::Written;
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "hybrid-clock";
@@ -48,7 +47,7 @@ impl Wall {
 
 impl Stamps {
     /// Judges a node that logs a write of its own.
-    pub(crate) fn check(&mut self, write: &WriteInfo, follows: Follows, wall: Wall) -> Verdict {
+    pub(crate) fn check(&mut self, write: &Written, follows: Follows, wall: Wall) -> Verdict {
         let (stamp, last) = (write.stamp, self.last);
         let broken = |what: String| Err(Broken::new(NAME, format!("{:?}: {what}", write.dot)));
         if stamp <= follows.below {

@@ -73,7 +73,7 @@
 //! | determinism | `campaign` | contract of `core::machine` | two processes run one seed |
 //!
 //! `ledger`, `views`, `writes`, `soundness` and `witness` remember what several laws share; they do not state a law,
-//! except that `witness` reports exactly-once. `exact_dots` compares sets of dots. `replicas` and `roster` are parts of
+//! except that `witness` reports exactly-once. `replicas` and `roster` are parts of
 //! this file. `cause` extracts from an event what the laws need. `planted` tests the oracles.
 
 pub(crate) mod ack_from_pinged_member;
@@ -95,7 +95,6 @@ pub(crate) mod election_safety;
 pub(crate) mod eventual;
 pub(crate) mod eventual_read;
 pub(crate) mod eventual_specification;
-mod exact_dots;
 pub(crate) mod false_death;
 pub(crate) mod fencing;
 pub(crate) mod group_time;
@@ -209,6 +208,7 @@ pub(crate) struct Oracles {
     /// By data group: the model state after its committed entries.
     witnesses: BTreeMap<GroupId, Witness>,
     tries: answer_to_its_own_try::Tries,
+    loads: cheapest_is_chosen::Loads,
     reads: read_after_leadership::Reads,
     acknowledged: read_sees_acknowledged::Acknowledged,
     eventual_reads: eventual_read::Reads,
@@ -274,6 +274,7 @@ impl Oracles {
             writes: writes::Writes::new(nodes),
             witnesses: BTreeMap::new(),
             tries: answer_to_its_own_try::Tries::default(),
+            loads: cheapest_is_chosen::Loads::default(),
             reads: read_after_leadership::Reads::default(),
             acknowledged: read_sees_acknowledged::Acknowledged::default(),
             eventual_reads: eventual_read::Reads::default(),
@@ -514,6 +515,7 @@ impl Oracles {
                 durability_at_send::check_replication(durable, message)
             }
             Message::Gossip { message, .. } => {
+                self.loads.reports(self.roster.replica(step.me).node, message);
                 let view = &mut self.nodes[step.me].view;
                 view.probes.record_request(to, message);
                 if step.cause.releases {

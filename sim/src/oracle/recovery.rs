@@ -8,8 +8,8 @@ use continuum_core::id::GroupId;
 use continuum_core::node::Node;
 use continuum_core::raft::Raft;
 
-use super::exact_dots;
 use super::ledger::GroupLedger;
+use crate::format::dots::ExactDots;
 use crate::verdict::{Broken, Verdict};
 
 use crate::env::durable::{Durable, LogView};
@@ -37,7 +37,7 @@ pub(crate) fn check(durable: &Durable, group: GroupId, restored: &LogView) -> Ve
 pub(crate) fn check_shards(durable: &Durable, node: &Node) -> Verdict {
     for (shard, dots) in durable.shards() {
         let found = node.replicator().context(shard).unwrap_or_default();
-        if exact_dots::lacking(dots, &found).is_some() {
+        if dots.beyond(&ExactDots::of(&found)).is_some() {
             let what = format!("{shard:?}: the disk held {dots:?}, and the node has {found:?}");
             return Err(Broken::new(NAME, what));
         }

@@ -4,8 +4,10 @@
 //! passed on too. This file states no law.
 
 use continuum_core::id::{GroupId, Index, Replica, Role, Term};
+use continuum_core::node::Node;
 use continuum_core::raft;
 
+use super::cheapest_is_chosen::{self, Asked};
 use super::witness::Witness;
 use super::{Oracles, Step};
 use super::{
@@ -26,6 +28,20 @@ impl Oracles {
             let deaths = &self.nodes[me].view.deaths;
             deaths.check_held(&self.soundness, (me, now), processes.len(), number)
         })
+    }
+
+    /// Judges the costs at which a node's coordinator would choose members, while it has this many requests.
+    pub(crate) fn check_costs(
+        &self,
+        me: usize,
+        node: &Node,
+        open: usize,
+        is_forged: bool,
+    ) -> Verdict {
+        let to = |member| self.roster.number(member);
+        let asked = |member| to(member).is_some_and(|to| self.tries.has_asked(me, to));
+        let loads = (!is_forged).then_some(&self.loads);
+        cheapest_is_chosen::check_costs(node.coordinator(), loads, &Asked { open, asked })
     }
 
     /// A leader is asked to give its offices away.

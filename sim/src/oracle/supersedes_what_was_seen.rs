@@ -8,15 +8,15 @@
 
 use continuum_core::api::{Change, Mutation};
 use continuum_core::id::Dot;
-use continuum_core::replication::{EditInfo, EditOpInfo, WriteInfo};
 
 use super::eventual_specification::is_in_scope;
+use crate::format::write::{Op, Written, WrittenEdit};
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const NAME: &str = "supersedes-what-was-seen";
 
 /// Judges a new write against the mutation that a client asked for.
-pub(crate) fn check(write: &WriteInfo, mutation: &Mutation) -> Verdict {
+pub(crate) fn check(write: &Written, mutation: &Mutation) -> Verdict {
     let broken = |what: String| Err(Broken::new(NAME, what));
     for (edit, wanted) in write.edits.iter().zip(&mutation.edits) {
         let counts = matches!(wanted.change, Change::Count(_));
@@ -47,16 +47,16 @@ pub(crate) enum Held {
 
 /// Judges that a new write supersedes one element that its context names: an edit with its key, and its name.
 pub(crate) fn check_whole(
-    write: &WriteInfo,
-    (key, edit): (&[u8], &EditInfo),
+    write: &Written,
+    (key, edit): (&[u8], &WrittenEdit),
     element: (Dot, u16),
     held: Held,
 ) -> Verdict {
-    let scopes = |by: &&EditInfo| {
-        let observes = !matches!(by.op, EditOpInfo::Count { .. });
+    let scopes = |by: &&WrittenEdit| {
+        let observes = !matches!(by.op, Op::Count { .. });
         observes && is_in_scope((&write.key, by), (key, edit))
     };
-    let supersedes = |by: &EditInfo| match held {
+    let supersedes = |by: &WrittenEdit| match held {
         Held::Seen => by.superseded.contains(&element),
         Held::Unseen => by.unseen.contains(&element.0),
     };

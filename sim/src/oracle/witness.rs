@@ -1,6 +1,6 @@
 //! The witness: what the committed log of a strong namespace says happened.
 //!
-//! A small model decodes and applies the log. It shares only the decoder with `core::state`. It has keys with
+//! A small model reads the log by `format` and applies it. It shares nothing with `core::state`. It has keys with
 //! revisions, and sessions that answer a repeated number with the first answer (Raft thesis, §6.3). `strong` compares
 //! what clients were told with it, and `session_applied_once` what replicas apply. A log that cannot be explained,
 //! because a command does not decode or a write without a session is in it twice, breaks exactly-once.
@@ -11,9 +11,9 @@ use bytes::Bytes;
 use continuum_core::api::{Change, Expected, Mutation, Session};
 use continuum_core::id::{Index, SessionId};
 use continuum_core::raft::Payload;
-use continuum_core::state::{Command, Operation};
 
 use super::ledger::GroupLedger;
+use crate::format::command::{self, Command};
 use crate::verdict::{Broken, Verdict};
 
 pub(crate) const EXACTLY_ONCE: &str = "exactly-once";
@@ -135,8 +135,8 @@ impl Witness {
             self.applied = self.applied.next();
             let Some(entry) = ledger.committed_entry(self.applied) else { continue };
             let Payload::Command(bytes) = &entry.payload else { continue };
-            let command = Command::decode(bytes).map_err(|error| {
-                let what = format!("the command at {} does not decode: {error}", self.applied);
+            let command = command::read(bytes).ok_or_else(|| {
+                let what = format!("the command at {} follows no format", self.applied);
                 Broken::new(EXACTLY_ONCE, what)
             })?;
             self.apply(self.applied, entry.time_ms, &command)?;
@@ -148,6 +148,15 @@ impl Witness {
     pub(crate) fn session_at(&self, at: Index) -> Option<(Session, &[Bytes], Option<&Effect>)> {
         let (session, keys, effect) = self.commands.get(&at)?;
         Some((*session, keys, effect.as_ref()))
+    }
+
+    /// The length of all keys that have a value, and of these values.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        let current = self
+            .keys
+            .iter()
+            .filter_map(|(key, known)| known.current().map(|(value, _)| key.len() + value.len()));
+        current.sum::<usize>() as u64
     }
 
     /// Whether a key had no value at some index from `floor` on.
@@ -168,7 +177,7 @@ impl Witness {
     }
 
     fn apply(&mut self, index: Index, time_ms: u64, command: &Command) -> Verdict {
-        let Operation::Write { mutations } = &command.operation else { return Ok(()) };
+        let Some(mutations) = &command.mutations else { return Ok(()) };
         let is_new = command.session.is_none_or(|session| self.admit(session, time_ms));
         let effect = is_new.then(|| self.write(index, mutations));
         if let Some(session) = command.session {

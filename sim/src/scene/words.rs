@@ -11,11 +11,12 @@ use continuum_core::api::{
 use continuum_core::id::{Dot, GroupId, NodeId, Replica};
 use continuum_core::node::{Founding, Message};
 use continuum_core::raft::{self, Payload, Position};
-use continuum_core::replication::{self, dot_of, inspect};
+use continuum_core::replication::{self, dot_of};
 use continuum_core::wal::Write;
 use continuum_core::{gossip, node};
 
 use crate::env::requester::Attempt;
+use crate::format::shard::dot_in;
 use crate::plan::fault::{Fault, Kind};
 pub(crate) use crate::transcript::cut;
 use crate::workload::history::{Body, Ending, Operation};
@@ -323,7 +324,7 @@ fn group_write(names: &Names, write: &raft::Write) -> String {
 fn shard_write(names: &Names, write: &replication::Write) -> String {
     match write {
         replication::Write::Dots { records } => {
-            let dots = records.iter().map(|record| inspect(record).map(|write| write.dot));
+            let dots = records.iter().map(|record| dot_in(record));
             names.dots(dots.filter(Option::is_some))
         }
         replication::Write::Chunk { offset, data, .. } => format!("chunk {offset}+{}", data.len()),

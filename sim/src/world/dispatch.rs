@@ -520,7 +520,6 @@ impl World {
         }
         if restarted {
             self.oracles.restarted(&self.processes[node], node)?;
-            self.processes[node].adopt_shards();
         } else {
             self.count_added(node);
         }

@@ -455,6 +455,7 @@ mod tests {
     use continuum_core::id::NamespaceId;
 
     use super::*;
+    use crate::format::shard;
     use crate::rng::{Draws, stream};
 
     fn facts(is_member: bool) -> Facts {
@@ -566,7 +567,17 @@ mod tests {
             else {
                 continue;
             };
-            for write in writes.iter().filter_map(replication::inspect) {
+            for record in writes {
+                let write = replication::inspect(record);
+                let read = match shard::read(record) {
+                    Some(shard::Record::Write(read, None)) => Some(read),
+                    _ => None,
+                };
+                let said = |dot, key: &[u8], stamp| (dot, key.to_vec(), stamp);
+                let by_core = write.as_ref().map(|write| said(write.dot, &write.key, write.stamp));
+                let by_format = read.map(|read| said(read.dot, &read.key, read.stamp));
+                assert_eq!(by_core, by_format, "both readers say the same");
+                let Some(write) = write else { continue };
                 sound += 1;
                 assert!(write.key.starts_with(OWN_KEY));
                 assert!(write.dot.actor.boot.count >= u64::MAX - AUTHORS);

@@ -31,8 +31,6 @@ use continuum_core::discovery::{Identity, Unverified};
 use continuum_core::id::{Address, FederationId, Replica};
 use continuum_core::machine::{Machine as _, Outbox};
 use continuum_core::node::{Action, Event, Notice};
-use continuum_core::replication;
-use continuum_core::wal::Write;
 
 use crate::env::clock::MS;
 use crate::env::network::Network;
@@ -46,7 +44,7 @@ use crate::oracle::{
     one_process_per_identity,
 };
 use crate::plan::Plan;
-use crate::plan::fault::{Kind, Tally};
+use crate::plan::fault::{Fault, Kind, Tally};
 use crate::rng::{Draws, stream};
 use crate::scene::Scene;
 use crate::trace::{Trace, fingerprint, fold};
@@ -377,16 +375,7 @@ impl World {
                 if let Some(scene) = &mut self.scene {
                     scene.writes(me, &write);
                 }
-                let process = &mut self.processes[me];
-                if let (
-                    Write::Shard { shard, write: replication::Write::Dots { .. } },
-                    Some(node),
-                ) = (&write, &process.node)
-                {
-                    let held = node.replicator().context(*shard).unwrap_or_default();
-                    process.disk.expect(token, *shard, held);
-                }
-                process.disk.persist(token, write);
+                self.processes[me].disk.persist(token, write);
             }
             gone @ (Action::Discard { .. } | Action::Release { .. }) => self.delete(me, &gone),
             Action::Reply { id, outcome } => self.reply_leaves(me, id, outcome)?,
@@ -498,9 +487,12 @@ impl World {
     /// Closes a link of the trace: digests the whole state of one node, each in turn, and makes the checks that cost
     /// too much for every event.
     fn link(&mut self) -> Verdict {
-        for process in &self.processes {
+        let forges = |fault: &Fault| matches!(fault.kind, Kind::HostileLearner | Kind::LiveClone);
+        let is_forged = self.plan.faults.iter().any(forges);
+        for (me, process) in self.processes.iter().enumerate() {
             if let Some(node) = &process.node {
                 cheapest_is_chosen::check(node.coordinator())?;
+                self.oracles.check_costs(me, node, process.requests.len(), is_forged)?;
             }
             bounded_memory::check(process, &self.budgets)?;
         }

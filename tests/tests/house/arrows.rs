@@ -69,7 +69,7 @@ pub(crate) const HOUSE: [Level; 4] = [
             &["workload"],
             &["env"],
             &["plan"],
-            &["rng", "trace", "transcript", "verdict"],
+            &["format", "rng", "trace", "transcript", "verdict"],
         ],
     },
 ];

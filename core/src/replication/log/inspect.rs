@@ -1,7 +1,7 @@
-//! Reads the writes in records, for a judge of a log that does not know how a shard keeps its state.
+//! Reads the writes in records, for a reader of a log that does not know how a shard keeps its state.
 //!
-//! The simulator's executable specification reads writes with this module and merges them by its own rules. This module
-//! does not apply a record, and no step of a machine calls it.
+//! Tests and tools read writes with this module. The simulator's oracles do not: they judge this decoder too, so they
+//! have one of their own. This module does not apply a record, and no step of a machine calls it.
 
 use alloc::vec::Vec;
 
@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::id::{Dot, ShardId};
-use crate::replication::shard::LiveEdits;
 use crate::replication::write::{self, EditOp, EditRecord, TAG_SEALED, WriteBody};
 
 use super::{Record, decode};
@@ -80,25 +79,6 @@ pub fn inspect(record: &Bytes) -> Option<WriteInfo> {
     })
 }
 
-/// The writes of which a record leaves only some edits alive, or none, with these edits. A peer said so, or a removal
-/// had come before the write.
-#[must_use]
-pub fn removals_in(record: &Bytes) -> Vec<(Dot, Vec<u16>)> {
-    let left = |edits: &LiveEdits| edits.edits().collect();
-    if record.first() == Some(&TAG_SEALED) {
-        return Vec::new();
-    }
-    match decode(record) {
-        Ok(Record::Partial(sealed, edits)) => {
-            dot_of(&sealed).map(|dot| (dot, left(&edits))).into_iter().collect()
-        }
-        Ok(Record::Join(join)) => {
-            join.removals.iter().map(|(dot, edits)| (*dot, left(edits))).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
 /// The identity of a sealed write, whether or not its bytes are intact.
 #[must_use]
 pub fn dot_of(sealed: &Bytes) -> Option<Dot> {
@@ -140,7 +120,6 @@ mod tests {
     use super::*;
     use crate::id::{Actor, Boot, NamespaceId};
     use crate::replication::log::encode;
-    use crate::replication::shard::Join;
     use crate::replication::write::{DotRef, ElementRef, Raw, seal};
 
     #[test]
@@ -173,21 +152,5 @@ mod tests {
         assert_eq!(dot_of(&sealed), Some(body.dot));
         assert_eq!(dot_of(&sealed.slice(..9)), None);
         assert_eq!(inspect(&encode(&Record::Discarding)), None);
-    }
-
-    #[test]
-    fn a_record_says_which_edits_it_leaves_alive() {
-        let removals = vec![
-            (Dot { actor: Actor::default(), seq: 3 }, LiveEdits::default()),
-            (
-                Dot { actor: Actor::default(), seq: 4 },
-                LiveEdits::of([true, false, true].into_iter()),
-            ),
-        ];
-        let join = Join { removals, ..Join::default() };
-        let found = removals_in(&encode(&Record::Join(join)));
-        let found: Vec<_> = found.into_iter().map(|(dot, left)| (dot.seq, left)).collect();
-        assert_eq!(found, [(3, vec![]), (4, vec![0, 2])]);
-        assert_eq!(removals_in(&encode(&Record::Discarding)), []);
     }
 }

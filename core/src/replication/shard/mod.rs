@@ -535,7 +535,9 @@ impl Shard {
         live.edits.remove(element.edit);
         live.whole = false;
         if live.edits.is_empty() {
-            self.bytes -= live.sealed.len() as u64 + WRITE_BYTES;
+            if !mutant!("replication.shard.count_drifts") {
+                self.bytes -= live.sealed.len() as u64 + WRITE_BYTES;
+            }
             self.live.remove(&dot);
         } else {
             reach!("replication.write.partly_dead");

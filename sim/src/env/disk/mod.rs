@@ -13,15 +13,17 @@ mod damage;
 mod fate;
 mod segment;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
-use continuum_core::id::{ShardId, SnapshotId, Token};
-use continuum_core::replication::Dots;
+use continuum_core::id::{SnapshotId, Token};
+use continuum_core::raft::{self, Entry, Payload};
+use continuum_core::replication;
 use continuum_core::wal::{self, Batch, Chunk, Header, LogWriter, RecoverError, Write};
 
 use crate::env::durable::Durable;
+use crate::format::shard::seen_in_file;
 use crate::rng::{Draws, stream};
 
 pub(crate) use fate::Fate;
@@ -50,8 +52,6 @@ pub(crate) struct Disk {
     writer: LogWriter,
     media: Media,
     queue: Vec<(Token, Write)>,
-    /// The dots of a shard as of a write, in the order of the writes that are not durable yet.
-    shards: VecDeque<(Token, ShardId, Dots)>,
     in_flight: Option<InFlight>,
     /// The newest token that was reported durable, or that a restart found durable.
     persisted: Token,
@@ -111,7 +111,6 @@ impl Disk {
             writer: LogWriter::new(header).with_segment_bytes(segment_bytes),
             media: Media::default(),
             queue: Vec::new(),
-            shards: VecDeque::new(),
             in_flight: None,
             persisted: Token::default(),
             synced: Token::default(),
@@ -137,14 +136,15 @@ impl Disk {
         self.queue.push((token, write));
     }
 
-    /// Notes the shard's dots as of this write, for when it becomes durable.
-    pub(crate) fn expect(&mut self, token: Token, shard: ShardId, dots: Dots) {
-        self.shards.push_back((token, shard, dots));
-    }
-
     /// Number of writes that are not durable yet.
     pub(crate) fn pending(&self) -> usize {
         self.queue.len() + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.writes.len())
+    }
+
+    /// The bytes of the writes that are not durable yet: of records, entries and chunks, without what encloses them.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        let in_flight = self.in_flight.iter().flat_map(|in_flight| &in_flight.writes);
+        self.queue.iter().chain(in_flight).map(|(_, write)| payload(write)).sum()
     }
 
     /// Number of snapshot files.
@@ -203,7 +203,6 @@ impl Disk {
         }
         for (token, write) in &in_flight.writes {
             self.durable.apply(write);
-            self.record_shards(*token);
             if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
                 let file = self.media.files.entry(snapshot).or_default();
                 file.newest = *token;
@@ -216,6 +215,7 @@ impl Disk {
             {
                 file.newest = *token;
             }
+            replace_shard(&mut self.durable, &self.media, write);
         }
         if let Some(batch) = &in_flight.batch {
             self.write(batch);
@@ -223,15 +223,6 @@ impl Disk {
         let last = in_flight.writes.last().map(|(token, _)| *token)?;
         self.persisted = last;
         Some(last)
-    }
-
-    /// Writes up to this token are durable: the shards' durable dots follow.
-    fn record_shards(&mut self, token: Token) {
-        while self.shards.front().is_some_and(|(expected, _, _)| *expected <= token) {
-            if let Some((_, shard, dots)) = self.shards.pop_front() {
-                self.durable.set_shard(shard, dots);
-            }
-        }
     }
 
     /// Writes a batch to its offset, or to a wrong one.
@@ -272,7 +263,6 @@ impl Disk {
     pub(crate) fn crash(&mut self, now: u64, fate: Fate) -> u64 {
         self.crashes += 1;
         self.queue.clear();
-        self.shards.clear();
         let in_flight = self.in_flight.take();
         if let Some(honest) = self.honest.take() {
             self.media = *honest;
@@ -356,6 +346,7 @@ impl Disk {
             {
                 file.newest = *token;
             }
+            replace_shard(&mut self.durable, &self.media, write);
         }
         self.persisted = self.persisted.max(self.synced);
         self.drop_unnamed_files(&recovered.writes);
@@ -410,14 +401,41 @@ impl Disk {
     }
 }
 
+/// The bytes that a write carries. `Write::payload_bytes` is not asked: the node counts with it.
+fn payload(write: &Write) -> usize {
+    match write {
+        Write::Shard { write: replication::Write::Dots { records }, .. } => {
+            records.iter().map(Bytes::len).sum()
+        }
+        Write::Group { write: raft::Write::Append { entries, .. }, .. } => {
+            let command = |entry: &Entry| match &entry.payload {
+                Payload::Command(command) => command.len(),
+                Payload::Noop | Payload::Configuration(_) => 0,
+            };
+            entries.iter().map(command).sum()
+        }
+        _ => write.chunk().map_or(0, |chunk| chunk.data.len()),
+    }
+}
+
+/// A snapshot file of a shard replaces all its older records. A file that cannot be read replaces none.
+fn replace_shard(durable: &mut Durable, media: &Media, write: &Write) {
+    if let Write::Shard { shard, write: replication::Write::Snapshot { file } } = write
+        && let Some(found) = media.files.get(&file.id)
+        && let Some(seen) = seen_in_file(&found.bytes)
+    {
+        durable.set_shard(*shard, seen);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use continuum_core::id::{GroupId, SnapshotFile};
+    use continuum_core::id::{Actor, Dot, GroupId, ShardId, SnapshotFile};
     use continuum_core::raft::{self, Configuration, Position};
-    use continuum_core::replication;
     use continuum_core::wal::SEGMENT_BYTES;
 
     use super::*;
+    use crate::format::dots::ExactDots;
 
     fn write(seq: u64) -> (Token, Write) {
         (Token { lane: 0, seq }, Write::Contacts { contacts: Vec::new() })
@@ -454,15 +472,44 @@ mod tests {
     fn a_shard_forgotten_after_its_writes_in_one_batch_is_gone() {
         let mut disk = Disk::new(0, Draws::new(1), Header::default(), SEGMENT_BYTES);
         let (token, shard) = (|seq| Token { lane: 0, seq }, ShardId::default());
-        disk.expect(token(1), shard, Dots::default());
         disk.persist(token(1), of_shard(shard, replication::Write::Dots { records: Vec::new() }));
         disk.persist(token(2), of_shard(shard, replication::Write::Forget));
         disk.begin(0, 100);
         disk.finish(false);
         assert_eq!(disk.durable.shard(shard), None);
         assert!(disk.durable.is_forgotten(shard));
-        disk.durable.set_shard(shard, Dots::default());
+        disk.durable.set_shard(shard, ExactDots::default());
         assert!(!disk.durable.is_forgotten(shard), "it was created again");
+    }
+
+    /// A record teaches the dot of its write when it is durable, and a snapshot file those that are in it, no others.
+    #[test]
+    fn a_disk_holds_the_dots_that_its_records_say() {
+        let mut disk = Disk::new(0, Draws::new(1), Header::default(), SEGMENT_BYTES);
+        let (token, shard) = (|seq| Token { lane: 0, seq }, ShardId::default());
+        let dot = |seq| Dot { actor: Actor::default(), seq };
+        // The tag, the hash, the version, the shard, the author: all else does not matter for a dot.
+        let sealed = |seq| [&[1; 34][..], &[0; 36], &[seq]].concat();
+        let holds = |disk: &Disk, seq| {
+            disk.durable.shard(shard).is_some_and(|held| held.contains(&dot(seq)))
+        };
+        let records = vec![sealed(1).into(), sealed(2).into()];
+        disk.persist(token(1), of_shard(shard, replication::Write::Dots { records }));
+        disk.begin(0, 100);
+        assert!(!holds(&disk, 1), "nothing is durable yet");
+        disk.finish(false);
+        assert!(holds(&disk, 1) && holds(&disk, 2) && !holds(&disk, 3));
+        let header = [2, 1, 3, 0, 0, 0, 0];
+        let with_length =
+            |record: &[u8]| [&(record.len() as u32).to_be_bytes()[..], record].concat();
+        let data = Bytes::from([with_length(&header), with_length(&sealed(2))].concat());
+        let file = SnapshotFile::of(SnapshotId(7), &data);
+        let chunk = replication::Write::Chunk { snapshot: file.id, offset: 0, data };
+        disk.persist(token(1), of_shard(shard, chunk));
+        disk.persist(token(2), of_shard(shard, replication::Write::Snapshot { file }));
+        disk.begin(200, 100);
+        disk.finish(false);
+        assert!(!holds(&disk, 1) && holds(&disk, 2), "the file lost the first");
     }
 
     #[test]

@@ -10,10 +10,9 @@ use continuum_core::api::{
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Boot, Dot, ShardId, StoreId};
 use continuum_core::replication;
-use continuum_core::replication::{Dots, EditInfo, EditOpInfo as Op, Message, Ranges, WriteInfo};
+use continuum_core::replication::{Dots, Message, Ranges};
 use continuum_core::wal::Write;
 
-use super::super::exact_dots::ExactDots;
 use super::super::hybrid_clock::{Follows, Stamps, Wall};
 use super::super::{
     context_covers_what_is_known, dead_write_stays_dead, dot_minted_once, durability_at_send,
@@ -21,6 +20,8 @@ use super::super::{
 };
 use super::{Planted, bad, good};
 use crate::env::durable::Durable;
+use crate::format::dots::ExactDots;
+use crate::format::write::{Op, Written, WrittenEdit};
 use crate::verdict::Verdict;
 use crate::workload::history::{Body, Ending, History, Operation, Responder, Space};
 
@@ -179,23 +180,23 @@ const fn dot(seq: u64) -> Dot {
     Dot { actor: actor(1), seq }
 }
 
-fn write(seq: u64, stamp: u64, op: Op, superseded: &[u64]) -> WriteInfo {
+fn write(seq: u64, stamp: u64, op: Op, superseded: &[u64]) -> Written {
     let superseded = superseded.iter().map(|seq| (dot(*seq), 0)).collect();
-    WriteInfo {
+    Written {
         shard: ShardId::default(),
         dot: dot(seq),
         key: b"r00".to_vec(),
         stamp,
         hash: Digest::default(),
-        edits: vec![EditInfo { field: Vec::new(), op, superseded, unseen: Vec::new() }],
+        edits: vec![WrittenEdit { field: Vec::new(), op, superseded, unseen: Vec::new() }],
     }
 }
 
-fn value(seq: u64, stamp: u64, text: &str, superseded: &[u64]) -> WriteInfo {
+fn value(seq: u64, stamp: u64, text: &str, superseded: &[u64]) -> Written {
     write(seq, stamp, Op::Put(text.as_bytes().to_vec()), superseded)
 }
 
-fn specify(writes: &[WriteInfo], discards: bool, rows: &[Row]) -> Verdict {
+fn specify(writes: &[Written], discards: bool, rows: &[Row]) -> Verdict {
     eventual_specification::check(writes.iter(), |_, _| false, discards, rows)
 }
 
@@ -250,7 +251,7 @@ fn made() -> Vec<Planted> {
         Mutation { key: Bytes::from_static(b"r00"), edits, context }
     };
     let made = value(3, 9, "c", &[1]);
-    let other = WriteInfo { hash: Digest([9; 32]), ..made.clone() };
+    let other = Written { hash: Digest([9; 32]), ..made.clone() };
     let mut logged = dead_write_stays_dead::LoggedWrites::default();
     let mut logs = |seq| logged.check(seq as usize, ShardId::default(), dot(seq));
     vec![
@@ -328,11 +329,11 @@ fn promised() -> Vec<Planted> {
     let ack = Message::Ack { shard, held: held.clone(), bytes: 0 };
     let mut disk = Durable::default();
     let before = durability_at_send::check_replication(&disk, &ack);
-    disk.set_shard(shard, held);
+    disk.set_shard(shard, ExactDots::of(&held));
     let after = durability_at_send::check_replication(&disk, &ack);
     disk.apply(&Write::Shard { shard, write: replication::Write::Forget });
     let deleted = durability_at_send::check_replication(&disk, &ack);
-    disk.set_shard(shard, Dots::default());
+    disk.set_shard(shard, ExactDots::default());
     let created_again = durability_at_send::check_replication(&disk, &ack);
     vec![
         bad("dots acknowledged before they are durable", durability_at_send::NAME, before),

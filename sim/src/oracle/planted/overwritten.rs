@@ -9,11 +9,11 @@ use continuum_core::api::{
 };
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Dot, ShardId};
-use continuum_core::replication::{EditInfo, EditOpInfo as Op, WriteInfo};
 
 use super::super::read_then_overwritten::{self, check};
 use super::super::write_says_what_was_asked;
 use super::{Planted, bad, good};
+use crate::format::write::{Op, Written, WrittenEdit};
 use crate::verdict::Verdict;
 use crate::workload::history::{Body, Ending, History, Operation, Space};
 
@@ -98,13 +98,13 @@ fn asked() -> Vec<Planted> {
     let edits = vec![edit("f", Change::Put(bytes("a"))), edit("g", Change::Count(-3))];
     let mutation = Mutation { key: bytes("k"), edits, context: None };
     let judge = |ops: Vec<(&str, Op)>| -> Verdict {
-        let info = |(field, op): (&str, Op)| EditInfo {
+        let info = |(field, op): (&str, Op)| WrittenEdit {
             field: field.as_bytes().to_vec(),
             op,
             superseded: Vec::new(),
             unseen: Vec::new(),
         };
-        let write = WriteInfo {
+        let write = Written {
             shard: ShardId::default(),
             dot: Dot { actor: Actor::default(), seq: 1 },
             key: b"k".to_vec(),

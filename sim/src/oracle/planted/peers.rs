@@ -1,11 +1,15 @@
 //! Peers: views of members, acks, admitted processes, changes of health, choices.
 
 use continuum_core::api::Health;
-use continuum_core::gossip::{Body, Incarnation, Member, Message, ProbeInfo, State, Update};
+use continuum_core::config::Config;
+use continuum_core::coordinator::{Choice, Coordinator, Event, Liveness};
+use continuum_core::gossip::{Body, Incarnation, Load, Member, Message, ProbeInfo, State, Update};
 use continuum_core::id::{Address, Boot, Contact, NodeId, Replica, StoreId};
-use continuum_core::time::Instant;
+use continuum_core::machine::{Machine as _, Now, Outbox};
+use continuum_core::time::{Instant, WallTime};
 
 use super::super::ack_from_pinged_member::{self, Probes};
+use super::super::cheapest_is_chosen::{Asked, Loads};
 use super::super::health_hysteresis::{self, HealthChanges};
 use super::super::one_process_per_identity::{self, AdmittedPeers, Identified};
 use super::super::views::Held;
@@ -17,7 +21,7 @@ use super::{Planted, bad, good};
 use crate::verdict::Verdict;
 
 pub(super) fn all() -> Vec<Planted> {
-    [members(), probes(), processes(), choices(), hostile()].concat()
+    [members(), probes(), processes(), choices(), costs(), hostile()].concat()
 }
 
 const fn node(number: u8) -> NodeId {
@@ -40,6 +44,24 @@ fn update(number: u8, (incarnation, state): Held) -> Update {
 fn ping(updates: Vec<Update>) -> Message {
     let sender = update(1, held(0, State::Alive));
     Message { body: Body::Ping { number: 1 }, sender: sender.into(), updates, loads: Vec::new() }
+}
+
+/// A message in which a node says that it, or another one, has this load.
+fn report(of: NodeId, requests: u32) -> Message {
+    let load = Load { node: of, boot: Boot::default(), version: 1, requests };
+    Message { loads: vec![load], ..ping(Vec::new()) }
+}
+
+/// A coordinator that knows member 1, after these events.
+fn coordinator(events: Vec<Event>) -> Coordinator {
+    let mut coordinator = Coordinator::new(node(0), Config::default().coordinator);
+    let mut out = Outbox::new();
+    let now = Now { mono: Instant::from_millis(0), wall: WallTime(0) };
+    let known = [Event::Add { node: node(1) }];
+    for event in known.into_iter().chain(events) {
+        coordinator.step(now, event, &mut out);
+    }
+    coordinator
 }
 
 fn members() -> Vec<Planted> {
@@ -186,6 +208,38 @@ fn choices() -> Vec<Planted> {
         bad("an unverified contact passed on", verified_contacts_only::NAME, tells(&[contact(2)])),
         good("the cheapest is chosen", chosen(2)),
         bad("a dearer one is chosen", cheapest_is_chosen::NAME, chosen(1)),
+    ]
+}
+
+fn costs() -> Vec<Planted> {
+    let mut loads = Loads::default();
+    loads.reports(node(1), &report(node(1), 7));
+    loads.reports(node(2), &report(node(1), 9));
+    let costs = |coordinator: &Coordinator, open, is_asked: bool| {
+        let asked = Asked { open, asked: |_| is_asked };
+        cheapest_is_chosen::check_costs(coordinator, Some(&loads), &asked)
+    };
+    let told = |load| {
+        coordinator(vec![Event::LivenessChanged { node: node(1), liveness: Liveness::Alive, load }])
+    };
+    let failed = coordinator(vec![Event::RequestEnded { node: node(1), answered: false }]);
+    let mut busy = coordinator(Vec::new());
+    busy.choose(Choice::LeastLoaded, [node(1)].into_iter());
+    vec![
+        good("a load that was reported", costs(&told(7), 0, false)),
+        bad(
+            "a load that another node reported",
+            cheapest_is_chosen::NAME,
+            costs(&told(9), 0, false),
+        ),
+        good("a charge for a request that failed", costs(&failed, 0, true)),
+        bad("a charge without a request", cheapest_is_chosen::NAME, costs(&failed, 0, false)),
+        good("a request under way", costs(&busy, 1, true)),
+        bad(
+            "a request under way that nobody waits for",
+            cheapest_is_chosen::NAME,
+            costs(&busy, 0, true),
+        ),
     ]
 }
 

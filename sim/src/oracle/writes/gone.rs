@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use continuum_core::id::Dot;
-use continuum_core::replication::{Dots, EditInfo, EditOpInfo, WriteInfo};
+use continuum_core::replication::Dots;
 
 use super::super::eventual_specification::{is_in_scope, rank_of};
 use super::shard::{Known, Shard};
+use crate::format::write::{Op, Written, WrittenEdit};
 
 impl Shard {
     /// Whether all that a write left is dead in a replica of this context. A replica kills what died at its peer before
@@ -45,7 +46,7 @@ impl Shard {
         &self,
         write: &Known,
         number: u16,
-        edit: &EditInfo,
+        edit: &WrittenEdit,
         context: Option<&Dots>,
     ) -> bool {
         let known = |later: &Dot| {
@@ -62,7 +63,7 @@ impl Shard {
         &self,
         write: &Known,
         number: u16,
-        edit: &EditInfo,
+        edit: &WrittenEdit,
         context: &Dots,
     ) -> bool {
         let mut later = self.superseding(write, number, edit);
@@ -74,7 +75,7 @@ impl Shard {
         &'a self,
         write: &'a Known,
         number: u16,
-        edit: &'a EditInfo,
+        edit: &'a WrittenEdit,
     ) -> impl Iterator<Item = &'a Dot> {
         let Known { info, later } = write;
         let by_name = later.by_name.iter().filter(move |(of, _)| *of == number).map(|(_, by)| by);
@@ -91,10 +92,10 @@ impl Shard {
     /// The later counts of the same author in the same field.
     fn later_counts<'a>(
         &'a self,
-        write: &WriteInfo,
-        edit: &EditInfo,
+        write: &Written,
+        edit: &WrittenEdit,
     ) -> impl Iterator<Item = &'a Dot> {
-        let counts = matches!(edit.op, EditOpInfo::Count { .. });
+        let counts = matches!(edit.op, Op::Count { .. });
         let path = counts.then(|| (write.key.clone(), edit.field.clone()));
         let all = path.and_then(|path| self.counts.get(&path));
         let (first, actor) = (Dot { seq: write.dot.seq + 1, ..write.dot }, write.dot.actor);
@@ -111,8 +112,8 @@ impl Shard {
     /// Whether writes beat the register value that an edit put: those in a context, or any.
     pub(super) fn is_edit_beaten(
         &self,
-        write: &WriteInfo,
-        edit: &EditInfo,
+        write: &Written,
+        edit: &WrittenEdit,
         context: Option<&Dots>,
     ) -> bool {
         let known = |other: &Dot| context.is_none_or(|context| context.contains(other));
@@ -120,17 +121,17 @@ impl Shard {
     }
 
     /// The writes that put a greater value where an edit put one.
-    fn greater_puts(&self, write: &WriteInfo, edit: &EditInfo) -> impl Iterator<Item = &Dot> {
+    fn greater_puts(&self, write: &Written, edit: &WrittenEdit) -> impl Iterator<Item = &Dot> {
         let path = (write.key.clone(), edit.field.clone());
-        let puts = self.puts.get(&path).filter(|_| matches!(edit.op, EditOpInfo::Put(_)));
+        let puts = self.puts.get(&path).filter(|_| matches!(edit.op, Op::Put(_)));
         let from = (rank_of(write), write.dot);
         puts.into_iter().flat_map(move |puts| puts.range(from..).skip(1)).map(|(_, other)| other)
     }
 }
 
 /// Whether an edit is dead from the beginning.
-const fn leaves_nothing(edit: &EditInfo) -> bool {
-    matches!(edit.op, EditOpInfo::Delete | EditOpInfo::Remove(_))
+const fn leaves_nothing(edit: &WrittenEdit) -> bool {
+    matches!(edit.op, Op::Delete | Op::Remove(_))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use continuum_core::api::{Mutation, Policy, Query, Row};
 use continuum_core::id::{Actor, Boot, Dot, GroupId, NamespaceId, Replica, ShardId, Token};
 use continuum_core::node::Node;
-use continuum_core::replication::{Dots, EditOpInfo, Replicator, WriteInfo, inspect, removals_in};
+use continuum_core::replication::{Dots, Replicator};
 use continuum_core::state::{Registry, StateMachine};
 
 use super::context_covers_what_is_known::Covered;
@@ -27,6 +27,8 @@ use super::supersedes_what_was_seen::{self, Held};
 use super::told::Told;
 use super::{Step, dot_minted_once, eventual, eventual_specification, write_says_what_was_asked};
 use crate::env::process::Process;
+use crate::format::shard::{self as records, Record};
+use crate::format::write::{Op, Written};
 use crate::verdict::{Broken, Verdict};
 use shard::Shard;
 
@@ -153,14 +155,25 @@ impl Writes {
         shard: ShardId,
         records: &[Bytes],
     ) -> Verdict {
+        let mut removals = Vec::new();
         for record in records {
             let known = self.shards.get(&shard).and_then(|shard| shard.of_record(record));
-            match known.or_else(|| inspect(record).map(Rc::new)) {
-                Some(write) => self.observe_write(by, node, wanted, (shard, record), &write)?,
-                None => self.logged[by.number].covered.learns(shard),
+            match known
+                .map_or_else(|| read(shard, record), |write| Ok(Record::Write(write, None)))?
+            {
+                Record::Write(write, left) => {
+                    let whole = left.is_none().then_some(record);
+                    removals.extend(left.map(|left| (write.dot, left)));
+                    self.observe_write(by, node, wanted, (shard, whole), &write)?;
+                }
+                Record::Join(join) => {
+                    self.logged[by.number].covered.learns(shard);
+                    removals.extend(join.removals);
+                }
+                Record::Other => self.logged[by.number].covered.learns(shard),
             }
         }
-        for (dot, left) in records.iter().flat_map(removals_in) {
+        for (dot, left) in removals {
             if let Some(shard) = self.shards.get(&shard) {
                 shard.check_removal(&dot, &left, by.discards)?;
             }
@@ -174,8 +187,8 @@ impl Writes {
         by: Author,
         node: &Node,
         wanted: &[RequestedWrite<'_>],
-        (id, record): (ShardId, &Bytes),
-        write: &Rc<WriteInfo>,
+        (id, record): (ShardId, Option<&Bytes>),
+        write: &Rc<Written>,
     ) -> Verdict {
         let actor = write.dot.actor;
         let is_own = actor.replica == by.replica && actor.boot == by.boot;
@@ -187,7 +200,7 @@ impl Writes {
         let superseded = if is_own { shard.greatest_superseded(write) } else { 0 };
         let greatest = shard.greatest;
         let known = shard.numbers.get(&write.dot).copied();
-        let number = known.unwrap_or_else(|| shard.add(write, record.clone()));
+        let number = known.unwrap_or_else(|| shard.add(write, record.cloned()));
         logged.seen.entry(id).or_default().check(number, id, write.dot)?;
         logged.covered.logs(write.shard, &write.dot);
         let logged_stamp = logged.greatest.entry(write.shard).or_default();
@@ -212,7 +225,7 @@ impl Writes {
         node: &Node,
         wanted: &[RequestedWrite<'_>],
         shard: ShardId,
-        write: &WriteInfo,
+        write: &Written,
     ) -> Verdict {
         // If several operations wait for the same key, an operation that already has a write gets no second one.
         let of_one = wanted.iter().all(|(operation, _)| *operation == wanted[0].0);
@@ -236,7 +249,7 @@ impl Writes {
         &self,
         node: &Node,
         shard: ShardId,
-        write: &WriteInfo,
+        write: &Written,
         mutation: &Mutation,
     ) -> Verdict {
         let (Some(context), Some(known)) = (&mutation.context, self.shards.get(&shard)) else {
@@ -324,7 +337,7 @@ impl Writes {
 
     /// The totals that the author of a new write may have had in a counter before: the last, and none if that may have
     /// been deleted.
-    fn totals_before(&self, shard: ShardId, write: &WriteInfo, field: &[u8]) -> Vec<i128> {
+    fn totals_before(&self, shard: ShardId, write: &Written, field: &[u8]) -> Vec<i128> {
         let path = (write.key.clone(), field.to_vec());
         let shard = self.shards.get(&shard);
         let last = shard.and_then(|shard| {
@@ -333,7 +346,7 @@ impl Writes {
             let counted = shard.get(dot)?;
             let edits = &counted.info.edits;
             let number = edits.iter().rposition(|edit| {
-                edit.field[..] == *field && matches!(edit.op, EditOpInfo::Count { .. })
+                edit.field[..] == *field && matches!(edit.op, Op::Count { .. })
             })?;
             let by_name = &counted.later.by_name;
             let deleted = by_name.iter().any(|(edit, _)| usize::from(*edit) == number)
@@ -398,6 +411,19 @@ impl Writes {
     }
 }
 
+/// Reads a record of a shard.
+fn read(id: ShardId, record: &Bytes) -> Result<Record, Broken> {
+    let unreadable = |what: String| Broken::new(write_says_what_was_asked::NAME, what);
+    let read = records::read(record)
+        .ok_or_else(|| unreadable(format!("a record of {id:?} follows no format: {record:?}")))?;
+    match &read {
+        Record::Write(write, _) if write.shard != id => {
+            Err(unreadable(format!("{write:?} is logged for {id:?}")))
+        }
+        _ => Ok(read),
+    }
+}
+
 /// Whether a replica is a member, as this node knows it.
 pub(crate) fn is_member(node: &Node, replica: Replica) -> bool {
     let registry = node.state(GroupId::REGISTRY).map(StateMachine::registry);
@@ -421,30 +447,30 @@ mod tests {
     use continuum_core::api::{Content, Field};
     use continuum_core::digest::Digest;
     use continuum_core::id::Actor;
-    use continuum_core::replication::EditInfo;
 
     use super::*;
+    use crate::format::write::WrittenEdit;
 
     pub(super) fn dot(seq: u64) -> Dot {
         Dot { actor: Actor::default(), seq }
     }
 
-    pub(super) fn put(seq: u64, superseded: &[u64]) -> WriteInfo {
+    pub(super) fn put(seq: u64, superseded: &[u64]) -> Written {
         let superseded = superseded.iter().map(|seq| (dot(*seq), 0)).collect();
-        let op = EditOpInfo::Put(vec![seq as u8]);
-        WriteInfo {
+        let op = Op::Put(vec![seq as u8]);
+        Written {
             shard: ShardId::default(),
             dot: dot(seq),
             key: b"k".to_vec(),
             stamp: seq,
             hash: Digest::default(),
-            edits: vec![EditInfo { field: Vec::new(), op, superseded, unseen: Vec::new() }],
+            edits: vec![WrittenEdit { field: Vec::new(), op, superseded, unseen: Vec::new() }],
         }
     }
 
-    pub(super) fn add(shard: &mut Shard, write: WriteInfo) {
+    pub(super) fn add(shard: &mut Shard, write: Written) {
         let record = Bytes::from(vec![write.dot.seq as u8]);
-        shard.add(&Rc::new(write), record);
+        shard.add(&Rc::new(write), Some(record));
     }
 
     fn register(values: &[u8]) -> Vec<Row> {

@@ -11,8 +11,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use continuum_core::api::Query;
 use continuum_core::id::Dot;
-use continuum_core::replication::{Dots, EditInfo, EditOpInfo, WriteInfo};
+use continuum_core::replication::Dots;
 
+use crate::format::write::{Op, Written, WrittenEdit};
 use crate::oracle::eventual_read::{self, Read};
 use crate::oracle::eventual_specification::{FieldPath, Rank, rank_of};
 use crate::verdict::{Broken, Verdict};
@@ -20,7 +21,7 @@ use crate::verdict::{Broken, Verdict};
 /// A write, and what supersedes it.
 #[derive(Debug)]
 pub(super) struct Known {
-    pub(super) info: Rc<WriteInfo>,
+    pub(super) info: Rc<Written>,
     pub(super) later: Superseders,
 }
 
@@ -38,7 +39,7 @@ pub(super) struct Superseders {
 pub(super) struct Shard {
     pub(super) writes: Vec<Known>,
     pub(super) numbers: BTreeMap<Dot, usize>,
-    /// By the bytes of its record: a write's number. Equal bytes say the same, so they are read once.
+    /// By the bytes of its sealed record: a write's number. Equal bytes say the same, so they are read once.
     by_record: BTreeMap<Bytes, usize>,
     /// By key: its writes.
     by_key: BTreeMap<Vec<u8>, Vec<usize>>,
@@ -57,8 +58,8 @@ impl Shard {
         self.numbers.get(dot).map(|number| &self.writes[*number])
     }
 
-    /// The write whose record has these bytes.
-    pub(super) fn of_record(&self, record: &Bytes) -> Option<Rc<WriteInfo>> {
+    /// The write whose sealed record has these bytes.
+    pub(super) fn of_record(&self, record: &Bytes) -> Option<Rc<Written>> {
         self.by_record.get(record).map(|number| Rc::clone(&self.writes[*number].info))
     }
 
@@ -70,11 +71,11 @@ impl Shard {
         }
     }
 
-    /// Adds a new write. Returns its number.
-    pub(super) fn add(&mut self, write: &Rc<WriteInfo>, record: Bytes) -> usize {
+    /// Adds a new write, with its sealed record if it was logged as such. Returns its number.
+    pub(super) fn add(&mut self, write: &Rc<Written>, record: Option<Bytes>) -> usize {
         let number = self.writes.len();
         self.numbers.insert(write.dot, number);
-        self.by_record.insert(record, number);
+        self.by_record.extend(record.map(|record| (record, number)));
         let later = self.awaited.remove(&write.dot).unwrap_or_default();
         self.writes.push(Known { info: Rc::clone(write), later });
         for edit in &write.edits {
@@ -84,11 +85,11 @@ impl Shard {
             for dot in &edit.unseen {
                 self.later_of(dot).by_scope.push(write.dot);
             }
-            if matches!(edit.op, EditOpInfo::Put(_)) {
+            if matches!(edit.op, Op::Put(_)) {
                 let path = (write.key.clone(), edit.field.clone());
                 self.puts.entry(path).or_default().insert((rank_of(write), write.dot));
             }
-            if matches!(edit.op, EditOpInfo::Count { .. }) {
+            if matches!(edit.op, Op::Count { .. }) {
                 let path = (write.key.clone(), edit.field.clone());
                 self.counts.entry(path).or_default().insert(write.dot);
             }
@@ -121,7 +122,7 @@ impl Shard {
     }
 
     /// The greatest stamp among the writes that a write supersedes, other than itself.
-    pub(super) fn greatest_superseded(&self, write: &WriteInfo) -> u64 {
+    pub(super) fn greatest_superseded(&self, write: &Written) -> u64 {
         let superseded = write.edits.iter().flat_map(|edit| &edit.superseded);
         let stamps = superseded.filter_map(|(dot, _)| self.get(dot).map(|write| write.info.stamp));
         stamps.max().unwrap_or(0)
@@ -147,7 +148,7 @@ impl Shard {
         let Some(write) = self.get(dot) else { return Ok(()) };
         let mut dead =
             (0_u16..).zip(&write.info.edits).filter(|(number, _)| !left.contains(number));
-        let lives = |(number, edit): &(u16, &EditInfo)| {
+        let lives = |(number, edit): &(u16, &WrittenEdit)| {
             let beaten = discards && self.is_edit_beaten(&write.info, edit, None);
             !beaten && !self.is_edit_superseded(write, *number, edit, None)
         };
@@ -182,7 +183,7 @@ fn keys_of(query: &Query) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
 }
 
 /// Whether an edit changes a field that a query asks for.
-fn is_asked(query: &Query, edit: &EditInfo) -> bool {
+fn is_asked(query: &Query, edit: &WrittenEdit) -> bool {
     match query {
         Query::Get { field, .. } | Query::Members { field, .. } | Query::Count { field, .. } => {
             edit.field[..] == field[..]
@@ -209,20 +210,20 @@ mod tests {
         Dot { actor: Actor { boot, ..Actor::default() }, seq: number / 2 + 1 }
     }
 
-    fn edit(dice: &mut Dice, number: u64) -> EditInfo {
+    fn edit(dice: &mut Dice, number: u64) -> WrittenEdit {
         let value = vec![dice.below(2) as u8];
         let op = match dice.below(5) {
-            0 => EditOpInfo::Put(value),
-            1 => EditOpInfo::Add(value),
-            2 => EditOpInfo::Remove(value),
-            3 => EditOpInfo::Delete,
-            _ => EditOpInfo::Count { plus: number + 1, minus: 0 },
+            0 => Op::Put(value),
+            1 => Op::Add(value),
+            2 => Op::Remove(value),
+            3 => Op::Delete,
+            _ => Op::Count { plus: number + 1, minus: 0 },
         };
         let earlier = |dice: &mut Dice| dot(dice.below(WRITES));
         let superseded =
             (0..dice.below(3)).map(|_| (earlier(dice), dice.below(2) as u16)).collect();
         let unseen = (0..dice.below(2)).map(|_| earlier(dice)).collect();
-        EditInfo { field: FIELDS[dice.below(3) as usize].to_vec(), op, superseded, unseen }
+        WrittenEdit { field: FIELDS[dice.below(3) as usize].to_vec(), op, superseded, unseen }
     }
 
     /// The index of what supersedes each write says the same as the specification, which reads all writes anew, in each
@@ -236,7 +237,7 @@ mod tests {
             let mut writes: Vec<u64> = (0..WRITES).collect();
             while !writes.is_empty() {
                 let number = writes.remove(dice.below(writes.len() as u64) as usize);
-                let write = WriteInfo {
+                let write = Written {
                     shard: ShardId::default(),
                     dot: dot(number),
                     key: b"k".to_vec(),
@@ -244,7 +245,7 @@ mod tests {
                     hash: Digest::default(),
                     edits: (0..2).map(|_| edit(&mut dice, number)).collect(),
                 };
-                shard.add(&Rc::new(write), Bytes::from(vec![number as u8]));
+                shard.add(&Rc::new(write), Some(Bytes::from(vec![number as u8])));
             }
             let query = Query::Record { key: Bytes::from_static(b"k") };
             for mask in 0..1_u32 << WRITES {
