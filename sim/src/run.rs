@@ -237,6 +237,7 @@ impl World {
         for process in &self.processes {
             one_reply::check_end(process)?;
         }
+        self.check_costs()?;
         self.check_strong()?;
         self.check_states()?;
         self.check_churn()?;

@@ -98,8 +98,7 @@ impl Observations {
         config: &CoordinatorConfig,
     ) {
         let charge = self.charge(now, config);
-        let ended = u32::from(answered || !mutant!("coordinator.choice.leaks"));
-        self.under_way = self.under_way.saturating_sub(ended);
+        self.ends();
         self.charged = now;
         let requests = &mut self.requests;
         if answered {
@@ -117,6 +116,13 @@ impl Observations {
             if requests.bad >= enough {
                 requests.failing_since = Some(now);
             }
+        }
+    }
+
+    /// A request to it is no longer under way.
+    pub(super) fn ends(&mut self) {
+        if !mutant!("coordinator.choice.leaks") {
+            self.under_way = self.under_way.saturating_sub(1);
         }
     }
 

@@ -27,7 +27,7 @@ use crate::reach;
 use crate::time::Instant;
 
 use balance::Rotation;
-use members::Members;
+use members::{Members, Observations};
 
 /// A failure detector's word on a member, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,8 +54,10 @@ pub enum Event {
     Remove { node: NodeId },
     /// The failure detector's word on a member, and the load that the member reported, in requests in progress.
     LivenessChanged { node: NodeId, liveness: Liveness, load: u32 },
-    /// A request that [`Coordinator::choose`] sent to a member ended: with an answer in time, or without one.
+    /// A request to a member, chosen or begun, ended: with an answer in time, or without one.
     RequestEnded { node: NodeId, answered: bool },
+    /// A request to a member is tried elsewhere now. It says nothing of the member.
+    RequestWithdrawn { node: NodeId },
     /// A link to a member came up, went down or failed to come up.
     LinkChanged { node: NodeId, up: bool },
     /// The leader of a group became known, or unknown (`None`).
@@ -130,6 +132,11 @@ impl Coordinator {
         self.members.get(node).map_or(0, |entry| entry.under_way)
     }
 
+    /// Counts a request that goes to this member without a choice, as [`Coordinator::choose`] counts its own.
+    pub fn begin(&mut self, node: NodeId) {
+        self.members.count(node);
+    }
+
     /// The charge for a member's failed requests now, in requests.
     #[must_use]
     pub fn charge(&self, node: NodeId) -> u32 {
@@ -179,6 +186,10 @@ impl Machine for Coordinator {
             Event::RequestEnded { node, answered } => {
                 self.members.change(node, |entry| entry.on_request_ended(mono, answered, config));
                 node
+            }
+            Event::RequestWithdrawn { node } => {
+                self.members.change(node, Observations::ends);
+                return;
             }
             Event::LinkChanged { node, up } => {
                 self.members.change(node, |entry| entry.on_link(mono, up, config));

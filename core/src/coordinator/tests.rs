@@ -202,6 +202,19 @@ fn our_own_requests_count_before_the_next_report() {
 }
 
 #[test]
+fn a_withdrawn_request_counts_no_more_and_says_nothing_of_the_member() {
+    let mut d = Driven::new(1);
+    d.machine.begin(node(1));
+    assert_eq!(d.machine.choose(Choice::LeastLoaded, core::iter::once(node(1))), Some(node(1)));
+    assert_eq!(d.machine.under_way(node(1)), 2);
+    d.step(Event::RequestWithdrawn { node: node(1) });
+    assert_eq!((d.machine.under_way(node(1)), d.machine.charge(node(1))), (1, 0));
+    d.step(Event::RequestEnded { node: node(1), answered: false });
+    assert_eq!(d.machine.under_way(node(1)), 0);
+    assert!(d.machine.charge(node(1)) > 0);
+}
+
+#[test]
 fn a_member_that_fails_fast_attracts_nothing() {
     let mut d = Driven::new(4);
     let mut failed = 0;

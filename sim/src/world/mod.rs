@@ -487,12 +487,10 @@ impl World {
     /// Closes a link of the trace: digests the whole state of one node, each in turn, and makes the checks that cost
     /// too much for every event.
     fn link(&mut self) -> Verdict {
-        let forges = |fault: &Fault| matches!(fault.kind, Kind::HostileLearner | Kind::LiveClone);
-        let is_forged = self.plan.faults.iter().any(forges);
-        for (me, process) in self.processes.iter().enumerate() {
+        self.check_costs()?;
+        for process in &self.processes {
             if let Some(node) = &process.node {
                 cheapest_is_chosen::check(node.coordinator())?;
-                self.oracles.check_costs(me, node, process.requests.len(), is_forged)?;
             }
             bounded_memory::check(process, &self.budgets)?;
         }
@@ -503,6 +501,16 @@ impl World {
         }
         self.trace.link(hasher.finish().0);
         Ok(())
+    }
+
+    /// Checks the costs at which each node would choose members now.
+    pub(crate) fn check_costs(&self) -> Verdict {
+        let forges = |fault: &Fault| matches!(fault.kind, Kind::HostileLearner | Kind::LiveClone);
+        let is_forged = self.plan.faults.iter().any(forges);
+        self.processes.iter().enumerate().try_for_each(|(me, process)| match &process.node {
+            Some(node) => self.oracles.check_costs(me, node, process.requests.len(), is_forged),
+            None => Ok(()),
+        })
     }
 }
 

@@ -15,16 +15,28 @@ use super::super::standing::Standing;
 use super::{Origin, Stage};
 
 impl Node {
-    /// Forwards a request to `to`, or lets it wait when no link to `to` is up.
-    pub(super) fn forward(&mut self, key: u64, group: GroupId, to: Replica) {
-        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
-        if matches!(pending.origin, Origin::Peer(..)) {
+    /// Forwards a request to the leader of its group, or lets it wait when no link to the leader is up.
+    pub(super) fn forward_to_leader(&mut self, key: u64, group: GroupId, leader: Replica) {
+        if self.is_forwarded_here(key) {
             return self.refuse(key, Reason::NoLeader);
         }
-        if !self.peers.is_linked(to) {
+        if !self.peers.is_linked(leader) {
             reach!("node.forward.no_link");
             return self.wait_for_leader(key, group);
         }
+        self.coordinator.machine.begin(leader.node);
+        self.forward(key, leader);
+    }
+
+    /// Whether a peer forwarded this request to this node.
+    fn is_forwarded_here(&self, key: u64) -> bool {
+        let pending = self.requests.pending.get(&key);
+        pending.is_some_and(|pending| matches!(pending.origin, Origin::Peer(..)))
+    }
+
+    /// Sends a request to `to`, which is linked. The coordinator counts it already.
+    fn forward(&mut self, key: u64, to: Replica) {
+        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         reach!("node.forward.sent");
         pending.stage = Stage::Forwarded(to);
         let request = pending.request.clone();
@@ -36,6 +48,9 @@ impl Node {
 
     /// Forwards a request to the least loaded voter of group 0 that is linked. Voters of group 0 hold every group.
     pub(super) fn forward_to_voter(&mut self, key: u64, group: GroupId) {
+        if self.is_forwarded_here(key) {
+            return self.refuse(key, Reason::NoLeader);
+        }
         let Some(registry) = self.groups.get(&GroupId::REGISTRY) else {
             return self.refuse(key, Reason::NotFormed);
         };
@@ -46,7 +61,7 @@ impl Node {
         let chosen = self.coordinator.machine.choose(Choice::LeastLoaded, nodes);
         let to = linked.copied().find(|voter| Some(voter.node) == chosen);
         match to {
-            Some(to) => self.forward(key, group, to),
+            Some(to) => self.forward(key, to),
             None => self.wait_for_leader(key, group),
         }
     }
@@ -95,8 +110,7 @@ impl Node {
             return;
         }
         let key = id.number;
-        let served = coordinator::Event::RequestEnded { node: from.node, answered: true };
-        self.enqueue(Task::Coordinator(served));
+        self.forward_ended(key, from.node, true);
         match outcome {
             Outcome::Rejected(reason) if concerns_node(&reason) => {
                 self.on_turned_away(key, reason);
@@ -134,11 +148,17 @@ impl Node {
         let to_peer = (peer, 0)..=(peer, u64::MAX);
         while let Some(&(_, key)) = self.requests.forwarded.range(to_peer.clone()).next() {
             reach!("node.forward.link_lost");
-            let served = coordinator::Event::RequestEnded { node: peer, answered: false };
-            self.enqueue(Task::Coordinator(served));
-            self.requests.forwarded.remove(&(peer, key));
+            self.forward_ended(key, peer, false);
             self.lost(key);
         }
+    }
+
+    /// A forwarded request waits for `peer` no longer: it was answered, or nothing is to be hoped for.
+    pub(super) fn forward_ended(&mut self, key: u64, peer: NodeId, answered: bool) {
+        self.requests.forwarded.remove(&(peer, key));
+        self.set_stage(key, Stage::New);
+        let ended = coordinator::Event::RequestEnded { node: peer, answered };
+        self.enqueue(Task::Coordinator(ended));
     }
 }
 

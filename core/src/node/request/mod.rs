@@ -19,6 +19,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use crate::api::{Level, Outcome, Reason, Request, Resource, Session, Value};
+use crate::coordinator;
 use crate::digest::Hasher;
 use crate::hold::Waits;
 use crate::id::{AskId, GroupId, NodeId, Replica, RequestId, Writer};
@@ -268,6 +269,8 @@ impl Node {
             }
             Stage::Forwarded(to) => {
                 self.requests.forwarded.remove(&(to.node, key));
+                let withdrawn = coordinator::Event::RequestWithdrawn { node: to.node };
+                self.enqueue(Task::Coordinator(withdrawn));
             }
             _ => {}
         }
@@ -466,10 +469,7 @@ impl Node {
             _ => Outcome::Rejected(Reason::NoLeader),
         };
         if let Stage::Forwarded(to) = stage {
-            self.enqueue(Task::Coordinator(crate::coordinator::Event::RequestEnded {
-                node: to.node,
-                answered: false,
-            }));
+            self.forward_ended(key, to.node, false);
         }
         self.finish(key, outcome);
     }

@@ -37,7 +37,7 @@ impl Node {
             return self.propose(key, group);
         }
         match leader {
-            Some(leader) if leader != self.me => self.forward(key, group, leader),
+            Some(leader) if leader != self.me => self.forward_to_leader(key, group, leader),
             _ => self.wait_for_leader(key, group),
         }
     }
