@@ -31,7 +31,7 @@ impl Rotation {
 
 impl Coordinator {
     /// Chooses one of `candidates` for a request; `None` when none may serve. The request counts as in progress on that
-    /// member, unless it is this node, until [`super::Event::RequestEnded`] or [`super::Event::RequestWithdrawn`].
+    /// member, unless it is this node, until [`super::Event::RequestEnded`] or [`Coordinator::withdraw`].
     pub fn choose(
         &mut self,
         how: Choice,

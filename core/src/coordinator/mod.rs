@@ -56,8 +56,6 @@ pub enum Event {
     LivenessChanged { node: NodeId, liveness: Liveness, load: u32 },
     /// A request to a member, chosen or begun, ended: with an answer in time, or without one.
     RequestEnded { node: NodeId, answered: bool },
-    /// A request to a member is tried elsewhere now. It says nothing of the member.
-    RequestWithdrawn { node: NodeId },
     /// A link to a member came up, went down or failed to come up.
     LinkChanged { node: NodeId, up: bool },
     /// The leader of a group became known, or unknown (`None`).
@@ -137,6 +135,11 @@ impl Coordinator {
         self.members.count(node);
     }
 
+    /// Ends a request to this member that waits for no answer any more. It says nothing of the member.
+    pub fn withdraw(&mut self, node: NodeId) {
+        self.members.change(node, Observations::ends);
+    }
+
     /// The charge for a member's failed requests now, in requests.
     #[must_use]
     pub fn charge(&self, node: NodeId) -> u32 {
@@ -186,10 +189,6 @@ impl Machine for Coordinator {
             Event::RequestEnded { node, answered } => {
                 self.members.change(node, |entry| entry.on_request_ended(mono, answered, config));
                 node
-            }
-            Event::RequestWithdrawn { node } => {
-                self.members.change(node, Observations::ends);
-                return;
             }
             Event::LinkChanged { node, up } => {
                 self.members.change(node, |entry| entry.on_link(mono, up, config));

@@ -207,7 +207,7 @@ fn a_withdrawn_request_counts_no_more_and_says_nothing_of_the_member() {
     d.machine.begin(node(1));
     assert_eq!(d.machine.choose(Choice::LeastLoaded, core::iter::once(node(1))), Some(node(1)));
     assert_eq!(d.machine.under_way(node(1)), 2);
-    d.step(Event::RequestWithdrawn { node: node(1) });
+    d.machine.withdraw(node(1));
     assert_eq!((d.machine.under_way(node(1)), d.machine.charge(node(1))), (1, 0));
     d.step(Event::RequestEnded { node: node(1), answered: false });
     assert_eq!(d.machine.under_way(node(1)), 0);

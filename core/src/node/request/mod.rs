@@ -19,7 +19,6 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use crate::api::{Level, Outcome, Reason, Request, Resource, Session, Value};
-use crate::coordinator;
 use crate::digest::Hasher;
 use crate::hold::Waits;
 use crate::id::{AskId, GroupId, NodeId, Replica, RequestId, Writer};
@@ -269,8 +268,7 @@ impl Node {
             }
             Stage::Forwarded(to) => {
                 self.requests.forwarded.remove(&(to.node, key));
-                let withdrawn = coordinator::Event::RequestWithdrawn { node: to.node };
-                self.enqueue(Task::Coordinator(withdrawn));
+                self.coordinator.machine.withdraw(to.node);
             }
             _ => {}
         }
