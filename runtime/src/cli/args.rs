@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
+use super::files::args::{Export, Import};
 use crate::api::input::{ConsistencyName, StrategyName};
 
 /// Nodes that hold AI memory form a federation and share it
@@ -99,11 +100,7 @@ pub(super) enum Verb {
     #[command(after_help = "Examples:\n\
             \x20 continuum export --ns notes > notes.jsonl\n\
             \x20 continuum export --ns notes | sha256sum")]
-    Export {
-        /// The namespace
-        #[arg(long, value_name = "NAME")]
-        ns: String,
-    },
+    Export(Export),
     /// Measure writes per second and their latency
     #[command(after_help = "Examples:\n\
             \x20 continuum bench\n\
@@ -487,37 +484,6 @@ pub(super) enum Cluster {
     /// Replace the key that seals the contexts of reads; twice, and no older context is valid
     #[command(after_help = "Examples:\n  continuum cluster rotate-key")]
     RotateKey,
-}
-
-/// An import.
-#[derive(Debug, Args)]
-pub(super) struct Import {
-    /// The namespace
-    #[arg(long, value_name = "NAME")]
-    pub(super) ns: String,
-    /// The format of the source
-    #[arg(long, value_enum, default_value_t = Source::Jsonl)]
-    pub(super) format: Source,
-    /// The file (`-` for standard input); for WordNet the directory of its data files
-    pub(super) path: PathBuf,
-    /// Batches under way at once
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(super) concurrency: u16,
-    /// Maximum number of rows in one batch
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(super) batch: u16,
-    /// Seconds to retry a batch while the node is away or busy
-    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
-    pub(super) patience: u64,
-}
-
-/// The format of an import.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Source {
-    /// Lines as `export` writes them
-    Jsonl,
-    /// The data files of `WordNet` 3
-    Wordnet,
 }
 
 /// A measurement.

@@ -24,8 +24,9 @@ use super::output::say;
 use crate::clock::SystemClock;
 use crate::tls::{self, Credentials, HANDSHAKE_TIMEOUT};
 
-/// Bytes of one answer. A page of rows is at most a frame, which JSON makes a few times longer.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Bytes of one answer. A page of rows is at most a frame or one row, which JSON makes a few times longer. A register
+/// may have 64 values of 512 KiB.
+pub(super) const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// The address of a node's API.
 #[derive(Clone, Debug)]

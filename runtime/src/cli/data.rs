@@ -228,29 +228,6 @@ fn show_record(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
     screen.table(&["field", "kind", "value"], rows)
 }
 
-/// All rows, page by page, as the node's canonical lines.
-pub(super) async fn export(
-    ns: &str,
-    client: &mut Client,
-    screen: &mut Screen,
-) -> Result<(), Failure> {
-    let ns = uri::encode(ns.as_bytes());
-    let mut after = String::new();
-    let bar = super::import::spinner("rows exported");
-    loop {
-        let answer = client.send(&Call::get(format!("/v1/namespaces/{ns}/rows{after}"))).await?;
-        screen.bytes(&answer.body)?;
-        screen.finish()?;
-        bar.inc(answer.body.iter().filter(|byte| **byte == b'\n').count() as u64);
-        match (answer.header("continuum-more"), answer.header("continuum-next")) {
-            (Some("true"), Some(next)) => after = format!("?after={next}"),
-            _ => break,
-        }
-    }
-    bar.finish_and_clear();
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

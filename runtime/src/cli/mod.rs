@@ -10,16 +10,13 @@ mod cluster;
 mod data;
 mod dev;
 mod exit;
-mod import;
-mod jsonl;
-mod lines;
+mod files;
 mod local;
 mod output;
 mod start;
 mod stop;
 #[cfg(test)]
 mod tests;
-mod wordnet;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -31,6 +28,7 @@ use serde_json::json;
 use args::{Cli, Global, Node, Verb};
 use client::Client;
 use exit::Failure;
+use files::{export, import};
 use output::Screen;
 
 /// Runs the program with the arguments of the process.
@@ -80,7 +78,7 @@ async fn ask(verb: Verb, global: &Global, screen: &mut Screen) -> Result<u8, Fai
     match verb {
         Verb::Bench(bench) => bench::run(&bench, Client::all(global)?, screen).await?,
         Verb::Import(import) => import::run(&import, Client::of(global)?, screen).await?,
-        Verb::Export { ns } => data::export(&ns, &mut Client::of(global)?, screen).await?,
+        Verb::Export(export) => export::run(&export, Client::of(global)?, screen).await?,
         Verb::Ns(verb) => cluster::namespaces(verb, &mut Client::of(global)?, screen).await?,
         Verb::Cluster(verb) => cluster::cluster(verb, &mut Client::of(global)?, screen).await?,
         Verb::Kv(verb) => data::kv(verb, &mut Client::of(global)?, screen).await?,

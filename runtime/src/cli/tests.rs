@@ -1,23 +1,19 @@
 //! Tests of the verbs against a real API on loopback, with a driver that answers from a function.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use continuum_core::api::{
-    Change, Content, Field, Level, Outcome, Query, Reason, Receipt, Register, Request, Row,
-    Session, Value,
-};
+use continuum_core::api::{Outcome, Register, Request, Value};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::args::{Cli, Format, Import, KeyPath, Kv, Source, Verb};
+use super::args::{Cli, Format, KeyPath, Kv, Verb};
 use super::client::Client;
 use super::exit::{self, Failure};
 use super::output::Screen;
-use super::{cluster, data, import};
+use super::{cluster, data};
 use crate::api::origin::Hosts;
 use crate::api::problem::{KINDS, Kind};
 use crate::api::serve::serve;
@@ -28,7 +24,7 @@ use crate::settings::Settings;
 
 /// Collects the output.
 #[derive(Clone, Debug, Default)]
-struct Output(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Output(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -42,11 +38,11 @@ impl Write for Output {
 }
 
 impl Output {
-    fn screen(&self, format: Format) -> Screen {
+    pub(super) fn screen(&self, format: Format) -> Screen {
         Screen::over(format, self.clone())
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().expect("no panic holds it")).into_owned()
     }
 }
@@ -65,7 +61,7 @@ impl Write for ClosedPipe {
 }
 
 /// An API on loopback whose driver answers with `answer`, and a client of it.
-async fn node(
+pub(super) async fn node(
     mut answer: impl FnMut(Request) -> Outcome + Send + 'static,
 ) -> (Client, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -150,120 +146,6 @@ async fn a_node_that_does_not_answer_is_unreachable() {
     let verb = super::args::Cluster::Status;
     let failure = cluster::cluster(verb, &mut client, &mut screen).await.expect_err("no node");
     assert_eq!(failure.exit, exit::UNREACHABLE);
-}
-
-fn row(key: String) -> Row {
-    let content = Content::Register(vec![Bytes::from_static(b"1")]);
-    Row { key: key.into(), fields: vec![Field { field: Bytes::new(), content }] }
-}
-
-#[tokio::test]
-async fn an_export_reads_every_page() {
-    let (mut client, _stop) = node(|request| {
-        let Request::Read { query: Query::Rows { after, .. }, .. } = request else {
-            return Outcome::Rejected(Reason::NotFormed);
-        };
-        let first = after.map_or(0, |key| u32::from(key[1] - b'0') + 1);
-        let rows = (first..5.min(first + 2)).map(|at| row(format!("k{at}"))).collect();
-        Outcome::Value(Value::Rows { rows, more: first + 2 < 5 })
-    })
-    .await;
-    let output = Output::default();
-    data::export("notes", &mut client, &mut output.screen(Format::Table)).await.expect("rows");
-    let keys: Vec<String> = output.text().lines().map(|line| line[8..10].to_owned()).collect();
-    assert_eq!(keys, ["k0", "k1", "k2", "k3", "k4"]);
-}
-
-fn source(folder: &tempfile::TempDir, rows: u32) -> Import {
-    let path: PathBuf = folder.path().join("rows.jsonl");
-    let lines: Vec<u8> = (0..rows)
-        .flat_map(|at| [crate::api::json::line(&row(format!("k{at:04}"))), b"\n".to_vec()].concat())
-        .collect();
-    std::fs::write(&path, lines).expect("written");
-    let ns = "notes".to_owned();
-    Import { ns, format: Source::Jsonl, path, concurrency: 3, batch: 10, patience: 60 }
-}
-
-fn committed() -> Outcome {
-    Outcome::Committed { level: Level::Durable, receipt: Receipt::default() }
-}
-
-fn notes() -> Outcome {
-    let policy = continuum_core::api::Policy::Strong;
-    let id = continuum_core::id::NamespaceId(1);
-    let notes = continuum_core::api::Namespace { id, name: "notes".into(), policy, group: None };
-    Outcome::Value(Value::Namespaces(vec![notes]))
-}
-
-/// The keys and the session of each write that the driver received.
-type Seen = Arc<Mutex<Vec<(Vec<Bytes>, Option<Session>)>>>;
-
-#[tokio::test]
-async fn an_import_retries_a_batch_with_one_key_until_it_is_accepted() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let seen = Seen::default();
-    let writes = Arc::clone(&seen);
-    let (client, _stop) = node(move |request| match request {
-        Request::Namespaces => notes(),
-        Request::Write { mutations, session, .. } => {
-            assert!(mutations.iter().all(|m| matches!(m.edits[0].change, Change::Put(_))));
-            let keys = mutations.into_iter().map(|mutation| mutation.key).collect();
-            let mut seen = writes.lock().expect("no panic holds it");
-            seen.push((keys, session));
-            // Every batch is refused once for a passing reason, and the second one with an unknown outcome.
-            match seen.iter().filter(|(_, earlier)| *earlier == session).count() {
-                1 if seen.len() == 2 => Outcome::Unknown { reached: None },
-                1 => Outcome::Rejected(Reason::Busy),
-                _ => committed(),
-            }
-        }
-        _ => Outcome::Rejected(Reason::NotFormed),
-    })
-    .await;
-    let output = Output::default();
-    let mut screen = output.screen(Format::Json);
-    import::run(&source(&folder, 95), client, &mut screen).await.expect("imported");
-    screen.finish().expect("printed");
-    let report: serde_json::Value = serde_json::from_str(&output.text()).expect("JSON");
-    assert_eq!((report["rows"].as_u64(), report["batches"].as_u64()), (Some(95), Some(10)));
-    assert_eq!(report["retries"], 10);
-    let mut seen = std::mem::take(&mut *seen.lock().expect("no panic holds it"));
-    assert!(seen.iter().all(|(_, session)| session.is_some()));
-    seen.sort();
-    // Each batch came twice, with one session and the same keys.
-    assert!(seen.chunks(2).all(|pair| pair[0] == pair[1]), "{seen:?}");
-    seen.dedup();
-    let keys: Vec<Bytes> = seen.into_iter().flat_map(|(keys, _)| keys).collect();
-    let expected: Vec<String> = (0..95).map(|at| format!("k{at:04}")).collect();
-    assert_eq!(keys, expected);
-}
-
-#[tokio::test]
-async fn an_import_that_is_refused_for_good_fails() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (client, _stop) = node(|request| match request {
-        Request::Namespaces => notes(),
-        _ => Outcome::Rejected(Reason::WrongConsistency),
-    })
-    .await;
-    let mut screen = Output::default().screen(Format::Table);
-    let failure =
-        import::run(&source(&folder, 20), client, &mut screen).await.expect_err("refused");
-    assert_eq!(failure.code, "wrong_consistency");
-}
-
-#[tokio::test]
-async fn an_import_into_an_unknown_namespace_sends_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let import = Import { ns: "unheard".into(), ..source(&folder, 1) };
-    let (client, _stop) = node(|request| match request {
-        Request::Namespaces => notes(),
-        other => panic!("{other:?}"),
-    })
-    .await;
-    let mut screen = Output::default().screen(Format::Table);
-    let failure = import::run(&import, client, &mut screen).await.expect_err("unknown");
-    assert_eq!((failure.code.as_str(), failure.exit), ("unknown_namespace", exit::NEGATIVE));
 }
 
 const README: &str = include_str!("../../README.md");

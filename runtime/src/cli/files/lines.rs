@@ -4,13 +4,16 @@
 //! parser's words about its first byte help nobody. This module does not parse lines.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 
-use super::exit::{self, Failure};
+use super::source::{Place, Placed};
+use crate::cli::client::ANSWER_BYTES_MAX;
+use crate::cli::exit::{self, Failure};
+use continuum_core::api::Row;
 
-/// The longest line: a row is at most a request, which JSON makes a few times longer.
-const BYTES_MAX: u64 = 16 << 20;
+/// The longest line: what one answer of a node may have, so that every line of an export can be read.
+const BYTES_MAX: u64 = ANSWER_BYTES_MAX as u64;
 
 const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 
@@ -41,35 +44,36 @@ const TO_UTF8: &str = "write it as UTF-8, for example with `iconv -f UTF-16 -t U
 /// One line of a file, without its end.
 #[derive(Debug)]
 pub(super) struct Line {
-    name: String,
-    number: u64,
+    place: Place,
     text: Vec<u8>,
 }
 
 impl Line {
-    /// Parses the line. An error names the file and the line.
-    pub(super) fn read<T>(
+    /// Parses the line as a row. An error names the file and the line.
+    pub(super) fn read(
         self,
-        read: impl FnOnce(&[u8]) -> Result<T, String>,
-    ) -> Result<T, Failure> {
-        read(&self.text).map_err(|why| {
-            let hint = "correct or remove the line, and check --format";
-            broken(&self.name, self.number, why, hint)
-        })
+        read: impl FnOnce(&[u8]) -> Result<Row, String>,
+    ) -> Result<Placed, Failure> {
+        match read(&self.text) {
+            Ok(row) => Ok(Placed { place: self.place, row }),
+            Err(why) => {
+                Err(self.place.broken(why, "correct or remove the line, and check --format"))
+            }
+        }
+    }
+
+    /// Whether the line belongs to the licence of a data file of WordNet.
+    pub(super) fn is_licence(&self) -> bool {
+        self.text.starts_with(b"  ")
     }
 }
 
-/// The lines of a file or, for `-`, of standard input, without the blank ones.
+/// The lines of a file, without the blank ones.
 pub(super) fn of(
-    path: &Path,
-) -> Result<impl Iterator<Item = Result<Line, Failure>> + Send + 'static, Failure> {
-    let name = path.display().to_string();
-    let reader: Box<dyn BufRead + Send> = if path.as_os_str() == "-" {
-        Box::new(BufReader::new(io::stdin()))
-    } else {
-        Box::new(BufReader::new(open(path)?))
-    };
-    Ok(in_reader(name, reader, BYTES_MAX))
+    name: &str,
+    file: File,
+) -> impl Iterator<Item = Result<Line, Failure>> + Send + use<> {
+    in_reader(name.to_owned(), BufReader::new(file), BYTES_MAX)
 }
 
 fn in_reader(
@@ -90,7 +94,7 @@ fn in_reader(
                 }
             };
             if !text.trim_ascii().is_empty() {
-                return Some(Ok(Line { name: name.clone(), number, text }));
+                return Some(Ok(Line { place: Place { file: name.clone(), line: number }, text }));
             }
         }
         None
@@ -122,7 +126,8 @@ fn next_text(
         text.pop();
     } else if text.len() as u64 > bytes_max {
         let why = format!("the line is longer than {bytes_max} bytes");
-        return Err(broken(name, number, why, "divide it into several rows"));
+        let place = Place { file: name.to_owned(), line: number };
+        return Err(place.broken(why, "divide it into several rows"));
     }
     if text.last() == Some(&b'\r') {
         text.pop();
@@ -140,17 +145,8 @@ fn check_kind(name: &str, first: &[u8]) -> Result<(), Failure> {
     Err(Failure::new(exit::LOCAL, "wrong_file", what, format!("the file is {kind}"), *hint))
 }
 
-fn broken(name: &str, number: u64, why: String, hint: &str) -> Failure {
-    Failure::new(
-        exit::LOCAL,
-        "broken_line",
-        format!("{name}:{number} cannot be imported"),
-        why,
-        hint,
-    )
-}
-
-fn open(path: &Path) -> Result<File, Failure> {
+/// Opens a file.
+pub(super) fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|error| {
         let hint = "give the file, or for --format wordnet the directory with data.noun, data.verb, data.adj and \
                     data.adv (Debian: apt-get install wordnet-base, /usr/share/wordnet)";
@@ -165,7 +161,7 @@ mod tests {
     /// The lines of these bytes with their numbers; the last may be a failure's words.
     fn read(bytes: &'static [u8], bytes_max: u64) -> Vec<(u64, String)> {
         let shown = |line: Result<Line, Failure>| match line {
-            Ok(line) => (line.number, String::from_utf8_lossy(&line.text).into_owned()),
+            Ok(line) => (line.place.line, String::from_utf8_lossy(&line.text).into_owned()),
             Err(failure) => (0, failure.why),
         };
         in_reader("f".to_owned(), bytes, bytes_max).map(shown).collect()

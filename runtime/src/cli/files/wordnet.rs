@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api::input::{EditBody, WriteBody};
-use crate::api::json::JsonBytes;
+use bytes::Bytes;
+use continuum_core::api::{Content, Field, Row};
 
 /// The data files, each with the letter of its part of speech.
 pub(super) const FILES: [(&str, char); 4] =
@@ -44,17 +44,12 @@ const RELATIONS: [(&str, &str); 26] = [
     ("\\", "pertainym"),
 ];
 
-/// Whether a line belongs to the licence.
-pub(super) fn is_licence(line: &str) -> bool {
-    line.starts_with("  ")
-}
-
 /// The record of one line in the data file with this letter.
 ///
 /// # Errors
 ///
 /// The defect of the line.
-pub(super) fn concept(letter: char, line: &str) -> Result<WriteBody, String> {
+pub(super) fn concept(letter: char, line: &str) -> Result<Row, String> {
     let (head, gloss) = line.split_once(" | ").ok_or("there is no ` | ` before a gloss")?;
     let mut words = Words(head.split_ascii_whitespace());
     let offset = words.offset()?;
@@ -69,18 +64,13 @@ pub(super) fn concept(letter: char, line: &str) -> Result<WriteBody, String> {
     if let Some(rest) = words.0.next() {
         return Err(format!("{rest:?} stands where the gloss should begin"));
     }
-    let put = |field: &str, value: &str| EditBody {
-        field: JsonBytes::from(field),
-        put: Some(JsonBytes::from(value)),
-        ..EditBody::default()
+    let register = |field: &'static str, value: &str| Field {
+        field: Bytes::from_static(field.as_bytes()),
+        content: Content::Register(vec![Bytes::copy_from_slice(value.as_bytes())]),
     };
-    let mut edits = vec![put("gloss", gloss.trim()), put("pos", pos)];
-    edits.extend(fields.edits());
-    Ok(WriteBody {
-        key: JsonBytes::from(format!("{letter}{offset}").as_str()),
-        edits,
-        context: None,
-    })
+    let mut all = vec![register("gloss", gloss.trim()), register("pos", pos)];
+    all.extend(fields.sets());
+    Ok(Row { key: format!("{letter}{offset}").into(), fields: all })
 }
 
 /// The part of speech, which must fit the file.
@@ -180,11 +170,10 @@ impl Fields {
         self.0.entry(field.to_owned()).or_default().insert(member);
     }
 
-    fn edits(self) -> impl Iterator<Item = EditBody> {
-        self.0.into_iter().map(|(field, members)| EditBody {
-            field: JsonBytes(field.into()),
-            add: members.into_iter().map(|member| JsonBytes(member.into())).collect(),
-            ..EditBody::default()
+    fn sets(self) -> impl Iterator<Item = Field> {
+        self.0.into_iter().map(|(field, members)| Field {
+            field: field.into(),
+            content: Content::Set(members.into_iter().map(Bytes::from).collect()),
         })
     }
 }
@@ -221,12 +210,14 @@ mod tests {
     use super::*;
 
     fn read(letter: char, line: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
-        let text = |text: JsonBytes| String::from_utf8_lossy(&text.0).into_owned();
-        let write = concept(letter, line)?;
-        let mut fields = BTreeMap::from([("key".to_owned(), vec![text(write.key)])]);
-        for edit in write.edits {
-            let values: Vec<String> = edit.put.into_iter().chain(edit.add).map(text).collect();
-            fields.insert(text(edit.field), values);
+        let text = |text: Bytes| String::from_utf8_lossy(&text).into_owned();
+        let row = concept(letter, line)?;
+        let mut fields = BTreeMap::from([("key".to_owned(), vec![text(row.key)])]);
+        for Field { field, content } in row.fields {
+            let (Content::Register(values) | Content::Set(values)) = content else {
+                panic!("a counter")
+            };
+            fields.insert(text(field), values.into_iter().map(text).collect());
         }
         Ok(fields)
     }
