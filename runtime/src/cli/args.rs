@@ -273,9 +273,10 @@ pub(super) struct KeyPath {
     /// The namespace
     pub(super) ns: String,
     /// The key
+    #[arg(allow_hyphen_values = true)]
     pub(super) key: String,
     /// A field of the key, instead of the key's own value
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     pub(super) field: String,
 }
 
@@ -307,28 +308,29 @@ pub(super) enum Kv {
         context: Option<String>,
     },
     /// Print a value and a newline; exits with 1 when there is none
-    #[command(
-        after_help = "Examples:\n  continuum kv get facts sky\n  continuum kv get facts sky -o json"
-    )]
+    #[command(after_help = "Examples:\n\
+            \x20 continuum kv get facts sky\n\
+            \x20 continuum kv get facts sky -o json\n\
+            \x20 continuum kv get facts photo --raw > photo.jpg")]
     Get {
         #[command(flatten)]
         key_path: KeyPath,
+        /// Print the value's own bytes and no newline
+        #[arg(long)]
+        raw: bool,
     },
-    /// Remove a value; without --field the whole record
-    #[command(after_help = "Examples:\n  continuum kv del facts sky")]
-    Del {
-        #[command(flatten)]
-        key_path: KeyPath,
-        #[command(flatten)]
-        promise: Promise,
-    },
+    /// Remove a value, without --field the whole record; or all keys with a prefix
+    #[command(
+        after_help = "Examples:\n  continuum kv del facts sky\n  continuum kv del facts --prefix sky/"
+    )]
+    Del(Del),
     /// List keys in order
     #[command(after_help = "Examples:\n  continuum kv list facts --prefix s --limit 10")]
     List {
         /// The namespace
         ns: String,
         /// Only keys with this prefix
-        #[arg(long, default_value = "", hide_default_value = true)]
+        #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
         prefix: String,
         /// Maximum number of keys
         #[arg(long)]
@@ -340,6 +342,24 @@ pub(super) enum Kv {
             \x20 continuum kv cas facts lock me --expect-absent\n\
             \x20 continuum kv cas facts lock --delete --expect-revision 17")]
     Cas(Cas),
+}
+
+/// A removal.
+#[derive(Debug, Args)]
+pub(super) struct Del {
+    /// The namespace
+    pub(super) ns: String,
+    /// The key
+    #[arg(allow_hyphen_values = true, required_unless_present = "prefix")]
+    pub(super) key: Option<String>,
+    /// A field of the key, instead of the whole record
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    pub(super) field: String,
+    /// Remove all keys with this prefix; an empty one is that of every key
+    #[arg(long, conflicts_with_all = ["key", "field"], allow_hyphen_values = true)]
+    pub(super) prefix: Option<String>,
+    #[command(flatten)]
+    pub(super) promise: Promise,
 }
 
 /// A compare-and-set.
@@ -431,6 +451,7 @@ pub(super) enum Record {
         /// The namespace
         ns: String,
         /// The key
+        #[arg(allow_hyphen_values = true)]
         key: String,
     },
     /// Change fields of a key in one atomic write
@@ -441,6 +462,7 @@ pub(super) enum Record {
         /// The namespace
         ns: String,
         /// The key
+        #[arg(allow_hyphen_values = true)]
         key: String,
         /// Set a register; this and the options below may be repeated
         #[arg(long, value_name = "FIELD=VALUE", value_parser = pair)]
@@ -590,6 +612,45 @@ mod tests {
     fn values_may_start_with_a_hyphen() {
         assert!(parse("continuum kv put n k -").is_ok());
         assert!(parse("continuum counter add n k -5").is_ok());
+    }
+
+    #[test]
+    fn keys_may_start_with_a_hyphen() {
+        for line in [
+            "continuum kv get n -k --raw",
+            "continuum kv get n -- -k",
+            "continuum kv put n -k v --level applied",
+            "continuum kv put --level applied n -k -v",
+            "continuum kv del n -k -o json",
+            "continuum kv del n --prefix -k",
+            "continuum kv list n --prefix -k",
+            "continuum kv cas n -k v --expect-absent",
+            "continuum kv get n --field -f -k",
+            "continuum set members n -k",
+            "continuum set add n -k wet --level applied",
+            "continuum set add n k -- -wet",
+            "continuum counter add n -k -5",
+            "continuum counter get n --k",
+            "continuum record get n -k",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+        let parsed = parse("continuum kv put n -k v --level applied").map(|cli| cli.verb);
+        let Ok(Verb::Kv(Kv::Put { key_path, value, promise, .. })) = parsed else {
+            panic!("another verb")
+        };
+        assert_eq!(
+            (key_path.key, value, promise.level),
+            ("-k".into(), "v".into(), "applied".into())
+        );
+    }
+
+    #[test]
+    fn a_removal_names_a_key_or_a_prefix() {
+        assert!(parse("continuum kv del n").is_err());
+        assert!(parse("continuum kv del n k --prefix p").is_err());
+        assert!(parse("continuum kv del n --prefix p --field f").is_err());
+        assert!(parse("continuum kv del n --prefix p").is_ok());
     }
 
     #[test]

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use continuum_core::limits::{PAGE_ROWS_MAX, VALUE_BYTES_MAX};
 use serde_json::{Value, json};
 
-use super::args::{Cas, Counter, KeyPath, Kv, Promise, Record, Set};
+use super::args::{Cas, Counter, Del, KeyPath, Kv, Promise, Record, Set};
 use super::client::{Call, Client};
 use super::cluster::print_done;
 use super::exit::Failure;
-use super::output::Screen;
-use crate::api::input::{CasBody, CountBody, EditBody, ExpectedBody, PutBody, RecordBody, SetBody};
+use super::output::{Screen, say};
+use crate::api::input::{
+    BatchBody, CasBody, CountBody, EditBody, ExpectedBody, PutBody, RecordBody, SetBody, WriteBody,
+};
 use crate::api::json::JsonBytes;
 use crate::api::uri;
 
@@ -34,7 +36,10 @@ fn path(collection: &str, key_path: &KeyPath, promise: Option<&Promise>) -> Stri
 /// `kv ...`.
 pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
     let (call, words) = match verb {
-        Kv::Get { key_path } => return get(&key_path, client, screen).await,
+        Kv::Get { key_path, raw } => return get(&key_path, raw, client, screen).await,
+        Kv::Del(Del { ns, prefix: Some(prefix), promise, .. }) => {
+            return delete_all(&ns, &prefix, &promise, client, screen).await;
+        }
         Kv::List { ns, prefix, limit } => return list(&ns, &prefix, limit, client, screen).await,
         Kv::Put { key_path, value, promise, context } => {
             let path = path("kv", &key_path, Some(&promise));
@@ -45,7 +50,8 @@ pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Re
             };
             (call, "put")
         }
-        Kv::Del { key_path, promise } => {
+        Kv::Del(Del { ns, key, field, promise, prefix: None }) => {
+            let key_path = KeyPath { ns, key: key.unwrap_or_default(), field };
             (Call::delete(path("kv", &key_path, Some(&promise))), "deleted")
         }
         Kv::Cas(cas) => (cas_call(cas), "set"),
@@ -76,13 +82,56 @@ fn value_of(argument: &str) -> Result<Bytes, Failure> {
     Ok(value.into())
 }
 
-async fn get(key_path: &KeyPath, client: &mut Client, screen: &mut Screen) -> Result<(), Failure> {
+async fn get(
+    key_path: &KeyPath,
+    is_raw: bool,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
     let call = Call::get(path("kv", key_path, None));
-    if screen.is_json() {
+    if screen.is_json() && !is_raw {
         return screen.json(&client.send(&call).await?.json()?);
     }
-    let raw = client.send(&call.header("accept", "application/octet-stream")).await?;
-    screen.line(&raw.body)
+    let value = client.send(&call.header("accept", "application/octet-stream")).await?;
+    screen.bytes(&value.body)?;
+    if is_raw { Ok(()) } else { screen.bytes(b"\n") }
+}
+
+/// Removes all keys with a prefix, page by page. A repeat after a failure removes those that are left.
+async fn delete_all(
+    ns: &str,
+    prefix: &str,
+    promise: &Promise,
+    client: &mut Client,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let (ns, prefix) = (uri::encode(ns.as_bytes()), uri::encode(prefix.as_bytes()));
+    let batch =
+        format!("/v1/namespaces/{ns}/batch?level={}", uri::encode(promise.level.as_bytes()));
+    let (mut after, mut deleted) = (String::new(), 0);
+    loop {
+        let call = Call::get(format!("/v1/namespaces/{ns}/keys?prefix={prefix}{after}"));
+        let body = client.send(&call).await?.json()?;
+        client.pin();
+        let keys: Vec<JsonBytes> = serde_json::from_value(body["keys"].clone()).unwrap_or_default();
+        let count = keys.len();
+        let edits = vec![EditBody { delete: true, ..EditBody::default() }];
+        let writes =
+            keys.into_iter().map(|key| WriteBody { key, edits: edits.clone(), context: None });
+        if count > 0 {
+            let call = Call::post(&batch, &BatchBody { writes: writes.collect() }).once();
+            client.send(&call).await.inspect_err(|_| {
+                say(format!("{deleted} keys were deleted before this"));
+            })?;
+        }
+        deleted += count;
+        let Some(next) = body["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    if screen.is_json() {
+        return screen.json(&json!({ "deleted": deleted }));
+    }
+    screen.line(format!("deleted {deleted} keys"))
 }
 
 /// All keys, page by page.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use continuum_core::api::{Outcome, Register, Request, Value};
+use continuum_core::api::{
+    Change, Level, Outcome, Query, Reason, Receipt, Register, Request, Value,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -39,11 +41,15 @@ impl Write for Output {
 
 impl Output {
     pub(super) fn screen(&self, format: Format) -> Screen {
-        Screen::over(format, self.clone())
+        Screen::over(format, false, self.clone())
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.0.lock().expect("no panic holds it").clone()
     }
 
     pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().expect("no panic holds it")).into_owned()
+        String::from_utf8_lossy(&self.bytes()).into_owned()
     }
 }
 
@@ -90,7 +96,7 @@ fn register(value: Option<&'static [u8]>) -> Outcome {
 }
 
 fn get(key: &str) -> Kv {
-    Kv::Get { key_path: key_path(key) }
+    Kv::Get { key_path: key_path(key), raw: false }
 }
 
 #[tokio::test]
@@ -101,6 +107,54 @@ async fn a_value_is_printed_as_it_is_with_a_newline() {
     data::kv(get("sky"), &mut client, &mut screen).await.expect("a value");
     screen.finish().expect("printed");
     assert_eq!(*output.0.lock().expect("no panic holds it"), b"\xff blue\n");
+}
+
+#[tokio::test]
+async fn a_raw_value_is_printed_byte_for_byte() {
+    for format in [Format::Table, Format::Json] {
+        let (mut client, _stop) = node(|_| register(Some(b"\xff\n\x1b"))).await;
+        let output = Output::default();
+        let mut screen = output.screen(format);
+        let get = Kv::Get { key_path: key_path("sky"), raw: true };
+        data::kv(get, &mut client, &mut screen).await.expect("a value");
+        screen.finish().expect("printed");
+        assert_eq!(output.bytes(), b"\xff\n\x1b");
+    }
+}
+
+#[tokio::test]
+async fn all_keys_with_a_prefix_are_deleted_page_by_page() {
+    let deleted = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&deleted);
+    let (mut client, _stop) = node(move |request| match request {
+        Request::Read { query: Query::Keys { prefix, after, .. }, .. } => {
+            let keys = ["-a", "-b", "-c"].map(|key| Bytes::from_static(key.as_bytes()));
+            let left = keys.into_iter().filter(|key| {
+                key.starts_with(&prefix) && after.as_ref().is_none_or(|after| key > after)
+            });
+            let (keys, count) = (left.clone().take(2).collect(), left.count());
+            Outcome::Value(Value::Keys { keys, more: count > 2 })
+        }
+        Request::Write { mutations, level: Level::Applied, session: Some(_), .. } => {
+            let mut seen = seen.lock().expect("no panic holds it");
+            for mutation in mutations {
+                assert_eq!(mutation.edits[0].change, Change::Delete);
+                seen.push(mutation.key);
+            }
+            Outcome::Committed { level: Level::Applied, receipt: Receipt::default() }
+        }
+        _ => Outcome::Rejected(Reason::NotFormed),
+    })
+    .await;
+    let line = ["continuum", "kv", "del", "facts", "--prefix", "-", "--level", "applied"];
+    let cli = <Cli as clap::Parser>::try_parse_from(line).expect("a command");
+    let Verb::Kv(del) = cli.verb else { panic!("another verb") };
+    let output = Output::default();
+    let mut screen = output.screen(Format::Table);
+    data::kv(del, &mut client, &mut screen).await.expect("deleted");
+    screen.finish().expect("printed");
+    assert_eq!(output.text(), "deleted 3 keys\n");
+    assert_eq!(*deleted.lock().expect("no panic holds it"), ["-a", "-b", "-c"]);
 }
 
 #[tokio::test]
@@ -119,7 +173,7 @@ async fn an_absent_value_is_a_negative_answer_and_prints_nothing() {
 #[tokio::test]
 async fn a_closed_pipe_is_silent_and_exits_with_0() {
     let (mut client, _stop) = node(|_| register(Some(b"blue"))).await;
-    let mut screen = Screen::over(Format::Table, ClosedPipe);
+    let mut screen = Screen::over(Format::Table, false, ClosedPipe);
     let ended = data::kv(get("sky"), &mut client, &mut screen).await.and_then(|()| screen.finish());
     assert_eq!(ended, Err(Failure::pipe_closed()));
     assert_eq!(Failure::pipe_closed().exit, 0);

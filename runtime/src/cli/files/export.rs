@@ -4,11 +4,10 @@
 //! is there, because one that changed meanwhile makes the export begin again.
 
 use super::args::Export;
-use super::import::spinner;
 use crate::api::uri;
 use crate::cli::client::{Call, Client};
 use crate::cli::exit::Failure;
-use crate::cli::output::Screen;
+use crate::cli::output::{Screen, spinner};
 
 /// `export ...`.
 pub(in crate::cli) async fn run(

@@ -6,13 +6,12 @@
 //! in case that one is still under way. Chunks under way at once have no key in common.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use continuum_core::digest::Digest;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -26,12 +25,15 @@ use crate::api::input::BatchBody;
 use crate::api::uri;
 use crate::cli::client::{Call, Client};
 use crate::cli::exit::{self, Failure};
-use crate::cli::output::{Screen, say};
+use crate::cli::output::{Screen, bar, say};
 
 /// The first pause before a retry; it doubles.
 const PAUSE_MS: u64 = if cfg!(test) { 1 } else { 50 };
 /// The longest pause before a retry.
 const PAUSE_MS_MAX: u64 = 2_000;
+
+/// How the progress of an import looks.
+const BAR: &str = "{wide_bar} {human_pos}/{human_len} rows {per_sec} {eta}";
 
 /// The hint for a row that its namespace cannot hold.
 const MISFIT: &str = "change the row, or import into an eventual namespace";
@@ -87,7 +89,7 @@ pub(in crate::cli) async fn run(
         idle: (0..import.concurrency).map(|_| client.another()).collect(),
         sending: VecDeque::new(),
         written: is_empty.then(BTreeSet::new),
-        bar: bar(checked.rows),
+        bar: bar(checked.rows, BAR),
         totals: Totals::default(),
     };
     let ended = writer.write_all(source.rows()?, usize::from(import.batch)).await;
@@ -392,22 +394,4 @@ fn report(
 fn rate(rows: u64, elapsed: Duration) -> (f64, f64) {
     let seconds = elapsed.as_secs_f64();
     (seconds, (rows as f64 / seconds.max(f64::EPSILON)).round())
-}
-
-/// A progress bar on a terminal, nothing on a pipe.
-fn bar(total: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    let style =
-        ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} rows {per_sec} {eta}");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-/// A counter on stderr, hidden when stdout is a terminal, where it would mix with the data.
-pub(super) fn spinner(what: &'static str) -> ProgressBar {
-    if io::stdout().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{spinner} {human_pos} {msg} {per_sec}");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())).with_message(what)
 }
