@@ -1,7 +1,7 @@
 //! The output of a command: data on stdout, messages on stderr. A reader that goes away causes no panic.
 //!
-//! Every byte of stdout goes through [`Screen`], whose writes are checked. A closed pipe ends the command quietly. Names,
-//! keys and values come from others, and a terminal obeys control characters. So on a terminal they go through
+//! Every byte of stdout goes through [`Screen`], whose writes are checked. A closed pipe ends the command quietly.
+//! Names, keys and values come from others, and a terminal obeys control characters. So on a terminal they go through
 //! [`visible`], and into a pipe they go unchanged. Nothing else of the command line writes to a standard stream.
 
 use std::borrow::Cow;

@@ -77,8 +77,12 @@ async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(),
 /// The TLS of the API, if it is set.
 fn acceptor(api: &ApiSettings, clock: &Arc<dyn Clock>) -> Result<Option<TlsAcceptor>, Failure> {
     let Some(files) = &api.tls else { return Ok(None) };
-    let credentials = Credentials::load(&files.ca, &files.cert, &files.key);
-    let config = credentials.and_then(|credentials| credentials.api_server(Arc::clone(clock)));
+    let config = Credentials::load(&files.ca, &files.cert, &files.key).and_then(|credentials| {
+        // Else each client would find out by itself that the certificate has expired.
+        credentials.node()?;
+        credentials.check(clock.as_ref())?;
+        credentials.api_server(Arc::clone(clock))
+    });
     config.map(|config| Some(TlsAcceptor::from(config))).map_err(|error| refused(&error))
 }
 

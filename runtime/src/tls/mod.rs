@@ -27,7 +27,7 @@ use crate::clock::{Clock, TlsTime};
 
 use pki::federation_of;
 use principal::{Principal, Role};
-use verify::{Audience, Verifier};
+use verify::{Audience, Authorities, Verifier};
 pub use verify::{Refused, reason};
 
 /// The ALPN protocol of peer links.
@@ -94,6 +94,8 @@ pub struct Credentials {
     /// The federation that the authority names.
     authority: Option<FederationId>,
     roots: Arc<RootCertStore>,
+    authorities: Arc<Authorities>,
+    authority_ends_s: u64,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
@@ -118,14 +120,18 @@ impl Credentials {
     /// [`CredentialsError`].
     pub fn from_pem(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, CredentialsError> {
         let mut roots = RootCertStore::empty();
+        let (mut authorities, mut authority_ends_s) = (Authorities::default(), u64::MAX);
         for root in certificates("authority's certificate", ca)? {
+            authorities.add(&root);
+            authority_ends_s = authority_ends_s.min(ends_s(&root));
             roots.add(root).map_err(|error| pem_error("authority's certificate", error))?;
         }
         let chain = certificates("certificate", certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| pem_error("key", error))?;
         let principal = Principal::of_certificate(&chain[0]).ok_or(CredentialsError::NoIdentity)?;
         let authority = std::str::from_utf8(ca).ok().and_then(federation_of);
-        Ok(Self { principal, authority, roots: Arc::new(roots), chain, key })
+        let (roots, authorities) = (Arc::new(roots), Arc::new(authorities));
+        Ok(Self { principal, authority, roots, authorities, authority_ends_s, chain, key })
     }
 
     /// The identity in the certificate.
@@ -157,10 +163,13 @@ impl Credentials {
     /// When the certificate ends, in seconds since 1970.
     #[must_use]
     pub fn ends_s(&self) -> u64 {
-        let parsed = X509Certificate::from_der(&self.chain[0]);
-        let ends =
-            parsed.map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp());
-        u64::try_from(ends).unwrap_or(0)
+        ends_s(&self.chain[0])
+    }
+
+    /// When the first of the authority's certificates ends, in seconds since 1970.
+    #[must_use]
+    pub const fn authority_ends_s(&self) -> u64 {
+        self.authority_ends_s
     }
 
     /// Checks that the certificate is valid now under its own authority, so that a node with an expired certificate
@@ -177,9 +186,14 @@ impl Credentials {
             return Err(CredentialsError::Invalid { why });
         }
         let now = UnixTime::since_unix_epoch(Duration::from_millis(clock.now().wall.0));
-        self.verifier(Audience::Federation)?
-            .verify(&self.chain[0], &self.chain[1..], now)
-            .map_err(|error| CredentialsError::Invalid { why: error.to_string() })
+        let invalid = |error: rustls::Error| CredentialsError::Invalid { why: error.to_string() };
+        let verifier = self.verifier(Audience::Federation)?;
+        verifier.verify(&self.chain[0], &self.chain[1..], now).map_err(invalid)?;
+        if matches!(self.principal.role, Role::Node(_)) {
+            // A node is also dialled.
+            verifier.verify_server(&self.chain[0], &self.chain[1..], now).map_err(invalid)?;
+        }
+        Ok(())
     }
 
     /// For accepting peer links. Only nodes of the federation are let in.
@@ -259,10 +273,18 @@ impl Credentials {
     }
 
     fn verifier(&self, audience: Audience) -> Result<Arc<Verifier>, CredentialsError> {
-        Verifier::new(provider(), Arc::clone(&self.roots), self.federation(), audience)
+        let (roots, authorities) = (Arc::clone(&self.roots), Arc::clone(&self.authorities));
+        Verifier::new(provider(), roots, authorities, (self.federation(), audience))
             .map(Arc::new)
             .map_err(|why| CredentialsError::Invalid { why })
     }
+}
+
+/// When a certificate ends, in seconds since 1970.
+fn ends_s(certificate: &CertificateDer<'_>) -> u64 {
+    let parsed = X509Certificate::from_der(certificate);
+    let ends = parsed.map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp());
+    u64::try_from(ends).unwrap_or(0)
 }
 
 fn provider() -> Arc<CryptoProvider> {
