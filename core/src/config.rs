@@ -36,7 +36,7 @@ pub struct Bounds {
     pub chunk_bytes: usize,
     /// Client sessions that a group of keys keeps.
     pub sessions: usize,
-    /// Milliseconds of group time without a command after which a session may make room for another.
+    /// Milliseconds of group time without a command after which a session is forgotten when another opens.
     pub session_idle_ms: u64,
     /// Requests that wait inside one node.
     pub requests: usize,
@@ -48,7 +48,7 @@ impl Default for Bounds {
         Self {
             chunk_bytes: most::CHUNK_BYTES_MAX,
             sessions: most::SESSIONS_MAX,
-            session_idle_ms: most::SESSION_IDLE_MS_MIN,
+            session_idle_ms: most::SESSION_IDLE_MS,
             requests: most::REQUESTS_PENDING_MAX,
         }
     }

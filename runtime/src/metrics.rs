@@ -438,6 +438,7 @@ const fn rejection(reason: &Reason) -> &'static str {
         Reason::ForeignContext => "foreign_context",
         Reason::TooManySiblings => "too_many_siblings",
         Reason::SessionExpired => "session_expired",
+        Reason::SessionReused => "key_reused",
         Reason::NoLeader => "no_leader",
         Reason::Busy => "busy",
         Reason::Full { .. } => "full",

@@ -77,7 +77,8 @@ pub enum Reason {
     /// The joining node already votes with another disk, whose vote must be removed first; or it is linked with another
     /// disk right now.
     StoreReplaced,
-    /// The session is not known: it is too old, or it began on another node.
+    /// The session is not known any more, or had a later write since. This try did nothing; an earlier one may have
+    /// happened.
     SessionExpired,
     /// No leader was found in time. Nothing was logged.
     NoLeader,
@@ -111,6 +112,8 @@ pub enum Reason {
         /// Its address; empty when it is not known.
         address: Address,
     },
+    /// The number of this write in its session was given to another request, which happened or may happen.
+    SessionReused,
 }
 
 /// A bound that a request exceeded, with the unit that its limit is in.
@@ -147,8 +150,6 @@ pub enum Resource {
     Disk,
     /// Memory for keys and values.
     Memory,
-    /// The group's table of client sessions.
-    Sessions,
     /// The registry's table of namespaces.
     Namespaces,
     /// The registry's table of members.

@@ -78,13 +78,22 @@ pub enum Request {
 }
 
 /// A client session: a write with the same session and sequence number happens once, however often it is sent.
+///
+/// A group remembers the last write of each of [`crate::limits::SESSIONS_MAX`] sessions, and forgets the longest unused
+/// one for a new one. After that a repeat of a session's first write happens again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Session {
     /// 128 bits that the client draws at random.
     pub id: SessionId,
     /// Counts the session's writes from 0. A client uses the next number once it has the answer to the last one.
     pub seq: u64,
+    /// The request that this number was given to. Another request under the same number is refused.
+    pub request: Fingerprint,
 }
+
+/// A digest of a request as its client made it, by which a repeat is told from another request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fingerprint(pub [u8; 16]);
 
 /// How a namespace is replicated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

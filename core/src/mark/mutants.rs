@@ -189,13 +189,18 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("discovery.contacts.unverified", "contacts that nobody verified are sent to peers"),
     // coordinator
     ("coordinator.choice.herds", "this node's own requests in progress do not count"),
-    ("coordinator.choice.leaks", "a request that failed counts as in progress for ever"),
+    ("coordinator.choice.leaks", "a request that ended counts as in progress for ever"),
     ("coordinator.health.no_hysteresis", "one observation changes a member's health at once"),
     // state
     (
         "state.session.forgotten",
         "the reply to a session's write is not kept, so a retry is executed again",
     ),
+    (
+        "state.session.any_request",
+        "another request under a used number gets the first one's answer",
+    ),
+    ("state.session.newest_goes", "a full table forgets the session that was used last"),
     ("state.session.lost_in_snapshot", "a snapshot holds no sessions"),
     ("state.cas.ignored", "a compare-and-set ignores its condition"),
     ("state.apply.twice_after_restore", "a restored state counts its last entry as not applied"),
@@ -260,6 +265,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     (
         "node.session.duplicate_early",
         "a duplicate is told of a replicated write before the disk here has it",
+    ),
+    (
+        "node.session.any_request",
+        "another request under a used number of an eventual write gets its answer",
     ),
     ("node.session.retry_without", "repeats a write of unknown outcome that has no session"),
     ("node.apply.uncommitted", "applies entries as soon as they are in the log"),

@@ -437,7 +437,7 @@ impl Node {
             genesis: parts.genesis,
             join: JoinState::default(),
             admission: Admission::default(),
-            requests: Requests::new(boot.nonce),
+            requests: Requests::new(boot.nonce, config.bounds.sessions),
             timers: BTreeSet::new(),
             tasks: VecDeque::new(),
             unapplied: BTreeSet::new(),

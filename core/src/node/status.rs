@@ -130,11 +130,11 @@ impl Node {
         self.gate.unpersisted_bytes()
     }
 
-    /// Bytes of keys and values in memory.
+    /// Bytes of keys, values, sessions and remembered answers in memory.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let strong: u64 = self.groups.values().map(|group| group.state.bytes()).sum();
-        strong + self.replication.machine.bytes()
+        strong + self.replication.machine.bytes() + self.requests.answer_bytes()
     }
 
     /// The answer to [`crate::api::Request::Status`].

@@ -31,7 +31,7 @@ use crate::limits::{KEY_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SESSIONS_MAX, VA
 use crate::{mutant, reach};
 
 /// The tag of the format, and its version.
-const FORMAT: [u8; 8] = *b"CSTATE\x01\x00";
+const FORMAT: [u8; 8] = *b"CSTATE\x02\x00";
 
 /// The longest record: a key with its value. A namespace with a configuration of all members is shorter.
 const RECORD_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 64;
@@ -275,7 +275,8 @@ pub(super) fn restore(kind: Kind, chunks: &[Bytes]) -> Result<StateMachine, Rest
     }
     let mut machine = StateMachine::new(kind);
     machine.registry = Registry { members, namespaces, next_namespace, next_group, keys: sealing };
-    machine.sessions = Sessions::new(sessions);
+    machine.sessions =
+        Sessions::new(sessions).ok_or(RestoreError::Invalid("two sessions have one last use"))?;
     machine.keys = Keys::new(keys);
     machine.applied =
         if mutant!("state.apply.twice_after_restore") { applied.prev() } else { applied };

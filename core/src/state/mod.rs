@@ -156,12 +156,12 @@ impl StateMachine {
 
     fn execute(&mut self, index: Index, time_ms: u64, command: Command) -> Reply {
         let Some(session) = command.session else { return self.operate(index, command.operation) };
-        match self.sessions.admit(&session, time_ms) {
+        match self.sessions.admit(&session, (index, time_ms)) {
             Admission::Repeated(reply) => reply,
             Admission::Refused(reason) => Reply::Rejected(reason),
             Admission::New => {
                 let reply = self.operate(index, command.operation);
-                self.sessions.record(&session, time_ms, &reply);
+                self.sessions.record(&session, (index, time_ms), &reply);
                 reply
             }
         }
@@ -223,10 +223,10 @@ impl StateMachine {
         &self.sessions
     }
 
-    /// Bytes of keys and values held.
+    /// Bytes of keys, values and sessions held.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
-        self.keys.bytes()
+        self.keys.bytes() + self.sessions.bytes()
     }
 
     /// Sets the bounds of this state. Every replica of a group must have the same.

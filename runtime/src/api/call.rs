@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::input::{BODY_BYTES_MAX, Params};
 use super::problem::{BODY_TIMEOUT, BODY_TOO_LARGE, BUSY, Problem, UNSUPPORTED_MEDIA_TYPE};
-use super::token::{self, Tag};
+use super::token::{self, Client, Tag};
 use super::{Api, uri};
 
 /// A body must be complete within this, or its memory is taken back.
@@ -26,6 +26,9 @@ const BODY_TIMEOUT_S: u64 = 30;
 /// The longest idempotency key in bytes; a UUID has 36.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
+/// The headers that decide what a write does, beside its method, path and body.
+const DECISIVE: [&str; 3] = ["if-match", "if-none-match", "content-type"];
+
 /// One request.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -33,6 +36,8 @@ pub(super) struct Call {
     pub(super) params: Params,
     headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The session of the idempotency key, if there is one.
+    session: Option<Session>,
     /// The body's permit of the budget, held as long as the request.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -48,7 +53,8 @@ impl Call {
             check_media_type(&parts)?;
         }
         let body = if permit.is_some() { collect(body).await? } else { Bytes::new() };
-        Ok(Self { segments, params, headers: parts.headers, body, _permit: permit })
+        let session = session(&parts, &body)?;
+        Ok(Self { segments, params, headers: parts.headers, body, session, _permit: permit })
     }
 
     /// The namespace in the path. Names are ASCII; other bytes become a name that no namespace has.
@@ -108,16 +114,36 @@ impl Call {
     }
 
     /// The session that makes a retry of this write harmless.
-    pub(super) fn session(&self) -> Result<Option<Session>, Problem> {
-        let Some(key) = self.headers.get("idempotency-key") else { return Ok(None) };
-        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-            let hint = format!(
-                "use 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, chosen at random for each write"
-            );
-            return Err(Problem::invalid("the Idempotency-Key is empty or too long", hint));
-        }
-        Ok(Some(token::session(key.as_bytes())))
+    pub(super) const fn session(&self) -> Option<Session> {
+        self.session
     }
+}
+
+/// The session of the idempotency key, bound to the client and to the whole request.
+fn session(parts: &Parts, body: &[u8]) -> Result<Option<Session>, Problem> {
+    let mut keys = parts.headers.get_all("idempotency-key").iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let wrong = |what: &str| {
+        let hint =
+            format!("use 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, chosen at random for each write");
+        Err(Problem::invalid(format!("the Idempotency-Key is {what}"), hint))
+    };
+    match key.len() {
+        _ if keys.next().is_some() => return wrong("given twice"),
+        0 => return wrong("empty"),
+        1..=IDEMPOTENCY_KEY_BYTES_MAX => {}
+        _ => return wrong("too long"),
+    }
+    let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let mut decisive = vec![parts.method.as_str().as_bytes(), target.as_bytes(), body];
+    decisive.extend(
+        DECISIVE.iter().map(|name| {
+            parts.headers.get(*name).map_or(&[][..], axum::http::HeaderValue::as_bytes)
+        }),
+    );
+    let request = token::fingerprint(&decisive);
+    Ok(Some(token::session(&client, key.as_bytes(), request)))
 }
 
 /// Whether the headers say that the body is JSON.

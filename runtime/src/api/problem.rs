@@ -60,6 +60,7 @@ kinds! {
     GROUP_HALTED = ("group_halted", 503, 3, "The group cannot be applied by this build");
     INVALID_NAME = ("invalid_name", 400, 2, "The name is not valid");
     INVALID_REQUEST = ("invalid_request", 400, 2, "The request is not valid");
+    KEY_REUSED = ("key_reused", 422, 2, "The idempotency key belongs to another request");
     MALFORMED_JSON = ("malformed_json", 400, 2, "The body is not the expected JSON");
     METHOD_NOT_ALLOWED = ("method_not_allowed", 405, 2, "The route has no such method");
     NAMESPACE_EXISTS = ("namespace_exists", 409, 6, "A namespace of that name exists");
@@ -244,7 +245,8 @@ impl From<Reason> for Problem {
             | Reason::Conflict { .. }
             | Reason::ForeignContext
             | Reason::TooManySiblings
-            | Reason::SessionExpired) => refused_write(refused),
+            | Reason::SessionExpired
+            | Reason::SessionReused) => refused_write(refused),
         }
     }
 }
@@ -296,8 +298,13 @@ fn refused_write(reason: Reason) -> Problem {
         ),
         Reason::SessionExpired => Problem::new(
             &SESSION_EXPIRED,
-            "the node no longer remembers the outcome of the first try with this key",
+            "this try did nothing, and the outcome of an earlier one with this key is forgotten",
             "read before you write again, then use a new Idempotency-Key",
+        ),
+        Reason::SessionReused => Problem::new(
+            &KEY_REUSED,
+            "a request with another method, path or body has this Idempotency-Key; this one did nothing",
+            "draw a new Idempotency-Key for each write, and repeat one only with the very same request",
         ),
         Reason::OutOfBounds { what, limit } => out_of_bounds(what, limit),
         node => Problem::new(
@@ -333,9 +340,6 @@ fn full(what: Resource) -> Problem {
             "memory for keys and values",
             "delete what is not needed, or raise core.node.memory_bytes_max",
         ),
-        Resource::Sessions => {
-            ("table of sessions", "wait a moment, or write without an Idempotency-Key")
-        }
         Resource::Namespaces => ("table of namespaces", "delete one that is not needed"),
         Resource::Members => ("table of members", "remove one that is gone"),
     };
@@ -369,6 +373,7 @@ mod tests {
             Reason::ForeignContext,
             Reason::TooManySiblings,
             Reason::SessionExpired,
+            Reason::SessionReused,
             Reason::NoLeader,
             Reason::Busy,
             Reason::Full { what: Resource::Disk },

@@ -170,13 +170,13 @@ async fn init(api: &Api, call: Call) -> Answer {
 }
 
 async fn rotate_key(api: &Api, call: Call) -> Answer {
-    let session = call.session()?;
+    let session = call.session();
     call.params.finish()?;
     output::committed(api.handle.request(Request::RotateKey { session }).await?)
 }
 
 async fn create_namespace(api: &Api, call: Call) -> Answer {
-    let session = call.session()?;
+    let session = call.session();
     let body: NamespaceBody = input::json(&call.body)?;
     call.params.finish()?;
     let policy = body.policy()?;
@@ -188,7 +188,7 @@ async fn create_namespace(api: &Api, call: Call) -> Answer {
 
 async fn delete_namespace(api: &Api, call: Call) -> Answer {
     let name = call.namespace();
-    let session = call.session()?;
+    let session = call.session();
     call.params.finish()?;
     let request = Request::DeleteNamespace { name: name.clone(), session };
     let outcome = api.handle.request(request).await?;
@@ -283,7 +283,7 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
         _ => input::mutations(input::json::<BatchBody>(&call.body)?)?,
     };
     let level = call.params.level()?;
-    let session = call.session()?;
+    let session = call.session();
     let name = namespace.clone();
     call.params.finish()?;
     let request = Request::Write { namespace, mutations, level, session };

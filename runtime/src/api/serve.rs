@@ -24,8 +24,10 @@ use tokio_rustls::server::TlsStream;
 use tower::Service as _;
 
 use super::guard::{self, Guarded, Progress};
+use super::token::Client;
 use super::{Api, router};
 use crate::log;
+use crate::tls::principal::Principal;
 use crate::tls::{self, HANDSHAKE_TIMEOUT};
 
 /// Connections at once. Each may hold a head and one request; bodies have a budget of their own.
@@ -72,8 +74,13 @@ pub async fn serve(
             (tls.clone(), router.clone(), Arc::clone(&api), stop.clone());
         tokio::spawn(async move {
             match open(stream, tls).await {
-                Ok(Opened::Plain(stream)) => note(&api, from, http(stream, router, stop).await),
-                Ok(Opened::Secure(stream)) => note(&api, from, http(*stream, router, stop).await),
+                Ok(Opened::Plain(stream)) => {
+                    note(&api, from, http(stream, Client::default(), router, stop).await);
+                }
+                Ok(Opened::Secure(stream)) => {
+                    let client = client(&stream);
+                    note(&api, from, http(*stream, client, router, stop).await);
+                }
                 Err(error) => {
                     let why = tls::reason(&error);
                     api.metrics.handshake_failed(why);
@@ -117,9 +124,17 @@ async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Opened>
     Ok(Opened::Secure(Box::new(stream)))
 }
 
+/// The client that the certificate of a connection names.
+fn client(stream: &TlsStream<TcpStream>) -> Client {
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let principal = leaf.and_then(|leaf| Principal::of_certificate(leaf));
+    Client(principal.map(|principal| principal.to_string().into()))
+}
+
 /// Serves HTTP on any stream. Returns the reason if it closed the connection as overdue.
 pub(super) async fn http<S>(
     stream: S,
+    client: Client,
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) -> Option<&'static str>
@@ -129,7 +144,8 @@ where
     let progress = Progress::new();
     let looked_at = Arc::downgrade(&progress);
     let io = TokioIo::new(Guarded::new(stream, Arc::clone(&progress)));
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(client.clone());
         let (mut router, progress) = (router.clone(), Arc::clone(&progress));
         progress.serving();
         async move {

@@ -3,16 +3,22 @@
 //! An entity tag is `"r17"` for revision 17 of a strong key, or `"c..."` for the causal context of an eventual read.
 //! Contexts and cursors are opaque to clients: base64url of the core's bytes, which for a context are sealed.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use continuum_core::api::{Context, Level, Session};
-use continuum_core::digest::Digest;
+use continuum_core::api::{Context, Fingerprint, Level, Session};
+use continuum_core::digest::Hasher;
 use continuum_core::id::SessionId;
 use continuum_core::limits::{CONTEXT_BYTES_MAX, KEY_BYTES_MAX};
 
 /// The most characters of a context's token: base64 of a context with its seal.
 const TOKEN_CHARS_MAX: usize = CONTEXT_BYTES_MAX / 3 * 4 + 64;
+
+/// The client of a connection: the name in its certificate, or `None` without TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Client(pub Option<Arc<str>>);
 
 /// The version of a value that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,12 +97,27 @@ pub fn parse_cursor(text: &[u8]) -> Option<Bytes> {
     (key.len() <= KEY_BYTES_MAX).then(|| key.into())
 }
 
-/// The session of an idempotency key. It has one write, with the number 0.
+/// The session of an idempotency key that a client chose. It has one write, with the number 0.
 #[must_use]
-pub fn session(idempotency_key: &[u8]) -> Session {
-    let mut id = [0; 16];
-    id.copy_from_slice(&Digest::of(idempotency_key).0[..16]);
-    Session { id: SessionId(id), seq: 0 }
+pub fn session(client: &Client, idempotency_key: &[u8], request: Fingerprint) -> Session {
+    let name = client.0.as_deref().unwrap_or_default();
+    let id = SessionId(short_digest(&[name.as_bytes(), idempotency_key]));
+    Session { id, seq: 0, request }
+}
+
+/// The fingerprint of a request, of the parts that decide its effect.
+#[must_use]
+pub fn fingerprint(parts: &[&[u8]]) -> Fingerprint {
+    Fingerprint(short_digest(parts))
+}
+
+/// 128 bits of the digest of these parts, each with its length.
+fn short_digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = Hasher::new();
+    parts.iter().for_each(|part| hasher.bytes(part));
+    let mut short = [0; 16];
+    short.copy_from_slice(&hasher.finish().0[..16]);
+    short
 }
 
 #[cfg(test)]
@@ -130,8 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn one_idempotency_key_is_one_session() {
-        assert_eq!(session(b"a"), session(b"a"));
-        assert_ne!(session(b"a"), session(b"b"));
+    fn a_key_of_a_client_is_one_session_and_each_request_has_its_fingerprint() {
+        let (ann, ben) = (Client(Some("ann".into())), Client(Some("ben".into())));
+        let put = fingerprint(&[b"PUT", b"/v1/a", b"1"]);
+        assert_eq!(session(&ann, b"a", put), session(&ann, b"a", put));
+        assert_ne!(session(&ann, b"a", put).id, session(&ann, b"b", put).id);
+        assert_ne!(session(&ann, b"a", put).id, session(&ben, b"a", put).id);
+        assert_ne!(session(&ann, b"a", put).id, session(&Client(None), b"anna", put).id);
+        for other in [["POST", "/v1/a", "1"], ["PUT", "/v1/a1", ""], ["PUT", "/v1/a?f=1", "1"]] {
+            assert_ne!(fingerprint(&other.map(str::as_bytes)), put, "{other:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! The registry's commands are not read. This module does not apply a command.
 
 use bytes::Bytes;
-use continuum_core::api::{Change, Context, Edit, Expected, Mutation, Session};
+use continuum_core::api::{Change, Context, Edit, Expected, Fingerprint, Mutation, Session};
 use continuum_core::id::SessionId;
 
 use super::reader::Reader;
@@ -28,8 +28,10 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Command> {
     if reader.byte()? != VERSION {
         return None;
     }
-    let session = reader
-        .option(|reader| Some(Session { id: SessionId(reader.array()?), seq: reader.u64()? }))?;
+    let session = reader.option(|reader| {
+        let (id, seq) = (SessionId(reader.array()?), reader.u64()?);
+        Some(Session { id, seq, request: Fingerprint(reader.array()?) })
+    })?;
     match reader.u32()? {
         WRITE => {
             let mutations = Some(reader.list(mutation)?);
@@ -113,9 +115,11 @@ mod tests {
         #[test]
         fn a_command_says_what_was_encoded(
             mutations in proptest::collection::vec(mutation(), 0..4),
-            session in proptest::option::of(any::<([u8; 16], u64)>()),
+            session in proptest::option::of(any::<([u8; 16], u64, [u8; 16])>()),
         ) {
-            let session = session.map(|(id, seq)| Session { id: SessionId(id), seq });
+            let session = session.map(|(id, seq, request)| {
+                Session { id: SessionId(id), seq, request: Fingerprint(request) }
+            });
             let operation = Operation::Write { mutations: mutations.clone() };
             let encoded = Encoded { session, operation }.encode().expect("it is short");
             let expected = Command { session, mutations: Some(mutations) };

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use continuum_core::api::{Outcome, Reason, Resource};
+use continuum_core::api::{Outcome, Reason};
 use continuum_core::id::RequestId;
 
 use super::soundness::{Soundness, timeouts_before};
@@ -99,12 +99,12 @@ impl Requests {
     }
 
     /// Whether an outcome says what became of the write. A level that no majority promises is missed by right, and a
-    /// table of sessions or requests that a plan keeps small may be full.
+    /// list of requests that a plan keeps small may be full.
     const fn is_served_by(&self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Unknown { reached } => reached.is_some(),
             Outcome::Rejected(Reason::Busy) => self.few,
-            Outcome::Rejected(Reason::Full { what }) => matches!(what, Resource::Sessions),
+            Outcome::Rejected(Reason::Full { .. }) => false,
             Outcome::Rejected(reason) => !matches!(
                 reason,
                 Reason::NoLeader

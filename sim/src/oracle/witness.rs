@@ -88,17 +88,18 @@ impl Versions {
     }
 }
 
-/// How many sessions a group keeps, and how long a session without commands is kept at least.
+/// How many sessions a group keeps, and how long a session without commands is kept while there is room.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SessionRules {
     pub(crate) most: usize,
     pub(crate) idle_ms: u64,
 }
 
-/// The last number of a session, and the group time at which it was used last.
+/// The last write of a session, and the entry and group time at which it was used last.
 #[derive(Clone, Copy, Debug)]
 struct Used {
-    seq: u64,
+    last: Session,
+    at: Index,
     at_ms: u64,
 }
 
@@ -178,7 +179,7 @@ impl Witness {
 
     fn apply(&mut self, index: Index, time_ms: u64, command: &Command) -> Verdict {
         let Some(mutations) = &command.mutations else { return Ok(()) };
-        let is_new = command.session.is_none_or(|session| self.admit(session, time_ms));
+        let is_new = command.session.is_none_or(|session| self.admit(session, index, time_ms));
         let effect = is_new.then(|| self.write(index, mutations));
         if let Some(session) = command.session {
             let keys = mutations.iter().map(|mutation| mutation.key.clone()).collect();
@@ -200,31 +201,39 @@ impl Witness {
         Ok(())
     }
 
-    /// Whether a session's write is new. A session opens with number 0, and only where there is room: a full table
-    /// forgets its longest idle session, if that was idle long enough.
-    fn admit(&mut self, session: Session, time_ms: u64) -> bool {
-        let is_new = match self.sessions.get(&session.id).map(|used| used.seq) {
-            None => session.seq == 0 && self.makes_room(time_ms),
-            Some(last) => session.seq > last,
+    /// Whether a session's write is new. A session opens with number 0. It makes two sessions go that were idle for
+    /// long, and in a full table the one that was used longest ago.
+    fn admit(&mut self, session: Session, index: Index, time_ms: u64) -> bool {
+        let last = self.sessions.get(&session.id).map(|used| used.last);
+        let is_new = match last {
+            None => session.seq == 0,
+            Some(last) => session.seq > last.seq,
         };
-        let repeats = self.sessions.get(&session.id).is_some_and(|used| used.seq == session.seq);
-        if is_new || repeats {
-            self.sessions.insert(session.id, Used { seq: session.seq, at_ms: time_ms });
+        if is_new && last.is_none() {
+            self.make_room(time_ms);
+        }
+        if is_new || last == Some(session) {
+            self.sessions.insert(session.id, Used { last: session, at: index, at_ms: time_ms });
         }
         is_new
     }
 
-    fn makes_room(&mut self, time_ms: u64) -> bool {
-        if self.sessions.len() < self.rules.most {
-            return true;
+    fn make_room(&mut self, time_ms: u64) {
+        for _ in 0..2 {
+            self.forget_oldest(|used| time_ms.saturating_sub(used.at_ms));
         }
-        let used = self.sessions.iter().map(|(id, used)| (used.at_ms, *id));
-        let Some((at_ms, id)) = used.min() else { return false };
-        let is_idle = time_ms.saturating_sub(at_ms) >= self.rules.idle_ms;
-        if is_idle {
+        if self.sessions.len() >= self.rules.most {
+            self.forget_oldest(|_| u64::MAX);
+        }
+    }
+
+    /// Forgets the session that was used longest ago, if it was idle long enough.
+    fn forget_oldest(&mut self, idle_ms: impl Fn(&Used) -> u64) {
+        let oldest = self.sessions.iter().min_by_key(|(_, used)| used.at);
+        let oldest = oldest.filter(|(_, used)| idle_ms(used) >= self.rules.idle_ms);
+        if let Some(id) = oldest.map(|(id, _)| *id) {
             self.sessions.remove(&id);
         }
-        is_idle
     }
 
     fn write(&mut self, index: Index, mutations: &[Mutation]) -> Effect {

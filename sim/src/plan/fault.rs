@@ -155,11 +155,13 @@ pub enum Kind {
     /// The disk of the running process is copied, and a second process runs on the copy beside it until the window ends
     /// or the clone fences itself.
     LiveClone,
+    /// A client gives the number of its last write in a session to another write. Rate: of the writes with a session.
+    ReusedKey,
 }
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 57] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -216,6 +218,7 @@ impl Kind {
         Self::HostileLearner,
         Self::HostileStranger,
         Self::LiveClone,
+        Self::ReusedKey,
     ];
 
     /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable, and
@@ -294,6 +297,7 @@ impl Kind {
             Self::HostileLearner => "hostile-learner",
             Self::HostileStranger => "hostile-stranger",
             Self::LiveClone => "live-clone",
+            Self::ReusedKey => "reused-key",
         }
     }
 }

@@ -117,7 +117,8 @@ pub struct Cluster {
     /// `bounds.chunk_bytes` of every node.
     #[serde(default = "chunk_bytes")]
     pub chunk_bytes: usize,
-    /// `bounds.sessions` of every node; sessions then make room for others after half a minute.
+    /// `bounds.sessions` of every node: more than clients open while one of them retries, since the first write of a
+    /// forgotten session happens again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions_max: Option<usize>,
     /// `bounds.requests` of every node.
@@ -142,7 +143,7 @@ const fn one() -> u8 {
     1
 }
 
-/// Group time after which a session may make room for another, where few have room. No client retries for this long.
+/// Group time after which an unused session is forgotten, where few have room. No client retries for this long.
 const SESSION_IDLE_MS: u64 = 45_000;
 
 /// The clients and what they ask.

@@ -144,7 +144,8 @@ impl Plan {
             | Kind::ClientAbandon
             | Kind::ClientRetry
             | Kind::ClientBurst
-            | Kind::HostileClient => {
+            | Kind::HostileClient
+            | Kind::ReusedKey => {
                 self.draw_client_fault(&mut fault, dice);
             }
             Kind::RivalFounding | Kind::FounderCrash | Kind::VoterAway | Kind::OtherGenesis => {
@@ -415,7 +416,7 @@ impl Cluster {
         if dice.chance(500_000) {
             self.chunk_bytes = 1 << dice.between(9, 12);
         }
-        self.sessions_max = dice.chance(200_000).then(|| dice.between(6, 24) as usize);
+        self.sessions_max = dice.chance(200_000).then(|| dice.between(40, 80) as usize);
         self.requests_max = dice.chance(150_000).then(|| dice.between(4, 12) as usize);
     }
 }

@@ -7,7 +7,7 @@ use continuum_core::api::{Change, Context, Edit, Expected, Level, Mutation, Quer
 
 use crate::plan::Workload;
 use crate::rng::Dice;
-use crate::workload::client::Client;
+use crate::workload::client::{Client, fingerprint};
 use crate::workload::history::{Body, Space, eventual_session_id};
 
 /// Chooses the operation of an index.
@@ -16,6 +16,8 @@ pub(super) struct Choice<'a> {
     pub(super) op_index: u64,
     pub(super) load: &'a Workload,
     pub(super) dice: &'a mut Dice,
+    /// Whether a write takes the session and number of the last one.
+    pub(super) reuses: bool,
 }
 
 impl Choice<'_> {
@@ -28,17 +30,26 @@ impl Choice<'_> {
                 Body::Write { mutations, .. } => (true, writes_no_value(&mutations[0])),
             };
             let wished = self.dice.chance(self.load.session_ppm);
-            let session = (writes && (wished || bare)).then(|| self.client.session(self.op_index));
+            let session = (writes && (wished || bare)).then(|| self.session(Space::Strong));
             return (Space::Strong, body, session);
         }
         let space = *self.dice.pick(&[Space::Siblings, Space::Siblings, Space::Discard]);
         let body = self.choose_eventual(space);
         let wished = self.dice.chance(self.load.session_ppm / 2);
-        let session = (wished && is_harmless(&body)).then(|| {
-            let id = eventual_session_id(self.client.number, self.op_index);
-            Session { id, seq: 0 }
-        });
+        let session = (wished && is_harmless(&body)).then(|| self.session(space));
         (space, body, session)
+    }
+
+    /// The session of a write: a next number, or the last one again.
+    fn session(&mut self, space: Space) -> Session {
+        match self.client.last.get(&space) {
+            Some(last) if self.reuses => *last,
+            _ if space == Space::Strong => self.client.session(self.op_index),
+            _ => {
+                let id = eventual_session_id(self.client.number, self.op_index);
+                Session { id, seq: 0, request: fingerprint(self.op_index) }
+            }
+        }
     }
 
     fn key(&mut self, kind: &str, keys: u64) -> Bytes {

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Edit, Level, Mutation, Outcome, Policy, Query, Reason, Request, Session, Strategy,
+    Change, Edit, Fingerprint, Level, Mutation, Outcome, Policy, Query, Reason, Request, Session,
+    Strategy,
 };
 use continuum_core::id::SessionId;
 
@@ -125,7 +126,7 @@ impl ChurnClient {
         let (at, by) = self.window;
         id[..8].copy_from_slice(&(at << 32 | by).to_be_bytes());
         id[8..].copy_from_slice(&self.incarnation.to_be_bytes());
-        Session { id: SessionId(id), seq }
+        Session { id: SessionId(id), seq, request: Fingerprint::default() }
     }
 
     pub(crate) fn request(&self) -> Request {

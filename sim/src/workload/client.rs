@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use continuum_core::api::{
-    Context, Mutation, Outcome, Query, Reason, Register, Request, Session, Value,
+    Context, Fingerprint, Mutation, Outcome, Query, Reason, Register, Request, Session, Value,
 };
 
 use crate::env::clock::MS;
@@ -74,6 +74,8 @@ pub(super) struct Client {
     /// The index of its next operation.
     next: u64,
     sessions: u64,
+    /// By space, the session and the number of the last write that had them.
+    pub(super) last: BTreeMap<Space, Session>,
     /// Whether the present session was begun.
     began: bool,
     /// Whether the present session has more than its first write.
@@ -89,6 +91,8 @@ pub(super) struct Client {
 pub(crate) struct ClientMode {
     pub(crate) duplicate_ppm: u64,
     pub(crate) abandon_ppm: u64,
+    /// How often a write is given the number of the last one in its session.
+    pub(crate) reuse_ppm: u64,
     /// How often a hostile client writes beside an honest one.
     pub(crate) hostile_ppm: u64,
     /// Impatient clients repeat a request after this time, if it may be repeated; 0 when clients are patient.
@@ -110,6 +114,7 @@ impl ClientMode {
 pub(crate) struct Injected {
     pub(crate) duplicated: bool,
     pub(crate) abandoned: bool,
+    pub(crate) reused: bool,
 }
 
 /// All clients and the replies they got.
@@ -134,6 +139,7 @@ impl Clients {
             number,
             next: 0,
             sessions: 0,
+            last: BTreeMap::new(),
             began: false,
             went_on: false,
             current: None,
@@ -181,8 +187,9 @@ impl Clients {
         if client.current.is_some() || !selected {
             return Injected::default();
         }
-        let operation = self.call(number, op_index, now);
-        let mut injected = Injected::default();
+        let reuses = self.draws.chance(of(MANNERS, number, op_index), 2, mode.reuse_ppm);
+        let (operation, reused) = self.call(number, op_index, now, reuses);
+        let mut injected = Injected { reused, ..Injected::default() };
         self.attempt(number, actions);
         let name = of(MANNERS, number, op_index);
         let has_session = self.history.operations[operation].session.is_some();
@@ -197,12 +204,18 @@ impl Clients {
         injected
     }
 
-    /// Begins the operation of an index. Returns its number in the history.
-    fn call(&mut self, number: usize, op_index: u64, now: u64) -> usize {
+    /// Begins the operation of an index; it `reuses` a number if there is one to reuse. Returns its number in the
+    /// history, and whether it does.
+    fn call(&mut self, number: usize, op_index: u64, now: u64, reuses: bool) -> (usize, bool) {
         let client = &mut self.clients[number];
         let mut dice = self.draws.dice(of(CHOICE, number, op_index));
-        let mut choice = Choice { client, op_index, load: &self.workload, dice: &mut dice };
+        let mut choice = Choice { client, op_index, load: &self.workload, dice: &mut dice, reuses };
         let (space, body, session) = choice.choose();
+        let is_reused = session.is_some_and(|session| session.request != fingerprint(op_index));
+        let session = session.map(|session| Session { request: fingerprint(op_index), ..session });
+        if let Some(session) = session {
+            client.last.insert(space, session);
+        }
         let seen_at = client.seen_at(space, &body);
         let request = request_of(space, &body, session);
         let operation = self.history.call(Operation {
@@ -219,7 +232,7 @@ impl Clients {
         });
         client.current =
             Some(Current { op_index, operation, request, attempts: 0, open: 0, tainted: false });
-        operation
+        (operation, is_reused)
     }
 
     /// A reply arrived.
@@ -251,6 +264,8 @@ impl Clients {
                 self.give_up(attempt.client, now);
                 self.clients[attempt.client].begin_session();
             }
+            // The number belongs to an earlier write, whether it happened or not.
+            Outcome::Rejected(Reason::SessionReused) => self.give_up(attempt.client, now),
             Outcome::Rejected(Reason::ForeignContext) => {
                 // Its key was replaced twice since. The client reads again before it writes.
                 let operation = &self.history.operations[attempt.operation];
@@ -382,6 +397,11 @@ impl Clients {
     }
 }
 
+/// The fingerprint of the request of an operation. A client makes one request an operation.
+pub(super) fn fingerprint(op_index: u64) -> Fingerprint {
+    Fingerprint(u128::from(op_index).to_be_bytes())
+}
+
 fn request_of(space: Space, body: &Body, session: Option<Session>) -> Request {
     let namespace = space.name().to_owned();
     match body {
@@ -403,7 +423,8 @@ impl Client {
     pub(super) fn session(&mut self, op_index: u64) -> Session {
         let id = session_id(self.number, self.sessions);
         self.went_on = self.began;
-        Session { id, seq: if std::mem::replace(&mut self.began, true) { op_index + 1 } else { 0 } }
+        let seq = if std::mem::replace(&mut self.began, true) { op_index + 1 } else { 0 };
+        Session { id, seq, request: fingerprint(op_index) }
     }
 
     /// When this client learnt the newest of the contexts that a write carries.

@@ -3,7 +3,9 @@
 //! Like any client, the operator sends requests. `world::healing` reads nodes directly and advances the stage after
 //! healing.
 
-use continuum_core::api::{Namespace, Outcome, Policy, Reason, Request, Session, Strategy, Value};
+use continuum_core::api::{
+    Fingerprint, Namespace, Outcome, Policy, Reason, Request, Session, Strategy, Value,
+};
 use continuum_core::id::{NamespaceId, SessionId, ShardId};
 
 use crate::env::process::address_of;
@@ -170,7 +172,7 @@ impl Operator {
                     },
                 };
                 let id = SessionId([0xee; 16]);
-                let session = Some(Session { id, seq: at as u64 });
+                let session = Some(Session { id, seq: at as u64, request: Fingerprint::default() });
                 Some(Request::CreateNamespace { name: space.name().to_owned(), policy, session })
             }
             Stage::List => Some(Request::Namespaces),

@@ -488,6 +488,9 @@ impl World {
             if injected.abandoned {
                 world.fired.count(Kind::ClientAbandon);
             }
+            if injected.reused {
+                world.fired.count(Kind::ReusedKey);
+            }
         });
     }
 

@@ -263,6 +263,7 @@ impl World {
                 Kind::ClientDuplicate => self.mode.duplicate_ppm = fault.rate_ppm,
                 Kind::ClientAbandon => self.mode.abandon_ppm = fault.rate_ppm,
                 Kind::HostileClient => self.mode.hostile_ppm = fault.rate_ppm,
+                Kind::ReusedKey => self.mode.reuse_ppm = fault.rate_ppm,
                 Kind::ClientRetry => self.mode.retry_ms = fault.amount.max(1).unsigned_abs(),
                 Kind::ClientBurst => {
                     self.mode.bursts = true;

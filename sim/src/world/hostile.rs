@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Context, Edit, Level, Mutation, Observed, Outcome, Request, Session,
+    Change, Context, Edit, Fingerprint, Level, Mutation, Observed, Outcome, Request, Session,
 };
 use continuum_core::codec;
 use continuum_core::id::{Actor, Dot, SessionId};
@@ -93,7 +93,8 @@ impl World {
 fn never_opened(dice: &mut Dice) -> Session {
     let mut id = [0xbd; 16];
     id[..8].copy_from_slice(&dice.bits().to_be_bytes());
-    Session { id: SessionId(id), seq: 1 + dice.below(1 << 40) }
+    let request = Fingerprint::default();
+    Session { id: SessionId(id), seq: 1 + dice.below(1 << 40), request }
 }
 
 /// Judges the answer to a hostile client.

@@ -53,13 +53,15 @@ impl Node {
         let session = pending.session();
         let Request::Write { mutations, level, .. } = &mut pending.request else { return };
         if let Err(reason) = check::check_consistency(mutations, false) {
-            return self.finish(key, Outcome::Rejected(reason));
+            return self.refuse(key, reason);
         }
         let (mutations, level) = (mem::take(mutations), *level);
         if let Some(session) = session {
-            let write = (target.id, session);
-            match self.requests.eventual_writes.begin(write, key) {
-                Repeat::First => self.remember_session(key, write),
+            match self.requests.eventual_writes.begin(target.id, session, key) {
+                Repeat::First => {
+                    self.remember_session(key, (target.id, session.id, session.seq));
+                }
+                Repeat::Reused => return self.refuse(key, Reason::SessionReused),
                 Repeat::Answered(outcome) => {
                     reach!("node.session.repeated");
                     return self.finish_after(key, outcome, self.shards_token());

@@ -115,6 +115,10 @@ impl Node {
             Outcome::Rejected(reason) if concerns_node(&reason) => {
                 self.on_turned_away(key, reason);
             }
+            // They tell of the namespace as it is now, and not of an earlier try.
+            Outcome::Rejected(reason @ (Reason::UnknownNamespace | Reason::WrongConsistency)) => {
+                self.refuse(key, reason);
+            }
             outcome => self.finish(key, outcome),
         }
     }

@@ -104,15 +104,20 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn new(nonce: u64) -> Self {
+    pub(super) const fn new(nonce: u64, answers_max: usize) -> Self {
         Self {
             nonce,
             next: 1,
             pending: BTreeMap::new(),
             forwarded: BTreeSet::new(),
             questions: BTreeMap::new(),
-            eventual_writes: dedup::EventualWrites::default(),
+            eventual_writes: dedup::EventualWrites::new(answers_max),
         }
+    }
+
+    /// Bytes of the answers that are kept for repeats.
+    pub(super) const fn answer_bytes(&self) -> u64 {
+        self.eventual_writes.bytes()
     }
 
     /// How many requests are pending.
@@ -343,9 +348,7 @@ impl Node {
                 (None, true) => self.write_eventual(key, target),
                 (None, false) => self.read_eventual(key, target),
             },
-            None if pending.name_checked => {
-                self.finish(key, Outcome::Rejected(Reason::UnknownNamespace));
-            }
+            None if pending.name_checked => self.refuse(key, Reason::UnknownNamespace),
             None => {
                 reach!("node.request.resolving_name");
                 self.set_stage(key, Stage::ResolvingName);

@@ -238,6 +238,10 @@ impl Node {
     /// Answers a committed write with the durability level that a quorum implies.
     pub(in crate::node) fn committed(&mut self, key: u64, outcome: Outcome) {
         let Some(pending) = self.requests.pending.get(&key) else { return };
+        if outcome == Outcome::Rejected(Reason::SessionExpired) {
+            // An earlier try may have happened, and its answer is forgotten.
+            return self.refuse(key, Reason::SessionExpired);
+        }
         let (Stage::Logged(group, _), Request::Write { level, .. }) =
             (pending.stage, &pending.request)
         else {

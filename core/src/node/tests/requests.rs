@@ -5,12 +5,12 @@ use proptest::prelude::{
 };
 
 use super::*;
-use crate::api::{Bound, Expected, Reason};
+use crate::api::{Bound, Expected, Fingerprint, Reason};
 use crate::id::{GroupId, SessionId};
 use crate::node::group::Group;
 
 fn session(number: u8, seq: u64) -> Option<Session> {
-    Some(Session { id: SessionId([number; 16]), seq })
+    Some(Session { id: SessionId([number; 16]), seq, request: Fingerprint::default() })
 }
 
 fn leader(world: &World, group: GroupId) -> usize {
@@ -300,7 +300,7 @@ proptest! {
             match step {
                 Step::Ask(at, kind, with_session) if world.hosts[at].node.is_some() => {
                     number += 1;
-                    let session = with_session.then_some(Session { id: SessionId([number as u8; 16]), seq: 0 });
+                    let session = with_session.then_some(Session { id: SessionId([number as u8; 16]), seq: 0, request: Fingerprint::default() });
                     let level = [Level::Applied, Level::Durable, Level::Replicated(2)][kind as usize % 3];
                     let request = match kind {
                         0 | 1 => put_with("locks", "k", "v", level, session),

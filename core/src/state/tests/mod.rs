@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::*;
-use crate::api::{Change, Edit, Mutation, Session};
+use crate::api::{Change, Edit, Fingerprint, Mutation, Session};
 use crate::id::SessionId;
 
 pub(super) fn mutation(key: &[u8], change: Change) -> Mutation {
@@ -24,7 +24,7 @@ pub(super) fn put(key: &[u8], value: &[u8]) -> Mutation {
 }
 
 pub(super) fn session(id: u8, seq: u64) -> Session {
-    Session { id: SessionId([id; 16]), seq }
+    Session { id: SessionId([id; 16]), seq, request: Fingerprint::default() }
 }
 
 pub(super) fn write(session: Option<Session>, mutations: Vec<Mutation>) -> Bytes {

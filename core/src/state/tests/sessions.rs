@@ -6,9 +6,9 @@ use alloc::vec;
 use proptest::prelude::*;
 
 use super::{apply, capture, mutation, put, session, write};
-use crate::api::{Change, Expected, Reason, Resource};
+use crate::api::{Change, Expected, Fingerprint, Reason, Session};
 use crate::id::{Index, SessionId};
-use crate::limits::SESSION_IDLE_MS_MIN as IDLE_MS_MIN;
+use crate::limits::SESSION_IDLE_MS as IDLE_MS;
 use crate::state::session::{Admission, Sessions};
 use crate::state::{Kind, Reply, StateMachine};
 
@@ -54,7 +54,7 @@ proptest! {
     /// Replicas that restored at different points forget the same sessions.
     #[test]
     fn all_replicas_forget_the_same_sessions(
-        log in proptest::collection::vec((0..9_u8, 0..2_u64, 0..IDLE_MS_MIN), 1..60), at in 0..60_usize,
+        log in proptest::collection::vec((0..9_u8, 0..2_u64, 0..IDLE_MS), 1..60), at in 0..60_usize,
     ) {
         let mut one = StateMachine::new(Kind::Keys);
         one.sessions = Sessions::with_max(4);
@@ -64,7 +64,7 @@ proptest! {
             time_ms += pause_ms;
             if step == at {
                 other = StateMachine::restore(Kind::Keys, &capture(&other)).unwrap();
-                other.sessions.limit(4, IDLE_MS_MIN);
+                other.sessions.limit(4, IDLE_MS);
             }
             let command = write(Some(session(client, seq)), vec![put(&[client], &[seq as u8])]);
             prop_assert_eq!(apply(&mut one, time_ms, &command), apply(&mut other, time_ms, &command));
@@ -74,32 +74,68 @@ proptest! {
     }
 }
 
+/// One write of a session: the client, the number and the value, which stands for the request too.
+fn asked(client: u8, seq: u64, value: u8) -> bytes::Bytes {
+    let session = Session { request: Fingerprint([value; 16]), ..session(client, seq) };
+    write(Some(session), vec![put(&[client], &[value])])
+}
+
+fn written(index: u64) -> Reply {
+    Reply::Written { revision: Index(index) }
+}
+
 #[test]
-fn a_full_table_forgets_the_longest_idle_and_no_busy_one() {
+fn a_full_table_forgets_the_session_that_was_used_longest_ago_and_refuses_none() {
     let mut machine = StateMachine::new(Kind::Keys);
     machine.sessions = Sessions::with_max(2);
-    let at = |machine: &mut StateMachine, time_ms, client, seq| {
-        apply(machine, time_ms, &write(Some(session(client, seq)), vec![put(&[client], b"x")]))
-    };
-    let written = |index| Reply::Written { revision: Index(index) };
-    assert_eq!(at(&mut machine, 0, 1, 0), written(1));
-    assert_eq!(at(&mut machine, 5, 2, 0), written(2));
-    let full = Reply::Rejected(Reason::Full { what: Resource::Sessions });
-    assert_eq!(at(&mut machine, IDLE_MS_MIN - 1, 3, 0), full);
-    // A retry is a use: now the second session is the longest idle.
-    assert_eq!(at(&mut machine, IDLE_MS_MIN - 1, 1, 0), written(1));
-    assert_eq!(at(&mut machine, IDLE_MS_MIN + 4, 3, 0), full);
-    assert_eq!(at(&mut machine, IDLE_MS_MIN + 5, 3, 0), written(6));
+    assert_eq!(apply(&mut machine, 0, &asked(1, 0, 7)), written(1));
+    assert_eq!(apply(&mut machine, 0, &asked(2, 0, 7)), written(2));
+    // A retry is a use: now the second session is the one used longest ago.
+    assert_eq!(apply(&mut machine, 0, &asked(1, 0, 7)), written(1));
+    assert_eq!(apply(&mut machine, 0, &asked(3, 0, 7)), written(4));
     let expired = Reply::Rejected(Reason::SessionExpired);
-    assert_eq!(at(&mut machine, IDLE_MS_MIN + 6, 2, 1), expired);
-    assert_eq!(at(&mut machine, IDLE_MS_MIN + 7, 1, 1), written(8));
+    assert_eq!(apply(&mut machine, 0, &asked(2, 1, 7)), expired);
+    assert_eq!(apply(&mut machine, 0, &asked(1, 1, 7)), written(6));
     assert_eq!(machine.sessions().len(), 2);
 }
 
 #[test]
-fn a_refused_opening_is_not_remembered() {
-    let mut sessions = Sessions::with_max(0);
-    assert!(matches!(sessions.admit(&session(1, 0), 0), Admission::Refused(Reason::Full { .. })));
-    assert!(sessions.is_empty());
-    assert_eq!(sessions.table.get(&SessionId([1; 16])), None);
+fn idle_sessions_go_when_another_opens_although_there_is_room() {
+    let mut machine = StateMachine::new(Kind::Keys);
+    for client in 0..9 {
+        apply(&mut machine, u64::from(client), &asked(client, 0, 7));
+    }
+    apply(&mut machine, IDLE_MS, &asked(20, 0, 7));
+    assert_eq!(machine.sessions().len(), 9, "one was idle for long enough");
+    for client in 21..25 {
+        apply(&mut machine, IDLE_MS * 2, &asked(client, 0, 7));
+    }
+    assert_eq!(machine.sessions().len(), 5, "two go for each that opens");
+    assert_eq!(apply(&mut machine, IDLE_MS * 2, &asked(20, 0, 7)), written(10));
+}
+
+#[test]
+fn another_request_under_a_used_number_is_refused_and_changes_nothing() {
+    let mut machine = StateMachine::new(Kind::Keys);
+    assert_eq!(apply(&mut machine, 0, &asked(1, 0, 7)), written(1));
+    assert_eq!(apply(&mut machine, 0, &asked(1, 0, 8)), Reply::Rejected(Reason::SessionReused));
+    assert_eq!(machine.keys().get(&vec![1].into()).expect("it is there").value.as_ref(), [7]);
+    assert_eq!(apply(&mut machine, 0, &asked(1, 0, 7)), written(1), "the same request is a retry");
+    assert_eq!(apply(&mut machine, 0, &asked(1, 1, 8)), written(4));
+    assert_eq!(apply(&mut machine, 0, &asked(1, 1, 7)), Reply::Rejected(Reason::SessionReused));
+    assert_eq!(apply(&mut machine, 0, &asked(1, 0, 7)), Reply::Rejected(Reason::SessionExpired));
+}
+
+/// More first writes than any table holds, as fast as they come: none is refused, and the table stays within its bound.
+#[test]
+fn no_number_of_keyed_writes_is_refused() {
+    let mut sessions = Sessions::with_max(64);
+    for number in 1..=10_000_u64 {
+        let id = SessionId(u128::from(number).to_be_bytes());
+        let session = Session { id, seq: 0, request: Fingerprint::default() };
+        assert!(matches!(sessions.admit(&session, (Index(number), 0)), Admission::New));
+        sessions.record(&session, (Index(number), 0), &written(number));
+        assert!(sessions.len() <= 64);
+    }
+    assert_eq!(sessions.bytes(), 64 * crate::limits::SESSION_BYTES);
 }

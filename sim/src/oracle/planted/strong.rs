@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Edit, Expected, Level, Mutation, Outcome, Query, Reason, Receipt, Register, Session,
-    Value,
+    Change, Edit, Expected, Fingerprint, Level, Mutation, Outcome, Query, Reason, Receipt,
+    Register, Session, Value,
 };
 use continuum_core::id::{Index, SessionId, Term};
 use continuum_core::raft::{Entry, Payload};
@@ -43,7 +43,7 @@ fn was(value: &'static str) -> Expected {
 }
 
 const fn session(seq: u64) -> Option<Session> {
-    Some(Session { id: SessionId([7; 16]), seq })
+    Some(Session { id: SessionId([7; 16]), seq, request: Fingerprint([0; 16]) })
 }
 
 /// An entry of the log: session and mutations.
@@ -314,6 +314,8 @@ fn replies() -> Vec<Planted> {
 fn applied() -> Vec<Planted> {
     let held = |seq, revision| Remembered {
         seq,
+        request: Fingerprint([0; 16]),
+        used: Index(revision),
         reply: Reply::Written { revision: Index(revision) },
         used_ms: 0,
     };
@@ -334,6 +336,11 @@ fn applied() -> Vec<Planted> {
         good("a session's answer is kept", new(Some(&held(4, 9)))),
         bad("a session forgotten", session_applied_once::NAME, new(None)),
         bad("another answer kept", session_applied_once::NAME, new(Some(&held(4, 8)))),
+        bad(
+            "the answer to another request kept",
+            session_applied_once::NAME,
+            new(Some(&Remembered { request: Fingerprint([1; 16]), ..held(4, 9) })),
+        ),
         bad("an older answer kept", session_applied_once::NAME, new(Some(&held(3, 9)))),
         good("a repeat writes nothing", at(5)),
         bad("a repeat applied again", session_applied_once::NAME, at(9)),
