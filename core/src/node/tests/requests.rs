@@ -300,7 +300,7 @@ proptest! {
             match step {
                 Step::Ask(at, kind, with_session) if world.hosts[at].node.is_some() => {
                     number += 1;
-                    let session = with_session.then_some(Session { id: SessionId([number as u8; 16]), seq: 0, request: Fingerprint::default() });
+                    let session = session(number as u8, 0).filter(|_| with_session);
                     let level = [Level::Applied, Level::Durable, Level::Replicated(2)][kind as usize % 3];
                     let request = match kind {
                         0 | 1 => put_with("locks", "k", "v", level, session),
