@@ -7,7 +7,7 @@ use continuum_core::id::Boot;
 use continuum_core::node::RestoreError;
 
 use crate::disk::OpenError;
-use crate::settings::SettingsError;
+use crate::settings::SettingsErrors;
 use crate::tls::CredentialsError;
 
 /// The node stopped as asked.
@@ -20,9 +20,9 @@ pub struct Stopped {
 /// Why a node did not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A setting is wrong.
+    /// Settings are wrong.
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    Settings(#[from] SettingsErrors),
     /// The certificate cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),

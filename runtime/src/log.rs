@@ -14,7 +14,6 @@ use std::time::Duration;
 use continuum_core::node::Notice;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings, SettingsError};
 
@@ -24,13 +23,8 @@ use crate::settings::{LogFormat, LogSettings, SettingsError};
 ///
 /// [`SettingsError`] when the filter cannot be parsed.
 pub fn begin(settings: &LogSettings) -> Result<(), SettingsError> {
-    let filter = EnvFilter::try_new(&settings.filter).map_err(|error| SettingsError {
-        key: "log.filter".to_owned(),
-        why: error.to_string(),
-        hint: "info, or continuum_runtime=debug,warn".to_owned(),
-    })?;
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(settings.filter()?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);

@@ -223,9 +223,14 @@ pub(super) struct Start {
 /// A node's settings.
 #[derive(Debug, Subcommand)]
 pub(super) enum Config {
-    /// Check the settings; changes nothing
+    /// Check the settings and the files that they name, as `node start` does; changes nothing
     #[command(after_help = "Examples:\n  continuum config check --config n1.toml")]
     Check(Layers),
+    /// Print a settings file in which every key stands with its meaning and its default
+    #[command(after_help = "Examples:\n\
+            \x20 continuum config init > n1.toml\n\
+            \x20 continuum config init --name n2 --set peer.listen=127.0.0.1:7102 > n2.toml")]
+    Init(Layers),
     /// Show the resulting settings, and where each came from
     #[command(
         after_help = "Examples:\n  continuum config show\n  continuum config show --config n1.toml -o json"

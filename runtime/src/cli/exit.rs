@@ -62,6 +62,8 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// Advice for the user; may be empty.
     pub(super) hint: String,
+    /// Further failures of the same command, which a mend of this one leaves.
+    also: Box<[Self]>,
 }
 
 impl Failure {
@@ -73,7 +75,17 @@ impl Failure {
         why: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { exit, code: code.into(), what: what.into(), why: why.into(), hint: hint.into() }
+        let (code, what, why, hint) = (code.into(), what.into(), why.into(), hint.into());
+        Self { exit, code, what, why, hint, also: Box::default() }
+    }
+
+    /// One failure of several, of which there is at least one. The first gives the exit code.
+    pub(super) fn of_all(all: impl IntoIterator<Item = Self>) -> Self {
+        let mut all = all.into_iter();
+        let none = || Self::new(LOCAL, "internal", "a failure without a reason", "", "report this");
+        let mut first = all.next().unwrap_or_else(none);
+        first.also = all.collect();
+        first
     }
 
     /// The reader of a pipe went away. Not an error: nothing is printed and the exit code is 0.
@@ -99,6 +111,11 @@ impl Failure {
         Self::new(USAGE, "usage", what, why, hint)
     }
 
+    /// Further failures of the same command.
+    pub(super) fn also(&self) -> impl Iterator<Item = &Self> {
+        self.also.iter()
+    }
+
     /// Whether nothing is printed.
     pub(super) const fn is_silent(&self) -> bool {
         self.code.is_empty()
@@ -120,7 +137,7 @@ impl Failure {
     }
 }
 
-/// One line for each part that is not empty.
+/// One line for each part that is not empty, of each failure.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error[{}]: {}", self.code, self.what)?;
@@ -129,7 +146,7 @@ impl fmt::Display for Failure {
                 write!(f, "\n  {name}: {part}")?;
             }
         }
-        Ok(())
+        self.also().try_for_each(|other| write!(f, "\n{other}"))
     }
 }
 

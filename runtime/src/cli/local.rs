@@ -12,9 +12,10 @@ use serde_json::json;
 use super::args::{Cli, Config, Issue, Layers, Pki};
 use super::exit::{self, Failure};
 use super::output::Screen;
+use super::start;
 use crate::clock::{Clock as _, SystemClock};
 use crate::entropy;
-use crate::settings::{Layered, Settings, SettingsError};
+use crate::settings::{Layered, SettingsError, SettingsErrors, annotated};
 use crate::tls::pki::{Authority, PkiError, Validity};
 
 /// A failure from an error whose text ends in `; hint: ...`.
@@ -29,9 +30,17 @@ fn pki_failure(error: &PkiError) -> Failure {
     failure(exit, "pki", error)
 }
 
-/// The failure for a wrong setting.
-pub(super) fn settings_failure(error: &SettingsError) -> Failure {
-    Failure::new(exit::USAGE, "settings", error.key.clone(), error.why.clone(), error.hint.clone())
+/// The failures for wrong settings, one each.
+pub(super) fn settings_failures(errors: &SettingsErrors) -> Vec<Failure> {
+    let failure = |SettingsError { key, why, hint, .. }: &SettingsError| {
+        Failure::new(exit::USAGE, "settings", key, why, hint)
+    };
+    errors.iter().map(failure).collect()
+}
+
+/// The failure for wrong settings.
+pub(super) fn settings_failure(errors: &SettingsErrors) -> Failure {
+    Failure::of_all(settings_failures(errors))
 }
 
 fn days(days: u64) -> Validity {
@@ -85,36 +94,54 @@ fn node_id(text: Option<&str>) -> Result<NodeId, Failure> {
 }
 
 /// The layers in the arguments: flags override the environment, which overrides the file.
-fn gather(layers: &Layers) -> Result<Layered, Failure> {
+pub(super) fn gather(layers: &Layers) -> Layered {
     let mut flags = layers.set.clone();
     let path = layers.data.as_ref().map(|path| path.display().to_string());
     let named = [("data", path), ("name", layers.name.clone()), ("log.filter", layers.log.clone())];
     flags.extend(named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
-    Layered::gather(layers.config.as_deref(), env::vars(), &flags)
-        .map_err(|error| settings_failure(&error))
+    Layered::gather(layers.config.as_deref(), env::vars_os(), &flags)
 }
 
-/// The validated settings in the arguments.
-pub(super) fn settings(layers: &Layers) -> Result<Settings, Failure> {
-    let settings = gather(layers)?.settings().map_err(|error| settings_failure(&error))?;
-    settings.validate().map_err(|error| settings_failure(&error))?;
-    Ok(settings)
+/// The layers in the arguments, with a name, a data directory and certificates where none are given.
+fn proposed(layers: &Layers) -> Layered {
+    let given = gather(layers);
+    let name = if given.origins().contains_key("name") {
+        given.settings().map_or_else(|_| String::new(), |settings| settings.name)
+    } else {
+        "n1".to_owned()
+    };
+    let proposals = [
+        ("name", name.clone()),
+        ("data", format!("data/{name}")),
+        ("peer.ca", "pki/ca.pem".to_owned()),
+        ("peer.cert", format!("pki/{name}/node.pem")),
+        ("peer.key", format!("pki/{name}/node.key")),
+    ];
+    let missing = proposals.into_iter().filter(|(key, _)| !given.origins().contains_key(*key));
+    let mut layers = layers.clone();
+    layers.set.extend(missing.map(|(key, value)| (key.to_owned(), value)));
+    gather(&layers)
 }
 
 /// `config ...`.
 pub(super) fn config(verb: Config, screen: &mut Screen) -> Result<(), Failure> {
     match verb {
         Config::Check(layers) => {
-            let settings = settings(&layers)?;
-            let data = settings.data.display();
+            let ready = start::prepare(&layers)?;
+            let data = ready.settings.data.display();
             if screen.is_json() {
                 return screen.json(&json!({ "valid": true }));
             }
             screen.line(format!("valid: the node's data directory is {data}"))
         }
+        Config::Init(layers) => {
+            let layers = proposed(&layers);
+            let settings = layers.settings().map_err(|errors| settings_failure(&errors))?;
+            screen.bytes(annotated(&settings, layers.origins()).as_bytes())
+        }
         Config::Show(layers) => {
-            let layers = gather(&layers)?;
-            let settings = layers.settings().map_err(|error| settings_failure(&error))?;
+            let layers = gather(&layers);
+            let settings = layers.settings().map_err(|errors| settings_failure(&errors))?;
             let origins = layers.origins().iter();
             if screen.is_json() {
                 let origins: serde_json::Map<_, _> =
@@ -213,9 +240,7 @@ mod tests {
         let set = vec![("peer.listen".to_owned(), "127.0.0.1:7999".to_owned())];
         let layers =
             Layers { config: Some(file), data: None, name: Some("flag".into()), log: None, set };
-        let settings =
-            gather(&layers).and_then(|layers| layers.settings().map_err(|e| settings_failure(&e)));
-        let settings = settings.expect("settings");
+        let settings = gather(&layers).settings().expect("settings");
         assert_eq!((settings.name.as_str(), settings.log.filter.as_str()), ("flag", "warn"));
         assert_eq!(settings.peer.listen.port(), 7999);
     }

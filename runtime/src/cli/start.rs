@@ -3,25 +3,27 @@
 //! This module gives the node its files, listeners and seams; the driver runs it. Both listeners are opened before the
 //! store, so that a busy port is reported without touching the store.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use super::args::Start;
+use super::args::{Layers, Start};
 use super::exit::{self, Failure};
 use super::{local, stop};
 use crate::api::Api;
 use crate::api::origin::Hosts;
 use crate::api::serve::serve;
 use crate::clock::{Clock, SystemClock};
-use crate::disk::OpenError;
+use crate::disk::{FileDisk, OpenError, StoreOwner};
 use crate::error::RunError;
 use crate::metrics::Metrics;
 use crate::run::{Inputs, run};
-use crate::settings::{ApiSettings, Settings};
-use crate::tls::{Credentials, CredentialsError};
+use crate::settings::{ApiSettings, PeerSettings, Settings};
+use crate::tls::{Credentials, CredentialsError, secret};
 use crate::{handle, log};
 
 /// Runs a node.
@@ -29,33 +31,64 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
     if let Some(parent) = start.parent {
         end_with(parent)?;
     }
-    let settings = local::settings(&start.layers)?;
-    log::begin(&settings.log).map_err(|error| local::settings_failure(&error))?;
+    let ready = prepare(&start.layers)?;
+    log::begin(&ready.settings.log).map_err(|error| local::settings_failure(&error.into()))?;
     let stop = stop::signals()?;
     // The log must also say why the node ended, even if it never started.
-    super::wait(on_workers(settings, stop)).map(|()| 0).inspect_err(|failure| {
+    super::wait(on_workers(ready, stop)).map(|()| 0).inspect_err(|failure| {
         let Failure { what, why, hint, .. } = failure;
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
         log::fatal(&failure.code, &format_args!("{what}{why}; hint: {hint}"));
     })
 }
 
+/// All that a node needs before it opens a listener or its store.
+pub(super) struct Ready {
+    /// Valid settings.
+    pub(super) settings: Settings,
+    credentials: Credentials,
+    acceptor: Option<TlsAcceptor>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Checks the settings and the files that they name. Opens no listener and changes nothing.
+///
+/// # Errors
+///
+/// All mistakes at once.
+pub(super) fn prepare(layers: &Layers) -> Result<Ready, Failure> {
+    let layered = local::gather(layers);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let valid = layered.checked().map_err(|errors| local::settings_failures(&errors));
+    // The rest is judged also beside mistakes.
+    let settings = layered.understood();
+    let credentials = peer_credentials(&settings.peer, &clock);
+    let acceptor = acceptor(&settings.api, &clock);
+    let store = credentials.as_ref().ok().and_then(|found| unusable_store(settings, found));
+    match (valid, credentials, acceptor, store) {
+        (Ok(settings), Ok(credentials), Ok(acceptor), None) => {
+            Ok(Ready { settings, credentials, acceptor, clock })
+        }
+        (valid, credentials, acceptor, store) => {
+            let store = store.map(|failure| vec![failure]);
+            let all = [valid.err(), credentials.err(), acceptor.err(), store];
+            Err(Failure::of_all(all.into_iter().flatten().flatten()))
+        }
+    }
+}
+
 /// Runs the node on the runtime's workers, beside its links and clients, so that passing work between them mostly wakes
 /// no other thread.
-async fn on_workers(settings: Settings, stop: watch::Receiver<bool>) -> Result<(), Failure> {
-    match tokio::spawn(node(settings, stop)).await {
+async fn on_workers(ready: Ready, stop: watch::Receiver<bool>) -> Result<(), Failure> {
+    match tokio::spawn(node(ready, stop)).await {
         Ok(ran) => ran,
         // A broken invariant ends the process, as it would on the main thread.
         Err(broken) => panic!("the node's task broke: {broken}"),
     }
 }
 
-async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let peer = &settings.peer;
-    let credentials =
-        Credentials::load(&peer.ca, &peer.cert, &peer.key).map_err(|e| refused(&e))?;
-    let acceptor = acceptor(&settings.api, &clock)?;
+async fn node(ready: Ready, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
+    let Ready { settings, credentials, acceptor, clock } = ready;
     let listener = listen(&settings.api).await?;
     let metrics = Arc::new(Metrics::new());
     let (handle, commands) = handle::channel();
@@ -74,16 +107,66 @@ async fn node(settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(),
     ran.map(|_| ()).map_err(|error| failed(&error))
 }
 
+/// The peers' credentials, if a node can use them.
+fn peer_credentials(
+    peer: &PeerSettings,
+    clock: &Arc<dyn Clock>,
+) -> Result<Credentials, Vec<Failure>> {
+    let credentials = load("peer", &peer.ca, &peer.cert, &peer.key)?;
+    let usable = credentials
+        .check(clock.as_ref())
+        .and_then(|()| credentials.node())
+        .and_then(|_| credentials.peer_server(Arc::clone(clock)))
+        .and_then(|_| credentials.peer_client(Arc::clone(clock)));
+    usable.map(|_| ()).map_err(|error| vec![refused("peer.cert", &error)])?;
+    Ok(credentials)
+}
+
 /// The TLS of the API, if it is set.
-fn acceptor(api: &ApiSettings, clock: &Arc<dyn Clock>) -> Result<Option<TlsAcceptor>, Failure> {
+fn acceptor(
+    api: &ApiSettings,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<TlsAcceptor>, Vec<Failure>> {
     let Some(files) = &api.tls else { return Ok(None) };
-    let config = Credentials::load(&files.ca, &files.cert, &files.key).and_then(|credentials| {
+    let credentials = load("api.tls", &files.ca, &files.cert, &files.key)?;
+    let config = credentials
+        .node()
         // Else each client would find out by itself that the certificate has expired.
-        credentials.node()?;
-        credentials.check(clock.as_ref())?;
-        credentials.api_server(Arc::clone(clock))
-    });
-    config.map(|config| Some(TlsAcceptor::from(config))).map_err(|error| refused(&error))
+        .and_then(|_| credentials.check(clock.as_ref()))
+        .and_then(|()| credentials.api_server(Arc::clone(clock)));
+    config
+        .map(|config| Some(TlsAcceptor::from(config)))
+        .map_err(|error| vec![refused("api.tls.cert", &error)])
+}
+
+/// Loads the credentials of a section. Each file that cannot be read is a failure of its own; one that is not set is
+/// none here.
+fn load(section: &str, ca: &Path, cert: &Path, key: &Path) -> Result<Credentials, Vec<Failure>> {
+    let open = |path: &Path| {
+        let failed = |error| CredentialsError::File { path: path.to_owned(), error };
+        File::open(path).map(drop).map_err(failed)
+    };
+    let read = [
+        ("ca", ca, open(ca).err()),
+        ("cert", cert, open(cert).err()),
+        ("key", key, secret::read(key).err().map(CredentialsError::from)),
+    ];
+    let unset = read.iter().any(|(_, path, _)| path.as_os_str().is_empty());
+    let set = read.iter().filter(|(_, path, _)| !path.as_os_str().is_empty());
+    let unread: Vec<Failure> = set
+        .filter_map(|(name, _, error)| Some(refused(&format!("{section}.{name}"), error.as_ref()?)))
+        .collect();
+    if unset || !unread.is_empty() {
+        return Err(unread);
+    }
+    Credentials::load(ca, cert, key).map_err(|error| vec![refused(section, &error)])
+}
+
+/// Why the data directory cannot be this node's.
+fn unusable_store(settings: &Settings, credentials: &Credentials) -> Option<Failure> {
+    let owner = StoreOwner { federation: credentials.federation(), node: credentials.node().ok()? };
+    let path = Some(&settings.data).filter(|path| !path.as_os_str().is_empty())?;
+    FileDisk::check(path, owner).err().map(|error| failed(&error.into()))
 }
 
 /// The hosts for which the API's listener answers.
@@ -98,12 +181,13 @@ async fn listen(api: &ApiSettings) -> Result<TcpListener, Failure> {
     })
 }
 
-fn refused(error: &CredentialsError) -> Failure {
+/// The failure of the files that a setting names.
+fn refused(key: &str, error: &CredentialsError) -> Failure {
     let exit = match error {
-        CredentialsError::File { .. } => exit::LOCAL,
+        CredentialsError::File { .. } | CredentialsError::Secret(_) => exit::LOCAL,
         _ => exit::REFUSED,
     };
-    local::failure(exit, "credentials", error)
+    local::failure(exit, "credentials", &format_args!("{key}: {error}"))
 }
 
 fn failed(error: &RunError) -> Failure {

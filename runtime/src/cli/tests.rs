@@ -1,10 +1,12 @@
 //! Tests of the verbs against a real API on loopback, with a driver that answers from a function.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::CommandFactory as _;
 use continuum_core::api::{
     Change, Level, Outcome, Query, Reason, Receipt, Register, Request, Value,
 };
@@ -22,7 +24,7 @@ use crate::api::serve::serve;
 use crate::api::{Api, ROUTES};
 use crate::handle::{Command, channel};
 use crate::metrics::Metrics;
-use crate::settings::Settings;
+use crate::settings::{KEYS, Key, Settings, VARIABLES_OF_COMMANDS};
 
 /// Collects the output.
 #[derive(Clone, Debug, Default)]
@@ -249,4 +251,19 @@ fn the_readme_lists_every_setting_with_its_default() {
         };
         assert!(line.contains(&default), "{default} is not in\n{line}");
     }
+    for Key { key, kind, meaning } in KEYS {
+        let is_of = |line: &str| {
+            line.starts_with(&format!("| `{key}` | {kind} | "))
+                && line.ends_with(&format!(" | {meaning} |"))
+        };
+        assert!(README.lines().any(is_of), "README.md says {key} in other words");
+    }
+}
+
+#[test]
+fn the_variables_of_commands_are_those_that_the_arguments_read() {
+    let command = Cli::command();
+    let read = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
+    let read: BTreeSet<&str> = read.collect();
+    assert_eq!(read, BTreeSet::from(VARIABLES_OF_COMMANDS));
 }

@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use continuum_core::id::{FederationId, NodeId, StoreId};
+use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 
 use super::{OpenError, StoreOwner};
@@ -48,37 +49,37 @@ impl Directory {
     pub(super) fn open(path: &Path, owner: StoreOwner, fresh: StoreId) -> Result<Self, OpenError> {
         make(path).map_err(|error| unusable(path, error))?;
         // Checked before the lock file is created.
-        let is_empty = is_empty(path).map_err(|error| unusable(path, error))?;
-        let mode = fs::metadata(path).map_err(|error| unusable(path, error))?.permissions().mode();
-        if is_empty {
+        if is_fresh(path)? {
             let closed = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
             closed.map_err(|error| unusable(path, error))?;
-        } else if mode & 0o077 != 0 {
-            return Err(OpenError::Exposed { path: path.to_owned(), mode: mode & 0o7777 });
         }
         let lock = lock(path)?;
-        let store = match describe(path)? {
-            Some((found, _)) if found != owner => {
-                return Err(OpenError::Foreign {
-                    path: path.to_owned(),
-                    found: Box::new(found),
-                    expected: Box::new(owner),
-                });
-            }
-            Some((_, store)) => store,
+        let store = match store_of(path, owner)? {
+            Some(store) => store,
             None => create(path, owner, fresh)?,
         };
-        match fs::read_to_string(path.join("FENCED")) {
-            Ok(why) => return Err(OpenError::Condemned { path: path.to_owned(), why }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(unusable(path, error)),
-        }
         let directory = Self { path: path.to_owned(), store, _lock: lock };
         for part in [directory.lane(), directory.side()] {
             make(&part).map_err(|error| unusable(&part, error))?;
         }
         secret::sync_directory(&directory.lane()).map_err(|error| unusable(path, error))?;
         Ok(directory)
+    }
+
+    /// Whether the directory may be opened or made, as far as that shows without changing anything.
+    pub(super) fn check(path: &Path, owner: StoreOwner) -> Result<(), OpenError> {
+        let nearest = path.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
+        let here = || Path::new(".");
+        let nearest = nearest.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(here);
+        if !nearest.is_dir() {
+            return Err(unusable(nearest, io::ErrorKind::NotADirectory.into()));
+        }
+        access(nearest, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| unusable(nearest, error.into()))?;
+        if nearest == path && !is_fresh(path)? {
+            store_of(path, owner)?;
+        }
+        Ok(())
     }
 
     pub(super) fn lane(&self) -> PathBuf {
@@ -126,6 +127,35 @@ fn make(path: &Path) -> io::Result<()> {
 
 fn is_empty(path: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(path)?.next().is_none())
+}
+
+/// Whether the directory is empty. One that is not must be closed to other users.
+fn is_fresh(path: &Path) -> Result<bool, OpenError> {
+    let is_empty = is_empty(path).map_err(|error| unusable(path, error))?;
+    let mode = fs::metadata(path).map_err(|error| unusable(path, error))?.permissions().mode();
+    if !is_empty && mode & 0o077 != 0 {
+        return Err(OpenError::Exposed { path: path.to_owned(), mode: mode & 0o7777 });
+    }
+    Ok(is_empty)
+}
+
+/// The store of this owner in the directory; `None` before it has one.
+fn store_of(path: &Path, owner: StoreOwner) -> Result<Option<StoreId>, OpenError> {
+    let store = match describe(path)? {
+        Some((found, _)) if found != owner => {
+            return Err(OpenError::Foreign {
+                path: path.to_owned(),
+                found: Box::new(found),
+                expected: Box::new(owner),
+            });
+        }
+        described => described.map(|(_, store)| store),
+    };
+    match fs::read_to_string(path.join("FENCED")) {
+        Ok(why) => Err(OpenError::Condemned { path: path.to_owned(), why }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(store),
+        Err(error) => Err(unusable(path, error)),
+    }
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {

@@ -45,6 +45,16 @@ impl FileDisk {
     pub const fn new(path: PathBuf, reserve_bytes: u64) -> Self {
         Self { path, reserve_bytes, requests: None, thread: None }
     }
+
+    /// Whether this node may use the directory, as far as that shows without changing anything. Damage of the log and
+    /// another process that runs show at [`Disk::open`] alone.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn check(path: &Path, owner: StoreOwner) -> Result<(), OpenError> {
+        Directory::check(path, owner)
+    }
 }
 
 impl Disk for FileDisk {

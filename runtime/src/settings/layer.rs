@@ -1,15 +1,26 @@
 //! The layers of the settings: defaults, file, variables, flags. Each key remembers which layer set it.
+//!
+//! A layer is read to its end: all mistakes are found at once. This module judges no value; it knows keys and types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Settings, SettingsError};
+use super::keys::KEYS;
+use super::{Settings, SettingsError, SettingsErrors, complete};
 
 /// The prefix of this program's environment variables.
 const PREFIX: &str = "CONTINUUM_";
+
+/// Variables of that prefix which the command line reads itself. No setting has such a name.
+pub const VARIABLES_OF_COMMANDS: [&str; 4] =
+    ["CONTINUUM_NODE", "CONTINUUM_TLS_CA", "CONTINUUM_TLS_CERT", "CONTINUUM_TLS_KEY"];
+
+/// A key is proposed instead of an unknown one when they are at least this similar, from 0 to 1.
+const SIMILAR: f64 = 0.6;
 
 /// The layer that set a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,42 +43,33 @@ impl fmt::Display for Origin {
     }
 }
 
-/// All layers merged, before they are parsed.
+/// All layers merged, before their values are judged.
 #[derive(Clone, Debug, Default)]
 pub struct Layered {
-    table: Table,
+    settings: Settings,
     origins: BTreeMap<String, Origin>,
-    base: Option<PathBuf>,
+    wrong: Vec<SettingsError>,
 }
 
 impl Layered {
     /// Reads the file (when given) and overlays the variables, then the flags. Each variable is a pair of its name and
-    /// its value, each flag a pair of a key (`peer.listen`) and its value, all as text.
-    ///
-    /// # Errors
-    ///
-    /// [`SettingsError`] when the file cannot be read or is not TOML.
+    /// its value, each flag a pair of a key (`peer.listen`) and its value.
+    #[must_use]
     pub fn gather(
         file: Option<&Path>,
-        variables: impl IntoIterator<Item = (String, String)>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &[(String, String)],
-    ) -> Result<Self, SettingsError> {
-        let mut layers = Self::default();
+    ) -> Self {
+        let known = Table::try_from(complete()).unwrap_or_default();
+        let mut merge = Merge { known: &known, table: Table::new(), found: Self::default() };
         if let Some(path) = file {
-            layers.table = read(path)?;
-            layers.base = path.parent().map(Path::to_owned);
-            note_leaves(&layers.table, "", &mut layers.origins);
+            merge.file(path);
         }
-        let known = Table::try_from(Settings::default()).unwrap_or_default();
-        for (name, value) in variables {
-            if let Some(key) = key_of_variable(&name, &known) {
-                layers.set(&key, &value, &known, Origin::Environment)?;
-            }
-        }
+        merge.variables(variables.into_iter().collect());
         for (key, value) in flags {
-            layers.set(key, value, &known, Origin::Flag)?;
+            merge.set(key, key, value, Origin::Flag);
         }
-        Ok(layers)
+        merge.finish(file.and_then(Path::parent))
     }
 
     /// The layer of each key that was set.
@@ -76,81 +78,200 @@ impl Layered {
         &self.origins
     }
 
-    /// Parses the merged layers. Does not validate.
+    /// The merged settings. Does not validate.
     ///
     /// # Errors
     ///
-    /// [`SettingsError`] that names a key which is unknown or has the wrong type.
-    pub fn settings(&self) -> Result<Settings, SettingsError> {
-        let mut table = self.table.clone();
-        // Paths in flags and variables are relative to the current directory, not to the file.
-        if let Some(base) = &self.base {
-            let mut from_file = self.table.clone();
-            for (key, origin) in &self.origins {
-                if *origin != Origin::File {
-                    remove(&mut from_file, key);
-                }
-            }
-            let mut rebased = understand(from_file.clone())?;
-            rebased.rebase(base);
-            let absolute = Table::try_from(&rebased).unwrap_or_default();
-            overlay_paths(&mut table, &from_file, &absolute);
-        }
-        understand(table)
+    /// [`SettingsErrors`]: what cannot be read, unknown keys and wrong types.
+    pub fn settings(&self) -> Result<Settings, SettingsErrors> {
+        SettingsErrors::unless_empty(self.wrong.clone()).map(|()| self.settings.clone())
     }
 
-    fn set(
-        &mut self,
-        key: &str,
-        text: &str,
-        known: &Table,
-        origin: Origin,
-    ) -> Result<(), SettingsError> {
-        let value = value_of(text, find(known, key));
-        insert(&mut self.table, key, value).ok_or_else(|| {
-            SettingsError::new(key, "not a key of the settings", "see `continuum config show`")
-        })?;
-        self.origins.insert(key.to_owned(), origin);
-        Ok(())
+    /// The settings as far as they were understood, with defaults for the rest; it may be wrong.
+    #[must_use]
+    pub const fn understood(&self) -> &Settings {
+        &self.settings
     }
+
+    /// The merged settings, validated.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsErrors`]: all of [`Layered::settings`] and of [`Settings::validate`].
+    pub fn checked(&self) -> Result<Settings, SettingsErrors> {
+        let mut all = self.wrong.clone();
+        let named: BTreeSet<&str> = self.wrong.iter().map(|error| error.key.as_str()).collect();
+        // Without its file a node lacks everything; then that is the one mistake to tell. A key that could not be
+        // understood has its default here, which says nothing.
+        let is_whole = !self.wrong.iter().any(|error| error.is_of_a_whole_file);
+        let judged = self.settings.mistakes().into_iter().filter(|_| is_whole);
+        all.extend(judged.filter(|error| !named.contains(error.key.as_str())));
+        SettingsErrors::unless_empty(all).map(|()| self.settings.clone())
+    }
+}
+
+/// The merge under way.
+struct Merge<'a> {
+    /// Every key, with a value of its type.
+    known: &'a Table,
+    table: Table,
+    found: Layered,
+}
+
+impl Merge<'_> {
+    fn wrong(&mut self, key: &str, why: impl Into<String>, hint: impl Into<String>) {
+        self.found.wrong.push(SettingsError::new(key, why, hint));
+    }
+
+    fn file(&mut self, path: &Path) {
+        match read(path) {
+            Ok(table) => self.leaves(&table, ""),
+            Err(error) => self.found.wrong.push(error),
+        }
+    }
+
+    /// Takes every leaf of the file that is a known key.
+    fn leaves(&mut self, table: &Table, prefix: &str) {
+        for (key, value) in table {
+            let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            match (value, find(self.known, &path)) {
+                (Value::Table(inner), Some(Value::Table(_))) => self.leaves(inner, &path),
+                (_, Some(_)) => self.take(&path, value.clone(), Origin::File),
+                (_, None) => self.unknown(&path, &path),
+            }
+        }
+    }
+
+    fn variables(&mut self, all: Vec<(OsString, OsString)>) {
+        let named: Vec<(String, OsString)> = all
+            .into_iter()
+            .filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
+            .collect();
+        let names: BTreeSet<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+        for (name, value) in &named {
+            if VARIABLES_OF_COMMANDS.contains(&name.as_str()) || is_service_link(name, &names) {
+                continue;
+            }
+            let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
+            match value.to_str() {
+                Some(value) => self.set(name, &key, value, Origin::Environment),
+                None => self.wrong(name, "its value is not UTF-8", "set it to text"),
+            }
+        }
+    }
+
+    /// Takes a value that came as text. `name` is what the operator wrote.
+    fn set(&mut self, name: &str, key: &str, text: &str, origin: Origin) {
+        match find(self.known, key) {
+            None | Some(Value::Table(_)) => self.unknown(name, key),
+            Some(example) => self.take(key, value_of(text, example), origin),
+        }
+    }
+
+    /// Takes a value if it has the type of its key.
+    fn take(&mut self, key: &str, value: Value, origin: Origin) {
+        let mut alone = Table::new();
+        insert(&mut alone, key, value.clone());
+        if let Err(error) = understand(alone) {
+            let why = error.message().replace("usize", "u64");
+            let why = ["u64", "u32"].iter().fold(why, |why, number| {
+                why.replace(&format!("expected {number}"), "expected a whole number from 0 up")
+            });
+            return self.wrong(key, why, kind(key));
+        }
+        // A mistake of an earlier layer does not matter any more.
+        self.found.wrong.retain(|error| error.key != key);
+        insert(&mut self.table, key, value);
+        self.found.origins.insert(key.to_owned(), origin);
+    }
+
+    fn unknown(&mut self, name: &str, key: &str) {
+        let is_variable = name.starts_with(PREFIX);
+        let similar = |known: &str| strsim::normalized_damerau_levenshtein(key, known);
+        let nearest = KEYS.iter().map(|known| known.key).filter(|known| similar(known) >= SIMILAR);
+        let nearest = nearest.max_by(|a, b| similar(a).total_cmp(&similar(b)));
+        let hint = match nearest {
+            Some(near) if is_variable => format!("did you mean {}, for {near}?", variable(near)),
+            Some(near) => format!("did you mean {near}?"),
+            None if is_variable => {
+                "remove it; variables of settings are CONTINUUM_ and the key in upper case, with `__` between levels"
+                    .to_owned()
+            }
+            None => "see `continuum config init` for all keys".to_owned(),
+        };
+        let why = if is_variable { "names no setting" } else { "not a key of the settings" };
+        self.wrong(name, why, hint);
+    }
+
+    fn finish(mut self, base: Option<&Path>) -> Layered {
+        match understand(self.table) {
+            Ok(settings) => self.found.settings = settings,
+            Err(error) => {
+                let why = error.message().to_owned();
+                self.found.wrong.push(SettingsError::new("settings", why, "report this"));
+            }
+        }
+        // Paths in flags and variables are relative to the current directory, not to the file.
+        for (key, path) in self.found.settings.paths() {
+            let is_of_file = self.found.origins.get(key) == Some(&Origin::File);
+            if let Some(base) = base.filter(|_| is_of_file && !path.as_os_str().is_empty()) {
+                *path = base.join(&*path);
+            }
+        }
+        self.found
+    }
+}
+
+/// The kind of a key's value, as a hint.
+fn kind(key: &str) -> String {
+    let known = KEYS.iter().find(|known| known.key == key);
+    known.map_or_else(String::new, |known| format!("{}: {}", known.kind, known.meaning))
+}
+
+/// The variable of a key.
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// Whether Kubernetes made this variable: it tells each container the address of every service beside it, by the
+/// service's name. Nobody wrote such a variable, so it is no mistake.
+fn is_service_link(name: &str, all: &BTreeSet<&str>) -> bool {
+    let ends = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter();
+    let mut stems: Vec<&str> = ends.filter_map(|end| name.strip_suffix(end)).collect();
+    stems.extend(
+        ["_SERVICE_PORT_", "_PORT_"].iter().filter_map(|part| Some(name.split_once(part)?.0)),
+    );
+    stems.iter().any(|stem| {
+        [format!("{stem}_SERVICE_HOST"), format!("{stem}_SERVICE_PORT")]
+            .iter()
+            .all(|other| all.contains(other.as_str()))
+    })
 }
 
 fn read(path: &Path) -> Result<Table, SettingsError> {
     let key = path.display().to_string();
+    let of_file = |why, hint| SettingsError {
+        is_of_a_whole_file: true,
+        ..SettingsError::new(&key, why, hint)
+    };
     let text = std::fs::read_to_string(path).map_err(|error| {
-        SettingsError::new(
-            &key,
-            format!("cannot be read: {error}"),
-            "give another file with --config",
-        )
+        of_file(format!("cannot be read: {error}"), "give another file with --config")
     })?;
-    text.parse::<Table>().map_err(|error| {
-        SettingsError::new(&key, format!("is not TOML: {error}"), "correct the line that it names")
-    })
+    text.parse::<Table>()
+        .map_err(|error| of_file(format!("is not TOML: {error}"), "correct the line that it names"))
 }
 
-fn understand(table: Table) -> Result<Settings, SettingsError> {
-    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
-        let key = error.path().to_string();
-        let why = error.into_inner().message().to_owned();
-        SettingsError::new(&key, why, "see `continuum config show` for keys and their kinds")
-    })
+fn understand(table: Table) -> Result<Settings, toml::de::Error> {
+    Value::Table(table).try_into()
 }
 
-/// `CONTINUUM_PEER__LISTEN` is `peer.listen`. Variables whose first part is not a key are not settings, such as
-/// `CONTINUUM_NODE`, a URL for the command line.
-fn key_of_variable(name: &str, known: &Table) -> Option<String> {
-    let key = name.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", ".");
-    let first = key.split('.').next()?;
-    known.contains_key(first).then_some(key)
-}
-
-/// Parses text as the type of the default: a number, a list (separated by commas) or, for anything else, a string.
-fn value_of(text: &str, default: Option<&Value>) -> Value {
-    let parsed = match default {
-        Some(Value::Integer(_)) => text.replace('_', "").parse().ok().map(Value::Integer),
-        Some(Value::Boolean(_)) => text.parse().ok().map(Value::Boolean),
-        Some(Value::Array(_)) => Some(Value::Array(
+/// Parses text as the type of the example: a number, a list (separated by commas) or, for anything else, a string.
+fn value_of(text: &str, example: &Value) -> Value {
+    let parsed = match example {
+        Value::Integer(_) => text.replace('_', "").parse().ok().map(Value::Integer),
+        Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
+        Value::Array(_) => Some(Value::Array(
             text.split(',')
                 .map(str::trim)
                 .filter(|part| !part.is_empty())
@@ -162,61 +283,23 @@ fn value_of(text: &str, default: Option<&Value>) -> Value {
     parsed.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-fn find<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+pub(super) fn find<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     match key.split_once('.') {
         None => table.get(key),
         Some((first, rest)) => find(table.get(first)?.as_table()?, rest),
     }
 }
 
-fn insert(table: &mut Table, key: &str, value: Value) -> Option<()> {
+/// Inserts a leaf. Only known keys are inserted, so no leaf stands where a table should be.
+pub(super) fn insert(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {
         None => {
             table.insert(key.to_owned(), value);
         }
         Some((first, rest)) => {
             let inner = table.entry(first).or_insert_with(|| Value::Table(Table::new()));
-            insert(inner.as_table_mut()?, rest, value)?;
-        }
-    }
-    Some(())
-}
-
-fn remove(table: &mut Table, key: &str) {
-    match key.split_once('.') {
-        None => {
-            table.remove(key);
-        }
-        Some((first, rest)) => {
-            if let Some(inner) = table.get_mut(first).and_then(Value::as_table_mut) {
-                remove(inner, rest);
-            }
-        }
-    }
-}
-
-/// Takes from `absolute` every string that `from_file` sets: the two differ in paths alone.
-fn overlay_paths(table: &mut Table, from_file: &Table, absolute: &Table) {
-    for (key, value) in from_file {
-        match (value, absolute.get(key), table.get_mut(key)) {
-            (Value::Table(inner), Some(Value::Table(absolute)), Some(Value::Table(table))) => {
-                overlay_paths(table, inner, absolute);
-            }
-            (Value::String(_), Some(absolute @ Value::String(_)), Some(slot)) => {
-                *slot = absolute.clone();
-            }
-            _ => {}
-        }
-    }
-}
-
-fn note_leaves(table: &Table, prefix: &str, origins: &mut BTreeMap<String, Origin>) {
-    for (key, value) in table {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match value {
-            Value::Table(inner) => note_leaves(inner, &path, origins),
-            _ => {
-                origins.insert(path, Origin::File);
+            if let Some(inner) = inner.as_table_mut() {
+                insert(inner, rest, value);
             }
         }
     }

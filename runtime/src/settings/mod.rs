@@ -1,21 +1,29 @@
 //! The operator's settings: one TOML file, overlaid by `CONTINUUM_*` variables, overlaid by flags.
 //!
 //! A key is its path in the file: `peer.listen` is `listen` under `[peer]`, and the variable
-//! `CONTINUUM_PEER__LISTEN` (two underscores between levels). An unknown key is an error, so that a misspelt bound is
-//! noticed. Relative paths in the file are relative to the file. The core's own knobs are under `[core]`.
+//! `CONTINUUM_PEER__LISTEN` (two underscores between levels). An unknown key or variable is an error, so that a
+//! misspelt bound is noticed, and all mistakes are told at once. Relative paths in the file are relative to the file.
+//! The core's own knobs are under `[core]`. Nothing here reads the files that a setting names.
 
+mod annotated;
+mod keys;
 mod layer;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use continuum_core::config::Config;
 use continuum_core::limits::ADDRESS_BYTES_MAX;
 use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+use tracing_subscriber::EnvFilter;
 
-pub use layer::{Layered, Origin};
+pub use annotated::annotated;
+pub use keys::{KEYS, Key};
+pub use layer::{Layered, Origin, VARIABLES_OF_COMMANDS};
 
 /// All settings of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,12 +162,49 @@ pub struct SettingsError {
     pub why: String,
     /// A value to set instead.
     pub hint: String,
+    /// Whether nothing of a whole settings file is known.
+    is_of_a_whole_file: bool,
 }
 
 impl SettingsError {
     fn new(key: &str, why: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { key: key.to_owned(), why: why.into(), hint: hint.into() }
+        let (key, why, hint) = (key.to_owned(), why.into(), hint.into());
+        Self { key, why, hint, is_of_a_whole_file: false }
     }
+}
+
+/// All wrong settings of one node; there is at least one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", lines(.0))]
+pub struct SettingsErrors(Vec<SettingsError>);
+
+impl SettingsErrors {
+    fn unless_empty(all: Vec<SettingsError>) -> Result<(), Self> {
+        if all.is_empty() { Ok(()) } else { Err(Self(all)) }
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, SettingsError> {
+        self.0.iter()
+    }
+}
+
+impl From<SettingsError> for SettingsErrors {
+    fn from(error: SettingsError) -> Self {
+        Self(vec![error])
+    }
+}
+
+fn lines(all: &[SettingsError]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Settings in which every key has a value, also those that have no default.
+fn complete() -> Settings {
+    let mut settings = Settings::default();
+    settings.peer.advertise = Some(String::new());
+    settings.api.tls = Some(TlsFiles::default());
+    settings
 }
 
 impl Settings {
@@ -167,105 +212,150 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// The first [`SettingsError`].
+    /// All mistakes, as [`SettingsErrors`].
     pub fn load(
         file: Option<&Path>,
-        variables: impl IntoIterator<Item = (String, String)>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &[(String, String)],
-    ) -> Result<Self, SettingsError> {
-        let settings = Layered::gather(file, variables, flags)?.settings()?;
-        settings.validate()?;
-        Ok(settings)
+    ) -> Result<Self, SettingsErrors> {
+        Layered::gather(file, variables, flags).checked()
     }
 
     /// Checks every key against its bound and against the keys that it depends on.
     ///
     /// # Errors
     ///
-    /// The first [`SettingsError`] in the order of the file.
-    pub fn validate(&self) -> Result<(), SettingsError> {
+    /// All mistakes, as [`SettingsErrors`], in the order of the file.
+    pub fn validate(&self) -> Result<(), SettingsErrors> {
+        SettingsErrors::unless_empty(self.mistakes())
+    }
+
+    fn mistakes(&self) -> Vec<SettingsError> {
+        let mut found = Vec::new();
         if self.data.as_os_str().is_empty() {
-            return Err(SettingsError::new(
-                "data",
-                "no data directory is set",
-                "data = \"/var/lib/continuum\", or --data",
-            ));
+            let hint = "data = \"/var/lib/continuum\", or --data";
+            found.push(SettingsError::new("data", "no data directory is set", hint));
         }
         if self.name.len() > ADDRESS_BYTES_MAX {
-            return Err(SettingsError::new("name", "longer than 300 bytes", "a shorter name"));
+            found.push(SettingsError::new("name", "longer than 300 bytes", "a shorter name"));
         }
-        self.peer.validate()?;
-        self.api.validate()?;
+        self.peer.check(&mut found);
+        self.api.check(&mut found);
+        if is_one_port(self.peer.listen, self.api.listen) {
+            let why = format!("peers are accepted on {} already", self.peer.listen);
+            found.push(SettingsError::new("api.listen", why, "another port"));
+        }
+        found.extend(self.log.filter().err());
         if self.disk.reserve_bytes < continuum_core::wal::SEGMENT_BYTES {
-            return Err(SettingsError::new(
+            found.push(SettingsError::new(
                 "disk.reserve_bytes",
                 "below one segment of the log",
                 format!("at least {}", continuum_core::wal::SEGMENT_BYTES),
             ));
         }
-        self.core.validate().map_err(|error| {
-            let key = format!("core.{}", error.knob);
-            SettingsError::new(&key, "out of bounds", format!("it must be {}", error.bound))
-        })
+        self.check_core(&mut found);
+        found
     }
 
-    /// Makes relative paths relative to `base`, the directory of the file that holds them.
-    fn rebase(&mut self, base: &Path) {
-        let mut paths =
-            vec![&mut self.data, &mut self.peer.ca, &mut self.peer.cert, &mut self.peer.key];
+    /// Asks the core for its first mistake, again and again with the default in place of the last one.
+    fn check_core(&self, found: &mut Vec<SettingsError>) {
+        let defaults = Table::try_from(Config::default()).unwrap_or_default();
+        let mut table = Table::try_from(&self.core).unwrap_or_default();
+        let mut core = self.core.clone();
+        for _ in KEYS {
+            let Err(error) = core.validate() else { return };
+            let key = format!("core.{}", error.knob);
+            found.push(SettingsError::new(
+                &key,
+                "out of bounds",
+                format!("it must be {}", error.bound),
+            ));
+            let sound = layer::find(&defaults, error.knob).cloned();
+            layer::insert(&mut table, error.knob, sound.unwrap_or(Value::Boolean(false)));
+            let Ok(mended) = Value::Table(table.clone()).try_into() else { return };
+            core = mended;
+        }
+    }
+
+    /// Every path, by its key.
+    fn paths(&mut self) -> Vec<(&'static str, &mut PathBuf)> {
+        let peer = &mut self.peer;
+        let mut paths = vec![
+            ("data", &mut self.data),
+            ("peer.ca", &mut peer.ca),
+            ("peer.cert", &mut peer.cert),
+            ("peer.key", &mut peer.key),
+        ];
         if let Some(tls) = &mut self.api.tls {
-            paths.extend([&mut tls.ca, &mut tls.cert, &mut tls.key]);
+            let TlsFiles { ca, cert, key } = tls;
+            paths.extend([("api.tls.ca", ca), ("api.tls.cert", cert), ("api.tls.key", key)]);
         }
-        for path in paths.into_iter().filter(|path| !path.as_os_str().is_empty()) {
-            *path = base.join(&*path);
-        }
+        paths
+    }
+}
+
+/// Whether only one of two listeners can be opened.
+fn is_one_port(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip(), other.ip());
+    one.port() == other.port()
+        && one.port() != 0
+        && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+impl LogSettings {
+    /// The filter, parsed.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`].
+    pub fn filter(&self) -> Result<EnvFilter, SettingsError> {
+        EnvFilter::try_new(&self.filter).map_err(|error| {
+            SettingsError::new(
+                "log.filter",
+                error.to_string(),
+                "info, or continuum_runtime=debug,warn",
+            )
+        })
     }
 }
 
 impl PeerSettings {
-    fn validate(&self) -> Result<(), SettingsError> {
-        match &self.advertise {
-            Some(address) => check_address("peer.advertise", address)?,
-            None if self.listen.ip().is_unspecified() => {
-                return Err(SettingsError::new(
-                    "peer.advertise",
-                    format!("peers cannot reach {}", self.listen),
-                    "the host and port under which other nodes reach this one",
-                ));
-            }
-            None => {}
+    fn check(&self, found: &mut Vec<SettingsError>) {
+        if self.advertise.is_none() && self.listen.ip().is_unspecified() {
+            found.push(SettingsError::new(
+                "peer.advertise",
+                format!("peers cannot reach {}", self.listen),
+                "the host and port under which other nodes reach this one",
+            ));
         }
-        for address in &self.bootstrap {
-            check_address("peer.bootstrap", address)?;
-        }
-        for (key, path) in
-            [("peer.ca", &self.ca), ("peer.cert", &self.cert), ("peer.key", &self.key)]
-        {
-            need_file(key, path)?;
-        }
-        Ok(())
+        found
+            .extend(self.advertise.iter().filter_map(|a| check_address("peer.advertise", a).err()));
+        found
+            .extend(self.bootstrap.iter().filter_map(|a| check_address("peer.bootstrap", a).err()));
+        need_files(
+            [("peer.ca", &self.ca), ("peer.cert", &self.cert), ("peer.key", &self.key)],
+            found,
+        );
     }
 }
 
 impl ApiSettings {
-    fn validate(&self) -> Result<(), SettingsError> {
-        self.hosts.iter().try_for_each(|name| check_host(name))?;
-        let Some(tls) = &self.tls else {
-            if self.listen.ip().is_loopback() {
-                return Ok(());
+    fn check(&self, found: &mut Vec<SettingsError>) {
+        found.extend(self.hosts.iter().filter_map(|name| check_host(name).err()));
+        match &self.tls {
+            Some(TlsFiles { ca, cert, key }) => {
+                need_files(
+                    [("api.tls.ca", ca), ("api.tls.cert", cert), ("api.tls.key", key)],
+                    found,
+                );
             }
-            return Err(SettingsError::new(
+            None if self.listen.ip().is_loopback() => {}
+            None => found.push(SettingsError::new(
                 "api.listen",
                 format!("{} is not loopback, and the API has no TLS", self.listen),
                 "a loopback address such as 127.0.0.1:7401, or ca, cert and key under [api.tls]",
-            ));
-        };
-        for (key, path) in
-            [("api.tls.ca", &tls.ca), ("api.tls.cert", &tls.cert), ("api.tls.key", &tls.key)]
-        {
-            need_file(key, path)?;
+            )),
         }
-        Ok(())
     }
 }
 
@@ -281,13 +371,11 @@ fn check_host(name: &str) -> Result<(), SettingsError> {
     Err(SettingsError::new("api.hosts", format!("{name:?} is not a host name"), hint))
 }
 
-fn need_file(key: &str, path: &Path) -> Result<(), SettingsError> {
-    if path.as_os_str().is_empty() {
-        let hint =
-            "the path of a PEM file; make them with `continuum pki init` and `continuum pki issue`";
-        return Err(SettingsError::new(key, "no file is set", hint));
-    }
-    Ok(())
+fn need_files(files: [(&str, &PathBuf); 3], found: &mut Vec<SettingsError>) {
+    let hint =
+        "the path of a PEM file; make them with `continuum pki init` and `continuum pki issue`";
+    let missing = files.into_iter().filter(|(_, path)| path.as_os_str().is_empty());
+    found.extend(missing.map(|(key, _)| SettingsError::new(key, "no file is set", hint)));
 }
 
 /// Checks for `host:port`, with a host and a port that can be dialled.
