@@ -212,7 +212,7 @@ impl Dev {
     /// Waits until node `number` is ready to serve.
     pub fn wait_ready(&self, number: usize) {
         wait_until(&format!("node {number} is ready"), || {
-            get(self.api(number), "/readyz").is_some_and(|response| response.status == 200)
+            get(self.api(number), "/readyz?strong").is_some_and(|response| response.status == 200)
         });
     }
 

@@ -288,6 +288,9 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
                 // A client that has gone away needs no answer.
                 let _ = reply.send(self.driver.node.status());
             }
+            Command::Namespaces { reply } => {
+                let _ = reply.send(self.driver.node.local_namespaces());
+            }
         }
     }
 

@@ -3,7 +3,8 @@
 //! A full queue refuses at once, so that an overloaded node reports overload and does not grow. This module sets no
 //! timeouts; those of requests are the core's.
 
-use continuum_core::api::{Outcome, Request, Status};
+use continuum_core::api::{Namespace, Outcome, Request, Status};
+use continuum_core::id::Index;
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that may wait for the driver. A longer queue would only add latency: the driver takes a bounded number in
@@ -35,6 +36,8 @@ pub enum Command {
     },
     /// A question about the node itself, answered between two steps, so also when no disk or peer answers.
     Status { reply: oneshot::Sender<Status> },
+    /// A question for the namespaces as this node has applied them, with the last applied entry of the registry.
+    Namespaces { reply: oneshot::Sender<Option<(Vec<Namespace>, Index)>> },
 }
 
 /// The clients' end. Clones share one queue.
@@ -73,6 +76,18 @@ impl Handle {
     pub async fn status(&self) -> Result<Status, HandleError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Status { reply })?;
+        answer.await.map_err(|_| HandleError::Stopped)
+    }
+
+    /// The namespaces as this node has applied them, with the last applied entry of the registry; `None` in no
+    /// federation.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::request`].
+    pub async fn namespaces(&self) -> Result<Option<(Vec<Namespace>, Index)>, HandleError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Namespaces { reply })?;
         answer.await.map_err(|_| HandleError::Stopped)
     }
 

@@ -58,7 +58,7 @@ pub(crate) struct Nodes {
     binary: PathBuf,
 }
 
-/// The answer of a node's `/readyz`.
+/// The answer of a node's `/readyz?strong`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ready {
     pub(crate) is_ready: bool,
@@ -325,7 +325,7 @@ impl Node {
     }
 
     pub(crate) fn ready(&self) -> Option<Ready> {
-        let answer = Ask::get("/readyz").send(self.api)?;
+        let answer = Ask::get("/readyz?strong").send(self.api)?;
         let body = answer.json();
         let words = |list: &Value, of: fn(&Value) -> &Value| -> Vec<String> {
             let list = list.as_array().into_iter().flatten();

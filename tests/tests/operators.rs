@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use continuum_tests::process::{binary, run};
+use continuum_tests::process::{Dev, binary, get, run, wait_until};
+use serde_json::Value;
 
 /// Runs the binary in a directory, with variables.
 fn run_in(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -100,4 +101,78 @@ fn all_mistakes_of_settings_and_files_are_told_at_once() {
         assert!(errors.contains(key), "{key} is not in\n{errors}");
     }
     assert_eq!(run(&["config", "check"]).status.code(), Some(2));
+}
+
+/// The status and the body of a node's answer.
+fn ask(dev: &Dev, number: usize, path: &str) -> (u16, Value) {
+    let answer = get(dev.api(number), path).expect("an answer");
+    (answer.status, serde_json::from_str(&answer.body).expect("JSON"))
+}
+
+#[test]
+fn a_node_whose_majority_is_dead_serves_eventual_memory_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dev = Dev::start(3, &folder.path().join("dev"));
+    dev.ok(1, &["ns", "create", "facts", "--consistency", "strong"]);
+    dev.ok(2, &["ns", "create", "notes", "--consistency", "eventual"]);
+    dev.ok(1, &["kv", "put", "notes", "sea", "green"]);
+    let listed = dev.ok(2, &["ns", "list", "-o", "json"]);
+    assert!(listed.contains("\"notes\""), "who created a namespace sees it: {listed}");
+    let all = serde_json::json!(["eventual", "strong"]);
+    wait_until("node 1 serves everything", || ask(&dev, 1, "/readyz?strong").0 == 200);
+    assert_eq!(ask(&dev, 1, "/readyz").1["serves"], all);
+    wait_until("node 1 lists both", || dev.ok(1, &["ns", "list"]).contains("notes"));
+
+    dev.kill(2);
+    dev.kill(3);
+    wait_until("node 1 lost all leaders", || {
+        let leaderless = ask(&dev, 1, "/readyz").1["leaderless"].to_string();
+        leaderless.contains("registry") && leaderless.contains("facts")
+    });
+    assert_eq!(ask(&dev, 1, "/readyz?strong").0, 503);
+    let (status, ready) = ask(&dev, 1, "/readyz");
+    assert_eq!((status, &ready["serves"]), (200, &serde_json::json!(["eventual"])));
+    assert_eq!(ready["reasons"], serde_json::json!(["no_leader"]));
+    assert!(ready["hint"].as_str().is_some_and(|hint| hint.contains("voters")), "{ready}");
+
+    assert_eq!(dev.ok(1, &["kv", "get", "notes", "sea"]), "green\n");
+    dev.ok(1, &["kv", "put", "notes", "sky", "blue"]);
+    dev.ok(1, &["set", "add", "notes", "tags", "wet"]);
+    let rows = dev.ok(1, &["export", "--ns", "notes"]);
+    let file = folder.path().join("notes.jsonl");
+    fs::write(&file, &rows).expect("written");
+    let file = file.to_str().expect("a plain path");
+    dev.ok(1, &["import", "--ns", "notes", file]);
+    assert_eq!(dev.ok(1, &["export", "--ns", "notes"]), rows, "an import changes nothing twice");
+    let listed: Value =
+        serde_json::from_str(&dev.ok(1, &["ns", "list", "-o", "json"])).expect("JSON");
+    assert_eq!(listed["view"], "local");
+    assert!(listed["revision"].as_u64().is_some_and(|revision| revision > 0), "{listed}");
+    let shown = dev.ok(1, &["cluster", "status"]);
+    assert!(shown.contains("ready for eventual memory alone: no_leader"), "{shown}");
+    assert!(shown.contains("notes") && shown.contains("facts"), "{shown}");
+
+    for strong in [&["kv", "get", "facts", "sky"][..], &["ns", "list", "--consistent"]] {
+        let refused = dev.run(1, strong);
+        assert_eq!(refused.status.code(), Some(3), "{strong:?}");
+        assert!(text(&refused.stderr).contains("no_leader"), "{strong:?}");
+    }
+}
+
+#[test]
+fn errors_are_json_for_programs() {
+    let error = |arguments: &[&str], exit: i32| -> Value {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(exit), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "data alone goes to stdout");
+        let found: Value = serde_json::from_slice(&output.stderr).expect("one line of JSON");
+        assert_eq!(found["error"]["exit"], exit);
+        found["error"].clone()
+    };
+    let away = ["-o", "json", "--node", "http://127.0.0.1:1", "kv", "get", "a", "b"];
+    assert_eq!(error(&away, 3)["code"], "unreachable");
+    assert_eq!(error(&["config", "check", "-o", "json"], 2)["also"][0]["title"], "peer.ca");
+    let mistyped = error(&["kv", "gte", "a", "b", "--output=json"], 2);
+    assert_eq!(mistyped["code"], "usage");
+    assert!(mistyped["title"].as_str().is_some_and(|title| title.contains("gte")), "{mistyped}");
 }

@@ -29,7 +29,7 @@ pub struct Status {
     pub undecided: Option<MemberInfo>,
     /// Linked nodes that are formed with another genesis, or with any while this node is in no federation.
     pub formed_peers: Vec<FormedPeer>,
-    /// Why it is not ready to serve; empty when it is ready.
+    /// Why it does not serve everything; empty when it does.
     pub unready: Vec<Unready>,
     /// Matters for an operator to look at, although the node serves.
     pub warnings: Vec<Warning>,
@@ -59,7 +59,7 @@ pub struct FormedPeer {
 pub enum Unready {
     /// It is in no federation.
     NotFormed,
-    /// Group 0 has no leader that this node knows.
+    /// A group that it holds has no leader that this node knows.
     NoLeader,
     /// It has not applied all entries of group 0 that it knows to be committed, or it has just started and still looks
     /// for its federation.
@@ -86,6 +86,14 @@ pub enum Unready {
     /// It has just started, and the voters have not confirmed yet that it is the process that should be there. It
     /// promises nothing meanwhile.
     Unconfirmed,
+}
+
+impl Unready {
+    /// Whether it also stops eventual memory, which waits for no other node. Any reason stops strong memory.
+    #[must_use]
+    pub const fn stops_eventual(&self) -> bool {
+        !matches!(self, Self::NoLeader | Self::GroupHalted { .. })
+    }
 }
 
 /// Something that an operator should look at although the node serves.

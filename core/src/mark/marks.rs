@@ -298,6 +298,7 @@ pub const MARKS: &[&str] = &[
     "node.request.disk_full",
     "node.request.disk_slow",
     "node.request.expired",
+    "node.request.leaderless",
     "node.request.memory_full",
     "node.request.resolving_name",
     "node.request.out_of_bounds",

@@ -28,6 +28,8 @@ pub(super) struct Group {
     pub(super) aligning: bool,
     /// The keys of requests that wait for a leader.
     pub(super) waiting: BTreeSet<u64>,
+    /// Since when no leader is known, as far as that was noticed.
+    pub(super) leaderless_since: Option<Instant>,
     /// The configuration that the group began with.
     pub(super) genesis: raft::Configuration,
     /// Group time at `applied`, in milliseconds.
@@ -60,6 +62,7 @@ impl Group {
             reads: BTreeSet::new(),
             aligning: false,
             waiting: BTreeSet::new(),
+            leaderless_since: None,
             genesis,
             time_ms,
             capture: None,

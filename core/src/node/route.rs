@@ -51,6 +51,10 @@ impl Node {
         term: crate::id::Term,
         leader: Option<Replica>,
     ) {
+        if let Some(known) = self.groups.get_mut(&group) {
+            let since = known.leaderless_since.unwrap_or(self.now.mono);
+            known.leaderless_since = Some(since).filter(|_| leader.is_none());
+        }
         let leader = leader.map(|leader| leader.node);
         self.enqueue(Task::Coordinator(coordinator::Event::LeaderChanged { group, leader }));
         self.notify(Notice::Role { group, term, role, leader });

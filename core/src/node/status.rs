@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::api::{
     FormedPeer, GroupStatus, Member, Namespace, Outcome, Status, Unready, Value, Warning,
 };
-use crate::id::{Boot, FederationId, GenesisId, GroupId, Lineage, NodeId, Replica};
+use crate::id::{Boot, FederationId, GenesisId, GroupId, Index, Lineage, NodeId, Replica};
 use crate::{coordinator, discovery, gossip, mutant, raft, replication, state};
 
 use super::group::Group;
@@ -141,7 +141,7 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> Status {
         Status {
-            groups: self.groups.iter().map(|(id, group)| group.status(*id)).collect(),
+            groups: self.groups.iter().map(|(id, group)| self.group_status(*id, group)).collect(),
             shards: self.replication.machine.status().collect(),
             memory_bytes: self.memory_bytes(),
             requests: u32::try_from(self.requests.len()).unwrap_or(u32::MAX),
@@ -199,7 +199,7 @@ impl Node {
                 self.is_suspended() && !self.is_unconfirmed() && !self.is_fenced(),
                 Unready::Suspended,
             ),
-            (registry.is_some_and(leaderless), Unready::NoLeader),
+            (self.groups.values().any(leaderless), Unready::NoLeader),
             (registry.is_some_and(behind), Unready::CatchingUp),
             (self.phase.disk_full, Unready::DiskFull),
             (self.phase.stopping, Unready::Stopping),
@@ -261,6 +261,22 @@ impl Node {
             boot: if mine { self.boot.count } else { boot },
             load: gossiped.map_or(0, |member| member.load),
         }
+    }
+
+    fn group_status(&self, id: GroupId, group: &Group) -> GroupStatus {
+        let mut status = group.status(id);
+        // A learner goes on naming the leader that it knew last.
+        status.leader = status.leader.filter(|_| !self.hears_no_leader(group));
+        status
+    }
+
+    /// The namespaces as this node has applied them, in order of their names, with the last applied entry of group 0;
+    /// `None` in no federation. They may be older than what the federation has agreed on.
+    #[must_use]
+    pub fn local_namespaces(&self) -> Option<(Vec<Namespace>, Index)> {
+        let group = self.groups.get(&GroupId::REGISTRY)?;
+        let all = group.state.registry().namespaces().map(|record| record.namespace.clone());
+        Some((all.collect(), group.applied))
     }
 
     /// All namespaces in order of their names.

@@ -351,6 +351,22 @@ impl Params {
         Some(self.0.swap_remove(at).1)
     }
 
+    /// Takes a switch: a name alone, or with `true` or `false`.
+    ///
+    /// # Errors
+    ///
+    /// A problem for any other text.
+    pub fn flag(&mut self, name: &str) -> Result<bool, Problem> {
+        match self.take(name).as_deref() {
+            None | Some(b"false") => Ok(false),
+            Some(b"" | b"true") => Ok(true),
+            Some(_) => Err(Problem::invalid(
+                format!("`{name}` has an unknown value"),
+                "give it alone, or with true or false",
+            )),
+        }
+    }
+
     /// Takes the durability level of a write.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ pub mod input;
 pub mod json;
 pub mod origin;
 pub mod output;
+mod probes;
 pub mod problem;
 mod routes;
 pub mod serve;
@@ -96,13 +97,13 @@ macro_rules! routes {
 
 routes! {
     GET "/livez" Live "200 while the process runs and is not fenced";
-    GET "/readyz" Ready "200 when ready to serve, else 503 with the reasons";
+    GET "/readyz" Ready "200 when eventual memory is served, with ?strong also strong memory; else 503 and why";
     GET "/metrics" Metrics "metrics in the text format of OpenMetrics";
     GET "/v1/status" Status "the node's own state: groups, shards, memory";
     GET "/v1/members" Members "the members of the federation and their health, as this node sees them";
     POST "/v1/init" Init "create the federation, once, on one node";
     POST "/v1/rotate-key" RotateKey "replace the key that seals contexts; the one before it stays valid";
-    GET "/v1/namespaces" Namespaces "all namespaces";
+    GET "/v1/namespaces" Namespaces "all namespaces, as this node knows them; with ?consistent as the federation does";
     POST "/v1/namespaces" CreateNamespace "create a namespace";
     GET "/v1/namespaces/{namespace}" Namespace "one namespace";
     DELETE "/v1/namespaces/{namespace}" DeleteNamespace "delete a namespace and everything in it";

@@ -237,7 +237,8 @@ pub fn status(status: &Status) -> Json {
         "genesis": status.genesis.map(|genesis| genesis.to_string()),
         "undecided": status.undecided.as_ref().map(founder),
         "formed_peers": status.formed_peers.iter().map(formed_peer).collect::<Vec<_>>(),
-        "ready": status.unready.is_empty(),
+        "ready": serves(status).contains(&"eventual"),
+        "serves": serves(status),
         "unready": status.unready.iter().copied().map(unready).collect::<Vec<_>>(),
         "warnings": warnings(&status.warnings),
         "groups": status.groups.iter().map(group).collect::<Vec<_>>(),
@@ -245,6 +246,14 @@ pub fn status(status: &Status) -> Json {
         "memory_bytes": status.memory_bytes,
         "requests": status.requests,
     })
+}
+
+/// The kinds of memory that the node serves.
+#[must_use]
+pub fn serves(status: &Status) -> Vec<&'static str> {
+    let eventual = !status.unready.iter().any(Unready::stops_eventual);
+    let kinds = [("eventual", eventual), ("strong", status.unready.is_empty())];
+    kinds.into_iter().filter_map(|(kind, serves)| serves.then_some(kind)).collect()
 }
 
 /// The reason's name in `/readyz`.

@@ -4,9 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use continuum_core::api::{
-    Change, Edit, Expected, Mutation, Outcome, Query, Reason, Request, Status, Unready, Value,
-};
+use continuum_core::api::{Change, Edit, Expected, Mutation, Outcome, Query, Request, Value};
 use serde_json::json;
 
 use super::call::Call;
@@ -15,26 +13,26 @@ use super::input::{
     SetBody, WriteBody,
 };
 use super::json::JsonBytes;
-use super::problem::{NOT_READY, Problem, STOPPING, UNKNOWN_NAMESPACE};
+use super::problem::{Problem, UNKNOWN_NAMESPACE};
 use super::token::Tag;
-use super::{Api, Operation, output};
+use super::{Api, Operation, output, probes};
 
-type Answer = Result<Response, Problem>;
+pub(super) type Answer = Result<Response, Problem>;
 
 /// Performs a route.
 pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answer {
     match operation {
-        Operation::Live => live(api).await,
-        Operation::Ready => ready(api).await,
+        Operation::Live => probes::live(api).await,
+        Operation::Ready => probes::ready(api, call).await,
         Operation::Metrics => Ok(metrics(api).await),
-        Operation::Status => status(api).await,
+        Operation::Status => probes::status(api).await,
         Operation::Init => init(api, call).await,
         Operation::RotateKey => rotate_key(api, call).await,
         Operation::CreateNamespace => create_namespace(api, call).await,
         Operation::DeleteNamespace => delete_namespace(api, call).await,
-        Operation::Namespace => namespace(api, call).await,
+        Operation::Namespace => probes::namespace(api, call).await,
         Operation::Members => plain(api, Request::Members, call).await,
-        Operation::Namespaces => plain(api, Request::Namespaces, call).await,
+        Operation::Namespaces => probes::namespaces(api, call).await,
         Operation::Get => get(api, call).await,
         Operation::Rows => rows(api, call).await,
         Operation::Keys | Operation::SetMembers | Operation::Count | Operation::Record => {
@@ -50,92 +48,6 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
     }
 }
 
-/// Alive means: the driver answers, and the node is not fenced. Only what a restart can repair makes this fail.
-async fn live(api: &Api) -> Answer {
-    let status = api.handle.status().await?;
-    if status.unready.contains(&Unready::Fenced) {
-        return Err(Problem::new(
-            &STOPPING,
-            "the node is fenced",
-            "read its log, then start it again",
-        ));
-    }
-    Ok(output::json_response(StatusCode::OK, &json!({ "live": true })))
-}
-
-async fn ready(api: &Api) -> Answer {
-    let status = api.handle.status().await?;
-    if status.unready.is_empty() {
-        let body = json!({ "ready": true, "warnings": output::warnings(&status.warnings) });
-        return Ok(output::json_response(StatusCode::OK, &body));
-    }
-    let mut reasons: Vec<&str> = status.unready.iter().copied().map(output::unready).collect();
-    reasons.dedup();
-    let mut detail = reasons.join(", ");
-    let mut halted = Vec::new();
-    for reason in &status.unready {
-        if let Unready::GroupHalted { group, index } = reason {
-            detail += &format!("; group {group} stopped at entry {index}");
-            halted.push(json!({ "group": group.0, "index": index.0 }));
-        }
-    }
-    let problem = Problem::new(&NOT_READY, detail, hint(&status))
-        .with("ready", false.into())
-        .with("reasons", reasons.into())
-        .with("warnings", output::warnings(&status.warnings));
-    Err(if halted.is_empty() { problem } else { problem.with("halted", halted.into()) })
-}
-
-/// The hint for the first reason; the others mostly follow from it.
-fn hint(status: &Status) -> String {
-    let hint = match status.unready.first() {
-        Some(Unready::NotFormed) => return not_formed(status),
-        Some(Unready::FoundingUndecided) => return undecided(status),
-        Some(Unready::StoreReplaced) => {
-            "wait: the federation lets this data directory in as a learner, unless another process of this node still \
-             runs with the earlier one; then stop one of the two"
-        }
-        Some(Unready::NoLeader) => "more than half of the voters must run and reach each other",
-        Some(Unready::DiskFull) => "free space on the node's disk; the node resumes by itself",
-        Some(Unready::Fenced) => {
-            "read its log: its storage failed, or another process has its identity"
-        }
-        Some(Unready::GroupHalted { .. }) => {
-            "start this node with the newest version that any node runs; nothing is lost until then"
-        }
-        Some(Unready::Suspended) => {
-            "let only one process use this data directory, and let the other voters reach it: they decide"
-        }
-        Some(Unready::Unconfirmed) => {
-            "wait: it stands once the other voters confirm it, or after 3 s in which it reaches none of them"
-        }
-        Some(Unready::CatchingUp | Unready::Stopping) | None => "wait a moment and ask again",
-    };
-    hint.into()
-}
-
-/// Advice to a node in no federation. It is never to begin one where a linked node is in one.
-fn not_formed(status: &Status) -> String {
-    match status.formed_peers.first() {
-        Some(peer) => format!(
-            "wait: node {} at {} is in the federation, and this node asks to join it; do not create another one",
-            peer.node, peer.address.0
-        ),
-        None => "run `continuum cluster init` on one node, or give this one a member's address in peer.bootstrap"
-            .into(),
-    }
-}
-
-/// Advice to a voter that waits for its founder.
-fn undecided(status: &Status) -> String {
-    let Some(founder) = &status.undecided else { return "wait a moment and ask again".into() };
-    format!(
-        "start node {} ({}, {}), which began the founding; if its disk is lost for good, stop this node and start it \
-         with an empty data directory",
-        founder.replica.node, founder.name, founder.address.0
-    )
-}
-
 /// All metrics, with current gauges. If the node does not answer, the gauges are old and the counters are current.
 async fn metrics(api: &Api) -> Response {
     if let Ok(status) = api.handle.status().await {
@@ -148,11 +60,6 @@ async fn metrics(api: &Api) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let body = Body::from(api.metrics.render());
     ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], body).into_response()
-}
-
-async fn status(api: &Api) -> Answer {
-    let status = api.handle.status().await?;
-    Ok(output::json_response(StatusCode::OK, &output::status(&status)))
 }
 
 /// A read without parameters.
@@ -182,6 +89,7 @@ async fn create_namespace(api: &Api, call: Call) -> Answer {
     let policy = body.policy()?;
     let request = Request::CreateNamespace { name: body.name, policy, session };
     let mut response = output::committed(api.handle.request(request).await?)?;
+    probes::catch_up(api).await;
     *response.status_mut() = StatusCode::CREATED;
     Ok(response)
 }
@@ -192,23 +100,13 @@ async fn delete_namespace(api: &Api, call: Call) -> Answer {
     call.params.finish()?;
     let request = Request::DeleteNamespace { name: name.clone(), session };
     let outcome = api.handle.request(request).await?;
-    output::committed(outcome).map_err(|problem| named(problem, &name))
-}
-
-async fn namespace(api: &Api, call: Call) -> Answer {
-    let name = call.namespace();
-    call.params.finish()?;
-    match output::value(api.handle.request(Request::Namespaces).await?)? {
-        Value::Namespaces(all) => match all.iter().find(|found| found.name == name) {
-            Some(found) => Ok(output::json_response(StatusCode::OK, &output::namespace(found))),
-            None => Err(named(Reason::UnknownNamespace.into(), &name)),
-        },
-        other => Err(output::unexpected(&other)),
-    }
+    let answer = output::committed(outcome).map_err(|problem| named(problem, &name))?;
+    probes::catch_up(api).await;
+    Ok(answer)
 }
 
 /// Adds the name of an unknown namespace.
-fn named(mut problem: Problem, name: &str) -> Problem {
+pub(super) fn named(mut problem: Problem, name: &str) -> Problem {
     if problem.kind == &UNKNOWN_NAMESPACE {
         let mut name = name.to_owned();
         name.truncate(name.floor_char_boundary(100));

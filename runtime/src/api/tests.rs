@@ -55,6 +55,7 @@ async fn drive(mut commands: Commands, outcome: Outcome, unready: Vec<Unready>, 
                 drop(reply.send(outcome.clone()));
             }
             Command::Status { reply } => drop(reply.send(status(unready.clone()))),
+            Command::Namespaces { reply } => drop(reply.send(None)),
         }
     }
 }
@@ -371,10 +372,20 @@ async fn readiness_names_its_reasons() {
     let halted = Unready::GroupHalted { group: GroupId(3), index: Index(7) };
     let answer =
         World::unready(committed(), vec![halted]).ask("GET", "/readyz", Body::empty()).await;
-    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "not_ready"));
+    assert_eq!(answer.status, StatusCode::OK, "eventual memory is served");
     let json = answer.json();
+    assert_eq!(json["serves"], serde_json::json!(["eventual"]));
     assert_eq!(json["reasons"], serde_json::json!(["group_halted"]));
     assert_eq!(json["halted"], serde_json::json!([{ "group": 3, "index": 7 }]));
+    let world = World::unready(committed(), vec![Unready::NoLeader]);
+    let answer = world.ask("GET", "/readyz?strong", Body::empty()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "not_ready"));
+    assert_eq!(answer.json()["serves"], serde_json::json!(["eventual"]));
+    assert!(answer.json()["hint"].as_str().is_some_and(|hint| hint.contains("voters")));
+    for (query, expected) in [("?strong=false", 200), ("?strnog", 400), ("?strong=x", 400)] {
+        let answer = world.ask("GET", &format!("/readyz{query}"), Body::empty()).await;
+        assert_eq!(answer.status.as_u16(), expected, "{query}");
+    }
     let world = World::unready(committed(), vec![Unready::Fenced]);
     assert_eq!(
         world.ask("GET", "/livez", Body::empty()).await.status,

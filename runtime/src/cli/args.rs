@@ -261,9 +261,13 @@ pub(super) enum Ns {
         #[arg(long)]
         discard: bool,
     },
-    /// List all namespaces
-    #[command(after_help = "Examples:\n  continuum ns list")]
-    List,
+    /// List all namespaces, as the node knows them
+    #[command(after_help = "Examples:\n  continuum ns list\n  continuum ns list --consistent")]
+    List {
+        /// Ask a majority of the voters
+        #[arg(long)]
+        consistent: bool,
+    },
     /// Delete a namespace and everything in it
     #[command(after_help = "Examples:\n  continuum ns delete notes")]
     Delete {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::args::{Cluster, Ns};
 use super::client::{Call, Client};
 use super::exit::Failure;
-use super::output::Screen;
+use super::output::{Screen, say};
 use crate::api::input::{InitBody, NamespaceBody};
 use crate::api::uri;
 
@@ -26,10 +26,16 @@ pub(super) async fn namespaces(
             let answer = client.send(&Call::delete(path).once()).await?;
             print_done(&answer.json()?, &format!("deleted {name}"), screen)
         }
-        Ns::List => {
-            let body = client.send(&Call::get("/v1/namespaces")).await?.json()?;
+        Ns::List { consistent } => {
+            let path = if consistent { "/v1/namespaces?consistent" } else { "/v1/namespaces" };
+            let body = client.send(&Call::get(path)).await?.json()?;
             if screen.is_json() {
                 return screen.json(&body);
+            }
+            if let (Some("local"), Some(revision)) =
+                (body["view"].as_str(), body["revision"].as_u64())
+            {
+                say(format!("as the node knows them at revision {revision} of the registry"));
             }
             let rows =
                 rows(&body["namespaces"], &["name", "consistency", "strategy", "slots", "discard"]);
@@ -72,19 +78,22 @@ pub(super) async fn cluster(
 
 /// Prints a node's status for people: itself, its groups, its shards.
 fn status(body: &Value, screen: &mut Screen) -> Result<(), Failure> {
-    let reasons = cell(&body["unready"]);
-    let ready =
-        if body["ready"] == true { "ready".to_owned() } else { format!("not ready: {reasons}") };
+    let (reasons, serves) = (cell(&body["unready"]), cell(&body["serves"]));
+    let ready = match (body["ready"] == true, reasons.is_empty()) {
+        (true, true) => "ready".to_owned(),
+        (true, false) => format!("ready for {serves} memory alone: {reasons}"),
+        (false, _) => format!("not ready: {reasons}"),
+    };
     let (name, address) = (cell(&body["name"]), cell(&body["address"]));
     screen.line(format!("node {} ({name}, {address})  {ready}", cell(&body["node"])))?;
     let memory = indicatif::HumanBytes(body["memory_bytes"].as_u64().unwrap_or(0));
     let (boot, requests) = (cell(&body["boot"]["count"]), cell(&body["requests"]));
     screen.line(format!("boot {boot}  {memory} in memory  {requests} requests under way"))?;
-    let groups = ["group", "role", "term", "leader", "commit", "applied", "last"];
+    let groups = ["group", "name", "role", "term", "leader", "commit", "applied", "last"];
     screen.line("")?;
     screen.table(&groups, rows(&body["groups"], &groups))?;
     if body["shards"].as_array().is_some_and(|shards| !shards.is_empty()) {
-        let shards = ["namespace", "slot", "root", "writes", "in_sync", "peers"];
+        let shards = ["name", "slot", "root", "writes", "in_sync", "peers"];
         screen.line("")?;
         screen.table(&shards, rows(&body["shards"], &shards))?;
     }

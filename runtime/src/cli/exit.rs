@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde_json::{Value as Json, json};
+
 use crate::api::problem::{KINDS, Kind};
 
 /// A negative answer: an absent value, an unknown namespace.
@@ -111,6 +113,24 @@ impl Failure {
         Self::new(USAGE, "usage", what, why, hint)
     }
 
+    /// The same failure with its texts changed.
+    pub(super) fn with_texts(&self, change: &dyn Fn(&str) -> String) -> Self {
+        let (what, why, hint) = (change(&self.what), change(&self.why), change(&self.hint));
+        let also = self.also().map(|other| other.with_texts(change)).collect();
+        Self { exit: self.exit, code: self.code.clone(), what, why, hint, also }
+    }
+
+    /// For programs, with the names that a problem of HTTP has.
+    pub(super) fn json(&self) -> Json {
+        let Self { exit, code, what, why, hint, .. } = self;
+        let mut json =
+            json!({ "code": code, "exit": exit, "title": what, "detail": why, "hint": hint });
+        if self.also().next().is_some() {
+            json["also"] = self.also().map(Self::json).collect();
+        }
+        json
+    }
+
     /// Further failures of the same command.
     pub(super) fn also(&self) -> impl Iterator<Item = &Self> {
         self.also.iter()
@@ -200,6 +220,22 @@ mod tests {
         assert_eq!(of_problem("no_leader", 503), UNREACHABLE);
         assert_eq!(of_problem("busy", 429), LIMIT);
         assert_eq!(of_problem("of_a_later_version", 504), UNKNOWN);
+    }
+
+    #[test]
+    fn several_failures_are_one_with_the_exit_code_of_the_first() {
+        let one = Failure::new(2, "settings", "data", "none is set", "set it");
+        let other = Failure::new(8, "credentials", "peer.ca", "no such file", "issue one");
+        let both = Failure::of_all([one, other]);
+        assert_eq!(both.exit, 2);
+        let text = both.to_string();
+        assert!(text.contains("error[settings]: data") && text.contains("error[credentials]"));
+        let json = both.with_texts(&str::to_uppercase).json();
+        assert_eq!(json["title"], "DATA");
+        assert_eq!(
+            (&json["also"][0]["exit"], &json["also"][0]["hint"]),
+            (&8.into(), &"ISSUE ONE".into())
+        );
     }
 
     #[test]

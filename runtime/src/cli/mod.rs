@@ -18,6 +18,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::process::ExitCode;
 
@@ -25,7 +26,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 use serde_json::json;
 
-use args::{Cli, Global, Node, Verb};
+use args::{Cli, Format, Global, Node, Verb};
 use client::Client;
 use exit::Failure;
 use files::{export, import};
@@ -34,8 +35,16 @@ use output::Screen;
 /// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && wants_json(&words) => {
+            let text = error.to_string();
+            let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let failure = Failure::usage(what, "", "see `continuum help` for verbs and options");
+            output::say_failure(&failure, Format::Json);
+            return exit::USAGE.into();
+        }
         Err(error) => {
             // The terminal may be closed; the exit code still gives the result.
             drop(error.print());
@@ -44,7 +53,8 @@ pub fn main() -> ExitCode {
             return if is_help { ExitCode::SUCCESS } else { exit::USAGE.into() };
         }
     };
-    let mut screen = Screen::new(cli.global.output);
+    let format = cli.global.output;
+    let mut screen = Screen::new(format);
     let ended = run(cli, &mut screen);
     // A command may have printed data before it failed.
     let ended = ended.and_then(|code| screen.finish().map(|()| code));
@@ -52,10 +62,18 @@ pub fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(failure) => {
             drop(screen.finish());
-            output::say_failure(&failure);
+            output::say_failure(&failure, format);
             failure.exit.into()
         }
     }
+}
+
+/// Whether arguments that cannot be parsed ask for JSON.
+fn wants_json(words: &[OsString]) -> bool {
+    let is_pair =
+        |pair: &[OsString]| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json";
+    words.windows(2).any(is_pair)
+        || words.iter().any(|word| word == "--output=json" || word == "-ojson")
 }
 
 /// Performs the verb and returns the exit code.

@@ -185,14 +185,16 @@ fn say_as_it_is(text: impl AsRef<str>) {
     drop(writeln!(io::stderr(), "{}", text.as_ref()));
 }
 
-/// Prints why a command failed.
-pub(super) fn say_failure(failure: &Failure) {
+/// Prints why a command failed: for people, or as one line of JSON.
+pub(super) fn say_failure(failure: &Failure, format: Format) {
     if failure.is_silent() {
         return;
     }
-    let part = |text: &str| for_stderr(text, Keep::Nothing).into_owned();
-    let (what, why, hint) = (part(&failure.what), part(&failure.why), part(&failure.hint));
-    let text = Failure { what, why, hint, ..failure.clone() }.to_string();
+    let failure = failure.with_texts(&|text| for_stderr(text, Keep::Nothing).into_owned());
+    if format == Format::Json {
+        return say_as_it_is(serde_json::json!({ "error": failure.json() }).to_string());
+    }
+    let text = failure.to_string();
     let is_plain = std::env::var_os("NO_COLOR").is_some() || !io::stderr().is_terminal();
     match text.split_once(": ") {
         Some((head, rest)) if !is_plain => say_as_it_is(format!("\x1b[1;31m{head}\x1b[0m: {rest}")),

@@ -209,7 +209,7 @@ fn a_variable_that_is_not_text_is_a_mistake_only_if_it_is_ours() {
 
 #[test]
 fn the_table_of_keys_is_complete() {
-    fn leaves(table: &toml::Table, prefix: &str, found: &mut Vec<String>) {
+    fn leaves(table: &Table, prefix: &str, found: &mut Vec<String>) {
         for (key, value) in table {
             match value.as_table() {
                 Some(inner) => leaves(inner, &format!("{prefix}{key}."), found),
@@ -218,7 +218,7 @@ fn the_table_of_keys_is_complete() {
         }
     }
     let mut found = Vec::new();
-    leaves(&toml::Table::try_from(complete()).unwrap(), "", &mut found);
+    leaves(&Table::try_from(complete()).unwrap(), "", &mut found);
     let mut listed: Vec<&str> = KEYS.iter().map(|key| key.key).collect();
     found.sort_unstable();
     listed.sort_unstable();

@@ -72,7 +72,7 @@ fn a_clone_of_a_running_node_stops_and_the_federation_stays_whole() {
     assert!(refused(1) + refused(2) > 0, "a node refused the clone");
     for number in 1..=3 {
         wait_until("all are ready", || {
-            get(dev.api(number), "/readyz").is_some_and(|answer| answer.status == 200)
+            get(dev.api(number), "/readyz?strong").is_some_and(|answer| answer.status == 200)
         });
         still_serves(&dev, number);
         assert_eq!(dev.ok(number, &["kv", "get", "facts", "sea"]), "blue\n");

@@ -16,7 +16,7 @@ pub(crate) fn write_key(dev: &Dev) {
 
 /// Checks that the node is ready, still has the key, and accepts another.
 pub(crate) fn still_serves(dev: &Dev, number: usize) {
-    let ready = get(dev.api(number), "/readyz").map(|answer| answer.status);
+    let ready = get(dev.api(number), "/readyz?strong").map(|answer| answer.status);
     assert_eq!(ready, Some(200), "node {number} is ready");
     assert_eq!(dev.ok(number, &["kv", "get", "facts", "sky"]), "blue\n");
     dev.ok(number, &["kv", "put", "facts", "grass", "green"]);

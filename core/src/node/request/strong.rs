@@ -8,6 +8,8 @@
 
 use alloc::collections::BTreeSet;
 
+use core::time::Duration;
+
 use bytes::Bytes;
 
 use crate::api::{Level, MemberInfo, Outcome, Reason, Request, Secret};
@@ -18,6 +20,10 @@ use crate::{mutant, reach};
 
 use super::super::machine::{Node, Task};
 use super::{Origin, Stage, check, is_write};
+
+/// Election timeouts for which a group may be without a leader before its requests are refused at once. The first try
+/// of an election takes at most two of them, and a split vote two more.
+const LEADERLESS_TIMEOUTS: u64 = 4;
 
 impl Node {
     /// Proposes a write, forwards it to the leader, or lets it wait for one.
@@ -35,6 +41,9 @@ impl Node {
         };
         if role == Role::Leader {
             return self.propose(key, group);
+        }
+        if self.is_leaderless(group) {
+            return self.refuse(key, Reason::NoLeader);
         }
         match leader {
             Some(leader) if leader != self.me => self.forward_to_leader(key, group, leader),
@@ -101,16 +110,40 @@ impl Node {
 
     /// Lets a request wait until a leader is known. A forwarded request is refused, because its first node waits.
     pub(super) fn wait_for_leader(&mut self, key: u64, group: GroupId) {
-        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
+        let Some(pending) = self.requests.pending.get(&key) else { return };
         if matches!(pending.origin, Origin::Peer(..)) {
             return self.refuse(key, Reason::NoLeader);
         }
+        if self.is_leaderless(group) {
+            return self.refuse(key, Reason::NoLeader);
+        }
+        let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         reach!("node.request.waits_for_leader");
         pending.stage = Stage::Waiting(group);
         if let Some(known) = self.groups.get_mut(&group) {
             known.waiting.insert(key);
         }
         self.schedule_retry(key);
+    }
+
+    /// Whether no leader of the group has been known for longer than elections take. A client that is told so at once
+    /// can ask another node; one that waits for the timeout of its request cannot.
+    fn is_leaderless(&mut self, group: GroupId) -> bool {
+        let Some(known) = self.groups.get(&group) else { return false };
+        let is_silent = known.raft.leader().is_none() || self.hears_no_leader(known);
+        let now = self.now.mono;
+        let Some(known) = self.groups.get_mut(&group) else { return false };
+        if !is_silent {
+            known.leaderless_since = None;
+            return false;
+        }
+        let since = *known.leaderless_since.get_or_insert(now);
+        let timeout_ms = self.config.raft.election_timeout_ms;
+        let is_long = now.since(since) >= Duration::from_millis(LEADERLESS_TIMEOUTS * timeout_ms);
+        if is_long {
+            reach!("node.request.leaderless");
+        }
+        is_long
     }
 
     /// The group's leader may be known now: retries the requests that wait for it.
@@ -137,6 +170,9 @@ impl Node {
     pub(super) fn read_index(&mut self, key: u64, group: GroupId) {
         if mutant!("node.read.stale_local") {
             return self.serve_strong(key, group);
+        }
+        if self.is_leaderless(group) {
+            return self.refuse(key, Reason::NoLeader);
         }
         self.enqueue(Task::Raft(group, raft::Event::Read { ticket: key }));
         self.schedule_retry(key);

@@ -114,9 +114,25 @@ fn without_a_quorum_nothing_is_promised() {
     world.run(3000);
     assert_eq!(world.ask(0, get("locks", "k")), Outcome::Rejected(Reason::NoLeader));
     assert_eq!(world.ask(0, put("locks", "k", "v")), Outcome::Rejected(Reason::NoLeader));
+    // That was known for longer than an election takes: nobody waits for the timeout of a request.
+    for request in [get("locks", "k"), put("locks", "k", "v"), get("unheard", "k")] {
+        let id = world.request(0, request);
+        world.run(1);
+        assert_eq!(world.reply(0, id), Some(&Outcome::Rejected(Reason::NoLeader)));
+    }
+    let unready = world.node(0).unready();
+    assert_eq!(unready, [crate::api::Unready::NoLeader]);
+    assert!(unready.iter().all(|reason| !reason.stops_eventual()));
+    let (namespaces, _) = world.node(0).local_namespaces().expect("a member");
+    let names: Vec<&str> = namespaces.iter().map(|found| found.name.as_str()).collect();
+    assert_eq!(names, ["locks", "notes"]);
     // Eventual namespaces stay available.
     assert!(is_committed(&world.ask(0, put("notes", "k", "v"))));
     assert_eq!(value(world.ask(0, get("notes", "k"))), Some(b"v".to_vec()));
+    // With a majority the group serves again.
+    world.start(1);
+    world.run(10_000);
+    assert!(is_committed(&world.ask(0, put("locks", "k", "v"))));
 }
 
 #[test]

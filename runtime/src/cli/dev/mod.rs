@@ -163,8 +163,8 @@ impl Children {
             clients[0].send(&Call::post("/v1/init", &InitBody { voters })).await?;
         }
         for client in &mut clients {
-            client.send(&Call::get("/readyz")).await?;
-            client.send(&Call::get("/v1/namespaces")).await?;
+            client.send(&Call::get("/readyz?strong")).await?;
+            client.send(&Call::get("/v1/namespaces?consistent")).await?;
         }
         Ok(())
     }
