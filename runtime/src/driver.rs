@@ -17,13 +17,13 @@ use continuum_core::node::{Action, Condemned, Event, Node, Notice, Refusal};
 use continuum_core::wal::Write;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::disk::{Disk, DiskEvent, DiskRequest};
 use crate::error::{RunError, Stopped};
 use crate::handle::{Command, Commands};
 use crate::link::{Incoming, Links};
 use crate::log;
-use crate::metrics::Metrics;
+use crate::metrics::{Figures, Metrics};
 use crate::resolve::Resolver;
 
 /// Events taken from one source in one round.
@@ -66,7 +66,8 @@ pub(crate) struct Driver<D, R> {
 struct EventLoop<D, R> {
     driver: Driver<D, R>,
     out: Outbox<Action>,
-    replies: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
+    /// Who waits for each answer, and since when.
+    replies: BTreeMap<RequestId, (oneshot::Sender<Outcome>, Stopwatch)>,
     /// The last token handed to the disk.
     newest: Token,
     resolved: mpsc::Receiver<(Source, Vec<Contact>)>,
@@ -281,7 +282,7 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             Command::Request { request, reply } => {
                 let id = RequestId(self.driver.next_request);
                 self.driver.next_request += 1;
-                self.replies.insert(id, reply);
+                self.replies.insert(id, (reply, Stopwatch::start()));
                 self.step(Event::Requested { id, request });
             }
             Command::Status { reply } => {
@@ -291,12 +292,15 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             Command::Namespaces { reply } => {
                 let _ = reply.send(self.driver.node.local_namespaces());
             }
+            Command::Figures { reply } => {
+                let _ = reply.send(figures(&self.driver.node));
+            }
         }
     }
 
     fn reply(&mut self, id: RequestId, outcome: Outcome) {
-        self.driver.metrics.answered(&outcome);
-        if let Some(reply) = self.replies.remove(&id) {
+        if let Some((reply, since)) = self.replies.remove(&id) {
+            self.driver.metrics.answered(&outcome, since.elapsed());
             let _ = reply.send(outcome);
         }
     }
@@ -320,6 +324,12 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             Notice::Rejected { why, .. } => self.driver.metrics.message_rejected(why),
             Notice::WrongStore { .. } => self.driver.metrics.rejected("wrong_store"),
             Notice::Equivocation { .. } => self.driver.metrics.rejected("equivocation"),
+            Notice::Role { group, leader: Some(_), .. } => {
+                self.driver.metrics.leader_changed(*group);
+            }
+            Notice::Checkpointed { bytes, .. } => self.driver.metrics.checkpointed(*bytes),
+            Notice::Installed { .. } => self.driver.metrics.snapshot(true),
+            Notice::SnapshotRefused { .. } => self.driver.metrics.snapshot(false),
             Notice::Fenced { why } if self.ended.is_none() => {
                 self.ended = Some(RunError::Fenced { why });
             }
@@ -358,6 +368,17 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             Some(error) => Err(error),
             None => Ok(Stopped { boot: self.driver.node.boot() }),
         }
+    }
+}
+
+/// Figures of the node's machines for its metrics.
+fn figures(node: &Node) -> Figures {
+    Figures {
+        gossip: node.gossip().counters(),
+        gossip_local_health: node.gossip().local_health(),
+        candidates: node.discovery().known(),
+        deferred_removals: node.replicator().deferred_removals(),
+        held: node.held(),
     }
 }
 

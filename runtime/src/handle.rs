@@ -7,6 +7,8 @@ use continuum_core::api::{Namespace, Outcome, Request, Status};
 use continuum_core::id::Index;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metrics::Figures;
+
 /// Commands that may wait for the driver. A longer queue would only add latency: the driver takes a bounded number in
 /// each round, and the core refuses past its own bound.
 pub const COMMANDS_MAX: usize = 4096;
@@ -38,6 +40,8 @@ pub enum Command {
     Status { reply: oneshot::Sender<Status> },
     /// A question for the namespaces as this node has applied them, with the last applied entry of the registry.
     Namespaces { reply: oneshot::Sender<Option<(Vec<Namespace>, Index)>> },
+    /// A question for figures of the node's machines.
+    Figures { reply: oneshot::Sender<Figures> },
 }
 
 /// The clients' end. Clones share one queue.
@@ -88,6 +92,17 @@ impl Handle {
     pub async fn namespaces(&self) -> Result<Option<(Vec<Namespace>, Index)>, HandleError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Command::Namespaces { reply })?;
+        answer.await.map_err(|_| HandleError::Stopped)
+    }
+
+    /// Figures of the node's machines.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::request`].
+    pub async fn figures(&self) -> Result<Figures, HandleError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Figures { reply })?;
         answer.await.map_err(|_| HandleError::Stopped)
     }
 

@@ -106,7 +106,9 @@ pub async fn run<D: Disk, R: Resolver>(
         server: credentials.peer_server(Arc::clone(&clock))?,
         client: credentials.peer_client(Arc::clone(&clock))?,
     };
-    inputs.metrics.certificate_expires(credentials.ends_s());
+    let metrics = &inputs.metrics;
+    metrics.certificate_expires("peer", credentials.ends_s(), credentials.authority_ends_s());
+    metrics.memory_limit(settings.core.node.memory_bytes_max);
     let (listener, peers) = listen(settings.peer.listen).await?;
     let opened = disk.open(owner, fresh_store(&seed))?;
     let mut me = myself(owner, &opened, &seed);

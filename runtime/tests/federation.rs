@@ -137,7 +137,7 @@ async fn three_nodes_form_a_federation_and_a_stopped_one_returns() {
     for node in &nodes {
         node.sees("notes", "b", "2").await;
     }
-    assert!(nodes[0].metrics.render().contains("continuum_peer_connected 2"));
+    assert!(nodes[0].metrics.render().contains("continuum_peers_connected 2"));
 
     // One node stops. The others continue, and it catches up after its return.
     let third = nodes.pop().unwrap();

@@ -78,6 +78,12 @@ impl Call {
         })
     }
 
+    /// All that the client accepts, as one list.
+    pub(super) fn accept(&self) -> String {
+        let all = self.headers.get_all(header::ACCEPT).iter();
+        all.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",")
+    }
+
     /// Whether the client accepts raw bytes.
     pub(super) fn wants_raw(&self) -> bool {
         self.headers.get_all(header::ACCEPT).iter().any(|value| {

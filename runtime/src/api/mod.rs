@@ -98,7 +98,7 @@ macro_rules! routes {
 routes! {
     GET "/livez" Live "200 while the process runs and is not fenced";
     GET "/readyz" Ready "200 when eventual memory is served, with ?strong also strong memory; else 503 and why";
-    GET "/metrics" Metrics "metrics in the text format of OpenMetrics";
+    GET "/metrics" Metrics "metrics in Prometheus' text format, or in OpenMetrics when Accept names it";
     GET "/v1/status" Status "the node's own state: groups, shards, memory";
     GET "/v1/members" Members "the members of the federation and their health, as this node sees them";
     POST "/v1/init" Init "create the federation, once, on one node";
@@ -136,6 +136,8 @@ impl Api {
     /// them.
     #[must_use]
     pub fn new(handle: Handle, metrics: Arc<Metrics>, hosts: Hosts) -> Self {
+        let routes = ROUTES.iter().map(|route| (route.method, route.path));
+        metrics.http().know(routes, problem::KINDS.iter().map(|kind| kind.code));
         Self { handle, metrics, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)), hosts }
     }
 }

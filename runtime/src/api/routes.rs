@@ -16,6 +16,7 @@ use super::json::JsonBytes;
 use super::problem::{Problem, UNKNOWN_NAMESPACE};
 use super::token::Tag;
 use super::{Api, Operation, output, probes};
+use crate::metrics::{Format, Seen};
 
 pub(super) type Answer = Result<Response, Problem>;
 
@@ -24,7 +25,7 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
     match operation {
         Operation::Live => probes::live(api).await,
         Operation::Ready => probes::ready(api, call).await,
-        Operation::Metrics => Ok(metrics(api).await),
+        Operation::Metrics => Ok(metrics(api, &call).await),
         Operation::Status => probes::status(api).await,
         Operation::Init => init(api, call).await,
         Operation::RotateKey => rotate_key(api, call).await,
@@ -48,18 +49,24 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
     }
 }
 
-/// All metrics, with current gauges. If the node does not answer, the gauges are old and the counters are current.
-async fn metrics(api: &Api) -> Response {
-    if let Ok(status) = api.handle.status().await {
-        api.metrics.observe(&status);
-    }
-    if let Ok(Outcome::Value(Value::Members(members))) = api.handle.request(Request::Members).await
-    {
-        api.metrics.observe_members(&members);
-    }
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let body = Body::from(api.metrics.render());
-    ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], body).into_response()
+/// All metrics, with current gauges, in the form that the client asks for. If the node does not answer, the gauges are
+/// old and the counters are current.
+async fn metrics(api: &Api, call: &Call) -> Response {
+    let status = api.handle.status().await.ok();
+    let members = match api.handle.request(Request::Members).await {
+        Ok(Outcome::Value(Value::Members(members))) => members,
+        _ => Vec::new(),
+    };
+    let namespaces = api.handle.namespaces().await.ok().flatten();
+    let namespaces = namespaces.map(|(all, _)| all).unwrap_or_default();
+    let figures = api.handle.figures().await.ok();
+    let (members, namespaces, figures) = (&members[..], &namespaces[..], figures.as_ref());
+    let seen = status.as_ref().map(|status| Seen { status, members, namespaces, figures });
+    let format = Format::accepted(&call.accept());
+    let body = Body::from(api.metrics.page(seen.as_ref(), format));
+    let kind = HeaderValue::from_static(format.media_type());
+    let vary = (header::VARY, HeaderValue::from_static("accept"));
+    ([(header::CONTENT_TYPE, kind), vary], body).into_response()
 }
 
 /// A read without parameters.

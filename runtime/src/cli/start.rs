@@ -47,9 +47,12 @@ pub(super) struct Ready {
     /// Valid settings.
     pub(super) settings: Settings,
     credentials: Credentials,
-    acceptor: Option<TlsAcceptor>,
+    acceptor: Option<Listener>,
     clock: Arc<dyn Clock>,
 }
+
+/// The TLS of the API's listener, and when its certificate and the authority's end, in seconds since 1970.
+type Listener = (TlsAcceptor, u64, u64);
 
 /// Checks the settings and the files that they name. Opens no listener and changes nothing.
 ///
@@ -91,6 +94,10 @@ async fn node(ready: Ready, mut stop: watch::Receiver<bool>) -> Result<(), Failu
     let Ready { settings, credentials, acceptor, clock } = ready;
     let listener = listen(&settings.api).await?;
     let metrics = Arc::new(Metrics::new());
+    let acceptor = acceptor.map(|(acceptor, ends_s, authority_ends_s)| {
+        metrics.certificate_expires("api", ends_s, authority_ends_s);
+        acceptor
+    });
     let (handle, commands) = handle::channel();
     let api = Arc::new(Api::new(handle, Arc::clone(&metrics), hosts(&settings.api)));
     let (end, ended) = watch::channel(false);
@@ -123,10 +130,7 @@ fn peer_credentials(
 }
 
 /// The TLS of the API, if it is set.
-fn acceptor(
-    api: &ApiSettings,
-    clock: &Arc<dyn Clock>,
-) -> Result<Option<TlsAcceptor>, Vec<Failure>> {
+fn acceptor(api: &ApiSettings, clock: &Arc<dyn Clock>) -> Result<Option<Listener>, Vec<Failure>> {
     let Some(files) = &api.tls else { return Ok(None) };
     let credentials = load("api.tls", &files.ca, &files.cert, &files.key)?;
     let config = credentials
@@ -135,7 +139,10 @@ fn acceptor(
         .and_then(|_| credentials.check(clock.as_ref()))
         .and_then(|()| credentials.api_server(Arc::clone(clock)));
     config
-        .map(|config| Some(TlsAcceptor::from(config)))
+        .map(|config| {
+            let ends = (credentials.ends_s(), credentials.authority_ends_s());
+            Some((TlsAcceptor::from(config), ends.0, ends.1))
+        })
         .map_err(|error| vec![refused("api.tls.cert", &error)])
 }
 

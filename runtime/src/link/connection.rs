@@ -108,14 +108,15 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
     let (reader, writer) = tokio::io::split(stream);
     tokio::select! {
         biased;
-        ended = write(writer, outgoing) => Ok(ended?),
-        ended = read(reader, peer, start_reading, inbox) => ended,
+        ended = write(writer, outgoing, (peer.0, &inbox.metrics)) => Ok(ended?),
+        ended = read(reader, peer, start_reading, inbox.clone()) => ended,
     }
 }
 
 async fn write<W: AsyncWrite + Unpin>(
     mut writer: W,
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    (peer, metrics): (NodeId, &Metrics),
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
@@ -132,6 +133,7 @@ async fn write<W: AsyncWrite + Unpin>(
             }
         }
         timeout(WRITE_MAX, flush(&mut writer, &buffer)).await.map_err(|_| silent())??;
+        metrics.sent(peer, buffer.len());
         buffer.clear();
         if is_last {
             return timeout(WRITE_MAX, writer.shutdown()).await.map_err(|_| silent())?;
@@ -170,6 +172,7 @@ async fn read<R: AsyncRead + Unpin>(
     loop {
         let read = frame::read(&mut reader, &mut body, FRAME_BYTES_MAX);
         let length = timeout(SILENCE_MAX, read).await.map_err(|_| silent())??;
+        inbox.metrics.received(from, length + HEADER_BYTES);
         if length == 0 {
             continue;
         }

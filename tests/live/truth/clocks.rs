@@ -138,7 +138,7 @@ fn shown(nodes: &Nodes) -> [bool; 3] {
         shown[0] |=
             ready.is_ready && ready.warnings.iter().any(|code| SHOWN_AS.contains(&code.as_str()));
         shown[1] |= has_warning(&node.status());
-        shown[2] |= metric(node.api, "continuum_clock_lead_ms") > 0.0;
+        shown[2] |= metric(node.api, "continuum_clock_lead_seconds") > 0.0;
     }
     shown
 }

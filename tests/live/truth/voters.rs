@@ -201,7 +201,7 @@ fn linked_init(bench: &Bench) -> Check<String> {
     let _ = nodes.all[1].kill();
     let _ = nodes.all[2].kill();
     nodes.start(&[3])?;
-    let is_linked = || metric(nodes.all[3].api, "continuum_peer_connected") > 0.0;
+    let is_linked = || metric(nodes.all[3].api, "continuum_peers_connected") > 0.0;
     wait_until(SOON, is_linked, || "the new node is not linked".into())?;
     let (code, text) = nodes.all[3].cli(&["cluster", "init"]);
     let (peer, id) = (nodes.all[0].peer.to_string(), nodes.all[0].id.to_string());

@@ -148,9 +148,8 @@ fn a_node_with_a_flipped_byte_before_the_end_does_not_start() {
         still_serves(&dev, number);
         let gone = ["suspect", "unhealthy"];
         wait_until("the others count it as gone", || {
-            let count = |state| {
-                metric(dev.api(number), &format!("continuum_gossip_members{{state=\"{state}\""))
-            };
+            let count =
+                |state| metric(dev.api(number), &format!("continuum_members{{state=\"{state}\""));
             gone.into_iter().map(count).sum::<f64>() > 0.5
         });
         let id = dev.ready["nodes"][1]["id"].as_str().expect("an id");

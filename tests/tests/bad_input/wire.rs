@@ -221,7 +221,7 @@ fn garbage_of_a_known_node_closes_only_its_connection() {
     rejected("hello_version", &|| lie(&Hello { versions: (7, 9), ..truth.clone() }));
 
     // Garbage on an established link: both connections of a peer are up, and one of them sends it.
-    let linked = || metric(dev.api(1), "continuum_peer_connected ");
+    let linked = || metric(dev.api(1), "continuum_peers_connected ");
     for (reason, bytes) in [("frame_garbage", &GARBAGE[..]), ("frame_too_long", &FOUR_GIB[..])] {
         wait_until("no peer is linked", || linked() < 0.5);
         let carry = |plane| greeted(&dev, &config, &hello(federation, Purpose::Messages(plane)));

@@ -51,7 +51,8 @@ pub(crate) const HOUSE: [Level; 4] = [
             &["api", "disk", "link"],
             &["log", "tls"],
             &["settings"],
-            &["clock", "entropy", "handle", "metrics", "resolve"],
+            &["clock", "entropy", "handle", "resolve"],
+            &["metrics"],
         ],
     },
     Level {
