@@ -181,7 +181,7 @@ impl Dev {
     /// If there is no such node.
     #[must_use]
     pub fn restart_command(&self, number: usize) -> Command {
-        let argv = self.ready["nodes"][number - 1]["restart"].as_array().expect("arguments");
+        let argv = self.ready["nodes"][number - 1]["start"].as_array().expect("arguments");
         let mut words = argv.iter().map(|word| word.as_str().expect("a word"));
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words);

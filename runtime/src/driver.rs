@@ -66,7 +66,7 @@ pub(crate) struct Driver<D, R> {
 struct EventLoop<D, R> {
     driver: Driver<D, R>,
     out: Outbox<Action>,
-    /// Who waits for each answer, and since when.
+    /// The asker of each request, and since when it waits.
     replies: BTreeMap<RequestId, (oneshot::Sender<Outcome>, Stopwatch)>,
     /// The last token handed to the disk.
     newest: Token,

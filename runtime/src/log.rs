@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use continuum_core::node::Notice;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
+use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings, SettingsError};
 
@@ -28,11 +29,41 @@ pub fn begin(settings: &LogSettings) -> Result<(), SettingsError> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);
-    // Fails when an earlier call has started logging; that one stays.
-    let _ = match settings.format {
-        LogFormat::Pretty => lines.try_init(),
-        LogFormat::Json => lines.json().try_init(),
-    };
+    // Fails when an earlier call has started logging; that one stays, with its filter.
+    match settings.format {
+        LogFormat::Pretty => {
+            let lines = lines.with_filter_reloading();
+            let filter = lines.reload_handle();
+            if lines.try_init().is_ok() {
+                let _ = FILTER.set(Box::new(move |new| filter.reload(new).is_ok()));
+            }
+        }
+        LogFormat::Json => {
+            let lines = lines.json().with_filter_reloading();
+            let filter = lines.reload_handle();
+            if lines.try_init().is_ok() {
+                let _ = FILTER.set(Box::new(move |new| filter.reload(new).is_ok()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the filter of the lines. The type of its owner depends on the format.
+type Reload = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+static FILTER: OnceLock<Reload> = OnceLock::new();
+
+/// Takes another filter for the lines that follow.
+///
+/// # Errors
+///
+/// [`SettingsError`] when the filter cannot be parsed.
+pub fn refilter(settings: &LogSettings) -> Result<(), SettingsError> {
+    let filter = settings.filter()?;
+    if FILTER.get().is_some_and(|reload| reload(filter)) {
+        info("read the log filter again", &settings.filter);
+    }
     Ok(())
 }
 

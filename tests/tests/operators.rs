@@ -1,11 +1,12 @@
 //! An operator's day with real processes: settings, readiness, metrics and `dev`.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use continuum_tests::process::{Dev, binary, get, run, wait_until};
+use continuum_tests::process::{Dev, Guard, binary, free_ports, get, run, signal, wait_until};
 use serde_json::Value;
 
 /// Runs the binary in a directory, with variables.
@@ -175,4 +176,101 @@ fn errors_are_json_for_programs() {
     let mistyped = error(&["kv", "gte", "a", "b", "--output=json"], 2);
     assert_eq!(mistyped["code"], "usage");
     assert!(mistyped["title"].as_str().is_some_and(|title| title.contains("gte")), "{mistyped}");
+}
+
+/// A `dev` with a runtime directory of its own, so that commands without `--node` find it, and its line of JSON.
+fn own_dev(folder: &Path, nodes: u16, arguments: &[&str]) -> (Guard, Value) {
+    let port = free_ports(nodes).to_string();
+    let mut command = Command::new(binary());
+    command.args(["dev", "--nodes", &nodes.to_string(), "--api-port", &port]).args(arguments);
+    command.env("XDG_RUNTIME_DIR", folder).env("TMPDIR", folder);
+    let log = fs::File::create(folder.join("dev.log")).expect("a log file");
+    let mut process = Guard::start(command.stderr(log));
+    let mut line = String::new();
+    let output = process.0.stdout.take().expect("a piped output");
+    BufReader::new(output).read_line(&mut line).expect("a line");
+    (process, serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+}
+
+fn live(ready: &Value, number: usize) -> bool {
+    get(ready["api"][number - 1].as_str().expect("an API"), "/livez").is_some()
+}
+
+#[test]
+fn dev_ends_all_that_uses_its_data_also_when_its_terminal_closes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut dev, ready) = own_dev(folder.path(), 3, &[]);
+    let root = ready["data"].as_str().expect("a path").to_owned();
+    let runtime = [("XDG_RUNTIME_DIR", folder.path().to_str().expect("a plain path"))];
+    let kill = |number: usize| {
+        signal(ready["nodes"][number - 1]["pid"].as_u64().expect("a pid"), "KILL");
+        wait_until("it is gone", || !live(&ready, number));
+    };
+    // One comes back through `dev`, another one by hand.
+    kill(3);
+    let back = run_in(folder.path(), &["dev", "restart", "3"], &runtime);
+    assert!(back.status.success(), "{}", text(&back.stderr));
+    assert!(live(&ready, 3));
+    let none = run_in(folder.path(), &["dev", "restart", "4"], &runtime);
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none.stderr));
+    kill(2);
+    let words = ready["nodes"][1]["start"].as_array().expect("a command");
+    let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+    let log = fs::File::create(folder.path().join("by-hand.log")).expect("a log file");
+    let mut by_hand = Guard::start(Command::new(words[0]).args(&words[1..]).stderr(log));
+    wait_until("it serves", || live(&ready, 2));
+
+    signal(dev.0.id().into(), "HUP");
+    assert!(dev.wait().success(), "a hangup ends `dev` in order");
+    assert!((1..=3).all(|number| !live(&ready, number)), "nothing serves any more");
+    assert!(by_hand.wait().success(), "also what was started by hand ended in order");
+    assert!(!Path::new(&root).exists(), "the temporary directory is gone");
+    assert!(!folder.path().join("continuum/dev.json").exists());
+}
+
+#[test]
+fn a_hangup_makes_a_node_read_its_log_filter_and_does_not_end_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dev = Dev::start(1, &folder.path().join("dev"));
+    let config = dev.data(1).with_file_name("node.toml");
+    let log = || fs::read_to_string(dev.data(1).with_file_name("node.log")).expect("a log");
+    let settings = fs::read_to_string(&config).expect("settings");
+    assert!(!settings.contains("filter"), "{settings}");
+    fs::write(&config, format!("{settings}\n[log]\nfilter = \"debug\"\n")).expect("written");
+    signal(dev.pid(1), "HUP");
+    wait_until("the filter is read", || log().contains("read the log filter again: debug"));
+    fs::write(&config, "nonsense = 1\n").expect("written");
+    signal(dev.pid(1), "HUP");
+    wait_until("the mistake is told", || log().contains("the settings cannot be read again"));
+    dev.ok(1, &["cluster", "status"]);
+}
+
+#[test]
+fn bench_leaves_nothing_behind_and_passes_by_dead_nodes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dev = Dev::start(3, &folder.path().join("dev"));
+    dev.kill(3);
+    let nodes = [dev.api(1), dev.api(2), dev.api(3)].join(",");
+    let bench = ["--node", &nodes, "bench", "--clients", "2", "--seconds", "1", "-o", "json"];
+    let output = run(&bench);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains(dev.api(3)), "the dead node is named");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let results = report["results"].as_array().expect("results");
+    let loads: Vec<&str> = results.iter().filter_map(|row| row["load"].as_str()).collect();
+    let all = ["strong put", "eventual put", "eventual batch", "strong get", "eventual get"];
+    assert_eq!(loads, all);
+    for row in results {
+        assert!(row["operations"].as_u64().is_some_and(|count| count > 0), "{row}");
+        assert!(row["p50_ms"].as_f64() <= row["p99_ms"].as_f64(), "{row}");
+    }
+    assert!(!dev.ok(1, &["ns", "list", "--consistent"]).contains("bench-"));
+
+    let mut long = Command::new(binary());
+    long.args(["--node", &nodes, "bench", "--seconds", "60", "--clients", "2"]);
+    let mut long = Guard::start(long.stderr(Stdio::null()));
+    wait_until("it measures", || dev.ok(1, &["ns", "list"]).contains("bench-"));
+    signal(long.0.id().into(), "INT");
+    assert_eq!(long.wait().code(), Some(130));
+    assert!(!dev.ok(1, &["ns", "list", "--consistent"]).contains("bench-"));
 }

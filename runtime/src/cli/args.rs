@@ -60,6 +60,7 @@ pub(super) enum Format {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Run a throw-away federation: real processes, real TLS
+    #[command(args_conflicts_with_subcommands = true)]
     #[command(
         after_help = "Examples:\n  continuum dev\n  continuum dev --nodes 1 --data ./memory --api-port 8000"
     )]
@@ -101,7 +102,7 @@ pub(super) enum Verb {
             \x20 continuum export --ns notes > notes.jsonl\n\
             \x20 continuum export --ns notes | sha256sum")]
     Export(Export),
-    /// Measure writes per second and their latency
+    /// Measure writes and reads per second and their latency
     #[command(after_help = "Examples:\n\
             \x20 continuum bench\n\
             \x20 continuum --node http://127.0.0.1:7171,http://127.0.0.1:7172 bench --clients 64 --seconds 10")]
@@ -132,6 +133,20 @@ pub(super) struct Dev {
     /// Port of the first node's API; each further node takes the next port
     #[arg(long, default_value_t = 7171, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_000))]
     pub(super) api_port: u16,
+    #[command(subcommand)]
+    pub(super) verb: Option<DevVerb>,
+}
+
+/// The verbs of a running `dev`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum DevVerb {
+    /// Let the running `dev` start one of its nodes again; a node that runs is stopped first
+    #[command(after_help = "Examples:\n  continuum dev restart 3")]
+    Restart {
+        /// The node's number, from 1
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=32))]
+        number: u16,
+    },
 }
 
 /// The federation's authority.
@@ -531,7 +546,7 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=262_144))]
     pub(super) value_bytes: u32,
     /// Loads to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Load::Strong, Load::Eventual, Load::Batch])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Load::ALL)]
     pub(super) load: Vec<Load>,
     /// Writes in one batch
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -547,6 +562,15 @@ pub(super) enum Load {
     Eventual,
     /// Batches of puts in an eventual namespace
     Batch,
+    /// Gets in a strong namespace
+    StrongGet,
+    /// Gets in an eventual namespace
+    EventualGet,
+}
+
+impl Load {
+    const ALL: [Self; 5] =
+        [Self::Strong, Self::Eventual, Self::Batch, Self::StrongGet, Self::EventualGet];
 }
 
 /// Parses `NAME=VALUE`.

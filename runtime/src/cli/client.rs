@@ -196,6 +196,11 @@ impl Client {
         Ok(targets.into_iter().map(|one| Self::new(vec![one], tls.clone(), timeout)).collect())
     }
 
+    /// The URL of the current node.
+    pub(super) fn url(&self) -> String {
+        self.target().url()
+    }
+
     /// Another client of the same nodes, with its own connection.
     pub(super) fn another(&self) -> Self {
         Self::new(self.targets.clone(), self.tls.clone(), self.timeout)

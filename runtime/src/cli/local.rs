@@ -170,6 +170,8 @@ pub(super) struct DevState {
     pub(super) pid: i32,
     /// URLs of its nodes.
     pub(super) api: Vec<String>,
+    /// Its directory.
+    pub(super) root: PathBuf,
 }
 
 /// Lies in the user's runtime directory, or else in a directory of the user below the temporary one.
@@ -181,7 +183,12 @@ pub(super) fn state_file() -> PathBuf {
 
 /// URLs of the running `dev`.
 pub(super) fn dev_nodes() -> Result<Vec<String>, Failure> {
-    read_state(&state_file()).map(|state| state.api).ok_or_else(no_node)
+    running_dev().map(|state| state.api)
+}
+
+/// The running `dev`.
+pub(super) fn running_dev() -> Result<DevState, Failure> {
+    read_state(&state_file()).ok_or_else(no_node)
 }
 
 /// The failure when no node was named.
@@ -224,7 +231,8 @@ mod tests {
         let path = folder.path().join("dev.json");
         assert_eq!(read_state(&path), None);
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let running = DevState { pid, api: vec!["http://127.0.0.1:7171".into()] };
+        let running =
+            DevState { pid, api: vec!["http://127.0.0.1:7171".into()], root: "/d".into() };
         let write = |state: &DevState| fs::write(&path, serde_json::to_vec(state).expect("JSON"));
         write(&running).expect("written");
         assert_eq!(read_state(&path), Some(running.clone()));

@@ -26,7 +26,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 use serde_json::json;
 
-use args::{Cli, Format, Global, Node, Verb};
+use args::{Cli, DevVerb, Format, Global, Node, Verb};
 use client::Client;
 use exit::Failure;
 use files::{export, import};
@@ -85,7 +85,12 @@ fn run(cli: Cli, screen: &mut Screen) -> Result<u8, Failure> {
         Verb::Node(Node::Start(start)) => return start::start(&start),
         Verb::Completions { shell } => local::completions(shell, screen)?,
         Verb::Version => version(screen)?,
-        Verb::Dev(dev) => return dev::run(&dev, screen),
+        Verb::Dev(dev) => match dev.verb {
+            Some(DevVerb::Restart { number }) => return wait(dev::restart(number, screen)),
+            None => return dev::run(&dev, screen),
+        },
+        // It ends itself, because it removes what it made.
+        Verb::Bench(bench) => wait(bench::run(&bench, Client::all(&global)?, screen))?,
         other => return wait(interruptible(ask(other, &global, screen))),
     }
     Ok(0)
@@ -94,7 +99,6 @@ fn run(cli: Cli, screen: &mut Screen) -> Result<u8, Failure> {
 /// Performs a verb that asks nodes.
 async fn ask(verb: Verb, global: &Global, screen: &mut Screen) -> Result<u8, Failure> {
     match verb {
-        Verb::Bench(bench) => bench::run(&bench, Client::all(global)?, screen).await?,
         Verb::Import(import) => import::run(&import, Client::of(global)?, screen).await?,
         Verb::Export(export) => export::run(&export, Client::of(global)?, screen).await?,
         Verb::Ns(verb) => cluster::namespaces(verb, &mut Client::of(global)?, screen).await?,
@@ -104,6 +108,7 @@ async fn ask(verb: Verb, global: &Global, screen: &mut Screen) -> Result<u8, Fai
         Verb::Counter(verb) => data::counter(verb, &mut Client::of(global)?, screen).await?,
         Verb::Record(verb) => data::record(verb, &mut Client::of(global)?, screen).await?,
         Verb::Dev(_)
+        | Verb::Bench(_)
         | Verb::Pki(_)
         | Verb::Node(_)
         | Verb::Config(_)

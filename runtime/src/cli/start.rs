@@ -33,13 +33,23 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
     }
     let ready = prepare(&start.layers)?;
     log::begin(&ready.settings.log).map_err(|error| local::settings_failure(&error.into()))?;
-    let stop = stop::signals()?;
+    let layers = start.layers.clone();
+    let stop = stop::signals_of_node(move || reload(&layers))?;
     // The log must also say why the node ended, even if it never started.
     super::wait(on_workers(ready, stop)).map(|()| 0).inspect_err(|failure| {
         let Failure { what, why, hint, .. } = failure;
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
         log::fatal(&failure.code, &format_args!("{what}{why}; hint: {hint}"));
     })
+}
+
+/// Reads the settings again and takes their log filter. All other settings stay as they were at the start.
+fn reload(layers: &Layers) {
+    let read = local::gather(layers).checked();
+    let taken = read.and_then(|settings| Ok(log::refilter(&settings.log)?));
+    if let Err(error) = taken {
+        log::warn("the settings cannot be read again", &error.to_string().replace('\n', ", "));
+    }
 }
 
 /// All that a node needs before it opens a listener or its store.

@@ -300,7 +300,7 @@ mod tests {
     use crate::settings::Settings;
 
     fn dev(data: &Path, nodes: Option<u16>) -> Dev {
-        Dev { nodes, data: Some(data.to_owned()), api_port: 7171 }
+        Dev { nodes, data: Some(data.to_owned()), api_port: 7171, verb: None }
     }
 
     #[test]
@@ -342,7 +342,8 @@ mod tests {
     #[test]
     fn a_temporary_directory_is_removed_with_its_layout() {
         let layout =
-            Layout::prepare(&Dev { nodes: Some(1), data: None, api_port: 7171 }).expect("a layout");
+            Layout::prepare(&Dev { nodes: Some(1), data: None, api_port: 7171, verb: None })
+                .expect("a layout");
         let root = layout.root.clone();
         assert!(root.exists());
         drop(layout);

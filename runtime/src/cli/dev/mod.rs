@@ -1,9 +1,11 @@
 //! `dev`: a federation of real processes on loopback, with real TLS from a throw-away authority.
 //!
-//! The children run this same binary. A child that dies is not started again, so that a user can kill it on purpose.
-//! All children end with their parent, even if it is killed. Stdout gets one line of JSON, stderr all messages.
+//! The children run this same binary. A child that dies is not started again, so that a user can kill it on purpose;
+//! `dev restart` asks the running `dev` to do that. All children end with their parent, even if it is killed, and a
+//! `dev` that ends in order also ends whatever else uses its data. Stdout gets one line of JSON, stderr all messages.
 
 mod layout;
+mod users;
 
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 use super::args::Dev;
 use super::client::{Call, Client};
 use super::exit::{self, Failure};
-use super::local::{DevState, state_file};
+use super::local::{DevState, running_dev, state_file};
 use super::output::{Screen, say};
 use super::stop;
 use crate::api::input::InitBody;
@@ -35,7 +37,42 @@ const POLL_RUNNING: Duration = Duration::from_millis(250);
 /// How long the children may take to end by themselves. The whole stop takes less than 5 s.
 const STOP_WITHIN: Duration = Duration::from_secs(4);
 
-/// Runs a federation until SIGINT or SIGTERM.
+/// The file in a `dev`'s directory with which a command asks it to start this node again. It goes once that is done.
+fn wish(root: &Path, number: usize) -> PathBuf {
+    root.join(format!("restart-{number}"))
+}
+
+/// Asks the running `dev` to start a node again, and waits until the node serves.
+pub(super) async fn restart(number: u16, screen: &mut Screen) -> Result<u8, Failure> {
+    let state = running_dev()?;
+    let number = usize::from(number);
+    let url = state.api.get(number - 1).ok_or_else(|| {
+        let why = format!("the running `dev` has {}", state.api.len());
+        Failure::usage(format!("there is no node {number}"), why, "give a number from 1")
+    })?;
+    let path = wish(&state.root, number);
+    File::create(&path).map_err(|error| {
+        Failure::local(format!("{} cannot be written", path.display()), &error, "see `dev`")
+    })?;
+    let begun = Instant::now();
+    let mut client = Client::of_url(url, Duration::from_secs(5))?;
+    while path.exists() || client.send(&Call::get("/readyz")).await.is_err() {
+        if begun.elapsed() > READY_WITHIN || running_dev().is_err() {
+            drop(fs::remove_file(&path));
+            let what = format!("node {number} does not serve");
+            return Err(Failure::new(exit::UNREACHABLE, "not_ready", what, "", "read its log"));
+        }
+        tokio::time::sleep(POLL_STARTING).await;
+    }
+    if screen.is_json() {
+        screen.json(&serde_json::json!({ "node": number, "api": url }))?;
+    } else {
+        screen.line(format!("node {number} serves on {url}"))?;
+    }
+    Ok(0)
+}
+
+/// Runs a federation until SIGINT, SIGTERM or SIGHUP.
 pub(super) fn run(dev: &Dev, screen: &mut Screen) -> Result<u8, Failure> {
     let stop = stop::signals()?;
     let layout = Layout::prepare(dev)?;
@@ -44,6 +81,7 @@ pub(super) fn run(dev: &Dev, screen: &mut Screen) -> Result<u8, Failure> {
         let mut children = Children::default();
         let ended = children.run(&layout, screen, stop).await;
         children.stop().await;
+        users::end_all(&layout.nodes).await;
         ended.map(|()| 0)
     })
 }
@@ -64,8 +102,10 @@ struct ReadyNode {
     api: String,
     peer: String,
     data: PathBuf,
-    /// The command that starts it again after it ended.
+    /// The command that lets this `dev` start it again.
     restart: Vec<String>,
+    /// The command that starts it without a `dev`.
+    start: Vec<String>,
 }
 
 /// The processes of the nodes.
@@ -97,7 +137,7 @@ impl Children {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
             ready = self.ready() => ready?,
         }
-        self.publish()?;
+        self.publish(&layout.root)?;
         screen.line(serde_json::to_vec(&self.line(layout)?).unwrap_or_default())?;
         screen.finish()?;
         let first = &layout.nodes[0].api;
@@ -111,7 +151,24 @@ impl Children {
                 return Ok(());
             }
             self.report_ends();
+            self.grant_restarts(&layout.root).await?;
         }
+    }
+
+    /// Starts the nodes again for which somebody asks.
+    async fn grant_restarts(&mut self, root: &Path) -> Result<(), Failure> {
+        for (number, child) in (1..).zip(&mut self.all) {
+            let wish = wish(root, number);
+            if !wish.exists() {
+                continue;
+            }
+            child.end().await;
+            child.process = start(&child.node)?;
+            child.is_gone = false;
+            say(format!("{} is started again", child.node.name));
+            drop(fs::remove_file(wish));
+        }
+        Ok(())
     }
 
     /// Waits until every node serves and commits. Creates the federation when there is none yet.
@@ -178,7 +235,8 @@ impl Children {
                 api: node.api.clone(),
                 peer: node.peer.clone(),
                 data: node.data.clone(),
-                restart: start_command(node)?,
+                restart: restart_command(&node.name)?,
+                start: start_command(node)?,
             })
         });
         let api = self.all.iter().map(|node| node.node.api.clone()).collect();
@@ -187,7 +245,7 @@ impl Children {
     }
 
     /// Writes the URLs for other commands of this user.
-    fn publish(&mut self) -> Result<(), Failure> {
+    fn publish(&mut self, root: &Path) -> Result<(), Failure> {
         let path = state_file();
         let failed = |error: io::Error| {
             let what = format!("{} cannot be written", path.display());
@@ -200,7 +258,8 @@ impl Children {
         drop(fs::remove_file(&path));
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
         let api = self.all.iter().map(|node| node.node.api.clone()).collect();
-        let bytes = serde_json::to_vec(&DevState { pid, api }).unwrap_or_default();
+        let bytes =
+            serde_json::to_vec(&DevState { pid, api, root: root.to_owned() }).unwrap_or_default();
         secret::create(&path, &bytes, true).map_err(failed)?;
         self.state = Some(path);
         Ok(())
@@ -212,7 +271,7 @@ impl Children {
             if !child.is_gone && child.ended().is_some() {
                 child.is_gone = true;
                 say(format!(
-                    "{} ended and is not started again; its `restart` command does that",
+                    "{} ended and is not started again; `continuum dev restart` does that",
                     child.node.name
                 ));
             }
@@ -224,13 +283,7 @@ impl Children {
         if let Some(path) = self.state.take() {
             withdraw(&path);
         }
-        for child in &mut self.all {
-            let pid = i32::try_from(child.process.id()).ok().and_then(Pid::from_raw);
-            // The number of a child that was waited for may belong to another process by now.
-            if let Some(pid) = pid.filter(|_| child.ended().is_none()) {
-                kill_process(pid, Signal::TERM).unwrap_or_default();
-            }
-        }
+        self.all.iter_mut().for_each(Node::terminate);
         let begun = Instant::now();
         while self.all.iter_mut().any(|child| child.ended().is_none()) {
             if begun.elapsed() > STOP_WITHIN {
@@ -245,6 +298,29 @@ impl Children {
 }
 
 impl Node {
+    /// Asks the process to end.
+    fn terminate(&mut self) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        // The number of a child that was waited for may belong to another process by now.
+        if let Some(pid) = pid.filter(|_| self.ended().is_none()) {
+            kill_process(pid, Signal::TERM).unwrap_or_default();
+        }
+    }
+
+    /// Ends the process, by force if it does not end by itself.
+    async fn end(&mut self) {
+        self.terminate();
+        let begun = Instant::now();
+        while self.ended().is_none() {
+            if begun.elapsed() > STOP_WITHIN {
+                drop(self.process.kill());
+                drop(self.process.wait());
+                return;
+            }
+            tokio::time::sleep(POLL_STARTING).await;
+        }
+    }
+
     /// The node, if its process has ended.
     fn ended(&mut self) -> Option<&DevNode> {
         let is_ended = !matches!(self.process.try_wait(), Ok(None));
@@ -268,14 +344,23 @@ fn withdraw(path: &Path) {
     }
 }
 
-/// The command that starts a node.
-fn start_command(node: &DevNode) -> Result<Vec<String>, Failure> {
+fn program() -> Result<String, Failure> {
     let program = env::current_exe().map_err(|error| {
         Failure::local("the path of this program is not known", &error, "report this")
     })?;
-    let paths = [program.display().to_string(), node.config.display().to_string()];
-    let [program, config] = paths;
-    Ok(vec![program, "node".into(), "start".into(), "--config".into(), config])
+    Ok(program.display().to_string())
+}
+
+/// The command that starts a node.
+fn start_command(node: &DevNode) -> Result<Vec<String>, Failure> {
+    let config = node.config.display().to_string();
+    Ok(vec![program()?, "node".into(), "start".into(), "--config".into(), config])
+}
+
+/// The command that lets this `dev` start a node again. Names end in the node's number.
+fn restart_command(name: &str) -> Result<Vec<String>, Failure> {
+    let number = name.rsplit('-').next().unwrap_or_default();
+    Ok(vec![program()?, "dev".into(), "restart".into(), number.into()])
 }
 
 /// Starts the process of a node.
