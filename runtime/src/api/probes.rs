@@ -24,14 +24,16 @@ pub(super) async fn live(api: &Api) -> Answer {
     Ok(output::json_response(StatusCode::OK, &json!({ "live": true })))
 }
 
-/// Ready means: eventual memory is served, which waits for no other node. With `?strong` it means that every group of
-/// this node has a leader and can be applied as well.
+/// Ready means: eventual memory is served, which waits for no other node, and no group halted here, which an operator
+/// must mend. With `?strong` it means that every group of this node has a leader as well.
 pub(super) async fn ready(api: &Api, mut call: Call) -> Answer {
     let needs_strong = call.params.flag("strong")?;
     call.params.finish()?;
     let status = api.handle.status().await?;
     let serves = output::serves(&status);
-    let is_ready = serves.contains(if needs_strong { &"strong" } else { &"eventual" });
+    let is_halted = |reason: &Unready| matches!(reason, Unready::GroupHalted { .. });
+    let is_ready = serves.contains(if needs_strong { &"strong" } else { &"eventual" })
+        && !status.unready.iter().any(is_halted);
     let mut reasons: Vec<&str> = status.unready.iter().copied().map(output::unready).collect();
     reasons.dedup();
     let mut body = json!({
