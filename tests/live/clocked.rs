@@ -14,6 +14,7 @@ use continuum_core::machine::Now;
 use continuum_core::time::WallTime;
 use continuum_runtime::RunError;
 use continuum_runtime::api::Api;
+use continuum_runtime::api::connections::Bounds;
 use continuum_runtime::api::origin::Hosts;
 use continuum_runtime::api::serve::serve;
 use continuum_runtime::clock::{Clock, SystemClock};
@@ -115,7 +116,7 @@ async fn perform(settings: Settings, clock: Arc<dyn Clock>) -> Result<u8, Failur
     let (handle, commands) = handle::channel();
     let api = Arc::new(Api::new(handle, Arc::clone(&metrics), Hosts::Local(Vec::new())));
     let (_end, ended) = watch::channel(false);
-    tokio::spawn(serve(listener, None, api, ended));
+    tokio::spawn(serve(listener, None, api, Bounds::default(), ended));
     let inputs = Inputs::of_machine(settings, credentials, clock, (commands, metrics));
     match continuum_runtime::run(inputs, std::future::pending()).await {
         Ok(_) => Ok(PASSED),

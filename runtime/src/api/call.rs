@@ -1,45 +1,42 @@
 //! One HTTP request, read whole and within bounds before the core is asked.
-//!
-//! All connections permit one budget for bodies: when many or slow bodies use it up, further ones get 429, and the
-//! process does not grow.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use bytes::Bytes;
 use continuum_core::api::Session;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::input::{BODY_BYTES_MAX, Params};
-use super::problem::{BODY_TIMEOUT, BODY_TOO_LARGE, BUSY, Problem, UNSUPPORTED_MEDIA_TYPE};
-use super::token::{self, Client, Tag};
+use super::body::{self, Read};
+use super::budget::Account;
+use super::conditions::Condition;
+use super::input::Params;
+use super::problem::{
+    EXPECTATION_FAILED, Problem, UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_TRANSFER_CODING,
+};
+use super::token::{self, Client};
 use super::{Api, uri};
-
-/// A body must be complete within this, or its memory is taken back.
-const BODY_TIMEOUT_S: u64 = 30;
 
 /// The longest idempotency key in bytes; a UUID has 36.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
 /// The headers that decide what a write does, beside its method, path and body.
-const DECISIVE: [&str; 3] = ["if-match", "if-none-match", "content-type"];
+const DECISIVE: [&str; 4] = ["if-match", "if-none-match", "content-type", "continuum-context"];
 
 /// One request.
 #[derive(Debug)]
 pub(super) struct Call {
     segments: Vec<Bytes>,
     pub(super) params: Params,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
+    /// The condition of the write.
+    pub(super) condition: Condition,
     pub(super) body: Bytes,
     /// The session of the idempotency key, if there is one.
     session: Option<Session>,
-    /// The body's permit of the budget, held as long as the request.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Whether parsing the body would hold up other work.
+    pub(super) is_heavy: bool,
+    /// The charge for the body, as long as the request lasts.
+    _account: Account,
 }
 
 impl Call {
@@ -48,13 +45,29 @@ impl Call {
         let (parts, body) = request.into_parts();
         let segments = segments(&parts)?;
         let params = Params::new(parts.uri.query())?;
-        let permit = permit(api, &parts.headers)?;
-        if permit.is_some() {
+        check_transfer(&parts.headers)?;
+        let declared = declared_bytes(&parts.headers);
+        let mut account = api.bodies.open();
+        let mut read = Read::empty();
+        if declared != Some(0) {
             check_media_type(&parts)?;
+            let is_json = parts.method == Method::POST;
+            read = body::read(body, declared, is_json, &mut account).await?;
         }
-        let body = if permit.is_some() { collect(body).await? } else { Bytes::new() };
-        let session = session(&parts, &body)?;
-        Ok(Self { segments, params, headers: parts.headers, body, session, _permit: permit })
+        let is_heavy = read.is_heavy();
+        let session = session(&parts, &read.bytes)?;
+        let (headers, body) = (parts.headers, read.bytes);
+        let condition = Condition::Always;
+        Ok(Self {
+            segments,
+            params,
+            headers,
+            condition,
+            body,
+            session,
+            is_heavy,
+            _account: account,
+        })
     }
 
     /// The namespace in the path. Names are ASCII; other bytes become a name that no namespace has.
@@ -70,53 +83,10 @@ impl Call {
         self.segments.get(4).cloned().unwrap_or_default()
     }
 
-    /// A header as text.
-    fn text(&self, name: &HeaderName) -> Result<Option<&str>, Problem> {
-        let Some(value) = self.headers.get(name) else { return Ok(None) };
-        value.to_str().map(Some).map_err(|_| {
-            Problem::invalid(format!("the header {name} is not ASCII"), "send visible ASCII only")
-        })
-    }
-
     /// All that the client accepts, as one list.
     pub(super) fn accept(&self) -> String {
         let all = self.headers.get_all(header::ACCEPT).iter();
         all.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",")
-    }
-
-    /// Whether the client accepts raw bytes.
-    pub(super) fn wants_raw(&self) -> bool {
-        self.headers.get_all(header::ACCEPT).iter().any(|value| {
-            value.to_str().is_ok_and(|value| value.contains("application/octet-stream"))
-        })
-    }
-
-    /// Whether the body is JSON rather than a raw value.
-    pub(super) fn is_json(&self) -> bool {
-        is_json(&self.headers)
-    }
-
-    /// The version of the value that `If-Match` requires.
-    pub(super) fn if_match(&self) -> Result<Option<Tag>, Problem> {
-        let Some(text) = self.text(&header::IF_MATCH)? else { return Ok(None) };
-        token::parse_tag(text).map(Some).ok_or_else(|| {
-            Problem::invalid(
-                "If-Match is not an entity tag of this API",
-                "use the ETag of a read, unchanged",
-            )
-        })
-    }
-
-    /// Whether the write is for an absent value only.
-    pub(super) fn if_none_match(&self) -> Result<bool, Problem> {
-        match self.text(&header::IF_NONE_MATCH)?.map(str::trim) {
-            None => Ok(false),
-            Some("*") => Ok(true),
-            Some(_) => Err(Problem::invalid(
-                "If-None-Match has another text than `*`",
-                "use `*`, or If-Match",
-            )),
-        }
     }
 
     /// The session that makes a retry of this write harmless.
@@ -143,11 +113,10 @@ fn session(parts: &Parts, body: &[u8]) -> Result<Option<Session>, Problem> {
     let client = parts.extensions.get::<Client>().cloned().unwrap_or_default();
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let mut decisive = vec![parts.method.as_str().as_bytes(), target.as_bytes(), body];
-    decisive.extend(
-        DECISIVE.iter().map(|name| {
-            parts.headers.get(*name).map_or(&[][..], axum::http::HeaderValue::as_bytes)
-        }),
-    );
+    for name in DECISIVE {
+        decisive.push(name.as_bytes());
+        decisive.extend(parts.headers.get_all(name).iter().map(HeaderValue::as_bytes));
+    }
     let request = token::fingerprint(&decisive);
     Ok(Some(token::session(&client, key.as_bytes(), request)))
 }
@@ -189,51 +158,36 @@ fn segments(parts: &Parts) -> Result<Vec<Bytes>, Problem> {
     })
 }
 
-/// Takes the body's permit of the budget; `None` when there is no body.
-fn permit(api: &Api, headers: &HeaderMap) -> Result<Option<OwnedSemaphorePermit>, Problem> {
-    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let bytes: usize = if is_chunked { BODY_BYTES_MAX } else { length.unwrap_or(0) };
-    if bytes == 0 {
-        return Ok(None);
+/// Refuses what the head asks of the connection and this node does not do: an answer in another way would store
+/// compressed bytes as a value, or let the client wait for ever.
+fn check_transfer(headers: &HeaderMap) -> Result<(), Problem> {
+    let is_foreign = |name: HeaderName, known: &str| {
+        let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(known.as_bytes());
+        !headers.get_all(name).iter().all(known)
+    };
+    let is_repeated = headers.get_all(header::TRANSFER_ENCODING).iter().count() > 1;
+    if is_repeated || is_foreign(header::TRANSFER_ENCODING, "chunked") {
+        return Err(Problem::new(
+            &UNSUPPORTED_TRANSFER_CODING,
+            "the body has a transfer coding other than chunked alone",
+            "send it with Content-Length, or with `Transfer-Encoding: chunked`",
+        ));
     }
-    if bytes > BODY_BYTES_MAX {
-        return Err(too_large());
+    if is_foreign(header::EXPECT, "100-continue") {
+        return Err(Problem::new(
+            &EXPECTATION_FAILED,
+            "the request expects more than 100-continue",
+            "leave out the header Expect",
+        ));
     }
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    Arc::clone(&api.bodies).try_acquire_many_owned(kib).map(Some).map_err(|_| {
-        Problem::new(
-            &BUSY,
-            "the node has reached its bound on bodies in memory",
-            "wait a moment and repeat the request",
-        )
-    })
+    Ok(())
 }
 
-async fn collect(body: Body) -> Result<Bytes, Problem> {
-    let limited = Limited::new(body, BODY_BYTES_MAX);
-    let collected =
-        tokio::time::timeout(Duration::from_secs(BODY_TIMEOUT_S), limited.collect()).await;
-    match collected {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => {
-            Err(Problem::invalid(format!("the body could not be read: {error}"), "send it whole"))
-        }
-        Err(_) => {
-            let detail = format!("the body was not complete after {BODY_TIMEOUT_S} s");
-            Err(Problem::new(
-                &BODY_TIMEOUT,
-                detail,
-                "send it in smaller parts, or over a faster link",
-            ))
-        }
+/// The length that the head declares; `None` when it does not say one.
+fn declared_bytes(headers: &HeaderMap) -> Option<u64> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return None;
     }
-}
-
-fn too_large() -> Problem {
-    let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
-    Problem::new(&BODY_TOO_LARGE, detail, "split it into several requests")
-        .with("limit", BODY_BYTES_MAX.into())
+    let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Some(0) };
+    length.to_str().ok()?.parse().ok()
 }

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use continuum_core::api::{
     Change, Context, Edit, Expected, Level, Mutation, Policy, Request, Strategy,
 };
-use continuum_core::limits::{BATCH_WRITES_MAX, PAGE_ROWS_MAX};
+use continuum_core::limits::{BATCH_WRITES_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::json::JsonBytes;
+use super::json::{self, JsonBytes};
 use super::problem::{MALFORMED_JSON, Problem};
+use super::strict::{self, Object};
 use super::{token, uri};
 
 /// Bytes of one body. The core's largest request fits even when JSON escapes or base64 make it longer.
@@ -25,6 +26,7 @@ pub const BODY_BYTES_MAX: usize = 4 << 20;
 #[serde(deny_unknown_fields)]
 pub struct BatchBody {
     /// The writes, in order.
+    #[serde(deserialize_with = "strict::objects")]
     pub writes: Vec<WriteBody>,
 }
 
@@ -35,6 +37,7 @@ pub struct WriteBody {
     /// The key.
     pub key: JsonBytes,
     /// Applied in order.
+    #[serde(deserialize_with = "strict::objects")]
     pub edits: Vec<EditBody>,
     /// The context token of the read that this write follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,7 +58,11 @@ pub struct EditBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put: Option<JsonBytes>,
     /// Set the register if it is as expected.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "strict::optional"
+    )]
     pub cas: Option<CasBody>,
     /// Remove members from the set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,7 +71,11 @@ pub struct EditBody {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<JsonBytes>,
     /// Add to the counter.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "json::optional_amount"
+    )]
     pub count: Option<i64>,
 }
 
@@ -73,6 +84,7 @@ pub struct EditBody {
 #[serde(deny_unknown_fields)]
 pub struct CasBody {
     /// The required state of the register.
+    #[serde(deserialize_with = "strict::object")]
     pub expected: ExpectedBody,
     /// The new value; without it the register is removed.
     #[serde(default)]
@@ -92,17 +104,6 @@ pub struct ExpectedBody {
     /// With this value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<JsonBytes>,
-}
-
-/// The body of a put that is not raw.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PutBody {
-    /// The new value.
-    pub value: JsonBytes,
-    /// The context token of the read that this write follows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub context: Option<String>,
 }
 
 /// The body of a change of a set.
@@ -125,6 +126,7 @@ pub struct SetBody {
 #[serde(deny_unknown_fields)]
 pub struct CountBody {
     /// The amount; negative to subtract.
+    #[serde(deserialize_with = "json::amount")]
     pub add: i64,
 }
 
@@ -133,6 +135,7 @@ pub struct CountBody {
 #[serde(deny_unknown_fields)]
 pub struct RecordBody {
     /// Applied in order.
+    #[serde(deserialize_with = "strict::objects")]
     pub edits: Vec<EditBody>,
     /// The context token of the read that this write follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,7 +196,8 @@ pub struct InitBody {
 ///
 /// A problem that names line and column.
 pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
+    let read = serde_json::from_slice::<Object<T>>(body).map(|object| object.0);
+    read.map_err(|error| {
         let empty = if body.is_empty() { "the body is empty: ".to_owned() } else { String::new() };
         Problem::new(&MALFORMED_JSON, format!("{empty}{error}"), "correct the body there")
             .with("line", error.line().into())
@@ -281,6 +285,10 @@ pub fn mutation(path: &str, write: WriteBody) -> Result<Mutation, Problem> {
     if edits.is_empty() {
         return Err(misfit(path, "has no edits"));
     }
+    if write.key.0.is_empty() {
+        let why = format!("a key has 1 to {KEY_BYTES_MAX} bytes");
+        return Err(misfit(&format!("{path}{dot}key"), &why));
+    }
     Ok(Mutation { key: write.key.0, edits, context })
 }
 
@@ -351,6 +359,11 @@ impl Params {
         Some(self.0.swap_remove(at).1)
     }
 
+    /// A parameter that is left for another to take.
+    pub fn get(&self, name: &str) -> Option<Bytes> {
+        self.0.iter().find(|(found, _)| found == name.as_bytes()).map(|(_, value)| value.clone())
+    }
+
     /// Takes a switch: a name alone, or with `true` or `false`.
     ///
     /// # Errors
@@ -374,9 +387,15 @@ impl Params {
     /// A problem for any other text.
     pub fn level(&mut self) -> Result<Level, Problem> {
         let Some(text) = self.take("level") else { return Ok(Level::default()) };
-        std::str::from_utf8(&text).ok().and_then(token::parse_level).ok_or_else(|| {
-            Problem::invalid("level is not a level", "use applied, durable or replicated:N")
-        })
+        match std::str::from_utf8(&text).ok().and_then(token::parse_level) {
+            // On no other disk.
+            Some(Level::Replicated(0)) => Ok(Level::Durable),
+            Some(level) => Ok(level),
+            None => {
+                let hint = "use applied, durable or replicated:N";
+                Err(Problem::invalid("level is not a level", hint))
+            }
+        }
     }
 
     /// Takes the page size.
@@ -439,6 +458,24 @@ mod tests {
 
     fn detail<T: std::fmt::Debug>(result: Result<T, Problem>) -> String {
         result.map_or_else(|problem| problem.detail, |found| format!("no problem: {found:?}"))
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        let good =
+            "{\"writes\":[{\"key\":\"a\",\"edits\":[{\"cas\":{\"expected\":{\"absent\":true}}}]}]}";
+        assert!(json::<BatchBody>(good.as_bytes()).is_ok());
+        for wrong in [
+            "[[]]",
+            "{\"writes\":[[\"a\",[],null]]}",
+            "{\"writes\":[{\"key\":\"a\",\"edits\":[[\"f\",true]]}]}",
+            "{\"writes\":[{\"key\":\"a\",\"edits\":[{\"cas\":[{\"absent\":true},\"v\"]}]}]}",
+            "{\"writes\":[{\"key\":\"a\",\"edits\":[{\"cas\":{\"expected\":[true]}}]}]}",
+        ] {
+            let detail = detail(json::<BatchBody>(wrong.as_bytes()));
+            assert!(detail.contains("expected an object at line 1"), "{detail}");
+        }
+        assert!(json::<NamespaceBody>(b"[\"seqstruct\",\"strong\"]").is_err());
     }
 
     #[test]

@@ -75,15 +75,18 @@ impl<'de> Visitor<'de> for JsonBytesVisitor {
     }
 }
 
-/// A counter in JSON: a number, or past 64 bits a string of decimal digits, since JSON readers round larger numbers.
+/// The greatest number that every reader of JSON keeps.
+const EXACT_MAX: i128 = (1 << 53) - 1;
+
+/// A counter in JSON: a number, or past 2^53 a string of decimal digits, since readers round larger numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count(pub i128);
 
 impl Serialize for Count {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match i64::try_from(self.0) {
-            Ok(number) => serializer.serialize_i64(number),
-            Err(_) => serializer.collect_str(&self.0),
+            Ok(number) if self.0.abs() <= EXACT_MAX => serializer.serialize_i64(number),
+            _ => serializer.collect_str(&self.0),
         }
     }
 }
@@ -114,6 +117,29 @@ impl Visitor<'_> for CountVisitor {
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Count, E> {
         text.parse().map(Count).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
     }
+}
+
+/// Reads what is added to a counter: a number or a string of decimal digits.
+///
+/// # Errors
+///
+/// When it does not fit into 64 bits.
+pub fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let Count(amount) = Count::deserialize(deserializer)?;
+    i64::try_from(amount).map_err(|_| de::Error::custom("what is added has at most 64 bits"))
+}
+
+/// As [`amount`], or nothing.
+///
+/// # Errors
+///
+/// As [`amount`].
+pub fn optional_amount<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<i64>, D::Error> {
+    let Some(Count(amount)) = Option::<Count>::deserialize(deserializer)? else { return Ok(None) };
+    let amount = i64::try_from(amount);
+    amount.map(Some).map_err(|_| de::Error::custom("what is added has at most 64 bits"))
 }
 
 /// A row in JSON: one line of an export.
@@ -233,6 +259,18 @@ mod tests {
         assert_eq!(serde_json::to_string(&count).ok().as_deref(), Some("\"9223372036854775808\""));
         assert_eq!(serde_json::from_str::<Count>("\"9223372036854775808\"").ok(), Some(count));
         assert!(serde_json::from_str::<Count>("\"many\"").is_err());
+        let text = |count| serde_json::to_string(&Count(count)).expect("JSON");
+        for exact in [EXACT_MAX, -EXACT_MAX, 0] {
+            assert_eq!(text(exact), exact.to_string());
+        }
+        for rounded in [EXACT_MAX + 1, -EXACT_MAX - 1, 9_007_199_254_740_993] {
+            assert_eq!(text(rounded), format!("\"{rounded}\""));
+            let read = optional_amount(&mut serde_json::Deserializer::from_str(&text(rounded)));
+            assert_eq!(read.ok().flatten().map(i128::from), Some(rounded));
+        }
+        assert!(
+            amount(&mut serde_json::Deserializer::from_str("\"9223372036854775808\"")).is_err()
+        );
     }
 
     #[test]

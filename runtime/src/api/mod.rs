@@ -4,40 +4,56 @@
 //! of the core, and its outcome into one answer. It decides no protocol question, keeps no state and retries nothing.
 //! Every error is problem+json, including those of unknown routes and wrong methods.
 
+mod body;
+mod budget;
 mod call;
+pub mod conditions;
+pub mod connections;
 mod guard;
+mod head;
+#[cfg(test)]
+mod http_tests;
 pub mod input;
 pub mod json;
 pub mod origin;
 pub mod output;
+mod pages;
 mod probes;
 pub mod problem;
 mod routes;
 pub mod serve;
+mod strict;
 #[cfg(test)]
 mod tests;
 pub mod token;
 pub mod uri;
+#[cfg(test)]
+mod wire_tests;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use hyper::body::Body as _;
 use tokio::sync::Semaphore;
 
 use crate::handle::Handle;
 use crate::log;
 use crate::metrics::Metrics;
+use budget::Budget;
 use call::Call;
+use continuum_core::limits::KEY_BYTES_MAX;
+use guard::Progress;
 use origin::Hosts;
-use problem::{Kind, METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE};
+use problem::{BUSY, Kind, METHOD_NOT_ALLOWED, Problem, UNKNOWN_ROUTE};
 
-/// Kibibytes of bodies in memory, over all connections. Past it, new bodies are answered with 429.
-const BODIES_KIB_MAX: usize = 256 << 10;
+/// Large bodies that are parsed at once.
+const PARSED_AT_ONCE: usize = 1;
 
 /// The operation of a route; [`ROUTES`] says it in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,9 +123,9 @@ routes! {
     POST "/v1/namespaces" CreateNamespace "create a namespace";
     GET "/v1/namespaces/{namespace}" Namespace "one namespace";
     DELETE "/v1/namespaces/{namespace}" DeleteNamespace "delete a namespace and everything in it";
-    GET "/v1/namespaces/{namespace}/keys" Keys "keys in order, a page at a time";
+    GET "/v1/namespaces/{namespace}/keys" Keys "keys in order, a page at a time, or with `count=true` how many";
     GET "/v1/namespaces/{namespace}/kv/{key}" Get "read a value; raw with Accept: application/octet-stream";
-    PUT "/v1/namespaces/{namespace}/kv/{key}" Put "set a value: the raw body, or JSON with value and context";
+    PUT "/v1/namespaces/{namespace}/kv/{key}" Put "set a value: the body, whatever its media type";
     DELETE "/v1/namespaces/{namespace}/kv/{key}" Delete "remove a value; without a field, the whole record";
     POST "/v1/namespaces/{namespace}/cas/{key}" Cas "set or remove a value if it is as expected (strong)";
     GET "/v1/namespaces/{namespace}/sets/{key}" SetMembers "the members of a set (eventual)";
@@ -127,8 +143,21 @@ routes! {
 pub struct Api {
     handle: Handle,
     metrics: Arc<Metrics>,
-    bodies: Arc<Semaphore>,
+    bodies: Budget,
+    answers: Budget,
+    /// Turns at parsing a large body.
+    turns: Arc<Semaphore>,
     hosts: Hosts,
+}
+
+/// The facts about a request that only its connection knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    /// Its head declared the body's length in two ways.
+    is_ambiguous: bool,
+    /// It came by the reserve for probes.
+    is_reserve: bool,
+    progress: Arc<Progress>,
 }
 
 impl Api {
@@ -138,7 +167,9 @@ impl Api {
     pub fn new(handle: Handle, metrics: Arc<Metrics>, hosts: Hosts) -> Self {
         let routes = ROUTES.iter().map(|route| (route.method, route.path));
         metrics.http().know(routes, problem::KINDS.iter().map(|kind| kind.code));
-        Self { handle, metrics, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)), hosts }
+        let (bodies, answers) = (Budget::new(), Budget::new());
+        let turns = Arc::new(Semaphore::new(PARSED_AT_ONCE));
+        Self { handle, metrics, bodies, answers, turns, hosts }
     }
 }
 
@@ -170,22 +201,61 @@ pub fn router(api: Arc<Api>) -> Router {
     router.fallback(unknown_route).layer(check).with_state(api)
 }
 
-/// Refuses what a browser carries here from elsewhere, on every path. Of what is answered, no cache keeps anything, and
-/// no browser guesses another media type.
+/// Refuses what a browser carries here from elsewhere, and what the connection cannot take, on every path. Of what is
+/// answered, no cache keeps anything, and no browser guesses another media type.
 async fn checked(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let mut response = match origin::check(&api.hosts, &parts) {
+    let arrival = parts.extensions.get::<Arrival>().cloned();
+    let has_no_body = body.is_end_stream();
+    let checked = origin::check(&api.hosts, &parts)
+        .and_then(|()| arrival.as_ref().map_or(Ok(()), |arrival| arrival.check(&parts)));
+    let mut response = match checked {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
-        Err(problem) => {
-            let response = problem.into_response();
-            count_problem(&api, "any route", &response);
-            response
+        Err(problem) => refuse(&api, "any route", problem),
+    };
+    if let Some(arrival) = &arrival {
+        let is_whole = has_no_body || arrival.progress.is_read();
+        arrival.progress.read(is_whole);
+        if !is_whole || arrival.is_reserve {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+    }
+    response = match budget::charged(&api.answers, response).await {
+        Ok(response) => response,
+        Err(problem) => refuse(&api, "any route", problem),
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+fn refuse(api: &Api, path: &str, problem: Problem) -> Response {
+    let response = problem.into_response();
+    count_problem(api, path, &response);
+    response
+}
+
+/// Answered also when all connections are taken.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
+impl Arrival {
+    fn check(&self, parts: &Parts) -> Result<(), Problem> {
+        if self.is_ambiguous {
+            return Err(Problem::invalid(
+                "the head has both Content-Length and Transfer-Encoding",
+                "send one of them (RFC 9112, 6.3)",
+            ));
+        }
+        if self.is_reserve && !PROBES.contains(&parts.uri.path()) {
+            return Err(Problem::new(
+                &BUSY,
+                "the node has reached its bound on open connections, or on those of your address",
+                "close connections that are not used, or raise api.connections_of_address_max",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// All methods of a path, and the problem for any other method.
@@ -196,7 +266,9 @@ fn methods(path: &'static str) -> MethodRouter<Arc<Api>> {
             move |State(api): State<Arc<Api>>, request: Request| answer(api, route, request);
         methods = methods.merge(on(filter(route.method), answer));
     }
-    let refuse = move |State(api): State<Arc<Api>>| async move { wrong_method(&api, path) };
+    let refuse = move |State(api): State<Arc<Api>>, method: Method| async move {
+        if method == Method::OPTIONS { options(path) } else { wrong_method(&api, path) }
+    };
     methods.fallback(refuse)
 }
 
@@ -213,7 +285,12 @@ fn filter(method: &str) -> MethodFilter {
 /// Serves one request on one route.
 async fn answer(api: Arc<Api>, route: &'static Route, request: Request) -> Response {
     let begun = tokio::time::Instant::now();
-    let result = match Call::read(&api, request).await {
+    let arrival = request.extensions().get::<Arrival>().cloned();
+    let read = Call::read(&api, request).await;
+    if let Some(arrival) = arrival.filter(|_| read.is_ok()) {
+        arrival.progress.read(true);
+    }
+    let result = match read {
         Ok(call) => routes::perform(&api, route.operation, call).await,
         Err(problem) => Err(problem),
     };
@@ -222,9 +299,28 @@ async fn answer(api: Arc<Api>, route: &'static Route, request: Request) -> Respo
     response
 }
 
+/// The methods of a path. HEAD comes with GET, and OPTIONS with all.
+fn allowed(path: &str) -> String {
+    let routes = ROUTES.iter().filter(|route| route.path == path);
+    let mut methods: Vec<&str> = routes.map(|route| route.method).collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.push("OPTIONS");
+    methods.join(", ")
+}
+
+/// The answer that names the methods of a path.
+fn options(path: &'static str) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if let Ok(allowed) = HeaderValue::from_str(&allowed(path)) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
 fn wrong_method(api: &Api, path: &'static str) -> Response {
-    let allowed = ROUTES.iter().filter(|route| route.path == path).map(|route| route.method);
-    let allowed = allowed.collect::<Vec<_>>().join(", ");
+    let allowed = allowed(path);
     let mut problem = Problem::new(
         &METHOD_NOT_ALLOWED,
         format!("{path} has the methods {allowed}"),
@@ -238,11 +334,29 @@ fn wrong_method(api: &Api, path: &'static str) -> Response {
     response
 }
 
+/// Whether a path is that of a key, without the key.
+fn lacks_key(path: &str) -> bool {
+    let mut parts = path.split('/');
+    let is_namespaces = parts.next() == Some("") && parts.next() == Some("v1");
+    let is_named = is_namespaces && parts.next() == Some("namespaces") && parts.next().is_some();
+    let is_keyed = matches!(parts.next(), Some("kv" | "cas" | "sets" | "counters" | "records"));
+    is_named && is_keyed && matches!(parts.next(), None | Some("")) && parts.next().is_none()
+}
+
 async fn unknown_route(State(api): State<Arc<Api>>, request: Request) -> Response {
     let mut path = request.uri().path().to_owned();
     path.truncate(path.floor_char_boundary(200));
-    let hint = "see the table of routes in runtime/README.md; encode a `/` in a key as %2F";
-    let problem = Problem::new(&UNKNOWN_ROUTE, format!("no route is at {path}"), hint);
+    let problem = if lacks_key(&path) {
+        Problem::invalid(
+            format!("the key is empty: a key has 1 to {KEY_BYTES_MAX} bytes"),
+            "name the key after the last `/`; send the keys `.` and `..` in a batch, since clients take them out of \
+             paths",
+        )
+    } else {
+        let hint = "see the table of routes in runtime/README.md; encode a `/` in a key as %2F, and send the keys `.` \
+                    and `..` in a batch, since clients take them out of paths";
+        Problem::new(&UNKNOWN_ROUTE, format!("no route is at {path}"), hint)
+    };
     let response = problem.into_response();
     count_problem(&api, "no route", &response);
     response

@@ -13,6 +13,7 @@ use continuum_core::api::{
 use continuum_core::id::Role;
 use serde_json::{Map, Value as Json, json};
 
+use super::conditions::{CONTEXT, raw_tag};
 use super::json::{Count, FieldBody, JsonBytes, json_bytes, line};
 use super::problem::{ABSENT, Problem, UNEXPECTED_ANSWER};
 use super::token::{self, Tag};
@@ -21,6 +22,9 @@ use super::token::{self, Tag};
 pub static MORE: HeaderName = HeaderName::from_static("continuum-more");
 /// The cursor after the last line of a page.
 pub static NEXT: HeaderName = HeaderName::from_static("continuum-next");
+
+/// A context that is longer than this is in the body alone.
+const HEADER_BYTES_MAX: usize = 8 << 10;
 
 /// The value of a read.
 ///
@@ -81,7 +85,7 @@ pub fn json_response(status: StatusCode, body: &Json) -> Response {
 /// Adds the entity tag of the value that was read.
 fn with_tag(mut response: Response, tag: Option<&Tag>) -> Response {
     // A tag is base64 and quotes. A context too long for a header is in the body alone.
-    let text = tag.map(token::tag).filter(|text| text.len() <= 8 << 10);
+    let text = tag.map(token::tag).filter(|text| text.len() <= HEADER_BYTES_MAX);
     if let Some(value) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {
         response.headers_mut().insert(header::ETAG, value);
     }
@@ -106,10 +110,12 @@ pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, P
             Problem::new(&ABSENT, "the key has no value", hint).with("context", seen.into())
         );
     };
+    let vary = (header::VARY, HeaderValue::from_static("accept"));
     if raw {
         let bytes = HeaderValue::from_static("application/octet-stream");
-        let response = ([(header::CONTENT_TYPE, bytes)], Body::from(value)).into_response();
-        return Ok(with_tag(response, Some(&tag)));
+        let kind = (header::CONTENT_TYPE, bytes);
+        let response = ([kind, vary], Body::from(value)).into_response();
+        return Ok(with_raw_tag(with_context(response, &tag), &tag));
     }
     let mut body = json!({ "key": JsonBytes(key), "value": JsonBytes(value) });
     if register.siblings.len() > 1 {
@@ -119,7 +125,33 @@ pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, P
         Tag::Revision(revision) => body["revision"] = (*revision).into(),
         Tag::Context(context) => body["context"] = token::context(context).into(),
     }
-    Ok(with_tag(json_response(StatusCode::OK, &body), Some(&tag)))
+    let mut response = json_response(StatusCode::OK, &body);
+    response.headers_mut().insert(vary.0, vary.1);
+    Ok(with_tag(with_context(response, &tag), Some(&tag)))
+}
+
+/// Adds the context of the read, which a later write may carry in the same header.
+fn with_context(mut response: Response, tag: &Tag) -> Response {
+    if let Tag::Context(context) = tag {
+        let text = token::context(context);
+        if text.len() <= HEADER_BYTES_MAX
+            && let Ok(value) = HeaderValue::from_str(&text)
+        {
+            response.headers_mut().insert(CONTEXT.clone(), value);
+        }
+    }
+    response
+}
+
+/// Adds the entity tag of raw bytes.
+fn with_raw_tag(mut response: Response, tag: &Tag) -> Response {
+    let text = raw_tag(&token::tag(tag));
+    if text.len() <= HEADER_BYTES_MAX
+        && let Ok(value) = HeaderValue::from_str(&text)
+    {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    response
 }
 
 /// The JSON of all other values.
@@ -165,10 +197,6 @@ pub fn rows(rows: &[Row], more: bool) -> Response {
     let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
     let headers = response.headers_mut();
     headers.insert(MORE.clone(), HeaderValue::from_static(if more { "true" } else { "false" }));
-    let next = rows.last().and_then(|row| HeaderValue::from_str(&token::cursor(&row.key)).ok());
-    if let Some(next) = next {
-        headers.insert(NEXT.clone(), next);
-    }
     response
 }
 

@@ -53,6 +53,7 @@ kinds! {
     BUSY = ("busy", 429, 7, "The node is overloaded");
     CONFLICT = ("conflict", 412, 6, "The value is not as expected");
     CROSS_ORIGIN = ("cross_origin", 403, 2, "A page of another origin sent the request");
+    EXPECTATION_FAILED = ("expectation_failed", 417, 2, "The request expects what the node does not do");
     FEDERATION_EXISTS = ("federation_exists", 409, 6, "A federation of this id exists already");
     FOREIGN_CONTEXT = ("foreign_context", 409, 6, "The context is not one that this federation gave out");
     FOUNDING_UNDECIDED = ("founding_undecided", 409, 6, "Another founding is not decided yet");
@@ -62,6 +63,7 @@ kinds! {
     INVALID_REQUEST = ("invalid_request", 400, 2, "The request is not valid");
     KEY_REUSED = ("key_reused", 422, 2, "The idempotency key belongs to another request");
     MALFORMED_JSON = ("malformed_json", 400, 2, "The body is not the expected JSON");
+    LEVEL_MISSED = ("level_missed", 504, 10, "The write happened, but missed its level");
     METHOD_NOT_ALLOWED = ("method_not_allowed", 405, 2, "The route has no such method");
     NAMESPACE_EXISTS = ("namespace_exists", 409, 6, "A namespace of that name exists");
     NO_LEADER = ("no_leader", 503, 3, "No leader is known");
@@ -77,6 +79,7 @@ kinds! {
     UNKNOWN_OUTCOME = ("unknown_outcome", 504, 4, "The write may have happened, or may still happen");
     UNKNOWN_ROUTE = ("unknown_route", 404, 2, "There is no such route");
     UNSUPPORTED_MEDIA_TYPE = ("unsupported_media_type", 415, 2, "The body has another media type than the route takes");
+    UNSUPPORTED_TRANSFER_CODING = ("unsupported_transfer_coding", 501, 2, "The body has an unknown transfer coding");
     VALUE_TOO_LARGE = ("value_too_large", 413, 7, "A key, value or request is too large");
     VOTER_UNAVAILABLE = ("voter_unavailable", 503, 3, "A named first voter is not available");
     WRONG_CONSISTENCY = ("wrong_consistency", 409, 2, "The namespace has the other consistency");
@@ -142,15 +145,22 @@ impl Problem {
     /// The level that was asked for was not reached, or the outcome is not known.
     #[must_use]
     pub fn unknown(reached: Option<Level>) -> Self {
-        let detail = match reached {
-            None => "no answer came in time: the write may have happened, or may still happen",
-            Some(_) => {
-                "the write happened, but the level that was asked for was not reached in time"
-            }
+        let Some(reached) = reached else {
+            return Self::new(
+                &UNKNOWN_OUTCOME,
+                "no answer came in time: the write may have happened, or may still happen",
+                "repeat it with the same Idempotency-Key, or read before you write again",
+            )
+            .with("reached", Value::Null);
         };
-        let hint = "repeat it with the same Idempotency-Key, or read before you write again";
-        Self::new(&UNKNOWN_OUTCOME, detail, hint)
-            .with("reached", reached.map_or(Value::Null, |level| super::token::level(level).into()))
+        let level = super::token::level(reached);
+        Self::new(
+            &LEVEL_MISSED,
+            format!("the write happened and is {level}; the level that was asked for was not reached in time"),
+            "do not repeat it: it goes on to further replicas by itself; see `continuum cluster members`",
+        )
+        .with("committed", true.into())
+        .with("reached", level.into())
     }
 }
 
@@ -174,6 +184,9 @@ impl From<HandleError> for Problem {
         match error {
             HandleError::Busy => {
                 Self::new(&BUSY, error.to_string(), "wait a moment and repeat the request")
+            }
+            HandleError::Silent => {
+                Self::new(&NOT_READY, error.to_string(), "see the node's log and its disk")
             }
             HandleError::Stopped => Self::new(&STOPPING, error.to_string(), "ask another node"),
             HandleError::Lost => Self::unknown(None),
@@ -404,7 +417,7 @@ mod tests {
     fn statuses_are_errors_and_exits_are_documented() {
         for kind in KINDS {
             assert!((400..600).contains(&kind.status), "{}", kind.code);
-            assert!((1..=9).contains(&kind.exit), "{}", kind.code);
+            assert!((1..=10).contains(&kind.exit), "{}", kind.code);
         }
     }
 
@@ -420,7 +433,8 @@ mod tests {
     fn a_lost_write_is_unknown_and_not_failed() {
         assert_eq!(Problem::from(HandleError::Lost).kind, &UNKNOWN_OUTCOME);
         let body = Problem::unknown(Some(Level::Durable)).body();
-        assert_eq!(body["status"], 504);
+        assert_eq!((&body["status"], &body["code"]), (&504.into(), &"level_missed".into()));
+        assert_eq!(body["committed"], true);
         assert_eq!(body["reached"], "durable");
     }
 }

@@ -1,22 +1,32 @@
 //! The routes: each sends one request to the core and answers with its outcome.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use continuum_core::api::{Change, Edit, Expected, Mutation, Outcome, Query, Request, Value};
+use continuum_core::api::{
+    Change, Edit, Expected, Mutation, Outcome, Query, Reason, Request, Value,
+};
 use serde_json::json;
+use tokio::time::Instant;
 
+use super::body;
 use super::call::Call;
+use super::conditions::{self, Condition};
 use super::input::{
-    self, BatchBody, CasBody, CountBody, EditBody, InitBody, NamespaceBody, PutBody, RecordBody,
-    SetBody, WriteBody,
+    self, BatchBody, CasBody, CountBody, EditBody, InitBody, NamespaceBody, RecordBody, SetBody,
+    WriteBody,
 };
 use super::json::JsonBytes;
-use super::problem::{Problem, UNKNOWN_NAMESPACE};
-use super::token::Tag;
-use super::{Api, Operation, output, probes};
+use super::pages::{self, Page};
+use super::problem::{BUSY, Problem, UNKNOWN_NAMESPACE};
+use super::{Api, Operation, output, probes, uri};
 use crate::metrics::{Format, Seen};
+
+/// Counting ends after this.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) type Answer = Result<Response, Problem>;
 
@@ -36,7 +46,8 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
         Operation::Namespaces => probes::namespaces(api, call).await,
         Operation::Get => get(api, call).await,
         Operation::Rows => rows(api, call).await,
-        Operation::Keys | Operation::SetMembers | Operation::Count | Operation::Record => {
+        Operation::Keys => keys(api, call).await,
+        Operation::SetMembers | Operation::Count | Operation::Record => {
             read(api, operation, call).await
         }
         Operation::Put
@@ -94,10 +105,14 @@ async fn create_namespace(api: &Api, call: Call) -> Answer {
     let body: NamespaceBody = input::json(&call.body)?;
     call.params.finish()?;
     let policy = body.policy()?;
+    let location = format!("/v1/namespaces/{}", uri::encode(body.name.as_bytes()));
     let request = Request::CreateNamespace { name: body.name, policy, session };
     let mut response = output::committed(api.handle.request(request).await?)?;
     probes::catch_up(api).await;
     *response.status_mut() = StatusCode::CREATED;
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
     Ok(response)
 }
 
@@ -130,38 +145,83 @@ async fn ask(api: &Api, namespace: String, query: Query) -> Result<Value, Proble
 }
 
 async fn get(api: &Api, mut call: Call) -> Answer {
-    let (namespace, key, raw) = (call.namespace(), call.key(), call.wants_raw());
+    let (namespace, key) = (call.namespace(), call.key());
     let field = call.params.take("field").unwrap_or_default();
     call.params.finish()?;
-    match ask(api, namespace, Query::Get { key: key.clone(), field }).await? {
-        Value::Register(register) => output::register(key, register, raw),
-        other => Err(output::unexpected(&other)),
+    let raw = conditions::wants_raw(&call.headers);
+    let mut response = match ask(api, namespace, Query::Get { key: key.clone(), field }).await? {
+        Value::Register(register) => output::register(key, register, raw)?,
+        other => return Err(output::unexpected(&other)),
+    };
+    if conditions::is_known(&call.headers, response.headers().get(header::ETAG))? {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(header::CONTENT_TYPE);
     }
+    Ok(response)
 }
 
 async fn rows(api: &Api, mut call: Call) -> Answer {
     let namespace = call.namespace();
-    let (after, limit) = (call.params.after()?, call.params.limit()?);
+    let page = Page::read(&mut call, "rows")?;
     call.params.finish()?;
-    match ask(api, namespace, Query::Rows { after, limit }).await? {
-        Value::Rows { rows, more } => Ok(output::rows(&rows, more)),
+    let Page { prefix, limit, .. } = &page;
+    // Rows are read from a key on: the pages of a prefix begin before its first key.
+    let after = page.after.clone().max(pages::before(prefix));
+    match ask(api, namespace, Query::Rows { after, limit: *limit }).await? {
+        Value::Rows { mut rows, more } => {
+            let of_prefix = rows.iter().take_while(|row| row.key.starts_with(prefix)).count();
+            let more = more && of_prefix == rows.len();
+            rows.truncate(of_prefix);
+            let next = rows.last().filter(|_| more).map(|row| row.key.clone());
+            Ok(page.link(output::rows(&rows, more), next.as_deref()))
+        }
         other => Err(output::unexpected(&other)),
     }
 }
 
-/// The reads that answer with JSON.
+/// A page of keys, or how many there are.
+async fn keys(api: &Api, mut call: Call) -> Answer {
+    let namespace = call.namespace();
+    let count = call.params.flag("count")?;
+    let page = Page::read(&mut call, "keys")?;
+    call.params.finish()?;
+    if count {
+        return count_keys(api, namespace, page).await;
+    }
+    let value = ask(api, namespace, page.query()).await?;
+    let Value::Keys { keys, more } = &value else { return Err(output::unexpected(&value)) };
+    let response = output::json_response(StatusCode::OK, &output::json(&value));
+    Ok(page.link(response, keys.last().filter(|_| *more).map(|key| &key[..])))
+}
+
+/// Counts keys page by page, so that no step of the node takes long. Keys that come and go meanwhile may count or not.
+async fn count_keys(api: &Api, namespace: String, mut page: Page) -> Answer {
+    let until = Instant::now() + COUNT_TIMEOUT;
+    let mut count: u64 = 0;
+    loop {
+        let value = ask(api, namespace.clone(), page.query()).await?;
+        let Value::Keys { keys, more } = value else { return Err(output::unexpected(&value)) };
+        count += keys.len() as u64;
+        match keys.last().filter(|_| more) {
+            None => return Ok(output::json_response(StatusCode::OK, &json!({ "count": count }))),
+            Some(last) if Instant::now() < until => page.after = Some(last.clone()),
+            Some(_) => {
+                let detail = format!("{count} keys were counted, and there are more");
+                return Err(Problem::new(&BUSY, detail, "count the keys of longer prefixes"));
+            }
+        }
+    }
+}
+
+/// The reads of one key that answer with JSON.
 async fn read(api: &Api, operation: Operation, mut call: Call) -> Answer {
     let (namespace, key) = (call.namespace(), call.key());
     let mut field = || call.params.take("field").unwrap_or_default();
     let query = match operation {
         Operation::SetMembers => Query::Members { key: key.clone(), field: field() },
         Operation::Count => Query::Count { key: key.clone(), field: field() },
-        Operation::Record => Query::Record { key: key.clone() },
-        _ => Query::Keys {
-            prefix: call.params.take("prefix").unwrap_or_default(),
-            after: call.params.after()?,
-            limit: call.params.limit()?,
-        },
+        _ => Query::Record { key: key.clone() },
     };
     call.params.finish()?;
     let value = ask(api, namespace, query).await?;
@@ -169,24 +229,24 @@ async fn read(api: &Api, operation: Operation, mut call: Call) -> Answer {
     if body.is_null() {
         return Err(output::unexpected(&value));
     }
-    if operation != Operation::Keys {
-        body["key"] = json!(JsonBytes(key));
-    }
+    body["key"] = json!(JsonBytes(key));
     Ok(output::json_response(StatusCode::OK, &body))
 }
 
 /// All writes of keys.
 async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
-    let namespace = call.namespace();
-    let mutations = match operation {
-        Operation::Put => vec![put(&mut call)?],
-        Operation::Delete => vec![delete(&mut call)?],
-        Operation::Cas => vec![cas(&mut call)?],
-        Operation::SetChange => vec![set_change(&mut call)?],
-        Operation::CountAdd => vec![count_add(&mut call)?],
-        Operation::RecordChange => vec![record_change(&call)?],
-        _ => input::mutations(input::json::<BatchBody>(&call.body)?)?,
+    if matches!(operation, Operation::Put | Operation::Delete) {
+        call.condition = settle(api, &call).await?;
+    }
+    let is_heavy = call.is_heavy;
+    let read = move || {
+        let mutations = mutations(operation, &mut call);
+        (call, mutations)
     };
+    let (mut call, mutations) =
+        if is_heavy { body::apart(&api.turns, read).await? } else { read() };
+    let mutations = mutations?;
+    let namespace = call.namespace();
     let level = call.params.level()?;
     let session = call.session();
     let name = namespace.clone();
@@ -196,27 +256,56 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
     output::committed(outcome).map_err(|problem| named(problem, &name))
 }
 
-/// A write of one register, with the conditions in the headers.
-fn conditional(
-    call: &mut Call,
-    value: Option<Bytes>,
-    context: Option<&str>,
-) -> Result<Mutation, Problem> {
+/// The condition of a write as one that the core knows. A list of tags, and `*`, are the revision that the value has
+/// now: the core compares once more when it writes. If none matches, the write is sent all the same, with a revision
+/// that does not match. So it is refused by the one who knows, and a repeat still gets its first answer.
+async fn settle(api: &Api, call: &Call) -> Result<Condition, Problem> {
+    let condition = conditions::of_write(&call.headers)?;
+    let listed = match &condition {
+        Condition::Present => &[][..],
+        Condition::Revisions(listed) if listed.len() > 1 => listed,
+        _ => return Ok(condition),
+    };
+    let field = call.params.get("field").unwrap_or_default();
+    let query = Query::Get { key: call.key(), field };
+    let Value::Register(register) = ask(api, call.namespace(), query).await? else {
+        return Err(Reason::WrongConsistency.into());
+    };
+    let found = register.revision.map(|revision| revision.0);
+    let matches = found.filter(|found| listed.is_empty() || listed.contains(found));
+    // No value has the revision 0.
+    let revision = matches.or_else(|| listed.first().copied()).unwrap_or(0);
+    Ok(Condition::Revisions(vec![revision]))
+}
+
+/// The changes that a write asks for.
+fn mutations(operation: Operation, call: &mut Call) -> Result<Vec<Mutation>, Problem> {
+    Ok(vec![match operation {
+        Operation::Put => {
+            let value = call.body.clone();
+            conditional(call, Some(value))
+        }
+        Operation::Delete => conditional(call, None),
+        Operation::Cas => cas(call)?,
+        Operation::SetChange => set_change(call)?,
+        Operation::CountAdd => count_add(call)?,
+        Operation::RecordChange => record_change(call)?,
+        _ => return input::mutations(input::json::<BatchBody>(&call.body)?),
+    }])
+}
+
+/// A write of one register, with the condition in the head.
+fn conditional(call: &mut Call, value: Option<Bytes>) -> Mutation {
     let (key, field) = (call.key(), call.params.take("field").unwrap_or_default());
-    let mut context = input::context("context", context)?;
-    let expected = match (call.if_match()?, call.if_none_match()?) {
-        (None, false) => None,
-        (None, true) => Some(Expected::Absent),
-        (Some(Tag::Revision(revision)), false) => Some(Expected::Revision(revision)),
-        (Some(Tag::Context(seen)), false) => {
+    let mut context = None;
+    let expected = match std::mem::replace(&mut call.condition, Condition::Always) {
+        Condition::Always => None,
+        Condition::Absent => Some(Expected::Absent),
+        Condition::Present => Some(Expected::Revision(0)),
+        Condition::Revisions(one) => one.first().copied().map(Expected::Revision),
+        Condition::After(seen) => {
             context = Some(seen);
             None
-        }
-        (Some(_), true) => {
-            return Err(Problem::invalid(
-                "If-Match and If-None-Match contradict each other",
-                "send one of them",
-            ));
         }
     };
     let change = match (expected, value) {
@@ -224,20 +313,7 @@ fn conditional(
         (None, Some(value)) => Change::Put(value),
         (None, None) => Change::Delete,
     };
-    Ok(Mutation { key, edits: vec![Edit { field, change }], context })
-}
-
-fn put(call: &mut Call) -> Result<Mutation, Problem> {
-    if call.is_json() {
-        let body: PutBody = input::json(&call.body)?;
-        return conditional(call, Some(body.value.0), body.context.as_deref());
-    }
-    let value = call.body.clone();
-    conditional(call, Some(value), None)
-}
-
-fn delete(call: &mut Call) -> Result<Mutation, Problem> {
-    conditional(call, None, None)
+    Mutation { key, edits: vec![Edit { field, change }], context }
 }
 
 fn cas(call: &mut Call) -> Result<Mutation, Problem> {

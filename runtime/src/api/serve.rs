@@ -1,12 +1,10 @@
 //! The accept loop: hyper's http1 over our own streams, with a bounded number of connections.
 //!
-//! hyper starts no task and no timer here. Past the bound a connection is closed at once, so that open ones keep their
-//! share. The caller chooses plain HTTP or TLS.
+//! hyper starts no task and no timer here. `connections` says which connections are served, and which only as probes.
+//! The caller chooses plain HTTP or TLS.
 
 use std::convert::Infallible;
-use std::fmt::Display;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,20 +16,19 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::Service as _;
 
-use super::guard::{self, Guarded, Progress};
+use super::connections::{Bounds, Connections, Place};
+use super::guard::{self, Guarded};
 use super::token::Client;
-use super::{Api, router};
+use super::{Api, Arrival, router};
 use crate::log;
 use crate::tls::principal::Principal;
 use crate::tls::{self, HANDSHAKE_TIMEOUT};
-
-/// Connections at once. Each may hold a head and one request; bodies have a budget of their own.
-pub const CONNECTIONS_MAX: usize = 2048;
 
 /// On a stop, requests under way are answered within this.
 const LAST_ANSWERS_S: u64 = 2;
@@ -42,15 +39,22 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Pause after a failed accept, mostly because no file descriptor is free.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
+/// In the reserve a connection has this long for its one request.
+const RESERVE_S: u64 = 3;
+
+/// How often the end of the last connections is looked for.
+const LAST_LOOK_MS: u64 = 5;
+
 /// Serves until `stop` turns true. Then requests under way are answered, and their connections closed.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     api: Arc<Api>,
+    bounds: Bounds,
     mut stop: watch::Receiver<bool>,
 ) {
     let router = router(Arc::clone(&api));
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Connections::new(bounds);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -61,51 +65,55 @@ pub async fn serve(
             tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
             continue;
         };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            refused(
-                &api,
-                from,
-                "too_many_connections",
-                &"the bound on open connections is reached",
-            );
-            continue;
-        };
-        let (tls, router, api, stop) =
-            (tls.clone(), router.clone(), Arc::clone(&api), stop.clone());
+        let place = connections.admit(from.ip());
+        let parts = (router.clone(), Arc::clone(&api));
+        let served = one(stream, tls.clone(), place, parts, stop.clone());
+        let api = Arc::clone(&api);
         tokio::spawn(async move {
-            match open(stream, tls).await {
-                Ok(Opened::Plain(stream)) => {
-                    note(&api, from, http(stream, Client::default(), router, stop).await);
-                }
-                Ok(Opened::Secure(stream)) => {
-                    let client = client(&stream);
-                    note(&api, from, http(*stream, client, router, stop).await);
-                }
-                Err(error) => {
-                    let why = tls::reason(&error);
-                    api.metrics.handshake_failed(why);
-                    refused(&api, from, why, &error);
-                }
+            if let Err((why, detail)) = served.await {
+                api.metrics.rejected(why);
+                log::refused(&format_args!("API connection from {from}"), why, &detail);
             }
-            drop(permit);
         });
     }
-    // All permits are free once the last answer is sent.
-    let last = Duration::from_secs(LAST_ANSWERS_S);
-    drop(tokio::time::timeout(last, permits.acquire_many(CONNECTIONS_MAX as u32)).await);
-}
-
-/// Closing a slow connection counts as a refusal; closing an idle one does not.
-fn note(api: &Api, from: SocketAddr, why: Option<&'static str>) {
-    if let Some(why) = why.filter(|why| *why != guard::IDLE) {
-        refused(api, from, why, &"it took too long");
+    let last = Instant::now() + Duration::from_secs(LAST_ANSWERS_S);
+    while !connections.is_empty() && Instant::now() < last {
+        tokio::time::sleep(Duration::from_millis(LAST_LOOK_MS)).await;
     }
 }
 
-/// Counts and logs a refused connection.
-fn refused(api: &Api, from: SocketAddr, why: &'static str, detail: &dyn Display) {
-    api.metrics.rejected(why);
-    log::refused(&format_args!("API connection from {from}"), why, detail);
+/// Serves one connection to its end. The reason and its detail when it was refused or closed.
+async fn one(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    place: Place,
+    (router, api): (Router, Arc<Api>),
+    stop: watch::Receiver<bool>,
+) -> Result<(), (&'static str, String)> {
+    let served = async {
+        match open(stream, tls).await {
+            Ok(Opened::Plain(stream)) => {
+                Ok(http(stream, Client::default(), router, &place, stop).await)
+            }
+            Ok(Opened::Secure(stream)) => {
+                let client = client(&stream);
+                Ok(http(*stream, client, router, &place, stop).await)
+            }
+            Err(error) => {
+                let why = tls::reason(&error);
+                api.metrics.handshake_failed(why);
+                Err((why, error.to_string()))
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = place.gives_way() => Err(("too_many_connections", "others needed its place".into())),
+        served = served => match served? {
+            None | Some(guard::IDLE | guard::LINGERED) => Ok(()),
+            Some(why) => Err((why, "it took too long".into())),
+        },
+    }
 }
 
 /// A stream for HTTP.
@@ -136,21 +144,27 @@ pub(super) async fn http<S>(
     stream: S,
     client: Client,
     router: Router,
+    place: &Place,
     mut stop: watch::Receiver<bool>,
 ) -> Option<&'static str>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let progress = Progress::new();
-    let looked_at = Arc::downgrade(&progress);
-    let io = TokioIo::new(Guarded::new(stream, Arc::clone(&progress)));
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(client.clone());
-        let (mut router, progress) = (router.clone(), Arc::clone(&progress));
-        progress.serving();
+    let looked_at = Arc::downgrade(&place.progress);
+    let io = TokioIo::new(Guarded::new(stream, Arc::clone(&place.progress)));
+    let is_reserve = place.is_reserve;
+    let progress = Arc::clone(&place.progress);
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let (router, client) = (router.clone(), client.clone());
+        let progress = Arc::clone(&progress);
+        let is_ambiguous = progress.serving();
         async move {
-            let response: Result<Response<Body>, Infallible> =
-                router.call(request.map(Body::new)).await;
+            let mut request = request.map(Body::new);
+            let arrival = Arrival { is_ambiguous, is_reserve, progress: Arc::clone(&progress) };
+            request.extensions_mut().insert(arrival);
+            request.extensions_mut().insert(client);
+            let mut router = router;
+            let response: Result<Response<Body>, Infallible> = router.call(request).await;
             progress.served();
             response
         }
@@ -158,7 +172,7 @@ where
     let mut builder = http1::Builder::new();
     builder
         .max_buf_size(HEAD_BYTES_MAX)
-        .keep_alive(true)
+        .keep_alive(!is_reserve)
         .half_close(false)
         .header_read_timeout(None);
     let served = builder.serve_connection(io, service);
@@ -168,8 +182,19 @@ where
         _ = &mut served => return None,
         _ = stop.wait_for(|stop| *stop) => {}
         why = guard::watch(looked_at) => return Some(why),
+        () = reserve_ends(is_reserve) => return Some("slow_probe"),
     }
+    place.progress.ending();
     served.as_mut().graceful_shutdown();
     drop(tokio::time::timeout(Duration::from_secs(LAST_ANSWERS_S), served).await);
     None
+}
+
+/// Waits until a connection in the reserve has had its time.
+async fn reserve_ends(is_reserve: bool) {
+    if is_reserve {
+        tokio::time::sleep(Duration::from_secs(RESERVE_S)).await;
+    } else {
+        std::future::pending::<()>().await;
+    }
 }

@@ -1,5 +1,6 @@
 //! Tests of the router with a driver that answers from a table, and of whole connections over a pipe in memory.
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
@@ -17,6 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::sync::watch;
 use tower::Service as _;
 
+use super::connections::{Bounds, Connections};
 use super::input::BODY_BYTES_MAX;
 use super::origin::Hosts;
 use super::problem::KINDS;
@@ -25,7 +27,7 @@ use crate::handle::{COMMANDS_MAX, Command, Commands, channel};
 use crate::metrics::{Figures, Metrics};
 
 /// The requests that the driver received.
-type Seen = Arc<Mutex<Vec<Request>>>;
+pub(super) type Seen = Arc<Mutex<Vec<Request>>>;
 
 fn status(unready: Vec<Unready>) -> Status {
     Status {
@@ -46,13 +48,19 @@ fn status(unready: Vec<Unready>) -> Status {
     }
 }
 
-/// Answers everything with `outcome`, and records the requests.
-async fn drive(mut commands: Commands, outcome: Outcome, unready: Vec<Unready>, seen: Seen) {
+/// Answers each request with `answer`, and records it.
+pub(super) async fn drive(
+    mut commands: Commands,
+    answer: impl Fn(&Request) -> Outcome,
+    unready: Vec<Unready>,
+    seen: Seen,
+) {
     while let Some(command) = commands.recv().await {
         match command {
             Command::Request { request, reply } => {
+                let outcome = answer(&request);
                 seen.lock().expect("no panic holds it").push(request);
-                drop(reply.send(outcome.clone()));
+                drop(reply.send(outcome));
             }
             Command::Status { reply } => drop(reply.send(status(unready.clone()))),
             Command::Namespaces { reply } => drop(reply.send(None)),
@@ -61,26 +69,34 @@ async fn drive(mut commands: Commands, outcome: Outcome, unready: Vec<Unready>, 
     }
 }
 
-struct World {
+pub(super) struct World {
     api: Arc<Api>,
     seen: Seen,
 }
 
 impl World {
-    fn new(outcome: Outcome) -> Self {
+    pub(super) fn new(outcome: Outcome) -> Self {
         Self::unready(outcome, Vec::new())
     }
 
     fn unready(outcome: Outcome, unready: Vec<Unready>) -> Self {
+        Self::with(move |_| outcome.clone(), unready)
+    }
+
+    pub(super) fn answering(answer: impl Fn(&Request) -> Outcome + Send + 'static) -> Self {
+        Self::with(answer, Vec::new())
+    }
+
+    fn with(answer: impl Fn(&Request) -> Outcome + Send + 'static, unready: Vec<Unready>) -> Self {
         let (handle, commands) = channel();
         let seen = Seen::default();
-        tokio::spawn(drive(commands, outcome, unready, Arc::clone(&seen)));
+        tokio::spawn(drive(commands, answer, unready, Arc::clone(&seen)));
         let api = Api::new(handle, Arc::new(Metrics::new()), Hosts::Local(Vec::new()));
         Self { api: Arc::new(api), seen }
     }
 
     /// Sends a request, meant for this node unless it names another host.
-    async fn send(&self, mut request: HttpRequest<Body>) -> Answer {
+    pub(super) async fn send(&self, mut request: HttpRequest<Body>) -> Answer {
         let here = HeaderValue::from_static("127.0.0.1:7401");
         request.headers_mut().entry(header::HOST).or_insert(here);
         let response =
@@ -90,7 +106,7 @@ impl World {
         Answer { status: parts.status, headers: parts.headers, body }
     }
 
-    async fn ask(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
+    pub(super) async fn ask(&self, method: &str, path: &str, body: impl Into<Body>) -> Answer {
         let body = body.into();
         let length = hyper::body::Body::size_hint(&body).exact().unwrap_or(0);
         let mut builder = HttpRequest::builder().method(method).uri(path);
@@ -101,24 +117,24 @@ impl World {
         self.send(request.expect("a request")).await
     }
 
-    fn asked(&self) -> Vec<Request> {
+    pub(super) fn asked(&self) -> Vec<Request> {
         std::mem::take(&mut self.seen.lock().expect("no panic holds it"))
     }
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: axum::http::HeaderMap,
-    body: Bytes,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: axum::http::HeaderMap,
+    pub(super) body: Bytes,
 }
 
 impl Answer {
-    fn json(&self) -> Json {
+    pub(super) fn json(&self) -> Json {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
     /// The code, after a check of the body's form.
-    fn code(&self) -> String {
+    pub(super) fn code(&self) -> String {
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json");
         let body = self.json();
         for member in ["type", "title", "code", "detail", "hint"] {
@@ -129,7 +145,7 @@ impl Answer {
     }
 }
 
-fn committed() -> Outcome {
+pub(super) fn committed() -> Outcome {
     let receipt = Receipt { revision: Some(Index(17)), context: None };
     Outcome::Committed { level: Level::Durable, receipt }
 }
@@ -156,7 +172,15 @@ async fn unknown_routes_and_wrong_methods_are_problems() {
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "unknown_route"));
     let answer = world.ask("PATCH", "/v1/namespaces/ns/kv/key", Body::empty()).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (405, "method_not_allowed"));
-    assert_eq!(answer.headers[header::ALLOW], "GET, PUT, DELETE");
+    assert_eq!(answer.headers[header::ALLOW], "GET, PUT, DELETE, HEAD, OPTIONS");
+    let answer = world.ask("OPTIONS", "/v1/namespaces", Body::empty()).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert_eq!(answer.headers[header::ALLOW], "GET, POST, HEAD, OPTIONS");
+    for path in ["/v1/namespaces/ns/kv/", "/v1/namespaces/ns/sets", "/v1/namespaces/ns/records/"] {
+        let answer = world.ask("PUT", path, "v").await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "invalid_request"));
+        assert!(answer.json()["detail"].to_string().contains("1 to 1024 bytes"), "{path}");
+    }
     assert!(world.asked().is_empty());
 }
 
@@ -336,7 +360,7 @@ async fn a_body_over_the_limit_is_refused_with_or_without_a_length() {
 
 #[tokio::test]
 async fn a_full_queue_is_429_and_an_unknown_outcome_504() {
-    let (handle, commands) = channel();
+    let (handle, mut commands) = channel();
     let mut waiting = Vec::new();
     for _ in 0..COMMANDS_MAX {
         let mut question = Box::pin(handle.request(Request::Members));
@@ -354,6 +378,16 @@ async fn a_full_queue_is_429_and_an_unknown_outcome_504() {
     let answer = world.ask("GET", "/v1/members", Body::empty()).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "busy"));
     assert_eq!(answer.headers[header::RETRY_AFTER], "1");
+    // A probe has a place in the queue all the same.
+    let driver = async {
+        for _ in 0..COMMANDS_MAX {
+            assert!(matches!(commands.recv().await, Some(Command::Request { .. })));
+        }
+        let Some(Command::Status { reply }) = commands.recv().await else { panic!("no probe") };
+        drop(reply.send(status(Vec::new())));
+    };
+    let (answer, ()) = tokio::join!(world.ask("GET", "/livez", Body::empty()), driver);
+    assert_eq!(answer.status, StatusCode::OK);
     drop(commands);
     let answer = world.ask("GET", "/v1/members", Body::empty()).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "stopping"));
@@ -431,12 +465,11 @@ async fn an_unknown_namespace_is_named_in_the_problem() {
 fn connect(world: &World) -> (tokio::io::DuplexStream, watch::Sender<bool>) {
     let (client, server) = duplex(1 << 16);
     let (stop, stopped) = watch::channel(false);
-    tokio::spawn(serve::http(
-        server,
-        token::Client::default(),
-        router(Arc::clone(&world.api)),
-        stopped,
-    ));
+    let router = router(Arc::clone(&world.api));
+    tokio::spawn(async move {
+        let place = Connections::new(Bounds::default()).admit(Ipv4Addr::LOCALHOST.into());
+        serve::http(server, token::Client::default(), router, &place, stopped).await
+    });
     (client, stop)
 }
 
@@ -466,4 +499,71 @@ async fn garbage_is_answered_with_400_and_closed() {
     client.read_to_end(&mut answer).await.expect("an end");
     assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
     assert!(world.asked().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_is_answered_and_its_memory_freed() {
+    let world = World::new(committed());
+    let (mut client, _stop) = connect(&world);
+    let head = "PUT /v1/namespaces/ns/kv/key HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4194304\r\n\r\n";
+    client.write_all(head.as_bytes()).await.expect("written");
+    let begun = tokio::time::Instant::now();
+    let writing = async {
+        // Fast at first: that earns no slow end.
+        for _ in 0..16 {
+            client.write_all(&[b'v'; 64 << 10]).await.expect("written");
+        }
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("an end");
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let answer = writing.await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("connection: close") && answer.contains("body_timeout"), "{answer}");
+    assert!(begun.elapsed().as_secs() <= 10, "{:?}", begun.elapsed());
+    assert!(world.asked().is_empty());
+    assert!(world.api.bodies.is_unused());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_too_slowly_is_closed_and_its_answer_freed() {
+    let row = Row { key: Bytes::from(vec![0; 1 << 20]), fields: Vec::new() };
+    let world = World::new(Outcome::Value(Value::Rows { rows: vec![row], more: false }));
+    let (mut client, _stop) = connect(&world);
+    let head = "GET /v1/namespaces/ns/rows HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    client.write_all(head.as_bytes()).await.expect("written");
+    let mut read = 0;
+    let mut scratch = [0; 512];
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        match client.read(&mut scratch).await {
+            Ok(0) | Err(_) => break,
+            Ok(bytes) => read += bytes,
+        }
+        assert!(read < 1 << 20, "an answer of 6 MiB at 5 KiB a second is cut off");
+    }
+    assert!(world.api.answers.is_unused());
+}
+
+#[tokio::test]
+async fn answers_past_the_budget_are_refused_and_small_ones_are_not() {
+    let row = Row { key: Bytes::from(vec![0; 1 << 20]), fields: Vec::new() };
+    let world = World::new(Outcome::Value(Value::Rows { rows: vec![row], more: false }));
+    let mut unread = Vec::new();
+    let refused = loop {
+        let request = HttpRequest::get("/v1/namespaces/ns/rows").header("host", "localhost");
+        let request = request.body(Body::empty()).expect("a request");
+        let response = router(Arc::clone(&world.api)).call(request).await.expect("no failure");
+        if response.status() != StatusCode::OK {
+            break response;
+        }
+        unread.push(response);
+        assert!(unread.len() < 100, "100 answers of 6 MiB fit into no budget");
+    };
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(world.ask("GET", "/readyz", Body::empty()).await.status, StatusCode::OK);
+    unread.clear();
+    let answer = world.ask("GET", "/v1/namespaces/ns/rows", Body::empty()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.headers[header::CONTENT_LENGTH], answer.body.len().to_string());
 }

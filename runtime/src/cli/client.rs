@@ -88,11 +88,6 @@ impl Call {
         call.header("content-type", "application/octet-stream")
     }
 
-    /// A put of JSON.
-    pub(super) fn put_json(path: impl Into<String>, body: &impl serde::Serialize) -> Self {
-        Self { method: Method::PUT, ..Self::post(path, body) }
-    }
-
     /// A post of JSON.
     pub(super) fn post(path: impl Into<String>, body: &impl serde::Serialize) -> Self {
         let body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());

@@ -12,7 +12,7 @@ use super::cluster::print_done;
 use super::exit::Failure;
 use super::output::{Screen, say};
 use crate::api::input::{
-    BatchBody, CasBody, CountBody, EditBody, ExpectedBody, PutBody, RecordBody, SetBody, WriteBody,
+    BatchBody, CasBody, CountBody, EditBody, ExpectedBody, RecordBody, SetBody, WriteBody,
 };
 use crate::api::json::JsonBytes;
 use crate::api::uri;
@@ -44,10 +44,10 @@ pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Re
         Kv::Put { key_path, value, promise, context } => {
             let path = path("kv", &key_path, Some(&promise));
             let value = value_of(&value)?;
-            let call = match context {
-                None => Call::put(path, value),
-                Some(_) => Call::put_json(path, &PutBody { value: JsonBytes(value), context }),
-            };
+            let mut call = Call::put(path, value);
+            if let Some(context) = context {
+                call = call.header("continuum-context", context);
+            }
             (call, "put")
         }
         Kv::Del(Del { ns, key, field, promise, prefix: None }) => {

@@ -27,6 +27,9 @@ pub(super) const LIMIT: u8 = 7;
 pub(super) const LOCAL: u8 = 8;
 /// Versions or federations do not match.
 pub(super) const MISMATCH: u8 = 9;
+/// The write happened, and missed the level that was asked for.
+#[cfg(test)]
+pub(super) const MISSED: u8 = 10;
 /// SIGINT or SIGTERM, as shells report it.
 pub(super) const INTERRUPTED: u8 = 130;
 
@@ -42,6 +45,7 @@ pub(super) const HELP: &str = "Exit codes:
     7  over a limit: size, quota, too many requests under way
     8  a local file or directory failed, or its content is broken
     9  versions or federations do not match
+   10  the write happened, but not on as many disks as was asked for
   130  interrupted
 
 Environment:
@@ -204,6 +208,7 @@ mod tests {
             LIMIT,
             LOCAL,
             MISMATCH,
+            MISSED,
             INTERRUPTED,
         ];
         let listed: Vec<u8> =

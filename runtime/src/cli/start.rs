@@ -15,6 +15,7 @@ use super::args::{Layers, Start};
 use super::exit::{self, Failure};
 use super::{local, stop};
 use crate::api::Api;
+use crate::api::connections::Bounds;
 use crate::api::origin::Hosts;
 use crate::api::serve::serve;
 use crate::clock::{Clock, SystemClock};
@@ -111,7 +112,7 @@ async fn node(ready: Ready, mut stop: watch::Receiver<bool>) -> Result<(), Failu
     let (handle, commands) = handle::channel();
     let api = Arc::new(Api::new(handle, Arc::clone(&metrics), hosts(&settings.api)));
     let (end, ended) = watch::channel(false);
-    let serving = tokio::spawn(serve(listener, acceptor, api, ended));
+    let serving = tokio::spawn(serve(listener, acceptor, api, bounds(&settings.api), ended));
     let inputs = Inputs::of_machine(settings, credentials, clock, (commands, metrics));
     let stopping = async move {
         // An error means that no signal can arrive any more, so the node stops too.
@@ -189,6 +190,16 @@ fn unusable_store(settings: &Settings, credentials: &Credentials) -> Option<Fail
 /// The hosts for which the API's listener answers.
 fn hosts(api: &ApiSettings) -> Hosts {
     if api.tls.is_some() { Hosts::Any } else { Hosts::Local(api.hosts.clone()) }
+}
+
+/// The bounds on the API's connections. A process mostly begins with far fewer file descriptors than it may have.
+fn bounds(api: &ApiSettings) -> Bounds {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without them connections are refused earlier.
+    let _ = setrlimit(Resource::Nofile, limit);
+    Bounds { all: api.connections_max, of_address: api.connections_of_address_max }
 }
 
 async fn listen(api: &ApiSettings) -> Result<TcpListener, Failure> {

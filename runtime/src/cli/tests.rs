@@ -18,6 +18,7 @@ use super::client::Client;
 use super::exit::{self, Failure};
 use super::output::Screen;
 use super::{cluster, data};
+use crate::api::connections::Bounds;
 use crate::api::origin::Hosts;
 use crate::api::problem::{KINDS, Kind};
 use crate::api::serve::serve;
@@ -77,7 +78,7 @@ pub(super) async fn node(
     let (handle, mut commands) = channel();
     let (stop, stopped) = watch::channel(false);
     let api = Arc::new(Api::new(handle, Arc::new(Metrics::new()), Hosts::Local(Vec::new())));
-    tokio::spawn(serve(listener, None, api, stopped));
+    tokio::spawn(serve(listener, None, api, Bounds::default(), stopped));
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {
             if let Command::Request { request, reply } = command {

@@ -89,12 +89,18 @@ pub struct ApiSettings {
     pub tls: Option<TlsFiles>,
     /// Names for which a plain listener answers, beside loopback addresses and `localhost`.
     pub hosts: Vec<String>,
+    /// Open connections, over all addresses.
+    pub connections_max: usize,
+    /// Open connections of one address; of one network of 64 bits with IPv6.
+    pub connections_of_address_max: usize,
 }
 
 impl Default for ApiSettings {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 7401));
-        Self { listen, tls: None, hosts: Vec::new() }
+        let (connections_max, connections_of_address_max) = (2048, 512);
+        let hosts = Vec::new();
+        Self { listen, tls: None, hosts, connections_max, connections_of_address_max }
     }
 }
 
@@ -342,6 +348,15 @@ impl PeerSettings {
 impl ApiSettings {
     fn check(&self, found: &mut Vec<SettingsError>) {
         found.extend(self.hosts.iter().filter_map(|name| check_host(name).err()));
+        for (key, bound) in [
+            ("api.connections_max", self.connections_max),
+            ("api.connections_of_address_max", self.connections_of_address_max),
+        ] {
+            if !(1..=CONNECTIONS_MAX).contains(&bound) {
+                let hint = format!("a number from 1 to {CONNECTIONS_MAX}");
+                found.push(SettingsError::new(key, "out of bounds", hint));
+            }
+        }
         match &self.tls {
             Some(TlsFiles { ca, cert, key }) => {
                 need_files(
@@ -358,6 +373,9 @@ impl ApiSettings {
         }
     }
 }
+
+/// No process has more file descriptors on common systems.
+const CONNECTIONS_MAX: usize = 1 << 20;
 
 /// The longest host name (RFC 1035, 2.3.4).
 const HOST_BYTES_MAX: usize = 253;

@@ -54,6 +54,9 @@ fn each_bound_names_its_key() {
     for name in ["", "a:1", "http://a", "*.a", "a b"] {
         assert_eq!(refused(|s| s.api.hosts = vec![name.into()]), "api.hosts", "{name}");
     }
+    assert_eq!(refused(|s| s.api.connections_max = 0), "api.connections_max");
+    let key = "api.connections_of_address_max";
+    assert_eq!(refused(|s| s.api.connections_of_address_max = usize::MAX), key);
     assert_eq!(refused(|s| s.core.raft.heartbeat_ms = 0), "core.raft.heartbeat_ms");
     assert_eq!(refused(|s| s.disk.reserve_bytes = 1), "disk.reserve_bytes");
     assert_eq!(refused(|s| s.log.filter = "a=b=c=[[[".into()), "log.filter");

@@ -1,0 +1,218 @@
+//! Tests of the API as HTTP has it: conditions, representations, pages, locations.
+
+use axum::body::Body;
+use axum::http::{Request as HttpRequest, StatusCode, header};
+use bytes::Bytes;
+use continuum_core::api::{
+    Change, Context, Expected, Level, Outcome, Query, Reason, Register, Request, Row, Value,
+};
+use continuum_core::id::Index;
+
+use super::tests::{Answer, World, committed};
+use super::token::{self, Tag};
+
+const KEY: &str = "/v1/namespaces/ns/kv/sky";
+
+fn register(revision: u64) -> Outcome {
+    let value = Some(Bytes::from_static(b"{\"a\":1}"));
+    let revision = Some(Index(revision));
+    Outcome::Value(Value::Register(Register { value, revision, ..Register::default() }))
+}
+
+async fn send(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = HttpRequest::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    world.send(request.body(Body::empty()).expect("a request")).await
+}
+
+/// The conditions of the writes that the core saw.
+fn conditions(world: &World) -> Vec<Option<Expected>> {
+    let asked = world.asked();
+    let writes = asked.iter().filter_map(|request| match request {
+        Request::Write { mutations, .. } => Some(&mutations[0].edits[0].change),
+        _ => None,
+    });
+    let expected = |change: &Change| match change {
+        Change::Cas { expected, .. } => Some(expected.clone()),
+        _ => None,
+    };
+    writes.map(expected).collect()
+}
+
+/// Answers reads with a value of revision 5, and commits writes.
+fn at_revision_5() -> World {
+    World::answering(|request| match request {
+        Request::Read { .. } => register(5),
+        _ => committed(),
+    })
+}
+
+#[tokio::test]
+async fn a_list_of_tags_and_a_star_become_the_revision_that_is_there() {
+    let world = at_revision_5();
+    for (tags, revision) in [
+        ("*", 5),
+        ("\"r3\", \"r5\"", 5),
+        ("\"r5.raw\", \"r3\"", 5),
+        // Nothing matches: the core refuses it, and a repeat still gets its first answer.
+        ("\"r3\", \"r4\"", 3),
+        ("\"r3\"", 3),
+    ] {
+        for method in ["PUT", "DELETE"] {
+            let answer = send(&world, method, KEY, &[("if-match", tags)]).await;
+            assert_eq!(answer.status, StatusCode::OK, "{tags}");
+            assert_eq!(conditions(&world), [Some(Expected::Revision(revision))], "{tags}");
+        }
+    }
+    let answer = send(&world, "PUT", KEY, &[("if-match", "\"of-another-server\"")]).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (412, "conflict"));
+    assert!(conditions(&world).is_empty());
+    let world = World::answering(|request| match request {
+        Request::Read { .. } => Outcome::Value(Value::Register(Register::default())),
+        _ => Outcome::Rejected(Reason::Conflict { revision: None }),
+    });
+    let answer = send(&world, "PUT", KEY, &[("if-match", "*")]).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (412, "conflict"));
+    assert_eq!(conditions(&world), [Some(Expected::Revision(0))]);
+}
+
+#[tokio::test]
+async fn a_body_is_the_value_whatever_its_media_type() {
+    let world = World::new(committed());
+    let document = "{\"value\":\"x\",\"context\":1}";
+    for kind in ["application/json", "text/plain", "application/json; charset=utf-8"] {
+        let request = HttpRequest::put(KEY).header(header::CONTENT_TYPE, kind);
+        let request = request.header(header::CONTENT_LENGTH, document.len());
+        let request = request.body(Body::from(document)).expect("a request");
+        assert_eq!(world.send(request).await.status, StatusCode::OK);
+        let asked = world.asked();
+        let [Request::Write { mutations, .. }] = &asked[..] else { panic!("{asked:?}") };
+        assert_eq!(mutations[0].edits[0].change, Change::Put(Bytes::from(document)));
+    }
+    let seen = Context::from_bytes(Bytes::from_static(b"sealed"));
+    let headers = [("continuum-context", &token::context(&seen)[..])];
+    assert_eq!(send(&world, "PUT", KEY, &headers).await.status, StatusCode::OK);
+    let asked = world.asked();
+    let [Request::Write { mutations, .. }] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(mutations[0].context, Some(seen));
+}
+
+#[tokio::test]
+async fn a_reader_that_has_the_value_gets_304() {
+    let world = World::new(register(5));
+    let answer = send(&world, "GET", KEY, &[]).await;
+    assert_eq!(answer.headers[header::ETAG], "\"r5\"");
+    assert_eq!(answer.headers[header::VARY], "accept");
+    for tags in ["\"r5\"", "W/\"r5\", \"r4\"", "*"] {
+        let answer = send(&world, "GET", KEY, &[("if-none-match", tags)]).await;
+        assert_eq!(answer.status, StatusCode::NOT_MODIFIED, "{tags}");
+        assert_eq!(
+            (&answer.headers[header::ETAG], &answer.body[..]),
+            (&"\"r5\"".parse().unwrap(), &b""[..])
+        );
+        assert_eq!(answer.headers[header::VARY], "accept");
+    }
+    let raw = ("accept", "application/octet-stream");
+    let answer = send(&world, "GET", KEY, &[("if-none-match", "\"r5\""), raw]).await;
+    assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"{\"a\":1}"[..]));
+    assert_eq!(answer.headers[header::ETAG], "\"r5.raw\"");
+    let answer = send(&world, "HEAD", KEY, &[raw]).await;
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 0));
+    assert_eq!(answer.headers[header::CONTENT_LENGTH], "7");
+}
+
+#[tokio::test]
+async fn the_context_of_a_raw_read_is_in_its_head() {
+    let context = Context::from_bytes(Bytes::from_static(b"sealed"));
+    let value = Some(Bytes::from_static(b"wet"));
+    let read = Register { value, context: context.clone(), ..Register::default() };
+    let world = World::new(Outcome::Value(Value::Register(read)));
+    let answer = send(&world, "GET", KEY, &[("accept", "application/octet-stream")]).await;
+    assert_eq!(answer.headers["continuum-context"], token::context(&context));
+    let tag = super::conditions::raw_tag(&token::tag(&Tag::Context(context)));
+    assert_eq!(answer.headers[header::ETAG], tag);
+}
+
+#[tokio::test]
+async fn pages_have_one_form_and_rows_may_have_a_prefix() {
+    let keys = vec![Bytes::from_static(b"a/1"), Bytes::from_static(b"a/2")];
+    let world = World::new(Outcome::Value(Value::Keys { keys, more: true }));
+    let path = "/v1/namespaces/ns/keys?limit=2&prefix=a/";
+    let answer = send(&world, "GET", path, &[]).await;
+    let link = "</v1/namespaces/ns/keys?after=YS8y&limit=2&prefix=a%2F>; rel=\"next\"";
+    assert_eq!(answer.headers[header::LINK], link);
+    assert_eq!(answer.headers["continuum-next"], "YS8y");
+    assert_eq!(answer.json()["next"], "YS8y");
+
+    let row = |key| Row { key: Bytes::from_static(key), fields: Vec::new() };
+    let rows = vec![row(b"a/1"), row(b"a/2"), row(b"b")];
+    let world = World::new(Outcome::Value(Value::Rows { rows, more: true }));
+    let answer = send(&world, "GET", "/v1/namespaces/ns/rows?limit=3&prefix=a/", &[]).await;
+    assert_eq!(answer.body.iter().filter(|byte| **byte == b'\n').count(), 2);
+    assert_eq!(answer.headers["continuum-more"], "false");
+    assert!(!answer.headers.contains_key(header::LINK));
+    let asked = world.asked();
+    let [Request::Read { query: Query::Rows { after: Some(after), .. }, .. }] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    assert!(after.starts_with(b"a.\xff"));
+}
+
+#[tokio::test]
+async fn keys_are_counted_over_all_pages() {
+    let pages = std::sync::atomic::AtomicUsize::new(0);
+    let world = World::answering(move |_| {
+        let more = pages.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2;
+        Outcome::Value(Value::Keys { keys: vec![Bytes::from_static(b"k"); 1000], more })
+    });
+    let answer = send(&world, "GET", "/v1/namespaces/ns/keys?count=true", &[]).await;
+    assert_eq!(answer.json(), serde_json::json!({ "count": 3000 }));
+    assert_eq!(world.asked().len(), 3);
+    let answer = send(&world, "GET", "/v1/namespaces/ns/keys?count=maybe", &[]).await;
+    assert_eq!(answer.code(), "invalid_request");
+}
+
+#[tokio::test]
+async fn a_new_namespace_has_a_location() {
+    let world = World::new(committed());
+    let answer =
+        world.ask("POST", "/v1/namespaces", r#"{"name":"facts","consistency":"strong"}"#).await;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    assert_eq!(answer.headers[header::LOCATION], "/v1/namespaces/facts");
+}
+
+#[tokio::test]
+async fn a_write_that_missed_its_level_happened() {
+    let world = World::new(Outcome::Unknown { reached: Some(Level::Durable) });
+    let answer = world.ask("PUT", &format!("{KEY}?level=replicated:1"), "v").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (504, "level_missed"));
+    assert_eq!(
+        (&answer.json()["committed"], &answer.json()["reached"]),
+        (&true.into(), &"durable".into())
+    );
+    world.asked();
+    world.ask("PUT", &format!("{KEY}?level=replicated:0"), "v").await;
+    let asked = world.asked();
+    assert!(matches!(asked[..], [Request::Write { level: Level::Durable, .. }]), "{asked:?}");
+}
+
+#[tokio::test]
+async fn counters_are_exact_for_every_reader() {
+    let world = World::new(committed());
+    for text in ["9007199254740993", "\"9007199254740993\""] {
+        for (path, body) in [
+            ("/v1/namespaces/ns/counters/c", format!("{{\"add\":{text}}}")),
+            ("/v1/namespaces/ns/records/c", format!("{{\"edits\":[{{\"count\":{text}}}]}}")),
+        ] {
+            assert_eq!(world.ask("POST", path, body).await.status, StatusCode::OK);
+            let asked = world.asked();
+            let [Request::Write { mutations, .. }] = &asked[..] else { panic!("{asked:?}") };
+            assert_eq!(mutations[0].edits[0].change, Change::Count(9_007_199_254_740_993));
+        }
+    }
+    let world = World::new(Outcome::Value(Value::Counter(9_007_199_254_740_993)));
+    let answer = world.ask("GET", "/v1/namespaces/ns/counters/c", Body::empty()).await;
+    assert_eq!(answer.json()["value"], "9007199254740993");
+}

@@ -1,0 +1,90 @@
+//! Pages of keys and rows: where each begins, and the link to the next one.
+//!
+//! All pages have one form: `Link` with `rel="next"` while there are more (RFC 8288), and the cursor in
+//! `continuum-next`. This module reads no value.
+
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use bytes::Bytes;
+use continuum_core::api::Query;
+use continuum_core::limits::KEY_BYTES_MAX;
+
+use super::call::Call;
+use super::output::NEXT;
+use super::problem::Problem;
+use super::{token, uri};
+
+/// A page that was asked for.
+#[derive(Debug)]
+pub(super) struct Page {
+    path: String,
+    pub(super) prefix: Bytes,
+    pub(super) after: Option<Bytes>,
+    pub(super) limit: u32,
+}
+
+impl Page {
+    /// Reads the parameters of a page.
+    pub(super) fn read(call: &mut Call, what: &str) -> Result<Self, Problem> {
+        let path = format!("/v1/namespaces/{}/{what}", uri::encode(call.namespace().as_bytes()));
+        let prefix = call.params.take("prefix").unwrap_or_default();
+        Ok(Self { path, prefix, after: call.params.after()?, limit: call.params.limit()? })
+    }
+
+    /// The query for a page of keys.
+    pub(super) fn query(&self) -> Query {
+        let (prefix, after) = (self.prefix.clone(), self.after.clone());
+        Query::Keys { prefix, after, limit: self.limit }
+    }
+
+    /// Adds the way to the page after this key.
+    pub(super) fn link(&self, mut response: Response, last: Option<&[u8]>) -> Response {
+        let Some(last) = last else { return response };
+        let cursor = token::cursor(last);
+        let prefix = if self.prefix.is_empty() {
+            String::new()
+        } else {
+            format!("&prefix={}", uri::encode(&self.prefix))
+        };
+        let link =
+            format!("<{}?after={cursor}&limit={}{prefix}>; rel=\"next\"", self.path, self.limit);
+        for (name, text) in [(header::LINK, link), (NEXT.clone(), cursor)] {
+            // Both are ASCII.
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+/// The greatest key before all keys with a prefix; `None` when there is none.
+pub(super) fn before(prefix: &[u8]) -> Option<Bytes> {
+    let (&last, head) = prefix.split_last()?;
+    let mut key = head.to_vec();
+    if last > 0 {
+        key.push(last - 1);
+        key.resize(KEY_BYTES_MAX.max(key.len()), u8::MAX);
+    }
+    Some(key.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn nothing_stands_between_a_prefix_and_the_key_before_it(
+            prefix in proptest::collection::vec(prop_oneof![Just(0), Just(255), any::<u8>()], 1..4),
+            key in proptest::collection::vec(prop_oneof![Just(0), Just(255), any::<u8>()], 1..6),
+        ) {
+            let before = before(&prefix).expect("a prefix");
+            prop_assert!(before[..] < prefix[..]);
+            // Each key is at or before it, or at or after the prefix.
+            prop_assert_eq!(key[..] <= before[..], key < prefix);
+        }
+    }
+}
