@@ -27,6 +27,14 @@ pub enum Outcome {
         /// The highest level that is certain; `None` when not even [`Level::Applied`] is.
         reached: Option<Level>,
     },
+    /// A part of the writes of an eventual request happened, and is on this node's disk. The one after them was
+    /// refused, and those after it were not tried.
+    Partial {
+        /// The writes that happened: the first ones of the request.
+        happened: u32,
+        /// Why the next one did not.
+        reason: Reason,
+    },
 }
 
 /// The version of a write, for the writer's next write of the same key.
@@ -36,6 +44,8 @@ pub struct Receipt {
     pub revision: Option<Index>,
     /// Eventual namespaces: the context that a later write carries in order to supersede this one.
     pub context: Option<Context>,
+    /// Whether the write removed something that was there. Only a deletion, or a compare-and-set to nothing, removes.
+    pub removed: bool,
 }
 
 /// Why nothing happened.
@@ -141,6 +151,8 @@ pub enum Bound {
     Stamp,
     /// The number of first voters.
     Voters,
+    /// The number of other replicas that a write is to be durable on: there are no more.
+    Replicas,
 }
 
 /// A resource that can run out.

@@ -302,6 +302,7 @@ pub const MARKS: &[&str] = &[
     "node.request.memory_full",
     "node.request.resolving_name",
     "node.request.out_of_bounds",
+    "node.request.partial",
     "node.request.refused",
     "node.request.replicated",
     "node.request.retried",

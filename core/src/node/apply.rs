@@ -181,17 +181,17 @@ impl Node {
 
     /// The client's answer to an applied command.
     fn outcome(&self, index: Index, reply: Reply) -> Outcome {
-        let revision = match reply {
+        let (revision, removed) = match reply {
             Reply::Rejected(reason) => return Outcome::Rejected(reason),
             Reply::Joined { .. } => return Outcome::Value(Value::Joined(self.member_list())),
             // A repeat within a session has the revision of the first write, not the index of the repeat.
-            Reply::Written { revision } => revision,
+            Reply::Written { revision, removed } => (revision, removed),
             Reply::Bootstrapped
             | Reply::Created { .. }
             | Reply::Deleted { .. }
-            | Reply::KeyRotated { .. } => index,
+            | Reply::KeyRotated { .. } => (index, false),
         };
-        let receipt = Receipt { revision: Some(revision), context: None };
+        let receipt = Receipt { revision: Some(revision), context: None, removed };
         Outcome::Committed { level: Level::Durable, receipt }
     }
 

@@ -86,7 +86,9 @@ impl Node {
             Asked::Persist { shard, write } => {
                 self.persist(true, Write::Shard { shard, write });
             }
-            Asked::Accepted { ticket, context, .. } => self.on_accepted(ticket, context),
+            Asked::Accepted { ticket, context, removed, .. } => {
+                self.on_accepted(ticket, context, removed);
+            }
             Asked::Refused { ticket, reason } => self.on_mutation_refused(ticket, reason),
             Asked::Replicated { ticket } => self.on_replicated(ticket),
             Asked::Checkpointed { shard, bytes } => {

@@ -126,6 +126,12 @@ fn check(mutation: &Mutation) -> Result<(), Reason> {
     Ok(())
 }
 
+/// The elements that a deletion of a field removes; with an empty field, of the whole record.
+pub(super) fn deletion_scope(key: &[u8], field: &[u8]) -> Scope {
+    let (superseded, unseen) = (Vec::new(), Vec::new());
+    EditRecord { field: Raw(field), op: EditOp::Delete, superseded, unseen }.scope(key)
+}
+
 fn at_most(what: Bound, length: usize, limit: usize) -> Result<(), Reason> {
     if length <= limit { Ok(()) } else { Err(Reason::OutOfBounds { what, limit: limit as u64 }) }
 }

@@ -158,6 +158,8 @@ pub enum Action {
         dot: Dot,
         /// The context that a later write carries to supersede it.
         context: Context,
+        /// Whether it deletes something that this replica held.
+        removed: bool,
     },
     /// A client's write did not happen. The driver must not drop it; it may delay and reorder it.
     Refused {

@@ -7,7 +7,9 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::api::{ContextKeys, Mutation, Observed, Query, Reason, ShardStatus, Strategy, Value};
+use crate::api::{
+    Change, ContextKeys, Mutation, Observed, Query, Reason, ShardStatus, Strategy, Value,
+};
 use crate::config::ReplicationConfig;
 use crate::digest::{Digest, Hasher};
 use crate::id::{
@@ -225,6 +227,7 @@ impl Replicator {
         out: &mut Outbox<Action>,
     ) {
         let observed = self.open_context(id, mutation);
+        let removed = self.removes(id, mutation);
         match observed.and_then(|observed| self.write(now, id, mutation, observed)) {
             Err(reason) => {
                 reach!("replication.author.refused");
@@ -237,7 +240,7 @@ impl Replicator {
                 }
                 let observed = Observed { dots: [dot].into(), stamp };
                 let context = self.keys.map(|keys| keys.seal(id, &observed)).unwrap_or_default();
-                out.push(Action::Accepted { ticket, dot, context });
+                out.push(Action::Accepted { ticket, dot, context, removed });
                 if replicas > 0 {
                     self.waiters.add(ticket, id, dot.seq, replicas);
                 }
@@ -247,6 +250,19 @@ impl Replicator {
                 }
             }
         }
+    }
+
+    /// Whether a mutation deletes something that is here.
+    fn removes(&self, id: ShardId, mutation: &Mutation) -> bool {
+        let Some(local) = self.shards.get(&id) else { return false };
+        let mut deletions = mutation.edits.iter().filter(|edit| edit.change == Change::Delete);
+        deletions.any(|edit| {
+            let scope = author::deletion_scope(&mutation.key, &edit.field);
+            if scope.is_prefix {
+                return local.shard.within(&scope.path).next().is_some();
+            }
+            !local.shard.elements_at(&scope.path).is_empty()
+        })
     }
 
     /// The content of a mutation's context; `None` when it has no context.

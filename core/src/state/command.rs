@@ -88,6 +88,8 @@ pub enum Reply {
     Written {
         /// The index of the command: the revision of every key that it wrote.
         revision: Index,
+        /// Whether it removed a value that was there.
+        removed: bool,
     },
     /// The command changed nothing, for this reason.
     Rejected(Reason),

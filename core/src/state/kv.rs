@@ -82,12 +82,13 @@ impl Keys {
             reach!("state.kv.refused");
             return Reply::Rejected(reason);
         }
+        let mut removed = false;
         for Mutation { key, edits, .. } in mutations {
             for edit in edits {
-                self.change(revision, &key, edit.change);
+                removed |= self.change(revision, &key, edit.change);
             }
         }
-        Reply::Written { revision }
+        Reply::Written { revision, removed }
     }
 
     fn check(&self, mutations: &[Mutation]) -> Result<(), Reason> {
@@ -115,14 +116,16 @@ impl Keys {
         Err(Reason::Conflict { revision: found.map(|slot| slot.revision) })
     }
 
-    fn change(&mut self, revision: Index, key: &Bytes, change: Change) {
+    /// Returns whether it removed a value.
+    fn change(&mut self, revision: Index, key: &Bytes, change: Change) -> bool {
         let value = match change {
             Change::Put(value) => Some(value),
             Change::Cas { value, .. } => value,
             Change::Delete => None,
             // `check_mutations` rejected these before anything changed.
-            Change::Add(_) | Change::Remove(_) | Change::Count(_) => return,
+            Change::Add(_) | Change::Remove(_) | Change::Count(_) => return false,
         };
+        let removes = value.is_none();
         let before = match value {
             Some(value) => {
                 let slot = Slot { value, revision };
@@ -132,7 +135,9 @@ impl Keys {
             }
             None => self.map.remove(key),
         };
+        let removed = removes && before.is_some();
         self.bytes -= before.map_or(0, |slot| weight(key, &slot));
+        removed
     }
 
     /// Answers a read.

@@ -199,6 +199,37 @@ async fn a_write_that_missed_its_level_happened() {
 }
 
 #[tokio::test]
+async fn a_batch_says_what_became_of_each_write() {
+    let reason = Reason::TooManySiblings;
+    let world = World::new(Outcome::Partial { happened: 1, reason });
+    let write = "{\"key\":\"k\",\"edits\":[{\"put\":\"v\"}]}";
+    let body = format!("{{\"writes\":[{write},{write},{write}]}}");
+    let answer = world.ask("POST", "/v1/namespaces/ns/batch", body).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (409, "partly_written"));
+    let json = answer.json();
+    assert_eq!(json["happened"], 1);
+    let writes = json["writes"].as_array().expect("a list").clone();
+    let told: Vec<_> =
+        writes.iter().map(|one| (one["committed"].clone(), one["code"].clone())).collect();
+    let expected = [
+        (true.into(), serde_json::Value::Null),
+        (false.into(), "too_many_siblings".into()),
+        (false.into(), "not_tried".into()),
+    ];
+    assert_eq!(told, expected);
+    assert!(json["detail"].to_string().contains("writes[1]"), "{json}");
+}
+
+#[tokio::test]
+async fn a_level_past_all_replicas_is_refused() {
+    let what = continuum_core::api::Bound::Replicas;
+    let world = World::new(Outcome::Rejected(Reason::OutOfBounds { what, limit: 2 }));
+    let answer = world.ask("PUT", &format!("{KEY}?level=replicated:9"), "v").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "out_of_bounds"));
+    assert!(answer.json()["detail"].to_string().contains("nothing was written"));
+}
+
+#[tokio::test]
 async fn counters_are_exact_for_every_reader() {
     let world = World::new(committed());
     for text in ["9007199254740993", "\"9007199254740993\""] {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::conditions::{CONTEXT, raw_tag};
 use super::json::{Count, FieldBody, JsonBytes, json_bytes, line};
-use super::problem::{ABSENT, Problem, UNEXPECTED_ANSWER};
+use super::problem::{self, ABSENT, Problem, UNEXPECTED_ANSWER};
 use super::token::{self, Tag};
 
 /// Whether another page follows this one.
@@ -47,10 +47,39 @@ pub fn value(outcome: Outcome) -> Result<Value, Problem> {
 /// The problem of any other outcome.
 pub fn committed(outcome: Outcome) -> Result<Response, Problem> {
     match outcome {
-        Outcome::Committed { level, receipt } => Ok(receipt_response(level, receipt)),
+        Outcome::Committed { level, receipt } => Ok(receipt_response(level, receipt, None)),
         Outcome::Rejected(reason) => Err(reason.into()),
         Outcome::Unknown { reached } => Err(Problem::unknown(reached)),
-        other @ Outcome::Value(_) => Err(unexpected(&other)),
+        other @ (Outcome::Value(_) | Outcome::Partial { .. }) => Err(unexpected(&other)),
+    }
+}
+
+/// The answer to a request of this many writes.
+///
+/// # Errors
+///
+/// The problem of any other outcome.
+pub fn written(outcome: Outcome, writes: usize) -> Result<Response, Problem> {
+    match outcome {
+        Outcome::Partial { happened, reason } => {
+            Err(problem::partly_written(happened, reason, writes))
+        }
+        other => committed(other),
+    }
+}
+
+/// The answer to a deletion: it says whether something was there.
+///
+/// # Errors
+///
+/// The problem of any other outcome.
+pub fn deleted(outcome: Outcome) -> Result<Response, Problem> {
+    match outcome {
+        Outcome::Committed { level, receipt } => {
+            let existed = receipt.removed;
+            Ok(receipt_response(level, receipt, Some(existed)))
+        }
+        other => committed(other),
     }
 }
 
@@ -61,8 +90,11 @@ pub fn unexpected(found: &impl std::fmt::Debug) -> Problem {
     Problem::new(&UNEXPECTED_ANSWER, text, "report this, with the versions of all nodes")
 }
 
-fn receipt_response(level: Level, receipt: Receipt) -> Response {
+fn receipt_response(level: Level, receipt: Receipt, existed: Option<bool>) -> Response {
     let mut body = json!({ "committed": true, "level": token::level(level) });
+    if let Some(existed) = existed {
+        body["existed"] = existed.into();
+    }
     let mut tag = None;
     if let Some(revision) = receipt.revision {
         body["revision"] = revision.0.into();

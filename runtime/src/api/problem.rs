@@ -70,6 +70,7 @@ kinds! {
     NOT_FORMED = ("not_formed", 503, 3, "The node is in no federation");
     NOT_READY = ("not_ready", 503, 3, "The node is not ready to serve");
     OUT_OF_BOUNDS = ("out_of_bounds", 422, 7, "A number or address is outside its bound");
+    PARTLY_WRITTEN = ("partly_written", 409, 6, "A part of the batch was written");
     SESSION_EXPIRED = ("session_expired", 409, 6, "The idempotency key is too old");
     STOPPING = ("stopping", 503, 3, "The node is stopping");
     STORE_REPLACED = ("store_replaced", 409, 9, "The node is a member with another disk");
@@ -162,6 +163,36 @@ impl Problem {
         .with("committed", true.into())
         .with("reached", level.into())
     }
+}
+
+/// The answer for a batch of this many writes of which the first ones happened: each write with what became of it.
+#[must_use]
+pub fn partly_written(happened: u32, reason: Reason, writes: usize) -> Problem {
+    let happened = happened as usize;
+    let refused = Problem::from(reason);
+    let one = |at: usize| match at.cmp(&happened) {
+        std::cmp::Ordering::Less => json!({ "at": at, "committed": true }),
+        std::cmp::Ordering::Equal => json!({
+            "at": at,
+            "committed": false,
+            "code": refused.kind.code,
+            "detail": refused.detail,
+            "hint": refused.hint,
+        }),
+        std::cmp::Ordering::Greater => json!({ "at": at, "committed": false, "code": "not_tried" }),
+    };
+    let all: Vec<Value> = (0..writes.max(happened + 1)).map(one).collect();
+    Problem::new(
+        &PARTLY_WRITTEN,
+        format!(
+            "the writes before writes[{happened}] happened and are durable; writes[{happened}] did not: {}; those \
+             after it were not tried",
+            refused.detail
+        ),
+        format!("correct writes[{happened}] ({}), and send it again with those after it", refused.hint),
+    )
+    .with("happened", happened.into())
+    .with("writes", all.into())
 }
 
 impl IntoResponse for Problem {
@@ -340,6 +371,16 @@ fn out_of_bounds(what: Bound, limit: u64) -> Problem {
         Bound::Address => (&OUT_OF_BOUNDS, "the address", "bytes"),
         Bound::Counter => (&OUT_OF_BOUNDS, "the counter", "in size"),
         Bound::Stamp => (&OUT_OF_BOUNDS, "the stamp of what the write supersedes", "in size"),
+        Bound::Replicas => {
+            let detail =
+                format!("the write was to be on {limit} other disks at most; nothing was written");
+            return Problem::new(
+                &OUT_OF_BOUNDS,
+                detail,
+                "ask for no more replicas than there are: see `continuum cluster members`",
+            )
+            .with("limit", limit.into());
+        }
         Bound::Voters => (&OUT_OF_BOUNDS, "the number of first voters", "voters"),
     };
     let detail = format!("{name} is outside its bound of {limit} {unit}");

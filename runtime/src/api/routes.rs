@@ -251,9 +251,14 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
     let session = call.session();
     let name = namespace.clone();
     call.params.finish()?;
+    let writes = mutations.len();
     let request = Request::Write { namespace, mutations, level, session };
     let outcome = api.handle.request(request).await?;
-    output::committed(outcome).map_err(|problem| named(problem, &name))
+    let answer = match operation {
+        Operation::Delete => output::deleted(outcome),
+        _ => output::written(outcome, writes),
+    };
+    answer.map_err(|problem| named(problem, &name))
 }
 
 /// The condition of a write as one that the core knows. A list of tags, and `*`, are the revision that the value has

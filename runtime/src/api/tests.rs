@@ -146,7 +146,7 @@ impl Answer {
 }
 
 pub(super) fn committed() -> Outcome {
-    let receipt = Receipt { revision: Some(Index(17)), context: None };
+    let receipt = Receipt { revision: Some(Index(17)), context: None, removed: false };
     Outcome::Committed { level: Level::Durable, receipt }
 }
 

@@ -151,7 +151,7 @@ impl Metrics {
         for reason in REFUSALS {
             drop(self.rejected.get_or_create(&Why { reason: reason.to_owned() }));
         }
-        for outcome in ["committed", "value", "unknown"].iter().chain(REASONS) {
+        for outcome in ["committed", "value", "partial", "unknown"].iter().chain(REASONS) {
             drop(self.requests.get_or_create(&Ended { outcome }));
         }
         for outcome in KINDS {
@@ -247,6 +247,7 @@ impl Metrics {
             Outcome::Committed { .. } => ("committed", "committed"),
             Outcome::Value(_) => ("value", "value"),
             Outcome::Rejected(reason) => ("rejected", rejection(reason)),
+            Outcome::Partial { .. } => ("partial", "partial"),
             Outcome::Unknown { .. } => ("unknown", "unknown"),
         };
         self.requests.get_or_create(&Ended { outcome }).inc();
@@ -364,7 +365,7 @@ fn signed(value: u64) -> i64 {
 }
 
 /// The kinds of outcomes.
-const KINDS: [&str; 4] = ["committed", "value", "rejected", "unknown"];
+const KINDS: [&str; 5] = ["committed", "value", "rejected", "partial", "unknown"];
 
 /// Declares the labels of refused requests: the match and the list of all labels.
 macro_rules! rejections {

@@ -41,6 +41,10 @@ keys! {
         "where clients connect; without `api.tls` it must be a loopback address";
     "api.hosts", "list of names",
         "names for which a listener without TLS answers, beside loopback addresses and `localhost`";
+    "api.connections_max", "number",
+        "open connections of clients, over all addresses";
+    "api.connections_of_address_max", "number",
+        "open connections of one address; of one network of 64 bits with IPv6";
     "api.tls.ca", "path",
         "the authority that client certificates must come from, PEM";
     "api.tls.cert", "path",

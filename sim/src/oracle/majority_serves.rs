@@ -113,7 +113,7 @@ impl Requests {
                     | Reason::GroupHalted { .. }
                     | Reason::UnknownNamespace
             ),
-            Outcome::Committed { .. } | Outcome::Value(_) => true,
+            Outcome::Committed { .. } | Outcome::Partial { .. } | Outcome::Value(_) => true,
         }
     }
 }

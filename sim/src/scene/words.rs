@@ -459,6 +459,7 @@ fn outcome(result: &Outcome) -> String {
         Outcome::Value(Value::Counter(count)) => format!("counts {count}"),
         Outcome::Value(_) => "value".to_owned(),
         Outcome::Rejected(reason) => cut(&format!("no: {reason:?}"), 28),
+        Outcome::Partial { happened, reason } => cut(&format!("{happened} and no: {reason:?}"), 28),
         Outcome::Unknown { .. } => "unknown".to_owned(),
     }
 }

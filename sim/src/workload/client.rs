@@ -273,7 +273,7 @@ impl Clients {
                 self.give_up(attempt.client, now);
             }
             Outcome::Rejected(_) => self.retry(attempt.client, now, actions),
-            Outcome::Unknown { .. } => {
+            Outcome::Unknown { .. } | Outcome::Partial { .. } => {
                 current.tainted = true;
                 self.retry(attempt.client, now, actions);
             }
@@ -506,7 +506,11 @@ mod tests {
                             clients.on_lost(attempt, now, false, &mut actions);
                             continue;
                         }
-                        let receipt = Receipt { revision: Some(Index(op_index)), context: None };
+                        let receipt = Receipt {
+                            revision: Some(Index(op_index)),
+                            context: None,
+                            removed: false,
+                        };
                         let outcome = Outcome::Committed { level: Level::Durable, receipt };
                         let by =
                             Responder { node, generation: 1, store: StoreId::default(), losses: 0 };

@@ -235,7 +235,7 @@ impl World {
                     self.send(at, to, &message);
                 }
             }
-            Action::Accepted { ticket, dot, context } => {
+            Action::Accepted { ticket, dot, context, .. } => {
                 assert!(self.answers.accepted.insert(ticket, (dot, context)).is_none());
             }
             Action::Refused { ticket, reason } => drop(self.answers.refused.insert(ticket, reason)),

@@ -43,7 +43,7 @@ pub(super) fn check(request: &Request) -> Result<(), Reason> {
     }
 }
 
-fn within(what: Bound, value: usize, low: usize, high: usize) -> Result<(), Reason> {
+pub(super) fn within(what: Bound, value: usize, low: usize, high: usize) -> Result<(), Reason> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
@@ -126,11 +126,24 @@ const fn is_strong(change: &Change) -> Option<bool> {
     }
 }
 
+/// Whether a request may need more memory for keys and values. A full node still deletes.
+pub(super) fn grows(request: &Request) -> bool {
+    let Request::Write { mutations, .. } = request else { return false };
+    let mut edits = mutations.iter().flat_map(|mutation| &mutation.edits);
+    edits.any(|edit| match &edit.change {
+        Change::Put(_) | Change::Add(_) | Change::Count(_) => true,
+        Change::Cas { value, .. } => value.is_some(),
+        Change::Delete | Change::Remove(_) => false,
+    })
+}
+
 /// Refuses changes that a namespace of this consistency does not support.
 pub(super) fn check_consistency(mutations: &[Mutation], strong: bool) -> Result<(), Reason> {
     let mut edits = mutations.iter().flat_map(|mutation| &mutation.edits);
     let fits = |edit: &Edit| is_strong(&edit.change).is_none_or(|needs| needs == strong);
-    if edits.all(fits) { Ok(()) } else { Err(Reason::WrongConsistency) }
+    // A strong namespace compares revisions: a context there would be a condition that nobody looks at.
+    let is_blind = strong && mutations.iter().any(|mutation| mutation.context.is_some());
+    if !is_blind && edits.all(fits) { Ok(()) } else { Err(Reason::WrongConsistency) }
 }
 
 #[cfg(test)]

@@ -102,11 +102,12 @@ impl Node {
         let Some(pending) = self.requests.pending.get_mut(&key) else { return };
         if let Some(reason) = pending.progress.refused.take() {
             // Rejected means that nothing happened, which is untrue once a part of the batch is applied.
-            let outcome = match pending.progress.accepted {
-                0 => Outcome::Rejected(reason),
-                _ => Outcome::Unknown { reached: None },
-            };
-            return self.finish(key, outcome);
+            let happened = u32::try_from(pending.progress.accepted).unwrap_or(u32::MAX);
+            if happened == 0 {
+                return self.finish(key, Outcome::Rejected(reason));
+            }
+            reach!("node.request.partial");
+            return self.finish_after(key, Outcome::Partial { happened, reason }, token);
         }
         match level {
             Level::Applied => {
@@ -125,9 +126,10 @@ impl Node {
     }
 
     /// A mutation is applied here, and its record is handed to the disk.
-    pub(in crate::node) fn on_accepted(&mut self, ticket: Ticket, context: Context) {
+    pub(in crate::node) fn on_accepted(&mut self, ticket: Ticket, context: Context, removed: bool) {
         let Some((_, pending)) = self.requests.by_ticket(ticket) else { return };
         pending.progress.accepted += 1;
+        pending.progress.receipt.removed |= removed;
         if pending.ticket_count == 1 {
             pending.progress.receipt.context = Some(context);
         }

@@ -18,7 +18,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
-use crate::api::{Level, Outcome, Reason, Request, Resource, Session, Value};
+use crate::api::{Bound, Level, Outcome, Reason, Request, Resource, Session, Value};
 use crate::digest::Hasher;
 use crate::hold::Waits;
 use crate::id::{AskId, GroupId, NodeId, Replica, RequestId, Writer};
@@ -216,6 +216,7 @@ impl Node {
             return Err(Reason::NoLeader);
         }
         check::check(request)?;
+        self.check_level(request)?;
         if self.requests.len() >= self.config.bounds.requests {
             reach!("node.request.busy");
             return Err(Reason::Busy);
@@ -231,12 +232,20 @@ impl Node {
             reach!("node.request.disk_slow");
             return Err(Reason::Busy);
         }
-        let grows = matches!(request, Request::Write { .. });
-        if grows && self.memory_bytes() >= self.config.node.memory_bytes_max {
+        if check::grows(request) && self.memory_bytes() >= self.config.node.memory_bytes_max {
             reach!("node.request.memory_full");
             return Err(Reason::Full { what: Resource::Memory });
         }
         Ok(())
+    }
+
+    /// Refuses a level that asks for more replicas than there are members, before anything is written.
+    fn check_level(&self, request: &Request) -> Result<(), Reason> {
+        let Request::Write { level: Level::Replicated(wanted), .. } = request else {
+            return Ok(());
+        };
+        let members = self.registry().map_or(1, |registry| registry.members().count());
+        check::within(Bound::Replicas, usize::from(*wanted), 0, members.saturating_sub(1))
     }
 
     /// Makes a request pending, with its timeout.
@@ -417,7 +426,9 @@ impl Node {
     /// so.
     fn promises(&self, outcome: &Outcome) -> bool {
         match outcome {
-            Outcome::Committed { .. } | Outcome::Value(Value::Initialized) => true,
+            Outcome::Committed { .. }
+            | Outcome::Partial { .. }
+            | Outcome::Value(Value::Initialized) => true,
             Outcome::Value(Value::Status(_) | Value::Members(_)) => false,
             Outcome::Value(_) => self.is_suspended(),
             _ => false,

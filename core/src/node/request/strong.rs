@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::api::{Level, MemberInfo, Outcome, Reason, Request, Secret};
+use crate::api::{Bound, Level, MemberInfo, Outcome, Reason, Request, Secret};
 use crate::id::{GroupId, Index, Role, Term};
 use crate::raft::{self, Position, RefusalReason, Ticket};
 use crate::state::{Command, Operation};
@@ -28,7 +28,7 @@ const LEADERLESS_TIMEOUTS: u64 = 4;
 impl Node {
     /// Proposes a write, forwards it to the leader, or lets it wait for one.
     pub(super) fn write_strong(&mut self, key: u64, group: GroupId) {
-        if let Some(reason) = self.forbidden(key) {
+        if let Some(reason) = self.forbidden(key, group) {
             return self.refuse(key, reason);
         }
         let (role, leader) = match self.groups.get(&group) {
@@ -53,12 +53,24 @@ impl Node {
 
     /// Why this write must not be logged: its namespace has the other consistency, or it joins a replica that may not
     /// join. `None` when it may be logged.
-    fn forbidden(&self, key: u64) -> Option<Reason> {
+    fn forbidden(&self, key: u64, group: GroupId) -> Option<Reason> {
         match &self.requests.pending.get(&key)?.request {
-            Request::Write { mutations, .. } => check::check_consistency(mutations, true).err(),
+            Request::Write { mutations, level, .. } => {
+                let fits = check::check_consistency(mutations, true);
+                fits.and_then(|()| self.check_replicas(group, *level)).err()
+            }
             Request::Join { replica, genesis, .. } => self.check_join(*replica, *genesis).err(),
             _ => None,
         }
+    }
+
+    /// Refuses a level that asks for more replicas than the group has beside one.
+    fn check_replicas(&self, group: GroupId, level: Level) -> Result<(), Reason> {
+        let (Level::Replicated(wanted), Some(known)) = (level, self.groups.get(&group)) else {
+            return Ok(());
+        };
+        let others = known.raft.configuration().voters.len().saturating_sub(1);
+        check::within(Bound::Replicas, usize::from(wanted), 0, others)
     }
 
     fn propose(&mut self, key: u64, group: GroupId) {

@@ -1,5 +1,6 @@
 //! Tests of whole nodes in the small world of `testing`.
 
+mod answers;
 mod boots;
 mod bootstrap;
 mod deletion;

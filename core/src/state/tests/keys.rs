@@ -61,17 +61,18 @@ fn model_write(model: &mut Model, index: Index, mutations: &[Mutation]) -> Reply
             }
         }
     }
+    let mut removed = false;
     for mutation in mutations {
         for Edit { change, .. } in &mutation.edits {
             match change {
                 Change::Put(value) | Change::Cas { value: Some(value), .. } => {
                     model.insert(mutation.key.clone(), (value.clone(), index));
                 }
-                _ => drop(model.remove(&mutation.key)),
+                _ => removed |= model.remove(&mutation.key).is_some(),
             }
         }
     }
-    Reply::Written { revision: index }
+    Reply::Written { revision: index, removed }
 }
 
 fn get(machine: &StateMachine, key: &Bytes) -> Option<(Bytes, Index)> {

@@ -81,7 +81,7 @@ fn asked(client: u8, seq: u64, value: u8) -> bytes::Bytes {
 }
 
 fn written(index: u64) -> Reply {
-    Reply::Written { revision: Index(index) }
+    Reply::Written { revision: Index(index), removed: false }
 }
 
 #[test]
