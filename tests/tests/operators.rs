@@ -274,3 +274,30 @@ fn bench_leaves_nothing_behind_and_passes_by_dead_nodes() {
     assert_eq!(long.wait().code(), Some(130));
     assert!(!dev.ok(1, &["ns", "list", "--consistent"]).contains("bench-"));
 }
+
+#[test]
+fn absent_things_have_one_exit_code_and_health_can_be_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dev = Dev::start(3, &folder.path().join("dev"));
+    dev.ok(1, &["ns", "create", "notes", "--consistency", "eventual"]);
+    for read in [["kv", "get"], ["set", "members"], ["record", "get"]] {
+        for format in ["table", "json"] {
+            let absent = dev.run(1, &[&read[..], &["notes", "nothing", "-o", format]].concat());
+            assert_eq!((absent.status.code(), absent.stdout.len()), (Some(1), 0), "{read:?}");
+        }
+    }
+    assert_eq!(dev.ok(1, &["counter", "get", "notes", "nothing"]), "0\n");
+    dev.ok(1, &["set", "add", "notes", "tags", "wet"]);
+    assert_eq!(dev.ok(1, &["set", "members", "notes", "tags"]), "wet\n");
+    let pki = folder.path().join("pki");
+    let init = ["pki", "init", "--out", pki.to_str().expect("a plain path")];
+    assert!(run(&init).status.success());
+    assert_eq!(run(&init).status.code(), Some(6), "it exists already");
+
+    dev.ok(1, &["cluster", "health", "--wait", "60"]);
+    dev.kill(3);
+    wait_until("node 3 is missed", || {
+        let health = dev.run(1, &["cluster", "health"]);
+        health.status.code() == Some(1) && text(&health.stderr).contains("node-3")
+    });
+}

@@ -524,6 +524,15 @@ pub(super) enum Cluster {
         after_help = "Examples:\n  continuum cluster status\n  continuum cluster status -o json"
     )]
     Status,
+    /// Check that the node serves everything and sees all members healthy; else exits with 3 or 1
+    #[command(
+        after_help = "Examples:\n  continuum cluster health\n  continuum cluster health --wait 60"
+    )]
+    Health {
+        /// Seconds to wait until it is so
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+    },
     /// Show the members and their health, as the node sees them
     #[command(after_help = "Examples:\n  continuum cluster members")]
     Members,

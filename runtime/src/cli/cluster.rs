@@ -1,10 +1,13 @@
 //! Verbs for the federation and its namespaces.
 
-use serde_json::Value;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::args::{Cluster, Ns};
 use super::client::{Call, Client};
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output::{Screen, say};
 use crate::api::input::{InitBody, NamespaceBody};
 use crate::api::uri;
@@ -65,6 +68,24 @@ pub(super) async fn cluster(
             let body = client.send(&Call::get("/v1/status")).await?.json()?;
             if screen.is_json() { screen.json(&body) } else { status(&body, screen) }
         }
+        Cluster::Health { wait } => {
+            let begun = Instant::now();
+            let body = loop {
+                match health(client).await {
+                    Err(failure) if begun.elapsed() >= Duration::from_secs(wait) => {
+                        return Err(failure);
+                    }
+                    Err(_) => tokio::time::sleep(HEALTH_PAUSE).await,
+                    Ok(body) => break body,
+                }
+            };
+            if screen.is_json() {
+                return screen.json(&json!({ "healthy": true, "members": body["members"] }));
+            }
+            let members = body["members"].as_array().map_or(0, Vec::len);
+            screen
+                .line(format!("the node serves everything, and all {members} members are healthy"))
+        }
         Cluster::Members => {
             let body = client.send(&Call::get("/v1/members")).await?.json()?;
             if screen.is_json() {
@@ -74,6 +95,33 @@ pub(super) async fn cluster(
             screen.table(&names, rows(&body["members"], &names))
         }
     }
+}
+
+/// Pause between two looks at the health.
+const HEALTH_PAUSE: Duration = Duration::from_millis(200);
+
+/// The members, if the node serves everything and all of them are healthy. One that left is no member any more.
+async fn health(client: &mut Client) -> Result<Value, Failure> {
+    client.send(&Call::get("/readyz?strong")).await?;
+    let body = client.send(&Call::get("/v1/members")).await?.json()?;
+    let members = body["members"].as_array().into_iter().flatten();
+    let is_well =
+        |member: &&Value| ["healthy", "left"].iter().any(|well| member["health"] == *well);
+    let ill: Vec<String> = members
+        .filter(|member| !is_well(member))
+        .map(|member| format!("{} is {}", cell(&member["name"]), cell(&member["health"])))
+        .collect();
+    if ill.is_empty() {
+        return Ok(body);
+    }
+    let hint = "see `continuum cluster members`; a new member is unknown for a few seconds";
+    Err(Failure::new(
+        exit::NEGATIVE,
+        "unhealthy",
+        "not all members are healthy",
+        ill.join(", "),
+        hint,
+    ))
 }
 
 /// Prints a node's status for people: itself, its groups, its shards.
@@ -129,8 +177,6 @@ pub(super) fn print_done(body: &Value, words: &str, screen: &mut Screen) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::args::{Cas, Counter, Del, KeyPath, Kv, Promise, Record, Set};
 use super::client::{Call, Client};
 use super::cluster::print_done;
-use super::exit::Failure;
+use super::exit::{self, Failure};
 use super::output::{Screen, say};
 use crate::api::input::{
     BatchBody, CasBody, CountBody, EditBody, ExpectedBody, RecordBody, SetBody, WriteBody,
@@ -195,12 +195,22 @@ async fn members(
     screen: &mut Screen,
 ) -> Result<(), Failure> {
     let body = client.send(&Call::get(path("sets", key_path, None))).await?.json()?;
+    there(&body["members"], "the key has no set")?;
     if screen.is_json() {
         return screen.json(&body);
     }
     let members: Vec<JsonBytes> =
         serde_json::from_value(body["members"].clone()).unwrap_or_default();
     members.iter().try_for_each(|member| screen.line(&member.0))
+}
+
+/// Fails as for an absent value when a list is empty: an empty set and none are the same.
+fn there(list: &Value, what: &str) -> Result<(), Failure> {
+    if list.as_array().is_some_and(|list| !list.is_empty()) {
+        return Ok(());
+    }
+    let hint = "write it, or see what is there with `continuum kv list`";
+    Err(Failure::new(exit::NEGATIVE, "absent", what, "", hint))
 }
 
 /// `counter ...`.
@@ -237,6 +247,7 @@ pub(super) async fn record(
         Record::Get { ns, key } => {
             let key_path = KeyPath { ns, key, field: String::new() };
             let body = client.send(&Call::get(path("records", &key_path, None))).await?.json()?;
+            there(&body["fields"], "the key has no fields")?;
             if screen.is_json() { screen.json(&body) } else { show_record(&body, screen) }
         }
         Record::Put { ns, key, put, add, remove, count, delete, promise } => {

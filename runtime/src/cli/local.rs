@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, fs, io};
 
 use clap::CommandFactory as _;
 use continuum_core::id::NodeId;
@@ -26,7 +26,13 @@ pub(super) fn failure(exit: u8, code: &str, error: &impl std::fmt::Display) -> F
 }
 
 fn pki_failure(error: &PkiError) -> Failure {
-    let exit = if matches!(error, PkiError::Name { .. }) { exit::USAGE } else { exit::LOCAL };
+    let exit = match error {
+        PkiError::Name { .. } => exit::USAGE,
+        PkiError::File { error, .. } if error.kind() == io::ErrorKind::AlreadyExists => {
+            exit::CONFLICT
+        }
+        _ => exit::LOCAL,
+    };
     failure(exit, "pki", error)
 }
 

@@ -13,6 +13,7 @@ mod exit;
 mod files;
 mod local;
 mod output;
+mod parse;
 mod start;
 mod stop;
 #[cfg(test)]
@@ -22,7 +23,6 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
 use serde_json::json;
 
@@ -36,9 +36,9 @@ use output::Screen;
 #[must_use]
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(&words) {
+    let cli = match parse::parse(&words) {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() && wants_json(&words) => {
+        Err(error) if error.exit_code() != 0 && wants_json(&words) => {
             let text = error.to_string();
             let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
             let failure = Failure::usage(what, "", "see `continuum help` for verbs and options");
