@@ -32,16 +32,25 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
     if let Some(parent) = start.parent {
         end_with(parent)?;
     }
-    let ready = prepare(&start.layers)?;
-    log::begin(&ready.settings.log).map_err(|error| local::settings_failure(&error.into()))?;
+    let ready = prepare(&start.layers);
+    // The log must also say why the node ended, even if it never started.
+    let said = log::begin(&local::gather(&start.layers).understood().log);
+    let ready = ready.inspect_err(|failure| {
+        if said.is_ok() {
+            fatal(failure)
+        }
+    })?;
+    said.map_err(|error| local::settings_failure(&error.into()))?;
     let layers = start.layers.clone();
     let stop = stop::signals_of_node(move || reload(&layers))?;
-    // The log must also say why the node ended, even if it never started.
-    super::wait(on_workers(ready, stop)).map(|()| 0).inspect_err(|failure| {
-        let Failure { what, why, hint, .. } = failure;
-        let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        log::fatal(&failure.code, &format_args!("{what}{why}; hint: {hint}"));
-    })
+    super::wait(on_workers(ready, stop)).map(|()| 0).inspect_err(fatal)
+}
+
+/// Says in the log why the node ended.
+fn fatal(failure: &Failure) {
+    let Failure { what, why, hint, .. } = failure;
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+    log::fatal(&failure.code, &format_args!("{what}{why}; hint: {hint}"));
 }
 
 /// Reads the settings again and takes their log filter. All other settings stay as they were at the start.
