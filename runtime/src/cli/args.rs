@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
-use super::files::args::{Export, Import};
+use super::files::args::{EXPORT_HELP, Export, IMPORT_HELP, Import};
 use crate::api::input::{ConsistencyName, StrategyName};
 
 /// Nodes that hold AI memory form a federation and share it
@@ -92,15 +92,11 @@ pub(super) enum Verb {
     /// Create the federation; show its state and its members
     #[command(subcommand)]
     Cluster(Cluster),
-    /// Import rows from a file, or from WordNet's data files
-    #[command(after_help = "Examples:\n\
-            \x20 continuum import --ns notes notes.jsonl\n\
-            \x20 continuum import --ns wordnet --format wordnet /usr/share/wordnet")]
+    /// Import rows from a file, also of MCP memory servers, Consul, etcd and WordNet
+    #[command(after_help = "Examples:\n  continuum import --ns notes notes.jsonl", after_long_help = IMPORT_HELP)]
     Import(Import),
-    /// Export all rows of a namespace as lines of canonical JSON
-    #[command(after_help = "Examples:\n\
-            \x20 continuum export --ns notes > notes.jsonl\n\
-            \x20 continuum export --ns notes | sha256sum")]
+    /// Export all rows of a namespace as lines of canonical JSON, or in another format
+    #[command(after_help = "Examples:\n  continuum export --ns notes > notes.jsonl", after_long_help = EXPORT_HELP)]
     Export(Export),
     /// Measure writes and reads per second and their latency
     #[command(after_help = "Examples:\n\

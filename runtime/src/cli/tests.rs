@@ -81,8 +81,13 @@ pub(super) async fn node(
     tokio::spawn(serve(listener, None, api, Bounds::default(), stopped));
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {
-            if let Command::Request { request, reply } = command {
-                drop(reply.send(answer(request)));
+            match command {
+                Command::Request { request, reply } => drop(reply.send(answer(request))),
+                Command::Status { reply } => {
+                    if let Outcome::Value(Value::Status(status)) = answer(Request::Status) {
+                        drop(reply.send(*status));
+                    }
+                }
             }
         }
     });

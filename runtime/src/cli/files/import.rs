@@ -75,9 +75,14 @@ pub(in crate::cli) async fn run(
     mut client: Client,
     screen: &mut Screen,
 ) -> Result<(), Failure> {
-    let source = open(import).await?;
-    let checked = check(source.rows()?)?;
+    let mut source = open(import).await?;
+    let mut checked = check(source.rows()?)?;
     let (target, is_empty) = target(import, &mut client).await?;
+    if target.kind.is_strong && checked.misfit.is_some() {
+        source.simplify();
+        checked = check(source.rows()?)?;
+    }
+    source.notes().sentences().for_each(say);
     if target.kind.is_strong
         && let Some((place, why)) = checked.misfit
     {

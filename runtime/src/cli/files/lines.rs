@@ -15,7 +15,7 @@ use continuum_core::api::Row;
 /// The longest line: what one answer of a node may have, so that every line of an export can be read.
 const BYTES_MAX: u64 = ANSWER_BYTES_MAX as u64;
 
-const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
+pub(super) const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 
 /// The first bytes of files that are no UTF-8 text, what they are, and how to read them.
 const OTHER_KINDS: &[(&[u8], &str, &str)] = &[
@@ -23,6 +23,8 @@ const OTHER_KINDS: &[(&[u8], &str, &str)] = &[
     (&[0xfe, 0xff], "UTF-16 text", TO_UTF8),
     (b"{\0", "UTF-16 text", TO_UTF8),
     (b"\0{", "UTF-16 text", TO_UTF8),
+    (b"[\0", "UTF-16 text", TO_UTF8),
+    (b"\0[", "UTF-16 text", TO_UTF8),
     (&[0x1f, 0x8b], "compressed with gzip", "unpack it first, for example with `gunzip`"),
     (
         &[0x28, 0xb5, 0x2f, 0xfd],
@@ -136,7 +138,7 @@ fn next_text(
 }
 
 /// Refuses a file that is no UTF-8 text.
-fn check_kind(name: &str, first: &[u8]) -> Result<(), Failure> {
+pub(super) fn check_kind(name: &str, first: &[u8]) -> Result<(), Failure> {
     let Some((_, kind, hint)) = OTHER_KINDS.iter().find(|(start, ..)| first.starts_with(start))
     else {
         return Ok(());

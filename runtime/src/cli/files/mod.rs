@@ -9,8 +9,11 @@ mod held;
 pub(super) mod import;
 mod jsonl;
 mod lines;
+mod mcp;
+mod pairs;
 mod plan;
 mod source;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod wordnet;

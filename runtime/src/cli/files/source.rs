@@ -12,7 +12,8 @@ use continuum_core::api::Row;
 use tempfile::NamedTempFile;
 
 use super::args::Source as Format;
-use super::{jsonl, lines, wordnet};
+use super::whole::{self, Notes};
+use super::{jsonl, lines, mcp, pairs, wordnet};
 use crate::cli::exit::{self, Failure};
 
 /// A row with its place in its file.
@@ -55,6 +56,9 @@ pub(super) type Rows = Box<dyn Iterator<Item = Result<Placed, Failure>> + Send>;
 pub(super) struct Source {
     format: Format,
     file: Readable,
+    /// The rows, when the file was read as a whole.
+    rows: Vec<Placed>,
+    notes: Notes,
 }
 
 /// A file that can be read again.
@@ -103,7 +107,36 @@ impl Readable {
 impl Source {
     /// Opens the source of an import.
     pub(super) fn open(path: &Path, format: Format) -> Result<Self, Failure> {
-        Ok(Self { format, file: Readable::of(path)? })
+        Self::of(format, Readable::of(path)?)
+    }
+
+    fn of(format: Format, file: Readable) -> Result<Self, Failure> {
+        let mut notes = Notes::default();
+        let rows = match format {
+            Format::Jsonl | Format::Wordnet => Vec::new(),
+            Format::McpJsonl => mcp::rows(&file.name, &whole::read(&file)?, &mut notes)?,
+            Format::Consul => pairs::consul(&file.name, &whole::read(&file)?)?,
+            Format::EtcdJson => pairs::etcd(&file.name, &whole::read(&file)?, &mut notes)?,
+        };
+        Ok(Self { format, file, rows, notes })
+    }
+
+    /// Leaves out what a strong namespace has no place for although its format has: Consul's numbers.
+    pub(super) fn simplify(&mut self) {
+        for Placed { place, row } in self.rows.iter_mut().filter(|_| self.format == Format::Consul)
+        {
+            let before = row.fields.len();
+            row.fields.retain(|field| field.field != pairs::FLAGS);
+            if row.fields.len() < before {
+                let what = "flags that were left out, because a strong namespace has no fields";
+                self.notes.add(what, &*place);
+            }
+        }
+    }
+
+    /// All that the rows do not keep as the file has it.
+    pub(super) const fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// The rows, from the beginning.
@@ -112,6 +145,9 @@ impl Source {
             Format::Jsonl => {
                 let lines = lines::of(&self.file.name, self.file.open()?);
                 Ok(Box::new(lines.map(|line| line.and_then(|line| line.read(jsonl::row)))))
+            }
+            Format::McpJsonl | Format::Consul | Format::EtcdJson => {
+                Ok(Box::new(self.rows.clone().into_iter().map(Ok)))
             }
             Format::Wordnet => {
                 let mut all: Vec<Rows> = Vec::new();
@@ -164,7 +200,7 @@ mod tests {
     fn a_stream_is_read_twice() {
         let line = "{\"key\":\"a\",\"fields\":[{\"field\":\"\",\"register\":[\"1\"]}]}\n";
         let file = Readable::copy("-".to_owned(), &mut line.as_bytes()).expect("a copy");
-        let source = Source { format: Format::Jsonl, file };
+        let source = Source::of(Format::Jsonl, file).expect("a source");
         for _ in 0..2 {
             let rows: Vec<Placed> =
                 source.rows().expect("a copy").map(|row| row.expect("a row")).collect();

@@ -6,16 +6,19 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Content, Field, Level, Outcome, Query, Reason, Receipt, Request, Row, Session, Value,
+    Change, Content, Field, Level, Outcome, Policy, Query, Reason, Receipt, Request, Row, Session,
+    Value,
 };
 
 use super::args::{Export, Import, Source};
+use super::whole::Notes;
 use super::{export, import};
 use crate::cli::args::Format;
 use crate::cli::client::Client;
 use crate::cli::exit::{self, Failure};
 use crate::cli::tests::{Output, node};
 
+mod formats;
 mod model;
 mod properties;
 
@@ -47,7 +50,7 @@ pub(super) async fn run_import(
 /// The whole export of a namespace.
 pub(super) async fn run_export(ns: &str, client: Client) -> Result<String, Failure> {
     let output = Output::default();
-    let export = Export { ns: ns.to_owned() };
+    let export = Export { ns: ns.to_owned(), format: Source::Jsonl };
     export::run(&export, client, &mut output.screen(Format::Table)).await?;
     Ok(output.text())
 }
@@ -67,6 +70,13 @@ fn row(key: String) -> Row {
 #[tokio::test]
 async fn an_export_reads_every_page() {
     let (client, _stop) = node(|request| {
+        if request == Request::Namespaces {
+            return notes(Policy::Eventual {
+                strategy: continuum_core::api::Strategy::default(),
+                slots: 1,
+                discard: false,
+            });
+        }
         let Request::Read { query: Query::Rows { after, .. }, .. } = request else {
             return Outcome::Rejected(Reason::NotFormed);
         };
@@ -99,8 +109,7 @@ fn nothing(query: &Query) -> Outcome {
     })
 }
 
-fn notes() -> Outcome {
-    let policy = continuum_core::api::Policy::Strong;
+fn notes(policy: Policy) -> Outcome {
     let id = continuum_core::id::NamespaceId(1);
     let notes = continuum_core::api::Namespace { id, name: "notes".into(), policy, group: None };
     Outcome::Value(Value::Namespaces(vec![notes]))
@@ -115,7 +124,7 @@ async fn an_import_retries_a_batch_with_one_key_until_it_is_accepted() {
     let seen = Seen::default();
     let writes = Arc::clone(&seen);
     let (client, _stop) = node(move |request| match request {
-        Request::Namespaces => notes(),
+        Request::Namespaces => notes(Policy::Strong),
         Request::Read { query, .. } => nothing(&query),
         Request::Write { mutations, session, .. } => {
             assert!(mutations.iter().all(|m| matches!(m.edits[0].change, Change::Put(_))));
@@ -150,7 +159,7 @@ async fn an_import_retries_a_batch_with_one_key_until_it_is_accepted() {
 async fn an_import_that_is_refused_for_good_fails() {
     let folder = tempfile::tempdir().expect("a folder");
     let (client, _stop) = node(|request| match request {
-        Request::Namespaces => notes(),
+        Request::Namespaces => notes(Policy::Strong),
         Request::Read { query, .. } => nothing(&query),
         _ => Outcome::Rejected(Reason::WrongConsistency),
     })
@@ -165,7 +174,7 @@ async fn an_import_into_an_unknown_namespace_sends_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let import = Import { ns: "unheard".into(), ..source(&folder, 1) };
     let (client, _stop) = node(|request| match request {
-        Request::Namespaces => notes(),
+        Request::Namespaces => notes(Policy::Strong),
         other => panic!("{other:?}"),
     })
     .await;

@@ -1,7 +1,7 @@
 //! Any export imports to an equal export: also when the import is repeated, when requests of it fail in any way, and
 //! when it was killed and begins again.
 
-use continuum_core::api::{Policy, Strategy as Choice};
+use continuum_core::api::Strategy as Choice;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
@@ -276,4 +276,50 @@ async fn a_dry_run_counts_and_writes_nothing() {
     let report = run_import(&dry, client.another()).await.expect("a dry run");
     assert_eq!((report["changed"].as_u64(), report["unchanged"].as_u64()), (Some(20), Some(10)));
     assert_eq!(run_export("notes", client).await.expect("an export"), before);
+}
+
+/// Serves a strong node of 2,500 keys. Each of the first `writes` pages changes the first and the last key at once.
+async fn serve_changing(mut writes: usize) -> (Client, tokio::sync::watch::Sender<bool>) {
+    let put = |key: &str, value: String| continuum_core::api::Mutation {
+        key: key.to_owned().into(),
+        edits: vec![continuum_core::api::Edit {
+            field: Bytes::new(),
+            change: Change::Put(value.into()),
+        }],
+        context: None,
+    };
+    let mut whole = Whole::new(Policy::Strong);
+    let write = move |whole: &mut Whole, mutations| {
+        let (namespace, level) = ("notes".to_owned(), Level::Durable);
+        let outcome = whole.ask(Request::Write { namespace, mutations, level, session: None });
+        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    };
+    write(&mut whole, (0..2500).map(|at| put(&format!("k{at:04}"), "0".into())).collect());
+    node(move |request| {
+        let is_page = matches!(request, Request::Read { query: Query::Rows { .. }, .. });
+        let outcome = whole.ask(request);
+        if is_page && writes > 0 {
+            writes -= 1;
+            let both = ["k0000", "k2499"].map(|key| put(key, writes.to_string()));
+            write(&mut whole, both.to_vec());
+        }
+        outcome
+    })
+    .await
+}
+
+/// Two keys that one write changes never differ in an export.
+#[tokio::test]
+async fn a_strong_namespace_is_exported_as_it_was_at_one_moment() {
+    for writes in [0, 1, 2, 3, 7] {
+        let (client, _stop) = serve_changing(writes).await;
+        let text = run_export("notes", client).await.expect("an export");
+        let value = |line: &str| line.split("\"register\":").nth(1).map(ToOwned::to_owned);
+        let (first, last) = (text.lines().next(), text.lines().last());
+        assert_eq!(first.and_then(value), last.and_then(value), "after {writes} writes");
+        assert_eq!(text.lines().count(), 2500);
+    }
+    let (client, _stop) = serve_changing(usize::MAX).await;
+    let failure = run_export("notes", client).await.expect_err("it never rests");
+    assert_eq!((failure.code.as_str(), failure.exit), ("changed", exit::CONFLICT));
 }
