@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn everything_is_printed_here() {
         const WAYS: [&str; 7] =
-            ["println!", "print!", "stdout()", "stderr()", "dbg!", "io::Stdout", "/dev/tty"];
+            ["println!", "print!", "io::stdout", "io::stderr", "dbg!", "io::Stdout", "/dev/tty"];
         let mut folders =
             vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli"))];
         let mut seen = 0;

@@ -83,6 +83,8 @@ pub(super) async fn node(
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Request { request, reply } => drop(reply.send(answer(request))),
+                Command::Namespaces { reply } => drop(reply.send(None)),
+                Command::Figures { .. } => {}
                 Command::Status { reply } => {
                     if let Outcome::Value(Value::Status(status)) = answer(Request::Status) {
                         drop(reply.send(*status));
