@@ -37,7 +37,7 @@ pub(super) fn start(start: &Start) -> Result<u8, Failure> {
     let said = log::begin(&local::gather(&start.layers).understood().log);
     let ready = ready.inspect_err(|failure| {
         if said.is_ok() {
-            fatal(failure)
+            fatal(failure);
         }
     })?;
     said.map_err(|error| local::settings_failure(&error.into()))?;

@@ -236,7 +236,7 @@ impl Facts {
 
     /// Writes that nobody made, and bytes that are no write.
     fn writes(&self, shard: ShardId, dice: &mut Dice) -> Vec<Bytes> {
-        let actor = self.actor(dice.below(AUTHORS));
+        let mut actor = self.actor(dice.below(AUTHORS));
         let seq = match dice.below(4) {
             0 => 1 + dice.below(8),
             1 => SEQ_MAX - dice.below(3),
@@ -248,7 +248,10 @@ impl Facts {
         let stamp = 1 + ((content % (STAMP_MAX - (1 << 32))) >> (content % 24));
         let key = format!("hostile{}", content % 4);
         let put = (key.as_str(), &*format!("forged{content}"));
-        let sealed = sealed_put(shard, Dot { actor, seq }, put, stamp, self.last_of(content));
+        let overwritten = self.last_of(content);
+        // A write that names another process is another write, so it has another author.
+        actor.boot.nonce ^= overwritten.map_or(0, |dot| dot.actor.boot.nonce);
+        let sealed = sealed_put(shard, Dot { actor, seq }, put, stamp, overwritten);
         let mut altered = sealed.to_vec();
         let at = dice.below(altered.len() as u64) as usize;
         altered[at] ^= 1 << dice.below(8);
