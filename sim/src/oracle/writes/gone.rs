@@ -103,12 +103,6 @@ impl Shard {
         later.into_iter().flatten()
     }
 
-    /// Whether writes in the context beat every register value that a write put.
-    pub(super) fn is_beaten(&self, dot: &Dot, context: &Dots) -> bool {
-        let Some(Known { info, .. }) = self.get(dot) else { return false };
-        info.edits.iter().all(|edit| self.is_edit_beaten(info, edit, Some(context)))
-    }
-
     /// Whether writes beat the register value that an edit put: those in a context, or any.
     pub(super) fn is_edit_beaten(
         &self,

@@ -267,13 +267,14 @@ impl Writes {
                     continue;
                 }
                 Held::Unseen
-            } else if discard && known.is_beaten(&named.info.dot, &seen) {
-                continue;
             } else {
                 Held::Seen
             };
             for (number, edit) in (0..).zip(&named.info.edits) {
-                let is_dead = || known.is_edit_superseded(named, number, edit, Some(&seen));
+                // Where losers are dropped, a write may lose in one of its fields alone.
+                let is_beaten = || discard && known.is_edit_beaten(&named.info, edit, Some(&seen));
+                let is_dead =
+                    || known.is_edit_superseded(named, number, edit, Some(&seen)) || is_beaten();
                 if held == Held::Seen && is_dead() {
                     continue;
                 }
