@@ -4,9 +4,7 @@
 //!
 //! The active mutant is global to the process, so this file holds a single test.
 
-use continuum_core::api::{
-    Change, Edit, Level, Mutation, Outcome, Policy, Request, Unready, Value,
-};
+use continuum_core::api::{Outcome, Policy, Request, Unready, Value};
 use continuum_core::config::Config;
 use continuum_core::gossip;
 use continuum_core::id::{
@@ -169,19 +167,6 @@ fn a_restarted_node_refuses_an_earlier_process() {
     assert!(!solo.connect_as(PEER, first, Lineage::default()));
 }
 
-fn a_write_counts_others_and_not_itself() {
-    let mut solo = Solo::new();
-    solo.wait(10);
-    let change = Change::Put(bytes::Bytes::from_static(b"v"));
-    let edits = vec![Edit { field: bytes::Bytes::new(), change }];
-    let key = bytes::Bytes::from_static(b"k");
-    let mutations = vec![Mutation { key, edits, context: None }];
-    let namespace = String::from("facts");
-    let level = Level::Replicated(1);
-    let outcome = solo.ask(Request::Write { namespace, mutations, level, session: None });
-    assert_eq!(outcome, Outcome::Unknown { reached: Some(Level::Durable) });
-}
-
 fn a_strangers_refusals_are_nothing() {
     let mut solo = Solo::new();
     let known = Boot { count: 1, nonce: 2 };
@@ -323,7 +308,6 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("node.join.unbounded", a_member_changes_its_entry_at_a_bounded_rate),
     ("node.peers.forgets_boots", a_restarted_node_refuses_an_earlier_process),
     ("node.peers.old_welcome", an_earlier_process_is_refused),
-    ("node.request.counts_itself", a_write_counts_others_and_not_itself),
     ("node.standing.anyone_refuses", a_strangers_refusals_are_nothing),
     ("node.standing.learner_campaigns", a_learner_asks_for_no_votes),
     ("node.standing.learner_leads", a_learners_leader_messages_reach_no_machine),
