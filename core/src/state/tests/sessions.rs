@@ -9,7 +9,7 @@ use super::{apply, capture, mutation, put, session, write};
 use crate::api::{Change, Expected, Fingerprint, Reason, Session};
 use crate::id::{Index, SessionId};
 use crate::limits::SESSION_IDLE_MS as IDLE_MS;
-use crate::state::session::{Admission, Sessions};
+use crate::state::session::{Admission, Remembered, Sessions};
 use crate::state::{Kind, Reply, StateMachine};
 
 proptest! {
@@ -138,4 +138,13 @@ fn no_number_of_keyed_writes_is_refused() {
         assert!(sessions.len() <= 64);
     }
     assert_eq!(sessions.bytes(), 64 * crate::limits::SESSION_BYTES);
+}
+
+/// Trees are mostly three quarters full.
+#[test]
+fn a_session_takes_no_more_memory_than_is_counted() {
+    let record = size_of::<(SessionId, Remembered)>();
+    let place = size_of::<(Index, SessionId)>();
+    let taken = (record + place) as u64 * 4 / 3;
+    assert!(taken <= crate::limits::SESSION_BYTES, "{taken} bytes");
 }
