@@ -135,6 +135,20 @@ pub enum Health {
     Left,
 }
 
+impl Health {
+    /// The word for it in answers and metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Suspect => "suspect",
+            Self::Unhealthy => "unhealthy",
+            Self::Left => "left",
+        }
+    }
+}
+
 /// A namespace as the registry holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {

@@ -7,8 +7,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use continuum_core::api::{
-    Field, FormedPeer, GroupStatus, Health, Level, Member, MemberInfo, Namespace, Outcome, Policy,
-    Receipt, Register, Row, ShardStatus, Status, Strategy, Unready, Value, Warning,
+    Field, FormedPeer, GroupStatus, Level, Member, MemberInfo, Namespace, Outcome, Policy, Receipt,
+    Register, Row, ShardStatus, Status, Strategy, Unready, Value, Warning,
 };
 use continuum_core::id::Role;
 use serde_json::{Map, Value as Json, json};
@@ -268,20 +268,10 @@ fn member(member: &Member) -> Json {
         "name": member.name,
         "address": member.address.0,
         "voter": member.voter,
-        "health": health(member.health),
+        "health": member.health.word(),
         "boot": member.boot,
         "load": member.load,
     })
-}
-
-const fn health(health: Health) -> &'static str {
-    match health {
-        Health::Unknown => "unknown",
-        Health::Healthy => "healthy",
-        Health::Suspect => "suspect",
-        Health::Unhealthy => "unhealthy",
-        Health::Left => "left",
-    }
 }
 
 /// A node's status in JSON.

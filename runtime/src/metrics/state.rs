@@ -258,7 +258,7 @@ impl StateGauges {
             [Health::Unknown, Health::Healthy, Health::Suspect, Health::Unhealthy, Health::Left]
         {
             let count = members.iter().filter(|member| member.health == health).count();
-            let label = InState { state: health_label(health) };
+            let label = InState { state: health.word() };
             self.members.get_or_create(&label).set(signed(count as u64));
         }
         self.load.clear();
@@ -307,14 +307,4 @@ fn of_group(seen: &Seen<'_>, group: GroupId) -> String {
     }
     let found = seen.namespaces.iter().find(|found| found.group == Some(group));
     found.map_or_else(String::new, |found| found.name.clone())
-}
-
-const fn health_label(health: Health) -> &'static str {
-    match health {
-        Health::Unknown => "unknown",
-        Health::Healthy => "healthy",
-        Health::Suspect => "suspect",
-        Health::Unhealthy => "unhealthy",
-        Health::Left => "left",
-    }
 }
