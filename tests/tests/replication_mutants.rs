@@ -36,6 +36,7 @@ fn run(number: u64) -> Result<(), String> {
         hostile::CASES.iter().for_each(|case| case());
         [false, true].into_iter().for_each(promises::of_a_removal);
         answers()?;
+        overwritten_counts_once()?;
     }
     // This case is larger than the others, so a tenth of the runs is enough.
     if number.is_multiple_of(10) { busy_checkpoint(number) } else { Ok(()) }
@@ -93,6 +94,20 @@ fn answers() -> Result<(), String> {
     world.step(0, Event::Received { from: replica(2), message: all_held(&world, 0) });
     let gone = world.answers.replicated.contains(&ticket);
     if gone { Err("a lost disk counts".into()) } else { Ok(()) }
+}
+
+/// A value that is overwritten takes no memory any more.
+fn overwritten_counts_once() -> Result<(), String> {
+    let mut world = quiet(Setup::default());
+    let mut after = |value| {
+        world.mutate(0, put("k", "", value));
+        world.processes[0].machine.bytes()
+    };
+    // The first write overwrites nothing, so it is shorter than the others.
+    after("0");
+    let counted = ["1", "2", "3"].map(&mut after);
+    let is_constant = counted.iter().all(|bytes| *bytes == counted[0]);
+    if is_constant { Ok(()) } else { Err(format!("overwriting counts {counted:?} bytes")) }
 }
 
 /// The acknowledgement of all that a replica has.
