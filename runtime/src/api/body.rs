@@ -68,7 +68,7 @@ pub(super) async fn read(
     let mut bytes = Vec::new();
     let mut shape = Shape::default();
     loop {
-        let Ok(frame) = tokio::time::timeout_at(pace.due(), body.frame()).await else {
+        let Ok(frame) = tokio::time::timeout(pace.left(), body.frame()).await else {
             pace.check()?;
             continue;
         };
@@ -134,6 +134,11 @@ impl Pace {
     /// When the body must be looked at again.
     fn due(&self) -> Instant {
         self.ends.min(self.window + Duration::from_secs(WINDOW_S))
+    }
+
+    /// The time until then.
+    fn left(&self) -> Duration {
+        self.due().saturating_duration_since(Instant::now())
     }
 
     /// Refuses a body that is too slow by now.
