@@ -66,6 +66,13 @@ pub const SHARD_ACTORS_HELD_MAX: usize = 6144;
 /// Encoded bytes of one causal context. With the writes and answers beside it, it fits into a frame.
 pub const CONTEXT_BYTES_MAX: usize = 400 << 10;
 
+/// Writes of one context that a new write names although its replica no longer holds all of them. A register has at
+/// most as many values at a time.
+pub const REPLACED_MAX: usize = SIBLINGS_MAX;
+
+/// Names of such writes in one new write, over all its edits: a few bytes each.
+pub const REPLACED_NAMES_MAX: usize = 4096;
+
 /// Removals of one shard that wait for their elements. Each takes about a hundred bytes. Past this bound a client's
 /// write that needs more is refused.
 pub const DEFERRED_MAX: usize = 65_536;

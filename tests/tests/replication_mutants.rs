@@ -35,6 +35,7 @@ fn run(number: u64) -> Result<(), String> {
     if number == 0 {
         hostile::CASES.iter().for_each(|case| case());
         [false, true].into_iter().for_each(promises::of_a_removal);
+        promises::of_an_overwrite();
         answers()?;
         overwritten_counts_once()?;
     }

@@ -323,6 +323,11 @@ fn a_replica_promises_a_removal_only_once_what_it_removed_is_gone() {
 }
 
 #[test]
+fn a_write_names_what_its_client_read_although_its_replica_replaced_it() {
+    world::promises::of_an_overwrite();
+}
+
+#[test]
 fn an_acknowledgement_does_not_outlive_the_store_that_gave_it() {
     for reconnects in [false, true] {
         let mut world = quiet(Setup::default());

@@ -65,6 +65,7 @@ pub const MARKS: &[&str] = &[
     "replication.author.again",
     "replication.author.below_the_top",
     "replication.author.refused",
+    "replication.author.replaced_context",
     "replication.author.too_many_siblings",
     "replication.author.unseen_context",
     "replication.checkpoint.done",

@@ -119,6 +119,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
         "a write with a context leaves what its client had read elsewhere",
     ),
     (
+        "replication.author.forgets_replaced",
+        "a write with a context leaves what its client had read, if its replica has replaced that",
+    ),
+    (
         "replication.replicated.outlives_store",
         "an acknowledgement still counts after its node came back with another store",
     ),

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use crate::api::{Bound, Change, Edit, Mutation, Observed, Reason, Resource};
 use crate::id::{Actor, Dot};
 use crate::limits::{
-    EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX, SHARD_ACTORS_MAX, SIBLINGS_MAX, STAMP_MAX,
-    VALUE_BYTES_MAX,
+    EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX, REPLACED_MAX, REPLACED_NAMES_MAX, SHARD_ACTORS_MAX,
+    SIBLINGS_MAX, STAMP_MAX, VALUE_BYTES_MAX,
 };
 use crate::{mutant, reach};
 
@@ -27,6 +27,8 @@ use super::write::{
 struct Read {
     /// The dots in the shard's context.
     here: BTreeSet<LocalDot>,
+    /// Those of `here` of which the shard no longer holds all elements, ascending, up to a bound.
+    replaced: Vec<LocalDot>,
     /// The dots that the shard has not seen.
     unseen: Vec<Dot>,
 }
@@ -49,6 +51,8 @@ struct WriteBuilder<'a> {
     own: Vec<OwnElement>,
     /// The greatest stamp among what the write supersedes.
     floor: u64,
+    /// The names of replaced elements that the write may still hold.
+    nameable: usize,
 }
 
 /// Builds and seals a write. `observed` is the content of the client's context; `stamp` issues a stamp above a floor.
@@ -82,6 +86,7 @@ pub(super) fn new_write(
         actor_indices: BTreeMap::new(),
         own: Vec::new(),
         floor,
+        nameable: REPLACED_NAMES_MAX,
     };
     let key = &mutation.key;
     let kept = if mutant!("replication.author.drops_edit") { 1 } else { EDITS_MAX };
@@ -89,7 +94,7 @@ pub(super) fn new_write(
     let edits: Result<Vec<_>, _> = edits.map(|edit| builder.edit(key, edit)).collect();
     let edits = edits?;
     let stamp = builder.stamp(&edits, stamp)?;
-    let body = WriteBody {
+    let mut body = WriteBody {
         namespace: shard.id.namespace,
         slot: shard.id.slot,
         dot,
@@ -102,7 +107,12 @@ pub(super) fn new_write(
     if !shard.has_room(unknown.count(), SHARD_ACTORS_MAX) {
         return Err(full);
     }
-    let sealed = write::seal(&body);
+    let mut sealed = write::seal(&body);
+    if sealed.len() > SEALED_BYTES_MAX {
+        // A client knows nothing of what was replaced, so its write is not refused for the names of that.
+        body.edits.iter_mut().for_each(|edit| edit.absent.truncate(unseen));
+        sealed = write::seal(&body);
+    }
     at_most(Bound::Request, sealed.len(), SEALED_BYTES_MAX)?;
     Ok((dot, stamp, sealed))
 }
@@ -128,8 +138,8 @@ fn check(mutation: &Mutation) -> Result<(), Reason> {
 
 /// The elements that a deletion of a field removes; with an empty field, of the whole record.
 pub(super) fn deletion_scope(key: &[u8], field: &[u8]) -> Scope {
-    let (superseded, unseen) = (Vec::new(), Vec::new());
-    EditRecord { field: Raw(field), op: EditOp::Delete, superseded, unseen }.scope(key)
+    let (superseded, absent) = (Vec::new(), Vec::new());
+    EditRecord { field: Raw(field), op: EditOp::Delete, superseded, absent }.scope(key)
 }
 
 fn at_most(what: Bound, length: usize, limit: usize) -> Result<(), Reason> {
@@ -137,7 +147,7 @@ fn at_most(what: Bound, length: usize, limit: usize) -> Result<(), Reason> {
 }
 
 fn read(shard: &Shard, observed: Observed) -> Read {
-    let mut read = Read { here: BTreeSet::new(), unseen: Vec::new() };
+    let mut read = Read { here: BTreeSet::new(), replaced: Vec::new(), unseen: Vec::new() };
     for dot in observed.dots {
         match shard.number(&dot.actor) {
             Some(number) if shard.seen(number).contains(dot.seq) => {
@@ -146,6 +156,8 @@ fn read(shard: &Shard, observed: Observed) -> Read {
             _ => read.unseen.push(dot),
         }
     }
+    let is_replaced = |dot: &&LocalDot| shard.live.get(dot).is_none_or(|live| !live.whole);
+    read.replaced = read.here.iter().filter(is_replaced).take(REPLACED_MAX).copied().collect();
     read.unseen.sort_unstable();
     read.unseen.dedup();
     read
@@ -169,11 +181,12 @@ impl WriteBuilder<'_> {
             Change::Delete | Change::Cas { .. } => EditOp::Delete,
         };
         let field = Raw(&edit.field);
-        let mut record = EditRecord { field, op, superseded: Vec::new(), unseen: Vec::new() };
+        let mut record = EditRecord { field, op, superseded: Vec::new(), absent: Vec::new() };
         let scope = record.scope(key);
         self.supersede_held(&mut record, &scope)?;
         self.supersede_own(&mut record, &scope);
         self.supersede_unseen(&mut record);
+        self.supersede_replaced(&mut record);
         if let Some(path) = record.path(key) {
             self.own.push(OwnElement { path, edit: index as u16, totals, live: true });
         }
@@ -265,7 +278,25 @@ impl WriteBuilder<'_> {
                 continue;
             }
             let actor = self.index_of(dot.actor);
-            record.unseen.push(DotRef { actor, seq: dot.seq });
+            record.absent.push(DotRef { actor, seq: dot.seq });
+        }
+    }
+
+    /// Supersedes writes that the client had read and whose elements this shard no longer holds. Another replica may
+    /// still hold them, and the write that replaced them here may never reach it.
+    fn supersede_replaced(&mut self, record: &mut EditRecord<'_>) {
+        let Some(read) = &self.read else { return };
+        if matches!(record.op, EditOp::Count { .. })
+            || mutant!("replication.author.forgets_replaced")
+        {
+            return;
+        }
+        let replaced: Vec<_> = read.replaced.iter().take(self.nameable).copied().collect();
+        self.nameable -= replaced.len();
+        for (number, seq) in replaced {
+            reach!("replication.author.replaced_context");
+            let actor = self.index_of(self.shard.actor(number));
+            record.absent.push(DotRef { actor, seq });
         }
     }
 

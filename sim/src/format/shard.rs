@@ -203,7 +203,7 @@ mod tests {
         let [edit] = &write.edits[..] else { panic!("one edit") };
         assert_eq!((&edit.field[..], &edit.op), (&b"f"[..], &Op::Put(b"v".to_vec())));
         assert_eq!(edit.superseded, [(dot(1, 1), 1)]);
-        assert_eq!(edit.unseen, [dot(2, 9)]);
+        assert_eq!(edit.absent, [dot(2, 9)]);
         assert_eq!(dot_in(&record), Some(dot(1, 3)));
         let part = partial(&record, &[0b101, 0]);
         assert_eq!(read(&part), Some(Record::Write(write, Some(vec![0, 2]))));

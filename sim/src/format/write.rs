@@ -2,9 +2,9 @@
 //!
 //! Sealed bytes are a tag, the SHA-256 of the body, and the body: the codec's version, the shard, the dot, the key, the
 //! stamp, the other authors that it refers to, and the edits, each with its field, its change, the elements that it
-//! supersedes and the unseen dots whose elements it supersedes. An index into the table of authors counts from 1, and 0
-//! is the write's own. A write outside
-//! the bounds of the format says nothing. This module does not know what a shard holds.
+//! supersedes and the dots of absent elements that it supersedes. An index into the table of authors counts from 1, and
+//! 0 is the write's own. A write outside the bounds of the format says nothing. This module does not know what a shard
+//! holds.
 
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Dot, ShardId};
@@ -48,7 +48,7 @@ pub(crate) struct WrittenEdit {
     /// The superseded elements: the dot of the write, and the index of the edit.
     pub(crate) superseded: Vec<(Dot, u16)>,
     /// Writes whose elements in this edit's scope are superseded.
-    pub(crate) unseen: Vec<Dot>,
+    pub(crate) absent: Vec<Dot>,
 }
 
 /// The change that an edit makes to its field.
@@ -115,11 +115,12 @@ pub(super) fn read(sealed: &[u8]) -> Option<Written> {
 fn is_within_bounds(write: &Written) -> bool {
     let is_numbered = |dot: &Dot| (1..=SEQ_MAX).contains(&dot.seq);
     let me = write.dot.actor;
-    // An author supersedes of its own elements only those that it wrote earlier, and it has seen all its writes.
+    // An author supersedes of its own elements only those that it wrote earlier.
     let are_sound = |(number, edit): (usize, &WrittenEdit)| {
         let before = (write.dot.seq, number);
         let is_earlier =
             |(dot, edit): &(Dot, u16)| dot.actor != me || (dot.seq, usize::from(*edit)) < before;
+        let is_before = |dot: &Dot| dot.actor != me || dot.seq < write.dot.seq;
         let length = match &edit.op {
             Op::Put(value) | Op::Add(value) | Op::Remove(value) => value.len(),
             Op::Delete | Op::Count { .. } => 0,
@@ -127,7 +128,7 @@ fn is_within_bounds(write: &Written) -> bool {
         edit.field.len() <= FIELD_BYTES_MAX
             && length <= VALUE_BYTES_MAX
             && edit.superseded.iter().all(|named| is_numbered(&named.0) && is_earlier(named))
-            && edit.unseen.iter().all(|dot| is_numbered(dot) && dot.actor != me)
+            && edit.absent.iter().all(|dot| is_numbered(dot) && is_before(dot))
     };
     is_numbered(&write.dot)
         && write.stamp <= STAMP_MAX
@@ -143,7 +144,7 @@ fn edit(reader: &mut Reader<'_>, actor: impl Fn(u32) -> Option<Actor>) -> Option
         field: reader.bytes()?.to_vec(),
         op: op(reader)?,
         superseded: reader.list(|reader| Some((dot(reader)?, reader.u16()?)))?,
-        unseen: reader.list(dot)?,
+        absent: reader.list(dot)?,
     })
 }
 

@@ -93,7 +93,7 @@ impl Contents {
                     *seq = write.dot.seq.max(*seq);
                 }
                 dead.extend(edit.superseded.iter().copied());
-                for dot in &edit.unseen {
+                for dot in &edit.absent {
                     let scope = Scope { key: &write.key, edit };
                     scopes.entry(*dot).or_default().push(scope);
                 }
@@ -313,7 +313,7 @@ mod tests {
             key: b"k".to_vec(),
             stamp,
             hash: Digest::default(),
-            edits: vec![WrittenEdit { field: Vec::new(), op, superseded, unseen: Vec::new() }],
+            edits: vec![WrittenEdit { field: Vec::new(), op, superseded, absent: Vec::new() }],
         }
     }
 

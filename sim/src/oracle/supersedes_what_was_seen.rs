@@ -3,11 +3,12 @@
 //! context of a read supersedes just what was read).
 //!
 //! Compares the dots that a new write supersedes with the context of the client's mutation, both ways: nothing else may
-//! be superseded, and what the context names must be, by name if the replica holds it, and otherwise as not yet seen.
+//! be superseded, and what the context names must be, by name if the replica holds it, and otherwise as absent.
 //! It does not judge writes without a context: these supersede what their replica holds.
 
 use continuum_core::api::{Change, Mutation};
 use continuum_core::id::Dot;
+use continuum_core::limits::REPLACED_MAX;
 
 use super::eventual_specification::is_in_scope;
 use crate::format::write::{Op, Written, WrittenEdit};
@@ -27,7 +28,7 @@ pub(crate) fn check(write: &Written, mutation: &Mutation) -> Verdict {
             None => true,
         };
         let superseded = edit.superseded.iter().map(|(dot, _)| dot);
-        if let Some(dot) = superseded.chain(&edit.unseen).find(|dot| !seen(dot)) {
+        if let Some(dot) = superseded.chain(&edit.absent).find(|dot| !seen(dot)) {
             return broken(format!(
                 "{write:?} supersedes {dot:?}, which its client did not name: {mutation:?}"
             ));
@@ -43,6 +44,8 @@ pub(crate) enum Held {
     Seen,
     /// The write has not arrived.
     Unseen,
+    /// The replica has seen the write, and one that supersedes the edit. A replica may hold the edit all the same.
+    Replaced,
 }
 
 /// Judges that a new write supersedes one element that its context names: an edit with its key, and its name.
@@ -56,9 +59,14 @@ pub(crate) fn check_whole(
         let observes = !matches!(by.op, Op::Count { .. });
         observes && is_in_scope((&write.key, by), (key, edit))
     };
-    let supersedes = |by: &WrittenEdit| match held {
-        Held::Seen => by.superseded.contains(&element),
-        Held::Unseen => by.unseen.contains(&element.0),
+    let supersedes = |by: &WrittenEdit| {
+        let (by_name, as_absent) =
+            (by.superseded.contains(&element), by.absent.contains(&element.0));
+        match held {
+            Held::Seen => by_name,
+            Held::Unseen => as_absent,
+            Held::Replaced => by_name || as_absent || by.absent.len() >= REPLACED_MAX,
+        }
     };
     match write.edits.iter().filter(scopes).find(|by| !supersedes(by)) {
         None => Ok(()),

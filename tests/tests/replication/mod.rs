@@ -426,8 +426,13 @@ impl World {
     }
 
     pub fn members(&self, at: usize, key: &str) -> Vec<Bytes> {
-        match self.read(at, &Query::Members { key: bytes(key), field: Bytes::new() }) {
-            Value::Set { members, .. } => members,
+        self.set(at, key, "").0
+    }
+
+    /// The members of a set, and the context of the read.
+    pub fn set(&self, at: usize, key: &str, field: &str) -> (Vec<Bytes>, Context) {
+        match self.read(at, &Query::Members { key: bytes(key), field: bytes(field) }) {
+            Value::Set { members, context } => (members, context),
             other => panic!("{other:?}"),
         }
     }

@@ -40,7 +40,7 @@ pub struct EditInfo {
     /// The superseded elements: the dot of the write, and the index of the edit.
     pub superseded: Vec<(Dot, u16)>,
     /// Writes whose elements in this edit's scope are superseded.
-    pub unseen: Vec<Dot>,
+    pub absent: Vec<Dot>,
 }
 
 /// The change that an edit makes to its field.
@@ -109,7 +109,7 @@ fn edit_info(body: &WriteBody<'_>, edit: &EditRecord<'_>) -> EditInfo {
             EditOp::Count { plus, minus } => EditOpInfo::Count { plus, minus },
         },
         superseded: superseded.map(|e| (dot(e.actor, e.seq), e.edit)).collect(),
-        unseen: edit.unseen.iter().map(|unseen| dot(unseen.actor, unseen.seq)).collect(),
+        absent: edit.absent.iter().map(|named| dot(named.actor, named.seq)).collect(),
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
             field: Raw(b"f"),
             op: EditOp::Put(Raw(b"value")),
             superseded: vec![ElementRef { actor: 1, seq: 2, edit: 0 }],
-            unseen: vec![DotRef { actor: 1, seq: 9 }],
+            absent: vec![DotRef { actor: 1, seq: 9 }],
         };
         let body = WriteBody {
             namespace: NamespaceId(1),
@@ -144,7 +144,7 @@ mod tests {
         let info = inspect(&sealed).expect("a sound write");
         assert_eq!((info.dot, info.stamp), (body.dot, 77));
         assert_eq!(info.edits[0].superseded, [(Dot { actor: other, seq: 2 }, 0)]);
-        assert_eq!(info.edits[0].unseen, [Dot { actor: other, seq: 9 }]);
+        assert_eq!(info.edits[0].absent, [Dot { actor: other, seq: 9 }]);
         assert_eq!(info.edits[0].op, EditOpInfo::Put(b"value".to_vec()));
         let mut spoiled = sealed.to_vec();
         spoiled[60] ^= 1;

@@ -443,10 +443,10 @@ impl Shard {
                     self.defer(element.dot(), Deferred::Edit(superseded.edit));
                 }
             }
-            if !edit.unseen.is_empty() {
+            if !edit.absent.is_empty() {
                 let removal = Deferred::scope(edit, body.key.0);
-                for unseen in &edit.unseen {
-                    let dot = (self.intern(&body.actor(unseen.actor)), unseen.seq);
+                for absent in &edit.absent {
+                    let dot = (self.intern(&body.actor(absent.actor)), absent.seq);
                     self.note_named(dot);
                     self.remove_or_defer(dot, removal);
                 }

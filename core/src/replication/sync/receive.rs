@@ -139,7 +139,7 @@ pub(crate) fn forged_dot(
 fn named_dots<'a>(body: &'a WriteBody<'_>) -> impl Iterator<Item = (Actor, u64)> + 'a {
     let edits = body.edits.iter().flat_map(|edit| {
         let superseded = edit.superseded.iter().map(|element| (element.actor, element.seq));
-        superseded.chain(edit.unseen.iter().map(|unseen| (unseen.actor, unseen.seq)))
+        superseded.chain(edit.absent.iter().map(|named| (named.actor, named.seq)))
     });
     let own = core::iter::once((0, body.dot.seq));
     own.chain(edits).map(|(index, seq)| (body.actor(index), seq))

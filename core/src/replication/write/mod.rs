@@ -84,8 +84,9 @@ pub(crate) struct EditRecord<'a> {
     pub(crate) op: EditOp<'a>,
     /// The superseded elements that the author held.
     pub(crate) superseded: Vec<ElementRef>,
-    /// Dots that the client had read and the author had not seen. The edit supersedes their elements in its scope.
-    pub(crate) unseen: Vec<DotRef>,
+    /// Dots that the client had read and whose elements the author did not hold: it had not seen them, or had replaced
+    /// them. The edit supersedes their elements in its scope.
+    pub(crate) absent: Vec<DotRef>,
 }
 
 /// The change that an edit makes to its field.
@@ -198,7 +199,10 @@ impl WriteBody<'_> {
         edit.field.0.len() <= FIELD_BYTES_MAX
             && value <= VALUE_BYTES_MAX
             && edit.superseded.iter().all(|e| known(e.actor) && in_range(e.seq) && earlier(e))
-            && edit.unseen.iter().all(|dot| dot.actor > 0 && known(dot.actor) && in_range(dot.seq))
+            && edit.absent.iter().all(|dot| {
+                let is_earlier = dot.actor > 0 || dot.seq < self.dot.seq;
+                known(dot.actor) && in_range(dot.seq) && is_earlier
+            })
     }
 }
 
@@ -279,7 +283,7 @@ mod tests {
             field: Raw(b"f"),
             op: EditOp::Put(Raw(b"value")),
             superseded: vec![ElementRef { actor: 0, seq: 1, edit: 0 }],
-            unseen: vec![DotRef { actor: 1, seq: 9 }],
+            absent: vec![DotRef { actor: 1, seq: 9 }],
         };
         seal(&WriteBody {
             namespace: NamespaceId(1),
@@ -328,7 +332,7 @@ mod tests {
         spoil(|body| body.actors[0] = body.dot.actor);
         spoil(|body| body.edits[0].superseded[0].seq = 3);
         spoil(|body| body.edits[0].superseded[0].actor = 2);
-        spoil(|body| body.edits[0].unseen[0].actor = 0);
-        spoil(|body| body.edits[0].unseen[0].seq = 0);
+        spoil(|body| body.edits[0].absent[0] = DotRef { actor: 0, seq: body.dot.seq });
+        spoil(|body| body.edits[0].absent[0].seq = 0);
     }
 }

@@ -102,7 +102,7 @@ fn asked() -> Vec<Planted> {
             field: field.as_bytes().to_vec(),
             op,
             superseded: Vec::new(),
-            unseen: Vec::new(),
+            absent: Vec::new(),
         };
         let write = Written {
             shard: ShardId::default(),

@@ -81,7 +81,7 @@ impl Shard {
         let by_name = later.by_name.iter().filter(move |(of, _)| *of == number).map(|(_, by)| by);
         let by_scope = later.by_scope.iter().filter(move |by| {
             self.get(by).is_some_and(|by| {
-                let mut names = by.info.edits.iter().filter(|by| by.unseen.contains(&info.dot));
+                let mut names = by.info.edits.iter().filter(|by| by.absent.contains(&info.dot));
                 names.any(|edit_by| is_in_scope((&by.info.key, edit_by), (&info.key, edit)))
             })
         });
@@ -124,7 +124,7 @@ impl Shard {
 }
 
 /// Whether an edit is dead from the beginning.
-const fn leaves_nothing(edit: &WrittenEdit) -> bool {
+pub(super) const fn leaves_nothing(edit: &WrittenEdit) -> bool {
     matches!(edit.op, Op::Delete | Op::Remove(_))
 }
 

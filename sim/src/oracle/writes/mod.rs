@@ -275,9 +275,10 @@ impl Writes {
                 let is_beaten = || discard && known.is_edit_beaten(&named.info, edit, Some(&seen));
                 let is_dead =
                     || known.is_edit_superseded(named, number, edit, Some(&seen)) || is_beaten();
-                if held == Held::Seen && is_dead() {
+                if held == Held::Seen && gone::leaves_nothing(edit) {
                     continue;
                 }
+                let held = if held == Held::Seen && is_dead() { Held::Replaced } else { held };
                 let element = (named.info.dot, number);
                 let key = &named.info.key;
                 supersedes_what_was_seen::check_whole(write, (key, edit), element, held)?;
@@ -465,7 +466,7 @@ mod tests {
             key: b"k".to_vec(),
             stamp: seq,
             hash: Digest::default(),
-            edits: vec![WrittenEdit { field: Vec::new(), op, superseded, unseen: Vec::new() }],
+            edits: vec![WrittenEdit { field: Vec::new(), op, superseded, absent: Vec::new() }],
         }
     }
 

@@ -82,7 +82,7 @@ impl Shard {
             for (dot, number) in &edit.superseded {
                 self.later_of(dot).by_name.push((*number, write.dot));
             }
-            for dot in &edit.unseen {
+            for dot in &edit.absent {
                 self.later_of(dot).by_scope.push(write.dot);
             }
             if matches!(edit.op, Op::Put(_)) {
@@ -222,8 +222,8 @@ mod tests {
         let earlier = |dice: &mut Dice| dot(dice.below(WRITES));
         let superseded =
             (0..dice.below(3)).map(|_| (earlier(dice), dice.below(2) as u16)).collect();
-        let unseen = (0..dice.below(2)).map(|_| earlier(dice)).collect();
-        WrittenEdit { field: FIELDS[dice.below(3) as usize].to_vec(), op, superseded, unseen }
+        let absent = (0..dice.below(2)).map(|_| earlier(dice)).collect();
+        WrittenEdit { field: FIELDS[dice.below(3) as usize].to_vec(), op, superseded, absent }
     }
 
     /// The index of what supersedes each write says the same as the specification, which reads all writes anew, in each
