@@ -41,6 +41,10 @@ pub(crate) struct Node {
     pub(crate) bootstrap: Vec<SocketAddr>,
     /// Its certificate, for an attacker that stole it.
     pub(crate) issued: Issued,
+    /// Further settings, lines of TOML below `[api]`.
+    pub(crate) settings: String,
+    /// Variables of its process.
+    pub(crate) variables: Vec<(String, String)>,
     /// The file that sets its clock; without one it runs the shipped binary.
     clock: Option<PathBuf>,
     folder: PathBuf,
@@ -56,6 +60,14 @@ pub(crate) struct Nodes {
     pub(crate) all: Vec<Node>,
     folder: PathBuf,
     binary: PathBuf,
+}
+
+/// How a command ended, and what it printed.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
 }
 
 /// The answer of a node's `/readyz?strong`.
@@ -105,6 +117,8 @@ impl Nodes {
             log: folder.join("log"),
             bootstrap: Vec::new(),
             issued,
+            settings: String::new(),
+            variables: Vec::new(),
             clock: None,
             certificate: folder.clone(),
             folder,
@@ -219,6 +233,7 @@ impl Node {
             file("key", &self.certificate.join("node.key")),
             "[api]\n".into(),
             key("listen", &self.api.to_string()),
+            self.settings.clone(),
         ];
         let text = text.concat();
         fs::write(&path, text).expect("writable settings");
@@ -244,6 +259,7 @@ impl Node {
         let mut log = fs::OpenOptions::new();
         let log = log.create(true).append(true).open(&self.log).expect("a writable log");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.spawn().expect("the node's process starts"));
     }
 
@@ -392,11 +408,24 @@ impl Node {
 
     /// Runs the command line against this node. Returns the exit code and what it printed on both outputs.
     pub(crate) fn cli(&self, words: &[&str]) -> (Option<i32>, String) {
+        let Ran { code, out, err } = self.run(words, b"");
+        (code, String::from_utf8_lossy(&out).into_owned() + &err)
+    }
+
+    /// Runs the command line against this node with this standard input.
+    pub(crate) fn run(&self, words: &[&str], input: &[u8]) -> Ran {
         let mut command = Command::new(&self.binary);
         command.args(["--node", &format!("http://{}", self.api)]).args(words);
-        let output = command.stdin(Stdio::null()).output().expect("the binary runs");
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let mut stdin = child.stdin.take().expect("a piped input");
+        let input = input.to_vec();
+        // A verb may end before it has read everything.
+        let feeder = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().expect("a child to wait for");
+        feeder.join().expect("the input is given or refused");
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ran { code: output.status.code(), out: output.stdout, err }
     }
 }
 

@@ -1,6 +1,6 @@
-//! A client of the nodes' HTTP API: one request per connection, with a bound on the wait.
+//! A client of the nodes' HTTP API with a bound on each wait: one request per connection, or one after the other.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -63,30 +63,77 @@ impl<'a> Ask<'a> {
 
     /// Sends it. `None` when there is no whole answer in time.
     pub(crate) fn send(&self, to: SocketAddr) -> Option<Answer> {
-        let watch = Stopwatch::start();
-        let mut stream = TcpStream::connect_timeout(&to, self.patience).ok()?;
-        stream.set_write_timeout(Some(self.patience)).ok()?;
+        exchange(to, &self.bytes(to, "close"), self.patience)
+    }
+
+    /// Its bytes on a connection.
+    fn bytes(&self, to: SocketAddr, connection: &str) -> Vec<u8> {
         let Self { method, path, kind, body, headers, .. } = self;
         let length = body.len();
         let mut request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: {connection}\r\n{headers}Content-Length: \
+             {length}\r\n"
         );
         if length > 0 {
             request += &format!("Content-Type: {kind}\r\n");
         }
-        let request = [request.as_bytes(), b"\r\n", body].concat();
-        stream.write_all(&request).ok()?;
+        [request.as_bytes(), b"\r\n", body].concat()
+    }
+}
+
+/// Sends bytes on a new connection, and reads until the node closes it. `None` when there is no whole answer in time.
+pub(crate) fn exchange(to: SocketAddr, request: &[u8], patience: Duration) -> Option<Answer> {
+    let watch = Stopwatch::start();
+    let mut stream = TcpStream::connect_timeout(&to, patience).ok()?;
+    stream.set_write_timeout(Some(patience)).ok()?;
+    stream.write_all(request).ok()?;
+    let mut bytes = Vec::new();
+    let mut piece = [0; 16 << 10];
+    loop {
+        let left = patience.checked_sub(watch.elapsed()).filter(|left| !left.is_zero())?;
+        stream.set_read_timeout(Some(left)).ok()?;
+        match stream.read(&mut piece) {
+            Ok(0) => return parse(&bytes),
+            Ok(read) => bytes.extend_from_slice(&piece[..read]),
+            Err(_) => return None,
+        }
+    }
+}
+
+/// A connection for one request after the other.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    to: SocketAddr,
+    stream: BufReader<TcpStream>,
+}
+
+impl Kept {
+    /// Opens it. Each answer is waited for this long.
+    pub(crate) fn open(to: SocketAddr, patience: Duration) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&to, patience).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_write_timeout(Some(patience)).ok()?;
+        stream.set_read_timeout(Some(patience)).ok()?;
+        Some(Self { to, stream: BufReader::new(stream) })
+    }
+
+    /// Sends a request and reads its answer. After `None` the connection is of no use.
+    pub(crate) fn ask(&mut self, ask: &Ask<'_>) -> Option<Answer> {
+        self.stream.get_mut().write_all(&ask.bytes(self.to, "keep-alive")).ok()?;
         let mut bytes = Vec::new();
-        let mut piece = [0; 16 << 10];
-        loop {
-            let left = self.patience.checked_sub(watch.elapsed()).filter(|left| !left.is_zero())?;
-            stream.set_read_timeout(Some(left)).ok()?;
-            match stream.read(&mut piece) {
-                Ok(0) => return parse(&bytes),
-                Ok(read) => bytes.extend_from_slice(&piece[..read]),
-                Err(_) => return None,
+        while !bytes.ends_with(b"\r\n\r\n") {
+            let read = self.stream.read_until(b'\n', &mut bytes).ok()?;
+            if read == 0 {
+                return None;
             }
         }
+        let head = String::from_utf8_lossy(&bytes).into_owned();
+        let head = Answer { status: 0, head, body: String::new() };
+        let length = head.header("content-length")?.parse().ok()?;
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).ok()?;
+        bytes.append(&mut body);
+        parse(&bytes)
     }
 }
 

@@ -4,11 +4,13 @@
 //! Each row starts what it needs in its own folder and ends it. Progress goes to standard error and the result of each
 //! row to standard output. No row is part of `cargo test`: the tests of this program itself are.
 
+mod answers;
 mod args;
 mod attack;
 mod book;
 mod clocked;
 mod federation;
+mod honest;
 mod http;
 mod report;
 mod row;
@@ -25,7 +27,7 @@ use row::Row;
 
 /// Every row passed.
 const PASSED: u8 = 0;
-/// A row failed, or acknowledged data was lost.
+/// A row failed or was skipped, or acknowledged data was lost.
 const FAILED: u8 = 1;
 /// The arguments are wrong. It is also the code that `clap` ends with.
 const USAGE: u8 = 2;
@@ -36,6 +38,7 @@ const BROKEN: u8 = 3;
 const fn rows(suite: Suite) -> &'static [&'static [Row]] {
     match suite {
         Suite::Truth => truth::THEMES,
+        Suite::Answers => answers::THEMES,
     }
 }
 

@@ -19,11 +19,12 @@ pub(crate) struct Report {
     rows: u64,
     failed: u64,
     lost: u64,
+    skipped: u64,
 }
 
 impl Report {
     pub(crate) const fn new(json: bool) -> Self {
-        Self { json, rows: 0, failed: 0, lost: 0 }
+        Self { json, rows: 0, failed: 0, lost: 0, skipped: 0 }
     }
 
     /// Prints a row without running it.
@@ -43,25 +44,31 @@ impl Report {
     /// Counts and prints a row's result.
     pub(crate) fn end(&mut self, row: &Row, outcome: &Outcome) {
         self.rows += 1;
-        self.failed += u64::from(!outcome.ok);
+        self.failed += u64::from(!outcome.ok && !outcome.is_skipped);
+        self.skipped += u64::from(outcome.is_skipped);
         self.lost += outcome.lost;
         if self.json {
             println!("{}", line(row, outcome));
         } else {
-            let word = if outcome.ok { "ok" } else { "FAILED" };
-            println!("{:32} {word:6} {:7.1} s  {}", row.name, outcome.seconds, outcome.observed);
+            let word = match outcome {
+                Outcome { ok: true, .. } => "ok",
+                Outcome { is_skipped: true, .. } => "SKIPPED",
+                _ => "FAILED",
+            };
+            println!("{:32} {word:7} {:7.1} s  {}", row.name, outcome.seconds, outcome.observed);
         }
     }
 
     /// Prints the totals, and returns whether all is well.
     pub(crate) fn finish(&self) -> bool {
         println!("{}", self.totals());
-        self.failed == 0 && self.lost == 0
+        self.failed == 0 && self.lost == 0 && self.skipped == 0
     }
 
     fn totals(&self) -> String {
-        let Self { rows, failed, lost, .. } = self;
-        format!("{{\"rows\":{rows},\"failed\":{failed},\"lost\":{lost}}}")
+        let Self { rows, failed, lost, skipped, .. } = self;
+        let skipped = if *skipped == 0 { String::new() } else { format!(",\"skipped\":{skipped}") };
+        format!("{{\"rows\":{rows},\"failed\":{failed},\"lost\":{lost}{skipped}}}")
     }
 }
 
@@ -80,7 +87,7 @@ mod tests {
     use super::*;
 
     fn outcome(ok: bool, lost: u64) -> Outcome {
-        Outcome { ok, observed: "seen \"so\"".into(), seconds: 1.26, lost }
+        Outcome { ok, observed: "seen \"so\"".into(), seconds: 1.26, lost, is_skipped: false }
     }
 
     #[test]
@@ -103,6 +110,15 @@ mod tests {
         assert!(report.finish());
         report.end(&row, &outcome(false, 2));
         assert_eq!(report.totals(), "{\"rows\":2,\"failed\":1,\"lost\":2}");
+        assert!(!report.finish());
+    }
+
+    #[test]
+    fn a_skipped_row_has_neither_failed_nor_passed() {
+        let row = Row { name: "a.b", expected: "all holds", run: |_| Ok(String::new()) };
+        let mut report = Report::new(true);
+        report.end(&row, &Outcome { is_skipped: true, ..outcome(false, 0) });
+        assert_eq!(report.totals(), "{\"rows\":1,\"failed\":0,\"lost\":0,\"skipped\":1}");
         assert!(!report.finish());
     }
 }

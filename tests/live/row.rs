@@ -35,6 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) observed: String,
     pub(crate) seconds: f64,
     pub(crate) lost: u64,
+    /// Whether the machine lacks what the row needs. Such a row has not passed.
+    pub(crate) is_skipped: bool,
 }
 
 /// The parts that all rows share.
@@ -42,6 +44,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Place {
     binary: PathBuf,
     rounds: u32,
+    writes: u64,
     keep: bool,
 }
 
@@ -51,9 +54,12 @@ pub(crate) struct Bench {
     pub(crate) binary: PathBuf,
     /// How often a race is repeated.
     pub(crate) rounds: u32,
+    /// Writes of a row that writes many.
+    pub(crate) writes: u64,
     folder: PathBuf,
     folders: Cell<u32>,
     lost: Cell<u64>,
+    is_skipped: Cell<bool>,
 }
 
 impl Place {
@@ -67,7 +73,7 @@ impl Place {
             })?,
             None => build()?,
         };
-        Ok(Self { binary, rounds: live.rounds, keep: live.keep })
+        Ok(Self { binary, rounds: live.rounds, writes: live.writes, keep: live.keep })
     }
 }
 
@@ -117,7 +123,7 @@ pub(crate) fn perform(row: &Row, place: &Place) -> Outcome {
     let watch = Stopwatch::start();
     let ended = |ok, observed, lost| {
         let seconds = watch.elapsed().as_secs_f64();
-        Outcome { ok, observed, seconds, lost }
+        Outcome { ok, observed, seconds, lost, is_skipped: false }
     };
     let folder = match TempDir::with_prefix("continuum-live-") {
         Ok(folder) => folder,
@@ -126,9 +132,11 @@ pub(crate) fn perform(row: &Row, place: &Place) -> Outcome {
     let bench = Bench {
         binary: place.binary.clone(),
         rounds: place.rounds,
+        writes: place.writes,
         folder: folder.path().into(),
         folders: Cell::new(0),
         lost: Cell::new(0),
+        is_skipped: Cell::new(false),
     };
     let ran = catch_unwind(AssertUnwindSafe(|| (row.run)(&bench)));
     if place.keep {
@@ -137,7 +145,10 @@ pub(crate) fn perform(row: &Row, place: &Place) -> Outcome {
     let lost = bench.lost.get();
     match ran {
         Ok(Ok(observed)) => ended(lost == 0, observed, lost),
-        Ok(Err(observed)) => ended(false, observed, lost),
+        Ok(Err(observed)) => {
+            let is_skipped = bench.is_skipped.get();
+            Outcome { is_skipped, ..ended(false, observed, lost) }
+        }
         Err(_) => ended(false, "the row broke: its panic is on standard error".into(), lost),
     }
 }
@@ -152,6 +163,12 @@ impl Bench {
     /// Counts acknowledged writes that a node does not have.
     pub(crate) fn lose(&self, writes: u64) {
         self.lost.set(self.lost.get() + writes);
+    }
+
+    /// The end of a row whose question cannot be asked on this machine.
+    pub(crate) fn skip<T>(&self, lacks: impl std::fmt::Display) -> Check<T> {
+        self.is_skipped.set(true);
+        Err(format!("skipped: {lacks}"))
     }
 
     /// Says on standard error how far the row is.
@@ -220,6 +237,8 @@ mod tests {
         },
     };
 
+    const E: Row = Row { name: "y.e", expected: "", run: |bench| bench.skip("no such thing") };
+
     fn names(only: &[&str]) -> Option<Vec<&'static str>> {
         let only: Vec<String> = only.iter().map(ToString::to_string).collect();
         let chosen = choose(&[&A, &B, &C], &only).ok()?;
@@ -237,14 +256,20 @@ mod tests {
 
     #[test]
     fn a_row_fails_by_an_error_by_a_panic_and_by_a_loss() {
-        let place = Place { binary: PathBuf::new(), rounds: 1, keep: false };
+        let place = Place { binary: PathBuf::new(), rounds: 1, writes: 1, keep: false };
         let run = |row| {
-            let Outcome { ok, lost, .. } = perform(row, &place);
-            (ok, lost)
+            let Outcome { ok, lost, is_skipped, .. } = perform(row, &place);
+            (ok, lost, is_skipped)
         };
         assert_eq!(
-            [run(&A), run(&B), run(&C), run(&D)],
-            [(true, 0), (false, 0), (false, 0), (false, 3)]
+            [run(&A), run(&B), run(&C), run(&D), run(&E)],
+            [
+                (true, 0, false),
+                (false, 0, false),
+                (false, 0, false),
+                (false, 3, false),
+                (false, 0, true)
+            ]
         );
     }
 

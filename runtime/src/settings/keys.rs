@@ -26,7 +26,7 @@ keys! {
     "name", "text",
         "the node's name for people; at most 300 bytes";
     "peer.listen", "`ip:port`",
-        "where peers connect; port 0 takes a free one";
+        "where peers connect, an IP address; port 0 takes a free one; a host name goes into `peer.advertise`";
     "peer.advertise", "`host:port`",
         "where other nodes reach this one; required when `peer.listen` is `0.0.0.0` or `[::]`";
     "peer.bootstrap", "list of `host:port`",
@@ -38,7 +38,8 @@ keys! {
     "peer.key", "path",
         "its key, PEM; no other user may read it";
     "api.listen", "`ip:port`",
-        "where clients connect; without `api.tls` it must be a loopback address";
+        "where clients connect, an IP address; without `api.tls` it must be a loopback one; a host name goes into \
+         `api.hosts`";
     "api.hosts", "list of names",
         "names for which a listener without TLS answers, beside loopback addresses and `localhost`";
     "api.connections_max", "number",

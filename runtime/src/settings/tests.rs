@@ -149,6 +149,8 @@ fn unknown_keys_and_wrong_types_are_named() {
     let number = of("core.raft.heartbeat_ms", "soon");
     assert!(number.contains("a whole number") && number.contains("ms:"), "{number}");
     assert!(of("peer.listen", "nowhere").contains("ip:port"));
+    assert!(of("peer.listen", "node.example:7400").contains("peer.advertise"));
+    assert!(of("api.listen", "node.example:7401").contains("api.hosts"));
     assert!(of("log.format", "xml").contains("pretty"));
 }
 
