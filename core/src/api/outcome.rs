@@ -75,10 +75,12 @@ pub enum Reason {
         /// The greatest permitted value, in the unit of `what`.
         limit: u64,
     },
-    /// The compare-and-set did not find what it expected.
+    /// A compare-and-set did not find what it expected.
     Conflict {
         /// The revision that the key has now; `None` when it has no value.
         revision: Option<Index>,
+        /// The place in the request of the mutation that was refused, from 0.
+        at: u32,
     },
     /// The context is not one that this federation gave out for this key's shard, or it is too old: read the key again.
     ForeignContext,

@@ -93,15 +93,15 @@ impl Keys {
 
     fn check(&self, mutations: &[Mutation]) -> Result<(), Reason> {
         check_mutations(mutations)?;
-        for Mutation { key, edits, .. } in mutations {
+        for (at, Mutation { key, edits, .. }) in (0..).zip(mutations) {
             for edit in edits {
-                self.check_condition(key, edit)?;
+                self.check_condition(at, key, edit)?;
             }
         }
         Ok(())
     }
 
-    fn check_condition(&self, key: &Bytes, edit: &Edit) -> Result<(), Reason> {
+    fn check_condition(&self, at: u32, key: &Bytes, edit: &Edit) -> Result<(), Reason> {
         let Change::Cas { expected, .. } = &edit.change else { return Ok(()) };
         let found = self.map.get(key);
         let holds = match expected {
@@ -113,7 +113,7 @@ impl Keys {
             return Ok(());
         }
         reach!("state.kv.conflict");
-        Err(Reason::Conflict { revision: found.map(|slot| slot.revision) })
+        Err(Reason::Conflict { revision: found.map(|slot| slot.revision), at })
     }
 
     /// Returns whether it removed a value.

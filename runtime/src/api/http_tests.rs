@@ -71,7 +71,7 @@ async fn a_list_of_tags_and_a_star_become_the_revision_that_is_there() {
     assert!(conditions(&world).is_empty());
     let world = World::answering(|request| match request {
         Request::Read { .. } => Outcome::Value(Value::Register(Register::default())),
-        _ => Outcome::Rejected(Reason::Conflict { revision: None }),
+        _ => Outcome::Rejected(Reason::Conflict { revision: None, at: 0 }),
     });
     let answer = send(&world, "PUT", KEY, &[("if-match", "*")]).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (412, "conflict"));
@@ -196,28 +196,6 @@ async fn a_write_that_missed_its_level_happened() {
     world.ask("PUT", &format!("{KEY}?level=replicated:0"), "v").await;
     let asked = world.asked();
     assert!(matches!(asked[..], [Request::Write { level: Level::Durable, .. }]), "{asked:?}");
-}
-
-#[tokio::test]
-async fn a_batch_says_what_became_of_each_write() {
-    let reason = Reason::TooManySiblings;
-    let world = World::new(Outcome::Partial { happened: 1, reason });
-    let write = "{\"key\":\"k\",\"edits\":[{\"put\":\"v\"}]}";
-    let body = format!("{{\"writes\":[{write},{write},{write}]}}");
-    let answer = world.ask("POST", "/v1/namespaces/ns/batch", body).await;
-    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (409, "partly_written"));
-    let json = answer.json();
-    assert_eq!(json["happened"], 1);
-    let writes = json["writes"].as_array().expect("a list").clone();
-    let told: Vec<_> =
-        writes.iter().map(|one| (one["committed"].clone(), one["code"].clone())).collect();
-    let expected = [
-        (true.into(), serde_json::Value::Null),
-        (false.into(), "too_many_siblings".into()),
-        (false.into(), "not_tried".into()),
-    ];
-    assert_eq!(told, expected);
-    assert!(json["detail"].to_string().contains("writes[1]"), "{json}");
 }
 
 #[tokio::test]

@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Context, Edit, Expected, Level, Mutation, Policy, Request, Strategy,
+    Bound, Change, Context, Edit, Expected, Level, Mutation, Policy, Reason, Request, Strategy,
 };
-use continuum_core::limits::{BATCH_WRITES_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX};
+use continuum_core::limits::{
+    BATCH_WRITES_MAX, EDITS_MAX, FIELD_BYTES_MAX, KEY_BYTES_MAX, PAGE_ROWS_MAX, VALUE_BYTES_MAX,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -270,6 +272,32 @@ impl CasBody {
     }
 }
 
+/// Refuses a part that is longer than the core takes, and names it by its path.
+fn bounded(path: &str, what: Bound, length: usize, limit: usize) -> Result<(), Problem> {
+    if length <= limit {
+        return Ok(());
+    }
+    let mut problem = Problem::from(Reason::OutOfBounds { what, limit: limit as u64 });
+    problem.detail = format!("{path}: {}; nothing was written", problem.detail);
+    Err(problem.with("path", path.into()))
+}
+
+/// Refuses an edit with a part that is too long.
+fn check_edit(path: &str, edit: &Edit) -> Result<(), Problem> {
+    bounded(path, Bound::Field, edit.field.len(), FIELD_BYTES_MAX)?;
+    let value = |value: &Bytes| bounded(path, Bound::Value, value.len(), VALUE_BYTES_MAX);
+    match &edit.change {
+        Change::Put(one) | Change::Add(one) | Change::Remove(one) => value(one),
+        Change::Cas { expected, value: new } => {
+            if let Expected::Value(one) = expected {
+                value(one)?;
+            }
+            new.as_ref().map_or(Ok(()), value)
+        }
+        Change::Delete | Change::Count(_) => Ok(()),
+    }
+}
+
 /// The core's mutation of one key.
 ///
 /// # Errors
@@ -280,8 +308,13 @@ pub fn mutation(path: &str, write: WriteBody) -> Result<Mutation, Problem> {
     let context = context(&format!("{path}{dot}context"), write.context.as_deref())?;
     let mut edits = Vec::with_capacity(write.edits.len());
     for (at, edit) in write.edits.into_iter().enumerate() {
-        edits.extend(edit.edits(&format!("{path}{dot}edits[{at}]"))?);
+        let path = format!("{path}{dot}edits[{at}]");
+        let several = edit.edits(&path)?;
+        several.iter().try_for_each(|edit| check_edit(&path, edit))?;
+        edits.extend(several);
     }
+    bounded(&format!("{path}{dot}edits"), Bound::Edits, edits.len(), EDITS_MAX)?;
+    bounded(&format!("{path}{dot}key"), Bound::Key, write.key.0.len(), KEY_BYTES_MAX)?;
     if edits.is_empty() {
         return Err(misfit(path, "has no edits"));
     }

@@ -4,6 +4,7 @@
 //! of the core, and its outcome into one answer. It decides no protocol question, keeps no state and retries nothing.
 //! Every error is problem+json, including those of unknown routes and wrong methods.
 
+mod batch;
 mod body;
 mod budget;
 mod call;

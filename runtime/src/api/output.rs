@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::conditions::{CONTEXT, raw_tag};
 use super::json::{Count, FieldBody, JsonBytes, json_bytes, line};
-use super::problem::{self, ABSENT, Problem, UNEXPECTED_ANSWER};
+use super::problem::{ABSENT, Problem, UNEXPECTED_ANSWER};
 use super::token::{self, Tag};
 
 /// Whether another page follows this one.
@@ -51,20 +51,6 @@ pub fn committed(outcome: Outcome) -> Result<Response, Problem> {
         Outcome::Rejected(reason) => Err(reason.into()),
         Outcome::Unknown { reached } => Err(Problem::unknown(reached)),
         other @ (Outcome::Value(_) | Outcome::Partial { .. }) => Err(unexpected(&other)),
-    }
-}
-
-/// The answer to a request of this many writes.
-///
-/// # Errors
-///
-/// The problem of any other outcome.
-pub fn written(outcome: Outcome, writes: usize) -> Result<Response, Problem> {
-    match outcome {
-        Outcome::Partial { happened, reason } => {
-            Err(problem::partly_written(happened, reason, writes))
-        }
-        other => committed(other),
     }
 }
 

@@ -165,36 +165,6 @@ impl Problem {
     }
 }
 
-/// The answer for a batch of this many writes of which the first ones happened: each write with what became of it.
-#[must_use]
-pub fn partly_written(happened: u32, reason: Reason, writes: usize) -> Problem {
-    let happened = happened as usize;
-    let refused = Problem::from(reason);
-    let one = |at: usize| match at.cmp(&happened) {
-        std::cmp::Ordering::Less => json!({ "at": at, "committed": true }),
-        std::cmp::Ordering::Equal => json!({
-            "at": at,
-            "committed": false,
-            "code": refused.kind.code,
-            "detail": refused.detail,
-            "hint": refused.hint,
-        }),
-        std::cmp::Ordering::Greater => json!({ "at": at, "committed": false, "code": "not_tried" }),
-    };
-    let all: Vec<Value> = (0..writes.max(happened + 1)).map(one).collect();
-    Problem::new(
-        &PARTLY_WRITTEN,
-        format!(
-            "the writes before writes[{happened}] happened and are durable; writes[{happened}] did not: {}; those \
-             after it were not tried",
-            refused.detail
-        ),
-        format!("correct writes[{happened}] ({}), and send it again with those after it", refused.hint),
-    )
-    .with("happened", happened.into())
-    .with("writes", all.into())
-}
-
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status =
@@ -320,7 +290,7 @@ fn refused_write(reason: Reason) -> Problem {
             "compare-and-set needs a strong namespace; sets, counters and records need an eventual one",
             "see `continuum ns list`, and use a namespace of the other consistency",
         ),
-        Reason::Conflict { revision } => Problem::new(
+        Reason::Conflict { revision, .. } => Problem::new(
             &CONFLICT,
             revision.map_or_else(
                 || "the key has no value".into(),
@@ -423,7 +393,7 @@ mod tests {
             Reason::WrongConsistency,
             Reason::OutOfBounds { what: Bound::Value, limit: 7 },
             Reason::OutOfBounds { what: Bound::Slots, limit: 7 },
-            Reason::Conflict { revision: Some(Index(3)) },
+            Reason::Conflict { revision: Some(Index(3)), at: 0 },
             Reason::ForeignContext,
             Reason::TooManySiblings,
             Reason::SessionExpired,

@@ -12,6 +12,7 @@ use continuum_core::api::{
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::batch::Batch;
 use super::body;
 use super::call::Call;
 use super::conditions::{self, Condition};
@@ -251,12 +252,16 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
     let session = call.session();
     let name = namespace.clone();
     call.params.finish()?;
-    let writes = mutations.len();
+    let batch = (operation == Operation::Batch).then(|| Batch::of(&mutations));
     let request = Request::Write { namespace, mutations, level, session };
     let outcome = api.handle.request(request).await?;
-    let answer = match operation {
-        Operation::Delete => output::deleted(outcome),
-        _ => output::written(outcome, writes),
+    let answer = match (outcome, &batch) {
+        (Outcome::Partial { happened, reason }, Some(batch)) => {
+            Err(batch.partly_written(happened, reason))
+        }
+        (Outcome::Rejected(reason), Some(batch)) => Err(batch.refused(api, &name, reason).await),
+        (outcome, _) if operation == Operation::Delete => output::deleted(outcome),
+        (outcome, _) => output::committed(outcome),
     };
     answer.map_err(|problem| named(problem, &name))
 }

@@ -363,7 +363,8 @@ fn problem(status: u16, answer: &Answer) -> Failure {
             hint,
         );
     };
-    Failure::new(exit::of_problem(code, status), code, text("title"), text("detail"), text("hint"))
+    let exit = exit::of_problem(code, status);
+    Failure::new(exit, code, text("title"), text("detail"), text("hint")).with(&body)
 }
 
 #[cfg(test)]

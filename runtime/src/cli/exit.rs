@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::api::problem::{KINDS, Kind};
 
@@ -68,6 +68,8 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// Advice for the user; may be empty.
     pub(super) hint: String,
+    /// Further members for programs, such as the place of a refused write.
+    more: Box<Map<String, Json>>,
     /// Further failures of the same command, which a mend of this one leaves.
     also: Box<[Self]>,
 }
@@ -82,7 +84,15 @@ impl Failure {
         hint: impl Into<String>,
     ) -> Self {
         let (code, what, why, hint) = (code.into(), what.into(), why.into(), hint.into());
-        Self { exit, code, what, why, hint, also: Box::default() }
+        Self { exit, code, what, why, hint, more: Box::default(), also: Box::default() }
+    }
+
+    /// Adds the members of an answer that say more than the failure itself.
+    pub(super) fn with(mut self, answer: &Json) -> Self {
+        let members = answer.as_object().into_iter().flatten();
+        let further = members.filter(|(name, _)| !TOLD.contains(&name.as_str()));
+        self.more.extend(further.map(|(name, value)| (name.clone(), value.clone())));
+        self
     }
 
     /// One failure of several, of which there is at least one. The first gives the exit code.
@@ -120,8 +130,10 @@ impl Failure {
     /// The same failure with its texts changed.
     pub(super) fn with_texts(&self, change: &dyn Fn(&str) -> String) -> Self {
         let (what, why, hint) = (change(&self.what), change(&self.why), change(&self.hint));
+        let more = self.more.iter().map(|(name, value)| (name.clone(), changed(value, change)));
+        let more = Box::new(more.collect());
         let also = self.also().map(|other| other.with_texts(change)).collect();
-        Self { exit: self.exit, code: self.code.clone(), what, why, hint, also }
+        Self { exit: self.exit, code: self.code.clone(), what, why, hint, more, also }
     }
 
     /// For programs, with the names that a problem of HTTP has.
@@ -129,6 +141,9 @@ impl Failure {
         let Self { exit, code, what, why, hint, .. } = self;
         let mut json =
             json!({ "code": code, "exit": exit, "title": what, "detail": why, "hint": hint });
+        for (name, value) in self.more.iter() {
+            json[name] = value.clone();
+        }
         if self.also().next().is_some() {
             json["also"] = self.also().map(Self::json).collect();
         }
@@ -158,6 +173,21 @@ impl Failure {
             "timeout",
         ];
         PASSING.contains(&self.code.as_str())
+    }
+}
+
+/// Members of a problem that a failure has in its own fields, or that HTTP alone needs.
+const TOLD: [&str; 8] = ["type", "title", "status", "code", "detail", "hint", "exit", "also"];
+
+/// A value with its texts changed. A reader of JSON bounds its depth.
+fn changed(value: &Json, change: &dyn Fn(&str) -> String) -> Json {
+    match value {
+        Json::String(text) => change(text).into(),
+        Json::Array(list) => list.iter().map(|one| changed(one, change)).collect(),
+        Json::Object(members) => {
+            members.iter().map(|(name, one)| (change(name), changed(one, change))).collect()
+        }
+        other => other.clone(),
     }
 }
 
@@ -241,6 +271,19 @@ mod tests {
             (&json["also"][0]["exit"], &json["also"][0]["hint"]),
             (&8.into(), &"ISSUE ONE".into())
         );
+    }
+
+    #[test]
+    fn a_failure_keeps_the_further_members_of_a_problem() {
+        let problem = json!({ "code": "x", "status": 412, "exit": 9, "at": 2, "key": "a\u{1b}", "all": [{ "b\u{1b}": "c\u{1b}" }] });
+        let failure = Failure::new(6, "conflict", "what", "why", "hint").with(&problem);
+        let json = failure.with_texts(&|text| text.replace('\u{1b}', "?")).json();
+        assert_eq!(
+            (&json["code"], &json["exit"], &json["at"]),
+            (&"conflict".into(), &6.into(), &2.into())
+        );
+        assert_eq!((&json["key"], &json["all"]), (&"a?".into(), &json!([{ "b?": "c?" }])));
+        assert_eq!(json["status"], Json::Null);
     }
 
     #[test]

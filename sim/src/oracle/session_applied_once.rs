@@ -29,7 +29,7 @@ pub(crate) fn check_new(session: Session, effect: Effect, held: Option<&Remember
     let agrees = |held: &&Remembered| match (&held.reply, effect) {
         _ if (held.seq, held.request) != (session.seq, session.request) => false,
         (Reply::Written { revision, .. }, Effect::Written(index)) => *revision == index,
-        (Reply::Rejected(Reason::Conflict { revision }), Effect::Conflict(_, found)) => {
+        (Reply::Rejected(Reason::Conflict { revision, .. }), Effect::Conflict(_, found)) => {
             *revision == found
         }
         _ => false,

@@ -127,7 +127,7 @@ fn check_told(operation: &Operation, mutations: &[Mutation], effect: Option<Effe
             Ok(())
         }
         (
-            Ending::Answered(Outcome::Rejected(Reason::Conflict { revision })),
+            Ending::Answered(Outcome::Rejected(Reason::Conflict { revision, .. })),
             Some(Effect::Conflict(_, found)),
         ) if *revision == found => Ok(()),
         (Ending::Answered(told), _) => broken(WITNESS, told),
@@ -203,7 +203,7 @@ fn calls(operation: &Operation, witness: &Witness) -> Vec<(Bytes, Call)> {
                 Ending::Answered(Outcome::Committed { receipt, .. }) => {
                     (receipt.revision.map(Effect::Written), returned)
                 }
-                Ending::Answered(Outcome::Rejected(Reason::Conflict { revision })) => {
+                Ending::Answered(Outcome::Rejected(Reason::Conflict { revision, .. })) => {
                     (Some(Effect::Conflict(Index(0), *revision)), returned)
                 }
                 _ => (witness.effect(operation.session, mutations), u64::MAX),

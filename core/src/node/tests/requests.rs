@@ -83,7 +83,7 @@ fn a_compare_and_set_that_finds_another_value_changes_nothing() {
     };
     assert!(is_committed(&world.ask(1, cas(Expected::Absent, "1"))));
     let outcome = world.ask(2, cas(Expected::Absent, "2"));
-    assert!(matches!(outcome, Outcome::Rejected(Reason::Conflict { revision: Some(_) })));
+    assert!(matches!(outcome, Outcome::Rejected(Reason::Conflict { revision: Some(_), at: 0 })));
     assert!(is_committed(&world.ask(0, cas(Expected::Value(b"1".as_slice().into()), "2"))));
 }
 

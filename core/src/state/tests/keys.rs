@@ -47,7 +47,7 @@ pub(super) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
 /// The model: what a command means, without any of the machine's structure.
 fn model_write(model: &mut Model, index: Index, mutations: &[Mutation]) -> Reply {
     let before = model.clone();
-    for mutation in mutations {
+    for (at, mutation) in (0..).zip(mutations) {
         let found = before.get(&mutation.key);
         for Edit { change, .. } in &mutation.edits {
             let Change::Cas { expected, .. } = change else { continue };
@@ -57,7 +57,7 @@ fn model_write(model: &mut Model, index: Index, mutations: &[Mutation]) -> Reply
                 Expected::Value(value) => found.map(|f| &f.0) == Some(value),
             };
             if !holds {
-                return Reply::Rejected(Reason::Conflict { revision: found.map(|f| f.1) });
+                return Reply::Rejected(Reason::Conflict { revision: found.map(|f| f.1), at });
             }
         }
     }

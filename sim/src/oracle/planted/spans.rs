@@ -56,7 +56,7 @@ fn answers() -> Vec<Planted> {
     };
     let receipt = Receipt { revision: Some(Index(1)), context: None, removed: false };
     let committed = Outcome::Committed { level: Level::Durable, receipt };
-    let conflict = Outcome::Rejected(Reason::Conflict { revision: None });
+    let conflict = Outcome::Rejected(Reason::Conflict { revision: None, at: 0 });
     let no_leader = || Outcome::Rejected(Reason::NoLeader);
     vec![
         good("a majority commits", answered(0, committed)),

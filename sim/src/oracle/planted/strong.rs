@@ -97,7 +97,7 @@ fn at(index: u64) -> Ending {
 }
 
 fn conflict(found: Option<u64>) -> Ending {
-    Ending::Answered(Outcome::Rejected(Reason::Conflict { revision: found.map(Index) }))
+    Ending::Answered(Outcome::Rejected(Reason::Conflict { revision: found.map(Index), at: 0 }))
 }
 
 fn register(seen: Option<(&'static str, u64)>) -> Register {
