@@ -304,3 +304,30 @@ fn absent_things_have_one_exit_code_and_health_can_be_waited_for() {
         health.status.code() == Some(1) && text(&health.stderr).contains("node-3")
     });
 }
+
+#[test]
+fn several_keys_change_together_if_all_are_as_expected() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dev = Dev::start(1, &folder.path().join("dev"));
+    dev.ok(1, &["ns", "create", "facts", "--consistency", "strong"]);
+    dev.ok(1, &["kv", "batch", "facts", "--put", "a=1", "--put=-b=2", "--expect-absent", "a"]);
+    assert_eq!(dev.ok(1, &["kv", "list", "facts", "--values"]), "-b\t2\na\t1\n");
+
+    let moved = [
+        "kv", "batch", "facts", "--put", "c=1", "--delete", "a", "--expect", "a=1", "--expect",
+        "-b=3",
+    ];
+    let refused = dev.run(1, &[&moved[..], &["-o", "json"]].concat());
+    assert_eq!((refused.status.code(), text(&refused.stdout).as_str()), (Some(6), ""));
+    let error: Value = serde_json::from_slice(&refused.stderr).expect("JSON");
+    let error = &error["error"];
+    assert_eq!((&error["code"], &error["key"]), (&"conflict".into(), &"-b".into()), "{error}");
+    assert!(error["at"].is_u64() && error["revision"].is_u64(), "{error}");
+    assert_eq!(dev.ok(1, &["kv", "list", "facts", "--count"]), "2\n", "nothing happened");
+
+    dev.ok(1, &[&moved[..10], &["-b=2"]].concat());
+    assert_eq!(dev.ok(1, &["kv", "list", "facts", "--values"]), "-b\t2\nc\t1\n");
+    let gone = dev.run(1, &["kv", "del", "facts", "a"]);
+    assert_eq!((gone.status.code(), gone.stdout.len()), (Some(1), 0));
+    assert!(dev.ok(1, &["kv", "del", "facts", "c"]).starts_with("deleted at revision"));
+}

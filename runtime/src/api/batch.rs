@@ -1,8 +1,8 @@
 //! Refused batches: which write was refused, and why.
 //!
 //! A batch of a strong namespace happens as a whole or not at all; in an eventual one the writes before the refused one
-//! have happened. The core names the place of a refusal that depends on what is stored. The places of all other refusals
-//! follow from the batch itself. This module decides nothing: it explains.
+//! have happened. The core names the place of a refusal that depends on what is stored. The places of all others follow
+//! from the batch itself. This module decides nothing: it explains.
 
 use bytes::Bytes;
 use continuum_core::api::{Bound, Change, Mutation, Policy, Reason};

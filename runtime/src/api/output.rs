@@ -54,7 +54,7 @@ pub fn committed(outcome: Outcome) -> Result<Response, Problem> {
     }
 }
 
-/// The answer to a deletion: it says whether something was there.
+/// The answer to a write that removes: it says whether something was there.
 ///
 /// # Errors
 ///

@@ -253,6 +253,7 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
     let name = namespace.clone();
     call.params.finish()?;
     let batch = (operation == Operation::Batch).then(|| Batch::of(&mutations));
+    let is_removal = mutations.iter().any(removes);
     let request = Request::Write { namespace, mutations, level, session };
     let outcome = api.handle.request(request).await?;
     let answer = match (outcome, &batch) {
@@ -260,10 +261,17 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
             Err(batch.partly_written(happened, reason))
         }
         (Outcome::Rejected(reason), Some(batch)) => Err(batch.refused(api, &name, reason).await),
-        (outcome, _) if operation == Operation::Delete => output::deleted(outcome),
+        (outcome, _) if is_removal => output::deleted(outcome),
         (outcome, _) => output::committed(outcome),
     };
     answer.map_err(|problem| named(problem, &name))
+}
+
+/// Whether a write removes a value or a record, so that its answer says if there was one.
+fn removes(mutation: &Mutation) -> bool {
+    let removes =
+        |change: &Change| matches!(change, Change::Delete | Change::Cas { value: None, .. });
+    mutation.edits.iter().any(|edit| removes(&edit.change))
 }
 
 /// The condition of a write as one that the core knows. A list of tags, and `*`, are the revision that the value has

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::batch::Batch;
 use super::exit;
 use super::files::args::{EXPORT_HELP, Export, IMPORT_HELP, Import};
+use super::list::List;
 use crate::api::input::{ConsistencyName, StrategyName};
 
 /// Nodes that hold AI memory form a federation and share it
@@ -344,24 +346,24 @@ pub(super) enum Kv {
         after_help = "Examples:\n  continuum kv del facts sky\n  continuum kv del facts --prefix sky/"
     )]
     Del(Del),
-    /// List keys in order
-    #[command(after_help = "Examples:\n  continuum kv list facts --prefix s --limit 10")]
-    List {
-        /// The namespace
-        ns: String,
-        /// Only keys with this prefix
-        #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
-        prefix: String,
-        /// Maximum number of keys
-        #[arg(long)]
-        limit: Option<u64>,
-    },
+    /// List keys in order, with their values, or how many there are
+    #[command(after_help = "Examples:\n\
+            \x20 continuum kv list facts --prefix s --limit 10\n\
+            \x20 continuum kv list facts --prefix s --values\n\
+            \x20 continuum kv list facts --count")]
+    List(List),
     /// Set or remove a value if it is as expected (strong namespaces)
     #[command(after_help = "Examples:\n\
             \x20 continuum kv cas facts sky grey --expect blue\n\
             \x20 continuum kv cas facts lock me --expect-absent\n\
             \x20 continuum kv cas facts lock --delete --expect-revision 17")]
     Cas(Cas),
+    /// Change several keys at once; in a strong namespace all of them or none, if all are as expected
+    #[command(after_help = "Examples:\n\
+            \x20 continuum kv batch facts --put sky=grey --put grass=brown --delete sun --expect sky=blue\n\
+            \x20 continuum kv batch facts --put rain=wet --expect-revision rain=17 --expect-absent snow\n\
+            \x20 continuum kv batch facts --file - < batch.json")]
+    Batch(Batch),
 }
 
 /// A removal.
@@ -579,7 +581,7 @@ impl Load {
 }
 
 /// Parses `NAME=VALUE`.
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} has no `=`"))?;
     Ok((name.into(), value.into()))
 }

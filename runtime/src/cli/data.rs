@@ -3,13 +3,15 @@
 use std::io::Read as _;
 
 use bytes::Bytes;
-use continuum_core::limits::{PAGE_ROWS_MAX, VALUE_BYTES_MAX};
+use continuum_core::limits::VALUE_BYTES_MAX;
 use serde_json::{Value, json};
 
 use super::args::{Cas, Counter, Del, KeyPath, Kv, Promise, Record, Set};
+use super::batch;
 use super::client::{Call, Client};
 use super::cluster::print_done;
 use super::exit::{self, Failure};
+use super::list;
 use super::output::{Screen, say};
 use crate::api::input::{
     BatchBody, CasBody, CountBody, EditBody, ExpectedBody, RecordBody, SetBody, WriteBody,
@@ -40,7 +42,8 @@ pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Re
         Kv::Del(Del { ns, prefix: Some(prefix), promise, .. }) => {
             return delete_all(&ns, &prefix, &promise, client, screen).await;
         }
-        Kv::List { ns, prefix, limit } => return list(&ns, &prefix, limit, client, screen).await,
+        Kv::List(list) => return list::run(list, client, screen).await,
+        Kv::Batch(batch) => return batch::run(batch, client, screen).await,
         Kv::Put { key_path, value, promise, context } => {
             let path = path("kv", &key_path, Some(&promise));
             let value = value_of(&value)?;
@@ -56,8 +59,19 @@ pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Re
         }
         Kv::Cas(cas) => (cas_call(cas), "set"),
     };
-    let answer = client.send(&call.once()).await?;
-    print_done(&answer.json()?, words, screen)
+    let answer = client.send(&call.once()).await?.json()?;
+    existed(&answer)?;
+    print_done(&answer, words, screen)
+}
+
+/// Fails as for an absent value when a removal found nothing.
+fn existed(answer: &Value) -> Result<(), Failure> {
+    if answer["existed"] != false {
+        return Ok(());
+    }
+    let hint = "see what is there with `continuum kv list`";
+    Err(Failure::new(exit::NEGATIVE, "absent", "there was nothing to remove", "", hint)
+        .with(answer))
 }
 
 fn cas_call(cas: Cas) -> Call {
@@ -128,41 +142,13 @@ async fn delete_all(
         let Some(next) = body["next"].as_str() else { break };
         after = format!("&after={next}");
     }
+    if deleted == 0 {
+        return existed(&json!({ "existed": false, "deleted": 0 }));
+    }
     if screen.is_json() {
         return screen.json(&json!({ "deleted": deleted }));
     }
     screen.line(format!("deleted {deleted} keys"))
-}
-
-/// All keys, page by page.
-async fn list(
-    ns: &str,
-    prefix: &str,
-    limit: Option<u64>,
-    client: &mut Client,
-    screen: &mut Screen,
-) -> Result<(), Failure> {
-    let (ns, prefix) = (uri::encode(ns.as_bytes()), uri::encode(prefix.as_bytes()));
-    let mut left = limit.unwrap_or(u64::MAX);
-    let mut after = String::new();
-    let mut all = Vec::new();
-    while left > 0 {
-        let page = left.min(PAGE_ROWS_MAX as u64);
-        let call =
-            Call::get(format!("/v1/namespaces/{ns}/keys?prefix={prefix}&limit={page}{after}"));
-        let body = client.send(&call).await?.json()?;
-        let keys: Vec<JsonBytes> = serde_json::from_value(body["keys"].clone()).unwrap_or_default();
-        left -= page;
-        if screen.is_json() {
-            all.extend(keys);
-        } else {
-            keys.iter().try_for_each(|key| screen.line(&key.0))?;
-            screen.finish()?;
-        }
-        let Some(next) = body["next"].as_str() else { break };
-        after = format!("&after={next}");
-    }
-    if screen.is_json() { screen.json(&json!({ "keys": all })) } else { Ok(()) }
 }
 
 /// `set ...`.
@@ -264,8 +250,13 @@ pub(super) async fn record(
             edits.extend(add.into_iter().map(|(f, v)| EditBody { add: vec![text(v)], ..edit(f) }));
             edits.extend(count.into_iter().map(|(f, n)| EditBody { count: Some(n), ..edit(f) }));
             let body = RecordBody { edits, context: None };
+            let is_removal = body.edits.iter().all(|edit| edit.delete);
             let call = Call::post(path("records", &key_path, Some(&promise)), &body).once();
-            print_done(&client.send(&call).await?.json()?, "put", screen)
+            let answer = client.send(&call).await?.json()?;
+            if is_removal {
+                existed(&answer)?;
+            }
+            print_done(&answer, "put", screen)
         }
     }
 }

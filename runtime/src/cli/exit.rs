@@ -68,10 +68,16 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// Advice for the user; may be empty.
     pub(super) hint: String,
+    rest: Box<Rest>,
+}
+
+/// The parts that few failures have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Rest {
     /// Further members for programs, such as the place of a refused write.
-    more: Box<Map<String, Json>>,
+    members: Map<String, Json>,
     /// Further failures of the same command, which a mend of this one leaves.
-    also: Box<[Self]>,
+    also: Vec<Failure>,
 }
 
 impl Failure {
@@ -84,14 +90,14 @@ impl Failure {
         hint: impl Into<String>,
     ) -> Self {
         let (code, what, why, hint) = (code.into(), what.into(), why.into(), hint.into());
-        Self { exit, code, what, why, hint, more: Box::default(), also: Box::default() }
+        Self { exit, code, what, why, hint, rest: Box::default() }
     }
 
     /// Adds the members of an answer that say more than the failure itself.
     pub(super) fn with(mut self, answer: &Json) -> Self {
         let members = answer.as_object().into_iter().flatten();
         let further = members.filter(|(name, _)| !TOLD.contains(&name.as_str()));
-        self.more.extend(further.map(|(name, value)| (name.clone(), value.clone())));
+        self.rest.members.extend(further.map(|(name, value)| (name.clone(), value.clone())));
         self
     }
 
@@ -100,7 +106,7 @@ impl Failure {
         let mut all = all.into_iter();
         let none = || Self::new(LOCAL, "internal", "a failure without a reason", "", "report this");
         let mut first = all.next().unwrap_or_else(none);
-        first.also = all.collect();
+        first.rest.also = all.collect();
         first
     }
 
@@ -130,10 +136,11 @@ impl Failure {
     /// The same failure with its texts changed.
     pub(super) fn with_texts(&self, change: &dyn Fn(&str) -> String) -> Self {
         let (what, why, hint) = (change(&self.what), change(&self.why), change(&self.hint));
-        let more = self.more.iter().map(|(name, value)| (name.clone(), changed(value, change)));
-        let more = Box::new(more.collect());
+        let members = self.rest.members.iter();
+        let members = members.map(|(name, value)| (name.clone(), changed(value, change))).collect();
         let also = self.also().map(|other| other.with_texts(change)).collect();
-        Self { exit: self.exit, code: self.code.clone(), what, why, hint, more, also }
+        let rest = Box::new(Rest { members, also });
+        Self { exit: self.exit, code: self.code.clone(), what, why, hint, rest }
     }
 
     /// For programs, with the names that a problem of HTTP has.
@@ -141,7 +148,7 @@ impl Failure {
         let Self { exit, code, what, why, hint, .. } = self;
         let mut json =
             json!({ "code": code, "exit": exit, "title": what, "detail": why, "hint": hint });
-        for (name, value) in self.more.iter() {
+        for (name, value) in &self.rest.members {
             json[name] = value.clone();
         }
         if self.also().next().is_some() {
@@ -152,7 +159,7 @@ impl Failure {
 
     /// Further failures of the same command.
     pub(super) fn also(&self) -> impl Iterator<Item = &Self> {
-        self.also.iter()
+        self.rest.also.iter()
     }
 
     /// Whether nothing is printed.
@@ -275,7 +282,9 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_the_further_members_of_a_problem() {
-        let problem = json!({ "code": "x", "status": 412, "exit": 9, "at": 2, "key": "a\u{1b}", "all": [{ "b\u{1b}": "c\u{1b}" }] });
+        let mut problem =
+            json!({ "code": "x", "status": 412, "exit": 9, "at": 2, "key": "a\u{1b}" });
+        problem["all"] = json!([{ "b\u{1b}": "c\u{1b}" }]);
         let failure = Failure::new(6, "conflict", "what", "why", "hint").with(&problem);
         let json = failure.with_texts(&|text| text.replace('\u{1b}', "?")).json();
         assert_eq!(

@@ -4,6 +4,7 @@
 //! stderr, and the result to the exit code. This module decides nothing that a node decides.
 
 mod args;
+mod batch;
 mod bench;
 mod client;
 mod cluster;
@@ -11,6 +12,7 @@ mod data;
 mod dev;
 mod exit;
 mod files;
+mod list;
 mod local;
 mod output;
 mod parse;

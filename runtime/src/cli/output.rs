@@ -104,6 +104,17 @@ impl Screen {
         self.write(b"\n", Keep::Lines)
     }
 
+    /// Writes a key and its value on one line, with a tab between them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Screen::bytes`].
+    pub(super) fn pair(&mut self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
+        self.write(key, Keep::Nothing)?;
+        self.write(b"\t", Keep::Lines)?;
+        self.line(value)
+    }
+
     /// Writes JSON on one line. Its strings have escapes of their own, which a reader of JSON takes back.
     ///
     /// # Errors
@@ -218,8 +229,9 @@ mod tests {
     }
 
     /// Every way to print, with a text and a number of lines that the command itself ends.
-    fn ways() -> [fn(&mut Screen, &str); 4] {
+    fn ways() -> [fn(&mut Screen, &str); 5] {
         [
+            |screen, text| screen.pair(text.as_bytes(), text.as_bytes()).expect("memory"),
             |screen, text| screen.line(text).expect("memory"),
             |screen, text| screen.json(&serde_json::json!({ "key": text })).expect("memory"),
             |screen, text| screen.table(&["key"], vec![vec![text.into()]]).expect("memory"),
@@ -233,10 +245,12 @@ mod tests {
             let shown =
                 String::from_utf8(printed(true, |screen| way(screen, HOSTILE))).expect("text");
             let harmless = |one: char| !one.is_control() && one != '\u{202e}' || one == '\n';
-            let is_value = at == 3;
-            assert!(shown.chars().all(|one| harmless(one) || is_value && one == '\t'), "{shown:?}");
+            let (is_pair, is_value) = (at == 0, at == 4);
+            let tabs = shown.matches('\t').count();
+            assert_eq!(tabs, usize::from(is_pair || is_value), "{shown:?}");
+            assert!(shown.chars().all(|one| harmless(one) || one == '\t'), "{shown:?}");
             // A header and a row, or one line; a value alone keeps its own ends of lines.
-            assert_eq!(shown.matches('\n').count(), [1, 1, 2, 1][at], "{shown:?}");
+            assert_eq!(shown.matches('\n').count(), [1, 1, 1, 2, 1][at], "{shown:?}");
             for kept in ["a", "b", "c", "d", "e"] {
                 assert!(shown.contains(kept), "{shown:?}");
             }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::CommandFactory as _;
 use continuum_core::api::{
-    Change, Level, Outcome, Query, Reason, Receipt, Register, Request, Value,
+    Change, Content, Field, Level, Outcome, Query, Reason, Receipt, Register, Request, Row, Value,
 };
+use continuum_core::id::Index;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -165,6 +166,121 @@ async fn all_keys_with_a_prefix_are_deleted_page_by_page() {
     screen.finish().expect("printed");
     assert_eq!(output.text(), "deleted 3 keys\n");
     assert_eq!(*deleted.lock().expect("no panic holds it"), ["-a", "-b", "-c"]);
+}
+
+/// Performs a verb of `kv`, and returns its end and its output.
+async fn kv(line: &[&str], client: &mut Client, format: Format) -> (Result<(), Failure>, String) {
+    let line = ["continuum", "kv"].iter().chain(line);
+    let cli = <Cli as clap::Parser>::try_parse_from(line).expect("a command");
+    let Verb::Kv(verb) = cli.verb else { panic!("another verb") };
+    let output = Output::default();
+    let mut screen = output.screen(format);
+    let ended = data::kv(verb, client, &mut screen).await;
+    screen.finish().expect("printed");
+    (ended, output.text())
+}
+
+#[tokio::test]
+async fn a_removal_of_nothing_is_a_negative_answer() {
+    for removed in [true, false] {
+        let (mut client, _stop) = node(move |request| match request {
+            Request::Write { .. } => {
+                let receipt = Receipt { revision: Some(Index(17)), context: None, removed };
+                Outcome::Committed { level: Level::Durable, receipt }
+            }
+            _ => Outcome::Value(Value::Keys { keys: Vec::new(), more: false }),
+        })
+        .await;
+        let lines: [&[&str]; 2] =
+            [&["del", "facts", "sky"], &["del", "facts", "sky", "--field", "f"]];
+        for line in lines {
+            let (ended, text) = kv(line, &mut client, Format::Table).await;
+            if removed {
+                assert_eq!((ended, text.as_str()), (Ok(()), "deleted at revision 17\n"));
+                continue;
+            }
+            let failure = ended.expect_err("nothing was there");
+            assert_eq!((failure.exit, failure.code.as_str()), (exit::NEGATIVE, "absent"));
+            assert_eq!((text.as_str(), &failure.json()["revision"]), ("", &17.into()));
+        }
+        let none = kv(&["del", "facts", "--prefix", "s"], &mut client, Format::Json).await;
+        assert_eq!((none.0.expect_err("no key").exit, none.1.as_str()), (exit::NEGATIVE, ""));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_batch_names_the_key_that_was_not_as_expected() {
+    let (mut client, _stop) = node(|request| match request {
+        Request::Write { mutations, session: Some(_), .. } if mutations.len() == 2 => {
+            Outcome::Rejected(Reason::Conflict { revision: Some(Index(9)), at: 1 })
+        }
+        other => panic!("{other:?}"),
+    })
+    .await;
+    let line = ["batch", "facts", "--put", "a=1", "--put", "b=2", "--expect-absent", "b"];
+    let (ended, text) = kv(&line, &mut client, Format::Table).await;
+    let failure = ended.expect_err("a conflict");
+    assert_eq!(
+        (failure.exit, failure.code.as_str(), text.as_str()),
+        (exit::CONFLICT, "conflict", "")
+    );
+    assert!(failure.why.contains("\"b\"") && failure.why.contains("revision 9"), "{failure}");
+    let json = failure.json();
+    assert_eq!((&json["at"], &json["key"], &json["revision"]), (&1.into(), &"b".into(), &9.into()));
+}
+
+#[tokio::test]
+async fn keys_are_listed_with_values_or_counted() {
+    let rows = || {
+        let register = |values: &[&'static str]| {
+            let values = values.iter().map(|value| Bytes::from_static(value.as_bytes()));
+            Content::Register(values.collect())
+        };
+        let row = |key: &'static str, field: &'static str, content| {
+            let field = Field { field: Bytes::from_static(field.as_bytes()), content };
+            Row { key: Bytes::from_static(key.as_bytes()), fields: vec![field] }
+        };
+        vec![
+            row("a", "", register(&["0"])),
+            row("sea", "", register(&["x", "y"])),
+            row("sky", "", register(&["blue"])),
+            row("sun", "f", Content::Counter(3)),
+            row("t", "", register(&["1"])),
+        ]
+    };
+    let (mut client, _stop) = node(move |request| {
+        let Request::Read { query, .. } = request else { panic!("{request:?}") };
+        match query {
+            Query::Rows { after, limit } => {
+                let left = rows()
+                    .into_iter()
+                    .filter(|row| after.as_ref().is_none_or(|after| row.key > after));
+                let more = left.clone().count() > limit as usize;
+                Outcome::Value(Value::Rows { rows: left.take(limit as usize).collect(), more })
+            }
+            Query::Keys { prefix, after: None, .. } => {
+                let keys =
+                    rows().into_iter().map(|row| row.key).filter(|key| key.starts_with(&prefix));
+                Outcome::Value(Value::Keys { keys: keys.collect(), more: false })
+            }
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    let values = ["list", "facts", "--prefix", "s", "--values"];
+    let all = "sea\t[{\"field\":\"\",\"register\":[\"x\",\"y\"]}]\nsky\tblue\n\
+               sun\t[{\"field\":\"f\",\"counter\":3}]\n";
+    assert_eq!(kv(&values, &mut client, Format::Table).await, (Ok(()), all.to_owned()));
+    let (ended, text) =
+        kv(&[&values[..], &["--limit", "2"]].concat(), &mut client, Format::Json).await;
+    let expected = "{\"rows\":[{\"fields\":[{\"field\":\"\",\"register\":[\"x\",\"y\"]}],\"key\":\"sea\"},\
+                    {\"fields\":[{\"field\":\"\",\"register\":[\"blue\"]}],\"key\":\"sky\"}]}\n";
+    assert_eq!((ended, text.as_str()), (Ok(()), expected));
+    let keys = kv(&["list", "facts", "--prefix", "s"], &mut client, Format::Table).await;
+    assert_eq!(keys, (Ok(()), "sea\nsky\nsun\n".to_owned()));
+    let count = ["list", "facts", "--prefix", "s", "--count"];
+    assert_eq!(kv(&count, &mut client, Format::Table).await, (Ok(()), "3\n".to_owned()));
+    assert_eq!(kv(&count, &mut client, Format::Json).await, (Ok(()), "{\"count\":3}\n".to_owned()));
 }
 
 #[tokio::test]
