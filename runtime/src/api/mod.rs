@@ -12,6 +12,7 @@ pub mod conditions;
 pub mod connections;
 mod guard;
 mod head;
+mod heavy;
 #[cfg(test)]
 mod http_tests;
 pub mod input;
@@ -146,7 +147,7 @@ pub struct Api {
     metrics: Arc<Metrics>,
     bodies: Budget,
     answers: Budget,
-    /// Turns at parsing a large body.
+    /// Turns at parsing a large body, and at making a large answer.
     turns: Arc<Semaphore>,
     hosts: Hosts,
 }

@@ -23,7 +23,7 @@ use super::input::{
 use super::json::JsonBytes;
 use super::pages::{self, Page};
 use super::problem::{BUSY, Problem, UNKNOWN_NAMESPACE};
-use super::{Api, Operation, output, probes, uri};
+use super::{Api, Operation, heavy, output, probes, uri};
 use crate::metrics::{Format, Seen};
 
 /// Counting ends after this.
@@ -151,7 +151,13 @@ async fn get(api: &Api, mut call: Call) -> Answer {
     call.params.finish()?;
     let raw = conditions::wants_raw(&call.headers);
     let mut response = match ask(api, namespace, Query::Get { key: key.clone(), field }).await? {
-        Value::Register(register) => output::register(key, register, raw)?,
+        // A raw answer is the value itself.
+        Value::Register(register) if raw => output::register(key, register, raw)?,
+        value @ Value::Register(_) => {
+            let bytes = heavy::size(&value);
+            let Value::Register(register) = value else { return Err(output::unexpected(&value)) };
+            heavy::made(api, bytes, move || output::register(key, register, raw)).await??
+        }
         other => return Err(output::unexpected(&other)),
     };
     if conditions::is_known(&call.headers, response.headers().get(header::ETAG))? {
@@ -169,13 +175,16 @@ async fn rows(api: &Api, mut call: Call) -> Answer {
     let Page { prefix, limit, .. } = &page;
     // Rows are read from a key on: the pages of a prefix begin before its first key.
     let after = page.after.clone().max(pages::before(prefix));
-    match ask(api, namespace, Query::Rows { after, limit: *limit }).await? {
+    let value = ask(api, namespace, Query::Rows { after, limit: *limit }).await?;
+    let bytes = heavy::size(&value);
+    match value {
         Value::Rows { mut rows, more } => {
             let of_prefix = rows.iter().take_while(|row| row.key.starts_with(prefix)).count();
             let more = more && of_prefix == rows.len();
             rows.truncate(of_prefix);
             let next = rows.last().filter(|_| more).map(|row| row.key.clone());
-            Ok(page.link(output::rows(&rows, more), next.as_deref()))
+            let made = heavy::made(api, bytes, move || output::rows(&rows, more)).await?;
+            Ok(page.link(made, next.as_deref()))
         }
         other => Err(output::unexpected(&other)),
     }
@@ -226,12 +235,16 @@ async fn read(api: &Api, operation: Operation, mut call: Call) -> Answer {
     };
     call.params.finish()?;
     let value = ask(api, namespace, query).await?;
-    let mut body = output::json(&value);
-    if body.is_null() {
-        return Err(output::unexpected(&value));
-    }
-    body["key"] = json!(JsonBytes(key));
-    Ok(output::json_response(StatusCode::OK, &body))
+    let bytes = heavy::size(&value);
+    let make = move || {
+        let mut body = output::json(&value);
+        if body.is_null() {
+            return Err(output::unexpected(&value));
+        }
+        body["key"] = json!(JsonBytes(key));
+        Ok(output::json_response(StatusCode::OK, &body))
+    };
+    heavy::made(api, bytes, make).await?
 }
 
 /// All writes of keys.

@@ -567,3 +567,19 @@ async fn answers_past_the_budget_are_refused_and_small_ones_are_not() {
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.headers[header::CONTENT_LENGTH], answer.body.len().to_string());
 }
+
+#[tokio::test]
+async fn an_answer_that_may_not_fit_is_refused_before_it_is_made() {
+    // A mebibyte of letters stays one in JSON, and only the finished answer shows that.
+    let row = Row { key: Bytes::from(vec![b'a'; 1 << 20]), fields: Vec::new() };
+    let world = World::new(Outcome::Value(Value::Rows { rows: vec![row], more: false }));
+    let mut held = world.api.answers.open();
+    held.charge(123 << 20).expect("room");
+    let answer = world.ask("GET", "/v1/namespaces/ns/rows", Body::empty()).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (429, "busy"));
+    drop(held);
+    let answer = world.ask("GET", "/v1/namespaces/ns/rows", Body::empty()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    drop(answer);
+    assert!(world.api.answers.is_unused());
+}
