@@ -237,6 +237,7 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
 
     fn persist(&mut self, token: Token, write: Write) {
         self.newest = token;
+        self.driver.metrics.issued(self.driver.clock.now().mono, token, &write);
         self.driver.disk.submit(DiskRequest::Persist(token, write));
     }
 
@@ -251,6 +252,7 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
         match event {
             Some(DiskEvent::Persisted { token, writes, took }) => {
                 self.driver.metrics.synced(took, writes);
+                self.driver.metrics.durable(self.driver.clock.now().mono, token);
                 self.step(Event::Persisted { token });
                 self.driver.metrics.unpersisted(self.driver.node.unpersisted_bytes() as u64);
                 if self.driver.node.is_booted() {
@@ -293,7 +295,7 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
                 let _ = reply.send(self.driver.node.local_namespaces());
             }
             Command::Figures { reply } => {
-                let _ = reply.send(figures(&self.driver.node));
+                let _ = reply.send(Figures::of(&self.driver.node));
             }
         }
     }
@@ -318,22 +320,11 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
     }
 
     fn notify(&mut self, notice: &Notice) {
-        match notice {
-            Notice::RefusedBy { .. } => self.driver.metrics.rejected("refused_by_peer"),
-            Notice::OtherGenesis { .. } => self.driver.metrics.rejected("other_genesis"),
-            Notice::Rejected { why, .. } => self.driver.metrics.message_rejected(why),
-            Notice::WrongStore { .. } => self.driver.metrics.rejected("wrong_store"),
-            Notice::Equivocation { .. } => self.driver.metrics.rejected("equivocation"),
-            Notice::Role { group, leader: Some(_), .. } => {
-                self.driver.metrics.leader_changed(*group);
-            }
-            Notice::Checkpointed { bytes, .. } => self.driver.metrics.checkpointed(*bytes),
-            Notice::Installed { .. } => self.driver.metrics.snapshot(true),
-            Notice::SnapshotRefused { .. } => self.driver.metrics.snapshot(false),
-            Notice::Fenced { why } if self.ended.is_none() => {
-                self.ended = Some(RunError::Fenced { why });
-            }
-            _ => {}
+        self.driver.metrics.noticed(notice);
+        if let Notice::Fenced { why } = notice
+            && self.ended.is_none()
+        {
+            self.ended = Some(RunError::Fenced { why });
         }
         log::notice(notice);
     }
@@ -368,17 +359,6 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             Some(error) => Err(error),
             None => Ok(Stopped { boot: self.driver.node.boot() }),
         }
-    }
-}
-
-/// Figures of the node's machines for its metrics.
-fn figures(node: &Node) -> Figures {
-    Figures {
-        gossip: node.gossip().counters(),
-        gossip_local_health: node.gossip().local_health(),
-        candidates: node.discovery().known(),
-        deferred_removals: node.replicator().deferred_removals(),
-        held: node.held(),
     }
 }
 

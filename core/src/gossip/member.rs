@@ -8,6 +8,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Bound;
+use core::time::Duration;
 
 use super::message::{HEARSAY_REFUTATIONS_MAX, Load, Update};
 use super::suspicion::Suspicion;
@@ -28,6 +29,8 @@ pub(super) struct Record {
     pub(super) suspicion: Option<Suspicion>,
     /// Whether the member is in the probe ring, so that it is never there twice.
     pub(super) in_ring: bool,
+    /// The time that the member took to answer the last probe that it answered itself.
+    pub(super) round_trip: Option<Duration>,
 }
 
 /// A removed member. It keeps its incarnation for a while: if it is added again, late gossip must not revive an old
@@ -74,7 +77,7 @@ impl Record {
             load: 0,
         };
         let word = Incarnation::default();
-        Self { member, word, load_version: 0, suspicion: None, in_ring: false }
+        Self { member, word, load_version: 0, suspicion: None, in_ring: false, round_trip: None }
     }
 
     /// The handshake of the member's link proved this boot.
@@ -333,6 +336,7 @@ impl Table {
             hash.value(&(&record.member, record.word));
             hash.number(record.load_version);
             hash.number(u64::from(record.in_ring));
+            hash.value(&record.round_trip);
             let suspicion = record.suspicion.as_ref();
             hash.value(&suspicion.map(|s| (s.ends(), &s.confirmations)));
         }

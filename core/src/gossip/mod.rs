@@ -252,6 +252,12 @@ impl Gossip {
         self.table.get(node).map(|record| &record.member)
     }
 
+    /// The time from the first ping to a member's own ack, of the last probe that it answered itself.
+    #[must_use]
+    pub fn round_trip(&self, node: NodeId) -> Option<Duration> {
+        self.table.get(node)?.round_trip
+    }
+
     /// This node, as it tells others.
     #[must_use]
     pub const fn own(&self) -> &Member {

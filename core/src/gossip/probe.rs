@@ -382,7 +382,13 @@ impl Gossip {
 
     /// Only an ack from the target or from a helper that was asked counts, so no other member can answer for the
     /// target.
-    pub(super) fn on_ack(&mut self, from: NodeId, number: u64, out: &mut Outbox<Action>) {
+    pub(super) fn on_ack(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        number: u64,
+        out: &mut Outbox<Action>,
+    ) {
         if self.prober.relays.get(&number).is_some_and(|relay| relay.target == from) {
             if let Some(relay) = self.end_relay(number) {
                 reach!("gossip.relay.ack");
@@ -396,6 +402,9 @@ impl Gossip {
         if probe.number == number && asked {
             if probe.target != from {
                 reach!("gossip.probe.saved_by_helper");
+            } else if !probe.acked {
+                let took = now.since(probe.started);
+                self.table.get_mut(from).into_iter().for_each(|r| r.round_trip = Some(took));
             }
             probe.acked = true;
         }

@@ -46,7 +46,7 @@ impl Gossip {
             Body::PingRequest { number, target } => {
                 self.relay_ping(now, from, number, target, out);
             }
-            Body::Ack { number } => self.on_ack(from, number, out),
+            Body::Ack { number } => self.on_ack(now, from, number, out),
             Body::Nack { number } => self.on_nack(from, number),
             Body::Updates => {}
             Body::Push { after, upto } => self.on_push(from, (after, upto), &message.updates, out),

@@ -2,6 +2,7 @@
 //! change the node.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::api::{
     FormedPeer, GroupStatus, Member, Namespace, Outcome, Status, Unready, Value, Warning,
@@ -128,6 +129,19 @@ impl Node {
     #[must_use]
     pub const fn unpersisted_bytes(&self) -> usize {
         self.gate.unpersisted_bytes()
+    }
+
+    /// The other nodes that may lack eventual writes of this process, and for how long the oldest one has waited.
+    pub fn replication_lags(&self) -> impl Iterator<Item = (NodeId, Duration)> {
+        let now = self.now.mono;
+        let lags = self.replication.machine.lags().into_iter();
+        lags.map(move |(replica, since)| (replica.node, now.since(since)))
+    }
+
+    /// The snapshot files that are being written: own checkpoints, and what leaders send.
+    #[must_use]
+    pub fn unfinished_files(&self) -> usize {
+        self.checkpoints.unfinished()
     }
 
     /// Bytes of keys, values, sessions and remembered answers in memory.

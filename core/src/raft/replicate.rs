@@ -115,6 +115,14 @@ impl Raft {
         }
     }
 
+    /// For each other member of the group, when this replica leads it: the entries that it is not known to have.
+    pub fn lags(&self) -> impl Iterator<Item = (Replica, u64)> + '_ {
+        let leader = if let State::Leader(leader) = &self.state { Some(leader) } else { None };
+        let last = self.log.last_index().0;
+        let peers = leader.into_iter().flat_map(|leader| &leader.peers);
+        peers.map(move |peer| (peer.replica, last.saturating_sub(peer.matched.0)))
+    }
+
     /// Subtracts the entries after `from` up to `to` from the uncommitted bytes.
     pub(super) fn subtract_uncommitted(&mut self, from: Index, to: Index) {
         let State::Leader(leader) = &mut self.state else { return };

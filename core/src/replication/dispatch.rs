@@ -54,6 +54,7 @@ impl Replicator {
         let peers = &self.peers;
         for local in self.shards.values_mut() {
             local.sync.in_sync.retain(|replica| peers.is_replica(replica));
+            local.sync.lags.retain(|replica| peers.is_replica(replica));
         }
         added.into_iter().for_each(|replica| self.begin_compare(replica, out));
     }
@@ -123,7 +124,8 @@ impl Replicator {
     ) {
         let id = message.shard();
         let me = self.actor();
-        let Some(local) = self.shards.get(&id).filter(|local| local.strategy.is_some()) else {
+        let local = self.shards.get_mut(&id).filter(|local| local.strategy.is_some());
+        let Some(local) = local else {
             // The registry here is older or newer than the peer's. Anti-entropy will ask again.
             reach!("replication.message.unknown_shard");
             return;
@@ -138,6 +140,7 @@ impl Replicator {
                 out.push(Action::Equivocation { dot });
             }
             if let Some(mine) = dots.ranges(&me) {
+                local.sync.lags.held(now.mono, from, mine, local.shard.last_seen(&me));
                 let done = self.waiters.credit(id, from, mine);
                 done.into_iter().for_each(|ticket| out.push(Action::Replicated { ticket }));
             }
@@ -164,7 +167,7 @@ impl Replicator {
             }
             Message::Same { root, .. } => {
                 if local.shard.cached_root() == root {
-                    local.sync.in_sync.insert(from);
+                    local.sync.equals(from);
                 }
             }
             Message::Differ { shard } => {
@@ -354,10 +357,10 @@ impl Replicator {
         for old in lost {
             let Some(mutation) = mutation_of(old) else { continue };
             let written = self.write(now, id, &mutation, Some(Observed::default()));
-            if let Ok((_, _, record, sealed)) = written {
+            if let Ok((dot, _, record, sealed)) = written {
                 reach!("replication.author.again");
                 self.record(id, [record].into(), out);
-                self.pushes.add(self.issued, id, sealed);
+                self.pushes.add(self.issued, (id, dot.seq), sealed);
             }
         }
     }

@@ -68,6 +68,8 @@ pub struct Replicator {
     pub(super) captures: VecDeque<(ShardId, SnapshotId)>,
     /// The number of [`Action::Persist`] so far.
     pub(super) issued: u64,
+    /// The number of merged writes that made siblings.
+    pub(super) conflicts: u64,
 }
 
 /// The result of hashing a page of live writes again.
@@ -110,6 +112,7 @@ impl Replicator {
             pushes: Pushes::default(),
             captures: VecDeque::new(),
             issued: 0,
+            conflicts: 0,
         };
         for (id, records) in restored.shards {
             let shard = log::restore(id, &records)?;
@@ -244,7 +247,7 @@ impl Replicator {
                 if replicas > 0 {
                     self.waiters.add(ticket, id, dot.seq, replicas);
                 }
-                self.pushes.add(self.issued, id, sealed);
+                self.pushes.add(self.issued, (id, dot.seq), sealed);
                 if mutant!("replication.push.before_fsync") {
                     self.push(now, self.issued, out);
                 }
@@ -294,14 +297,21 @@ impl Replicator {
         if clock.last() == stamp {
             self.leads.issued(stamp);
         }
-        let record = log::merge(shard, &sealed, &write::reopen(&sealed));
+        let body = write::reopen(&sealed);
+        let record = log::merge(shard, &sealed, &body);
         let (record, _) =
             record.expect("a new dot is unknown, and room for its actors was checked");
+        self.conflicts += u64::from(shard.has_siblings(&body));
         Ok((dot, stamp, record, sealed))
     }
 
     /// Pushes the writes that are durable now to every connected peer that keeps up.
     fn push(&mut self, now: Now, durable: u64, out: &mut Outbox<Action>) {
+        for (id, seq) in self.pushes.first_durable(durable) {
+            if let Some(local) = self.shards.get_mut(&id) {
+                local.sync.lags.wrote(now.mono, seq, self.peers.replicas());
+            }
+        }
         let deltas = self.pushes.take_deltas(now.mono, durable, &self.config, &mut self.peers);
         for (to, message) in deltas {
             out.push(Action::Send { to, message, promise: false });
@@ -371,6 +381,7 @@ impl Replicator {
             wall: Wall::new(now.wall, self.config.ahead_ms_max),
             clock: &mut self.clock,
             leads: &mut self.leads,
+            conflicts: &mut self.conflicts,
         };
         (receiver, &mut self.shards)
     }
@@ -435,6 +446,29 @@ impl Replicator {
     #[must_use]
     pub fn deferred_removals(&self) -> usize {
         self.shards.values().map(|local| local.shard.deferred_removals()).max().unwrap_or(0)
+    }
+
+    /// The replicas that may lack eventual writes of this process, with the moment since when the oldest one waits.
+    #[must_use]
+    pub fn lags(&self) -> BTreeMap<Replica, Instant> {
+        let mut oldest = BTreeMap::new();
+        for (replica, since) in self.shards.values().flat_map(|local| local.sync.lags.iter()) {
+            let known = oldest.entry(replica).or_insert(since);
+            *known = since.min(*known);
+        }
+        oldest
+    }
+
+    /// The writes so far that made siblings: they left a value beside one that their author had not seen.
+    #[must_use]
+    pub const fn conflicts(&self) -> u64 {
+        self.conflicts
+    }
+
+    /// The writes for which a client waits until other replicas have them.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
     }
 
     /// Whether all these dots are in the context: the claim in a promise of this node.

@@ -446,6 +446,7 @@ async fn verify(context: Arc<Context>, address: Address) {
         Ok(established) => Ok(established.identity()),
         Err(error) => Err(error.unverified()),
     };
+    context.metrics.verified(&outcome);
     context.report(ReportKind::Verified { address, outcome }).await;
 }
 

@@ -25,6 +25,8 @@ struct RequestLabels {
 struct RouteLabels {
     method: &'static str,
     route: &'static str,
+    /// The hundreds of the status alone, so that the series stay few.
+    class: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,7 +66,8 @@ impl HttpMetrics {
     ) {
         for (method, route) in routes {
             drop(self.requests.get_or_create(&RequestLabels { method, route, status: 200 }));
-            drop(self.seconds.get_or_create(&RouteLabels { method, route }));
+            let class = class(200);
+            drop(self.seconds.get_or_create(&RouteLabels { method, route, class }));
         }
         codes.for_each(|code| drop(self.problems.get_or_create(&ProblemLabels { code })));
     }
@@ -78,11 +81,23 @@ impl HttpMetrics {
         seconds: f64,
     ) {
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
-        self.seconds.get_or_create(&RouteLabels { method, route }).observe(seconds);
+        let class = class(status);
+        self.seconds.get_or_create(&RouteLabels { method, route, class }).observe(seconds);
     }
 
     /// An answer was a problem with this code.
     pub(crate) fn problem(&self, code: &'static str) {
         self.problems.get_or_create(&ProblemLabels { code }).inc();
+    }
+}
+
+/// The class of a status, as it is commonly written.
+const fn class(status: u16) -> &'static str {
+    match status {
+        ..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        500.. => "5xx",
     }
 }

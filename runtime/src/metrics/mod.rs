@@ -3,6 +3,7 @@
 //! Counters are raised where the events happen. Gauges of the node's state are set from what it tells at each scrape.
 //! Every refusal is counted by its reason. Names and units follow Prometheus' conventions.
 
+mod files;
 mod http;
 mod process;
 mod state;
@@ -12,8 +13,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use continuum_core::api::{Outcome, Reason};
-use continuum_core::id::{GroupId, NodeId};
+use continuum_core::api::{Health, Outcome, Reason};
+use continuum_core::discovery::Unverified;
+use continuum_core::id::{NodeId, Token};
+use continuum_core::node::Notice;
+use continuum_core::time::Instant;
+use continuum_core::wal::Write;
 use prometheus_client::encoding::{EncodeLabelSet, text as openmetrics};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -22,10 +27,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use files::FileMetrics;
 pub(crate) use http::HttpMetrics;
 use process::ProcessMetrics;
 use state::StateGauges;
-pub use state::{Figures, Seen};
+pub use state::{Figures, PeerFigures, Seen};
 pub use text::Format;
 
 /// The label of counters that are split by reason.
@@ -42,6 +48,16 @@ struct OnPlane {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InMemory {
+    memory: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Became {
+    health: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -72,7 +88,10 @@ pub struct Metrics {
     handshake_failures: Family<Why, Counter>,
     requests: Family<Ended, Counter>,
     request_seconds: Family<Ended, Histogram, fn() -> Histogram>,
+    commit_seconds: Family<InMemory, Histogram, fn() -> Histogram>,
     dropped: Family<OnPlane, Counter>,
+    health_changes: Family<Became, Counter>,
+    verifications: Family<Ended, Counter>,
     steps: Counter,
     torn: Counter,
     fsync: Histogram,
@@ -89,6 +108,7 @@ pub struct Metrics {
     connections: Gauge,
     certificate_expiry: Family<OfListener, Gauge<f64, AtomicU64>>,
     authority_expiry: Family<OfListener, Gauge<f64, AtomicU64>>,
+    files: FileMetrics,
     http: HttpMetrics,
     process: ProcessMetrics,
     state: StateGauges,
@@ -113,7 +133,10 @@ impl Metrics {
             handshake_failures: Family::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(|| Histogram::new(http::SECONDS)),
+            commit_seconds: Family::new_with_constructor(|| Histogram::new(http::SECONDS)),
             dropped: Family::default(),
+            health_changes: Family::default(),
+            verifications: Family::default(),
             steps: Counter::default(),
             torn: Counter::default(),
             // 50 microseconds to 6.5 s: from an NVMe's sync to that of a failing disk.
@@ -131,6 +154,7 @@ impl Metrics {
             connections: Gauge::default(),
             certificate_expiry: Family::default(),
             authority_expiry: Family::default(),
+            files: FileMetrics::default(),
             http: HttpMetrics::default(),
             process: ProcessMetrics::default(),
             state: StateGauges::default(),
@@ -139,6 +163,7 @@ impl Metrics {
         let own = registry.sub_registry_with_prefix("continuum");
         metrics.register_requests(own);
         metrics.register_io(own);
+        metrics.files.register(own);
         metrics.http.register(own);
         metrics.state.register(own);
         metrics.registry = registry;
@@ -157,8 +182,17 @@ impl Metrics {
         for outcome in KINDS {
             drop(self.request_seconds.get_or_create(&Ended { outcome }));
         }
+        for memory in MEMORIES {
+            drop(self.commit_seconds.get_or_create(&InMemory { memory }));
+        }
         for plane in ["control", "bulk"] {
             drop(self.dropped.get_or_create(&OnPlane { plane }));
+        }
+        for health in [Health::Healthy, Health::Suspect, Health::Unhealthy, Health::Left] {
+            drop(self.health_changes.get_or_create(&Became { health: health.word() }));
+        }
+        for outcome in VERIFIED {
+            drop(self.verifications.get_or_create(&Ended { outcome }));
         }
     }
 
@@ -174,6 +208,13 @@ impl Metrics {
         let help = "Time from a request's arrival in the node to its answer";
         let seconds = self.request_seconds.clone();
         r.register_with_unit("request_duration", help, Unit::Seconds, seconds);
+        let help = "Time from a write's arrival in the node to its commitment";
+        let seconds = self.commit_seconds.clone();
+        r.register_with_unit("commit_duration", help, Unit::Seconds, seconds);
+        let help = "Changes of a member's health, by what it became";
+        r.register("member_health_changes", help, self.health_changes.clone());
+        let help = "Addresses dialled to learn which node answers there";
+        r.register("discovery_verifications", help, self.verifications.clone());
         r.register("sends_dropped", "Messages dropped at a full queue", self.dropped.clone());
         r.register("steps", "Events that the node consumed", self.steps.clone());
         let help = "When a listener's certificate ends, since 1970";
@@ -242,8 +283,8 @@ impl Metrics {
     }
 
     /// A request was answered after this time.
-    pub fn answered(&self, outcome: &Outcome, took: Duration) {
-        let (kind, outcome) = match outcome {
+    pub fn answered(&self, whole: &Outcome, took: Duration) {
+        let (kind, outcome) = match whole {
             Outcome::Committed { .. } => ("committed", "committed"),
             Outcome::Value(_) => ("value", "value"),
             Outcome::Rejected(reason) => ("rejected", rejection(reason)),
@@ -253,26 +294,53 @@ impl Metrics {
         self.requests.get_or_create(&Ended { outcome }).inc();
         let seconds = self.request_seconds.get_or_create(&Ended { outcome: kind });
         seconds.observe(took.as_secs_f64());
+        if let Outcome::Committed { receipt, .. } = whole {
+            let memory = MEMORIES[usize::from(receipt.revision.is_some())];
+            let seconds = self.commit_seconds.get_or_create(&InMemory { memory });
+            seconds.observe(took.as_secs_f64());
+        }
     }
 
-    /// A group has another leader.
-    pub fn leader_changed(&self, group: GroupId) {
-        self.state.leader_changed(group);
+    /// The core reported something.
+    pub fn noticed(&self, notice: &Notice) {
+        match notice {
+            Notice::RefusedBy { .. } => self.rejected("refused_by_peer"),
+            Notice::OtherGenesis { .. } => self.rejected("other_genesis"),
+            Notice::Rejected { why, .. } => self.message_rejected(why),
+            Notice::WrongStore { .. } => self.rejected("wrong_store"),
+            Notice::Equivocation { .. } => self.rejected("equivocation"),
+            Notice::Role { group, leader: Some(_), .. } => self.state.leader_changed(*group),
+            Notice::Health { to, .. } => {
+                self.health_changes.get_or_create(&Became { health: to.word() }).inc();
+            }
+            Notice::Checkpointed { bytes, .. } => {
+                self.checkpoints.inc();
+                self.checkpoint_bytes.inc_by(*bytes);
+            }
+            Notice::Installed { .. } => drop(self.snapshots.inc()),
+            Notice::SnapshotRefused { .. } => drop(self.snapshots_refused.inc()),
+            _ => {}
+        }
     }
 
-    /// A checkpoint of this size was completed.
-    pub fn checkpointed(&self, bytes: u64) {
-        self.checkpoints.inc();
-        self.checkpoint_bytes.inc_by(bytes);
+    /// A write was handed to the disk.
+    pub fn issued(&self, now: Instant, token: Token, write: &Write) {
+        self.files.issued(now, token, write);
     }
 
-    /// A peer's snapshot was installed, or refused because it does not restore here.
-    pub fn snapshot(&self, is_installed: bool) {
-        if is_installed {
-            self.snapshots.inc()
-        } else {
-            self.snapshots_refused.inc()
+    /// All writes up to this one are durable.
+    pub fn durable(&self, now: Instant, token: Token) {
+        self.files.durable(now, token);
+    }
+
+    /// An address was dialled to learn which node answers there.
+    pub fn verified<T>(&self, outcome: &Result<T, Unverified>) {
+        let outcome = match outcome {
+            Ok(_) => VERIFIED[0],
+            Err(Unverified::Unreachable) => VERIFIED[1],
+            Err(Unverified::Refused) => VERIFIED[2],
         };
+        self.verifications.get_or_create(&Ended { outcome }).inc();
     }
 
     /// Bytes were written to a peer's link.
@@ -363,6 +431,12 @@ impl Metrics {
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
+
+/// The two kinds of memory. A commit in strong memory has a revision.
+const MEMORIES: [&str; 2] = ["eventual", "strong"];
+
+/// The outcomes of dialling an address to learn which node answers there.
+const VERIFIED: [&str; 3] = ["verified", "unreachable", "refused"];
 
 /// The kinds of outcomes.
 const KINDS: [&str; 5] = ["committed", "value", "rejected", "partial", "unknown"];

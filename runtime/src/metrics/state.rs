@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use continuum_core::api::{Health, Member, Namespace, Status, Unready, Warning};
 use continuum_core::id::{GroupId, NodeId};
+use continuum_core::node::Node;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,7 +30,7 @@ pub struct Seen<'a> {
 }
 
 /// Figures of a node's machines that its status does not have.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// Gossip's counters.
     pub gossip: continuum_core::gossip::Counters,
@@ -36,10 +38,67 @@ pub struct Figures {
     pub gossip_local_health: u32,
     /// Addresses of nodes that discovery knows.
     pub candidates: usize,
-    /// Removals that wait for what they remove.
+    /// The most removals of one shard that wait for what they remove.
     pub deferred_removals: usize,
+    /// Writes that made siblings.
+    pub conflicts: u64,
+    /// Writes for which a client waits until other replicas have them.
+    pub waiting: usize,
+    /// Snapshot files that are being written.
+    pub unfinished_files: usize,
+    /// Figures of each peer.
+    pub peers: BTreeMap<NodeId, PeerFigures>,
     /// Messages and replies that wait for the disk.
     pub held: usize,
+}
+
+/// A node's knowledge of one peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerFigures {
+    /// How long the oldest eventual write of this node has waited until the peer has it.
+    pub lag: Duration,
+    /// The most entries that the peer is not known to have, of a group that this node leads.
+    pub entries: u64,
+    /// How long the peer took to answer the last probe.
+    pub round_trip: Option<Duration>,
+}
+
+impl Figures {
+    /// The figures of a node.
+    #[must_use]
+    pub fn of(node: &Node) -> Self {
+        let (gossip, replicator) = (node.gossip(), node.replicator());
+        Self {
+            gossip: gossip.counters(),
+            gossip_local_health: gossip.local_health(),
+            candidates: node.discovery().known(),
+            deferred_removals: replicator.deferred_removals(),
+            conflicts: replicator.conflicts(),
+            waiting: replicator.waiting(),
+            unfinished_files: node.unfinished_files(),
+            peers: peers(node),
+            held: node.held(),
+        }
+    }
+}
+
+/// The other members, with what the node knows of them.
+fn peers(node: &Node) -> BTreeMap<NodeId, PeerFigures> {
+    let others = node.gossip().members().map(|member| member.replica.node);
+    let others = others.filter(|other| *other != node.replica().node);
+    let figures = |other| PeerFigures {
+        round_trip: node.gossip().round_trip(other),
+        ..PeerFigures::default()
+    };
+    let mut peers: BTreeMap<_, _> = others.map(|other| (other, figures(other))).collect();
+    for (other, lag) in node.replication_lags() {
+        peers.entry(other).or_default().lag = lag;
+    }
+    for (other, entries) in node.rafts().flat_map(|(_, raft)| raft.lags()) {
+        let known = peers.entry(other.node).or_default();
+        known.entries = known.entries.max(entries);
+    }
+    peers
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -99,6 +158,12 @@ pub(super) struct StateGauges {
     load: Family<OfPeer, Gauge>,
     sent: Family<OfPeer, Counter>,
     received: Family<OfPeer, Counter>,
+    round_trip: Family<OfPeer, Gauge<f64, AtomicU64>>,
+    lag: Family<OfPeer, Gauge<f64, AtomicU64>>,
+    lag_entries: Family<OfPeer, Gauge>,
+    conflicts: Counter,
+    waiting: Gauge,
+    unfinished: Gauge,
     memory: Gauge,
     pending: Gauge,
     rivals: Gauge,
@@ -142,8 +207,20 @@ impl StateGauges {
         r.register("crdt_writes", "Live writes of a shard", self.writes.clone());
         r.register("crdt_in_sync", "Peers whose replica equals a shard's", self.in_sync.clone());
         r.register("crdt_peers", "Peers that replicate a shard", self.replicas.clone());
-        let help = "Removals that wait for what they remove";
+        let help = "Most removals of one shard that wait for what they remove";
         r.register("crdt_deferred_removals", help, self.deferred.clone());
+        let help = "Writes that left a value beside one that their author had not seen";
+        r.register("crdt_conflicts", help, self.conflicts.clone());
+        let help = "Writes for which a client waits until other replicas have them";
+        r.register("crdt_waiting_writes", help, self.waiting.clone());
+        let help = "Age of the oldest eventual write of this node that a member may lack";
+        r.register_with_unit("replication_lag", help, Unit::Seconds, self.lag.clone());
+        let help = "Most entries that a member lacks of a group that this node leads";
+        r.register("raft_follower_lag_entries", help, self.lag_entries.clone());
+        let help = "Time that a member took to answer the last probe";
+        r.register_with_unit("peer_round_trip", help, Unit::Seconds, self.round_trip.clone());
+        let help = "Snapshot files that are being written";
+        r.register("snapshot_files_unfinished", help, self.unfinished.clone());
         r.register("members", "Members by health, as this node sees them", self.members.clone());
         r.register("member_load", "Requests under way that a member reports", self.load.clone());
         let help = "Bytes sent on the links to a member";
@@ -297,6 +374,23 @@ impl StateGauges {
         self.candidates.set(signed(figures.candidates as u64));
         self.deferred.set(signed(figures.deferred_removals as u64));
         self.held.set(signed(figures.held as u64));
+        self.waiting.set(signed(figures.waiting as u64));
+        self.unfinished.set(signed(figures.unfinished_files as u64));
+        self.conflicts.inc_by(figures.conflicts.saturating_sub(self.conflicts.get()));
+        self.observe_peers(&figures.peers);
+    }
+
+    fn observe_peers(&self, peers: &BTreeMap<NodeId, PeerFigures>) {
+        [&self.lag, &self.round_trip].into_iter().for_each(Family::clear);
+        self.lag_entries.clear();
+        for (node, figures) in peers {
+            let label = OfPeer { peer: node.to_string() };
+            self.lag.get_or_create(&label).set(figures.lag.as_secs_f64());
+            self.lag_entries.get_or_create(&label).set(signed(figures.entries));
+            if let Some(took) = figures.round_trip {
+                self.round_trip.get_or_create(&label).set(took.as_secs_f64());
+            }
+        }
     }
 }
 

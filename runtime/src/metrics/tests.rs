@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use continuum_core::api::{GroupStatus, Namespace, Policy, ShardStatus, Status};
-use continuum_core::id::{Address, Boot, Index, NamespaceId, Replica, Role, Term};
+use continuum_core::api::{GroupStatus, Level, Namespace, Policy, Receipt, ShardStatus, Status};
+use continuum_core::id::{Address, Boot, GroupId, Index, NamespaceId, Owner, Replica, Role, Term};
 
 use super::*;
+
+const ANN: NodeId = NodeId([1; 16]);
 
 fn status() -> Status {
     let group = |group: u32| GroupStatus {
@@ -56,6 +58,25 @@ fn namespaces() -> Vec<Namespace> {
     vec![facts, notes]
 }
 
+fn committed(revision: Option<Index>) -> Outcome {
+    let receipt = Receipt { revision, ..Receipt::default() };
+    Outcome::Committed { level: Level::Durable, receipt }
+}
+
+fn leads(group: u32) -> Notice {
+    let (term, role) = (Term(3), Role::Follower);
+    Notice::Role { group: GroupId(group), term, role, leader: Some(ANN) }
+}
+
+fn figures(peer: NodeId) -> Figures {
+    let known = PeerFigures {
+        lag: Duration::from_millis(1500),
+        entries: 6,
+        round_trip: Some(Duration::from_millis(2)),
+    };
+    Figures { conflicts: 5, peers: [(peer, known)].into(), ..Figures::default() }
+}
+
 /// A page after something of everything.
 fn page(format: Format) -> String {
     let metrics = Metrics::new();
@@ -66,12 +87,17 @@ fn page(format: Format) -> String {
     metrics.handshake_failed("expired");
     metrics.synced(Duration::from_micros(300), 4);
     metrics.answered(&Outcome::Rejected(Reason::NoLeader), Duration::from_millis(2));
-    metrics.leader_changed(GroupId(3));
-    metrics.checkpointed(9);
-    metrics.snapshot(true);
+    metrics.answered(&committed(Some(Index(4))), Duration::from_millis(2));
+    metrics.noticed(&leads(3));
+    let owner = Owner::Group(GroupId(3));
+    metrics.noticed(&Notice::Checkpointed { owner, bytes: 9 });
+    metrics.noticed(&Notice::Installed { owner });
+    let (node, from, to) = (ANN, Health::Healthy, Health::Suspect);
+    metrics.noticed(&Notice::Health { node, from, to });
+    metrics.verified::<()>(&Err(Unverified::Unreachable));
     metrics.certificate_expires("peer", 5, 6);
     let (status, namespaces) = (status(), namespaces());
-    let figures = Figures::default();
+    let figures = figures(ANN);
     let seen =
         Seen { status: &status, members: &[], namespaces: &namespaces, figures: Some(&figures) };
     metrics.page(Some(&seen), format)
@@ -94,6 +120,16 @@ fn the_page_lists_all_counts() {
         "continuum_http_problems_total{code=\"absent\"} 0",
         "continuum_request_duration_seconds_count{outcome=\"rejected\"} 1",
         "continuum_checkpoints_total 1",
+        "continuum_commit_duration_seconds_count{memory=\"strong\"} 1",
+        "continuum_commit_duration_seconds_count{memory=\"eventual\"} 0",
+        "continuum_member_health_changes_total{health=\"suspect\"} 1",
+        "continuum_discovery_verifications_total{outcome=\"unreachable\"} 1",
+        "continuum_crdt_conflicts_total 5",
+        "continuum_replication_lag_seconds{peer=\"01010101010101010101010101010101\"} 1.5",
+        "continuum_raft_follower_lag_entries{peer=\"01010101010101010101010101010101\"} 6",
+        "continuum_peer_round_trip_seconds{peer=\"01010101010101010101010101010101\"} 0.002",
+        "continuum_snapshot_file_duration_seconds_count{kind=\"checkpoint\"} 0",
+        "continuum_http_request_duration_seconds_count{method=\"GET\",route=\"/livez\",class=\"2xx\"} 0",
         "continuum_snapshots_installed_total 1",
         "continuum_ready{memory=\"strong\"} 1",
         "continuum_raft_leader_changes_total{group=\"3\",namespace=\"facts\"} 1",
@@ -116,7 +152,7 @@ fn deleted_groups_and_shards_leave_no_series() {
             Format::Text,
         )
     };
-    metrics.leader_changed(GroupId(3));
+    metrics.noticed(&leads(3));
     let before = seen(&status);
     assert!(before.contains("{group=\"3\"") && before.contains("namespace=\"notes\""), "{before}");
     status.groups.pop();
@@ -124,6 +160,21 @@ fn deleted_groups_and_shards_leave_no_series() {
     let after = seen(&status);
     assert!(!after.contains("{group=\"3\"") && !after.contains("namespace=\"notes\""), "{after}");
     assert!(after.contains("{group=\"0\""), "{after}");
+}
+
+#[test]
+fn peers_that_are_gone_leave_no_series_and_counts_never_fall() {
+    let metrics = Metrics::new();
+    let status = status();
+    let seen = |figures: &Figures| {
+        let seen = Seen { status: &status, members: &[], namespaces: &[], figures: Some(figures) };
+        metrics.page(Some(&seen), Format::Text)
+    };
+    let before = seen(&figures(ANN));
+    assert!(before.contains("peer=\"0101"), "{before}");
+    let after = seen(&Figures { conflicts: 6, ..Figures::default() });
+    assert!(!after.contains("peer=\"0101"), "{after}");
+    assert!(after.contains("continuum_crdt_conflicts_total 6"), "{after}");
 }
 
 /// The rules that `promtool check metrics` has, and that every sample belongs to a family with a type and a help.

@@ -269,6 +269,11 @@ impl Checkpoints {
         self.bytes_max.saturating_add(self.live.saturating_mul(2))
     }
 
+    /// The number of unfinished snapshot files.
+    pub(in crate::node) fn unfinished(&self) -> usize {
+        self.unfinished.len()
+    }
+
     /// An unfinished snapshot file whose newest piece is so old that it keeps the log from being released.
     pub(super) fn stale_file(&self) -> Option<(SnapshotId, UnfinishedFile)> {
         let stale =

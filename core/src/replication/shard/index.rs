@@ -5,6 +5,7 @@ use core::ops::Bound;
 
 use super::{Element, PATH_BYTES, Shard};
 use crate::replication::write::path::{self, Scope};
+use crate::replication::write::{EditOp, WriteBody};
 
 /// The elements at one path; in most cases one.
 #[derive(Clone, Debug)]
@@ -26,6 +27,15 @@ impl Shard {
     /// The elements at one path.
     pub(crate) fn elements_at(&self, path: &[u8]) -> &[Element] {
         self.index.get(path).map_or(&[], Elements::as_slice)
+    }
+
+    /// Whether a register that a write sets has more than one value.
+    pub(crate) fn has_siblings(&self, body: &WriteBody<'_>) -> bool {
+        let mut puts = body.edits.iter().filter(|edit| matches!(edit.op, EditOp::Put(_)));
+        puts.any(|edit| {
+            let path = edit.path(body.key.0);
+            path.is_some_and(|path| self.elements_at(&path).len() > 1)
+        })
     }
 
     /// The paths with `prefix`, with their elements; see [`path::end_of`].

@@ -40,6 +40,7 @@
 //! A live element in a view may be dead at the asker; the answerer learns that when it pulls in turn.
 
 pub(crate) mod ack;
+pub(crate) mod lag;
 pub(crate) mod message;
 pub(crate) mod peer;
 pub(crate) mod push;

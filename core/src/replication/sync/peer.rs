@@ -117,6 +117,11 @@ impl Peers {
         self.replicas.len()
     }
 
+    /// All other replicas, connected or not.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = Replica> + '_ {
+        self.replicas.values().map(|peer| peer.replica)
+    }
+
     /// The connected replicas, in the order of their nodes.
     pub(crate) fn connected(&self) -> impl Iterator<Item = Replica> + Clone {
         let linked = |peer: &&Peer| self.links.get(&peer.replica.node) == Some(&peer.replica);

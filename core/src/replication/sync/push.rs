@@ -32,13 +32,32 @@ const ENVELOPE_BYTES: usize = 8;
 /// writes reaches its number. The node's bound on writes that are not durable also bounds this queue.
 #[derive(Debug, Default)]
 pub(crate) struct Pushes {
-    waiting: VecDeque<(u64, ShardId, Bytes)>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// A write that was not pushed yet.
+#[derive(Debug)]
+struct Waiting {
+    /// It is durable once this many of the machine's writes are.
+    writes: u64,
+    shard: ShardId,
+    seq: u64,
+    sealed: Bytes,
 }
 
 impl Pushes {
     /// Adds a write that is durable once this many of the machine's writes are.
-    pub(crate) fn add(&mut self, writes: u64, shard: ShardId, sealed: Bytes) {
-        self.waiting.push_back((writes, shard, sealed));
+    pub(crate) fn add(&mut self, writes: u64, (shard, seq): (ShardId, u64), sealed: Bytes) {
+        self.waiting.push_back(Waiting { writes, shard, seq, sealed });
+    }
+
+    /// The number of the first durable write of each shard that has any.
+    pub(crate) fn first_durable(&self, durable: u64) -> BTreeMap<ShardId, u64> {
+        let mut first = BTreeMap::new();
+        for write in self.waiting.iter().take_while(|write| write.writes <= durable) {
+            first.entry(write.shard).or_insert(write.seq);
+        }
+        first
     }
 
     /// The number of waiting writes.
@@ -48,7 +67,7 @@ impl Pushes {
 
     /// Removes the writes of a shard that is gone.
     pub(crate) fn forget(&mut self, gone: ShardId) {
-        self.waiting.retain(|(_, shard, _)| *shard != gone);
+        self.waiting.retain(|write| write.shard != gone);
     }
 
     /// Takes out the durable writes, as the deltas for every connected peer that keeps up. Because they are durable, no
@@ -100,10 +119,8 @@ impl Pushes {
     /// Takes out the durable writes, by shard, in the order in which they were authored.
     fn take_durable(&mut self, durable: u64) -> BTreeMap<ShardId, Vec<Bytes>> {
         let mut taken: BTreeMap<ShardId, Vec<Bytes>> = BTreeMap::new();
-        while let Some((_, shard, sealed)) =
-            self.waiting.pop_front_if(|(writes, ..)| *writes <= durable)
-        {
-            taken.entry(shard).or_default().push(sealed);
+        while let Some(write) = self.waiting.pop_front_if(|write| write.writes <= durable) {
+            taken.entry(write.shard).or_default().push(write.sealed);
         }
         taken
     }

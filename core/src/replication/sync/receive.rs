@@ -43,6 +43,8 @@ pub(crate) struct Receiver<'a> {
     pub(crate) wall: Wall,
     pub(crate) clock: &'a mut Clock,
     pub(crate) leads: &'a mut Leads,
+    /// Counts the writes that made siblings.
+    pub(crate) conflicts: &'a mut u64,
 }
 
 impl Received {
@@ -82,6 +84,7 @@ impl Receiver<'_> {
         match log::merge(shard, sealed, &body) {
             Ok((record, old)) => {
                 reach!("replication.write.merged");
+                *self.conflicts += u64::from(shard.has_siblings(&body));
                 if !mutant!("replication.hlc.deaf") {
                     self.clock.observe(body.stamp, self.wall);
                 }

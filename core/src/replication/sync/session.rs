@@ -23,6 +23,7 @@ use crate::seed::Stream;
 use crate::time::Instant;
 use crate::{mutant, reach};
 
+use super::lag::Lags;
 use super::message::{Message, PullError, View};
 use super::{Reply, SPANS_MAX};
 
@@ -70,6 +71,8 @@ pub(crate) struct SyncState {
     pub(crate) session: Option<Session>,
     /// The replicas whose roots were equal to this one's when last compared.
     pub(crate) in_sync: BTreeSet<Replica>,
+    /// The replicas that may lack writes of this process.
+    pub(crate) lags: Lags,
     /// The number of comparisons so far; it chooses the next peer, so that all get their turn.
     pub(crate) comparisons: usize,
     /// By peer: writes that it sent and that were refused here, and how many.
@@ -81,13 +84,19 @@ impl SyncState {
     pub(crate) fn compare(&mut self, shard: &mut Shard, from: Replica, root: Digest) -> Message {
         if shard.cached_root() == root {
             reach!("replication.roots.equal");
-            self.in_sync.insert(from);
+            self.equals(from);
             Message::Same { shard: shard.id, root }
         } else {
             reach!("replication.roots.differ");
             self.in_sync.remove(&from);
             Message::Differ { shard: shard.id }
         }
+    }
+
+    /// A replica's root is equal to this one's.
+    pub(crate) fn equals(&mut self, from: Replica) {
+        self.in_sync.insert(from);
+        self.lags.end(&from);
     }
 
     /// Begins a session. Returns its first question; `None` when a session is under way.
