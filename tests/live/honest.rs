@@ -1,4 +1,4 @@
-//! Honest clients that write all the time, and how long each write takes.
+//! Honest clients that write all the time: how long each write takes, and the gaps in which none is answered.
 //!
 //! All that they were promised goes into the book, so that the end of a row looks for it.
 
@@ -21,9 +21,13 @@ const PACE: Duration = Duration::from_millis(10);
 /// One answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
+    /// When it came, since the client began.
+    pub(crate) at: Duration,
     pub(crate) took: Duration,
     /// Empty when the write was committed.
     pub(crate) refusal: String,
+    pub(crate) key: String,
+    pub(crate) value: String,
 }
 
 /// One client, as a thread.
@@ -78,7 +82,7 @@ impl Drop for Honest {
 
 fn write(manner: &Manner, name: &str, stop: &AtomicBool) -> (Vec<Told>, Book) {
     let (mut told, mut book) = (Vec::new(), Book::default());
-    let (mut at, mut kept) = (0, None);
+    let (begun, mut at, mut kept) = (Stopwatch::start(), 0, None);
     let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         let (key, value) = (format!("{name}-{:03}", number % 200), format!("v{number}"));
@@ -100,7 +104,7 @@ fn write(manner: &Manner, name: &str, stop: &AtomicBool) -> (Vec<Told>, Book) {
         book.put(manner.namespace, &key, &value, answered(answer.as_ref()));
         let is_ok = answer.as_ref().is_some_and(Answer::is_ok);
         let refusal = if is_ok { String::new() } else { brief(answer.as_ref()) };
-        told.push(Told { took, refusal });
+        told.push(Told { at: begun.elapsed(), took, refusal, key, value });
         if !is_ok {
             at += 1;
             kept = None;
@@ -119,6 +123,19 @@ pub(crate) fn p99(durations: impl IntoIterator<Item = Duration>) -> Duration {
     all.get(at.saturating_sub(1)).copied().unwrap_or_default()
 }
 
+/// The longest time without a committed write over all these clients, which began together.
+pub(crate) fn gap(clients: &[Vec<Told>], from: Duration, until: Duration) -> Duration {
+    let mut at: Vec<Duration> = clients
+        .iter()
+        .flatten()
+        .filter(|told| told.refusal.is_empty() && (from..=until).contains(&told.at))
+        .map(|told| told.at)
+        .collect();
+    at.extend([from, until]);
+    at.sort_unstable();
+    at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+}
+
 /// Milliseconds with one digit, for an observation.
 pub(crate) fn ms(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
@@ -128,6 +145,12 @@ pub(crate) fn ms(duration: Duration) -> String {
 mod tests {
     use super::*;
 
+    fn told(at_ms: u64, refusal: &str) -> Told {
+        let at = Duration::from_millis(at_ms);
+        let (key, value) = (String::new(), String::new());
+        Told { at, took: Duration::from_millis(1), refusal: refusal.into(), key, value }
+    }
+
     #[test]
     fn one_of_a_hundred_may_be_longer() {
         let span = |ms| Duration::from_millis(ms);
@@ -135,5 +158,15 @@ mod tests {
         assert_eq!(p99((1..=200).map(span)), span(198));
         assert_eq!(p99([span(7)]), span(7));
         assert_eq!(p99([]), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_gap_is_one_of_all_clients() {
+        let span = |ms| Duration::from_millis(ms);
+        let clients =
+            [vec![told(10, ""), told(50, ""), told(90, "")], vec![told(30, ""), told(70, "503")]];
+        assert_eq!(gap(&clients, span(10), span(90)), span(40));
+        assert_eq!(gap(&clients, span(0), span(200)), span(110));
+        assert_eq!(gap(&[], span(5), span(7)), span(2));
     }
 }

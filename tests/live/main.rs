@@ -9,6 +9,7 @@ mod args;
 mod attack;
 mod book;
 mod clocked;
+mod faulty;
 mod federation;
 mod honest;
 mod http;

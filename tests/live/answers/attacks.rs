@@ -320,7 +320,8 @@ mod tests {
 
     fn told(ms: u64, refusal: &str) -> Told {
         let took = Duration::from_millis(ms);
-        Told { took, refusal: refusal.into() }
+        let (key, value) = (String::new(), String::new());
+        Told { at: took, took, refusal: refusal.into(), key, value }
     }
 
     #[test]

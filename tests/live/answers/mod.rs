@@ -6,11 +6,13 @@
 
 mod attacks;
 mod batches;
+mod disks;
 mod files;
 mod guards;
 mod keys;
 mod majority;
 mod papers;
+mod stops;
 mod words;
 
 use std::net::SocketAddr;
@@ -32,6 +34,8 @@ pub(crate) const THEMES: &[&[Row]] = &[
     guards::ROWS,
     papers::ROWS,
     majority::ROWS,
+    stops::ROWS,
+    disks::ROWS,
     attacks::ROWS,
 ];
 
