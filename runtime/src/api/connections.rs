@@ -14,8 +14,9 @@ use tokio::sync::Notify;
 
 use super::guard::Progress;
 
-/// A connection gives way only when the node has waited this long for its client.
-const GIVES_WAY_MS: u64 = 1_000;
+/// A connection gives way only when the node has waited this long for its client: longer than most networks take for a
+/// greeting. The longer it is, the fewer new connections a second keep all others of an address out.
+const GIVES_WAY_MS: u64 = 100;
 
 /// Places in the reserve. The oldest gives way to the newest.
 const RESERVE: usize = 64;
