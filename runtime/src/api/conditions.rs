@@ -112,6 +112,22 @@ pub(super) fn is_known(headers: &HeaderMap, tag: Option<&HeaderValue>) -> Result
     })
 }
 
+/// Whether the value is one that a reader asks for: without `If-Match`, any is.
+///
+/// # Errors
+///
+/// A problem when `If-Match` cannot be read.
+pub(super) fn is_wanted(headers: &HeaderMap, tag: Option<&HeaderValue>) -> Result<bool, Problem> {
+    let is_of_value = |one: &String| {
+        let tag = tag.and_then(|tag| read(tag.to_str().ok()?));
+        tag.is_some() && read(one) == tag
+    };
+    Ok(match tags(headers, &header::IF_MATCH)? {
+        None | Some(Tags::Any) => true,
+        Some(Tags::List(list)) => list.iter().any(is_of_value),
+    })
+}
+
 /// The tag of a raw answer.
 pub(super) fn raw_tag(tag: &str) -> String {
     format!("{}{RAW}\"", tag.strip_suffix('"').unwrap_or(tag))

@@ -124,6 +124,32 @@ async fn a_reader_that_has_the_value_gets_304() {
 }
 
 #[tokio::test]
+async fn a_reader_that_wants_another_value_gets_412() {
+    let world = World::new(register(5));
+    for tags in ["\"r5\"", "\"r5.raw\"", "\"r4\", \"r5\"", "*"] {
+        let answer = send(&world, "GET", KEY, &[("if-match", tags)]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{tags}");
+    }
+    // A weak tag is no strong one.
+    for tags in ["\"r4\"", "\"x\", \"r6\"", "W/\"r5\""] {
+        let headers = [("if-match", tags), ("if-none-match", "\"r5\"")];
+        let answer = send(&world, "GET", KEY, &headers).await;
+        assert_eq!(answer.status, StatusCode::PRECONDITION_FAILED, "{tags}");
+    }
+}
+
+#[tokio::test]
+async fn options_of_the_whole_server_names_all_methods() {
+    let world = World::new(register(5));
+    let answer = send(&world, "OPTIONS", "*", &[]).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    for method in ["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS"] {
+        let allowed = answer.headers[header::ALLOW].to_str().unwrap();
+        assert!(allowed.split(", ").any(|one| one == method), "{allowed}");
+    }
+}
+
+#[tokio::test]
 async fn the_context_of_a_raw_read_is_in_its_head() {
     let context = Context::from_bytes(Bytes::from_static(b"sealed"));
     let value = Some(Bytes::from_static(b"wet"));

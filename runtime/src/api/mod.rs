@@ -314,8 +314,12 @@ fn allowed(path: &str) -> String {
 
 /// The answer that names the methods of a path.
 fn options(path: &'static str) -> Response {
+    with_allowed(&allowed(path))
+}
+
+fn with_allowed(methods: &str) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Ok(allowed) = HeaderValue::from_str(&allowed(path)) {
+    if let Ok(allowed) = HeaderValue::from_str(methods) {
         response.headers_mut().insert(header::ALLOW, allowed);
     }
     response
@@ -347,6 +351,9 @@ fn lacks_key(path: &str) -> bool {
 
 async fn unknown_route(State(api): State<Arc<Api>>, request: Request) -> Response {
     let mut path = request.uri().path().to_owned();
+    if request.method() == Method::OPTIONS && path == "*" {
+        return with_allowed("GET, PUT, POST, DELETE, HEAD, OPTIONS");
+    }
     path.truncate(path.floor_char_boundary(200));
     let problem = if lacks_key(&path) {
         Problem::invalid(

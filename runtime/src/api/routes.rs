@@ -22,7 +22,7 @@ use super::input::{
 };
 use super::json::JsonBytes;
 use super::pages::{self, Page};
-use super::problem::{BUSY, Problem, UNKNOWN_NAMESPACE};
+use super::problem::{BUSY, CONFLICT, Problem, UNKNOWN_NAMESPACE};
 use super::{Api, Operation, heavy, output, probes, uri};
 use crate::metrics::{Format, Seen};
 
@@ -160,7 +160,12 @@ async fn get(api: &Api, mut call: Call) -> Answer {
         }
         other => return Err(output::unexpected(&other)),
     };
-    if conditions::is_known(&call.headers, response.headers().get(header::ETAG))? {
+    let tag = response.headers().get(header::ETAG);
+    if !conditions::is_wanted(&call.headers, tag)? {
+        let hint = "read without If-Match for the value that is there";
+        return Err(Problem::new(&CONFLICT, "no entity tag in If-Match is the value's", hint));
+    }
+    if conditions::is_known(&call.headers, tag)? {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         *response.body_mut() = Body::empty();
         response.headers_mut().remove(header::CONTENT_TYPE);
