@@ -8,6 +8,7 @@ use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use continuum_core::api::Context;
 
+use super::media;
 use super::problem::{CONFLICT, Problem};
 use super::token::{self, Tag};
 
@@ -190,26 +191,31 @@ fn first(text: &str) -> Option<(&str, &str)> {
     Some((tag, after.trim_start_matches([',', ' ', '\t'])))
 }
 
-/// Whether a reader prefers raw bytes to JSON.
-pub(super) fn wants_raw(headers: &HeaderMap) -> bool {
+/// Whether a reader prefers the bytes of a value with this media type to JSON that has the value in it.
+pub(super) fn wants_raw(headers: &HeaderMap, kind: Option<&str>) -> bool {
     let accepted: Vec<&str> = headers
         .get_all(header::ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .collect();
-    quality(&accepted, "application/octet-stream") > quality(&accepted, "application/json")
+    let own = kind.and_then(|kind| kind.split(';').next()).map_or(media::DEFAULT, str::trim);
+    let raw = [media::DEFAULT, own].map(|kind| quality(&accepted, kind));
+    raw.into_iter().max() > Some(quality(&accepted, "application/json"))
 }
 
 /// How much a reader wants a media type, in thousandths; the most specific range counts.
 fn quality(accepted: &[&str], kind: &str) -> u32 {
     let mut best = (0, 0);
+    let family = kind.split('/').next().unwrap_or_default();
     for range in accepted {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
+        let of_family =
+            name.strip_suffix("/*").is_some_and(|name| name.eq_ignore_ascii_case(family));
         let specific = match name {
             "*/*" => 1,
-            "application/*" => 2,
+            _ if of_family => 2,
             name if name.eq_ignore_ascii_case(kind) => 3,
             _ => continue,
         };
@@ -303,7 +309,7 @@ mod tests {
 
     #[test]
     fn raw_bytes_go_to_those_who_prefer_them() {
-        let raw = |value: &str| wants_raw(&headers(&[("accept", value)]));
+        let raw = |value: &str| wants_raw(&headers(&[("accept", value)]), None);
         assert!(raw("application/octet-stream"));
         assert!(raw("application/json;q=0.2, application/octet-stream; q=0.9"));
         assert!(raw("application/octet-stream, */*;q=0.1"));
@@ -313,5 +319,15 @@ mod tests {
         {
             assert!(!raw(other), "{other}");
         }
+        let typed =
+            |value: &str| wants_raw(&headers(&[("accept", value)]), Some("image/PNG; q=\"a,b\""));
+        for own in ["image/png", "image/*, */*;q=0.5", "application/octet-stream"] {
+            assert!(typed(own), "{own}");
+        }
+        for other in ["*/*", "application/json", "image/jpeg", "image/*, application/json", ""] {
+            assert!(!typed(other), "{other}");
+        }
+        let json = headers(&[("accept", "application/json")]);
+        assert!(!wants_raw(&json, Some("application/json")));
     }
 }

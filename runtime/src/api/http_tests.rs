@@ -8,6 +8,7 @@ use continuum_core::api::{
 };
 use continuum_core::id::Index;
 
+use super::media;
 use super::tests::{Answer, World, committed};
 use super::token::{self, Tag};
 
@@ -89,7 +90,8 @@ async fn a_body_is_the_value_whatever_its_media_type() {
         assert_eq!(world.send(request).await.status, StatusCode::OK);
         let asked = world.asked();
         let [Request::Write { mutations, .. }] = &asked[..] else { panic!("{asked:?}") };
-        assert_eq!(mutations[0].edits[0].change, Change::Put(Bytes::from(document)));
+        let stored = media::stored(Some(kind), Bytes::from(document));
+        assert_eq!(mutations[0].edits[0].change, Change::Put(stored));
     }
     let seen = Context::from_bytes(Bytes::from_static(b"sealed"));
     let headers = [("continuum-context", &token::context(&seen)[..])];
@@ -97,6 +99,115 @@ async fn a_body_is_the_value_whatever_its_media_type() {
     let asked = world.asked();
     let [Request::Write { mutations, .. }] = &asked[..] else { panic!("{asked:?}") };
     assert_eq!(mutations[0].context, Some(seen));
+}
+
+/// A node that holds one register, which batches and puts change.
+fn remembering() -> World {
+    let held = std::sync::Mutex::new(None::<Bytes>);
+    World::answering(move |request| {
+        let mut held = held.lock().expect("no panic holds it");
+        let Request::Write { mutations, .. } = request else {
+            let (value, revision) = (held.clone(), Some(Index(5)));
+            let siblings = value.iter().cloned().chain([Bytes::from_static(b"plain")]).collect();
+            return Outcome::Value(Value::Register(Register {
+                value,
+                siblings,
+                revision,
+                ..Register::default()
+            }));
+        };
+        match &mutations[0].edits[0].change {
+            Change::Put(value) => *held = Some(value.clone()),
+            Change::Cas { expected: Expected::Value(expected), value } => {
+                if Some(expected) != held.as_ref() {
+                    let revision = held.as_ref().map(|_| Index(5));
+                    return Outcome::Rejected(Reason::Conflict { revision, at: 0 });
+                }
+                held.clone_from(value);
+            }
+            other => panic!("{other:?}"),
+        }
+        committed()
+    })
+}
+
+async fn put_as(world: &World, kind: Option<&str>, value: &'static str) -> StatusCode {
+    let request = HttpRequest::put(KEY).header(header::CONTENT_LENGTH, value.len());
+    let request = match kind {
+        Some(kind) => request.header(header::CONTENT_TYPE, kind),
+        None => request,
+    };
+    world.send(request.body(Body::from(value)).expect("a request")).await.status
+}
+
+#[tokio::test]
+async fn a_value_comes_back_with_its_media_type() {
+    let world = remembering();
+    let bytes = [("accept", "application/octet-stream")];
+    for (sent, kept) in [
+        (Some("text/html; charset=utf-8"), Some("text/html; charset=utf-8")),
+        (Some("application/json"), Some("application/json")),
+        (Some("application/octet-stream"), None),
+        (Some("application/x-www-form-urlencoded"), None),
+        (None, None),
+    ] {
+        assert_eq!(put_as(&world, sent, "<i>").await, StatusCode::OK, "{sent:?}");
+        let raw = send(&world, "GET", KEY, &bytes).await;
+        assert_eq!(raw.headers[header::CONTENT_TYPE], kept.unwrap_or("application/octet-stream"));
+        assert_eq!(raw.body, "<i>");
+        // A stored page runs nowhere as one of this API.
+        assert_eq!(raw.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        let policy = raw.headers[header::CONTENT_SECURITY_POLICY].to_str().expect("text");
+        assert!(policy.contains("sandbox"));
+        let json = send(&world, "GET", KEY, &[]).await;
+        assert_eq!(json.headers[header::CONTENT_TYPE], "application/json");
+        let json = json.json();
+        assert_eq!((&json["value"], json["media_type"].as_str()), (&"<i>".into(), kept), "{json}");
+        let own = match kept {
+            Some(kind) => serde_json::json!({ "text": "<i>", "type": kind }),
+            None => "<i>".into(),
+        };
+        assert_eq!(json["siblings"], serde_json::json!([own, "plain"]));
+    }
+    assert_eq!(put_as(&world, Some("image/png"), "png").await, StatusCode::OK);
+    let own = send(&world, "GET", KEY, &[("accept", "image/*, */*;q=0.5")]).await;
+    assert_eq!(
+        (&own.headers[header::CONTENT_TYPE], &own.body[..]),
+        (&"image/png".parse().unwrap(), &b"png"[..])
+    );
+    assert_eq!(put_as(&world, Some("png"), "x").await, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn an_expected_value_without_a_media_type_stands_for_one_with_any() {
+    let world = remembering();
+    assert_eq!(put_as(&world, Some("text/plain"), "blue").await, StatusCode::OK);
+    let cas = |expected: &str, value: &str| {
+        let (path, body) = (
+            "/v1/namespaces/ns/cas/sky",
+            format!("{{\"expected\":{{\"value\":{expected}}},\"value\":{value}}}"),
+        );
+        world.ask("POST", path, body)
+    };
+    let other = "{\"text\":\"blue\",\"type\":\"text/html\"}";
+    let own = "{\"text\":\"blue\",\"type\":\"text/plain\"}";
+    for wrong in ["\"grey\"", other] {
+        assert_eq!(cas(wrong, "\"x\"").await.code(), "conflict");
+    }
+    assert_eq!(cas(own, other).await.status, StatusCode::OK);
+    assert_eq!(
+        cas("\"blue\"", "{\"base64\":\"/w==\",\"type\":\"a/b\"}").await.status,
+        StatusCode::OK
+    );
+    let raw = send(&world, "GET", KEY, &[("accept", "a/b")]).await;
+    assert_eq!(
+        (&raw.headers[header::CONTENT_TYPE], &raw.body[..]),
+        (&"a/b".parse().unwrap(), &b"\xff"[..])
+    );
+    // A batch writes types too.
+    let batch = format!("{{\"writes\":[{{\"key\":\"sky\",\"edits\":[{{\"put\":{own}}}]}}]}}");
+    assert_eq!(world.ask("POST", "/v1/namespaces/ns/batch", batch).await.status, StatusCode::OK);
+    assert_eq!(send(&world, "GET", KEY, &[]).await.json()["media_type"], "text/plain");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::json::{self, JsonBytes};
+use super::media;
 use super::problem::{MALFORMED_JSON, Problem};
 use super::strict::{self, Object};
 use super::{token, uri};
@@ -56,8 +57,8 @@ pub struct EditBody {
     /// Remove what was observed: the register, or with an empty field the whole record.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delete: bool,
-    /// Set the register.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Set the register to this stored value.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "media::one")]
     pub put: Option<JsonBytes>,
     /// Set the register if it is as expected.
     #[serde(
@@ -88,8 +89,8 @@ pub struct CasBody {
     /// The required state of the register.
     #[serde(deserialize_with = "strict::object")]
     pub expected: ExpectedBody,
-    /// The new value; without it the register is removed.
-    #[serde(default)]
+    /// The new stored value; without it the register is removed.
+    #[serde(default, with = "media::one")]
     pub value: Option<JsonBytes>,
 }
 
@@ -103,8 +104,8 @@ pub struct ExpectedBody {
     /// At this revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
-    /// With this value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// With this value; one without a media type stands for one with any.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "media::one")]
     pub value: Option<JsonBytes>,
 }
 

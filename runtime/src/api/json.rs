@@ -10,6 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use continuum_core::api::{Content, Field, Row};
+
+use super::media;
 use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -158,8 +160,8 @@ pub struct RowBody {
 pub struct FieldBody {
     /// Its name; empty for the key's own value.
     pub field: JsonBytes,
-    /// The values of a register; the first is the one that the namespace's strategy chooses.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The stored values of a register; the first is the one that the namespace's strategy chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "media::list")]
     pub register: Option<Vec<JsonBytes>>,
     /// The members of a set.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,6 +17,7 @@ mod heavy;
 mod http_tests;
 pub mod input;
 pub mod json;
+pub mod media;
 pub mod origin;
 pub mod output;
 mod pages;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::conditions::{CONTEXT, raw_tag};
 use super::json::{Count, FieldBody, JsonBytes, json_bytes, line};
+use super::media;
 use super::problem::{ABSENT, Problem, UNEXPECTED_ANSWER};
 use super::token::{self, Tag};
 
@@ -110,7 +111,7 @@ fn with_tag(mut response: Response, tag: Option<&Tag>) -> Response {
     response
 }
 
-/// A register: raw when the client accepts bytes, else JSON. Without a value it is a problem that carries the context,
+/// A register: raw when the client prefers bytes, else JSON. Without a value it is a problem that carries the context,
 /// since a later write may have to supersede the delete that was read.
 ///
 /// # Errors
@@ -129,15 +130,16 @@ pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, P
         );
     };
     let vary = (header::VARY, HeaderValue::from_static("accept"));
+    let (kind, plain) = media::split(&value);
     if raw {
-        let bytes = HeaderValue::from_static("application/octet-stream");
-        let kind = (header::CONTENT_TYPE, bytes);
-        let response = ([kind, vary], Body::from(value)).into_response();
-        return Ok(with_raw_tag(with_context(response, &tag), &tag));
+        return Ok(with_raw_tag(with_context(bare(kind, plain, vary), &tag), &tag));
     }
-    let mut body = json!({ "key": JsonBytes(key), "value": JsonBytes(value) });
+    let mut body = json!({ "key": JsonBytes(key), "value": JsonBytes(plain) });
+    if let Some(kind) = kind {
+        body["media_type"] = kind.into();
+    }
     if register.siblings.len() > 1 {
-        body["siblings"] = json!(json_bytes(&register.siblings));
+        body["siblings"] = media::json(&register.siblings);
     }
     match &tag {
         Tag::Revision(revision) => body["revision"] = (*revision).into(),
@@ -146,6 +148,20 @@ pub fn register(key: Bytes, register: Register, raw: bool) -> Result<Response, P
     let mut response = json_response(StatusCode::OK, &body);
     response.headers_mut().insert(vary.0, vary.1);
     Ok(with_tag(with_context(response, &tag), Some(&tag)))
+}
+
+/// The bytes of a value under its media type. A page that somebody stored must not run as one of this API: it is shown
+/// in a sandbox, and under no other type than its own.
+fn bare(kind: Option<&str>, value: Bytes, vary: (HeaderName, HeaderValue)) -> Response {
+    let kind = HeaderValue::from_str(kind.unwrap_or(media::DEFAULT));
+    let kind = kind.unwrap_or(HeaderValue::from_static(media::DEFAULT));
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        vary,
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
+    ];
+    (headers, Body::from(value)).into_response()
 }
 
 /// Adds the context of the read, which a later write may carry in the same header.

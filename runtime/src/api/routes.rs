@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Edit, Expected, Mutation, Outcome, Query, Reason, Request, Value,
+    Change, Edit, Expected, Mutation, Outcome, Query, Reason, Register, Request, Value,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use super::input::{
     WriteBody,
 };
 use super::json::JsonBytes;
+use super::media;
 use super::pages::{self, Page};
 use super::problem::{BUSY, CONFLICT, Problem, UNKNOWN_NAMESPACE};
 use super::{Api, Operation, heavy, output, probes, uri};
@@ -149,14 +150,17 @@ async fn get(api: &Api, mut call: Call) -> Answer {
     let (namespace, key) = (call.namespace(), call.key());
     let field = call.params.take("field").unwrap_or_default();
     call.params.finish()?;
-    let raw = conditions::wants_raw(&call.headers);
     let mut response = match ask(api, namespace, Query::Get { key: key.clone(), field }).await? {
-        // A raw answer is the value itself.
-        Value::Register(register) if raw => output::register(key, register, raw)?,
         value @ Value::Register(_) => {
             let bytes = heavy::size(&value);
             let Value::Register(register) = value else { return Err(output::unexpected(&value)) };
-            heavy::made(api, bytes, move || output::register(key, register, raw)).await??
+            let kind =
+                register.value.as_ref().map(|value| media::split(value).0.map(str::to_owned));
+            let raw =
+                kind.is_some_and(|kind| conditions::wants_raw(&call.headers, kind.as_deref()));
+            let make = move || output::register(key, register, raw);
+            // A raw answer is the value itself.
+            if raw { make()? } else { heavy::made(api, bytes, make).await?? }
         }
         other => return Err(output::unexpected(&other)),
     };
@@ -264,8 +268,9 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
     };
     let (mut call, mutations) =
         if is_heavy { body::apart(&api.turns, read).await? } else { read() };
-    let mutations = mutations?;
+    let mut mutations = mutations?;
     let namespace = call.namespace();
+    expect_any_type(api, &namespace, &mut mutations).await?;
     let level = call.params.level()?;
     let session = call.session();
     let name = namespace.clone();
@@ -314,11 +319,46 @@ async fn settle(api: &Api, call: &Call) -> Result<Condition, Problem> {
     Ok(Condition::Revisions(vec![revision]))
 }
 
+/// Lets an expected value without a media type stand for the one that is there, when it is the same value with a type.
+/// The core compares once more when it writes.
+async fn expect_any_type(
+    api: &Api,
+    namespace: &str,
+    mutations: &mut [Mutation],
+) -> Result<(), Problem> {
+    for Mutation { key, edits, .. } in mutations {
+        for Edit { field, change } in edits {
+            let Change::Cas { expected: Expected::Value(value), .. } = change else { continue };
+            let (None, wanted) = media::split(value) else { continue };
+            let query = Query::Get { key: key.clone(), field: field.clone() };
+            match api
+                .handle
+                .request(Request::Read { namespace: namespace.to_owned(), query })
+                .await?
+            {
+                Outcome::Value(Value::Register(Register { value: Some(found), .. })) => {
+                    if media::split(&found).1 == wanted {
+                        *value = found;
+                    }
+                }
+                Outcome::Value(_) => {}
+                // The write itself is refused for these, with better words.
+                Outcome::Rejected(Reason::UnknownNamespace | Reason::WrongConsistency) => {
+                    return Ok(());
+                }
+                other => drop(output::value(other)?),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The changes that a write asks for.
 fn mutations(operation: Operation, call: &mut Call) -> Result<Vec<Mutation>, Problem> {
     Ok(vec![match operation {
         Operation::Put => {
-            let value = call.body.clone();
+            let kind = media::of_request(&call.headers)?;
+            let value = media::stored(kind.as_deref(), call.body.clone());
             conditional(call, Some(value))
         }
         Operation::Delete => conditional(call, None),

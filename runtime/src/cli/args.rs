@@ -314,9 +314,8 @@ pub(super) struct Promise {
 #[derive(Debug, Subcommand)]
 pub(super) enum Kv {
     /// Set a value
-    #[command(
-        after_help = "Examples:\n  continuum kv put facts sky blue\n  continuum kv put facts photo - < photo.jpg"
-    )]
+    #[command(after_help = "Examples:\n  continuum kv put facts sky blue\n\
+            \x20 continuum kv put facts photo - --media-type image/jpeg < photo.jpg")]
     Put {
         #[command(flatten)]
         key_path: KeyPath,
@@ -328,6 +327,9 @@ pub(super) enum Kv {
         /// Supersede only what the read with this token saw; eventual only
         #[arg(long, value_name = "TOKEN")]
         context: Option<String>,
+        /// The media type of the value, such as image/png
+        #[arg(long, value_name = "TYPE")]
+        media_type: Option<String>,
     },
     /// Print a value and a newline; exits with 1 when there is none
     #[command(after_help = "Examples:\n\

@@ -21,6 +21,7 @@ use super::args::Global;
 use super::exit::{self, Failure};
 use super::local;
 use super::output::say;
+use crate::api::media;
 use crate::clock::SystemClock;
 use crate::tls::{self, Credentials, HANDSHAKE_TIMEOUT};
 
@@ -84,8 +85,13 @@ impl Call {
 
     /// A put of raw bytes.
     pub(super) fn put(path: impl Into<String>, body: Bytes) -> Self {
+        Self::put_as(media::DEFAULT, path, body)
+    }
+
+    /// A put of raw bytes with a media type.
+    pub(super) fn put_as(media_type: &str, path: impl Into<String>, body: Bytes) -> Self {
         let call = Self { method: Method::PUT, body, ..Self::get(path) };
-        call.header("content-type", "application/octet-stream")
+        call.header("content-type", media_type)
     }
 
     /// A post of JSON.

@@ -17,7 +17,7 @@ use crate::api::input::{
     BatchBody, CasBody, CountBody, EditBody, ExpectedBody, RecordBody, SetBody, WriteBody,
 };
 use crate::api::json::JsonBytes;
-use crate::api::uri;
+use crate::api::{media, uri};
 
 /// The path of a key in one of the API's collections.
 fn path(collection: &str, key_path: &KeyPath, promise: Option<&Promise>) -> String {
@@ -44,10 +44,10 @@ pub(super) async fn kv(verb: Kv, client: &mut Client, screen: &mut Screen) -> Re
         }
         Kv::List(list) => return list::run(list, client, screen).await,
         Kv::Batch(batch) => return batch::run(batch, client, screen).await,
-        Kv::Put { key_path, value, promise, context } => {
+        Kv::Put { key_path, value, promise, context, media_type } => {
             let path = path("kv", &key_path, Some(&promise));
-            let value = value_of(&value)?;
-            let mut call = Call::put(path, value);
+            let media_type = media_type.as_deref().unwrap_or(media::DEFAULT);
+            let mut call = Call::put_as(media_type, path, value_of(&value)?);
             if let Some(context) = context {
                 call = call.header("continuum-context", context);
             }

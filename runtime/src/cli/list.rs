@@ -8,7 +8,7 @@ use super::client::{Call, Client};
 use super::exit::{self, Failure};
 use super::output::Screen;
 use crate::api::json::{JsonBytes, RowBody};
-use crate::api::uri;
+use crate::api::{media, uri};
 
 /// Keys to list.
 #[derive(Clone, Debug, Args)]
@@ -121,7 +121,7 @@ fn value(row: &RowBody) -> Vec<u8> {
         && field.field.0.is_empty()
         && let Some([value]) = field.register.as_deref()
     {
-        return value.0.to_vec();
+        return media::split(&value.0).1.to_vec();
     }
     // Serialization to memory fails only on maps whose keys are not strings, and fields are none.
     serde_json::to_vec(&row.fields).unwrap_or_default()

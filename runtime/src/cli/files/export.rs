@@ -7,13 +7,14 @@
 
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write as _};
 
+use continuum_core::api::{Content, Row};
 use serde_json::Value;
 use tempfile::SpooledTempFile;
 
 use super::args::{Export, Source};
 use super::whole::Notes;
 use super::{jsonl, mcp, pairs};
-use crate::api::uri;
+use crate::api::{media, uri};
 use crate::cli::client::{Call, Client};
 use crate::cli::exit::{self, Failure};
 use crate::cli::output::{Screen, say, spinner};
@@ -145,10 +146,11 @@ impl Writer {
         if matches!(self.format, Source::Jsonl | Source::Wordnet) {
             return screen.bytes(line);
         }
-        let row = jsonl::row(line).map_err(|why| {
+        let mut row = jsonl::row(line).map_err(|why| {
             let hint = "check that --node is the API of a node of this version";
             Failure::new(exit::MISMATCH, "not_rows", "the answer has no rows", why, hint)
         })?;
+        self.plain(&mut row);
         let text = match self.format {
             Source::Consul => pairs::to_consul(&row, self.count == 0, &mut self.notes),
             Source::EtcdJson => pairs::to_etcd(&row, self.count == 0, &mut self.notes),
@@ -160,6 +162,20 @@ impl Writer {
         };
         self.count += u64::from(text.is_some());
         text.map_or(Ok(()), |text| screen.bytes(&text))
+    }
+
+    /// Takes the media types from the values of a row, since no other format has a place for them.
+    fn plain(&mut self, row: &mut Row) {
+        for field in &mut row.fields {
+            let Content::Register(values) = &mut field.content else { continue };
+            for value in values {
+                let (kind, plain) = media::split(value);
+                if kind.is_some() {
+                    self.notes.add("media types that were left out", &row.key.escape_ascii());
+                }
+                *value = plain;
+            }
+        }
     }
 
     /// Writes the end of the file, and says what was left out.

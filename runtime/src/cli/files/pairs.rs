@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::source::{Place, Placed};
 use super::whole::{self, Item, LineOf, Notes};
+use crate::api::media;
 use crate::cli::exit::Failure;
 
 /// The field that holds Consul's number.
@@ -67,7 +68,7 @@ const HINT: &str = "correct or remove the pair, and check --format";
 
 fn register(field: &'static str, value: Bytes) -> Field {
     let field = Bytes::from_static(field.as_bytes());
-    Field { field, content: Content::Register(vec![value]) }
+    Field { field, content: Content::Register(vec![media::stored(None, value)]) }
 }
 
 fn bytes(place: &Place, what: &str, text: &str) -> Result<Bytes, Failure> {

@@ -236,3 +236,23 @@ async fn an_export_leaves_out_what_its_format_cannot_say() {
     assert_eq!(etcd["count"], 2);
     assert_eq!(exported(&client, Source::McpJsonl).await, "");
 }
+
+#[tokio::test]
+async fn formats_without_media_types_hold_the_bare_values() {
+    let value = "{\"text\":\"1\",\"type\":\"text/plain\"}";
+    let line =
+        format!("{{\"key\":\"a\",\"fields\":[{{\"field\":\"\",\"register\":[{value}]}}]}}\n");
+    let (client, _stop) = fresh(Policy::Strong).await;
+    import_text(&client, Source::Jsonl, line.as_bytes()).await.expect("imported");
+    assert_eq!(exported(&client, Source::Jsonl).await, line);
+    let pairs = exported(&client, Source::Consul).await;
+    assert!(pairs.contains(&format!("\"value\": \"{}\"", STANDARD.encode("1"))), "{pairs}");
+}
+
+#[tokio::test]
+async fn a_pair_that_looks_like_a_value_with_a_type_comes_back_equal() {
+    let value = STANDARD.encode(b"\xff\x00type\x0atext/plain1");
+    let text = format!("[{{\"key\":\"a\",\"flags\":0,\"value\":\"{value}\"}}]");
+    let found = round(Policy::Strong, Source::Consul, text.as_bytes()).await;
+    assert!(found.contains(&value), "{found}");
+}

@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 
 use super::model::{Act, Federation, Whole, lines};
 use super::*;
+use crate::api::media;
 
 fn eventual(slots: u16, strategy: Choice) -> Policy {
     Policy::Eventual { strategy, slots, discard: false }
@@ -16,11 +17,23 @@ fn choice() -> impl Strategy<Value = Choice> {
     prop_oneof![Just(Choice::LastWriterWins), Just(Choice::HighestNodeWins)]
 }
 
+/// The stored form of a value with a media type, or of one that looks as if it had one.
+fn typed() -> impl Strategy<Value = Bytes> {
+    let kind = proptest::option::of("[a-z]{1,3}/[a-z]{1,3}(; a=\"[ -~]{0,3}\")?");
+    let head =
+        prop_oneof![Just(&b""[..]), Just(&b"\xff\x00type"[..]), Just(&b"\xff\x00type\x01"[..])];
+    let rest = proptest::collection::vec(any::<u8>(), 0..4);
+    (kind, head, rest).prop_map(|(kind, head, rest)| {
+        media::stored(kind.as_deref(), [head, &rest].concat().into())
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let text = || proptest::collection::vec(any::<u8>(), 0..4).prop_map(Bytes::from);
     let count = prop_oneof![Just(i64::MAX), Just(i64::MIN), Just(0), -9..9_i64, any::<i64>()];
     prop_oneof![
         6 => text().prop_map(Change::Put),
+        2 => typed().prop_map(Change::Put),
         4 => text().prop_map(Change::Add),
         4 => count.prop_map(Change::Count),
         1 => text().prop_map(Change::Remove),
