@@ -97,8 +97,17 @@ impl Call {
 
 /// The session of the idempotency key, bound to the client and to the whole request.
 fn session(parts: &Parts, body: &[u8]) -> Result<Option<Session>, Problem> {
+    let number = number(&parts.headers)?;
     let mut keys = parts.headers.get_all("idempotency-key").iter();
-    let Some(key) = keys.next() else { return Ok(None) };
+    let Some(key) = keys.next() else {
+        return match number {
+            None => Ok(None),
+            Some(_) => Err(Problem::invalid(
+                "Continuum-Sequence numbers the writes of an Idempotency-Key, and there is none",
+                "send both, or neither",
+            )),
+        };
+    };
     let wrong = |what: &str| {
         let hint =
             format!("use 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, chosen at random for each write");
@@ -118,7 +127,18 @@ fn session(parts: &Parts, body: &[u8]) -> Result<Option<Session>, Problem> {
         decisive.extend(parts.headers.get_all(name).iter().map(HeaderValue::as_bytes));
     }
     let request = token::fingerprint(&decisive);
-    Ok(Some(token::session(&client, key.as_bytes(), request)))
+    Ok(Some(token::session(&client, key.as_bytes(), number.unwrap_or(0), request)))
+}
+
+/// The number that a client gives a write in the session of its key.
+fn number(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let mut all = headers.get_all("continuum-sequence").iter();
+    let Some(first) = all.next() else { return Ok(None) };
+    let number = token::parse_number(first.as_bytes()).filter(|_| all.next().is_none());
+    number.map(Some).ok_or_else(|| {
+        let hint = "count the writes of a session from 0, and send one number";
+        Problem::invalid("Continuum-Sequence is not one number", hint)
+    })
 }
 
 /// Whether the headers say that the body is JSON.

@@ -362,3 +362,38 @@ async fn counters_are_exact_for_every_reader() {
     let answer = world.ask("GET", "/v1/namespaces/ns/counters/c", Body::empty()).await;
     assert_eq!(answer.json()["value"], "9007199254740993");
 }
+
+#[tokio::test]
+async fn a_key_may_number_the_writes_of_a_session() {
+    let world = World::new(committed());
+    let mut sessions = Vec::new();
+    for number in [None, Some("0"), Some("7"), Some("18446744073709551615")] {
+        let mut headers = vec![("idempotency-key", "k")];
+        headers.extend(number.map(|number| ("continuum-sequence", number)));
+        assert_eq!(send(&world, "PUT", KEY, &headers).await.status, StatusCode::OK);
+        let asked = world.asked();
+        let [Request::Write { session: Some(session), .. }] = asked[..] else {
+            panic!("{asked:?}")
+        };
+        sessions.push(session);
+    }
+    assert_eq!(sessions.iter().map(|one| one.seq).collect::<Vec<_>>(), [0, 0, 7, u64::MAX]);
+    assert!(
+        sessions.iter().all(|one| one.id == sessions[0].id && one.request == sessions[0].request)
+    );
+    let (key, number) = (("idempotency-key", "k"), ("continuum-sequence", "1"));
+    let rows: [&[(&str, &str)]; 4] = [
+        &[number],
+        &[key, number, number],
+        &[key, ("continuum-sequence", "-1")],
+        &[key, ("continuum-sequence", "")],
+    ];
+    for headers in rows {
+        assert_eq!(
+            send(&world, "PUT", KEY, headers).await.code(),
+            "invalid_request",
+            "{headers:?}"
+        );
+        assert!(world.asked().is_empty());
+    }
+}

@@ -312,8 +312,9 @@ fn refused_write(reason: Reason) -> Problem {
         ),
         Reason::SessionExpired => Problem::new(
             &SESSION_EXPIRED,
-            "this try did nothing, and the outcome of an earlier one with this key is forgotten",
-            "read before you write again, then use a new Idempotency-Key",
+            "this try did nothing: the outcome of an earlier one with this key is forgotten, a later number of the \
+             session was used, or the session did not begin with the number 0",
+            "read before you write again, then use a new Idempotency-Key; its numbers begin with 0",
         ),
         Reason::SessionReused => Problem::new(
             &KEY_REUSED,

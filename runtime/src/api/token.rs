@@ -97,12 +97,21 @@ pub fn parse_cursor(text: &[u8]) -> Option<Bytes> {
     (key.len() <= KEY_BYTES_MAX).then(|| key.into())
 }
 
-/// The session of an idempotency key that a client chose. It has one write, with the number 0.
+/// The session of an idempotency key that a client chose, and the number of a write in it. A key without numbers is a
+/// session of one write.
 #[must_use]
-pub fn session(client: &Client, idempotency_key: &[u8], request: Fingerprint) -> Session {
+pub fn session(client: &Client, key: &[u8], number: u64, request: Fingerprint) -> Session {
     let name = client.0.as_deref().unwrap_or_default();
-    let id = SessionId(short_digest(&[name.as_bytes(), idempotency_key]));
-    Session { id, seq: 0, request }
+    let id = SessionId(short_digest(&[name.as_bytes(), key]));
+    Session { id, seq: number, request }
+}
+
+/// Reads the number of a write in its session: decimal digits alone.
+#[must_use]
+pub fn parse_number(text: &[u8]) -> Option<u64> {
+    // The standard parser takes a sign, too.
+    let is_plain = text.first().is_some_and(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| is_plain)?.parse().ok()
 }
 
 /// The fingerprint of a request, of the parts that decide its effect.
@@ -145,6 +154,15 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_digits() {
+        assert_eq!(parse_number(b"0"), Some(0));
+        assert_eq!(parse_number(b"18446744073709551615"), Some(u64::MAX));
+        for broken in [&b""[..], b"+1", b"-1", b" 1", b"1 ", b"18446744073709551616", b"\xff"] {
+            assert_eq!(parse_number(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
     fn cursors_are_bounded() {
         assert_eq!(parse_cursor(cursor(b"\xff/a").as_bytes()), Some(Bytes::from_static(b"\xff/a")));
         assert_eq!(parse_cursor(cursor(&[0; KEY_BYTES_MAX + 1]).as_bytes()), None);
@@ -154,10 +172,12 @@ mod tests {
     fn a_key_of_a_client_is_one_session_and_each_request_has_its_fingerprint() {
         let (ann, ben) = (Client(Some("ann".into())), Client(Some("ben".into())));
         let put = fingerprint(&[b"PUT", b"/v1/a", b"1"]);
-        assert_eq!(session(&ann, b"a", put), session(&ann, b"a", put));
-        assert_ne!(session(&ann, b"a", put).id, session(&ann, b"b", put).id);
-        assert_ne!(session(&ann, b"a", put).id, session(&ben, b"a", put).id);
-        assert_ne!(session(&ann, b"a", put).id, session(&Client(None), b"anna", put).id);
+        assert_eq!(session(&ann, b"a", 0, put), session(&ann, b"a", 0, put));
+        assert_ne!(session(&ann, b"a", 0, put).id, session(&ann, b"b", 0, put).id);
+        assert_ne!(session(&ann, b"a", 0, put).id, session(&ben, b"a", 0, put).id);
+        assert_ne!(session(&ann, b"a", 0, put).id, session(&Client(None), b"anna", 0, put).id);
+        let later = session(&ann, b"a", 7, put);
+        assert_eq!((later.id, later.seq), (session(&ann, b"a", 0, put).id, 7));
         for other in [["POST", "/v1/a", "1"], ["PUT", "/v1/a1", ""], ["PUT", "/v1/a?f=1", "1"]] {
             assert_ne!(fingerprint(&other.map(str::as_bytes)), put, "{other:?}");
         }

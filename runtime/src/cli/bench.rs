@@ -155,7 +155,8 @@ async fn create(ns: &str, load: Load, bench: &Bench, nodes: &[Client]) -> Result
     let value = Bytes::from(vec![b'x'; bench.value_bytes as usize]);
     for key in 0..KEYS {
         let path = format!("/v1/namespaces/{ns}/kv/{}", read_key(key));
-        nodes[0].send(&Call::put(path, value.clone()).once()).await?;
+        let put = nodes[0].next(Call::put(path, value.clone()));
+        nodes[0].send(&put).await?;
     }
     // An eventual write arrives at the other nodes later; the last one comes with all before it.
     let last = Call::get(format!("/v1/namespaces/{ns}/kv/{}", read_key(KEYS - 1)));

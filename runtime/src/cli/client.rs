@@ -29,6 +29,9 @@ use crate::tls::{self, Credentials, HANDSHAKE_TIMEOUT};
 /// may have 64 values of 512 KiB.
 pub(super) const ANSWER_BYTES_MAX: usize = 256 << 20;
 
+/// The code of a write whose session the group does not know any more.
+pub(super) const FORGOTTEN: &str = "session_expired";
+
 /// The address of a node's API.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
@@ -70,12 +73,15 @@ pub(super) struct Call {
     path: String,
     headers: Vec<(&'static str, String)>,
     body: Bytes,
+    /// Whether it is a write of a session.
+    is_numbered: bool,
 }
 
 impl Call {
     /// A read.
     pub(super) fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), headers: Vec::new(), body: Bytes::new() }
+        let (method, headers, body) = (Method::GET, Vec::new(), Bytes::new());
+        Self { method, path: path.into(), headers, body, is_numbered: false }
     }
 
     /// A deletion.
@@ -109,8 +115,28 @@ impl Call {
 
     /// Adds a fresh idempotency key, so that a retry of this write is harmless.
     pub(super) fn once(self) -> Self {
-        let key = continuum_core::id::SessionId(crate::entropy::identity());
-        self.header("idempotency-key", key.to_string())
+        self.header("idempotency-key", fresh_key())
+    }
+}
+
+fn fresh_key() -> String {
+    continuum_core::id::SessionId(crate::entropy::identity()).to_string()
+}
+
+/// A session: one idempotency key, and a rising number for each write. A group remembers one write of it, the last, so
+/// a client has one session for each connection, and many writes take the room of one. All are of one namespace,
+/// because each group counts for itself.
+#[derive(Clone, Debug)]
+struct Session {
+    key: String,
+    next: u64,
+    /// Whether a write of it was answered: then its group knows it.
+    is_known: bool,
+}
+
+impl Session {
+    fn new() -> Self {
+        Self { key: fresh_key(), next: 0, is_known: false }
     }
 }
 
@@ -150,12 +176,26 @@ pub(super) struct Client {
     tls: Option<Arc<ClientConfig>>,
     timeout: Duration,
     link: Option<SendRequest<Full<Bytes>>>,
+    session: Session,
 }
 
 impl Client {
     /// A client of at least one target.
-    const fn new(targets: Vec<Target>, tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Self {
-        Self { targets, tls, timeout, link: None }
+    fn new(targets: Vec<Target>, tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Self {
+        Self { targets, tls, timeout, link: None, session: Session::new() }
+    }
+
+    /// Makes a call the next write of this client's session, so that a retry of it is harmless. In a strong namespace
+    /// the number before it is given up: if that write did not happen yet, it never will once this one has.
+    pub(super) fn next(&mut self, call: Call) -> Call {
+        // A session begins with 0. Without an answer to that write no group may know the session.
+        if self.session.next > 0 && !self.session.is_known {
+            self.session = Session::new();
+        }
+        let number = self.session.next;
+        self.session.next += 1;
+        let call = call.header("idempotency-key", &self.session.key);
+        Call { is_numbered: true, ..call.header("continuum-sequence", number.to_string()) }
     }
 
     /// A client of the nodes in the options, or of the running `dev`.
@@ -214,7 +254,15 @@ impl Client {
             self.link = None;
             Err(self.no_answer(call))
         })?;
-        if status < 400 { Ok(answer) } else { Err(problem(status, &answer)) }
+        let answered = if status < 400 { Ok(answer) } else { Err(problem(status, &answer)) };
+        if call.is_numbered {
+            match &answered {
+                Ok(_) => self.session.is_known = true,
+                Err(failure) if failure.code == FORGOTTEN => self.session = Session::new(),
+                Err(_) => {}
+            }
+        }
+        answered
     }
 
     async fn exchange(&mut self, call: &Call) -> Result<(u16, Answer), Failure> {

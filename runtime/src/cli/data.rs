@@ -133,7 +133,7 @@ async fn delete_all(
         let writes =
             keys.into_iter().map(|key| WriteBody { key, edits: edits.clone(), context: None });
         if count > 0 {
-            let call = Call::post(&batch, &BatchBody { writes: writes.collect() }).once();
+            let call = client.next(Call::post(&batch, &BatchBody { writes: writes.collect() }));
             client.send(&call).await.inspect_err(|_| {
                 say(format!("{deleted} keys were deleted before this"));
             })?;

@@ -2,8 +2,9 @@
 //!
 //! The whole file is checked before the first write. Then rows go in chunks: each chunk is compared with what the
 //! namespace holds, and only the difference is written. A chunk that got no sure answer is compared again before it is
-//! sent again, so nothing is counted twice: a request that would be the same as the last one keeps its idempotency key,
-//! in case that one is still under way. Chunks under way at once have no key in common.
+//! sent again, so nothing is counted twice: a request that would be the same as the last one keeps its number in the
+//! session, in case that one is still under way, and any other has the next number. Each connection has a session.
+//! Chunks under way at once have no key in common.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::plan::{self, Kind};
 use super::source::{Place, Placed, Rows, Source};
 use crate::api::input::BatchBody;
 use crate::api::uri;
-use crate::cli::client::{Call, Client};
+use crate::cli::client::{Call, Client, FORGOTTEN};
 use crate::cli::exit::{self, Failure};
 use crate::cli::output::{Screen, bar, say};
 
@@ -296,7 +297,10 @@ async fn settle_rows(
             try_rows(client, target, chunk, is_new, (&mut last, &mut changed, totals)).await;
         match tried {
             Ok(()) => break,
-            Err(failure) if failure.is_passing() && begun.elapsed() < target.patience => {}
+            Err(failure) if begun.elapsed() >= target.patience => return Err(failure),
+            // This try did nothing. The rows are compared again, and written in another session.
+            Err(failure) if failure.code == FORGOTTEN => last = None,
+            Err(failure) if failure.is_passing() => {}
             Err(failure) => return Err(failure),
         }
         is_new = false;
@@ -338,7 +342,7 @@ async fn try_rows(
         return Ok(());
     }
     for batch in plan::requests(writes, target.writes_max) {
-        let call = call(target, &batch, last);
+        let call = call(client, target, &batch, last);
         client.send(&call).await?;
         // Answered: an equal request after this one is another one.
         *last = None;
@@ -347,15 +351,15 @@ async fn try_rows(
     Ok(())
 }
 
-/// The request of a batch. A batch equal to the last one has that one's idempotency key.
-fn call(target: &Target, batch: &BatchBody, last: &mut Last) -> Call {
+/// The request of a batch. A batch equal to the last one has that one's number in the session.
+fn call(client: &mut Client, target: &Target, batch: &BatchBody, last: &mut Last) -> Call {
     let body = Bytes::from(serde_json::to_vec(batch).unwrap_or_default());
     if let Some((before, call)) = last
         && *before == body
     {
         return call.clone();
     }
-    let call = Call::post(format!("/v1/namespaces/{}/batch", target.ns), batch).once();
+    let call = client.next(Call::post(format!("/v1/namespaces/{}/batch", target.ns), batch));
     *last = Some((body, call.clone()));
     call
 }

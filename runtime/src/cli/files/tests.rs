@@ -1,6 +1,7 @@
 //! Tests of `import` and `export` against a real API on loopback. Behind it is a driver that answers from a function,
 //! or a whole node in memory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +10,7 @@ use continuum_core::api::{
     Change, Content, Field, Level, Outcome, Policy, Query, Reason, Receipt, Request, Row, Session,
     Value,
 };
+use continuum_core::id::SessionId;
 
 use super::args::{Export, Import, Source};
 use super::whole::Notes;
@@ -153,6 +155,71 @@ async fn an_import_retries_a_batch_with_one_key_until_it_is_accepted() {
     let keys: Vec<Bytes> = seen.into_iter().flat_map(|(keys, _)| keys).collect();
     let expected: Vec<String> = (0..95).map(|at| format!("k{at:04}")).collect();
     assert_eq!(keys, expected);
+}
+
+#[tokio::test]
+async fn an_import_has_one_session_for_each_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let seen = Seen::default();
+    let writes = Arc::clone(&seen);
+    let (client, _stop) = node(move |request| match request {
+        Request::Namespaces => notes(Policy::Strong),
+        Request::Read { query, .. } => nothing(&query),
+        Request::Write { mutations, session, .. } => {
+            let keys = mutations.into_iter().map(|mutation| mutation.key).collect();
+            writes.lock().expect("no panic holds it").push((keys, session));
+            committed()
+        }
+        _ => Outcome::Rejected(Reason::NotFormed),
+    })
+    .await;
+    run_import(&source(&folder, 300), client).await.expect("imported");
+    let seen = std::mem::take(&mut *seen.lock().expect("no panic holds it"));
+    assert_eq!(seen.len(), 30);
+    let mut sessions: BTreeMap<SessionId, Vec<u64>> = BTreeMap::new();
+    for session in seen.into_iter().filter_map(|(_, session)| session) {
+        sessions.entry(session.id).or_default().push(session.seq);
+    }
+    assert!(sessions.len() <= 3, "{sessions:?}");
+    assert!(sessions.values().all(|numbers| numbers.iter().copied().eq(0..numbers.len() as u64)));
+    assert_eq!(sessions.values().map(Vec::len).sum::<usize>(), 30);
+}
+
+#[tokio::test]
+async fn an_import_goes_on_in_another_session_when_the_group_forgot_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // The numbers that each session may have: the group forgets a session after its third write, and once at its first.
+    let seen = Arc::new(Mutex::new(BTreeMap::<SessionId, Vec<u64>>::new()));
+    let writes = Arc::clone(&seen);
+    let (client, _stop) = node(move |request| match request {
+        Request::Namespaces => notes(Policy::Strong),
+        Request::Read { query, .. } => nothing(&query),
+        Request::Write { session: Some(session), .. } => {
+            let mut seen = writes.lock().expect("no panic holds it");
+            let is_first = seen.is_empty();
+            let numbers = seen.entry(session.id).or_default();
+            numbers.push(session.seq);
+            match session.seq {
+                // The first write of all gets no sure answer, and the second try of it is refused.
+                0 if is_first => Outcome::Unknown { reached: None },
+                0 if numbers.len() == 2 => Outcome::Rejected(Reason::SessionExpired),
+                0..3 => committed(),
+                _ => Outcome::Rejected(Reason::SessionExpired),
+            }
+        }
+        _ => Outcome::Rejected(Reason::NotFormed),
+    })
+    .await;
+    let import = Import { concurrency: 1, ..source(&folder, 100) };
+    let report = run_import(&import, client).await.expect("imported");
+    assert_eq!(report["batches"], 10);
+    let seen = seen.lock().expect("no panic holds it");
+    let mut numbers: Vec<_> = seen.values().cloned().collect();
+    numbers.sort();
+    assert_eq!(
+        numbers,
+        [vec![0], vec![0, 0], vec![0, 1, 2, 3], vec![0, 1, 2, 3], vec![0, 1, 2, 3]]
+    );
 }
 
 #[tokio::test]
