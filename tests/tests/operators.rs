@@ -309,7 +309,14 @@ fn absent_things_have_one_exit_code_and_health_can_be_waited_for() {
 fn several_keys_change_together_if_all_are_as_expected() {
     let folder = tempfile::tempdir().expect("a folder");
     let dev = Dev::start(1, &folder.path().join("dev"));
-    dev.ok(1, &["ns", "create", "facts", "--consistency", "strong"]);
+    let made = dev.ok(1, &["ns", "create", "facts", "--consistency", "strong", "-o", "json"]);
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+    assert_eq!(
+        (&made["name"], &made["consistency"]),
+        (&"facts".into(), &"strong".into()),
+        "{made}"
+    );
+    assert!(made["id"].is_u64() && made["group"].is_u64(), "{made}");
     dev.ok(1, &["kv", "batch", "facts", "--put", "a=1", "--put=-b=2", "--expect-absent", "a"]);
     assert_eq!(dev.ok(1, &["kv", "list", "facts", "--values"]), "-b\t2\na\t1\n");
 

@@ -318,6 +318,9 @@ async fn a_new_namespace_has_a_location() {
         world.ask("POST", "/v1/namespaces", r#"{"name":"facts","consistency":"strong"}"#).await;
     assert_eq!(answer.status, StatusCode::CREATED);
     assert_eq!(answer.headers[header::LOCATION], "/v1/namespaces/facts");
+    let body = answer.json();
+    assert_eq!((&body["committed"], &body["name"]), (&true.into(), &"facts".into()), "{body}");
+    assert_eq!(body["revision"], 17);
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ pub fn value(outcome: Outcome) -> Result<Value, Problem> {
 /// The problem of any other outcome.
 pub fn committed(outcome: Outcome) -> Result<Response, Problem> {
     match outcome {
-        Outcome::Committed { level, receipt } => Ok(receipt_response(level, receipt, None)),
+        Outcome::Committed { level, receipt } => Ok(receipt_response(level, receipt, &json!({}))),
         Outcome::Rejected(reason) => Err(reason.into()),
         Outcome::Unknown { reached } => Err(Problem::unknown(reached)),
         other @ (Outcome::Value(_) | Outcome::Partial { .. }) => Err(unexpected(&other)),
@@ -64,7 +64,7 @@ pub fn deleted(outcome: Outcome) -> Result<Response, Problem> {
     match outcome {
         Outcome::Committed { level, receipt } => {
             let existed = receipt.removed;
-            Ok(receipt_response(level, receipt, Some(existed)))
+            Ok(receipt_response(level, receipt, &json!({ "existed": existed })))
         }
         other => committed(other),
     }
@@ -77,10 +77,19 @@ pub fn unexpected(found: &impl std::fmt::Debug) -> Problem {
     Problem::new(&UNEXPECTED_ANSWER, text, "report this, with the versions of all nodes")
 }
 
-fn receipt_response(level: Level, receipt: Receipt, existed: Option<bool>) -> Response {
+/// The answer to the creation of a namespace: it says what was made.
+#[must_use]
+pub fn created(level: Level, receipt: Receipt, namespace: &Json) -> Response {
+    let mut response = receipt_response(level, receipt, namespace);
+    *response.status_mut() = StatusCode::CREATED;
+    response
+}
+
+/// The answer to a write, with further members.
+fn receipt_response(level: Level, receipt: Receipt, more: &Json) -> Response {
     let mut body = json!({ "committed": true, "level": token::level(level) });
-    if let Some(existed) = existed {
-        body["existed"] = existed.into();
+    for (name, value) in more.as_object().into_iter().flatten() {
+        body[name] = value.clone();
     }
     let mut tag = None;
     if let Some(revision) = receipt.revision {

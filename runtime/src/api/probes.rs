@@ -79,6 +79,11 @@ async fn names(api: &Api) -> Vec<Namespace> {
     api.handle.namespaces().await.ok().flatten().map(|(all, _)| all).unwrap_or_default()
 }
 
+/// A namespace as this node knows it.
+pub(super) async fn known(api: &Api, name: &str) -> Option<Namespace> {
+    names(api).await.into_iter().find(|found| found.name == name)
+}
+
 /// The namespace of a group; null when this node knows none.
 fn group_name(names: &[Namespace], group: u32) -> Json {
     if group == 0 {

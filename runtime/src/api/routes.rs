@@ -108,10 +108,16 @@ async fn create_namespace(api: &Api, call: Call) -> Answer {
     call.params.finish()?;
     let policy = body.policy()?;
     let location = format!("/v1/namespaces/{}", uri::encode(body.name.as_bytes()));
-    let request = Request::CreateNamespace { name: body.name, policy, session };
-    let mut response = output::committed(api.handle.request(request).await?)?;
+    let request = Request::CreateNamespace { name: body.name.clone(), policy, session };
+    let (level, receipt) = match api.handle.request(request).await? {
+        Outcome::Committed { level, receipt } => (level, receipt),
+        other => return output::committed(other),
+    };
     probes::catch_up(api).await;
-    *response.status_mut() = StatusCode::CREATED;
+    let found = probes::known(api, &body.name).await;
+    let made =
+        found.map_or_else(|| json!({ "name": body.name }), |found| output::namespace(&found));
+    let mut response = output::created(level, receipt, &made);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
