@@ -161,6 +161,12 @@ impl<A> DurabilityGate<A> {
         self.unpersisted_bytes
     }
 
+    /// Whether writes were issued that are not durable yet.
+    #[must_use]
+    pub const fn awaits_disk(&self) -> bool {
+        self.durable + 1 < self.next
+    }
+
     /// The number of actions that wait.
     #[must_use]
     pub fn len(&self) -> usize {

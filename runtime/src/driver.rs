@@ -35,7 +35,9 @@ const NO_DEADLINE: Duration = Duration::from_secs(60);
 /// A stop lasts at least `STOP_MIN`, so that the core's last messages can leave, and waits at most `STOP_MAX` for
 /// writes and replies.
 const STOP_MIN: Duration = Duration::from_millis(100);
-const STOP_MAX: Duration = Duration::from_secs(2);
+const STOP_MAX: Duration = Duration::from_millis(1800);
+/// The log is sealed within this, or the next start recovers it: a disk that hangs must not delay the end.
+const SEAL_MAX: Duration = Duration::from_millis(500);
 /// Results of the resolver that may wait.
 const RESOLVED: usize = 16;
 
@@ -260,9 +262,15 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
                 }
             }
             Some(DiskEvent::Failed { token, why }) => self.storage_failed(token, why),
-            Some(DiskEvent::Full(full)) => {
-                let what = if full { "the disk is full" } else { "the disk has room again" };
-                log::warn(what, &"writes are refused while it is full; hint: free some space");
+            Some(DiskEvent::Full { full, room_at }) => {
+                if full {
+                    let until = format_args!(
+                        "only deletions are taken until {room_at} bytes are free; hint: free some space"
+                    );
+                    log::warn("the disk is full", &until);
+                } else {
+                    log::warn("the disk has room again", &"writes are taken again");
+                }
                 self.step(Event::StorageFull { full });
             }
             Some(DiskEvent::Space { used, free }) => self.driver.metrics.store(used, free),
@@ -329,14 +337,17 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
         log::notice(notice);
     }
 
-    /// Whether the loop may end: the node failed, or it is stopping and everything is answered and durable.
+    /// Whether the loop may end: the node failed, or it is stopping, everything is answered and durable, and others
+    /// lead what it led.
     fn is_over(&self) -> bool {
         if self.ended.is_some() {
             return true;
         }
         let Some(since) = self.stopping else { return false };
         let waited = self.driver.clock.now().mono.since(since.mono);
-        let is_quiet = self.replies.is_empty() && self.driver.node.unpersisted_bytes() == 0;
+        let node = &self.driver.node;
+        let is_quiet =
+            self.replies.is_empty() && node.unpersisted_bytes() == 0 && !node.leads_others();
         waited >= STOP_MAX || (waited >= STOP_MIN && is_quiet)
     }
 
@@ -352,7 +363,7 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             }
         };
         let waits = matches!(self.ended, None | Some(RunError::Condemned { .. }));
-        if waits && tokio::time::timeout(STOP_MAX, sealed).await.is_err() {
+        if waits && tokio::time::timeout(SEAL_MAX, sealed).await.is_err() {
             log::warn("the log could not be sealed in time", &"the next start recovers it");
         }
         match self.ended {

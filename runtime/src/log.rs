@@ -233,6 +233,7 @@ const fn reason(notice: &Notice) -> Option<&'static str> {
         Notice::Refused { .. } => "process_refused",
         Notice::RefusedBy { .. } => "refused_by_peer",
         Notice::Suspended { .. } => "suspended",
+        Notice::DiskStalled { .. } => "disk_stalled",
         Notice::RivalFederation { .. } => "rival_federation",
         Notice::OtherGenesis { .. } => "other_genesis",
         Notice::Founding { .. } => "founding",
@@ -252,6 +253,17 @@ pub fn notice(notice: &Notice) {
                 line(notice, more);
             }
         }
+    }
+}
+
+fn disk_stalled(stalled: bool, more: More) {
+    if stalled {
+        warn!(
+            "the disk has taken no write for longer than an election timeout: leadership is handed over, and writes \
+             that must be durable here are refused{more}"
+        );
+    } else {
+        info!("the disk takes writes again{more}");
     }
 }
 
@@ -321,6 +333,7 @@ fn line(notice: &Notice, more: More) {
         Notice::Suspended { suspended: false } => {
             info!("not suspended any more: the voters agree{more}");
         }
+        Notice::DiskStalled { stalled } => disk_stalled(*stalled, more),
     }
 }
 

@@ -73,6 +73,13 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
     ("node.doubt.learner_counts", "a copy that learners alone reach"),
     ("node.peers.forgets_boots", "a voter that restarts between two processes of another one"),
     ("node.halted.ready", "a group that halts"),
+    ("node.checkpoint.never_when_full", "a disk whose room is counted"),
+    ("node.storage.refuses_deletes", "a law of what a full disk takes"),
+    (
+        "wal.recover.skips_earlier_tails",
+        "a last batch that goes behind the end of an earlier segment: a test has it",
+    ),
+    ("node.stop.answers_at_once", "a law of what a node that stops must answer"),
     ("node.standing.anyone_refuses", "strangers that refuse with evidence that a majority shares"),
     ("node.standing.learner_leads", "a learner's word that the laws do not refuse by themselves"),
     ("node.wire.gossip_of_any_boot", "a member that gossips as another process of its own node"),

@@ -1,10 +1,12 @@
-//! Planted bugs of the node's doors: who may say what, who may join, and what a halted group says. Each scenario passes
-//! without its mutant and fails with it. A single node is enough: it leads its federation of one, and the test speaks
-//! for its peers.
+//! Planted bugs of the node's doors: who may say what, who may join, what a halted group says, what a full or hung
+//! disk and a stop do to requests, and where recovery looks. Each scenario passes without its mutant and fails with it.
+//! A single node is enough: it leads its federation of one, and the test speaks for its peers.
 //!
 //! The active mutant is global to the process, so this file holds a single test.
 
-use continuum_core::api::{Outcome, Policy, Request, Unready, Value};
+use continuum_core::api::{
+    Change, Edit, Level, Mutation, Outcome, Policy, Request, Unready, Value,
+};
 use continuum_core::config::Config;
 use continuum_core::gossip;
 use continuum_core::id::{
@@ -30,6 +32,8 @@ struct Solo {
     ms: u64,
     rejected: Vec<&'static str>,
     refused: Vec<Boot>,
+    /// How far it released its log.
+    released: Vec<Token>,
     /// Its log.
     writes: Vec<(Token, Write)>,
     asked: u64,
@@ -39,7 +43,8 @@ impl Solo {
     fn new() -> Self {
         let node = Node::restore(start(1), Vec::new(), BTreeMap::new()).expect("a fresh store");
         let (rejected, refused, writes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut solo = Self { node, ms: 1, rejected, refused, writes, asked: 0 };
+        let released = Vec::new();
+        let mut solo = Self { node, ms: 1, rejected, refused, released, writes, asked: 0 };
         solo.ask(Request::Init { voters: Vec::new() });
         let (name, policy) = (String::from("facts"), Policy::Strong);
         solo.ask(Request::CreateNamespace { name, policy, session: None });
@@ -59,6 +64,7 @@ impl Solo {
                     self.writes.push((token, write));
                 }
                 Action::Refuse { boot, .. } => self.refused.push(boot),
+                Action::Release { before } => self.released.push(before),
                 Action::Reply { outcome, .. } => answers.push(outcome),
                 Action::Notify(Notice::Rejected { why, .. }) => self.rejected.push(why),
                 _ => {}
@@ -302,7 +308,97 @@ fn halted_log(solo: &mut Solo, command: bytes::Bytes) -> Node {
     Node::restore(start(2), writes, BTreeMap::new()).expect("our own records")
 }
 
+/// A solo node whose disk takes nothing: its writes are kept, and not reported as durable.
+fn hung(solo: &mut Solo, event: Event) -> (Vec<Action>, Option<Token>) {
+    let now = Now { mono: Instant::from_millis(solo.ms), wall: WallTime(solo.ms) };
+    let mut out = Outbox::new();
+    solo.node.step(now, event, &mut out);
+    let actions: Vec<Action> = out.drain().collect();
+    let token = |action: &Action| match action {
+        Action::Persist { token, .. } => Some(*token),
+        _ => None,
+    };
+    let newest = actions.iter().filter_map(token).next_back();
+    (actions, newest)
+}
+
+fn write(key: &str, change: Change) -> Request {
+    let edits = vec![Edit { field: bytes::Bytes::new(), change }];
+    let key = bytes::Bytes::copy_from_slice(key.as_bytes());
+    let mutations = vec![Mutation { key, edits, context: None }];
+    Request::Write { namespace: "facts".into(), mutations, level: Level::Durable, session: None }
+}
+
+fn put(key: &str, length: usize) -> Request {
+    write(key, Change::Put(vec![7; length].into()))
+}
+
+fn is_committed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Committed { .. })
+}
+
+fn a_disk_that_takes_nothing_is_noticed() {
+    let mut solo = Solo::new();
+    let (_, newest) = hung(&mut solo, Event::Requested { id: RequestId(77), request: put("k", 1) });
+    let stalled = |solo: &Solo| solo.node.unready().contains(&Unready::DiskStalled);
+    solo.ms += 2 * Config::default().raft.election_timeout_ms;
+    hung(&mut solo, Event::Tick);
+    assert!(stalled(&solo), "{:?}", solo.node.unready());
+    solo.step(Event::Persisted { token: newest.expect("it is logged") });
+    assert!(!stalled(&solo));
+}
+
+fn a_full_disk_takes_deletions() {
+    let mut solo = Solo::new();
+    assert!(is_committed(&solo.ask(put("k", 1))));
+    solo.step(Event::StorageFull { full: true });
+    assert!(!is_committed(&solo.ask(put("k", 1))));
+    assert!(is_committed(&solo.ask(write("k", Change::Delete))));
+}
+
+fn a_full_disk_is_checkpointed() {
+    let mut solo = Solo::new();
+    for _ in 0..40 {
+        assert!(is_committed(&solo.ask(put("k", 500_000))));
+    }
+    solo.released.clear();
+    solo.step(Event::StorageFull { full: true });
+    (0..100).for_each(|_| drop(solo.wait(10)));
+    assert!(!solo.released.is_empty(), "nothing is released");
+}
+
+fn a_stopping_node_answers_what_it_logged() {
+    let mut solo = Solo::new();
+    let (_, newest) = hung(&mut solo, Event::Requested { id: RequestId(77), request: put("k", 1) });
+    hung(&mut solo, Event::Stopping);
+    let answers = solo.step(Event::Persisted { token: newest.expect("it is logged") });
+    assert!(matches!(answers[..], [Outcome::Committed { .. }]), "{answers:?}");
+}
+
+/// A disk wrote the last batch of a log behind the end of an earlier segment.
+fn a_batch_behind_an_earlier_segments_end_is_found() {
+    use continuum_core::wal::{Header, LogWriter, RecoverError, recover};
+    let mut writer = LogWriter::new(Header::default()).with_segment_bytes(16 << 10);
+    let mut segments: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    let mut next = |seq| {
+        let token = Token { lane: 0, seq };
+        writer.encode(&[(token, Write::Contacts { contacts: Vec::new() })])
+    };
+    let mut seq = 0;
+    while segments.len() < 2 {
+        seq += 1;
+        let batch = next(seq);
+        segments.entry(batch.segment).or_default().extend_from_slice(&batch.bytes);
+    }
+    let astray = next(seq + 1);
+    assert!(!astray.opens_segment);
+    segments.values_mut().next().expect("the first").extend_from_slice(&astray.bytes);
+    let found = recover(segments.into_iter().map(|(id, bytes)| (id, bytes.into())).collect());
+    assert!(matches!(found, Err(RecoverError::Misdirected { .. })), "a shorter log is accepted");
+}
+
 const SCENARIOS: &[(&str, fn())] = &[
+    ("node.checkpoint.never_when_full", a_full_disk_is_checkpointed),
     ("node.halted.ready", a_node_with_a_halted_group_is_not_ready),
     ("node.join.relayed", a_member_lets_nobody_in),
     ("node.join.unbounded", a_member_changes_its_entry_at_a_bounded_rate),
@@ -315,7 +411,11 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("node.standing.strangers_data", a_strangers_writes_reach_no_machine),
     ("node.standing.strangers_gossip", a_strangers_gossip_reaches_no_machine),
     ("node.standing.strangers_requests", a_strangers_requests_are_not_served),
+    ("node.stop.answers_at_once", a_stopping_node_answers_what_it_logged),
+    ("node.storage.refuses_deletes", a_full_disk_takes_deletions),
+    ("node.storage.waits_for_ever", a_disk_that_takes_nothing_is_noticed),
     ("node.wire.gossip_of_any_boot", a_member_gossips_as_the_process_of_its_link),
+    ("wal.recover.skips_earlier_tails", a_batch_behind_an_earlier_segments_end_is_found),
 ];
 
 #[test]

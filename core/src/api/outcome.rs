@@ -126,6 +126,8 @@ pub enum Reason {
     },
     /// The number of this write in its session was given to another request, which happened or may happen.
     SessionReused,
+    /// The node's disk takes no write, and this one must be durable there.
+    DiskStalled,
 }
 
 /// A bound that a request exceeded, with the unit that its limit is in.

@@ -86,6 +86,8 @@ pub enum Unready {
     /// It has just started, and the voters have not confirmed yet that it is the process that should be there. It
     /// promises nothing meanwhile.
     Unconfirmed,
+    /// Its disk has taken no write for longer than an election timeout, though writes wait.
+    DiskStalled,
 }
 
 impl Unready {

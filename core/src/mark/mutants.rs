@@ -214,6 +214,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     // wal
     ("wal.middle.accepted", "damage in the middle of the log is cut like a tear"),
     ("wal.checksum.skipped", "a batch's digest is not compared"),
+    ("wal.recover.skips_earlier_tails", "a batch that went astray behind an earlier segment's end"),
+    ("wal.recover.trusts_the_cache", "what a failed sync left in memory counts as durable"),
     ("wal.torn.accepted", "the readable part of an unfinished batch counts as written"),
     // node
     ("node.boot.not_persisted", "sends before this process's boot is durable"),
@@ -299,6 +301,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
         "node.checkpoint.copy_cuts",
         "a log that is copied forward ends with a record that truncates it to the start of the copy",
     ),
+    ("node.checkpoint.never_when_full", "a full disk waits for its operator alone"),
+    ("node.storage.waits_for_ever", "a leader keeps its office though its disk hangs"),
+    ("node.storage.refuses_deletes", "a full disk refuses what would make room"),
+    ("node.stop.answers_at_once", "a node that stops answers unknown to what it has just logged"),
     ("node.deadline.spins", "asks for a tick at once, again and again"),
     ("node.halted.ready", "a node with a halted group says that it is ready"),
     ("node.standing.anyone_refuses", "any holder of a certificate may refuse this process"),

@@ -120,6 +120,7 @@ impl Machine for Node {
     fn digest(&self, hash: &mut Hasher) {
         hash.value(&(self.federation, self.me, self.boot));
         hash.value(&(self.phase.stopping, self.phase.disk_full, self.phase.fenced.is_some()));
+        hash.value(&(self.phase.disk_stalled, self.phase.disk_waits_since));
         for (id, group) in &self.groups {
             hash.value(&(id, group.applied));
             group.raft.digest(hash);
@@ -204,6 +205,8 @@ impl Node {
             Timer::Registry => self.on_registry_due(),
             Timer::OfferLeadership => self.on_offer_due(),
             Timer::Doubt => self.on_doubt_due(),
+            Timer::DiskLook => self.on_disk_look(),
+            Timer::StopEnds => self.answer_all(),
         }
     }
 
@@ -236,6 +239,7 @@ impl Node {
         let mut durable = mem::take(&mut self.durable);
         let mut released = mem::take(&mut self.released);
         let bytes = self.gate.persisted(token, &mut durable, &mut released);
+        self.disk_took(durable.is_empty());
         released.drain(..).for_each(|action| self.out.push(action));
         self.released = released;
         for progress in durable.drain(..) {
@@ -380,6 +384,7 @@ impl Node {
     pub(super) fn persist(&mut self, counted: bool, write: Write) -> u64 {
         let bytes = write.payload_bytes();
         let token = self.gate.issue(write.owner().writer(), counted, bytes);
+        self.disk_waits();
         self.checkpoints.issued(token.seq, bytes, &write);
         let is_chunk = write.chunk().is_some();
         self.emit(Action::Persist { token, write });
@@ -491,6 +496,10 @@ pub(super) enum Timer {
     OfferLeadership,
     /// Ask the voters again whether they count this process as linked.
     Doubt,
+    /// See whether the disk still takes writes.
+    DiskLook,
+    /// End the stop: answer what is not answered yet.
+    StopEnds,
 }
 
 /// A machine with its outbox and its cached deadline, and the code that steps it.
@@ -527,6 +536,12 @@ pub(super) struct Phase {
     started: bool,
     pub(super) stopping: bool,
     pub(super) disk_full: bool,
+    /// Whether writes wait for the disk, and it has taken none for too long.
+    pub(super) disk_stalled: bool,
+    /// Since when the disk has taken nothing of what waits for it; `None` while nothing waits.
+    pub(super) disk_waits_since: Option<Instant>,
+    /// Whether the timer to look at the disk is armed.
+    pub(super) disk_look_armed: bool,
     /// Whether the timer to offer leadership again is armed.
     pub(super) offer_armed: bool,
     /// Why the node went silent for good; `None` while it works.

@@ -20,6 +20,8 @@ pub enum Notice {
     Formed,
     /// A group applied its entries up to this index.
     Applied { group: GroupId, index: Index },
+    /// The disk has taken no write for longer than an election timeout; or it takes them again.
+    DiskStalled { stalled: bool },
     /// An owner's state was written to a snapshot file of this many bytes.
     Checkpointed { owner: Owner, bytes: u64 },
     /// A leader's snapshot replaced the state of a lagging replica.

@@ -64,7 +64,7 @@ impl Node {
         if role == Role::Leader {
             self.enqueue(Task::Align(group));
             self.leave_office(group);
-            if self.phase.disk_full || self.phase.stopping {
+            if self.declines_leadership() {
                 self.enqueue(Task::Raft(group, raft::Event::TransferLeadership));
             }
         }

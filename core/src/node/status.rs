@@ -113,6 +113,14 @@ impl Node {
         self.federation
     }
 
+    /// Whether this node leads a group that another voter could lead. A process that stops should not end before that
+    /// one does.
+    #[must_use]
+    pub fn leads_others(&self) -> bool {
+        let has_heir = |group: &Group| group.raft.configuration().voters.len() > 1;
+        self.groups.values().any(|group| group.leads() && has_heir(group))
+    }
+
     /// Requests that are not answered yet.
     #[must_use]
     pub fn requests(&self) -> usize {
@@ -216,6 +224,7 @@ impl Node {
             (self.groups.values().any(leaderless), Unready::NoLeader),
             (registry.is_some_and(behind), Unready::CatchingUp),
             (self.phase.disk_full, Unready::DiskFull),
+            (self.phase.disk_stalled, Unready::DiskStalled),
             (self.phase.stopping, Unready::Stopping),
             (self.is_fenced(), Unready::Fenced),
         ];

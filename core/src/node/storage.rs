@@ -1,8 +1,9 @@
 //! The disk's answers other than "durable", and the end of a process: fencing and stopping.
 //!
-//! A full disk passes: until it does, the node refuses writes and gives away leadership. A failed disk does not: the
-//! node fences itself, which means that it goes silent and must exit. This module does not decide what waits for the
-//! disk (`hold`).
+//! A full disk passes: until it does, the node refuses writes that need room and gives away leadership. A disk that
+//! takes nothing for too long may hang for ever, and says nothing: the node gives away leadership, and refuses what it
+//! could not make durable itself. A failed disk does not come back: the node fences itself, which means that it goes
+//! silent and must exit. This module does not decide what waits for the disk (`hold`).
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -10,7 +11,8 @@ use core::time::Duration;
 use crate::api::{Outcome, Reason};
 use crate::id::GroupId;
 use crate::machine::Outbox;
-use crate::{gossip, raft, reach};
+use crate::time::Instant;
+use crate::{gossip, mutant, raft, reach};
 
 use super::machine::{Node, Task, Timer};
 use super::{Action, Event, Notice};
@@ -18,6 +20,13 @@ use super::{Action, Event, Notice};
 /// A node with a full disk offers its leadership again after this many election timeouts. An offer may pass through all
 /// voters, and each of them serves no request for a round trip or two. At this rate that costs next to nothing.
 const OFFER_TIMEOUTS: u32 = 10;
+
+/// A disk has stalled when it took nothing for this many per cent of an election timeout, though writes waited. So a
+/// leader on it is succeeded within two election timeouts, and a sync that is slow once ends no office.
+const STALL_PERCENT: u64 = 150;
+
+/// How long a node that was asked to stop waits for the answers to what it may have logged.
+const STOP_ANSWERS: Duration = Duration::from_millis(1500);
 
 impl Node {
     /// The disk's reserve was reached or is free again. In between this node refuses writes and gives away leadership.
@@ -27,26 +36,85 @@ impl Node {
         }
         reach!("node.storage.full_changed");
         self.phase.disk_full = full;
+        self.checkpoints.disk_is_full(full.then(|| self.memory_bytes()));
         if full {
-            self.transfer_leadership();
-            self.arm_offer();
+            self.give_up_leadership();
         }
     }
 
-    /// Arms the timer at which a node with a full disk offers its leadership again. Another disk may be free by then.
+    /// A write was handed to the disk.
+    pub(super) fn disk_waits(&mut self) {
+        if self.phase.disk_waits_since.is_none() {
+            self.phase.disk_waits_since = Some(self.now.mono);
+            self.arm_disk_look(self.now.mono);
+        }
+    }
+
+    /// The disk made something durable, or said again what it had said (`nothing`).
+    pub(super) fn disk_took(&mut self, nothing: bool) {
+        if nothing {
+            return;
+        }
+        self.phase.disk_waits_since = self.gate.awaits_disk().then_some(self.now.mono);
+        if core::mem::take(&mut self.phase.disk_stalled) {
+            reach!("node.storage.stall_ended");
+            self.notify(Notice::DiskStalled { stalled: false });
+        }
+    }
+
+    /// Looks at the disk when what waits since `since` has waited for too long. At most one such timer is armed.
+    fn arm_disk_look(&mut self, since: Instant) {
+        if !core::mem::replace(&mut self.phase.disk_look_armed, true) {
+            self.arm_at(since + self.stall_after(), Timer::DiskLook);
+        }
+    }
+
+    fn stall_after(&self) -> Duration {
+        Duration::from_millis(self.config.raft.election_timeout_ms * STALL_PERCENT / 100)
+    }
+
+    /// Whether the disk has taken nothing for too long.
+    pub(super) fn on_disk_look(&mut self) {
+        self.phase.disk_look_armed = false;
+        let Some(since) = self.phase.disk_waits_since else { return };
+        if self.now.mono.since(since) < self.stall_after() {
+            return self.arm_disk_look(since);
+        }
+        if mutant!("node.storage.waits_for_ever") || self.phase.disk_stalled {
+            return;
+        }
+        reach!("node.storage.stalled");
+        self.phase.disk_stalled = true;
+        self.notify(Notice::DiskStalled { stalled: true });
+        self.give_up_leadership();
+    }
+
+    /// Whether this node should lead no group: another one can do it better.
+    pub(super) const fn declines_leadership(&self) -> bool {
+        self.phase.disk_full || self.phase.disk_stalled || self.phase.stopping
+    }
+
+    /// Gives leadership away, and again after a while for as long as this node declines it.
+    fn give_up_leadership(&mut self) {
+        self.transfer_leadership();
+        self.arm_offer();
+    }
+
+    /// Arms the timer at which this node offers its leadership again. Another disk may be free by then. A node that
+    /// stops has no time to lose.
     fn arm_offer(&mut self) {
-        if !core::mem::replace(&mut self.phase.offer_armed, true) {
-            let timeout = Duration::from_millis(self.config.raft.election_timeout_ms);
-            self.arm(timeout.saturating_mul(OFFER_TIMEOUTS), Timer::OfferLeadership);
+        let timeout = Duration::from_millis(self.config.raft.election_timeout_ms);
+        let timeouts = if self.phase.stopping { 1 } else { OFFER_TIMEOUTS };
+        if !core::mem::replace(&mut self.phase.offer_armed, true) || self.phase.stopping {
+            self.arm(timeout.saturating_mul(timeouts), Timer::OfferLeadership);
         }
     }
 
     pub(super) fn on_offer_due(&mut self) {
         self.phase.offer_armed = false;
-        if self.phase.disk_full {
-            reach!("node.storage.full_still");
-            self.transfer_leadership();
-            self.arm_offer();
+        if self.declines_leadership() {
+            reach!("node.storage.offered_again");
+            self.give_up_leadership();
         }
     }
 
@@ -64,10 +132,12 @@ impl Node {
             return;
         }
         reach!("node.stopping");
-        self.transfer_leadership();
+        self.give_up_leadership();
         self.enqueue(Task::Gossip(gossip::Event::Leave));
         self.abort_founding(Reason::Stopping);
-        self.answer_all();
+        // A logged write mostly commits within a round trip, also under the next leader.
+        self.refuse_unlogged();
+        self.arm(STOP_ANSWERS, Timer::StopEnds);
     }
 
     /// Fences the node: it sends nothing more, drops what waits for the disk, and answers every request.

@@ -18,6 +18,7 @@
 //!   cut (see [`Torn`]).
 //! * After [`RecoverError::Empty`] it deletes all files, durably, before it begins a new log.
 
+mod error;
 mod frame;
 mod recover;
 mod writer;
@@ -37,8 +38,9 @@ use crate::id::{
 };
 use crate::{raft, replication};
 
+pub use error::RecoverError;
 pub use frame::VERSION;
-pub use recover::{RecoverError, Recovered, Tear, Torn, recover};
+pub use recover::{LastBatch, Recovered, Tear, Torn, recover};
 pub use writer::{Batch, LogWriter};
 
 /// The length of a segment in bytes. A segment with a larger batch is as long as that batch needs. The length is a

@@ -14,6 +14,9 @@
 //! * Only prefixes of earlier batches or other logs: remains of an earlier use of the file. The log ends here.
 //! * Zeros: the log ends here.
 //!
+//! The blocks behind the last batch of every earlier segment are looked at, too: a block of batch `e` or a later one
+//! there went astray.
+//!
 //! A segment's header names the batch before it by digest. If the next segment's sound header continues the chain, the
 //! log goes on there, and the rest of this segment does not matter. A sound header that does not continue it is rot
 //! before that segment.
@@ -29,16 +32,17 @@
 //! # What the driver does
 //!
 //! The driver syncs a segment before it reads it for recovery: after a crash of only the process, it may read bytes
-//! from memory that no disk has. After a cut it makes the cut durable before it writes the first batch, see [`Torn`].
-//! If nothing was ever durable, it deletes all files before it begins a new log. So a batch need not name the boot:
-//! nothing of a boot is visible outside before its first batch is durable, and after that the chain includes it.
+//! from memory that no disk has. It writes the last batch again and syncs it, see [`LastBatch`]. After a cut it makes
+//! the cut durable before it writes the first batch, see [`Torn`]. If nothing was ever durable, it deletes all files
+//! before it begins a new log. So a batch need not name the boot: nothing of a boot is visible outside before its first
+//! batch is durable, and after that the chain includes it.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::fmt;
 
 use bytes::Bytes;
 
+use super::error::RecoverError;
 use super::frame::{self, BlockAddress, Prefix, SegmentHeader, SegmentStart};
 use super::writer::{FIRST_BATCH, FIRST_SEGMENT, LogWriter};
 use super::{Header, Write};
@@ -58,6 +62,23 @@ pub struct Recovered {
     pub writer: LogWriter,
     /// The cut, if the log did not end with zeros.
     pub torn: Option<Torn>,
+    /// The last batch of the log, which the driver writes again before it uses the log.
+    pub last: Option<LastBatch>,
+}
+
+/// The last batch of a log.
+///
+/// The sync of this batch may have failed. Then an operating system may hold its bytes in memory alone, count them as
+/// written, and return from a later sync without writing them. Only bytes that are written again are written by the
+/// next sync. An earlier batch needs none of that: a batch is begun only when the sync of the one before has returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastBatch {
+    /// The segment of the batch.
+    pub segment: u64,
+    /// The position of `bytes`, in bytes; 0 where the batch opened its segment.
+    pub offset: u64,
+    /// The bytes of the batch, with those of the segment's header where it opened its segment.
+    pub bytes: Bytes,
 }
 
 /// The end of a log where there were bytes other than zeros.
@@ -83,144 +104,6 @@ pub enum Tear {
     /// Remains of an earlier use of the file: earlier batches, or another log.
     Stale,
 }
-
-/// The reason why a log cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RecoverError {
-    /// No batch of a log was ever durable. The driver creates a new log.
-    Empty,
-    /// A batch that was durable is damaged. The store is void: it can no longer keep its promises.
-    Rot {
-        /// The segment where the chain breaks.
-        segment: u64,
-        /// The position in bytes where it breaks.
-        offset: u64,
-    },
-    /// A disk wrote a block to a wrong address. The store is void.
-    Misdirected {
-        /// The segment where the block is.
-        segment: u64,
-        /// The position of the block, in bytes.
-        offset: u64,
-        /// The segment to which it belongs.
-        belongs_segment: u64,
-        /// The position to which it belongs, in bytes.
-        belongs_offset: u64,
-    },
-    /// A sound batch at its address names another predecessor: the files mix two states of one store. The store is
-    /// void.
-    Forked {
-        /// The segment of the batch.
-        segment: u64,
-        /// The position of the batch, in bytes.
-        offset: u64,
-    },
-    /// A segment between two others is missing.
-    Hole {
-        /// The first missing segment.
-        segment: u64,
-    },
-    /// Two of the given segments have the same number.
-    Repeated {
-        /// Their number.
-        segment: u64,
-    },
-    /// A segment of another log.
-    Foreign {
-        /// The number of the segment.
-        segment: u64,
-        /// The header of this log.
-        expected: Header,
-        /// The header of the segment.
-        found: Header,
-    },
-    /// A segment of a version that this build cannot read.
-    Version {
-        /// The number of the segment.
-        segment: u64,
-        /// The version of the segment.
-        found: u16,
-    },
-    /// A sound batch with records that this build cannot decode: a later build wrote them.
-    Undecodable {
-        /// The segment of the batch.
-        segment: u64,
-        /// The position of the batch, in bytes.
-        offset: u64,
-    },
-    /// A sound batch with tokens that do not follow the last one.
-    TokenGap {
-        /// The segment of the batch.
-        segment: u64,
-        /// The position of the batch, in bytes.
-        offset: u64,
-    },
-}
-
-impl fmt::Display for RecoverError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const VOID: &str = "the store is void; hint: move it away, and join as a new store";
-        match self {
-            Self::Empty => f.write_str("the log has no durable batch; hint: create a new log"),
-            Self::Rot { segment, offset } => {
-                write!(
-                    f,
-                    "log segment {segment} is damaged at byte {offset}, before its end; {VOID}"
-                )
-            }
-            Self::Misdirected { segment, offset, belongs_segment, belongs_offset } => write!(
-                f,
-                "log segment {segment} has at byte {offset} a block of segment {belongs_segment}, byte \
-                 {belongs_offset}; {VOID}"
-            ),
-            Self::Forked { segment, offset } => write!(
-                f,
-                "log segment {segment} has at byte {offset} a batch of another history; {VOID}"
-            ),
-            Self::Hole { segment } => {
-                write!(
-                    f,
-                    "log segment {segment} is missing; hint: put it back, or join as a new store"
-                )
-            }
-            Self::Repeated { segment } => write!(
-                f,
-                "log segment {segment} was given twice; hint: remove one of the two files"
-            ),
-            Self::Foreign { segment, expected, found } => write!(
-                f,
-                "log segment {segment} belongs to federation {}, node {}, store {}, lane {}, and not to federation \
-                 {}, node {}, store {}, lane {}; hint: use that node's own directory",
-                found.federation,
-                found.node,
-                found.store,
-                found.lane,
-                expected.federation,
-                expected.node,
-                expected.store,
-                expected.lane
-            ),
-            Self::Version { segment, found } => write!(
-                f,
-                "log segment {segment} has version {found}, and this build reads version {}; hint: use the build \
-                 that wrote it",
-                frame::VERSION
-            ),
-            Self::Undecodable { segment, offset } => write!(
-                f,
-                "log segment {segment} has at byte {offset} records that this build cannot decode; hint: use a later \
-                 build"
-            ),
-            Self::TokenGap { segment, offset } => write!(
-                f,
-                "log segment {segment} does not continue the count of writes at byte {offset}; {VOID}"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for RecoverError {}
 
 /// Reads a log from its segments, given in any order. The length of a file need not be a multiple of a block.
 ///
@@ -283,6 +166,10 @@ struct Walk {
     next: u64,
     sealed: bool,
     firsts: VecDeque<(u64, u64)>,
+    /// The position behind the last batch of each segment before the current one, in blocks.
+    ends: Vec<u64>,
+    /// The last batch: its segment's index, and its first block.
+    last: Option<(usize, u64)>,
     writes: Vec<(Token, Write)>,
 }
 
@@ -309,6 +196,8 @@ impl Walk {
             next: found.first,
             sealed: true,
             firsts: VecDeque::from([(segment, found.first)]),
+            ends: Vec::new(),
+            last: None,
             writes: Vec::new(),
             segments,
         })
@@ -339,6 +228,7 @@ impl Walk {
         let writes = batch.writes().ok_or(RecoverError::Undecodable { segment, offset })?;
         self.sealed = writes.is_empty();
         self.take(writes);
+        self.last = Some((self.at, self.block));
         self.block += batch.blocks as u64;
         self.seq = self.seq.saturating_add(1);
         self.chain = batch.digest;
@@ -385,6 +275,7 @@ impl Walk {
             return Err(RecoverError::TokenGap { segment, offset: 0 });
         }
         self.at += 1;
+        self.ends.push(self.block);
         self.block = 1;
         self.firsts.push_back((segment, found.first));
         Ok(Next::Segment)
@@ -393,6 +284,10 @@ impl Walk {
     /// The next batch cannot be read, and no segment header continues the chain: looks at all blocks from here on to
     /// distinguish a tear from rot. `is_entered`: the next segment's header is sound.
     fn end(&mut self, is_entered: bool) -> Result<Next, RecoverError> {
+        if let Some((segment, block, address)) = self.astray() {
+            reach!("wal.recover.astray");
+            return self.void(misdirected(segment, block, &address));
+        }
         let mut tear: Option<Tear> = None;
         let mut torn_here = false;
         for at in self.at..self.segments.len() {
@@ -418,6 +313,22 @@ impl Walk {
             }
         }
         Ok(Next::End(self.cut(tear)))
+    }
+
+    /// A block of the next batch, or of a later one, behind the last batch of an earlier segment.
+    fn astray(&self) -> Option<(u64, u64, BlockAddress)> {
+        if mutant!("wal.recover.skips_earlier_tails") {
+            return None;
+        }
+        let tails = self.segments.iter().zip(&self.ends);
+        let mut blocks = tails.flat_map(|((segment, bytes), end)| {
+            let blocks = (0..).zip(bytes.chunks(BLOCK_BYTES)).skip(*end as usize);
+            blocks.map(|(block, bytes)| (*segment, block, bytes))
+        });
+        blocks.find_map(|(segment, block, bytes)| match self.classify(segment, block, bytes) {
+            Evidence::Misplaced(address) => Some((segment, block, address)),
+            _ => None,
+        })
     }
 
     fn classify(&self, segment: u64, block: u64, bytes: &[u8]) -> Evidence {
@@ -495,8 +406,23 @@ impl Walk {
         writer.sealed = self.sealed;
         // The driver synced all files before it read them: even an empty segment is durable.
         writer.opening = false;
+        let last = self.last_batch();
         writer.firsts = self.firsts;
-        Recovered { header: self.header, writes: self.writes, writer, torn }
+        Recovered { header: self.header, writes: self.writes, writer, torn, last }
+    }
+
+    /// The last batch; of a segment without one, its header.
+    fn last_batch(&self) -> Option<LastBatch> {
+        if mutant!("wal.recover.trusts_the_cache") {
+            return None;
+        }
+        let (at, first) = self.last.filter(|(at, _)| *at == self.at).unwrap_or((self.at, 0));
+        let (segment, bytes) = self.segments.get(at)?;
+        // The batch that opens a segment was written with the segment's header.
+        let from = if first == 1 { 0 } else { first } as usize * BLOCK_BYTES;
+        let to = bytes.len().min(self.block as usize * BLOCK_BYTES);
+        let bytes = bytes.slice(from..to);
+        Some(LastBatch { segment: *segment, offset: from as u64, bytes })
     }
 }
 

@@ -325,6 +325,7 @@ pub const fn unready(reason: Unready) -> &'static str {
         Unready::NoLeader => "no_leader",
         Unready::CatchingUp => "catching_up",
         Unready::DiskFull => "disk_full",
+        Unready::DiskStalled => "disk_stalled",
         Unready::Stopping => "stopping",
         Unready::Fenced => "fenced",
         Unready::Suspended => "suspended",

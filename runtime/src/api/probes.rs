@@ -104,6 +104,9 @@ fn hint(status: &Status) -> String {
         }
         Some(Unready::NoLeader) => "more than half of the voters must run and reach each other",
         Some(Unready::DiskFull) => "free space on the node's disk; the node resumes by itself",
+        Some(Unready::DiskStalled) => {
+            "look at the node's disk: it takes no write; the node resumes by itself when it does"
+        }
         Some(Unready::Fenced) => {
             "read its log: its storage failed, or another process has its identity"
         }

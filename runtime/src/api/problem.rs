@@ -53,6 +53,7 @@ kinds! {
     BUSY = ("busy", 429, 7, "The node is overloaded");
     CONFLICT = ("conflict", 412, 6, "The value is not as expected");
     CROSS_ORIGIN = ("cross_origin", 403, 2, "A page of another origin sent the request");
+    DISK_STALLED = ("disk_stalled", 503, 3, "The node's disk takes no write");
     EXPECTATION_FAILED = ("expectation_failed", 417, 2, "The request expects what the node does not do");
     FEDERATION_EXISTS = ("federation_exists", 409, 6, "A federation of this id exists already");
     FOREIGN_CONTEXT = ("foreign_context", 409, 6, "The context is not one that this federation gave out");
@@ -241,6 +242,7 @@ impl From<Reason> for Problem {
                 "run only one process of a node; stop the one whose data directory is not wanted",
             ),
             Reason::Full { what } => full(what),
+            Reason::DiskStalled => disk_stalled(),
             Reason::Stopping => {
                 Self::new(&STOPPING, "the node is stopping, or fenced", "ask another node")
             }
@@ -358,6 +360,11 @@ fn out_of_bounds(what: Bound, limit: u64) -> Problem {
     Problem::new(kind, detail, "make it smaller, or split it").with("limit", limit.into())
 }
 
+fn disk_stalled() -> Problem {
+    let hint = "ask another node; this one resumes by itself when its disk does";
+    Problem::new(&DISK_STALLED, "the node's disk takes no write; nothing was written", hint)
+}
+
 fn full(what: Resource) -> Problem {
     let (name, hint) = match what {
         Resource::Disk => ("disk", "free space on the node's disk; the node resumes by itself"),
@@ -402,6 +409,7 @@ mod tests {
             Reason::NoLeader,
             Reason::Busy,
             Reason::Full { what: Resource::Disk },
+            Reason::DiskStalled,
             Reason::Stopping,
             Reason::GroupHalted { group: GroupId(3), index: Index(7) },
         ]

@@ -31,7 +31,7 @@ use crate::tls::principal::Principal;
 use crate::tls::{self, HANDSHAKE_TIMEOUT};
 
 /// On a stop, requests under way are answered within this.
-const LAST_ANSWERS_S: u64 = 2;
+const LAST_ANSWERS_S: u64 = 1;
 
 /// Bytes of a request's head, and of hyper's buffer: a key of a kibibyte is up to three times as long when encoded.
 const HEAD_BYTES_MAX: usize = 64 << 10;

@@ -169,8 +169,9 @@ impl Failure {
 
     /// Whether a retry may succeed, because nothing is wrong with the request.
     pub(super) fn is_passing(&self) -> bool {
-        const PASSING: [&str; 8] = [
+        const PASSING: [&str; 9] = [
             "busy",
+            "disk_stalled",
             "no_leader",
             "not_ready",
             "stopping",

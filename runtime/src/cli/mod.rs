@@ -136,7 +136,10 @@ fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failur
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime
         .map_err(|error| Failure::local("no threads can be started", &error, "see `ulimit -u`"))?;
-    runtime.block_on(future)
+    let ended = runtime.block_on(future);
+    // A name that is being looked up must not delay the end.
+    runtime.shutdown_background();
+    ended
 }
 
 fn version(screen: &mut Screen) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 //! final.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -28,6 +29,8 @@ use crate::clock::Stopwatch;
 const IDLE: Duration = Duration::from_millis(50);
 /// How often a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(200);
+/// How long the owner of a disk waits for the end of its thread.
+const END_MAX: Duration = Duration::from_millis(500);
 
 /// A store in a directory of the file system.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ pub struct FileDisk {
     path: PathBuf,
     reserve_bytes: u64,
     requests: Option<Sender<DiskRequest>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<(JoinHandle<()>, Receiver<Infallible>)>,
 }
 
 impl FileDisk {
@@ -59,11 +62,12 @@ impl FileDisk {
 
 impl Disk for FileDisk {
     fn open(&mut self, owner: StoreOwner, fresh: StoreId) -> Result<Opened, OpenError> {
+        let (running, ended) = channel();
         let (worker, opened, requests) =
-            Worker::open(&self.path, self.reserve_bytes, owner, fresh)?;
+            Worker::open((&self.path, self.reserve_bytes), owner, fresh, running)?;
         let thread = std::thread::Builder::new().name("continuum-disk".to_owned());
         let thread = thread.spawn(|| worker.run()).map_err(|e| unusable(&self.path, e))?;
-        (self.requests, self.thread) = (Some(requests), Some(thread));
+        (self.requests, self.thread) = (Some(requests), Some((thread, ended)));
         Ok(opened)
     }
 
@@ -78,8 +82,9 @@ impl Disk for FileDisk {
 impl Drop for FileDisk {
     fn drop(&mut self) {
         self.requests = None;
-        if let Some(thread) = self.thread.take() {
-            // The lock is released only when the thread has ended.
+        let Some((thread, ended)) = self.thread.take() else { return };
+        // The lock is released only when the thread has ended. One whose disk hangs ends with the process.
+        if ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Disconnected) {
             let _ = thread.join();
         }
     }
@@ -108,9 +113,13 @@ struct Worker {
     writer: LogWriter,
     has_begun: bool,
     is_full: bool,
+    /// Since a full disk was last asked whether it has room again.
+    looked: Stopwatch,
     /// Whether nothing is left to do until the next request.
     is_idle: bool,
     events: UnboundedSender<DiskEvent>,
+    /// Closed when the thread has ended.
+    _running: Sender<Infallible>,
     queue: Receiver<DiskRequest>,
     /// Requests taken from the queue and not yet begun, oldest first.
     backlog: VecDeque<DiskRequest>,
@@ -118,10 +127,10 @@ struct Worker {
 
 impl Worker {
     fn open(
-        path: &Path,
-        reserve_bytes: u64,
+        (path, reserve_bytes): (&Path, u64),
         owner: StoreOwner,
         fresh: StoreId,
+        running: Sender<Infallible>,
     ) -> Result<(Self, Opened, Sender<DiskRequest>), OpenError> {
         let directory = Directory::open(path, owner, fresh)?;
         let store = directory.store;
@@ -144,8 +153,10 @@ impl Worker {
             reserve,
             writer,
             is_full: !has_reserve,
+            looked: Stopwatch::start(),
             is_idle: false,
             events: sender,
+            _running: running,
             queue,
             backlog: VecDeque::new(),
         };
@@ -154,7 +165,7 @@ impl Worker {
 
     fn run(mut self) {
         if self.is_full {
-            self.report(DiskEvent::Full(true));
+            self.report_full(true);
         }
         self.report_space();
         let mut newest = self.writer.next_token();
@@ -177,7 +188,8 @@ impl Worker {
             Some(DiskRequest::Persist(token, write)) => {
                 let batch = self.gather(token, write);
                 *newest = batch.last().map_or(token, |(token, _)| *token);
-                self.commit(batch)
+                self.commit(batch)?;
+                self.look_for_room()
             }
             Some(DiskRequest::Discard(snapshot)) => {
                 self.snapshots.discard(snapshot)?;
@@ -291,9 +303,14 @@ impl Worker {
     }
 
     fn release(&mut self, before: Token) -> Result<(), End> {
+        self.snapshots.release(before)?;
+        self.release_segments(before)
+    }
+
+    /// Deletes the segments in which every write is older than `before`.
+    fn release_segments(&mut self, before: Token) -> Result<(), End> {
         let segments = self.writer.releasable(before);
         self.segments.delete(&segments)?;
-        self.snapshots.release(before)?;
         self.report_space();
         Ok(())
     }
@@ -302,12 +319,22 @@ impl Worker {
     fn idle(&mut self) -> Result<(), End> {
         self.seal()?;
         self.attempt(|worker| worker.segments.prepare())?;
-        if self.is_full && self.reserve.keep_when_free()? {
+        self.look_for_room()?;
+        self.is_idle = true;
+        Ok(())
+    }
+
+    /// Whether a full disk has room again. It is asked at rest and under load alike, at most once in a while.
+    fn look_for_room(&mut self) -> Result<(), End> {
+        if !self.is_full || self.looked.elapsed() < FULL_RETRY {
+            return Ok(());
+        }
+        self.looked = Stopwatch::start();
+        if self.reserve.keep_when_free()? {
             self.is_full = false;
-            self.report(DiskEvent::Full(false));
+            self.report_full(false);
             self.report_space();
         }
-        self.is_idle = true;
         Ok(())
     }
 
@@ -326,7 +353,8 @@ impl Worker {
         if !self.is_full {
             self.is_full = true;
             self.reserve.give_up()?;
-            self.report(DiskEvent::Full(true));
+            self.report_full(true);
+            self.report_space();
             return Ok(());
         }
         match self.queue.recv_timeout(FULL_RETRY) {
@@ -334,6 +362,14 @@ impl Worker {
             Ok(DiskRequest::Stop) | Err(RecvTimeoutError::Disconnected) => Err(End::Stopped),
             // It needs almost no room, and must not wait for some.
             Ok(DiskRequest::Condemn(why)) => Ok(self.directory.condemn(&why)?),
+            // They make room, and name nothing that a waiting write needs.
+            Ok(DiskRequest::Discard(snapshot)) => Ok(self.snapshots.discard(snapshot)?),
+            Ok(DiskRequest::Release(before)) => {
+                self.release_segments(before)?;
+                // A write that waits may still need an unfinished snapshot file.
+                self.backlog.push_back(DiskRequest::Release(before));
+                Ok(())
+            }
             Ok(request) => {
                 self.backlog.push_back(request);
                 Ok(())
@@ -345,6 +381,10 @@ impl Worker {
     fn report_space(&self) {
         let used = self.segments.bytes() + self.snapshots.bytes();
         self.report(DiskEvent::Space { used, free: self.reserve.free() });
+    }
+
+    fn report_full(&self, full: bool) {
+        self.report(DiskEvent::Full { full, room_at: self.reserve.room_at() });
     }
 
     fn report(&self, event: DiskEvent) {
@@ -361,8 +401,9 @@ fn is_full(error: &io::Error) -> bool {
 mod tests {
     use std::cell::Cell;
 
-    use continuum_core::id::{FederationId, GroupId, NodeId, Term};
+    use continuum_core::id::{FederationId, GroupId, NodeId, ShardId, Term};
     use continuum_core::raft;
+    use continuum_core::wal::SEGMENT_BYTES;
 
     use super::*;
 
@@ -371,7 +412,7 @@ mod tests {
     const RESERVE: u64 = 64 << 10;
 
     fn worker(path: &Path, reserve: u64) -> (Worker, Opened, Sender<DiskRequest>) {
-        Worker::open(path, reserve, OWNER, StoreId([3; 16])).unwrap()
+        Worker::open((path, reserve), OWNER, StoreId([3; 16]), channel().0).unwrap()
     }
 
     fn reported(opened: &mut Opened) -> Vec<DiskEvent> {
@@ -383,6 +424,16 @@ mod tests {
         let write = Write::Group {
             group: GroupId(0),
             write: raft::Write::Hard { term: Term(seq), vote: None },
+        };
+        DiskRequest::Persist(Token { lane: 0, seq }, write)
+    }
+
+    /// A write of a mebibyte.
+    fn large(seq: u64) -> DiskRequest {
+        let records = vec![vec![7; 1 << 20].into()];
+        let write = Write::Shard {
+            shard: ShardId::default(),
+            write: continuum_core::replication::Write::Dots { records },
         };
         DiskRequest::Persist(Token { lane: 0, seq }, write)
     }
@@ -401,19 +452,45 @@ mod tests {
             if tries.get() <= 3 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         });
         assert!(done.is_ok() && tries.get() == 4 && !reserve.exists());
-        assert_eq!(reported(&mut opened), [DiskEvent::Full(true)], "reported once");
+        let full = |full| DiskEvent::Full { full, room_at: RESERVE + SEGMENT_BYTES };
+        assert_eq!(reported(&mut opened), [full(true)], "reported once");
         // The request that arrived meanwhile is not lost, and the end of the shortage is noticed.
+        // That happens under load as well as at rest: with the write itself, not only once nothing is left to do.
         let mut newest = Token::default();
-        assert!(worker.run_one(&mut newest).is_ok() && worker.run_one(&mut newest).is_ok());
+        assert!(worker.run_one(&mut newest).is_ok());
         let reported = reported(&mut opened);
-        assert!(
-            matches!(
-                reported[..],
-                [DiskEvent::Persisted { writes: 1, .. }, DiskEvent::Full(false)]
-            ),
-            "{reported:?}"
-        );
+        assert!(matches!(reported[0], DiskEvent::Persisted { writes: 1, .. }), "{reported:?}");
+        assert_eq!(reported[1..], [full(false)]);
         assert!(reserve.exists());
+    }
+
+    /// A release, which makes room, does not wait behind the write that waits for room.
+    #[test]
+    fn a_full_disk_releases_what_it_is_told_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut worker, mut opened, requests) = worker(&dir.path().join("data"), RESERVE);
+        let mut newest = Token::default();
+        // A segment that is full, and writes in the next one.
+        for seq in 1..=20 {
+            requests.send(large(seq)).unwrap();
+            assert!(worker.run_one(&mut newest).is_ok());
+        }
+        let before = worker.segments.bytes();
+        requests.send(DiskRequest::Release(newest)).unwrap();
+        let tries = Cell::new(0);
+        let freed = Cell::new(0);
+        let done = worker.attempt(|worker| {
+            tries.set(tries.get() + 1);
+            freed.set(before - worker.segments.bytes());
+            if tries.get() <= 3 && freed.get() == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        });
+        assert!(done.is_ok() && freed.get() == SEGMENT_BYTES, "{} bytes freed", freed.get());
+        let waits = worker.backlog.pop_front();
+        assert!(matches!(waits, Some(DiskRequest::Release(_))), "{waits:?}");
+        drop(reported(&mut opened));
     }
 
     #[test]
@@ -434,7 +511,7 @@ mod tests {
         disk.submit(write(1));
         disk.submit(DiskRequest::Stop);
         let all: Vec<DiskEvent> = std::iter::from_fn(|| opened.events.blocking_recv()).collect();
-        assert_eq!(all[0], DiskEvent::Full(true));
+        assert!(matches!(all[0], DiskEvent::Full { full: true, .. }));
         assert!(all.iter().any(|event| matches!(event, DiskEvent::Persisted { .. })), "{all:?}");
     }
 

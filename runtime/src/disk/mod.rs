@@ -84,7 +84,12 @@ pub enum DiskEvent {
         why: String,
     },
     /// The disk is full, or has room again. Writes wait meanwhile; none is lost.
-    Full(bool),
+    Full {
+        /// Whether it is full.
+        full: bool,
+        /// It has room again when this many bytes are free beside the reserve.
+        room_at: u64,
+    },
     /// How much space is used and free.
     Space {
         /// Bytes that the store uses.

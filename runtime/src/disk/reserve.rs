@@ -46,9 +46,14 @@ impl Reserve {
         }
     }
 
-    /// Allocates the reserve again once the disk has room for it and for the next segment.
+    /// The free bytes at which a full disk has room again: the reserve and the next segment.
+    pub(super) const fn room_at(&self) -> u64 {
+        self.length.saturating_add(SEGMENT_BYTES)
+    }
+
+    /// Allocates the reserve again once the disk has room.
     pub(super) fn keep_when_free(&mut self) -> io::Result<bool> {
-        if !self.is_kept && self.free() < self.length + 2 * SEGMENT_BYTES {
+        if !self.is_kept && self.free() < self.room_at() {
             return Ok(false);
         }
         self.keep()

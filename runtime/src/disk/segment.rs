@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use continuum_core::wal::{
-    Batch, Header, LogWriter, RecoverError, Recovered, SEGMENT_BYTES, Torn, recover,
+    Batch, Header, LastBatch, LogWriter, RecoverError, Recovered, SEGMENT_BYTES, Torn, recover,
 };
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -48,12 +48,15 @@ impl Segments {
             Err(RecoverError::Empty) => {
                 clear(&path).map_err(failed)?;
                 let writer = LogWriter::new(header);
-                Recovered { header, writes: Vec::new(), writer, torn: None }
+                Recovered { header, writes: Vec::new(), writer, torn: None, last: None }
             }
             Err(error) => return Err(OpenError::Log { path, error: error.into() }),
         };
         if let Some(torn) = &recovered.torn {
             cut(&path, torn).map_err(failed)?;
+        }
+        if let Some(last) = &recovered.last {
+            rewrite(&path, last).map_err(failed)?;
         }
         let current = newest(&path).map_err(failed)?;
         Ok((Self { path, current, has_spare: false }, recovered))
@@ -204,6 +207,14 @@ fn cut(path: &Path, torn: &Torn) -> io::Result<()> {
         file.write_all_at(&ZEROS[..part as usize], at)?;
         at += part;
     }
+    file.sync_all()
+}
+
+/// Makes the last batch durable for certain. If its sync failed, the process that read it back may have read it from
+/// memory, and no sync writes it unless it is written again.
+fn rewrite(path: &Path, last: &LastBatch) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path.join(name(last.segment)))?;
+    file.write_all_at(&last.bytes, last.offset)?;
     file.sync_all()
 }
 

@@ -473,6 +473,7 @@ rejections! {
     Reason::NoLeader => "no_leader",
     Reason::Busy => "busy",
     Reason::Full { .. } => "full",
+    Reason::DiskStalled => "disk_stalled",
     Reason::Stopping => "stopping",
     Reason::GroupHalted { .. } => "group_halted",
     Reason::StoreReplaced => "store_replaced",

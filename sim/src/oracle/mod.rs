@@ -219,6 +219,7 @@ pub(crate) struct Oracles {
     requests: majority_serves::Requests,
     offices: needless_election::Offices,
     handovers: handover_succeeds::Handovers,
+    hangs: handover_succeeds::Hangs,
     rules: Rules,
 }
 
@@ -283,6 +284,7 @@ impl Oracles {
             requests: majority_serves::Requests::new(rules.election_timeout_ms, rules.few_requests),
             offices: needless_election::Offices::new(rules.election_timeout_ms),
             handovers: handover_succeeds::Handovers::new(rules.election_timeout_ms),
+            hangs: handover_succeeds::Hangs::default(),
             rules,
         }
     }

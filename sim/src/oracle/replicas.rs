@@ -22,6 +22,9 @@ impl Oracles {
     pub(crate) fn look_at_spans(&mut self, now: u64, processes: &[Process]) -> Verdict {
         self.requests.look(&self.soundness, now)?;
         self.handovers.look(&self.soundness, now)?;
+        for hung in self.hangs.look(processes, self.handovers.timeout_ms(), now) {
+            self.expect_handovers(hung, now, processes);
+        }
         let number = |member| self.roster.running(processes, member);
         let mut up = (0..processes.len()).filter(|me| processes[*me].is_up());
         up.try_for_each(|me| {
@@ -46,14 +49,19 @@ impl Oracles {
 
     /// A leader is asked to give its offices away.
     pub(super) fn observe_way_given(&mut self, step: &Step<'_>) {
-        for (group, watched) in &self.nodes[step.me].groups {
+        self.expect_handovers(step.me, step.at, step.processes);
+    }
+
+    /// A node should give its offices away from now on.
+    fn expect_handovers(&mut self, me: usize, at: u64, processes: &[Process]) {
+        for (group, watched) in &self.nodes[me].groups {
             let Some(term) = watched.leads else { continue };
             let last = watched.view.last();
             let has_log = |number: usize| {
-                let view = step.processes[number].disk.durable.group(*group);
+                let view = processes[number].disk.durable.group(*group);
                 view.is_some_and(|view| view.holds(last))
             };
-            self.handovers.begins(&self.soundness, (step.me, step.at), (*group, term), has_log);
+            self.handovers.begins(&self.soundness, (me, at), (*group, term), has_log);
         }
     }
 

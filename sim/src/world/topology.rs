@@ -6,7 +6,7 @@
 use continuum_core::codec;
 use continuum_core::id::{Address, Contact};
 use continuum_core::limits::FRAME_BYTES_MAX;
-use continuum_core::node::{Event, Message};
+use continuum_core::node::{Event, Message, Node};
 
 use crate::env::clock::MS;
 use crate::env::process::address_of;
@@ -99,7 +99,8 @@ impl World {
         if process.generation != generation || !process.is_up() {
             return;
         }
-        let is_quiet = process.requests.is_empty() && process.disk.is_idle();
+        let leads = process.node.as_ref().is_some_and(Node::leads_others);
+        let is_quiet = process.requests.is_empty() && process.disk.is_idle() && !leads;
         if is_quiet || self.now - since >= STOP_MAX_NS {
             self.end_silently(node);
         } else {

@@ -6,9 +6,9 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::digest::Hasher;
 use crate::id::{Owner, SnapshotFile, SnapshotId};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, FULL_CHECKPOINT_BYTES_MAX};
 use crate::raft::{self, Position};
-use crate::wal::Write;
+use crate::wal::{SEGMENT_BYTES, Write};
 use crate::{mutant, replication};
 
 /// The newest snapshot file of an owner, and the record that names it.
@@ -80,6 +80,8 @@ pub(super) struct UnfinishedFile {
 pub(in crate::node) struct Checkpoints {
     /// `checkpoint_bytes` of the configuration.
     bytes_max: u64,
+    /// The bytes of the node's whole state while its disk is full and a checkpoint of it fits into the reserve.
+    full_with: Option<u64>,
     /// Estimated bytes of the log so far. Durable batches count as whole blocks, as the disk has them.
     pub(super) log_bytes: u64,
     /// Estimated bytes of all writes that were issued, durable or not.
@@ -109,6 +111,7 @@ impl Checkpoints {
     pub(in crate::node) fn new(bytes_max: u64, log_bytes: u64, last_snapshot: SnapshotId) -> Self {
         Self {
             bytes_max,
+            full_with: None,
             log_bytes,
             issued_bytes: 0,
             live: 0,
@@ -264,9 +267,26 @@ impl Checkpoints {
         self.log_bytes.saturating_sub(at) > self.allowance()
     }
 
-    /// How many bytes of log may follow a record that is needed.
-    const fn allowance(&self) -> u64 {
-        self.bytes_max.saturating_add(self.live.saturating_mul(2))
+    /// How many bytes of log may follow a record that is needed. On a full disk that is as little as pays: a segment,
+    /// since no less is ever released, and twice what a checkpoint writes.
+    fn allowance(&self) -> u64 {
+        let with = |bytes_max: u64, live: u64| bytes_max.saturating_add(live.saturating_mul(2));
+        let usual = with(self.bytes_max, self.live);
+        let full = self.full_with.map(|bytes| with(SEGMENT_BYTES, self.live.max(bytes)));
+        full.map_or(usual, |full| full.min(usual))
+    }
+
+    /// The disk is full, and the node's state has this many bytes; `None` when it has room again.
+    pub(in crate::node) fn disk_is_full(&mut self, with: Option<u64>) {
+        let fits = |bytes: &u64| *bytes <= FULL_CHECKPOINT_BYTES_MAX;
+        self.full_with =
+            with.filter(|bytes| fits(bytes) && !mutant!("node.checkpoint.never_when_full"));
+        self.look_for_due();
+    }
+
+    fn look_for_due(&mut self) {
+        let overdue = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
+        self.due = overdue || self.stale_file().is_some();
     }
 
     /// The number of unfinished snapshot files.
@@ -285,8 +305,7 @@ impl Checkpoints {
     /// Notes that one batch of `bytes` bytes became durable.
     pub(super) fn on_bytes_durable(&mut self, bytes: usize) {
         self.log_bytes += bytes.next_multiple_of(BLOCK_BYTES) as u64;
-        let overdue = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
-        self.due = overdue || self.stale_file().is_some();
+        self.look_for_due();
     }
 
     /// Takes out the next checkpoint that is complete with `seq` durable. Its owner no longer needs its older records.

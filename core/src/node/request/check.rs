@@ -126,6 +126,16 @@ const fn is_strong(change: &Change) -> Option<bool> {
     }
 }
 
+/// Whether a request only removes things. It takes a little room in the log, and gives more back with the next
+/// checkpoint, so a full node still takes it.
+pub(super) fn only_removes(request: &Request) -> bool {
+    match request {
+        Request::Write { .. } => !grows(request),
+        Request::DeleteNamespace { .. } => true,
+        _ => false,
+    }
+}
+
 /// Whether a request may need more memory for keys and values. A full node still deletes.
 pub(super) fn grows(request: &Request) -> bool {
     let Request::Write { mutations, .. } = request else { return false };

@@ -176,6 +176,7 @@ fn concerns_node(reason: &Reason) -> bool {
             | Reason::Busy
             | Reason::Full { .. }
             | Reason::SessionExpired
+            | Reason::DiskStalled
             | Reason::GroupHalted { .. }
     )
 }

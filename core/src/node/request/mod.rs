@@ -16,6 +16,7 @@ mod strong;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::api::{Bound, Level, Outcome, Reason, Request, Resource, Session, Value};
@@ -224,7 +225,8 @@ impl Node {
         if !is_write(request) {
             return Ok(());
         }
-        if self.phase.disk_full {
+        let may_remove = check::only_removes(request) && !mutant!("node.storage.refuses_deletes");
+        if self.phase.disk_full && !may_remove {
             reach!("node.request.disk_full");
             return Err(Reason::Full { what: Resource::Disk });
         }
@@ -354,6 +356,10 @@ impl Node {
             Some(target) => match (target.group, is_write) {
                 (Some(group), true) => self.write_strong(key, group),
                 (Some(group), false) => self.read_strong(key, group),
+                (None, true) if self.phase.disk_stalled => {
+                    reach!("node.request.disk_stalled");
+                    self.refuse(key, Reason::DiskStalled);
+                }
                 (None, true) => self.write_eventual(key, target),
                 (None, false) => self.read_eventual(key, target),
             },
@@ -484,6 +490,19 @@ impl Node {
             self.forward_ended(key, to.node, false);
         }
         self.finish(key, outcome);
+    }
+
+    /// Refuses what no try of has been logged or asked for yet, because the node stops.
+    pub(super) fn refuse_unlogged(&mut self) {
+        if mutant!("node.stop.answers_at_once") {
+            return self.answer_all();
+        }
+        let waits = |pending: &Pending| {
+            matches!(pending.stage, Stage::New | Stage::ResolvingName | Stage::Waiting(_))
+        };
+        let pending = self.requests.pending.iter().filter(|(_, pending)| waits(pending));
+        let keys: Vec<u64> = pending.map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.refuse(key, Reason::Stopping));
     }
 
     /// Answers every pending request, because the node stops or is fenced: unknown when it may have been logged.

@@ -174,6 +174,12 @@ impl Node {
         if let Some(reason) = known.halted() {
             return self.refuse(key, reason);
         }
+        let leader = known.raft.leader().filter(|leader| *leader != self.me);
+        if let Some(leader) = leader.filter(|_| self.phase.disk_stalled) {
+            // Entries that are not durable here are not applied here.
+            reach!("node.read.past_stalled_disk");
+            return self.forward_to_leader(key, group, leader);
+        }
         self.set_stage(key, Stage::Asked(group));
         self.read_index(key, group);
     }

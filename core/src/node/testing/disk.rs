@@ -25,6 +25,10 @@ pub(in crate::node) struct Disk {
     /// The batch that is being synced, and its bytes in the log.
     flight: Option<Flight>,
     pub(in crate::node) sync_ns: u64,
+    /// Whether no sync returns.
+    pub(in crate::node) hangs: bool,
+    /// The log was released up to this token.
+    pub(in crate::node) released: u64,
     /// Bytes of log ever written, released or not.
     pub(in crate::node) written: usize,
     /// Why no process may start from it again.
@@ -42,6 +46,8 @@ impl Disk {
             queue: Vec::new(),
             flight: None,
             sync_ns: 1_000_000,
+            hangs: false,
+            released: 0,
             written: 0,
             condemned: None,
         }
@@ -111,6 +117,7 @@ impl Disk {
     }
 
     pub(super) fn release(&mut self, before: Token) {
+        self.released = before.seq;
         for segment in self.writer.releasable(before) {
             self.segments.remove(&segment);
         }

@@ -332,6 +332,9 @@ impl World {
                 self.step(to, Event::Received { from, message });
             }
             WorldEvent::Synced { host, process } if self.hosts[host].process == process => {
+                if self.hosts[host].disk.hangs {
+                    return self.at(ms(10), event);
+                }
                 let token = self.hosts[host].disk.finish();
                 self.step(host, Event::Persisted { token });
             }

@@ -5,7 +5,8 @@ use crate::api::{Reason, Resource, Unready};
 use crate::config::Config;
 use crate::discovery::Identity;
 use crate::id::{
-    Boot, GenesisId, GroupId, NodeId, Replica, Role, SnapshotFile, SnapshotId, StoreId, Token,
+    Boot, GenesisId, GroupId, NodeId, Replica, RequestId, Role, SnapshotFile, SnapshotId, StoreId,
+    Token,
 };
 use crate::machine::{Machine, Now, Outbox};
 use crate::node::{Action, Event, Node, Notice, RestoreError};
@@ -203,6 +204,109 @@ fn a_full_disk_refuses_writes_and_gives_leadership_away() {
     assert!(is_committed(&world.ask((old + 1) % 3, put("locks", "k", "v"))));
     world.step(old, Event::StorageFull { full: false });
     assert!(is_committed(&world.ask(old, put("locks", "k", "v"))));
+}
+
+#[test]
+fn a_full_disk_still_takes_what_makes_room() {
+    let mut world = federation(1, 45);
+    assert!(is_committed(&world.ask(0, put("locks", "k", "v"))));
+    assert!(is_committed(&world.ask(0, put("notes", "k", "v"))));
+    world.step(0, Event::StorageFull { full: true });
+    let full = Outcome::Rejected(Reason::Full { what: Resource::Disk });
+    assert_eq!(world.ask(0, put("locks", "other", "v")), full);
+    for namespace in ["locks", "notes"] {
+        let mutations = vec![mutation("k", Change::Delete)];
+        let (namespace, level, session) = (namespace.to_string(), Level::Durable, None);
+        let request = Request::Write { namespace, mutations, level, session };
+        assert!(is_committed(&world.ask(0, request)));
+    }
+    let gone = Request::DeleteNamespace { name: "locks".into(), session: None };
+    assert!(is_committed(&world.ask(0, gone)));
+}
+
+/// A small state and a long log: the checkpoint of a full disk releases nearly all of it.
+#[test]
+fn a_full_disk_is_checkpointed_at_once() {
+    let mut world = federation(1, 46);
+    for round in 0..200 {
+        let value = alloc::format!("{round:04}").repeat(40_000);
+        assert!(is_committed(&world.ask(0, put("locks", "k", &value))));
+    }
+    let released = |world: &World| world.hosts[0].disk.released;
+    world.run(2000);
+    let before = released(&world);
+    world.step(0, Event::StorageFull { full: true });
+    world.run(2000);
+    let after = released(&world);
+    assert!(after > before + 190, "released up to {after}, before that to {before}");
+    world.run(60_000);
+    assert_eq!(released(&world), after, "one checkpoint is enough");
+}
+
+fn leader_of(world: &World, group: GroupId) -> Option<usize> {
+    let role = |at: &usize| world.node(*at).raft(group).map(raft::Raft::role);
+    (0..world.hosts.len()).find(|at| role(at) == Some(Role::Leader))
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_is_succeeded_within_two_election_timeouts() {
+    let mut world = federation(3, 47);
+    world.run(3000);
+    let old = leader_of(&world, GroupId(1)).expect("a leader");
+    world.hosts[old].disk.hangs = true;
+    let first = world.request(old, put("locks", "k", "v"));
+    let timeout = world.node(old).config.raft.election_timeout_ms;
+    world.run(2 * timeout);
+    let new = leader_of(&world, GroupId(1)).expect("a leader");
+    assert_ne!(new, old);
+    let stalled = |world: &World| world.node(old).unready().contains(&Unready::DiskStalled);
+    assert!(stalled(&world));
+    assert!(world.reply(old, first).is_some_and(is_committed), "the others' disks have it");
+    // It forwards what others can keep, and refuses what only its own disk could.
+    assert!(is_committed(&world.ask(old, put("locks", "k", "w"))));
+    let read = world.ask(old, get("locks", "k"));
+    assert!(matches!(read, Outcome::Value(_)), "{read:?}");
+    let refused = Outcome::Rejected(Reason::DiskStalled);
+    assert_eq!(world.ask(old, put("notes", "k", "v")), refused);
+    world.run(60_000);
+    assert_ne!(leader_of(&world, GroupId(1)), Some(old), "it does not lead while it hangs");
+    world.hosts[old].disk.hangs = false;
+    world.run(3000);
+    assert!(!stalled(&world));
+    assert!(is_committed(&world.ask(old, put("notes", "k", "v"))));
+}
+
+/// A node that stops answers what it logged, and hands its office over first.
+#[test]
+fn a_stopping_leader_answers_what_it_logged() {
+    let mut world = federation(3, 48);
+    world.run(3000);
+    let old = leader_of(&world, GroupId(1)).expect("a leader");
+    let logged: Vec<RequestId> =
+        (0..5).map(|n| world.request(old, put("locks", &alloc::format!("k{n}"), "v"))).collect();
+    world.step(old, Event::Stopping);
+    assert!(world.node(old).leads_others());
+    assert_eq!(world.ask(old, put("locks", "late", "v")), Outcome::Rejected(Reason::Stopping));
+    world.run(300);
+    for id in logged {
+        let answer = world.reply(old, id);
+        assert!(answer.is_some_and(is_committed), "{answer:?}");
+    }
+    assert!(!world.node(old).leads_others());
+    assert!(leader_of(&world, GroupId(1)).is_some_and(|new| new != old));
+}
+
+/// A node that stops alone has an end too.
+#[test]
+fn a_stopping_node_answers_unknown_when_its_time_is_over() {
+    let mut world = federation(3, 49);
+    world.run(3000);
+    let old = leader_of(&world, GroupId(1)).expect("a leader");
+    (0..3).filter(|at| *at != old).for_each(|at| world.crash(at));
+    let logged = world.request(old, put("locks", "k", "v"));
+    world.step(old, Event::Stopping);
+    world.run(1600);
+    assert_eq!(world.reply(old, logged), Some(&Outcome::Unknown { reached: None }));
 }
 
 /// A leader exists even when all disks are full. Once one disk is free, its node leads.

@@ -164,3 +164,46 @@ fn a_batch_larger_than_a_segment_has_a_segment_of_its_length() {
     assert!(disk.append(&[write(3, 1)]).opens_segment);
     assert_eq!(disk.recover().unwrap().writes, disk.writes);
 }
+
+/// The batch whose sync may have failed is named, so that a driver can write it again; with the header of a segment
+/// that it opened.
+#[test]
+fn the_last_batch_is_named_as_it_was_written() {
+    let mut disk = Disk::new();
+    for mark in 0..7 {
+        let batch = disk.append(&[write(mark, 5 << 20)]);
+        let last = disk.recover().unwrap().last.unwrap();
+        let (segment, offset, bytes) = (last.segment, last.offset as usize, last.bytes);
+        assert_eq!((segment, offset), (batch.segment, batch.offset as usize));
+        assert_eq!(bytes[..], batch.bytes[..], "{mark}");
+        // A tear behind it is no part of it.
+        let mut torn = disk.clone();
+        torn.append(&[write(mark, 100)]);
+        let file = &mut torn.files.last_mut().unwrap().1;
+        let at = file.len() - 1;
+        file[at] ^= 1;
+        let found = torn.recover().unwrap();
+        assert!(found.torn.is_some() || found.writes.len() == disk.writes.len() + 1);
+    }
+}
+
+/// A disk wrote the last batch behind the end of an earlier segment: the log is not taken for a shorter one.
+#[test]
+fn a_batch_astray_behind_an_earlier_segments_end_is_found() {
+    let mut disk = Disk::new();
+    for mark in 0..4 {
+        disk.append(&[write(mark, 5 << 20)]);
+    }
+    assert_eq!(disk.files.len(), 2);
+    for gap in 0..3 {
+        let mut damaged = disk.clone();
+        let sound = damaged.files.clone();
+        let batch = damaged.append(&[write(9, 9000)]);
+        damaged.files = sound;
+        let file = &mut damaged.files[0].1;
+        file.resize(file.len() + gap * BLOCK_BYTES, 0);
+        file.extend_from_slice(&batch.bytes);
+        let error = damaged.recover().unwrap_err();
+        assert!(matches!(error, RecoverError::Misdirected { segment: 1, .. }), "{error:?}");
+    }
+}

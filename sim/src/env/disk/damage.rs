@@ -62,11 +62,8 @@ impl Media {
         let Some(segment) = self.segments.get_mut(id).filter(|_| !batch.opens_segment) else {
             return false;
         };
-        // In the newest segment up to 4 blocks beyond the last one ever written. In an earlier one only where a batch
-        // is: recovery does not look for blocks behind the last batch of an earlier segment, so it takes a log whose
-        // last batch went there for a shorter one.
-        let beyond = if *id == batch.segment { 4 } else { 0 };
-        let blocks = segment.slots.len() * SECTOR_BYTES / BLOCK_BYTES + beyond;
+        // Up to 4 blocks beyond the last one ever written there.
+        let blocks = segment.slots.len() * SECTOR_BYTES / BLOCK_BYTES + 4;
         let offset = draws.below(name, 1, blocks as u64) as usize * BLOCK_BYTES;
         if (*id, offset) == (batch.segment, batch.offset as usize) {
             return false;

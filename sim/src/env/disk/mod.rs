@@ -6,6 +6,9 @@
 //!
 //! `segment` holds the bytes, `fate` decides what a crash does to unsynced bytes, and `damage` breaks synced ones.
 //!
+//! After a failed sync the operating system holds the batch in memory and counts it as written: a process that starts
+//! on the same machine reads it, and no sync writes it unless it is written again. A power loss takes it.
+//!
 //! A drive that lies reports a sync but keeps the bytes in its cache. Its stored content then dates from its last
 //! honest sync, and a crash leaves only that.
 
@@ -20,7 +23,7 @@ use bytes::Bytes;
 use continuum_core::id::{SnapshotId, Token};
 use continuum_core::raft::{self, Entry, Payload};
 use continuum_core::replication;
-use continuum_core::wal::{self, Batch, Chunk, Header, LogWriter, RecoverError, Write};
+use continuum_core::wal::{self, Batch, Chunk, Header, LastBatch, LogWriter, RecoverError, Write};
 
 use crate::env::durable::Durable;
 use crate::format::shard::seen_in_file;
@@ -64,6 +67,8 @@ pub(crate) struct Disk {
     took_back: bool,
     /// A sync failed: nothing is written until a restart.
     has_failed: bool,
+    /// The batch of a failed sync: in memory, and counted there as written.
+    cached: Option<Batch>,
     /// The next batch is written to a wrong offset.
     pub(crate) misdirects_next: bool,
     /// Its node was refused by its peers: no process may start from it.
@@ -119,6 +124,7 @@ impl Disk {
             honest: None,
             took_back: false,
             has_failed: false,
+            cached: None,
             misdirects_next: false,
             is_condemned: false,
             durable: Durable::default(),
@@ -263,6 +269,9 @@ impl Disk {
     pub(crate) fn crash(&mut self, now: u64, fate: Fate) -> u64 {
         self.crashes += 1;
         self.queue.clear();
+        if fate != Fate::Kept {
+            self.cached = None;
+        }
         let in_flight = self.in_flight.take();
         if let Some(honest) = self.honest.take() {
             self.media = *honest;
@@ -305,9 +314,33 @@ impl Disk {
     pub(crate) fn fail(&mut self, now: u64, fate: Fate) -> Token {
         let newest = self.in_flight.as_ref().and_then(|in_flight| in_flight.writes.last());
         let token = newest.map_or(self.persisted, |(token, _)| *token);
+        let in_flight = self.in_flight.as_ref().filter(|in_flight| now >= in_flight.batch_at);
+        let batch = in_flight.and_then(|in_flight| in_flight.batch.clone());
         self.crash(now, fate);
+        self.cached = batch;
         self.has_failed = true;
         token
+    }
+
+    /// The log as a process on this machine reads it: with the batch that only memory holds.
+    fn read_log(&self) -> Vec<(u64, Bytes)> {
+        let Some(batch) = &self.cached else { return self.media.read() };
+        let mut seen = self.media.clone();
+        seen.open(batch).write(batch.offset as usize, &batch.bytes, |_| true);
+        seen.read()
+    }
+
+    /// The driver writes the last batch again. If it was in memory alone, it is on the disk then.
+    fn rewrite(&mut self, last: Option<&LastBatch>) {
+        let is_again = |batch: &mut Batch| {
+            last.is_some_and(|last| {
+                let bytes = last.offset..last.offset + last.bytes.len() as u64;
+                last.segment == batch.segment && bytes.contains(&batch.offset)
+            })
+        };
+        if let Some(batch) = self.cached.take_if(is_again) {
+            self.media.open(&batch).write(batch.offset as usize, &batch.bytes, |_| true);
+        }
     }
 
     /// Whether a sync failed since the last restart.
@@ -324,7 +357,7 @@ impl Disk {
         if std::mem::take(&mut self.took_back) {
             self.forget_what_is_gone();
         }
-        let recovered = match wal::recover(self.media.read()) {
+        let recovered = match wal::recover(self.read_log()) {
             Ok(recovered) => recovered,
             Err(RecoverError::Empty) if self.persisted == Token::default() => {
                 self.media = Media::default();
@@ -337,6 +370,7 @@ impl Disk {
         if let Some(torn) = recovered.torn {
             self.media.erase(torn.segment, torn.offset as usize);
         }
+        self.rewrite(recovered.last.as_ref());
         for (token, write) in recovered.writes.iter().filter(|(token, _)| *token > self.persisted) {
             // These writes survived the crash: they were never synced, and are durable all the same.
             self.durable.apply(write);
@@ -396,6 +430,7 @@ impl Disk {
     /// Restores the disk of a process that has ended to a copy.
     pub(crate) fn roll_back(&mut self, backup: Backup) {
         self.media = backup.0;
+        self.cached = None;
         self.took_back = true;
         self.is_condemned = false;
     }
@@ -640,9 +675,25 @@ mod tests {
             let (token, more) = write(4);
             disk.persist(token, more);
             assert!(!disk.may_begin() && disk.begin(100, 1).is_none() && disk.persisted().seq == 2);
-            disk.crash(200, Fate::Kept);
+            disk.crash(200, Fate::Lost);
             let found = found(&mut disk);
             assert!(found == 2 && fate != Fate::Kept || found == 3 && fate != Fate::Gone);
+        }
+    }
+
+    /// A process that starts again after a failed sync reads the batch from memory, and makes it durable.
+    #[test]
+    fn what_a_failed_sync_left_in_memory_is_written_again() {
+        for fate in [Fate::Kept, Fate::Torn, Fate::Gone] {
+            let mut disk = disk_with(7, 2);
+            begun(&mut disk, 3);
+            disk.fail(100, fate);
+            disk.crash(200, Fate::Kept);
+            assert_eq!(found(&mut disk), 3);
+            begun(&mut disk, 4);
+            disk.finish(false);
+            disk.crash(500, Fate::Gone);
+            assert_eq!(found(&mut disk), 4, "{fate:?}");
         }
     }
 
