@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use continuum_core::api::Outcome;
+use continuum_core::api::{Outcome, Reason};
 use continuum_core::discovery::Source;
 use continuum_core::id::{Contact, RequestId, Token};
 use continuum_core::machine::{Machine as _, Now, Outbox};
@@ -265,7 +265,8 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             Some(DiskEvent::Full { full, room_at }) => {
                 if full {
                     let until = format_args!(
-                        "only deletions are taken until {room_at} bytes are free; hint: free some space"
+                        "only deletions are taken until {room_at} bytes are free beside the reserve; hint: free \
+                         some space"
                     );
                     log::warn("the disk is full", &until);
                 } else {
@@ -351,8 +352,19 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
         waited >= STOP_MAX || (waited >= STOP_MIN && is_quiet)
     }
 
+    /// Answers the requests that arrived too late for the core to see them: they did nothing.
+    fn turn_away(&mut self) {
+        self.driver.commands.close();
+        while let Ok(command) = self.driver.commands.try_recv() {
+            if let Command::Request { reply, .. } = command {
+                let _ = reply.send(Outcome::Rejected(Reason::Stopping));
+            }
+        }
+    }
+
     /// Closes the links first, so that no peer relies on this node any more; then seals the log and closes the store.
     async fn close(mut self) -> Result<Stopped, RunError> {
+        self.turn_away();
         self.driver.links.close().await;
         self.driver.disk.submit(DiskRequest::Stop);
         let sealed = async {

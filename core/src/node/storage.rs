@@ -112,6 +112,10 @@ impl Node {
 
     pub(super) fn on_offer_due(&mut self) {
         self.phase.offer_armed = false;
+        if self.phase.disk_full {
+            // The state may have become small enough for a checkpoint.
+            self.checkpoints.disk_is_full(Some(self.memory_bytes()));
+        }
         if self.declines_leadership() {
             reach!("node.storage.offered_again");
             self.give_up_leadership();

@@ -19,7 +19,7 @@ use continuum_core::wal::{Batch, Chunk, Header, LogWriter, Recovered, Write};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::directory::{Directory, unusable};
-use super::reserve::Reserve;
+use super::reserve::{ROOM_AT, Reserve};
 use super::segment::Segments;
 use super::snapshot_files::SnapshotFiles;
 use super::{Disk, DiskEvent, DiskRequest, OpenError, Opened, StoreOwner};
@@ -324,13 +324,20 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether a full disk has room again. It is asked at rest and under load alike, at most once in a while.
+    /// Whether the disk has room, or a full one has room again. It is asked at rest and under load alike, at most once
+    /// in a while.
     fn look_for_room(&mut self) -> Result<(), End> {
-        if !self.is_full || self.looked.elapsed() < FULL_RETRY {
+        if self.looked.elapsed() < FULL_RETRY {
             return Ok(());
         }
         self.looked = Stopwatch::start();
-        if self.reserve.keep_when_free()? {
+        if !self.is_full {
+            self.is_full = self.reserve.is_low();
+            if self.is_full {
+                self.report_full(true);
+                self.report_space();
+            }
+        } else if self.reserve.keep_when_free()? {
             self.is_full = false;
             self.report_full(false);
             self.report_space();
@@ -350,10 +357,11 @@ impl Worker {
 
     /// Gives up the reserve; if that is gone already, waits for a moment.
     fn make_room(&mut self) -> Result<(), End> {
-        if !self.is_full {
-            self.is_full = true;
-            self.reserve.give_up()?;
+        if !std::mem::replace(&mut self.is_full, true) {
             self.report_full(true);
+        }
+        if self.reserve.is_kept() {
+            self.reserve.give_up()?;
             self.report_space();
             return Ok(());
         }
@@ -384,7 +392,7 @@ impl Worker {
     }
 
     fn report_full(&self, full: bool) {
-        self.report(DiskEvent::Full { full, room_at: self.reserve.room_at() });
+        self.report(DiskEvent::Full { full, room_at: ROOM_AT });
     }
 
     fn report(&self, event: DiskEvent) {
@@ -452,7 +460,7 @@ mod tests {
             if tries.get() <= 3 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         });
         assert!(done.is_ok() && tries.get() == 4 && !reserve.exists());
-        let full = |full| DiskEvent::Full { full, room_at: RESERVE + SEGMENT_BYTES };
+        let full = |full| DiskEvent::Full { full, room_at: ROOM_AT };
         assert_eq!(reported(&mut opened), [full(true)], "reported once");
         // The request that arrived meanwhile is not lost, and the end of the shortage is noticed.
         // That happens under load as well as at rest: with the write itself, not only once nothing is left to do.

@@ -10,6 +10,12 @@ use rustix::fs::statvfs;
 
 use super::segment::{remove, reserve};
 
+/// The disk is full when fewer bytes than these are free beside the reserve: the next two segments.
+const FULL_BELOW: u64 = 2 * SEGMENT_BYTES;
+
+/// It has room again when these are free beside the reserve: a segment more, so that it does not change at once.
+pub(super) const ROOM_AT: u64 = 3 * SEGMENT_BYTES;
+
 /// The reserve file of one store.
 #[derive(Debug)]
 pub(super) struct Reserve {
@@ -46,17 +52,24 @@ impl Reserve {
         }
     }
 
-    /// The free bytes at which a full disk has room again: the reserve and the next segment.
-    pub(super) const fn room_at(&self) -> u64 {
-        self.length.saturating_add(SEGMENT_BYTES)
+    /// Whether so little is free beside the reserve that new writes must end: what was taken already still fits, and
+    /// the reserve is left for deletions and for a checkpoint.
+    pub(super) fn is_low(&self) -> bool {
+        self.free() < FULL_BELOW
     }
 
     /// Allocates the reserve again once the disk has room.
     pub(super) fn keep_when_free(&mut self) -> io::Result<bool> {
-        if !self.is_kept && self.free() < self.room_at() {
+        let given_up = if self.is_kept { 0 } else { self.length };
+        if self.free() < ROOM_AT.saturating_add(given_up) {
             return Ok(false);
         }
         self.keep()
+    }
+
+    /// Whether the space is kept back.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// Frees the space.

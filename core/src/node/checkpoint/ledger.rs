@@ -268,11 +268,12 @@ impl Checkpoints {
     }
 
     /// How many bytes of log may follow a record that is needed. On a full disk that is as little as pays: a segment,
-    /// since no less is ever released, and twice what a checkpoint writes.
+    /// since no less is ever released, and twice what a checkpoint writes now. Deletions may have made that far less
+    /// than the last one wrote.
     fn allowance(&self) -> u64 {
         let with = |bytes_max: u64, live: u64| bytes_max.saturating_add(live.saturating_mul(2));
         let usual = with(self.bytes_max, self.live);
-        let full = self.full_with.map(|bytes| with(SEGMENT_BYTES, self.live.max(bytes)));
+        let full = self.full_with.map(|bytes| with(SEGMENT_BYTES, bytes));
         full.map_or(usual, |full| full.min(usual))
     }
 
