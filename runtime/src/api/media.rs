@@ -1,7 +1,7 @@
 //! Media types of values: how a value is stored together with the type that it was put with.
 //!
 //! The core keeps a value as bytes and knows no media types. A value without one is stored as it is. One with a type is
-//! stored behind a head: [`MARK`], the length of the type in one byte, the type. So type and value change together, on
+//! stored behind a head: a mark, the length of the type in one byte, the type. So type and value change together, on
 //! every path that a value takes: siblings, batches, snapshots, exports. A value without a type that begins with the
 //! mark gets a head with an empty type, so every value reads back as it was put. In JSON a value with a type is
 //! `{"text": "...", "type": "..."}`, or with `base64` in the place of `text`.
