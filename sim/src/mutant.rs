@@ -72,6 +72,10 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
     ("node.learner.ready_alone", "a law of what a learner without voters says"),
     ("node.doubt.learner_counts", "a copy that learners alone reach"),
     ("node.peers.forgets_boots", "a voter that restarts between two processes of another one"),
+    (
+        "node.peers.lineage_ignored",
+        "a rolled-back disk that starts more often than the one that peers saw",
+    ),
     ("node.halted.ready", "a group that halts"),
     ("node.checkpoint.never_when_full", "a disk whose room is counted"),
     ("node.storage.refuses_deletes", "a law of what a full disk takes"),

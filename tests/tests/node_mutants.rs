@@ -173,6 +173,19 @@ fn a_restarted_node_refuses_an_earlier_process() {
     assert!(!solo.connect_as(PEER, first, Lineage::default()));
 }
 
+/// The disk of an earlier moment, started more often since than the one that the node knows.
+fn a_rolled_back_disk_is_refused_however_often_it_started() {
+    let mut solo = Solo::new();
+    solo.admit();
+    let first = Boot { count: 1, nonce: 9 };
+    let after_first = || Lineage::default().after(first);
+    solo.step(Event::Unreachable { peer: PEER.node });
+    assert!(solo.connect_as(PEER, Boot { count: 2, nonce: 8 }, after_first()));
+    solo.step(Event::Unreachable { peer: PEER.node });
+    let other = after_first().after(Boot { count: 2, nonce: 7 });
+    assert!(!solo.connect_as(PEER, Boot { count: 3, nonce: 6 }, other));
+}
+
 fn a_strangers_refusals_are_nothing() {
     let mut solo = Solo::new();
     let known = Boot { count: 1, nonce: 2 };
@@ -403,6 +416,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("node.join.relayed", a_member_lets_nobody_in),
     ("node.join.unbounded", a_member_changes_its_entry_at_a_bounded_rate),
     ("node.peers.forgets_boots", a_restarted_node_refuses_an_earlier_process),
+    ("node.peers.lineage_ignored", a_rolled_back_disk_is_refused_however_often_it_started),
     ("node.peers.old_welcome", an_earlier_process_is_refused),
     ("node.standing.anyone_refuses", a_strangers_refusals_are_nothing),
     ("node.standing.learner_campaigns", a_learner_asks_for_no_votes),
