@@ -137,8 +137,8 @@ fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failur
     let runtime = runtime
         .map_err(|error| Failure::local("no threads can be started", &error, "see `ulimit -u`"))?;
     let ended = runtime.block_on(future);
-    // A name that is being looked up must not delay the end.
-    runtime.shutdown_background();
+    // A name that is being looked up must not delay the end, as it would if the runtime were dropped.
+    std::mem::forget(runtime);
     ended
 }
 

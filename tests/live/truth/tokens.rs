@@ -18,6 +18,8 @@ use crate::writers::{Writers, answered, make_namespaces, must_write, put, settle
 const ALL: [usize; 3] = [0, 1, 2];
 /// The code of the refusal of a token that nobody sealed for this place.
 const FOREIGN: &str = "foreign_context";
+/// The header that carries the context of a value.
+const CONTEXT: &str = "Continuum-Context";
 /// Dots that a made-up token claims to have seen.
 const CLAIMED: u64 = 1000;
 
@@ -60,12 +62,11 @@ fn token_of(api: SocketAddr, namespace: &str, key: &str) -> Check<String> {
 /// Every route that takes a token, with this one.
 fn uses(token: &str) -> Vec<(&'static str, Ask<'static>)> {
     let path = |part: &str| format!("/v1/namespaces/{EVENTUAL}/{part}");
-    let value = |body: &Value| Ask::new("PUT", path("kv/kb")).json(body);
     let post = |part: &str, body: &Value| Ask::new("POST", path(part)).json(body);
     let tag = format!("\"c{token}\"");
     let edits = json!([{ "put": "doomed" }]);
     vec![
-        ("put", value(&json!({ "value": "doomed", "context": token }))),
+        ("put", Ask::new("PUT", path("kv/kb")).raw("doomed").header(CONTEXT, token)),
         ("if-match", Ask::new("PUT", path("kv/kb")).raw("doomed").header("If-Match", &tag)),
         ("delete", Ask::new("DELETE", path("kv/kb")).header("If-Match", &tag)),
         ("set", post("sets/tags", &json!({ "remove": ["doomed"], "context": token }))),
@@ -212,8 +213,8 @@ fn rebirth(nodes: &Nodes, tokens: &mut Vec<String>) -> Check<Option<String>> {
 
 fn refused_in(nodes: &Nodes, reborn: &Option<String>) -> Check {
     let Some(token) = reborn else { return Ok(()) };
-    let body = json!({ "value": "doomed", "context": token });
-    let answer = Ask::new("PUT", "/v1/namespaces/reborn/kv/kb").json(&body).send(nodes.all[0].api);
+    let ask = Ask::new("PUT", "/v1/namespaces/reborn/kv/kb").raw("doomed").header(CONTEXT, token);
+    let answer = ask.send(nodes.all[0].api);
     holds(answer.as_ref().is_some_and(|answer| answer.code() == FOREIGN), || {
         format!("the token of a deleted namespace was answered {}", brief(answer.as_ref()))
     })
@@ -236,8 +237,8 @@ fn real(bench: &Bench) -> Check<String> {
                 nodes.all_serve(&ALL)?;
             }
             let path = format!("/v1/namespaces/{EVENTUAL}/kv/kb");
-            let body = json!({ "value": value, "context": token });
-            let answer = Ask::new("PUT", path).json(&body).send(api);
+            let ask = Ask::new("PUT", path).raw(value.as_str()).header(CONTEXT, &token);
+            let answer = ask.send(api);
             holds(answer.as_ref().is_some_and(Answer::is_ok), || {
                 format!("a real token was answered {}", brief(answer.as_ref()))
             })?;
@@ -248,9 +249,9 @@ fn real(bench: &Bench) -> Check<String> {
         nodes.all_serve(&ALL)?;
     }
     // A value that an old token never saw stays beside the new value.
-    let body = json!({ "value": "late", "context": old });
     let answer = Ask::new("PUT", format!("/v1/namespaces/{EVENTUAL}/kv/kb"))
-        .json(&body)
+        .raw("late")
+        .header(CONTEXT, &old)
         .send(nodes.all[2].api);
     holds(answer.as_ref().is_some_and(Answer::is_ok), || brief(answer.as_ref()))?;
     let read =
@@ -273,8 +274,8 @@ fn rotated(bench: &Bench) -> Check<String> {
     let token = token_of(nodes.all[0].api, EVENTUAL, "kb")?;
     let path = format!("/v1/namespaces/{EVENTUAL}/kv/kb");
     let say = |token: &str, value: &str, at: usize| {
-        let body = json!({ "value": value, "context": token });
-        Ask::new("PUT", path.as_str()).json(&body).send(nodes.all[at].api)
+        let ask = Ask::new("PUT", path.as_str()).raw(value).header(CONTEXT, token);
+        ask.send(nodes.all[at].api)
     };
     let rotate = |at: usize| -> Check {
         let (code, text) = nodes.all[at].cli(&["cluster", "rotate-key"]);
