@@ -374,8 +374,13 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
                 }
             }
         };
-        let waits = matches!(self.ended, None | Some(RunError::Condemned { .. }));
-        if waits && tokio::time::timeout(SEAL_MAX, sealed).await.is_err() {
+        let patience = match self.ended {
+            None => SEAL_MAX,
+            // A marker that is not durable lets a supervisor start the store again.
+            Some(RunError::Condemned { .. }) => STOP_MAX,
+            Some(_) => Duration::ZERO,
+        };
+        if !patience.is_zero() && tokio::time::timeout(patience, sealed).await.is_err() {
             log::warn("the log could not be sealed in time", &"the next start recovers it");
         }
         match self.ended {
