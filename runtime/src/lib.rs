@@ -14,6 +14,7 @@ pub mod handle;
 pub mod link;
 pub mod log;
 pub mod metrics;
+mod regular;
 pub mod resolve;
 mod run;
 pub mod settings;

@@ -4,15 +4,15 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use continuum_core::id::{Address, Boot, FederationId, Lineage, NodeId, Replica, StoreId};
+use continuum_core::id::{Address, Boot, FederationId, Lineage, NodeId, Replica, StoreId, Token};
 use continuum_core::node::{Node, Start, last_boot};
 use continuum_core::seed::Seed;
-use continuum_core::wal::Torn;
+use continuum_core::wal::{Torn, Write};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::disk::{Disk, FileDisk, Opened, StoreOwner};
+use crate::disk::{Content, Disk, FileDisk, Opened, StoreOwner};
 use crate::driver::{Driver, Observer};
 use crate::error::{RunError, Stopped};
 use crate::handle::Commands;
@@ -111,19 +111,10 @@ pub async fn run<D: Disk, R: Resolver>(
     metrics.memory_limit(settings.core.node.memory_bytes_max);
     let (listener, peers) = listen(settings.peer.listen).await?;
     let opened = disk.open(owner, fresh_store(&seed))?;
-    let mut me = myself(owner, &opened, &seed);
-    let Opened { writes, snapshots, torn, events, .. } = opened;
+    let Opened { store, writes, snapshots, torn, events } = opened;
+    let mut me = myself(owner, store, &writes, &seed);
     let replica = Replica { node: me.node, store: me.store };
-    let start = Start {
-        config: settings.core.clone(),
-        federation: me.federation,
-        replica,
-        boot: me.boot,
-        seed,
-        name: name(&settings, me.node),
-        address: Address(settings.peer.advertise.unwrap_or_else(|| peers.to_string())),
-    };
-    let node = Node::restore(start, writes, snapshots)?;
+    let node = Node::restore(start(&settings, &me, seed, peers), writes, snapshots)?;
     me.lineage = node.lineage().clone();
     let jitter = seed.derive("runtime.link", 0);
     let metrics = inputs.metrics;
@@ -165,12 +156,47 @@ fn fresh_store(seed: &Seed) -> StoreId {
     StoreId(id)
 }
 
-fn myself(owner: StoreOwner, opened: &Opened, seed: &Seed) -> LocalIdentity {
-    let count = last_boot(&opened.writes).map_or(1, |boot| boot.count + 1);
+fn myself(
+    owner: StoreOwner,
+    store: StoreId,
+    writes: &[(Token, Write)],
+    seed: &Seed,
+) -> LocalIdentity {
+    let count = last_boot(writes).map_or(1, |boot| boot.count + 1);
     let nonce = seed.derive("runtime.boot", count).draw();
     let StoreOwner { federation, node } = owner;
     let (boot, lineage) = (Boot { count, nonce }, Lineage::default());
-    LocalIdentity { federation, node, store: opened.store, boot, lineage }
+    LocalIdentity { federation, node, store, boot, lineage }
+}
+
+fn start(settings: &Settings, me: &LocalIdentity, seed: Seed, peers: SocketAddr) -> Start {
+    let advertise = settings.peer.advertise.clone();
+    Start {
+        config: settings.core.clone(),
+        federation: me.federation,
+        replica: Replica { node: me.node, store: me.store },
+        boot: me.boot,
+        seed,
+        name: name(settings, me.node),
+        address: Address(advertise.unwrap_or_else(|| peers.to_string())),
+    }
+}
+
+/// Whether a node could start with what its store holds. Starts none.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn judge(
+    settings: &Settings,
+    owner: StoreOwner,
+    content: Content,
+) -> Result<(), RunError> {
+    let Content::Sound { store, writes, snapshots } = content else { return Ok(()) };
+    let seed = entropy::seed();
+    let me = myself(owner, store, &writes, &seed);
+    Node::restore(start(settings, &me, seed, settings.peer.listen), writes, snapshots)?;
+    Ok(())
 }
 
 /// The operator's name, or the first 8 digits of the node's id.

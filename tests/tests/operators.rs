@@ -1,7 +1,7 @@
 //! An operator's day with real processes: settings, readiness, metrics and `dev`.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -9,11 +9,17 @@ use std::process::{Command, Output, Stdio};
 use continuum_tests::process::{Dev, Guard, binary, free_ports, get, run, signal, wait_until};
 use serde_json::Value;
 
-/// Runs the binary in a directory, with variables.
+/// Runs the binary in a directory, with variables. It must end.
 fn run_in(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(binary());
-    command.args(arguments).envs(variables.iter().copied());
-    command.current_dir(folder).stdin(Stdio::null()).output().expect("the binary runs")
+    command.args(arguments).envs(variables.iter().copied()).current_dir(folder);
+    let mut process = Guard::start(command.stderr(Stdio::piped()));
+    let what = format!("{arguments:?} ends");
+    wait_until(&what, || process.0.try_wait().expect("a child").is_some());
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    process.0.stdout.take().expect("a pipe").read_to_end(&mut stdout).expect("read");
+    process.0.stderr.take().expect("a pipe").read_to_end(&mut stderr).expect("read");
+    Output { status: process.wait(), stdout, stderr }
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -72,23 +78,139 @@ fn config_check_refuses_what_node_start_refuses() {
         (&["data=n1.toml"], 8),
         (&["data=n1.toml/below"], 8),
         (&["data=full"], 8),
+        // Addresses of documentation (RFC 5737, RFC 3849): no machine has them.
+        (&["peer.listen=192.0.2.1:7400"], 8),
+        (&["peer.listen=[2001:db8::1]:7400"], 8),
+        (&["api.listen=127.0.0.1:7401", "peer.listen=[::ffff:127.0.0.1]:7401"], 2),
     ];
     for (sets, exit) in sets {
-        let flags: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
-        let checked = run_in(folder, &[&check[..], &flags].concat(), &[]);
-        let started = run_in(folder, &[&start[..], &flags].concat(), &[]);
-        assert_eq!(checked.status.code(), Some(*exit), "{sets:?}: {}", text(&checked.stderr));
-        assert_eq!(started.status.code(), Some(*exit), "{sets:?}: {}", text(&started.stderr));
-        // A node says it in its log as well.
-        let told = text(&started.stderr);
-        let told: Vec<&str> = told.lines().filter(|line| !line.contains(" ERROR ")).collect();
-        assert_eq!(text(&checked.stderr).lines().collect::<Vec<_>>(), told, "{sets:?}");
+        both_refuse(folder, sets, *exit);
     }
     for name in ["CONTINUUM_LOG_FORMAT", "CONTINUUM_LOGG__FORMAT", "CONTINUUM_PEER__LISTNE"] {
         let found = [&check, &start].map(|verb| run_in(folder, verb, &[(name, "json")]));
         assert!(found.iter().all(|output| output.status.code() == Some(2)), "{name}");
         assert!(found.iter().all(|output| text(&output.stderr).contains(name)), "{name}");
     }
+}
+
+/// A check and a start with these settings end with this code, and with the same words.
+fn both_refuse(folder: &Path, sets: &[&str], exit: i32) {
+    let flags: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+    let of = |verb: [&'static str; 2]| [&verb[..], &["--config", "n1.toml"], &flags].concat();
+    let checked = run_in(folder, &of(["config", "check"]), &[]);
+    let started = run_in(folder, &of(["node", "start"]), &[]);
+    assert_eq!(checked.status.code(), Some(exit), "{sets:?}: {}", text(&checked.stderr));
+    assert_eq!(started.status.code(), Some(exit), "{sets:?}: {}", text(&started.stderr));
+    // A node says it in its log as well.
+    let told = text(&started.stderr);
+    let told: Vec<&str> = told.lines().filter(|line| !line.contains(" ERROR ")).collect();
+    assert_eq!(text(&checked.stderr).lines().collect::<Vec<_>>(), told, "{sets:?}");
+    assert!(told.iter().any(|line| line.contains("hint: ")), "{sets:?}: {told:?}");
+}
+
+fn pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo runs").success());
+}
+
+#[test]
+fn no_configured_file_can_hang_a_check_or_a_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    node(folder);
+    pipe(&folder.join("pipe"));
+    let huge = fs::File::create(folder.join("huge")).expect("made");
+    huge.set_len(1 << 40).expect("a file of holes");
+    fs::set_permissions(folder.join("huge"), fs::Permissions::from_mode(0o600)).expect("set");
+    for file in ["pipe", "pki", "/dev/zero", "/dev/tty", "huge"] {
+        let set = |key: &str| format!("{key}={file}");
+        for key in ["peer.ca", "peer.cert", "peer.key", "data"] {
+            // A directory may be one for data, but this one holds something else.
+            both_refuse(folder, &[&set(key)], 8);
+        }
+        let tls = ["api.tls.ca", "api.tls.cert", "api.tls.key"].map(set);
+        both_refuse(folder, &tls.each_ref().map(String::as_str), 8);
+        for verb in [["config", "check"], ["node", "start"]] {
+            let refused = run_in(folder, &[&verb[..], &["--config", file]].concat(), &[]);
+            assert_eq!(refused.status.code(), Some(2), "{file}: {}", text(&refused.stderr));
+        }
+        let tls = ["--tls-ca", file, "--tls-cert", file, "--tls-key", file];
+        let ask = ["--node", "https://127.0.0.1:1", "ns", "list"];
+        assert_eq!(run_in(folder, &[&tls[..], &ask].concat(), &[]).status.code(), Some(8));
+    }
+}
+
+/// Starts node 1 on any ports and waits until its log is on its disk.
+fn started(folder: &Path) -> Guard {
+    let log = fs::File::create(folder.join("n1.log")).expect("a log");
+    let mut command = Command::new(binary());
+    command.args(["node", "start", "--config", "n1.toml"]).current_dir(folder);
+    let process = Guard::start(command.stderr(log));
+    wait_until("the store is in use", || folder.join("data/n1/BEGUN").exists());
+    process
+}
+
+#[test]
+fn config_check_refuses_the_damaged_stores_that_node_start_refuses() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    node(folder);
+    let ports = free_ports(2);
+    let (peer, api) = (format!("127.0.0.1:{ports}"), format!("127.0.0.1:{}", ports + 1));
+    let sets = [format!("peer.listen={peer}"), format!("api.listen={api}")];
+    let file = run_in(folder, &["config", "init", "--set", &sets[0], "--set", &sets[1]], &[]);
+    fs::write(folder.join("n1.toml"), file.stdout).expect("written");
+    let check = ["config", "check", "--config", "n1.toml", "-o", "json"];
+
+    let mut process = started(folder);
+    let answer = run_in(folder, &check, &[]);
+    let answer: Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+    let in_use = answer["in_use"].to_string();
+    assert!([peer.as_str(), &api, "data/n1"].iter().all(|part| in_use.contains(part)), "{answer}");
+    signal(process.0.id().into(), "TERM");
+    assert!(process.wait().success());
+    let answer = run_in(folder, &check, &[]);
+    assert_eq!(text(&answer.stdout), "{\"in_use\":[],\"valid\":true}\n");
+
+    let data = folder.join("data/n1");
+    let kept = folder.join("kept");
+    let log =
+        fs::read_dir(data.join("lane-0")).expect("a log").map(|e| e.expect("an entry").path());
+    let log = log.filter(|path| path.extension().is_some_and(|end| end == "log")).min();
+    let log = log.expect("a segment");
+    let log = log.strip_prefix(&data).expect("a part of the store").to_str().expect("text");
+    let folders = ["LOCK", "reserve", log].map(|part| (part, "folder"));
+    let files = ["lane-0", "side"].map(|part| (part, "file"));
+    let damages = folders.into_iter().chain(files);
+    let pipes = ["LOCK", "STORE", "FENCED", "reserve", "lane-0", "side", log];
+    let damages = damages.chain(pipes.map(|part| (part, "pipe")));
+    let damages = damages.chain(["lane-0", log].map(|part| (part, "gone")));
+    for (part, damage) in damages.chain([(log, "rot")]) {
+        let path = data.join(part);
+        let was_there = path.exists();
+        if was_there {
+            fs::rename(&path, &kept).expect("moved");
+        }
+        match damage {
+            "folder" => fs::create_dir(&path).expect("made"),
+            "file" => fs::write(&path, "mine").expect("written"),
+            "pipe" => pipe(&path),
+            // The first batch, behind the segment's header.
+            "rot" => {
+                let mut rotten = fs::read(&kept).expect("a segment");
+                rotten[4096 + 20] ^= 1;
+                fs::write(&path, rotten).expect("written");
+            }
+            _ => {}
+        }
+        both_refuse(folder, &[], 8);
+        // A start makes the directory of the log that is missing.
+        let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        if was_there {
+            fs::rename(&kept, &path).expect("moved back");
+        }
+    }
+    assert!(run_in(folder, &check, &[]).status.success(), "the store itself is sound");
 }
 
 #[test]

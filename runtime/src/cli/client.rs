@@ -399,7 +399,7 @@ fn tls_of(global: &Global) -> Result<Option<Arc<ClientConfig>>, Failure> {
     };
     let credentials = Credentials::load(ca, cert, key);
     let config = credentials.and_then(|credentials| credentials.api_client(Arc::new(SystemClock)));
-    config.map(Some).map_err(|error| local::failure(exit::REFUSED, "credentials", &error))
+    config.map(Some).map_err(|error| local::credentials_failure(&error, &error))
 }
 
 /// The failure for a problem.

@@ -14,15 +14,28 @@ use super::exit::{self, Failure};
 use super::output::Screen;
 use super::start;
 use crate::clock::{Clock as _, SystemClock};
-use crate::entropy;
 use crate::settings::{Layered, SettingsError, SettingsErrors, annotated};
+use crate::tls::CredentialsError;
 use crate::tls::pki::{Authority, PkiError, Validity};
+use crate::{entropy, regular};
 
 /// A failure from an error whose text ends in `; hint: ...`.
 pub(super) fn failure(exit: u8, code: &str, error: &impl std::fmt::Display) -> Failure {
     let text = error.to_string();
     let (what, hint) = text.split_once("; hint: ").unwrap_or((&text, ""));
     Failure::new(exit, code, what, "", hint)
+}
+
+/// The failure for a certificate or key, with this text: a file that cannot be read is no refusal.
+pub(super) fn credentials_failure(
+    error: &CredentialsError,
+    text: &impl std::fmt::Display,
+) -> Failure {
+    let exit = match error {
+        CredentialsError::File { .. } | CredentialsError::Secret(_) => exit::LOCAL,
+        _ => exit::REFUSED,
+    };
+    failure(exit, "credentials", text)
 }
 
 fn pki_failure(error: &PkiError) -> Failure {
@@ -134,11 +147,13 @@ pub(super) fn config(verb: Config, screen: &mut Screen) -> Result<(), Failure> {
     match verb {
         Config::Check(layers) => {
             let ready = start::prepare(&layers)?;
+            let open = ready.judge_store()?;
             let data = ready.settings.data.display();
             if screen.is_json() {
-                return screen.json(&json!({ "valid": true }));
+                return screen.json(&json!({ "valid": true, "in_use": open }));
             }
-            screen.line(format!("valid: the node's data directory is {data}"))
+            screen.line(format!("valid: the node's data directory is {data}"))?;
+            open.iter().try_for_each(|what| screen.line(format!("in use: {what}")))
         }
         Config::Init(layers) => {
             let layers = proposed(&layers);
@@ -180,6 +195,9 @@ pub(super) struct DevState {
     pub(super) root: PathBuf,
 }
 
+/// The file of a `dev` is never longer.
+pub(super) const STATE_BYTES_MAX: u64 = 1 << 20;
+
 /// Lies in the user's runtime directory, or else in a directory of the user below the temporary one.
 pub(super) fn state_file() -> PathBuf {
     let own = || env::temp_dir().join(format!("continuum-{}", rustix::process::getuid().as_raw()));
@@ -212,7 +230,8 @@ pub(super) fn no_node() -> Failure {
 fn read_state(path: &Path) -> Option<DevState> {
     use std::os::unix::fs::MetadataExt as _;
     let is_ours = fs::metadata(path).ok()?.uid() == rustix::process::getuid().as_raw();
-    let state: DevState = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let state: DevState =
+        serde_json::from_slice(&regular::read(path, STATE_BYTES_MAX).ok()?).ok()?;
     let pid = rustix::process::Pid::from_raw(state.pid)?;
     let is_alive = rustix::process::test_kill_process(pid).is_ok();
     (is_ours && is_alive && !state.api.is_empty()).then_some(state)

@@ -3,7 +3,8 @@
 //! This module gives the node its files, listeners and seams; the driver runs it. Both listeners are opened before the
 //! store, so that a busy port is reported without touching the store.
 
-use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,10 +20,10 @@ use crate::api::connections::Bounds;
 use crate::api::origin::Hosts;
 use crate::api::serve::serve;
 use crate::clock::{Clock, SystemClock};
-use crate::disk::{FileDisk, OpenError, StoreOwner};
+use crate::disk::{Content, FileDisk, OpenError, StoreOwner};
 use crate::error::RunError;
 use crate::metrics::Metrics;
-use crate::run::{Inputs, run};
+use crate::run::{Inputs, judge, run};
 use crate::settings::{ApiSettings, PeerSettings, Settings};
 use crate::tls::{Credentials, CredentialsError, secret};
 use crate::{handle, log};
@@ -69,12 +70,15 @@ pub(super) struct Ready {
     credentials: Credentials,
     acceptor: Option<Listener>,
     clock: Arc<dyn Clock>,
+    /// Addresses on which a process listens already, with their keys. It may be this node.
+    taken: Vec<(&'static str, SocketAddr)>,
 }
 
 /// The TLS of the API's listener, and when its certificate and the authority's end, in seconds since 1970.
 type Listener = (TlsAcceptor, u64, u64);
 
-/// Checks the settings and the files that they name. Opens no listener and changes nothing.
+/// Checks the settings, the files that they name and the addresses of the listeners. Accepts no connection and changes
+/// nothing.
 ///
 /// # Errors
 ///
@@ -88,15 +92,69 @@ pub(super) fn prepare(layers: &Layers) -> Result<Ready, Failure> {
     let credentials = peer_credentials(&settings.peer, &clock);
     let acceptor = acceptor(&settings.api, &clock);
     let store = credentials.as_ref().ok().and_then(|found| unusable_store(settings, found));
-    match (valid, credentials, acceptor, store) {
-        (Ok(settings), Ok(credentials), Ok(acceptor), None) => {
-            Ok(Ready { settings, credentials, acceptor, clock })
+    let taken = taken(settings);
+    match (valid, credentials, acceptor, store, taken) {
+        (Ok(settings), Ok(credentials), Ok(acceptor), None, Ok(taken)) => {
+            Ok(Ready { settings, credentials, acceptor, clock, taken })
         }
-        (valid, credentials, acceptor, store) => {
+        (valid, credentials, acceptor, store, taken) => {
             let store = store.map(|failure| vec![failure]);
-            let all = [valid.err(), credentials.err(), acceptor.err(), store];
+            let all = [valid.err(), credentials.err(), acceptor.err(), store, taken.err()];
             Err(Failure::of_all(all.into_iter().flatten().flatten()))
         }
+    }
+}
+
+impl Ready {
+    /// Reads the store too. Returns what only a start can find out.
+    ///
+    /// # Errors
+    ///
+    /// Why a node would not start.
+    pub(super) fn judge_store(&self) -> Result<Vec<String>, Failure> {
+        let (settings, credentials) = (&self.settings, &self.credentials);
+        let node = credentials.node().map_err(|error| refused("peer.cert", &error))?;
+        let owner = StoreOwner { federation: credentials.federation(), node };
+        let content = FileDisk::look(&settings.data, owner).map_err(|e| failed(&e.into()))?;
+        let taken = self.taken.iter();
+        let mut open: Vec<String> = taken
+            .map(|(key, address)| format!("{key}: a process listens on {address} now"))
+            .collect();
+        if matches!(content, Content::InUse) {
+            let data = settings.data.display();
+            open.push(format!("data: a process uses {data} now, so its log was not read"));
+        }
+        judge(settings, owner, content).map_err(|error| failed(&error))?;
+        Ok(open)
+    }
+}
+
+/// Refuses addresses on which this machine cannot listen, and returns those on which a process does.
+fn taken(settings: &Settings) -> Result<Vec<(&'static str, SocketAddr)>, Vec<Failure>> {
+    let (peer, api) = (settings.peer.listen, settings.api.listen);
+    let peers = can_bind(peer).map_err(|error| failed(&RunError::Listen { address: peer, error }));
+    let clients = can_bind(api).map_err(|error| unheard(api, &error));
+    match (peers, clients) {
+        (Ok(peers), Ok(clients)) => {
+            let all = [("peer.listen", peer, peers), ("api.listen", api, clients)];
+            let taken = all.into_iter().filter(|(_, _, is_free)| !is_free);
+            Ok(taken.map(|(key, address, _)| (key, address)).collect())
+        }
+        (peers, clients) => Err(peers.err().into_iter().chain(clients.err()).collect()),
+    }
+}
+
+/// Whether nobody listens on an address. It is bound as a listener binds it, but never listens, so that a node that
+/// starts at the same time is not disturbed.
+fn can_bind(address: SocketAddr) -> io::Result<bool> {
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    match bind(&socket, &address) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::ADDRINUSE) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -111,7 +169,7 @@ async fn on_workers(ready: Ready, stop: watch::Receiver<bool>) -> Result<(), Fai
 }
 
 async fn node(ready: Ready, mut stop: watch::Receiver<bool>) -> Result<(), Failure> {
-    let Ready { settings, credentials, acceptor, clock } = ready;
+    let Ready { settings, credentials, acceptor, clock, .. } = ready;
     let listener = listen(&settings.api).await?;
     let metrics = Arc::new(Metrics::new());
     let acceptor = acceptor.map(|(acceptor, ends_s, authority_ends_s)| {
@@ -169,13 +227,9 @@ fn acceptor(api: &ApiSettings, clock: &Arc<dyn Clock>) -> Result<Option<Listener
 /// Loads the credentials of a section. Each file that cannot be read is a failure of its own; one that is not set is
 /// none here.
 fn load(section: &str, ca: &Path, cert: &Path, key: &Path) -> Result<Credentials, Vec<Failure>> {
-    let open = |path: &Path| {
-        let failed = |error| CredentialsError::File { path: path.to_owned(), error };
-        File::open(path).map(drop).map_err(failed)
-    };
     let read = [
-        ("ca", ca, open(ca).err()),
-        ("cert", cert, open(cert).err()),
+        ("ca", ca, Credentials::read(ca).err()),
+        ("cert", cert, Credentials::read(cert).err()),
         ("key", key, secret::read(key).err().map(CredentialsError::from)),
     ];
     let unset = read.iter().any(|(_, path, _)| path.as_os_str().is_empty());
@@ -212,19 +266,17 @@ fn bounds(api: &ApiSettings) -> Bounds {
 }
 
 async fn listen(api: &ApiSettings) -> Result<TcpListener, Failure> {
-    TcpListener::bind(api.listen).await.map_err(|error| {
-        let hint = "stop the process that uses it, or set api.listen";
-        Failure::local(format!("cannot listen for clients on {}", api.listen), &error, hint)
-    })
+    TcpListener::bind(api.listen).await.map_err(|error| unheard(api.listen, &error))
+}
+
+fn unheard(address: SocketAddr, error: &io::Error) -> Failure {
+    let hint = "stop the process that uses it, or set api.listen";
+    Failure::local(format!("cannot listen for clients on {address}"), error, hint)
 }
 
 /// The failure of the files that a setting names.
 fn refused(key: &str, error: &CredentialsError) -> Failure {
-    let exit = match error {
-        CredentialsError::File { .. } | CredentialsError::Secret(_) => exit::LOCAL,
-        _ => exit::REFUSED,
-    };
-    local::failure(exit, "credentials", &format_args!("{key}: {error}"))
+    local::credentials_failure(error, &format_args!("{key}: {error}"))
 }
 
 fn failed(error: &RunError) -> Failure {

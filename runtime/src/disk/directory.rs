@@ -12,15 +12,24 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use continuum_core::id::{FederationId, NodeId, StoreId};
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, OFlags, access};
 use serde::{Deserialize, Serialize};
 
 use super::{OpenError, StoreOwner};
+use crate::regular;
 use crate::tls::secret;
+
+/// `STORE` and `FENCED` are never longer.
+const TEXT_BYTES_MAX: u64 = 64 << 10;
+/// How often a lock is tried while a look at the store holds it.
+const LOCK_TRIES: u32 = 10_000;
 
 /// The version of the directory's layout. This build reads no other.
 const VERSION: u32 = 1;
@@ -66,32 +75,16 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Whether the directory may be opened or made, as far as that shows without changing anything.
-    pub(super) fn check(path: &Path, owner: StoreOwner) -> Result<(), OpenError> {
-        let nearest = path.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
-        let here = || Path::new(".");
-        let nearest = nearest.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(here);
-        if !nearest.is_dir() {
-            return Err(unusable(nearest, io::ErrorKind::NotADirectory.into()));
-        }
-        access(nearest, Access::WRITE_OK | Access::EXEC_OK)
-            .map_err(|error| unusable(nearest, error.into()))?;
-        if nearest == path && !is_fresh(path)? {
-            store_of(path, owner)?;
-        }
-        Ok(())
-    }
-
     pub(super) fn lane(&self) -> PathBuf {
-        self.path.join("lane-0")
+        lane(&self.path)
     }
 
     pub(super) fn side(&self) -> PathBuf {
-        self.path.join("side")
+        side(&self.path)
     }
 
     pub(super) fn reserve(&self) -> PathBuf {
-        self.path.join("reserve")
+        reserve(&self.path)
     }
 
     /// Records, durably, that the store never starts again.
@@ -101,7 +94,7 @@ impl Directory {
 
     /// Whether a write was ever durable here.
     pub(super) fn has_begun(&self) -> bool {
-        self.path.join("BEGUN").exists()
+        has_begun(&self.path)
     }
 
     /// Records, durably, that the log has durable writes.
@@ -112,14 +105,93 @@ impl Directory {
     }
 }
 
+/// The store of this owner in a directory that may be opened or made, as far as that shows without changing anything.
+/// `None` when there is none yet.
+pub(super) fn check(path: &Path, owner: StoreOwner) -> Result<Option<StoreId>, OpenError> {
+    let is_there = |path: &&Path| path.as_os_str().is_empty() || fs::symlink_metadata(path).is_ok();
+    let nearest = path.ancestors().find(is_there);
+    let here = || Path::new(".");
+    let nearest = nearest.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(here);
+    writable(nearest).map_err(|error| unusable(nearest, error))?;
+    if nearest != path {
+        return Ok(None);
+    }
+    if is_fresh(path)? {
+        // An opening closes it to other users, which only its owner may do.
+        let owner = fs::metadata(path).map_err(|error| unusable(path, error))?.uid();
+        let me = rustix::process::geteuid();
+        let may_close = me.is_root() || me.as_raw() == owner;
+        let refused = || unusable(path, rustix::io::Errno::PERM.into());
+        return may_close.then_some(None).ok_or_else(refused);
+    }
+    let lock = path.join("LOCK");
+    openable(&lock).map_err(|error| unusable(&lock, error))?;
+    let Some(store) = store_of(path, owner)? else { return Ok(None) };
+    for part in [lane(path), side(path)] {
+        // A missing one is made.
+        if fs::symlink_metadata(&part).is_ok() {
+            writable(&part).map_err(|error| unusable(&part, error))?;
+        }
+    }
+    let reserve = reserve(path);
+    openable(&reserve).map_err(|error| unusable(&reserve, error))?;
+    Ok(Some(store))
+}
+
+/// Whether a process uses the store. This shares the lock for a moment; see [`LOCK_TRIES`].
+pub(super) fn is_in_use(path: &Path) -> bool {
+    let lock = regular::open(&path.join("LOCK"), OpenOptions::new().read(true), OFlags::empty());
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+pub(super) fn lane(path: &Path) -> PathBuf {
+    path.join("lane-0")
+}
+
+pub(super) fn side(path: &Path) -> PathBuf {
+    path.join("side")
+}
+
+fn reserve(path: &Path) -> PathBuf {
+    path.join("reserve")
+}
+
+/// Whether a write was ever durable in this store.
+pub(super) fn has_begun(path: &Path) -> bool {
+    path.join("BEGUN").exists()
+}
+
+/// Refuses all but a directory in which files can be made.
+fn writable(path: &Path) -> io::Result<()> {
+    directory(path)?;
+    Ok(access(path, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// Refuses all but a directory, or a link to one.
+fn directory(path: &Path) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_dir()) {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    fs::metadata(path).map(drop)
+}
+
+/// Refuses all but a file that can be written. A missing one can be made.
+fn openable(path: &Path) -> io::Result<()> {
+    let opened = regular::open(path, OpenOptions::new().write(true), OFlags::empty());
+    match opened {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The error of an operation on a path.
 pub(super) fn unusable(path: &Path, error: io::Error) -> OpenError {
     OpenError::Unusable { path: path.to_owned(), error }
 }
 
 fn make(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
+    if fs::symlink_metadata(path).is_ok() {
+        return directory(path);
     }
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     secret::sync_directory(path)
@@ -151,7 +223,7 @@ fn store_of(path: &Path, owner: StoreOwner) -> Result<Option<StoreId>, OpenError
         }
         described => described.map(|(_, store)| store),
     };
-    match fs::read_to_string(path.join("FENCED")) {
+    match regular::read_text(&path.join("FENCED"), TEXT_BYTES_MAX) {
         Ok(why) => Err(OpenError::Condemned { path: path.to_owned(), why }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(store),
         Err(error) => Err(unusable(path, error)),
@@ -160,24 +232,26 @@ fn store_of(path: &Path, owner: StoreOwner) -> Result<Option<StoreId>, OpenError
 
 fn lock(path: &Path) -> Result<File, OpenError> {
     let name = path.join("LOCK");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&name)
-        .map_err(|error| unusable(&name, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(unusable(&name, error)),
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = regular::open(&name, &options, OFlags::empty());
+    let file = file.map_err(|error| unusable(&name, error))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(unusable(&name, error)),
+            // One that uses the store shares it with nobody; a look gives way at once.
+            Err(TryLockError::WouldBlock) if file.try_lock_shared().is_err() => break,
+            Err(TryLockError::WouldBlock) => thread::yield_now(),
+        }
     }
+    Err(OpenError::Locked { path: path.to_owned() })
 }
 
 /// The owner and id of the store; `None` when the directory holds only the files of an unfinished creation.
 fn describe(path: &Path) -> Result<Option<(StoreOwner, StoreId)>, OpenError> {
     let name = path.join("STORE");
-    let text = match fs::read_to_string(&name) {
+    let text = match regular::read_text(&name, TEXT_BYTES_MAX) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return if holds_only_a_lock(path)? {
@@ -206,10 +280,10 @@ fn describe(path: &Path) -> Result<Option<(StoreOwner, StoreId)>, OpenError> {
 }
 
 fn holds_only_a_lock(path: &Path) -> Result<bool, OpenError> {
-    let ours = ["LOCK", "STORE.new"];
     for entry in fs::read_dir(path).map_err(|error| unusable(path, error))? {
         let name = entry.map_err(|error| unusable(path, error))?.file_name();
-        if !ours.iter().any(|known| name == *known) {
+        let is_unfinished = |name: &str| name.starts_with("STORE.") && name.ends_with(".new");
+        if !name.to_str().is_some_and(|name| name == "LOCK" || is_unfinished(name)) {
             return Ok(false);
         }
     }

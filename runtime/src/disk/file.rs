@@ -18,11 +18,11 @@ use continuum_core::limits::LOG_BATCH_BYTES_MAX;
 use continuum_core::wal::{Batch, Chunk, Header, LogWriter, Recovered, Write};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::directory::{Directory, unusable};
+use super::directory::{self, Directory, unusable};
 use super::reserve::{ROOM_AT, Reserve};
-use super::segment::Segments;
-use super::snapshot_files::SnapshotFiles;
-use super::{Disk, DiskEvent, DiskRequest, OpenError, Opened, StoreOwner};
+use super::segment::{self, Segments};
+use super::snapshot_files::{self, SnapshotFiles};
+use super::{Content, Disk, DiskEvent, DiskRequest, OpenError, Opened, StoreOwner};
 use crate::clock::Stopwatch;
 
 /// A log without writes for this long is sealed, and the next segment is made.
@@ -49,15 +49,47 @@ impl FileDisk {
         Self { path, reserve_bytes, requests: None, thread: None }
     }
 
-    /// Whether this node may use the directory, as far as that shows without changing anything. Damage of the log and
-    /// another process that runs show at [`Disk::open`] alone.
+    /// Whether this node may use the directory, as far as that shows quickly and without changing anything. The log
+    /// and the snapshots are not read: that is [`FileDisk::look`].
     ///
     /// # Errors
     ///
     /// [`OpenError`].
     pub fn check(path: &Path, owner: StoreOwner) -> Result<(), OpenError> {
-        Directory::check(path, owner)
+        directory::check(path, owner).map(drop)
     }
+
+    /// Reads the store as [`Disk::open`] would, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], as from [`Disk::open`], except that a store in use is none.
+    pub fn look(path: &Path, owner: StoreOwner) -> Result<Content, OpenError> {
+        if directory::is_in_use(path) {
+            return Ok(Content::InUse);
+        }
+        match content(path, owner) {
+            // The files of a process that began meanwhile change while they are read.
+            Err(_) if directory::is_in_use(path) => Ok(Content::InUse),
+            found => found,
+        }
+    }
+}
+
+fn content(path: &Path, owner: StoreOwner) -> Result<Content, OpenError> {
+    let Some(store) = directory::check(path, owner)? else { return Ok(Content::Fresh) };
+    let (lane, side) = (directory::lane(path), directory::side(path));
+    if lane.is_dir() {
+        segment::check(&lane)?;
+    }
+    let log = segment::look(&lane, header(owner, store), directory::has_begun(path))?;
+    let writes = log.map(|log| log.writes).unwrap_or_default();
+    let snapshots = snapshot_files::look(&side, &writes, snapshot_files::deletable)?;
+    Ok(Content::Sound { store, writes, snapshots })
+}
+
+fn header(StoreOwner { federation, node }: StoreOwner, store: StoreId) -> Header {
+    Header { federation, node, store, lane: 0 }
 }
 
 impl Disk for FileDisk {
@@ -134,13 +166,9 @@ impl Worker {
     ) -> Result<(Self, Opened, Sender<DiskRequest>), OpenError> {
         let directory = Directory::open(path, owner, fresh)?;
         let store = directory.store;
-        let StoreOwner { federation, node } = owner;
-        let header = Header { federation, node, store, lane: 0 };
-        let (segments, recovered) = Segments::open(&directory, header)?;
+        let (segments, recovered) = Segments::open(&directory, header(owner, store))?;
         let Recovered { writes, writer, torn, .. } = recovered;
-        let side = directory.side();
-        let (files, snapshots) =
-            SnapshotFiles::open(side.clone(), &writes).map_err(|e| unusable(&side, e))?;
+        let (files, snapshots) = SnapshotFiles::open(directory.side(), &writes)?;
         let mut reserve = Reserve::new(directory.reserve(), reserve_bytes);
         let has_reserve = reserve.keep().map_err(|e| unusable(&directory.reserve(), e))?;
         let (sender, events) = unbounded_channel();

@@ -114,13 +114,38 @@ pub trait Disk: Send + 'static {
     fn submit(&mut self, request: DiskRequest);
 }
 
+/// The content of a store that is not opened.
+#[derive(Debug)]
+pub enum Content {
+    /// There is none yet.
+    Fresh,
+    /// A process uses it, so it changes.
+    InUse,
+    /// It could be opened now, and its log and files would be these.
+    Sound {
+        /// The id of the data directory.
+        store: StoreId,
+        /// The log, in order.
+        writes: Vec<(Token, Write)>,
+        /// The snapshot files that the log names.
+        snapshots: BTreeMap<SnapshotId, Bytes>,
+    },
+}
+
+fn hint_for(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidInput
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory => "give another data directory, or move it away",
+        _ => "give a directory on a writable disk that this user owns",
+    }
+}
+
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory cannot be made, read or written.
-    #[error(
-        "cannot use {path}: {error}; hint: give a directory on a writable disk that this user owns"
-    )]
+    #[error("cannot use {path}: {error}; hint: {}", hint_for(error))]
     Unusable {
         /// The file or directory.
         path: PathBuf,

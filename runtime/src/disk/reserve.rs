@@ -1,14 +1,15 @@
 //! The reserve: space that is kept back, and given up on a full disk, so that accepted writes can still become durable.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use continuum_core::wal::SEGMENT_BYTES;
-use rustix::fs::statvfs;
+use rustix::fs::{OFlags, statvfs};
 
 use super::segment::{remove, reserve};
+use crate::regular;
 
 /// The disk is full when fewer bytes than these are free beside the reserve: the next two segments.
 const FULL_BELOW: u64 = 2 * SEGMENT_BYTES;
@@ -91,8 +92,8 @@ impl Reserve {
 
     fn take(&self) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        let file: File =
-            options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = regular::open(&self.path, &options, OFlags::empty())?;
         file.set_len(self.length)?;
         reserve(&file, self.length)
     }

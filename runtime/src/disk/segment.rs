@@ -9,14 +9,18 @@ use bytes::Bytes;
 use continuum_core::wal::{
     Batch, Header, LastBatch, LogWriter, RecoverError, Recovered, SEGMENT_BYTES, Torn, recover,
 };
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::io::Errno;
 
 use super::OpenError;
 use super::directory::{Directory, unusable};
+use crate::regular;
 use crate::tls::secret;
 
 /// The name of a segment that is made ahead of its use.
 const SPARE: &str = "spare";
+/// No segment is longer: it ends with the batch that passes [`SEGMENT_BYTES`].
+const FILE_BYTES_MAX: u64 = 64 * SEGMENT_BYTES;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The segment files of one lane.
@@ -35,22 +39,15 @@ impl Segments {
     ) -> Result<(Self, Recovered), OpenError> {
         let path = directory.lane();
         let failed = |error| unusable(&path, error);
-        let files = read(&path).map_err(failed)?;
-        let recovered = match recover(files) {
-            Ok(recovered) if recovered.header != header => {
-                let error = foreign(&path, header, recovered.header).into();
-                return Err(OpenError::Log { path, error });
-            }
-            Ok(recovered) => recovered,
-            Err(RecoverError::Empty) if directory.has_begun() => {
-                return Err(OpenError::LogMissing { path });
-            }
-            Err(RecoverError::Empty) => {
+        remove(&path.join(SPARE)).map_err(|error| unusable(&path.join(SPARE), error))?;
+        sync_all(&path)?;
+        let recovered = match look(&path, header, directory.has_begun())? {
+            Some(recovered) => recovered,
+            None => {
                 clear(&path).map_err(failed)?;
                 let writer = LogWriter::new(header);
                 Recovered { header, writes: Vec::new(), writer, torn: None, last: None }
             }
-            Err(error) => return Err(OpenError::Log { path, error: error.into() }),
         };
         if let Some(torn) = &recovered.torn {
             cut(&path, torn).map_err(failed)?;
@@ -118,6 +115,37 @@ impl Segments {
     }
 }
 
+/// Whether all files of a lane can be used as an opening uses them.
+pub(super) fn check(path: &Path) -> Result<(), OpenError> {
+    // An opening removes it.
+    if fs::symlink_metadata(path.join(SPARE)).is_ok_and(|found| found.is_dir()) {
+        return Err(unusable(&path.join(SPARE), Errno::ISDIR.into()));
+    }
+    // An opening writes the end of the log again.
+    let newest = numbers(path).map_err(|error| unusable(path, error))?.last().copied();
+    let newest = newest.map(|segment| path.join(name(segment)));
+    newest.map_or(Ok(()), |newest| to_write(&newest).map(drop).map_err(|e| unusable(&newest, e)))
+}
+
+/// The log of this lane; `None` when it never held a durable write. Changes nothing.
+pub(super) fn look(
+    path: &Path,
+    header: Header,
+    has_begun: bool,
+) -> Result<Option<Recovered>, OpenError> {
+    let path = path.to_owned();
+    match recover(read(&path)?) {
+        Ok(recovered) if recovered.header != header => {
+            let error = foreign(&path, header, recovered.header).into();
+            Err(OpenError::Log { path, error })
+        }
+        Ok(recovered) => Ok(Some(recovered)),
+        Err(RecoverError::Empty) if has_begun => Err(OpenError::LogMissing { path }),
+        Err(RecoverError::Empty) => Ok(None),
+        Err(error) => Err(OpenError::Log { path, error: error.into() }),
+    }
+}
+
 /// Makes a file of zeros. Overwriting it needs no further space or metadata.
 pub(super) fn zero_filled(path: &Path, length: u64) -> io::Result<()> {
     let mut file =
@@ -135,7 +163,7 @@ pub(super) fn zero_filled(path: &Path, length: u64) -> io::Result<()> {
 /// Allocates space at once where the file system supports it; elsewhere writing the zeros does.
 pub(super) fn reserve(file: &File, length: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, length) {
-        Err(error) if error != rustix::io::Errno::OPNOTSUPP => Err(error.into()),
+        Err(error) if error != Errno::OPNOTSUPP => Err(error.into()),
         _ => Ok(()),
     }
 }
@@ -173,21 +201,37 @@ fn numbers(path: &Path) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
-fn read(path: &Path) -> io::Result<Vec<(u64, Bytes)>> {
-    remove(&path.join(SPARE))?;
+/// The bytes of all segments. None, when the directory is missing.
+fn read(path: &Path) -> Result<Vec<(u64, Bytes)>, OpenError> {
+    let found = match numbers(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found.map_err(|error| unusable(path, error))?,
+    };
     let mut segments = Vec::new();
-    for segment in numbers(path)? {
+    for segment in found {
         let name = path.join(name(segment));
-        // A process that died may have left these bytes in the page cache only. They must be durable before use.
-        File::open(&name)?.sync_all()?;
-        segments.push((segment, Bytes::from(fs::read(&name)?)));
+        let bytes = regular::read(&name, FILE_BYTES_MAX).map_err(|error| unusable(&name, error))?;
+        segments.push((segment, Bytes::from(bytes)));
     }
     Ok(segments)
 }
 
+/// A process that died may have left bytes in the page cache only. They must be durable before use.
+fn sync_all(path: &Path) -> Result<(), OpenError> {
+    for segment in numbers(path).map_err(|error| unusable(path, error))? {
+        let name = path.join(name(segment));
+        let file = regular::open(&name, OpenOptions::new().read(true), OFlags::empty());
+        file.and_then(|file| file.sync_all()).map_err(|error| unusable(&name, error))?;
+    }
+    Ok(())
+}
+
 fn newest(path: &Path) -> io::Result<Option<File>> {
-    let open = |segment: &u64| OpenOptions::new().write(true).open(path.join(name(*segment)));
-    numbers(path)?.last().map(open).transpose()
+    numbers(path)?.last().map(|segment| to_write(&path.join(name(*segment)))).transpose()
+}
+
+fn to_write(path: &Path) -> io::Result<File> {
+    regular::open(path, OpenOptions::new().write(true), OFlags::empty())
 }
 
 /// Makes a cut durable before the log continues. Otherwise the cut batch could come back whole: from its own sectors
@@ -199,7 +243,7 @@ fn cut(path: &Path, torn: &Torn) -> io::Result<()> {
         remove(&path.join(name(*segment)))?;
     }
     File::open(path)?.sync_all()?;
-    let file = OpenOptions::new().write(true).open(path.join(name(torn.segment)))?;
+    let file = to_write(&path.join(name(torn.segment)))?;
     let length = file.metadata()?.len();
     let mut at = torn.offset;
     while at < length {
@@ -213,7 +257,7 @@ fn cut(path: &Path, torn: &Torn) -> io::Result<()> {
 /// Makes the last batch durable for certain. If its sync failed, the process that read it back may have read it from
 /// memory, and no sync writes it unless it is written again.
 fn rewrite(path: &Path, last: &LastBatch) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path.join(name(last.segment)))?;
+    let file = to_write(&path.join(name(last.segment)))?;
     file.write_all_at(&last.bytes, last.offset)?;
     file.sync_all()
 }

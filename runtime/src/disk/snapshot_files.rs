@@ -3,17 +3,22 @@
 //! A file is a `.part` until the record that names it is about to be written. Then it is synced and renamed to `.snap`.
 //! A restart deletes all parts.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::collections::BTreeMap;
+use std::fs::{self, DirEntry, File, OpenOptions};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use continuum_core::id::{SnapshotId, Token};
 use continuum_core::wal::Write;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
+use super::OpenError;
+use super::directory::unusable;
 use super::segment::{directory_bytes, remove};
+use crate::regular;
 
 /// The snapshot files of one store.
 #[derive(Debug)]
@@ -37,25 +42,15 @@ impl SnapshotFiles {
     pub(super) fn open(
         path: PathBuf,
         writes: &[(Token, Write)],
-    ) -> io::Result<(Self, BTreeMap<SnapshotId, Bytes>)> {
-        let mut named = BTreeMap::new();
+    ) -> Result<(Self, BTreeMap<SnapshotId, Bytes>), OpenError> {
+        let delete = |entry: &DirEntry| remove(&entry.path());
+        let found = look(&path, writes, delete)?;
+        let mut whole = BTreeMap::new();
         for (token, write) in writes {
-            named.extend(write.snapshot().map(|file| (file.id, token.seq)));
+            let file = write.snapshot().filter(|file| found.contains_key(&file.id));
+            whole.extend(file.map(|file| (file.id, token.seq)));
         }
-        let mut found = BTreeMap::new();
-        for entry in fs::read_dir(&path)? {
-            let entry = entry?;
-            let known = entry.file_name().to_str().and_then(number);
-            match known.filter(|snapshot| named.contains_key(snapshot)) {
-                Some(snapshot) => {
-                    found.insert(snapshot, Bytes::from(fs::read(entry.path())?));
-                }
-                None => remove(&entry.path())?,
-            }
-        }
-        let there: BTreeSet<SnapshotId> = found.keys().copied().collect();
-        named.retain(|snapshot, _| there.contains(snapshot));
-        Ok((Self { path, parts: BTreeMap::new(), whole: named }, found))
+        Ok((Self { path, parts: BTreeMap::new(), whole }, found))
     }
 
     /// Writes one chunk. Harmless to repeat.
@@ -146,6 +141,47 @@ impl SnapshotFiles {
     fn whole(&self, snapshot: SnapshotId) -> PathBuf {
         self.path.join(format!("{:016x}.snap", snapshot.0))
     }
+}
+
+/// The snapshot files that the log names. Each other entry is given to `other`.
+pub(super) fn look(
+    path: &Path,
+    writes: &[(Token, Write)],
+    other: impl Fn(&DirEntry) -> io::Result<()>,
+) -> Result<BTreeMap<SnapshotId, Bytes>, OpenError> {
+    let named = writes.iter().filter_map(|(_, write)| write.snapshot());
+    let lengths: BTreeMap<SnapshotId, u64> = named.map(|file| (file.id, file.length)).collect();
+    let mut found = BTreeMap::new();
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries.map_err(|error| unusable(path, error))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| unusable(path, error))?;
+        let snapshot = entry.file_name().to_str().and_then(number);
+        let length = snapshot.and_then(|snapshot| lengths.get_key_value(&snapshot));
+        let done = match length {
+            Some((snapshot, length)) => {
+                read(&entry.path(), *length).map(|bytes| drop(found.insert(*snapshot, bytes)))
+            }
+            None => other(&entry),
+        };
+        done.map_err(|error| unusable(&entry.path(), error))?;
+    }
+    Ok(found)
+}
+
+/// Refuses an entry that an opening could not delete.
+pub(super) fn deletable(entry: &DirEntry) -> io::Result<()> {
+    if entry.file_type()?.is_dir() { Err(Errno::ISDIR.into()) } else { Ok(()) }
+}
+
+/// At most one byte more than the file should have: a longer file is as damaged as a shorter one.
+fn read(path: &Path, length: u64) -> io::Result<Bytes> {
+    let file = regular::open(path, OpenOptions::new().read(true), OFlags::empty())?;
+    let mut bytes = Vec::new();
+    file.take(length.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes.into())
 }
 
 fn number(name: &str) -> Option<SnapshotId> {

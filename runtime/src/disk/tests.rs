@@ -14,6 +14,8 @@ use continuum_core::wal::{RecoverError, Write};
 
 use super::*;
 
+mod damage;
+
 const OWNER: StoreOwner = StoreOwner { federation: FederationId([1; 16]), node: NodeId([2; 16]) };
 const STORE: StoreId = StoreId([3; 16]);
 const RESERVE: u64 = 64 << 10;

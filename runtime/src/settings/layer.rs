@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use super::keys::KEYS;
 use super::{Settings, SettingsError, SettingsErrors, complete};
+use crate::regular;
 
 /// The prefix of this program's environment variables.
 const PREFIX: &str = "CONTINUUM_";
@@ -18,6 +19,9 @@ const PREFIX: &str = "CONTINUUM_";
 /// Variables of that prefix which the command line reads itself. No setting has such a name.
 pub const VARIABLES_OF_COMMANDS: [&str; 4] =
     ["CONTINUUM_NODE", "CONTINUUM_TLS_CA", "CONTINUUM_TLS_CERT", "CONTINUUM_TLS_KEY"];
+
+/// No settings file is longer.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A key is proposed instead of an unknown one when they are at least this similar, from 0 to 1.
 const SIMILAR: f64 = 0.6;
@@ -255,7 +259,7 @@ fn read(path: &Path) -> Result<Table, SettingsError> {
         is_of_a_whole_file: true,
         ..SettingsError::new(&key, why, hint)
     };
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = regular::read_text(path, FILE_BYTES_MAX).map_err(|error| {
         of_file(format!("cannot be read: {error}"), "give another file with --config")
     })?;
     text.parse::<Table>()

@@ -302,7 +302,7 @@ impl Settings {
 
 /// Whether only one of two listeners can be opened.
 fn is_one_port(one: SocketAddr, other: SocketAddr) -> bool {
-    let (a, b) = (one.ip(), other.ip());
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port()
         && one.port() != 0
         && (a == b || a.is_unspecified() || b.is_unspecified())

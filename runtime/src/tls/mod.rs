@@ -9,10 +9,10 @@ pub mod principal;
 pub mod secret;
 mod verify;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 use continuum_core::id::{FederationId, NodeId};
 use rustls::client::Resumption;
@@ -24,6 +24,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::clock::{Clock, TlsTime};
+use crate::regular;
 
 use pki::federation_of;
 use principal::{Principal, Role};
@@ -37,11 +38,14 @@ pub const API_PROTOCOL: &[u8] = b"http/1.1";
 /// A handshake that takes longer is closed, so that a silent connection holds its slot no longer than this.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// No file of certificates is longer.
+const PEM_BYTES_MAX: u64 = 1 << 20;
+
 /// Why credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// A file cannot be read.
-    #[error("cannot read {path}: {error}; hint: issue one with `continuum pki issue`")]
+    #[error("cannot read {path}: {error}; hint: give a file that `continuum pki issue` wrote")]
     File {
         /// The file.
         path: PathBuf,
@@ -107,10 +111,18 @@ impl Credentials {
     ///
     /// [`CredentialsError`].
     pub fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, CredentialsError> {
-        let read = |path: &Path| {
-            fs::read(path).map_err(|error| CredentialsError::File { path: path.to_owned(), error })
-        };
-        Self::from_pem(&read(ca)?, &read(certificate)?, &secret::read(key)?)
+        let (ca, certificate) = (Self::read(ca)?, Self::read(certificate)?);
+        Self::from_pem(&ca, &certificate, &secret::read(key)?)
+    }
+
+    /// Reads a file of certificates.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialsError::File`].
+    pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
+        regular::read(path, PEM_BYTES_MAX)
+            .map_err(|error| CredentialsError::File { path: path.to_owned(), error })
     }
 
     /// Parses PEM bytes.

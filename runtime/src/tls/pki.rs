@@ -17,9 +17,10 @@ use rcgen::{
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::entropy;
+use crate::tls::PEM_BYTES_MAX;
 use crate::tls::principal::{Principal, Role, is_client_name};
 use crate::tls::secret;
+use crate::{entropy, regular};
 
 /// The file of the authority's certificate.
 pub const CA_CERTIFICATE: &str = "ca.pem";
@@ -156,7 +157,7 @@ impl Authority {
     /// [`PkiError`] when the files are missing, readable by others, or not an authority's.
     pub fn load(directory: &Path) -> Result<Self, PkiError> {
         let path = directory.join(CA_CERTIFICATE);
-        let certificate = fs::read_to_string(&path)
+        let certificate = regular::read_text(&path, PEM_BYTES_MAX)
             .map_err(|error| PkiError::File { path: path.clone(), error })?;
         let federation = federation_of(&certificate).ok_or_else(|| PkiError::NotAnAuthority {
             path,

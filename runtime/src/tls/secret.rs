@@ -1,15 +1,19 @@
 //! Files that appear complete or not at all, and private keys that only their owner can read.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use crate::regular;
 
 /// Why a key file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It cannot be read.
-    #[error("cannot read {path}: {error}")]
+    #[error("cannot read {path}: {error}; hint: give the key that `continuum pki issue` wrote")]
     Read {
         /// The file.
         path: PathBuf,
@@ -40,9 +44,6 @@ pub enum SecretError {
     },
 }
 
-/// The flag of open(2) that refuses a symbolic link.
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-
 /// No key is longer, and a wrong file may be.
 const KEY_BYTES_MAX: u64 = 1 << 20;
 
@@ -67,7 +68,11 @@ pub fn create(path: &Path, bytes: &[u8], private: bool) -> io::Result<()> {
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut options = OpenOptions::new();
     // Exclusive creation follows no link and takes no file that another process made before.
-    options.write(true).create_new(true).mode(mode).custom_flags(NO_FOLLOW);
+    options
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let mut file = options.open(path)?;
     // The umask narrows the mode given at creation.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -83,15 +88,12 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// [`SecretError`].
 pub fn read(path: &Path) -> Result<Vec<u8>, SecretError> {
     let failed = |error| SecretError::Read { path: path.to_owned(), error };
-    let opened = OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(path);
+    let opened = regular::open(path, OpenOptions::new().read(true), OFlags::NOFOLLOW);
     let file = opened.map_err(|error| match fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => SecretError::Link { path: path.to_owned() },
         _ => failed(error),
     })?;
     let found = file.metadata().map_err(failed)?;
-    if !found.is_file() {
-        return Err(failed(io::Error::other("it is not a regular file")));
-    }
     let mode = found.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(SecretError::Exposed { path: path.to_owned(), mode });
@@ -99,9 +101,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, SecretError> {
     if !may_own(found.uid(), rustix::process::geteuid().as_raw()) {
         return Err(SecretError::Foreign { path: path.to_owned(), owner: found.uid() });
     }
-    let mut bytes = Vec::new();
-    file.take(KEY_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    regular::all_of(file, KEY_BYTES_MAX).map_err(failed)
 }
 
 /// Whether a process of user `me` trusts a file of this owner.

@@ -14,11 +14,11 @@ use toml::{Table, Value};
 
 use super::super::args::Dev;
 use super::super::exit::{self, Failure};
-use super::super::local::failure;
+use super::super::local::{STATE_BYTES_MAX, failure};
 use crate::clock::{Clock as _, SystemClock};
-use crate::entropy;
 use crate::tls::pki::{Authority, CA_CERTIFICATE, CA_KEY, ISSUED_VALID, PkiError, Validity};
 use crate::tls::secret;
+use crate::{entropy, regular};
 
 /// The file that marks a directory as ours.
 const PLAN: &str = "dev.json";
@@ -220,7 +220,8 @@ fn resume(root: &Path, path: &Path, nodes: Option<u16>) -> Result<Plan, Failure>
     if owner != rustix::process::getuid().as_raw() {
         return Err(foreign("its directory belongs to another user".into()));
     }
-    let bytes = fs::read(path).map_err(|error| cannot("read", path, &error))?;
+    let bytes =
+        regular::read(path, STATE_BYTES_MAX).map_err(|error| cannot("read", path, &error))?;
     let plan: Plan = serde_json::from_slice(&bytes).map_err(|error| foreign(error.to_string()))?;
     if plan.version != 1 || plan.nodes.is_empty() {
         return Err(foreign(format!("its version is {}", plan.version)));

@@ -22,10 +22,11 @@ use tokio::time::Instant;
 use super::args::Dev;
 use super::client::{Call, Client};
 use super::exit::{self, Failure};
-use super::local::{DevState, running_dev, state_file};
+use super::local::{DevState, STATE_BYTES_MAX, running_dev, state_file};
 use super::output::{Screen, say};
 use super::stop;
 use crate::api::input::InitBody;
+use crate::regular;
 use crate::tls::secret;
 use continuum_core::limits::VOTERS_MAX;
 use layout::{DevNode, Layout, READY_WITHIN, tail};
@@ -337,8 +338,8 @@ fn failed_start(node: &DevNode) -> Failure {
 
 /// Removes the file of [`Children::publish`], unless another `dev` has replaced it.
 fn withdraw(path: &Path) {
-    let state =
-        fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<DevState>(&bytes).ok());
+    let read = regular::read(path, STATE_BYTES_MAX).ok();
+    let state = read.and_then(|bytes| serde_json::from_slice::<DevState>(&bytes).ok());
     if state.is_some_and(|state| u32::try_from(state.pid) == Ok(std::process::id())) {
         drop(fs::remove_file(path));
     }
