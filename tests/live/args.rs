@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 const EXAMPLES: &str = "Examples:
     cargo run --release -p continuum-tests -- live truth --json
     cargo run --release -p continuum-tests -- live answers --json --rounds 100
+    cargo run --release -p continuum-tests -- live size --json --mb 1024 --keys 1000000
     cargo run --release -p continuum-tests -- live truth --list
     cargo run -p continuum-tests -- live truth --only clock.hour-ahead --only copies
     cargo run -p continuum-tests -- live truth --binary ./continuum --keep
@@ -26,6 +27,10 @@ machine lacks has not passed: it is counted as `skipped`.";
 
 /// Writes of a row that writes many. A debug build is some ten times slower.
 const WRITES: u64 = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
+/// The sizes of rows on size. All rows together take about a minute in a debug build.
+const MB: u64 = if cfg!(debug_assertions) { 32 } else { 1024 };
+const KEYS: u64 = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
+const MEMBERS: u64 = if cfg!(debug_assertions) { 5_000 } else { 100_000 };
 
 /// Suites of rows on real processes.
 #[derive(Debug, Parser)]
@@ -70,6 +75,15 @@ pub(crate) struct Live {
     /// Writes of a row that writes many.
     #[arg(long, value_name = "N", default_value_t = WRITES, value_parser = clap::value_parser!(u64).range(64..))]
     pub(crate) writes: u64,
+    /// Megabytes of strong state in rows on size.
+    #[arg(long, value_name = "N", default_value_t = MB, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub(crate) mb: u64,
+    /// Eventual keys in rows on size.
+    #[arg(long, value_name = "N", default_value_t = KEYS, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keys: u64,
+    /// Members of a set in rows on size.
+    #[arg(long, value_name = "N", default_value_t = MEMBERS, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) members: u64,
     /// Leave the folders of the nodes in place, with their logs, and print where they are.
     #[arg(long)]
     pub(crate) keep: bool,
@@ -81,6 +95,8 @@ pub(crate) enum Suite {
     Truth,
     /// True answers: to clients that repeat, misuse or attack, to files, and to operators of bad disks.
     Answers,
+    /// Any size: checkpoints, restarts, a new member, deletions and memory with much data.
+    Size,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -121,6 +137,8 @@ mod tests {
         let live = parse(&["truth", "--json", "--only", "a.b", "--only", "c"]).unwrap();
         assert!(live.json && !live.list && live.only == ["a.b", "c"] && live.rounds == 20);
         assert_eq!(parse(&["truth", "-o", "json"]).unwrap().output, Output::Json);
+        let size = parse(&["size", "--mb", "7", "--keys", "8", "--members", "9"]).unwrap();
+        assert_eq!((size.mb, size.keys, size.members), (7, 8, 9));
     }
 
     #[test]
@@ -129,6 +147,7 @@ mod tests {
         assert_eq!(parse(&["truths"]).unwrap_err(), ErrorKind::InvalidValue);
         assert_eq!(parse(&[]).unwrap_err(), ErrorKind::MissingRequiredArgument);
         assert_eq!(parse(&["truth", "--rounds", "0"]).unwrap_err(), ErrorKind::ValueValidation);
+        assert_eq!(parse(&["size", "--mb", "0"]).unwrap_err(), ErrorKind::ValueValidation);
         assert_eq!(parse(&["truth", "--all"]).unwrap_err(), ErrorKind::UnknownArgument);
     }
 

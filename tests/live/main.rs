@@ -15,6 +15,7 @@ mod honest;
 mod http;
 mod report;
 mod row;
+mod size;
 mod truth;
 mod writers;
 
@@ -40,6 +41,7 @@ const fn rows(suite: Suite) -> &'static [&'static [Row]] {
     match suite {
         Suite::Truth => truth::THEMES,
         Suite::Answers => answers::THEMES,
+        Suite::Size => size::THEMES,
     }
 }
 

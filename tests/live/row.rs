@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::args::Live;
 use crate::report::Failure;
+use crate::size::Sizes;
 use crate::{BROKEN, USAGE};
 
 /// The result of a step: a value, or the observation that contradicts what was expected.
@@ -45,6 +46,7 @@ pub(crate) struct Place {
     binary: PathBuf,
     rounds: u32,
     writes: u64,
+    sizes: Sizes,
     keep: bool,
 }
 
@@ -56,6 +58,8 @@ pub(crate) struct Bench {
     pub(crate) rounds: u32,
     /// Writes of a row that writes many.
     pub(crate) writes: u64,
+    /// How large the data of rows on size is.
+    pub(crate) sizes: Sizes,
     folder: PathBuf,
     folders: Cell<u32>,
     lost: Cell<u64>,
@@ -73,7 +77,8 @@ impl Place {
             })?,
             None => build()?,
         };
-        Ok(Self { binary, rounds: live.rounds, writes: live.writes, keep: live.keep })
+        let sizes = Sizes { mb: live.mb, keys: live.keys, members: live.members };
+        Ok(Self { binary, rounds: live.rounds, writes: live.writes, sizes, keep: live.keep })
     }
 }
 
@@ -133,6 +138,7 @@ pub(crate) fn perform(row: &Row, place: &Place) -> Outcome {
         binary: place.binary.clone(),
         rounds: place.rounds,
         writes: place.writes,
+        sizes: place.sizes,
         folder: folder.path().into(),
         folders: Cell::new(0),
         lost: Cell::new(0),
@@ -256,7 +262,8 @@ mod tests {
 
     #[test]
     fn a_row_fails_by_an_error_by_a_panic_and_by_a_loss() {
-        let place = Place { binary: PathBuf::new(), rounds: 1, writes: 1, keep: false };
+        let sizes = Sizes { mb: 1, keys: 1, members: 1 };
+        let place = Place { binary: PathBuf::new(), rounds: 1, writes: 1, sizes, keep: false };
         let run = |row| {
             let Outcome { ok, lost, is_skipped, .. } = perform(row, &place);
             (ok, lost, is_skipped)
