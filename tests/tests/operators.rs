@@ -459,4 +459,23 @@ fn several_keys_change_together_if_all_are_as_expected() {
     let gone = dev.run(1, &["kv", "del", "facts", "a"]);
     assert_eq!((gone.status.code(), gone.stdout.len()), (Some(1), 0));
     assert!(dev.ok(1, &["kv", "del", "facts", "c"]).starts_with("deleted at revision"));
+
+    dev.ok(1, &["ns", "create", "notes", "--consistency", "eventual"]);
+    dev.ok(1, &["set", "add", "notes", "tags", "wet", "cold"]);
+    dev.ok(1, &["record", "put", "notes", "rain", "--add", "in=may", "--put", "on=sea"]);
+    for removal in [
+        &["set", "rm", "notes", "tags", "wet"][..],
+        &["record", "put", "notes", "rain", "--remove", "in=may"],
+        &["record", "put", "notes", "rain", "--delete", "on"],
+        &["kv", "del", "notes", "tags"],
+    ] {
+        let done = dev.ok(1, &[removal, &["-o", "json"]].concat());
+        let done: Value = serde_json::from_str(&done).expect("JSON");
+        assert_eq!(done["existed"], true, "{removal:?}");
+        let gone = dev.run(1, removal);
+        assert_eq!((gone.status.code(), gone.stdout.len()), (Some(1), 0), "{removal:?}");
+        let gone = dev.run(1, &[removal, &["-o", "json"]].concat());
+        let error: Value = serde_json::from_slice(&gone.stderr).expect("JSON");
+        assert_eq!(error["error"]["existed"], false, "{removal:?}");
+    }
 }

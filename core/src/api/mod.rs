@@ -10,7 +10,7 @@ mod status;
 mod value;
 
 pub use context::{Context, ContextKeys, Observed, Secret};
-pub use outcome::{Bootstrap, Bound, MemberInfo, Outcome, Reason, Receipt, Resource};
+pub use outcome::{Before, Bootstrap, Bound, MemberInfo, Outcome, Reason, Receipt, Resource};
 pub use request::{
     Change, Edit, Expected, Fingerprint, Level, Mutation, Policy, Query, Request, Session, Strategy,
 };

@@ -44,8 +44,29 @@ pub struct Receipt {
     pub revision: Option<Index>,
     /// Eventual namespaces: the context that a later write carries in order to supersede this one.
     pub context: Option<Context>,
-    /// Whether the write removed something that was there. Only a deletion, or a compare-and-set to nothing, removes.
-    pub removed: bool,
+    /// Whether something was there before: of a write that removes, something that it removed; of a write of one
+    /// register, the value that it replaced. Other writes do not say.
+    pub existed: bool,
+}
+
+/// The effect of a change on what was there before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Before {
+    /// Nothing was there, or it stays.
+    #[default]
+    Nothing,
+    /// The change replaced a register's value.
+    Replaced,
+    /// The change removed something.
+    Removed,
+}
+
+impl Before {
+    /// Whether a write says that something was there; `is_alone` if it has no other change.
+    #[must_use]
+    pub fn existed(self, is_alone: bool) -> bool {
+        self == Self::Removed || self == Self::Replaced && is_alone
+    }
 }
 
 /// Why nothing happened.

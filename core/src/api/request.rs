@@ -189,6 +189,14 @@ pub enum Change {
     Count(i64),
 }
 
+impl Change {
+    /// Whether the change only takes something away.
+    #[must_use]
+    pub const fn removes(&self) -> bool {
+        matches!(self, Self::Delete | Self::Remove(_) | Self::Cas { value: None, .. })
+    }
+}
+
 /// The condition of a compare-and-set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expected {

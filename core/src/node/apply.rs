@@ -181,17 +181,17 @@ impl Node {
 
     /// The client's answer to an applied command.
     fn outcome(&self, index: Index, reply: Reply) -> Outcome {
-        let (revision, removed) = match reply {
+        let (revision, existed) = match reply {
             Reply::Rejected(reason) => return Outcome::Rejected(reason),
             Reply::Joined { .. } => return Outcome::Value(Value::Joined(self.member_list())),
             // A repeat within a session has the revision of the first write, not the index of the repeat.
-            Reply::Written { revision, removed } => (revision, removed),
+            Reply::Written { revision, existed } => (revision, existed),
             Reply::Bootstrapped
             | Reply::Created { .. }
             | Reply::Deleted { .. }
             | Reply::KeyRotated { .. } => (index, false),
         };
-        let receipt = Receipt { revision: Some(revision), context: None, removed };
+        let receipt = Receipt { revision: Some(revision), context: None, existed };
         Outcome::Committed { level: Level::Durable, receipt }
     }
 

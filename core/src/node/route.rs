@@ -86,8 +86,8 @@ impl Node {
             Asked::Persist { shard, write } => {
                 self.persist(true, Write::Shard { shard, write });
             }
-            Asked::Accepted { ticket, context, removed, .. } => {
-                self.on_accepted(ticket, context, removed);
+            Asked::Accepted { ticket, context, before, .. } => {
+                self.on_accepted(ticket, context, before);
             }
             Asked::Refused { ticket, reason } => self.on_mutation_refused(ticket, reason),
             Asked::Replicated { ticket } => self.on_replicated(ticket),

@@ -136,10 +136,16 @@ fn check(mutation: &Mutation) -> Result<(), Reason> {
     Ok(())
 }
 
-/// The elements that a deletion of a field removes; with an empty field, of the whole record.
-pub(super) fn deletion_scope(key: &[u8], field: &[u8]) -> Scope {
+/// The elements that an edit removes, or the register that it replaces; `None` for other edits.
+pub(super) fn before_scope(key: &[u8], edit: &Edit) -> Option<Scope> {
+    let op = match &edit.change {
+        Change::Delete => EditOp::Delete,
+        Change::Remove(member) => EditOp::Remove(Raw(member)),
+        Change::Put(value) => EditOp::Put(Raw(value)),
+        _ => return None,
+    };
     let (superseded, absent) = (Vec::new(), Vec::new());
-    EditRecord { field: Raw(field), op: EditOp::Delete, superseded, absent }.scope(key)
+    Some(EditRecord { field: Raw(&edit.field), op, superseded, absent }.scope(key))
 }
 
 fn at_most(what: Bound, length: usize, limit: usize) -> Result<(), Reason> {

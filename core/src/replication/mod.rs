@@ -40,7 +40,7 @@ mod write;
 
 use alloc::vec::Vec;
 
-use crate::api::{Context, ContextKeys, Mutation, Reason, Strategy};
+use crate::api::{Before, Context, ContextKeys, Mutation, Reason, Strategy};
 use crate::id::{Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId};
 
 pub use log::inspect::{EditInfo, EditOpInfo, WriteInfo, dot_of, inspect};
@@ -158,8 +158,8 @@ pub enum Action {
         dot: Dot,
         /// The context that a later write carries to supersede it.
         context: Context,
-        /// Whether it deletes something that this replica held.
-        removed: bool,
+        /// Its effect on what this replica held.
+        before: Before,
     },
     /// A client's write did not happen. The driver must not drop it; it may delay and reorder it.
     Refused {

@@ -8,7 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::api::{
-    Change, ContextKeys, Mutation, Observed, Query, Reason, ShardStatus, Strategy, Value,
+    Before, ContextKeys, Edit, Mutation, Observed, Query, Reason, ShardStatus, Strategy, Value,
 };
 use crate::config::ReplicationConfig;
 use crate::digest::{Digest, Hasher};
@@ -230,7 +230,7 @@ impl Replicator {
         out: &mut Outbox<Action>,
     ) {
         let observed = self.open_context(id, mutation);
-        let removed = self.removes(id, mutation);
+        let before = self.before(id, mutation);
         match observed.and_then(|observed| self.write(now, id, mutation, observed)) {
             Err(reason) => {
                 reach!("replication.author.refused");
@@ -243,7 +243,7 @@ impl Replicator {
                 }
                 let observed = Observed { dots: [dot].into(), stamp };
                 let context = self.keys.map(|keys| keys.seal(id, &observed)).unwrap_or_default();
-                out.push(Action::Accepted { ticket, dot, context, removed });
+                out.push(Action::Accepted { ticket, dot, context, before });
                 if replicas > 0 {
                     self.waiters.add(ticket, id, dot.seq, replicas);
                 }
@@ -255,17 +255,21 @@ impl Replicator {
         }
     }
 
-    /// Whether a mutation deletes something that is here.
-    fn removes(&self, id: ShardId, mutation: &Mutation) -> bool {
-        let Some(local) = self.shards.get(&id) else { return false };
-        let mut deletions = mutation.edits.iter().filter(|edit| edit.change == Change::Delete);
-        deletions.any(|edit| {
-            let scope = author::deletion_scope(&mutation.key, &edit.field);
-            if scope.is_prefix {
-                return local.shard.within(&scope.path).next().is_some();
-            }
-            !local.shard.elements_at(&scope.path).is_empty()
-        })
+    /// The effect of a mutation on what is here.
+    fn before(&self, id: ShardId, mutation: &Mutation) -> Before {
+        let Some(local) = self.shards.get(&id) else { return Before::Nothing };
+        let is_alone = mutation.edits.len() == 1;
+        let of_edit = |edit: &Edit| {
+            let found = author::before_scope(&mutation.key, edit)?;
+            let is_there = if found.is_prefix {
+                local.shard.within(&found.path).next().is_some()
+            } else {
+                !local.shard.elements_at(&found.path).is_empty()
+            };
+            let effect = if edit.change.removes() { Before::Removed } else { Before::Replaced };
+            (is_there && effect.existed(is_alone)).then_some(effect)
+        };
+        mutation.edits.iter().filter_map(of_edit).max().unwrap_or_default()
     }
 
     /// The content of a mutation's context; `None` when it has no context.

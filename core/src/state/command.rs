@@ -88,8 +88,8 @@ pub enum Reply {
     Written {
         /// The index of the command: the revision of every key that it wrote.
         revision: Index,
-        /// Whether it removed a value that was there.
-        removed: bool,
+        /// Whether something was there before; see [`crate::api::Receipt`].
+        existed: bool,
     },
     /// The command changed nothing, for this reason.
     Rejected(Reason),

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::command::Reply;
 use super::snapshot_map::{Iter, SnapshotMap};
 use crate::api::{
-    Bound, Change, Content, Context, Edit, Expected, Field, Mutation, Query, Reason, Register, Row,
-    Value,
+    Before, Bound, Change, Content, Context, Edit, Expected, Field, Mutation, Query, Reason,
+    Register, Row, Value,
 };
 use crate::id::Index;
 use crate::limits::{
@@ -82,13 +82,14 @@ impl Keys {
             reach!("state.kv.refused");
             return Reply::Rejected(reason);
         }
-        let mut removed = false;
+        let is_alone = mutations.iter().map(|mutation| mutation.edits.len()).sum::<usize>() == 1;
+        let mut existed = false;
         for Mutation { key, edits, .. } in mutations {
             for edit in edits {
-                removed |= self.change(revision, &key, edit.change);
+                existed |= self.change(revision, &key, edit.change).existed(is_alone);
             }
         }
-        Reply::Written { revision, removed }
+        Reply::Written { revision, existed }
     }
 
     fn check(&self, mutations: &[Mutation]) -> Result<(), Reason> {
@@ -116,16 +117,15 @@ impl Keys {
         Err(Reason::Conflict { revision: found.map(|slot| slot.revision), at })
     }
 
-    /// Returns whether it removed a value.
-    fn change(&mut self, revision: Index, key: &Bytes, change: Change) -> bool {
+    fn change(&mut self, revision: Index, key: &Bytes, change: Change) -> Before {
         let value = match change {
             Change::Put(value) => Some(value),
             Change::Cas { value, .. } => value,
             Change::Delete => None,
             // `check_mutations` rejected these before anything changed.
-            Change::Add(_) | Change::Remove(_) | Change::Count(_) => return false,
+            Change::Add(_) | Change::Remove(_) | Change::Count(_) => return Before::Nothing,
         };
-        let removes = value.is_none();
+        let effect = if value.is_none() { Before::Removed } else { Before::Replaced };
         let before = match value {
             Some(value) => {
                 let slot = Slot { value, revision };
@@ -135,9 +135,9 @@ impl Keys {
             }
             None => self.map.remove(key),
         };
-        let removed = removes && before.is_some();
+        let effect = if before.is_some() { effect } else { Before::Nothing };
         self.bytes -= before.map_or(0, |slot| weight(key, &slot));
-        removed
+        effect
     }
 
     /// Answers a read.

@@ -4,13 +4,15 @@ use axum::body::Body;
 use axum::http::{Request as HttpRequest, StatusCode, header};
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Context, Expected, Level, Outcome, Query, Reason, Register, Request, Row, Value,
+    Change, Context, Expected, Level, Outcome, Query, Reason, Receipt, Register, Request, Row,
+    Value,
 };
 use continuum_core::id::Index;
+use serde_json::json;
 
-use super::media;
 use super::tests::{Answer, World, committed};
 use super::token::{self, Tag};
+use super::{ROUTES, Route, media};
 
 const KEY: &str = "/v1/namespaces/ns/kv/sky";
 
@@ -77,6 +79,56 @@ async fn a_list_of_tags_and_a_star_become_the_revision_that_is_there() {
     let answer = send(&world, "PUT", KEY, &[("if-match", "*")]).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (412, "conflict"));
     assert_eq!(conditions(&world), [Some(Expected::Revision(0))]);
+}
+
+#[tokio::test]
+async fn every_route_refuses_a_parameter_that_it_does_not_know() {
+    let world = World::new(committed());
+    for Route { method, path, .. } in ROUTES {
+        let path = path.replace("{namespace}", "ns").replace("{key}", "k");
+        let body = match path.rsplit('/').nth(1) {
+            Some("cas") => "{\"expected\":{\"absent\":true},\"value\":\"v\"}",
+            Some("counters") => "{\"add\":1}",
+            Some("sets") => "{\"add\":[\"m\"]}",
+            Some("records") => "{\"edits\":[{\"put\":\"v\"}]}",
+            Some("ns") => "{\"writes\":[{\"key\":\"k\",\"edits\":[{\"put\":\"v\"}]}]}",
+            _ => "{\"name\":\"ns\",\"consistency\":\"strong\"}",
+        };
+        let body = if path == "/v1/init" { "" } else { body };
+        let answer = world.ask(method, &format!("{path}?verbose=1"), body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}");
+        let detail = answer.json()["detail"].clone();
+        assert_eq!(detail, "the route has no parameter `verbose`", "{method} {path}");
+    }
+    for probe in ["/livez?", "/readyz?", "/metrics?", "/v1/status?"] {
+        assert_eq!(world.ask("GET", probe, Body::empty()).await.status, StatusCode::OK, "{probe}");
+    }
+}
+
+#[tokio::test]
+async fn a_put_says_whether_it_made_the_value_and_a_removal_whether_something_was_there() {
+    for existed in [false, true] {
+        let receipt = Receipt { existed, ..Receipt::default() };
+        let world = World::new(Outcome::Committed { level: Level::Durable, receipt });
+        let put = send(&world, "PUT", KEY, &[]).await;
+        assert_eq!(put.status.as_u16(), if existed { 200 } else { 201 });
+        assert_eq!(put.json(), json!({ "committed": true, "level": "durable" }));
+        let absent = send(&world, "PUT", KEY, &[("if-none-match", "*")]).await;
+        assert_eq!(absent.status.as_u16(), if existed { 200 } else { 201 });
+        assert_eq!(send(&world, "DELETE", KEY, &[]).await.json()["existed"], existed);
+        for (path, body, says) in [
+            ("sets/s", "{\"remove\":[\"m\"]}", true),
+            ("sets/s", "{\"add\":[\"n\"],\"remove\":[\"m\"]}", true),
+            ("sets/s", "{\"add\":[\"n\"]}", false),
+            ("records/r", "{\"edits\":[{\"remove\":[\"m\"]}]}", true),
+            ("records/r", "{\"edits\":[{\"put\":\"m\"}]}", false),
+        ] {
+            let answer = world.ask("POST", &format!("/v1/namespaces/ns/{path}"), body).await;
+            assert_eq!(answer.status, StatusCode::OK, "{body}");
+            let expected = if says { existed.into() } else { serde_json::Value::Null };
+            assert_eq!(answer.json()["existed"], expected, "{body}");
+        }
+    }
 }
 
 #[tokio::test]

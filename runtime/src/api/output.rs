@@ -63,11 +63,26 @@ pub fn committed(outcome: Outcome) -> Result<Response, Problem> {
 pub fn deleted(outcome: Outcome) -> Result<Response, Problem> {
     match outcome {
         Outcome::Committed { level, receipt } => {
-            let existed = receipt.removed;
+            let existed = receipt.existed;
             Ok(receipt_response(level, receipt, &json!({ "existed": existed })))
         }
         other => committed(other),
     }
+}
+
+/// The answer to a `PUT`: 201 when there was no value before (RFC 9110, 9.3.4).
+///
+/// # Errors
+///
+/// The problem of any other outcome.
+pub fn put(outcome: Outcome) -> Result<Response, Problem> {
+    let is_new =
+        matches!(&outcome, Outcome::Committed { receipt: Receipt { existed: false, .. }, .. });
+    let mut response = committed(outcome)?;
+    if is_new {
+        *response.status_mut() = StatusCode::CREATED;
+    }
+    Ok(response)
 }
 
 /// The problem when the node's answer does not fit the question.

@@ -12,7 +12,8 @@ use super::routes::{Answer, named};
 use super::{Api, output};
 
 /// Alive means: the driver answers, and the node is not fenced. Only what a restart can repair makes this fail.
-pub(super) async fn live(api: &Api) -> Answer {
+pub(super) async fn live(api: &Api, call: Call) -> Answer {
+    call.params.finish()?;
     let status = api.handle.status().await?;
     if status.unready.contains(&Unready::Fenced) {
         return Err(Problem::new(
@@ -147,7 +148,8 @@ fn undecided(status: &Status) -> String {
 }
 
 /// The node's status, with the names of namespaces.
-pub(super) async fn status(api: &Api) -> Answer {
+pub(super) async fn status(api: &Api, call: Call) -> Answer {
+    call.params.finish()?;
     let status = api.handle.status().await?;
     let names = names(api).await;
     let mut body = output::status(&status);

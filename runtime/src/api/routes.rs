@@ -35,10 +35,10 @@ pub(super) type Answer = Result<Response, Problem>;
 /// Performs a route.
 pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answer {
     match operation {
-        Operation::Live => probes::live(api).await,
+        Operation::Live => probes::live(api, call).await,
         Operation::Ready => probes::ready(api, call).await,
-        Operation::Metrics => Ok(metrics(api, &call).await),
-        Operation::Status => probes::status(api).await,
+        Operation::Metrics => metrics(api, call).await,
+        Operation::Status => probes::status(api, call).await,
         Operation::Init => init(api, call).await,
         Operation::RotateKey => rotate_key(api, call).await,
         Operation::CreateNamespace => create_namespace(api, call).await,
@@ -64,7 +64,9 @@ pub(super) async fn perform(api: &Api, operation: Operation, call: Call) -> Answ
 
 /// All metrics, with current gauges, in the form that the client asks for. If the node does not answer, the gauges are
 /// old and the counters are current.
-async fn metrics(api: &Api, call: &Call) -> Response {
+async fn metrics(api: &Api, call: Call) -> Answer {
+    let format = Format::accepted(&call.accept());
+    call.params.finish()?;
     let status = api.handle.status().await.ok();
     let members = match api.handle.request(Request::Members).await {
         Ok(Outcome::Value(Value::Members(members))) => members,
@@ -75,11 +77,10 @@ async fn metrics(api: &Api, call: &Call) -> Response {
     let figures = api.handle.figures().await.ok();
     let (members, namespaces, figures) = (&members[..], &namespaces[..], figures.as_ref());
     let seen = status.as_ref().map(|status| Seen { status, members, namespaces, figures });
-    let format = Format::accepted(&call.accept());
     let body = Body::from(api.metrics.page(seen.as_ref(), format));
     let kind = HeaderValue::from_static(format.media_type());
     let vary = (header::VARY, HeaderValue::from_static("accept"));
-    ([(header::CONTENT_TYPE, kind), vary], body).into_response()
+    Ok(([(header::CONTENT_TYPE, kind), vary], body).into_response())
 }
 
 /// A read without parameters.
@@ -282,7 +283,7 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
     let name = namespace.clone();
     call.params.finish()?;
     let batch = (operation == Operation::Batch).then(|| Batch::of(&mutations));
-    let is_removal = mutations.iter().any(removes);
+    let is_removal = mutations.iter().flat_map(|one| &one.edits).any(|e| e.change.removes());
     let request = Request::Write { namespace, mutations, level, session };
     let outcome = api.handle.request(request).await?;
     let answer = match (outcome, &batch) {
@@ -291,16 +292,10 @@ async fn write(api: &Api, operation: Operation, mut call: Call) -> Answer {
         }
         (Outcome::Rejected(reason), Some(batch)) => Err(batch.refused(api, &name, reason).await),
         (outcome, _) if is_removal => output::deleted(outcome),
+        (outcome, _) if operation == Operation::Put => output::put(outcome),
         (outcome, _) => output::committed(outcome),
     };
     answer.map_err(|problem| named(problem, &name))
-}
-
-/// Whether a write removes a value or a record, so that its answer says if there was one.
-fn removes(mutation: &Mutation) -> bool {
-    let removes =
-        |change: &Change| matches!(change, Change::Delete | Change::Cas { value: None, .. });
-    mutation.edits.iter().any(|edit| removes(&edit.change))
 }
 
 /// The condition of a write as one that the core knows. A list of tags, and `*`, are the revision that the value has

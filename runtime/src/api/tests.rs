@@ -146,7 +146,7 @@ impl Answer {
 }
 
 pub(super) fn committed() -> Outcome {
-    let receipt = Receipt { revision: Some(Index(17)), context: None, removed: false };
+    let receipt = Receipt { revision: Some(Index(17)), context: None, existed: true };
     Outcome::Committed { level: Level::Durable, receipt }
 }
 

@@ -30,7 +30,7 @@ struct Server {
 
 impl Server {
     async fn start(bounds: Bounds) -> Self {
-        let receipt = Receipt { revision: Some(Index(17)), context: None, removed: false };
+        let receipt = Receipt { revision: Some(Index(17)), context: None, existed: true };
         let outcome = Outcome::Committed { level: Level::Durable, receipt };
         Self::answering(bounds, outcome).await
     }

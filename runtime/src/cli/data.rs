@@ -172,7 +172,9 @@ pub(super) async fn set(
         Set::Members { key_path } => return members(&key_path, client, screen).await,
     };
     let call = Call::post(path("sets", &key_path, Some(&promise)), &body).once();
-    print_done(&client.send(&call).await?.json()?, words, screen)
+    let answer = client.send(&call).await?.json()?;
+    existed(&answer)?;
+    print_done(&answer, words, screen)
 }
 
 async fn members(
@@ -250,7 +252,7 @@ pub(super) async fn record(
             edits.extend(add.into_iter().map(|(f, v)| EditBody { add: vec![text(v)], ..edit(f) }));
             edits.extend(count.into_iter().map(|(f, n)| EditBody { count: Some(n), ..edit(f) }));
             let body = RecordBody { edits, context: None };
-            let is_removal = body.edits.iter().all(|edit| edit.delete);
+            let is_removal = body.edits.iter().all(|edit| edit.delete || !edit.remove.is_empty());
             let call = Call::post(path("records", &key_path, Some(&promise)), &body).once();
             let answer = client.send(&call).await?.json()?;
             if is_removal {

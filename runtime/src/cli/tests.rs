@@ -182,10 +182,10 @@ async fn kv(line: &[&str], client: &mut Client, format: Format) -> (Result<(), F
 
 #[tokio::test]
 async fn a_removal_of_nothing_is_a_negative_answer() {
-    for removed in [true, false] {
+    for existed in [true, false] {
         let (mut client, _stop) = node(move |request| match request {
             Request::Write { .. } => {
-                let receipt = Receipt { revision: Some(Index(17)), context: None, removed };
+                let receipt = Receipt { revision: Some(Index(17)), context: None, existed };
                 Outcome::Committed { level: Level::Durable, receipt }
             }
             _ => Outcome::Value(Value::Keys { keys: Vec::new(), more: false }),
@@ -195,7 +195,7 @@ async fn a_removal_of_nothing_is_a_negative_answer() {
             [&["del", "facts", "sky"], &["del", "facts", "sky", "--field", "f"]];
         for line in lines {
             let (ended, text) = kv(line, &mut client, Format::Table).await;
-            if removed {
+            if existed {
                 assert_eq!((ended, text.as_str()), (Ok(()), "deleted at revision 17\n"));
                 continue;
             }

@@ -509,7 +509,7 @@ mod tests {
                         let receipt = Receipt {
                             revision: Some(Index(op_index)),
                             context: None,
-                            removed: false,
+                            existed: false,
                         };
                         let outcome = Outcome::Committed { level: Level::Durable, receipt };
                         let by =

@@ -7,7 +7,7 @@ use std::time::Duration;
 use continuum_runtime::clock::Stopwatch;
 use serde_json::{Value, json};
 
-use super::{ALL, begin, finish, is, leader, make, path};
+use super::{ALL, begin, finish, is, leader, make, path, written};
 use crate::book::{Answered, Book, STRONG};
 use crate::federation::{Nodes, SOON};
 use crate::http::{Answer, Ask, Kept, PATIENCE, brief};
@@ -97,7 +97,7 @@ fn reused(bench: &Bench) -> Check<String> {
         make(nodes.all[0].api, namespace, kind)?;
         let first = keyed(Ask::new("PUT", path(namespace, "kv/x")).raw("one"), "k1");
         let answer = first.send(nodes.all[0].api);
-        is(answer.as_ref(), 200, "", || format!("the first put in {namespace}"))?;
+        written(answer.as_ref(), || format!("the first put in {namespace}"))?;
         let answer = answer.map(|answer| answer.json());
         let asks = others(namespace, kind == "strong");
         for (number, (what, ask)) in asks.into_iter().enumerate() {
@@ -148,7 +148,7 @@ fn repeated(bench: &Bench) -> Check<String> {
         keyed(post(path("once", "cas/absent"), &cas), "s5"),
     ];
     let first: Vec<_> = strong.iter().map(|ask| told(ask, nodes.all[0].api)).collect();
-    let expected = [200, 200, 200, 200, 412];
+    let expected = [201, 200, 200, 200, 412];
     holds(first.iter().map(|(status, _)| *status).eq(expected), || {
         format!("the first answers are {first:?}")
     })?;
@@ -185,7 +185,7 @@ fn over_a_crash(bench: &Bench) -> Check<String> {
     let (mut nodes, mut book) = begin(bench, 3)?;
     make(nodes.all[0].api, "chain", "strong")?;
     let start = Ask::new("PUT", path("chain", "kv/c")).raw("0").send(nodes.all[0].api);
-    is(start.as_ref(), 200, "", || "the first put".into())?;
+    written(start.as_ref(), || "the first put".into())?;
     let (mut value, mut repeats) = (0, 0);
     let rounds = bench.rounds.min(10);
     for round in 0..rounds {
@@ -303,10 +303,10 @@ fn write_keyed(api: SocketAddr, client: usize, next: &AtomicU64, writes: u64) ->
 fn after_many(nodes: &Nodes, book: &mut Book) -> Check {
     for (at, node) in nodes.all.iter().enumerate() {
         let plain = Ask::new("PUT", path(STRONG, &format!("kv/plain-{at}"))).raw("v");
-        is(plain.send(node.api).as_ref(), 200, "", || "a write without a key".into())?;
+        written(plain.send(node.api).as_ref(), || "a write without a key".into())?;
         let with_key = Ask::new("PUT", path(STRONG, &format!("kv/keyed-{at}"))).raw("v");
         let with_key = keyed(with_key, &format!("after-{at}"));
-        is(with_key.send(node.api).as_ref(), 200, "", || "a write with a key".into())?;
+        written(with_key.send(node.api).as_ref(), || "a write with a key".into())?;
         let (code, text) = node.cli(&["kv", "put", STRONG, &format!("cli-{at}"), "v"]);
         holds(code == Some(0), || format!("the command line ends with {code:?}: {text}"))?;
         for name in ["plain", "keyed", "cli"] {

@@ -79,6 +79,12 @@ fn path(namespace: &str, part: &str) -> String {
     format!("/v1/namespaces/{namespace}/{part}")
 }
 
+/// An error unless the write happened: 201 made the value, 200 replaced one.
+fn written(answer: Option<&Answer>, question: impl FnOnce() -> String) -> Check {
+    let made = answer.is_some_and(|answer| answer.status == 201);
+    is(answer, if made { 201 } else { 200 }, "", question)
+}
+
 /// An error unless the answer has this status and this code. No problem has an empty code.
 fn is(
     answer: Option<&Answer>,

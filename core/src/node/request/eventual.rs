@@ -11,7 +11,7 @@ use core::mem;
 use bytes::Bytes;
 
 use crate::api::{
-    Context, Level, Mutation, Outcome, Policy, Query, Reason, Receipt, Request, Row, Value,
+    Before, Context, Level, Mutation, Outcome, Policy, Query, Reason, Receipt, Request, Row, Value,
 };
 use crate::id::{NamespaceId, ShardId};
 use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
@@ -126,10 +126,15 @@ impl Node {
     }
 
     /// A mutation is applied here, and its record is handed to the disk.
-    pub(in crate::node) fn on_accepted(&mut self, ticket: Ticket, context: Context, removed: bool) {
+    pub(in crate::node) fn on_accepted(
+        &mut self,
+        ticket: Ticket,
+        context: Context,
+        before: Before,
+    ) {
         let Some((_, pending)) = self.requests.by_ticket(ticket) else { return };
         pending.progress.accepted += 1;
-        pending.progress.receipt.removed |= removed;
+        pending.progress.receipt.existed |= before.existed(pending.ticket_count == 1);
         if pending.ticket_count == 1 {
             pending.progress.receipt.context = Some(context);
         }

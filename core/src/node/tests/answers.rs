@@ -13,9 +13,9 @@ fn set(key: &str) -> Mutation {
     mutation(key, Change::Put(Bytes::from_static(b"v")))
 }
 
-fn removed(outcome: Outcome) -> bool {
+fn existed(outcome: Outcome) -> bool {
     match outcome {
-        Outcome::Committed { receipt, .. } => receipt.removed,
+        Outcome::Committed { receipt, .. } => receipt.existed,
         other => panic!("not committed: {other:?}"),
     }
 }
@@ -55,22 +55,23 @@ fn a_level_past_all_replicas_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_deletion_says_whether_something_was_there() {
+fn a_write_says_whether_something_was_there() {
     let mut world = federation(3, 33);
     for namespace in ["notes", "locks"] {
         let delete = || write(namespace, vec![mutation("k", Change::Delete)]);
-        assert!(!removed(world.ask(1, delete())), "{namespace}");
-        assert!(!removed(world.ask(1, put(namespace, "k", "v"))));
-        assert!(removed(world.ask(1, delete())), "{namespace}");
-        assert!(!removed(world.ask(1, delete())), "{namespace}");
+        assert!(!existed(world.ask(1, delete())), "{namespace}");
+        assert!(!existed(world.ask(1, put(namespace, "k", "v"))));
+        assert!(existed(world.ask(1, put(namespace, "k", "w"))));
+        assert!(existed(world.ask(1, delete())), "{namespace}");
+        assert!(!existed(world.ask(1, delete())), "{namespace}");
     }
     let cas = |value| {
         let expected = Expected::Value(Bytes::from_static(b"v"));
         write("locks", vec![mutation("k", Change::Cas { expected, value })])
     };
     assert!(is_committed(&world.ask(1, put("locks", "k", "v"))));
-    assert!(!removed(world.ask(1, cas(Some(Bytes::from_static(b"v"))))));
-    assert!(removed(world.ask(1, cas(None))));
+    assert!(existed(world.ask(1, cas(Some(Bytes::from_static(b"v"))))));
+    assert!(existed(world.ask(1, cas(None))));
     // A field alone, beside another one.
     let field = |change| {
         let mut one = mutation("r", change);
@@ -78,9 +79,28 @@ fn a_deletion_says_whether_something_was_there() {
         write("notes", vec![one])
     };
     assert!(is_committed(&world.ask(1, put("notes", "r", "v"))));
-    assert!(!removed(world.ask(1, field(Change::Delete))));
+    assert!(!existed(world.ask(1, field(Change::Delete))));
     assert!(is_committed(&world.ask(1, field(Change::Add(Bytes::from_static(b"m"))))));
-    assert!(removed(world.ask(1, field(Change::Delete))));
+    assert!(existed(world.ask(1, field(Change::Delete))));
+    assert!(!existed(world.ask(1, field(Change::Remove(Bytes::from_static(b"m"))))));
+    assert!(!existed(world.ask(1, field(Change::Add(Bytes::from_static(b"m"))))));
+    assert!(!existed(world.ask(1, field(Change::Add(Bytes::from_static(b"m"))))), "an addition");
+    assert!(!existed(world.ask(1, field(Change::Remove(Bytes::from_static(b"n"))))));
+    assert!(existed(world.ask(1, field(Change::Remove(Bytes::from_static(b"m"))))));
+    assert!(!existed(world.ask(1, field(Change::Put(Bytes::from_static(b"v"))))), "a register");
+    assert!(existed(world.ask(1, field(Change::Put(Bytes::from_static(b"v"))))));
+}
+
+#[test]
+fn what_a_batch_replaces_is_not_what_it_removes() {
+    let mut world = federation(3, 36);
+    for namespace in ["notes", "locks"] {
+        assert!(is_committed(&world.ask(1, put(namespace, "a", "v"))));
+        let delete = || mutation("b", Change::Delete);
+        assert!(!existed(world.ask(1, write(namespace, vec![set("a"), delete()]))));
+        assert!(!existed(world.ask(1, write(namespace, vec![set("a"), set("b")]))));
+        assert!(existed(world.ask(1, write(namespace, vec![set("a"), delete()]))), "{namespace}");
+    }
 }
 
 #[test]
@@ -103,7 +123,7 @@ fn a_full_memory_refuses_what_grows_and_still_deletes() {
         assert_eq!(full, Outcome::Rejected(Reason::Full { what: Resource::Memory }));
         for key in 0..keys {
             let delete = mutation(&alloc::format!("k{key}"), Change::Delete);
-            assert!(removed(world.ask(0, write(namespace, vec![delete]))), "{namespace}");
+            assert!(existed(world.ask(0, write(namespace, vec![delete]))), "{namespace}");
         }
         world.run(1000);
         assert!(is_committed(&world.ask(0, put(namespace, "small", "v"))), "{namespace}");

@@ -61,18 +61,20 @@ fn model_write(model: &mut Model, index: Index, mutations: &[Mutation]) -> Reply
             }
         }
     }
-    let mut removed = false;
+    let (mut removed, mut replaced, mut edits) = (false, false, 0);
     for mutation in mutations {
         for Edit { change, .. } in &mutation.edits {
+            edits += 1;
             match change {
                 Change::Put(value) | Change::Cas { value: Some(value), .. } => {
-                    model.insert(mutation.key.clone(), (value.clone(), index));
+                    let slot = (value.clone(), index);
+                    replaced |= model.insert(mutation.key.clone(), slot).is_some();
                 }
                 _ => removed |= model.remove(&mutation.key).is_some(),
             }
         }
     }
-    Reply::Written { revision: index, removed }
+    Reply::Written { revision: index, existed: removed || (edits == 1 && replaced) }
 }
 
 fn get(machine: &StateMachine, key: &Bytes) -> Option<(Bytes, Index)> {

@@ -81,7 +81,11 @@ fn asked(client: u8, seq: u64, value: u8) -> bytes::Bytes {
 }
 
 fn written(index: u64) -> Reply {
-    Reply::Written { revision: Index(index), removed: false }
+    Reply::Written { revision: Index(index), existed: false }
+}
+
+fn replaced(index: u64) -> Reply {
+    Reply::Written { revision: Index(index), existed: true }
 }
 
 #[test]
@@ -95,7 +99,7 @@ fn a_full_table_forgets_the_session_that_was_used_longest_ago_and_refuses_none()
     assert_eq!(apply(&mut machine, 0, &asked(3, 0, 7)), written(4));
     let expired = Reply::Rejected(Reason::SessionExpired);
     assert_eq!(apply(&mut machine, 0, &asked(2, 1, 7)), expired);
-    assert_eq!(apply(&mut machine, 0, &asked(1, 1, 7)), written(6));
+    assert_eq!(apply(&mut machine, 0, &asked(1, 1, 7)), replaced(6));
     assert_eq!(machine.sessions().len(), 2);
 }
 
@@ -121,7 +125,7 @@ fn another_request_under_a_used_number_is_refused_and_changes_nothing() {
     assert_eq!(apply(&mut machine, 0, &asked(1, 0, 8)), Reply::Rejected(Reason::SessionReused));
     assert_eq!(machine.keys().get(&vec![1].into()).expect("it is there").value.as_ref(), [7]);
     assert_eq!(apply(&mut machine, 0, &asked(1, 0, 7)), written(1), "the same request is a retry");
-    assert_eq!(apply(&mut machine, 0, &asked(1, 1, 8)), written(4));
+    assert_eq!(apply(&mut machine, 0, &asked(1, 1, 8)), replaced(4));
     assert_eq!(apply(&mut machine, 0, &asked(1, 1, 7)), Reply::Rejected(Reason::SessionReused));
     assert_eq!(apply(&mut machine, 0, &asked(1, 0, 7)), Reply::Rejected(Reason::SessionExpired));
 }

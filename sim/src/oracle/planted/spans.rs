@@ -54,7 +54,7 @@ fn answers() -> Vec<Planted> {
         requests.arrives(&sound, 0, id, LATE);
         requests.answers(&sound, 0, id, &Outcome::Unknown { reached: None })
     };
-    let receipt = Receipt { revision: Some(Index(1)), context: None, removed: false };
+    let receipt = Receipt { revision: Some(Index(1)), context: None, existed: false };
     let committed = Outcome::Committed { level: Level::Durable, receipt };
     let conflict = Outcome::Rejected(Reason::Conflict { revision: None, at: 0 });
     let no_leader = || Outcome::Rejected(Reason::NoLeader);

@@ -92,7 +92,7 @@ fn with(session: Option<Session>, operation: Operation) -> Operation {
 }
 
 fn at(index: u64) -> Ending {
-    let receipt = Receipt { revision: Some(Index(index)), context: None, removed: false };
+    let receipt = Receipt { revision: Some(Index(index)), context: None, existed: false };
     Ending::Answered(Outcome::Committed { level: Level::Durable, receipt })
 }
 
@@ -316,7 +316,7 @@ fn applied() -> Vec<Planted> {
         seq,
         request: Fingerprint([0; 16]),
         used: Index(revision),
-        reply: Reply::Written { revision: Index(revision), removed: false },
+        reply: Reply::Written { revision: Index(revision), existed: false },
         used_ms: 0,
     };
     let new = |held: Option<&Remembered>| {
