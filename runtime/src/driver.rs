@@ -367,20 +367,7 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
         self.turn_away();
         self.driver.links.close().await;
         self.driver.disk.submit(DiskRequest::Stop);
-        let sealed = async {
-            while let Some(event) = self.driver.disk_events.recv().await {
-                if event == DiskEvent::Stopped {
-                    break;
-                }
-            }
-        };
-        let patience = match self.ended {
-            None => SEAL_MAX,
-            // A marker that is not durable lets a supervisor start the store again.
-            Some(RunError::Condemned { .. }) => STOP_MAX,
-            Some(_) => Duration::ZERO,
-        };
-        if !patience.is_zero() && tokio::time::timeout(patience, sealed).await.is_err() {
+        if !is_closed(&mut self.driver.disk_events, self.ended.as_ref()).await {
             log::warn("the log could not be sealed in time", &"the next start recovers it");
         }
         match self.ended {
@@ -388,6 +375,27 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
             None => Ok(Stopped { boot: self.driver.node.boot() }),
         }
     }
+}
+
+/// Waits for the end of the disk, as long as this end of the node needs it. Whether what it needs is done.
+async fn is_closed(
+    events: &mut mpsc::UnboundedReceiver<DiskEvent>,
+    ended: Option<&RunError>,
+) -> bool {
+    let patience = match ended {
+        None => SEAL_MAX,
+        // A marker that is not durable lets a supervisor start the store again.
+        Some(RunError::Condemned { .. }) => STOP_MAX,
+        Some(_) => return true,
+    };
+    let stopped = async {
+        while let Some(event) = events.recv().await {
+            if event == DiskEvent::Stopped {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(patience, stopped).await.is_ok()
 }
 
 /// Why no process may start from the store again, in the words of its marker and of the error.
@@ -477,6 +485,33 @@ mod tests {
             }
         };
         tokio::time::timeout(PATIENCE, received).await.expect("the message arrives");
+    }
+
+    /// A disk that says that it is closed after this much virtual time. Whether the driver still waits then, and what
+    /// it learns.
+    async fn closed_after(span: Duration, ended: Option<RunError>) -> (bool, bool) {
+        let (disk, mut events) = mpsc::unbounded_channel();
+        let waiting = tokio::spawn(async move { is_closed(&mut events, ended.as_ref()).await });
+        // The wait begins before time passes, and sees all of it.
+        tokio::task::yield_now().await;
+        tokio::time::advance(span).await;
+        tokio::task::yield_now().await;
+        let waits = !waiting.is_finished();
+        // A driver that went away needs no report.
+        let _ = disk.send(DiskEvent::Stopped);
+        (waits, waiting.await.expect("no panic"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_marker_of_a_condemned_store_has_longer_than_the_seal_of_a_log() {
+        let condemned = || Some(RunError::Condemned { why: "copied".into() });
+        let moment = Duration::from_millis(1);
+        assert_eq!(closed_after(STOP_MAX - moment, condemned()).await, (true, true));
+        assert_eq!(closed_after(STOP_MAX + moment, condemned()).await, (false, false));
+        assert_eq!(closed_after(SEAL_MAX - moment, None).await, (true, true));
+        assert_eq!(closed_after(SEAL_MAX + moment, None).await, (false, false));
+        let failed = Some(RunError::StorageFailed { why: "fsync".into() });
+        assert_eq!(closed_after(Duration::ZERO, failed).await, (false, true));
     }
 
     #[tokio::test]

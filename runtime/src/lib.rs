@@ -14,11 +14,13 @@ pub mod handle;
 pub mod link;
 pub mod log;
 pub mod metrics;
+mod network;
 mod regular;
 pub mod resolve;
 mod run;
 pub mod settings;
 pub mod tls;
+mod visible;
 
 pub use driver::Observer;
 pub use error::{RunError, Stopped};

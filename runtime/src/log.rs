@@ -1,8 +1,8 @@
 //! Log lines: one for each notable event at the edges of the node. No other module writes logs.
 //!
-//! Lines go to stderr. Keys, values and seeds are never logged. A peer or a client can cause most lines, so each of
-//! those has a reason, and each reason a few lines in a row and then one from time to time, with the number of lines
-//! that were left out. The counters in `metrics` miss none.
+//! Lines go to stderr. Keys, values and seeds are never logged, and words of others only as escapes. A peer or a client
+//! can cause most lines, so each of those has a reason, and each reason a few lines in a row and then one from time to
+//! time, with the number of lines that were left out. The counters in `metrics` miss none.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::settings::{LogFormat, LogSettings, SettingsError};
+use crate::visible::Visible;
 
 /// Starts logging. A second call in the same process changes nothing.
 ///
@@ -69,37 +70,37 @@ pub fn refilter(settings: &LogSettings) -> Result<(), SettingsError> {
 
 /// A notable event that went well.
 pub fn info(what: &str, detail: &dyn Display) {
-    info!("{what}: {detail}");
+    info!("{what}: {}", Visible(detail));
 }
 
 /// An event that needs an operator's attention.
 pub fn warn(what: &str, detail: &dyn Display) {
-    warn!("{what}: {detail}");
+    warn!("{what}: {}", Visible(detail));
 }
 
 /// An event that ends the process.
 pub fn fatal(what: &str, detail: &dyn Display) {
-    error!("{what}: {detail}");
+    error!("{what}: {}", Visible(detail));
 }
 
 /// A connection or message was refused; `reason` is the label of its counter.
 pub fn refused(peer: &dyn Display, reason: &'static str, detail: &dyn Display) {
     if let Some(more) = admit(reason) {
-        warn!(reason, "refused {peer}: {detail}{more}");
+        warn!(reason, "refused {}: {}{more}", Visible(peer), Visible(detail));
     }
 }
 
 /// A client's request was refused; `reason` is the label of its counter. No warning: the client has been told.
 pub fn refused_request(route: &str, reason: &'static str, detail: &str) {
     if let Some(more) = admit(reason) {
-        info!(reason, "refused a request for {route}: {detail}{more}");
+        info!(reason, "refused a request for {}: {}{more}", Visible(&route), Visible(&detail));
     }
 }
 
 /// No answer from an address. Only for debugging, since the node tries again by itself.
 pub fn unreachable(address: &str, detail: &dyn Display) {
     if let Some(more) = admit("unreachable") {
-        debug!("{address}: {detail}{more}");
+        debug!("{}: {}{more}", Visible(&address), Visible(detail));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A client of the nodes' HTTP API with a bound on each wait: one request per connection, or one after the other.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -97,6 +97,22 @@ pub(crate) fn exchange(to: SocketAddr, request: &[u8], patience: Duration) -> Op
             Ok(read) => bytes.extend_from_slice(&piece[..read]),
             Err(_) => return None,
         }
+    }
+}
+
+impl Ask<'_> {
+    /// Sends the request over an open stream, such as one with TLS, and reads the answer to its end.
+    pub(crate) fn send_over(
+        &self,
+        to: SocketAddr,
+        mut stream: impl Read + Write,
+    ) -> Option<Answer> {
+        stream.write_all(&self.bytes(to, "close")).ok()?;
+        stream.flush().ok()?;
+        let mut answer = Vec::new();
+        // With TLS the end of the stream may be an error.
+        let _ = stream.read_to_end(&mut answer);
+        parse(&answer)
     }
 }
 

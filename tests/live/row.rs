@@ -29,6 +29,16 @@ pub(crate) struct Row {
     pub(crate) run: fn(&Bench) -> Check<String>,
 }
 
+impl Row {
+    pub(crate) const fn new(
+        name: &'static str,
+        expected: &'static str,
+        run: fn(&Bench) -> Check<String>,
+    ) -> Self {
+        Self { name, expected, run }
+    }
+}
+
 /// How a row ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {

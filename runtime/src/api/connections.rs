@@ -7,12 +7,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::guard::Progress;
+use crate::network::network;
 
 /// A connection gives way only when the node has waited this long for its client: longer than most networks take for a
 /// greeting. The longer it is, the fewer new connections a second keep all others of an address out.
@@ -166,16 +167,6 @@ impl Drop for Place {
     }
 }
 
-/// The part of an address that counts as one client: with IPv6 a client has a whole network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64))
-        }
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,14 +217,5 @@ mod tests {
         assert!(is_told(&probes[0]).await);
         assert!(!is_told(&probes[1]).await);
         assert_eq!(connections.table().reserve.len(), RESERVE);
-    }
-
-    #[test]
-    fn a_network_of_64_bits_counts_as_one_address() {
-        let at = |text: &str| network(text.parse().expect("an address"));
-        assert_eq!(at("2001:db8:1:2::1"), at("2001:db8:1:2:ffff::9"));
-        assert_ne!(at("2001:db8:1:2::1"), at("2001:db8:1:3::1"));
-        assert_eq!(at("::ffff:10.0.0.1"), address(1));
-        assert_ne!(at("::1"), at("::2"));
     }
 }

@@ -5,7 +5,6 @@
 //! [`visible`], and into a pipe they go unchanged. Nothing else of the command line writes to a standard stream.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -14,50 +13,13 @@ use serde_json::Value;
 
 use super::args::Format;
 use super::exit::Failure;
+use crate::visible::{Keep, visible};
 
 /// The standard output, with checked writes.
 pub(super) struct Screen {
     format: Format,
     is_terminal: bool,
     out: BufWriter<Box<dyn Write + Send>>,
-}
-
-/// Which control characters may stay on a terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keep {
-    /// None: the text is one line or one cell.
-    Nothing,
-    /// Ends of lines and tabs: the text stands alone.
-    Lines,
-}
-
-/// A text that a terminal shows and does not obey: control characters, marks that turn the direction of writing, and
-/// bytes that are no text become escapes.
-fn visible(bytes: &[u8], keep: Keep) -> String {
-    let mut shown = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for one in chunk.valid().chars() {
-            let stays = keep == Keep::Lines && (one == '\n' || one == '\t');
-            let turns = matches!(one, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if stays || !(one.is_control() || turns) {
-                shown.push(one);
-            } else {
-                match one {
-                    '\n' => shown.push_str("\\n"),
-                    '\r' => shown.push_str("\\r"),
-                    '\t' => shown.push_str("\\t"),
-                    // As JSON has it, so that JSON stays what it is. A write to memory does not fail.
-                    _ => {
-                        let _ = write!(shown, "\\u{:04x}", u32::from(one));
-                    }
-                }
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(shown, "\\x{byte:02x}");
-        }
-    }
-    shown
 }
 
 /// The text for stderr.

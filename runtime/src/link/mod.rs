@@ -13,6 +13,7 @@ mod peer;
 pub(crate) mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -399,7 +400,15 @@ async fn listen(context: Arc<Context>, listener: TcpListener) {
                 Some(slot) => {
                     let context = Arc::clone(&context);
                     tokio::spawn(async move {
-                        let established = context.accept(tcp, &remote.to_string()).await;
+                        let from = remote.to_string();
+                        let established = tokio::select! {
+                            biased;
+                            () = slot.gives_way() => {
+                                context.too_many_pending(&remote);
+                                None
+                            }
+                            established = context.accept(tcp, &from) => established,
+                        };
                         drop(slot);
                         if let Some(established) = established {
                             let purpose = established.hello.purpose;
@@ -408,14 +417,7 @@ async fn listen(context: Arc<Context>, listener: TcpListener) {
                         }
                     });
                 }
-                None => {
-                    context.metrics.rejected("too_many_pending");
-                    log::refused(
-                        &remote,
-                        "too_many_pending",
-                        &"too many handshakes are under way, from its address or in all",
-                    );
-                }
+                None => context.too_many_pending(&remote),
             },
             Err(error) => {
                 // Mostly no file descriptor is free. The pause lets others be closed.
@@ -460,6 +462,12 @@ impl Context {
     async fn boot_is_durable(&self) {
         // The semaphore has no permits: closing it ends the wait.
         let _ = self.booted.acquire().await;
+    }
+
+    fn too_many_pending(&self, remote: &SocketAddr) {
+        self.metrics.rejected("too_many_pending");
+        let why = "too many handshakes are under way, from its address or in all";
+        log::refused(remote, "too_many_pending", &why);
     }
 
     async fn accept(&self, tcp: TcpStream, remote: &str) -> Option<Established> {

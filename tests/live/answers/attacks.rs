@@ -15,7 +15,7 @@ use crate::http::{Ask, metric};
 use crate::row::{Bench, Check, Row, holds, pause};
 
 /// The client is watched for this long without an attack, and then with it.
-const WATCHED: Duration = Duration::from_secs(12);
+pub(super) const WATCHED: Duration = Duration::from_secs(12);
 /// The waits of the client grow by this factor at most.
 const RATIO_MAX: f64 = 2.0;
 /// Below this a wait is that of a machine on which attackers, clients and nodes share the processors.
@@ -33,58 +33,56 @@ type Attack = fn(SocketAddr, &Going);
 
 /// Whether the attack goes on, and how much it did.
 #[derive(Debug, Default)]
-struct Going {
-    is_over: AtomicBool,
-    acts: AtomicU64,
+pub(super) struct Going {
+    pub(super) is_over: AtomicBool,
+    pub(super) acts: AtomicU64,
 }
 
 impl Going {
-    fn is_on(&self) -> bool {
+    pub(super) fn is_on(&self) -> bool {
         !self.is_over.load(Ordering::Relaxed)
     }
 
-    fn count(&self) {
+    pub(super) fn count(&self) {
         self.acts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 pub(super) const ROWS: &[Row] = &[
-    Row {
-        name: "attacks.slow-bodies",
-        expected: "200 bodies of 4 MiB at 1 byte a second, with a length and chunked: an honest client is refused \
+    Row::new(
+        "attacks.slow-bodies",
+        "200 bodies of 4 MiB at 1 byte a second, with a length and chunked: an honest client is refused \
                    nothing, and its p99 is at most twice that without",
-        run: |bench| attacked(bench, slow_bodies),
-    },
-    Row {
-        name: "attacks.slow-heads",
-        expected: "the same beside 500 heads that never end",
-        run: |bench| attacked(bench, slow_heads),
-    },
-    Row {
-        name: "attacks.many-connections",
-        expected: "the same beside 2,500 idle connections of its own address; /livez is answered throughout",
-        run: |bench| attacked(bench, many_connections),
-    },
-    Row {
-        name: "attacks.huge-bodies",
-        expected: "the same beside 8 clients that each send 16 MiB in one body every second, with a length and chunked",
-        run: |bench| attacked(bench, huge_bodies),
-    },
-    Row {
-        name: "attacks.many-values",
-        expected: "the same beside 8 clients that send batches of 1,400,000 empty edits",
-        run: |bench| attacked(bench, many_values),
-    },
-    Row {
-        name: "attacks.deep-json",
-        expected: "the same beside 8 clients that send lists in lists, 100,000 deep",
-        run: |bench| attacked(bench, deep_json),
-    },
-    Row {
-        name: "attacks.slow-readers",
-        expected: "the same beside 300 readers of large pages at 1 KiB a second",
-        run: |bench| attacked(bench, slow_readers),
-    },
+        |bench| attacked(bench, slow_bodies),
+    ),
+    Row::new("attacks.slow-heads", "the same beside 500 heads that never end", |bench| {
+        attacked(bench, slow_heads)
+    }),
+    Row::new(
+        "attacks.many-connections",
+        "the same beside 2,500 idle connections of its own address; /livez is answered throughout",
+        |bench| attacked(bench, many_connections),
+    ),
+    Row::new(
+        "attacks.huge-bodies",
+        "the same beside 8 clients that each send 16 MiB in one body every second, with a length and chunked",
+        |bench| attacked(bench, huge_bodies),
+    ),
+    Row::new(
+        "attacks.many-values",
+        "the same beside 8 clients that send batches of 1,400,000 empty edits",
+        |bench| attacked(bench, many_values),
+    ),
+    Row::new(
+        "attacks.deep-json",
+        "the same beside 8 clients that send lists in lists, 100,000 deep",
+        |bench| attacked(bench, deep_json),
+    ),
+    Row::new(
+        "attacks.slow-readers",
+        "the same beside 300 readers of large pages at 1 KiB a second",
+        |bench| attacked(bench, slow_readers),
+    ),
 ];
 
 fn attacked(bench: &Bench, attack: Attack) -> Check<String> {
@@ -127,7 +125,7 @@ fn attacked(bench: &Bench, attack: Attack) -> Check<String> {
 
 /// Compares the waits of the client with those before and after the attack. The longer ones of these count, since other
 /// work on the machine comes and goes.
-fn judge(calm: [&[Told]; 2], under: &[Told]) -> Check<String> {
+pub(super) fn judge(calm: [&[Told]; 2], under: &[Told]) -> Check<String> {
     for (when, told) in [("before the", calm[0]), ("under", under), ("after the", calm[1])] {
         let refused: Vec<&str> =
             told.iter().map(|one| one.refusal.as_str()).filter(|text| !text.is_empty()).collect();
@@ -151,7 +149,7 @@ fn judge(calm: [&[Told]; 2], under: &[Told]) -> Check<String> {
 }
 
 /// Attacks need some thousand connections, each with a file at both ends.
-fn raise_files(bench: &Bench) -> Check {
+pub(super) fn raise_files(bench: &Bench) -> Check {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|most| most < FILES_MIN) {

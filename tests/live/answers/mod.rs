@@ -9,6 +9,7 @@ mod batches;
 mod disks;
 mod files;
 mod guards;
+mod handshakes;
 mod keys;
 mod majority;
 mod papers;
@@ -37,6 +38,7 @@ pub(crate) const THEMES: &[&[Row]] = &[
     stops::ROWS,
     disks::ROWS,
     attacks::ROWS,
+    handshakes::ROWS,
 ];
 
 /// The nodes of a federation of three.

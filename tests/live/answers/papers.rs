@@ -24,7 +24,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::json;
 
-use super::{begin, finish, is, make, path, written};
+use super::{begin, begin_with, finish, is, make, path, written};
 use crate::federation::{Nodes, SOON, validity};
 use crate::http::{Ask, PATIENCE};
 use crate::row::{Bench, Check, Row, holds, wait_until};
@@ -58,6 +58,12 @@ pub(super) const ROWS: &[Row] = &[
         run: key_files,
     },
     Row {
+        name: "papers.names",
+        expected: "the name and the address that another node tells are escaped on a terminal and in the log, and \
+                   forge no line",
+        run: names,
+    },
+    Row {
         name: "papers.terminal",
         expected: "control characters of keys, values and names are escaped on a terminal and raw in a pipe",
         run: terminal,
@@ -69,7 +75,7 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 /// The credentials of a node with these purposes, from the federation's own authority or from one below it.
-fn credentials(
+pub(super) fn credentials(
     nodes: &Nodes,
     bench: &Bench,
     purposes: &[Purpose],
@@ -101,7 +107,7 @@ fn credentials(
     Credentials::from_pem(ca.as_bytes(), chain.as_bytes(), key.as_bytes()).map_err(text)
 }
 
-fn connect(
+pub(super) fn connect(
     to: SocketAddr,
     config: Arc<ClientConfig>,
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
@@ -142,7 +148,7 @@ fn give_api_tls(nodes: &mut Nodes, bench: &Bench, validity: Validity) -> Check {
 }
 
 /// Starts the node with its API on TLS.
-fn start_with_tls(nodes: &mut Nodes, bench: &Bench) -> Check {
+pub(super) fn start_with_tls(nodes: &mut Nodes, bench: &Bench) -> Check {
     give_api_tls(nodes, bench, validity())?;
     let node = &mut nodes.all[0];
     node.start();
@@ -321,6 +327,47 @@ fn on_terminal(nodes: &Nodes, bench: &Bench, words: &[&str]) -> Check<Vec<u8>> {
     Ok(shown)
 }
 
+fn is_control(byte: &u8) -> bool {
+    *byte < b' ' && !b"\r\n\t".contains(byte)
+}
+
+fn names(bench: &Bench) -> Check<String> {
+    let mut nodes = Nodes::new(bench, 3);
+    let name = "\u{1b}[31mEVIL\u{1b}]0;owned\u{7}\nforged row\u{9b}2J";
+    let told = [("NAME", name), ("PEER__ADVERTISE", "\u{1b}[31mevil\nforged.example:1")];
+    let told = told.map(|(key, value)| (format!("CONTINUUM_{key}"), value.into()));
+    nodes.all[2].variables.extend(told);
+    // A node says at this level where it finds nobody.
+    nodes.all[0].variables.push(("CONTINUUM_LOG__FILTER".into(), "continuum_runtime=debug".into()));
+    let mut book = begin_with(&mut nodes)?;
+    let _ = nodes.all[2].kill();
+    let missed = || nodes.all[0].members().iter().any(|member| member["health"] == "unhealthy");
+    wait_until(SOON, missed, || "the killed node is not missed".into())?;
+    let commands: [&[&str]; 3] =
+        [&["cluster", "members"], &["cluster", "health"], &["cluster", "status"]];
+    let mut named = 0;
+    for words in commands {
+        let shown = on_terminal(&nodes, bench, words)?;
+        let text = String::from_utf8_lossy(&shown).into_owned();
+        let forged = text.lines().any(|line| line.trim().starts_with("forged"));
+        named += text.matches("\\u001b[31mEVIL").count();
+        holds(!forged && !shown.iter().any(is_control) && !text.contains('\u{9b}'), || {
+            format!("{words:?} on a terminal shows {text:?}")
+        })?;
+    }
+    holds(named >= 2, || format!("the name is shown {named} times"))?;
+    let log = fs::read(&nodes.all[0].log).map_err(text)?;
+    let lines = String::from_utf8_lossy(&log).into_owned();
+    let is_plain = !log.iter().any(is_control) && !lines.contains('\u{9b}');
+    let forged = lines.lines().any(|line| line.trim().starts_with("forged"));
+    holds(is_plain && !forged, || format!("the log has {lines:?}"))?;
+    let is_logged = lines.contains("\\u001b[31mevil\\nforged.example");
+    holds(is_logged, || "the log has no word of another node".into())?;
+    nodes.all[2].start();
+    let settled = finish(bench, &mut nodes, &mut book)?;
+    Ok(format!("a name is shown {named} times as escapes, the log forges no line; {settled}"))
+}
+
 fn terminal(bench: &Bench) -> Check<String> {
     let (mut nodes, mut book) = begin(bench, 3)?;
     make(nodes.all[0].api, "t", "eventual")?;
@@ -343,7 +390,6 @@ fn terminal(bench: &Bench) -> Check<String> {
         &["ns", "list"],
         &["kv", "get", "t", "\u{1b}[31mabsent"],
     ];
-    let is_control = |byte: &u8| *byte < b' ' && !b"\r\n\t".contains(byte);
     for words in commands {
         let shown = on_terminal(&nodes, bench, words)?;
         let text = String::from_utf8_lossy(&shown).into_owned();

@@ -32,36 +32,36 @@ const FLOOD: Duration = Duration::from_secs(6);
 const LOG_BYTES_MAX: u64 = 64 << 10;
 
 pub(crate) const ROWS: &[Row] = &[
-    Row {
-        name: "flood.contacts",
-        expected: "a stranger spreads addresses: no node dials one, formed or not",
-        run: dials,
-    },
-    Row {
-        name: "flood.joins",
-        expected: "a member lets 1,100 nodes in that do not exist: the members stay at most 16, and a real node joins",
-        run: joins,
-    },
-    Row {
-        name: "flood.join-as-another",
-        expected: "joins in another's name change no member and add none",
-        run: joins_as_another,
-    },
-    Row {
-        name: "flood.log-of-rejections",
-        expected: "6 s of rejected messages of a member: each log grows by at most 64 KiB",
-        run: |bench| log_of_messages(bench, true),
-    },
-    Row {
-        name: "flood.log-of-a-stranger",
-        expected: "6 s of rejected messages of a stranger: each log grows by at most 64 KiB",
-        run: |bench| log_of_messages(bench, false),
-    },
-    Row {
-        name: "flood.log-of-connections",
-        expected: "6 s of connections without a certificate: the log grows by at most 64 KiB",
-        run: log_of_connections,
-    },
+    Row::new(
+        "flood.contacts",
+        "a stranger spreads addresses: no node dials one, formed or not",
+        dials,
+    ),
+    Row::new(
+        "flood.joins",
+        "a member lets 1,100 nodes in that do not exist: the members stay at most 16, and a real node joins",
+        joins,
+    ),
+    Row::new(
+        "flood.join-as-another",
+        "joins in another's name change no member and add none",
+        joins_as_another,
+    ),
+    Row::new(
+        "flood.log-of-rejections",
+        "6 s of rejected messages of a member: each log grows by at most 64 KiB",
+        |bench| log_of_messages(bench, true),
+    ),
+    Row::new(
+        "flood.log-of-a-stranger",
+        "6 s of rejected messages of a stranger: each log grows by at most 64 KiB",
+        |bench| log_of_messages(bench, false),
+    ),
+    Row::new(
+        "flood.log-of-connections",
+        "6 s of connections without a certificate: the log grows by at most 64 KiB",
+        log_of_connections,
+    ),
 ];
 
 /// Three nodes with data.

@@ -9,7 +9,7 @@ use continuum_core::codec;
 use continuum_core::id::{Actor, Dot, Replica};
 use serde_json::{Value, json};
 
-use crate::book::{Book, EVENTUAL};
+use crate::book::{Answered, Book, EVENTUAL};
 use crate::federation::{Nodes, SOON};
 use crate::http::{Answer, Ask, brief};
 use crate::row::{Bench, Check, Row, holds, wait_until};
@@ -24,31 +24,31 @@ const CONTEXT: &str = "Continuum-Context";
 const CLAIMED: u64 = 1000;
 
 pub(crate) const ROWS: &[Row] = &[
-    Row {
-        name: "tokens.made-up",
-        expected: "contexts that name dots nobody read are refused by each route, nothing is lost, exports are equal",
-        run: |bench| foreign(bench, made_up),
-    },
-    Row {
-        name: "tokens.altered",
-        expected: "a real token with flipped, cut or added bytes is refused by each route, nothing is lost",
-        run: |bench| foreign(bench, altered),
-    },
-    Row {
-        name: "tokens.of-another-place",
-        expected: "tokens of another namespace, of a deleted one of that name and of another federation are refused",
-        run: |bench| foreign(bench, of_another_place),
-    },
-    Row {
-        name: "tokens.real",
-        expected: "a real token is good at every node and after a restart of all, and repeating it loses nothing",
-        run: real,
-    },
-    Row {
-        name: "tokens.rotated",
-        expected: "a token is good after its key was replaced once, and refused after twice; new tokens are good",
-        run: rotated,
-    },
+    Row::new(
+        "tokens.made-up",
+        "contexts that name dots nobody read are refused by each route, nothing is lost, exports are equal",
+        |bench| foreign(bench, made_up),
+    ),
+    Row::new(
+        "tokens.altered",
+        "a real token with flipped, cut or added bytes is refused by each route, nothing is lost",
+        |bench| foreign(bench, altered),
+    ),
+    Row::new(
+        "tokens.of-another-place",
+        "tokens of another namespace, of a deleted one of that name and of another federation are refused",
+        |bench| foreign(bench, of_another_place),
+    ),
+    Row::new(
+        "tokens.real",
+        "a real token is good at every node and after a restart of all, and repeating it loses nothing",
+        real,
+    ),
+    Row::new(
+        "tokens.rotated",
+        "a token is good after its key was replaced once, and refused after twice; new tokens are good",
+        rotated,
+    ),
 ];
 
 /// Reads a register's token.
@@ -173,14 +173,35 @@ fn all_refused(nodes: &Nodes, tokens: &[String]) -> Check<u64> {
     Ok(refused)
 }
 
-fn foreign(bench: &Bench, tokens: fn(&Bench, &Nodes, &str) -> Check<Vec<String>>) -> Check<String> {
+/// A federation that has a value everywhere, and the token of that value.
+fn begin(bench: &Bench) -> Check<(Nodes, Book, String)> {
     let mut nodes = Nodes::new(bench, 3);
     nodes.form(3)?;
     make_namespaces(nodes.all[0].api)?;
     let mut book = Book::default();
-    put(&mut book, nodes.all[0].api, EVENTUAL, "kb", "honest");
-    let token = token_of(nodes.all[0].api, EVENTUAL, "kb")?;
+    put(&mut book, nodes.all[0].api, EVENTUAL, "kb", "first");
     settle(bench, &nodes, &ALL, &book)?;
+    let token = token_of(nodes.all[0].api, EVENTUAL, "kb")?;
+    Ok((nodes, book, token))
+}
+
+/// Puts the value again, with a token.
+fn put_after(api: SocketAddr, token: &str, value: &str) -> Option<Answer> {
+    let path = format!("/v1/namespaces/{EVENTUAL}/kv/kb");
+    Ask::new("PUT", path).raw(value).header(CONTEXT, token).send(api)
+}
+
+/// As [`put_after`], with a token that must be good.
+fn taken(book: &mut Book, api: SocketAddr, (what, token): (&str, &str), value: &str) -> Check {
+    let answer = put_after(api, token, value);
+    book.put(EVENTUAL, "kb", value, answered(answer.as_ref()));
+    holds(answer.as_ref().is_some_and(Answer::is_ok), || {
+        format!("{what} was answered {}", brief(answer.as_ref()))
+    })
+}
+
+fn foreign(bench: &Bench, tokens: fn(&Bench, &Nodes, &str) -> Check<Vec<String>>) -> Check<String> {
+    let (mut nodes, mut book, token) = begin(bench)?;
     let mut tokens = tokens(bench, &nodes, &token)?;
     let reborn = rebirth(&nodes, &mut tokens)?;
     let writers = Writers::start(&nodes, &ALL, "");
@@ -221,13 +242,7 @@ fn refused_in(nodes: &Nodes, reborn: &Option<String>) -> Check {
 }
 
 fn real(bench: &Bench) -> Check<String> {
-    let mut nodes = Nodes::new(bench, 3);
-    nodes.form(3)?;
-    make_namespaces(nodes.all[0].api)?;
-    let mut book = Book::default();
-    put(&mut book, nodes.all[0].api, EVENTUAL, "kb", "first");
-    settle(bench, &nodes, &ALL, &book)?;
-    let old = token_of(nodes.all[0].api, EVENTUAL, "kb")?;
+    let (mut nodes, mut book, old) = begin(bench)?;
     for round in ["running", "restarted"] {
         for at in ALL {
             let (api, value) = (nodes.all[at].api, format!("{round}-{at}"));
@@ -236,65 +251,39 @@ fn real(bench: &Bench) -> Check<String> {
                 nodes.restart(&[1, 2])?;
                 nodes.all_serve(&ALL)?;
             }
-            let path = format!("/v1/namespaces/{EVENTUAL}/kv/kb");
-            let ask = Ask::new("PUT", path).raw(value.as_str()).header(CONTEXT, &token);
-            let answer = ask.send(api);
-            holds(answer.as_ref().is_some_and(Answer::is_ok), || {
-                format!("a real token was answered {}", brief(answer.as_ref()))
-            })?;
-            book.put(EVENTUAL, "kb", &value, answered(answer.as_ref()));
+            taken(&mut book, api, ("a real token", &token), &value)?;
             settle(bench, &nodes, &ALL, &book)?;
         }
         nodes.restart(&ALL)?;
         nodes.all_serve(&ALL)?;
     }
     // A value that an old token never saw stays beside the new value.
-    let answer = Ask::new("PUT", format!("/v1/namespaces/{EVENTUAL}/kv/kb"))
-        .raw("late")
-        .header(CONTEXT, &old)
-        .send(nodes.all[2].api);
-    holds(answer.as_ref().is_some_and(Answer::is_ok), || brief(answer.as_ref()))?;
+    taken(&mut book, nodes.all[2].api, ("an old token", &old), "late")?;
     let read =
         Ask::get(format!("/v1/namespaces/{EVENTUAL}/kv/kb")).header("Accept", "application/json");
     let siblings =
         read.send(nodes.all[2].api).map_or(Value::Null, |answer| answer.json()["siblings"].clone());
     holds(siblings == json!(["late", "restarted-2"]), || format!("the siblings are {siblings}"))?;
-    book.put(EVENTUAL, "kb", "late", answered(answer.as_ref()));
     let settled = settle(bench, &nodes, &ALL, &book)?;
     Ok(format!("a real token is good everywhere; {settled}"))
 }
 
 fn rotated(bench: &Bench) -> Check<String> {
-    let mut nodes = Nodes::new(bench, 3);
-    nodes.form(3)?;
-    make_namespaces(nodes.all[0].api)?;
-    let mut book = Book::default();
-    put(&mut book, nodes.all[0].api, EVENTUAL, "kb", "first");
-    settle(bench, &nodes, &ALL, &book)?;
-    let token = token_of(nodes.all[0].api, EVENTUAL, "kb")?;
-    let path = format!("/v1/namespaces/{EVENTUAL}/kv/kb");
-    let say = |token: &str, value: &str, at: usize| {
-        let ask = Ask::new("PUT", path.as_str()).raw(value).header(CONTEXT, token);
-        ask.send(nodes.all[at].api)
-    };
+    let (nodes, mut book, token) = begin(bench)?;
     let rotate = |at: usize| -> Check {
         let (code, text) = nodes.all[at].cli(&["cluster", "rotate-key"]);
         holds(code == Some(0), || format!("rotate-key ended with {code:?}: {text}"))
     };
     rotate(0)?;
-    let answer = say(&token, "once", 1);
-    holds(answer.as_ref().is_some_and(Answer::is_ok), || {
-        format!("a token of the key before was answered {}", brief(answer.as_ref()))
-    })?;
-    book.put(EVENTUAL, "kb", "once", answered(answer.as_ref()));
+    taken(&mut book, nodes.all[1].api, ("a token of the key before", &token), "once")?;
     rotate(2)?;
     // Until a node knows of the new key it may still take the token.
-    book.put(EVENTUAL, "kb", "twice", crate::book::Answered::Unknown);
+    book.put(EVENTUAL, "kb", "twice", Answered::Unknown);
     let mut last = None;
     wait_until(
         SOON,
         || {
-            last = say(&token, "twice", 1);
+            last = put_after(nodes.all[1].api, &token, "twice");
             last.as_ref().is_some_and(|answer| answer.code() == FOREIGN)
         },
         String::new,
@@ -302,10 +291,6 @@ fn rotated(bench: &Bench) -> Check<String> {
     .map_err(|_| format!("a token of two keys before was answered {}", brief(last.as_ref())))?;
     settle(bench, &nodes, &ALL, &book)?;
     let fresh = token_of(nodes.all[2].api, EVENTUAL, "kb")?;
-    let answer = say(&fresh, "new", 0);
-    holds(answer.as_ref().is_some_and(Answer::is_ok), || {
-        format!("a new token was answered {}", brief(answer.as_ref()))
-    })?;
-    book.put(EVENTUAL, "kb", "new", answered(answer.as_ref()));
+    taken(&mut book, nodes.all[0].api, ("a new token", &fresh), "new")?;
     settle(bench, &nodes, &ALL, &book)
 }

@@ -52,7 +52,7 @@ pub(crate) const HOUSE: [Level; 4] = [
             &["log", "tls"],
             &["settings"],
             &["clock", "entropy", "handle", "resolve"],
-            &["metrics", "regular"],
+            &["metrics", "network", "regular", "visible"],
         ],
     },
     Level {

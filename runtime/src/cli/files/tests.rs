@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Content, Field, Level, Outcome, Policy, Query, Reason, Receipt, Request, Row, Session,
-    Value,
+    Change, Content, Field, Level, Mutation, Outcome, Policy, Query, Reason, Receipt, Request, Row,
+    Session, Value,
 };
 use continuum_core::id::SessionId;
+use tokio::sync::watch;
 
 use super::args::{Export, Import, Source};
 use super::whole::Notes;
@@ -120,27 +121,38 @@ fn notes(policy: Policy) -> Outcome {
 /// The keys and the session of each write that the driver received.
 type Seen = Arc<Mutex<Vec<(Vec<Bytes>, Option<Session>)>>>;
 
+/// A node with an empty strong namespace, which answers writes like this.
+async fn strong_node(
+    mut write: impl FnMut(Vec<Mutation>, Option<Session>) -> Outcome + Send + 'static,
+) -> (Client, watch::Sender<bool>) {
+    node(move |request| match request {
+        Request::Namespaces => notes(Policy::Strong),
+        Request::Read { query, .. } => nothing(&query),
+        Request::Write { mutations, session, .. } => write(mutations, session),
+        _ => Outcome::Rejected(Reason::NotFormed),
+    })
+    .await
+}
+
+fn keys(mutations: Vec<Mutation>) -> Vec<Bytes> {
+    mutations.into_iter().map(|mutation| mutation.key).collect()
+}
+
 #[tokio::test]
 async fn an_import_retries_a_batch_with_one_key_until_it_is_accepted() {
     let folder = tempfile::tempdir().expect("a folder");
     let seen = Seen::default();
     let writes = Arc::clone(&seen);
-    let (client, _stop) = node(move |request| match request {
-        Request::Namespaces => notes(Policy::Strong),
-        Request::Read { query, .. } => nothing(&query),
-        Request::Write { mutations, session, .. } => {
-            assert!(mutations.iter().all(|m| matches!(m.edits[0].change, Change::Put(_))));
-            let keys = mutations.into_iter().map(|mutation| mutation.key).collect();
-            let mut seen = writes.lock().expect("no panic holds it");
-            seen.push((keys, session));
-            // Every batch is refused once for a passing reason, and the second one with an unknown outcome.
-            match seen.iter().filter(|(_, earlier)| *earlier == session).count() {
-                1 if seen.len() == 2 => Outcome::Unknown { reached: None },
-                1 => Outcome::Rejected(Reason::Busy),
-                _ => committed(),
-            }
+    let (client, _stop) = strong_node(move |mutations, session| {
+        assert!(mutations.iter().all(|m| matches!(m.edits[0].change, Change::Put(_))));
+        let mut seen = writes.lock().expect("no panic holds it");
+        seen.push((keys(mutations), session));
+        // Every batch is refused once for a passing reason, and the second one with an unknown outcome.
+        match seen.iter().filter(|(_, earlier)| *earlier == session).count() {
+            1 if seen.len() == 2 => Outcome::Unknown { reached: None },
+            1 => Outcome::Rejected(Reason::Busy),
+            _ => committed(),
         }
-        _ => Outcome::Rejected(Reason::NotFormed),
     })
     .await;
     let report = run_import(&source(&folder, 95), client).await.expect("imported");
@@ -162,15 +174,9 @@ async fn an_import_has_one_session_for_each_connection() {
     let folder = tempfile::tempdir().expect("a folder");
     let seen = Seen::default();
     let writes = Arc::clone(&seen);
-    let (client, _stop) = node(move |request| match request {
-        Request::Namespaces => notes(Policy::Strong),
-        Request::Read { query, .. } => nothing(&query),
-        Request::Write { mutations, session, .. } => {
-            let keys = mutations.into_iter().map(|mutation| mutation.key).collect();
-            writes.lock().expect("no panic holds it").push((keys, session));
-            committed()
-        }
-        _ => Outcome::Rejected(Reason::NotFormed),
+    let (client, _stop) = strong_node(move |mutations, session| {
+        writes.lock().expect("no panic holds it").push((keys(mutations), session));
+        committed()
     })
     .await;
     run_import(&source(&folder, 300), client).await.expect("imported");
@@ -191,23 +197,19 @@ async fn an_import_goes_on_in_another_session_when_the_group_forgot_its_own() {
     // The numbers that each session may have: the group forgets a session after its third write, and once at its first.
     let seen = Arc::new(Mutex::new(BTreeMap::<SessionId, Vec<u64>>::new()));
     let writes = Arc::clone(&seen);
-    let (client, _stop) = node(move |request| match request {
-        Request::Namespaces => notes(Policy::Strong),
-        Request::Read { query, .. } => nothing(&query),
-        Request::Write { session: Some(session), .. } => {
-            let mut seen = writes.lock().expect("no panic holds it");
-            let is_first = seen.is_empty();
-            let numbers = seen.entry(session.id).or_default();
-            numbers.push(session.seq);
-            match session.seq {
-                // The first write of all gets no sure answer, and the second try of it is refused.
-                0 if is_first => Outcome::Unknown { reached: None },
-                0 if numbers.len() == 2 => Outcome::Rejected(Reason::SessionExpired),
-                0..3 => committed(),
-                _ => Outcome::Rejected(Reason::SessionExpired),
-            }
+    let (client, _stop) = strong_node(move |_, session| {
+        let Some(session) = session else { return Outcome::Rejected(Reason::NotFormed) };
+        let mut seen = writes.lock().expect("no panic holds it");
+        let is_first = seen.is_empty();
+        let numbers = seen.entry(session.id).or_default();
+        numbers.push(session.seq);
+        match session.seq {
+            // The first write of all gets no sure answer, and the second try of it is refused.
+            0 if is_first => Outcome::Unknown { reached: None },
+            0 if numbers.len() == 2 => Outcome::Rejected(Reason::SessionExpired),
+            0..3 => committed(),
+            _ => Outcome::Rejected(Reason::SessionExpired),
         }
-        _ => Outcome::Rejected(Reason::NotFormed),
     })
     .await;
     let import = Import { concurrency: 1, ..source(&folder, 100) };

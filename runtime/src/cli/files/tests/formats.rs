@@ -16,7 +16,7 @@ fn eventual() -> Policy {
 }
 
 /// A client of a node with one namespace.
-async fn fresh(policy: Policy) -> (Client, tokio::sync::watch::Sender<bool>) {
+async fn fresh(policy: Policy) -> (Client, watch::Sender<bool>) {
     let mut whole = Whole::new(policy);
     node(move |request| whole.ask(request)).await
 }

@@ -74,10 +74,7 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 /// Serves a node, whose writes end as `fates` says, and later ones well.
-async fn serve(
-    whole: &Arc<Mutex<Whole>>,
-    fates: Vec<Fate>,
-) -> (Client, tokio::sync::watch::Sender<bool>) {
+async fn serve(whole: &Arc<Mutex<Whole>>, fates: Vec<Fate>) -> (Client, watch::Sender<bool>) {
     let (whole, mut fates, mut is_dead) = (Arc::clone(whole), fates.into_iter(), false);
     node(move |request| {
         let mut whole = whole.lock().expect("no panic holds it");
@@ -292,8 +289,8 @@ async fn a_dry_run_counts_and_writes_nothing() {
 }
 
 /// Serves a strong node of 2,500 keys. Each of the first `writes` pages changes the first and the last key at once.
-async fn serve_changing(mut writes: usize) -> (Client, tokio::sync::watch::Sender<bool>) {
-    let put = |key: &str, value: String| continuum_core::api::Mutation {
+async fn serve_changing(mut writes: usize) -> (Client, watch::Sender<bool>) {
+    let put = |key: &str, value: String| Mutation {
         key: key.to_owned().into(),
         edits: vec![continuum_core::api::Edit {
             field: Bytes::new(),
