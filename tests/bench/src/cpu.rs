@@ -26,6 +26,16 @@ pub fn keep_memory() {
 #[cfg(not(target_env = "gnu"))]
 pub fn keep_memory() {}
 
+/// The kernel's monotonic clock in nanoseconds, by which `perf record -k CLOCK_MONOTONIC` stamps its samples.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes only to `now`, which lives for the call.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    assert_eq!(read, 0, "every kernel has this clock");
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
 /// Used only for its formatter, because both measures count nanoseconds.
 static NANOSECONDS: WallTime = WallTime;
 

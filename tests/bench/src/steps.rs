@@ -230,6 +230,8 @@ impl Meter {
             .map(|phase| phase.json(|after| self.per_record(after, holds(phase))))
             .collect();
         let over = self.phases.iter().map(Phase::over).fold(0.0, f64::max);
+        // The first rest is that of all records, before anything is copied or deleted.
+        let rest = self.phases.iter().find(|phase| phase.settles && holds(phase) > 0);
         json!({
             "row": name,
             "ended": self.phases.iter().all(|phase| phase.stopped.is_none()),
@@ -240,6 +242,9 @@ impl Meter {
             "p999_step_ms": ms(steps.p999_ns()),
             "peak_mb": mb(self.phases.iter().map(|phase| phase.peak_allocated).max().unwrap_or(0)),
             "rss_peak_mb": mb(self.phases.iter().map(|phase| phase.peak_resident).max().unwrap_or(0)),
+            "settled_mb": rest.map(|phase| mb(phase.after.allocated)),
+            "counted_mb": rest.map(|phase| mb(phase.after.counted)),
+            "bytes_per_record": rest.and_then(|phase| self.per_record(phase.after, holds(phase))),
             "rss_over_counted": rounded(over),
             "phases": phases,
         })
@@ -254,11 +259,14 @@ pub fn totals(rows: &[Value]) -> Value {
         figures.reduce(f64::max)
     };
     let ended = rows.iter().filter(|row| row["ended"] == true).count();
+    let phases = rows.iter().filter_map(|row| row["phases"].as_array()).flatten();
+    let starts = phases.filter_map(|phase| phase["start_ms"].as_f64()).reduce(f64::max);
     json!({
         "rows": rows.len(),
         "ended": ended,
         "longest_step_ms_max": most("longest_step_ms"),
         "p999_step_ms_max": most("p999_step_ms"),
+        "start_ms_max": starts,
         "rss_over_counted_max": most("rss_over_counted"),
     })
 }
@@ -339,7 +347,18 @@ mod tests {
         meter.holds(MB);
         let two = Memory { nodes: 2, ..memory(410, 500, 100) };
         meter.end(two, 500 * MB, None);
-        assert_eq!(meter.row("r")["phases"][0]["bytes_per_record"], 200);
+        let row = meter.row("r");
+        assert_eq!(row["phases"][0]["bytes_per_record"], 200);
+        assert_eq!(row["bytes_per_record"], Value::Null, "nothing has settled");
+        for rest in [210, 310] {
+            meter.begin("settle", true, memory(410, 500, 100));
+            meter.end(memory(rest, 500, 100), 500 * MB, None);
+        }
+        let row = meter.row("r");
+        assert_eq!(
+            (row["bytes_per_record"].as_u64(), row["settled_mb"].as_f64()),
+            (Some(200), Some(210.0))
+        );
     }
 
     #[test]
@@ -368,10 +387,17 @@ mod tests {
 
     #[test]
     fn the_totals_take_the_worst_of_all_rows() {
-        let row = |ended, longest: f64| json!({ "ended": ended, "longest_step_ms": longest, "rss_over_counted": 1.5 });
+        let row = |ended, longest: f64| {
+            let phases = json!([{ "start_ms": longest * 2.0 }, {}]);
+            json!({
+                "ended": ended, "longest_step_ms": longest, "rss_over_counted": 1.5,
+                "phases": phases,
+            })
+        };
         let all = totals(&[row(true, 3.5), row(false, 2.0)]);
         assert_eq!((all["rows"].as_u64(), all["ended"].as_u64()), (Some(2), Some(1)));
         assert_eq!(all["longest_step_ms_max"], 3.5);
+        assert_eq!(all["start_ms_max"], 7.0);
         assert_eq!(
             (all["rss_over_counted_max"].as_f64(), &all["p999_step_ms_max"]),
             (Some(1.5), &Value::Null)

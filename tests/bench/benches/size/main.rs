@@ -47,6 +47,9 @@ struct Cli {
     /// CPU seconds after which a row ends wherever it is.
     #[arg(long, value_name = "N", default_value_t = 300)]
     bound: u64,
+    /// Print when each step of at least this many milliseconds ran, so that samples of `perf` can be found.
+    #[arg(long, value_name = "MS")]
+    trace: Option<u64>,
     /// Print the rows, and run nothing.
     #[arg(long)]
     list: bool,
@@ -106,6 +109,7 @@ fn apart(row: &Row, cli: &Cli) -> Value {
     let mut command = Command::new(me);
     command.args(["--row", row.name, "--scale", &cli.scale.to_string()]);
     command.args(["--bound", &cli.bound.to_string()]).stdout(Stdio::piped());
+    command.args(cli.trace.map(|trace| format!("--trace={trace}")));
     let broken = |why: String| json!({ "row": row.name, "ended": false, "stopped": why });
     let mut child = match command.spawn() {
         Ok(child) => child,
@@ -136,6 +140,7 @@ fn limit(process: u32, seconds: u64) {
 fn perform(row: &Row, cli: &Cli) -> Value {
     let folder = Folder::new();
     let mut world = World::new(folder.0.clone(), Duration::from_secs(cli.bound));
+    world.trace_ns = cli.trace.map_or(u64::MAX, |trace| trace.saturating_mul(1_000_000));
     let ended = (row.run)(&mut world, cli.scale);
     let mut result = world.meter.row(row.name);
     if let Err(world::Stop(why)) = ended {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use continuum_bench::allocator;
 use continuum_bench::steps::{Memory, Meter};
+use continuum_bench::{allocator, cpu};
 use continuum_core::api::{Outcome, Reason, Request};
 use continuum_core::codec;
 use continuum_core::config::Config;
@@ -96,6 +96,8 @@ pub struct World {
     requests: u64,
     folder: PathBuf,
     bound: Duration,
+    /// Steps from this many nanoseconds on are printed with their time.
+    pub trace_ns: u64,
     out: Outbox<Action>,
 }
 
@@ -129,6 +131,7 @@ impl World {
             requests: 0,
             folder,
             bound,
+            trace_ns: u64::MAX,
             out: Outbox::new(),
         };
         world.at(50 * MS, Happening::Links);
@@ -288,10 +291,15 @@ impl World {
         let name = names::of_event(&event);
         let mut out = std::mem::take(&mut self.out);
         allocator::reset_peak();
-        let before = allocator::total();
+        let (before, at_ns) = (allocator::total(), cpu::monotonic_ns());
         let began = ThreadTime::now();
         node.step(now, event, &mut out);
         let took = began.elapsed().as_nanos() as u64;
+        if took >= self.trace_ns {
+            let (from, to) = (at_ns as f64 / 1e9, cpu::monotonic_ns() as f64 / 1e9);
+            let ms = took as f64 / 1e6;
+            eprintln!("    n{at} {name} {ms:.1} ms: perf script --time {from:.6},{to:.6}");
+        }
         let bytes = allocator::total() - before;
         let peak = allocator::peak().saturating_sub(self.in_flight);
         self.meter.step(took, bytes, peak, || {

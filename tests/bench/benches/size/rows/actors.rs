@@ -30,17 +30,17 @@ fn run(world: &mut World, lives: u64) -> Result<(), Stop> {
     let lived = world.phase("lives", false, |world| live(world, lives));
     world.within_bound()?;
     let (_, shard) = place(world, NAME)?;
-    world.phase("put by the other node", false, |world| {
+    let other = world.phase("put by the other node", false, |world| {
         let outcome = world.ask(0, write(NAME, vec![put(key(0), value(32, 1))]))?;
         committed(&outcome)
-    })?;
+    });
     let root = world.node(0).replicator().root(shard);
     world.phase("join", false, |world| {
         let at = world.add_host();
         let is_equal = |world: &World| world.node(at).replicator().root(shard) == root;
         world.until(PATIENCE_MS, is_equal, |world| writes(world, at))
     })?;
-    lived
+    lived.and(other)
 }
 
 fn live(world: &mut World, lives: u64) -> Result<(), Stop> {

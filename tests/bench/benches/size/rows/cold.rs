@@ -209,7 +209,9 @@ impl<'a> Pair<'a> {
     /// Side 0 makes its difference.
     fn differ(&mut self, keys: u64, many: u64, difference: Difference) -> Result<(), Stop> {
         for at in 0..many {
-            let old = key((at * 7919 + difference as u64) * (keys / many).max(1) % keys);
+            // One more than a round step, so that the keys are of many authors.
+            let step = (keys / many).max(1) + 1;
+            let old = key((at * step + 3 * difference as u64) % keys);
             let mutation = match difference {
                 Difference::New => put(key(keys + at), value(32, at)),
                 Difference::Overwritten => put(old, value(32, at + 1)),

@@ -40,6 +40,7 @@ pub const ROWS: &[Row] = &[
     records::SCATTERED_100K,
     records::SCATTERED_400K,
     sets::SET_100K,
+    sets::SET_100K_WIDE,
     sets::SET_250K,
     shards::SHARDS,
     groups::GROUPS,

@@ -11,21 +11,25 @@ use crate::world::{Stop, World};
 
 const NAME: &str = "data";
 const KEY: &[u8] = b"large";
-/// Members that one request adds.
-const BATCH: u64 = 100;
 /// Puts of other keys beside the deletion.
 const PUTS: u64 = 100;
 
 pub const SET_100K: Row = Row {
     name: "set.100k",
-    what: "a set of 100,000 members of 16 bytes, read and deleted",
-    run: |world, scale| run(world, scaled(100_000, scale)),
+    what: "a set of 100,000 members of 16 bytes, 100 added in a write, read and deleted",
+    run: |world, scale| run(world, scaled(100_000, scale), 100),
+};
+
+pub const SET_100K_WIDE: Row = Row {
+    name: "set.100k-wide",
+    what: "the same, 1,000 added in a write",
+    run: |world, scale| run(world, scaled(100_000, scale), 1000),
 };
 
 pub const SET_250K: Row = Row {
     name: "set.250k",
-    what: "a set of 250,000 members of 16 bytes, read and deleted",
-    run: |world, scale| run(world, scaled(250_000, scale)),
+    what: "a set of 250,000 members of 16 bytes, 100 added in a write, read and deleted",
+    run: |world, scale| run(world, scaled(250_000, scale), 100),
 };
 
 fn member(number: u64) -> Bytes {
@@ -36,13 +40,13 @@ fn on_set(edits: Vec<continuum_core::api::Edit>) -> Request {
     write(NAME, vec![Mutation { key: Bytes::from_static(KEY), edits, context: None }])
 }
 
-fn run(world: &mut World, members: u64) -> Result<(), Stop> {
+fn run(world: &mut World, members: u64, batch: u64) -> Result<(), Stop> {
     world.form(2, 1)?;
     make(world, NAME, policy(false, 1))?;
     world.phase("add", false, |world| {
         world.meter.holds(members);
-        let adds = (0..members).step_by(BATCH as usize).map(|from| {
-            let to = members.min(from + BATCH);
+        let adds = (0..members).step_by(batch as usize).map(|from| {
+            let to = members.min(from + batch);
             on_set((from..to).map(|number| edit(Change::Add(member(number)))).collect())
         });
         let answers = world.ask_all(0, 8, adds)?;
