@@ -223,3 +223,32 @@ fn announce(to: Option<oneshot::Sender<Started>>, started: Started) {
         let _ = to.send(started);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use continuum_core::id::{GroupId, Term};
+    use continuum_core::raft;
+
+    use super::*;
+
+    #[test]
+    fn a_store_from_which_no_node_starts_is_refused_without_a_start() {
+        let owner = StoreOwner { federation: FederationId([1; 16]), node: NodeId([2; 16]) };
+        let refused = |content| {
+            let judged = judge(&Settings::default(), owner, content);
+            judged.err().map(|error| error.to_string())
+        };
+        let sound =
+            |writes| Content::Sound { store: StoreId([3; 16]), writes, snapshots: BTreeMap::new() };
+        assert_eq!(refused(Content::Fresh), None);
+        assert_eq!(refused(Content::InUse), None);
+        assert_eq!(refused(sound(Vec::new())), None);
+        // A vote in a group that no federation has begun.
+        let write = raft::Write::Hard { term: Term(1), vote: None };
+        let write = Write::Group { group: GroupId(1), write };
+        let why = refused(sound(vec![(Token { lane: 0, seq: 1 }, write)])).expect("no genesis");
+        assert!(why.contains("the log cannot be restored"), "{why}");
+    }
+}

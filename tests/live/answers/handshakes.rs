@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustls::ClientConfig;
 use serde_json::json;
 
-use super::attacks::{Going, WATCHED, judge, raise_files};
+use super::attacks::{Going, WATCHED, judge_above, raise_files};
 use super::papers::{self, start_with_tls};
 use super::{ALL, begin, finish};
 use crate::book::{Book, STRONG};
@@ -26,19 +26,22 @@ use crate::writers::answered;
 
 /// A record of a TLS client's greeting that says its length and lacks nearly all of it.
 const HALF: &[u8] = &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01];
-/// Connections that one address holds open to one listener: as many as it may have.
-const OF_ADDRESS: usize = 64;
-/// Addresses of the crowd: together they hold more than all places.
+/// Connections that one address holds open to one listener. Ten addresses want a few more than all 256 places: so each
+/// that becomes free is taken at once, and few are refused, which would cost the machine more than the node.
+const OF_ADDRESS: usize = 26;
 const ADDRESSES: u8 = 10;
+/// An address of this crowd looks at its connections after each such rest, and opens what was closed.
+const REST: Duration = Duration::from_millis(10);
 /// Starts of a node that are measured with the crowd and without.
 const STARTS: usize = 3;
 /// The crowd delays the start of a node by this at most.
 const DELAY_MAX: f64 = 3.0;
+/// Below this a wait is that of a machine on which the crowd, clients and nodes share the processors.
+const NOISE: Duration = Duration::from_millis(50);
 /// Silent handshakes on an API, of the honest client's own address.
 const SILENT: usize = 2100;
-/// After each such rest an address looks at its connections, and opens what was closed. Without a rest the crowd would
-/// take a small machine for itself.
-const REST: Duration = Duration::from_secs(1);
+/// The same for the crowd on an API.
+const REST_OF_API: Duration = Duration::from_secs(1);
 /// Pause of the honest client between two writes.
 const PACE: Duration = Duration::from_millis(20);
 
@@ -47,13 +50,13 @@ pub(super) const ROWS: &[Row] = &[
         "handshakes.peer-crowd",
         "10 addresses that hold all places for handshakes of all peers' listeners, and open each anew at \
                    once: a killed node serves at most 3 s later than without them, and honest writers are refused \
-                   nothing, with a p99 of at most twice that without",
+                   nothing, with a p99 of at most 50 ms, or twice that without",
         peer_crowd,
     ),
     Row::new(
         "handshakes.silent-api",
         "2,100 TLS handshakes from the client's own address that say nothing or half a greeting: an honest \
-                   client with a certificate is refused nothing, and its p99 is at most twice that without",
+                   client with a certificate is refused nothing, and its p99 is at most 50 ms, or twice that without",
         silent_api,
     ),
 ];
@@ -166,9 +169,9 @@ fn peer_crowd(bench: &Bench) -> Check<String> {
     let with = with?;
     nodes.all_serve(&ALL)?;
     let after = watched(&mut book, &nodes, "after");
-    let told = judge([&before, &after], &under)?;
     let starts = format!("a killed node serves after {with:.1} s, {without:.1} s without");
-    holds(with <= without + DELAY_MAX, || format!("{starts}; {told}"))?;
+    holds(with <= without + DELAY_MAX, || starts.clone())?;
+    let told = judge_above(NOISE, [&before, &after], &under)?;
     let settled = finish(bench, &mut nodes, &mut book)?;
     Ok(format!("{starts}; {told}; {acts} connections; {settled}"))
 }
@@ -224,7 +227,7 @@ fn silent_api(bench: &Bench) -> Check<String> {
     let mut book = Book::default();
     let before = client.write(&mut book, "before");
     let own = IpAddr::from([127, 0, 0, 1]);
-    let crowd = Crowd::start([(own, client.api, SILENT, REST)].into_iter());
+    let crowd = Crowd::start([(own, client.api, SILENT, REST_OF_API)].into_iter());
     wait_until(
         Duration::from_secs(20),
         || crowd.acts() > SILENT as u64,
@@ -234,7 +237,7 @@ fn silent_api(bench: &Bench) -> Check<String> {
     let (acts, is_alive) = (crowd.acts(), client.ask(&Ask::get("/livez")).is_some());
     drop(crowd);
     let after = client.write(&mut book, "after");
-    let told = judge([&before, &after], &under)?;
+    let told = judge_above(NOISE, [&before, &after], &under)?;
     holds(is_alive, || format!("{told}; /livez was silent"))?;
     // All that was acknowledged is looked for without TLS.
     let _ = nodes.all[0].stop();
