@@ -40,6 +40,8 @@ pub struct Bounds {
     pub session_idle_ms: u64,
     /// Requests that wait inside one node.
     pub requests: usize,
+    /// Bytes that the exports on one node keep.
+    pub export_bytes: u64,
 }
 
 impl Default for Bounds {
@@ -50,6 +52,7 @@ impl Default for Bounds {
             sessions: most::SESSIONS_MAX,
             session_idle_ms: most::SESSION_IDLE_MS,
             requests: most::REQUESTS_PENDING_MAX,
+            export_bytes: most::EXPORT_BYTES_MAX,
         }
     }
 }

@@ -64,6 +64,10 @@ wide_id! {
     /// A client session, chosen by the client; see `state::session`.
     SessionId
 }
+wide_id! {
+    /// An export that is under way on one process of a node, which draws it at random; see `state::export`.
+    ExportId
+}
 
 fn parse_hex(text: &str) -> Option<[u8; 16]> {
     let digits = text.as_bytes();

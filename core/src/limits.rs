@@ -101,6 +101,25 @@ pub const SESSION_BYTES: u64 = 192;
 /// Rows in one page of a listing or an export.
 pub const PAGE_ROWS_MAX: usize = 1000;
 
+/// Exports of one group that are under way on one node. Each costs every write a look at its kept slots.
+pub const EXPORTS_MAX: usize = 2;
+
+/// Bytes that the exports on one node keep of what was replaced since they began. Past it the largest one ends.
+pub const EXPORT_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes that a kept slot counts beside its key and value: its places in two trees that are half full.
+pub const EXPORT_SLOT_BYTES: u64 = 128;
+
+/// Milliseconds after which an export ends whose next page nobody asked for.
+pub const EXPORT_IDLE_MS: u64 = 60_000;
+
+/// Milliseconds after which an export makes room for another whose next page nobody asked for; and after which one
+/// ends whose last page was given out, which is kept until then in case that the answer was lost.
+pub const EXPORT_YIELD_MS: u64 = 5_000;
+
+/// Keys that one page of an export looks at. Keys that were created since the export began make a page shorter.
+pub const EXPORT_LOOKS_MAX: usize = 8 * PAGE_ROWS_MAX;
+
 /// Requests that wait inside one node for a quorum, a disk or a peer.
 pub const REQUESTS_PENDING_MAX: usize = 65_536;
 

@@ -83,6 +83,8 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
         "wal.recover.skips_earlier_tails",
         "a last batch that goes behind the end of an earlier segment: a test has it",
     ),
+    ("state.export.never_idle", "a law of how long an export stays that nobody reads"),
+    ("state.export.uncounted", "exports that keep more than sessions and shards take"),
     ("node.stop.answers_at_once", "a law of what a node that stops must answer"),
     ("node.standing.anyone_refuses", "strangers that refuse with evidence that a majority shares"),
     ("node.standing.learner_leads", "a learner's word that the laws do not refuse by themselves"),

@@ -1,11 +1,13 @@
 //! Planted bugs of the node's doors: who may say what, who may join, what a halted group says, what a full or hung
-//! disk and a stop do to requests, and where recovery looks. Each scenario passes without its mutant and fails with it.
-//! A single node is enough: it leads its federation of one, and the test speaks for its peers.
+//! disk and a stop do to requests, what an export holds, and where recovery looks. Each scenario passes without its
+//! mutant and fails with it. A single node is enough: it leads its federation of one, and the test speaks for its
+//! peers.
 //!
 //! The active mutant is global to the process, so this file holds a single test.
 
 use continuum_core::api::{
-    Change, Edit, Level, Mutation, Outcome, Policy, Request, Unready, Value,
+    Change, Content, Edit, ExportCursor, ExportPage, Level, Mutation, Outcome, Policy, Query,
+    Request, Row, Unready, Value,
 };
 use continuum_core::config::Config;
 use continuum_core::gossip;
@@ -24,6 +26,8 @@ use std::collections::BTreeMap;
 
 const ME: Replica = Replica { node: NodeId([1; 16]), store: StoreId([1; 16]) };
 const PEER: Replica = Replica { node: NodeId([9; 16]), store: StoreId([9; 16]) };
+/// Bytes that exports may keep.
+const EXPORT_BYTES: u64 = 1_000_000;
 const OTHER: Replica = Replica { node: NodeId([8; 16]), store: StoreId([8; 16]) };
 
 /// A federation of one, and everything that it reported.
@@ -141,8 +145,10 @@ impl Solo {
 }
 
 fn start(count: u64) -> Start {
+    let mut config = Config::default();
+    config.bounds.export_bytes = EXPORT_BYTES;
     Start {
-        config: Config::default(),
+        config,
         federation: FederationId([7; 16]),
         replica: ME,
         boot: Boot { count, nonce: count },
@@ -410,6 +416,89 @@ fn a_batch_behind_an_earlier_segments_end_is_found() {
     assert!(matches!(found, Err(RecoverError::Misdirected { .. })), "a shorter log is accepted");
 }
 
+/// A page of an export of all keys, in pages of one key.
+fn page(solo: &mut Solo, from: Option<&ExportCursor>) -> Option<ExportPage> {
+    let (from, prefix) = (from.cloned(), bytes::Bytes::new());
+    let query = Query::Export { from, prefix, limit: 1, values: true };
+    match solo.ask(Request::Read { namespace: "facts".into(), query }) {
+        Outcome::Value(Value::Export(page)) => Some(page),
+        _ => None,
+    }
+}
+
+/// A node with the keys `a`, `c` and `e`, of this many bytes, and an export of which the first page was read.
+fn exporting(length: usize) -> (Solo, ExportCursor) {
+    let mut solo = Solo::new();
+    for key in ["a", "c", "e"] {
+        assert!(is_committed(&solo.ask(put(key, length))));
+    }
+    let first = page(&mut solo, None).expect("a page");
+    (solo, first.next.expect("further keys"))
+}
+
+/// Reads the export to its end: its keys, and the lengths of their values.
+fn rest(solo: &mut Solo, first: ExportCursor) -> Vec<(String, usize)> {
+    let (mut rows, mut next) = (Vec::new(), Some(first));
+    while let Some(from) = next {
+        let page = page(solo, Some(&from)).expect("the export is there");
+        rows.extend(page.rows);
+        next = page.next;
+    }
+    let length = |row: &Row| match &row.fields[0].content {
+        Content::Register(values) => values[0].len(),
+        _ => 0,
+    };
+    let key = |row: &Row| String::from_utf8_lossy(&row.key).into_owned();
+    rows.iter().map(|row| (key(row), length(row))).collect()
+}
+
+fn an_export_has_what_the_first_change_replaced() {
+    let (mut solo, next) = exporting(5);
+    for write in [put("c", 6), write("e", Change::Delete), put("c", 7), put("e", 8)] {
+        assert!(is_committed(&solo.ask(write)));
+    }
+    assert_eq!(rest(&mut solo, next), [("c".to_owned(), 5), ("e".to_owned(), 5)]);
+}
+
+fn an_export_has_no_key_that_was_created_since() {
+    let (mut solo, next) = exporting(5);
+    for key in ["b", "d", "f"] {
+        assert!(is_committed(&solo.ask(put(key, 6))));
+    }
+    assert_eq!(rest(&mut solo, next), [("c".to_owned(), 5), ("e".to_owned(), 5)]);
+}
+
+fn a_page_that_is_asked_for_again_is_the_same() {
+    let (mut solo, next) = exporting(5);
+    assert!(is_committed(&solo.ask(put("c", 6))));
+    let before = page(&mut solo, Some(&next));
+    assert!(is_committed(&solo.ask(put("c", 7))));
+    assert!(before.is_some() && page(&mut solo, Some(&next)) == before);
+}
+
+fn an_export_that_nobody_reads_ends() {
+    let (mut solo, next) = exporting(5);
+    solo.wait(62_000);
+    assert_eq!((page(&mut solo, Some(&next)), solo.node.exports().open), (None, 0));
+}
+
+fn the_memory_of_exports_is_counted() {
+    let (mut solo, _next) = exporting(10_000);
+    let before = solo.node.memory_bytes();
+    for key in ["c", "e"] {
+        assert!(is_committed(&solo.ask(put(key, 10_000))));
+    }
+    assert!(solo.node.memory_bytes() >= before + 20_000);
+}
+
+fn an_export_that_keeps_too_much_ends() {
+    let (mut solo, next) = exporting(500_000);
+    for key in ["a", "c", "e"] {
+        assert!(is_committed(&solo.ask(put(key, 1))));
+    }
+    assert!(solo.node.exports().bytes <= EXPORT_BYTES && page(&mut solo, Some(&next)).is_none());
+}
+
 const SCENARIOS: &[(&str, fn())] = &[
     ("node.checkpoint.never_when_full", a_full_disk_is_checkpointed),
     ("node.halted.ready", a_node_with_a_halted_group_is_not_ready),
@@ -429,6 +518,12 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("node.storage.refuses_deletes", a_full_disk_takes_deletions),
     ("node.storage.waits_for_ever", a_disk_that_takes_nothing_is_noticed),
     ("node.wire.gossip_of_any_boot", a_member_gossips_as_the_process_of_its_link),
+    ("state.export.drops_unconfirmed", a_page_that_is_asked_for_again_is_the_same),
+    ("state.export.keeps_the_last", an_export_has_what_the_first_change_replaced),
+    ("state.export.never_idle", an_export_that_nobody_reads_ends),
+    ("state.export.shows_created", an_export_has_no_key_that_was_created_since),
+    ("state.export.unbounded", an_export_that_keeps_too_much_ends),
+    ("state.export.uncounted", the_memory_of_exports_is_counted),
     ("wal.recover.skips_earlier_tails", a_batch_behind_an_earlier_segments_end_is_found),
 ];
 

@@ -12,7 +12,8 @@ mod value;
 pub use context::{Context, ContextKeys, Observed, Secret};
 pub use outcome::{Before, Bootstrap, Bound, MemberInfo, Outcome, Reason, Receipt, Resource};
 pub use request::{
-    Change, Edit, Expected, Fingerprint, Level, Mutation, Policy, Query, Request, Session, Strategy,
+    Change, Edit, Expected, ExportCursor, Fingerprint, Level, Mutation, Policy, Query, Request,
+    Session, Strategy,
 };
 pub use status::{FormedPeer, GroupStatus, ShardStatus, Status, Unready, Warning};
-pub use value::{Content, Field, Health, Member, Namespace, Register, Row, Value};
+pub use value::{Content, ExportPage, Field, Health, Member, Namespace, Register, Row, Value};

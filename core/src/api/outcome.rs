@@ -149,6 +149,10 @@ pub enum Reason {
     SessionReused,
     /// The node's disk takes no write, and this one must be durable there.
     DiskStalled,
+    /// This process of the node does not have the export: it ended, or another process began it.
+    ExportExpired,
+    /// As many exports of the namespace are under way on the node as it keeps.
+    ExportsBusy,
 }
 
 /// A bound that a request exceeded, with the unit that its limit is in.

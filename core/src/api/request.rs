@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
-use crate::id::{Address, GenesisId, Replica, SessionId};
+use crate::id::{Address, ExportId, GenesisId, Replica, SessionId};
 
 /// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,4 +236,25 @@ pub enum Query {
         /// At most this many rows, at most [`crate::limits::PAGE_ROWS_MAX`], and at most one frame of bytes.
         limit: u32,
     },
+    /// One page of a strong namespace as it was when its export began, whatever is written meanwhile. All pages of an
+    /// export are asked of one node.
+    Export {
+        /// Where the export goes on, as the page before says; `None` begins one.
+        from: Option<ExportCursor>,
+        /// Only keys that begin with these bytes, the same for all pages.
+        prefix: Bytes,
+        /// At most this many rows, at most [`crate::limits::PAGE_ROWS_MAX`], and at most one frame of bytes.
+        limit: u32,
+        /// Whether the page has whole rows. If not, its rows are without fields.
+        values: bool,
+    },
+}
+
+/// Where an export goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportCursor {
+    /// The export.
+    pub export: ExportId,
+    /// The page has only keys after this one. It says that all pages up to here have arrived.
+    pub after: Bytes,
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Bootstrap, Context, MemberInfo, Policy, Status};
+use super::{Bootstrap, Context, ExportCursor, MemberInfo, Policy, Status};
 use crate::id::{Address, GroupId, Index, NamespaceId, Replica};
 
 /// The answer to a read. `context`, where there is one, makes a later write supersede exactly what was read.
@@ -56,6 +56,19 @@ pub enum Value {
     Leader(MemberInfo),
     /// The federation is created.
     Initialized,
+    /// A page of an export.
+    Export(ExportPage),
+}
+
+/// A page of a strong namespace as it was at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportPage {
+    /// The moment: the last entry that all pages of the export contain.
+    pub at: Index,
+    /// The rows in byte order of their keys. There may be none although further ones follow.
+    pub rows: Vec<Row>,
+    /// Where the next page goes on; `None` after the last one.
+    pub next: Option<ExportCursor>,
 }
 
 /// A register as read.

@@ -150,6 +150,7 @@ impl Node {
         }
         if applied > before {
             self.notify(Notice::Applied { group: id, index: applied });
+            self.bound_exports();
             self.serve_reads(id);
         }
     }

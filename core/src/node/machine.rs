@@ -29,7 +29,7 @@ use super::group::Group;
 use super::join::JoinState;
 use super::peers::Peers;
 use super::registry::RegistryView;
-use super::request::Requests;
+use super::request::{ExportState, Requests};
 use super::storage::step_fenced;
 use super::{Action, Event, Notice};
 
@@ -64,6 +64,7 @@ pub struct Node {
     pub(super) join: JoinState,
     pub(super) admission: Admission,
     pub(super) requests: Requests,
+    pub(super) exports: ExportState,
     timers: BTreeSet<(Instant, Timer)>,
     tasks: VecDeque<Task>,
     /// Groups with committed entries left over from the last step.
@@ -125,6 +126,7 @@ impl Machine for Node {
             hash.value(&(id, group.applied));
             group.raft.digest(hash);
             group.state.feed(hash);
+            group.state.exports().feed(hash);
         }
         self.replication.machine.digest(hash);
         self.gossip.machine.digest(hash);
@@ -206,6 +208,7 @@ impl Node {
             Timer::OfferLeadership => self.on_offer_due(),
             Timer::Doubt => self.on_doubt_due(),
             Timer::DiskLook => self.on_disk_look(),
+            Timer::Exports => self.on_exports_due(),
             Timer::StopEnds => self.answer_all(),
         }
     }
@@ -443,6 +446,7 @@ impl Node {
             join: JoinState::default(),
             admission: Admission::default(),
             requests: Requests::new(boot.nonce, config.bounds.sessions),
+            exports: ExportState::default(),
             timers: BTreeSet::new(),
             tasks: VecDeque::new(),
             unapplied: BTreeSet::new(),
@@ -498,6 +502,8 @@ pub(super) enum Timer {
     Doubt,
     /// See whether the disk still takes writes.
     DiskLook,
+    /// End exports that nobody reads.
+    Exports,
     /// End the stop: answer what is not answered yet.
     StopEnds,
 }

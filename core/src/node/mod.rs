@@ -65,6 +65,7 @@ use crate::{gossip, mutant, raft, replication};
 
 pub use machine::Node;
 pub use notice::Notice;
+pub use request::ExportFigures;
 pub use restore::{RestoreError, last_boot};
 pub use start::Start;
 

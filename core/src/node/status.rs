@@ -152,7 +152,7 @@ impl Node {
         self.checkpoints.unfinished()
     }
 
-    /// Bytes of keys, values, sessions and remembered answers in memory.
+    /// Bytes of keys, values, sessions and remembered answers in memory, and of what exports keep.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let strong: u64 = self.groups.values().map(|group| group.state.bytes()).sum();

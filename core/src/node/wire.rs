@@ -163,7 +163,8 @@ const fn answer_plane(value: &Value) -> Plane {
         | Value::Set { .. }
         | Value::Record { .. }
         | Value::Keys { .. }
-        | Value::Rows { .. } => Plane::Bulk,
+        | Value::Rows { .. }
+        | Value::Export(_) => Plane::Bulk,
         _ => Plane::Control,
     }
 }

@@ -403,13 +403,13 @@ impl Replicator {
         let strategy = local.strategy.ok_or(Reason::UnknownNamespace)?;
         match (&self.keys, query) {
             (Some(keys), _) => {
-                Ok(query::read(&local.shard, strategy, query, &|seen| keys.seal(shard, seen)))
+                query::read(&local.shard, strategy, query, &|seen| keys.seal(shard, seen))
             }
             (None, Query::Get { .. } | Query::Members { .. } | Query::Record { .. }) => {
                 Err(Reason::NotFormed)
             }
             (None, _) => {
-                Ok(query::read(&local.shard, strategy, query, &|_| crate::api::Context::default()))
+                query::read(&local.shard, strategy, query, &|_| crate::api::Context::default())
             }
         }
     }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::command::Reply;
+use super::export::Exports;
 use super::snapshot_map::{Iter, SnapshotMap};
 use crate::api::{
     Before, Bound, Change, Content, Context, Edit, Expected, Field, Mutation, Query, Reason,
@@ -77,7 +78,12 @@ impl Keys {
     }
 
     /// Applies all mutations, or none.
-    pub(super) fn write(&mut self, revision: Index, mutations: Vec<Mutation>) -> Reply {
+    pub(super) fn write(
+        &mut self,
+        revision: Index,
+        mutations: Vec<Mutation>,
+        exports: &mut Exports,
+    ) -> Reply {
         if let Err(reason) = self.check(&mutations) {
             reach!("state.kv.refused");
             return Reply::Rejected(reason);
@@ -86,7 +92,7 @@ impl Keys {
         let mut existed = false;
         for Mutation { key, edits, .. } in mutations {
             for edit in edits {
-                existed |= self.change(revision, &key, edit.change).existed(is_alone);
+                existed |= self.change(revision, &key, edit.change, exports).existed(is_alone);
             }
         }
         Reply::Written { revision, existed }
@@ -117,7 +123,13 @@ impl Keys {
         Err(Reason::Conflict { revision: found.map(|slot| slot.revision), at })
     }
 
-    fn change(&mut self, revision: Index, key: &Bytes, change: Change) -> Before {
+    fn change(
+        &mut self,
+        revision: Index,
+        key: &Bytes,
+        change: Change,
+        exports: &mut Exports,
+    ) -> Before {
         let value = match change {
             Change::Put(value) => Some(value),
             Change::Cas { value, .. } => value,
@@ -135,6 +147,10 @@ impl Keys {
             }
             None => self.map.remove(key),
         };
+        // A removal of nothing changes nothing.
+        if matches!(effect, Before::Replaced) || before.is_some() {
+            exports.keep(key, before.as_ref());
+        }
         let effect = if before.is_some() { effect } else { Before::Nothing };
         self.bytes -= before.map_or(0, |slot| weight(key, &slot));
         effect
@@ -155,6 +171,8 @@ impl Keys {
             Query::Get { .. } | Query::Members { .. } | Query::Count { .. } => {
                 Err(Reason::WrongConsistency)
             }
+            // Its caller asks `StateMachine::export`.
+            Query::Export { .. } => Err(Reason::ExportExpired),
         }
     }
 
@@ -180,7 +198,7 @@ impl Keys {
             if !page.takes(key.len() + slot.value.len()) {
                 return Value::Rows { rows, more: true };
             }
-            rows.push(Row { key: key.clone(), fields: fields(slot) });
+            rows.push(row(key, slot, true));
         }
         Value::Rows { rows, more: false }
     }
@@ -193,20 +211,20 @@ impl Keys {
 }
 
 /// The room left in a page.
-struct Page {
+pub(super) struct Page {
     rows_left: usize,
     bytes_left: usize,
     is_empty: bool,
 }
 
 impl Page {
-    fn new(limit: u32) -> Self {
+    pub(super) fn new(limit: u32) -> Self {
         let rows_left = usize::try_from(limit).unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
         Self { rows_left, bytes_left: PAGE_BYTES_MAX, is_empty: true }
     }
 
     /// Takes a row of this many bytes into the page. Returns false when it does not fit.
-    fn takes(&mut self, bytes: usize) -> bool {
+    pub(super) fn takes(&mut self, bytes: usize) -> bool {
         let bytes = bytes + ROW_BYTES;
         // The first row always fits: with an empty page a listing would never advance.
         if self.rows_left == 0 || bytes > self.bytes_left && !self.is_empty {
@@ -252,7 +270,7 @@ fn bound(what: Bound, found: usize, limit: usize) -> Result<(), Reason> {
 }
 
 /// The bytes that a key counts as.
-fn weight(key: &Bytes, slot: &Slot) -> u64 {
+pub(super) fn weight(key: &Bytes, slot: &Slot) -> u64 {
     (key.len() + slot.value.len()) as u64
 }
 
@@ -261,6 +279,12 @@ fn register(slot: Option<&Slot>) -> Register {
     let siblings = value.iter().cloned().collect();
     let revision = slot.map(|slot| slot.revision);
     Register { value, siblings, revision, context: Context::default() }
+}
+
+/// The row of a key, without its value if that is not wanted.
+pub(super) fn row(key: &Bytes, slot: &Slot, with_value: bool) -> Row {
+    let fields = if with_value { fields(slot) } else { Vec::new() };
+    Row { key: key.clone(), fields }
 }
 
 fn fields(slot: &Slot) -> Vec<Field> {

@@ -7,6 +7,7 @@
 
 pub mod capture;
 pub mod command;
+pub mod export;
 pub mod kv;
 pub mod registry;
 pub mod session;
@@ -18,16 +19,18 @@ mod tests;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Query, Reason, Value};
+use crate::api::{ExportPage, Query, Reason, Value};
 use crate::codec::DecodeError;
 use crate::config::Bounds;
 use crate::digest::{Digest, Hasher};
-use crate::id::Index;
+use crate::id::{ExportId, Index};
 use crate::limits::CHUNK_BYTES_MAX;
-use crate::reach;
+use crate::time::Instant;
+use crate::{mutant, reach};
 
 pub use capture::{RestoreError, Slice};
 pub use command::{Command, Operation, Reply};
+pub use export::{Asked, Exports};
 pub use registry::Registry;
 
 use capture::Capture;
@@ -70,13 +73,14 @@ pub struct StateMachine {
     registry: Registry,
     keys: Keys,
     sessions: Sessions,
+    exports: Exports,
     halted: Option<Halt>,
     capture: Option<Capture>,
     /// The length of a full chunk of a capture.
     chunk_bytes: usize,
 }
 
-/// Copies the whole state, without a capture in progress.
+/// Copies the whole state, without a capture or an export in progress.
 impl Clone for StateMachine {
     fn clone(&self) -> Self {
         Self {
@@ -85,6 +89,7 @@ impl Clone for StateMachine {
             registry: self.registry.clone(),
             keys: self.keys.clone(),
             sessions: self.sessions.clone(),
+            exports: Exports::default(),
             halted: self.halted,
             capture: None,
             chunk_bytes: self.chunk_bytes,
@@ -102,6 +107,7 @@ impl StateMachine {
             registry: Registry::default(),
             keys: Keys::default(),
             sessions: Sessions::default(),
+            exports: Exports::default(),
             halted: None,
             capture: None,
             chunk_bytes: CHUNK_BYTES_MAX,
@@ -170,7 +176,9 @@ impl StateMachine {
     fn operate(&mut self, index: Index, operation: Operation) -> Reply {
         match (self.kind, operation) {
             (Kind::Registry, operation) => self.registry.execute(index, operation),
-            (Kind::Keys, Operation::Write { mutations }) => self.keys.write(index, mutations),
+            (Kind::Keys, Operation::Write { mutations }) => {
+                self.keys.write(index, mutations, &mut self.exports)
+            }
             (Kind::Keys, _) => Reply::Rejected(Reason::WrongConsistency),
         }
     }
@@ -185,6 +193,52 @@ impl StateMachine {
             Kind::Keys => self.keys.query(query),
             Kind::Registry => Err(Reason::WrongConsistency),
         }
+    }
+
+    /// A page of an export. `id` names the export if this is its first page, and `now` is the present moment.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::ExportExpired`] when the export ended, [`Reason::ExportsBusy`] when there is no room for another, and
+    /// [`Reason::WrongConsistency`] in a registry.
+    pub fn export(
+        &mut self,
+        asked: Asked<'_>,
+        id: ExportId,
+        now: Instant,
+    ) -> Result<ExportPage, Reason> {
+        match self.kind {
+            Kind::Keys => self.exports.page(&self.keys, self.applied, asked, (id, now)),
+            Kind::Registry => Err(Reason::WrongConsistency),
+        }
+    }
+
+    /// The exports that are under way here.
+    #[must_use]
+    pub const fn exports(&self) -> &Exports {
+        &self.exports
+    }
+
+    /// Ends the exports whose time is up, and returns how many did not come to their last page.
+    pub fn end_idle_exports(&mut self, now: Instant) -> usize {
+        self.exports.end_idle(now)
+    }
+
+    /// Ends the export that keeps most. Returns false when none is under way.
+    pub fn end_largest_export(&mut self) -> bool {
+        self.exports.end_largest()
+    }
+
+    /// How many exports ended because they kept too much, since this was asked last.
+    pub const fn take_too_large_exports(&mut self) -> u64 {
+        self.exports.take_too_large()
+    }
+
+    /// Drops at most this many slots that exports kept and need no more. Returns whether none are left. Each change
+    /// drops a few as well.
+    pub fn sweep_exports(&mut self, slots_max: usize) -> bool {
+        self.exports.sweep(slots_max);
+        !self.exports.has_unneeded()
     }
 
     /// The index of the last applied entry.
@@ -223,10 +277,11 @@ impl StateMachine {
         &self.sessions
     }
 
-    /// Bytes of keys, values and sessions held.
+    /// Bytes of keys, values and sessions held, and of what exports keep.
     #[must_use]
-    pub const fn bytes(&self) -> u64 {
-        self.keys.bytes() + self.sessions.bytes()
+    pub fn bytes(&self) -> u64 {
+        let kept = if mutant!("state.export.uncounted") { 0 } else { self.exports.bytes() };
+        self.keys.bytes() + self.sessions.bytes() + kept
     }
 
     /// Sets the bounds of this state. Every replica of a group must have the same.
@@ -234,6 +289,7 @@ impl StateMachine {
         self.chunk_bytes = bounds.chunk_bytes;
         if self.kind == Kind::Keys {
             self.sessions.limit(bounds.sessions, bounds.session_idle_ms);
+            self.exports.limit(bounds.export_bytes);
         }
     }
 

@@ -43,6 +43,7 @@ pub(super) fn size(value: &Value) -> usize {
         Value::Set { members: all, .. } | Value::Keys { keys: all, .. } => sum(all),
         Value::Record { fields, .. } => fields.iter().map(of_field).sum(),
         Value::Rows { rows, .. } => rows.iter().map(of_row).sum(),
+        Value::Export(page) => page.rows.iter().map(of_row).sum(),
         _ => 0,
     }
 }

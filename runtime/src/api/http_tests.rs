@@ -4,10 +4,10 @@ use axum::body::Body;
 use axum::http::{Request as HttpRequest, StatusCode, header};
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Context, Expected, Level, Outcome, Query, Reason, Receipt, Register, Request, Row,
-    Value,
+    Change, Context, Expected, ExportCursor, ExportPage, Level, Outcome, Query, Reason, Receipt,
+    Register, Request, Row, Value,
 };
-use continuum_core::id::Index;
+use continuum_core::id::{ExportId, Index};
 use serde_json::json;
 
 use super::tests::{Answer, World, committed};
@@ -347,6 +347,60 @@ async fn pages_have_one_form_and_rows_may_have_a_prefix() {
         panic!("{asked:?}")
     };
     assert!(after.starts_with(b"a.\xff"));
+}
+
+#[tokio::test]
+async fn the_cursor_of_an_export_names_it() {
+    let row = |key| Row { key: Bytes::from_static(key), fields: Vec::new() };
+    let cursor = ExportCursor { export: ExportId([7; 16]), after: Bytes::from_static(b"a/2") };
+    let rows = vec![row(b"a/1"), row(b"a/2")];
+    let page = ExportPage { at: Index(17), rows, next: Some(cursor.clone()) };
+    let world = World::new(Outcome::Value(Value::Export(page)));
+    for (what, values) in [("rows", true), ("keys", false)] {
+        let path = format!("/v1/namespaces/ns/{what}?export=true&limit=2&prefix=a/");
+        let answer = send(&world, "GET", &path, &[]).await;
+        let next = "BwcHBwcHBwcHBwcHBwcHBw.YS8y";
+        assert_eq!(answer.headers["continuum-next"], next);
+        assert_eq!(answer.headers["continuum-revision"], "17");
+        let link = format!("/v1/namespaces/ns/{what}?after={next}&limit=2&prefix=a%2F");
+        assert_eq!(answer.headers[header::LINK], format!("<{link}>; rel=\"next\""));
+        if values {
+            assert_eq!(answer.headers["continuum-more"], "true");
+        } else {
+            let body = answer.json();
+            assert_eq!((&body["keys"][1], &body["next"]), (&"a/2".into(), &next.into()));
+            assert_eq!((&body["more"], &body["revision"]), (&true.into(), &17.into()));
+        }
+        send(&world, "GET", &link, &[]).await;
+        let query = |from| {
+            let (prefix, limit) = (Bytes::from_static(b"a/"), 2);
+            let query = Query::Export { from, prefix, limit, values };
+            Request::Read { namespace: "ns".into(), query }
+        };
+        assert_eq!(world.asked(), [query(None), query(Some(cursor.clone()))]);
+    }
+    for broken in
+        ["rows?export=true&after=YS8y", "keys?export=true&count=true", "keys?after=a.YS8y"]
+    {
+        let answer = send(&world, "GET", &format!("/v1/namespaces/ns/{broken}"), &[]).await;
+        assert_eq!(
+            (answer.code().as_str(), world.asked().len()),
+            ("invalid_request", 0),
+            "{broken}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_export_that_is_gone_is_told_from_one_that_has_no_room() {
+    for (reason, status, code) in
+        [(Reason::ExportExpired, 410, "export_expired"), (Reason::ExportsBusy, 429, "exports_busy")]
+    {
+        let world = World::new(Outcome::Rejected(reason));
+        let answer = send(&world, "GET", "/v1/namespaces/ns/rows?export=true", &[]).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code));
+        assert_eq!(answer.headers.contains_key(header::RETRY_AFTER), status == 429);
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,8 @@ use super::json::{self, JsonBytes};
 use super::media;
 use super::problem::{MALFORMED_JSON, Problem};
 use super::strict::{self, Object};
-use super::{token, uri};
+use super::token::{self, Cursor};
+use super::uri;
 
 /// Bytes of one body. The core's largest request fits even when JSON escapes or base64 make it longer.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
@@ -451,7 +452,7 @@ impl Params {
     /// # Errors
     ///
     /// A problem for any other text.
-    pub fn after(&mut self) -> Result<Option<Bytes>, Problem> {
+    pub fn after(&mut self) -> Result<Option<Cursor>, Problem> {
         let Some(text) = self.take("after") else { return Ok(None) };
         token::parse_cursor(&text).map(Some).ok_or_else(|| {
             Problem::invalid("after is not a cursor", "use `next` of the page before, unchanged")

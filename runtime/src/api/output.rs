@@ -23,6 +23,8 @@ use super::token::{self, Tag};
 pub static MORE: HeaderName = HeaderName::from_static("continuum-more");
 /// The cursor after the last line of a page.
 pub static NEXT: HeaderName = HeaderName::from_static("continuum-next");
+/// The last entry that all pages of an export contain.
+pub static REVISION: HeaderName = HeaderName::from_static("continuum-revision");
 
 /// A context that is longer than this is in the body alone.
 const HEADER_BYTES_MAX: usize = 8 << 10;
@@ -226,6 +228,12 @@ pub fn json(value: &Value) -> Json {
         Value::Keys { keys, more } => {
             let next = keys.last().filter(|_| *more).map(|key| token::cursor(key));
             json!({ "keys": json_bytes(keys), "more": more, "next": next })
+        }
+        Value::Export(page) => {
+            let keys: Vec<_> = page.rows.iter().map(|row| row.key.clone()).collect();
+            let next = page.next.as_ref().map(token::export_cursor);
+            let at = page.at.0;
+            json!({ "keys": json_bytes(&keys), "more": next.is_some(), "next": next, "revision": at })
         }
         Value::Status(status) => self::status(status),
         Value::Members(members) => {

@@ -1,18 +1,21 @@
 //! Pages of keys and rows: where each begins, and the link to the next one.
 //!
 //! All pages have one form: `Link` with `rel="next"` while there are more (RFC 8288), and the cursor in
-//! `continuum-next`. This module reads no value.
+//! `continuum-next`. The pages of an export are of one moment, which `continuum-revision` names. This module reads no
+//! value.
 
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use continuum_core::api::Query;
+use continuum_core::api::{ExportCursor, Query};
+use continuum_core::id::Index;
 use continuum_core::limits::KEY_BYTES_MAX;
 
 use super::call::Call;
-use super::output::NEXT;
+use super::output::{NEXT, REVISION};
 use super::problem::Problem;
-use super::{token, uri};
+use super::token::{self, Cursor};
+use super::uri;
 
 /// A page that was asked for.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Page {
     pub(super) prefix: Bytes,
     pub(super) after: Option<Bytes>,
     pub(super) limit: u32,
+    /// Set for a page of an export; the cursor is that of a further page.
+    pub(super) export: Option<Option<ExportCursor>>,
 }
 
 impl Page {
@@ -28,7 +33,23 @@ impl Page {
     pub(super) fn read(call: &mut Call, what: &str) -> Result<Self, Problem> {
         let path = format!("/v1/namespaces/{}/{what}", uri::encode(call.namespace().as_bytes()));
         let prefix = call.params.take("prefix").unwrap_or_default();
-        Ok(Self { path, prefix, after: call.params.after()?, limit: call.params.limit()? })
+        let (limit, exports) = (call.params.limit()?, call.params.flag("export")?);
+        let (after, export) = match call.params.after()? {
+            Some(Cursor::Export(cursor)) => (None, Some(Some(cursor))),
+            Some(Cursor::After(_)) if exports => {
+                let detail = "after is not the cursor of an export";
+                return Err(Problem::invalid(detail, "begin the export without after"));
+            }
+            Some(Cursor::After(after)) => (Some(after), None),
+            None => (None, exports.then_some(None)),
+        };
+        Ok(Self { path, prefix, after, limit, export })
+    }
+
+    /// The query for a page of an export, with whole rows or keys alone; `None` for another page.
+    pub(super) fn export_query(&self, values: bool) -> Option<Query> {
+        let (from, prefix) = (self.export.clone()?, self.prefix.clone());
+        Some(Query::Export { from, prefix, limit: self.limit, values })
     }
 
     /// The query for a page of keys.
@@ -38,9 +59,23 @@ impl Page {
     }
 
     /// Adds the way to the page after this key.
-    pub(super) fn link(&self, mut response: Response, last: Option<&[u8]>) -> Response {
-        let Some(last) = last else { return response };
-        let cursor = token::cursor(last);
+    pub(super) fn link(&self, response: Response, last: Option<&[u8]>) -> Response {
+        self.link_to(response, last.map(token::cursor))
+    }
+
+    /// Adds the moment of an export, and the way to its next page.
+    pub(super) fn link_export(
+        &self,
+        mut response: Response,
+        at: Index,
+        next: Option<&ExportCursor>,
+    ) -> Response {
+        response.headers_mut().insert(REVISION.clone(), HeaderValue::from(at.0));
+        self.link_to(response, next.map(token::export_cursor))
+    }
+
+    fn link_to(&self, mut response: Response, cursor: Option<String>) -> Response {
+        let Some(cursor) = cursor else { return response };
         let prefix = if self.prefix.is_empty() {
             String::new()
         } else {

@@ -6,7 +6,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use continuum_core::api::{Bound, Level, Reason, Resource};
-use continuum_core::limits::{NAMESPACE_NAME_BYTES_MAX, SIBLINGS_MAX};
+use continuum_core::limits::{EXPORTS_MAX, NAMESPACE_NAME_BYTES_MAX, SIBLINGS_MAX};
 use serde_json::{Value, json};
 
 use crate::handle::HandleError;
@@ -55,6 +55,8 @@ kinds! {
     CROSS_ORIGIN = ("cross_origin", 403, 2, "A page of another origin sent the request");
     DISK_STALLED = ("disk_stalled", 503, 3, "The node's disk takes no write");
     EXPECTATION_FAILED = ("expectation_failed", 417, 2, "The request expects what the node does not do");
+    EXPORT_EXPIRED = ("export_expired", 410, 6, "The export is not there any more");
+    EXPORTS_BUSY = ("exports_busy", 429, 7, "Other exports of the namespace are under way");
     FEDERATION_EXISTS = ("federation_exists", 409, 6, "A federation of this id exists already");
     FOREIGN_CONTEXT = ("foreign_context", 409, 6, "The context is not one that this federation gave out");
     FOUNDING_UNDECIDED = ("founding_undecided", 409, 6, "Another founding is not decided yet");
@@ -242,6 +244,8 @@ impl From<Reason> for Problem {
                 "run only one process of a node; stop the one whose data directory is not wanted",
             ),
             Reason::Full { what } => full(what),
+            Reason::ExportExpired => export_expired(),
+            Reason::ExportsBusy => exports_busy(),
             Reason::DiskStalled => disk_stalled(),
             Reason::Stopping => {
                 Self::new(&STOPPING, "the node is stopping, or fenced", "ask another node")
@@ -360,6 +364,19 @@ fn out_of_bounds(what: Bound, limit: u64) -> Problem {
     Problem::new(kind, detail, "make it smaller, or split it").with("limit", limit.into())
 }
 
+fn export_expired() -> Problem {
+    let why = "nobody read on for a minute, too much was written meanwhile, a snapshot of another node came, or \
+               another process began it";
+    let hint =
+        "begin it again without the cursor, and ask one node for all pages, without long pauses";
+    Problem::new(&EXPORT_EXPIRED, why, hint)
+}
+
+fn exports_busy() -> Problem {
+    let why = format!("{EXPORTS_MAX} exports of the namespace are under way on this node");
+    Problem::new(&EXPORTS_BUSY, why, "repeat it once one of them has ended, or ask another node")
+}
+
 fn disk_stalled() -> Problem {
     let hint = "ask another node; this one resumes by itself when its disk does";
     Problem::new(&DISK_STALLED, "the node's disk takes no write; nothing was written", hint)
@@ -412,6 +429,8 @@ mod tests {
             Reason::DiskStalled,
             Reason::Stopping,
             Reason::GroupHalted { group: GroupId(3), index: Index(7) },
+            Reason::ExportExpired,
+            Reason::ExportsBusy,
         ]
     }
 

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use continuum_core::api::{
-    Change, Edit, Expected, Mutation, Outcome, Query, Reason, Register, Request, Value,
+    Change, Edit, Expected, ExportPage, Mutation, Outcome, Query, Reason, Register, Request, Value,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -188,6 +188,9 @@ async fn rows(api: &Api, mut call: Call) -> Answer {
     let namespace = call.namespace();
     let page = Page::read(&mut call, "rows")?;
     call.params.finish()?;
+    if let Some(query) = page.export_query(true) {
+        return exported_rows(api, namespace, page, query).await;
+    }
     let Page { prefix, limit, .. } = &page;
     // Rows are read from a key on: the pages of a prefix begin before its first key.
     let after = page.after.clone().max(pages::before(prefix));
@@ -206,14 +209,36 @@ async fn rows(api: &Api, mut call: Call) -> Answer {
     }
 }
 
+/// A page of rows of an export.
+async fn exported_rows(api: &Api, namespace: String, page: Page, query: Query) -> Answer {
+    let value = ask(api, namespace, query).await?;
+    let bytes = heavy::size(&value);
+    let Value::Export(ExportPage { at, rows, next }) = value else {
+        return Err(output::unexpected(&value));
+    };
+    let more = next.is_some();
+    let made = heavy::made(api, bytes, move || output::rows(&rows, more)).await?;
+    Ok(page.link_export(made, at, next.as_ref()))
+}
+
 /// A page of keys, or how many there are.
 async fn keys(api: &Api, mut call: Call) -> Answer {
     let namespace = call.namespace();
     let count = call.params.flag("count")?;
     let page = Page::read(&mut call, "keys")?;
     call.params.finish()?;
+    let export = page.export_query(false);
     if count {
+        if export.is_some() {
+            return Err(Problem::invalid("a count has no pages", "leave export and after out"));
+        }
         return count_keys(api, namespace, page).await;
+    }
+    if let Some(query) = export {
+        let value = ask(api, namespace, query).await?;
+        let Value::Export(found) = &value else { return Err(output::unexpected(&value)) };
+        let response = output::json_response(StatusCode::OK, &output::json(&value));
+        return Ok(page.link_export(response, found.at, found.next.as_ref()));
     }
     let value = ask(api, namespace, page.query()).await?;
     let Value::Keys { keys, more } = &value else { return Err(output::unexpected(&value)) };

@@ -1,16 +1,17 @@
 //! Short texts of the API: levels, entity tags, context tokens, cursors, sessions.
 //!
 //! An entity tag is `"r17"` for revision 17 of a strong key, or `"c..."` for the causal context of an eventual read.
-//! Contexts and cursors are opaque to clients: base64url of the core's bytes, which for a context are sealed.
+//! Contexts and cursors are opaque to clients: base64url of the core's bytes, which for a context are sealed. The
+//! cursor of an export is its name and a key, divided by a point.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use continuum_core::api::{Context, Fingerprint, Level, Session};
+use continuum_core::api::{Context, ExportCursor, Fingerprint, Level, Session};
 use continuum_core::digest::Hasher;
-use continuum_core::id::SessionId;
+use continuum_core::id::{ExportId, SessionId};
 use continuum_core::limits::{CONTEXT_BYTES_MAX, KEY_BYTES_MAX};
 
 /// The most characters of a context's token: base64 of a context with its seal.
@@ -90,9 +91,33 @@ pub fn cursor(key: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(key)
 }
 
+/// The cursor of an export.
+#[must_use]
+pub fn export_cursor(cursor: &ExportCursor) -> String {
+    format!("{}.{}", URL_SAFE_NO_PAD.encode(cursor.export.0), self::cursor(&cursor.after))
+}
+
+/// Where a page begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cursor {
+    /// After a key.
+    After(Bytes),
+    /// Within an export.
+    Export(ExportCursor),
+}
+
 /// Reads a cursor.
 #[must_use]
-pub fn parse_cursor(text: &[u8]) -> Option<Bytes> {
+pub fn parse_cursor(text: &[u8]) -> Option<Cursor> {
+    let Some(point) = text.iter().position(|byte| *byte == b'.') else {
+        return parse_key(text).map(Cursor::After);
+    };
+    let (name, after) = (&text[..point], parse_key(&text[point + 1..])?);
+    let export = ExportId(URL_SAFE_NO_PAD.decode(name).ok()?.try_into().ok()?);
+    Some(Cursor::Export(ExportCursor { export, after }))
+}
+
+fn parse_key(text: &[u8]) -> Option<Bytes> {
     let key = URL_SAFE_NO_PAD.decode(text).ok()?;
     (key.len() <= KEY_BYTES_MAX).then(|| key.into())
 }
@@ -164,8 +189,19 @@ mod tests {
 
     #[test]
     fn cursors_are_bounded() {
-        assert_eq!(parse_cursor(cursor(b"\xff/a").as_bytes()), Some(Bytes::from_static(b"\xff/a")));
+        let after = Cursor::After(Bytes::from_static(b"\xff/a"));
+        assert_eq!(parse_cursor(cursor(b"\xff/a").as_bytes()), Some(after));
         assert_eq!(parse_cursor(cursor(&[0; KEY_BYTES_MAX + 1]).as_bytes()), None);
+        let mut within = ExportCursor { export: ExportId([7; 16]), after: Bytes::new() };
+        for after in [&b""[..], b"\xff/a"] {
+            within.after = Bytes::copy_from_slice(after);
+            let text = export_cursor(&within);
+            assert_eq!(parse_cursor(text.as_bytes()), Some(Cursor::Export(within.clone())));
+            assert_eq!(parse_cursor(text.replacen('.', "x.", 1).as_bytes()), None);
+            assert_eq!(parse_cursor(&text.as_bytes()[1..]), None);
+        }
+        within.after = vec![0; KEY_BYTES_MAX + 1].into();
+        assert_eq!(parse_cursor(export_cursor(&within).as_bytes()), None);
     }
 
     #[test]

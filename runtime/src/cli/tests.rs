@@ -263,6 +263,7 @@ async fn keys_are_listed_with_values_or_counted() {
                     rows().into_iter().map(|row| row.key).filter(|key| key.starts_with(&prefix));
                 Outcome::Value(Value::Keys { keys: keys.collect(), more: false })
             }
+            Query::Export { .. } => Outcome::Rejected(Reason::WrongConsistency),
             other => panic!("{other:?}"),
         }
     })

@@ -479,6 +479,8 @@ rejections! {
     Reason::StoreReplaced => "store_replaced",
     Reason::FoundingUndecided { .. } => "founding_undecided",
     Reason::FederationExists { .. } => "federation_exists",
+    Reason::ExportExpired => "export_expired",
+    Reason::ExportsBusy => "exports_busy",
 }
 
 #[cfg(test)]

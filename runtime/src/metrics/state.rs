@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use continuum_core::api::{Health, Member, Namespace, Status, Unready, Warning};
 use continuum_core::id::{GroupId, NodeId};
-use continuum_core::node::Node;
+use continuum_core::node::{ExportFigures, Node};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -50,6 +50,8 @@ pub struct Figures {
     pub peers: BTreeMap<NodeId, PeerFigures>,
     /// Messages and replies that wait for the disk.
     pub held: usize,
+    /// Exports of strong namespaces.
+    pub exports: ExportFigures,
 }
 
 /// A node's knowledge of one peer.
@@ -78,6 +80,7 @@ impl Figures {
             unfinished_files: node.unfinished_files(),
             peers: peers(node),
             held: node.held(),
+            exports: node.exports(),
         }
     }
 }
@@ -128,6 +131,11 @@ struct WithEvent {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForReason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfShard {
     namespace: String,
     slot: u16,
@@ -172,6 +180,9 @@ pub(super) struct StateGauges {
     candidates: Gauge,
     deferred: Gauge,
     held: Gauge,
+    exports: Gauge,
+    export_bytes: Gauge,
+    exports_ended: Family<ForReason, Counter>,
     counted: Mutex<Counted>,
 }
 
@@ -234,6 +245,11 @@ impl StateGauges {
         r.register("discovery_candidates", help, self.candidates.clone());
         r.register("held_messages", "Messages that wait for the disk", self.held.clone());
         r.register_with_unit("memory", "Keys and values held", Unit::Bytes, self.memory.clone());
+        r.register("exports_open", "Exports under way", self.exports.clone());
+        let help = "Replaced values that exports keep";
+        r.register_with_unit("export_kept", help, Unit::Bytes, self.export_bytes.clone());
+        let help = "Exports that ended before their last page";
+        r.register("exports_ended", help, self.exports_ended.clone());
         let help = "Linked nodes of another federation of this id";
         r.register("rival_federations", help, self.rivals.clone());
         r.register("requests_pending", "Requests under way", self.pending.clone());
@@ -374,10 +390,20 @@ impl StateGauges {
         self.candidates.set(signed(figures.candidates as u64));
         self.deferred.set(signed(figures.deferred_removals as u64));
         self.held.set(signed(figures.held as u64));
+        self.observe_exports(figures.exports);
         self.waiting.set(signed(figures.waiting as u64));
         self.unfinished.set(signed(figures.unfinished_files as u64));
         self.conflicts.inc_by(figures.conflicts.saturating_sub(self.conflicts.get()));
         self.observe_peers(&figures.peers);
+    }
+
+    fn observe_exports(&self, figures: ExportFigures) {
+        self.exports.set(signed(figures.open as u64));
+        self.export_bytes.set(signed(figures.bytes));
+        self.exports_ended.clear();
+        for (reason, count) in [("idle", figures.idle), ("memory", figures.too_large)] {
+            self.exports_ended.get_or_create(&ForReason { reason }).inc_by(count);
+        }
     }
 
     fn observe_peers(&self, peers: &BTreeMap<NodeId, PeerFigures>) {

@@ -12,12 +12,13 @@ use continuum_core::discovery::CONTACTS_MAX;
 use continuum_core::gossip::UPDATES_MAX;
 use continuum_core::id::GroupId;
 use continuum_core::limits::{
-    DEFERRED_MAX, MEMBERS_MAX, REQUEST_BYTES_MAX, REQUESTS_PENDING_MAX, SESSIONS_MAX,
+    DEFERRED_MAX, EXPORTS_MAX, MEMBERS_MAX, REQUEST_BYTES_MAX, REQUESTS_PENDING_MAX, SESSIONS_MAX,
     UNPERSISTED_BYTES_MAX,
 };
 use continuum_core::node::{Message, Node};
 use continuum_core::raft::{self, Entry, Payload, Raft};
 use continuum_core::replication::Message as Replication;
+use continuum_core::state::Exports;
 
 use crate::env::process::Process;
 use crate::verdict::{Broken, Verdict};
@@ -42,6 +43,7 @@ pub(crate) struct Budgets {
     chunk_bytes: usize,
     sessions: usize,
     requests: usize,
+    export_bytes: u64,
 }
 
 impl Budgets {
@@ -56,6 +58,7 @@ impl Budgets {
             chunk_bytes: config.bounds.chunk_bytes,
             sessions: config.bounds.sessions,
             requests: config.bounds.requests,
+            export_bytes: config.bounds.export_bytes,
         }
     }
 
@@ -79,6 +82,10 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     within("deferred removals of a shard", node.replicator().deferred_removals(), DEFERRED_MAX)?;
     within("addresses", node.discovery().known(), budgets.candidates)?;
     within("members", node.gossip().members().count(), MEMBERS_MAX)?;
+    let exports = || node.groups().filter_map(|group| Some(node.state(group)?.exports()));
+    let kept: u64 = exports().map(Exports::open_bytes).sum();
+    within("bytes that exports keep", kept as usize, budgets.export_bytes as usize)?;
+    within("exports", exports().map(Exports::len).max().unwrap_or(0), EXPORTS_MAX)?;
     for group in node.groups() {
         let sessions = node.state(group).map_or(0, |state| state.sessions().len());
         let most = if group == GroupId::REGISTRY { SESSIONS_MAX } else { budgets.sessions };

@@ -1,4 +1,5 @@
-//! Pages of the strong namespace: where in the log a page of keys or rows is what the namespace held.
+//! Pages of the strong namespace: where in the log a page of keys or rows is what the namespace held, and whether a
+//! page of an export is what it held at the export's moment.
 //!
 //! `strong` uses it for its witness check. Pages here are short, so bytes never end one; this module does not judge
 //! that bound.
@@ -7,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use continuum_core::api::{Content, Query, Row, Value};
+use continuum_core::api::{Content, ExportPage, Query, Row, Value};
 use continuum_core::id::Index;
 
 use super::witness::{Versions, Witness};
@@ -60,4 +61,31 @@ fn is_page(query: &Query, witness: &Witness, at: Index, (found, more): (&[Line],
     let mut page = held.by_ref().take(limit as usize);
     let is_found = found.iter().all(|line| page.next().is_some_and(|held| is_line((held, line))));
     is_found && page.next().is_none() && held.next().is_some() == more
+}
+
+/// Whether a page of an export is the next part of what the namespace held after the entry that it names. A page may be
+/// short, and even empty, but its cursor passes no row that the page lacks.
+pub(super) fn is_of_export(query: &Query, page: &ExportPage, witness: &Witness) -> bool {
+    let Query::Export { from, prefix, limit, values } = query else { return false };
+    let after = from.as_ref().map(|from| &from.after).filter(|after| *after >= prefix);
+    let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+    let held = witness.keys.range::<Bytes, _>((from, Bound::Unbounded));
+    let held = held.take_while(|(key, _)| key.starts_with(prefix));
+    let mut held = held.filter_map(|(key, versions)| Some((key, versions.at(page.at)?)));
+    let is_line = |row: &Row| {
+        let (of, told) = line_of(row);
+        held.next()
+            .is_some_and(|(key, value)| *key == of && told.as_ref() == values.then_some(value))
+    };
+    let is_found = page.rows.len() <= *limit as usize && page.rows.iter().all(is_line);
+    let next = held.next().map(|(key, _)| key);
+    let last = page.rows.last().map(|row| &row.key);
+    is_found
+        && match &page.next {
+            None => next.is_none(),
+            Some(cursor) => {
+                last.is_none_or(|last| cursor.after >= *last)
+                    && next.is_none_or(|next| cursor.after < *next)
+            }
+        }
 }

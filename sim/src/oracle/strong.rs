@@ -7,13 +7,13 @@
 //! The log resolves outcomes that clients do not know: the operation took place at an index, or never. So there is no
 //! third verdict; a search that exceeds its budget is a failure of the workload. Rejected writes that happened are
 //! reported as exactly-once (Raft thesis, §6.3). The search judges reads of a single key only; the witness judges pages
-//! of keys and rows too.
+//! of keys and rows too. An export takes place when its first page is read, and its other pages are of that index.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use continuum_core::api::{Change, Expected, Mutation, Outcome, Query, Reason, Register, Value};
-use continuum_core::id::Index;
+use continuum_core::id::{ExportId, Index};
 
 use continuum_core::state::StateMachine;
 
@@ -35,9 +35,14 @@ const BUDGET: usize = 2_000_000;
 /// says.
 pub(crate) fn check(history: &History, witness: &Witness) -> Verdict {
     check_search(history, witness)?;
-    let mut located = Vec::new();
+    let (mut located, mut exports) = (Vec::new(), Exports::new());
     for (_, operation) in history.of(Space::Strong) {
-        located.extend(locate(operation, witness)?);
+        match &operation.body {
+            Body::Read(query @ Query::Export { .. }) => {
+                located.extend(locate_export(operation, query, witness, &mut exports)?);
+            }
+            _ => located.extend(locate(operation, witness)?),
+        }
     }
     check_real_time(&mut located)
 }
@@ -108,6 +113,44 @@ fn locate(operation: &Operation, witness: &Witness) -> Result<Option<Located>, B
             Ok(Some(Located { called, returned, ranges, is_write: false }))
         }
     }
+}
+
+/// The index of each export that has further pages.
+type Exports = BTreeMap<ExportId, Index>;
+
+/// Compares a page of an export with the log. The first page is a read at the export's index, and no other page is a
+/// read of its own.
+fn locate_export(
+    operation: &Operation,
+    query: &Query,
+    witness: &Witness,
+    exports: &mut Exports,
+) -> Result<Option<Located>, Broken> {
+    let Ending::Answered(Outcome::Value(value)) = &operation.ended else { return Ok(None) };
+    let broken = |why: &str| {
+        let what = format!("{query:?} is answered with {value:?}, {why}");
+        Err(Broken::new(WITNESS, what))
+    };
+    let (Query::Export { from, .. }, Value::Export(page)) = (query, value) else {
+        return broken("which is no page of an export");
+    };
+    if !page::is_of_export(query, page, witness) {
+        return broken("as the log never had it at that index");
+    }
+    if let Some(from) = from {
+        let begun = exports.get(&from.export);
+        return if begun == Some(&page.at) {
+            Ok(None)
+        } else {
+            broken("which is of another export")
+        };
+    }
+    if let Some(next) = &page.next {
+        exports.insert(next.export, page.at);
+    }
+    let (called, returned) = (operation.called, operation.returned);
+    let ranges = vec![(page.at.0, page.at.0 + 1)];
+    Ok(Some(Located { called, returned, ranges, is_write: false }))
 }
 
 fn check_told(operation: &Operation, mutations: &[Mutation], effect: Option<Effect>) -> Verdict {

@@ -124,6 +124,9 @@ pub struct Cluster {
     /// `bounds.requests` of every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_max: Option<usize>,
+    /// `bounds.export_bytes` of every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export_bytes_max: Option<u64>,
 }
 
 /// The value for plans that are older than the field.
@@ -227,6 +230,8 @@ impl Plan {
             config.bounds.session_idle_ms = SESSION_IDLE_MS;
         }
         config.bounds.requests = cluster.requests_max.unwrap_or(config.bounds.requests);
+        let bounds = &mut config.bounds;
+        bounds.export_bytes = cluster.export_bytes_max.unwrap_or(bounds.export_bytes);
         config
     }
 

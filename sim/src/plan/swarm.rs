@@ -405,6 +405,7 @@ impl Cluster {
             chunk_bytes: chunk_bytes(),
             sessions_max: None,
             requests_max: None,
+            export_bytes_max: None,
         }
     }
 
@@ -418,6 +419,7 @@ impl Cluster {
         }
         self.sessions_max = dice.chance(200_000).then(|| dice.between(40, 80) as usize);
         self.requests_max = dice.chance(150_000).then(|| dice.between(4, 12) as usize);
+        self.export_bytes_max = dice.chance(250_000).then(|| dice.between(300, 3_000));
     }
 }
 

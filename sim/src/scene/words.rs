@@ -418,6 +418,8 @@ fn query(asked: &Query) -> String {
         Query::Record { key } => format!("record {}", text(key)),
         Query::Keys { .. } => "keys".to_owned(),
         Query::Rows { .. } => "rows".to_owned(),
+        Query::Export { from: None, .. } => "export".to_owned(),
+        Query::Export { from: Some(from), .. } => format!("export after {}", text(&from.after)),
     }
 }
 

@@ -121,9 +121,18 @@ impl Choice<'_> {
     fn strong_query(&mut self, key: Bytes) -> Query {
         let limit = self.dice.between(1, 8) as u32;
         let after = self.dice.chance(600_000).then(|| key.clone());
-        match self.dice.below(20) {
-            0 => Query::Keys { prefix: Bytes::from_static(b"k"), after, limit },
-            1 => Query::Rows { after, limit },
+        let prefix = Bytes::from_static(b"k");
+        let export = self.client.export.as_ref();
+        let begin = |prefix, values| Query::Export { from: None, prefix, limit, values };
+        match (self.dice.below(20), export) {
+            (0, _) => Query::Keys { prefix, after, limit },
+            (1, _) => Query::Rows { after, limit },
+            // A part of the exports is left alone at some page.
+            (2, _) if self.op_index.is_multiple_of(2) => begin(prefix, true),
+            (2, None) => begin(Bytes::new(), false),
+            (2..12, Some(export)) => export.next.clone(),
+            // The same page again, as after a lost answer.
+            (12..14, Some(export)) => export.last.clone(),
             _ => Query::Get { key, field: Bytes::new() },
         }
     }

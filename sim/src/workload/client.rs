@@ -6,7 +6,7 @@
 //! Random draws are positional: the operation, its time, its retries and its mode depend on (client, operation index)
 //! alone. An operation whose time comes while the client still waits is skipped. So an operation can be left out
 //! (`selected_ops`), and every other one keeps its time, its node and its key. Only what a client cannot know without
-//! the missing one changes: contexts, revisions, and the first number of a session.
+//! the missing one changes: contexts, revisions, the first number of a session, and where an export goes on.
 
 use std::collections::BTreeMap;
 
@@ -84,6 +84,16 @@ pub(super) struct Client {
     /// The context that was last read or written, per key.
     pub(super) contexts: BTreeMap<(Space, Bytes), (u64, Context)>,
     pub(super) registers: BTreeMap<Bytes, Register>,
+    /// The export that it reads.
+    pub(super) export: Option<Exporting>,
+}
+
+/// An export that a client reads: the page that it has, the one that it asks for next, and the node that has them.
+#[derive(Clone, Debug)]
+pub(super) struct Exporting {
+    pub(super) last: Query,
+    pub(super) next: Query,
+    node: usize,
 }
 
 /// Misbehaviour of all clients at present.
@@ -145,6 +155,7 @@ impl Clients {
             current: None,
             contexts: BTreeMap::new(),
             registers: BTreeMap::new(),
+            export: None,
         };
         Self {
             nodes,
@@ -256,6 +267,7 @@ impl Clients {
             | Outcome::Rejected(Reason::Conflict { .. }) => {
                 let operation = &self.history.operations[attempt.operation];
                 client.learn(now, operation.space, &operation.body, &outcome);
+                client.read_on(&operation.body, &outcome, by.node);
                 client.current = None;
                 self.history.end(attempt.operation, now, Ending::Answered(outcome), Some(by));
             }
@@ -266,6 +278,11 @@ impl Clients {
             }
             // The number belongs to an earlier write, whether it happened or not.
             Outcome::Rejected(Reason::SessionReused) => self.give_up(attempt.client, now),
+            Outcome::Rejected(Reason::ExportExpired) => {
+                // No retry helps: another export has another moment.
+                client.export = None;
+                self.give_up(attempt.client, now);
+            }
             Outcome::Rejected(Reason::ForeignContext) => {
                 // Its key was replaced twice since. The client reads again before it writes.
                 let operation = &self.history.operations[attempt.operation];
@@ -349,12 +366,13 @@ impl Clients {
         let space = self.history.operations[operation].space;
         let stays = space != Space::Strong && !matches!(current.request, Request::Read { .. });
         let asks = if stays { Attempt { number: 1, ..attempt } } else { attempt };
-        let node = Self::node(&self.draws, self.nodes, &self.homes, asks);
         let request = current.request.clone();
+        let is_read = matches!(request, Request::Read { .. });
+        let home = || Self::node(&self.draws, self.nodes, &self.homes, asks);
+        let node = client.exporter(&request).unwrap_or_else(home);
         actions.push(ClientAction::Ask { attempt, node, request });
         // For a request that must not be repeated, a client is never impatient.
-        let is_read = matches!(current.request, Request::Read { .. });
-        let repeats = is_read || self.history.operations[current.operation].session.is_some();
+        let repeats = is_read || self.history.operations[operation].session.is_some();
         let hasty = repeats && self.retry_ms > 0;
         let after_ms = if hasty { self.retry_ms } else { self.workload.timeout_ms };
         actions.push(ClientAction::Timeout { attempt, after_ns: after_ms * MS });
@@ -440,6 +458,31 @@ impl Client {
         for mutation in mutations {
             self.contexts.remove(&(space, mutation.key.clone()));
         }
+    }
+
+    /// Remembers where an export goes on.
+    fn read_on(&mut self, body: &Body, outcome: &Outcome, node: usize) {
+        let (
+            Body::Read(Query::Export { from, prefix, limit, values }),
+            Outcome::Value(Value::Export(page)),
+        ) = (body, outcome)
+        else {
+            return;
+        };
+        self.export = page.next.clone().map(|next| {
+            let query = |from| {
+                let (prefix, limit, values) = (prefix.clone(), *limit, *values);
+                Query::Export { from, prefix, limit, values }
+            };
+            Exporting { last: query(from.clone()), next: query(Some(next)), node }
+        });
+    }
+
+    /// The node that has the export which a request goes on with.
+    fn exporter(&self, request: &Request) -> Option<usize> {
+        let goes_on =
+            matches!(request, Request::Read { query: Query::Export { from: Some(_), .. }, .. });
+        self.export.as_ref().filter(|_| goes_on).map(|export| export.node)
     }
 
     /// Remembers what later writes will carry.

@@ -81,6 +81,11 @@ fn check_query(query: &Query) -> Result<(), Reason> {
         Query::Rows { after, .. } => {
             within(Bound::Key, after.as_ref().map_or(0, bytes::Bytes::len), 0, KEY_BYTES_MAX)
         }
+        Query::Export { from, prefix, .. } => {
+            within(Bound::Key, prefix.len(), 0, KEY_BYTES_MAX)?;
+            let after = from.as_ref().map_or(0, |cursor| cursor.after.len());
+            within(Bound::Key, after, 0, KEY_BYTES_MAX)
+        }
     }
 }
 

@@ -216,6 +216,7 @@ impl Node {
                     replicator.read(shard, query)
                 })
             }
+            Query::Export { .. } => Err(Reason::WrongConsistency),
         };
         match read {
             Ok(value) => Outcome::Value(value),

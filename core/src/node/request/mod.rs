@@ -5,12 +5,13 @@
 //! ticket and its number when forwarded.
 //!
 //! `check` refuses what is out of bounds, `strong` proposes and reads, `forward` asks another node, `eventual` serves
-//! from the replicator, `dedup` remembers eventual writes. This module does not know what a command does (`state`,
-//! `replication`).
+//! from the replicator, `export` reads pages of one moment, `dedup` remembers eventual writes. This module does not
+//! know what a command does (`state`, `replication`).
 
 mod check;
 mod dedup;
 mod eventual;
+mod export;
 mod forward;
 mod strong;
 
@@ -30,6 +31,9 @@ use crate::{mutant, reach};
 
 use super::machine::{Node, Task, Timer};
 use super::{Action, Message};
+
+pub use export::ExportFigures;
+pub(super) use export::ExportState;
 
 /// The node's own questions that are remembered. It asks a few peers a few times per second, and repeats each question
 /// as long as it needs the answer.
@@ -234,7 +238,7 @@ impl Node {
             reach!("node.request.disk_slow");
             return Err(Reason::Busy);
         }
-        if check::grows(request) && self.memory_bytes() >= self.config.node.memory_bytes_max {
+        if check::grows(request) && self.own_memory_bytes() >= self.config.node.memory_bytes_max {
             reach!("node.request.memory_full");
             return Err(Reason::Full { what: Resource::Memory });
         }

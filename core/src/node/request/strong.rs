@@ -12,13 +12,14 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::api::{Bound, Level, MemberInfo, Outcome, Reason, Request, Secret};
+use crate::api::{Bound, Level, MemberInfo, Outcome, Query, Reason, Request, Secret};
 use crate::id::{GroupId, Index, Role, Term};
 use crate::raft::{self, Position, RefusalReason, Ticket};
 use crate::state::{Command, Operation};
 use crate::{mutant, reach};
 
 use super::super::machine::{Node, Task};
+use super::export::Export;
 use super::{Origin, Stage, check, is_write};
 
 /// Election timeouts for which a group may be without a leader before its requests are refused at once. The first try
@@ -166,13 +167,26 @@ impl Node {
         }
     }
 
-    /// Starts a linearizable read, on a voter of group 0 when this node lacks the group.
+    /// Starts a linearizable read, on a voter of group 0 when this node lacks the group. The pages of an export are
+    /// read here alone.
     pub(super) fn read_strong(&mut self, key: u64, group: GroupId) {
+        let export = self.asked_export(key);
+        if let Some(reason) = export.and_then(|export| self.keeps_from_export(group, export)) {
+            return self.refuse(key, reason);
+        }
         let Some(known) = self.groups.get(&group) else {
-            return self.forward_to_voter(key, group);
+            if export.is_none() {
+                return self.forward_to_voter(key, group);
+            }
+            // A learner that lags opens the group soon.
+            return self.wait_for_leader(key, group);
         };
         if let Some(reason) = known.halted() {
             return self.refuse(key, reason);
+        }
+        if export == Some(Export::GoesOn) {
+            // Its moment was confirmed when it began.
+            return self.serve_strong(key, group);
         }
         let leader = known.raft.leader().filter(|leader| *leader != self.me);
         if let Some(leader) = leader.filter(|_| self.phase.disk_stalled) {
@@ -234,6 +248,10 @@ impl Node {
         }
         let outcome = match &pending.request {
             Request::Namespaces => self.namespaces(),
+            Request::Read { query: query @ Query::Export { .. }, .. } => {
+                let query = query.clone();
+                self.export_page(group, &query)
+            }
             Request::Read { query, .. } => match self.groups.get(&group) {
                 Some(known) => known.read(query),
                 None => Outcome::Rejected(Reason::UnknownNamespace),

@@ -4,6 +4,7 @@ mod answers;
 mod boots;
 mod bootstrap;
 mod deletion;
+mod exports;
 mod figures;
 mod founding;
 mod halting;

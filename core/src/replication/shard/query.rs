@@ -7,7 +7,7 @@ use core::mem::size_of;
 
 use bytes::Bytes;
 
-use crate::api::{Content, Context, Field, Observed, Query, Row, Strategy, Value};
+use crate::api::{Content, Context, Field, Observed, Query, Reason, Row, Strategy, Value};
 use crate::limits::{PAGE_ROWS_MAX, REQUEST_BYTES_MAX};
 use crate::mutant;
 
@@ -20,8 +20,8 @@ pub(crate) fn read(
     strategy: Strategy,
     query: &Query,
     seal: &dyn Fn(&Observed) -> Context,
-) -> Value {
-    match query {
+) -> Result<Value, Reason> {
+    Ok(match query {
         Query::Get { key, field } => {
             let elements = shard.elements_at(&path::of(key, field, Kind::Register, &[]));
             Value::Register(register::read(shard, elements, strategy, seal))
@@ -37,7 +37,9 @@ pub(crate) fn read(
         }
         Query::Keys { prefix, after, limit } => keys(shard, prefix, after.as_ref(), *limit),
         Query::Rows { after, limit } => rows(shard, strategy, after.as_ref(), *limit),
-    }
+        // Replicas of a shard have no common moment.
+        Query::Export { .. } => return Err(Reason::WrongConsistency),
+    })
 }
 
 /// All fields of a key, in order of name and kind, and the elements that hold them.

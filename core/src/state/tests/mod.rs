@@ -1,6 +1,7 @@
 //! Laws of the applied state, checked against models without overlays, slices or bytes.
 
 mod captures;
+mod exports;
 mod keys;
 mod registry;
 mod sessions;

@@ -1,26 +1,31 @@
 //! `export`: all rows of a namespace, in the format of a file.
 //!
-//! A strong namespace is exported as it was at one moment. A single page is one read. Several pages are kept in a
-//! temporary file until the last one is there; then the node must have applied nothing to the namespace's group since
-//! the first, or the export begins again. Replicas of an eventual namespace have no common moment, so its pages go out
-//! as they come.
+//! A strong namespace is exported as it was at one moment: one node keeps what is replaced until its pages are read.
+//! They are kept in a temporary file until the last one is there, so that an export whose node gave it up begins again,
+//! and no part of it was written. Replicas of an eventual namespace have no common moment, so its pages go out as they
+//! come.
 
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write as _};
+use std::time::Duration;
 
 use continuum_core::api::{Content, Row};
-use serde_json::Value;
 use tempfile::SpooledTempFile;
 
 use super::args::{Export, Source};
 use super::whole::Notes;
 use super::{jsonl, mcp, pairs};
+use crate::api::problem::{EXPORT_EXPIRED, EXPORTS_BUSY};
 use crate::api::{media, uri};
 use crate::cli::client::{Call, Client};
 use crate::cli::exit::{self, Failure};
 use crate::cli::output::{Screen, say, spinner};
 
-/// How often an export of a strong namespace begins, at most.
-const TRIES: usize = 20;
+/// How often an export of a strong namespace begins that its node gives up, at most.
+const TRIES: usize = 3;
+
+/// How often it asks for room beside other exports, and the pause after each time.
+const WAITS: usize = 60;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Bytes of pages that are kept in memory before they go to a file.
 const KEPT_BYTES: usize = 16 << 20;
@@ -41,7 +46,7 @@ pub(in crate::cli) async fn run(
     let bar = spinner("rows exported");
     let mut writer = Writer::new(export.format);
     if policy["consistency"] == "strong" {
-        let pages = at_one_moment(&mut client, &ns, &policy["group"]).await?;
+        let pages = at_one_moment(&mut client, &ns).await?;
         bar.inc(writer.lines(pages, screen)?);
     } else {
         let mut after = String::new();
@@ -73,41 +78,43 @@ async fn page(
 }
 
 /// All pages of a strong namespace, as they were at one moment.
-async fn at_one_moment(
-    client: &mut Client,
-    ns: &str,
-    group: &Value,
-) -> Result<SpooledTempFile, Failure> {
-    for _ in 0..TRIES {
-        let before = applied(client, group).await?;
-        let mut pages = tempfile::spooled_tempfile(KEPT_BYTES);
-        let (mut after, mut count) = (String::new(), 0);
-        loop {
-            let (page, next) = page(client, ns, &after).await?;
-            pages.write_all(&page).map_err(|error| kept(&error))?;
-            count += 1;
-            let Some(next) = next else { break };
-            after = next;
-        }
-        if count == 1 || before.is_some() && applied(client, group).await? == before {
-            pages.seek(SeekFrom::Start(0)).map_err(|error| kept(&error))?;
-            return Ok(pages);
+async fn at_one_moment(client: &mut Client, ns: &str) -> Result<SpooledTempFile, Failure> {
+    let (mut tries, mut waits) = (TRIES, WAITS);
+    loop {
+        let failure = match one_export(client, ns).await {
+            Ok(pages) => return Ok(pages),
+            Err(failure) => failure,
+        };
+        let left = match failure.code.as_str() {
+            code if code == EXPORT_EXPIRED.code => &mut tries,
+            code if code == EXPORTS_BUSY.code => {
+                if waits == WAITS {
+                    say("waiting for other exports of the namespace on this node");
+                }
+                tokio::time::sleep(PAUSE).await;
+                &mut waits
+            }
+            _ => return Err(failure),
+        };
+        *left -= 1;
+        if *left == 0 {
+            return Err(failure);
         }
     }
-    Err(Failure::new(
-        exit::CONFLICT,
-        "changed",
-        "the namespace cannot be exported as it was at one moment",
-        format!("it was written to during each of {TRIES} tries, or the node does not hold it"),
-        "export while fewer writes arrive, and ask a voter with --node",
-    ))
 }
 
-/// The last entry of the group that the node has applied; `None` when the node does not hold the group.
-async fn applied(client: &mut Client, group: &Value) -> Result<Option<u64>, Failure> {
-    let status = client.send(&Call::get("/v1/status")).await?.json()?;
-    let groups = status["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
-    Ok(groups.iter().find(|found| found["group"] == *group).and_then(|g| g["applied"].as_u64()))
+/// One try to read all pages.
+async fn one_export(client: &mut Client, ns: &str) -> Result<SpooledTempFile, Failure> {
+    let mut pages = tempfile::spooled_tempfile(KEPT_BYTES);
+    let mut after = "?export=true".to_owned();
+    loop {
+        let (page, next) = page(client, ns, &after).await?;
+        pages.write_all(&page).map_err(|error| kept(&error))?;
+        let Some(next) = next else { break };
+        after = next;
+    }
+    pages.seek(SeekFrom::Start(0)).map_err(|error| kept(&error))?;
+    Ok(pages)
 }
 
 fn kept(error: &io::Error) -> Failure {

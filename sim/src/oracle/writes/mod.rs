@@ -309,7 +309,7 @@ impl Writes {
             | Query::Members { key, .. }
             | Query::Count { key, .. }
             | Query::Record { key } => Some(key),
-            Query::Keys { .. } | Query::Rows { .. } => None,
+            Query::Keys { .. } | Query::Rows { .. } | Query::Export { .. } => None,
         };
         let shards = match key {
             Some(key) => vec![Replicator::shard_for(namespace, slots, key)],

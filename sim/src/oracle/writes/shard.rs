@@ -168,6 +168,8 @@ fn keys_of(query: &Query) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let (prefix, after) = match query {
         Query::Keys { prefix, after, .. } => (prefix, after.as_ref()),
         Query::Rows { after, .. } => (&nothing, after.as_ref()),
+        // It is refused.
+        Query::Export { prefix, .. } => (prefix, None),
         Query::Get { key, .. }
         | Query::Members { key, .. }
         | Query::Count { key, .. }
@@ -189,6 +191,7 @@ fn is_asked(query: &Query, edit: &WrittenEdit) -> bool {
             edit.field[..] == field[..]
         }
         Query::Record { .. } | Query::Keys { .. } | Query::Rows { .. } => true,
+        Query::Export { .. } => false,
     }
 }
 

@@ -69,6 +69,12 @@ impl Whole {
         answers
     }
 
+    /// Lets time pass.
+    pub(super) fn wait(&mut self, ms: u64) {
+        self.ms += ms;
+        self.step(Event::Tick);
+    }
+
     /// Asks, and lets time pass until the answer is there.
     pub(super) fn ask(&mut self, request: Request) -> Outcome {
         let mut answers = self.step(Event::Requested { id: RequestId(self.ms), request });
