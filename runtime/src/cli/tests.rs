@@ -392,3 +392,18 @@ fn the_variables_of_commands_are_those_that_the_arguments_read() {
     let read: BTreeSet<&str> = read.collect();
     assert_eq!(read, BTreeSet::from(VARIABLES_OF_COMMANDS));
 }
+
+#[test]
+fn the_unit_for_systemd_runs_a_node() {
+    let unit = include_str!("../../continuum.service");
+    let program = "/usr/local/bin/continuum";
+    let commands = unit.lines().filter_map(|line| line.split_once('=')?.1.strip_prefix(program));
+    let lines: Vec<&str> = commands.collect();
+    let [command] = lines[..] else { panic!("{lines:?}") };
+    let line = ["continuum"].into_iter().chain(command.split_whitespace());
+    let cli = <Cli as clap::Parser>::try_parse_from(line).expect("a command");
+    assert!(matches!(cli.verb, Verb::Node(_)), "{command}");
+    // A restart mends none of these.
+    let kept_down = format!("{} {} {}", exit::USAGE, exit::REFUSED, exit::CONFLICT);
+    assert!(unit.contains(&format!("RestartPreventExitStatus={kept_down}\n")), "{unit}");
+}
