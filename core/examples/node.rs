@@ -46,7 +46,6 @@ impl Host {
         self.node.step(now, event, &mut out);
         for action in out.drain() {
             match action {
-                // Pieces of snapshot files go into files of their own; this short life has none.
                 Action::Persist { token, write } => writes.push((token, write)),
                 Action::Reply { outcome, .. } => answers.push(outcome),
                 _ => {}

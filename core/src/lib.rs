@@ -12,7 +12,7 @@
 //! | [`time`], [`id`], [`seed`], [`fixed`], [`codec`], [`digest`] | time, identity, randomness, numbers, bytes |
 //! | [`limits`], [`config`] | every bound, every knob |
 //! | [`mark`] | what a simulated run reached, and the bugs that prove its oracles |
-//! | [`hold`] | which action waits for which write |
+//! | [`hold`], [`files`] | which action waits for which write; snapshot files on their way to the disk |
 //! | [`api`] | what clients ask and what they are told |
 //! | [`raft`] | what must be agreed |
 //! | [`replication`] | what must always be writable |
@@ -36,6 +36,7 @@ pub mod config;
 pub mod coordinator;
 pub mod digest;
 pub mod discovery;
+pub mod files;
 pub mod fixed;
 pub mod gossip;
 pub mod hold;

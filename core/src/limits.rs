@@ -28,9 +28,6 @@ pub const ADDRESS_BYTES_MAX: usize = 300;
 /// Edits in one atomic write.
 pub const EDITS_MAX: usize = 1024;
 
-/// Bytes of state that a node checkpoints when its disk is full: half of what a node keeps in reserve on its disk.
-pub const FULL_CHECKPOINT_BYTES_MAX: u64 = 16 << 20;
-
 /// Writes in one request: they fit into one log batch.
 pub const BATCH_WRITES_MAX: usize = 4096;
 

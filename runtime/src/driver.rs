@@ -79,6 +79,7 @@ struct EventLoop<D, R> {
     /// Set when the stop began.
     stopping: Option<Now>,
     disk_is_closed: bool,
+    disk_is_full: bool,
 }
 
 /// The event that woke the loop.
@@ -106,6 +107,7 @@ impl<D: Disk, R: Resolver> Driver<D, R> {
             ended: None,
             stopping: None,
             disk_is_closed: false,
+            disk_is_full: false,
         };
         tokio::pin!(stop);
         event_loop.step(Event::Tick);
@@ -222,6 +224,10 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
         match action {
             Action::Send { to, plane, message } => driver.links.send(to, plane, message),
             Action::Persist { token, write } => self.persist(token, write),
+            Action::WriteFile { number, piece } => {
+                driver.metrics.wrote_piece(driver.clock.now().mono, &piece);
+                driver.disk.submit(DiskRequest::WriteFile(number, piece));
+            }
             Action::Discard { snapshot } => driver.disk.submit(DiskRequest::Discard(snapshot)),
             Action::Release { before } => driver.disk.submit(DiskRequest::Release(before)),
             Action::Reply { id, outcome } => self.reply(id, outcome),
@@ -239,7 +245,7 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
 
     fn persist(&mut self, token: Token, write: Write) {
         self.newest = token;
-        self.driver.metrics.issued(self.driver.clock.now().mono, token, &write);
+        self.driver.metrics.issued(token, &write);
         self.driver.disk.submit(DiskRequest::Persist(token, write));
     }
 
@@ -261,24 +267,26 @@ impl<D: Disk, R: Resolver> EventLoop<D, R> {
                     self.driver.links.open();
                 }
             }
+            Some(DiskEvent::FilesWritten { number }) => self.step(Event::FilesWritten { number }),
+            Some(DiskEvent::FileFailed { snapshot }) => self.step(Event::FileFailed { snapshot }),
             Some(DiskEvent::Failed { token, why }) => self.storage_failed(token, why),
-            Some(DiskEvent::Full { full, room_at }) => {
-                if full {
-                    let until = format_args!(
-                        "only deletions are taken until {room_at} bytes are free beside the reserve; hint: free \
-                         some space"
-                    );
-                    log::warn("the disk is full", &until);
-                } else {
-                    log::warn("the disk has room again", &"writes are taken again");
-                }
-                self.step(Event::StorageFull { full });
-            }
+            Some(DiskEvent::Full { full, room }) => self.disk_is_full(full, room),
             Some(DiskEvent::Space { used, free }) => self.driver.metrics.store(used, free),
             Some(DiskEvent::Stopped) => self.disk_is_closed = true,
             // The disk's thread died without a report.
             None => self.storage_failed(self.newest, "its thread ended".to_owned()),
         }
+    }
+
+    fn disk_is_full(&mut self, full: bool, room: u64) {
+        let is_news = std::mem::replace(&mut self.disk_is_full, full) != full;
+        if is_news && full {
+            let hint = "only deletions are taken; hint: free some space";
+            log::warn("the disk is full", &format_args!("{room} bytes are left; {hint}"));
+        } else if is_news {
+            log::warn("the disk has room again", &"writes are taken again");
+        }
+        self.step(Event::StorageFull { full, room });
     }
 
     fn storage_failed(&mut self, token: Token, why: String) {

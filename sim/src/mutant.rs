@@ -77,6 +77,11 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
         "a rolled-back disk that starts more often than the one that peers saw",
     ),
     ("node.halted.ready", "a group that halts"),
+    (
+        "files.dropped_pieces_count",
+        "a snapshot that is offered again while the last piece of its dropped file is synced",
+    ),
+    ("node.capture.ignores_the_window", "states of many chunks"),
     ("node.checkpoint.never_when_full", "a disk whose room is counted"),
     ("node.storage.refuses_deletes", "a law of what a full disk takes"),
     (

@@ -111,6 +111,18 @@ impl Disk {
         self.keep(record);
     }
 
+    /// Makes a piece of a snapshot file durable.
+    pub(super) fn write_file(&mut self, id: SnapshotId, offset: u64, data: &[u8]) {
+        let file = self.files.entry(id).or_default();
+        assert!(offset as usize <= file.len(), "a snapshot file has no hole");
+        file.truncate(offset as usize);
+        file.extend_from_slice(data);
+    }
+
+    pub(super) fn drop_file(&mut self, id: SnapshotId) {
+        self.files.remove(&id);
+    }
+
     pub(super) fn restore(&self) -> (Restored, Vec<Bytes>) {
         (self.durable.clone(), self.state.clone())
     }
@@ -132,12 +144,6 @@ impl Disk {
                 );
                 durable.entries.truncate(kept);
                 durable.entries.extend(entries);
-            }
-            Write::Chunk { snapshot, offset, data } => {
-                let file = self.files.entry(snapshot).or_default();
-                assert!(offset as usize <= file.len(), "a side file has no hole");
-                file.truncate(offset as usize);
-                file.extend_from_slice(&data);
             }
             Write::Snapshot { file: named, position, configuration, .. } => {
                 let file = &self.files[&named.id];

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use continuum_core::codec;
 use continuum_core::config::RaftConfig;
 use continuum_core::digest::Digest;
+use continuum_core::files::Piece;
 use continuum_core::id::{
     GroupId, Index, NodeId, Replica, Role, SnapshotFile, SnapshotId, StoreId,
 };
@@ -99,6 +100,8 @@ pub struct Process {
     /// Promises that wait for the disk, each with the number of writes that must be durable first.
     held_back: VecDeque<(u64, Envelope)>,
     capture: bool,
+    /// Pieces of an arriving snapshot's file that are not durable.
+    pieces: Vec<Piece>,
     starts: u64,
 }
 
@@ -163,6 +166,7 @@ impl Net {
             roles: Vec::new(),
             held_back: VecDeque::new(),
             capture: false,
+            pieces: Vec::new(),
             starts: 0,
         };
         self.nodes.insert(n, process);
@@ -217,6 +221,11 @@ impl Net {
                 }
             }
             Action::Persist { write } => process.disk.write(write),
+            Action::WriteFile { piece } => process.pieces.push(piece),
+            Action::DropFile { id } => {
+                process.pieces.retain(|piece| piece.snapshot != id);
+                process.disk.drop_file(id);
+            }
             Action::Committed { index } => self.apply(n, index),
             Action::Proposed { ticket, position } => process.proposed.push((ticket, Ok(position))),
             Action::Refused { ticket, why } => {
@@ -324,8 +333,21 @@ impl Net {
         self.step(n, Event::Compact { position });
     }
 
-    /// Makes the first `writes` outstanding writes of a replica durable and sends the promises that waited for them.
+    /// Makes the first `writes` outstanding writes of a replica durable and sends the promises that waited for them,
+    /// and then the pieces of its files, with what follows from them.
     pub fn sync(&mut self, n: u8, writes: usize) {
+        self.sync_log(n, writes);
+        let process = self.nodes.get_mut(&n).expect("a known replica");
+        for Piece { snapshot: id, offset, data, .. } in std::mem::take(&mut process.pieces) {
+            let bytes = offset + data.len() as u64;
+            let process = self.nodes.get_mut(&n).expect("a known replica");
+            process.disk.write_file(id, offset, &data);
+            self.step(n, Event::FileWritten { id, bytes });
+            self.sync_log(n, usize::MAX);
+        }
+    }
+
+    fn sync_log(&mut self, n: u8, writes: usize) {
         let process = self.nodes.get_mut(&n).expect("a known replica");
         if process.machine.is_none() || process.disk.outstanding() == 0 || writes == 0 {
             return;
@@ -383,6 +405,7 @@ impl Net {
         process.machine = None;
         process.held_back.clear();
         process.capture = false;
+        process.pieces.clear();
         process.disk.crash(kept);
     }
 
@@ -443,7 +466,10 @@ impl Net {
             }
             self.wire.retain(&passes);
             if self.wire.is_empty() {
-                if numbers.iter().all(|n| self.nodes[n].disk.outstanding() == 0) {
+                let has_synced = |process: &Process| {
+                    process.disk.outstanding() == 0 && process.pieces.is_empty()
+                };
+                if numbers.iter().all(|n| has_synced(&self.nodes[n])) {
                     return;
                 }
             } else {

@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use continuum_core::config::RaftConfig;
+use continuum_core::files::Piece;
 use continuum_core::id::{Index, Replica, Role};
 use continuum_core::raft::{
     Action, Configuration, Entry, Event, Message, Payload, Position, Reconfiguration, Write,
@@ -118,9 +119,6 @@ fn write_text(write: &Write) -> String {
         Write::Append { prev, entries, .. } => {
             format!("after {prev}:{}", entries_text(*prev, entries))
         }
-        Write::Chunk { offset, data, .. } => {
-            format!("{} bytes of the snapshot from {offset} on", data.len())
-        }
         Write::Snapshot { position, .. } => {
             format!("the snapshot at {} is complete", At(*position))
         }
@@ -138,6 +136,10 @@ pub fn line(n: u8, action: &Action) -> Option<String> {
             format!("{}{held}", sending(&envelope))
         }
         Action::Persist { write } => format!("{n} writes {}", write_text(write)),
+        Action::WriteFile { piece: Piece { offset, data, .. } } => {
+            format!("{n} writes {} bytes of the snapshot from {offset} on", data.len())
+        }
+        Action::DropFile { .. } => format!("{n} drops the file of a snapshot"),
         Action::Committed { index } => format!("{n} has committed up to {index}"),
         Action::Proposed { position, .. } => format!("{n} proposes at {}", At(*position)),
         Action::Refused { ticket, why } => format!("{n} refuses request {ticket}: {why:?}"),

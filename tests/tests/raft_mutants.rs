@@ -177,6 +177,47 @@ fn an_old_snapshot_is_not_installed() {
     assert_eq!(net.raft(3).last(), at(1, 4));
 }
 
+/// Replica 1 leads, 3 is behind, and the leader offers it a snapshot of `chunks` chunks.
+fn offered(chunks: usize) -> (Net, continuum_core::raft::Snapshot) {
+    let mut net = Net::three(1);
+    net.elect(1);
+    net.propose(1, 1, "x");
+    net.settle_if(without(3));
+    let whole = net.capture(1, usize::MAX);
+    let snapshot = net.capture(1, (whole.length() as usize).div_ceil(chunks));
+    let header = SnapshotHeader {
+        position: snapshot.position,
+        time_ms: snapshot.time_ms,
+        configuration: snapshot.configuration.clone(),
+        digest: snapshot.digest,
+        length: snapshot.length(),
+    };
+    net.ask(1, 3, Message::SnapshotOffer { term: Term(1), header });
+    let (position, data) = (snapshot.position, snapshot.chunks[0].clone());
+    net.wire.clear();
+    net.step(3, received(1, Message::SnapshotChunk { term: Term(1), position, offset: 0, data }));
+    (net, snapshot)
+}
+
+fn a_chunk_is_acknowledged_once_it_is_durable() {
+    let (mut net, _) = offered(2);
+    let acknowledged = |net: &Net| {
+        let is_it =
+            |e: &Envelope| matches!(e.message, Message::SnapshotAck { bytes: Some(1..), .. });
+        net.wire.iter().any(is_it)
+    };
+    assert!(!acknowledged(&net));
+    net.sync(3, usize::MAX);
+    assert!(acknowledged(&net));
+}
+
+fn a_snapshot_is_installed_once_its_file_is_durable() {
+    let (mut net, snapshot) = offered(1);
+    assert_eq!(net.raft(3).base(), at(0, 0));
+    net.sync(3, usize::MAX);
+    assert_eq!(net.raft(3).base(), snapshot.position);
+}
+
 /// A snapshot with a right digest that no state machine restores is refused: nothing durable names it, and the replica
 /// goes on with its log.
 fn what_does_not_restore_is_not_recorded() {
@@ -477,6 +518,8 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.transfer.ignored", leadership_is_taken_over),
     ("raft.membership.learner_votes", a_learner_does_not_vote),
     ("raft.leader.any", a_learner_does_not_lead),
+    ("raft.snapshot.acked_before_durable", a_chunk_is_acknowledged_once_it_is_durable),
+    ("raft.snapshot.named_before_durable", a_snapshot_is_installed_once_its_file_is_durable),
     ("raft.snapshot.recorded_unchecked", what_does_not_restore_is_not_recorded),
     ("raft.term.unbounded", a_voter_moves_no_group_to_the_last_term),
     ("raft.term.of_a_learner", a_learners_term_deposes_no_leader),

@@ -589,8 +589,10 @@ fn a_snapshot_that_the_log_overtakes_is_not_installed() {
     let entry = Entry { term, time_ms: 0, payload: Payload::Noop };
     let (prev, commit, entries) = (at(0, 0), Index(0), vec![entry; 3]);
     step(received(2, Message::Append { term, prev, commit, entries }));
-    let event = Event::Checked { id: id.expect("the machine asks"), restores: true };
-    let (actions, last) = step(event);
+    let id = id.expect("the machine asks");
+    let (actions, _) = step(Event::Checked { id, restores: true });
     assert!(actions.is_empty(), "{actions:?}");
+    let (actions, last) = step(Event::FileWritten { id, bytes: 5 });
+    assert!(matches!(actions[..], [Action::DropFile { .. }]), "{actions:?}");
     assert_eq!(last, at(1, 3));
 }

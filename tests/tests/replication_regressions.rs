@@ -438,7 +438,7 @@ fn a_closed_namespace_is_forgotten() {
     let query = Query::Get { key: bytes("k"), field: Bytes::new() };
     assert_eq!(machine.read(SHARD, &query), Err(Reason::UnknownNamespace));
     assert_eq!((machine.bytes(), machine.deadline()), (0, None));
-    assert!(recover(&world.processes[0].disk).shards.is_empty());
+    assert!(recover(&world.processes[0].disk, &world.processes[0].files).shards.is_empty());
 }
 
 #[test]
@@ -465,7 +465,10 @@ proptest! {
         world.mutate(1, put("k", "", "w"));
         world.converge().map_err(TestCaseError::fail)?;
         world.checkpoint(0);
-        let mut restored = recover(&world.processes[0].disk).shards.remove(&SHARD).expect("one shard");
+        world.sync_disk(0);
+        let process = &world.processes[0];
+        let mut restored = recover(&process.disk, &process.files);
+        let mut restored = restored.shards.remove(&SHARD).expect("one shard");
         let mut file = restored.snapshot.take().expect("a checkpoint").to_vec();
         let at = usize::from(flip.0) % file.len();
         file[at] ^= flip.1;

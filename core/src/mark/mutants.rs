@@ -70,6 +70,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("raft.transfer.ignored", "a voter that is told to take over leadership does nothing"),
     ("raft.membership.learner_votes", "a new learner becomes a voter at once"),
     ("raft.leader.any", "any member of a group may lead it"),
+    ("raft.snapshot.acked_before_durable", "a chunk is acknowledged before it is durable"),
+    ("raft.snapshot.named_before_durable", "a snapshot is recorded before its file is durable"),
     (
         "raft.snapshot.recorded_unchecked",
         "a snapshot is recorded before the state machine has looked at it",
@@ -87,6 +89,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     // replication
     ("replication.author.mints_named", "a write's number is one that others named"),
     ("replication.deferred.unbounded", "deferred removals have no bound"),
+    (
+        "replication.checkpoint.since_lost",
+        "a restart forgets what was written while a checkpoint's file was synced",
+    ),
     ("replication.checkpoint.short", "a checkpoint lacks the last part of the context"),
     ("replication.shard.count_drifts", "the memory of a write that died stays counted"),
     ("replication.deferred.uncounted", "the memory of deferred removals is not counted"),
@@ -230,6 +236,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
         "a strong write counts the answering voter as one of the others that hold it",
     ),
     ("node.canary", "panics at the first tick: proves that the pipeline reports"),
+    ("files.dropped_pieces_count", "reports about a dropped file count for its successor"),
+    ("node.capture.ignores_the_window", "a checkpoint hands its whole file to the disk at once"),
     ("node.checkpoint.discards_early", "deletes a snapshot file before its replacement is durable"),
     ("node.checkpoint.released_early", "releases log records before their replacement is durable"),
     ("node.fence.goes_on", "a node whose disk failed goes on"),

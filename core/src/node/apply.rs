@@ -12,12 +12,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::{Level, Outcome, Query, Receipt, Value};
 use crate::digest::Digest;
-use crate::id::{GroupId, Index, Owner, SnapshotId};
+use crate::files::Piece;
+use crate::id::{GroupId, Index, Owner, SnapshotFile, SnapshotId};
 use crate::raft::{self, Configuration, Payload, Position, Snapshot};
 use crate::state::{self, Applied, Reply, Slice};
+use crate::wal::Write;
 use crate::{mutant, reach};
 
 use super::Notice;
+use super::checkpoint::SnapshotRecord;
 use super::group::Group;
 use super::machine::{Node, Task};
 
@@ -36,8 +39,42 @@ pub(super) struct Capture {
     position: Position,
     time_ms: u64,
     configuration: Configuration,
-    chunks: Vec<Bytes>,
+    /// The file that it is written to, when a checkpoint asked for it.
+    pub(super) file: Option<SnapshotId>,
+    /// Bytes captured so far.
+    length: u64,
+    /// The chunks so far, when Raft asked for them.
+    chunks: Option<Vec<Bytes>>,
     sha: Sha256,
+}
+
+impl Capture {
+    /// Takes the next chunk; without bytes the capture is complete. Returns the piece of its file, if it has one.
+    fn take(&mut self, data: Bytes) -> Option<Piece> {
+        self.sha.update(&data);
+        let (offset, is_last) = (self.length, data.is_empty());
+        self.length += data.len() as u64;
+        if let Some(chunks) = self.chunks.as_mut().filter(|_| !is_last) {
+            chunks.push(data.clone());
+        }
+        self.file.map(|snapshot| Piece { snapshot, offset, data, is_last })
+    }
+
+    /// The record that names the complete capture's file, and the snapshot for Raft, as far as each was asked for.
+    fn finish(self, group: GroupId) -> (Option<SnapshotRecord>, Option<Arc<Snapshot>>) {
+        let Self { position, time_ms, configuration, file, length, chunks, sha } = self;
+        let digest = Digest(sha.finalize().into());
+        let record = file.map(|id| {
+            let file = SnapshotFile { id, length, digest };
+            let configuration = configuration.clone();
+            let write = raft::Write::Snapshot { file, position, time_ms, configuration };
+            SnapshotRecord { file, position, write: Write::Group { group, write } }
+        });
+        let snapshot = chunks
+            .map(|chunks| Snapshot { position, time_ms, configuration, digest, chunks })
+            .map(Arc::new);
+        (record, snapshot)
+    }
 }
 
 /// The result of applying an entry.
@@ -84,30 +121,14 @@ impl Group {
         }
     }
 
-    /// Takes the next slice of the capture, beginning one if needed. Returns the snapshot once it is complete.
-    fn capture_slice(&mut self) -> Option<Arc<Snapshot>> {
-        let Some(capture) = &mut self.capture else {
-            self.begin_capture();
-            return None;
-        };
-        match self.state.next_slice(CAPTURE_BYTES) {
-            Slice::More => None,
-            Slice::Chunk(chunk) => {
-                capture.sha.update(&chunk);
-                capture.chunks.push(chunk);
-                None
-            }
-            Slice::Done => {
-                let Capture { position, time_ms, configuration, chunks, sha } =
-                    self.capture.take()?;
-                let digest = Digest(sha.finalize().into());
-                Some(Arc::new(Snapshot { position, time_ms, configuration, digest, chunks }))
-            }
-        }
+    /// Gives up the capture in progress.
+    pub(super) fn end_capture(&mut self) {
+        self.capture = None;
+        self.state.cancel_capture();
     }
 
     /// Freezes the state for a capture, once the changes made during the last capture are merged back.
-    fn begin_capture(&mut self) {
+    fn begin_capture(&mut self, file: Option<SnapshotId>) {
         let Some(term) = self.raft.term_at(self.applied) else { return };
         if !self.state.merge_overlay(SETTLE_MAX) || !self.state.begin_capture() {
             return;
@@ -118,7 +139,9 @@ impl Group {
             position: Position { term, index },
             time_ms: self.time_ms,
             configuration: self.raft.configuration_at(self.applied).clone(),
-            chunks: Vec::new(),
+            file,
+            length: 0,
+            chunks: self.raft_wants_capture.then(Vec::new),
             sha: Sha256::new(),
         });
     }
@@ -246,9 +269,13 @@ impl Node {
         reach!("node.apply.installed");
         state.limit(self.config.bounds);
         known.state = state;
-        known.capture = None;
+        let file = known.capture.take().and_then(|capture| capture.file);
         known.applied = snapshot.position.index;
         known.time_ms = snapshot.time_ms;
+        if let Some(file) = file {
+            reach!("node.apply.capture_replaced");
+            self.drop_file(file);
+        }
         self.notify(Notice::Installed { owner: Owner::Group(id) });
         self.enqueue(Task::Installed(id));
     }
@@ -274,24 +301,59 @@ impl Node {
         }
     }
 
-    /// Takes the next slice of every capture in progress.
+    /// Takes the next slice of every capture in progress, while the disk keeps up with their files.
     pub(super) fn continue_captures(&mut self) {
         for id in self.capturing.clone() {
-            let Some(known) = self.groups.get_mut(&id) else {
-                self.capturing.remove(&id);
-                continue;
-            };
-            let Some(snapshot) = known.capture_slice() else { continue };
-            let to_raft = core::mem::take(&mut known.raft_wants_capture);
-            let to_disk = core::mem::take(&mut known.disk_wants_capture);
+            if !self.files.has_room() && !mutant!("node.capture.ignores_the_window") {
+                reach!("node.capture.waits");
+                return;
+            }
+            self.continue_capture(id);
+        }
+    }
+
+    fn continue_capture(&mut self, id: GroupId) {
+        let Some(known) = self.groups.get_mut(&id) else {
             self.capturing.remove(&id);
-            if to_disk {
-                self.checkpoint_group(id, Some(&snapshot));
+            return;
+        };
+        let Some(capture) = &mut known.capture else {
+            let file = known.disk_wants_capture.then(|| self.checkpoints.next_snapshot());
+            return known.begin_capture(file);
+        };
+        let piece = match known.state.next_slice(CAPTURE_BYTES) {
+            Slice::More => return,
+            Slice::Chunk(chunk) => capture.take(chunk),
+            Slice::Done => {
+                let last = capture.take(Bytes::new());
+                self.captured(id);
+                last
             }
-            if to_raft {
-                reach!("node.apply.captured");
-                self.enqueue(Task::Raft(id, raft::Event::Captured { snapshot }));
-            }
+        };
+        if let Some(piece) = piece {
+            self.write_file(Owner::Group(id), piece);
+        }
+    }
+
+    /// A capture is complete: those who asked for it get it. One of them may have asked after it began, and gets the
+    /// next one.
+    fn captured(&mut self, id: GroupId) {
+        let Some(known) = self.groups.get_mut(&id) else { return };
+        let Some(capture) = known.capture.take() else { return };
+        let (record, snapshot) = capture.finish(id);
+        if record.is_some() {
+            known.disk_wants_capture = false;
+            known.captured = record;
+        }
+        if snapshot.is_some() {
+            known.raft_wants_capture = false;
+        }
+        if !known.raft_wants_capture && !known.disk_wants_capture {
+            self.capturing.remove(&id);
+        }
+        if let Some(snapshot) = snapshot {
+            reach!("node.apply.captured");
+            self.enqueue(Task::Raft(id, raft::Event::Captured { snapshot }));
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::time::Instant;
 use crate::{raft, state};
 
 use super::apply::Capture;
+use super::checkpoint::SnapshotRecord;
 
 /// A Raft group on this node.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Group {
     /// Group time at `applied`, in milliseconds.
     pub(super) time_ms: u64,
     pub(super) capture: Option<Capture>,
+    /// The record of a captured state whose file is not durable yet.
+    pub(super) captured: Option<SnapshotRecord>,
     /// Whether Raft waits for a capture, and whether a checkpoint does.
     pub(super) raft_wants_capture: bool,
     pub(super) disk_wants_capture: bool,
@@ -66,6 +69,7 @@ impl Group {
             genesis,
             time_ms,
             capture: None,
+            captured: None,
             raft_wants_capture: false,
             disk_wants_capture: false,
             checked: None,

@@ -13,6 +13,7 @@ use core::time::Duration;
 
 use crate::config::Config;
 use crate::digest::Hasher;
+use crate::files::{Files, Written};
 use crate::hold::{DurabilityGate, Durable};
 use crate::id::{Address, Boot, FederationId, GroupId, Lineage, Replica, Writer};
 use crate::machine::{Machine, Now, Outbox};
@@ -74,6 +75,9 @@ pub struct Node {
     /// The actions of the current step.
     out: Outbox<Action>,
     durable: Vec<Durable>,
+    pub(super) files: Files,
+    /// Taken out while it is read, so that a step allocates nothing.
+    pub(super) written: Vec<Written>,
     pub(super) released: Vec<Action>,
 }
 
@@ -103,7 +107,8 @@ impl Machine for Node {
         if self.phase.fenced.is_some() {
             return None;
         }
-        let busy = !self.unapplied.is_empty() || !self.capturing.is_empty();
+        let captures = !self.capturing.is_empty() && self.files.has_room();
+        let busy = !self.unapplied.is_empty() || captures;
         if busy
             || mutant!("node.deadline.spins")
             || self.checkpoints.is_running()
@@ -134,6 +139,7 @@ impl Machine for Node {
         self.coordinator.machine.digest(hash);
         self.gate.digest(hash);
         self.checkpoints.digest(hash);
+        self.files.digest(hash);
         self.peers.digest(hash);
         self.doubt.digest(hash);
         self.genesis.digest(hash);
@@ -205,6 +211,7 @@ impl Node {
             Timer::Align(group) => self.on_align_due(group),
             Timer::Report => self.on_report_due(),
             Timer::Registry => self.on_registry_due(),
+            Timer::Checkpoint => self.checkpoints.look_again(),
             Timer::OfferLeadership => self.on_offer_due(),
             Timer::Doubt => self.on_doubt_due(),
             Timer::DiskLook => self.on_disk_look(),
@@ -227,7 +234,9 @@ impl Node {
             Event::Unreachable { peer } => self.on_unreachable(peer),
             Event::Persisted { token } => self.on_persisted(token),
             Event::StorageFailed { .. } => self.fence("the storage failed"),
-            Event::StorageFull { full } => self.on_storage_full(full),
+            Event::FilesWritten { number } => self.on_files_written(number),
+            Event::FileFailed { snapshot } => self.on_file_failed(snapshot),
+            Event::StorageFull { full, room } => self.on_storage_full(full, room),
             Event::Requested { id, request } => self.on_requested(id, request),
             Event::Resolved { source, peers } => {
                 self.enqueue(Task::Discovery(discovery::Event::Resolved { source, peers }));
@@ -389,13 +398,13 @@ impl Node {
         let token = self.gate.issue(write.owner().writer(), counted, bytes);
         self.disk_waits();
         self.checkpoints.issued(token.seq, bytes, &write);
-        let is_chunk = write.chunk().is_some();
+        if let Some(file) = write.snapshot() {
+            self.files.named(file.id);
+        }
+        let forgotten = write.forgets().then(|| write.owner());
         self.emit(Action::Persist { token, write });
-        if is_chunk {
-            // The log numbers its records without holes, and chunks are in files beside it: the boot record, once more,
-            // takes the chunk's number there. Once that is durable, so is the chunk.
-            let write = self.boot_record();
-            self.emit(Action::Persist { token, write });
+        if let Some(owner) = forgotten {
+            self.drop_files_of(owner);
         }
         token.seq
     }
@@ -453,6 +462,8 @@ impl Node {
             capturing: BTreeSet::new(),
             out: Outbox::new(),
             durable: Vec::new(),
+            files: Files::new(config.bounds.chunk_bytes),
+            written: Vec::new(),
             released: Vec::new(),
             config,
         }
@@ -496,6 +507,8 @@ pub(super) enum Timer {
     Report,
     /// Checkpoint the registry after a change.
     Registry,
+    /// Checkpoints may begin again, after one had no room.
+    Checkpoint,
     /// Offer leadership again, because the disk is still full.
     OfferLeadership,
     /// Ask the voters again whether they count this process as linked.
@@ -542,6 +555,8 @@ pub(super) struct Phase {
     started: bool,
     pub(super) stopping: bool,
     pub(super) disk_full: bool,
+    /// Bytes that a full disk still takes.
+    pub(super) disk_room: u64,
     /// Whether writes wait for the disk, and it has taken none for too long.
     pub(super) disk_stalled: bool,
     /// Since when the disk has taken nothing of what waits for it; `None` while nothing waits.

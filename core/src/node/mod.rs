@@ -28,6 +28,7 @@ mod apply;
 mod bootstrap;
 mod checkpoint;
 mod doubt;
+mod files;
 mod genesis;
 mod group;
 mod join;
@@ -56,6 +57,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{Bootstrap, Mutation, Outcome, Reason, Request};
 use crate::codec::{self, DecodeError};
 use crate::discovery::{Identity, Source, Unverified};
+use crate::files::Piece;
 use crate::id::{
     Address, AskId, Boot, Contact, GenesisId, GroupId, Lineage, NodeId, Replica, RequestId,
     SnapshotId, StoreId, Token,
@@ -109,11 +111,25 @@ pub enum Event {
         /// The write that failed.
         token: Token,
     },
-    /// The disk's reserve was reached, or is free again. A full disk is not a failure: until it ends, writes are
-    /// refused.
+    /// The disk is full, or has room again, or a full one has more or less room. A full disk is not a failure: until
+    /// it ends, writes are refused.
     StorageFull {
-        /// Whether the reserve is reached now.
+        /// Whether it is full now.
         full: bool,
+        /// Bytes that can still be written, the reserve with them. A full node writes a checkpoint in half of them.
+        room: u64,
+    },
+    /// All pieces of snapshot files up to this number are durable, but for those of files that failed. A file whose
+    /// last piece is durable is durable under its name. Repeats are harmless.
+    FilesWritten {
+        /// The newest such piece; see [`Action::WriteFile`].
+        number: u64,
+    },
+    /// The disk has no room for a snapshot file that is being written, and deleted it. Later pieces of it are ignored
+    /// until [`Action::Discard`].
+    FileFailed {
+        /// The file.
+        snapshot: SnapshotId,
     },
     /// A client sends a request.
     Requested {
@@ -160,16 +176,25 @@ pub enum Action {
     Persist {
         /// The write's number in its lane.
         token: Token,
-        /// The record or the piece of a snapshot file.
+        /// The record.
         write: Write,
     },
-    /// Delete a snapshot file that nothing needs, although log records may still name it. The driver may delay or
-    /// reorder it; when it drops it, the file stays until the next start.
+    /// Write a piece of a snapshot file, beside the log, then report [`Event::FilesWritten`] once it is durable, or
+    /// [`Event::FileFailed`]. The driver may delay it, but must not drop it and must keep the order of pieces. It
+    /// should let no write of the log wait for pieces.
+    WriteFile {
+        /// The piece's number since the process began.
+        number: u64,
+        /// The piece.
+        piece: Piece,
+    },
+    /// Delete a snapshot file that nothing needs, although log records may still name it. The driver may delay it, but
+    /// must keep its place among the pieces; when it drops it, the file stays until the next start.
     Discard {
         /// The file.
         snapshot: SnapshotId,
     },
-    /// Delete log segments and snapshot files that hold nothing from this token on. The driver may delay or drop it,
+    /// Delete log segments that hold nothing from this token on. The driver may delay or drop it,
     /// because a later one covers it; until then they take disk space.
     Release {
         /// The oldest write of the lane that is still needed.

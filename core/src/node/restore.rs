@@ -225,8 +225,6 @@ impl Replay {
                 self.groups.remove(&group);
                 return Ok(());
             }
-            // The log does not hold pieces of snapshot files. One that stands there anyway means nothing by itself.
-            raft::Write::Chunk { .. } => return Ok(()),
             raft::Write::Hard { .. }
             | raft::Write::Append { .. }
             | raft::Write::Snapshot { .. } => {}
@@ -254,16 +252,18 @@ impl Replay {
         let owner = Owner::Shard(shard);
         match &write {
             replication::Write::Dots { .. } => self.need(owner, token),
-            replication::Write::Snapshot { .. } => {
-                // The file contains the shard's older records.
-                self.oldest.insert(owner, (token.seq, self.log_bytes));
+            replication::Write::Snapshot { since, .. } => {
+                // The file contains the shard's older records, unless the record says that some came after it.
+                if *since == 0 {
+                    self.oldest.insert(owner, (token.seq, self.log_bytes));
+                }
+                self.need(owner, token);
                 self.records.extend(record.map(|record| (shard, record)));
             }
             replication::Write::Forget => {
                 self.oldest.remove(&owner);
                 self.records.remove(&shard);
             }
-            replication::Write::Chunk { .. } => {}
         }
         self.shards.apply(shard, write);
     }

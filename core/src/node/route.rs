@@ -30,6 +30,8 @@ impl Node {
             raft::Action::Persist { write } => {
                 self.persist(true, Write::Group { group, write });
             }
+            raft::Action::WriteFile { piece } => self.write_file(Owner::Group(group), piece),
+            raft::Action::DropFile { id } => self.drop_file(id),
             raft::Action::Committed { .. } => self.enqueue(Task::Apply(group)),
             raft::Action::Proposed { ticket, position } => {
                 self.on_proposed(group, ticket, position);
@@ -85,6 +87,12 @@ impl Node {
             }
             Asked::Persist { shard, write } => {
                 self.persist(true, Write::Shard { shard, write });
+            }
+            Asked::WriteFile { shard, piece } => {
+                if piece.is_last {
+                    self.checkpoints.file_ends(Owner::Shard(shard), self.gate.next());
+                }
+                self.write_file(Owner::Shard(shard), piece);
             }
             Asked::Accepted { ticket, context, before, .. } => {
                 self.on_accepted(ticket, context, before);

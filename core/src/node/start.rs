@@ -15,7 +15,7 @@ use crate::raft::Raft;
 use crate::replication::Replicator;
 use crate::seed::Seed;
 use crate::wal::Write;
-use crate::{discovery, gossip, state};
+use crate::{discovery, gossip, raft, state};
 
 use super::checkpoint::Checkpoints;
 use super::genesis::GenesisState;
@@ -59,7 +59,7 @@ impl Node {
         let mut replay = restore::replay(&start, writes)?;
         let bytes_max = start.config.node.checkpoint_bytes;
         // Unfinished files count as well, so that no file name is used twice.
-        let own = snapshots.keys().filter(|snapshot| snapshot.0 >> 63 == 0).copied().max();
+        let own = snapshots.keys().filter(|snapshot| !raft::is_received(**snapshot)).copied().max();
         let last = own.unwrap_or_default().max(replay.last_snapshot);
         let mut checkpoints = Checkpoints::new(bytes_max, replay.log_bytes, last);
         let gate = DurabilityGate::new(replay.last);

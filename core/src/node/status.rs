@@ -149,14 +149,16 @@ impl Node {
     /// The snapshot files that are being written: own checkpoints, and what leaders send.
     #[must_use]
     pub fn unfinished_files(&self) -> usize {
-        self.checkpoints.unfinished()
+        self.files.len()
     }
 
-    /// Bytes of keys, values, sessions and remembered answers in memory, and of what exports keep.
+    /// Bytes of keys, values, sessions and remembered answers in memory, of what exports keep, and of pieces of files
+    /// on their way to the disk.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let strong: u64 = self.groups.values().map(|group| group.state.bytes()).sum();
-        strong + self.replication.machine.bytes() + self.requests.answer_bytes()
+        let files = self.files.bytes() as u64;
+        strong + self.replication.machine.bytes() + self.requests.answer_bytes() + files
     }
 
     /// The answer to [`crate::api::Request::Status`].

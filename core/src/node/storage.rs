@@ -29,14 +29,15 @@ const STALL_PERCENT: u64 = 150;
 const STOP_ANSWERS: Duration = Duration::from_millis(1500);
 
 impl Node {
-    /// The disk's reserve was reached or is free again. In between this node refuses writes and gives away leadership.
-    pub(super) fn on_storage_full(&mut self, full: bool) {
-        if self.phase.disk_full == full {
+    /// The disk is full or has room again. In between this node refuses writes and gives away leadership.
+    pub(super) fn on_storage_full(&mut self, full: bool, room: u64) {
+        let is_news = core::mem::replace(&mut self.phase.disk_full, full) != full;
+        self.phase.disk_room = room;
+        self.checkpoints.disk_is_full(full.then(|| self.memory_bytes()), room);
+        if !is_news {
             return;
         }
         reach!("node.storage.full_changed");
-        self.phase.disk_full = full;
-        self.checkpoints.disk_is_full(full.then(|| self.memory_bytes()));
         if full {
             self.give_up_leadership();
         }
@@ -114,7 +115,7 @@ impl Node {
         self.phase.offer_armed = false;
         if self.phase.disk_full {
             // The state may have become small enough for a checkpoint.
-            self.checkpoints.disk_is_full(Some(self.memory_bytes()));
+            self.checkpoints.disk_is_full(Some(self.memory_bytes()), self.phase.disk_room);
         }
         if self.declines_leadership() {
             reach!("node.storage.offered_again");

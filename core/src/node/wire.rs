@@ -97,6 +97,9 @@ impl Node {
                 self.step_gossip(gossip::Event::Received { from, message });
             }
             Message::Founding(message) => self.on_founding(replica, message),
+            Message::Genesis { genesis: None, replaced: Some(_) } => {
+                self.rejected(from, "a replaced store, and no federation that replaced it");
+            }
             Message::Genesis { replaced, .. } => self.on_replaced(from, replaced),
             Message::Contacts(contacts) => self.on_contacts(from, contacts),
             Message::Forward { id, open, request } => self.on_forward(replica, (id, open), request),

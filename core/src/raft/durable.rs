@@ -92,7 +92,7 @@ impl Raft {
         out.push(Action::Committed { index: to });
         // The log overtook a snapshot that is still arriving: its remaining bytes are not needed.
         if self.incoming.as_ref().is_some_and(|incoming| incoming.ends_by(to)) {
-            self.incoming = None;
+            self.drop_incoming(out);
         }
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::message::Message;
 use super::record::Write;
 use super::types::{Position, Reconfiguration, RefusalReason, Snapshot, Ticket};
+use crate::files::Piece;
 use crate::id::{Index, NodeId, Replica, Role, SnapshotId, Term};
 
 /// An event that a group's machine consumes.
@@ -33,6 +34,11 @@ pub enum Event {
     Reconfigure { ticket: Ticket, change: Reconfiguration },
     /// The state that [`Action::Capture`] asked for.
     Captured { snapshot: Arc<Snapshot> },
+    /// The first `bytes` bytes of an arriving snapshot's file are durable. With all of them the file is durable under
+    /// its name.
+    FileWritten { id: SnapshotId, bytes: u64 },
+    /// The disk has no room for an arriving snapshot's file and dropped it.
+    FileFailed { id: SnapshotId },
     /// The state machine looked at the snapshot of [`Action::Check`]: it can become it, or it cannot.
     Checked { id: SnapshotId, restores: bool },
     /// A durable snapshot covers the log up to `position`. The machine drops the entries up to there, except those that
@@ -54,6 +60,12 @@ pub enum Action {
     /// Make a record durable. Never dropped or repeated, and written in order; it may take any time. The machine counts
     /// its writes from 1 and learns with [`Event::Persisted`] how many are durable.
     Persist { write: Write },
+    /// Write a piece of an arriving snapshot's file, and report [`Event::FileWritten`] once it is durable, or
+    /// [`Event::FileFailed`]. Never dropped, and in order for one file; it waits for no other action.
+    WriteFile { piece: Piece },
+    /// The file of an arriving snapshot is not wanted any more. Never dropped, and performed before a later piece of a
+    /// file with the same name; no event about the file follows but for such a piece.
+    DropFile { id: SnapshotId },
     /// All entries up to `index` are committed and may be applied. The state machine may apply them later, in order. A
     /// later `Committed` includes an earlier one.
     Committed { index: Index },

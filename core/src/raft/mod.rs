@@ -70,7 +70,7 @@ pub use message::{Message, Promise, SnapshotHeader};
 pub use record::{Restored, Write};
 pub use types::{
     Configuration, Entry, Payload, Position, Reconfiguration, RefusalReason, Snapshot, Ticket,
-    snapshot_id,
+    is_received, snapshot_id,
 };
 
 /// The machine of one group on one replica.

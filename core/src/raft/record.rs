@@ -6,11 +6,10 @@
 
 use alloc::vec::Vec;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::types::{Configuration, Entry, Position};
-use crate::id::{GenesisId, Index, Replica, SnapshotFile, SnapshotId, Term};
+use crate::id::{GenesisId, Index, Replica, SnapshotFile, Term};
 
 /// One record of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,17 +37,7 @@ pub enum Write {
         /// The entries, in order.
         entries: Vec<Entry>,
     },
-    /// A piece of a snapshot file. It goes into the file, not into the log, and the file is synced before the record
-    /// that names it is written.
-    Chunk {
-        /// The file.
-        snapshot: SnapshotId,
-        /// The piece's first byte in the file.
-        offset: u64,
-        /// At most [`crate::limits::CHUNK_BYTES_MAX`] bytes.
-        data: Bytes,
-    },
-    /// A snapshot file is complete and covers the log up to `position`.
+    /// A snapshot file is complete and durable, and covers the log up to `position`.
     Snapshot {
         /// The file.
         file: SnapshotFile,
@@ -64,7 +53,7 @@ pub enum Write {
 }
 
 impl Write {
-    /// About how many bytes the record takes in the log; for a chunk, in its file.
+    /// About how many bytes the record takes in the log.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         /// The bytes of an entry besides its payload.
@@ -73,7 +62,6 @@ impl Write {
             Self::Append { entries, .. } => {
                 entries.iter().map(|entry| ENTRY_BYTES + entry.payload_bytes()).sum()
             }
-            Self::Chunk { data, .. } => data.len(),
             Self::Genesis { configuration, .. } | Self::Snapshot { configuration, .. } => {
                 configuration.payload_bytes()
             }
@@ -130,8 +118,6 @@ impl Restored {
             }
             Write::Hard { term, vote } => (self.term, self.vote) = (term, vote),
             Write::Append { prev, entries } => return self.append(prev, entries),
-            // Chunks are in files beside the log.
-            Write::Chunk { .. } => {}
             Write::Snapshot { file, position, time_ms, configuration } => {
                 self.cover(file, position, time_ms, configuration);
             }

@@ -1,7 +1,8 @@
 //! Snapshots in chunks, for a follower whose next entries the leader no longer has (§7).
 //!
-//! The leader offers a snapshot, the receiver answers how many bytes of it are durable, and the leader sends those that
-//! follow. So a transfer resumes where it stopped, and a receiver that restarted and forgot the offer gets a new one.
+//! The leader offers a snapshot, the receiver answers how many bytes of it are durable in a file, and the leader sends
+//! those that follow. So a transfer resumes where it stopped, and a receiver that restarted and forgot the offer gets a
+//! new one.
 //!
 //! A receiver records a snapshot only once the state machine has restored it. One that does not restore is refused: the
 //! receiver keeps its state, and the leader rests longer before each new offer. This module does not look inside the
@@ -18,6 +19,7 @@ use super::state::{IncomingSnapshot, State};
 use super::types::snapshot_id;
 use super::{Action, Message, NUMBER_MAX, Position, Raft, Snapshot, SnapshotHeader, Write};
 use crate::digest::Digest;
+use crate::files::Piece;
 use crate::id::{Index, Replica, SnapshotFile, SnapshotId};
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::machine::Outbox;
@@ -270,6 +272,7 @@ impl Raft {
         if self.incoming.as_ref().is_none_or(|known| known.header != header) {
             if self.incoming.is_some() {
                 reach!("raft.snapshot.superseded");
+                self.drop_incoming(out);
             }
             self.incoming = Some(IncomingSnapshot::new(self.group, header));
         } else {
@@ -306,8 +309,17 @@ impl Raft {
             incoming.received += data.len() as u64;
             incoming.sha.update(&data);
             incoming.chunks.push(data.clone());
-            let write = Write::Chunk { snapshot: incoming.id, offset, data };
-            self.persist(write, out);
+            let is_last = incoming.is_complete();
+            let piece = Piece { snapshot: incoming.id, offset, data, is_last };
+            out.push(Action::WriteFile { piece });
+            if is_last {
+                return self.look_at_incoming(from, out);
+            }
+            if !mutant!("raft.snapshot.acked_before_durable") {
+                // The acknowledgement follows once the piece is durable.
+                return;
+            }
+            incoming.durable = incoming.received;
         }
         self.acknowledge_chunks(from, out);
     }
@@ -326,40 +338,69 @@ impl Raft {
             return true;
         }
         reach!("raft.snapshot.not_needed");
-        self.incoming = None;
+        self.drop_incoming(out);
         // The log has the entry that the snapshot ends with, and a snapshot covers only committed entries.
         self.advance_commit(position.index, out);
         self.send(from, Message::AppendAck { term: self.term, matched: position }, out);
         true
     }
 
-    fn acknowledge_chunks(&mut self, from: Replica, out: &mut Outbox<Action>) {
-        let Some(incoming) = self.incoming.take() else { return };
-        if !incoming.is_complete() {
-            let (position, bytes) = (incoming.header.position, Some(incoming.received));
-            self.incoming = Some(incoming);
-            return self.send(from, Message::SnapshotAck { term: self.term, position, bytes }, out);
+    /// Says how much of the arriving snapshot is durable, until all of it is here.
+    fn acknowledge_chunks(&mut self, to: Replica, out: &mut Outbox<Action>) {
+        let Some(incoming) = &self.incoming else { return };
+        if incoming.complete.is_none() {
+            let (term, position) = (self.term, incoming.header.position);
+            let bytes = Some(incoming.durable);
+            self.send(to, Message::SnapshotAck { term, position, bytes }, out);
         }
-        if incoming.complete.is_some() {
-            // The state machine looks at it.
-            self.incoming = Some(incoming);
-            return;
-        }
+    }
+
+    /// All bytes are here: the state machine looks at them while the last ones become durable.
+    fn look_at_incoming(&mut self, from: Replica, out: &mut Outbox<Action>) {
+        let Some(incoming) = &mut self.incoming else { return };
         let digest = Digest(incoming.sha.clone().finalize().into());
         if digest != incoming.header.digest {
             reach!("raft.snapshot.corrupt");
+            let position = incoming.header.position;
+            self.drop_incoming(out);
             self.reject(from, "a snapshot whose bytes do not match its digest", out);
-            return self.refuse_snapshot(from, incoming.header.position, out);
+            return self.refuse_snapshot(from, position, out);
         }
-        let snapshot = Arc::new(incoming.snapshot());
-        let id = incoming.id;
+        let (id, snapshot) = (incoming.id, Arc::new(incoming.snapshot()));
+        incoming.complete = Some(Arc::clone(&snapshot));
         if mutant!("raft.snapshot.recorded_unchecked") {
             let write = incoming.record();
             self.persist(write, out);
         }
-        self.incoming =
-            Some(IncomingSnapshot { complete: Some(Arc::clone(&snapshot)), ..incoming });
         out.push(Action::Check { id, snapshot });
+    }
+
+    /// The first `bytes` bytes of the arriving snapshot's file are durable.
+    pub(super) fn on_file_written(&mut self, id: SnapshotId, bytes: u64, out: &mut Outbox<Action>) {
+        let Some(incoming) = self.incoming.as_mut().filter(|known| known.id == id) else { return };
+        incoming.durable = incoming.durable.max(bytes.min(incoming.received));
+        if let Some(leader) = self.leader {
+            self.acknowledge_chunks(leader, out);
+        }
+        self.install_when_ready(out);
+    }
+
+    /// The disk has no room for the arriving snapshot. The leader rests before it offers another one.
+    pub(super) fn on_file_failed(&mut self, id: SnapshotId, out: &mut Outbox<Action>) {
+        let Some(incoming) = self.incoming.as_ref().filter(|known| known.id == id) else { return };
+        reach!("raft.snapshot.no_room");
+        let position = incoming.header.position;
+        self.drop_incoming(out);
+        if let Some(leader) = self.leader {
+            self.refuse_snapshot(leader, position, out);
+        }
+    }
+
+    /// Gives up the arriving snapshot, and its file.
+    pub(super) fn drop_incoming(&mut self, out: &mut Outbox<Action>) {
+        if let Some(incoming) = self.incoming.take() {
+            out.push(Action::DropFile { id: incoming.id });
+        }
     }
 
     fn refuse_snapshot(&mut self, to: Replica, position: Position, out: &mut Outbox<Action>) {
@@ -369,36 +410,40 @@ impl Raft {
 
     /// The state machine looked at a complete snapshot: installs it, or refuses it and keeps everything as it is.
     pub(super) fn on_checked(&mut self, id: SnapshotId, restores: bool, out: &mut Outbox<Action>) {
-        let checked = |known: &mut IncomingSnapshot| known.id == id && known.complete.is_some();
-        let Some(incoming) = self.incoming.take_if(checked) else { return };
-        let position = incoming.header.position;
-        if !restores {
-            self.refused_snapshot = Some(id);
-        } else if self.log.holds(position) && !mutant!("raft.snapshot.stale_installed") {
-            // While the state machine looked, the leader's entries reached the snapshot's end. Entries after it are
-            // acknowledged, so nothing may replace the log now.
-            return;
+        let checked = |known: &&mut IncomingSnapshot| known.id == id && known.complete.is_some();
+        let Some(incoming) = self.incoming.as_mut().filter(checked) else { return };
+        incoming.restores = restores;
+        if restores {
+            return self.install_when_ready(out);
         }
-        match self.leader {
-            Some(leader) if !restores => {
-                self.reject(leader, "a snapshot that does not restore", out);
-                self.refuse_snapshot(leader, position, out);
-            }
-            None if !restores => {}
-            leader => {
-                self.install(incoming, out);
-                if let Some(leader) = leader {
-                    let term = self.term;
-                    self.send(leader, Message::AppendAck { term, matched: position }, out);
-                }
-            }
+        let position = incoming.header.position;
+        self.refused_snapshot = Some(id);
+        self.drop_incoming(out);
+        if let Some(leader) = self.leader {
+            self.reject(leader, "a snapshot that does not restore", out);
+            self.refuse_snapshot(leader, position, out);
         }
     }
 
-    /// The snapshot file of the snapshot that is arriving. It is needed until the snapshot is complete or given up.
-    #[must_use]
-    pub fn incoming_file(&self) -> Option<SnapshotId> {
-        self.incoming.as_ref().map(|incoming| incoming.id)
+    /// Installs the arriving snapshot once the state machine restored it and its file is durable.
+    fn install_when_ready(&mut self, out: &mut Outbox<Action>) {
+        let ready = |known: &mut IncomingSnapshot| {
+            let is_durable = known.durable == known.header.length;
+            let is_durable = is_durable || mutant!("raft.snapshot.named_before_durable");
+            known.restores && is_durable
+        };
+        let Some(incoming) = self.incoming.take_if(ready) else { return };
+        let position = incoming.header.position;
+        if self.log.holds(position) && !mutant!("raft.snapshot.stale_installed") {
+            // While the state machine looked, the leader's entries reached the snapshot's end. Entries after it are
+            // acknowledged, so nothing may replace the log now.
+            return out.push(Action::DropFile { id: incoming.id });
+        }
+        self.install(incoming, out);
+        if let Some(leader) = self.leader {
+            let term = self.term;
+            self.send(leader, Message::AppendAck { term, matched: position }, out);
+        }
     }
 
     /// Replaces the log and the state machine by a complete snapshot.

@@ -239,16 +239,29 @@ pub(super) struct IncomingSnapshot {
     pub(super) chunks: Vec<Bytes>,
     /// Bytes received so far, from the snapshot's start.
     pub(super) received: u64,
-    /// The digest of these bytes.
+    /// Bytes of its file that are durable.
+    pub(super) durable: u64,
+    /// The digest of the received bytes.
     pub(super) sha: Sha256,
-    /// The whole snapshot, while the state machine looks at it.
+    /// The whole snapshot, once all of it was received.
     pub(super) complete: Option<Arc<Snapshot>>,
+    /// Whether the state machine restored it.
+    pub(super) restores: bool,
 }
 
 impl IncomingSnapshot {
     pub(super) fn new(group: GroupId, header: SnapshotHeader) -> Self {
         let id = snapshot_id(group, header.position, header.digest);
-        Self { header, id, chunks: Vec::new(), received: 0, sha: Sha256::new(), complete: None }
+        Self {
+            header,
+            id,
+            chunks: Vec::new(),
+            received: 0,
+            durable: 0,
+            sha: Sha256::new(),
+            complete: None,
+            restores: false,
+        }
     }
 
     /// Whether the snapshot covers nothing after `index`.
@@ -257,7 +270,8 @@ impl IncomingSnapshot {
     }
 
     pub(super) fn digest(&self, hash: &mut Hasher) {
-        hash.value(&(&self.header, self.received, self.complete.is_some()));
+        hash.value(&(&self.header, self.received, self.durable));
+        hash.value(&(self.complete.is_some(), self.restores));
     }
 
     pub(super) const fn is_complete(&self) -> bool {

@@ -56,6 +56,8 @@ impl Raft {
             Event::Read { ticket } => self.read(ticket, out),
             Event::Reconfigure { ticket, change } => self.reconfigure(ticket, change, out),
             Event::Captured { snapshot } => self.on_captured(snapshot, out),
+            Event::FileWritten { id, bytes } => self.on_file_written(id, bytes, out),
+            Event::FileFailed { id } => self.on_file_failed(id, out),
             Event::Checked { id, restores } => self.on_checked(id, restores, out),
             Event::Compact { position } => self.compact(position),
             Event::TransferLeadership => self.transfer_leadership(out),

@@ -171,6 +171,12 @@ pub fn snapshot_id(group: GroupId, position: Position, digest: Digest) -> Snapsh
     SnapshotId(1 << 63 | hash.finish().short())
 }
 
+/// Whether the file came from a leader: a node's own files are numbered without the highest bit.
+#[must_use]
+pub const fn is_received(snapshot: SnapshotId) -> bool {
+    snapshot.0 >> 63 != 0
+}
+
 /// A change of a group's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reconfiguration {

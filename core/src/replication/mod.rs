@@ -41,6 +41,7 @@ mod write;
 use alloc::vec::Vec;
 
 use crate::api::{Before, Context, ContextKeys, Mutation, Reason, Strategy};
+use crate::files::Piece;
 use crate::id::{Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId};
 
 pub use log::inspect::{EditInfo, EditOpInfo, WriteInfo, dot_of, inspect};
@@ -126,6 +127,18 @@ pub enum Event {
         /// The name of the snapshot file.
         snapshot: SnapshotId,
     },
+    /// The first `bytes` bytes of a checkpoint's file are durable. With all of them the file is durable under its name.
+    FileWritten {
+        /// The file.
+        snapshot: SnapshotId,
+        /// A number of bytes.
+        bytes: u64,
+    },
+    /// The disk has no room for a checkpoint's file and dropped it.
+    FileFailed {
+        /// The file.
+        snapshot: SnapshotId,
+    },
 }
 
 /// A request of the machine to its driver.
@@ -148,6 +161,15 @@ pub enum Action {
         shard: ShardId,
         /// The write to the log.
         write: Write,
+    },
+    /// Write a piece of a checkpoint's file, and report [`Event::FileWritten`] once it is durable, or
+    /// [`Event::FileFailed`]. The driver must not drop it, and must keep the order of one file; it waits for no other
+    /// action.
+    WriteFile {
+        /// The captured shard.
+        shard: ShardId,
+        /// The piece.
+        piece: Piece,
     },
     /// A client's write is merged here, and its record was issued. The driver must not drop it. It may delay it, and
     /// does so until the record is durable if the client asked for that.

@@ -12,6 +12,7 @@ use crate::api::{
 };
 use crate::config::ReplicationConfig;
 use crate::digest::{Digest, Hasher};
+use crate::files::Piece;
 use crate::id::{
     Actor, Boot, Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotFile, SnapshotId,
 };
@@ -135,7 +136,7 @@ impl Machine for Replicator {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if !self.captures.is_empty() {
+        if self.captures.front().is_some_and(|(shard, _)| !self.waits_for_file(*shard)) {
             return Some(Instant::ZERO);
         }
         self.timers.first().map(|(due, _)| *due)
@@ -180,6 +181,8 @@ impl Replicator {
             }
             Event::Abandon { ticket } => self.waiters.remove(ticket),
             Event::Checkpoint { shard, snapshot } => self.checkpoint(shard, snapshot),
+            Event::FileWritten { snapshot, bytes } => self.on_file_written(snapshot, bytes, out),
+            Event::FileFailed { snapshot } => self.on_file_failed(snapshot),
         }
     }
 
@@ -329,25 +332,61 @@ impl Replicator {
         }
     }
 
+    /// Whether a shard's checkpoint can do nothing until more of its file is durable.
+    fn waits_for_file(&self, id: ShardId) -> bool {
+        let capture = self.shards.get(&id).and_then(|local| local.capture.as_ref());
+        capture.is_some_and(Capture::waits)
+    }
+
     /// Captures one slice of the checkpoint under way.
     fn capture(&mut self, out: &mut Outbox<Action>) {
         let Some(&(id, snapshot)) = self.captures.front() else { return };
         let local = self.shards.get_mut(&id).expect("closing a shard drops its checkpoint");
         let LocalShard { shard, capture, .. } = local;
         let capture = capture.get_or_insert_with(|| Capture::new(shard));
-        let slice = capture.slice(shard, self.config.capture_bytes);
-        for (offset, data) in slice.chunks {
-            self.persist(id, Write::Chunk { snapshot, offset, data }, out);
+        if capture.waits() {
+            return;
         }
-        let Some((length, digest)) = slice.done else { return };
+        for (offset, data, is_last) in capture.slice(shard, self.config.capture_bytes) {
+            let piece = Piece { snapshot, offset, data, is_last };
+            out.push(Action::WriteFile { shard: id, piece });
+        }
+    }
+
+    /// More of a checkpoint's file is durable. With all of it the checkpoint is done: a record names the file.
+    fn on_file_written(&mut self, snapshot: SnapshotId, bytes: u64, out: &mut Outbox<Action>) {
+        let Some((id, local)) = self.captured(snapshot) else { return };
+        let Some(done) = local.capture.as_mut().and_then(|capture| capture.written(bytes)) else {
+            return;
+        };
         reach!("replication.checkpoint.done");
+        self.end_capture(id);
+        let file = SnapshotFile { id: snapshot, length: done.length, digest: done.digest };
+        if done.since > 0 {
+            reach!("replication.checkpoint.written_since");
+        }
+        self.persist(id, Write::Snapshot { file, since: done.since }, out);
+        out.push(Action::Checkpointed { shard: id, bytes: done.length });
+    }
+
+    /// The disk has no room for a checkpoint's file.
+    fn on_file_failed(&mut self, snapshot: SnapshotId) {
+        if let Some((id, _)) = self.captured(snapshot) {
+            self.end_capture(id);
+        }
+    }
+
+    /// The shard that is captured in this file.
+    fn captured(&mut self, snapshot: SnapshotId) -> Option<(ShardId, &mut LocalShard)> {
+        let (id, _) = self.captures.front().copied().filter(|(_, file)| *file == snapshot)?;
+        Some((id, self.shards.get_mut(&id)?))
+    }
+
+    fn end_capture(&mut self, id: ShardId) {
         self.captures.pop_front();
         if let Some(local) = self.shards.get_mut(&id) {
             local.capture = None;
         }
-        let file = SnapshotFile { id: snapshot, length, digest };
-        self.persist(id, Write::Snapshot { file }, out);
-        out.push(Action::Checkpointed { shard: id, bytes: length });
     }
 
     /// Issues records of a shard, in one write. An empty list issues nothing.

@@ -31,7 +31,7 @@ use crate::limits::{KEY_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SESSIONS_MAX, VA
 use crate::{mutant, reach};
 
 /// The tag of the format, and its version.
-const FORMAT: [u8; 8] = *b"CSTATE\x02\x00";
+pub(super) const FORMAT: [u8; 8] = *b"CSTATE\x03\x00";
 
 /// The longest record: a key with its value. A namespace with a configuration of all members is shorter.
 const RECORD_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 64;

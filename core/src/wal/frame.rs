@@ -51,7 +51,7 @@ use crate::{codec, mutant};
 
 /// The format that this build writes, and the only one that it reads. The prefix has the same layout and check in all
 /// versions, so that recovery distinguishes a later version from damage.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 const MAGIC: [u8; 4] = *b"CWAL";
 /// The bytes of a block before its content.
@@ -275,10 +275,6 @@ impl ReadBatch {
             let (length, after) = rest.split_first_chunk::<4>()?;
             let (record, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
             let write: Write = codec::decode(record, record.len()).ok()?;
-            // Chunks go into snapshot files, never into the log.
-            if write.chunk().is_some() {
-                return None;
-            }
             writes.push(write);
             rest = after;
         }

@@ -28,13 +28,12 @@ mod tests;
 
 use alloc::vec::Vec;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Bootstrap, MemberInfo};
 use crate::id::{
     Boot, Contact, FederationId, GenesisId, GroupId, Lineage, NodeId, Owner, Replica, ShardId,
-    SnapshotFile, SnapshotId, StoreId,
+    SnapshotFile, StoreId,
 };
 use crate::{raft, replication};
 
@@ -118,17 +117,6 @@ pub enum Write {
     },
 }
 
-/// A piece of a snapshot file: the bytes and where they go.
-#[derive(Clone, Copy, Debug)]
-pub struct Chunk<'a> {
-    /// The file.
-    pub snapshot: SnapshotId,
-    /// The piece's first byte in the file.
-    pub offset: u64,
-    /// The bytes.
-    pub data: &'a Bytes,
-}
-
 impl Write {
     /// The owner of the record.
     #[must_use]
@@ -144,16 +132,14 @@ impl Write {
         }
     }
 
-    /// The piece of a snapshot file that this is, if it is one. Pieces go into files beside the log.
+    /// Whether the owner of the record is gone: no older record of it is needed.
     #[must_use]
-    pub const fn chunk(&self) -> Option<Chunk<'_>> {
-        match self {
-            Self::Group { write: raft::Write::Chunk { snapshot, offset, data }, .. }
-            | Self::Shard { write: replication::Write::Chunk { snapshot, offset, data }, .. } => {
-                Some(Chunk { snapshot: *snapshot, offset: *offset, data })
-            }
-            _ => None,
-        }
+    pub const fn forgets(&self) -> bool {
+        matches!(
+            self,
+            Self::Group { write: raft::Write::Forget, .. }
+                | Self::Shard { write: replication::Write::Forget, .. }
+        )
     }
 
     /// The snapshot file that this record names, if it names one.
@@ -161,12 +147,22 @@ impl Write {
     pub const fn snapshot(&self) -> Option<SnapshotFile> {
         match self {
             Self::Group { write: raft::Write::Snapshot { file, .. }, .. }
-            | Self::Shard { write: replication::Write::Snapshot { file }, .. } => Some(*file),
+            | Self::Shard { write: replication::Write::Snapshot { file, .. }, .. } => Some(*file),
             _ => None,
         }
     }
 
-    /// About how many bytes the record takes in the log; for a chunk, in its file. Exact enough to decide when to
+    /// For a record that names a shard's snapshot file, the number of records before it that the file lacks; 0 for any
+    /// other record.
+    #[must_use]
+    pub const fn written_since(&self) -> u64 {
+        match self {
+            Self::Shard { write: replication::Write::Snapshot { since, .. }, .. } => *since,
+            _ => 0,
+        }
+    }
+
+    /// About how many bytes the record takes in the log. Exact enough to decide when to
     /// refuse writes and when to take a checkpoint.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {

@@ -102,8 +102,7 @@ impl LogWriter {
     ///
     /// # Panics
     ///
-    /// On a broken invariant of the caller: no writes, tokens that do not follow the last one, or a chunk, which
-    /// belongs in a snapshot file.
+    /// On a broken invariant of the caller: no writes, or tokens that do not follow the last one.
     #[must_use]
     pub fn encode(&mut self, writes: &[(Token, Write)]) -> Batch {
         assert!(!writes.is_empty(), "an empty batch is a seal");
@@ -112,7 +111,6 @@ impl LogWriter {
         for (at, (token, write)) in writes.iter().enumerate() {
             let expected = Token { lane: self.header.lane, seq: self.next + at as u64 };
             assert_eq!(*token, expected, "tokens follow each other");
-            assert!(write.chunk().is_none(), "chunks go into snapshot files");
             frame::push_record(&mut content, write);
         }
         self.sealed = false;

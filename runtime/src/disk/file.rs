@@ -1,27 +1,29 @@
-//! The real disk: one thread that writes, syncs and reports how far the log is durable.
+//! The real disk: one thread that writes, syncs and reports how far the log is durable, and one beside it for snapshot
+//! files, so that no write of the log waits for a large file.
 //!
 //! Group commit: the writes that arrive during a sync form the next batch. A batch is written only after the sync of
 //! the previous one has returned. On a full disk the thread gives up the reserve and waits for space. A failed sync is
 //! final.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use continuum_core::codec;
-use continuum_core::id::{SnapshotId, StoreId, Token};
+use continuum_core::id::{StoreId, Token};
 use continuum_core::limits::LOG_BATCH_BYTES_MAX;
-use continuum_core::wal::{Batch, Chunk, Header, LogWriter, Recovered, Write};
+use continuum_core::wal::{Batch, Header, LogWriter, Recovered, Write};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::directory::{self, Directory, unusable};
-use super::reserve::{ROOM_AT, Reserve};
-use super::segment::{self, Segments};
-use super::snapshot_files::{self, SnapshotFiles};
+use super::reserve::Reserve;
+use super::segment::{self, Segments, is_full};
+use super::snapshot_files::{self, FileRequest, FileWorker, SnapshotFiles, Usage};
 use super::{Content, Disk, DiskEvent, DiskRequest, OpenError, Opened, StoreOwner};
 use crate::clock::Stopwatch;
 
@@ -29,16 +31,22 @@ use crate::clock::Stopwatch;
 const IDLE: Duration = Duration::from_millis(50);
 /// How often a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(200);
+
+/// A full disk reports its room again when it changed by this many bytes.
+const ROOM_CHANGE: u64 = 1 << 20;
 /// How long the owner of a disk waits for the end of its thread.
 const END_MAX: Duration = Duration::from_millis(500);
+
+/// Where requests go: to the thread of the log, and to that of the snapshot files.
+type Requests = (Sender<DiskRequest>, Sender<FileRequest>);
 
 /// A store in a directory of the file system.
 #[derive(Debug)]
 pub struct FileDisk {
     path: PathBuf,
     reserve_bytes: u64,
-    requests: Option<Sender<DiskRequest>>,
-    thread: Option<(JoinHandle<()>, Receiver<Infallible>)>,
+    requests: Option<Requests>,
+    threads: Option<([JoinHandle<()>; 2], Receiver<Infallible>)>,
 }
 
 impl FileDisk {
@@ -46,7 +54,7 @@ impl FileDisk {
     /// opened.
     #[must_use]
     pub const fn new(path: PathBuf, reserve_bytes: u64) -> Self {
-        Self { path, reserve_bytes, requests: None, thread: None }
+        Self { path, reserve_bytes, requests: None, threads: None }
     }
 
     /// Whether this node may use the directory, as far as that shows quickly and without changing anything. The log
@@ -95,29 +103,37 @@ fn header(StoreOwner { federation, node }: StoreOwner, store: StoreId) -> Header
 impl Disk for FileDisk {
     fn open(&mut self, owner: StoreOwner, fresh: StoreId) -> Result<Opened, OpenError> {
         let (running, ended) = channel();
-        let (worker, opened, requests) =
+        let ((worker, files), opened, requests) =
             Worker::open((&self.path, self.reserve_bytes), owner, fresh, running)?;
-        let thread = std::thread::Builder::new().name("continuum-disk".to_owned());
-        let thread = thread.spawn(|| worker.run()).map_err(|e| unusable(&self.path, e))?;
-        (self.requests, self.thread) = (Some(requests), Some((thread, ended)));
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let log = named("continuum-disk").spawn(|| worker.run());
+        let files = named("continuum-files").spawn(|| files.run());
+        let threads = [log, files].map(|thread| thread.map_err(|e| unusable(&self.path, e)));
+        let [log, files] = threads;
+        (self.requests, self.threads) = (Some(requests), Some(([log?, files?], ended)));
         Ok(opened)
     }
 
     fn submit(&mut self, request: DiskRequest) {
-        if let Some(requests) = &self.requests {
-            // A worker that has ended has reported why.
-            let _ = requests.send(request);
-        }
+        let Some((log, files)) = &self.requests else { return };
+        // A worker that has ended has reported why.
+        let _ = match request {
+            DiskRequest::WriteFile(number, piece) => {
+                files.send(FileRequest::Write(number, piece)).is_ok()
+            }
+            DiskRequest::Discard(snapshot) => files.send(FileRequest::Discard(snapshot)).is_ok(),
+            request => log.send(request).is_ok(),
+        };
     }
 }
 
 impl Drop for FileDisk {
     fn drop(&mut self) {
         self.requests = None;
-        let Some((thread, ended)) = self.thread.take() else { return };
-        // The lock is released only when the thread has ended. One whose disk hangs ends with the process.
+        let Some((threads, ended)) = self.threads.take() else { return };
+        // The lock is released only when both have ended. One whose disk hangs ends with the process.
         if ended.recv_timeout(END_MAX) == Err(RecvTimeoutError::Disconnected) {
-            let _ = thread.join();
+            threads.into_iter().for_each(|thread| drop(thread.join()));
         }
     }
 }
@@ -138,13 +154,15 @@ impl From<io::Error> for End {
 
 /// The thread's state.
 struct Worker {
-    directory: Directory,
+    directory: Arc<Directory>,
     segments: Segments,
-    snapshots: SnapshotFiles,
+    files: Arc<Usage>,
     reserve: Reserve,
     writer: LogWriter,
     has_begun: bool,
     is_full: bool,
+    /// The room that was reported last.
+    room: u64,
     /// Since a full disk was last asked whether it has room again.
     looked: Stopwatch,
     /// Whether nothing is left to do until the next request.
@@ -163,8 +181,8 @@ impl Worker {
         owner: StoreOwner,
         fresh: StoreId,
         running: Sender<Infallible>,
-    ) -> Result<(Self, Opened, Sender<DiskRequest>), OpenError> {
-        let directory = Directory::open(path, owner, fresh)?;
+    ) -> Result<((Self, FileWorker), Opened, Requests), OpenError> {
+        let directory = Arc::new(Directory::open(path, owner, fresh)?);
         let store = directory.store;
         let (segments, recovered) = Segments::open(&directory, header(owner, store))?;
         let Recovered { writes, writer, torn, .. } = recovered;
@@ -173,14 +191,25 @@ impl Worker {
         let has_reserve = reserve.keep().map_err(|e| unusable(&directory.reserve(), e))?;
         let (sender, events) = unbounded_channel();
         let (requests, queue) = channel();
+        let (file_requests, file_queue) = channel();
+        let usage = files.usage();
+        let files = FileWorker {
+            files,
+            queue: file_queue,
+            events: sender.downgrade(),
+            failed: BTreeSet::new(),
+            _directory: Arc::clone(&directory),
+            _running: running.clone(),
+        };
         let worker = Self {
             has_begun: directory.has_begun(),
             directory,
             segments,
-            snapshots: files,
+            files: usage,
             reserve,
             writer,
             is_full: !has_reserve,
+            room: 0,
             looked: Stopwatch::start(),
             is_idle: false,
             events: sender,
@@ -188,7 +217,8 @@ impl Worker {
             queue,
             backlog: VecDeque::new(),
         };
-        Ok((worker, Opened { store, writes, snapshots, torn, events }, requests))
+        let opened = Opened { store, writes, snapshots, torn, events };
+        Ok(((worker, files), opened, (requests, file_requests)))
     }
 
     fn run(mut self) {
@@ -216,13 +246,11 @@ impl Worker {
             Some(DiskRequest::Persist(token, write)) => {
                 let batch = self.gather(token, write);
                 *newest = batch.last().map_or(token, |(token, _)| *token);
-                self.commit(batch)?;
+                self.commit(&batch)?;
                 self.look_for_room()
             }
-            Some(DiskRequest::Discard(snapshot)) => {
-                self.snapshots.discard(snapshot)?;
-                Ok(())
-            }
+            // The other thread's; see `submit`.
+            Some(DiskRequest::WriteFile(..) | DiskRequest::Discard(_)) => Ok(()),
             Some(DiskRequest::Release(before)) => self.release(before),
             Some(DiskRequest::Condemn(why)) => Ok(self.directory.condemn(&why)?),
             Some(DiskRequest::Stop) => {
@@ -271,43 +299,16 @@ impl Worker {
         batch
     }
 
-    /// Makes a batch durable: snapshot files first, since the log may name them.
-    fn commit(&mut self, batch: Vec<(Token, Write)>) -> Result<(), End> {
+    /// Makes a batch durable.
+    fn commit(&mut self, batch: &[(Token, Write)]) -> Result<(), End> {
         let Some((token, _)) = batch.last() else { return Ok(()) };
         let (token, writes) = (*token, batch.len());
-        let (log, named) = self.split(batch)?;
         let watch = Stopwatch::start();
-        self.snapshots.sync()?;
-        for (token, snapshot) in named {
-            self.attempt(|worker| worker.snapshots.name(token, snapshot))?;
-        }
-        if !log.is_empty() {
-            let batch = self.writer.encode(&log);
-            self.write_log(&batch)?;
-        }
+        let batch = self.writer.encode(batch);
+        self.write_log(&batch)?;
         self.is_idle = false;
         self.report(DiskEvent::Persisted { token, writes, took: watch.elapsed() });
         Ok(())
-    }
-
-    /// Writes the batch's chunks to their snapshot files. Returns the records for the log, and the snapshots that they
-    /// name.
-    #[expect(clippy::type_complexity, reason = "two lists that are used at once by the one caller")]
-    fn split(
-        &mut self,
-        batch: Vec<(Token, Write)>,
-    ) -> Result<(Vec<(Token, Write)>, Vec<(Token, SnapshotId)>), End> {
-        let mut log = Vec::with_capacity(batch.len());
-        let mut named = Vec::new();
-        for (token, write) in batch {
-            if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
-                self.attempt(|worker| worker.snapshots.write(token, snapshot, offset, data))?;
-                continue;
-            }
-            named.extend(write.snapshot().map(|file| (token, file.id)));
-            log.push((token, write));
-        }
-        Ok((log, named))
     }
 
     fn write_log(&mut self, batch: &Batch) -> Result<(), End> {
@@ -330,13 +331,8 @@ impl Worker {
         }
     }
 
-    fn release(&mut self, before: Token) -> Result<(), End> {
-        self.snapshots.release(before)?;
-        self.release_segments(before)
-    }
-
     /// Deletes the segments in which every write is older than `before`.
-    fn release_segments(&mut self, before: Token) -> Result<(), End> {
+    fn release(&mut self, before: Token) -> Result<(), End> {
         let segments = self.writer.releasable(before);
         self.segments.delete(&segments)?;
         self.report_space();
@@ -360,15 +356,17 @@ impl Worker {
         }
         self.looked = Stopwatch::start();
         if !self.is_full {
-            self.is_full = self.reserve.is_low();
+            self.is_full = self.reserve.is_low(self.files.due_bytes());
             if self.is_full {
                 self.report_full(true);
                 self.report_space();
             }
-        } else if self.reserve.keep_when_free()? {
+        } else if self.reserve.keep_when_free(self.files.due_bytes())? {
             self.is_full = false;
             self.report_full(false);
             self.report_space();
+        } else if self.reserve.room().abs_diff(self.room) >= ROOM_CHANGE {
+            self.report_full(true);
         }
         Ok(())
     }
@@ -398,14 +396,8 @@ impl Worker {
             Ok(DiskRequest::Stop) | Err(RecvTimeoutError::Disconnected) => Err(End::Stopped),
             // It needs almost no room, and must not wait for some.
             Ok(DiskRequest::Condemn(why)) => Ok(self.directory.condemn(&why)?),
-            // They make room, and name nothing that a waiting write needs.
-            Ok(DiskRequest::Discard(snapshot)) => Ok(self.snapshots.discard(snapshot)?),
-            Ok(DiskRequest::Release(before)) => {
-                self.release_segments(before)?;
-                // A write that waits may still need an unfinished snapshot file.
-                self.backlog.push_back(DiskRequest::Release(before));
-                Ok(())
-            }
+            // It makes room, and is about nothing that a waiting write needs.
+            Ok(DiskRequest::Release(before)) => self.release(before),
             Ok(request) => {
                 self.backlog.push_back(request);
                 Ok(())
@@ -415,22 +407,19 @@ impl Worker {
     }
 
     fn report_space(&self) {
-        let used = self.segments.bytes() + self.snapshots.bytes();
+        let used = self.segments.bytes() + self.files.bytes();
         self.report(DiskEvent::Space { used, free: self.reserve.free() });
     }
 
-    fn report_full(&self, full: bool) {
-        self.report(DiskEvent::Full { full, room_at: ROOM_AT });
+    fn report_full(&mut self, full: bool) {
+        self.room = self.reserve.room();
+        self.report(DiskEvent::Full { full, room: self.room });
     }
 
     fn report(&self, event: DiskEvent) {
         // A driver that has ended needs no report.
         let _ = self.events.send(event);
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]
@@ -448,7 +437,9 @@ mod tests {
     const RESERVE: u64 = 64 << 10;
 
     fn worker(path: &Path, reserve: u64) -> (Worker, Opened, Sender<DiskRequest>) {
-        Worker::open((path, reserve), OWNER, StoreId([3; 16]), channel().0).unwrap()
+        let ((worker, _), opened, (requests, _)) =
+            Worker::open((path, reserve), OWNER, StoreId([3; 16]), channel().0).unwrap();
+        (worker, opened, requests)
     }
 
     fn reported(opened: &mut Opened) -> Vec<DiskEvent> {
@@ -488,15 +479,19 @@ mod tests {
             if tries.get() <= 3 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         });
         assert!(done.is_ok() && tries.get() == 4 && !reserve.exists());
-        let full = |full| DiskEvent::Full { full, room_at: ROOM_AT };
-        assert_eq!(reported(&mut opened), [full(true)], "reported once");
+        let full = |event: &DiskEvent| match event {
+            DiskEvent::Full { full, .. } => Some(*full),
+            _ => None,
+        };
+        let said: Vec<_> = reported(&mut opened).iter().map(full).collect();
+        assert_eq!(said, [Some(true)], "reported once");
         // The request that arrived meanwhile is not lost, and the end of the shortage is noticed.
         // That happens under load as well as at rest: with the write itself, not only once nothing is left to do.
         let mut newest = Token::default();
         assert!(worker.run_one(&mut newest).is_ok());
         let reported = reported(&mut opened);
         assert!(matches!(reported[0], DiskEvent::Persisted { writes: 1, .. }), "{reported:?}");
-        assert_eq!(reported[1..], [full(false)]);
+        assert_eq!(reported[1..].iter().map(full).collect::<Vec<_>>(), [Some(false)]);
         assert!(reserve.exists());
     }
 
@@ -524,8 +519,6 @@ mod tests {
             Ok(())
         });
         assert!(done.is_ok() && freed.get() == SEGMENT_BYTES, "{} bytes freed", freed.get());
-        let waits = worker.backlog.pop_front();
-        assert!(matches!(waits, Some(DiskRequest::Release(_))), "{waits:?}");
         drop(reported(&mut opened));
     }
 

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use continuum_core::files::Piece;
 use continuum_core::id::{SnapshotId, StoreId, Token};
-use continuum_core::wal::{Batch, Chunk, Header, LogWriter, Write, recover};
+use continuum_core::wal::{Batch, Header, LogWriter, Write, recover};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel as queue};
 
 use super::{Disk, DiskEvent, DiskRequest, OpenError, Opened, StoreOwner};
@@ -31,10 +32,26 @@ struct Store {
     header: Option<Header>,
     segments: BTreeMap<u64, Vec<u8>>,
     snapshots: BTreeMap<SnapshotId, Vec<u8>>,
+    /// Snapshot files that are not complete.
+    parts: BTreeMap<SnapshotId, Vec<u8>>,
     /// Why no process may start from it again.
     condemned: Option<String>,
     /// Counts the processes that opened the store. Only the latest may write.
     process: u64,
+}
+
+impl Store {
+    /// Writes a piece of a snapshot file. The last one completes it.
+    fn write(&mut self, piece: &Piece) {
+        let part = self.parts.entry(piece.snapshot).or_default();
+        part.truncate(piece.offset as usize);
+        write_at(part, piece.offset, &piece.data);
+        if piece.is_last
+            && let Some(whole) = self.parts.remove(&piece.snapshot)
+        {
+            self.snapshots.insert(piece.snapshot, whole);
+        }
+    }
 }
 
 impl MemDisk {
@@ -76,6 +93,7 @@ impl Disk for MemDisk {
             }
             (found.writes, found.writer, found.torn)
         };
+        store.parts.clear();
         let snapshots = store
             .snapshots
             .iter()
@@ -128,20 +146,22 @@ impl Worker {
             return;
         }
         let mut log = Vec::new();
-        let mut newest = None;
+        let (mut newest, mut newest_piece) = (None, None);
         let mut stops = false;
         for request in requests {
             match request {
                 DiskRequest::Persist(token, write) => {
                     newest = Some(token);
-                    match write.chunk() {
-                        Some(Chunk { snapshot, offset, data }) => {
-                            write_at(store.snapshots.entry(snapshot).or_default(), offset, data);
-                        }
-                        None => log.push((token, write)),
-                    }
+                    log.push((token, write));
                 }
-                DiskRequest::Discard(snapshot) => drop(store.snapshots.remove(&snapshot)),
+                DiskRequest::WriteFile(number, piece) => {
+                    newest_piece = Some(number);
+                    store.write(&piece);
+                }
+                DiskRequest::Discard(snapshot) => {
+                    store.snapshots.remove(&snapshot);
+                    store.parts.remove(&snapshot);
+                }
                 DiskRequest::Release(before) => {
                     self.append(&mut store, &mut log);
                     for segment in self.writer.releasable(before) {
@@ -156,6 +176,9 @@ impl Worker {
         self.append(&mut store, &mut log);
         if let Some(token) = newest {
             let _ = self.events.send(DiskEvent::Persisted { token, writes, took: SYNC });
+        }
+        if let Some(number) = newest_piece {
+            let _ = self.events.send(DiskEvent::FilesWritten { number });
         }
         if stops {
             let _ = self.events.send(DiskEvent::Stopped);

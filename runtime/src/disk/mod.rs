@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use continuum_core::files::Piece;
 use continuum_core::id::{FederationId, NodeId, SnapshotId, StoreId, Token};
 use continuum_core::wal::{RecoverError, Torn, Write};
 use tokio::sync::mpsc;
@@ -52,9 +53,12 @@ pub struct Opened {
 /// A request of the driver.
 #[derive(Clone, Debug)]
 pub enum DiskRequest {
-    /// Make a write durable. A chunk of a snapshot file shares its token with the log record that follows it.
+    /// Make a write durable.
     Persist(Token, Write),
-    /// Delete this snapshot file.
+    /// Write the piece of a snapshot file with this number, beside the log. Pieces and [`Self::Discard`] keep their
+    /// order; no write of the log waits for them.
+    WriteFile(u64, Piece),
+    /// Delete this snapshot file, complete or not.
     Discard(SnapshotId),
     /// No write before this token is needed any more.
     Release(Token),
@@ -76,6 +80,16 @@ pub enum DiskEvent {
         /// How long the sync took.
         took: Duration,
     },
+    /// All pieces up to this number are durable, but for those of files that failed.
+    FilesWritten {
+        /// The newest of them.
+        number: u64,
+    },
+    /// A snapshot file found no room and is deleted. Its later pieces are ignored until it is discarded.
+    FileFailed {
+        /// The file.
+        snapshot: SnapshotId,
+    },
     /// A write failed. Nothing after it is tried: what a failed sync left behind is unknown.
     Failed {
         /// The newest write that may not be durable.
@@ -83,12 +97,13 @@ pub enum DiskEvent {
         /// From the operating system.
         why: String,
     },
-    /// The disk is full, or has room again. Writes wait meanwhile; none is lost.
+    /// The disk is full, or has room again, or a full one has more or less room than was reported. Writes wait
+    /// meanwhile; none is lost.
     Full {
         /// Whether it is full.
         full: bool,
-        /// It has room again when this many bytes are free beside the reserve.
-        room_at: u64,
+        /// Bytes that can still be written, the reserve with them.
+        room: u64,
     },
     /// How much space is used and free.
     Space {

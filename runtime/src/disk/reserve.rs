@@ -11,11 +11,11 @@ use rustix::fs::{OFlags, statvfs};
 use super::segment::{remove, reserve};
 use crate::regular;
 
-/// The disk is full when fewer bytes than these are free beside the reserve: the next two segments.
+/// The disk is full when fewer bytes than these are free beside the reserve and a checkpoint: the next two segments.
 const FULL_BELOW: u64 = 2 * SEGMENT_BYTES;
 
-/// It has room again when these are free beside the reserve: a segment more, so that it does not change at once.
-pub(super) const ROOM_AT: u64 = 3 * SEGMENT_BYTES;
+/// It has room again when these are free: a segment more, so that it does not change at once.
+const ROOM_AT: u64 = 3 * SEGMENT_BYTES;
 
 /// The reserve file of one store.
 #[derive(Debug)]
@@ -53,16 +53,16 @@ impl Reserve {
         }
     }
 
-    /// Whether so little is free beside the reserve that new writes must end: what was taken already still fits, and
-    /// the reserve is left for deletions and for a checkpoint.
-    pub(super) fn is_low(&self) -> bool {
-        self.free() < FULL_BELOW
+    /// Whether so little is free beside the reserve and a checkpoint of `checkpoint` bytes that new writes must end:
+    /// all that was taken already still fits, and the reserve is left for deletions.
+    pub(super) fn is_low(&self, checkpoint: u64) -> bool {
+        self.free() < FULL_BELOW.saturating_add(checkpoint)
     }
 
-    /// Allocates the reserve again once the disk has room.
-    pub(super) fn keep_when_free(&mut self) -> io::Result<bool> {
+    /// Allocates the reserve again once the disk has room for it and for a checkpoint of `checkpoint` bytes.
+    pub(super) fn keep_when_free(&mut self, checkpoint: u64) -> io::Result<bool> {
         let given_up = if self.is_kept { 0 } else { self.length };
-        if self.free() < ROOM_AT.saturating_add(given_up) {
+        if self.free() < ROOM_AT.saturating_add(checkpoint).saturating_add(given_up) {
             return Ok(false);
         }
         self.keep()
@@ -71,6 +71,11 @@ impl Reserve {
     /// Whether the space is kept back.
     pub(super) const fn is_kept(&self) -> bool {
         self.is_kept
+    }
+
+    /// Bytes that can still be written, the kept-back space with them.
+    pub(super) fn room(&self) -> u64 {
+        self.free().saturating_add(if self.is_kept { self.length } else { 0 })
     }
 
     /// Frees the space.

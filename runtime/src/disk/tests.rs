@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use bytes::Bytes;
+use continuum_core::files::Piece;
 use continuum_core::id::{
     FederationId, GroupId, NodeId, SnapshotFile, SnapshotId, StoreId, Term, Token,
 };
@@ -224,9 +225,20 @@ fn an_empty_directory_is_used_and_closed_to_others() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
-fn chunk(snapshot: u64, offset: u64, data: &'static [u8]) -> Write {
+/// A request for a piece; the last one ends the file.
+fn piece(number: u64, snapshot: u64, offset: u64, data: &'static [u8]) -> DiskRequest {
     let (snapshot, data) = (SnapshotId(snapshot), Bytes::from_static(data));
-    of_group(raft::Write::Chunk { snapshot, offset, data })
+    let is_last = offset + data.len() as u64 == 10;
+    DiskRequest::WriteFile(number, Piece { snapshot, offset, data, is_last })
+}
+
+/// Waits until all pieces up to this number are durable.
+fn written(opened: &mut Opened, number: u64) {
+    let is_it = |event: DiskEvent| match event {
+        DiskEvent::FilesWritten { number: newest } => newest >= number,
+        _ => false,
+    };
+    while !is_it(opened.events.blocking_recv().expect("the disk runs")) {}
 }
 
 fn named(snapshot: u64) -> Write {
@@ -239,41 +251,25 @@ fn named(snapshot: u64) -> Write {
 }
 
 #[test]
-fn snapshot_files_survive_once_named_and_are_deleted_when_released() {
+fn snapshot_files_survive_once_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
-    let writes = [
-        (1, hard(1)),
-        (2, chunk(1, 0, b"hello")),
-        (2, hard(2)),
-        (3, chunk(2, 0, b"never named")),
-        (3, hard(3)),
-        (4, chunk(1, 5, b"world")),
-        (4, hard(4)),
-        (5, named(1)),
-    ];
-    for (seq, write) in writes {
-        disk.submit(DiskRequest::Persist(token(seq), write));
-    }
-    durable(&mut opened, token(5));
+    disk.submit(piece(1, 1, 0, b"hello"));
+    disk.submit(piece(2, 2, 0, b"cut"));
+    disk.submit(piece(3, 3, 0, b"unnamed..."));
+    disk.submit(piece(4, 1, 5, b"world"));
+    written(&mut opened, 4);
+    disk.submit(DiskRequest::Persist(token(1), named(1)));
+    durable(&mut opened, token(1));
     drop(disk);
-    let (mut disk, mut opened) = open(&path).unwrap();
-    let tokens: Vec<u64> = opened.writes.iter().map(|(token, _)| token.seq).collect();
-    assert_eq!(tokens, [1, 2, 3, 4, 5], "pieces are not in the log");
+    assert_eq!(fs::read_dir(path.join("side")).unwrap().count(), 3);
+    let (disk, opened) = open(&path).unwrap();
+    assert_eq!(opened.writes.len(), 1, "pieces are not in the log");
     let files: Vec<_> = opened.snapshots.iter().map(|(id, data)| (id.0, &data[..])).collect();
     assert_eq!(files, [(1, &b"helloworld"[..])]);
-    // The next checkpoint names another file; then the first may be deleted.
-    disk.submit(DiskRequest::Persist(token(6), chunk(3, 0, b"0123456789")));
-    disk.submit(DiskRequest::Persist(token(6), hard(5)));
-    disk.submit(DiskRequest::Persist(token(7), named(3)));
-    disk.submit(DiskRequest::Release(token(7)));
-    disk.submit(DiskRequest::Persist(token(8), hard(6)));
-    durable(&mut opened, token(8));
+    assert_eq!(fs::read_dir(path.join("side")).unwrap().count(), 1, "no record needs the others");
     drop(disk);
-    let (_disk, opened) = open(&path).unwrap();
-    let files: Vec<_> = opened.snapshots.keys().map(|id| id.0).collect();
-    assert_eq!(files, [3]);
 }
 
 #[test]
@@ -281,17 +277,18 @@ fn a_discarded_snapshot_file_is_deleted_although_the_log_still_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let (mut disk, mut opened) = open(&path).unwrap();
-    for (seq, snapshot) in [(1, 1), (2, 2)] {
-        disk.submit(DiskRequest::Persist(token(seq), chunk(snapshot, 0, b"0123456789")));
-        disk.submit(DiskRequest::Persist(token(seq), named(snapshot)));
-        durable(&mut opened, token(seq));
+    for snapshot in [1, 2] {
+        disk.submit(piece(snapshot, snapshot, 0, b"0123456789"));
+        written(&mut opened, snapshot);
+        disk.submit(DiskRequest::Persist(token(snapshot), named(snapshot)));
+        durable(&mut opened, token(snapshot));
     }
     disk.submit(DiskRequest::Discard(SnapshotId(1)));
-    disk.submit(DiskRequest::Persist(token(3), hard(1)));
-    durable(&mut opened, token(3));
+    disk.submit(piece(3, 3, 0, b"the next"));
+    written(&mut opened, 3);
     drop(disk);
     let (_disk, opened) = open(&path).unwrap();
-    assert_eq!(opened.writes.len(), 3);
+    assert_eq!(opened.writes.len(), 2);
     assert_eq!(opened.snapshots.keys().map(|id| id.0).collect::<Vec<_>>(), [2]);
 }
 

@@ -68,21 +68,23 @@ impl FileMetrics {
         }
     }
 
+    /// A piece of a file was handed to the disk.
+    pub(super) fn wrote(&self, now: Instant, snapshot: SnapshotId) {
+        let running = &mut self.open().running;
+        running.entry(snapshot).or_insert(now);
+        if running.len() > RUNNING_MAX {
+            let oldest = running.iter().min_by_key(|(_, since)| **since);
+            let oldest = oldest.map(|(id, _)| *id);
+            oldest.map(|id| running.remove(&id));
+        }
+    }
+
     /// A write was handed to the disk.
-    pub(super) fn issued(&self, now: Instant, token: Token, write: &Write) {
-        if let Some(chunk) = write.chunk() {
-            let running = &mut self.open().running;
-            running.entry(chunk.snapshot).or_insert(now);
-            if running.len() > RUNNING_MAX {
-                let oldest = running.iter().min_by_key(|(_, since)| **since);
-                let oldest = oldest.map(|(id, _)| *id);
-                oldest.map(|id| running.remove(&id));
-            }
-        } else if let Some(file) = write.snapshot() {
-            let mut open = self.open();
-            if let Some(since) = open.running.remove(&file.id) {
-                open.named.insert(token, (file.id, since, file.length));
-            }
+    pub(super) fn issued(&self, token: Token, write: &Write) {
+        let Some(file) = write.snapshot() else { return };
+        let mut open = self.open();
+        if let Some(since) = open.running.remove(&file.id) {
+            open.named.insert(token, (file.id, since, file.length));
         }
     }
 
@@ -108,7 +110,6 @@ impl FileMetrics {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use continuum_core::digest::Digest;
     use continuum_core::id::{ShardId, SnapshotFile};
     use continuum_core::replication;
@@ -122,14 +123,9 @@ mod tests {
         Write::Shard { shard: ShardId::default(), write }
     }
 
-    fn chunk(id: u64, offset: u64) -> Write {
-        let (snapshot, data) = (SnapshotId(id), Bytes::from_static(b"piece"));
-        of_shard(replication::Write::Chunk { snapshot, offset, data })
-    }
-
     fn named(id: u64) -> Write {
         let file = SnapshotFile { id: SnapshotId(id), length: 10, digest: Digest::default() };
-        of_shard(replication::Write::Snapshot { file })
+        of_shard(replication::Write::Snapshot { file, since: 0 })
     }
 
     fn token(seq: u64) -> Token {
@@ -147,16 +143,16 @@ mod tests {
             let line = page.lines().find_map(|l| l.strip_prefix(&line)).expect("a count");
             line.parse::<u64>().expect("a number")
         };
-        for (seq, write) in (1..).zip([chunk(7, 0), chunk(7, 5), chunk(RECEIVED_BIT | 1, 0)]) {
-            metrics.issued(NOW, token(seq), &write);
+        for id in [7, 7, RECEIVED_BIT | 1] {
+            metrics.wrote(NOW, SnapshotId(id));
         }
-        metrics.issued(NOW, token(4), &named(7));
+        metrics.issued(token(4), &named(7));
         metrics.durable(NOW, token(3));
         assert_eq!((count("checkpoint"), count("received")), (0, 0), "its record is not durable");
         metrics.durable(NOW, token(4));
         assert_eq!((count("checkpoint"), count("received")), (1, 0));
-        metrics.issued(NOW, token(5), &named(RECEIVED_BIT | 1));
-        metrics.issued(NOW, token(6), &named(7));
+        metrics.issued(token(5), &named(RECEIVED_BIT | 1));
+        metrics.issued(token(6), &named(7));
         metrics.durable(NOW, token(6));
         assert_eq!((count("checkpoint"), count("received")), (1, 1), "the same file, named again");
     }
@@ -165,7 +161,7 @@ mod tests {
     fn files_that_are_given_up_are_forgotten() {
         let metrics = FileMetrics::default();
         for id in 0..2 * RUNNING_MAX as u64 {
-            metrics.issued(NOW, token(id + 1), &chunk(id, 0));
+            metrics.wrote(NOW, SnapshotId(id));
         }
         assert_eq!(metrics.open().running.len(), RUNNING_MAX);
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use continuum_core::api::{Health, Outcome, Reason};
 use continuum_core::discovery::Unverified;
+use continuum_core::files::Piece;
 use continuum_core::id::{NodeId, Token};
 use continuum_core::node::Notice;
 use continuum_core::time::Instant;
@@ -324,8 +325,13 @@ impl Metrics {
     }
 
     /// A write was handed to the disk.
-    pub fn issued(&self, now: Instant, token: Token, write: &Write) {
-        self.files.issued(now, token, write);
+    pub fn issued(&self, token: Token, write: &Write) {
+        self.files.issued(token, write);
+    }
+
+    /// A piece of a snapshot file was handed to the disk.
+    pub fn wrote_piece(&self, now: Instant, piece: &Piece) {
+        self.files.wrote(now, piece.snapshot);
     }
 
     /// All writes up to this one are durable.

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use continuum_core::id::{Boot, GenesisId, GroupId, Index, Replica, ShardId, SnapshotId, Term};
 use continuum_core::raft::{self, Entry, Position};
 use continuum_core::replication;
-use continuum_core::wal::{Chunk, Write};
+use continuum_core::wal::Write;
 
 use crate::format::dots::ExactDots;
 use crate::format::shard;
@@ -134,6 +135,8 @@ pub(crate) struct Durable {
     deleted_groups: BTreeMap<GroupId, LogView>,
     /// Length of each snapshot file, counted from its start up to the first hole.
     files: BTreeMap<SnapshotId, u64>,
+    /// The records of each shard since its newest snapshot file, and those that this file lacks.
+    records: BTreeMap<ShardId, Vec<Bytes>>,
     /// The dots of each shard, as its records and its snapshot file say.
     shards: BTreeMap<ShardId, ExactDots>,
     /// Shards that were deleted and not created again since.
@@ -196,6 +199,11 @@ impl Durable {
         self.files.values().any(|length| *length >= bytes)
     }
 
+    /// Bytes of a snapshot file.
+    pub(crate) fn file_bytes(&self, snapshot: SnapshotId) -> Option<u64> {
+        self.files.get(&snapshot).copied()
+    }
+
     /// The dots of a shard.
     pub(crate) fn shard(&self, shard: ShardId) -> Option<&ExactDots> {
         self.shards.get(&shard)
@@ -206,7 +214,16 @@ impl Durable {
         self.shards.iter().map(|(shard, dots)| (*shard, dots))
     }
 
-    /// Sets the dots of a shard to those of a snapshot file.
+    /// A snapshot file with these dots replaces a shard's records, but for the last `since` ones.
+    pub(crate) fn replace_shard(&mut self, shard: ShardId, mut dots: ExactDots, since: u64) {
+        let records = self.records.entry(shard).or_default();
+        let kept = records.split_off(records.len().saturating_sub(since as usize));
+        kept.iter().for_each(|record| shard::add_seen(record, &mut dots));
+        *records = kept;
+        self.set_shard(shard, dots);
+    }
+
+    /// Sets the dots of a shard.
     pub(crate) fn set_shard(&mut self, shard: ShardId, dots: ExactDots) {
         self.forgotten.remove(&shard);
         self.shards.insert(shard, dots);
@@ -236,23 +253,17 @@ impl Durable {
             Write::Group { group, write } => self.apply_group(*group, write),
             Write::Shard { shard, write: replication::Write::Forget } => {
                 self.shards.remove(shard);
+                self.records.remove(shard);
                 self.forgotten.insert(*shard);
             }
             Write::Shard { shard, write: replication::Write::Dots { records } } => {
                 self.forgotten.remove(shard);
                 let seen = self.shards.entry(*shard).or_default();
                 records.iter().for_each(|record| shard::add_seen(record, seen));
+                self.records.entry(*shard).or_default().extend(records.iter().cloned());
             }
             // The disk has the file, and says which dots are in it.
             Write::Shard { .. } => {}
-        }
-        if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
-            let length = self.files.entry(snapshot).or_default();
-            if offset == 0 {
-                *length = data.len() as u64;
-            } else if offset <= *length {
-                *length = (*length).max(offset + data.len() as u64);
-            }
         }
     }
 
@@ -269,7 +280,6 @@ impl Durable {
                 self.deleted_groups.insert(group, last);
             }
             raft::Write::Genesis { id, .. } => (self.genesis, self.accepted) = (Some(*id), None),
-            raft::Write::Chunk { .. } => {}
         }
     }
 }

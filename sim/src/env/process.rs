@@ -56,6 +56,8 @@ pub(crate) struct Process {
     pub(crate) step_queue: StepQueue,
     /// Number of syncs so far; it names their random draws.
     pub(crate) syncs: u64,
+    /// Number of syncs of snapshot files so far.
+    pub(crate) file_syncs: u64,
     /// The node is a voter with another store than this one.
     pub(crate) has_foreign_store: bool,
     /// The durable state of a lost voter when it made its promises.
@@ -104,6 +106,7 @@ impl Process {
             crashes_in_sync: false,
             step_queue: StepQueue::default(),
             syncs: 0,
+            file_syncs: 0,
             has_foreign_store: false,
             promised: None,
         }

@@ -30,6 +30,8 @@ const WRITES_PENDING_MAX: usize = UNPERSISTED_BYTES_MAX / 64;
 const HELD_MAX: usize = 65_536 + REQUESTS_PENDING_MAX;
 /// Snapshot files per owner of records: the current one, its replacement, and one being received.
 const FILES_PER_OWNER: usize = 3;
+/// A window of four pieces, what one slice may go past it, and a last piece without bytes.
+const PIECES_MAX: usize = 7;
 
 /// The configured limits of all nodes of a run.
 #[derive(Clone, Debug)]
@@ -78,6 +80,8 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     within("messages that wait for the disk", node.held(), HELD_MAX)?;
     let waits = process.disk.pending_bytes();
     within("bytes that wait for the disk", waits, 2 * UNPERSISTED_BYTES_MAX)?;
+    let pieces = process.disk.pieces_of_a_file();
+    within("pieces of a file that wait for the disk", pieces, PIECES_MAX)?;
     within("bytes of memory", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
     within("deferred removals of a shard", node.replicator().deferred_removals(), DEFERRED_MAX)?;
     within("addresses", node.discovery().known(), budgets.candidates)?;

@@ -38,8 +38,6 @@ pub(crate) struct Cause {
     pub(crate) releases: bool,
     /// If the event was an append: its group, and the index of the last entry that it vouches for.
     pub(crate) append: Option<(GroupId, Index)>,
-    /// If the event was a chunk of a snapshot: the group and the snapshot's position.
-    pub(crate) chunk: Option<(GroupId, Position)>,
     /// If the event was a request for a vote: the group, the candidate, and the last entry of the candidate's log.
     pub(crate) asks: Option<(GroupId, NodeId, Position)>,
     /// If the event was a follower's read: the group, the follower, and the read's number there.
@@ -93,7 +91,7 @@ impl Cause {
                 ..Self::default()
             },
             Event::Stopping => Self { stops: true, ..Self::default() },
-            Event::StorageFull { full } => Self { full: Some(*full), ..Self::default() },
+            Event::StorageFull { full, .. } => Self { full: Some(*full), ..Self::default() },
             Event::Persisted { .. } => Self { releases: true, ..Self::default() },
             Event::Connected { peer, store, boot, .. } => {
                 let connected = Some(Identified { peer: *peer, store: *store, boot: *boot });
@@ -115,7 +113,6 @@ impl Cause {
             }
             raft::Message::Vote { last, .. } => cause.asks = Some((group, from, *last)),
             raft::Message::ReadIndex { id } => cause.read_index = Some((group, from, *id)),
-            raft::Message::SnapshotChunk { position, .. } => cause.chunk = Some((group, *position)),
             _ => {}
         }
         cause

@@ -23,6 +23,7 @@
 //! | session-applied-once | `session_applied_once` | thesis §6.3 | entries are applied |
 //! | exactly-once | `witness` | thesis §6.3 | an entry is committed |
 //! | snapshot-of-committed | `snapshot_of_committed` | Raft §7, Fig. 13 | a snapshot is named |
+//! | file-before-record | `file_before_record` | README, Guarantees: a promise | a snapshot file is named |
 //! | transfer-ends | `transfer_ends` | thesis §3.10 | a leader transfers leadership |
 //! | read-after-leadership | `read_after_leadership` | Raft §8, thesis §6.4 | a read arrives and is answered |
 //! | read-sees-acknowledged | `read_sees_acknowledged` | Herlihy and Wing 1990 | a read arrives and is answered |
@@ -97,6 +98,7 @@ pub(crate) mod eventual_read;
 pub(crate) mod eventual_specification;
 pub(crate) mod false_death;
 pub(crate) mod fencing;
+pub(crate) mod file_before_record;
 pub(crate) mod group_time;
 pub(crate) mod handover_succeeds;
 pub(crate) mod health_hysteresis;
@@ -148,7 +150,7 @@ pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
-use continuum_core::id::{Boot, GroupId, Index, NodeId, Owner, ShardId, Term, Token};
+use continuum_core::id::{Boot, GroupId, Index, NodeId, ShardId, Term, Token};
 use continuum_core::machine::Now;
 use continuum_core::node::{Action, Message, Node, Notice};
 use continuum_core::raft::{self, Position};
@@ -250,18 +252,6 @@ pub(crate) struct Step<'a> {
     pub(crate) now: Now,
     /// The virtual time.
     pub(crate) at: u64,
-}
-
-impl Step<'_> {
-    /// Whether the step made a checkpoint of this group. Its snapshot is the node's own then, even if the event was a
-    /// chunk of a snapshot of the same position.
-    fn checkpoints(&self, group: GroupId) -> bool {
-        let is_own = |action: &Action| match action {
-            Action::Notify(Notice::Checkpointed { owner, .. }) => *owner == Owner::Group(group),
-            _ => false,
-        };
-        self.actions.iter().any(is_own)
-    }
 }
 
 impl Oracles {
@@ -448,14 +438,13 @@ impl Oracles {
                 let ledger = self.ledger.group_mut(group);
                 one_configuration::check_voters(&mut ledger.configurations, configuration)?;
             }
-            raft::Write::Snapshot { position, .. } => {
+            raft::Write::Snapshot { file, position, .. } => {
+                file_before_record::check(&step.processes[step.me].disk.durable, file)?;
                 let watched = groups.entry(group).or_default();
                 snapshot_of_committed::check(self.ledger.group_mut(group), *position)?;
-                // A checkpoint names an earlier snapshot again.
+                // A checkpoint names an earlier snapshot again. A leader's file has the highest bit.
                 let is_new = watched.view.base != *position;
-                let received = is_new
-                    && step.cause.chunk == Some((group, *position))
-                    && !step.checkpoints(group);
+                let received = is_new && file.id.0 >> 63 == 1;
                 snapshot_of_committed::check_install(watched.commit, *position, received)?;
                 watched.view.install(*position);
             }
@@ -463,7 +452,7 @@ impl Oracles {
                 groups.remove(&group);
                 self.handovers.forgets(group);
             }
-            raft::Write::Genesis { .. } | raft::Write::Chunk { .. } => {}
+            raft::Write::Genesis { .. } => {}
         }
         Ok(())
     }
@@ -488,7 +477,9 @@ impl Oracles {
                 self.writes.forgotten(step.me, shard);
                 Ok(())
             }
-            replication::Write::Chunk { .. } | replication::Write::Snapshot { .. } => Ok(()),
+            replication::Write::Snapshot { file, .. } => {
+                file_before_record::check(&step.processes[step.me].disk.durable, file)
+            }
         }
     }
 

@@ -315,7 +315,6 @@ fn group_write(names: &Names, write: &raft::Write) -> String {
         }
         raft::Write::Hard { term, vote: None } => format!("t{term}, no vote"),
         raft::Write::Append { prev, entries } => appended(prev.0, entries),
-        raft::Write::Chunk { offset, data, .. } => format!("chunk {offset}+{}", data.len()),
         raft::Write::Snapshot { position, .. } => format!("snapshot {}", position_text(*position)),
         raft::Write::Forget => "forget".to_owned(),
     }
@@ -327,8 +326,7 @@ fn shard_write(names: &Names, write: &replication::Write) -> String {
             let dots = records.iter().map(|record| dot_in(record));
             names.dots(dots.filter(Option::is_some))
         }
-        replication::Write::Chunk { offset, data, .. } => format!("chunk {offset}+{}", data.len()),
-        replication::Write::Snapshot { file } => format!("snapshot of {} bytes", file.length),
+        replication::Write::Snapshot { file, .. } => format!("snapshot of {} bytes", file.length),
         replication::Write::Forget => "forget".to_owned(),
     }
 }

@@ -57,6 +57,7 @@ impl World {
             }
             WorldEvent::Keepalive { from, to, epoch } => self.keepalive(from, to, epoch),
             WorldEvent::Synced { node, generation } => self.synced(node, generation),
+            WorldEvent::FilesSynced { node, generation } => self.files_synced(node, generation),
             WorldEvent::Seal { node, generation, syncs } => {
                 self.seal(node, generation, syncs);
                 Ok(())
@@ -393,7 +394,7 @@ impl World {
     }
 
     /// Whether the sync in flight fails: the first one in the window of a fault.
-    fn fails_sync(&mut self, node: usize) -> bool {
+    pub(super) fn fails_sync(&mut self, node: usize) -> bool {
         if self.processes[node].disk.is_lying() {
             return false;
         }
@@ -408,13 +409,13 @@ impl World {
     }
 
     /// A sync fails. Its bytes may be on the disk or not, and the process promises nothing of them.
-    fn fail_sync(&mut self, node: usize) -> Verdict {
+    pub(super) fn fail_sync(&mut self, node: usize) -> Verdict {
         self.fired.count(Kind::FsyncError);
         let generation = self.processes[node].generation;
         let fates = [Fate::Kept, Fate::Torn, Fate::Gone];
         let fate =
             fates[self.draws.below(stream("disk.error", node as u64), generation, 3) as usize];
-        let token = self.processes[node].disk.fail(self.now, fate);
+        let token = self.processes[node].disk.fail(fate);
         self.step(node, Event::StorageFailed { token }, tag::INFORMED, token.seq)
     }
 
@@ -557,7 +558,7 @@ impl World {
     /// Ends a process that is up. Returns the number of written sectors that are lost.
     pub(crate) fn end(&mut self, node: usize, fate: Fate) -> u64 {
         let runs_untrusted = self.runs_untrusted(node);
-        let lost = self.processes[node].disk.crash(self.now, fate);
+        let lost = self.processes[node].disk.crash(fate);
         if let Some(scene) = &mut self.scene {
             scene.crashes(self.now, node, lost);
         }

@@ -29,6 +29,8 @@ pub(crate) enum WorldEvent {
     Keepalive { from: usize, to: usize, epoch: u32 },
     /// A batch is durable.
     Synced { node: usize, generation: u64 },
+    /// The pieces of snapshot files in flight are durable.
+    FilesSynced { node: usize, generation: u64 },
     /// The log has been idle for a while.
     Seal { node: usize, generation: u64, syncs: u64 },
     /// The driver tells its node something.

@@ -10,6 +10,7 @@ mod clones;
 mod dispatch;
 mod event;
 mod faults;
+mod files;
 pub(crate) mod forge;
 mod healing;
 mod hostile;
@@ -322,6 +323,7 @@ impl World {
         }
         self.out = out;
         self.sync(me);
+        self.sync_files(me);
         Ok(())
     }
 
@@ -376,6 +378,10 @@ impl World {
                     scene.writes(me, &write);
                 }
                 self.processes[me].disk.persist(token, write);
+            }
+            Action::WriteFile { number, piece } => {
+                self.trace.action(12, number);
+                self.processes[me].disk.write_file(number, piece);
             }
             gone @ (Action::Discard { .. } | Action::Release { .. }) => self.delete(me, &gone),
             Action::Reply { id, outcome } => self.reply_leaves(me, id, outcome)?,

@@ -19,6 +19,8 @@ use crate::world::{World, WorldEvent};
 /// How often a driver checks whether a process that was asked to stop has finished, and how long it waits at most.
 const STOP_LOOK_NS: u64 = 100 * MS;
 const STOP_MAX_NS: u64 = 2_000 * MS;
+/// Bytes that a full disk still takes: no checkpoint, one of a small state, and any.
+const FULL_ROOMS: [u64; 3] = [0, 64 << 10, 64 << 20];
 
 /// An address where a node answers that has no certificate of the federation.
 pub(super) const FOREIGN: &str = "foreign:1";
@@ -116,7 +118,9 @@ impl World {
         if full {
             self.fired.count(Kind::Full);
         }
-        self.inform(node, Event::StorageFull { full })
+        let room = FULL_ROOMS[(self.now / MS) as usize % FULL_ROOMS.len()];
+        self.processes[node].disk.refuse_files(full && room == 0);
+        self.inform(node, Event::StorageFull { full, room })
     }
 
     /// Sometimes sends, beside a message to an older node, one of a kind that the node does not know. The frame is

@@ -25,7 +25,7 @@ pub(crate) const HOUSE: [Level; 4] = [
             &["coordinator", "state"],
             &["discovery", "gossip", "raft", "replication"],
             &["api"],
-            &["hold"],
+            &["files", "hold"],
             &["id", "machine"],
             &["config", "digest"],
             &["codec", "fixed", "limits", "mark", "seed", "time"],

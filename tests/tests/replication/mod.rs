@@ -19,6 +19,7 @@ use continuum_core::api::{
 };
 use continuum_core::config::ReplicationConfig;
 use continuum_core::digest::Digest;
+use continuum_core::files::Piece;
 use continuum_core::id::{Boot, Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId, StoreId};
 use continuum_core::machine::{Machine, Now, Outbox};
 use continuum_core::replication::{
@@ -45,6 +46,9 @@ impl Default for Setup {
     }
 }
 
+/// Snapshot files with their durable bytes.
+pub type Files = BTreeMap<SnapshotId, BytesMut>;
+
 /// One process and its disk.
 pub struct Process {
     pub me: Replica,
@@ -53,6 +57,10 @@ pub struct Process {
     /// All issued writes. The first `durable` survive a crash.
     pub disk: Vec<(ShardId, Write)>,
     pub durable: usize,
+    /// The durable bytes of snapshot files.
+    pub files: Files,
+    /// Pieces that are not durable.
+    pieces: Vec<Piece>,
     /// The root after each step, by the number of writes issued until then.
     roots: BTreeMap<usize, Digest>,
     held_back: Vec<(usize, Replica, Message)>,
@@ -173,6 +181,8 @@ impl World {
                 machine,
                 disk: Vec::new(),
                 durable: 0,
+                files: Files::default(),
+                pieces: Vec::new(),
                 roots: BTreeMap::new(),
                 held_back: Vec::new(),
                 skew_ms: 0,
@@ -227,6 +237,7 @@ impl World {
                 self.check_clock(at, &write);
                 self.processes[at].disk.push((shard, write));
             }
+            Action::WriteFile { piece, .. } => self.processes[at].pieces.push(piece),
             Action::Send { to, message, promise } => {
                 if promise && process.durable < process.disk.len() {
                     process.held_back.push((process.disk.len(), to, message));
@@ -315,8 +326,11 @@ impl World {
         for (from, _, message) in &self.network {
             let Some(promise) = message.promise() else { continue };
             let process = &self.processes[*from];
-            let recovered =
-                self.machine(*from, process.boot, recover(&process.disk[..process.durable]));
+            let recovered = self.machine(
+                *from,
+                process.boot,
+                recover(&process.disk[..process.durable], &process.files),
+            );
             if !recovered.holds(promise.shard, promise.held) {
                 return Err(format!("{from} promised writes that its disk does not have"));
             }
@@ -333,6 +347,17 @@ impl World {
         let ready = process.held_back.extract_if(.., |(needs, _, _)| *needs <= durable);
         let ready: Vec<_> = ready.collect();
         ready.into_iter().for_each(|(_, to, message)| self.send(at, to, &message));
+        self.sync_files(at);
+    }
+
+    fn sync_files(&mut self, at: usize) {
+        for piece in std::mem::take(&mut self.processes[at].pieces) {
+            let file = self.processes[at].files.entry(piece.snapshot).or_default();
+            assert_eq!(file.len() as u64, piece.offset);
+            file.extend_from_slice(&piece.data);
+            let (snapshot, bytes) = (piece.snapshot, piece.end());
+            self.step(at, Event::FileWritten { snapshot, bytes });
+        }
     }
 
     /// Kills a process and restarts it from the durable writes of its disk.
@@ -340,13 +365,14 @@ impl World {
         let process = &mut self.processes[at];
         process.disk.truncate(process.durable);
         process.held_back.clear();
+        process.pieces.clear();
         process.boot = Boot { count: process.boot.count + 1, nonce: process.boot.nonce };
         let before = process.roots.get(&process.durable).copied();
         process.roots.clear();
         // It resumes from the greatest stamp of what it has seen; the model knows fewer, so it asks for nothing.
         process.last_stamp = 0;
         process.resumed = self.stamps.values().max().copied().unwrap_or(0);
-        let (boot, restored) = (process.boot, recover(&process.disk));
+        let (boot, restored) = (process.boot, recover(&process.disk, &process.files));
         self.processes[at].machine = self.machine(at, boot, restored);
         let after = self.processes[at].machine.root(SHARD);
         if before.is_some() && after.is_some() && before != after {
@@ -463,18 +489,12 @@ impl World {
 }
 
 /// Folds a log into the shards' restored state.
-pub fn recover(disk: &[(ShardId, Write)]) -> Restored {
+pub fn recover(disk: &[(ShardId, Write)], files: &Files) -> Restored {
     let mut restored = Restored::default();
-    let mut files: BTreeMap<SnapshotId, BytesMut> = BTreeMap::new();
     for (shard, write) in disk {
-        if let Write::Chunk { snapshot, offset, data } = write {
-            let file = files.entry(*snapshot).or_default();
-            assert_eq!(file.len() as u64, *offset);
-            file.extend_from_slice(data);
-        }
         restored.apply(*shard, write.clone());
     }
-    let read = |snapshot| files.remove(&snapshot).map(BytesMut::freeze);
+    let read = |snapshot| files.get(&snapshot).map(|file| file.clone().freeze());
     restored.load(read).expect("a named file is complete");
     restored
 }

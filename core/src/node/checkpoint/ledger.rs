@@ -6,7 +6,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::digest::Hasher;
 use crate::id::{Owner, SnapshotFile, SnapshotId};
-use crate::limits::{BLOCK_BYTES, FULL_CHECKPOINT_BYTES_MAX};
+use crate::limits::BLOCK_BYTES;
 use crate::raft::{self, Position};
 use crate::wal::{SEGMENT_BYTES, Write};
 use crate::{mutant, replication};
@@ -18,7 +18,7 @@ pub(in crate::node) struct SnapshotRecord {
     /// The last entry that a group's snapshot contains; zero for a shard.
     pub(in crate::node) position: Position,
     /// The log record itself, so that a checkpoint can repeat it.
-    pub(super) write: Write,
+    pub(in crate::node) write: Write,
 }
 
 impl SnapshotRecord {
@@ -47,6 +47,8 @@ pub(super) struct Account {
     pub(super) changed: bool,
     /// Whether a checkpoint of it is in progress.
     pub(super) in_progress: bool,
+    /// The token after the newest record that the file under way contains, and its `at`.
+    ends: Option<(u64, u64)>,
 }
 
 /// A checkpoint that is complete once its last record is durable.
@@ -63,24 +65,12 @@ pub(super) struct PendingCheckpoint {
     pub(super) position: Option<Position>,
 }
 
-/// A snapshot file that no record names yet. A driver keeps it as long as the token of its newest piece is needed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct UnfinishedFile {
-    pub(super) owner: Owner,
-    /// The token of the newest piece.
-    newest: u64,
-    /// Where in the log that token stands, in estimated bytes from the log's beginning.
-    at: u64,
-    /// Bytes written so far.
-    pub(super) length: u64,
-}
-
 /// The accounts of all owners.
 #[derive(Debug)]
 pub(in crate::node) struct Checkpoints {
     /// `checkpoint_bytes` of the configuration.
     bytes_max: u64,
-    /// The bytes of the node's whole state while its disk is full and a checkpoint of it fits into the reserve.
+    /// The bytes of the node's whole state while its disk is full and still has room for a checkpoint of it.
     full_with: Option<u64>,
     /// Estimated bytes of the log so far. Durable batches count as whole blocks, as the disk has them.
     pub(super) log_bytes: u64,
@@ -93,15 +83,16 @@ pub(in crate::node) struct Checkpoints {
     by_age: BTreeSet<(u64, Owner)>,
     /// Checkpoints in progress, in the order of their last records.
     pub(super) pending: VecDeque<PendingCheckpoint>,
-    pub(super) unfinished: BTreeMap<SnapshotId, UnfinishedFile>,
     /// Snapshot files that no record needs once this token is durable, in the order of the tokens.
     replaced: VecDeque<(u64, SnapshotId)>,
     /// The greatest file number used.
     last_snapshot: u64,
     /// The token up to which the log was released.
     released: u64,
-    /// Whether an owner or an unfinished file is due.
+    /// Whether an owner is due.
     due: bool,
+    /// Whether the disk had no room for the last file.
+    has_no_room: bool,
     /// Whether the timer of the registry's checkpoint is armed.
     pub(super) registry_armed: bool,
 }
@@ -118,11 +109,11 @@ impl Checkpoints {
             accounts: BTreeMap::new(),
             by_age: BTreeSet::new(),
             pending: VecDeque::new(),
-            unfinished: BTreeMap::new(),
             replaced: VecDeque::new(),
             last_snapshot: last_snapshot.0,
             released: 0,
             due: false,
+            has_no_room: false,
             registry_armed: false,
         }
     }
@@ -136,7 +127,8 @@ impl Checkpoints {
         record: Option<SnapshotRecord>,
     ) {
         let live = record.as_ref().map_or(0, |record| record.file.length);
-        let account = Account { oldest, at, record, live, changed: true, in_progress: false };
+        let account =
+            Account { oldest, at, record, live, changed: true, in_progress: false, ends: None };
         self.live += live;
         self.accounts.insert(owner, account);
         self.by_age.insert((oldest, owner));
@@ -154,7 +146,7 @@ impl Checkpoints {
 
     /// The name of a new file. Raft names the files that it receives itself, with the highest bit set, see
     /// [`raft::snapshot_id`].
-    pub(super) fn next_snapshot(&mut self) -> SnapshotId {
+    pub(in crate::node) fn next_snapshot(&mut self) -> SnapshotId {
         self.last_snapshot += 1;
         SnapshotId(self.last_snapshot)
     }
@@ -163,12 +155,6 @@ impl Checkpoints {
     pub(in crate::node) fn issued(&mut self, seq: u64, bytes: usize, write: &Write) {
         self.issued_bytes += bytes as u64;
         let owner = write.owner();
-        if let Some(chunk) = write.chunk() {
-            let length = chunk.offset + chunk.data.len() as u64;
-            let file = UnfinishedFile { owner, newest: seq, at: self.log_bytes, length };
-            self.unfinished.insert(chunk.snapshot, file);
-            return;
-        }
         if let Some(record) = SnapshotRecord::of(write) {
             return self.on_snapshot_named(seq, owner, record);
         }
@@ -215,26 +201,35 @@ impl Checkpoints {
     /// A record names a complete snapshot file. It completes a shard's checkpoint; a group's needs further records.
     fn on_snapshot_named(&mut self, seq: u64, owner: Owner, record: SnapshotRecord) {
         self.need(owner, seq);
-        // From now on the record that names the file keeps it.
-        self.unfinished.remove(&record.file.id);
-        let (at, live, snapshot) = (self.log_bytes, record.file.length, record.file.id);
+        let (now, live, snapshot) = ((seq, self.log_bytes), record.file.length, record.file.id);
+        let since = record.write.written_since();
         self.replaced.retain(|(_, replaced)| *replaced != snapshot);
         let Some(account) = self.accounts.get_mut(&owner) else { return };
         let before = account.record.replace(record).filter(|before| before.file.id != snapshot);
         if let Some(before) = before {
             self.replaced.push_back((seq, before.file.id));
         }
-        account.changed = false;
+        account.changed = since > 0;
+        // The records since the file's end are needed as well.
+        let (oldest, at) = account.ends.take().filter(|_| since > 0).unwrap_or(now);
         if matches!(owner, Owner::Shard(_)) {
             account.in_progress = true;
             self.pending.push_back(PendingCheckpoint {
                 last: seq,
                 owner,
-                oldest: seq,
+                oldest,
                 at,
                 live,
                 position: None,
             });
+        }
+    }
+
+    /// The last piece of a shard's file was issued: records from token `seq` on are not in it.
+    pub(in crate::node) fn file_ends(&mut self, owner: Owner, seq: u64) {
+        let at = self.log_bytes;
+        if let Some(account) = self.account(owner) {
+            account.ends = Some((seq, at));
         }
     }
 
@@ -250,8 +245,8 @@ impl Checkpoints {
     /// The owner with the oldest needed record, if that is overdue and no checkpoint of it is in progress. Marks it as
     /// in progress.
     pub(super) fn next_due(&mut self) -> Option<Owner> {
-        let owner = self.oldest_idle().filter(|owner| self.is_overdue(*owner));
-        self.due = owner.is_some() || self.stale_file().is_some();
+        let owner = self.oldest_idle().filter(|owner| !self.has_no_room && self.is_overdue(*owner));
+        self.due = owner.is_some();
         let owner = owner?;
         self.account(owner)?.in_progress = true;
         Some(owner)
@@ -277,30 +272,33 @@ impl Checkpoints {
         full.map_or(usual, |full| full.min(usual))
     }
 
-    /// The disk is full, and the node's state has this many bytes; `None` when it has room again.
-    pub(in crate::node) fn disk_is_full(&mut self, with: Option<u64>) {
-        let fits = |bytes: &u64| *bytes <= FULL_CHECKPOINT_BYTES_MAX;
+    /// The disk is full, and the node's state has this many bytes; `None` when it has room again. Half of the room that
+    /// is left is for deletions, and for the log that the checkpoint copies.
+    pub(in crate::node) fn disk_is_full(&mut self, with: Option<u64>, room: u64) {
+        let fits = |bytes: &u64| *bytes <= room / 2;
         self.full_with =
             with.filter(|bytes| fits(bytes) && !mutant!("node.checkpoint.never_when_full"));
-        self.look_for_due();
+        self.look_again();
     }
 
     fn look_for_due(&mut self) {
         let overdue = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
-        self.due = overdue || self.stale_file().is_some();
+        self.due = overdue && !self.has_no_room;
     }
 
-    /// The number of unfinished snapshot files.
-    pub(in crate::node) fn unfinished(&self) -> usize {
-        self.unfinished.len()
+    /// The disk had no room for the file of an owner's checkpoint. None begins until [`Self::look_again`].
+    pub(in crate::node) fn no_room_for(&mut self, owner: Owner) {
+        if let Some(account) = self.account(owner) {
+            account.in_progress = false;
+        }
+        self.has_no_room = true;
+        self.due = false;
     }
 
-    /// An unfinished snapshot file whose newest piece is so old that it keeps the log from being released.
-    pub(super) fn stale_file(&self) -> Option<(SnapshotId, UnfinishedFile)> {
-        let stale =
-            |file: &UnfinishedFile| self.log_bytes.saturating_sub(file.at) > self.allowance();
-        let found = self.unfinished.iter().find(|(_, file)| stale(file));
-        found.map(|(snapshot, file)| (*snapshot, *file))
+    /// Checkpoints may begin again.
+    pub(in crate::node) fn look_again(&mut self) {
+        self.has_no_room = false;
+        self.look_for_due();
     }
 
     /// Notes that one batch of `bytes` bytes became durable.
@@ -330,11 +328,9 @@ impl Checkpoints {
         self.replaced.pop_front_if(|(after, _)| *after <= seq || early).map(|(_, file)| file)
     }
 
-    /// The oldest token that an owner or an unfinished file needs, if it moved since the last call.
+    /// The oldest token that an owner needs, if it moved since the last call.
     pub(super) fn releasable(&mut self) -> Option<u64> {
-        let records = self.by_age.first().map(|(oldest, _)| *oldest)?;
-        let files = self.unfinished.values().map(|file| file.newest).min();
-        let oldest = files.map_or(records, |newest| newest.min(records));
+        let oldest = self.by_age.first().map(|(oldest, _)| *oldest)?;
         let moved = oldest > self.released;
         self.released = self.released.max(oldest);
         moved.then_some(oldest)

@@ -5,7 +5,7 @@
 //! needed record of all, its owner is checkpointed: everything that it needs is written again, its state as a snapshot
 //! file. Once that is durable, the older records of the owner are not needed, and the log before the oldest needed
 //! record is released. An owner whose state did not change since its last snapshot file repeats the record that names
-//! the file, not the file.
+//! the file, not the file. A file is written beside the log, and its record is issued once the file is durable.
 //!
 //! Too much is `checkpoint_bytes` plus twice what one checkpoint of all owners writes. Checkpoints write to the log as
 //! well. Without that allowance a node that holds more than `checkpoint_bytes` would checkpoint without end; with it, a
@@ -17,16 +17,14 @@ mod ledger;
 
 use core::time::Duration;
 
-use bytes::Bytes;
-
-use crate::id::{GroupId, Index, Owner, ShardId, SnapshotFile, SnapshotId, Token};
-use crate::raft::{self, Position, Snapshot};
+use crate::id::{GroupId, Index, Owner, ShardId, SnapshotId, Token};
+use crate::raft::{self, Position};
 use crate::wal::Write;
 use crate::{mutant, reach, replication};
 
 use super::machine::{Node, Task, Timer};
 use super::{Action, Notice};
-use ledger::{Account, PendingCheckpoint, UnfinishedFile};
+use ledger::{Account, PendingCheckpoint};
 
 pub(super) use ledger::{Checkpoints, SnapshotRecord};
 
@@ -62,40 +60,11 @@ impl Node {
         if !self.checkpoints.is_running() {
             return;
         }
-        if let Some((snapshot, file)) = self.checkpoints.stale_file() {
-            self.keep_or_drop(snapshot, file);
-        }
         match self.checkpoints.next_due() {
             None => {}
             Some(Owner::Node) => self.checkpoint_node(),
             Some(Owner::Group(group)) => self.begin_group_checkpoint(group),
             Some(Owner::Shard(shard)) => self.checkpoint_shard(shard),
-        }
-    }
-
-    /// A paused snapshot transfer must not keep the log from being released, so an empty piece makes its file young. A
-    /// file that Raft gave up is forgotten, and the driver deletes it with the log.
-    fn keep_or_drop(&mut self, snapshot: SnapshotId, file: UnfinishedFile) {
-        let wanted = match file.owner {
-            Owner::Group(id) => {
-                self.raft(id).is_some_and(|raft| raft.incoming_file() == Some(snapshot))
-            }
-            Owner::Shard(_) | Owner::Node => true,
-        };
-        self.checkpoints.unfinished.remove(&snapshot);
-        if wanted {
-            reach!("node.checkpoint.file_kept");
-            let (offset, data) = (file.length, Bytes::new());
-            match file.owner {
-                Owner::Group(group) => {
-                    self.persist_for_group(group, raft::Write::Chunk { snapshot, offset, data });
-                }
-                Owner::Shard(shard) => {
-                    let write = replication::Write::Chunk { snapshot, offset, data };
-                    self.persist_own(Write::Shard { shard, write });
-                }
-                Owner::Node => {}
-            }
         }
     }
 
@@ -194,9 +163,39 @@ impl Node {
         record.map_or(0, |record| record.position.index.0)
     }
 
-    /// Writes all that a group needs: its genesis, its state, its term and vote, and the entries after the state.
-    pub(super) fn checkpoint_group(&mut self, id: GroupId, snapshot: Option<&Snapshot>) {
+    /// A captured state is durable in its file. A snapshot that the leader sent meanwhile may be newer; then nothing
+    /// needs the file.
+    pub(super) fn on_captured_file(&mut self, id: GroupId, snapshot: SnapshotId) {
         let covered = self.covered(id);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let is_it = |record: &mut SnapshotRecord| record.file.id == snapshot;
+        let Some(record) = group.captured.take_if(is_it) else { return };
+        if record.position.index.0 <= covered {
+            reach!("node.checkpoint.overtaken");
+            self.drop_file(snapshot);
+            return self.checkpoint_group(id, None);
+        }
+        reach!("node.checkpoint.group");
+        let bytes = record.file.length;
+        self.notify(Notice::Checkpointed { owner: Owner::Group(id), bytes });
+        self.checkpoint_group(id, Some(record));
+    }
+
+    /// The disk gave up a file in which a group's state was being captured.
+    pub(super) fn end_capture_in(&mut self, id: GroupId, snapshot: SnapshotId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.captured.take_if(|record| record.file.id == snapshot);
+        if group.capture.as_ref().is_some_and(|capture| capture.file == Some(snapshot)) {
+            group.end_capture();
+            group.disk_wants_capture = false;
+            if !group.raft_wants_capture {
+                self.capturing.remove(&id);
+            }
+        }
+    }
+
+    /// Writes all that a group needs: its genesis, its state, its term and vote, and the entries after the state.
+    pub(super) fn checkpoint_group(&mut self, id: GroupId, captured: Option<SnapshotRecord>) {
         let Some(group) = self.groups.get(&id) else { return };
         let (term, vote) = (group.raft.term(), group.raft.vote());
         let genesis = raft::Write::Genesis {
@@ -205,11 +204,8 @@ impl Node {
         };
         let first = self.gate.next();
         self.persist_for_group(id, genesis);
-        // A snapshot that the leader sent meanwhile may be newer than the captured one.
-        let record = match snapshot.filter(|snapshot| snapshot.position.index.0 > covered) {
-            Some(snapshot) => Some(self.write_snapshot_file(id, snapshot)),
-            None => self.checkpoints.account(Owner::Group(id)).and_then(|a| a.record.clone()),
-        };
+        let record = captured
+            .or_else(|| self.checkpoints.account(Owner::Group(id)).and_then(|a| a.record.clone()));
         let position = record.as_ref().map(|record| record.position);
         let length = record.as_ref().map_or(0, |record| record.file.length);
         let before = self.checkpoints.issued_bytes;
@@ -223,27 +219,6 @@ impl Node {
         if id == GroupId::REGISTRY {
             self.forget_closed();
         }
-    }
-
-    fn write_snapshot_file(&mut self, id: GroupId, taken: &Snapshot) -> SnapshotRecord {
-        reach!("node.checkpoint.group");
-        let snapshot = self.checkpoints.next_snapshot();
-        let mut length = 0;
-        for chunk in &taken.chunks {
-            let write = raft::Write::Chunk { snapshot, offset: length, data: chunk.clone() };
-            self.persist_for_group(id, write);
-            length += chunk.len() as u64;
-        }
-        self.notify(Notice::Checkpointed { owner: Owner::Group(id), bytes: length });
-        let file = SnapshotFile { id: snapshot, length, digest: taken.digest };
-        let position = taken.position;
-        let write = raft::Write::Snapshot {
-            file,
-            position,
-            time_ms: taken.time_ms,
-            configuration: taken.configuration.clone(),
-        };
-        SnapshotRecord { file, position, write: Write::Group { group: id, write } }
     }
 
     /// Writes the entries after `from` again.

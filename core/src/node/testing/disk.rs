@@ -1,4 +1,5 @@
-//! A disk of the small world: real log bytes in segments, and snapshot files. A crash loses what was not synced.
+//! A disk of the small world: real log bytes in segments, and snapshot files beside them. A crash loses what was not
+//! synced, and all files that are not complete.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -6,21 +7,29 @@ use core::mem;
 
 use bytes::Bytes;
 
+use crate::files::Piece;
 use crate::id::{FederationId, Replica, SnapshotId, Token};
 use crate::node::Condemned;
-use crate::wal::{self, Batch, Chunk, Header, LogWriter, RecoverError, Write};
+use crate::wal::{self, Batch, Header, LogWriter, RecoverError, Write};
 
 /// The disk as a restart finds it: the log's writes and the snapshot files.
 pub(in crate::node) type Found = (Vec<(Token, Write)>, BTreeMap<SnapshotId, Bytes>);
 
-type Flight = (Vec<(Token, Write)>, Option<Batch>);
+type Flight = (Vec<(Token, Write)>, Batch);
 
 pub(in crate::node) struct Disk {
     header: Header,
     writer: LogWriter,
     segments: BTreeMap<u64, Vec<u8>>,
-    /// Bytes, and the newest token that wrote or named the file.
-    files: BTreeMap<SnapshotId, (Vec<u8>, u64)>,
+    /// The complete files.
+    files: BTreeMap<SnapshotId, Vec<u8>>,
+    /// The files that are being written.
+    parts: BTreeMap<SnapshotId, Vec<u8>>,
+    pieces: Vec<(u64, Piece)>,
+    /// The pieces that are being synced.
+    writing: Vec<(u64, Piece)>,
+    /// Whether it takes no pieces for want of room.
+    pub(in crate::node) has_no_room: bool,
     queue: Vec<(Token, Write)>,
     /// The batch that is being synced, and its bytes in the log.
     flight: Option<Flight>,
@@ -43,6 +52,10 @@ impl Disk {
             writer: LogWriter::new(header),
             segments: BTreeMap::new(),
             files: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            pieces: Vec::new(),
+            writing: Vec::new(),
+            has_no_room: false,
             queue: Vec::new(),
             flight: None,
             sync_ns: 1_000_000,
@@ -63,31 +76,55 @@ impl Disk {
             return false;
         }
         let writes = mem::take(&mut self.queue);
-        let is_record = |(_, write): &&(Token, Write)| write.chunk().is_none();
-        let records: Vec<_> = writes.iter().filter(is_record).cloned().collect();
-        let batch = (!records.is_empty()).then(|| self.writer.encode(&records));
+        for file in writes.iter().filter_map(|(_, write)| write.snapshot()) {
+            assert!(self.files.contains_key(&file.id), "a named file is complete and durable");
+        }
+        let batch = self.writer.encode(&writes);
         self.flight = Some((writes, batch));
         true
+    }
+
+    pub(super) fn write_file(&mut self, number: u64, piece: Piece) {
+        self.pieces.push((number, piece));
+    }
+
+    /// Begins to write pieces unless some are being synced. Returns whether it began.
+    pub(super) fn begin_files(&mut self) -> bool {
+        if !self.writing.is_empty() || self.pieces.is_empty() {
+            return false;
+        }
+        self.writing = mem::take(&mut self.pieces);
+        true
+    }
+
+    /// Pieces are synced. Returns the newest number, and the files that had no room.
+    pub(super) fn finish_files(&mut self) -> (u64, Vec<SnapshotId>) {
+        let (mut newest, mut failed) = (0, Vec::new());
+        for (number, piece) in mem::take(&mut self.writing) {
+            newest = number;
+            if self.has_no_room {
+                self.parts.remove(&piece.snapshot);
+                failed.push(piece.snapshot);
+                continue;
+            }
+            let part = self.parts.entry(piece.snapshot).or_default();
+            part.truncate(piece.offset as usize);
+            assert_eq!(part.len() as u64, piece.offset, "a snapshot file has no hole");
+            part.extend_from_slice(&piece.data);
+            if piece.is_last
+                && let Some(whole) = self.parts.remove(&piece.snapshot)
+            {
+                self.files.insert(piece.snapshot, whole);
+            }
+        }
+        failed.dedup();
+        (newest, failed)
     }
 
     /// The batch is synced. Returns its newest token.
     pub(super) fn finish(&mut self) -> Token {
         let (writes, batch) = self.flight.take().expect("a batch is under way");
-        for (token, write) in &writes {
-            if let Some(Chunk { snapshot, offset, data }) = write.chunk() {
-                let (bytes, newest) = self.files.entry(snapshot).or_default();
-                bytes.truncate(offset as usize);
-                assert_eq!(bytes.len() as u64, offset, "a snapshot file has no hole");
-                bytes.extend_from_slice(data);
-                *newest = token.seq;
-            } else if let Some(file) = write.snapshot() {
-                let file = self.files.get_mut(&file.id);
-                file.expect("a named file exists").1 = token.seq;
-            }
-        }
-        if let Some(batch) = batch {
-            self.write(&batch);
-        }
+        self.write(&batch);
         writes.last().expect("a batch is not empty").0
     }
 
@@ -102,18 +139,22 @@ impl Disk {
         segment[batch.offset as usize..end].copy_from_slice(&batch.bytes);
     }
 
-    /// The number of snapshot files.
+    /// The number of snapshot files, complete or not.
     pub(in crate::node) fn snapshot_files(&self) -> usize {
-        self.files.len()
+        self.files.len() + self.parts.len()
     }
 
     /// Leaves an empty file behind, as when a crash undid a deletion.
     pub(in crate::node) fn leave_file(&mut self, snapshot: SnapshotId) {
-        self.files.insert(snapshot, (Vec::new(), 0));
+        self.files.insert(snapshot, Vec::new());
     }
 
     pub(super) fn discard(&mut self, snapshot: SnapshotId) {
         self.files.remove(&snapshot);
+        self.parts.remove(&snapshot);
+        let is_other = |(_, piece): &(u64, Piece)| piece.snapshot != snapshot;
+        self.pieces.retain(is_other);
+        self.writing.retain(is_other);
     }
 
     pub(super) fn release(&mut self, before: Token) {
@@ -121,12 +162,14 @@ impl Disk {
         for segment in self.writer.releasable(before) {
             self.segments.remove(&segment);
         }
-        self.files.retain(|_, (_, newest)| *newest >= before.seq);
     }
 
     pub(super) fn crash(&mut self) {
         self.queue.clear();
         self.flight = None;
+        self.pieces.clear();
+        self.writing.clear();
+        self.parts.clear();
     }
 
     pub(in crate::node) fn recover(&mut self) -> Found {
@@ -150,7 +193,7 @@ impl Disk {
     /// The writes of the log, and the snapshot files: what a copy of the disk has.
     pub(in crate::node) fn content(&self) -> Found {
         let files = self.files.iter();
-        let files = files.map(|(id, (bytes, _))| (*id, Bytes::from(bytes.clone()))).collect();
+        let files = files.map(|(id, bytes)| (*id, Bytes::from(bytes.clone()))).collect();
         match wal::recover(self.padded()) {
             Ok(recovered) => (recovered.writes, files),
             Err(RecoverError::Empty) => (Vec::new(), files),
@@ -160,7 +203,7 @@ impl Disk {
 
     /// The bytes of the log, and those of the snapshot files.
     pub(in crate::node) fn bytes(&self) -> (usize, usize) {
-        let files = self.files.values().map(|(bytes, _)| bytes.len()).sum();
+        let files = self.files.values().chain(self.parts.values()).map(Vec::len).sum();
         (self.segments.values().map(Vec::len).sum(), files)
     }
 }

@@ -37,6 +37,10 @@ enum WorldEvent {
         host: usize,
         process: u64,
     },
+    FilesSynced {
+        host: usize,
+        process: u64,
+    },
     Report {
         host: usize,
         process: u64,
@@ -225,12 +229,17 @@ impl World {
             let (after, process) = (self.hosts[at].disk.sync_ns, self.hosts[at].process);
             self.at(after, WorldEvent::Synced { host: at, process });
         }
+        if self.hosts[at].disk.begin_files() {
+            let (after, process) = (self.hosts[at].disk.sync_ns, self.hosts[at].process);
+            self.at(after, WorldEvent::FilesSynced { host: at, process });
+        }
     }
 
     fn perform(&mut self, at: usize, action: Action) {
         match action {
             Action::Send { to, message, .. } => self.send(at, to, &message),
             Action::Persist { token, write } => self.hosts[at].disk.persist(token, write),
+            Action::WriteFile { number, piece } => self.hosts[at].disk.write_file(number, piece),
             Action::Discard { snapshot } => self.hosts[at].disk.discard(snapshot),
             Action::Release { before } => self.hosts[at].disk.release(before),
             Action::Reply { id, outcome } => {
@@ -337,6 +346,16 @@ impl World {
                 }
                 let token = self.hosts[host].disk.finish();
                 self.step(host, Event::Persisted { token });
+            }
+            WorldEvent::FilesSynced { host, process } if self.hosts[host].process == process => {
+                if self.hosts[host].disk.hangs {
+                    return self.at(ms(10), event);
+                }
+                let (number, failed) = self.hosts[host].disk.finish_files();
+                for snapshot in failed {
+                    self.step(host, Event::FileFailed { snapshot });
+                }
+                self.step(host, Event::FilesWritten { number });
             }
             WorldEvent::Report { host, process, event } if self.hosts[host].process == process => {
                 self.step(host, event);

@@ -194,7 +194,7 @@ fn a_full_disk_refuses_writes_and_gives_leadership_away() {
         world.node(at).raft(GroupId(1)).is_some_and(|raft| raft.role() == Role::Leader)
     };
     let old = (0..3).find(|at| leads(&world, *at)).expect("a leader");
-    world.step(old, Event::StorageFull { full: true });
+    world.step(old, Event::StorageFull { full: true, room: 64 << 20 });
     let full = Outcome::Rejected(Reason::Full { what: Resource::Disk });
     assert_eq!(world.ask(old, put("locks", "k", "v")), full);
     assert_eq!(world.ask(old, put("notes", "k", "v")), full);
@@ -202,7 +202,7 @@ fn a_full_disk_refuses_writes_and_gives_leadership_away() {
     world.run(3000);
     assert!(!leads(&world, old));
     assert!(is_committed(&world.ask((old + 1) % 3, put("locks", "k", "v"))));
-    world.step(old, Event::StorageFull { full: false });
+    world.step(old, Event::StorageFull { full: false, room: 64 << 20 });
     assert!(is_committed(&world.ask(old, put("locks", "k", "v"))));
 }
 
@@ -211,7 +211,7 @@ fn a_full_disk_still_takes_what_makes_room() {
     let mut world = federation(1, 45);
     assert!(is_committed(&world.ask(0, put("locks", "k", "v"))));
     assert!(is_committed(&world.ask(0, put("notes", "k", "v"))));
-    world.step(0, Event::StorageFull { full: true });
+    world.step(0, Event::StorageFull { full: true, room: 64 << 20 });
     let full = Outcome::Rejected(Reason::Full { what: Resource::Disk });
     assert_eq!(world.ask(0, put("locks", "other", "v")), full);
     for namespace in ["locks", "notes"] {
@@ -235,12 +235,34 @@ fn a_full_disk_is_checkpointed_at_once() {
     let released = |world: &World| world.hosts[0].disk.released;
     world.run(2000);
     let before = released(&world);
-    world.step(0, Event::StorageFull { full: true });
+    world.step(0, Event::StorageFull { full: true, room: 64 << 20 });
     world.run(2000);
     let after = released(&world);
     assert!(after > before + 190, "released up to {after}, before that to {before}");
     world.run(60_000);
     assert_eq!(released(&world), after, "one checkpoint is enough");
+}
+
+/// A checkpoint that has no room would use up the reserve, and then deletions find none.
+#[test]
+fn a_full_disk_is_checkpointed_only_where_that_has_room() {
+    let mut world = federation(1, 51);
+    for round in 0..200 {
+        let value = alloc::format!("{round:04}").repeat(40_000);
+        assert!(is_committed(
+            &world.ask(0, put("locks", &alloc::format!("k{}", round % 8), &value))
+        ));
+    }
+    world.run(2000);
+    let released = |world: &World| world.hosts[0].disk.released;
+    let before = released(&world);
+    // A state of 1.3 MB.
+    world.step(0, Event::StorageFull { full: true, room: 2 << 20 });
+    world.run(60_000);
+    assert_eq!(released(&world), before);
+    world.step(0, Event::StorageFull { full: true, room: 4 << 20 });
+    world.run(2000);
+    assert!(released(&world) > before + 180, "released up to {}", released(&world));
 }
 
 fn leader_of(world: &World, group: GroupId) -> Option<usize> {
@@ -320,7 +342,7 @@ fn leadership_passes_full_disks_once_and_moves_to_a_free_one() {
     };
     let term = |world: &World| world.node(0).raft(GroupId(1)).map(|raft| raft.term().0);
     let before = term(&world).expect("a member");
-    (0..3).for_each(|at| world.step(at, Event::StorageFull { full: true }));
+    (0..3).for_each(|at| world.step(at, Event::StorageFull { full: true, room: 64 << 20 }));
     world.run(2000);
     let after = term(&world).expect("a member");
     assert!(
@@ -330,7 +352,7 @@ fn leadership_passes_full_disks_once_and_moves_to_a_free_one() {
     let keeps = leader(&world);
     assert!(matches!(world.ask(keeps, get("locks", "k")), Outcome::Value(_)), "it is read");
     let free = (keeps + 1) % 3;
-    world.step(free, Event::StorageFull { full: false });
+    world.step(free, Event::StorageFull { full: false, room: 64 << 20 });
     world.run(30_000);
     assert_eq!(leader(&world), free);
     let done = term(&world).expect("a member");

@@ -11,8 +11,10 @@
 //! which changes nothing: removals are idempotent, and nothing else is taken from S. All new elements are in the tail,
 //! because their dots are not in the context at the beginning. One thing can differ: in a discarding shard, a new
 //! element may have lost to a sibling that was removed before the cursor came; a replay would keep the new element. But
-//! the record of its write carries the live edits, so the replay removes it as well. The tail ends in the step that
-//! names the file, so no record falls between the file and the log.
+//! the record of its write carries the live edits, so the replay removes it as well.
+//!
+//! A record names the file once all of it is durable. Records that were issued since the tail ended stand before it in
+//! the log: it says how many, and a restart replays them after the file.
 //!
 //! This module does not decide about files, their names, or when to checkpoint.
 
@@ -24,6 +26,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
+use crate::files::WINDOW_PIECES;
 use crate::limits::CHUNK_BYTES_MAX;
 use crate::{mutant, reach};
 
@@ -51,17 +54,21 @@ pub(crate) struct Capture {
     tail: VecDeque<Bytes>,
     /// Bytes of the file that fill no chunk yet.
     buffer: Vec<u8>,
-    /// The offset of the next chunk.
+    /// The offset of the next piece.
     offset: u64,
     hash: Sha256,
+    /// Bytes of the file that are durable.
+    durable: u64,
+    /// The number of records issued since the last piece, once there is one.
+    since: Option<u64>,
 }
 
-/// The output of one slice of a capture.
-pub(crate) struct Slice {
-    /// Chunks of the file with their offsets.
-    pub(crate) chunks: Vec<(u64, Bytes)>,
-    /// The file's length and digest, once it is complete.
-    pub(crate) done: Option<(u64, Digest)>,
+/// A file that is complete and durable.
+pub(crate) struct Done {
+    pub(crate) length: u64,
+    pub(crate) digest: Digest,
+    /// The number of records that were issued since its end.
+    pub(crate) since: u64,
 }
 
 impl Capture {
@@ -77,6 +84,8 @@ impl Capture {
             buffer: Vec::new(),
             offset: 0,
             hash: Sha256::new(),
+            durable: 0,
+            since: None,
         };
         capture.push(&encode(&Record::Header(header)));
         capture
@@ -84,11 +93,30 @@ impl Capture {
 
     /// Adds records that were issued during the capture.
     pub(crate) fn add_records(&mut self, records: &[Bytes]) {
-        self.tail.extend(records.iter().cloned());
+        match &mut self.since {
+            Some(since) => *since += records.len() as u64,
+            None => self.tail.extend(records.iter().cloned()),
+        }
     }
 
-    /// Captures about `bytes` more bytes. The budget grows with the tail, so that the checkpoint of a busy shard ends.
-    pub(crate) fn slice(&mut self, shard: &Shard, bytes: usize) -> Slice {
+    /// Whether it has nothing to do until more of the file is durable.
+    pub(crate) const fn waits(&self) -> bool {
+        self.since.is_some()
+            || self.offset - self.durable >= (WINDOW_PIECES * CHUNK_BYTES_MAX) as u64
+    }
+
+    /// The first `bytes` bytes of the file are durable. Returns the result once that is all of it.
+    pub(crate) fn written(&mut self, bytes: u64) -> Option<Done> {
+        self.durable = bytes;
+        let since = self.since.take_if(|_| bytes == self.offset)?;
+        let since = if mutant!("replication.checkpoint.since_lost") { 0 } else { since };
+        let digest = Digest(self.hash.clone().finalize().into());
+        Some(Done { length: self.offset, digest, since })
+    }
+
+    /// Captures about `bytes` more bytes: pieces of the file, each with its offset and whether it is the last. The
+    /// budget grows with the tail, so that the checkpoint of a busy shard ends.
+    pub(crate) fn slice(&mut self, shard: &Shard, bytes: usize) -> Vec<(u64, Bytes, bool)> {
         let mut budget = bytes + self.tail.iter().map(Bytes::len).sum::<usize>() / 4;
         self.copy_head(&mut budget);
         self.copy_live_writes(shard, &mut budget);
@@ -98,9 +126,10 @@ impl Capture {
             self.push(&record);
         }
         let complete = self.cursor.is_none() && self.tail.is_empty();
-        let chunks = self.take_chunks(complete);
-        let digest = || Digest(self.hash.clone().finalize().into());
-        Slice { chunks, done: complete.then(|| (self.offset, digest())) }
+        if complete {
+            self.since = Some(0);
+        }
+        self.take_pieces(complete)
     }
 
     /// Copies the context and the deferred removals, in parts.
@@ -155,20 +184,25 @@ impl Capture {
         self.buffer.extend_from_slice(record);
     }
 
-    /// Takes full chunks from the front of the buffer, and the rest when the file is complete. Each byte is copied
+    /// Takes full pieces from the front of the buffer, and the rest when the file is complete. Each byte is copied
     /// once.
-    fn take_chunks(&mut self, complete: bool) -> Vec<(u64, Bytes)> {
+    fn take_pieces(&mut self, complete: bool) -> Vec<(u64, Bytes, bool)> {
         let rest = if complete { 0 } else { self.buffer.len() % CHUNK_BYTES_MAX };
         let whole = self.buffer.len() - rest;
-        let mut chunks = Vec::new();
-        for chunk in self.buffer[..whole].chunks(CHUNK_BYTES_MAX) {
-            self.hash.update(chunk);
-            chunks.push((self.offset, Bytes::copy_from_slice(chunk)));
-            self.offset += chunk.len() as u64;
+        let mut pieces = Vec::new();
+        for piece in self.buffer[..whole].chunks(CHUNK_BYTES_MAX) {
+            self.hash.update(piece);
+            pieces.push((self.offset, Bytes::copy_from_slice(piece), false));
+            self.offset += piece.len() as u64;
+        }
+        match pieces.last_mut() {
+            Some((_, _, is_last)) => *is_last = complete,
+            None if complete => pieces.push((self.offset, Bytes::new(), true)),
+            None => {}
         }
         self.buffer.drain(..whole);
         self.buffer.shrink_to(CHUNK_BYTES_MAX);
-        chunks
+        pieces
     }
 }
 
@@ -185,15 +219,18 @@ mod tests {
         let (mut capture, mut file, mut slices) = (Capture::new(shard), Vec::new(), 0);
         loop {
             slices += 1;
-            let slice = capture.slice(shard, 64 << 10);
-            let bytes: usize = slice.chunks.iter().map(|(_, chunk)| chunk.len()).sum();
+            let pieces = capture.slice(shard, 64 << 10);
+            let bytes: usize = pieces.iter().map(|(_, piece, _)| piece.len()).sum();
             assert!(bytes <= 2 * CHUNK_BYTES_MAX, "a slice has a bound");
-            for (offset, chunk) in slice.chunks {
-                assert!(offset == file.len() as u64 && chunk.len() <= CHUNK_BYTES_MAX);
-                file.extend_from_slice(&chunk);
+            let is_complete = pieces.last().is_some_and(|(_, _, is_last)| *is_last);
+            for (offset, piece, _) in pieces {
+                assert!(offset == file.len() as u64 && piece.len() <= CHUNK_BYTES_MAX);
+                file.extend_from_slice(&piece);
             }
-            if let Some((length, digest)) = slice.done {
-                assert_eq!((length, digest), (file.len() as u64, Digest::of(&file)));
+            if is_complete {
+                assert!(capture.written(file.len() as u64 - 1).is_none());
+                let done = capture.written(file.len() as u64).expect("all of it is durable");
+                assert_eq!((done.length, done.digest), (file.len() as u64, Digest::of(&file)));
                 return (file.into(), slices);
             }
         }

@@ -42,7 +42,7 @@ pub struct RestoredShard {
     pub file: Option<SnapshotFile>,
     /// The bytes of that file; see [`Restored::load`].
     pub snapshot: Option<Bytes>,
-    /// The records after that file, in order.
+    /// The records that are not in that file, in order.
     pub records: Vec<Bytes>,
 }
 
@@ -53,12 +53,14 @@ impl Restored {
             Write::Dots { records } => {
                 self.shards.entry(shard).or_default().records.extend(records);
             }
-            // Chunks are in files beside the log.
-            Write::Chunk { .. } => {}
-            Write::Snapshot { file } => {
-                // The file contains all older records.
-                let file = Some(file);
-                self.shards.insert(shard, RestoredShard { file, ..RestoredShard::default() });
+            Write::Snapshot { file, since } => {
+                // The file contains all records before those.
+                let known = self.shards.remove(&shard).unwrap_or_default();
+                let since = usize::try_from(since).unwrap_or(usize::MAX);
+                let mut records = known.records;
+                records.drain(..records.len().saturating_sub(since));
+                let restored = RestoredShard { file: Some(file), snapshot: None, records };
+                self.shards.insert(shard, restored);
             }
             Write::Forget => drop(self.shards.remove(&shard)),
         }

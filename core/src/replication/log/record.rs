@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{SnapshotFile, SnapshotId};
+use crate::id::SnapshotFile;
 
 /// One write of a shard to the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,27 +18,19 @@ pub enum Write {
         /// The records, in order.
         records: Vec<Bytes>,
     },
-    /// A piece of a snapshot file. The driver writes it into the file, not into the log, and syncs the file before it
-    /// makes the write that names the file.
-    Chunk {
-        /// The file's name.
-        snapshot: SnapshotId,
-        /// The offset of the piece in the file, in bytes.
-        offset: u64,
-        /// At most [`crate::limits::CHUNK_BYTES_MAX`] bytes.
-        data: Bytes,
-    },
-    /// Completes a snapshot file, which replaces all older records of the shard.
+    /// A snapshot file is complete and durable. It replaces all older records of the shard but for the last ones.
     Snapshot {
         /// The file's name, length and digest.
         file: SnapshotFile,
+        /// The number of records that were issued after the file's end and before this write: the file lacks them.
+        since: u64,
     },
     /// The shard's namespace was deleted: no older record is needed.
     Forget,
 }
 
 impl Write {
-    /// About the number of bytes that the write takes in the log; for a chunk, in its file.
+    /// About the number of bytes that the write takes in the log.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         /// The bytes of a record beside its encoding.
@@ -47,7 +39,6 @@ impl Write {
             Self::Dots { records } => {
                 records.iter().map(|record| RECORD_BYTES + record.len()).sum()
             }
-            Self::Chunk { data, .. } => data.len(),
             Self::Snapshot { .. } | Self::Forget => 0,
         }
     }

@@ -132,7 +132,7 @@ proptest! {
 
     #[test]
     fn restoring_noise_fails_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let mut tagged = b"CSTATE\x01\x00".to_vec();
+        let mut tagged = capture::FORMAT.to_vec();
         tagged.extend_from_slice(&bytes);
         let noise = StateMachine::restore(Kind::Keys, &[bytes.into()]).map(|_| ());
         prop_assert!(matches!(noise, Err(RestoreError::Format | RestoreError::Short)));

@@ -11,7 +11,8 @@ use super::*;
 fn used(path: &Path) {
     let (mut disk, mut opened) = open(path).unwrap();
     write(&mut disk, &mut opened, 1, &[1]);
-    disk.submit(DiskRequest::Persist(token(2), chunk(1, 0, b"0123456789")));
+    disk.submit(piece(1, 1, 0, b"0123456789"));
+    written(&mut opened, 1);
     disk.submit(DiskRequest::Persist(token(2), named(1)));
     durable(&mut opened, token(2));
     write(&mut disk, &mut opened, 3, &[3]);

@@ -137,7 +137,7 @@ mod tests {
                 let mut disk = disk_with(seed, 6);
                 assert!(disk.damage(kind, amount));
                 assert_eq!(disk.damaged_by(), BTreeSet::from([kind]));
-                disk.crash(10_000, super::super::Fate::Kept);
+                disk.crash(super::super::Fate::Kept);
                 assert!(disk.recover().is_err(), "seed {seed} {kind:?} {amount}");
             }
         }
@@ -157,7 +157,7 @@ mod tests {
                 begun(&mut disk, 6 + more);
                 disk.finish(false);
             });
-            disk.crash(10_000, super::super::Fate::Kept);
+            disk.crash(super::super::Fate::Kept);
             assert!(disk.recover().is_err(), "seed {seed}");
         }
     }
@@ -168,7 +168,7 @@ mod tests {
             let mut disk = disk_with(seed, 2);
             begun(&mut disk, 3);
             // The third batch is lost or torn: damage of the second could not be told from a tear.
-            disk.crash(50, super::super::Fate::Torn);
+            disk.crash(super::super::Fate::Torn);
             let found = disk.recover().expect("a tear is no damage").expect("two are durable");
             disk.probe_rot(&found.writes).expect("damage is noticed, or outside of what is probed");
         }

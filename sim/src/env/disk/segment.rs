@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use continuum_core::id::{SnapshotId, Token};
+use continuum_core::id::SnapshotId;
 use continuum_core::wal::Batch;
 
 use crate::plan::fault::Kind;
@@ -17,43 +17,11 @@ const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
 /// preallocated in full.
 const TAIL_BYTES: usize = 8192;
 
-/// A snapshot file, and the token that says when it is no longer needed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct SnapshotFile {
-    pub(super) bytes: Vec<u8>,
-    /// The newest token that wrote or named the file.
-    pub(super) newest: Token,
-}
-
-impl SnapshotFile {
-    /// Writes the sectors of `data` for which `survives` holds. Returns how many are lost.
-    pub(super) fn write(
-        &mut self,
-        offset: usize,
-        data: &[u8],
-        survives: impl Fn(usize) -> bool,
-    ) -> u64 {
-        let mut lost = 0;
-        for (at, sector) in data.chunks(SECTOR_BYTES).enumerate() {
-            let offset = offset + at * SECTOR_BYTES;
-            if !survives(at) {
-                lost += 1;
-                continue;
-            }
-            if self.bytes.len() < offset + sector.len() {
-                self.bytes.resize(offset + sector.len(), 0);
-            }
-            self.bytes[offset..offset + sector.len()].copy_from_slice(sector);
-        }
-        lost
-    }
-}
-
 /// Everything that a drive stores for one node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Media {
     pub(super) segments: BTreeMap<u64, Segment>,
-    pub(super) files: BTreeMap<SnapshotId, SnapshotFile>,
+    pub(super) files: BTreeMap<SnapshotId, Vec<u8>>,
     /// Where the last batch begins whose sync was reported.
     pub(super) last: (u64, usize),
     /// Segments that are damaged before their last batch, and the kind of damage.
@@ -94,9 +62,7 @@ impl Media {
 
     /// All snapshot files.
     pub(super) fn read_files(&self) -> BTreeMap<SnapshotId, Bytes> {
-        let file =
-            |(id, file): (&SnapshotId, &SnapshotFile)| (*id, Bytes::from(file.bytes.clone()));
-        self.files.iter().map(file).collect()
+        self.files.iter().map(|(id, file)| (*id, Bytes::copy_from_slice(file))).collect()
     }
 }
 

@@ -1,16 +1,19 @@
 //! Raft: logs, votes, leaders, commits, snapshots, disks.
 
+use bytes::Bytes;
 use continuum_core::api::Outcome;
-use continuum_core::id::{GroupId, Index, NodeId, Replica, StoreId, Term};
+use continuum_core::id::{
+    GroupId, Index, NodeId, Replica, SnapshotFile, SnapshotId, StoreId, Term,
+};
 use continuum_core::raft::{self, Configuration, Entry, Message, Payload, Position};
 use continuum_core::wal::Write;
 
 use super::super::ledger::GroupLedger;
 use super::super::{
     Watched, applied_commit_last, committed_entry_replaced, durability_at_send, election_safety,
-    leader_append_only, leader_completeness, log_matching, monotone, one_configuration,
-    one_vote_per_term, recovery, snapshot_of_committed, state_machine_safety, transfer_ends,
-    vote_for_up_to_date_log,
+    file_before_record, leader_append_only, leader_completeness, log_matching, monotone,
+    one_configuration, one_vote_per_term, recovery, snapshot_of_committed, state_machine_safety,
+    transfer_ends, vote_for_up_to_date_log,
 };
 use super::{Planted, bad, good};
 use crate::env::durable::{Durable, LogView};
@@ -219,7 +222,20 @@ fn disks() -> Vec<Planted> {
     let said_before = |message: Message| {
         durability_at_send::check_raft(&deleted, replica(1), Some(replica(2)), group, &message)
     };
+    let file = SnapshotFile::of(SnapshotId(7), &Bytes::from_static(b"state"));
+    let names = |held: Option<u64>| {
+        let mut disk = Durable::default();
+        held.into_iter().for_each(|bytes| disk.hold_file(file.id, bytes));
+        file_before_record::check(&disk, &file)
+    };
     vec![
+        good("a durable file named", names(Some(5))),
+        bad(
+            "a file named before its last piece is durable",
+            file_before_record::NAME,
+            names(Some(4)),
+        ),
+        bad("a file named that is not there", file_before_record::NAME, names(None)),
         good("an entry acknowledged before its group was deleted", said_before(appended(2))),
         bad(
             "an entry acknowledged that the deleted group never held",
