@@ -164,17 +164,21 @@ fn an_old_snapshot_is_not_installed() {
         net.propose(1, 2, "y");
         net.settle();
     }
-    let header = SnapshotHeader {
+    let header = header_of(&snapshot);
+    net.ask(1, 3, Message::SnapshotOffer { term: Term(1), header });
+    let (position, data) = (snapshot.position, snapshot.chunks[0].clone());
+    net.ask(1, 3, Message::SnapshotChunk { term: Term(1), position, offset: 0, data });
+    assert_eq!(net.raft(3).last(), at(1, 4));
+}
+
+fn header_of(snapshot: &continuum_core::raft::Snapshot) -> SnapshotHeader {
+    SnapshotHeader {
         position: snapshot.position,
         time_ms: snapshot.time_ms,
         configuration: snapshot.configuration.clone(),
         digest: snapshot.digest,
         length: snapshot.length(),
-    };
-    net.ask(1, 3, Message::SnapshotOffer { term: Term(1), header });
-    let (position, data) = (snapshot.position, snapshot.chunks[0].clone());
-    net.ask(1, 3, Message::SnapshotChunk { term: Term(1), position, offset: 0, data });
-    assert_eq!(net.raft(3).last(), at(1, 4));
+    }
 }
 
 /// Replica 1 leads, 3 is behind, and the leader offers it a snapshot of `chunks` chunks.
@@ -185,13 +189,7 @@ fn offered(chunks: usize) -> (Net, continuum_core::raft::Snapshot) {
     net.settle_if(without(3));
     let whole = net.capture(1, usize::MAX);
     let snapshot = net.capture(1, (whole.length() as usize).div_ceil(chunks));
-    let header = SnapshotHeader {
-        position: snapshot.position,
-        time_ms: snapshot.time_ms,
-        configuration: snapshot.configuration.clone(),
-        digest: snapshot.digest,
-        length: snapshot.length(),
-    };
+    let header = header_of(&snapshot);
     net.ask(1, 3, Message::SnapshotOffer { term: Term(1), header });
     let (position, data) = (snapshot.position, snapshot.chunks[0].clone());
     net.wire.clear();
