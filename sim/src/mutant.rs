@@ -81,6 +81,7 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
         "files.dropped_pieces_count",
         "a snapshot that is offered again while the last piece of its dropped file is synced",
     ),
+    ("node.apply.commit_unrecorded", "a law of what a node that restarts alone serves"),
     ("node.capture.ignores_the_window", "states of many chunks"),
     ("node.checkpoint.never_when_full", "a disk whose room is counted"),
     ("node.storage.refuses_deletes", "a law of what a full disk takes"),

@@ -160,7 +160,9 @@ impl Disk {
                 (durable.base_time_ms, self.state) = (time_ms, commands);
                 durable.base_configuration = Some(configuration);
             }
-            Write::Genesis { .. } | Write::Forget => panic!("the node alone writes these"),
+            Write::Genesis { .. } | Write::Forget | Write::Commit { .. } => {
+                panic!("the node alone writes these")
+            }
         }
     }
 

@@ -522,6 +522,19 @@ fn an_export_that_keeps_too_much_ends() {
     assert!(solo.node.exports().bytes <= EXPORT_BYTES && page(&mut solo, Some(&next)).is_none());
 }
 
+/// The log says how far the registry is committed, so that a node which restarts alone knows its namespaces.
+fn the_log_knows_what_was_created() {
+    let solo = Solo::new();
+    let commits = |(_, write): &(Token, Write)| match write {
+        Write::Group { group: GroupId::REGISTRY, write: raft::Write::Commit { index } } => {
+            Some(*index)
+        }
+        _ => None,
+    };
+    let last = solo.writes.iter().filter_map(commits).max();
+    assert_eq!(last, solo.node.raft(GroupId::REGISTRY).map(raft::Raft::commit));
+}
+
 /// A snapshot file was dropped and begun again under its name: what is durable of the first says nothing of the second.
 fn a_dropped_file_says_nothing_of_its_successor() {
     use continuum_core::files::{Files, Piece};
@@ -538,6 +551,7 @@ fn a_dropped_file_says_nothing_of_its_successor() {
 
 const SCENARIOS: &[(&str, fn())] = &[
     ("files.dropped_pieces_count", a_dropped_file_says_nothing_of_its_successor),
+    ("node.apply.commit_unrecorded", the_log_knows_what_was_created),
     ("node.capture.ignores_the_window", a_checkpoint_is_a_window_ahead_of_the_disk),
     ("node.checkpoint.never_when_full", a_full_disk_is_checkpointed),
     ("node.halted.ready", a_node_with_a_halted_group_is_not_ready),

@@ -291,6 +291,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
         "another request under a used number of an eventual write gets its answer",
     ),
     ("node.session.retry_without", "repeats a write of unknown outcome that has no session"),
+    (
+        "node.apply.commit_unrecorded",
+        "a node that restarts alone has forgotten the newest namespaces",
+    ),
     ("node.apply.uncommitted", "applies entries as soon as they are in the log"),
     ("node.start.unconfirmed_serves", "a process promises before any voter confirmed it"),
     (

@@ -152,6 +152,7 @@ impl Node {
     pub(super) fn apply(&mut self, id: GroupId) {
         let Some(known) = self.groups.get(&id) else { return };
         let before = known.applied;
+        self.record_commit(id);
         for _ in 0..APPLY_MAX {
             let Some(known) = self.groups.get_mut(&id) else { return };
             let was_halted = known.state.halted().is_some();
@@ -175,6 +176,19 @@ impl Node {
             self.notify(Notice::Applied { group: id, index: applied });
             self.bound_exports();
             self.serve_reads(id);
+        }
+    }
+
+    /// Notes durably how far the registry is committed, before its entries have effects. So a node that restarts alone
+    /// knows the namespaces that it has served.
+    fn record_commit(&mut self, id: GroupId) {
+        let Some(known) = self.groups.get_mut(&id).filter(|_| id == GroupId::REGISTRY) else {
+            return;
+        };
+        let index = known.raft.commit();
+        if index > known.recorded && !mutant!("node.apply.commit_unrecorded") {
+            known.recorded = index;
+            self.persist_for_group(id, raft::Write::Commit { index });
         }
     }
 

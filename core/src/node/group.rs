@@ -19,6 +19,8 @@ pub(super) struct Group {
     pub(super) state: state::StateMachine,
     /// The last entry that `state` contains.
     pub(super) applied: Index,
+    /// The last entry that a record says is committed.
+    pub(super) recorded: Index,
     /// When Raft next wants a tick.
     pub(super) deadline: Option<Instant>,
     /// The keys of logged proposals, by position: the entry that is applied there decides each.
@@ -58,6 +60,7 @@ impl Group {
         Self {
             // Due at once: the first step arms the machine's timers.
             deadline: Some(Instant::ZERO),
+            recorded: raft.commit(),
             raft,
             state,
             applied,

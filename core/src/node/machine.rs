@@ -428,6 +428,8 @@ impl Node {
         let super::Start { config, federation, replica, boot, seed, name, address } = parts.start;
         let coordinator = coordinator::Coordinator::new(replica.node, config.coordinator.clone());
         let due = |group: &GroupId| (Instant::ZERO, *group);
+        let is_behind = |(_, group): &(&GroupId, &Group)| group.raft.commit() > group.applied;
+        let unapplied = parts.groups.iter().filter(is_behind).map(|(id, _)| *id).collect();
         Self {
             federation,
             me: replica,
@@ -458,7 +460,7 @@ impl Node {
             exports: ExportState::default(),
             timers: BTreeSet::new(),
             tasks: VecDeque::new(),
-            unapplied: BTreeSet::new(),
+            unapplied,
             capturing: BTreeSet::new(),
             out: Outbox::new(),
             durable: Vec::new(),

@@ -225,7 +225,8 @@ impl Replay {
                 self.groups.remove(&group);
                 return Ok(());
             }
-            raft::Write::Hard { .. }
+            raft::Write::Commit { .. }
+            | raft::Write::Hard { .. }
             | raft::Write::Append { .. }
             | raft::Write::Snapshot { .. } => {}
         }

@@ -128,7 +128,15 @@ impl Raft {
         restored: Restored,
     ) -> Self {
         let Restored {
-            genesis, term, vote, base, base_time_ms, base_configuration, entries, ..
+            genesis,
+            term,
+            vote,
+            base,
+            base_time_ms,
+            base_configuration,
+            commit,
+            entries,
+            ..
         } = restored;
         let log = Log::new(base, base_time_ms, entries);
         let mut configurations =
@@ -150,9 +158,9 @@ impl Raft {
             persisted: 0,
             marks: VecDeque::new(),
             durable: log.last_index(),
-            log,
             configurations,
-            commit: base.index,
+            commit: commit.min(log.last_index()).max(base.index),
+            log,
             base,
             leader: None,
             leader_contact: Instant::ZERO,

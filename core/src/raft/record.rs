@@ -50,6 +50,12 @@ pub enum Write {
     },
     /// The group was deleted: no older record is needed.
     Forget,
+    /// All entries up to `index`, which the log holds, are committed. A replica that restarts alone may apply them
+    /// before it hears of a leader. Nothing depends on this record.
+    Commit {
+        /// The last of them.
+        index: Index,
+    },
 }
 
 impl Write {
@@ -65,7 +71,7 @@ impl Write {
             Self::Genesis { configuration, .. } | Self::Snapshot { configuration, .. } => {
                 configuration.payload_bytes()
             }
-            Self::Hard { .. } | Self::Forget => 0,
+            Self::Hard { .. } | Self::Forget | Self::Commit { .. } => 0,
         }
     }
 }
@@ -100,6 +106,8 @@ pub struct Restored {
     pub base_configuration: Option<Configuration>,
     /// The newest snapshot file; the state machine starts from it.
     pub snapshot: Option<SnapshotFile>,
+    /// The index of the last [`Write::Commit`].
+    pub commit: Index,
     /// The entries after `base`. [`crate::raft::Raft::new`] drops entries up to `base`.
     pub entries: Vec<Entry>,
 }
@@ -122,6 +130,7 @@ impl Restored {
                 self.cover(file, position, time_ms, configuration);
             }
             Write::Forget => *self = Self::default(),
+            Write::Commit { index } => self.commit = self.commit.max(index),
         }
         Ok(())
     }

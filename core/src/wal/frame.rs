@@ -51,7 +51,7 @@ use crate::{codec, mutant};
 
 /// The format that this build writes, and the only one that it reads. The prefix has the same layout and check in all
 /// versions, so that recovery distinguishes a later version from damage.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 const MAGIC: [u8; 4] = *b"CWAL";
 /// The bytes of a block before its content.

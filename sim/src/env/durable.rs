@@ -279,6 +279,7 @@ impl Durable {
                 let last = self.groups.remove(&group).unwrap_or_default();
                 self.deleted_groups.insert(group, last);
             }
+            raft::Write::Commit { .. } => {}
             raft::Write::Genesis { id, .. } => (self.genesis, self.accepted) = (Some(*id), None),
         }
     }

@@ -452,7 +452,7 @@ impl Oracles {
                 groups.remove(&group);
                 self.handovers.forgets(group);
             }
-            raft::Write::Genesis { .. } => {}
+            raft::Write::Genesis { .. } | raft::Write::Commit { .. } => {}
         }
         Ok(())
     }

@@ -317,6 +317,7 @@ fn group_write(names: &Names, write: &raft::Write) -> String {
         raft::Write::Append { prev, entries } => appended(prev.0, entries),
         raft::Write::Snapshot { position, .. } => format!("snapshot {}", position_text(*position)),
         raft::Write::Forget => "forget".to_owned(),
+        raft::Write::Commit { index } => format!("committed up to {index}"),
     }
 }
 

@@ -121,8 +121,8 @@ impl Node {
         });
     }
 
-    /// Checkpoints the registry soon after each change. So a node that restarts without reaching the others knows the
-    /// eventual namespaces at once, and takes their writes.
+    /// Checkpoints the registry soon after each change: the records of a deleted group are needed until the registry's
+    /// snapshot file contains the deletion.
     pub(super) fn arm_registry_checkpoint(&mut self) {
         let applied = self.groups.get(&GroupId::REGISTRY).map_or(0, |group| group.applied.0);
         let behind = applied > self.covered(GroupId::REGISTRY);
@@ -214,6 +214,10 @@ impl Node {
         }
         self.persist_for_group(id, raft::Write::Hard { term, vote });
         self.copy_entries(id, position.unwrap_or_default());
+        if let Some(index) = self.groups.get(&id).map(|group| group.recorded).filter(|at| at.0 > 0)
+        {
+            self.persist_for_group(id, raft::Write::Commit { index });
+        }
         let live = length + self.checkpoints.issued_bytes - before;
         self.begin_checkpoint(Owner::Group(id), first, live, position);
         if id == GroupId::REGISTRY {

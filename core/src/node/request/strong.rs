@@ -13,7 +13,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::api::{Bound, Level, MemberInfo, Outcome, Query, Reason, Request, Secret};
-use crate::id::{GroupId, Index, Role, Term};
+use crate::id::{GroupId, Index, Role, Term, Writer};
 use crate::raft::{self, Position, RefusalReason, Ticket};
 use crate::state::{Command, Operation};
 use crate::{mutant, reach};
@@ -274,6 +274,11 @@ impl Node {
         let mut outcome = Some(outcome);
         while let Some((logged, key)) = self.next_decided(group, at.index) {
             match outcome.take_if(|_| logged == at || mutant!("node.request.other_term_counts")) {
+                Some(outcome) if group == GroupId::REGISTRY => {
+                    // A client that was told of a namespace finds it here, also when this node restarts alone.
+                    let token = self.gate.newest(Writer::Group(group));
+                    self.finish_after(key, outcome, token);
+                }
                 Some(outcome) => self.committed(key, outcome),
                 None => {
                     // Another leader's entry is committed there, so this proposal can never be.

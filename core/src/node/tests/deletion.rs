@@ -44,16 +44,40 @@ fn forgets(world: &mut World, at: usize, owner: Owner) -> bool {
     writes.iter().any(|(_, write)| is_it(write))
 }
 
+/// Restores node 1 from the records of its log that `keep` keeps.
+fn restored(world: &mut World, keep: impl Fn(&Write) -> bool) -> Node {
+    let (mut writes, files) = world.hosts[1].disk.recover();
+    writes.retain(|(_, write)| keep(write));
+    let start = world.start_of(1, Boot { count: 2, nonce: 5 });
+    Node::restore(start, writes, files).expect("it restores")
+}
+
+fn first_step(node: &mut Node) -> Outbox<Action> {
+    let mut out = Outbox::new();
+    let now = Now { mono: Instant::from_millis(1), wall: WallTime(0) };
+    node.step(now, Event::Tick, &mut out);
+    out
+}
+
 #[test]
 fn a_restart_that_brings_a_deleted_group_back_finds_how_it_voted() {
     let mut world = after_deletion(61);
-    world.crash(1);
-    world.isolate(1);
-    world.start(1);
-    world.run(50);
+    let is_commit =
+        |write: &Write| matches!(write, Write::Group { write: raft::Write::Commit { .. }, .. });
+    let mut node = restored(&mut world, |write| !is_commit(write));
+    first_step(&mut node);
     // Without the others it cannot learn that the deletion is committed, and another node may rely on its vote.
-    let raft = world.node(1).raft(GROUP).expect("the deletion is not known to be committed");
+    let raft = node.raft(GROUP).expect("the deletion is not known to be committed");
     assert!(raft.term().0 >= 1 && raft.last().index.0 >= 2, "{:?} {:?}", raft.term(), raft.last());
+}
+
+#[test]
+fn a_restart_knows_of_a_deletion_that_it_has_seen() {
+    let mut world = after_deletion(65);
+    let mut node = restored(&mut world, |_| true);
+    assert!(node.raft(GROUP).is_some());
+    first_step(&mut node);
+    assert!(node.raft(GROUP).is_none());
 }
 
 #[test]
@@ -77,18 +101,13 @@ fn a_deleted_namespace_that_was_not_forgotten_is_closed_when_the_registry_is_rea
     world.run(1_500);
     delete(&mut world, "spare");
     world.run(3_000);
-    let (writes, files) = world.hosts[1].disk.recover();
-    let kept: Vec<_> = writes.into_iter().filter(|(_, write)| !is_forget(write)).collect();
-    let start = world.start_of(1, Boot { count: 2, nonce: 5 });
-    let mut node = Node::restore(start, kept, files).expect("it restores");
+    let mut node = restored(&mut world, |write| !is_forget(write));
     let holds = |node: &Node| {
         let spare = node.replicator().shards().any(|shard| shard.namespace == SPARE);
         (node.raft(GROUP).is_some(), spare)
     };
     assert_eq!(holds(&node), (true, true));
-    let mut out = Outbox::new();
-    let now = Now { mono: Instant::from_millis(1), wall: WallTime(0) };
-    node.step(now, Event::Tick, &mut out);
+    let out = first_step(&mut node);
     assert_eq!(holds(&node), (false, false));
     let forgotten = out
         .as_slice()

@@ -55,6 +55,25 @@ fn a_node_that_restarts_alone_takes_eventual_writes() {
     assert!(is_committed(&world.ask(1, put("notes", "k", "new"))));
 }
 
+/// A namespace that was created a moment before all nodes lost power.
+#[test]
+fn a_node_that_restarts_alone_knows_what_was_just_created() {
+    let mut world = federation(3, 52);
+    let (name, policy) = ("young".to_string(), eventual(1));
+    let leader = leader_of(&world, GroupId::REGISTRY).expect("a leader");
+    let created = world.ask(leader, Request::CreateNamespace { name, policy, session: None });
+    assert!(is_committed(&created), "{created:?}");
+    (0..3).for_each(|at| world.crash(at));
+    world.start(leader);
+    world.run(3100);
+    assert!(is_committed(&world.ask(leader, put("young", "k", "v"))));
+    // Checkpoints keep it known.
+    world.crash(leader);
+    world.start(leader);
+    world.run(3100);
+    assert_eq!(value(world.ask(leader, get("young", "k"))), Some(b"v".to_vec()));
+}
+
 #[test]
 fn a_durable_answer_waits_for_the_disk_and_an_applied_one_does_not() {
     let mut world = federation(1, 32);
