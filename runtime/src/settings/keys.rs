@@ -24,7 +24,7 @@ keys! {
     "data", "path",
         "the data directory; created when absent, and owned by one node for ever";
     "name", "text",
-        "the node's name for people; at most 300 bytes";
+        "the node's name for people; at most 300 bytes, no control characters";
     "peer.listen", "`ip:port`",
         "where peers connect, an IP address; port 0 takes a free one; a host name goes into `peer.advertise`";
     "peer.advertise", "`host:port`",

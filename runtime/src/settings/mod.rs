@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 use tracing_subscriber::EnvFilter;
 
+use crate::visible::{Keep, visible};
+
 pub use annotated::annotated;
 pub use keys::{KEYS, Key};
 pub use layer::{Layered, Origin, VARIABLES_OF_COMMANDS};
@@ -244,6 +246,9 @@ impl Settings {
         }
         if self.name.len() > ADDRESS_BYTES_MAX {
             found.push(SettingsError::new("name", "longer than 300 bytes", "a shorter name"));
+        } else if visible(self.name.as_bytes(), Keep::Nothing) != self.name {
+            let why = "it has control characters, or marks that turn the direction of writing";
+            found.push(SettingsError::new("name", why, "a name of letters, digits, - and ."));
         }
         self.peer.check(&mut found);
         self.api.check(&mut found);
@@ -401,7 +406,9 @@ fn check_address(key: &str, address: &str) -> Result<(), SettingsError> {
     let parts = address.rsplit_once(':');
     let sound = address.len() <= ADDRESS_BYTES_MAX
         && parts.is_some_and(|(host, port)| {
-            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+            !host.is_empty()
+                && !host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/')
+                && port.parse::<u16>().is_ok_and(|port| port != 0)
         });
     if sound {
         return Ok(());

@@ -48,6 +48,12 @@ fn each_bound_names_its_key() {
     assert_eq!(refused(|s| s.peer.listen = "0.0.0.0:1".parse().unwrap()), "peer.advertise");
     assert_eq!(refused(|s| s.peer.advertise = Some("host".into())), "peer.advertise");
     assert_eq!(refused(|s| s.peer.bootstrap = vec!["h:0".into()]), "peer.bootstrap");
+    for address in ["a b:1", "http://a:1", "a\n:1", "\u{1b}[2Ja:1"] {
+        assert_eq!(refused(|s| s.peer.advertise = Some(address.into())), "peer.advertise");
+    }
+    for name in ["a\nb", "\u{1b}[2J", "\u{202e}a"] {
+        assert_eq!(refused(|s| s.name = name.into()), "name", "{name:?}");
+    }
     assert_eq!(refused(|s| s.peer.key = PathBuf::new()), "peer.key");
     let tls = keys(|s| s.api.tls = Some(TlsFiles::default()));
     assert_eq!(tls, ["api.tls.ca", "api.tls.cert", "api.tls.key"]);
