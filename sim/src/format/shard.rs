@@ -72,12 +72,23 @@ fn tagged(record: &[u8]) -> Option<Reader<'_>> {
 }
 
 fn join(reader: &mut Reader<'_>) -> Option<Join> {
-    let span = |reader: &mut Reader<'_>| Some((reader.u64()?, reader.u64()?));
-    let context = reader.list(|reader| Some((reader.actor()?, reader.list(span)?)))?;
+    let context = reader.list(|reader| Some((reader.actor()?, spans(reader)?)))?;
     reader.list(deferred)?;
     let removals = reader.list(|reader| Some((reader.dot()?, live_edits(reader)?)))?;
     reader.u64()?;
     Some(Join { context, removals })
+}
+
+/// Spans of numbers that ascend and do not touch. Each is how far its first number is above the least that it may be,
+/// and how many numbers follow that one.
+fn spans(reader: &mut Reader<'_>) -> Option<Vec<(u64, u64)>> {
+    let mut least = Some(0_u64);
+    reader.list(|reader| {
+        let low = least?.checked_add(reader.u64()?)?;
+        let high = low.checked_add(reader.u64()?)?;
+        least = high.checked_add(2);
+        Some((low, high))
+    })
 }
 
 /// A removal that waits for its write: a dot, then an edit, or a level and the digest of a path.
@@ -181,7 +192,7 @@ mod tests {
     /// A view that teaches the dots 1 to 2 and 5 of author 1, defers a removal of each kind, and leaves edits 0 and 64
     /// of dot 4 alive.
     fn view() -> Vec<u8> {
-        let context = [&[1][..], &actor(1), &[2, 1, 2, 5, 5]].concat();
+        let context = [&[1][..], &actor(1), &[2, 1, 1, 1, 0]].concat();
         let scope = [&actor(2)[..], &[8, 1, 2], &[0; 32]].concat();
         let deferred = [&[2][..], &actor(2), &[8, 0, 3], &scope].concat();
         let removals = [&[1][..], &actor(1), &[4, 1, 1, 1]].concat();

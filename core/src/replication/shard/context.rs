@@ -6,16 +6,73 @@
 
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
+use core::fmt;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::ser::SerializeSeq as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{Actor, Dot};
 use crate::limits::{SEQ_MAX, SHARD_ACTORS_HELD_MAX};
 use crate::mutant;
 
+/// Ranges that are added one by one; more are merged with all others in one pass.
+const FEW: usize = 4;
+
 /// Sequence numbers of one actor, as inclusive ranges. They ascend and neither overlap nor touch, so equal sets have
 /// equal bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// In bytes a range is two numbers: how far its first number is above the least one that it may have, and how many
+/// numbers follow its first one. So scattered numbers take two bytes each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(u64, u64)>);
+
+/// The least number that a range after this one may begin with, so that the two do not touch.
+const fn apart((_, high): (u64, u64)) -> u64 {
+    high.wrapping_add(2)
+}
+
+impl Serialize for Ranges {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+        let mut least = 0;
+        for &(low, high) in &self.0 {
+            list.serialize_element(&(low.wrapping_sub(least), high.wrapping_sub(low)))?;
+            least = apart((low, high));
+        }
+        list.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Ranges {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(RangesVisitor)
+    }
+}
+
+struct RangesVisitor;
+
+impl<'de> Visitor<'de> for RangesVisitor {
+    type Value = Ranges;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ranges of sequence numbers")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Ranges, A::Error> {
+        // Each range is at least two bytes of input, so a length that is not there reserves nothing.
+        let mut ranges = Vec::with_capacity(list.size_hint().unwrap_or(0).min(64));
+        let mut least = Some(0_u64);
+        while let Some((gap, more)) = list.next_element::<(u64, u64)>()? {
+            let low = least.and_then(|least| least.checked_add(gap));
+            let range = low.and_then(|low| Some((low, low.checked_add(more)?)));
+            let range = range.ok_or_else(|| A::Error::custom("a range ends beyond all numbers"))?;
+            least = range.1.checked_add(2);
+            ranges.push(range);
+        }
+        Ok(Ranges(ranges))
+    }
+}
 
 impl Ranges {
     /// All numbers from `low` to `high`, both included.
@@ -63,16 +120,49 @@ impl Ranges {
         self.0.splice(first..last, [whole]);
     }
 
-    /// Adds all numbers of `other`.
+    /// Adds all numbers of `other`. The cost is linear in the ranges of both.
     pub fn union(&mut self, other: &Self) {
-        other.0.iter().for_each(|&(low, high)| self.insert_span(low, high));
+        if other.0.len() <= FEW {
+            return other.0.iter().for_each(|&(low, high)| self.insert_span(low, high));
+        }
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let mut merged: Vec<(u64, u64)> = Vec::with_capacity(self.0.len().max(other.0.len()));
+        loop {
+            let next = match (left.peek(), right.peek()) {
+                (Some(mine), Some(theirs)) if mine <= theirs => left.next(),
+                (_, Some(_)) => right.next(),
+                (_, None) => left.next(),
+            };
+            let Some(&(low, high)) = next else { break };
+            match merged.last_mut() {
+                Some(last) if low <= last.1.saturating_add(1) => last.1 = high.max(last.1),
+                _ => merged.push((low, high)),
+            }
+        }
+        self.0 = merged;
     }
 
-    /// The numbers that `other` does not have. The cost is linear in the ranges of both.
+    /// The numbers from `low` to `high`, both included.
+    #[must_use]
+    pub fn within(&self, low: u64, high: u64) -> Self {
+        if low > high {
+            return Self::default();
+        }
+        let first = self.0.partition_point(|&(_, end)| end < low);
+        let last = self.0.partition_point(|&(start, _)| start <= high);
+        let mut part = self.0[first..last].to_vec();
+        part.first_mut().into_iter().for_each(|range| range.0 = low.max(range.0));
+        part.last_mut().into_iter().for_each(|range| range.1 = high.min(range.1));
+        Self(part)
+    }
+
+    /// The numbers that `other` does not have. The cost is linear in the ranges of this set, and in those of `other`
+    /// between its ends.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         let mut rest = Vec::new();
-        let mut at = 0;
+        let begin = self.0.first().map_or(0, |range| range.0);
+        let mut at = other.0.partition_point(|&(_, end)| end < begin);
         'ranges: for &(mut low, high) in &self.0 {
             while at < other.0.len() && other.0[at].1 < low {
                 at += 1;
@@ -186,13 +276,18 @@ impl Dots {
         self.0.retain(|(_, ranges)| !ranges.is_empty());
     }
 
-    /// Adds all dots of `other`.
+    /// Adds all dots of `other`. The cost is linear in both.
     pub fn union(&mut self, other: &Self) {
+        let known = self.0.len();
         for (actor, ranges) in &other.0 {
-            match self.0.binary_search_by_key(actor, |(known, _)| *known) {
+            match self.0[..known].binary_search_by_key(actor, |(known, _)| *known) {
                 Ok(at) => self.0[at].1.union(ranges),
-                Err(at) => self.0.insert(at, (*actor, ranges.clone())),
+                Err(_) => self.0.push((*actor, ranges.clone())),
             }
+        }
+        if self.0.len() > known {
+            // Two sorted runs: this sort merges them.
+            self.0.sort_by_key(|(actor, _)| *actor);
         }
     }
 
@@ -251,6 +346,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::codec;
+    use crate::id::Boot;
+
+    fn dot(actor: u8, seq: u64) -> Dot {
+        let boot = Boot { count: u64::from(actor), nonce: 0 };
+        Dot { actor: Actor { boot, ..Actor::default() }, seq }
+    }
 
     fn ranges(numbers: &BTreeSet<u64>) -> Ranges {
         let mut ranges = Ranges::default();
@@ -271,6 +373,27 @@ mod tests {
             prop_assert_eq!(left.minus(&right), ranges(&a.difference(&b).copied().collect()));
             prop_assert_eq!(left.last(), a.last().copied().unwrap_or(0));
             (0..45).for_each(|n| assert_eq!(left.contains(n), a.contains(&n)));
+            let bytes = codec::encode(&left);
+            prop_assert_eq!(codec::decode::<Ranges>(&bytes, bytes.len()), Ok(left.clone()));
+            for (low, high) in [(0, 9), (3, 3), (7, 31), (9, 5)] {
+                let part = a.iter().copied().filter(|n| (low..=high).contains(n)).collect();
+                prop_assert_eq!(left.within(low, high), ranges(&part));
+            }
+        }
+
+        #[test]
+        fn dots_behave_as_a_set(a: BTreeSet<(u8, u8)>, b: BTreeSet<(u8, u8)>) {
+            let dots = |set: &BTreeSet<(u8, u8)>| {
+                let mut dots = Dots::default();
+                set.iter().for_each(|(actor, seq)| {
+                    dots.insert(&dot(*actor % 16, u64::from(*seq % 16) + 1));
+                });
+                dots
+            };
+            let mut both = dots(&a);
+            both.union(&dots(&b));
+            prop_assert_eq!(both.clone(), dots(&a.union(&b).copied().collect()));
+            prop_assert!(both.is_empty() || both.is_valid());
         }
     }
 
@@ -278,7 +401,13 @@ mod tests {
     fn ranges_that_are_not_canonical_are_invalid() {
         let bad: [&[(u64, u64)]; 6] =
             [&[], &[(0, 1)], &[(3, 2)], &[(1, 2), (3, 4)], &[(5, 6), (1, 2)], &[(1, SEQ_MAX + 1)]];
-        bad.iter().for_each(|ranges| assert!(!Ranges(ranges.to_vec()).is_valid()));
+        for ranges in bad.map(|ranges| Ranges(ranges.to_vec())) {
+            assert!(!ranges.is_valid());
+            // Bytes cannot say that ranges overlap, touch or descend.
+            let bytes = codec::encode(&ranges);
+            let read = codec::decode::<Ranges>(&bytes, bytes.len());
+            assert!(read.is_err() || read.is_ok_and(|read| read == ranges && !read.is_valid()));
+        }
         assert!(Ranges::span(1, SEQ_MAX).is_valid());
     }
 
@@ -295,10 +424,24 @@ mod tests {
         assert!(all.insert(4) && !all.insert(u64::MAX) && all.len() == 1);
     }
 
+    /// Every second number, in both halves of a shuffle: as many ranges as a large scattered shard has.
+    #[test]
+    fn scattered_ranges_are_joined_in_one_pass_and_take_two_bytes_each() {
+        let every = |step: u64, from: u64| {
+            Ranges((0..200_000).map(|n| (from + n * step, from + n * step)).collect())
+        };
+        let mut all = every(4, 1);
+        all.union(&every(4, 3));
+        assert_eq!(all, Ranges((0..400_000).map(|n| (1 + 2 * n, 1 + 2 * n)).collect()));
+        assert!(codec::encoded_len(&all) < 2 * 400_000 + 8);
+        all.union(&Ranges((1..=400_000).map(|n| (2 * n, 2 * n)).collect()));
+        assert_eq!(all, Ranges::span(1, 800_000));
+    }
+
     #[test]
     fn a_gap_is_not_covered() {
         let mut dots = Dots::default();
-        let dot = |seq| Dot { actor: Actor::default(), seq };
+        let dot = |seq| dot(0, seq);
         assert!(dots.insert(&dot(2)));
         assert!(!dots.contains(&dot(1)));
         assert!(dots.insert(&dot(1)));

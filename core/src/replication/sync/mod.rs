@@ -297,12 +297,10 @@ pub(crate) fn differing(shard: &Shard, view: &View) -> Vec<Span> {
 /// The sum that the peer has over a span if both replicas are equal: that over the live writes here that it has seen.
 fn expected_sum(shard: &Shard, number: u32, span: &Span, theirs: &Ranges) -> u64 {
     let mut sum = shard.fingerprints.span(number, span);
-    for (low, high) in shard.seen(number).minus(theirs).iter() {
-        let (low, high) = (low.max(span.base), high.min(span.last()));
-        if low <= high {
-            for (_, live) in shard.live.range((number, low)..=(number, high)) {
-                sum = sum.wrapping_sub(live.leaf().short());
-            }
+    let within = |ranges: &Ranges| ranges.within(span.base, span.last());
+    for (low, high) in within(shard.seen(number)).minus(&within(theirs)).iter() {
+        for (_, live) in shard.live.range((number, low)..=(number, high)) {
+            sum = sum.wrapping_sub(live.leaf().short());
         }
     }
     sum
