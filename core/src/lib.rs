@@ -12,6 +12,7 @@
 //! | [`time`], [`id`], [`seed`], [`fixed`], [`codec`], [`digest`] | time, identity, randomness, numbers, bytes |
 //! | [`limits`], [`config`] | every bound, every knob |
 //! | [`mark`] | what a simulated run reached, and the bugs that prove its oracles |
+//! | [`counted`] | owners of memory, and the bytes of all of them together |
 //! | [`hold`], [`files`] | which action waits for which write; snapshot files on their way to the disk |
 //! | [`api`] | what clients ask and what they are told |
 //! | [`raft`] | what must be agreed |
@@ -34,6 +35,7 @@ pub mod api;
 pub mod codec;
 pub mod config;
 pub mod coordinator;
+pub mod counted;
 pub mod digest;
 pub mod discovery;
 pub mod files;

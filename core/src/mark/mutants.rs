@@ -275,6 +275,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("node.genesis.unchecked_in_replication", "shards take messages of another genesis"),
     ("node.join.relayed", "a member lets others in under their names"),
     ("node.join.unbounded", "peers join and change their entries as often as they like"),
+    ("node.memory.growth_uncounted", "the count of memory notes what shrinks and not what grows"),
     ("node.message.unknown_is_garbage", "a message of a later version ends its link"),
     ("node.read.stale_local", "serves strong reads from local state, without asking the leader"),
     ("node.reply.before_durable", "answers durable writes before the disk has them"),

@@ -5,6 +5,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 
 use crate::api::Reason;
+use crate::counted::Weighed;
 use crate::id::{Index, Role, Term};
 use crate::time::Instant;
 use crate::{raft, state};
@@ -47,6 +48,12 @@ pub(super) struct Group {
     pub(super) checked: Option<state::StateMachine>,
     /// The last entry of a leader's snapshot that does not restore here.
     pub(super) refused_snapshot: Option<Index>,
+}
+
+impl Weighed for Group {
+    fn bytes(&self) -> u64 {
+        self.state.bytes()
+    }
 }
 
 impl Group {

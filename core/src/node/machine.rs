@@ -5,13 +5,14 @@
 //!
 //! This module does not decide which machine's action becomes which machine's event (`route`).
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
 use crate::config::Config;
+use crate::counted::CountedMap;
 use crate::digest::Hasher;
 use crate::files::{Files, Written};
 use crate::hold::{DurabilityGate, Durable};
@@ -47,7 +48,7 @@ pub struct Node {
     pub(super) address: Address,
     pub(super) now: Now,
     pub(super) phase: Phase,
-    pub(super) groups: BTreeMap<GroupId, Group>,
+    pub(super) groups: CountedMap<GroupId, Group>,
     /// The deadlines of all groups that have one, so that a step looks only at groups that are due.
     group_deadlines: BTreeSet<(Instant, GroupId)>,
     raft_out: Outbox<raft::Action>,
@@ -100,6 +101,7 @@ impl Machine for Node {
         }
         self.on_event(event);
         self.run();
+        self.groups.settle(|_, _| {});
         mem::swap(&mut self.out, out);
     }
 
@@ -127,7 +129,7 @@ impl Machine for Node {
         hash.value(&(self.federation, self.me, self.boot));
         hash.value(&(self.phase.stopping, self.phase.disk_full, self.phase.fenced.is_some()));
         hash.value(&(self.phase.disk_stalled, self.phase.disk_waits_since));
-        for (id, group) in &self.groups {
+        for (id, group) in self.groups.iter() {
             hash.value(&(id, group.applied));
             group.raft.digest(hash);
             group.state.feed(hash);
@@ -574,7 +576,7 @@ pub(super) struct Phase {
 /// The restored parts that a node is assembled from.
 pub(super) struct Parts {
     pub(super) start: super::Start,
-    pub(super) groups: BTreeMap<GroupId, Group>,
+    pub(super) groups: CountedMap<GroupId, Group>,
     pub(super) replication: replication::Replicator,
     pub(super) gossip: gossip::Gossip,
     pub(super) discovery: discovery::Discovery,

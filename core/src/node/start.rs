@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::config::Config;
+use crate::counted::CountedMap;
 use crate::hold::DurabilityGate;
 use crate::id::{Address, Boot, FederationId, GroupId, Owner, Replica, SnapshotId, Token};
 use crate::raft::Raft;
@@ -131,8 +132,8 @@ fn groups(
     start: &Start,
     replay: &mut Replay,
     snapshots: &mut BTreeMap<SnapshotId, Bytes>,
-) -> Result<BTreeMap<GroupId, Group>, RestoreError> {
-    let mut groups = BTreeMap::new();
+) -> Result<CountedMap<GroupId, Group>, RestoreError> {
+    let mut groups = CountedMap::default();
     for (id, group) in core::mem::take(&mut replay.groups) {
         let kind = kind(id);
         let restored = group.raft;

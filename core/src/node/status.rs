@@ -156,9 +156,19 @@ impl Node {
     /// on their way to the disk.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        let strong: u64 = self.groups.values().map(|group| group.state.bytes()).sum();
         let files = self.files.bytes() as u64;
-        strong + self.replication.machine.bytes() + self.requests.answer_bytes() + files
+        self.groups.bytes()
+            + self.replication.machine.bytes()
+            + self.requests.answer_bytes()
+            + files
+    }
+
+    /// The same by a sum over all groups and shards: what [`Self::memory_bytes`] must say.
+    #[must_use]
+    pub fn recounted_memory_bytes(&self) -> u64 {
+        let kept = self.groups.bytes() + self.replication.machine.bytes();
+        let summed = self.groups.recounted() + self.replication.machine.recounted_bytes();
+        self.memory_bytes() - kept + summed
     }
 
     /// The answer to [`crate::api::Request::Status`].

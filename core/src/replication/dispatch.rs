@@ -52,10 +52,10 @@ impl Replicator {
         let added = self.peers.set_replicas(others);
         added.iter().for_each(|replica| self.waiters.replaced(*replica));
         let peers = &self.peers;
-        for local in self.shards.values_mut() {
+        self.shards.each_mut(|_, local| {
             local.sync.in_sync.retain(|replica| peers.is_replica(replica));
             local.sync.lags.retain(|replica| peers.is_replica(replica));
-        }
+        });
         added.into_iter().for_each(|replica| self.begin_compare(replica, out));
     }
 
@@ -69,9 +69,9 @@ impl Replicator {
     /// Notes that the link to a peer is down: it will answer nothing that it was asked.
     pub(super) fn on_unreachable(&mut self, node: NodeId) {
         self.peers.disconnect(node);
-        for local in self.shards.values_mut() {
+        self.shards.each_mut(|_, local| {
             local.sync.session.take_if(|session| session.peer.node == node);
-        }
+        });
     }
 
     /// Sends the roots of all open shards to a replica, if it is one of the set and connected.
@@ -79,11 +79,13 @@ impl Replicator {
         if !self.peers.reset_window(&replica) {
             return;
         }
-        for (id, local) in self.shards.iter_mut().filter(|(_, local)| local.strategy.is_some()) {
-            local.sync.forget_refused(replica.node);
-            let message = Message::Compare { shard: *id, root: local.shard.cached_root() };
-            out.push(Action::Send { to: replica, message, promise: false });
-        }
+        self.shards.each_mut(|id, local| {
+            if local.strategy.is_some() {
+                local.sync.forget_refused(replica.node);
+                let message = Message::Compare { shard: *id, root: local.shard.cached_root() };
+                out.push(Action::Send { to: replica, message, promise: false });
+            }
+        });
     }
 
     /// Does what is due by now.

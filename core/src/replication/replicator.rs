@@ -11,6 +11,7 @@ use crate::api::{
     Before, ContextKeys, Edit, Mutation, Observed, Query, Reason, ShardStatus, Strategy, Value,
 };
 use crate::config::ReplicationConfig;
+use crate::counted::{CountedMap, Weighed};
 use crate::digest::{Digest, Hasher};
 use crate::files::Piece;
 use crate::id::{
@@ -60,7 +61,7 @@ pub struct Replicator {
     /// The keys that seal contexts; `None` until the registry tells them.
     keys: Option<ContextKeys>,
     pub(super) peers: Peers,
-    pub(super) shards: BTreeMap<ShardId, LocalShard>,
+    pub(super) shards: CountedMap<ShardId, LocalShard>,
     /// When each open shard is compared next.
     pub(super) timers: BTreeSet<(Instant, ShardId)>,
     pub(super) waiters: Waiters,
@@ -107,7 +108,7 @@ impl Replicator {
             leads,
             keys: None,
             peers: Peers::default(),
-            shards: BTreeMap::new(),
+            shards: CountedMap::default(),
             timers: BTreeSet::new(),
             waiters: Waiters::default(),
             pushes: Pushes::default(),
@@ -133,6 +134,7 @@ impl Machine for Replicator {
         self.run_timers(now, out);
         self.handle(now, event, out);
         self.capture(out);
+        self.shards.settle(|_, _| {});
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -146,7 +148,7 @@ impl Machine for Replicator {
         hash.value(&(self.me, self.boot, self.clock.last(), self.issued, self.waiters.len()));
         hash.number(self.pushes.len() as u64);
         self.peers.digest(hash);
-        for (id, local) in &self.shards {
+        for (id, local) in self.shards.iter() {
             hash.value(&(id, local.shard.root(), local.strategy, local.due));
             hash.value(&(local.shard.bytes(), local.shard.discard, local.sync.comparisons));
             let session = local.sync.session.as_ref();
@@ -193,7 +195,10 @@ impl Replicator {
         (strategy, discard): (Strategy, bool),
         out: &mut Outbox<Action>,
     ) {
-        let local = self.shards.entry(id).or_insert_with(|| LocalShard::new(Shard::new(id)));
+        if !self.shards.contains_key(&id) {
+            self.shards.insert(id, LocalShard::new(Shard::new(id)));
+        }
+        let Some(local) = self.shards.get_mut(&id) else { return };
         local.shard.slots = slots;
         if local.strategy.replace(strategy).is_none() {
             reach!("replication.shard.opened");
@@ -418,7 +423,7 @@ impl Replicator {
     pub(super) fn receiver(
         &mut self,
         now: Now,
-    ) -> (Receiver<'_>, &mut BTreeMap<ShardId, LocalShard>) {
+    ) -> (Receiver<'_>, &mut CountedMap<ShardId, LocalShard>) {
         let receiver = Receiver {
             me: self.actor(),
             wall: Wall::new(now.wall, self.config.ahead_ms_max),
@@ -543,7 +548,13 @@ impl Replicator {
     /// Bytes of memory that grow with what the shards hold: writes and paths.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.shards.values().map(|local| local.shard.bytes()).sum()
+        self.shards.bytes()
+    }
+
+    /// The same by a sum over all shards: what [`Self::bytes`] must say.
+    #[must_use]
+    pub fn recounted_bytes(&self) -> u64 {
+        self.shards.recounted()
     }
 
     /// The shard of a key. It follows from the key's SHA-256, so all nodes agree for as long as the namespace exists.
@@ -571,6 +582,12 @@ impl Replicator {
             }
         }
         scrub
+    }
+}
+
+impl Weighed for LocalShard {
+    fn bytes(&self) -> u64 {
+        self.shard.bytes()
     }
 }
 

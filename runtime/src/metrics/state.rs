@@ -1,12 +1,12 @@
 //! Gauges of the node's state, set anew at each scrape, so that a deleted group or shard leaves no series behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use continuum_core::api::{Health, Member, Namespace, Status, Unready, Warning};
-use continuum_core::id::{GroupId, NodeId};
+use continuum_core::id::{GroupId, NamespaceId, NodeId};
 use continuum_core::node::{ExportFigures, Node};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -319,9 +319,12 @@ impl StateGauges {
         [&self.commit, &self.applied].into_iter().for_each(Family::clear);
         self.leader_changes.clear();
         let mut counted = self.counted();
-        counted.leaders.retain(|group, _| seen.status.groups.iter().any(|row| row.group == *group));
+        // Each table is looked up once a row: a node may hold thousands of groups.
+        let groups: BTreeSet<GroupId> = seen.status.groups.iter().map(|row| row.group).collect();
+        counted.leaders.retain(|group, _| groups.contains(group));
+        let names = names_of_groups(seen);
         for row in &seen.status.groups {
-            let label = InGroup { group: row.group.0, namespace: of_group(seen, row.group) };
+            let label = InGroup { group: row.group.0, namespace: name_of(&names, row.group) };
             let leads = row.leader == Some(seen.status.replica.node);
             self.term.get_or_create(&label).set(signed(row.term.0));
             self.is_leader.get_or_create(&label).set(i64::from(leads));
@@ -336,9 +339,11 @@ impl StateGauges {
 
     fn observe_shards(&self, seen: &Seen<'_>) {
         [&self.writes, &self.in_sync, &self.replicas].into_iter().for_each(Family::clear);
+        let names: BTreeMap<NamespaceId, &str> =
+            seen.namespaces.iter().map(|known| (known.id, known.name.as_str())).collect();
         for shard in &seen.status.shards {
-            let found = seen.namespaces.iter().find(|found| found.id == shard.namespace);
-            let name = found.map_or_else(|| shard.namespace.0.to_string(), |f| f.name.clone());
+            let found = names.get(&shard.namespace).map(|name| (*name).to_owned());
+            let name = found.unwrap_or_else(|| shard.namespace.0.to_string());
             let label = OfShard { namespace: name, slot: shard.slot };
             self.writes.get_or_create(&label).set(signed(shard.writes));
             self.in_sync.get_or_create(&label).set(i64::from(shard.in_sync));
@@ -420,11 +425,12 @@ impl StateGauges {
     }
 }
 
-/// The namespace of a group.
-fn of_group(seen: &Seen<'_>, group: GroupId) -> String {
-    if group == GroupId::REGISTRY {
-        return "registry".to_owned();
-    }
-    let found = seen.namespaces.iter().find(|found| found.group == Some(group));
-    found.map_or_else(String::new, |found| found.name.clone())
+/// The name of each group's namespace.
+fn names_of_groups<'a>(seen: &Seen<'a>) -> BTreeMap<GroupId, &'a str> {
+    let named = seen.namespaces.iter().filter_map(|known| Some((known.group?, &*known.name)));
+    named.chain([(GroupId::REGISTRY, "registry")]).collect()
+}
+
+fn name_of(names: &BTreeMap<GroupId, &str>, group: GroupId) -> String {
+    names.get(&group).map_or_else(String::new, |name| (*name).to_owned())
 }

@@ -3,9 +3,9 @@
 //!
 //! Compares sizes with limits: of messages as they leave, of queues with each link of the trace chain, since a queue
 //! that outgrew its limit stays long enough to be seen. The bytes that wait for the disk are counted by the simulated
-//! disk. A node's own count of its memory is compared, at the end of a run, with the keys and values that it must hold,
-//! and with what the same node counts that starts from the same disk: a count that is too low bounds nothing, and one
-//! that drifts up refuses writes for ever. It does not measure the allocator.
+//! disk. The bytes that a node keeps count of are compared with the sum over all that it holds. At the end of a run they
+//! are compared with the keys and values that it must hold, and with what the same node counts that starts from the same
+//! disk: a count that is too low bounds nothing, and one that drifts up refuses writes for ever. It does not measure the allocator.
 
 use continuum_core::config::Config;
 use continuum_core::discovery::CONTACTS_MAX;
@@ -83,6 +83,7 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
     let pieces = process.disk.pieces_of_a_file();
     within("pieces of a file that wait for the disk", pieces, PIECES_MAX)?;
     within("bytes of memory", node.memory_bytes() as usize, budgets.memory_bytes as usize)?;
+    check_kept(node.memory_bytes(), node.recounted_memory_bytes())?;
     within("deferred removals of a shard", node.replicator().deferred_removals(), DEFERRED_MAX)?;
     within("addresses", node.discovery().known(), budgets.candidates)?;
     within("members", node.gossip().members().count(), MEMBERS_MAX)?;
@@ -98,6 +99,14 @@ pub(crate) fn check(process: &Process, budgets: &Budgets) -> Verdict {
         within("uncommitted bytes", uncommitted, budgets.uncommitted_bytes + REQUEST_BYTES_MAX)?;
     }
     Ok(())
+}
+
+/// Judges the bytes that a node keeps count of by the sum over all its groups and shards.
+fn check_kept(kept: u64, sum: u64) -> Verdict {
+    if kept == sum {
+        return Ok(());
+    }
+    Err(Broken::new(NAME, format!("{kept} bytes are counted, and the sum is {sum}")))
 }
 
 /// Judges a node's count of its memory by the length of all keys and values that it holds.
@@ -178,7 +187,8 @@ mod tests {
     fn a_count_that_is_too_low_or_drifts_is_seen() {
         assert_eq!((check_counted(90, 80), check_counted(90, 90)), (Ok(()), Ok(())));
         assert!(check_counted(79, 80).is_err());
-        assert_eq!(check_restarted(90, 90), Ok(()));
+        assert_eq!((check_kept(90, 90), check_restarted(90, 90)), (Ok(()), Ok(())));
+        assert!(check_kept(89, 90).is_err() && check_kept(91, 90).is_err());
         assert!(check_restarted(91, 90).is_err() && check_restarted(90, 91).is_err());
     }
 }

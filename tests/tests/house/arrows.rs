@@ -27,7 +27,7 @@ pub(crate) const HOUSE: [Level; 4] = [
             &["api"],
             &["files", "hold"],
             &["id", "machine"],
-            &["config", "digest"],
+            &["config", "counted", "digest"],
             &["codec", "fixed", "limits", "mark", "seed", "time"],
         ],
     },
