@@ -16,7 +16,7 @@ use continuum_core::seed::{Seed, Stream};
 
 use world::history::{History, Move, busy_checkpoint};
 use world::{SHARD, Setup, World, bytes, give, one, put, quiet, replica, take};
-use world::{hostile, promises};
+use world::{hostile, promises, summaries};
 
 /// Histories to try before a mutant counts as missed.
 const HISTORIES: u64 = 300;
@@ -36,6 +36,8 @@ fn run(number: u64) -> Result<(), String> {
         hostile::CASES.iter().for_each(|case| case());
         [false, true].into_iter().for_each(promises::of_a_removal);
         promises::of_an_overwrite();
+        summaries::a_difference_is_found_among_many_shards();
+        summaries::a_lost_push_is_found_by_its_shard();
         answers()?;
         overwritten_counts_once()?;
     }

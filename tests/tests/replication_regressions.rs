@@ -305,7 +305,11 @@ fn a_client_learns_when_enough_replicas_have_its_write_on_disk() {
         }
     }
     assert!(world.answers.replicated.contains(&ticket));
-    // The next session replaces a lost acknowledgement.
+    // The next session replaces a lost acknowledgement. The two others have no link, so that neither gets the write of
+    // the other one, which would tell the author nothing.
+    for (at, other) in [(1, 2), (2, 1)] {
+        world.step(at, Event::Unreachable { peer: replica(other).node });
+    }
     let ticket = world.write(0, put("k", "", "w"), 2);
     world.sync_disk(0);
     world.network.clear();

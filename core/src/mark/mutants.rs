@@ -171,6 +171,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("replication.author.refused_and_kept", "a write is refused, and applied all the same"),
     ("replication.read.by_arrival", "siblings are read in the order of their authors' arrival"),
     ("replication.compare.never", "replicas compare nothing while their link is up"),
+    ("replication.index.change_unnoted", "a shard that changes is not compared again"),
+    ("replication.summary.block_skipped", "half of the blocks that differ are skipped"),
     ("replication.write.of_any_slot", "a write is taken whose key belongs to another shard"),
     // gossip
     (

@@ -100,6 +100,7 @@ kinds! {
     Page => "replication `Page`",
     View => "replication `View`",
     PullRefused => "replication `Refused`",
+    Summary => "replication `Summary`",
     Ping => "gossip `Ping`",
     PingRequest => "gossip `PingRequest`",
     PingAck => "gossip `Ack`",
@@ -185,6 +186,7 @@ impl Kind {
             M::Page { .. } => Self::Page,
             M::View { .. } => Self::View,
             M::Refused { .. } => Self::PullRefused,
+            M::Summary(_) => Self::Summary,
         }
     }
 
@@ -228,54 +230,28 @@ impl Kind {
         }
     }
 
-    /// The table. The match has no wildcard, so a new kind does not compile without a row.
+    /// The table. The match has no wildcard, so a new kind does not compile without a row. One line has several kinds,
+    /// so that it fits onto one page.
+    #[rustfmt::skip]
     const fn row(self) -> Row {
         use Standing::{Learner, Member, Stranger, Voter};
         use Unformed::{Anyone, Nobody, Sought};
         let (formed, unformed) = match self {
             // A leader or a candidate sends these, and only a leader or a voter gives these answers.
-            Self::PreVote
-            | Self::PreVoteReply
-            | Self::Vote
-            | Self::VoteReply
-            | Self::Append
-            | Self::Heartbeat
-            | Self::SnapshotOffer
-            | Self::SnapshotChunk
-            | Self::TimeoutNow
-            | Self::ReadIndexReply => (Some(Voter), Nobody),
+            Self::PreVote | Self::PreVoteReply | Self::Vote | Self::VoteReply | Self::Append | Self::Heartbeat
+            | Self::SnapshotOffer | Self::SnapshotChunk | Self::TimeoutNow | Self::ReadIndexReply => {
+                (Some(Voter), Nobody)
+            }
             // A follower or a learner sends these to its leader.
-            Self::AppendAck
-            | Self::AppendRejected
-            | Self::HeartbeatAck
-            | Self::StaleTerm
-            | Self::SnapshotAck
-            | Self::SnapshotRefused
-            | Self::ReadIndex => (Some(Learner), Nobody),
-            Self::Delta
-            | Self::Ack
-            | Self::Compare
-            | Self::Same
-            | Self::Differ
-            | Self::Pull
-            | Self::Page
-            | Self::View
-            | Self::PullRefused => (Some(Member), Nobody),
-            Self::Ping
-            | Self::PingRequest
-            | Self::PingAck
-            | Self::PingNack
-            | Self::Updates
-            | Self::PushMembers
+            Self::AppendAck | Self::AppendRejected | Self::HeartbeatAck | Self::StaleTerm | Self::SnapshotAck
+            | Self::SnapshotRefused | Self::ReadIndex => (Some(Learner), Nobody),
+            Self::Delta | Self::Ack | Self::Compare | Self::Same | Self::Differ | Self::Pull | Self::Page
+            | Self::View | Self::PullRefused | Self::Summary => (Some(Member), Nobody),
+            Self::Ping | Self::PingRequest | Self::PingAck | Self::PingNack | Self::Updates | Self::PushMembers
             | Self::PullMembers => (Some(Member), Nobody),
             // First voters are strangers to each other until the founding is decided, and a node of another federation
             // stays one. Each message is compared with the founding that the receiver takes part in.
-            Self::Offer
-            | Self::Accepted
-            | Self::Declined
-            | Self::Asked
-            | Self::Aborted
-            | Self::Formed
+            Self::Offer | Self::Accepted | Self::Declined | Self::Asked | Self::Aborted | Self::Formed
             | Self::Genesis => (Some(Stranger), Anyone),
             Self::Acknowledged => (Some(Voter), Nobody),
             // An address that a node is told of is dialled.
@@ -284,13 +260,8 @@ impl Kind {
             Self::ForwardInit => (None, Nobody),
             // A stranger joins in its own name, and a founder asks candidates whether they are free.
             Self::ForwardJoin | Self::ForwardStatus => (Some(Stranger), Anyone),
-            Self::ForwardMembers
-            | Self::ForwardNamespaces
-            | Self::ForwardCreate
-            | Self::ForwardDelete
-            | Self::ForwardRotate
-            | Self::ForwardRead
-            | Self::ForwardWrite => (Some(Member), Nobody),
+            Self::ForwardMembers | Self::ForwardNamespaces | Self::ForwardCreate | Self::ForwardDelete
+            | Self::ForwardRotate | Self::ForwardRead | Self::ForwardWrite => (Some(Member), Nobody),
             // A node outside any federation asks strangers. It checks that it asked this one.
             Self::Answer => (Some(Member), Anyone),
             Self::Refused => (Some(Voter), Nobody),

@@ -8,13 +8,13 @@
 //! not know how replicas synchronize; `sync` does.
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use bytes::Bytes;
 
 use crate::api::{Change, Edit, Mutation, Observed};
 use crate::id::{NodeId, Replica, ShardId};
 use crate::machine::{Now, Outbox};
+use crate::time::Instant;
 use crate::{mutant, reach};
 
 use super::shard::{Dots, LiveWrite};
@@ -22,10 +22,7 @@ use super::sync::message::{Message, View};
 use super::sync::receive;
 use super::sync::session::{self, Session};
 use super::write::{self, EditOp};
-use super::{Action, Replicator, sync};
-
-/// A session without an answer for this many comparison periods ends.
-const SESSION_PERIODS: u64 = 3;
+use super::{Action, Replicator, reject, sync};
 
 /// The outcome of the writes of one message.
 #[derive(Default)]
@@ -46,7 +43,12 @@ struct ReceivedWrites {
 
 impl Replicator {
     /// Replaces the set of replicas, and compares with those that are new in it.
-    pub(super) fn set_replicas(&mut self, replicas: Vec<Replica>, out: &mut Outbox<Action>) {
+    pub(super) fn set_replicas(
+        &mut self,
+        now: Instant,
+        replicas: Vec<Replica>,
+        out: &mut Outbox<Action>,
+    ) {
         let me = self.me.node;
         let others = replicas.into_iter().filter(|replica| replica.node != me);
         let added = self.peers.set_replicas(others);
@@ -56,64 +58,33 @@ impl Replicator {
             local.sync.in_sync.retain(|replica| peers.is_replica(replica));
             local.sync.lags.retain(|replica| peers.is_replica(replica));
         });
-        added.into_iter().for_each(|replica| self.begin_compare(replica, out));
+        added.into_iter().for_each(|replica| self.begin_compare(now, replica, out));
     }
 
     /// Notes that a link is up.
-    pub(super) fn on_connected(&mut self, replica: Replica, out: &mut Outbox<Action>) {
+    pub(super) fn on_connected(
+        &mut self,
+        now: Instant,
+        replica: Replica,
+        out: &mut Outbox<Action>,
+    ) {
         self.peers.connect(replica);
         self.waiters.replaced(replica);
-        self.begin_compare(replica, out);
+        self.begin_compare(now, replica, out);
     }
 
     /// Notes that the link to a peer is down: it will answer nothing that it was asked.
     pub(super) fn on_unreachable(&mut self, node: NodeId) {
         self.peers.disconnect(node);
-        self.shards.each_mut(|_, local| {
-            local.sync.session.take_if(|session| session.peer.node == node);
-        });
-    }
-
-    /// Sends the roots of all open shards to a replica, if it is one of the set and connected.
-    fn begin_compare(&mut self, replica: Replica, out: &mut Outbox<Action>) {
-        if !self.peers.reset_window(&replica) {
-            return;
-        }
-        self.shards.each_mut(|id, local| {
-            if local.strategy.is_some() {
-                local.sync.forget_refused(replica.node);
-                let message = Message::Compare { shard: *id, root: local.shard.cached_root() };
-                out.push(Action::Send { to: replica, message, promise: false });
-            }
-        });
-    }
-
-    /// Does what is due by now.
-    pub(super) fn run_timers(&mut self, now: Now, out: &mut Outbox<Action>) {
-        let patience = Duration::from_millis(self.config.anti_entropy_ms * SESSION_PERIODS);
-        while let Some(&(due, id)) = self.timers.first().filter(|(due, _)| *due <= now.mono) {
-            let next = now.mono + Duration::from_millis(self.config.anti_entropy_ms);
-            self.timers.remove(&(due, id));
-            self.timers.insert((next, id));
+        let of_peer = |id: &ShardId| {
+            let session = self.shards.get(id).and_then(|local| local.sync.session.as_ref());
+            session.is_some_and(|session| session.peer.node == node)
+        };
+        for id in self.index.in_session().filter(of_peer).collect::<Vec<_>>() {
             if let Some(local) = self.shards.get_mut(&id) {
-                local.due = Some(next);
-                local.sync.expire(now.mono, patience);
-            }
-            if !mutant!("replication.compare.never") {
-                self.compare_next(id, out);
+                local.sync.session = None;
             }
         }
-    }
-
-    /// Sends the shard's root to the next connected peer.
-    fn compare_next(&mut self, id: ShardId, out: &mut Outbox<Action>) {
-        let connected = self.peers.connected();
-        let count = connected.clone().count();
-        let Some(local) = self.shards.get_mut(&id).filter(|_| count > 0) else { return };
-        local.sync.comparisons = local.sync.comparisons.wrapping_add(1);
-        let Some(to) = connected.clone().nth(local.sync.comparisons % count) else { return };
-        let message = Message::Compare { shard: id, root: local.shard.cached_root() };
-        out.push(Action::Send { to, message, promise: false });
     }
 
     /// Handles a message from an authenticated replica.
@@ -124,7 +95,10 @@ impl Replicator {
         message: Message,
         out: &mut Outbox<Action>,
     ) {
-        let id = message.shard();
+        let id = match message {
+            Message::Summary(said) => return self.on_summary(from, said, out),
+            ref message => message.shard().unwrap_or_default(),
+        };
         let me = self.actor();
         let local = self.shards.get_mut(&id).filter(|local| local.strategy.is_some());
         let Some(local) = local else {
@@ -151,7 +125,8 @@ impl Replicator {
     }
 
     fn dispatch(&mut self, now: Now, from: Replica, message: Message, out: &mut Outbox<Action>) {
-        let Some(local) = self.shards.get_mut(&message.shard()) else { return };
+        let Some(id) = message.shard() else { return };
+        let Some(local) = self.shards.get_mut(&id) else { return };
         match message {
             Message::Delta { shard, writes } => self.on_delta(now, from, shard, &writes, out),
             Message::Ack { bytes, .. } => {
@@ -164,6 +139,7 @@ impl Replicator {
                 let differ = matches!(message, Message::Differ { .. });
                 out.push(Action::Send { to: from, message, promise: false });
                 if differ {
+                    self.index.changed(id, local);
                     self.begin_session(now, from, shard, out);
                 }
             }
@@ -174,6 +150,7 @@ impl Replicator {
             }
             Message::Differ { shard } => {
                 local.sync.in_sync.remove(&from);
+                self.index.changed(id, local);
                 self.begin_session(now, from, shard, out);
             }
             Message::Pull { round, context, refused, spans, .. } => {
@@ -197,6 +174,7 @@ impl Replicator {
                 reach!("replication.session.refused");
                 drop(local.sync.take_session(from, round));
             }
+            Message::Summary(_) => {}
         }
     }
 
@@ -317,9 +295,11 @@ impl Replicator {
             if blocks { None } else { self.learn(from, id, view, &mut session, &mut records, out) };
         self.record(id, records, out);
         self.write_again(now, id, &received.lost, out);
-        let Some(held) = learnt else { return };
+        let Some(mut held) = learnt else { return };
+        let of_peer = received.held.iter().filter(|(actor, _)| actor.replica == from);
+        held.union(&Dots::new(of_peer.cloned().collect()));
         if !held.is_empty() {
-            // Once roots are equal, no further question tells the peer that its removals are held here.
+            // Once roots are equal, no further question tells the peer that its writes and removals are held here.
             let message = Message::Ack { shard: id, held, bytes: 0 };
             out.push(Action::Send { to: from, message, promise: true });
         }
@@ -383,10 +363,4 @@ fn mutation_of(old: &LiveWrite) -> Option<Mutation> {
     };
     let edits: Vec<Edit> = old.edits.edits().filter_map(edit).collect();
     (!edits.is_empty()).then(|| Mutation { key: bytes(body.key), edits, context: None })
-}
-
-/// Reports that a peer sent what it must not send.
-fn reject(from: Replica, why: &'static str, out: &mut Outbox<Action>) {
-    reach!("replication.message.rejected");
-    out.push(Action::Rejected { from, why });
 }

@@ -8,7 +8,7 @@
 //! | `shard/` | the state of one shard: live elements and a causal context |
 //! | `log/` | the records of a shard, checkpoints, and the restore from both |
 //! | `sync/` | what peers exchange: pushes, acknowledgements, anti-entropy |
-//! | this folder | the machine: `author` makes a local write, `dispatch` handles what comes from peers |
+//! | this folder | the machine: `author` makes a local write, `dispatch` handles messages of peers, `turns` compares |
 //!
 //! A write is pushed once to every connected replica. Anti-entropy pulls it where that push was lost. Every change is a
 //! record in the log before a peer or client is promised it, and checkpoints keep the log short.
@@ -30,12 +30,15 @@
 
 mod author;
 mod dispatch;
+mod index;
+mod local;
 mod log;
 mod replicator;
 mod shard;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod write;
 
 use alloc::vec::Vec;
@@ -43,6 +46,8 @@ use alloc::vec::Vec;
 use crate::api::{Before, Context, ContextKeys, Mutation, Reason, Strategy};
 use crate::files::Piece;
 use crate::id::{Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId};
+use crate::machine::Outbox;
+use crate::reach;
 
 pub use log::inspect::{EditInfo, EditOpInfo, WriteInfo, dot_of, inspect};
 pub use log::{FileError, RestoreError, Restored, RestoredShard, Write};
@@ -50,6 +55,13 @@ pub use replicator::{Replicator, Scrub};
 pub use shard::{Deferred, Dots, Level, LiveEdits, Ranges, Span};
 pub use sync::ack::Ticket;
 pub use sync::message::{Answer, ListedWrite, Message, Promise, PullError, View};
+pub use sync::summary::Summary;
+
+/// Reports that a peer sent what it must not send.
+fn reject(from: Replica, why: &'static str, out: &mut Outbox<Action>) {
+    reach!("replication.message.rejected");
+    out.push(Action::Rejected { from, why });
+}
 
 /// An input of the machine.
 #[derive(Clone, Debug)]

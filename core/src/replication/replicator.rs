@@ -1,9 +1,8 @@
 //! The machine: its shards, clients and checkpoints, and the reads of what it holds. This module does not handle what
 //! comes from peers, nor timers; `dispatch` does.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -11,7 +10,7 @@ use crate::api::{
     Before, ContextKeys, Edit, Mutation, Observed, Query, Reason, ShardStatus, Strategy, Value,
 };
 use crate::config::ReplicationConfig;
-use crate::counted::{CountedMap, Weighed};
+use crate::counted::CountedMap;
 use crate::digest::{Digest, Hasher};
 use crate::files::Piece;
 use crate::id::{
@@ -20,9 +19,11 @@ use crate::id::{
 use crate::limits::SLOTS_MAX;
 use crate::machine::{Machine, Now, Outbox};
 use crate::seed::{Seed, Stream};
-use crate::time::{Instant, WallTime};
+use crate::time::{Instant, WallTime, earlier};
 use crate::{mutant, reach};
 
+use super::index::Index;
+use super::local::LocalShard;
 use super::log::checkpoint::Capture;
 use super::log::{self, Record, RestoreError, Restored, Write};
 use super::shard::{Dots, Ranges, Shard, query, slot_of};
@@ -30,23 +31,9 @@ use super::sync::ack::{Ticket, Waiters};
 use super::sync::peer::Peers;
 use super::sync::push::Pushes;
 use super::sync::receive::Receiver;
-use super::sync::session::SyncState;
 use super::write::hlc::{Clock, Wall};
 use super::write::leads::Leads;
 use super::{Action, Event, author, write};
-
-/// One shard with its part of the machine's state.
-#[derive(Debug)]
-pub(super) struct LocalShard {
-    pub(super) shard: Shard,
-    /// How registers are read; `None` until the registry says that the shard exists.
-    pub(super) strategy: Option<Strategy>,
-    pub(super) sync: SyncState,
-    /// When the next comparison is due; its entry in the machine's timers.
-    pub(super) due: Option<Instant>,
-    /// The checkpoint under way.
-    pub(super) capture: Option<Capture>,
-}
 
 /// All shards of a node; see the [module](super).
 #[derive(Debug)]
@@ -62,8 +49,7 @@ pub struct Replicator {
     keys: Option<ContextKeys>,
     pub(super) peers: Peers,
     pub(super) shards: CountedMap<ShardId, LocalShard>,
-    /// When each open shard is compared next.
-    pub(super) timers: BTreeSet<(Instant, ShardId)>,
+    pub(super) index: Index,
     pub(super) waiters: Waiters,
     pub(super) pushes: Pushes,
     /// Checkpoints to be made; the first is under way.
@@ -109,7 +95,7 @@ impl Replicator {
             keys: None,
             peers: Peers::default(),
             shards: CountedMap::default(),
-            timers: BTreeSet::new(),
+            index: Index::default(),
             waiters: Waiters::default(),
             pushes: Pushes::default(),
             captures: VecDeque::new(),
@@ -134,14 +120,16 @@ impl Machine for Replicator {
         self.run_timers(now, out);
         self.handle(now, event, out);
         self.capture(out);
-        self.shards.settle(|_, _| {});
+        let (patience, index) = (self.patience(), &mut self.index);
+        self.shards.settle(|id, local| index.note(id, local, patience));
     }
 
     fn deadline(&self) -> Option<Instant> {
         if self.captures.front().is_some_and(|(shard, _)| !self.waits_for_file(*shard)) {
             return Some(Instant::ZERO);
         }
-        self.timers.first().map(|(due, _)| *due)
+        let turns = self.peers.next_turn().filter(|_| !self.shards.is_empty());
+        earlier(turns, self.index.deadline())
     }
 
     fn digest(&self, hash: &mut Hasher) {
@@ -149,15 +137,15 @@ impl Machine for Replicator {
         hash.number(self.pushes.len() as u64);
         self.peers.digest(hash);
         for (id, local) in self.shards.iter() {
-            hash.value(&(id, local.shard.root(), local.strategy, local.due));
-            hash.value(&(local.shard.bytes(), local.shard.discard, local.sync.comparisons));
+            hash.value(&(id, local.shard.root(), local.strategy));
+            hash.value(&(local.shard.bytes(), local.shard.discard));
             let session = local.sync.session.as_ref();
             hash.value(&session.map(|s| (s.peer, s.round, s.last_heard, &s.spans, &s.asked)));
             hash.number(local.shard.stamp);
             local.shard.deferred().for_each(|deferred| hash.value(&deferred));
             hash.value(&local.sync.in_sync);
         }
-        hash.value(&self.timers);
+        hash.value(&(self.index.newest(), self.index.deadline()));
     }
 }
 
@@ -170,12 +158,12 @@ impl Replicator {
             Event::Open { namespace, slots, strategy, discard } => {
                 for slot in 0..slots.min(SLOTS_MAX) {
                     let id = ShardId { namespace, slot };
-                    self.open(now, (id, slots), (strategy, discard), out);
+                    self.open((id, slots), (strategy, discard), out);
                 }
             }
             Event::Close { namespace } => self.close(namespace, out),
-            Event::Peers { replicas } => self.set_replicas(replicas, out),
-            Event::Connected { peer } => self.on_connected(peer, out),
+            Event::Peers { replicas } => self.set_replicas(now.mono, replicas, out),
+            Event::Connected { peer } => self.on_connected(now.mono, peer, out),
             Event::Unreachable { peer } => self.on_unreachable(peer),
             Event::Received { from, message } => self.on_message(now, from, message, out),
             Event::Mutate { ticket, shard, mutation, replicas } => {
@@ -190,7 +178,6 @@ impl Replicator {
 
     fn open(
         &mut self,
-        now: Now,
         (id, slots): (ShardId, u16),
         (strategy, discard): (Strategy, bool),
         out: &mut Outbox<Action>,
@@ -202,11 +189,6 @@ impl Replicator {
         local.shard.slots = slots;
         if local.strategy.replace(strategy).is_none() {
             reach!("replication.shard.opened");
-            // The first time is random, so that shards that open together do not compare together.
-            let due =
-                now.mono + Duration::from_millis(self.stream.below(self.config.anti_entropy_ms));
-            self.timers.insert((due, id));
-            local.due = Some(due);
         }
         if discard && !local.shard.discard {
             local.shard.discard = true;
@@ -217,11 +199,11 @@ impl Replicator {
     fn close(&mut self, namespace: NamespaceId, out: &mut Outbox<Action>) {
         let shard = |slot| ShardId { namespace, slot };
         let gone = self.shards.range(shard(0)..=shard(u16::MAX));
-        let gone: Vec<_> = gone.map(|(id, local)| (*id, local.due)).collect();
-        for (id, due) in gone {
+        for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
             reach!("replication.shard.closed");
-            self.shards.remove(&id);
-            due.map(|due| self.timers.remove(&(due, id)));
+            if let Some(local) = self.shards.remove(&id) {
+                self.index.forget(id, &local);
+            }
             self.waiters.forget(id);
             self.pushes.forget(id);
             self.captures.retain(|(shard, _)| *shard != id);
@@ -500,7 +482,8 @@ impl Replicator {
     #[must_use]
     pub fn lags(&self) -> BTreeMap<Replica, Instant> {
         let mut oldest = BTreeMap::new();
-        for (replica, since) in self.shards.values().flat_map(|local| local.sync.lags.iter()) {
+        let lagging = self.index.lagging.iter().filter_map(|id| self.shards.get(id));
+        for (replica, since) in lagging.flat_map(|local| local.sync.lags.iter()) {
             let known = oldest.entry(replica).or_insert(since);
             *known = since.min(*known);
         }
@@ -539,10 +522,19 @@ impl Replicator {
                 slot: id.slot,
                 root: local.shard.root().short(),
                 writes: local.shard.live.len() as u64,
-                in_sync: local.sync.in_sync.len() as u32,
+                in_sync: self.in_sync(local) as u32,
                 peers: self.peers.len() as u32,
             }
         })
+    }
+
+    /// The number of replicas whose roots were equal to a shard's when last compared.
+    fn in_sync(&self, local: &LocalShard) -> usize {
+        let one_by_one = &local.sync.in_sync;
+        let by_summary = self.peers.equal_since().filter(|(replica, at)| {
+            local.place.is_unchanged_since(*at) && !one_by_one.contains(replica)
+        });
+        one_by_one.len() + by_summary.count()
     }
 
     /// Bytes of memory that grow with what the shards hold: writes and paths.
@@ -582,17 +574,5 @@ impl Replicator {
             }
         }
         scrub
-    }
-}
-
-impl Weighed for LocalShard {
-    fn bytes(&self) -> u64 {
-        self.shard.bytes()
-    }
-}
-
-impl LocalShard {
-    fn new(shard: Shard) -> Self {
-        Self { shard, strategy: None, sync: SyncState::default(), due: None, capture: None }
     }
 }

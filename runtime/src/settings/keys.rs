@@ -71,7 +71,8 @@ keys! {
     "core.raft.retained_bytes_max", "bytes",
         "entries kept in memory behind the last checkpoint; slower followers get a snapshot";
     "core.replication.anti_entropy_ms", "ms",
-        "between two comparisons of a shard with one peer";
+        "between two comparisons of a shard that changed; shards that did not cost one message for all \
+         now and then";
     "core.replication.delta_bytes_max", "bytes",
         "writes in one message";
     "core.replication.unacknowledged_bytes_max", "bytes",

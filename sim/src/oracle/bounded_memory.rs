@@ -3,9 +3,10 @@
 //!
 //! Compares sizes with limits: of messages as they leave, of queues with each link of the trace chain, since a queue
 //! that outgrew its limit stays long enough to be seen. The bytes that wait for the disk are counted by the simulated
-//! disk. The bytes that a node keeps count of are compared with the sum over all that it holds. At the end of a run they
-//! are compared with the keys and values that it must hold, and with what the same node counts that starts from the same
-//! disk: a count that is too low bounds nothing, and one that drifts up refuses writes for ever. It does not measure the allocator.
+//! disk. The bytes that a node keeps count of are compared with the sum over all that it holds. At the end of a run
+//! they are compared with the keys and values that it must hold, and with what the same node counts that starts from
+//! the same disk: a count that is too low bounds nothing, and one that drifts up refuses writes for ever. It does not
+//! measure the allocator.
 
 use continuum_core::config::Config;
 use continuum_core::discovery::CONTACTS_MAX;

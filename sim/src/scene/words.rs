@@ -229,7 +229,7 @@ const fn yes(granted: bool) -> &'static str {
 
 fn of_replication(names: &Names, message: &replication::Message) -> (bool, String) {
     use replication::Message as M;
-    let shard = message.shard();
+    let shard = message.shard().unwrap_or_default();
     let shard = format!("s{}.{}", shard.namespace.0, shard.slot);
     let written = |writes: &[Bytes]| names.dots(writes.iter().map(dot_of));
     match message {
@@ -245,6 +245,17 @@ fn of_replication(names: &Names, message: &replication::Message) -> (bool, Strin
             (false, format!("view {} {shard}", names.dots(births)))
         }
         M::Refused { .. } => (false, format!("refused {shard}")),
+        M::Summary(said) => (true, of_summary(said).to_owned()),
+    }
+}
+
+const fn of_summary(said: &replication::Summary) -> &'static str {
+    use replication::Summary as S;
+    match said {
+        S::Whole(_) => "roots?",
+        S::Equal(_) => "same roots",
+        S::Blocks(_) => "other blocks",
+        S::Roots(_) => "roots",
     }
 }
 

@@ -48,7 +48,7 @@ const AUTHORS: u64 = 3;
 /// The number of forms: one for each kind of message.
 pub(crate) const FORMS: u64 = RAFT + REPLICATION + GOSSIP + FOUNDING + REQUESTS + OTHER;
 const RAFT: u64 = 17;
-const REPLICATION: u64 = 9;
+const REPLICATION: u64 = 10;
 const GOSSIP: u64 = 7;
 const FOUNDING: u64 = 7;
 const REQUESTS: u64 = 10;
@@ -216,7 +216,19 @@ impl Facts {
                 let view = View { totals: vec![dice.bits()], context, ..View::default() };
                 M::View { shard, round, view: Box::new(view) }
             }
+            8 => M::Summary(self.summary(shard, root, dice)),
             _ => M::Refused { shard, round, why: PullError::ContextTooLarge },
+        }
+    }
+
+    /// A lie about all shards at once.
+    fn summary(&self, shard: ShardId, root: Digest, dice: &mut Dice) -> replication::Summary {
+        use replication::Summary as S;
+        match dice.below(4) {
+            0 => S::Whole(root),
+            1 => S::Equal(root),
+            2 => S::Blocks((0..dice.below(300)).map(|_| dice.bits()).collect()),
+            _ => S::Roots(vec![(shard, root); dice.below(600) as usize]),
         }
     }
 

@@ -204,6 +204,9 @@ impl Facts {
             M::Compare { shard, root },
             M::Same { shard, root },
             M::Differ { shard },
+            M::Summary(replication::Summary::Whole(root)),
+            M::Summary(replication::Summary::Blocks(vec![u64::MAX; 256])),
+            M::Summary(replication::Summary::Roots(vec![(shard, root); 513])),
             M::Pull {
                 shard,
                 round: u64::MAX,

@@ -34,7 +34,9 @@ pub(crate) const HOUSE: [Level; 4] = [
     Level {
         folder: "core/src/replication",
         floors: &[
-            &["dispatch", "replicator"],
+            &["dispatch", "replicator", "turns"],
+            &["index"],
+            &["local"],
             &["sync"],
             &["author", "log"],
             &["shard"],

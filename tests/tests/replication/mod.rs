@@ -9,6 +9,7 @@
 pub mod history;
 pub mod hostile;
 pub mod promises;
+pub mod summaries;
 
 use std::collections::{BTreeMap, BTreeSet};
 

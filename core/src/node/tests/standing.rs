@@ -119,6 +119,7 @@ fn of_replication(kind: Kind) -> Option<replication::Message> {
         Kind::Page => M::Page { shard, round, writes: vec![] },
         Kind::View => M::View { shard, round, view: View::default().into() },
         Kind::PullRefused => M::Refused { shard, round, why: PullError::Malformed },
+        Kind::Summary => M::Summary(replication::Summary::Whole(root)),
         _ => return None,
     })
 }

@@ -282,6 +282,11 @@ impl Shard {
         root
     }
 
+    /// Whether nothing changed since the root was last cached.
+    pub(crate) const fn is_root_known(&self) -> bool {
+        self.root.is_some()
+    }
+
     fn compute_root(&self) -> Digest {
         let mut hasher = Hasher::new();
         hasher.value(self.fingerprints.whole());

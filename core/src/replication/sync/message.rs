@@ -13,6 +13,8 @@ use crate::digest::Digest;
 use crate::id::{Dot, ShardId};
 use crate::replication::shard::{Deferred, Dots, LiveEdits, Span};
 
+use super::summary::Summary;
+
 /// A message between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -91,6 +93,8 @@ pub enum Message {
         /// The reason.
         why: PullError,
     },
+    /// Compares all shards at once.
+    Summary(Summary),
 }
 
 /// Why a question cannot be answered.
@@ -149,9 +153,9 @@ pub struct Promise<'a> {
 }
 
 impl Message {
-    /// The shard that the message is about.
+    /// The shard that the message is about; `None` when it is about all.
     #[must_use]
-    pub const fn shard(&self) -> ShardId {
+    pub const fn shard(&self) -> Option<ShardId> {
         match self {
             Self::Delta { shard, .. }
             | Self::Ack { shard, .. }
@@ -161,7 +165,8 @@ impl Message {
             | Self::Pull { shard, .. }
             | Self::Page { shard, .. }
             | Self::View { shard, .. }
-            | Self::Refused { shard, .. } => *shard,
+            | Self::Refused { shard, .. } => Some(*shard),
+            Self::Summary(_) => None,
         }
     }
 
@@ -175,7 +180,7 @@ impl Message {
             Self::View { view, .. } => &view.context,
             _ => return None,
         };
-        Some(Promise { shard: self.shard(), held })
+        Some(Promise { shard: self.shard()?, held })
     }
 
     /// The dots that the sender claims to hold, if the message claims any.

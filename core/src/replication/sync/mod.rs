@@ -46,6 +46,7 @@ pub(crate) mod peer;
 pub(crate) mod push;
 pub(crate) mod receive;
 pub(crate) mod session;
+pub(crate) mod summary;
 
 use alloc::vec::Vec;
 

@@ -1,13 +1,14 @@
-//! The other replicas, the links to them, and each replica's push window: the bytes pushed and not yet acknowledged.
+//! The other replicas, the links to them, each replica's push window (the bytes pushed and not yet acknowledged), and
+//! what was compared with it.
 //!
 //! This module sends nothing.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::digest::Hasher;
-use crate::id::{NodeId, Replica};
+use crate::id::{NodeId, Replica, ShardId};
 use crate::reach;
 use crate::time::Instant;
 
@@ -19,6 +20,16 @@ pub(crate) struct Peer {
     unacknowledged: u64,
     /// When it last acknowledged, or when the first push left after everything was acknowledged.
     acknowledged_at: Instant,
+    /// The last change that was compared with it.
+    pub(crate) compared: u64,
+    /// When it was last asked about all shards.
+    pub(crate) asked_at: Instant,
+    /// The last change when all shards were equal to its own.
+    pub(crate) equal_at: Option<u64>,
+    /// The first shard whose root it is told when blocks differ; then its next turn comes soon.
+    pub(crate) resumes: Option<ShardId>,
+    /// When its next turn is.
+    due: Option<Instant>,
 }
 
 /// All other replicas, and all links.
@@ -27,11 +38,27 @@ pub(crate) struct Peers {
     replicas: BTreeMap<NodeId, Peer>,
     /// The other end of each link, replica or not: a link may be up before the registry names its other end.
     links: BTreeMap<NodeId, Replica>,
+    /// The turns of the connected replicas.
+    turns: BTreeSet<(Instant, NodeId)>,
 }
 
 impl Peer {
     const fn new(replica: Replica) -> Self {
-        Self { replica, unacknowledged: 0, acknowledged_at: Instant::ZERO }
+        Self {
+            replica,
+            unacknowledged: 0,
+            acknowledged_at: Instant::ZERO,
+            compared: 0,
+            asked_at: Instant::ZERO,
+            equal_at: None,
+            resumes: None,
+            due: None,
+        }
+    }
+
+    /// A link begins: all is compared by a summary, and changes from now on one by one.
+    pub(crate) const fn begin(&mut self, newest: u64) {
+        (self.compared, self.equal_at, self.resumes) = (newest, None, None);
     }
 
     /// Frees `bytes` of the push window.
@@ -76,6 +103,8 @@ impl Peers {
             }
             self.replicas.insert(replica.node, known.unwrap_or_else(|| Peer::new(replica)));
         }
+        let (turns, replicas) = (&mut self.turns, &self.replicas);
+        turns.retain(|(due, node)| replicas.get(node).is_some_and(|peer| peer.due == Some(*due)));
         added
     }
 
@@ -87,6 +116,33 @@ impl Peers {
     /// Notes that the link to a node is down.
     pub(crate) fn disconnect(&mut self, node: NodeId) {
         self.links.remove(&node);
+        if let Some(due) = self.replicas.get_mut(&node).and_then(|peer| peer.due.take()) {
+            self.turns.remove(&(due, node));
+        }
+    }
+
+    /// Sets when a connected replica has its next turn.
+    pub(crate) fn schedule(&mut self, node: NodeId, at: Instant) {
+        let Some(peer) = self.replicas.get_mut(&node) else { return };
+        if let Some(before) = peer.due.replace(at) {
+            self.turns.remove(&(before, node));
+        }
+        self.turns.insert((at, node));
+    }
+
+    /// When the next turn is.
+    pub(crate) fn next_turn(&self) -> Option<Instant> {
+        self.turns.first().map(|(at, _)| *at)
+    }
+
+    /// A replica whose turn it is.
+    pub(crate) fn due(&self, now: Instant) -> Option<NodeId> {
+        self.turns.first().filter(|(at, _)| *at <= now).map(|(_, node)| *node)
+    }
+
+    /// Whether a replica's shards were all equal to those here, and none of these changed after this change.
+    pub(crate) fn equal_since(&self) -> impl Iterator<Item = (Replica, u64)> + '_ {
+        self.replicas.values().filter_map(|peer| Some((peer.replica, peer.equal_at?)))
     }
 
     /// Whether this exact replica, node and store, is in the set.
@@ -140,6 +196,7 @@ impl Peers {
         for (node, peer) in &self.replicas {
             let pushed = (peer.unacknowledged, peer.acknowledged_at);
             hash.value(&(node, peer.replica, self.links.get(node), pushed));
+            hash.value(&(peer.compared, peer.asked_at, peer.equal_at, peer.resumes, peer.due));
         }
     }
 }

@@ -11,7 +11,6 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -73,8 +72,6 @@ pub(crate) struct SyncState {
     pub(crate) in_sync: BTreeSet<Replica>,
     /// The replicas that may lack writes of this process.
     pub(crate) lags: Lags,
-    /// The number of comparisons so far; it chooses the next peer, so that all get their turn.
-    pub(crate) comparisons: usize,
     /// By peer: writes that it sent and that were refused here, and how many.
     refused: BTreeMap<NodeId, (Dots, usize)>,
 }
@@ -159,6 +156,11 @@ impl SyncState {
         is_noted && !mutant!("replication.session.refused_again")
     }
 
+    /// Whether writes of some peer were refused here.
+    pub(crate) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
     /// A new link: what the peer has may be sound now.
     pub(crate) fn forget_refused(&mut self, peer: NodeId) {
         self.refused.remove(&peer);
@@ -172,14 +174,6 @@ impl SyncState {
         } else {
             reach!("replication.session.stale_answer");
             None
-        }
-    }
-
-    /// Ends a session that got no answer for `patience`.
-    pub(crate) fn expire(&mut self, now: Instant, patience: Duration) {
-        if self.session.as_ref().is_some_and(|session| now.since(session.last_heard) >= patience) {
-            reach!("replication.session.timeout");
-            self.session = None;
         }
     }
 }

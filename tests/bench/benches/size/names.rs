@@ -68,6 +68,7 @@ pub const fn of_replication(message: &replication::Message) -> &'static str {
         replication::Message::Page { .. } => "Received Page",
         replication::Message::View { .. } => "Received View",
         replication::Message::Refused { .. } => "Received Refused",
+        replication::Message::Summary(_) => "Received Summary",
     }
 }
 
