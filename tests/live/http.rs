@@ -1,6 +1,6 @@
 //! A client of the nodes' HTTP API with a bound on each wait: one request per connection, or one after the other.
 
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -95,6 +95,8 @@ pub(crate) fn exchange(to: SocketAddr, request: &[u8], patience: Duration) -> Op
         match stream.read(&mut piece) {
             Ok(0) => return parse(&bytes),
             Ok(read) => bytes.extend_from_slice(&piece[..read]),
+            // A signal, such as that of a child's end.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => return None,
         }
     }

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use continuum_core::id::NodeId;
+use continuum_core::id::{Address, NodeId};
 use continuum_core::time::WallTime;
 use continuum_runtime::clock::{Clock as _, SystemClock};
 use continuum_runtime::entropy;
@@ -25,6 +25,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::json;
 
 use super::{begin, begin_with, finish, is, make, path, written};
+use crate::attack::Attacker;
 use crate::federation::{Nodes, SOON, validity};
 use crate::http::{Ask, PATIENCE};
 use crate::row::{Bench, Check, Row, holds, wait_until};
@@ -333,16 +334,17 @@ fn is_control(byte: &u8) -> bool {
 
 fn names(bench: &Bench) -> Check<String> {
     let mut nodes = Nodes::new(bench, 3);
-    let name = "\u{1b}[31mEVIL\u{1b}]0;owned\u{7}\nforged row\u{9b}2J";
-    let told = [("NAME", name), ("PEER__ADVERTISE", "\u{1b}[31mevil\nforged.example:1")];
-    let told = told.map(|(key, value)| (format!("CONTINUUM_{key}"), value.into()));
-    nodes.all[2].variables.extend(told);
-    // A node says at this level where it finds nobody.
+    // A node at this level says where it finds nobody.
     nodes.all[0].variables.push(("CONTINUUM_LOG__FILTER".into(), "continuum_runtime=debug".into()));
     let mut book = begin_with(&mut nodes)?;
-    let _ = nodes.all[2].kill();
+    // Settings refuse such names, so they come from a process that is not ours.
+    let mut attacker = Attacker::stranger(&nodes);
+    attacker.name = "\u{1b}[31mEVIL\u{1b}]0;owned\u{7}\nforged row\u{9b}2J".into();
+    attacker.address = Address("\u{1b}[31mevil\nforged.example:1".into());
+    let peers: Vec<SocketAddr> = nodes.all.iter().map(|node| node.peer).collect();
+    drop(attacker.join(&peers)?);
     let missed = || nodes.all[0].members().iter().any(|member| member["health"] == "unhealthy");
-    wait_until(SOON, missed, || "the killed node is not missed".into())?;
+    wait_until(SOON, missed, || "the attacker is not missed".into())?;
     let commands: [&[&str]; 3] =
         [&["cluster", "members"], &["cluster", "health"], &["cluster", "status"]];
     let mut named = 0;
@@ -363,7 +365,6 @@ fn names(bench: &Bench) -> Check<String> {
     holds(is_plain && !forged, || format!("the log has {lines:?}"))?;
     let is_logged = lines.contains("\\u001b[31mevil\\nforged.example");
     holds(is_logged, || "the log has no word of another node".into())?;
-    nodes.all[2].start();
     let settled = finish(bench, &mut nodes, &mut book)?;
     Ok(format!("a name is shown {named} times as escapes, the log forges no line; {settled}"))
 }

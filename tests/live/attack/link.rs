@@ -88,7 +88,8 @@ impl Connection {
                 true
             }
             Err(error) => {
-                matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+                use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+                matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
             }
         };
         let mut at = 0;

@@ -31,8 +31,9 @@ pub(crate) struct Attacker {
     pub(crate) boot: Boot,
     /// The boots of the store before.
     pub(crate) lineage: Lineage,
-    /// The address that it claims to have.
-    pub(crate) address: SocketAddr,
+    /// The name and the address that it claims to have.
+    pub(crate) name: String,
+    pub(crate) address: Address,
     pub(crate) tls: Arc<ClientConfig>,
 }
 
@@ -50,10 +51,10 @@ impl Attacker {
         let tls = credentials.expect("credentials").peer_client(Arc::new(SystemClock));
         let tls = tls.expect("a configuration");
         // A port on which nothing listens.
-        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let (name, address) = ("attacker".into(), Address("127.0.0.1:9".into()));
         let me = Replica { node, store };
         let lineage = Lineage::default();
-        Self { federation: nodes.federation(), me, boot, lineage, address, tls }
+        Self { federation: nodes.federation(), me, boot, lineage, name, address, tls }
     }
 
     /// A certificate that never joined, with a new store.
@@ -78,8 +79,7 @@ impl Attacker {
 
     /// A request to join under this attacker's own name.
     pub(crate) fn request_to_join(&self) -> Request {
-        let address = Address(self.address.to_string());
-        let (replica, name) = (self.me, "attacker".into());
+        let (replica, name, address) = (self.me, self.name.clone(), self.address.clone());
         Request::Join { replica, address, name, genesis: None }
     }
 
