@@ -31,6 +31,8 @@ use crate::clock::Stopwatch;
 const IDLE: Duration = Duration::from_millis(50);
 /// How often a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(200);
+/// How often a log at rest looks for room: another program may fill the disk.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A full disk reports its room again when it changed by this many bytes.
 const ROOM_CHANGE: u64 = 1 << 20;
@@ -266,15 +268,19 @@ impl Worker {
         if let Some(request) = self.backlog.pop_front() {
             return Some(request);
         }
-        let pause = match (self.is_idle, self.is_full) {
-            (true, false) => return Some(self.queue.recv().unwrap_or(DiskRequest::Stop)),
-            (true, true) => FULL_RETRY,
-            (false, _) => IDLE,
-        };
-        match self.queue.recv_timeout(pause) {
+        match self.queue.recv_timeout(self.pause()) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(DiskRequest::Stop),
+        }
+    }
+
+    /// How long to wait for a request before the idle work.
+    const fn pause(&self) -> Duration {
+        match (self.is_idle, self.is_full) {
+            (true, false) => LOOK,
+            (true, true) => FULL_RETRY,
+            (false, _) => IDLE,
         }
     }
 
@@ -520,6 +526,20 @@ mod tests {
         });
         assert!(done.is_ok() && freed.get() == SEGMENT_BYTES, "{} bytes freed", freed.get());
         drop(reported(&mut opened));
+    }
+
+    /// Another program fills the disk while nothing is written.
+    #[test]
+    fn a_log_at_rest_finds_the_disk_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut worker, mut opened, _requests) = worker(&dir.path().join("data"), RESERVE);
+        let mut newest = Token::default();
+        assert!(worker.run_one(&mut newest).is_ok() && worker.is_idle && !worker.is_full);
+        // No byte is free in a folder that is missing.
+        worker.reserve = Reserve::new(dir.path().join("missing/reserve"), RESERVE);
+        assert!(worker.run_one(&mut newest).is_ok());
+        let reported = reported(&mut opened);
+        assert!(matches!(reported[..], [DiskEvent::Full { full: true, .. }]), "{reported:?}");
     }
 
     #[test]

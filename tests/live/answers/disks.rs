@@ -129,10 +129,6 @@ fn full(bench: &Bench, load: bool) -> Check<String> {
     let writers = load.then(|| Writers::start(&nodes, &ALL, "-load"));
     small.fill()?;
     let node = &nodes.all[0];
-    if !load {
-        // A disk at rest is found full by the first write that it has no room for.
-        let _ = large(node, "own", "first");
-    }
     says(node, "disk_full", SOON)?;
     let gap = hands_over(&nodes, 0, SOON)?;
     let refused = large(node, "own", "large");
