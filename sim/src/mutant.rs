@@ -83,6 +83,7 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
     ),
     ("node.apply.commit_unrecorded", "a law of what a node that restarts alone serves"),
     ("node.capture.ignores_the_window", "states of many chunks"),
+    ("node.checkpoint.keeps_large_files", "files of many megabytes"),
     ("node.checkpoint.never_when_full", "a disk whose room is counted"),
     ("node.storage.refuses_deletes", "a law of what a full disk takes"),
     (

@@ -6,169 +6,28 @@
 //! The active mutant is global to the process, so this file holds a single test.
 
 use continuum_core::api::{
-    Change, Content, Edit, ExportCursor, ExportPage, Level, Mutation, Outcome, Policy, Query,
-    Request, Row, Unready, Value,
+    Change, Content, Edit, ExportCursor, ExportPage, Level, Mutation, Outcome, Query, Request, Row,
+    Unready, Value,
 };
 use continuum_core::config::Config;
 use continuum_core::gossip;
 use continuum_core::id::{
-    Address, AskId, Boot, Contact, FederationId, GenesisId, GroupId, Lineage, NamespaceId, NodeId,
-    Replica, RequestId, ShardId, StoreId, Term, Token,
+    Address, AskId, Boot, Contact, GenesisId, GroupId, Lineage, NamespaceId, NodeId, Replica,
+    RequestId, ShardId, StoreId, Term, Token,
 };
 use continuum_core::machine::{Machine as _, Now, Outbox};
-use continuum_core::node::{Action, Event, Message, Node, Notice, Refusal, Start};
+use continuum_core::node::{Action, Event, Message, Node, Refusal};
 use continuum_core::raft;
 use continuum_core::replication::Message as Replicated;
-use continuum_core::seed::Seed;
 use continuum_core::time::{Instant, WallTime};
 use continuum_core::wal::Write;
 use std::collections::BTreeMap;
 
-const ME: Replica = Replica { node: NodeId([1; 16]), store: StoreId([1; 16]) };
-const PEER: Replica = Replica { node: NodeId([9; 16]), store: StoreId([9; 16]) };
-/// Bytes that exports may keep.
-const EXPORT_BYTES: u64 = 1_000_000;
+mod solo;
+
+use solo::{EXPORT_BYTES, ME, PEER, Solo, start};
+
 const OTHER: Replica = Replica { node: NodeId([8; 16]), store: StoreId([8; 16]) };
-
-/// A federation of one, and everything that it reported.
-struct Solo {
-    node: Node,
-    ms: u64,
-    rejected: Vec<&'static str>,
-    refused: Vec<Boot>,
-    /// How far it released its log.
-    released: Vec<Token>,
-    /// Pieces of snapshot files that a disk took and never finished, if it takes any.
-    unwritten: Option<usize>,
-    /// Its log.
-    writes: Vec<(Token, Write)>,
-    asked: u64,
-}
-
-impl Solo {
-    fn new() -> Self {
-        let node = Node::restore(start(1), Vec::new(), BTreeMap::new()).expect("a fresh store");
-        let (rejected, refused, writes) = (Vec::new(), Vec::new(), Vec::new());
-        let released = Vec::new();
-        let unwritten = None;
-        let mut solo =
-            Self { node, ms: 1, rejected, refused, released, unwritten, writes, asked: 0 };
-        solo.ask(Request::Init { voters: Vec::new() });
-        let (name, policy) = (String::from("facts"), Policy::Strong);
-        solo.ask(Request::CreateNamespace { name, policy, session: None });
-        solo.connect(PEER);
-        solo
-    }
-
-    /// One step; its writes are durable at once.
-    fn step(&mut self, event: Event) -> Vec<Outcome> {
-        let now = Now { mono: Instant::from_millis(self.ms), wall: WallTime(self.ms) };
-        let (mut out, mut newest, mut answers) = (Outbox::new(), None, Vec::new());
-        let mut pieces = None;
-        self.node.step(now, event, &mut out);
-        for action in out.drain() {
-            match action {
-                Action::Persist { token, write } => {
-                    newest = Some(token);
-                    self.writes.push((token, write));
-                }
-                Action::WriteFile { number, .. } => match &mut self.unwritten {
-                    Some(unwritten) => *unwritten += 1,
-                    None => pieces = Some(number),
-                },
-                Action::Refuse { boot, .. } => self.refused.push(boot),
-                Action::Release { before } => self.released.push(before),
-                Action::Reply { outcome, .. } => answers.push(outcome),
-                Action::Notify(Notice::Rejected { why, .. }) => self.rejected.push(why),
-                _ => {}
-            }
-        }
-        if let Some(token) = newest {
-            answers.extend(self.step(Event::Persisted { token }));
-        }
-        if let Some(number) = pieces {
-            answers.extend(self.step(Event::FilesWritten { number }));
-        }
-        answers
-    }
-
-    fn ask(&mut self, request: Request) -> Outcome {
-        self.asked += 1;
-        let mut answers = self.step(Event::Requested { id: RequestId(self.asked), request });
-        while answers.is_empty() {
-            answers = self.wait(10);
-        }
-        answers.remove(0)
-    }
-
-    fn wait(&mut self, ms: u64) -> Vec<Outcome> {
-        self.ms += ms;
-        self.step(Event::Tick)
-    }
-
-    fn genesis(&self) -> GenesisId {
-        self.node.genesis().expect("it is formed")
-    }
-
-    fn connect(&mut self, peer: Replica) {
-        self.connect_as(peer, Boot { count: 1, nonce: 9 }, Lineage::default());
-    }
-
-    /// A process of a peer, with the boots before it, makes a handshake. Returns whether it is let in.
-    fn connect_as(&mut self, peer: Replica, boot: Boot, lineage: Lineage) -> bool {
-        let Replica { node, store } = peer;
-        self.refused.clear();
-        self.step(Event::Connected { peer: node, store, boot, lineage, version: 1 });
-        !self.refused.contains(&boot)
-    }
-
-    /// The process ends, and starts again on its log.
-    fn restart(&mut self) {
-        let writes = std::mem::take(&mut self.writes);
-        let boot = continuum_core::node::last_boot(&writes).expect("it has started");
-        self.node = Node::restore(start(boot.count + 1), writes.clone(), BTreeMap::new())
-            .expect("its own records");
-        self.writes = writes;
-        self.wait(10);
-    }
-
-    fn receive(&mut self, from: Replica, message: Message) {
-        self.step(Event::Received { from: from.node, message });
-    }
-
-    /// A peer asks to let a replica in, at an address with this number.
-    fn join(&mut self, from: Replica, replica: Replica, number: u64) {
-        let (address, name) = (Address(format!("peer:{number}")), String::from("peer"));
-        let request = Request::Join { replica, address, name, genesis: None };
-        let id = AskId { nonce: 9, number };
-        self.receive(from, Message::Forward { id, open: number, request });
-        for _ in 0..4 {
-            self.wait(10);
-        }
-    }
-
-    /// Lets the peer in as a learner.
-    fn admit(&mut self) {
-        self.join(PEER, PEER, 1);
-        self.wait(500);
-        assert_eq!(self.node.members().len(), 2);
-        self.rejected.clear();
-    }
-}
-
-fn start(count: u64) -> Start {
-    let mut config = Config::default();
-    config.bounds.export_bytes = EXPORT_BYTES;
-    Start {
-        config,
-        federation: FederationId([7; 16]),
-        replica: ME,
-        boot: Boot { count, nonce: count },
-        seed: Seed::from_number(count),
-        name: String::from("one"),
-        address: Address("one:1".into()),
-    }
-}
 
 fn an_earlier_process_is_refused() {
     let mut solo = Solo::new();
@@ -364,6 +223,10 @@ fn put(key: &str, length: usize) -> Request {
     write(key, Change::Put(vec![7; length].into()))
 }
 
+fn delete(key: &str) -> Request {
+    write(key, Change::Delete)
+}
+
 fn is_committed(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Committed { .. })
 }
@@ -396,6 +259,21 @@ fn a_full_disk_is_checkpointed() {
     solo.step(Event::StorageFull { full: true, room: 64 << 20 });
     (0..100).for_each(|_| drop(solo.wait(10)));
     assert!(!solo.released.is_empty(), "nothing is released");
+}
+
+/// A full disk holds the snapshot file of what was deleted since, and nearly no log.
+fn a_full_disk_drops_the_file_of_what_was_deleted() {
+    let mut solo = Solo::new();
+    let key = |number| format!("k{}", number % 60);
+    // Enough for a checkpoint of all 60.
+    (0..300).for_each(|number| assert!(is_committed(&solo.ask(put(&key(number), 500_000)))));
+    (0..200).for_each(|_| drop(solo.wait(10)));
+    solo.step(Event::StorageFull { full: true, room: 64 << 20 });
+    (0..60).for_each(|number| assert!(is_committed(&solo.ask(delete(&key(number))))));
+    let files = solo.discarded;
+    solo.step(Event::StorageFull { full: true, room: 64 << 20 });
+    (0..200).for_each(|_| drop(solo.wait(10)));
+    assert!(solo.discarded > files, "the large file stays");
 }
 
 fn a_checkpoint_is_a_window_ahead_of_the_disk() {
@@ -553,6 +431,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("files.dropped_pieces_count", a_dropped_file_says_nothing_of_its_successor),
     ("node.apply.commit_unrecorded", the_log_knows_what_was_created),
     ("node.capture.ignores_the_window", a_checkpoint_is_a_window_ahead_of_the_disk),
+    ("node.checkpoint.keeps_large_files", a_full_disk_drops_the_file_of_what_was_deleted),
     ("node.checkpoint.never_when_full", a_full_disk_is_checkpointed),
     ("node.halted.ready", a_node_with_a_halted_group_is_not_ready),
     ("node.join.relayed", a_member_lets_nobody_in),

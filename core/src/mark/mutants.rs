@@ -322,6 +322,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
         "node.checkpoint.copy_cuts",
         "a log that is copied forward ends with a record that truncates it to the start of the copy",
     ),
+    (
+        "node.checkpoint.keeps_large_files",
+        "a full disk keeps the snapshot file of what was deleted since",
+    ),
     ("node.checkpoint.never_when_full", "a full disk waits for its operator alone"),
     ("node.storage.waits_for_ever", "a leader keeps its office though its disk hangs"),
     ("node.storage.refuses_deletes", "a full disk refuses what would make room"),

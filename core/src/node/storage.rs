@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::api::{Outcome, Reason};
-use crate::id::GroupId;
+use crate::id::{GroupId, Owner};
 use crate::machine::Outbox;
 use crate::time::Instant;
 use crate::{gossip, mutant, raft, reach};
@@ -33,13 +33,28 @@ impl Node {
     pub(super) fn on_storage_full(&mut self, full: bool, room: u64) {
         let is_news = core::mem::replace(&mut self.phase.disk_full, full) != full;
         self.phase.disk_room = room;
-        self.checkpoints.disk_is_full(full.then(|| self.memory_bytes()), room);
+        self.plan_for_full_disk();
         if !is_news {
             return;
         }
         reach!("node.storage.full_changed");
         if full {
             self.give_up_leadership();
+        }
+    }
+
+    /// Decides which checkpoints make room on a full disk.
+    fn plan_for_full_disk(&mut self) {
+        let full = self.phase.disk_full;
+        let with = full.then(|| self.memory_bytes());
+        self.checkpoints.disk_is_full(with, self.phase.disk_room);
+        if full {
+            let (groups, replicas) = (&self.groups, &self.replication.machine);
+            self.checkpoints.shrink(|owner| match owner {
+                Owner::Node => 0,
+                Owner::Group(id) => groups.get(&id).map_or(0, |group| group.state.bytes()),
+                Owner::Shard(id) => replicas.bytes_of(&id),
+            });
         }
     }
 
@@ -115,7 +130,7 @@ impl Node {
         self.phase.offer_armed = false;
         if self.phase.disk_full {
             // The state may have become small enough for a checkpoint.
-            self.checkpoints.disk_is_full(Some(self.memory_bytes()), self.phase.disk_room);
+            self.plan_for_full_disk();
         }
         if self.declines_leadership() {
             reach!("node.storage.offered_again");

@@ -543,6 +543,12 @@ impl Replicator {
         self.shards.bytes()
     }
 
+    /// The part of one shard in [`Self::bytes`]; 0 if it is not here.
+    #[must_use]
+    pub(crate) fn bytes_of(&self, shard: &ShardId) -> u64 {
+        self.shards.get(shard).map_or(0, |local| local.shard.bytes())
+    }
+
     /// The same by a sum over all shards: what [`Self::bytes`] must say.
     #[must_use]
     pub fn recounted_bytes(&self) -> u64 {

@@ -199,7 +199,7 @@ impl Link {
 mod tests {
     use std::net::TcpListener;
 
-    use continuum_core::id::{Boot, FederationId, Lineage, NodeId, Replica, StoreId};
+    use continuum_core::id::{Address, Boot, FederationId, Lineage, NodeId, Replica, StoreId};
     use continuum_core::node::Refusal;
     use continuum_runtime::clock::SystemClock;
     use continuum_runtime::tls::Credentials;
@@ -222,7 +222,8 @@ mod tests {
             me: Replica { node, store: StoreId([8; 16]) },
             boot: Boot { count: 3, nonce: 9 },
             lineage: Lineage::default().after(Boot { count: 2, nonce: 8 }),
-            address: SocketAddr::from(([127, 0, 0, 1], 9)),
+            name: "attacker".into(),
+            address: Address("127.0.0.1:9".into()),
             tls,
         };
         (who, credentials)

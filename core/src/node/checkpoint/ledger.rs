@@ -72,6 +72,8 @@ pub(in crate::node) struct Checkpoints {
     bytes_max: u64,
     /// The bytes of the node's whole state while its disk is full and still has room for a checkpoint of it.
     full_with: Option<u64>,
+    /// Owners whose files are far larger than their state, while the disk is full.
+    shrunk: BTreeSet<Owner>,
     /// Estimated bytes of the log so far. Durable batches count as whole blocks, as the disk has them.
     pub(super) log_bytes: u64,
     /// Estimated bytes of all writes that were issued, durable or not.
@@ -103,6 +105,7 @@ impl Checkpoints {
         Self {
             bytes_max,
             full_with: None,
+            shrunk: BTreeSet::new(),
             log_bytes,
             issued_bytes: 0,
             live: 0,
@@ -240,14 +243,15 @@ impl Checkpoints {
             self.replaced.extend(gone.record.map(|record| (seq, record.file.id)));
         }
         self.pending.retain(|known| known.owner != owner);
+        self.shrunk.remove(&owner);
     }
 
     /// The owner with the oldest needed record, if that is overdue and no checkpoint of it is in progress. Marks it as
     /// in progress.
     pub(super) fn next_due(&mut self) -> Option<Owner> {
-        let owner = self.oldest_idle().filter(|owner| !self.has_no_room && self.is_overdue(*owner));
-        self.due = owner.is_some();
-        let owner = owner?;
+        self.look_for_due();
+        let owner = self.overdue().filter(|_| self.due)?;
+        self.shrunk.remove(&owner);
         self.account(owner)?.in_progress = true;
         Some(owner)
     }
@@ -255,6 +259,14 @@ impl Checkpoints {
     fn oldest_idle(&self) -> Option<Owner> {
         let idle = |owner: &Owner| self.accounts.get(owner).is_some_and(|known| !known.in_progress);
         self.by_age.iter().map(|(_, owner)| *owner).find(idle)
+    }
+
+    /// The owner that is checkpointed next: the oldest one, if it is overdue, or one whose file can become far smaller.
+    fn overdue(&self) -> Option<Owner> {
+        let is_idle =
+            |owner: &&Owner| self.accounts.get(owner).is_some_and(|known| !known.in_progress);
+        let oldest = self.oldest_idle().filter(|owner| self.is_overdue(*owner));
+        oldest.or_else(|| self.shrunk.iter().find(is_idle).copied())
     }
 
     fn is_overdue(&self, owner: Owner) -> bool {
@@ -278,12 +290,29 @@ impl Checkpoints {
         let fits = |bytes: &u64| *bytes <= room / 2;
         self.full_with =
             with.filter(|bytes| fits(bytes) && !mutant!("node.checkpoint.never_when_full"));
+        self.shrunk.clear();
         self.look_again();
     }
 
+    /// The owners with a file that a checkpoint makes smaller by a segment at least, where `bytes` says how many bytes
+    /// an owner's state has now.
+    pub(in crate::node) fn shrink(&mut self, bytes: impl Fn(Owner) -> u64) {
+        let gains = |(owner, account): &(&Owner, &Account)| {
+            let file = account.record.as_ref().map_or(0, |record| record.file.length);
+            // The count of a state may be less than its file has.
+            file > SEGMENT_BYTES && file - SEGMENT_BYTES > bytes(**owner).saturating_mul(2)
+        };
+        let shrunk = self.accounts.iter().filter(gains).map(|(owner, _)| *owner);
+        self.shrunk = if mutant!("node.checkpoint.keeps_large_files") {
+            BTreeSet::new()
+        } else {
+            shrunk.collect()
+        };
+        self.look_for_due();
+    }
+
     fn look_for_due(&mut self) {
-        let overdue = self.oldest_idle().is_some_and(|owner| self.is_overdue(owner));
-        self.due = overdue && !self.has_no_room;
+        self.due = !self.has_no_room && self.overdue().is_some();
     }
 
     /// The disk had no room for the file of an owner's checkpoint. None begins until [`Self::look_again`].
