@@ -24,6 +24,10 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
     ("raft.conflict.unsaid", "a member that lies about its own disk, and an idle group afterwards"),
     ("raft.transfer.excludes_restarted", "a law of which voter may lead next"),
     (
+        "raft.snapshot.rests_after_corruption",
+        "two snapshots that changed on their way to one voter of a bare majority: a plan has them",
+    ),
+    (
         "raft.snapshot.recorded_unchecked",
         "a snapshot that does not restore although its digest is right",
     ),

@@ -96,8 +96,9 @@ fn message_text(message: &Message) -> String {
         },
         Message::TimeoutNow { .. } => ("TimeoutNow", "lead in my place".into()),
         Message::ReadIndex { .. } => ("ReadIndex", "what must I have applied?".into()),
-        Message::SnapshotRefused { position, .. } => {
-            ("SnapshotRefused", format!("the one at {} does not restore", At(*position)))
+        Message::SnapshotRefused { position, corrupt, .. } => {
+            let why = if *corrupt { "has other bytes" } else { "does not restore" };
+            ("SnapshotRefused", format!("the one at {} {why}", At(*position)))
         }
         Message::ReadIndexReply { index, .. } => match index {
             Some(index) => ("ReadIndexReply", index.to_string()),

@@ -77,8 +77,9 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (term(), position(), proptest::option::of(number()))
             .prop_map(|(term, position, bytes)| Message::SnapshotAck { term, position, bytes }),
-        (term(), position())
-            .prop_map(|(term, position)| Message::SnapshotRefused { term, position }),
+        (term(), position(), any::<bool>()).prop_map(|(term, position, corrupt)| {
+            Message::SnapshotRefused { term, position, corrupt }
+        }),
         (term(), 0..20_u8).prop_map(|(term, transfer_excluded)| {
             let transfer_excluded = (0..transfer_excluded).map(replica).collect();
             Message::TimeoutNow { term, transfer_excluded }

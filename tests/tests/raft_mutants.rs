@@ -216,6 +216,49 @@ fn a_snapshot_is_installed_once_its_file_is_durable() {
     assert_eq!(net.raft(3).base(), snapshot.position);
 }
 
+/// The bytes of a snapshot changed on their way, twice: the leader offers the next one an election timeout later.
+fn what_changed_on_its_way_is_soon_sent_again() {
+    let config = RaftConfig { retained_bytes_max: 0, ..RaftConfig::default() };
+    let timeout = config.election_timeout_ms;
+    let mut net = Net::new(1, &configuration(&[1, 2, 3], &[]), config);
+    net.elect(1);
+    for ticket in 0..9 {
+        net.propose(1, ticket, "a command of some length");
+        net.settle_if(without(3));
+    }
+    net.compact(1);
+    let offer_within = |net: &mut Net, ms: u64| {
+        for _ in 0..ms / 20 {
+            net.advance_one(1, 20);
+            net.answer_capture(1, usize::MAX);
+            let is_heard = |envelope: &Envelope| {
+                !matches!(
+                    envelope.message,
+                    Message::SnapshotOffer { .. } | Message::SnapshotChunk { .. }
+                )
+            };
+            while let Some(heard) = net.wire.iter().position(is_heard) {
+                net.deliver(heard);
+                (1..=3).for_each(|n| net.sync(n, usize::MAX));
+            }
+            let offered = net.wire.iter().find_map(|envelope| match &envelope.message {
+                Message::SnapshotOffer { header, .. } => Some(header.position),
+                _ => None,
+            });
+            net.wire.clear();
+            if offered.is_some() {
+                return offered;
+            }
+        }
+        None
+    };
+    for _ in 0..3 {
+        let position = offer_within(&mut net, 3 * timeout).expect("an offer");
+        let refused = Message::SnapshotRefused { term: Term(1), position, corrupt: true };
+        net.step(1, received(3, refused));
+    }
+}
+
 /// A snapshot with a right digest that no state machine restores is refused: nothing durable names it, and the replica
 /// goes on with its log.
 fn what_does_not_restore_is_not_recorded() {
@@ -234,7 +277,7 @@ fn what_does_not_restore_is_not_recorded() {
     let offer = Message::SnapshotOffer { term: Term(1), header };
     net.ask(1, 3, offer.clone());
     let chunk = Message::SnapshotChunk { term: Term(1), position: at(1, 9), offset: 0, data };
-    let refused = Message::SnapshotRefused { term: Term(1), position: at(1, 9) };
+    let refused = Message::SnapshotRefused { term: Term(1), position: at(1, 9), corrupt: false };
     assert_eq!(net.ask(1, 3, chunk), std::slice::from_ref(&refused));
     assert_eq!(net.ask(1, 3, offer), [refused], "it does not transfer the same one again");
     assert_eq!((net.raft(3).last(), net.raft(3).base()), (at(1, 2), at(0, 0)));
@@ -518,6 +561,7 @@ const SCENARIOS: &[(&str, fn())] = &[
     ("raft.leader.any", a_learner_does_not_lead),
     ("raft.snapshot.acked_before_durable", a_chunk_is_acknowledged_once_it_is_durable),
     ("raft.snapshot.named_before_durable", a_snapshot_is_installed_once_its_file_is_durable),
+    ("raft.snapshot.rests_after_corruption", what_changed_on_its_way_is_soon_sent_again),
     ("raft.snapshot.recorded_unchecked", what_does_not_restore_is_not_recorded),
     ("raft.term.unbounded", a_voter_moves_no_group_to_the_last_term),
     ("raft.term.of_a_learner", a_learners_term_deposes_no_leader),

@@ -557,7 +557,7 @@ fn a_corrupt_snapshot_is_not_installed() {
     let data = Bytes::from_static(b"wrong");
     assert_eq!(
         net.ask(2, 1, Message::SnapshotChunk { term: Term(1), position, offset: 0, data }),
-        [Message::SnapshotRefused { term: Term(1), position }]
+        [Message::SnapshotRefused { term: Term(1), position, corrupt: true }]
     );
     assert_eq!((net.raft(1).commit(), net.nodes[&1].rejected.len()), (Index(0), 1));
 }

@@ -73,6 +73,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("raft.snapshot.acked_before_durable", "a chunk is acknowledged before it is durable"),
     ("raft.snapshot.named_before_durable", "a snapshot is recorded before its file is durable"),
     (
+        "raft.snapshot.rests_after_corruption",
+        "a voter waits long for a snapshot because bytes changed on their way",
+    ),
+    (
         "raft.snapshot.recorded_unchecked",
         "a snapshot is recorded before the state machine has looked at it",
     ),

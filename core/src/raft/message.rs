@@ -121,11 +121,14 @@ pub enum Message {
         /// `None` if the answerer does not lead, or lost or transfers its leadership.
         index: Option<Index>,
     },
-    /// The answerer has a whole snapshot, and its state machine does not restore it.
+    /// The answerer has a whole snapshot and does not install it.
     SnapshotRefused {
         term: Term,
         /// The snapshot's position.
         position: Position,
+        /// Its bytes are not those that were offered. Otherwise its state machine does not restore it, or its disk has
+        /// no room.
+        corrupt: bool,
     },
 }
 

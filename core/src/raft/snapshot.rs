@@ -33,7 +33,8 @@ const WINDOW_CHUNKS: u64 = 4;
 const CHUNKS_MAX: usize = 65_536;
 
 /// After a refused snapshot a leader rests for this many election timeouts before it offers another one to that peer,
-/// and for twice as long after each further refusal, up to this many doublings.
+/// and for twice as long after each further refusal, up to this many doublings. It rests for one election timeout when
+/// the bytes had changed on their way: a voter must not be missing for that.
 const REST_TIMEOUTS: u32 = 8;
 const REST_DOUBLINGS_MAX: u32 = 7;
 
@@ -180,12 +181,14 @@ impl Raft {
         self.send_chunks(at, out);
     }
 
-    /// The receiver has the whole snapshot, and its state machine does not restore it. The next one may be better, or
-    /// the receiver may run another build by then; until that is likely, this leader sends nothing large.
+    /// The receiver has the whole snapshot and does not install it. If its state machine does not restore it, the next
+    /// one may be better, or the receiver may run another build by then; until that is likely, this leader sends
+    /// nothing large. Bytes that changed on their way say nothing of the next ones.
     pub(super) fn on_snapshot_refused(
         &mut self,
         from: Replica,
         position: Position,
+        corrupt: bool,
         out: &mut Outbox<Action>,
     ) {
         let (now, timeout) = (self.now, self.election_timeout());
@@ -200,9 +203,10 @@ impl Raft {
         }
         reach!("raft.snapshot.refused_by_peer");
         (transfer.acked, transfer.sent) = (None, 0);
-        let rest = timeout.saturating_mul(REST_TIMEOUTS << peer.refusals.min(REST_DOUBLINGS_MAX));
-        peer.refusals += 1;
-        peer.rest_until = now + rest;
+        let rests = REST_TIMEOUTS << peer.refusals.min(REST_DOUBLINGS_MAX);
+        let is_resent = corrupt && !mutant!("raft.snapshot.rests_after_corruption");
+        peer.refusals += u32::from(!is_resent);
+        peer.rest_until = now + if is_resent { timeout } else { timeout.saturating_mul(rests) };
         self.release_snapshot();
     }
 
@@ -267,7 +271,7 @@ impl Raft {
             return;
         }
         if self.refused_snapshot == Some(snapshot_id(self.group, header.position, header.digest)) {
-            return self.refuse_snapshot(from, header.position, out);
+            return self.refuse_snapshot(from, header.position, false, out);
         }
         if self.incoming.as_ref().is_none_or(|known| known.header != header) {
             if self.incoming.is_some() {
@@ -364,7 +368,7 @@ impl Raft {
             let position = incoming.header.position;
             self.drop_incoming(out);
             self.reject(from, "a snapshot whose bytes do not match its digest", out);
-            return self.refuse_snapshot(from, position, out);
+            return self.refuse_snapshot(from, position, true, out);
         }
         let (id, snapshot) = (incoming.id, Arc::new(incoming.snapshot()));
         incoming.complete = Some(Arc::clone(&snapshot));
@@ -392,7 +396,7 @@ impl Raft {
         let position = incoming.header.position;
         self.drop_incoming(out);
         if let Some(leader) = self.leader {
-            self.refuse_snapshot(leader, position, out);
+            self.refuse_snapshot(leader, position, false, out);
         }
     }
 
@@ -403,9 +407,16 @@ impl Raft {
         }
     }
 
-    fn refuse_snapshot(&mut self, to: Replica, position: Position, out: &mut Outbox<Action>) {
+    fn refuse_snapshot(
+        &mut self,
+        to: Replica,
+        position: Position,
+        corrupt: bool,
+        out: &mut Outbox<Action>,
+    ) {
         reach!("raft.snapshot.refused");
-        self.send(to, Message::SnapshotRefused { term: self.term, position }, out);
+        let term = self.term;
+        self.send(to, Message::SnapshotRefused { term, position, corrupt }, out);
     }
 
     /// The state machine looked at a complete snapshot: installs it, or refuses it and keeps everything as it is.
@@ -421,7 +432,7 @@ impl Raft {
         self.drop_incoming(out);
         if let Some(leader) = self.leader {
             self.reject(leader, "a snapshot that does not restore", out);
-            self.refuse_snapshot(leader, position, out);
+            self.refuse_snapshot(leader, position, false, out);
         }
     }
 

@@ -196,8 +196,8 @@ impl Raft {
             Message::SnapshotAck { position, bytes, .. } => {
                 self.on_snapshot_ack(from, position, bytes, out);
             }
-            Message::SnapshotRefused { position, .. } => {
-                self.on_snapshot_refused(from, position, out);
+            Message::SnapshotRefused { position, corrupt, .. } => {
+                self.on_snapshot_refused(from, position, corrupt, out);
             }
             Message::TimeoutNow { transfer_excluded, .. } => {
                 self.on_timeout_now(from, transfer_excluded, out);

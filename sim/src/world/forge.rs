@@ -153,7 +153,10 @@ impl Facts {
             13 => M::TimeoutNow { term, transfer_excluded: Vec::new() },
             14 => M::ReadIndex { id: dice.bits() },
             15 => M::ReadIndexReply { id: dice.bits(), index: granted.then(|| index(dice)) },
-            _ => M::SnapshotRefused { term, position: Position { term, ..position } },
+            _ => {
+                let position = Position { term, ..position };
+                M::SnapshotRefused { term, position, corrupt: granted }
+            }
         }
     }
 

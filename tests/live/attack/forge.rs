@@ -133,7 +133,7 @@ impl Facts {
             M::StaleTerm { term },
             M::SnapshotAck { term, position: far, bytes: Some(u64::MAX) },
             M::SnapshotAck { term, position: tail, bytes: None },
-            M::SnapshotRefused { term, position: tail },
+            M::SnapshotRefused { term, position: tail, corrupt: false },
             M::TimeoutNow { term, transfer_excluded: Vec::new() },
             M::ReadIndex { id: term.0 },
             M::ReadIndexReply { id: term.0, index: Some(Index(u64::MAX)) },

@@ -94,7 +94,7 @@ fn of_raft(kind: Kind) -> Option<raft::Message> {
         Kind::TimeoutNow => M::TimeoutNow { term, transfer_excluded: vec![] },
         Kind::ReadIndex => M::ReadIndex { id: 1 },
         Kind::ReadIndexReply => M::ReadIndexReply { id: 1, index: Some(index) },
-        Kind::SnapshotRefused => M::SnapshotRefused { term, position },
+        Kind::SnapshotRefused => M::SnapshotRefused { term, position, corrupt: false },
         _ => return None,
     })
 }
