@@ -111,6 +111,27 @@ pub struct ReplicationConfig {
     /// Bytes of a shard that one step captures for a checkpoint: large beside a message, small beside the time that a
     /// step may take. Default 64 KiB.
     pub capture_bytes: usize,
+    /// Bounds of slices that only a simulator and tests lower.
+    #[serde(skip)]
+    pub slices: Slices,
+}
+
+/// Bounds on the elements that one step of replication works on, so that small states need several steps. No file sets
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slices {
+    /// Elements that a delete names one by one. One of more elements names none: it covers their scope.
+    pub listed: usize,
+    /// Elements of a covered scope that one step looks at.
+    pub swept: usize,
+    /// Entries of the tables of deleted shards that one step frees.
+    pub freed: usize,
+}
+
+impl Default for Slices {
+    fn default() -> Self {
+        Self { listed: 64, swept: 256, freed: 1024 }
+    }
 }
 
 impl Default for ReplicationConfig {
@@ -121,6 +142,7 @@ impl Default for ReplicationConfig {
             unacknowledged_bytes_max: 4 << 20,
             ahead_ms_max: 60_000,
             capture_bytes: 64 << 10,
+            slices: Slices::default(),
         }
     }
 }

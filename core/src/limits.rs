@@ -77,6 +77,9 @@ pub const REPLACED_NAMES_MAX: usize = 4096;
 /// write that needs more is refused.
 pub const DEFERRED_MAX: usize = 65_536;
 
+/// Removals of whole scopes of one shard that wait for dots. Each arriving write looks at all of them.
+pub const COVERS_MAX: usize = 1024;
+
 /// The greatest sequence number of a dot. No author reaches it, and arithmetic on it cannot overflow.
 pub const SEQ_MAX: u64 = 1 << 48;
 

@@ -9,6 +9,7 @@
 mod world;
 
 use continuum_core::api::Strategy as View;
+use continuum_core::config::Slices;
 use continuum_core::replication::{Event, Message};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -47,6 +48,16 @@ proptest! {
     fn page_size_changes_no_result(moves in moves(120), bytes in 1usize..4000) {
         let mut setup = Setup { strategy: View::HighestNodeWins, ..Setup::default() };
         setup.config.delta_bytes_max = bytes;
+        if let Err(why) = History::run(setup, &moves) {
+            prop_assert!(false, "{}", why);
+        }
+    }
+
+    /// Deletes cover whole scopes, and take effect in slices of one to three elements.
+    #[test]
+    fn slices_change_no_result(moves in moves(200), listed in 0usize..3, swept in 1usize..4, discard: bool) {
+        let mut setup = Setup { discard, ..Setup::default() };
+        setup.config.slices = Slices { listed, swept, freed: 1 };
         if let Err(why) = History::run(setup, &moves) {
             prop_assert!(false, "{}", why);
         }

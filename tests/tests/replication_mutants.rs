@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use continuum_core::api::{Change, Mutation};
+use continuum_core::config::Slices;
 use continuum_core::id::{Replica, StoreId};
 use continuum_core::mark::instrument;
 use continuum_core::replication::{Event, Message};
@@ -16,7 +17,7 @@ use continuum_core::seed::{Seed, Stream};
 
 use world::history::{History, Move, busy_checkpoint};
 use world::{SHARD, Setup, World, bytes, give, one, put, quiet, replica, take};
-use world::{hostile, promises, summaries};
+use world::{covers, hostile, promises, summaries};
 
 /// Histories to try before a mutant counts as missed.
 const HISTORIES: u64 = 300;
@@ -29,10 +30,14 @@ fn moves(stream: &mut Stream) -> Vec<Move> {
 /// Runs one history, and one with a corrupted message.
 fn run(number: u64) -> Result<(), String> {
     let mut stream = Seed::from_number(number).derive("mutants", 0);
-    let setup = Setup { discard: number % 4 == 3, ..Setup::default() };
+    let mut setup = Setup { discard: number % 4 == 3, ..Setup::default() };
+    if number % 2 == 1 {
+        setup.config.slices = Slices { listed: 1, swept: 2, freed: 1 };
+    }
     History::run(setup, &moves(&mut stream))?;
     corrupt(&mut stream)?;
     if number == 0 {
+        covers::small();
         hostile::CASES.iter().for_each(|case| case());
         [false, true].into_iter().for_each(promises::of_a_removal);
         promises::of_an_overwrite();
@@ -54,7 +59,7 @@ fn corrupt(stream: &mut Stream) -> Result<(), String> {
     for (from, to, message) in core::mem::take(&mut world.network) {
         let Message::Delta { shard, writes } = message else { continue };
         let mut write = writes[0].to_vec();
-        let at = write.len() - 2 - stream.below(20) as usize;
+        let at = write.len() - 3 - stream.below(20) as usize;
         write[at] ^= 1;
         let message = Message::Delta { shard, writes: vec![Bytes::from(write)] };
         world.step(to, Event::Received { from: replica(from), message });

@@ -434,6 +434,17 @@ fn a_scrub_checks_all_writes_in_pages() {
 }
 
 #[test]
+fn a_set_of_fifty_thousand_is_deleted_in_slices() {
+    world::covers::in_slices(50_000, 100);
+}
+
+#[test]
+fn a_delete_of_many_elements_takes_effect_in_slices_in_any_order() {
+    world::covers::small();
+    world::covers::before_what_it_covers(50_000);
+}
+
+#[test]
 fn a_closed_namespace_is_forgotten() {
     let mut world = quiet(Setup::default());
     world.mutate(0, put("k", "", "v"));

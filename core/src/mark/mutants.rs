@@ -99,6 +99,19 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ),
     ("replication.checkpoint.short", "a checkpoint lacks the last part of the context"),
     ("replication.shard.count_drifts", "the memory of a write that died stays counted"),
+    ("replication.cover.shown", "a read shows what a delete covered until it is swept"),
+    (
+        "replication.cover.forgets_unseen",
+        "a delete of many elements spares those that arrive later",
+    ),
+    ("replication.cover.unsliced", "one step removes all that a delete covered"),
+    ("replication.cover.leaves_one", "each slice of a sweep leaves an element"),
+    (
+        "replication.cover.told_early",
+        "a peer is told that a removal is held here before what it removed is gone",
+    ),
+    ("replication.checkpoint.unswept", "a checkpoint begins while a removal is being swept"),
+    ("replication.shard.freed_at_once", "one step frees all that a deleted shard held"),
     ("replication.deferred.uncounted", "the memory of deferred removals is not counted"),
     ("replication.equivocation.first_stays", "of two writes with one dot the first stays"),
     (
@@ -217,6 +230,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
         "another request under a used number gets the first one's answer",
     ),
     ("state.session.newest_goes", "a full table forgets the session that was used last"),
+    ("state.capture.unsliced", "one step captures a whole table"),
+    ("state.capture.pins_the_rest", "a chunk of a capture keeps the memory of what follows it"),
     ("state.session.lost_in_snapshot", "a snapshot holds no sessions"),
     ("state.export.keeps_the_last", "an export keeps what the last change of a key replaced"),
     ("state.export.shows_created", "an export shows keys that were created since it began"),

@@ -24,8 +24,10 @@ use super::checkpoint::SnapshotRecord;
 use super::group::Group;
 use super::machine::{Node, Task};
 
-/// Entries of one group applied in one step. The rest follows in the next step, which is due at once.
+/// Entries of one group applied in one step, and about their bytes. The rest follows in the next step, which is due at
+/// once.
 const APPLY_MAX: usize = 256;
+const APPLY_BYTES: usize = 1 << 20;
 
 /// Bytes of a state captured in one step.
 const CAPTURE_BYTES: usize = 128 << 10;
@@ -85,8 +87,8 @@ enum Entry {
 }
 
 impl Group {
-    /// Applies the next committed entry, if there is one.
-    fn apply_next(&mut self) -> Option<(Position, Entry)> {
+    /// Applies the next committed entry, if there is one, and takes its bytes from the room.
+    fn apply_next(&mut self, room: &mut usize) -> Option<(Position, Entry)> {
         let index = self.applied.next();
         let early = mutant!("node.apply.uncommitted");
         let most = if early { self.raft.last().index } else { self.raft.commit() };
@@ -94,6 +96,7 @@ impl Group {
             return None;
         }
         let entry = self.raft.entry(index)?;
+        *room = room.saturating_sub(entry.payload_bytes());
         let applied = match &entry.payload {
             Payload::Command(command) => {
                 Entry::Command(self.state.apply(index, entry.time_ms, command))
@@ -148,15 +151,19 @@ impl Group {
 }
 
 impl Node {
-    /// Applies committed entries of a group, at most [`APPLY_MAX`] of them.
+    /// Applies committed entries of a group, at most [`APPLY_MAX`] of them, until they have [`APPLY_BYTES`] bytes.
     pub(super) fn apply(&mut self, id: GroupId) {
         let Some(known) = self.groups.get(&id) else { return };
         let before = known.applied;
         self.record_commit(id);
+        let mut room = APPLY_BYTES;
         for _ in 0..APPLY_MAX {
+            if room == 0 {
+                break;
+            }
             let Some(known) = self.groups.get_mut(&id) else { return };
             let was_halted = known.state.halted().is_some();
-            let Some((at, entry)) = known.apply_next() else {
+            let Some((at, entry)) = known.apply_next(&mut room) else {
                 let halted = known.state.halted().filter(|_| !was_halted);
                 if let Some(halt) = halted {
                     self.on_halted(id, halt);

@@ -20,8 +20,11 @@ use crate::{mutant, reach};
 use super::shard::{Element, LocalDot, Shard, counter};
 use super::write::path::{self, Kind, Scope};
 use super::write::{
-    self, DotRef, EditOp, EditRecord, ElementRef, Raw, SEALED_BYTES_MAX, WriteBody,
+    self, DotRef, EditOp, EditRecord, ElementRef, Raw, SEALED_BYTES_MAX, SpansRef, WriteBody,
 };
+
+/// The most ranges of dots in a delete of many elements, before it is limited to the dots of its scope.
+const COVER_RANGES_MAX: usize = 1024;
 
 /// The dots that a client had read.
 struct Read {
@@ -53,6 +56,10 @@ struct WriteBuilder<'a> {
     floor: u64,
     /// The names of replaced elements that the write may still hold.
     nameable: usize,
+    /// The most elements that a delete names one by one.
+    listed_max: usize,
+    /// Whether some edit names all that the client had read, and none of its elements.
+    names_all_read: bool,
 }
 
 /// Builds and seals a write. `observed` is the content of the client's context; `stamp` issues a stamp above a floor.
@@ -66,6 +73,7 @@ pub(super) fn new_write(
     me: Actor,
     mutation: &Mutation,
     observed: Option<Observed>,
+    listed_max: usize,
     stamp: impl FnOnce(u64) -> Option<u64>,
 ) -> Result<(Dot, u64, Bytes), Reason> {
     check(mutation)?;
@@ -87,6 +95,8 @@ pub(super) fn new_write(
         own: Vec::new(),
         floor,
         nameable: REPLACED_NAMES_MAX,
+        listed_max,
+        names_all_read: false,
     };
     let key = &mutation.key;
     let kept = if mutant!("replication.author.drops_edit") { 1 } else { EDITS_MAX };
@@ -94,6 +104,7 @@ pub(super) fn new_write(
     let edits: Result<Vec<_>, _> = edits.map(|edit| builder.edit(key, edit)).collect();
     let edits = edits?;
     let stamp = builder.stamp(&edits, stamp)?;
+    let names_all_read = builder.names_all_read;
     let mut body = WriteBody {
         namespace: shard.id.namespace,
         slot: shard.id.slot,
@@ -108,7 +119,7 @@ pub(super) fn new_write(
         return Err(full);
     }
     let mut sealed = write::seal(&body);
-    if sealed.len() > SEALED_BYTES_MAX {
+    if sealed.len() > SEALED_BYTES_MAX && !names_all_read {
         // A client knows nothing of what was replaced, so its write is not refused for the names of that.
         body.edits.iter_mut().for_each(|edit| edit.absent.truncate(unseen));
         sealed = write::seal(&body);
@@ -144,8 +155,7 @@ pub(super) fn before_scope(key: &[u8], edit: &Edit) -> Option<Scope> {
         Change::Put(value) => EditOp::Put(Raw(value)),
         _ => return None,
     };
-    let (superseded, absent) = (Vec::new(), Vec::new());
-    Some(EditRecord { field: Raw(&edit.field), op, superseded, absent }.scope(key))
+    Some(EditRecord::new(&edit.field, op).scope(key))
 }
 
 fn at_most(what: Bound, length: usize, limit: usize) -> Result<(), Reason> {
@@ -186,10 +196,13 @@ impl WriteBuilder<'_> {
             }
             Change::Delete | Change::Cas { .. } => EditOp::Delete,
         };
-        let field = Raw(&edit.field);
-        let mut record = EditRecord { field, op, superseded: Vec::new(), absent: Vec::new() };
+        let mut record = EditRecord::new(&edit.field, op);
         let scope = record.scope(key);
-        self.supersede_held(&mut record, &scope)?;
+        if self.shard.has_more(&scope, self.listed_max) {
+            self.supersede_scope(&mut record, &scope);
+        } else {
+            self.supersede_held(&mut record, &scope)?;
+        }
         self.supersede_own(&mut record, &scope);
         self.supersede_unseen(&mut record);
         self.supersede_replaced(&mut record);
@@ -223,8 +236,8 @@ impl WriteBuilder<'_> {
             return own.totals;
         }
         let me = self.shard.number(&self.dot.actor);
-        let mut elements = self.shard.elements_at(&path).iter();
-        let mine = elements.find(|element| Some(element.actor) == me);
+        let elements = self.shard.elements_at(&path);
+        let mine = elements.iter().find(|element| Some(element.actor) == me);
         mine.map_or((0, 0), |element| counter::totals(self.shard, element))
     }
 
@@ -263,6 +276,29 @@ impl WriteBuilder<'_> {
         }
     }
 
+    /// Supersedes the elements of a scope that has too many of them to name each: all that were seen here, or all of
+    /// the writes that the client had read.
+    fn supersede_scope(&mut self, record: &mut EditRecord<'_>, scope: &Scope) {
+        reach!("replication.author.covers");
+        if let Some(read) = &self.read {
+            self.names_all_read = true;
+            // The client's context has the greatest of their stamps.
+            let here: Vec<LocalDot> = read.here.iter().copied().collect();
+            for (number, seq) in here {
+                let actor = self.index_of(self.shard.actor(number));
+                record.absent.push(DotRef { actor, seq });
+            }
+            return;
+        }
+        // To look for the greatest stamp in the scope would cost what the scope holds.
+        self.floor = self.floor.max(self.shard.stamp.min(STAMP_MAX - 1));
+        for (actor, ranges) in self.shard.covering(scope, COVER_RANGES_MAX) {
+            let actor = self.index_of(actor);
+            record.covered.push(SpansRef { actor, spans: ranges.iter().collect() });
+        }
+        record.covered.sort_unstable_by_key(|of| of.actor);
+    }
+
     /// Supersedes earlier edits of the same write.
     fn supersede_own(&mut self, record: &mut EditRecord<'_>, scope: &Scope) {
         let seq = self.dot.seq;
@@ -295,6 +331,10 @@ impl WriteBuilder<'_> {
         if matches!(record.op, EditOp::Count { .. })
             || mutant!("replication.author.forgets_replaced")
         {
+            return;
+        }
+        if record.absent.len() > read.unseen.len() {
+            // All that the client had read is named already.
             return;
         }
         let replaced: Vec<_> = read.replaced.iter().take(self.nameable).copied().collect();

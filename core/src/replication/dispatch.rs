@@ -18,7 +18,7 @@ use crate::time::Instant;
 use crate::{mutant, reach};
 
 use super::shard::{Dots, LiveWrite};
-use super::sync::message::{Message, View};
+use super::sync::message::{Message, PullError, View};
 use super::sync::receive;
 use super::sync::session::{self, Session};
 use super::write::{self, EditOp};
@@ -127,12 +127,20 @@ impl Replicator {
     fn dispatch(&mut self, now: Now, from: Replica, message: Message, out: &mut Outbox<Action>) {
         let Some(id) = message.shard() else { return };
         let Some(local) = self.shards.get_mut(&id) else { return };
+        // The dead that are still in the table must not be told as alive, beside a context that has its removal.
+        let is_sweeping = local.shard.is_sweeping() && !mutant!("replication.cover.told_early");
         match message {
             Message::Delta { shard, writes } => self.on_delta(now, from, shard, &writes, out),
             Message::Ack { bytes, .. } => {
                 if let Some(peer) = self.peers.get_mut(from.node) {
                     peer.acknowledge(now.mono, bytes);
                 }
+            }
+            Message::Compare { .. } if is_sweeping => reach!("replication.cover.not_compared"),
+            Message::Pull { shard, round, .. } if is_sweeping => {
+                reach!("replication.cover.not_answered");
+                let message = Message::Refused { shard, round, why: PullError::Busy };
+                out.push(Action::Send { to: from, message, promise: false });
             }
             Message::Compare { shard, root } => {
                 let message = local.sync.compare(&mut local.shard, from, root);

@@ -8,7 +8,7 @@
 //! | `shard/` | the state of one shard: live elements and a causal context |
 //! | `log/` | the records of a shard, checkpoints, and the restore from both |
 //! | `sync/` | what peers exchange: pushes, acknowledgements, anti-entropy |
-//! | this folder | the machine: `author` makes a local write, `dispatch` handles messages of peers, `turns` compares |
+//! | this folder | the machine: `author` writes, `dispatch` reads messages, `turns` compares, `slices` does long work |
 //!
 //! A write is pushed once to every connected replica. Anti-entropy pulls it where that push was lost. Every change is a
 //! record in the log before a peer or client is promised it, and checkpoints keep the log short.
@@ -35,6 +35,7 @@ mod local;
 mod log;
 mod replicator;
 mod shard;
+mod slices;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,7 @@ use crate::reach;
 pub use log::inspect::{EditInfo, EditOpInfo, WriteInfo, dot_of, inspect};
 pub use log::{FileError, RestoreError, Restored, RestoredShard, Write};
 pub use replicator::{Replicator, Scrub};
-pub use shard::{Deferred, Dots, Level, LiveEdits, Ranges, Span};
+pub use shard::{Cover, Deferred, Dots, Level, LiveEdits, Ranges, Span};
 pub use sync::ack::Ticket;
 pub use sync::message::{Answer, ListedWrite, Message, Promise, PullError, View};
 pub use sync::summary::Summary;

@@ -1,7 +1,7 @@
 //! The machine: its shards, clients and checkpoints, and the reads of what it holds. This module does not handle what
 //! comes from peers, nor timers; `dispatch` does.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -12,10 +12,7 @@ use crate::api::{
 use crate::config::ReplicationConfig;
 use crate::counted::CountedMap;
 use crate::digest::{Digest, Hasher};
-use crate::files::Piece;
-use crate::id::{
-    Actor, Boot, Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotFile, SnapshotId,
-};
+use crate::id::{Actor, Boot, Dot, NamespaceId, NodeId, Replica, ShardId, SnapshotId};
 use crate::limits::SLOTS_MAX;
 use crate::machine::{Machine, Now, Outbox};
 use crate::seed::{Seed, Stream};
@@ -24,7 +21,6 @@ use crate::{mutant, reach};
 
 use super::index::Index;
 use super::local::LocalShard;
-use super::log::checkpoint::Capture;
 use super::log::{self, Record, RestoreError, Restored, Write};
 use super::shard::{Dots, Ranges, Shard, query, slot_of};
 use super::sync::ack::{Ticket, Waiters};
@@ -54,6 +50,11 @@ pub struct Replicator {
     pub(super) pushes: Pushes,
     /// Checkpoints to be made; the first is under way.
     pub(super) captures: VecDeque<(ShardId, SnapshotId)>,
+    /// Shards with elements that a delete covered and that are still in the table.
+    pub(super) sweeping: BTreeSet<ShardId>,
+    /// Deleted shards whose memory is freed in slices.
+    pub(super) graves: VecDeque<Shard>,
+    pub(super) grave_bytes: u64,
     /// The number of [`Action::Persist`] so far.
     pub(super) issued: u64,
     /// The number of merged writes that made siblings.
@@ -99,6 +100,9 @@ impl Replicator {
             waiters: Waiters::default(),
             pushes: Pushes::default(),
             captures: VecDeque::new(),
+            sweeping: BTreeSet::new(),
+            graves: VecDeque::new(),
+            grave_bytes: 0,
             issued: 0,
             conflicts: 0,
         };
@@ -106,6 +110,7 @@ impl Replicator {
             let shard = log::restore(id, &records)?;
             machine.clock.resume(shard.stamp);
             machine.shards.insert(id, LocalShard::new(shard));
+            machine.note_sweep(id);
         }
         Ok(machine)
     }
@@ -118,14 +123,21 @@ impl Machine for Replicator {
     fn step(&mut self, now: Now, event: Event, out: &mut Outbox<Action>) {
         self.leads.advance(now.mono, Wall::new(now.wall, self.config.ahead_ms_max));
         self.run_timers(now, out);
+        // The writes of one request come one by one. A tick follows at once while there is more to do.
+        let is_one_of_many = matches!(event, Event::Mutate { .. });
         self.handle(now, event, out);
-        self.capture(out);
+        if !is_one_of_many {
+            self.sweep();
+            self.free();
+            self.capture(out);
+        }
         let (patience, index) = (self.patience(), &mut self.index);
         self.shards.settle(|id, local| index.note(id, local, patience));
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.captures.front().is_some_and(|(shard, _)| !self.waits_for_file(*shard)) {
+        let captures = self.captures.front().is_some_and(|(shard, _)| !self.waits(*shard));
+        if captures || !self.sweeping.is_empty() || !self.graves.is_empty() {
             return Some(Instant::ZERO);
         }
         let turns = self.peers.next_turn().filter(|_| !self.shards.is_empty());
@@ -146,6 +158,8 @@ impl Machine for Replicator {
             hash.value(&local.sync.in_sync);
         }
         hash.value(&(self.index.newest(), self.index.deadline()));
+        hash.value(&self.sweeping);
+        hash.number(self.grave_bytes);
     }
 }
 
@@ -203,7 +217,10 @@ impl Replicator {
             reach!("replication.shard.closed");
             if let Some(local) = self.shards.remove(&id) {
                 self.index.forget(id, &local);
+                self.grave_bytes += local.shard.bytes();
+                self.graves.push_back(local.shard);
             }
+            self.sweeping.remove(&id);
             self.waiters.forget(id);
             self.pushes.forget(id);
             self.captures.retain(|(shard, _)| *shard != id);
@@ -285,7 +302,9 @@ impl Replicator {
         let wall = Wall::new(now.wall, self.config.ahead_ms_max);
         let mut clock = self.clock;
         let stamp = |floor| clock.issue(wall, floor);
-        let (dot, stamp, sealed) = author::new_write(shard, me, mutation, observed, stamp)?;
+        let listed_max = self.config.slices.listed;
+        let made = author::new_write(shard, me, mutation, observed, listed_max, stamp);
+        let (dot, stamp, sealed) = made?;
         self.clock = clock;
         // A stamp that had to be above what the write supersedes is not the clock's.
         if clock.last() == stamp {
@@ -312,70 +331,6 @@ impl Replicator {
         }
     }
 
-    /// Enqueues a checkpoint, unless one of the shard waits already.
-    fn checkpoint(&mut self, id: ShardId, snapshot: SnapshotId) {
-        if self.shards.contains_key(&id) && !self.captures.iter().any(|(shard, _)| *shard == id) {
-            self.captures.push_back((id, snapshot));
-        }
-    }
-
-    /// Whether a shard's checkpoint can do nothing until more of its file is durable.
-    fn waits_for_file(&self, id: ShardId) -> bool {
-        let capture = self.shards.get(&id).and_then(|local| local.capture.as_ref());
-        capture.is_some_and(Capture::waits)
-    }
-
-    /// Captures one slice of the checkpoint under way.
-    fn capture(&mut self, out: &mut Outbox<Action>) {
-        let Some(&(id, snapshot)) = self.captures.front() else { return };
-        let local = self.shards.get_mut(&id).expect("closing a shard drops its checkpoint");
-        let LocalShard { shard, capture, .. } = local;
-        let capture = capture.get_or_insert_with(|| Capture::new(shard));
-        if capture.waits() {
-            return;
-        }
-        for (offset, data, is_last) in capture.slice(shard, self.config.capture_bytes) {
-            let piece = Piece { snapshot, offset, data, is_last };
-            out.push(Action::WriteFile { shard: id, piece });
-        }
-    }
-
-    /// More of a checkpoint's file is durable. With all of it the checkpoint is done: a record names the file.
-    fn on_file_written(&mut self, snapshot: SnapshotId, bytes: u64, out: &mut Outbox<Action>) {
-        let Some((id, local)) = self.captured(snapshot) else { return };
-        let Some(done) = local.capture.as_mut().and_then(|capture| capture.written(bytes)) else {
-            return;
-        };
-        reach!("replication.checkpoint.done");
-        self.end_capture(id);
-        let file = SnapshotFile { id: snapshot, length: done.length, digest: done.digest };
-        if done.since > 0 {
-            reach!("replication.checkpoint.written_since");
-        }
-        self.persist(id, Write::Snapshot { file, since: done.since }, out);
-        out.push(Action::Checkpointed { shard: id, bytes: done.length });
-    }
-
-    /// The disk has no room for a checkpoint's file.
-    fn on_file_failed(&mut self, snapshot: SnapshotId) {
-        if let Some((id, _)) = self.captured(snapshot) {
-            self.end_capture(id);
-        }
-    }
-
-    /// The shard that is captured in this file.
-    fn captured(&mut self, snapshot: SnapshotId) -> Option<(ShardId, &mut LocalShard)> {
-        let (id, _) = self.captures.front().copied().filter(|(_, file)| *file == snapshot)?;
-        Some((id, self.shards.get_mut(&id)?))
-    }
-
-    fn end_capture(&mut self, id: ShardId) {
-        self.captures.pop_front();
-        if let Some(local) = self.shards.get_mut(&id) {
-            local.capture = None;
-        }
-    }
-
     /// Issues records of a shard, in one write. An empty list issues nothing.
     pub(super) fn record(&mut self, shard: ShardId, records: Vec<Bytes>, out: &mut Outbox<Action>) {
         if records.is_empty() {
@@ -386,6 +341,7 @@ impl Replicator {
             capture.add_records(&records);
         }
         self.persist(shard, Write::Dots { records }, out);
+        self.note_sweep(shard);
     }
 
     /// Issues one write, and counts it.
@@ -502,6 +458,12 @@ impl Replicator {
         self.waiters.len()
     }
 
+    /// Whether elements that a delete covered are still in some shard's table. No read shows them; the root has them.
+    #[must_use]
+    pub fn is_sweeping(&self) -> bool {
+        !self.sweeping.is_empty()
+    }
+
     /// Whether all these dots are in the context: the claim in a promise of this node.
     #[must_use]
     pub fn holds(&self, shard: ShardId, dots: &Dots) -> bool {
@@ -540,7 +502,7 @@ impl Replicator {
     /// Bytes of memory that grow with what the shards hold: writes and paths.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.shards.bytes()
+        self.shards.bytes() + self.grave_bytes
     }
 
     /// The part of one shard in [`Self::bytes`]; 0 if it is not here.
@@ -552,7 +514,7 @@ impl Replicator {
     /// The same by a sum over all shards: what [`Self::bytes`] must say.
     #[must_use]
     pub fn recounted_bytes(&self) -> u64 {
-        self.shards.recounted()
+        self.shards.recounted() + self.graves.iter().map(Shard::bytes).sum::<u64>()
     }
 
     /// The shard of a key. It follows from the key's SHA-256, so all nodes agree for as long as the namespace exists.

@@ -3,7 +3,8 @@
 //! The bytes are a format tag, a preamble, and four tables in a fixed order: sessions, members, namespaces, keys. A
 //! table is a count, then its records in the order of their keys. A record is a length and a canonical encoding. So
 //! equal states give equal bytes, wherever and however the capture was sliced. Chunks are cut at one length,
-//! [`crate::limits::CHUNK_BYTES_MAX`] unless a simulator lowers it, also within a record, and are read in order only.
+//! [`crate::limits::CHUNK_BYTES_MAX`] unless a simulator lowers it, also within a record, and are read in order only. A
+//! slice ends with the record that uses its budget up, and a chunk keeps no memory beside its own bytes.
 //!
 //! This module does not compute or check the SHA-256 over all chunks: the caller does. Reading accepts any bytes.
 
@@ -27,7 +28,9 @@ use super::{Kind, StateMachine};
 use crate::api::ContextKeys;
 use crate::codec::{self, DecodeError};
 use crate::id::{Index, Replica, SessionId};
-use crate::limits::{KEY_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SESSIONS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{
+    CHUNK_BYTES_MAX, KEY_BYTES_MAX, MEMBERS_MAX, NAMESPACES_MAX, SESSIONS_MAX, VALUE_BYTES_MAX,
+};
 use crate::{mutant, reach};
 
 /// The tag of the format, and its version.
@@ -35,9 +38,6 @@ pub(super) const FORMAT: [u8; 8] = *b"CSTATE\x03\x00";
 
 /// The longest record: a key with its value. A namespace with a configuration of all members is shorter.
 const RECORD_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 64;
-
-/// Records written between two checks of the budget.
-const RECORDS_PER_LOOK: usize = 16;
 
 /// The part of a state that is not in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,20 +132,20 @@ impl<K: Ord + Clone + Serialize, V: Clone + Serialize> Table<K, V> {
         if !mem::replace(&mut self.is_begun, true) {
             out.extend_from_slice(&(self.view.len() as u64).to_le_bytes());
         }
-        while out.len() < target {
-            let from = self.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let mut last = None;
-            for record in self.view.range::<K, _>((from, Bound::Unbounded)).take(RECORDS_PER_LOOK) {
-                write_record(out, &record);
-                last = Some(record.0.clone());
+        let from = self.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        for record in self.view.range::<K, _>((from, Bound::Unbounded)) {
+            if out.len() >= target && !mutant!("state.capture.unsliced") {
+                if let Some(last) = last {
+                    self.after = Some(K::clone(last));
+                }
+                return false;
             }
-            if last.is_none() {
-                self.view = Arc::default();
-                return true;
-            }
-            self.after = last;
+            write_record(out, &record);
+            last = Some(record.0);
         }
-        false
+        self.view = Arc::default();
+        true
     }
 }
 
@@ -158,7 +158,9 @@ pub(super) struct Capture {
     keys: Table<Bytes, Slot>,
     /// Tables written so far.
     written: u8,
+    /// Bytes of no chunk yet, after the first `taken`.
     buffer: Vec<u8>,
+    taken: usize,
     chunk_bytes: usize,
 }
 
@@ -193,26 +195,43 @@ impl Capture {
             keys,
             written: 0,
             buffer,
+            taken: 0,
             chunk_bytes: state.chunk_bytes,
         })
     }
 
     /// Writes about `budget_bytes`, and returns a chunk when it is full or the last one.
     pub(super) fn slice(&mut self, budget_bytes: usize) -> Slice {
-        let target = self.buffer.len().saturating_add(budget_bytes.max(1)).min(self.chunk_bytes);
+        let full = self.taken + self.chunk_bytes;
+        let target = self.buffer.len().saturating_add(budget_bytes.max(1)).min(full);
         let is_complete = self.fill(target);
-        if self.buffer.len() >= self.chunk_bytes {
-            let rest = self.buffer.split_off(self.chunk_bytes);
+        if self.buffer.len() >= full {
             reach!("state.capture.chunk");
-            return Slice::Chunk(mem::replace(&mut self.buffer, rest).into());
+            return Slice::Chunk(self.take_chunk(full));
         }
         if !is_complete {
             return Slice::More;
         }
-        match mem::take(&mut self.buffer) {
-            rest if rest.is_empty() => Slice::Done,
-            rest => Slice::Chunk(rest.into()),
+        match self.buffer.len() {
+            end if end == self.taken => Slice::Done,
+            end => Slice::Chunk(self.take_chunk(end)),
         }
+    }
+
+    /// Copies the next chunk out of the buffer, up to `end`: a part of the buffer would keep all of it in memory.
+    fn take_chunk(&mut self, end: usize) -> Bytes {
+        if mutant!("state.capture.pins_the_rest") {
+            let rest = self.buffer.split_off(end);
+            let whole = Bytes::from(mem::replace(&mut self.buffer, rest));
+            return whole.slice(mem::take(&mut self.taken)..);
+        }
+        let chunk = Bytes::copy_from_slice(&self.buffer[self.taken..end]);
+        self.taken = end;
+        if end == self.buffer.len() || end >= CHUNK_BYTES_MAX {
+            // Less than a record is left.
+            self.buffer.drain(..mem::take(&mut self.taken));
+        }
+        chunk
     }
 
     fn fill(&mut self, target: usize) -> bool {

@@ -74,6 +74,7 @@ fn tagged(record: &[u8]) -> Option<Reader<'_>> {
 fn join(reader: &mut Reader<'_>) -> Option<Join> {
     let context = reader.list(|reader| Some((reader.actor()?, spans(reader)?)))?;
     reader.list(deferred)?;
+    reader.list(cover)?;
     let removals = reader.list(|reader| Some((reader.dot()?, live_edits(reader)?)))?;
     reader.u64()?;
     Some(Join { context, removals })
@@ -89,6 +90,14 @@ fn spans(reader: &mut Reader<'_>) -> Option<Vec<(u64, u64)>> {
         least = high.checked_add(2);
         Some((low, high))
     })
+}
+
+/// A removal of a whole scope: its path, whether that is a prefix, and the dots that it covers.
+fn cover(reader: &mut Reader<'_>) -> Option<()> {
+    reader.bytes()?;
+    let is_prefix = reader.bool()?;
+    let dots = reader.list(|reader| Some((reader.actor()?, spans(reader)?)))?;
+    (is_prefix && !dots.is_empty()).then_some(())
 }
 
 /// A removal that waits for its write: a dot, then an edit, or a level and the digest of a path.
@@ -171,8 +180,9 @@ mod tests {
     /// The body of a write of shard 7, slot 2: the third of author 1, of key `k`, stamp 77. It knows author 2. It puts
     /// `v` into field `f`, supersedes edit 1 of its own first write, and whatever author 2 wrote as its ninth.
     fn body() -> Vec<u8> {
-        let edit = [1, b'f', 0, 1, b'v', 1, 0, 1, 1, 1, 1, 9];
-        [&[1, 7, 2][..], &actor(1), &[3, 1, b'k', 77, 1], &actor(2), &[1], &edit].concat()
+        let put = [1, b'f', 0, 1, b'v', 1, 0, 1, 1, 1, 1, 9, 0];
+        let delete = [1, b'g', 1, 0, 0, 1, 1, 2, 2, 8, 11, 11];
+        [&[1, 7, 2][..], &actor(1), &[3, 1, b'k', 77, 1], &actor(2), &[2], &put, &delete].concat()
     }
 
     fn sealed(body: &[u8]) -> Vec<u8> {
@@ -185,18 +195,20 @@ mod tests {
     }
 
     fn partial(write: &[u8], live: &[u8]) -> Vec<u8> {
-        assert!(write.len() < 128, "the length takes one byte");
-        [&[TAGGED, VERSION, 0, write.len() as u8][..], write, live].concat()
+        assert!((128..1 << 14).contains(&write.len()), "the length takes two bytes");
+        let length = [write.len() as u8 | 0x80, (write.len() >> 7) as u8];
+        [&[TAGGED, VERSION, 0][..], &length, write, live].concat()
     }
 
-    /// A view that teaches the dots 1 to 2 and 5 of author 1, defers a removal of each kind, and leaves edits 0 and 64
-    /// of dot 4 alive.
+    /// A view that teaches the dots 1 to 2 and 5 of author 1, defers a removal of each kind, covers a key, and leaves
+    /// edits 0 and 64 of dot 4 alive.
     fn view() -> Vec<u8> {
         let context = [&[1][..], &actor(1), &[2, 1, 1, 1, 0]].concat();
         let scope = [&actor(2)[..], &[8, 1, 2], &[0; 32]].concat();
         let deferred = [&[2][..], &actor(2), &[8, 0, 3], &scope].concat();
         let removals = [&[1][..], &actor(1), &[4, 1, 1, 1]].concat();
-        [&[TAGGED, VERSION, 1][..], &context, &deferred, &removals, &[77]].concat()
+        let covers = [&[1, 3, b'k', 0, 1, 1, 1][..], &actor(2), &[1, 4, 2]].concat();
+        [&[TAGGED, VERSION, 1][..], &context, &deferred, &covers, &removals, &[77]].concat()
     }
 
     fn in_file(records: &[&[u8]]) -> Vec<u8> {
@@ -211,10 +223,13 @@ mod tests {
         let Some(Record::Write(write, None)) = read(&record) else { panic!("a sound write") };
         assert_eq!((write.shard.namespace.0, write.shard.slot), (7, 2));
         assert_eq!((write.dot, &write.key[..], write.stamp), (dot(1, 3), &b"k"[..], 77));
-        let [edit] = &write.edits[..] else { panic!("one edit") };
+        let [edit, delete] = &write.edits[..] else { panic!("two edits") };
         assert_eq!((&edit.field[..], &edit.op), (&b"f"[..], &Op::Put(b"v".to_vec())));
         assert_eq!(edit.superseded, [(dot(1, 1), 1)]);
-        assert_eq!(edit.absent, [dot(2, 9)]);
+        assert_eq!((&edit.absent[..], &edit.covered[..]), (&[dot(2, 9)][..], &[][..]));
+        let other = dot(2, 1).actor;
+        assert_eq!(delete.op, Op::Delete);
+        assert_eq!(delete.covered, [(other, 2, 8), (other, 11, 11)]);
         assert_eq!(dot_in(&record), Some(dot(1, 3)));
         let part = partial(&record, &[0b101, 0]);
         assert_eq!(read(&part), Some(Record::Write(write, Some(vec![0, 2]))));

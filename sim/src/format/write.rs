@@ -2,9 +2,9 @@
 //!
 //! Sealed bytes are a tag, the SHA-256 of the body, and the body: the codec's version, the shard, the dot, the key, the
 //! stamp, the other authors that it refers to, and the edits, each with its field, its change, the elements that it
-//! supersedes and the dots of absent elements that it supersedes. An index into the table of authors counts from 1, and
-//! 0 is the write's own. A write outside the bounds of the format says nothing. This module does not know what a shard
-//! holds.
+//! supersedes, and the dots whose elements in its scope it supersedes, one by one and in ranges. An index into the
+//! table of authors counts from 1, and 0 is the write's own. A write outside the bounds of the format says nothing.
+//! This module does not know what a shard holds.
 
 use continuum_core::digest::Digest;
 use continuum_core::id::{Actor, Dot, ShardId};
@@ -49,6 +49,31 @@ pub(crate) struct WrittenEdit {
     pub(crate) superseded: Vec<(Dot, u16)>,
     /// Writes whose elements in this edit's scope are superseded.
     pub(crate) absent: Vec<Dot>,
+    /// The same for ranges of an author's numbers, both ends included. Only a removal of a whole scope has some.
+    pub(crate) covered: Vec<Span>,
+}
+
+/// An author's numbers from one to another, both included.
+pub(crate) type Span = (Actor, u64, u64);
+
+impl WrittenEdit {
+    /// An edit that supersedes nothing.
+    #[cfg(test)]
+    pub(crate) const fn new(field: Vec<u8>, op: Op) -> Self {
+        Self { field, op, superseded: Vec::new(), absent: Vec::new(), covered: Vec::new() }
+    }
+
+    /// Whether the edit supersedes all of a write that is in its scope.
+    pub(crate) fn supersedes_in_scope(&self, dot: &Dot) -> bool {
+        self.absent.contains(dot) || self.covers(dot)
+    }
+
+    /// Whether a range of the edit has a dot.
+    pub(crate) fn covers(&self, dot: &Dot) -> bool {
+        let has =
+            |(actor, low, high): &Span| *actor == dot.actor && (*low..=*high).contains(&dot.seq);
+        self.covered.iter().any(has)
+    }
 }
 
 /// The change that an edit makes to its field.
@@ -129,6 +154,16 @@ fn is_within_bounds(write: &Written) -> bool {
             && length <= VALUE_BYTES_MAX
             && edit.superseded.iter().all(|named| is_numbered(&named.0) && is_earlier(named))
             && edit.absent.iter().all(|dot| is_numbered(dot) && is_before(dot))
+            && edit.covered.iter().all(|(actor, low, high)| {
+                let dot = |seq| Dot { actor: *actor, seq };
+                low <= high
+                    && [dot(*low), dot(*high)].iter().all(|d| is_numbered(d) && is_before(d))
+            })
+            && edit
+                .covered
+                .windows(2)
+                .all(|pair| pair[0].0 != pair[1].0 || pair[0].2 + 1 < pair[1].1)
+            && (edit.covered.is_empty() || edit.op == Op::Delete)
     };
     is_numbered(&write.dot)
         && write.stamp <= STAMP_MAX
@@ -137,7 +172,10 @@ fn is_within_bounds(write: &Written) -> bool {
         && write.edits.iter().enumerate().all(are_sound)
 }
 
-fn edit(reader: &mut Reader<'_>, actor: impl Fn(u32) -> Option<Actor>) -> Option<WrittenEdit> {
+fn edit(
+    reader: &mut Reader<'_>,
+    actor: impl Fn(u32) -> Option<Actor> + Copy,
+) -> Option<WrittenEdit> {
     let dot =
         |reader: &mut Reader<'_>| Some(Dot { actor: actor(reader.u32()?)?, seq: reader.u64()? });
     Some(WrittenEdit {
@@ -145,7 +183,23 @@ fn edit(reader: &mut Reader<'_>, actor: impl Fn(u32) -> Option<Actor>) -> Option
         op: op(reader)?,
         superseded: reader.list(|reader| Some((dot(reader)?, reader.u16()?)))?,
         absent: reader.list(dot)?,
+        covered: spans(reader, actor)?,
     })
+}
+
+/// Ranges by author, in the order of the authors' numbers in the table.
+fn spans(reader: &mut Reader<'_>, actor: impl Fn(u32) -> Option<Actor>) -> Option<Vec<Span>> {
+    let span = |reader: &mut Reader<'_>| Some((reader.u64()?, reader.u64()?));
+    let of_one = |reader: &mut Reader<'_>| Some((reader.u32()?, reader.list(span)?));
+    let authors = reader.list(of_one)?;
+    let are_sound = authors.iter().all(|(_, spans)| !spans.is_empty())
+        && authors.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    let mut all = Vec::new();
+    for (author, spans) in authors {
+        let actor = actor(author)?;
+        all.extend(spans.into_iter().map(|(low, high)| (actor, low, high)));
+    }
+    are_sound.then_some(all)
 }
 
 fn op(reader: &mut Reader<'_>) -> Option<Op> {

@@ -85,6 +85,7 @@ impl Contents {
     ) -> Self {
         let mut dead: BTreeSet<(Dot, u16)> = BTreeSet::new();
         let mut scopes: BTreeMap<Dot, Vec<Scope<'a>>> = BTreeMap::new();
+        let mut covering: Vec<Scope<'a>> = Vec::new();
         let mut latest: BTreeMap<(&Actor, &[u8], &[u8]), u64> = BTreeMap::new();
         for write in writes.clone() {
             for edit in &write.edits {
@@ -93,6 +94,9 @@ impl Contents {
                     *seq = write.dot.seq.max(*seq);
                 }
                 dead.extend(edit.superseded.iter().copied());
+                if !edit.covered.is_empty() {
+                    covering.push(Scope { key: &write.key, edit });
+                }
                 for dot in &edit.absent {
                     let scope = Scope { key: &write.key, edit };
                     scopes.entry(*dot).or_default().push(scope);
@@ -102,7 +106,8 @@ impl Contents {
         let dies = |write: &Written, number: u16, edit: &WrittenEdit| {
             let is_late = matches!(edit.op, Op::Count { .. })
                 && latest.get(&total_of(write, edit)).is_some_and(|seq| *seq > write.dot.seq);
-            let mut scoped = scopes.get(&write.dot).into_iter().flatten();
+            let covering = covering.iter().filter(|by| by.edit.covers(&write.dot));
+            let mut scoped = scopes.get(&write.dot).into_iter().flatten().chain(covering);
             is_late
                 || dead.contains(&(write.dot, number))
                 || is_dead(&write.dot, number)
@@ -313,7 +318,7 @@ mod tests {
             key: b"k".to_vec(),
             stamp,
             hash: Digest::default(),
-            edits: vec![WrittenEdit { field: Vec::new(), op, superseded, absent: Vec::new() }],
+            edits: vec![WrittenEdit { superseded, ..WrittenEdit::new(Vec::new(), op) }],
         }
     }
 

@@ -3,7 +3,8 @@
 //! context of a read supersedes just what was read).
 //!
 //! Compares the dots that a new write supersedes with the context of the client's mutation, both ways: nothing else may
-//! be superseded, and what the context names must be, by name if the replica holds it, and otherwise as absent.
+//! be superseded, and what the context names must be, by name if the replica holds it, and otherwise as absent; a
+//! delete may name all as absent.
 //! It does not judge writes without a context: these supersede what their replica holds.
 
 use continuum_core::api::{Change, Mutation};
@@ -27,6 +28,9 @@ pub(crate) fn check(write: &Written, mutation: &Mutation) -> Verdict {
             Some(context) => context.peek().is_some_and(|seen| seen.dots.contains(dot)),
             None => true,
         };
+        if mutation.context.is_some() && !edit.covered.is_empty() {
+            return broken(format!("{write:?} covers more than its client named: {mutation:?}"));
+        }
         let superseded = edit.superseded.iter().map(|(dot, _)| dot);
         if let Some(dot) = superseded.chain(&edit.absent).find(|dot| !seen(dot)) {
             return broken(format!(
@@ -63,7 +67,8 @@ pub(crate) fn check_whole(
         let (by_name, as_absent) =
             (by.superseded.contains(&element), by.absent.contains(&element.0));
         match held {
-            Held::Seen => by_name,
+            // A delete of many elements names none.
+            Held::Seen => by_name || as_absent && by.op == Op::Delete,
             Held::Unseen => as_absent,
             Held::Replaced => by_name || as_absent || by.absent.len() >= REPLACED_MAX,
         }

@@ -8,7 +8,7 @@ pub(crate) mod fault_budget;
 pub mod selected_ops;
 mod swarm;
 
-use continuum_core::config::Config;
+use continuum_core::config::{Config, Slices};
 use continuum_core::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX};
 use continuum_core::wal::SEGMENT_BYTES;
 use serde::{Deserialize, Serialize};
@@ -127,6 +127,9 @@ pub struct Cluster {
     /// `bounds.export_bytes` of every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export_bytes_max: Option<u64>,
+    /// `replication.slices` of every node: the elements that a delete names, and that one step removes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice_elements: Option<usize>,
 }
 
 /// The value for plans that are older than the field.
@@ -230,6 +233,9 @@ impl Plan {
             config.bounds.session_idle_ms = SESSION_IDLE_MS;
         }
         config.bounds.requests = cluster.requests_max.unwrap_or(config.bounds.requests);
+        if let Some(most) = cluster.slice_elements {
+            config.replication.slices = Slices { listed: most, swept: most, freed: most };
+        }
         let bounds = &mut config.bounds;
         bounds.export_bytes = cluster.export_bytes_max.unwrap_or(bounds.export_bytes);
         config

@@ -406,6 +406,7 @@ impl Cluster {
             sessions_max: None,
             requests_max: None,
             export_bytes_max: None,
+            slice_elements: None,
         }
     }
 
@@ -420,6 +421,7 @@ impl Cluster {
         self.sessions_max = dice.chance(200_000).then(|| dice.between(40, 80) as usize);
         self.requests_max = dice.chance(150_000).then(|| dice.between(4, 12) as usize);
         self.export_bytes_max = dice.chance(250_000).then(|| dice.between(300, 3_000));
+        self.slice_elements = dice.chance(600_000).then(|| dice.between(1, 3) as usize);
     }
 }
 

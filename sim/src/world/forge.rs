@@ -460,7 +460,7 @@ fn sealed_put(
     let nothing: &[u8] = &[];
     // The table of other authors counts from 1.
     let named: Vec<(u32, u64)> = unseen.iter().map(|unseen| (1, unseen.seq)).collect();
-    let edits: &[_] = &[("", Operation::Put(value), nothing, named)];
+    let edits: &[_] = &[("", Operation::Put(value), nothing, named, nothing)];
     let actors: Vec<Actor> = unseen.iter().map(|unseen| unseen.actor).collect();
     let body = codec::encode(&(shard.namespace, shard.slot, dot, key, stamp, actors, edits));
     [&[1][..], &Digest::of(&body).0, &body].concat().into()

@@ -34,7 +34,7 @@ pub(crate) const HOUSE: [Level; 4] = [
     Level {
         folder: "core/src/replication",
         floors: &[
-            &["dispatch", "replicator", "turns"],
+            &["dispatch", "replicator", "slices", "turns"],
             &["index"],
             &["local"],
             &["sync"],

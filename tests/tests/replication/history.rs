@@ -209,7 +209,11 @@ impl History {
                     return Err(format!("L9: {at} has seen {:?} and lost it", write.dot));
                 }
                 let by = self.world.superseded.get(&(write.dot, n as u16)).into_iter().flatten();
-                if held && by.into_iter().any(|by| seen.contains(by)) {
+                let mut covering = self.world.covering(write.dot, &write.mutation.key, &edit.field);
+                if held
+                    && (by.into_iter().any(|by| seen.contains(by))
+                        || covering.any(|by| seen.contains(&by)))
+                {
                     return Err(format!("L9: {at} shows {:?}, which is superseded", write.dot));
                 }
             }

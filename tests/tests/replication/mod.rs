@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(unreachable_pub, reason = "a module of test binaries")]
 
+pub mod covers;
 pub mod history;
 pub mod hostile;
 pub mod promises;
@@ -99,6 +100,8 @@ pub struct World {
     pub stamps: BTreeMap<Dot, u64>,
     /// By edit (a dot and the edit's number): the writes that name it as superseded.
     pub superseded: BTreeMap<(Dot, u16), BTreeSet<Dot>>,
+    /// The writes that supersede whole scopes.
+    covering: Vec<WriteInfo>,
     /// Stamps that break the law of the hybrid clock, with their authors.
     pub unsound_stamps: Vec<(usize, u64)>,
     /// A write was pushed before it was durable.
@@ -168,6 +171,7 @@ impl World {
             rejected: Vec::new(),
             stamps: BTreeMap::new(),
             superseded: BTreeMap::new(),
+            covering: Vec::new(),
             unsound_stamps: Vec::new(),
             early: false,
             next: 0,
@@ -226,7 +230,9 @@ impl World {
         self.processes[at].machine.step(now, event, &mut out);
         out.drain().collect::<Vec<_>>().into_iter().for_each(|action| self.perform(at, action));
         let process = &mut self.processes[at];
-        if let Some(root) = process.machine.root(SHARD) {
+        // The elements that a delete covered leave the table in steps that log nothing, before and after a crash.
+        let root = process.machine.root(SHARD).filter(|_| !process.machine.is_sweeping());
+        if let Some(root) = root {
             process.roots.insert(process.disk.len(), root);
         }
     }
@@ -287,10 +293,33 @@ impl World {
             for element in info.edits.iter().flat_map(|edit| &edit.superseded) {
                 self.superseded.entry(*element).or_default().insert(info.dot);
             }
+            if info.edits.iter().any(|edit| !edit.covered.is_empty()) {
+                self.covering.push(info.clone());
+            }
             let process = &mut self.processes[at];
             let kept = if last > reach { 0 } else { last };
             process.last_stamp = if info.stamp <= reach { info.stamp.max(kept) } else { kept };
         }
+    }
+
+    /// The writes that supersede an element by its scope: of a write, in a field of a key.
+    pub fn covering<'a>(
+        &'a self,
+        dot: Dot,
+        key: &'a [u8],
+        field: &'a [u8],
+    ) -> impl Iterator<Item = Dot> + 'a {
+        let covers = move |info: &&WriteInfo| {
+            info.key == key
+                && info.edits.iter().any(|edit| {
+                    let mut spans = edit.covered.iter();
+                    (edit.field.is_empty() || edit.field == field)
+                        && spans.any(|(actor, low, high)| {
+                            *actor == dot.actor && (*low..=*high).contains(&dot.seq)
+                        })
+                })
+        };
+        self.covering.iter().filter(covers).map(|info| info.dot)
     }
 
     /// Whether a message pushes a write that is not durable at its sender. A crash would undo it there but not here.
@@ -375,12 +404,20 @@ impl World {
         process.resumed = self.stamps.values().max().copied().unwrap_or(0);
         let (boot, restored) = (process.boot, recover(&process.disk, &process.files));
         self.processes[at].machine = self.machine(at, boot, restored);
+        self.settle(at);
         let after = self.processes[at].machine.root(SHARD);
         if before.is_some() && after.is_some() && before != after {
             return Err(format!("L19: {at} restored a state that differs from the one it had"));
         }
         self.introduce(at);
         Ok(())
+    }
+
+    /// Ends what a replica does in slices.
+    pub fn settle(&mut self, at: usize) {
+        while self.processes[at].machine.is_sweeping() {
+            self.step(at, Event::Tick);
+        }
     }
 
     pub fn deliver(&mut self, index: usize) {
@@ -429,6 +466,7 @@ impl World {
                 (0..self.processes.len()).for_each(|at| self.sync_disk(at));
                 let count = self.network.len();
                 (0..count).for_each(|_| self.deliver(0));
+                (0..self.processes.len()).for_each(|at| self.settle(at));
             }
             if self.roots().len() == 1 {
                 return Ok(());

@@ -11,7 +11,8 @@
 //! which changes nothing: removals are idempotent, and nothing else is taken from S. All new elements are in the tail,
 //! because their dots are not in the context at the beginning. One thing can differ: in a discarding shard, a new
 //! element may have lost to a sibling that was removed before the cursor came; a replay would keep the new element. But
-//! the record of its write carries the live edits, so the replay removes it as well.
+//! the record of its write carries the live edits, so the replay removes it as well. No capture begins while a removal
+//! is being swept, because S would have its dot and what it has yet to remove.
 //!
 //! A record names the file once all of it is durable. Records that were issued since the tail ended stand before it in
 //! the log: it says how many, and a restart replays them after the file.
@@ -32,7 +33,7 @@ use crate::{mutant, reach};
 
 use super::{Header, Record, encode};
 use crate::id::Dot;
-use crate::replication::shard::{Deferred, Dots, Join, LocalDot, Shard};
+use crate::replication::shard::{Cover, Deferred, Dots, Join, LocalDot, Shard};
 
 /// Ranges or deferred removals in one part of the head.
 const PART_ENTRIES: usize = 2048;
@@ -48,6 +49,8 @@ pub(crate) struct Capture {
     next_part: Option<(usize, usize)>,
     /// Deferred removals that are not in the file yet.
     deferred: Vec<(Dot, Deferred)>,
+    /// Covers that are not in the file yet.
+    covers: Vec<Cover>,
     /// The bound below the next live write; `None` after the last write.
     cursor: Option<Bound<LocalDot>>,
     /// Records issued since the beginning that are not in the file yet.
@@ -72,13 +75,15 @@ pub(crate) struct Done {
 }
 
 impl Capture {
-    /// Begins a capture.
+    /// Begins a capture. The shard is not being swept: the file would have the context of a removal, and what that
+    /// removal has yet to remove.
     pub(crate) fn new(shard: &Shard) -> Self {
         let header = Header { shard: shard.id, stamp: shard.stamp, discard: shard.discard };
         let mut capture = Self {
             context: shard.dots(),
             next_part: Some((0, 0)),
             deferred: shard.deferred().map(|(dot, deferred)| (dot, *deferred)).collect(),
+            covers: shard.waiting_covers().collect(),
             cursor: Some(Bound::Unbounded),
             tail: VecDeque::new(),
             buffer: Vec::new(),
@@ -141,6 +146,8 @@ impl Capture {
             } else if !self.deferred.is_empty() {
                 let rest = self.deferred.len().saturating_sub(PART_ENTRIES);
                 part.deferred = self.deferred.split_off(rest);
+            } else if let Some(cover) = self.covers.pop() {
+                part.covers.push(cover);
             } else {
                 return;
             }
@@ -155,7 +162,7 @@ impl Capture {
 
     fn copy_live_writes(&mut self, shard: &Shard, budget: &mut usize) {
         let Some(cursor) = self.cursor else { return };
-        if self.next_part.is_some() || !self.deferred.is_empty() {
+        if self.next_part.is_some() || !self.deferred.is_empty() || !self.covers.is_empty() {
             return;
         }
         for (dot, live) in shard.live.range((cursor, Bound::Unbounded)) {

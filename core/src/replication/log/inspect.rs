@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::digest::Digest;
-use crate::id::{Dot, ShardId};
+use crate::id::{Actor, Dot, ShardId};
 use crate::replication::write::{self, EditOp, EditRecord, TAG_SEALED, WriteBody};
 
 use super::{Record, decode};
@@ -41,6 +41,8 @@ pub struct EditInfo {
     pub superseded: Vec<(Dot, u16)>,
     /// Writes whose elements in this edit's scope are superseded.
     pub absent: Vec<Dot>,
+    /// The same for ranges of an author's numbers, both ends included.
+    pub covered: Vec<(Actor, u64, u64)>,
 }
 
 /// The change that an edit makes to its field.
@@ -110,6 +112,14 @@ fn edit_info(body: &WriteBody<'_>, edit: &EditRecord<'_>) -> EditInfo {
         },
         superseded: superseded.map(|e| (dot(e.actor, e.seq), e.edit)).collect(),
         absent: edit.absent.iter().map(|named| dot(named.actor, named.seq)).collect(),
+        covered: edit
+            .covered
+            .iter()
+            .flat_map(|of| {
+                let actor = body.actor(of.actor);
+                of.spans.iter().map(move |(low, high)| (actor, *low, *high))
+            })
+            .collect(),
     }
 }
 
@@ -118,7 +128,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::id::{Actor, Boot, NamespaceId};
+    use crate::id::{Boot, NamespaceId};
     use crate::replication::log::encode;
     use crate::replication::write::{DotRef, ElementRef, Raw, seal};
 
@@ -130,6 +140,7 @@ mod tests {
             op: EditOp::Put(Raw(b"value")),
             superseded: vec![ElementRef { actor: 1, seq: 2, edit: 0 }],
             absent: vec![DotRef { actor: 1, seq: 9 }],
+            covered: Vec::new(),
         };
         let body = WriteBody {
             namespace: NamespaceId(1),

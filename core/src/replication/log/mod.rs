@@ -20,7 +20,7 @@ use crate::id::{ShardId, SnapshotFile, SnapshotId};
 use crate::limits::{LOG_BATCH_BYTES_MAX, SEQ_MAX, SHARD_ACTORS_HELD_MAX, STAMP_MAX};
 use crate::{codec, mutant, reach};
 
-use super::shard::{Join, LiveEdits, LiveWrite, Merged, Shard};
+use super::shard::{Cover, Join, LiveEdits, LiveWrite, Merged, Shard};
 use super::write::{self, TAG_SEALED, WriteBody};
 
 pub use record::Write;
@@ -258,11 +258,14 @@ pub(crate) fn check_join(shard: &Shard, join: &Join) -> Result<(), &'static str>
     {
         return Err("a context is outside its bounds");
     }
-    if !join.removals.iter().all(|(_, edits)| edits.is_valid()) {
+    if !join.removals.iter().all(|(_, edits)| edits.is_valid())
+        || !join.covers.iter().all(Cover::is_valid)
+    {
         return Err("a removal is outside its bounds");
     }
     let mut unknown: Vec<_> = dots.map(|dot| dot.actor).collect();
-    unknown.extend(join.context.iter().map(|(actor, _)| *actor));
+    let covered = join.covers.iter().flat_map(|cover| cover.dots.iter());
+    unknown.extend(join.context.iter().chain(covered).map(|(actor, _)| *actor));
     unknown.retain(|actor| shard.number(actor).is_none());
     unknown.sort_unstable();
     unknown.dedup();

@@ -60,7 +60,9 @@ pub(super) fn keep_latest(
     for (index, edit) in (0_u16..).zip(&body.edits).filter(counts) {
         let path = edit.path(body.key.0).unwrap_or_default();
         let other = |element: &&Element| element.actor == dot.0 && element.seq != dot.1;
-        while let Some(other) = shard.elements_at(&path).iter().find(other).copied() {
+        loop {
+            let found = shard.elements_at(&path).iter().find(other).copied();
+            let Some(other) = found else { break };
             if other.seq > dot.1 {
                 reach!("replication.counter.late");
                 live.remove(index);

@@ -70,6 +70,12 @@ impl Deferrals {
         self.dots.contains_key(&dot)
     }
 
+    /// Frees about `entries` entries of a shard that is gone. True when nothing is left.
+    pub(super) fn free(&mut self, entries: usize) -> bool {
+        (0..entries).take_while(|_| self.dots.pop_first().is_some()).for_each(drop);
+        self.dots.is_empty()
+    }
+
     /// Takes out the removals of a write.
     fn take(&mut self, dot: LocalDot) -> Option<BTreeSet<Deferred>> {
         let removals = self.dots.remove(&dot)?;

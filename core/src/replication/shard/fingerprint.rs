@@ -107,6 +107,12 @@ impl Fingerprints {
         }
     }
 
+    /// Frees about `entries` entries of a shard that is gone. True when nothing is left.
+    pub(crate) fn free(&mut self, entries: usize) -> bool {
+        (0..entries).take_while(|_| self.runs.pop_first().is_some()).for_each(drop);
+        self.runs.is_empty()
+    }
+
     /// The sum over all live writes.
     pub(crate) const fn whole(&self) -> &SetSum {
         &self.whole

@@ -1,5 +1,6 @@
 //! The index of a shard: from paths to the elements there, and the reads of it. This module does not decide what lives.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
@@ -15,7 +16,7 @@ pub(super) enum Elements {
 }
 
 impl Elements {
-    fn as_slice(&self) -> &[Element] {
+    pub(super) fn as_slice(&self) -> &[Element] {
         match self {
             Self::One(element) => core::slice::from_ref(element),
             Self::Many(elements) => elements,
@@ -25,8 +26,9 @@ impl Elements {
 
 impl Shard {
     /// The elements at one path.
-    pub(crate) fn elements_at(&self, path: &[u8]) -> &[Element] {
-        self.index.get(path).map_or(&[], Elements::as_slice)
+    pub(crate) fn elements_at(&self, path: &[u8]) -> Cow<'_, [Element]> {
+        let all = self.index.get(path).map_or(&[][..], Elements::as_slice);
+        self.unhidden(path, all)
     }
 
     /// Whether a register that a write sets has more than one value.
@@ -39,7 +41,22 @@ impl Shard {
     }
 
     /// The paths with `prefix`, with their elements; see [`path::end_of`].
-    pub(crate) fn within(&self, prefix: &[u8]) -> impl Iterator<Item = (&[u8], &[Element])> {
+    pub(crate) fn within(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = (&[u8], Cow<'_, [Element]>)> {
+        self.unhidden_paths(self.in_prefix(prefix))
+    }
+
+    fn unhidden_paths<'a>(
+        &'a self,
+        paths: impl Iterator<Item = (&'a [u8], &'a [Element])>,
+    ) -> impl Iterator<Item = (&'a [u8], Cow<'a, [Element]>)> {
+        paths.map(|(path, all)| (path, self.unhidden(path, all))).filter(|(_, all)| !all.is_empty())
+    }
+
+    /// The paths with `prefix`, with their elements, hidden ones included.
+    pub(super) fn in_prefix(&self, prefix: &[u8]) -> impl Iterator<Item = (&[u8], &[Element])> {
         let end = path::end_of(prefix);
         let bounds = (Bound::Included(prefix), Bound::Excluded(&end[..]));
         let range = self.index.range::<[u8], _>(bounds);
@@ -49,16 +66,24 @@ impl Shard {
     /// The elements in a scope, of any kind.
     pub(crate) fn in_scope(&self, scope: &Scope) -> Vec<Element> {
         if scope.is_prefix {
-            self.within(&scope.path).flat_map(|(_, elements)| elements).copied().collect()
+            self.within(&scope.path).flat_map(|(_, elements)| elements.into_owned()).collect()
         } else {
-            self.elements_at(&scope.path).to_vec()
+            self.elements_at(&scope.path).into_owned()
         }
+    }
+
+    /// Whether a scope has more than `most` elements, hidden ones included.
+    pub(crate) fn has_more(&self, scope: &Scope, most: usize) -> bool {
+        let elements = self.in_prefix(&scope.path).flat_map(|(_, elements)| elements);
+        scope.is_prefix && elements.take(most + 1).count() > most
     }
 
     /// The first path from `bound` on.
     pub(crate) fn first_from(&self, bound: &[u8]) -> Option<&[u8]> {
         let bounds = (Bound::Included(bound), Bound::Unbounded);
-        self.index.range::<[u8], _>(bounds).next().map(|(path, _)| &path[..])
+        let paths = self.index.range::<[u8], _>(bounds);
+        let paths = paths.map(|(path, elements)| (&path[..], elements.as_slice()));
+        self.unhidden_paths(paths).next().map(|(path, _)| path)
     }
 
     /// Adds an element at a path.

@@ -7,7 +7,8 @@
 //!
 //! A superseded element that has not arrived is *deferred*: its dot does not enter the context, because its write may
 //! have other elements. When the write arrives, its deferred elements are removed at once. So a lost write leaves a gap
-//! that anti-entropy fills, and never a false claim.
+//! that anti-entropy fills, and never a false claim. A removal of many elements names none of them and takes effect in
+//! slices; see `cover`.
 //!
 //! In a discarding shard, the losers of the LWW order at one path are dropped as soon as they meet the winner. That
 //! order extends happens-before (see `write::hlc`), so the same element survives in every order of arrival.
@@ -16,12 +17,14 @@
 
 mod context;
 pub(crate) mod counter;
+mod cover;
 mod deferred;
 mod fingerprint;
 mod index;
 mod live_edits;
 pub(crate) mod query;
 mod register;
+mod removal;
 mod set;
 
 use alloc::boxed::Box;
@@ -37,11 +40,13 @@ use crate::limits::{DEFERRED_MAX, SEQ_MAX, SHARD_ACTORS_HELD_MAX};
 use crate::replication::write::{self, EditOp, EditRecord, WriteBody};
 use crate::{mutant, reach};
 
+use self::cover::Covers;
 use self::deferred::Deferrals;
 use self::fingerprint::Fingerprints;
 use self::index::Elements;
 
 pub use self::context::{Dots, Ranges};
+pub use self::cover::Cover;
 pub use self::deferred::{Deferred, Level};
 pub(crate) use self::fingerprint::LIST_BITS;
 pub use self::fingerprint::Span;
@@ -116,6 +121,8 @@ pub(crate) struct Join {
     pub(crate) context: Dots,
     /// Removals of elements whose writes have not arrived here.
     pub(crate) deferred: Vec<(Dot, Deferred)>,
+    /// Removals of whole scopes.
+    pub(crate) covers: Vec<Cover>,
     /// For live writes here: the only edits that stay live.
     pub(crate) removals: Vec<(Dot, LiveEdits)>,
     /// At least the greatest stamp of all writes in `context`.
@@ -125,7 +132,10 @@ pub(crate) struct Join {
 impl Join {
     /// Whether it changes nothing.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.context.is_empty() && self.deferred.is_empty() && self.removals.is_empty()
+        self.context.is_empty()
+            && self.deferred.is_empty()
+            && self.covers.is_empty()
+            && self.removals.is_empty()
     }
 }
 
@@ -166,6 +176,7 @@ pub(crate) struct Shard {
     pub(crate) fingerprints: Fingerprints,
     /// Removals of elements whose writes have not arrived.
     deferred: Deferrals,
+    covers: Covers,
     actors: Vec<Actor>,
     /// The greatest sequence number of each actor that any write or view named, seen or not.
     named: Vec<u64>,
@@ -194,7 +205,7 @@ impl Shard {
         if mutant!("replication.deferred.uncounted") {
             return self.bytes;
         }
-        self.bytes + self.deferred_bytes()
+        self.bytes + self.deferred_bytes() + self.cover_bytes()
     }
 
     /// The actor's number in this shard, if the actor is known.
@@ -233,6 +244,25 @@ impl Shard {
             seen.iter().map(|(_, high)| high).filter(|high| *high < SEQ_MAX).collect();
         let first = runs.last().copied().unwrap_or(0) + 1;
         (first..=SEQ_MAX).take(DEFERRED_MAX + 2).find(free)
+    }
+
+    /// Frees about `entries` entries of the tables of a shard that is gone. True when nothing is left.
+    pub(crate) fn free(&mut self, entries: usize) -> bool {
+        let entries = if mutant!("replication.shard.freed_at_once") { usize::MAX } else { entries };
+        let mut left = entries;
+        while left > 0 {
+            let write = self.live.pop_first();
+            let path = self.index.pop_first();
+            if write.is_none() && path.is_none() {
+                return self.fingerprints.free(left) && self.deferred.free(left);
+            }
+            let bytes = write.map_or(0, |(_, live)| live.sealed.len() as u64 + WRITE_BYTES)
+                + path.map_or(0, |(path, _)| path.len() as u64 + PATH_BYTES);
+            self.bytes = self.bytes.saturating_sub(bytes);
+            left -= 1;
+        }
+        reach!("replication.shard.freed_in_slices");
+        false
     }
 
     /// Translates a dot of this shard.
@@ -326,6 +356,7 @@ impl Shard {
         }
         let dot = (self.intern(&body.dot.actor), body.dot.seq);
         if self.context[dot.0 as usize].contains(dot.1) {
+            self.sweep_write(dot);
             if let Some(live) = self.live.get(&dot) {
                 let (held, new) = (write::hash_of(&live.sealed), write::hash_of(sealed));
                 if held == new {
@@ -345,7 +376,9 @@ impl Shard {
         let before = self.seen(dot.0).len();
         self.context[dot.0 as usize].insert(dot.1);
         self.count_ranges(before, dot.0);
-        Merged::New(self.take_effect(dot, sealed, body, &[]))
+        let edits = self.take_effect(dot, sealed, body, &[]);
+        self.trim_waiting(dot.0, &Ranges::span(dot.1, dot.1));
+        Merged::New(edits)
     }
 
     /// Replaces a live write by another one with the same dot. An element that was removed stays removed: removals name
@@ -404,6 +437,7 @@ impl Shard {
         mut live: LiveEdits,
     ) -> LiveEdits {
         self.apply_deferred(dot, body, &mut live);
+        self.apply_waiting(dot, body, &mut live);
         counter::keep_latest(self, dot, body, &mut live);
         let superseded = body.edits.iter().flat_map(|edit| &edit.superseded);
         for own in superseded.filter(|element| element.actor == 0 && element.seq == dot.1) {
@@ -432,35 +466,6 @@ impl Shard {
         let paths = self.insert_live(dot, sealed, body, live, whole);
         paths.iter().for_each(|path| self.prune(path));
         true
-    }
-
-    /// Removes the elements that a write supersedes, and defers the removal of those that have not arrived.
-    fn supersede(&mut self, body: &WriteBody<'_>) {
-        for edit in &body.edits {
-            let scope = edit.scope(body.key.0);
-            for superseded in &edit.superseded {
-                let actor = self.intern(&body.actor(superseded.actor));
-                let element = Element { actor, edit: superseded.edit, seq: superseded.seq };
-                self.note_named(element.dot());
-                if self.context[actor as usize].contains(superseded.seq) {
-                    self.remove_element(element, Some(&scope.path));
-                } else {
-                    self.defer(element.dot(), Deferred::Edit(superseded.edit));
-                }
-            }
-            if !edit.absent.is_empty() {
-                let removal = Deferred::scope(edit, body.key.0);
-                for absent in &edit.absent {
-                    let dot = (self.intern(&body.actor(absent.actor)), absent.seq);
-                    self.note_named(dot);
-                    self.remove_or_defer(dot, removal);
-                }
-            }
-            if mutant!("replication.set.removes_unseen") && matches!(edit.op, EditOp::Remove(_)) {
-                let all = self.elements_at(&scope.path).to_vec();
-                all.into_iter().for_each(|one| self.remove_element(one, Some(&scope.path)));
-            }
-        }
     }
 
     /// Counts the memory of an actor's ranges, which were `before`.
@@ -503,61 +508,6 @@ impl Shard {
         paths
     }
 
-    /// Removes all elements at one path except the winner of the LWW order.
-    fn prune(&mut self, path: &[u8]) {
-        let elements = self.elements_at(path);
-        if elements.len() < 2 {
-            return;
-        }
-        reach!("replication.discard.pruned");
-        let winner = elements.iter().max_by_key(|element| register::rank(self, element)).copied();
-        let losers: Vec<_> = elements.iter().copied().filter(|e| Some(*e) != winner).collect();
-        losers.into_iter().for_each(|loser| self.remove_element(loser, Some(path)));
-    }
-
-    /// Removes one element, if it is live. `hint` is the path where it probably is.
-    pub(crate) fn remove_element(&mut self, element: Element, hint: Option<&[u8]>) {
-        let Some(live) = self.live.get(&element.dot()) else { return };
-        if !live.edits.contains(element.edit) {
-            return;
-        }
-        if !hint.is_some_and(|path| self.remove_from_index(path, &element)) {
-            let sealed = self.write(&element).sealed.clone();
-            let body = write::reopen(&sealed);
-            let path = body.edits[usize::from(element.edit)].path(body.key.0);
-            let found = self.remove_from_index(&path.unwrap_or_default(), &element);
-            assert!(found, "a live element is in the index");
-        }
-        self.remove_from_write(&element);
-    }
-
-    /// Removes an element from its write's live edits, and the write with its last element.
-    fn remove_from_write(&mut self, element: &Element) {
-        let dot = element.dot();
-        let live = self.live.get_mut(&dot).expect("the element was live");
-        self.root = None;
-        self.fingerprints.remove(dot, &live.leaf());
-        live.edits.remove(element.edit);
-        live.whole = false;
-        if live.edits.is_empty() {
-            if !mutant!("replication.shard.count_drifts") {
-                self.bytes -= live.sealed.len() as u64 + WRITE_BYTES;
-            }
-            self.live.remove(&dot);
-        } else {
-            reach!("replication.write.partly_dead");
-            self.fingerprints.add(dot, &live.leaf());
-        }
-    }
-
-    /// Removes all elements of a write except those in `edits`.
-    pub(crate) fn retain_edits(&mut self, dot: LocalDot, edits: &LiveEdits) {
-        let Some(live) = self.live.get(&dot) else { return };
-        for edit in live.edits.minus(edits) {
-            self.remove_element(Element { actor: dot.0, edit, seq: dot.1 }, None);
-        }
-    }
-
     /// The live writes among these dots.
     pub(crate) fn live_in<'a>(&'a self, dots: &'a Dots) -> impl Iterator<Item = Dot> + 'a {
         let known = dots.iter().filter_map(|(actor, ranges)| Some((self.number(actor)?, ranges)));
@@ -573,8 +523,10 @@ impl Shard {
         for (actor, ranges) in join.context.iter() {
             let number = self.intern(actor);
             let before = self.seen(number).len();
+            let entered = ranges.minus(self.seen(number));
             self.context[number as usize].union(ranges);
             self.count_ranges(before, number);
+            self.trim_waiting(number, &entered);
             self.root = None;
             for (low, high) in ranges.iter() {
                 self.forget_deferred(number, low, high);
@@ -589,5 +541,6 @@ impl Shard {
             self.note_named(dot);
             self.remove_or_defer(dot, *deferred);
         }
+        join.covers.iter().for_each(|cover| self.cover(cover));
     }
 }

@@ -24,12 +24,12 @@ pub(crate) fn read(
     Ok(match query {
         Query::Get { key, field } => {
             let elements = shard.elements_at(&path::of(key, field, Kind::Register, &[]));
-            Value::Register(register::read(shard, elements, strategy, seal))
+            Value::Register(register::read(shard, &elements, strategy, seal))
         }
         Query::Members { key, field } => set::read(shard, key, field, seal),
         Query::Count { key, field } => {
             let elements = shard.elements_at(&path::of(key, field, Kind::Counter, &[]));
-            Value::Counter(counter::read(shard, elements))
+            Value::Counter(counter::read(shard, &elements))
         }
         Query::Record { key } => {
             let (fields, elements) = fields(shard, key, strategy);
@@ -48,7 +48,7 @@ fn fields(shard: &Shard, key: &[u8], strategy: Strategy) -> (Vec<Field>, Vec<Ele
     let mut fields: Vec<Field> = Vec::new();
     let mut seen = Vec::new();
     for (path, elements) in shard.within(&prefix) {
-        seen.extend_from_slice(elements);
+        seen.extend_from_slice(&elements);
         let PathParts { field, kind, member, .. } = path::parts(path);
         let member = || Bytes::copy_from_slice(member);
         let content = match (kind, fields.last_mut()) {
@@ -60,8 +60,8 @@ fn fields(shard: &Shard, key: &[u8], strategy: Strategy) -> (Vec<Field>, Vec<Ele
                 continue;
             }
             (Kind::Set, _) => Content::Set([member()].into()),
-            (Kind::Register, _) => Content::Register(register::values(shard, elements, strategy)),
-            (Kind::Counter, _) => Content::Counter(counter::read(shard, elements)),
+            (Kind::Register, _) => Content::Register(register::values(shard, &elements, strategy)),
+            (Kind::Counter, _) => Content::Counter(counter::read(shard, &elements)),
         };
         fields.push(Field { field: field.into(), content });
     }

@@ -28,7 +28,7 @@ pub(super) fn read(
         let rest = &path[prefix.len()..];
         if rest[0] == Kind::Set as u8 {
             members.insert(Bytes::copy_from_slice(&rest[1..]));
-            observed.extend_from_slice(elements);
+            observed.extend_from_slice(&elements);
         }
     }
     if mutant!("replication.read.hides_member") {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{Dot, ShardId};
-use crate::replication::shard::{Deferred, Dots, LiveEdits, Span};
+use crate::replication::shard::{Cover, Deferred, Dots, LiveEdits, Span};
 
 use super::summary::Summary;
 
@@ -104,6 +104,8 @@ pub enum PullError {
     ContextTooLarge,
     /// The question was malformed.
     Malformed,
+    /// The answerer is removing many elements. It can answer once they are gone.
+    Busy,
 }
 
 /// One instant of a replica, as far as a question asked: all live writes that the asker had not seen, and the context.
@@ -117,6 +119,8 @@ pub struct View {
     pub totals: Vec<u64>,
     /// Removals of elements whose writes the answerer has not seen.
     pub deferred: Vec<(Dot, Deferred)>,
+    /// Removals of whole scopes that await writes at the answerer.
+    pub covers: Vec<Cover>,
     /// The sealed live writes that the asker had not seen, with their live edits unless all are live.
     pub writes: Vec<(Bytes, Option<LiveEdits>)>,
     /// Answers about the first of the question's spans, in their order.

@@ -58,7 +58,7 @@ use crate::{codec, mutant, reach};
 
 use self::message::{Answer, ListedWrite, PullError, View};
 use super::shard::{
-    Deferred, Dots, Join, LIST_BITS, LiveEdits, LiveWrite, LocalDot, Ranges, Shard, Span,
+    Cover, Deferred, Dots, Join, LIST_BITS, LiveEdits, LiveWrite, LocalDot, Ranges, Shard, Span,
 };
 use super::write;
 
@@ -94,6 +94,7 @@ pub(crate) fn answer(shard: &Shard, held: &Dots, spans: &[Span], page_bytes: usi
     let mut used = context_bytes + ENVELOPE_BYTES;
     used += add_answers(shard, spans, &mut view.answers);
     used += add_deferred(shard, &mut view.deferred);
+    used += add_covers(shard, &mut view.covers);
     let room = page_bytes.min(FRAME_BYTES_MAX.saturating_sub(used));
     let (writes, complete) = unseen_within(shard, held, room);
     if !complete && !mutant!("replication.sync.covers_early") {
@@ -197,6 +198,20 @@ fn add_deferred(shard: &Shard, all: &mut Vec<(Dot, Deferred)>) -> usize {
     bytes
 }
 
+/// Adds covers that wait, until their bytes reach a bound. Returns their bytes.
+fn add_covers(shard: &Shard, all: &mut Vec<Cover>) -> usize {
+    let mut bytes = 0;
+    for cover in shard.waiting_covers() {
+        let more = codec::encoded_len(&cover);
+        if bytes + more > DEFERRED_BYTES_MAX {
+            break;
+        }
+        bytes += more;
+        all.push(cover);
+    }
+    bytes
+}
+
 /// Whether a view keeps the rules by which [`answer`] makes it.
 pub(crate) fn is_valid(view: &View, asked: &[Span]) -> bool {
     let answer = |(span, answer): (&Span, &Answer)| match answer {
@@ -210,6 +225,7 @@ pub(crate) fn is_valid(view: &View, asked: &[Span]) -> bool {
     view.context.is_valid()
         && view.stamp <= STAMP_MAX
         && view.totals.len() == view.context.len()
+        && view.covers.iter().all(Cover::is_valid)
         && view.answers.len() <= asked.len()
         && view.writes.iter().all(|(_, edits)| edits.as_ref().is_none_or(LiveEdits::is_valid))
         && asked.iter().zip(&view.answers).all(answer)
@@ -342,5 +358,6 @@ pub(crate) fn changes(
         !shard.contains(dot) && !view.context.contains(dot) && !shard.is_deferred(dot, removal)
     };
     let deferred = view.deferred.iter().filter(is_new).cloned().collect();
-    Join { context, deferred, removals, stamp: view.stamp }
+    let covers = view.covers.iter().filter(|cover| !shard.has_cover(cover)).cloned().collect();
+    Join { context, deferred, covers, removals, stamp: view.stamp }
 }

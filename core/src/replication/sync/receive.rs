@@ -118,7 +118,8 @@ fn is_forced(shard: &Shard, body: &WriteBody<'_>) -> bool {
         let number = shard.number(&body.actor(element.actor))?;
         shard.live.get(&(number, element.seq)).map(|live| live.stamp)
     });
-    let seen = if shard.discard { shard.stamp } else { 0 };
+    let covers = body.edits.iter().any(|edit| !edit.covered.is_empty());
+    let seen = if shard.discard || covers { shard.stamp } else { 0 };
     stamps.chain([seen]).max() >= Some(body.stamp.saturating_sub(1))
 }
 
@@ -142,7 +143,8 @@ pub(crate) fn forged_dot(
 fn named_dots<'a>(body: &'a WriteBody<'_>) -> impl Iterator<Item = (Actor, u64)> + 'a {
     let edits = body.edits.iter().flat_map(|edit| {
         let superseded = edit.superseded.iter().map(|element| (element.actor, element.seq));
-        superseded.chain(edit.absent.iter().map(|named| (named.actor, named.seq)))
+        let absent = edit.absent.iter().map(|named| (named.actor, named.seq));
+        superseded.chain(absent).chain(edit.covered.iter().map(|of| (of.actor, of.last())))
     });
     let own = core::iter::once((0, body.dot.seq));
     own.chain(edits).map(|(index, seq)| (body.actor(index), seq))

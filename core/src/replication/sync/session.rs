@@ -265,6 +265,6 @@ impl Covers {
         let removals =
             shard.live_in(&self.context).map(|dot| (dot, LiveEdits::default())).collect();
         self.context.subtract(&shard.dots());
-        Join { context: self.context, deferred: Vec::new(), removals, stamp: self.stamp }
+        Join { context: self.context, removals, stamp: self.stamp, ..Join::default() }
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct EditRecord<'a> {
     /// Dots that the client had read and whose elements the author did not hold: it had not seen them, or had replaced
     /// them. The edit supersedes their elements in its scope.
     pub(crate) absent: Vec<DotRef>,
+    /// The same for whole ranges of dots: a delete of many elements names no element.
+    pub(crate) covered: Vec<SpansRef>,
 }
 
 /// The change that an edit makes to its field.
@@ -127,6 +129,37 @@ pub(crate) struct DotRef {
     pub(crate) actor: u32,
     /// Its sequence number.
     pub(crate) seq: u64,
+}
+
+/// Names ranges of one author's writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SpansRef {
+    /// Its author's index in the write's table of actors.
+    pub(crate) actor: u32,
+    /// The first and last number of each range. They ascend and do not touch.
+    pub(crate) spans: Vec<(u64, u64)>,
+}
+
+impl SpansRef {
+    /// The greatest number; 0 when there is none.
+    pub(crate) fn last(&self) -> u64 {
+        self.spans.last().map_or(0, |span| span.1)
+    }
+
+    fn is_valid(&self) -> bool {
+        let is_bounded = |&(low, high): &(u64, u64)| 1 <= low && low <= high && high <= SEQ_MAX;
+        !self.spans.is_empty()
+            && self.spans.iter().all(is_bounded)
+            && self.spans.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0)
+    }
+}
+
+impl<'a> EditRecord<'a> {
+    /// An edit that supersedes nothing.
+    pub(crate) fn new(field: &'a [u8], op: EditOp<'a>) -> Self {
+        let (superseded, absent, covered) = (Vec::new(), Vec::new(), Vec::new());
+        Self { field: Raw(field), op, superseded, absent, covered }
+    }
 }
 
 impl EditRecord<'_> {
@@ -203,6 +236,12 @@ impl WriteBody<'_> {
                 let is_earlier = dot.actor > 0 || dot.seq < self.dot.seq;
                 known(dot.actor) && in_range(dot.seq) && is_earlier
             })
+            && edit.covered.iter().all(|of| {
+                let is_earlier = of.actor > 0 || of.last() < self.dot.seq;
+                known(of.actor) && of.is_valid() && is_earlier
+            })
+            && edit.covered.windows(2).all(|pair| pair[0].actor < pair[1].actor)
+            && (edit.covered.is_empty() || matches!(edit.op, EditOp::Delete))
     }
 }
 
@@ -284,6 +323,17 @@ mod tests {
             op: EditOp::Put(Raw(b"value")),
             superseded: vec![ElementRef { actor: 0, seq: 1, edit: 0 }],
             absent: vec![DotRef { actor: 1, seq: 9 }],
+            covered: Vec::new(),
+        };
+        let delete = EditRecord {
+            field: Raw(b"g"),
+            op: EditOp::Delete,
+            superseded: Vec::new(),
+            absent: Vec::new(),
+            covered: vec![
+                SpansRef { actor: 0, spans: vec![(1, 1)] },
+                SpansRef { actor: 1, spans: vec![(2, 5), (7, 7)] },
+            ],
         };
         seal(&WriteBody {
             namespace: NamespaceId(1),
@@ -292,7 +342,7 @@ mod tests {
             key: Raw(b"key"),
             stamp: 77,
             actors: vec![other],
-            edits: vec![edit],
+            edits: vec![edit, delete],
         })
     }
 
@@ -334,5 +384,12 @@ mod tests {
         spoil(|body| body.edits[0].superseded[0].actor = 2);
         spoil(|body| body.edits[0].absent[0] = DotRef { actor: 0, seq: body.dot.seq });
         spoil(|body| body.edits[0].absent[0].seq = 0);
+        spoil(|body| body.edits[1].covered[0].spans = vec![(1, 3)]);
+        spoil(|body| body.edits[1].covered[1].spans.clear());
+        spoil(|body| body.edits[1].covered[1].spans = vec![(2, 5), (6, 7)]);
+        spoil(|body| body.edits[1].covered[1].spans = vec![(0, 5)]);
+        spoil(|body| body.edits[1].covered[1].actor = 2);
+        spoil(|body| body.edits[1].covered.swap(0, 1));
+        spoil(|body| body.edits[0].covered = body.edits[1].covered.clone());
     }
 }

@@ -8,6 +8,11 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{FIELD_BYTES_MAX, KEY_BYTES_MAX};
+
+/// The most bytes of the prefix of a field's paths: all bytes of its key and its name are escaped.
+const PREFIX_BYTES_MAX: usize = 2 * (KEY_BYTES_MAX + FIELD_BYTES_MAX) + 4;
+
 /// The kind of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -82,6 +87,21 @@ pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
     end
 }
 
+/// Whether [`of_key`] or [`of_field`] made these bytes. To be asked of what a peer or a disk produced.
+pub(crate) fn is_prefix(path: &[u8]) -> bool {
+    let (mut rest, mut parts) = (path, 0);
+    while !rest.is_empty() {
+        let Some(at) = rest.iter().position(|byte| *byte == 0) else { return false };
+        match rest.get(at + 1) {
+            Some(1) => parts += 1,
+            Some(0xff) => {}
+            _ => return false,
+        }
+        rest = &rest[at + 2..];
+    }
+    path.ends_with(&[0, 1]) && (1..=2).contains(&parts) && path.len() <= PREFIX_BYTES_MAX
+}
+
 fn push(path: &mut Vec<u8>, bytes: &[u8]) {
     push_escaped(path, bytes);
     path.extend_from_slice(&[0, 1]);
@@ -137,6 +157,14 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn other_bytes_are_no_prefix() {
+        let bad: [&[u8]; 7] =
+            [b"", b"a", b"a\0", b"\xff", b"a\0\xff", b"a\0\x02", b"a\0\x01b\0\x01c\0\x01"];
+        bad.iter().for_each(|path| assert!(!is_prefix(path), "{path:?}"));
+        assert!(!is_prefix(&of_key(&[b'k'; PREFIX_BYTES_MAX])));
+    }
+
     fn short() -> impl Strategy<Value = Vec<u8>> {
         vec(prop_oneof![Just(0u8), Just(1), Just(0xff), any::<u8>()], 0..4)
     }
@@ -152,6 +180,7 @@ mod tests {
             let prefix = of_key(&a.0);
             prop_assert!(found.starts_with(&prefix) && found < end_of(&prefix));
             prop_assert_eq!(path(&b) >= prefix && path(&b) < end_of(&prefix), a.0 == b.0);
+            prop_assert!(is_prefix(&prefix) && is_prefix(&of_field(&a.0, &a.1)));
         }
     }
 }

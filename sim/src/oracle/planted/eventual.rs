@@ -188,7 +188,7 @@ fn write(seq: u64, stamp: u64, op: Op, superseded: &[u64]) -> Written {
         key: b"r00".to_vec(),
         stamp,
         hash: Digest::default(),
-        edits: vec![WrittenEdit { field: Vec::new(), op, superseded, absent: Vec::new() }],
+        edits: vec![WrittenEdit { superseded, ..WrittenEdit::new(Vec::new(), op) }],
     }
 }
 

@@ -98,12 +98,7 @@ fn asked() -> Vec<Planted> {
     let edits = vec![edit("f", Change::Put(bytes("a"))), edit("g", Change::Count(-3))];
     let mutation = Mutation { key: bytes("k"), edits, context: None };
     let judge = |ops: Vec<(&str, Op)>| -> Verdict {
-        let info = |(field, op): (&str, Op)| WrittenEdit {
-            field: field.as_bytes().to_vec(),
-            op,
-            superseded: Vec::new(),
-            absent: Vec::new(),
-        };
+        let info = |(field, op): (&str, Op)| WrittenEdit::new(field.as_bytes().to_vec(), op);
         let write = Written {
             shard: ShardId::default(),
             dot: Dot { actor: Actor::default(), seq: 1 },

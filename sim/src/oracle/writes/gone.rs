@@ -79,9 +79,10 @@ impl Shard {
     ) -> impl Iterator<Item = &'a Dot> {
         let Known { info, later } = write;
         let by_name = later.by_name.iter().filter(move |(of, _)| *of == number).map(|(_, by)| by);
-        let by_scope = later.by_scope.iter().filter(move |by| {
+        let by_scope = later.by_scope.iter().chain(&self.covering).filter(move |by| {
             self.get(by).is_some_and(|by| {
-                let mut names = by.info.edits.iter().filter(|by| by.absent.contains(&info.dot));
+                let names = |by: &&WrittenEdit| by.supersedes_in_scope(&info.dot);
+                let mut names = by.info.edits.iter().filter(names);
                 names.any(|edit_by| is_in_scope((&by.info.key, edit_by), (&info.key, edit)))
             })
         });

@@ -352,7 +352,12 @@ impl Writes {
             })?;
             let by_name = &counted.later.by_name;
             let deleted = by_name.iter().any(|(edit, _)| usize::from(*edit) == number)
-                || !counted.later.by_scope.is_empty();
+                || !counted.later.by_scope.is_empty()
+                || shard
+                    .covering
+                    .iter()
+                    .filter_map(|by| shard.get(by))
+                    .any(|by| by.info.edits.iter().any(|edit| edit.covers(&counted.info.dot)));
             Some((write_says_what_was_asked::total_of(&edits[number].op), deleted))
         });
         match last {
@@ -466,7 +471,7 @@ mod tests {
             key: b"k".to_vec(),
             stamp: seq,
             hash: Digest::default(),
-            edits: vec![WrittenEdit { field: Vec::new(), op, superseded, absent: Vec::new() }],
+            edits: vec![WrittenEdit { superseded, ..WrittenEdit::new(Vec::new(), op) }],
         }
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Shard {
     by_key: BTreeMap<Vec<u8>, Vec<usize>>,
     /// The writes that supersede a write which no node logged so far.
     awaited: BTreeMap<Dot, Superseders>,
+    /// The writes that supersede ranges of dots.
+    pub(super) covering: Vec<Dot>,
     /// By field: the writes that put a register value, in the LWW order.
     pub(super) puts: BTreeMap<FieldPath, BTreeSet<(Rank, Dot)>>,
     /// By field: the writes that counted.
@@ -84,6 +86,9 @@ impl Shard {
             }
             for dot in &edit.absent {
                 self.later_of(dot).by_scope.push(write.dot);
+            }
+            if !edit.covered.is_empty() && self.covering.last() != Some(&write.dot) {
+                self.covering.push(write.dot);
             }
             if matches!(edit.op, Op::Put(_)) {
                 let path = (write.key.clone(), edit.field.clone());
@@ -226,7 +231,13 @@ mod tests {
         let superseded =
             (0..dice.below(3)).map(|_| (earlier(dice), dice.below(2) as u16)).collect();
         let absent = (0..dice.below(2)).map(|_| earlier(dice)).collect();
-        WrittenEdit { field: FIELDS[dice.below(3) as usize].to_vec(), op, superseded, absent }
+        let covered = (0..dice.below(2)).map(|_| {
+            let Dot { actor, seq } = earlier(dice);
+            (actor, 1, seq)
+        });
+        let covered = if op == Op::Delete { covered.collect() } else { Vec::new() };
+        let field = FIELDS[dice.below(3) as usize].to_vec();
+        WrittenEdit { field, op, superseded, absent, covered }
     }
 
     /// The index of what supersedes each write says the same as the specification, which reads all writes anew, in each
