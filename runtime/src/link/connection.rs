@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use continuum_core::codec;
 use continuum_core::id::{Boot, NodeId};
 use continuum_core::limits::FRAME_BYTES_MAX;
@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::link::frame::{self, FrameError, HEADER_BYTES};
+use crate::log;
 use crate::metrics::Metrics;
 
 /// An idle connection sends a keepalive this often.
@@ -125,10 +126,10 @@ async fn write<W: AsyncWrite + Unpin>(
             Err(_) => buffer.extend_from_slice(&[0; HEADER_BYTES]),
             Ok(None) => is_last = true,
             Ok(Some(first)) => {
-                is_last |= push(&mut buffer, first);
+                is_last |= push(&mut buffer, first, (peer, metrics));
                 while buffer.len() < GATHER_BYTES && !is_last {
                     let Ok(next) = outgoing.try_recv() else { break };
-                    is_last |= push(&mut buffer, next);
+                    is_last |= push(&mut buffer, next, (peer, metrics));
                 }
             }
         }
@@ -141,15 +142,21 @@ async fn write<W: AsyncWrite + Unpin>(
     }
 }
 
-/// Appends a frame. True if it is the last one.
-fn push(buffer: &mut BytesMut, outgoing: Outgoing) -> bool {
+/// Appends a frame. True if it is the last one. A message that fits no frame is dropped, counted and told: it can never
+/// be sent, so its sender has a fault.
+fn push(buffer: &mut BytesMut, outgoing: Outgoing, (peer, metrics): (NodeId, &Metrics)) -> bool {
     let (message, is_last) = match outgoing {
         Outgoing::Message { message, .. } => (message, false),
         Outgoing::Goodbye(refusal, known) => (Message::Refused { refusal, known }, true),
     };
-    // A message that fits no frame is dropped like any other: its sender repeats it or gives up.
-    let frame: Bytes = frame::encode(&message).unwrap_or_default();
-    buffer.extend_from_slice(&frame);
+    if let Some(frame) = frame::encode(&message) {
+        buffer.extend_from_slice(&frame);
+    } else {
+        metrics.too_long();
+        let bytes = codec::encoded_len(&message);
+        let detail = format_args!("{bytes} bytes, for {peer}");
+        log::warn("a message is longer than a frame and was not sent", &detail);
+    }
     is_last
 }
 
@@ -222,5 +229,24 @@ mod tests {
         drop(taken);
         drop(left);
         assert!(!queue.send(message()), "the reader is gone");
+    }
+
+    #[test]
+    fn a_message_that_fits_no_frame_is_counted_and_the_next_one_leaves() {
+        let metrics = Metrics::new();
+        let mut buffer = BytesMut::new();
+        let mut add = |request| {
+            let message = Message::Forward { id: AskId::default(), open: 0, request };
+            let (queue, mut taken) = SendQueue::new(8 << 20);
+            assert!(queue.send(message));
+            let outgoing = taken.try_recv().expect("a message");
+            push(&mut buffer, outgoing, (NodeId::default(), &metrics));
+            buffer.len()
+        };
+        let name = "x".repeat(FRAME_BYTES_MAX);
+        assert_eq!(add(Request::DeleteNamespace { name, session: None }), 0);
+        assert!(add(Request::Namespaces) > 0);
+        let page = metrics.page(None, crate::metrics::Format::Text);
+        assert!(page.contains("continuum_sends_too_long_total 1"), "{page}");
     }
 }

@@ -91,6 +91,7 @@ pub struct Metrics {
     request_seconds: Family<Ended, Histogram, fn() -> Histogram>,
     commit_seconds: Family<InMemory, Histogram, fn() -> Histogram>,
     dropped: Family<OnPlane, Counter>,
+    too_long: Counter,
     health_changes: Family<Became, Counter>,
     verifications: Family<Ended, Counter>,
     steps: Counter,
@@ -136,6 +137,7 @@ impl Metrics {
             request_seconds: Family::new_with_constructor(|| Histogram::new(http::SECONDS)),
             commit_seconds: Family::new_with_constructor(|| Histogram::new(http::SECONDS)),
             dropped: Family::default(),
+            too_long: Counter::default(),
             health_changes: Family::default(),
             verifications: Family::default(),
             steps: Counter::default(),
@@ -217,6 +219,8 @@ impl Metrics {
         let help = "Addresses dialled to learn which node answers there";
         r.register("discovery_verifications", help, self.verifications.clone());
         r.register("sends_dropped", "Messages dropped at a full queue", self.dropped.clone());
+        let help = "Messages that were longer than a frame and could not be sent";
+        r.register("sends_too_long", help, self.too_long.clone());
         r.register("steps", "Events that the node consumed", self.steps.clone());
         let help = "When a listener's certificate ends, since 1970";
         let expiry = self.certificate_expiry.clone();
@@ -248,6 +252,11 @@ impl Metrics {
         for (name, help, gauge) in bytes {
             r.register_with_unit(name, help, Unit::Bytes, gauge.clone());
         }
+    }
+
+    /// A message is longer than a frame.
+    pub fn too_long(&self) {
+        self.too_long.inc();
     }
 
     /// Something from a peer or client was refused.
