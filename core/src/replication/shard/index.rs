@@ -74,8 +74,12 @@ impl Shard {
 
     /// Whether a scope has more than `most` elements, hidden ones included.
     pub(crate) fn has_more(&self, scope: &Scope, most: usize) -> bool {
+        // The path of a member may end with any byte, and is no prefix.
+        if !scope.is_prefix {
+            return false;
+        }
         let elements = self.in_prefix(&scope.path).flat_map(|(_, elements)| elements);
-        scope.is_prefix && elements.take(most + 1).count() > most
+        elements.take(most + 1).count() > most
     }
 
     /// The first path from `bound` on.
