@@ -45,4 +45,5 @@ pub mod report;
 pub mod run;
 pub mod shrink;
 
+pub use oracle::bounded_step::Work;
 pub use oracle::liveness::Liveness;

@@ -34,6 +34,9 @@ pub struct Record {
     /// Nanoseconds from healing to a leader in every group, from healing to all nodes serving, and from the last write
     /// to equal replicas.
     pub liveness_ns: [Option<u64>; 3],
+    /// The most work of one step: allocations and frees, and bytes allocated.
+    #[serde(default)]
+    pub work_max: (u64, u64),
     /// The marks that the run hit: one bit each, as hexadecimal digits.
     #[serde(default)]
     pub marks: String,
@@ -82,6 +85,7 @@ impl Record {
             unknown: outcome.unknown,
             faults,
             liveness_ns: [live.leader_ns, live.served_ns, live.equal_ns],
+            work_max: (outcome.work_max.calls, outcome.work_max.bytes),
             marks: String::new(),
             cpu_us: 0,
             violation: outcome.violation.map(Finding::from),

@@ -16,6 +16,7 @@ use continuum_core::replication::{Dots, Replicator};
 use continuum_core::state;
 
 use crate::env::clock::MS;
+use crate::oracle::bounded_step::Work;
 use crate::oracle::liveness::Liveness;
 use crate::oracle::witness::{SessionRules, Witness};
 use crate::oracle::{bounded_memory, eventual, one_reply, read_then_overwritten, strong};
@@ -77,6 +78,8 @@ pub struct Outcome {
     pub fired: Tally,
     /// How long each stage of recovery took.
     pub liveness: Liveness,
+    /// The most work of one step.
+    pub work_max: Work,
 }
 
 /// Runs a plan.
@@ -116,6 +119,7 @@ fn outcome_of(world: World, violation: Option<Violation>) -> Outcome {
         planned,
         fired: world.fired,
         liveness: world.liveness,
+        work_max: world.work_max,
     }
 }
 
@@ -273,16 +277,24 @@ impl World {
     fn check_memory(&self, eventual: u64) -> Verdict {
         let witness = self.strong_group().and_then(|group| self.oracles.witness(group));
         let content = eventual + witness.map_or(0, Witness::content_bytes);
+        // A restart costs as much as hundreds of steps, so each seed restarts one node.
+        let nodes = self.core().count() as u64;
+        let chosen = self.core().nth((self.plan.seed % nodes.max(1)) as usize);
         self.core().try_for_each(|number| {
             let process = &self.processes[number];
             let Some(node) = &process.node else { return Ok(()) };
             bounded_memory::check_counted(node.memory_bytes(), content)?;
             // A restarted node applies no group's log before its leader says so; its replicas it has at once.
-            let restarted = process.disk.is_idle().then(|| process.copied(0)).flatten();
+            let restarts = chosen == Some(number) && process.disk.is_idle();
+            let restarted = restarts.then(|| process.copied(0)).flatten();
             let counts = |node: &Node| node.replicator().bytes();
-            restarted.map_or(Ok(()), |restarted| {
-                bounded_memory::check_restarted(counts(node), counts(&restarted))
-            })
+            // A delete goes on after a restart from where its record says, not from where its slices were.
+            let is_whole = |node: &Node| !node.replicator().has_more_to_free();
+            restarted
+                .filter(|restarted| is_whole(node) && is_whole(restarted))
+                .map_or(Ok(()), |restarted| {
+                    bounded_memory::check_restarted(counts(node), counts(&restarted))
+                })
         })
     }
 

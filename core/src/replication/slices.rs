@@ -30,6 +30,12 @@ impl Replicator {
         }
     }
 
+    /// Whether something is yet to be removed or freed, which counts as memory until then.
+    #[must_use]
+    pub fn has_more_to_free(&self) -> bool {
+        !self.sweeping.is_empty() || !self.graves.is_empty()
+    }
+
     /// Removes some of what a delete covered, in one shard.
     pub(super) fn sweep(&mut self) {
         let Some(id) = self.sweeping.first().copied() else { return };

@@ -55,6 +55,9 @@ pub struct Summary {
     pub marks: Reach,
     /// The longest of each of the three liveness figures, in nanoseconds.
     pub liveness_ns: [u64; 3],
+    /// The most work of one step: allocations and frees, and bytes allocated.
+    #[serde(default)]
+    pub work_max: (u64, u64),
     /// CPU time of the runs, in microseconds.
     pub cpu_us: u64,
     /// The slowest run: CPU microseconds, and its seed.
@@ -75,6 +78,7 @@ impl Summary {
             operations_min: record.operations,
             unknown: record.unknown,
             liveness_ns: record.liveness_ns.map(|found| found.unwrap_or(0)),
+            work_max: record.work_max,
             cpu_us: record.cpu_us,
             slowest: (record.cpu_us, record.seed),
             ..Self::default()
@@ -116,6 +120,8 @@ impl Summary {
         for (most, found) in self.liveness_ns.iter_mut().zip(other.liveness_ns) {
             *most = (*most).max(found);
         }
+        let (calls, bytes) = other.work_max;
+        self.work_max = (self.work_max.0.max(calls), self.work_max.1.max(bytes));
         self.pairs.merge(&other.pairs);
         self.marks.merge(&other.marks);
         self.invariants.merge(&other.invariants);
@@ -160,6 +166,8 @@ impl Summary {
             "leader_ms_max": ms(self.liveness_ns[0]),
             "served_ms_max": ms(self.liveness_ns[1]),
             "equal_ms_max": ms(self.liveness_ns[2]),
+            "step_calls_max": self.work_max.0,
+            "step_bytes_max": self.work_max.1,
             "faults": self.faults,
             "silent_faults": self.silent_faults(),
             "pairs": pairs.pairs,
@@ -253,6 +261,7 @@ mod tests {
                 events: 100 + seed * 31 % 17,
                 operations: 50 - seed,
                 liveness_ns: [Some(seed), None, Some(9 - seed)],
+                work_max: (seed, 9 - seed),
                 marks: format!("{:x}", seed % 16),
                 ..Record::default()
             };

@@ -42,18 +42,33 @@ impl Held {
             return Self::default();
         };
         let Namespace { id, policy, group, .. } = record.namespace;
-        let query = Query::Rows { after: None, limit: PAGE_ROWS_MAX as u32 };
-        let pages: Vec<Value> = match policy {
+        let mut values = BTreeMap::new();
+        match policy {
             Policy::Strong => {
                 let state = group.and_then(|group| node.state(group));
-                state.and_then(|state| state.query(&query).ok()).into_iter().collect()
+                read_all(&mut values, |query| state?.query(query).ok());
             }
             Policy::Eventual { slots, .. } => {
-                let shards = (0..slots).map(|slot| ShardId { namespace: id, slot });
-                shards.filter_map(|shard| node.replicator().read(shard, &query).ok()).collect()
+                for shard in (0..slots).map(|slot| ShardId { namespace: id, slot }) {
+                    read_all(&mut values, |query| node.replicator().read(shard, query).ok());
+                }
             }
-        };
-        Self { policy: Some(policy), values: pages.into_iter().flat_map(registers).collect() }
+        }
+        Self { policy: Some(policy), values }
+    }
+}
+
+/// Adds all registers, page by page.
+fn read_all(values: &mut BTreeMap<Bytes, Vec<Bytes>>, read: impl Fn(&Query) -> Option<Value>) {
+    let mut after = None;
+    loop {
+        let query = Query::Rows { after, limit: PAGE_ROWS_MAX as u32 };
+        let rows = read(&query).map(registers).unwrap_or_default();
+        after = rows.last().map(|(key, _)| key.clone());
+        values.extend(rows);
+        if after.is_none() {
+            return;
+        }
     }
 }
 

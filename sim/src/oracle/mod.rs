@@ -51,6 +51,7 @@
 //! | hybrid-clock | `hybrid_clock` | Kulkarni 2014 | a write is logged |
 //! | context-covers-what-is-known | `context_covers_what_is_known` | Almeida 2018 | a write or a view is logged |
 //! | bounded-memory | `bounded_memory` | `core::limits`, `core::config` | a message leaves; each trace link |
+//! | bounded-step | `bounded_step` | README, Guarantees: a node answers while it works | a step ends |
 //! | bounded-dials | `bounded_dials` | contract of `core::discovery` | an address is dialled |
 //! | standing | `standing` | contract of `core::node::standing` | a hostile message arrives |
 //! | unknown-message-is-dropped | `unknown_message_is_dropped` | contract of `node::MessageError` | its arrival |
@@ -82,6 +83,7 @@ pub(crate) mod answer_to_its_own_try;
 pub(crate) mod applied_commit_last;
 pub(crate) mod bounded_dials;
 pub(crate) mod bounded_memory;
+pub(crate) mod bounded_step;
 pub(crate) mod cause;
 pub(crate) mod cheapest_is_chosen;
 pub(crate) mod commit_rule;

@@ -157,11 +157,14 @@ pub enum Kind {
     LiveClone,
     /// A client gives the number of its last write in a session to another write. Rate: of the writes with a session.
     ReusedKey,
+    /// A churn client whose writes are large: each puts `amount` keys, and in an eventual namespace adds as many
+    /// members to one set, at most 1,024. It reads pages, and deletes the set before it deletes the namespace.
+    Bulk,
 }
 
 impl Kind {
     /// All kinds, in the order of the swarm's bits.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 58] = [
         Self::Drop,
         Self::Duplicate,
         Self::Reorder,
@@ -219,6 +222,7 @@ impl Kind {
         Self::HostileStranger,
         Self::LiveClone,
         Self::ReusedKey,
+        Self::Bulk,
     ];
 
     /// Whether the fault breaks what the protocols assume of a disk: that it keeps what it reported as durable, and
@@ -298,6 +302,7 @@ impl Kind {
             Self::HostileStranger => "hostile-stranger",
             Self::LiveClone => "live-clone",
             Self::ReusedKey => "reused-key",
+            Self::Bulk => "bulk",
         }
     }
 }

@@ -41,6 +41,10 @@ impl Plan {
                 plan.plant(kind, &budget, dice);
             }
         }
+        // Thousands of elements in slices of one or two take longer than a run.
+        if plan.faults.iter().any(|fault| fault.kind == Kind::Bulk) {
+            plan.cluster.slice_elements = None;
+        }
         plan
     }
 
@@ -339,6 +343,12 @@ impl Plan {
                 fault.rate_ppm = dice.between(5_000, 100_000);
             }
             Kind::Churn => fault.for_ms = span(dice, 10_000, 60_000),
+            Kind::Bulk => {
+                fault.for_ms = span(dice, 10_000, 60_000);
+                // Mostly tens or hundreds of keys in a write, in a few seeds thousands.
+                let most = if dice.chance(20_000) { 12 } else { 8 };
+                fault.amount = dice.between(1 << (most - 6), 1 << most).min(4_000) as i64;
+            }
             Kind::HostileStranger => fault.for_ms = span(dice, 5_000, 40_000),
             Kind::HostileLearner => {
                 fault.for_ms = span(dice, 5_000, 40_000);

@@ -1,4 +1,5 @@
-//! Churn clients: each creates a namespace, fills it, reads it and deletes it, again and again (`Kind::Churn`).
+//! Churn clients: each creates a namespace, fills it, reads it and deletes it, again and again. The writes of some are
+//! large (`Kind::Churn`, `Kind::Bulk`).
 //!
 //! A churn client has one request at a time, and repeats it on another node until the answer is certain. So in the end
 //! it knows whether its namespace exists and what it holds. When its fault ends, it stops as soon as it knows. The law
@@ -13,13 +14,24 @@ use continuum_core::api::{
     Strategy,
 };
 use continuum_core::id::SessionId;
+use continuum_core::limits::{BATCH_WRITES_MAX, EDITS_MAX};
 
+use crate::plan::fault::{Fault, Kind};
 use crate::rng::{Draws, stream};
 
 /// Number of writes to one namespace.
 const WRITES: (u64, u64) = (2, 9);
-/// Number of keys in one namespace. Some are written more than once.
+/// Number of writes with keys of their own in one namespace. Later ones write the same keys again.
 const KEYS: u64 = 4;
+/// The set to which large writes add members.
+const SET: &[u8] = b"set";
+/// Writes of this many keys are many, and each has keys of its own: the namespace grows to the size of a small one in
+/// production.
+const HUGE: u64 = 2_000;
+/// The least and the most number of such writes.
+const HUGE_WRITES: (u64, u64) = (8, 25);
+/// The most keys of one page.
+const PAGE: u64 = 200;
 
 /// One namespace in this many has its client replace the key that seals contexts.
 const ROTATES: u64 = 8;
@@ -44,6 +56,8 @@ pub(crate) enum Stage {
     Fill(u64),
     /// This many reads were answered.
     Check(u64),
+    /// Delete the set of large writes, without a word of what is in it.
+    Clear,
     Delete,
 }
 
@@ -51,6 +65,10 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct ChurnClient {
     pub(crate) fault: usize,
+    /// Its kind of fault.
+    pub(crate) kind: Kind,
+    /// The number of keys in each write.
+    size: u64,
     /// Names the client and its streams. The index of its fault would change when others are left out.
     window: (u64, u64),
     draws: Draws,
@@ -68,10 +86,12 @@ pub(crate) struct ChurnClient {
 }
 
 impl ChurnClient {
-    pub(crate) const fn new(fault: usize, window: (u64, u64), draws: Draws) -> Self {
+    pub(crate) fn new(fault: usize, planned: &Fault, draws: Draws) -> Self {
         Self {
             fault,
-            window,
+            kind: planned.kind,
+            size: planned.amount.clamp(1, BATCH_WRITES_MAX as i64) as u64,
+            window: (planned.at_ms, planned.for_ms),
             draws,
             incarnation: 0,
             stage: Stage::Create,
@@ -86,7 +106,8 @@ impl ChurnClient {
     /// the old namespace under its name.
     pub(crate) fn name_of(&self, incarnation: u64) -> String {
         let (at_ms, for_ms) = self.window;
-        format!("tenant-{at_ms}-{for_ms}-{incarnation}")
+        let nature = if self.is_bulk() { "bulk" } else { "tenant" };
+        format!("{nature}-{at_ms}-{for_ms}-{incarnation}")
     }
 
     /// The name of the present namespace.
@@ -94,9 +115,13 @@ impl ChurnClient {
         self.name_of(self.incarnation)
     }
 
+    fn is_bulk(&self) -> bool {
+        self.kind == Kind::Bulk
+    }
+
     /// The id of one of its random streams.
     pub(crate) fn stream(&self, label: &str) -> u64 {
-        stream(label, self.window.0 << 32 | self.window.1)
+        stream(label, self.window.0 << 32 | self.window.1) ^ u64::from(self.is_bulk())
     }
 
     pub(crate) fn policy(&self) -> Policy {
@@ -111,13 +136,53 @@ impl ChurnClient {
     /// Number of writes to, and of reads from, the present namespace.
     fn writes(&self) -> u64 {
         let name = self.stream(NATURE) ^ 2;
-        self.draws.between(name, self.incarnation, WRITES.0, WRITES.1)
+        let (low, high) = if self.size < HUGE { WRITES } else { HUGE_WRITES };
+        self.draws.between(name, self.incarnation, low, high)
     }
 
-    /// The key and the value of a write.
-    fn write(&self, count: u64) -> (Bytes, Bytes) {
-        let key = format!("k{}", count % KEYS);
-        (key.into(), format!("{}.{count}", self.incarnation).into())
+    /// Number of writes with keys of their own.
+    const fn keys(&self) -> u64 {
+        if self.size < HUGE { KEYS } else { HUGE_WRITES.1 }
+    }
+
+    /// The keys of a write.
+    fn keys_of(&self, count: u64) -> impl Iterator<Item = Bytes> + use<> {
+        let (group, bulk) = (count % self.keys(), self.is_bulk());
+        let key = move |at| if bulk { format!("k{group}.{at:04}") } else { format!("k{group}") };
+        (0..self.size).map(move |at| key(at).into())
+    }
+
+    /// The value of a write, the same under all of its keys.
+    fn value(&self, count: u64) -> Bytes {
+        format!("{}.{count}", self.incarnation).into()
+    }
+
+    /// All that a write changes.
+    fn mutations(&self, count: u64) -> Vec<Mutation> {
+        let put = || Edit { field: Bytes::new(), change: Change::Put(self.value(count)) };
+        let put = |key| Mutation { key, edits: vec![put()], context: None };
+        let mut mutations: Vec<Mutation> = self.keys_of(count).map(put).collect();
+        if self.is_bulk() && self.policy() != Policy::Strong {
+            mutations.truncate(BATCH_WRITES_MAX - 1);
+            let member = |at| Change::Add(format!("{count}.{at}").into());
+            let add = |at| Edit { field: Bytes::new(), change: member(at) };
+            let edits = (0..self.size.min(EDITS_MAX as u64)).map(add).collect();
+            mutations.push(Mutation { key: SET.into(), edits, context: None });
+        }
+        mutations
+    }
+
+    /// A read of the present namespace.
+    fn query(&self, count: u64) -> Query {
+        let key = || self.keys_of(count).next().unwrap_or_default();
+        if !self.is_bulk() {
+            return Query::Get { key: key(), field: Bytes::new() };
+        }
+        let limit = PAGE.min(1 + self.size) as u32;
+        match count % 2 {
+            0 => Query::Keys { prefix: Bytes::from_static(b"k"), after: Some(key()), limit },
+            _ => Query::Rows { after: Some(key()), limit },
+        }
     }
 
     /// A retry carries the same session: a late first attempt must not undo later writes.
@@ -146,15 +211,15 @@ impl ChurnClient {
             }
             Stage::Rotate => Request::RotateKey { session: Some(self.session(2)) },
             Stage::Fill(count) => {
-                let (key, value) = self.write(count);
-                let edits = vec![Edit { field: Bytes::new(), change: Change::Put(value) }];
-                let mutations = vec![Mutation { key, edits, context: None }];
-                let session = Some(self.session(count));
+                let (mutations, session) = (self.mutations(count), Some(self.session(count)));
                 Request::Write { namespace, mutations, level: Level::Durable, session }
             }
-            Stage::Check(count) => {
-                let (key, _) = self.write(count);
-                Request::Read { namespace, query: Query::Get { key, field: Bytes::new() } }
+            Stage::Check(count) => Request::Read { namespace, query: self.query(count) },
+            Stage::Clear => {
+                let edits = vec![Edit { field: Bytes::new(), change: Change::Delete }];
+                let mutations = vec![Mutation { key: SET.into(), edits, context: None }];
+                let session = Some(self.session(self.writes()));
+                Request::Write { namespace, mutations, level: Level::Durable, session }
             }
             Stage::Delete => {
                 Request::DeleteNamespace { name: namespace, session: Some(self.session(3)) }
@@ -190,12 +255,13 @@ impl ChurnClient {
             Stage::Create | Stage::CreateAgain if self.incarnation % ROTATES == 1 => Stage::Rotate,
             Stage::Create | Stage::CreateAgain | Stage::Rotate => Stage::Fill(0),
             Stage::Fill(count) => {
-                let (key, value) = self.write(count);
-                self.acknowledged.insert(key, value);
+                let value = self.value(count);
+                self.acknowledged.extend(self.keys_of(count).map(|key| (key, value.clone())));
                 if count + 1 < self.writes() { Stage::Fill(count + 1) } else { Stage::Check(0) }
             }
             Stage::Check(count) if count + 1 < self.writes() => Stage::Check(count + 1),
-            Stage::Check(_) => Stage::Delete,
+            Stage::Check(_) if self.is_bulk() => Stage::Clear,
+            Stage::Check(_) | Stage::Clear => Stage::Delete,
             Stage::Delete => {
                 self.acknowledged.clear();
                 self.incarnation += 1;

@@ -7,7 +7,6 @@ use continuum_core::api::{Outcome, Request};
 use crate::env::clock::MS;
 use crate::env::requester::{ChurnRequest, Requester};
 use crate::oracle::deleted_is_gone;
-use crate::plan::fault::Kind;
 use crate::rng::stream;
 use crate::verdict::Verdict;
 use crate::workload::churn::{ChurnClient, Stage};
@@ -25,8 +24,8 @@ const LATENCY: &str = "tenant.latency";
 impl World {
     /// A fault adds a churn client.
     pub(crate) fn add_churn_client(&mut self, fault: usize) {
-        let window = (self.plan.faults[fault].at_ms, self.plan.faults[fault].for_ms);
-        self.churn_clients.push(ChurnClient::new(fault, window, self.draws));
+        let planned = &self.plan.faults[fault];
+        self.churn_clients.push(ChurnClient::new(fault, planned, self.draws));
         self.schedule_in(0, WorldEvent::Churn { id: ChurnRequest { fault, number: 0 } });
     }
 
@@ -51,7 +50,7 @@ impl World {
         let node = nodes[self.draws.below(name, id.number, nodes.len() as u64) as usize];
         let request = client.request();
         if matches!(request, Request::CreateNamespace { .. } | Request::DeleteNamespace { .. }) {
-            self.fired.count(Kind::Churn);
+            self.fired.count(client.kind);
         }
         let latency = self.churn_latency(id, false);
         let requester = Requester::Churn(id);

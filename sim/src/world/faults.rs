@@ -70,7 +70,7 @@ impl World {
             Kind::LiveClone => struck.for_each(|node| self.start_clone(number, node)),
             Kind::Full => struck.try_for_each(|node| self.fill(node, true))?,
             Kind::Handover => struck.try_for_each(|node| self.ask_to_stop(node))?,
-            Kind::Churn => self.add_churn_client(number),
+            Kind::Churn | Kind::Bulk => self.add_churn_client(number),
             Kind::HostileLearner | Kind::HostileStranger => {
                 self.schedule_in(0, WorldEvent::Hostile { fault: number, k: 0 });
             }

@@ -528,7 +528,7 @@ mod tests {
                 Message::Replication { message, .. } => Some(message),
                 _ => None,
             });
-            assert_eq!(names(replication).len(), 9);
+            assert_eq!(names(replication).len(), 10);
             let gossip = each().filter_map(|m| match m {
                 Message::Gossip { message, .. } => Some(message.body),
                 _ => None,

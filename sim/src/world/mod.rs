@@ -38,6 +38,7 @@ use crate::env::network::Network;
 use crate::env::process::Process;
 use crate::env::replay::Replays;
 use crate::env::requester::Requester;
+use crate::oracle::bounded_step::{self, Work};
 use crate::oracle::liveness::Liveness;
 use crate::oracle::witness::SessionRules;
 use crate::oracle::{
@@ -106,6 +107,8 @@ pub(crate) struct World {
     actions: Vec<ClientAction>,
     /// Steps that nodes took.
     pub(crate) steps: u64,
+    /// The most work of one step.
+    pub(crate) work_max: Work,
     /// Messages that were sent on a link.
     pub(crate) messages: u64,
     /// The node that takes a step, for the message when it panics.
@@ -135,8 +138,7 @@ pub struct Setting {
 
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
-        let draws = Draws::new(plan.seed);
-        let nodes = plan.cluster.nodes;
+        let (draws, nodes) = (Draws::new(plan.seed), plan.cluster.nodes);
         let config = plan.config();
         let federation = FederationId(wide(draws, "federation", 0, 0));
         let replica = |number: usize| Replica {
@@ -192,6 +194,7 @@ impl World {
             out: Outbox::new(),
             actions: Vec::new(),
             steps: 0,
+            work_max: Work::default(),
             messages: 0,
             stepping: 0,
             described_steps: 0..0,
@@ -285,7 +288,10 @@ impl World {
             let event = format!("{event:?}");
             self.step_texts.push(StepText { at: self.now, node: me, event, actions: Vec::new() });
         }
-        node.step(now, event, &mut self.out);
+        let out = &mut self.out;
+        let info = allocation_counter::measure(|| node.step(now, event, out));
+        let work = Work::of(&info);
+        self.work_max = self.work_max.max(work);
         process.due = node.deadline().map_or(u64::MAX, |deadline| process.clock.when(deadline));
         process.immediate_ticks =
             if process.due <= self.now { process.immediate_ticks + 1 } else { 0 };
@@ -309,6 +315,7 @@ impl World {
             let at = self.now;
             self.oracles.observe(&Step { me, node, actions, processes, cause, wanted, now, at })?;
         }
+        bounded_step::check(me, work, || format!("the event with the tag {tag}"))?;
         self.perform_all(me)?;
         if self.trace.is_link() { self.link() } else { Ok(()) }
     }
