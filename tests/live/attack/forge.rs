@@ -433,7 +433,7 @@ pub(crate) fn sealed_put(shard: ShardId, dot: Dot, key: &str, stamp: u64) -> Byt
         Put(&'a str),
     }
     let nothing: &[u8] = &[];
-    let edits: &[_] = &[("", Operation::Put(FORGED), nothing, nothing)];
+    let edits: &[_] = &[("", Operation::Put(FORGED), nothing, nothing, nothing)];
     let actors: &[Actor] = &[];
     let body = codec::encode(&(shard.namespace, shard.slot, dot, key, stamp, actors, edits));
     [&[1][..], &Digest::of(&body).0, &body].concat().into()
@@ -443,7 +443,7 @@ pub(crate) fn sealed_put(shard: ShardId, dot: Dot, key: &str, stamp: u64) -> Byt
 fn mutated_put(shard: ShardId, actor: Actor) -> Bytes {
     let sealed = sealed_put(shard, Dot { actor, seq: 1 << 20 }, "mutated", 1);
     let mut bytes = sealed.to_vec();
-    if let Some(byte) = bytes.iter_mut().rev().nth(4) {
+    if let Some(byte) = bytes.iter_mut().rev().nth(5) {
         *byte ^= 1;
     }
     bytes.into()
@@ -489,7 +489,7 @@ mod tests {
                 None
             }
         });
-        assert_eq!(replication.len(), 9, "{replication:?}");
+        assert_eq!(replication.len(), 10, "{replication:?}");
         let gossip = names(|m| {
             if let Message::Gossip { message, .. } = m {
                 Some(format!("{:?}", message.body))
