@@ -282,8 +282,10 @@ impl World {
                 let others = superseded.filter(|(dot, _)| *dot != info.dot);
                 let below = others.filter_map(|(dot, _)| self.stamps.get(dot)).max().copied();
                 let greatest = self.stamps.values().max().copied().unwrap_or(0);
+                // A view may have told of the greatest stamp, and a clock beyond its bound goes back to the wall clock.
+                let may_go_back = last > reach || greatest > reach;
                 let is_sound = below.is_none_or(|below| info.stamp > below)
-                    && (last > reach || info.stamp > last)
+                    && (may_go_back || info.stamp > last)
                     && (info.stamp <= reach + 1 || info.stamp <= greatest + 1);
                 if !is_sound {
                     self.unsound_stamps.push((at, info.stamp));
